@@ -1,0 +1,27 @@
+//! The contracts: protobuf messages, gRPC clients and servers, and their descriptors.
+//!
+//! The generated types are built in `OUT_DIR` from `proto/`; their documentation is the comments there.
+
+#![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+
+/// Every contract as an encoded `FileDescriptorSet`, with comments and custom options: what a service
+/// registers for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
+
+pub mod mcp {
+    pub mod v1 {
+        tonic::include_proto!("drawbridge.mcp.v1");
+    }
+}
+
+pub mod auth {
+    pub mod v1 {
+        tonic::include_proto!("drawbridge.auth.v1");
+    }
+}
+
+pub mod code {
+    pub mod v1 {
+        tonic::include_proto!("drawbridge.code.v1");
+    }
+}

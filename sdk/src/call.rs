@@ -1,0 +1,172 @@
+use std::{
+    fmt,
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use uuid::Uuid;
+
+use crate::telemetry::trace;
+
+/// The header and gRPC metadata key of the request id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The gRPC metadata key of the transaction token (draft-ietf-oauth-transaction-tokens section 8).
+pub const TXN_TOKEN: HeaderName = HeaderName::from_static("txn-token");
+
+/// The longest request id that is taken from outside, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// The deadline of a call that brings none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The id that ties together all that one request causes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(HeaderValue);
+
+/// A text that cannot be a request id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a request id has 1 to {REQUEST_ID_BYTES_MAX} of the characters A-Z a-z 0-9 . _ -")]
+pub struct RequestIdError;
+
+impl RequestId {
+    /// A new id. Ids sort by time.
+    #[must_use]
+    pub fn generate() -> Self {
+        let text = Uuid::now_v7().to_string();
+        Self(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("-")))
+    }
+
+    /// The id that a caller brought, or a new one when it brought none or none that is fit to log.
+    #[must_use]
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        headers
+            .get(REQUEST_ID)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .unwrap_or_else(Self::generate)
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// The id as a header's value.
+    #[must_use]
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = RequestIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if text.is_empty() || text.len() > REQUEST_ID_BYTES_MAX || !text.bytes().all(allowed) {
+            return Err(RequestIdError);
+        }
+        HeaderValue::from_str(text).map(Self).map_err(|_| RequestIdError)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What travels with a call from hop to hop: its id and its deadline. The trace travels in the span.
+#[derive(Clone, Debug)]
+pub struct CallContext {
+    /// The request that caused the call.
+    pub request_id: RequestId,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+impl CallContext {
+    /// A context whose deadline is `timeout` from now.
+    #[must_use]
+    pub fn new(request_id: RequestId, timeout: Duration) -> Self {
+        Self { request_id, deadline: Instant::now() + timeout }
+    }
+
+    /// The context of an incoming gRPC call.
+    #[must_use]
+    pub fn incoming(headers: &HeaderMap) -> Self {
+        let timeout = headers
+            .get("grpc-timeout")
+            .and_then(|value| grpc_timeout(value.to_str().ok()?))
+            .unwrap_or(DEFAULT_TIMEOUT);
+        Self::new(RequestId::from_headers(headers), timeout.min(DEFAULT_TIMEOUT))
+    }
+
+    /// The context that the server laid into a gRPC request.
+    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+        request
+            .extensions()
+            .get()
+            .cloned()
+            .unwrap_or_else(|| Self::new(RequestId::generate(), DEFAULT_TIMEOUT))
+    }
+
+    /// How long the caller still waits.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// A gRPC request that carries this context and the current span's trace.
+    pub fn outgoing<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(self.remaining());
+        let metadata = request.metadata_mut();
+        if let Ok(id) = self.request_id.as_str().parse() {
+            metadata.insert("x-request-id", id);
+        }
+        trace::inject(&mut trace::Metadata(metadata));
+        request
+    }
+}
+
+/// Reads a `grpc-timeout`: at most eight digits and a unit.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_that_could_forge_a_log_line_is_refused() {
+        for text in ["", "a b", "a\nb", "ä", &"x".repeat(129)] {
+            assert_eq!(text.parse::<RequestId>(), Err(RequestIdError), "{text:?}");
+        }
+        assert_eq!("req-1.A_b".parse::<RequestId>().map(|id| id.to_string()), Ok("req-1.A_b".into()));
+    }
+
+    #[test]
+    fn a_grpc_timeout_is_read_in_every_unit_and_refused_when_malformed() {
+        assert_eq!(grpc_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(grpc_timeout("150m"), Some(Duration::from_millis(150)));
+        assert_eq!(grpc_timeout("1H"), Some(Duration::from_secs(3600)));
+        for text in ["", "S", "123456789S", "1x", "-1S", "1é"] {
+            assert_eq!(grpc_timeout(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{server::NamedService, service::Routes, transport::Server};
+use tonic_health::ServingStatus;
+use tower::ServiceBuilder;
+
+use crate::{admin::Readiness, identity::Verifier};
+
+use self::{call_layer::CallLayer, identity_layer::IdentityLayer};
+
+mod call_layer;
+mod identity_layer;
+
+/// Calls that one connection may have open at once.
+const CONCURRENT_STREAMS_MAX: u32 = 1024;
+/// The most metadata that one call may carry, in bytes.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A gRPC server with what every call needs: request id, trace, deadline, metrics, identity, and health
+/// and reflection beside the service itself.
+#[derive(Debug)]
+pub struct GrpcServer {
+    routes: Routes,
+    service_name: &'static str,
+    verifier: Option<Arc<Verifier>>,
+}
+
+impl GrpcServer {
+    /// A tool service: every RPC needs a transaction token that names it.
+    pub fn tool_service<S>(service: S, verifier: Verifier) -> Self
+    where
+        S: GrpcService,
+    {
+        Self { verifier: Some(Arc::new(verifier)), ..Self::open(service) }
+    }
+
+    /// A service whose RPCs bring their callers' tokens in the request, as auth's do.
+    pub fn open<S>(service: S) -> Self
+    where
+        S: GrpcService,
+    {
+        Self { routes: Routes::new(service), service_name: S::NAME, verifier: None }
+    }
+
+    /// Serves until `stopping`, then lets the calls in flight end.
+    pub(crate) async fn serve(
+        self,
+        listener: tokio::net::TcpListener,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(drawbridge_proto::FILE_DESCRIPTOR_SET)
+            .with_service_name(self.service_name)
+            .build_v1();
+        let reflection = match reflection {
+            Ok(reflection) => reflection,
+            Err(error) => {
+                tracing::error!(%error, "the contracts' descriptors are broken");
+                return;
+            }
+        };
+        let layers = ServiceBuilder::new()
+            // Opens the span, notes id and deadline, measures.
+            .layer(CallLayer)
+            // Refuses whoever has no transaction token for this RPC.
+            .option_layer(self.verifier.map(IdentityLayer::new))
+            .into_inner();
+        let serving = Server::builder()
+            .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
+            .http2_max_header_list_size(HEADER_LIST_BYTES_MAX)
+            .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+            .tcp_nodelay(true)
+            .layer(layers)
+            .add_routes(self.routes)
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.cancelled_owned());
+        let mut changed = readiness.watch();
+        let reporting = async {
+            loop {
+                let ready = *changed.borrow_and_update();
+                let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                health.set_service_status("", status).await;
+                health.set_service_status(self.service_name, status).await;
+                if changed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(%error, "the gRPC server ended");
+            },
+            () = reporting => {}
+        }
+    }
+}
+
+/// What a generated gRPC server is.
+pub trait GrpcService:
+    tower::Service<
+        http::Request<tonic::body::Body>,
+        Response = http::Response<tonic::body::Body>,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    > + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> GrpcService for S where
+    S: tower::Service<
+            http::Request<tonic::body::Body>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send + 'static,
+        > + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}

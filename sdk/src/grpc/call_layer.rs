@@ -1,0 +1,130 @@
+//! What every incoming gRPC call needs: an id, a span that continues the caller's trace, a deadline, and
+//! its duration measured to the end of its stream.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt as _;
+use metrics::histogram;
+use tonic::{Code, body::Body};
+use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field::Empty};
+
+use crate::{
+    call::{CallContext, REQUEST_ID},
+    telemetry::trace,
+};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CallLayer;
+
+impl<S> Layer<S> for CallLayer {
+    type Service = CallService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CallService { inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct CallService<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for CallService<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let context = CallContext::incoming(request.headers());
+        let rpc = request.uri().path().trim_start_matches('/').to_owned();
+        let span = span(&rpc, &context);
+        trace::continue_from(&span, &trace::Headers(request.headers()));
+        let request_id = context.request_id.header();
+        request.extensions_mut().insert(context);
+
+        let outcome = Outcome { rpc, span: span.clone(), started: Instant::now(), ended: false };
+        let handling = self.inner.call(request).instrument(span);
+        Box::pin(async move {
+            let mut response = handling.await?;
+            response.headers_mut().insert(REQUEST_ID, request_id);
+            Ok(outcome.watch(response))
+        })
+    }
+}
+
+fn span(rpc: &str, context: &CallContext) -> Span {
+    // The contract's names are known; a made-up one must not become a span name or a metric label.
+    tracing::info_span!(
+        "rpc",
+        otel.name = rpc,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = rpc,
+        rpc.response.status_code = Empty,
+        request_id = %context.request_id,
+        trace_id = Empty,
+    )
+}
+
+/// Notes how a call ended: at its headers, at its trailers, or when nobody waits any more.
+struct Outcome {
+    rpc: String,
+    span: Span,
+    started: Instant,
+    ended: bool,
+}
+
+impl Outcome {
+    fn watch(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(code) = status(response.headers()) {
+            self.end(code);
+            return response;
+        }
+        response.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(code) = frame.trailers_ref().and_then(status) {
+                    self.end(code);
+                }
+                frame
+            }))
+        })
+    }
+
+    fn end(&mut self, code: Code) {
+        self.ended = true;
+        // An RPC that is not served has any name a caller likes.
+        let rpc = if code == Code::Unimplemented { "unknown" } else { &self.rpc };
+        let code = format!("{code:?}");
+        histogram!("rpc_server_call_duration_seconds", "rpc_method" => rpc.to_owned(), "rpc_response_status_code" => code.clone())
+            .record(self.started.elapsed());
+        self.span.record("rpc.response.status_code", code);
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(Code::Cancelled);
+        }
+    }
+}
+
+fn status(headers: &HeaderMap) -> Option<Code> {
+    Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()))
+}

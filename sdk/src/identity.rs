@@ -1,0 +1,138 @@
+//! Transaction tokens: who is calling, inside the mesh (draft-ietf-oauth-transaction-tokens).
+//!
+//! Auth signs them; every tool service verifies them offline, on every RPC.
+
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::jwks::{Jwks, JwksError, http_client};
+
+/// The `typ` of a transaction token.
+pub const TOKEN_TYPE: &str = "txntoken+jwt";
+/// The algorithm that signs transaction tokens.
+pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
+/// Clock difference that is forgiven, in seconds.
+const LEEWAY_SECONDS: u64 = 5;
+
+/// What a transaction token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionClaims {
+    /// The auth service that signed it.
+    pub iss: String,
+    /// The one tool service it is for.
+    pub aud: String,
+    /// The subject, at the issuer that `tctx.iss` names.
+    pub sub: String,
+    /// When it was signed, in seconds since 1970.
+    pub iat: i64,
+    /// When it ends, in seconds since 1970.
+    pub exp: i64,
+    /// The id of the request that caused it.
+    pub txn: String,
+    /// The scopes of the caller's token, space-separated.
+    pub scope: String,
+    /// What it is for.
+    pub tctx: TransactionContext,
+}
+
+/// What a transaction token is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransactionContext {
+    /// The issuer that vouches for the subject.
+    pub iss: String,
+    /// The tenant, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The OAuth client through which the subject calls.
+    pub client_id: String,
+    /// The tool, resource or prompt.
+    pub tool: String,
+    /// The one RPC it opens, `package.Service/Method`.
+    pub rpc: String,
+}
+
+/// Who is calling an RPC. A handler takes it from the request's extensions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What the transaction token says.
+    pub claims: TransactionClaims,
+}
+
+impl Caller {
+    /// The caller of this request, if it was verified.
+    pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+        request.extensions().get()
+    }
+}
+
+/// Why a transaction token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// There is none.
+    #[error("the call carries no transaction token")]
+    Missing,
+    /// It is malformed, expired, for another service or not signed by auth.
+    #[error("the transaction token is not valid here")]
+    Invalid(#[source] Option<jsonwebtoken::errors::Error>),
+    /// It is for another RPC.
+    #[error("the transaction token is for another RPC")]
+    OtherRpc,
+    /// Auth's keys cannot be had.
+    #[error("the keys of transaction tokens cannot be had")]
+    Keys(#[source] JwksError),
+}
+
+/// Verifies transaction tokens for one tool service.
+#[derive(Debug)]
+pub struct Verifier {
+    jwks: Jwks,
+    validation: Validation,
+}
+
+/// A verifier could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot make an HTTP client for auth's keys")]
+pub struct VerifierError(#[from] reqwest::Error);
+
+impl Verifier {
+    /// A verifier for the service `audience` with the keys at `jwks_url`, for tokens signed by `issuer`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(audience: &str, issuer: &str, jwks_url: Url) -> Result<Self, VerifierError> {
+        let mut validation = Validation::new(ALGORITHM);
+        validation.set_audience(&[audience]);
+        validation.set_issuer(&[issuer]);
+        validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
+        validation.leeway = LEEWAY_SECONDS;
+        Ok(Self { jwks: Jwks::new(jwks_url, http_client()?), validation })
+    }
+
+    /// Verifies the token of a call to `rpc`.
+    ///
+    /// # Errors
+    /// When there is no token, or it is not one that auth signed for this service, this RPC and now.
+    pub async fn verify(&self, token: Option<&str>, rpc: &str) -> Result<Caller, IdentityError> {
+        let token = token.ok_or(IdentityError::Missing)?;
+        let header = decode_header(token).map_err(|error| IdentityError::Invalid(Some(error)))?;
+        if header.typ.as_deref() != Some(TOKEN_TYPE) || header.alg != ALGORITHM {
+            return Err(IdentityError::Invalid(None));
+        }
+        let id = header.kid.ok_or(IdentityError::Invalid(None))?;
+        let key = self.jwks.key(&id).await.map_err(|error| match error {
+            JwksError::UnknownKey => IdentityError::Invalid(None),
+            error => IdentityError::Keys(error),
+        })?;
+        if !key.verifies(ALGORITHM) {
+            return Err(IdentityError::Invalid(None));
+        }
+        let claims = decode::<TransactionClaims>(token, &key.key, &self.validation)
+            .map_err(|error| IdentityError::Invalid(Some(error)))?
+            .claims;
+        if claims.tctx.rpc != rpc {
+            return Err(IdentityError::OtherRpc);
+        }
+        Ok(Caller { claims })
+    }
+}

@@ -1,0 +1,25 @@
+//! What every Drawbridge service needs to run, and nothing that only one of them needs.
+//!
+//! A service is a library with a `Config` and `start(Config, &Telemetry) -> Running`; its `main.rs` parses,
+//! installs telemetry, starts, waits and stops. See `ARCHITECTURE.md`.
+
+mod admin;
+mod args;
+mod call;
+mod channel;
+mod grpc;
+pub mod identity;
+pub mod jwks;
+mod listen;
+pub mod reflection;
+mod running;
+mod telemetry;
+
+pub use admin::{Admin, Readiness};
+pub use args::parse_args;
+pub use call::{CallContext, REQUEST_ID, RequestId, TXN_TOKEN};
+pub use channel::{ChannelError, connect};
+pub use grpc::GrpcServer;
+pub use listen::{BindError, Listen};
+pub use running::{Running, Starting, shutdown_signal};
+pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, trace};

@@ -1,0 +1,164 @@
+//! Reads a service's contract by gRPC server reflection (v1).
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message as _;
+use prost_reflect::DescriptorPool;
+use prost_types::FileDescriptorProto;
+use tonic::{Status, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use crate::call::CallContext;
+
+/// The most files that one service's contract may have.
+const FILES_MAX: usize = 512;
+/// Services of gRPC itself, which are nobody's tools.
+const GRPC_PACKAGE: &str = "grpc.";
+
+/// A service's contract could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReflectionError {
+    /// The service does not answer, or does not serve reflection.
+    #[error("cannot ask the service for its contract")]
+    Call(#[from] Box<Status>),
+    /// It answered something else.
+    #[error("the service answered {0}")]
+    Answer(String),
+    /// Its contract is not whole.
+    #[error("the service's contract is broken")]
+    Descriptor(#[from] prost_reflect::DescriptorError),
+    /// Its contract cannot be decoded.
+    #[error("the service's contract cannot be decoded")]
+    Decode(#[from] prost::DecodeError),
+}
+
+impl From<Status> for ReflectionError {
+    fn from(status: Status) -> Self {
+        Self::Call(Box::new(status))
+    }
+}
+
+/// The contract of one running service.
+#[derive(Clone, Debug)]
+pub struct Contract {
+    /// All descriptors, with comments and custom options.
+    pub pool: DescriptorPool,
+    /// Names of the services that it offers.
+    pub services: Vec<String>,
+}
+
+/// Reads the contract of the service behind `channel`.
+///
+/// # Errors
+/// When it does not answer in time, or with a broken contract.
+pub async fn contract(channel: Channel, context: &CallContext) -> Result<Contract, ReflectionError> {
+    let mut reader = Reader { client: ServerReflectionClient::new(channel), context, files: HashMap::new() };
+    let mut services = reader.services().await?;
+    services.sort_unstable();
+    for service in &services {
+        reader.add_containing(service).await?;
+    }
+    // The bytes are decoded by the pool, which keeps custom options.
+    let mut set = Vec::new();
+    for file in reader.files.into_values() {
+        prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut set);
+        prost::encoding::encode_varint(file.len() as u64, &mut set);
+        set.extend_from_slice(&file);
+    }
+    Ok(Contract { pool: DescriptorPool::decode(set.as_slice())?, services })
+}
+
+struct Reader<'a> {
+    client: ServerReflectionClient<Channel>,
+    context: &'a CallContext,
+    files: HashMap<String, Vec<u8>>,
+}
+
+impl Reader<'_> {
+    async fn services(&mut self) -> Result<Vec<String>, ReflectionError> {
+        match self.ask(MessageRequest::ListServices(String::new())).await? {
+            MessageResponse::ListServicesResponse(list) => Ok(list
+                .service
+                .into_iter()
+                .map(|service| service.name)
+                .filter(|name| !name.starts_with(GRPC_PACKAGE))
+                .collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn add_containing(&mut self, symbol: &str) -> Result<(), ReflectionError> {
+        let mut wanted = self.add(MessageRequest::FileContainingSymbol(symbol.to_owned())).await?;
+        while let Some(name) = wanted.pop() {
+            if self.files.contains_key(&name) {
+                continue;
+            }
+            if self.files.len() >= FILES_MAX {
+                return Err(ReflectionError::Answer(format!("more than {FILES_MAX} files")));
+            }
+            wanted.extend(self.add(MessageRequest::FileByFilename(name)).await?);
+        }
+        Ok(())
+    }
+
+    /// Adds the files that the service answers with, and says which ones they import.
+    async fn add(&mut self, request: MessageRequest) -> Result<Vec<String>, ReflectionError> {
+        let files = match self.ask(request).await? {
+            MessageResponse::FileDescriptorResponse(response) => response.file_descriptor_proto,
+            other => return Err(unexpected(&other)),
+        };
+        let mut imports = HashSet::new();
+        for bytes in files {
+            let file = FileDescriptorProto::decode(bytes.as_slice())?;
+            imports.extend(file.dependency);
+            self.files.insert(file.name.unwrap_or_default(), bytes);
+        }
+        Ok(imports.into_iter().collect())
+    }
+
+    async fn ask(&mut self, request: MessageRequest) -> Result<MessageResponse, ReflectionError> {
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+        let request = self.context.outgoing(tokio_stream::once(request));
+        let mut answers = self.client.server_reflection_info(request).await?.into_inner();
+        let answer = answers.message().await?.and_then(|answer| answer.message_response);
+        answer.ok_or_else(|| ReflectionError::Answer("nothing".to_owned()))
+    }
+}
+
+fn unexpected(response: &MessageResponse) -> ReflectionError {
+    match response {
+        MessageResponse::ErrorResponse(error) => ReflectionError::Answer(error.error_message.clone()),
+        _ => ReflectionError::Answer("something else".to_owned()),
+    }
+}
+
+/// The contracts that this build knows, for callers that need no running service.
+///
+/// # Errors
+/// Never in a build that passed its tests.
+pub fn built_in() -> Result<DescriptorPool, ReflectionError> {
+    Ok(DescriptorPool::decode(drawbridge_proto::FILE_DESCRIPTOR_SET)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn the_contracts_keep_comments_and_custom_options() {
+        let pool = built_in().expect("a whole contract");
+        let method = pool
+            .get_service_by_name("drawbridge.code.v1.CodeService")
+            .and_then(|service| service.methods().find(|method| method.name() == "Search"))
+            .expect("the method");
+        let tool = pool.get_extension_by_name("drawbridge.mcp.v1.tool").expect("the option");
+        assert!(method.options().has_extension(&tool));
+        let set = FileDescriptorSet::decode(drawbridge_proto::FILE_DESCRIPTOR_SET).expect("a set");
+        assert!(set.file.iter().all(|file| file.source_code_info.is_some()));
+    }
+}

@@ -1,0 +1,161 @@
+use std::{net::SocketAddr, time::Duration};
+
+use axum::Router;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin::{self, Admin, Readiness},
+    grpc::GrpcServer,
+    listen::{BindError, Listen},
+};
+
+/// How long load balancers get to notice that a service is no longer ready.
+const UNREADY_DELAY: Duration = Duration::from_millis(100);
+/// How long calls in flight get to end once the service has stopped accepting.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A service that is being put together: its servers and background tasks share one shutdown.
+#[derive(Debug)]
+pub struct Starting {
+    readiness: Readiness,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Default for Starting {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Starting {
+    /// Begins a service that is not ready yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            readiness: Readiness::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Says whether the service can do its work.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Cancelled when the service stops accepting work.
+    #[must_use]
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Runs a task for the service's life. It must end when `stopping` is cancelled.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Serves gRPC with health and reflection.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<SocketAddr, BindError> {
+        let listener = listen.listener()?;
+        let address = local_address(&listener);
+        let serving = server.serve(listener, self.readiness(), self.stopping());
+        self.tasks.spawn(serving);
+        Ok(address)
+    }
+
+    /// Serves HTTP.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn http(&self, listen: &Listen, router: Router) -> Result<SocketAddr, BindError> {
+        let listener = listen.listener()?;
+        let address = local_address(&listener);
+        let stopping = self.stopping();
+        self.tasks.spawn(async move {
+            let serving = axum::serve(listener, router)
+                .with_graceful_shutdown(async move { stopping.cancelled().await });
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP server ended");
+            }
+        });
+        Ok(address)
+    }
+
+    /// Serves the admin port and completes the service, whose front door is at `address`.
+    ///
+    /// # Errors
+    /// When the admin address cannot be bound.
+    pub fn running(self, address: SocketAddr, admin: Admin) -> Result<Running, BindError> {
+        let (listen, router) = admin::router(admin, self.readiness.clone(), &self);
+        let admin = self.http(&listen, router)?;
+        Ok(Running { address, admin, readiness: self.readiness, stopping: self.stopping, tasks: self.tasks })
+    }
+}
+
+fn local_address(listener: &tokio::net::TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// A service that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its front door, as bound.
+    pub address: SocketAddr,
+    /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
+    pub admin: SocketAddr,
+    readiness: Readiness,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Running {
+    /// Says whether the service can do its work.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Stops: not ready, a short delay, no new work, calls in flight end within a deadline.
+    pub async fn stop(self) {
+        self.readiness.not_ready("stopping");
+        tokio::time::sleep(UNREADY_DELAY).await;
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_DEADLINE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.tasks.len(), "the drain deadline passed; dropping what is left");
+        }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn shutdown_signal() {
+    let interrupt = async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "cannot listen for Ctrl-C");
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot listen for SIGTERM");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupt => {}
+        () = terminate => {}
+    }
+}

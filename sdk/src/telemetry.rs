@@ -1,0 +1,263 @@
+use std::{
+    io::{self, IsTerminal as _},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use opentelemetry::{KeyValue, trace::TracerProvider as _};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use tracing::Dispatch;
+use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _};
+use url::Url;
+
+pub mod trace;
+
+/// Upper bounds of latency histograms, in seconds.
+const SECONDS: [f64; 15] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
+/// How long the last spans get to leave.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a service tells of itself, and where.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Telemetry")]
+pub struct TelemetryConfig {
+    /// How log lines are written; `auto` is pretty on a terminal and JSON elsewhere.
+    #[arg(long, env = "DRAWBRIDGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+
+    /// What is logged, for example `info,drawbridge_edge=debug`.
+    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = "info")]
+    pub log: String,
+
+    /// Where traces go: an OTLP/gRPC collector, for example `http://localhost:4317`. Absent: nowhere.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<Url>,
+
+    /// Where log lines go.
+    #[arg(skip)]
+    pub log_sink: LogSink,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self {
+            log_format: LogFormat::Auto,
+            log: "info".to_owned(),
+            otlp_endpoint: None,
+            log_sink: LogSink::Stderr,
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Where log lines go.
+#[derive(Clone, Debug, Default)]
+pub enum LogSink {
+    /// The process's standard error.
+    #[default]
+    Stderr,
+    /// A buffer, for tests that read it.
+    Memory(Arc<Mutex<Vec<u8>>>),
+}
+
+impl<'a> MakeWriter<'a> for LogSink {
+    type Writer = Box<dyn io::Write + 'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        match self {
+            Self::Stderr => Box::new(io::stderr()),
+            Self::Memory(buffer) => Box::new(MemoryWriter(buffer)),
+        }
+    }
+}
+
+struct MemoryWriter<'a>(&'a Mutex<Vec<u8>>);
+
+impl io::Write for MemoryWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Telemetry could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log filter is not one.
+    #[error("cannot read the log filter {filter:?}")]
+    Filter {
+        /// The text.
+        filter: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The exporter could not be built.
+    #[error("cannot export traces to {endpoint}")]
+    Exporter {
+        /// The collector.
+        endpoint: Url,
+        /// What went wrong.
+        source: opentelemetry_otlp::ExporterBuildError,
+    },
+    /// The process has telemetry already.
+    #[error("telemetry is installed already")]
+    Installed,
+    /// The operating system gave no threads.
+    #[error("cannot start the service's threads")]
+    Runtime(#[source] io::Error),
+}
+
+/// One service's logs, traces and metrics.
+///
+/// A process that is one service installs it for the whole process. A process that hosts several gives
+/// each a runtime of its own, so that each keeps its own service name, log and metrics.
+#[derive(Debug)]
+pub struct Telemetry {
+    service: &'static str,
+    dispatch: Dispatch,
+    recorder: Arc<PrometheusRecorder>,
+    tracer_provider: SdkTracerProvider,
+}
+
+impl Telemetry {
+    /// Builds the telemetry of `service`. Must be called within a runtime, which carries the exporter.
+    ///
+    /// # Errors
+    /// When the filter or the endpoint is not usable. A collector that is down is no error.
+    pub fn new(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        let filter = EnvFilter::try_new(&config.log)
+            .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
+        let tracer_provider = tracer_provider(service, config.otlp_endpoint.as_ref())?;
+        // Spans are made for every call, whatever is logged: they carry the trace from hop to hop.
+        let spans = tracing_opentelemetry::layer()
+            .with_tracer(tracer_provider.tracer("drawbridge"))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
+                metadata.is_span() && metadata.target().starts_with("drawbridge")
+            }));
+        let subscriber = tracing_subscriber::registry().with(spans).with(log_layer(config, filter));
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&SECONDS)
+            .map(PrometheusBuilder::build_recorder)
+            .unwrap_or_else(|_| PrometheusBuilder::new().build_recorder());
+        Ok(Self {
+            service,
+            dispatch: Dispatch::new(subscriber),
+            recorder: Arc::new(recorder),
+            tracer_provider,
+        })
+    }
+
+    /// Builds the telemetry of `service` and makes it the whole process's.
+    ///
+    /// # Errors
+    /// As [`Telemetry::new`], and when the process has telemetry already.
+    pub fn install(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        let telemetry = Self::new(service, config)?;
+        tracing::dispatcher::set_global_default(telemetry.dispatch.clone())
+            .map_err(|_| TelemetryError::Installed)?;
+        metrics::set_global_recorder(Arc::clone(&telemetry.recorder))
+            .map_err(|_| TelemetryError::Installed)?;
+        Ok(telemetry)
+    }
+
+    /// A runtime whose threads speak through this telemetry, for a process that hosts several services.
+    ///
+    /// # Errors
+    /// When the operating system gives no threads.
+    pub fn runtime(&self, worker_threads: usize) -> Result<tokio::runtime::Runtime, TelemetryError> {
+        let dispatch = self.dispatch.clone();
+        let recorder = Arc::clone(&self.recorder);
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(worker_threads)
+            .thread_name(self.service)
+            .enable_all()
+            .on_thread_start(move || enter_thread(&dispatch, &recorder))
+            .build()
+            .map_err(TelemetryError::Runtime)
+    }
+
+    /// The service's name.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// Renders the metrics for Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> PrometheusHandle {
+        self.recorder.handle()
+    }
+
+    /// Sends the spans that are still here. What cannot leave within two seconds is dropped.
+    pub async fn flush(self) {
+        let provider = self.tracer_provider.clone();
+        let flushing = tokio::task::spawn_blocking(move || {
+            provider.force_flush().and_then(|()| provider.shutdown_with_timeout(FLUSH_DEADLINE))
+        });
+        if let Ok(Ok(Err(error))) = tokio::time::timeout(FLUSH_DEADLINE, flushing).await {
+            tracing::debug!(%error, "the last spans were dropped");
+        }
+    }
+}
+
+fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
+    // The thread belongs to one service until it ends, so the guards are never dropped. The recorder's
+    // guard borrows it, and a thread that outlives it would dangle: it is leaked once a thread.
+    std::mem::forget(tracing::dispatcher::set_default(dispatch));
+    let recorder: &'static Arc<PrometheusRecorder> = Box::leak(Box::new(Arc::clone(recorder)));
+    std::mem::forget(metrics::set_default_local_recorder(recorder));
+}
+
+fn tracer_provider(
+    service: &'static str,
+    endpoint: Option<&Url>,
+) -> Result<SdkTracerProvider, TelemetryError> {
+    let resource = Resource::builder()
+        .with_service_name(service)
+        .with_attribute(KeyValue::new("service.namespace", "drawbridge"))
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    let builder = SdkTracerProvider::builder().with_resource(resource);
+    let Some(endpoint) = endpoint else { return Ok(builder.build()) };
+    let exporter = SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint.as_str())
+        .with_timeout(FLUSH_DEADLINE)
+        .build()
+        .map_err(|source| TelemetryError::Exporter { endpoint: endpoint.clone(), source })?;
+    Ok(builder.with_batch_exporter(exporter).build())
+}
+
+fn log_layer<S>(config: &TelemetryConfig, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
+    let layer = tracing_subscriber::fmt::layer().with_writer(config.log_sink.clone());
+    match config.log_format {
+        LogFormat::Pretty => layer.with_ansi(terminal).with_filter(filter).boxed(),
+        LogFormat::Auto if terminal => layer.with_ansi(true).with_filter(filter).boxed(),
+        LogFormat::Auto | LogFormat::Json => {
+            layer.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
+        }
+    }
+}
