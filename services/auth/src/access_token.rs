@@ -1,0 +1,255 @@
+//! Access tokens from outside (RFC 9068, RFC 8725).
+
+use drawbridge_proto::auth::v1 as pb;
+use drawbridge_sdk::jwks::{Jwks, JwksError, fetch_json};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+use url::Url;
+
+/// Algorithms that may sign an access token: asymmetric ones alone (RFC 8725 section 3.1).
+const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+];
+/// Types that say "access token", or say nothing: many issuers write plain `JWT`.
+const TYPES: [&str; 3] = ["at+jwt", "application/at+jwt", "jwt"];
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Clock difference that is forgiven, in seconds.
+const LEEWAY_SECONDS: u64 = 30;
+
+/// Why an access token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    /// There is none.
+    #[error("the request carries no access token")]
+    Missing,
+    /// It is not one that this issuer could have made.
+    #[error("the access token is malformed")]
+    Malformed,
+    /// Its header asks for something that is never accepted.
+    #[error("the access token's {0} is not accepted")]
+    Header(&'static str),
+    /// Its signature is not the issuer's.
+    #[error("the access token's signature is not valid")]
+    Signature,
+    /// Its time is over.
+    #[error("the access token has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("the access token is not valid yet")]
+    Immature,
+    /// Somebody else issued it.
+    #[error("the access token is from another issuer")]
+    Issuer,
+    /// It is for somebody else.
+    #[error("the access token is for another audience")]
+    Audience,
+    /// A claim is missing or not of its kind.
+    #[error("the access token's claims are not complete")]
+    Claims,
+    /// The issuer's keys cannot be had: nobody can say whether the token is good.
+    #[error("the issuer's keys cannot be had")]
+    Keys(#[source] JwksError),
+    /// The issuer's metadata names another issuer (RFC 8414 section 3.3).
+    #[error("the issuer's metadata names another issuer")]
+    Metadata,
+}
+
+/// An authenticated caller, as the claims tell of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) principal: pb::Principal,
+    pub(crate) groups: Vec<String>,
+    /// A program that calls in its own name, rather than a person.
+    pub(crate) workload: bool,
+}
+
+/// Verifies the access tokens of one issuer for certain audiences.
+#[derive(Debug)]
+pub(crate) struct TokenVerifier {
+    issuer: String,
+    validation: Validation,
+    http: reqwest::Client,
+    /// Found in the issuer's metadata when the first token comes.
+    jwks: OnceCell<Jwks>,
+}
+
+impl TokenVerifier {
+    pub(crate) fn new(issuer: &str, audiences: &[String], http: reqwest::Client) -> Self {
+        // Clients differ in whether they keep the slash; the audience is the same.
+        let audiences: Vec<_> = audiences
+            .iter()
+            .map(|audience| audience.trim_end_matches('/'))
+            .flat_map(|audience| [audience.to_owned(), format!("{audience}/")])
+            .collect();
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_audience(&audiences);
+        validation.set_issuer(&[issuer]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = LEEWAY_SECONDS;
+        Self { issuer: issuer.to_owned(), validation, http, jwks: OnceCell::new() }
+    }
+
+    /// Verifies a token and says whose it is.
+    pub(crate) async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+        if token.is_empty() {
+            return Err(TokenError::Missing);
+        }
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Malformed);
+        }
+        // An unknown algorithm, such as `none`, does not even parse.
+        let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
+        let key_id = check_header(&header)?;
+        let key = self.jwks().await?.key(key_id).await.map_err(|error| match error {
+            JwksError::UnknownKey => TokenError::Signature,
+            error => TokenError::Keys(error),
+        })?;
+        // The algorithm is the key's to say, not the token's.
+        if !key.verifies(header.alg) {
+            return Err(TokenError::Header("algorithm"));
+        }
+        let mut validation = self.validation.clone();
+        validation.algorithms = vec![header.alg];
+        let claims: Claims = decode(token, &key.key, &validation).map_err(|error| reason(&error))?.claims;
+        claims.identity()
+    }
+
+    async fn jwks(&self) -> Result<&Jwks, TokenError> {
+        self.jwks
+            .get_or_try_init(async || {
+                let metadata = self.metadata().await?;
+                if metadata.issuer != self.issuer {
+                    return Err(TokenError::Metadata);
+                }
+                Ok(Jwks::new(metadata.jwks_uri, self.http.clone()))
+            })
+            .await
+    }
+
+    /// The issuer's metadata by RFC 8414, or else by OpenID Connect Discovery.
+    async fn metadata(&self) -> Result<Metadata, TokenError> {
+        let issuer: Url = self.issuer.parse().map_err(|_| TokenError::Metadata)?;
+        let path = issuer.path().trim_end_matches('/').to_owned();
+        let mut oauth = issuer.clone();
+        oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+        let mut openid = issuer;
+        openid.set_path(&format!("{path}/.well-known/openid-configuration"));
+        match fetch_json(&self.http, &oauth).await {
+            Ok(metadata) => Ok(metadata),
+            Err(_) => fetch_json(&self.http, &openid).await.map_err(TokenError::Keys),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    jwks_uri: Url,
+}
+
+fn check_header(header: &Header) -> Result<&str, TokenError> {
+    if !ALGORITHMS.contains(&header.alg) {
+        return Err(TokenError::Header("algorithm"));
+    }
+    // Nothing is understood that would have to be (RFC 7515 section 4.1.11).
+    if header.crit.is_some() {
+        return Err(TokenError::Header("critical extension"));
+    }
+    if let Some(typ) = &header.typ
+        && !TYPES.iter().any(|known| known.eq_ignore_ascii_case(typ))
+    {
+        return Err(TokenError::Header("type"));
+    }
+    // Keys come from the issuer's key set alone; `jku`, `x5u` and `jwk` are never looked at.
+    header.kid.as_deref().ok_or(TokenError::Header("missing key id"))
+}
+
+fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => TokenError::Expired,
+        ErrorKind::ImmatureSignature => TokenError::Immature,
+        ErrorKind::InvalidIssuer => TokenError::Issuer,
+        ErrorKind::InvalidAudience => TokenError::Audience,
+        ErrorKind::InvalidSignature => TokenError::Signature,
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::InvalidClaimFormat(_) | ErrorKind::Json(_) => {
+            TokenError::Claims
+        }
+        _ => TokenError::Malformed,
+    }
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    #[serde(alias = "azp")]
+    client_id: Option<String>,
+    #[serde(default, alias = "scp")]
+    scope: OneOrMany,
+    #[serde(default)]
+    groups: OneOrMany,
+    tenant: Option<String>,
+    /// How the token was obtained, where the issuer says so.
+    gty: Option<String>,
+}
+
+impl Claims {
+    fn identity(self) -> Result<Identity, TokenError> {
+        if self.sub.is_empty() {
+            return Err(TokenError::Claims);
+        }
+        let workload = self.gty.as_deref() == Some("client-credentials")
+            || self.client_id.as_deref() == Some(self.sub.as_str());
+        Ok(Identity {
+            principal: pb::Principal {
+                issuer: self.iss,
+                subject: self.sub,
+                client_id: self.client_id.unwrap_or_default(),
+                tenant: self.tenant.unwrap_or_default(),
+                scopes: self.scope.words(),
+            },
+            groups: self.groups.list(),
+            workload,
+        })
+    }
+}
+
+/// A claim that some issuers write as a text and others as a list.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Default for OneOrMany {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl OneOrMany {
+    fn list(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Many(list) => list,
+        }
+    }
+
+    fn words(self) -> Vec<String> {
+        match self {
+            Self::One(text) => text.split_whitespace().map(ToOwned::to_owned).collect(),
+            Self::Many(list) => list,
+        }
+    }
+}
