@@ -4,15 +4,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
 use crate::telemetry::trace;
 
 /// The header and gRPC metadata key of the request id.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: &str = "x-request-id";
 /// The gRPC metadata key of the transaction token (draft-ietf-oauth-transaction-tokens section 8).
-pub const TXN_TOKEN: HeaderName = HeaderName::from_static("txn-token");
+pub const TXN_TOKEN: &str = "txn-token";
 
 /// The longest request id that is taken from outside, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -123,11 +123,26 @@ impl CallContext {
         request.set_timeout(self.remaining());
         let metadata = request.metadata_mut();
         if let Ok(id) = self.request_id.as_str().parse() {
-            metadata.insert("x-request-id", id);
+            metadata.insert(REQUEST_ID, id);
         }
         trace::inject(&mut trace::Metadata(metadata));
         request
     }
+}
+
+/// Makes a gRPC request carry a transaction token.
+///
+/// # Errors
+/// `INTERNAL` when the token could not stand in a header.
+pub fn with_transaction_token<T>(
+    mut request: tonic::Request<T>,
+    token: &str,
+) -> Result<tonic::Request<T>, tonic::Status> {
+    let mut token: tonic::metadata::AsciiMetadataValue =
+        token.parse().map_err(|_| tonic::Status::internal("the transaction token is no header value"))?;
+    token.set_sensitive(true);
+    request.metadata_mut().insert(TXN_TOKEN, token);
+    Ok(request)
 }
 
 /// Reads a `grpc-timeout`: at most eight digits and a unit.

@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod call;
 mod channel;
+pub mod dynamic;
 mod grpc;
 pub mod identity;
 pub mod jwks;
@@ -17,7 +18,7 @@ mod telemetry;
 
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
-pub use call::{CallContext, REQUEST_ID, RequestId, TXN_TOKEN};
+pub use call::{CallContext, REQUEST_ID, RequestId, TXN_TOKEN, with_transaction_token};
 pub use channel::{ChannelError, connect};
 pub use grpc::GrpcServer;
 pub use listen::{BindError, Listen};

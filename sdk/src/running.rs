@@ -1,7 +1,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use axum::Router;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 use crate::{
     admin::{self, Admin, Readiness},
@@ -14,11 +17,13 @@ const UNREADY_DELAY: Duration = Duration::from_millis(100);
 /// How long calls in flight get to end once the service has stopped accepting.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A service that is being put together: its servers and background tasks share one shutdown.
+/// A service that is being put together: its servers and background tasks share one shutdown. Dropped
+/// before it is complete, it stops what it had begun.
 #[derive(Debug)]
 pub struct Starting {
     readiness: Readiness,
     stopping: CancellationToken,
+    unfinished: DropGuard,
     tasks: TaskTracker,
 }
 
@@ -32,9 +37,11 @@ impl Starting {
     /// Begins a service that is not ready yet.
     #[must_use]
     pub fn new() -> Self {
+        let stopping = CancellationToken::new();
         Self {
             readiness: Readiness::default(),
-            stopping: CancellationToken::new(),
+            unfinished: stopping.clone().drop_guard(),
+            stopping,
             tasks: TaskTracker::new(),
         }
     }
@@ -93,6 +100,7 @@ impl Starting {
     pub fn running(self, address: SocketAddr, admin: Admin) -> Result<Running, BindError> {
         let (listen, router) = admin::router(admin, self.readiness.clone(), &self);
         let admin = self.http(&listen, router)?;
+        self.unfinished.disarm();
         Ok(Running { address, admin, readiness: self.readiness, stopping: self.stopping, tasks: self.tasks })
     }
 }

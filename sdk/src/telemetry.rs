@@ -208,7 +208,7 @@ impl Telemetry {
     }
 
     /// Sends the spans that are still here. What cannot leave within two seconds is dropped.
-    pub async fn flush(self) {
+    pub async fn flush(&self) {
         let provider = self.tracer_provider.clone();
         let flushing = tokio::task::spawn_blocking(move || {
             provider.force_flush().and_then(|()| provider.shutdown_with_timeout(FLUSH_DEADLINE))

@@ -82,8 +82,10 @@ fn a_group_may_be_permitted_a_whole_service() {
 
 #[test]
 fn a_policy_reads_typed_arguments_and_the_list_says_perhaps() {
-    let on_path =
-        PERMIT.replace(';', r#" when { context.input.path == "src" && context.input.context_lines < 3 };"#);
+    let search_alone =
+        PERMIT.replace(r#"action in Action::"read_tool""#, r#"action == Action::"code_search""#);
+    let on_path = search_alone
+        .replace(';', r#" when { context.input.path == "src" && context.input.context_lines < 3 };"#);
     check(&on_path, Some(QUERY), Answer::Allow, &["p"]);
     check(&on_path, Some(&QUERY.replace(":2", ":3")), Answer::NotPermitted, &[]);
     check(&on_path, None, Answer::Perhaps, &[]);

@@ -1,0 +1,83 @@
+//! Messages that are known by descriptor alone: their gRPC codec, and their JSON form.
+
+use prost::Message as _;
+use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
+use tonic::{
+    Status,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
+
+/// How messages are written as JSON: field names as in the contract, every field said, 64-bit integers as
+/// numbers.
+const JSON: SerializeOptions = SerializeOptions::new()
+    .use_proto_field_name(true)
+    .skip_default_fields(false)
+    .stringify_64_bit_integers(false);
+
+/// Reads a message from JSON. Unknown fields are refused.
+///
+/// # Errors
+/// When the JSON is not one of this message.
+pub fn from_json(
+    message: MessageDescriptor,
+    json: &serde_json::Value,
+) -> Result<DynamicMessage, serde_json::Error> {
+    DynamicMessage::deserialize_with_options(message, json, &DeserializeOptions::new())
+}
+
+/// Writes a message as JSON: every field that the contract does not call optional, set or not.
+///
+/// # Errors
+/// When a well-known type holds what has no JSON form, such as a duration out of range.
+pub fn to_json(message: &DynamicMessage) -> Result<serde_json::Value, serde_json::Error> {
+    message.serialize_with_options(serde_json::value::Serializer, &JSON)
+}
+
+/// Encodes and decodes messages that are known by descriptor alone.
+#[derive(Clone, Debug)]
+pub struct DynamicCodec {
+    output: MessageDescriptor,
+}
+
+impl DynamicCodec {
+    /// A codec whose answers are messages of the type `output`.
+    #[must_use]
+    pub fn new(output: MessageDescriptor) -> Self {
+        Self { output }
+    }
+}
+
+impl Codec for DynamicCodec {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.clone()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        self.clone()
+    }
+}
+
+impl Encoder for DynamicCodec {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, message: Self::Item, buffer: &mut EncodeBuf<'_>) -> Result<(), Self::Error> {
+        message.encode(buffer).map_err(|_| Status::internal("the request does not fit its buffer"))
+    }
+}
+
+impl Decoder for DynamicCodec {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Self::Error> {
+        DynamicMessage::decode(self.output.clone(), buffer)
+            .map(Some)
+            .map_err(|_| Status::internal("the tool service's answer does not fit its contract"))
+    }
+}

@@ -1,0 +1,83 @@
+//! A source file as an MCP resource.
+
+use std::path::Path;
+
+use drawbridge_proto::mcp::v1::{ResourceContents, resource_contents::Contents};
+
+/// Characters of a URI's path (RFC 3986 section 3.3) besides letters, digits and the slash between names.
+/// `:` and `@` are left out, because the first name stands where an authority would.
+const PATH_CHARACTERS: &[u8] = b"-._~!$&'()*+,;=";
+/// The media type of text whose name tells nothing better.
+const PLAIN_TEXT: &str = "text/plain";
+
+/// The resource at `path`. Bytes that are no UTF-8 are replaced.
+pub(crate) fn resource(path: &Path, contents: Vec<u8>) -> ResourceContents {
+    let text = String::from_utf8(contents)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+    ResourceContents { uri: uri(path), mime_type: media_type(path), contents: Some(Contents::Text(text)) }
+}
+
+fn uri(path: &Path) -> String {
+    let names: Vec<_> = path.iter().map(|name| percent_encode(name.as_encoded_bytes())).collect();
+    format!("code://{}", names.join("/"))
+}
+
+fn percent_encode(name: &[u8]) -> String {
+    let encode = |byte: &u8| {
+        if byte.is_ascii_alphanumeric() || PATH_CHARACTERS.contains(byte) {
+            char::from(*byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    name.iter().map(encode).collect()
+}
+
+/// What the name's extension says, if that is a kind of text: `.ts` is not only TypeScript.
+fn media_type(path: &Path) -> String {
+    let guess = mime_guess::from_path(path).first_raw().unwrap_or(PLAIN_TEXT);
+    let is_text = guess.starts_with("text/")
+        || guess.ends_with("+xml")
+        || guess.ends_with("+json")
+        || matches!(guess, "application/json" | "application/xml" | "application/javascript");
+    if is_text { guess } else { PLAIN_TEXT }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uri_holds_only_what_a_uri_may_hold() {
+        for (path, expected) in [
+            ("src/main.rs", "code://src/main.rs"),
+            ("a b/c?d#e%f", "code://a%20b/c%3Fd%23e%25f"),
+            ("host:80/u@x", "code://host%3A80/u%40x"),
+            ("ä/(x)+[y].md", "code://%C3%A4/(x)+%5By%5D.md"),
+        ] {
+            assert_eq!(uri(Path::new(path)), expected);
+            assert!(url::Url::parse(expected).is_ok(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn the_media_type_is_a_kind_of_text() {
+        for (path, expected) in [
+            ("main.rs", "text/x-rust"),
+            ("page.html", "text/html"),
+            ("package.json", "application/json"),
+            ("logo.svg", "image/svg+xml"),
+            ("app.ts", "text/plain"),
+            ("photo.png", "text/plain"),
+            ("Makefile", "text/plain"),
+        ] {
+            assert_eq!(media_type(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_read_as_well_as_can_be() {
+        let resource = resource(Path::new("a"), b"gr\xfc\xdfe\r\n".to_vec());
+        assert_eq!(resource.contents, Some(Contents::Text("gr\u{fffd}\u{fffd}e\r\n".to_owned())));
+    }
+}

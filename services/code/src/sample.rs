@@ -1,0 +1,65 @@
+//! A source tree for tests, in a folder that also holds what lies outside of it.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::{cancellation::Cancellation, tree::Tree};
+
+/// The size limit of the sample's files.
+pub(crate) const FILE_BYTES_MAX: u64 = 100_000;
+/// What stands in the files outside of the tree.
+pub(crate) const OUTSIDE: &str = "needle outside of the tree\n";
+
+pub(crate) struct Sample(TempDir);
+
+impl Sample {
+    /// A tree of these files.
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
+        let sample = Self(tempfile::tempdir().unwrap());
+        fs::create_dir(sample.0.path().join("tree")).unwrap();
+        fs::create_dir(sample.0.path().join("outside")).unwrap();
+        fs::write(sample.0.path().join("outside/secret.txt"), OUTSIDE).unwrap();
+        for (path, contents) in files {
+            sample.write(path, contents.as_bytes());
+        }
+        sample
+    }
+
+    /// The folder that holds the tree and what lies outside.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn write(&self, path: &str, contents: &[u8]) {
+        let path = self.0.path().join("tree").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    pub(crate) fn link(&self, path: &str, target: impl AsRef<Path>) {
+        symlink(target, self.0.path().join("tree").join(path)).unwrap();
+    }
+
+    pub(crate) fn fifo(&self, path: &str) {
+        let made = Command::new("mkfifo").arg(self.0.path().join("tree").join(path)).status();
+        assert!(made.expect("mkfifo comes with coreutils").success());
+    }
+
+    pub(crate) fn tree(&self) -> Tree {
+        Tree::open(&self.0.path().join("tree"), FILE_BYTES_MAX).unwrap()
+    }
+}
+
+/// A caller who waits for long.
+pub(crate) fn waiting() -> Cancellation {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    Cancellation { gone: CancellationToken::new(), deadline }
+}

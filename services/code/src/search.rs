@@ -1,0 +1,226 @@
+//! Searching: file after file, line after line.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use drawbridge_proto::{
+    code::v1::{Match, SearchResult, Skipped},
+    mcp::v1::Progress,
+};
+use grep_matcher::LineTerminator;
+use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
+use metrics::{counter, histogram};
+use tracing::field::Empty;
+
+use crate::{
+    api::RESPONSE_BYTES_MAX,
+    cancellation::Cancellation,
+    error::CodeError,
+    lines,
+    query::Query,
+    tree::Tree,
+    walk::{Entry, Walk},
+};
+
+/// The least time between two progress events, and before the first.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// How much text is searched between two looks at whether anybody waits, in bytes, up to a whole line.
+const PIECE_BYTES: usize = 64 * 1024;
+const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// Searches the tree, and tells now and then how far it is.
+///
+/// # Errors
+/// When nobody waits any more. Files that cannot be searched are counted instead.
+pub(crate) fn search(
+    tree: &Tree,
+    query: &Query,
+    cancellation: &Cancellation,
+    mut tell: impl FnMut(Progress),
+) -> Result<SearchResult, CodeError> {
+    let span = tracing::info_span!("search", files_searched = Empty, matches = Empty).entered();
+    let started = Instant::now();
+    let mut pace = Pace::new(started, PROGRESS_INTERVAL);
+    let mut search = Search::new(tree, query, cancellation);
+    let mut outcome = Ok(());
+    for entry in Walk::new(tree, &query.scope, cancellation) {
+        outcome = entry.and_then(|entry| search.entry(&entry));
+        if outcome.is_err() || search.result.truncated {
+            break;
+        }
+        if let Some(progress) = pace.due(search.result.files_searched) {
+            tell(progress);
+        }
+    }
+    let result = search.result;
+    span.record("files_searched", result.files_searched);
+    span.record("matches", result.matches.len());
+    counter!("code_files_searched_total").increment(u64::from(result.files_searched));
+    histogram!("code_search_duration_seconds").record(started.elapsed());
+    outcome.map(|()| result)
+}
+
+/// When to tell of progress.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    told_at: Instant,
+    told: u32,
+}
+
+impl Pace {
+    fn new(started: Instant, interval: Duration) -> Self {
+        Self { interval, told_at: started, told: 0 }
+    }
+
+    /// An event, when the last was long enough ago and there is more to tell.
+    fn due(&mut self, files_searched: u32) -> Option<Progress> {
+        if files_searched <= self.told || self.told_at.elapsed() < self.interval {
+            return None;
+        }
+        self.told = files_searched;
+        self.told_at = Instant::now();
+        // How many files there are is unknown until they are walked.
+        Some(Progress {
+            progress: f64::from(files_searched),
+            total: None,
+            message: format!("{files_searched} files searched"),
+        })
+    }
+}
+
+/// A search in the middle of its work.
+struct Search<'a> {
+    tree: &'a Tree,
+    query: &'a Query,
+    cancellation: &'a Cancellation,
+    searcher: Searcher,
+    contents: Vec<u8>,
+    result: SearchResult,
+    result_bytes: usize,
+}
+
+impl<'a> Search<'a> {
+    fn new(tree: &'a Tree, query: &'a Query, cancellation: &'a Cancellation) -> Self {
+        let searcher = SearcherBuilder::new()
+            .line_terminator(LineTerminator::crlf())
+            .line_number(false)
+            // Every text is read as bytes of UTF-8, and the tree has refused binary files already.
+            .bom_sniffing(false)
+            .binary_detection(BinaryDetection::none())
+            .build();
+        let result = SearchResult { skipped: Some(Skipped::default()), ..Default::default() };
+        Self { tree, query, cancellation, searcher, contents: Vec::new(), result, result_bytes: 0 }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), CodeError> {
+        let skipped = self.result.skipped.get_or_insert_default();
+        let Entry::File(path) = entry else {
+            skipped.unreadable += 1;
+            return Ok(());
+        };
+        match self.tree.read_into(path.as_ref(), &mut self.contents) {
+            Ok(()) => {
+                self.result.files_searched += 1;
+                self.file(path)
+            }
+            Err(error) => {
+                match error {
+                    CodeError::Binary => skipped.binary += 1,
+                    CodeError::TooLarge { .. } => skipped.too_large += 1,
+                    _ => skipped.unreadable += 1,
+                }
+                tracing::debug!(path, %error, "a file is left out");
+                Ok(())
+            }
+        }
+    }
+
+    /// Searches the file that was read last.
+    fn file(&mut self, path: &str) -> Result<(), CodeError> {
+        let text = self.contents.strip_prefix(UTF8_BOM).unwrap_or(&self.contents);
+        let mut collector = Collector {
+            path,
+            text,
+            query: self.query,
+            piece_start: 0,
+            lines_counted_to: 0,
+            lines_counted: 0,
+            result: &mut self.result,
+            result_bytes: &mut self.result_bytes,
+        };
+        for end in lines::piece_ends(text, PIECE_BYTES) {
+            self.cancellation.check()?;
+            let piece = &text[collector.piece_start..end];
+            self.searcher
+                .search_slice(&self.query.matcher, piece, &mut collector)
+                .map_err(|error| CodeError::Failed(error.into()))?;
+            if collector.result.truncated {
+                break;
+            }
+            collector.piece_start = end;
+        }
+        Ok(())
+    }
+}
+
+/// Takes one file's matches from the searcher.
+struct Collector<'a> {
+    path: &'a str,
+    text: &'a [u8],
+    query: &'a Query,
+    /// Where the piece that is being searched starts in the text.
+    piece_start: usize,
+    /// How far lines are counted, and how many there are up to there.
+    lines_counted_to: usize,
+    lines_counted: usize,
+    result: &'a mut SearchResult,
+    result_bytes: &'a mut usize,
+}
+
+impl Collector<'_> {
+    fn line_number(&mut self, line_start: usize) -> u32 {
+        self.lines_counted += lines::count(&self.text[self.lines_counted_to..line_start]);
+        self.lines_counted_to = line_start;
+        u32::try_from(self.lines_counted + 1).unwrap_or(u32::MAX)
+    }
+}
+
+impl Sink for Collector<'_> {
+    type Error = io::Error;
+
+    fn matched(&mut self, _: &Searcher, found: &SinkMatch<'_>) -> io::Result<bool> {
+        if self.result.matches.len() == self.query.max_results {
+            self.result.truncated = true;
+            return Ok(false);
+        }
+        let offset = usize::try_from(found.absolute_byte_offset()).map_err(io::Error::other)?;
+        let start = self.piece_start + offset;
+        let context_lines = self.query.context_lines;
+        let found = Match {
+            path: self.path.to_owned(),
+            line_number: self.line_number(start),
+            line: lines::shown(found.bytes()),
+            before: lines::before(self.text, start, context_lines),
+            after: lines::after(self.text, start + found.bytes().len(), context_lines),
+        };
+        *self.result_bytes += bytes(&found);
+        if *self.result_bytes > RESPONSE_BYTES_MAX {
+            self.result.truncated = true;
+            return Ok(false);
+        }
+        self.result.matches.push(found);
+        Ok(true)
+    }
+}
+
+/// About how many bytes a match takes on the wire.
+fn bytes(found: &Match) -> usize {
+    let context = found.before.iter().chain(&found.after).map(|line| line.len() + 4);
+    found.path.len() + found.line.len() + 16 + context.sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests;

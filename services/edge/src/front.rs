@@ -1,0 +1,106 @@
+//! What every HTTP request meets first: a request id, and the checks of Host and Origin that keep a page
+//! from reaching the edge through a browser (DNS rebinding).
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use drawbridge_sdk::{REQUEST_ID, RequestId, TXN_TOKEN};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use serde_json::Value;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use url::{Origin, Url};
+
+use crate::{Config, StartError, metadata::ProtectedResource, refusal::Refusal};
+
+const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+/// Names of this machine alone.
+const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
+
+#[derive(Clone, Debug)]
+pub(crate) struct Front {
+    hosts: Vec<String>,
+    origins: Vec<Origin>,
+    resource: Arc<ProtectedResource>,
+}
+
+impl Front {
+    pub(crate) fn new(config: &Config, resource: Arc<ProtectedResource>) -> Result<Self, StartError> {
+        let mut origins = vec![config.public_url.origin()];
+        for text in &config.allowed_origins {
+            let origin = Url::parse(text).map(|url| url.origin()).ok().filter(Origin::is_tuple);
+            origins.push(origin.ok_or_else(|| StartError::Origin(text.clone()))?);
+        }
+        let mut hosts = config.allowed_hosts.clone();
+        hosts.extend(own_hosts(&config.public_url));
+        hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
+        Ok(Self { hosts, origins, resource })
+    }
+
+    /// What browsers may do, for the allowed origins.
+    pub(crate) fn cors(&self) -> CorsLayer {
+        let origins = self.origins.clone();
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::predicate(move |origin, _| is_allowed(&origins, origin)))
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            // `Mcp-Param-*` has no fixed names, so what the preflight asks for is what is allowed.
+            .allow_headers(tower_http::cors::AllowHeaders::mirror_request())
+            .expose_headers([
+                header::WWW_AUTHENTICATE,
+                header::RETRY_AFTER,
+                HeaderName::from_static("mcp-session-id"),
+                HeaderName::from_static(REQUEST_ID),
+            ])
+            .max_age(PREFLIGHT_MAX_AGE)
+    }
+
+    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        // HTTP/2 has the host in the URI.
+        let host = uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok());
+        if !host.is_some_and(|host| self.hosts.contains(&host.to_ascii_lowercase())) {
+            return Err(Refusal::Host);
+        }
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        if !origins.all(|origin| is_allowed(&self.origins, origin)) {
+            return Err(Refusal::Origin);
+        }
+        Ok(())
+    }
+}
+
+/// The hosts that a public URL goes by. A loopback address goes by each of its names.
+fn own_hosts(public_url: &Url) -> Vec<String> {
+    let host = public_url.host_str().unwrap_or_default();
+    let names = if LOOPBACK.contains(&host) { LOOPBACK.to_vec() } else { vec![host] };
+    match public_url.port() {
+        Some(port) => names.into_iter().map(|name| format!("{name}:{port}")).collect(),
+        None => {
+            let default = public_url.port_or_known_default().unwrap_or_default();
+            names.into_iter().flat_map(|name| [name.to_owned(), format!("{name}:{default}")]).collect()
+        }
+    }
+}
+
+fn is_allowed(origins: &[Origin], origin: &HeaderValue) -> bool {
+    let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
+    origin.is_some_and(|origin| origins.contains(&origin.origin()))
+}
+
+/// Lets a request in: gives it an id, strips what only the inside may say, and refuses a foreign Host or
+/// Origin.
+pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+    let request_id = RequestId::from_headers(request.headers());
+    // The transaction token is the inside's; nobody outside has one to show.
+    request.headers_mut().remove(TXN_TOKEN);
+    request.extensions_mut().insert(request_id.clone());
+    let mut response = match front.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(Value::Null, &request_id, &front.resource),
+    };
+    response.headers_mut().insert(REQUEST_ID, request_id.header());
+    response
+}

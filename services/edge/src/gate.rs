@@ -1,0 +1,213 @@
+//! The gate: reads a request once, says what it asks for, asks auth whether it may, and passes on what is
+//! left to be done.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use axum::{
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
+use drawbridge_proto::auth::v1 as auth;
+use drawbridge_sdk::{CallContext, RequestId, trace};
+use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
+use secrecy::SecretString;
+use serde_json::Value;
+use tracing::{Instrument as _, Span, field::Empty};
+
+use crate::{authorizer::Authorizer, catalog::Catalog, metadata::ProtectedResource, refusal::Refusal};
+
+use self::message::Message;
+
+pub(crate) use self::plan::{Call, Plan};
+
+mod message;
+mod plan;
+
+/// The longest that one request may take, whatever its tool says.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+const JSON: &str = "application/json";
+const EVENT_STREAM: &str = "text/event-stream";
+
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    pub(crate) authorizer: Authorizer,
+    pub(crate) catalog: Arc<ArcSwap<Catalog>>,
+    pub(crate) resource: Arc<ProtectedResource>,
+    pub(crate) body_bytes_max: usize,
+}
+
+/// A request that has passed the gate. The handler finds it in the request's extensions, and does what it
+/// says and nothing else.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    /// The method, or `other`.
+    pub(crate) method: &'static str,
+    pub(crate) context: CallContext,
+    pub(crate) principal: Arc<auth::Principal>,
+    pub(crate) plan: Plan,
+    /// Whether the client takes a stream, on which it can be told of progress.
+    pub(crate) streams: bool,
+    pub(crate) span: Span,
+}
+
+/// Lets a request pass, or refuses it.
+pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
+    let context = CallContext::new(request_id, REQUEST_TIMEOUT);
+    let started = Instant::now();
+    let (mut parts, body) = request.into_parts();
+    // Taken out, so that nothing behind the gate can log it or send it on.
+    let token = parts.headers.remove(header::AUTHORIZATION);
+    let admitted = match parts.method {
+        Method::POST => gate.admit_message(&context, &mut parts, token, body).await,
+        _ => gate.admit_other(&context, token).await,
+    };
+    match admitted {
+        Ok((admission, body)) => {
+            let measured = admission.as_ref().map(|admission| (admission.method, admission.plan.tool_name()));
+            let span = admission.as_ref().map_or_else(Span::none, |admission| admission.span.clone());
+            if let Some(admission) = admission {
+                parts.extensions.insert(admission);
+            }
+            let response = next.run(Request::from_parts(parts, body)).instrument(span).await;
+            if let Some((method, tool)) = measured {
+                measure(method, tool, started.elapsed());
+            }
+            response
+        }
+        Err((id, refusal)) => refusal.into_response(id, &context.request_id, &gate.resource),
+    }
+}
+
+/// Notes how long an operation took, to its first answer. Labels are methods and tools that exist.
+fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
+    let tool = tool.unwrap_or_default();
+    metrics::histogram!(
+        "mcp_server_operation_duration_seconds", "mcp_method_name" => method, "gen_ai_tool_name" => tool
+    )
+    .record(elapsed);
+}
+
+/// A refusal, and the id of the message that is refused.
+type Refused = (Value, Refusal);
+
+impl Gate {
+    /// GET and DELETE: the caller is verified before they are told that there is nothing here.
+    async fn admit_other(
+        &self,
+        context: &CallContext,
+        token: Option<HeaderValue>,
+    ) -> Result<(Option<Admission>, Body), Refused> {
+        let refused = |refusal| (Value::Null, refusal);
+        let token = bearer(token.as_ref()).map_err(refused)?;
+        self.authorizer.connect(context, &token).await.map_err(refused)?;
+        Ok((None, Body::empty()))
+    }
+
+    async fn admit_message(
+        &self,
+        context: &CallContext,
+        parts: &mut Parts,
+        token: Option<HeaderValue>,
+        body: Body,
+    ) -> Result<(Option<Admission>, Body), Refused> {
+        let refused = |refusal| (Value::Null, refusal);
+        // Whoever shows no token is sent to fetch one, whatever else is wrong.
+        let token = bearer(token.as_ref()).map_err(refused)?;
+        check_content_type(&parts.headers).map_err(refused)?;
+        let streams = accept(&mut parts.headers).map_err(refused)?;
+        let body =
+            to_bytes(body, self.body_bytes_max).await.map_err(|error| refused(self.body_error(&error)))?;
+        let message = Message::parse(&body).map_err(|refusal| (Value::Null, refusal))?;
+
+        let span = span(&message, context, &parts.headers);
+        let admitting = plan::make(self, context, &token, &message).instrument(span.clone());
+        let (plan, principal) = admitting.await.map_err(|refusal| {
+            span.record("error.type", refusal.word());
+            (message.id.clone(), refusal)
+        })?;
+        let principal = Arc::new(principal);
+        let method = message.known_method();
+        let admission = Admission { method, context: context.clone(), principal, plan, streams, span };
+        Ok((Some(admission), Body::from(body)))
+    }
+
+    fn body_error(&self, error: &axum::Error) -> Refusal {
+        let mut source: Option<&dyn std::error::Error> = Some(error);
+        while let Some(error) = source {
+            if error.is::<http_body_util::LengthLimitError>() {
+                return Refusal::TooLarge { bytes_max: self.body_bytes_max };
+            }
+            source = error.source();
+        }
+        Refusal::Body
+    }
+}
+
+/// The token of a `Bearer` header (RFC 6750 section 2.1).
+fn bearer(header: Option<&HeaderValue>) -> Result<SecretString, Refusal> {
+    let header = header.ok_or(Refusal::Unauthenticated { description: None })?;
+    let token = header.to_str().ok().and_then(|header| {
+        let (scheme, token) = header.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| SecretString::from(token.trim()))
+    });
+    token.ok_or(Refusal::Unauthenticated {
+        description: Some("the Authorization header holds no bearer token".to_owned()),
+    })
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let essence = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+    match essence {
+        Some(essence) if essence.trim().eq_ignore_ascii_case(JSON) => Ok(()),
+        _ => Err(Refusal::ContentType),
+    }
+}
+
+/// Says whether the client takes a stream. rmcp wants both kinds to be accepted; a client that takes JSON
+/// alone gets JSON, because then nothing is sent before the result.
+fn accept(headers: &mut HeaderMap) -> Result<bool, Refusal> {
+    let text: Vec<_> =
+        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let text = text.join(",").to_ascii_lowercase();
+    let takes = |kinds: &[&str]| {
+        text.split(',').filter_map(|range| range.split(';').next()).any(|range| kinds.contains(&range.trim()))
+    };
+    let streams = takes(&[EVENT_STREAM, "text/*", "*/*"]);
+    if !text.is_empty() && !streams && !takes(&[JSON, "application/*"]) {
+        return Err(Refusal::NotAcceptable);
+    }
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    Ok(streams)
+}
+
+/// The span of one MCP request, by OpenTelemetry's MCP conventions. It continues the trace of `_meta`, or
+/// else that of the HTTP headers (SEP-414).
+fn span(message: &Message, context: &CallContext, headers: &HeaderMap) -> Span {
+    let method = message.method.as_str();
+    let span = tracing::info_span!(
+        "mcp",
+        otel.name = message.span_name(),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        mcp.method.name = method,
+        mcp.protocol.version = headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok()),
+        gen_ai.tool.name = message.tool_name(),
+        jsonrpc.request.id = %message.id,
+        error.type = Empty,
+        request_id = %context.request_id,
+        trace_id = Empty,
+    );
+    if message.has_trace() {
+        trace::continue_from(&span, message);
+    } else {
+        trace::continue_from(&span, &trace::Headers(headers));
+    }
+    span
+}

@@ -1,0 +1,182 @@
+//! The one place that turns a refusal into HTTP and JSON-RPC: status, headers, code, message.
+
+use axum::response::{IntoResponse, Response};
+use drawbridge_proto::auth::v1 as auth;
+use drawbridge_sdk::RequestId;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::metadata::ProtectedResource;
+
+/// The JSON-RPC error codes of the edge's own refusals, after the HTTP status that they come with.
+const UNAUTHENTICATED: i32 = -32041;
+const FORBIDDEN: i32 = -32043;
+const UNAVAILABLE: i32 = -32053;
+
+/// Seconds after which a client may try again when auth gave no answer.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Why a request goes no further.
+#[derive(Clone, Debug)]
+pub(crate) enum Refusal {
+    /// Nobody is known to be calling. The description is absent when there was no token at all.
+    Unauthenticated { description: Option<String> },
+    /// The token lacks a scope.
+    InsufficientScope { scopes: Vec<String> },
+    /// Policy refuses.
+    Denied { item: String, reason: String, decision: auth::Decision },
+    /// Auth gave no answer, so nothing is allowed.
+    AuthUnavailable,
+    /// The request was sent to a name that is not this server's.
+    Host,
+    /// The page that sent the request is not one that may.
+    Origin,
+    /// The body is larger than is taken.
+    TooLarge { bytes_max: usize },
+    /// The body did not come.
+    Body,
+    /// The body is not JSON.
+    ContentType,
+    /// The client takes neither JSON nor an event stream.
+    NotAcceptable,
+    /// The body does not parse.
+    Parse(String),
+    /// The body is JSON, but no JSON-RPC 2.0 message.
+    Invalid(String),
+    /// The method's parameters are not its parameters.
+    Params(String),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
+                StatusCode::FORBIDDEN
+            }
+            Self::AuthUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
+            Self::Body | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// JSON-RPC 2.0 section 5.1, and the edge's own.
+    fn code(&self) -> i32 {
+        match self {
+            Self::Unauthenticated { .. } => UNAUTHENTICATED,
+            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
+            Self::AuthUnavailable => UNAVAILABLE,
+            Self::Parse(_) => -32700,
+            Self::TooLarge { .. }
+            | Self::Body
+            | Self::ContentType
+            | Self::NotAcceptable
+            | Self::Invalid(_) => -32600,
+            Self::Params(_) => -32602,
+        }
+    }
+
+    /// A word for logs and metrics.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated { .. } => "unauthenticated",
+            Self::InsufficientScope { .. } => "insufficient_scope",
+            Self::Denied { .. } => "policy_denied",
+            Self::AuthUnavailable => "auth_unavailable",
+            Self::Host => "host",
+            Self::Origin => "origin",
+            Self::TooLarge { .. } => "too_large",
+            Self::Body => "body",
+            Self::ContentType => "content_type",
+            Self::NotAcceptable => "not_acceptable",
+            Self::Parse(_) => "parse",
+            Self::Invalid(_) => "invalid_request",
+            Self::Params(_) => "invalid_params",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Unauthenticated { description: None } => "an access token is needed".to_owned(),
+            Self::Unauthenticated { description: Some(description) } => description.clone(),
+            Self::InsufficientScope { scopes } => {
+                format!("the access token needs the scopes: {}", scopes.join(" "))
+            }
+            Self::Denied { item, reason, .. } => format!("denied by policy: {item}: {reason}"),
+            Self::AuthUnavailable => "nobody can say now whether this is allowed; try again".to_owned(),
+            Self::Host => "the Host header names another server".to_owned(),
+            Self::Origin => "the page's origin is not allowed".to_owned(),
+            Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
+            Self::Body => "the body did not come".to_owned(),
+            Self::ContentType => "the Content-Type must be application/json".to_owned(),
+            Self::NotAcceptable => "the client must accept application/json or text/event-stream".to_owned(),
+            Self::Parse(what) => format!("the body is not JSON: {what}"),
+            Self::Invalid(what) => format!("the body is not a JSON-RPC 2.0 message: {what}"),
+            Self::Params(what) => format!("the parameters are not right: {what}"),
+        }
+    }
+
+    fn data(&self, request_id: &RequestId) -> Value {
+        let mut data = json!({ "requestId": request_id.as_str(), "reason": self.word() });
+        match self {
+            Self::Denied { decision, .. } => {
+                data["policyIds"] = json!(decision.policy_ids);
+                data["policyRevision"] = json!(decision.policy_revision);
+            }
+            Self::InsufficientScope { scopes } => data["scopes"] = json!(scopes),
+            Self::AuthUnavailable => data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000),
+            _ => {}
+        }
+        data
+    }
+
+    /// The answer to the message `id`, or to no message in particular.
+    pub(crate) fn into_response(
+        self,
+        id: Value,
+        request_id: &RequestId,
+        resource: &ProtectedResource,
+    ) -> Response {
+        tracing::info!(%request_id, reason = self.word(), message = self.message(), "refused");
+        metrics::counter!("edge_refusals_total", "reason" => self.word()).increment(1);
+        let error = json!({
+            "jsonrpc": "2.0",
+            "id": id,
+            "error": { "code": self.code(), "message": self.message(), "data": self.data(request_id) },
+        });
+        let mut response = (self.status(), axum::Json(error)).into_response();
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge(resource) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if matches!(self, Self::AuthUnavailable) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response
+    }
+
+    /// The challenge of RFC 6750 section 3 with RFC 9728's `resource_metadata`.
+    fn challenge(&self, resource: &ProtectedResource) -> Option<HeaderValue> {
+        let (error, scopes) = match self {
+            Self::Unauthenticated { description: None } => (String::new(), resource.scopes()),
+            Self::Unauthenticated { description: Some(description) } => {
+                // A quoted string: nothing in it may end it.
+                let description = description.replace(['"', '\\'], "'");
+                let error = format!(r#"error="invalid_token", error_description="{description}", "#);
+                (error, resource.scopes())
+            }
+            Self::InsufficientScope { scopes } => {
+                (r#"error="insufficient_scope", "#.to_owned(), scopes.as_slice())
+            }
+            _ => return None,
+        };
+        let scope = match scopes {
+            [] => String::new(),
+            scopes => format!(r#", scope="{}""#, scopes.join(" ")),
+        };
+        let metadata = resource.metadata_url();
+        HeaderValue::from_str(&format!(r#"Bearer {error}resource_metadata="{metadata}"{scope}"#)).ok()
+    }
+}

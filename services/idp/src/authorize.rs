@@ -1,0 +1,241 @@
+//! The authorization endpoint: a client asks, a user signs in and decides (OAuth 2.1 section 4.1, RFC 9207).
+//!
+//! There are no sessions and no cookies: each request is decided with a password. So a forged form has no
+//! standing sign-in to ride on, and the id in it is known to the page that was shown alone.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    body::Bytes,
+    extract::{RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse, Redirect, Response},
+};
+
+use crate::{
+    client::{Client, ClientId, GrantType, RedirectUri},
+    error::{ErrorCode, OAuthError},
+    grant::{Challenge, Grant, IssuedCode, Scopes},
+    metadata::Issuer,
+    page::{self, Failed},
+    params::Params,
+    server::Idp,
+    store::{Code, PendingId},
+};
+
+const QUERY_BYTES_MAX: usize = 8 * 1024;
+const ATTEMPTS_MAX: u32 = 5;
+const GONE: &str =
+    "This request has expired or was answered already. Go back to the application and start again.";
+
+/// Where the answer goes. It exists only for a known client and one of its own redirect URIs.
+pub(crate) struct Callback {
+    pub(crate) uri: RedirectUri,
+    state: Option<String>,
+}
+
+/// A checked request.
+pub(crate) struct AuthorizationRequest {
+    pub(crate) client: Arc<Client>,
+    pub(crate) callback: Callback,
+    challenge: Challenge,
+    pub(crate) resource: String,
+    pub(crate) scopes: Scopes,
+}
+
+/// A request that waits for its user.
+pub(crate) struct Pending {
+    request: AuthorizationRequest,
+    attempts: AtomicU32,
+}
+
+/// Shows the sign-in page.
+pub(crate) async fn show(State(idp): State<Arc<Idp>>, RawQuery(query): RawQuery) -> Response {
+    let query = query.unwrap_or_default();
+    if query.len() > QUERY_BYTES_MAX {
+        return page::problem(StatusCode::URI_TOO_LONG, "The application's request is too long.");
+    }
+    let params = Params::parse(query.as_bytes());
+    let (client, callback) = match recipient(&idp, &params).await {
+        Ok(recipient) => recipient,
+        Err(problem) => {
+            tracing::info!(reason = problem, "an authorization request is refused");
+            return page::problem(StatusCode::BAD_REQUEST, problem);
+        }
+    };
+    match check(&idp, &client, &params) {
+        Ok((challenge, resource, scopes)) => {
+            let request = AuthorizationRequest { client, callback, challenge, resource, scopes };
+            let pending = Arc::new(Pending { request, attempts: AtomicU32::new(0) });
+            let id = idp.store.add_pending(Arc::clone(&pending)).await;
+            page::sign_in(&id, &pending.request, None)
+        }
+        Err(error) => {
+            tracing::info!(
+                client_id = client.id.0,
+                error = error.code.as_str(),
+                reason = error.description,
+                "an authorization request is refused"
+            );
+            callback.refuse(&idp.issuer, &error)
+        }
+    }
+}
+
+/// Who asks, and where the answer may go. What is wrong here is told to the user and never sent to the
+/// redirect URI, which could be anybody's (RFC 6749 section 4.1.2.1).
+async fn recipient(idp: &Idp, params: &Params) -> Result<(Arc<Client>, Callback), &'static str> {
+    let repeated = |_| "The application's request names itself or its address more than once.";
+    let id = params.get("client_id").map_err(repeated)?;
+    let id = id.ok_or("The application's request does not say which application it is from.")?;
+    let client = idp.store.client(&ClientId(id.to_owned())).await.ok_or(
+        "The application is not registered here. It may have been before this server was restarted; \
+         remove its connection and connect it again.",
+    )?;
+    let requested = params.get("redirect_uri").map_err(repeated)?;
+    let uri = client
+        .redirect_uri(requested)
+        .ok_or("The application asks to send you to an address that it has not registered.")?;
+    // A repeated state is an error that `check` finds; there is none to give back then.
+    let state = params.get("state").ok().flatten().map(str::to_owned);
+    Ok((client, Callback { uri, state }))
+}
+
+/// Checks what the client asks for. What is wrong here the client is told.
+fn check(idp: &Idp, client: &Client, params: &Params) -> Result<(Challenge, String, Scopes), OAuthError> {
+    params.get("state")?;
+    if !client.may_use(GrantType::AuthorizationCode) {
+        return Err(ErrorCode::UnauthorizedClient.because("the client may not use this grant type"));
+    }
+    if params.require("response_type", "response_type is missing")? != "code" {
+        return Err(ErrorCode::UnsupportedResponseType.because("response_type must be code"));
+    }
+    if !matches!(params.get("response_mode")?, None | Some("query")) {
+        return Err(ErrorCode::InvalidRequest.because("response_mode must be query"));
+    }
+    let challenge = params.require("code_challenge", "code_challenge is missing")?;
+    // RFC 7636 section 4.3: absent means plain, which OAuth 2.1 forbids.
+    if params.get("code_challenge_method")? != Some("S256") {
+        return Err(ErrorCode::InvalidRequest.because("code_challenge_method must be S256"));
+    }
+    let challenge = Challenge::parse(challenge)
+        .ok_or(ErrorCode::InvalidRequest.because("code_challenge is no SHA-256 digest in base64url"))?;
+    let resource = requested_resource(idp, params)?;
+    let scopes = idp.scopes.narrow(params.get("scope")?)?;
+    Ok((challenge, resource.to_owned(), scopes))
+}
+
+/// The one resource that a request is about (RFC 8707 section 2). A token for several would let each use it
+/// against the others.
+pub(crate) fn requested_resource<'a>(idp: &'a Idp, params: &Params) -> Result<&'a str, OAuthError> {
+    let requested = params
+        .get("resource")
+        .map_err(|_| ErrorCode::InvalidTarget.because("tokens are issued for one resource at a time"))?;
+    idp.resource(requested)
+        .ok_or(ErrorCode::InvalidTarget.because("no tokens are issued for the requested resource"))
+}
+
+/// Takes the user's answer.
+pub(crate) async fn decide(State(idp): State<Arc<Idp>>, body: Bytes) -> Response {
+    let params = Params::parse(&body);
+    let Ok(Some(id)) = params.get("request") else {
+        return page::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
+    };
+    let id = PendingId(id.to_owned());
+    let Some(pending) = idp.store.pending(&id).await else {
+        return page::problem(StatusCode::BAD_REQUEST, GONE);
+    };
+    match params.get("decision") {
+        Ok(Some("allow")) => sign_in(&idp, &id, &pending, &params).await,
+        Ok(Some("deny")) => end(&idp, &id, "the user denied the request").await,
+        _ => page::problem(StatusCode::BAD_REQUEST, "The form does not say whether to allow or to deny."),
+    }
+}
+
+async fn sign_in(idp: &Idp, id: &PendingId, pending: &Pending, params: &Params) -> Response {
+    let client_id = &pending.request.client.id;
+    // Counted before the password is looked at, so that attempts at once are not more than attempts in turn.
+    let attempt = pending.attempts.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+    if attempt > ATTEMPTS_MAX {
+        return page::problem(StatusCode::BAD_REQUEST, GONE);
+    }
+    let (Ok(username), Ok(password)) = (params.get("username"), params.get("password")) else {
+        return page::problem(StatusCode::BAD_REQUEST, "The form names a field more than once.");
+    };
+    let username = username.unwrap_or_default();
+    let Some(user) = idp.users.sign_in(username, password.unwrap_or_default()) else {
+        // The name is not logged: people type passwords into the wrong field.
+        tracing::info!(client_id = client_id.0, attempt, "a sign-in failed");
+        if attempt == ATTEMPTS_MAX {
+            return end(idp, id, "too many sign-ins failed").await;
+        }
+        let failed = Failed { username, message: "The user name or the password is not right." };
+        return page::sign_in(id, &pending.request, Some(&failed));
+    };
+    if idp.store.take_pending(id).await.is_none() {
+        return page::problem(StatusCode::BAD_REQUEST, GONE);
+    }
+    let request = &pending.request;
+    let grant = Grant::new(
+        client_id.clone(),
+        user.username.clone(),
+        request.resource.clone(),
+        request.scopes.clone(),
+    );
+    let issued = IssuedCode {
+        grant: Arc::new(grant),
+        redirect_uri: request.callback.uri.as_str().to_owned(),
+        challenge: request.challenge.clone(),
+        expires: Instant::now() + idp.code_lifetime,
+        redeemed: AtomicBool::new(false),
+    };
+    let code = idp.store.add_code(issued).await;
+    tracing::info!(
+        client_id = client_id.0,
+        subject = user.username,
+        resource = request.resource,
+        scope = %request.scopes,
+        "a user authorized a client"
+    );
+    request.callback.succeed(&idp.issuer, &code)
+}
+
+/// Ends a request without a grant and lets the client know.
+async fn end(idp: &Idp, id: &PendingId, reason: &'static str) -> Response {
+    let Some(pending) = idp.store.take_pending(id).await else {
+        return page::problem(StatusCode::BAD_REQUEST, GONE);
+    };
+    tracing::info!(client_id = pending.request.client.id.0, reason, "an authorization request is refused");
+    pending.request.callback.refuse(&idp.issuer, &ErrorCode::AccessDenied.because(reason))
+}
+
+impl Callback {
+    fn succeed(&self, issuer: &Issuer, code: &Code) -> Response {
+        self.redirect(issuer, &[("code", &code.0)])
+    }
+
+    fn refuse(&self, issuer: &Issuer, error: &OAuthError) -> Response {
+        self.redirect(issuer, &[("error", error.code.as_str()), ("error_description", error.description)])
+    }
+
+    /// RFC 9207 section 2: `iss` goes with errors too, so that clients notice a mix-up.
+    fn redirect(&self, issuer: &Issuer, answer: &[(&str, &str)]) -> Response {
+        let mut url = self.uri.url().clone();
+        url.query_pairs_mut().extend_pairs(answer).append_pair("iss", issuer.as_str());
+        if let Some(state) = &self.state {
+            url.query_pairs_mut().append_pair("state", state);
+        }
+        // 303: the browser must not post the password on.
+        let mut response = Redirect::to(url.as_str()).into_response();
+        response
+            .headers_mut()
+            .insert(axum::http::header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+        response
+    }
+}

@@ -1,0 +1,214 @@
+//! OAuth clients: registered ones and workloads.
+
+use std::fmt;
+
+use secrecy::SecretString;
+use serde::Serialize;
+use url::{Host, Url};
+
+use crate::{secret, users::Workload};
+
+/// Schemes that a browser runs, renders or sends somewhere by itself: no application answers to them.
+const FORBIDDEN_SCHEMES: [&str; 12] = [
+    "about",
+    "blob",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "javascript",
+    "mailto",
+    "vbscript",
+    "view-source",
+    "ws",
+    "wss",
+];
+const REDIRECT_URI_BYTES_MAX: usize = 2048;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub(crate) struct ClientId(pub(crate) String);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GrantType {
+    AuthorizationCode,
+    RefreshToken,
+    ClientCredentials,
+}
+
+impl GrantType {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "authorization_code" => Some(Self::AuthorizationCode),
+            "refresh_token" => Some(Self::RefreshToken),
+            "client_credentials" => Some(Self::ClientCredentials),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) id: ClientId,
+    pub(crate) name: Option<String>,
+    pub(crate) redirect_uris: Vec<RedirectUri>,
+    pub(crate) grant_types: Vec<GrantType>,
+    /// Absent for a public client.
+    pub(crate) secret: Option<SecretString>,
+    /// Of a workload.
+    pub(crate) groups: Vec<String>,
+}
+
+impl Client {
+    pub(crate) fn workload(workload: &Workload) -> Self {
+        Self {
+            id: ClientId(workload.client_id.clone()),
+            name: None,
+            redirect_uris: Vec::new(),
+            grant_types: vec![GrantType::ClientCredentials],
+            secret: Some(workload.client_secret.clone()),
+            groups: workload.groups.clone(),
+        }
+    }
+
+    pub(crate) fn may_use(&self, grant_type: GrantType) -> bool {
+        self.grant_types.contains(&grant_type)
+    }
+
+    /// Whether the client is who it says. A public client proves nothing, and a secret from one is an error.
+    pub(crate) fn proves_itself(&self, presented: Option<&str>) -> bool {
+        match (&self.secret, presented) {
+            (Some(expected), Some(presented)) => secret::matches(expected, presented),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// The redirect URI of a request, which must be a registered one; the only one when it names none
+    /// (OAuth 2.1 section 4.1.1).
+    pub(crate) fn redirect_uri(&self, requested: Option<&str>) -> Option<RedirectUri> {
+        match (requested, self.redirect_uris.as_slice()) {
+            (Some(requested), registered) => {
+                let requested = RedirectUri::parse(requested).ok()?;
+                registered.iter().any(|uri| uri.admits(&requested)).then_some(requested)
+            }
+            (None, [only]) => Some(only.clone()),
+            (None, _) => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct RedirectUri {
+    text: String,
+    #[serde(skip)]
+    url: Url,
+}
+
+/// A text that cannot be a redirect URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a redirect URI is https, http on a loopback host, or of a private-use scheme")]
+pub(crate) struct RedirectUriError;
+
+impl RedirectUri {
+    /// Accepts https, http on a loopback host, and private-use schemes. RFC 8252 section 7.1 wants a dot in
+    /// those, but real clients register `cursor://` and `vscode://`.
+    pub(crate) fn parse(text: &str) -> Result<Self, RedirectUriError> {
+        // URL parsing drops white space and control characters; what is compared must be what is used.
+        if text.len() > REDIRECT_URI_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(RedirectUriError);
+        }
+        let url = Url::parse(text).map_err(|_| RedirectUriError)?;
+        let scheme_fits = match url.scheme() {
+            "https" => true,
+            "http" => is_loopback(&url),
+            scheme => !FORBIDDEN_SCHEMES.contains(&scheme),
+        };
+        let anonymous = url.username().is_empty() && url.password().is_none();
+        // RFC 6749 section 3.1.2: no fragment.
+        if scheme_fits && anonymous && url.fragment().is_none() {
+            Ok(Self { text: text.to_owned(), url })
+        } else {
+            Err(RedirectUriError)
+        }
+    }
+
+    /// Whether a request may use `requested` when this one is registered: it is the same text, or differs
+    /// in nothing but the port of a loopback host, which native clients choose late (RFC 8252 section 7.3).
+    fn admits(&self, requested: &Self) -> bool {
+        if self.text == requested.text {
+            return true;
+        }
+        let (mut registered, mut requested) = (self.url.clone(), requested.url.clone());
+        let ports_are_free = registered.scheme() == "http"
+            && is_loopback(&registered)
+            && registered.set_port(None).is_ok()
+            && requested.set_port(None).is_ok();
+        ports_are_free && registered == requested
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    pub(crate) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Where a person would say that it leads.
+    pub(crate) fn destination(&self) -> String {
+        match (self.url.scheme(), self.url.host_str(), self.url.port()) {
+            ("https" | "http", Some(host), Some(port)) => format!("{host}:{port}"),
+            ("https" | "http", Some(host), None) => host.to_owned(),
+            (scheme, Some(host), _) => format!("{scheme}://{host}"),
+            (scheme, None, _) => format!("{scheme}:"),
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(registered: &str, requested: &str, admitted: bool) {
+        let registered = RedirectUri::parse(registered).unwrap();
+        let outcome = RedirectUri::parse(requested).is_ok_and(|requested| registered.admits(&requested));
+        assert_eq!(outcome, admitted, "{} and {requested}", registered.as_str());
+    }
+
+    #[test]
+    fn a_redirect_uri_must_match_but_for_the_port_of_a_loopback_host() {
+        check("http://127.0.0.1:33418/cb", "http://127.0.0.1:33418/cb", true);
+        check("http://127.0.0.1:33418/cb", "http://127.0.0.1:50000/cb", true);
+        check("http://127.0.0.1/cb", "http://127.0.0.1:50000/cb", true);
+        check("http://localhost/cb", "http://localhost:1/cb", true);
+        check("http://[::1]/cb", "http://[::1]:1/cb", true);
+        check("http://127.0.0.1/cb", "http://localhost/cb", false);
+        check("http://127.0.0.1/cb", "http://127.0.0.1/other", false);
+        check("http://127.0.0.1/cb", "http://127.0.0.1/cb?x=1", false);
+        check("http://127.0.0.1/cb", "https://127.0.0.1/cb", false);
+        check("http://127.0.0.1/cb", "http://127.0.0.1@evil.example/cb", false);
+        check("https://app.example/cb", "https://app.example/cb", true);
+        check("https://app.example/cb", "https://app.example:8443/cb", false);
+        check("https://app.example/cb", "https://app.example/cb/", false);
+        check("https://app.example/cb", "https://APP.example/cb", false);
+        check("cursor://anysphere/cb", "cursor://anysphere/cb", true);
+        check("cursor://anysphere/cb", "cursor://other/cb", false);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a user has granted to a client, and the codes and refresh tokens that stand for it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
+
+use crate::{
+    client::ClientId,
+    error::{ErrorCode, OAuthError},
+    secret,
+};
+
+/// A set of scopes, in the order of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scopes(Vec<String>);
+
+impl Scopes {
+    /// At least one scope, each of the characters of RFC 6749 section 3.3.
+    pub(crate) fn new(scopes: &[String]) -> Option<Self> {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let all_fit = scopes.iter().all(|scope| !scope.is_empty() && scope.bytes().all(fits));
+        (all_fit && !scopes.is_empty()).then(|| Self(scopes.to_vec()))
+    }
+
+    /// The scopes to grant of these: all when none is requested, else the requested ones that are among
+    /// them. Unknown ones are passed over, which RFC 6749 section 3.3 allows, unless nothing is left.
+    pub(crate) fn narrow(&self, requested: Option<&str>) -> Result<Self, OAuthError> {
+        let Some(requested) = requested else { return Ok(self.clone()) };
+        let requested: Vec<_> = requested.split_ascii_whitespace().collect();
+        let granted: Vec<_> =
+            self.0.iter().filter(|scope| requested.contains(&scope.as_str())).cloned().collect();
+        if granted.is_empty() {
+            return Err(ErrorCode::InvalidScope.because("none of the requested scopes can be granted"));
+        }
+        Ok(Self(granted))
+    }
+
+    pub(crate) fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
+    }
+}
+
+/// What one sign-in granted. Its code and its refresh tokens share it, so revoking it ends them all.
+pub(crate) struct Grant {
+    pub(crate) client: ClientId,
+    /// The username, which is the subject.
+    pub(crate) subject: String,
+    pub(crate) resource: String,
+    pub(crate) scopes: Scopes,
+    revoked: AtomicBool,
+}
+
+impl Grant {
+    pub(crate) fn new(client: ClientId, subject: String, resource: String, scopes: Scopes) -> Self {
+        Self { client, subject, resource, scopes, revoked: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.revoked.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::SeqCst)
+    }
+}
+
+/// A PKCE challenge by the S256 method (RFC 7636 section 4.2).
+#[derive(Clone)]
+pub(crate) struct Challenge(String);
+
+impl Challenge {
+    /// A SHA-256 digest in base64url, which is always 43 characters.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let digest = BASE64_URL_SAFE_NO_PAD.decode(text).ok()?;
+        (digest.len() == 32).then(|| Self(text.to_owned()))
+    }
+
+    pub(crate) fn is_met_by(&self, verifier: &str) -> bool {
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let derived = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier));
+        (43..=128).contains(&verifier.len())
+            && verifier.bytes().all(unreserved)
+            && bool::from(derived.as_bytes().ct_eq(self.0.as_bytes()))
+    }
+}
+
+/// What stands behind an authorization code.
+pub(crate) struct IssuedCode {
+    pub(crate) grant: Arc<Grant>,
+    pub(crate) redirect_uri: String,
+    pub(crate) challenge: Challenge,
+    pub(crate) expires: Instant,
+    pub(crate) redeemed: AtomicBool,
+}
+
+impl IssuedCode {
+    /// Marks the code as used. False when it was already.
+    pub(crate) fn redeem(&self) -> bool {
+        !self.redeemed.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// The refresh tokens that follow one another from one code. Only the newest is good; the family knows it,
+/// so any other secret that comes with its id is a token used before.
+pub(crate) struct Family {
+    pub(crate) grant: Arc<Grant>,
+    current: Mutex<SecretString>,
+}
+
+/// A refresh token was used before, or made up by someone who had one of its family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reused;
+
+impl Family {
+    /// A new family and its first secret.
+    pub(crate) fn new(grant: Arc<Grant>) -> (Self, String) {
+        let first = secret::random();
+        (Self { grant, current: Mutex::new(first.clone().into()) }, first)
+    }
+
+    /// Takes the current secret and gives its successor.
+    pub(crate) fn rotate(&self, presented: &str) -> Result<String, Reused> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !secret::matches(&current, presented) {
+            return Err(Reused);
+        }
+        *current = secret::random().into();
+        Ok(current.expose_secret().to_owned())
+    }
+}
+
+/// A refresh token: the id of its family and a secret.
+pub(crate) struct RefreshToken {
+    pub(crate) family: Uuid,
+    pub(crate) secret: String,
+}
+
+impl RefreshToken {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (family, secret) = text.split_once('.')?;
+        Some(Self { family: family.parse().ok()?, secret: secret.to_owned() })
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        format!("{}.{}", self.family.simple(), self.secret)
+    }
+}

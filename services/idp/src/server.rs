@@ -1,0 +1,188 @@
+//! The state that all endpoints share, their routes, and what every request needs.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    http::{Method, StatusCode, header, uri::Authority},
+    middleware::{self, Next},
+    response::Response,
+    routing::{get, post},
+};
+use drawbridge_sdk::{REQUEST_ID, RequestId, trace};
+use metrics::histogram;
+use tower::ServiceBuilder;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, Any, CorsLayer},
+    limit::RequestBodyLimitLayer,
+    timeout::TimeoutLayer,
+};
+use tracing::{Instrument as _, field::Empty};
+
+use crate::{
+    Config, StartError, authorize,
+    client::Client,
+    grant::Scopes,
+    keys::SigningKey,
+    metadata::{self, Issuer},
+    page, register,
+    store::Store,
+    token,
+    users::Users,
+};
+
+const BODY_BYTES_MAX: usize = 64 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// What all endpoints share.
+pub(crate) struct Idp {
+    pub(crate) issuer: Issuer,
+    pub(crate) resources: Vec<String>,
+    pub(crate) scopes: Scopes,
+    pub(crate) access_token_lifetime: Duration,
+    pub(crate) code_lifetime: Duration,
+    pub(crate) users: Users,
+    pub(crate) key: SigningKey,
+    pub(crate) store: Store,
+}
+
+impl Idp {
+    pub(crate) fn new(issuer: Issuer, config: &Config, users: Users) -> Result<Self, StartError> {
+        if config.resources.is_empty() {
+            return Err(StartError::NoResource);
+        }
+        let workloads = users.workloads.iter().map(Client::workload).collect();
+        Ok(Self {
+            issuer,
+            resources: config.resources.clone(),
+            scopes: Scopes::new(&config.scopes).ok_or(StartError::Scope)?,
+            access_token_lifetime: lifetime(config.access_token_ttl_seconds),
+            code_lifetime: lifetime(config.code_ttl_seconds),
+            users,
+            key: SigningKey::generate()?,
+            store: Store::new(workloads, lifetime(config.refresh_token_ttl_seconds)),
+        })
+    }
+
+    /// The configured resource that this one means, with or without a slash at its end. The first when none
+    /// is named, for clients that do not know RFC 8707.
+    pub(crate) fn resource(&self, requested: Option<&str>) -> Option<&str> {
+        let Some(requested) = requested else { return self.resources.first().map(String::as_str) };
+        let same = |resource: &&String| without_slash(resource) == without_slash(requested);
+        self.resources.iter().find(same).map(String::as_str)
+    }
+}
+
+fn without_slash(resource: &str) -> &str {
+    resource.strip_suffix('/').unwrap_or(resource)
+}
+
+/// Bounded, because the command line is not the only way to a `Config`.
+fn lifetime(seconds: u64) -> Duration {
+    Duration::from_secs(seconds.min(crate::TTL_SECONDS_MAX))
+}
+
+pub(crate) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+pub(crate) fn router(idp: Arc<Idp>) -> Router {
+    // Clients in browsers call these from any origin. They bring no cookies, so no origin is special.
+    let for_clients = Router::new()
+        .route("/.well-known/oauth-authorization-server", get(metadata::server_metadata))
+        .route("/.well-known/openid-configuration", get(metadata::server_metadata))
+        .route(metadata::JWKS, get(metadata::jwks))
+        .route(metadata::TOKEN, post(token::token))
+        .route(metadata::REGISTER, post(register::register))
+        .layer(
+            CorsLayer::new()
+                .allow_origin(Any)
+                .allow_methods([Method::GET, Method::POST])
+                // `*` would not cover Authorization.
+                .allow_headers(AllowHeaders::mirror_request())
+                .expose_headers([header::WWW_AUTHENTICATE, REQUEST_ID])
+                .max_age(PREFLIGHT_LIFETIME),
+        );
+    // People come here by navigation; no script of another origin has business here.
+    let for_people = Router::new()
+        .route(metadata::AUTHORIZE, get(authorize::show).post(authorize::decide))
+        .layer(middleware::from_fn_with_state(Arc::clone(&idp), refuse_rebinding));
+    let layers = ServiceBuilder::new()
+        // Trace, request id, duration.
+        .layer(middleware::from_fn(observe))
+        // A bug in one request is an error of that request alone.
+        .layer(CatchPanicLayer::new())
+        // Covers the body too: handlers read it whole.
+        .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX));
+    for_clients.merge(for_people).layer(layers).with_state(idp)
+}
+
+/// Gives a request its id and span, and measures it. Neither holds the query, where codes and states are.
+async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId::from_headers(request.headers());
+    // Only known names, so that callers cannot make up metric labels.
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::POST => "POST",
+        _ => "_OTHER",
+    };
+    let span = tracing::info_span!(
+        "http",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = Empty,
+        request_id = %id,
+        trace_id = Empty,
+    );
+    trace::continue_from(&span, &trace::Headers(request.headers()));
+
+    let mut response = next.run(request).instrument(span.clone()).await;
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    let status = response.status().as_u16();
+    span.record("http.response.status_code", status);
+    histogram!(
+        "http_server_request_duration_seconds",
+        "http_request_method" => method,
+        "http_route" => route,
+        "http_response_status_code" => status.to_string(),
+    )
+    .record(started.elapsed());
+    response
+}
+
+/// Refuses the sign-in page under a foreign name. A web page that points its own name at this machine's
+/// loopback address would otherwise be of one origin with it, and could read and post the form with the
+/// well-known development passwords. Addresses and `localhost` cannot be pointed elsewhere.
+async fn refuse_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()?.parse().ok());
+    let authority: Option<Authority> = host.or_else(|| request.uri().authority().cloned());
+    let known = authority.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        address.parse::<IpAddr>().is_ok()
+            || host.eq_ignore_ascii_case("localhost")
+            || host.eq_ignore_ascii_case(idp.issuer.host())
+    });
+    if known {
+        return next.run(request).await;
+    }
+    tracing::info!("a request under a foreign host name is refused");
+    page::problem(
+        StatusCode::MISDIRECTED_REQUEST,
+        "This page was opened under a name that is not this server's. Use the address it is configured with.",
+    )
+}

@@ -1,0 +1,227 @@
+//! The authorization endpoint.
+
+use reqwest::{StatusCode, header};
+use serde_json::json;
+
+use super::harness::{REDIRECT_URI, Server, callback, challenge, location, request_id};
+
+/// Checks that a request is refused by a redirect to the client.
+async fn check_redirected(changes: &[(&str, &str)], error: &str) {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let response = server.authorize(&client_id, changes).await;
+    assert!(location(&response).as_str().starts_with(REDIRECT_URI), "{changes:?}");
+    let answer = callback(&response);
+    assert_eq!(answer["error"], error, "{changes:?}");
+    assert_eq!(answer["iss"], server.issuer);
+    assert_eq!(answer["state"], "the state");
+    assert!(!answer.contains_key("code"));
+}
+
+/// Checks that a request is refused by a page.
+async fn check_page(server: &Server, client_id: &str, changes: &[(&str, &str)]) {
+    let response = server.authorize(client_id, changes).await;
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{changes:?}");
+    assert!(!response.headers().contains_key(header::LOCATION));
+    assert!(response.text().await.unwrap().contains("This did not work"));
+}
+
+#[tokio::test]
+async fn the_answer_carries_the_state_and_the_issuer() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    let response = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert!(location(&response).as_str().starts_with(REDIRECT_URI));
+    let answer = callback(&response);
+    assert_eq!(answer["state"], "the state");
+    assert_eq!(answer["iss"], server.issuer);
+    assert!(answer["code"].len() >= 43);
+}
+
+#[tokio::test]
+async fn only_s256_is_accepted_as_a_challenge_method() {
+    let plain = ("code_challenge", super::harness::VERIFIER);
+    check_redirected(&[("code_challenge_method", "plain"), plain], "invalid_request").await;
+    check_redirected(&[("code_challenge_method", ""), plain], "invalid_request").await;
+    check_redirected(&[("code_challenge", "")], "invalid_request").await;
+    check_redirected(&[("code_challenge", "too-short")], "invalid_request").await;
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_granted_is_told_to_the_client() {
+    check_redirected(&[("resource", "https://other.example/mcp")], "invalid_target").await;
+    check_redirected(&[("response_type", "token")], "unsupported_response_type").await;
+    check_redirected(&[("response_type", "")], "invalid_request").await;
+    check_redirected(&[("response_mode", "fragment")], "invalid_request").await;
+    check_redirected(&[("scope", "unknown")], "invalid_scope").await;
+}
+
+#[tokio::test]
+async fn an_unknown_client_or_redirect_uri_is_told_to_the_user_and_not_redirected() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    check_page(&server, "unknown", &[]).await;
+    check_page(&server, "", &[]).await;
+    check_page(&server, "nightly", &[]).await;
+    for uri in
+        ["https://evil.example/callback", "http://127.0.0.1:33418/other", "http://127.0.0.1:33418/callback#x"]
+    {
+        check_page(&server, &client_id, &[("redirect_uri", uri)]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_parameter_is_refused() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let base = format!(
+        "/authorize?response_type=code&client_id={client_id}&redirect_uri={REDIRECT_URI}&state=s\
+         &code_challenge={}&code_challenge_method=S256",
+        challenge()
+    );
+    assert_eq!(server.get(&base).await.status(), StatusCode::OK);
+    let twice = server.get(&format!("{base}&resource=a&resource=b")).await;
+    assert_eq!(callback(&twice)["error"], "invalid_target");
+    assert_eq!(callback(&server.get(&format!("{base}&state=t")).await)["error"], "invalid_request");
+    let twice = server.get(&format!("{base}&redirect_uri=https://evil.example")).await;
+    assert_eq!(twice.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn the_port_of_a_loopback_redirect_uri_is_free() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let moved = "http://127.0.0.1:50123/callback";
+    let request = server.pending(&client_id, &[("redirect_uri", moved)]).await;
+    let response = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert!(location(&response).as_str().starts_with(moved));
+    let code = &callback(&response)["code"];
+    let elsewhere = server.redeem(&client_id, code, &[]).await;
+    super::harness::check_refused(elsewhere, 400, "invalid_grant").await;
+    let redeemed = server.redeem(&client_id, code, &[("redirect_uri", moved)]).await;
+    assert_eq!(redeemed.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_private_use_redirect_uri_gets_its_answer() {
+    let server = Server::start().await;
+    let uri = "cursor://anysphere.cursor-retrieval/oauth/callback";
+    let registered = server
+        .register(&json!({
+            "redirect_uris": [uri, "http://localhost:8787/callback", "https://www.cursor.example/callback"],
+            "token_endpoint_auth_method": "none",
+        }))
+        .await;
+    let client_id = registered["client_id"].as_str().unwrap();
+    let response = server.authorize(client_id, &[("redirect_uri", uri)]).await;
+    let page = response.text().await.unwrap();
+    assert!(page.contains("cursor://anysphere.cursor-retrieval"));
+    let response = server.decide(&request_id(&page), ("bob", "bob"), "allow").await;
+    assert!(location(&response).as_str().starts_with(&format!("{uri}?code=")));
+}
+
+#[tokio::test]
+async fn denying_tells_the_client_and_ends_the_request() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    let answer = callback(&server.decide(&request, ("", ""), "deny").await);
+    assert_eq!(answer["error"], "access_denied");
+    assert_eq!(answer["state"], "the state");
+    assert_eq!(answer["iss"], server.issuer);
+    let again = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert_eq!(again.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_wrong_password_does_not_sign_in_but_leaves_the_request_usable() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    for who in [("alice", "bob"), ("nobody", "nobody"), ("alice", ""), ("", "")] {
+        let response = server.decide(&request, who, "allow").await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{who:?}");
+        let page = response.text().await.unwrap();
+        assert_eq!(request_id(&page), request);
+        assert!(page.contains(r#"role="alert""#));
+    }
+    let answer = callback(&server.decide(&request, ("alice", "alice"), "allow").await);
+    assert!(answer.contains_key("code"));
+}
+
+#[tokio::test]
+async fn five_failed_sign_ins_end_the_request() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    for _ in 0..4 {
+        let response = server.decide(&request, ("alice", "wrong"), "allow").await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    let fifth = callback(&server.decide(&request, ("alice", "wrong"), "allow").await);
+    assert_eq!(fifth["error"], "access_denied");
+    let sixth = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert_eq!(sixth.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_request_is_answered_once_and_only_by_its_own_form() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    let undecided = server.decide(&request, ("alice", "alice"), "").await;
+    assert_eq!(undecided.status(), StatusCode::BAD_REQUEST);
+    let forged = server.decide("made-up", ("alice", "alice"), "allow").await;
+    assert_eq!(forged.status(), StatusCode::BAD_REQUEST);
+    let first = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert_eq!(first.status(), StatusCode::SEE_OTHER);
+    let second = server.decide(&request, ("alice", "alice"), "allow").await;
+    assert_eq!(second.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn what_a_client_calls_itself_is_escaped() {
+    let server = Server::start().await;
+    let registered = server
+        .register(&json!({
+            "client_name": "<script>alert('x')</script>\"><b>",
+            "redirect_uris": [REDIRECT_URI],
+        }))
+        .await;
+    let response = server.authorize(registered["client_id"].as_str().unwrap(), &[]).await;
+    let page = response.text().await.unwrap();
+    assert!(!page.contains("<script") && !page.contains("<b>"), "{page}");
+    assert!(page.contains("&#60;script&#62;"), "{page}");
+
+    let typed = server.decide(&request_id(&page), ("\"><script>", "x"), "allow").await;
+    assert!(!typed.text().await.unwrap().contains("<script"));
+}
+
+#[tokio::test]
+async fn the_page_cannot_be_framed_cached_or_scripted() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let response = server.authorize(&client_id, &[]).await;
+    let headers = response.headers();
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; style-src 'nonce-"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'none'"));
+    assert_eq!(headers["x-frame-options"], "DENY");
+    assert_eq!(headers["referrer-policy"], "no-referrer");
+    assert_eq!(headers["cache-control"], "no-store");
+    assert!(!headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn the_page_is_not_served_under_a_foreign_host_name() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let url = server.url(&format!("/authorize?client_id={client_id}"));
+    let port = server.issuer.rsplit_once(':').unwrap().1;
+    for (host, refused) in [("evil.example", true), ("localhost", false), ("[::1]", false)] {
+        let request = server.http.get(&url).header(header::HOST, format!("{host}:{port}"));
+        let status = request.send().await.unwrap().status();
+        assert_eq!(status == StatusCode::MISDIRECTED_REQUEST, refused, "{host}");
+    }
+}

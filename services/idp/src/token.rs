@@ -1,0 +1,277 @@
+//! The token endpoint: codes, refresh tokens and client credentials become access tokens (RFC 6749 section
+//! 3.2, RFC 9068).
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    authorize::requested_resource,
+    client::{Client, ClientId, GrantType},
+    error::{ErrorCode, OAuthError},
+    grant::{Family, Grant, RefreshToken, Scopes},
+    params::Params,
+    server::{self, Idp},
+    store::Code,
+    users::User,
+};
+
+/// RFC 9068 section 2.2.
+#[derive(Serialize)]
+struct AccessClaims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    exp: u64,
+    iat: u64,
+    nbf: u64,
+    jti: Uuid,
+    client_id: &'a str,
+    scope: String,
+    /// `client-credentials` when the subject is a workload and no person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gty: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    groups: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email: Option<&'a str>,
+}
+
+/// RFC 6749 section 5.1. Not `Debug`, so that it cannot be logged.
+#[derive(Serialize)]
+struct Tokens {
+    access_token: String,
+    token_type: &'static str,
+    expires_in: u64,
+    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+}
+
+/// Who an access token is about.
+enum Subject<'a> {
+    User(&'a User),
+    Workload,
+}
+
+pub(crate) async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, body: Bytes) -> Response {
+    let params = Params::parse(&body);
+    let client = match authenticate(&idp, &headers, &params).await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::info!(
+                error = error.code.as_str(),
+                reason = error.description,
+                "a token request is refused: the client is not authenticated"
+            );
+            return error.into_response();
+        }
+    };
+    match exchange(&idp, &client, &params).await {
+        Ok(tokens) => ([(header::CACHE_CONTROL, "no-store")], Json(tokens)).into_response(),
+        Err(error) => {
+            tracing::info!(
+                client_id = client.id.0,
+                error = error.code.as_str(),
+                reason = error.description,
+                "a token request is refused"
+            );
+            error.into_response()
+        }
+    }
+}
+
+/// The client, by HTTP Basic or by the form, and by one of them only (RFC 6749 section 2.3).
+async fn authenticate(idp: &Idp, headers: &HeaderMap, params: &Params) -> Result<Arc<Client>, OAuthError> {
+    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
+        let id = params.require("client_id", "client_id is missing")?;
+        let client = idp.store.client(&ClientId(id.to_owned())).await;
+        return authentic(client, params.get("client_secret")?);
+    };
+    let (id, secret) = basic_credentials(authorization).ok_or(
+        ErrorCode::InvalidClient.because("the Authorization header is not HTTP Basic").with_basic_challenge(),
+    )?;
+    if params.get("client_secret")?.is_some() || params.get("client_id")?.is_some_and(|other| other != id) {
+        return Err(ErrorCode::InvalidRequest.because("the client authenticates in more than one way"));
+    }
+    let client = idp.store.client(&ClientId(id)).await;
+    let secret = Some(secret.as_str()).filter(|secret| !secret.is_empty());
+    authentic(client, secret).map_err(OAuthError::with_basic_challenge)
+}
+
+/// One error for an unknown client and a wrong secret. Clients take it as the advice to register anew.
+fn authentic(client: Option<Arc<Client>>, secret: Option<&str>) -> Result<Arc<Client>, OAuthError> {
+    client
+        .filter(|client| client.proves_itself(secret))
+        .ok_or(ErrorCode::InvalidClient.because("the client is unknown or does not prove itself"))
+}
+
+/// The id and the secret are form-encoded before they are base64 (RFC 6749 section 2.3.1).
+fn basic_credentials(authorization: &header::HeaderValue) -> Option<(String, String)> {
+    let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (id, secret) = decoded.split_once(':')?;
+    let form_decoded = |text: &str| {
+        // A secret may hold `=` and `&` when a client skipped the encoding; they are no separators here.
+        let text = text.replace('=', "%3D").replace('&', "%26");
+        url::form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned())
+    };
+    Some((form_decoded(id)?, form_decoded(secret).unwrap_or_default()))
+}
+
+async fn exchange(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+    let requested = params.require("grant_type", "grant_type is missing")?;
+    let grant_type = GrantType::parse(requested)
+        .ok_or(ErrorCode::UnsupportedGrantType.because("the grant type is not supported"))?;
+    if !client.may_use(grant_type) {
+        return Err(ErrorCode::UnauthorizedClient.because("the client may not use this grant type"));
+    }
+    match grant_type {
+        GrantType::AuthorizationCode => redeem(idp, client, params).await,
+        GrantType::RefreshToken => refresh(idp, client, params).await,
+        GrantType::ClientCredentials => {
+            let resource = requested_resource(idp, params)?;
+            let scopes = idp.scopes.narrow(params.get("scope")?)?;
+            issue(idp, client, &Subject::Workload, resource, &scopes)
+        }
+    }
+}
+
+async fn redeem(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+    let code = Code(params.require("code", "code is missing")?.to_owned());
+    let verifier = params.require("code_verifier", "code_verifier is missing")?;
+    let invalid = |reason| ErrorCode::InvalidGrant.because(reason);
+    let issued = idp.store.code(&code).await.ok_or(invalid("the code is not known or has expired"))?;
+    if issued.grant.client != client.id {
+        return Err(invalid("the code was issued to another client"));
+    }
+    // OAuth 2.1 no longer asks for it here, since the verifier binds the code; what is sent must be right.
+    if params.get("redirect_uri")?.is_some_and(|uri| uri != issued.redirect_uri) {
+        return Err(invalid("redirect_uri is not that of the authorization request"));
+    }
+    if !issued.challenge.is_met_by(verifier) {
+        return Err(invalid("code_verifier does not fit the code_challenge"));
+    }
+    check_resource(idp, &issued.grant, params)?;
+    // After the other checks, so that somebody who only saw the code can neither use it up nor end its
+    // grant. A use that passes them all means that code and verifier are in two hands.
+    if !issued.redeem() {
+        issued.grant.revoke();
+        let (client_id, subject) = (&client.id.0, &issued.grant.subject);
+        tracing::info!(client_id, subject, "a code is used again; its refresh tokens are revoked");
+        return Err(invalid("the code was used before"));
+    }
+    if issued.expires < Instant::now() {
+        return Err(invalid("the code is not known or has expired"));
+    }
+    let mut tokens = issue_to_user(idp, client, &issued.grant, &issued.grant.scopes)?;
+    if client.may_use(GrantType::RefreshToken) {
+        let (family, secret) = Family::new(Arc::clone(&issued.grant));
+        let family = idp.store.add_family(family).await;
+        tokens.refresh_token = Some(RefreshToken { family, secret }.into_text());
+    }
+    Ok(tokens)
+}
+
+async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+    // One message for all, so that nobody learns which tokens there are.
+    let invalid =
+        || ErrorCode::InvalidGrant.because("the refresh token is not known, was used or has expired");
+    let presented = params.require("refresh_token", "refresh_token is missing")?;
+    let presented = RefreshToken::parse(presented).ok_or_else(invalid)?;
+    let family = idp.store.family(&presented.family).await.ok_or_else(invalid)?;
+    let grant = &family.grant;
+    if grant.client != client.id || grant.is_revoked() {
+        return Err(invalid());
+    }
+    check_resource(idp, grant, params)?;
+    // RFC 6749 section 6: fewer scopes than granted, for this access token.
+    let scopes = grant.scopes.narrow(params.get("scope")?)?;
+    let Ok(secret) = family.rotate(&presented.secret) else {
+        // OAuth 2.1 section 4.3.1: one of the two who hold it has stolen it, and nobody can tell which.
+        grant.revoke();
+        let (client_id, subject) = (&client.id.0, &grant.subject);
+        tracing::info!(client_id, subject, "a refresh token is used again; its family is revoked");
+        return Err(invalid());
+    };
+    let mut tokens = issue_to_user(idp, client, grant, &scopes)?;
+    tokens.refresh_token = Some(RefreshToken { family: presented.family, secret }.into_text());
+    Ok(tokens)
+}
+
+/// RFC 8707 section 2.2: a token request may name the resource again, and no other.
+fn check_resource(idp: &Idp, grant: &Grant, params: &Params) -> Result<(), OAuthError> {
+    let named = !matches!(params.get("resource"), Ok(None));
+    if named && requested_resource(idp, params)? != grant.resource {
+        return Err(ErrorCode::InvalidTarget.because("the resource is not that of the authorization request"));
+    }
+    Ok(())
+}
+
+fn issue_to_user(idp: &Idp, client: &Client, grant: &Grant, scopes: &Scopes) -> Result<Tokens, OAuthError> {
+    let user = idp
+        .users
+        .get(&grant.subject)
+        .ok_or(ErrorCode::InvalidGrant.because("the user who granted this is gone"))?;
+    issue(idp, client, &Subject::User(user), &grant.resource, scopes)
+}
+
+fn issue(
+    idp: &Idp,
+    client: &Client,
+    subject: &Subject<'_>,
+    resource: &str,
+    scopes: &Scopes,
+) -> Result<Tokens, OAuthError> {
+    let now = server::seconds_since_1970();
+    let expires_in = idp.access_token_lifetime.as_secs();
+    let (sub, groups, user) = match subject {
+        Subject::User(user) => (&user.username, &user.groups, Some(user)),
+        Subject::Workload => (&client.id.0, &client.groups, None),
+    };
+    let claims = AccessClaims {
+        iss: idp.issuer.as_str(),
+        sub,
+        aud: resource,
+        exp: now + expires_in,
+        iat: now,
+        nbf: now,
+        jti: Uuid::new_v4(),
+        client_id: &client.id.0,
+        scope: scopes.to_string(),
+        gty: user.is_none().then_some("client-credentials"),
+        groups,
+        tenant: user.and_then(|user| user.tenant.as_deref()),
+        name: user.and_then(|user| user.name.as_deref()),
+        email: user.and_then(|user| user.email.as_deref()),
+    };
+    let access_token = idp.key.sign(&claims).map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot sign an access token");
+        ErrorCode::ServerError.because("the token cannot be signed")
+    })?;
+    tracing::info!(
+        client_id = client.id.0,
+        subject = sub,
+        resource,
+        scope = claims.scope,
+        token_id = %claims.jti,
+        "an access token is issued"
+    );
+    Ok(Tokens { access_token, token_type: "Bearer", expires_in, scope: claims.scope, refresh_token: None })
+}

@@ -1,0 +1,101 @@
+//! Who may sign in, and which workloads have an identity of their own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::{StartError, secret};
+
+const EMBEDDED: &str = include_str!("../users.toml");
+
+/// A program with an identity of its own: a confidential client that may use the `client_credentials` grant.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// Its client id, which is also the subject of its tokens.
+    pub client_id: String,
+    /// What it proves itself with.
+    pub client_secret: SecretString,
+    /// The groups that its tokens name.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+/// A person who may sign in. The username is the subject of their tokens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct User {
+    pub(crate) username: String,
+    password: SecretString,
+    pub(crate) name: Option<String>,
+    pub(crate) email: Option<String>,
+    pub(crate) tenant: Option<String>,
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsersFile {
+    #[serde(default)]
+    users: Vec<User>,
+    #[serde(default)]
+    workloads: Vec<Workload>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Users {
+    by_name: HashMap<String, User>,
+    pub(crate) workloads: Vec<Workload>,
+    /// Compared with when there is no such user, so that the time taken does not tell.
+    nobody: SecretString,
+}
+
+impl Users {
+    /// The user with this name and password.
+    pub(crate) fn sign_in(&self, username: &str, password: &str) -> Option<&User> {
+        let user = self.by_name.get(username);
+        let expected = user.map_or(&self.nobody, |user| &user.password);
+        let right = secret::matches(expected, password);
+        user.filter(|_| right)
+    }
+
+    pub(crate) fn get(&self, username: &str) -> Option<&User> {
+        self.by_name.get(username)
+    }
+}
+
+/// Reads the users file, or the embedded one, and adds `workloads` to its own.
+pub(crate) async fn load(path: Option<&Path>, workloads: &[Workload]) -> Result<Users, StartError> {
+    let (file, text) = match path {
+        None => ("the embedded users file".to_owned(), EMBEDDED.to_owned()),
+        Some(path) => {
+            let text = tokio::fs::read_to_string(path)
+                .await
+                .map_err(|source| StartError::ReadUsers { path: path.to_owned(), source })?;
+            (path.display().to_string(), text)
+        }
+    };
+    let mut parsed: UsersFile = toml::from_str(&text).map_err(|mut source| {
+        let start = source.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
+        // It would quote the line, which may hold a password.
+        source.set_input(None);
+        StartError::ParseUsers { file, line, source }
+    })?;
+    parsed.workloads.extend_from_slice(workloads);
+
+    let mut names = HashSet::new();
+    let all = parsed.users.iter().map(|user| &user.username);
+    for name in all.chain(parsed.workloads.iter().map(|workload| &workload.client_id)) {
+        if !names.insert(name) {
+            return Err(StartError::DuplicateName { name: name.clone() });
+        }
+    }
+    let by_name = parsed.users.into_iter().map(|user| (user.username.clone(), user)).collect();
+    Ok(Users { by_name, workloads: parsed.workloads, nobody: secret::random().into() })
+}
