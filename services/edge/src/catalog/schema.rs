@@ -171,156 +171,40 @@ mod tests {
     }
 
     #[test]
-    fn nested_and_optional_messages_become_definitions() {
-        insta::assert_snapshot!(schema("drawbridge.mcp.v1.ContentBlock"), @r#"
+    fn a_nested_message_is_a_definition_and_a_oneof_says_so_in_words() {
+        let schema: Value = serde_json::from_str(&schema("drawbridge.mcp.v1.ContentBlock")).unwrap();
+        insta::assert_json_snapshot!(schema["properties"]["text"], @r##"
     {
-      "$defs": {
-        "drawbridge.mcp.v1.Annotations": {
-          "additionalProperties": false,
-          "properties": {
-            "audience": {
-              "description": "For whom it is.",
-              "items": {
-                "enum": [
-                  "AUDIENCE_USER",
-                  "AUDIENCE_ASSISTANT"
-                ],
-                "type": "string"
-              },
-              "type": "array"
-            },
-            "priority": {
-              "description": "How important it is, 0 to 1.",
-              "type": "number"
-            }
-          },
-          "type": "object"
+      "$ref": "#/$defs/drawbridge.mcp.v1.TextContent",
+      "description": "Text. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
+    }
+    "##);
+        insta::assert_json_snapshot!(schema["$defs"]["drawbridge.mcp.v1.Annotations"]["properties"], @r#"
+    {
+      "audience": {
+        "description": "For whom it is.",
+        "items": {
+          "enum": [
+            "AUDIENCE_USER",
+            "AUDIENCE_ASSISTANT"
+          ],
+          "type": "string"
         },
-        "drawbridge.mcp.v1.AudioContent": {
-          "additionalProperties": false,
-          "properties": {
-            "data": {
-              "contentEncoding": "base64",
-              "description": "The sound's bytes.",
-              "type": "string"
-            },
-            "mime_type": {
-              "description": "Its media type, such as `audio/wav`.",
-              "type": "string"
-            }
-          },
-          "type": "object"
-        },
-        "drawbridge.mcp.v1.ImageContent": {
-          "additionalProperties": false,
-          "properties": {
-            "data": {
-              "contentEncoding": "base64",
-              "description": "The image's bytes.",
-              "type": "string"
-            },
-            "mime_type": {
-              "description": "Its media type, such as `image/png`.",
-              "type": "string"
-            }
-          },
-          "type": "object"
-        },
-        "drawbridge.mcp.v1.ResourceContents": {
-          "additionalProperties": false,
-          "properties": {
-            "blob": {
-              "contentEncoding": "base64",
-              "description": "Bytes. At most one of `text`, `blob` is set.",
-              "type": "string"
-            },
-            "mime_type": {
-              "description": "Its media type.",
-              "type": "string"
-            },
-            "text": {
-              "description": "Text. At most one of `text`, `blob` is set.",
-              "type": "string"
-            },
-            "uri": {
-              "description": "The resource's URI.",
-              "type": "string"
-            }
-          },
-          "type": "object"
-        },
-        "drawbridge.mcp.v1.ResourceLink": {
-          "additionalProperties": false,
-          "properties": {
-            "description": {
-              "description": "What it is.",
-              "type": "string"
-            },
-            "mime_type": {
-              "description": "Its media type.",
-              "type": "string"
-            },
-            "name": {
-              "description": "The resource's name.",
-              "type": "string"
-            },
-            "size": {
-              "description": "Its size in bytes, if known.",
-              "maximum": 18446744073709551615,
-              "minimum": 0,
-              "type": "integer"
-            },
-            "title": {
-              "description": "A title for people.",
-              "type": "string"
-            },
-            "uri": {
-              "description": "The resource's URI.",
-              "type": "string"
-            }
-          },
-          "type": "object"
-        },
-        "drawbridge.mcp.v1.TextContent": {
-          "additionalProperties": false,
-          "properties": {
-            "text": {
-              "description": "The text.",
-              "type": "string"
-            }
-          },
-          "type": "object"
-        }
+        "type": "array"
       },
-      "additionalProperties": false,
-      "properties": {
-        "annotations": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.Annotations",
-          "description": "Hints for the client."
-        },
-        "audio": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.AudioContent",
-          "description": "A sound. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-        },
-        "image": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.ImageContent",
-          "description": "An image. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-        },
-        "resource": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.ResourceContents",
-          "description": "The contents of a resource. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-        },
-        "resource_link": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.ResourceLink",
-          "description": "A link to a resource. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-        },
-        "text": {
-          "$ref": "#/$defs/drawbridge.mcp.v1.TextContent",
-          "description": "Text. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-        }
-      },
-      "type": "object"
+      "priority": {
+        "description": "How important it is, 0 to 1.",
+        "type": "number"
+      }
     }
     "#);
+        assert_eq!(schema.get("oneOf"), None);
+    }
+
+    #[test]
+    fn a_message_may_contain_itself() {
+        let schema: Value = serde_json::from_str(&schema("google.protobuf.DescriptorProto")).unwrap();
+        let own = &schema["$defs"]["google.protobuf.DescriptorProto"]["properties"]["nested_type"];
+        assert_eq!(own["items"]["$ref"], "#/$defs/google.protobuf.DescriptorProto");
     }
 }
