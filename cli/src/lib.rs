@@ -1,1 +1,9 @@
-//! stub
+//! The command line `drawbridge`, and the mesh that it starts.
+//!
+//! `drawbridge up` starts the same service libraries that are deployed as processes of their own; the tests
+//! start them through [`mesh`] too.
+
+pub mod call;
+pub mod mesh;
+pub mod state;
+pub mod up;

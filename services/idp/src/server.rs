@@ -9,7 +9,7 @@ use std::{
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
-    http::{Method, StatusCode, header, uri::Authority},
+    http::{HeaderName, Method, StatusCode, header, uri::Authority},
     middleware::{self, Next},
     response::Response,
     routing::{get, post},
@@ -107,7 +107,7 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
                 .allow_methods([Method::GET, Method::POST])
                 // `*` would not cover Authorization.
                 .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers([header::WWW_AUTHENTICATE, REQUEST_ID])
+                .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static(REQUEST_ID)])
                 .max_age(PREFLIGHT_LIFETIME),
         );
     // People come here by navigation; no script of another origin has business here.

@@ -1,0 +1,259 @@
+//! `drawbridge call`: an RPC of a tool service, called directly as an internal caller does.
+//!
+//! The caller's own token is exchanged at auth for a transaction token, by the same policies that hold for
+//! everybody; the service is then called by its own contract, which it tells by reflection.
+
+use std::{io::Read as _, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
+use drawbridge_sdk::{
+    CallContext, RequestId, connect,
+    dynamic::{self, DynamicCodec},
+    jwks::{fetch_json, http_client},
+    reflection, with_transaction_token,
+};
+use http::uri::PathAndQuery;
+use prost_reflect::{DynamicMessage, MethodDescriptor};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tonic::{Status, transport::Channel};
+use url::Url;
+
+use crate::state::MeshState;
+
+/// What to call, and as whom.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  drawbridge call code Search '{\"query\":\"fn main\"}'
+  drawbridge call code drawbridge.code.v1.CodeService/ListFiles '{\"glob\":\"*.proto\"}' --json
+  echo '{\"query\":\"TODO\"}' | drawbridge call code Search -
+
+With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth and the service
+are, and who is calling: a token, or a client id and secret at an issuer.")]
+pub struct CallArgs {
+    /// The tool service's namespace.
+    service: String,
+
+    /// The method, alone or as `package.Service/Method`.
+    method: String,
+
+    /// The request as JSON; `-` reads it from standard input.
+    #[arg(default_value = "{}")]
+    request: String,
+
+    /// Where the service serves gRPC.
+    #[arg(long, env = "DRAWBRIDGE_CALL_SERVICE_URL")]
+    service_url: Option<Url>,
+
+    /// Where auth serves gRPC.
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
+    auth_url: Option<Url>,
+
+    /// An access token whose audience is auth.
+    #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+
+    /// The issuer at which to get a token.
+    #[arg(long, env = "DRAWBRIDGE_CALL_ISSUER", requires = "client_id")]
+    issuer: Option<Url>,
+
+    /// The client id for the client-credentials grant.
+    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_ID", requires_all = ["issuer", "client_secret"])]
+    client_id: Option<String>,
+
+    /// The client secret for the client-credentials grant.
+    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_SECRET", hide_env_values = true)]
+    client_secret: Option<SecretString>,
+
+    /// The audience of the token: auth, as it knows itself.
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
+    audience: String,
+
+    /// How long the call may take, in milliseconds.
+    #[arg(long, default_value_t = 30_000)]
+    timeout_ms: u64,
+
+    /// Write each answer as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Calls the RPC and prints what comes back, one JSON document for each message.
+///
+/// # Errors
+/// When the caller is not known, the call is not allowed, or the service fails.
+pub async fn run(args: CallArgs) -> anyhow::Result<()> {
+    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let service_url = args
+        .service_url
+        .clone()
+        .or_else(|| state.as_ref()?.services.get(&args.service).cloned())
+        .ok_or_else(|| {
+            anyhow!("no service {} is known here; start a mesh, or give --service-url", args.service)
+        })?;
+    let auth_url = args
+        .auth_url
+        .clone()
+        .or_else(|| Some(state.as_ref()?.auth_url.clone()))
+        .context("auth is not known here; start a mesh, or give --auth-url")?;
+    let context = CallContext::new(RequestId::generate(), Duration::from_millis(args.timeout_ms));
+
+    let channel = connect(&service_url)?;
+    let contract = reflection::contract(channel.clone(), &context)
+        .await
+        .with_context(|| format!("cannot read the contract of {} at {service_url}", args.service))?;
+    let method = find(&contract, &args.method)?;
+    let request = read_request(&args, &method)?;
+
+    let own = own_token(&args, state.as_ref()).await?;
+    let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
+    let token = exchange(&auth_url, &context, &own, &rpc).await?;
+    call(channel, &context, &method, &token, request, args.json)
+        .await
+        .map_err(|status| anyhow!("{rpc}: {:?}: {}", status.code(), status.message()))
+        .with_context(|| format!("request {}", context.request_id))
+}
+
+fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
+    let services = contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name));
+    let methods: Vec<_> = services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let full_name =
+        |method: &MethodDescriptor| format!("{}/{}", method.parent_service().full_name(), method.name());
+    let mut found = methods.iter().filter(|method| method.name() == wanted || full_name(method) == wanted);
+    match (found.next(), found.next()) {
+        (Some(method), None) => Ok(method.clone()),
+        (Some(_), Some(_)) => bail!("several services have a method {wanted}; say package.Service/Method"),
+        (None, _) => {
+            let known: Vec<_> = methods.iter().map(MethodDescriptor::name).collect();
+            bail!("there is no method {wanted}; there are: {}", known.join(", "))
+        }
+    }
+}
+
+fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<DynamicMessage> {
+    ensure!(
+        !method.is_client_streaming(),
+        "{} takes a stream, which this command does not send",
+        method.name()
+    );
+    let mut text = args.request.clone();
+    if text == "-" {
+        text.clear();
+        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+    }
+    let json = serde_json::from_str(&text).context("the request is not JSON")?;
+    dynamic::from_json(method.input(), &json)
+        .with_context(|| format!("the request is no {}", method.input().full_name()))
+}
+
+/// The caller's own token: the one given, or one for the client given, or one for the running mesh's
+/// command line.
+async fn own_token(args: &CallArgs, state: Option<&MeshState>) -> anyhow::Result<SecretString> {
+    if let Some(token) = &args.token {
+        return Ok(token.clone());
+    }
+    let (issuer, client_id, client_secret) = match (&args.issuer, &args.client_id, &args.client_secret, state)
+    {
+        (Some(issuer), Some(id), Some(secret), _) => (issuer, id, secret),
+        (_, _, _, Some(state)) => (&state.issuer, &state.workload.client_id, &state.workload.client_secret),
+        _ => bail!(
+            "nobody is said to be calling: give --token, or --issuer with --client-id and --client-secret"
+        ),
+    };
+    client_credentials(issuer, client_id, client_secret, &args.audience)
+        .await
+        .with_context(|| format!("cannot get a token for {client_id} from {issuer}"))
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    token_endpoint: Url,
+}
+
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: SecretString,
+}
+
+/// The client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
+async fn client_credentials(
+    issuer: &Url,
+    client_id: &str,
+    client_secret: &SecretString,
+    audience: &str,
+) -> anyhow::Result<SecretString> {
+    let http = http_client()?;
+    let metadata: Metadata =
+        fetch_json(&http, &issuer.join("/.well-known/oauth-authorization-server")?).await?;
+    let form = [("grant_type", "client_credentials"), ("resource", audience)];
+    let response = http
+        .post(metadata.token_endpoint)
+        .basic_auth(client_id, Some(client_secret.expose_secret()))
+        .form(&form)
+        .send()
+        .await?;
+    ensure!(
+        response.status().is_success(),
+        "the issuer answers {}: {}",
+        response.status(),
+        response.text().await?
+    );
+    let token: TokenResponse = response.json().await?;
+    Ok(token.access_token)
+}
+
+async fn exchange(
+    auth_url: &Url,
+    context: &CallContext,
+    own: &SecretString,
+    rpc: &str,
+) -> anyhow::Result<SecretString> {
+    let request = pb::ExchangeRequest { subject_token: own.expose_secret().to_owned(), rpc: rpc.to_owned() };
+    let mut auth = AuthServiceClient::new(connect(auth_url)?);
+    let answer = auth.exchange(context.outgoing(request)).await;
+    let answer =
+        answer.map_err(|status| anyhow!("auth at {auth_url}: {:?}: {}", status.code(), status.message()))?;
+    match answer.into_inner().outcome {
+        Some(exchange_response::Outcome::Allowed(pb::Allowed { transaction_token: Some(token), .. })) => {
+            Ok(token.token.into())
+        }
+        Some(exchange_response::Outcome::Denied(denied)) => {
+            let decision = denied.decision.unwrap_or_default();
+            bail!("denied by policy: {rpc}: {} {:?}", denied.reason, decision.policy_ids)
+        }
+        Some(exchange_response::Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
+        Some(exchange_response::Outcome::InsufficientScope(missing)) => {
+            bail!("the token needs the scopes: {}", missing.scopes.join(" "))
+        }
+        _ => bail!("auth gives no answer"),
+    }
+}
+
+async fn call(
+    channel: Channel,
+    context: &CallContext,
+    method: &MethodDescriptor,
+    token: &SecretString,
+    message: DynamicMessage,
+    one_line: bool,
+) -> Result<(), Status> {
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let path: PathAndQuery = path.parse().map_err(|_| Status::internal("the method's name makes no path"))?;
+    let request = with_transaction_token(context.outgoing(message), token.expose_secret())?;
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(|_| Status::unavailable("the service does not answer"))?;
+    // A unary answer is a stream of one.
+    let codec = DynamicCodec::new(method.output());
+    let mut answers = client.server_streaming(request, path, codec).await?.into_inner();
+    while let Some(answer) = answers.message().await? {
+        let json = dynamic::to_json(&answer).map_err(|error| Status::internal(error.to_string()))?;
+        if one_line {
+            anstream::println!("{json}");
+        } else {
+            anstream::println!("{json:#}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The command line `drawbridge`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use drawbridge_cli::{call, up};
+
+/// Remote MCP servers in front of your internal gRPC tools.
+#[derive(Parser)]
+#[command(name = "drawbridge", version, args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    up: up::UpArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the whole mesh in this process (the default).
+    Up(up::UpArgs),
+    /// Call an RPC of a tool service directly, as an internal caller does.
+    Call(call::CallArgs),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match args.command {
+        None => up::run(args.up).await,
+        Some(Command::Up(args)) => up::run(args).await,
+        Some(Command::Call(args)) => call::run(args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            anstream::eprintln!("drawbridge: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Where a running `drawbridge up` is, for commands of the same user on the same machine.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
+use url::Url;
+
+/// The environment variable that names the folder of the state file.
+pub const STATE_DIR: &str = "DRAWBRIDGE_STATE_DIR";
+const FILE: &str = "mesh.json";
+
+/// A running mesh, as other commands need to know it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeshState {
+    /// The issuer of tokens.
+    pub issuer: Url,
+    /// Where auth serves gRPC.
+    pub auth_url: Url,
+    /// The audience of tokens that auth exchanges.
+    pub internal_audience: String,
+    /// Where tool services serve gRPC, by namespace.
+    pub services: BTreeMap<String, Url>,
+    /// The command line's own identity, made for this run of the mesh.
+    pub workload: WorkloadCredentials,
+}
+
+/// An OAuth client that calls in its own name.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadCredentials {
+    /// Its id.
+    pub client_id: String,
+    /// Its secret.
+    #[serde(serialize_with = "exposed")]
+    pub client_secret: SecretString,
+}
+
+fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose_secret())
+}
+
+impl MeshState {
+    /// The folder of the state file: `DRAWBRIDGE_STATE_DIR`, or the user's state folder (XDG).
+    #[must_use]
+    pub fn folder() -> PathBuf {
+        let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        from(STATE_DIR)
+            .or_else(|| from("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
+            .or_else(|| from("HOME").map(|home| home.join(".local/state/drawbridge")))
+            .unwrap_or_else(|| std::env::temp_dir().join("drawbridge"))
+    }
+
+    /// Reads the state of the mesh that runs, if one does.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or holds something else.
+    pub fn read(folder: &Path) -> io::Result<Option<Self>> {
+        match fs::read(folder.join(FILE)) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the state for this user alone to read. The file goes when the guard is dropped.
+    ///
+    /// # Errors
+    /// When the folder or the file cannot be written.
+    pub fn write(&self, folder: &Path) -> io::Result<StateFile> {
+        fs::create_dir_all(folder)?;
+        let path = folder.join(FILE);
+        let new = folder.join(format!("{FILE}.{}", std::process::id()));
+        let file = private(&new)?;
+        serde_json::to_writer_pretty(file, self)?;
+        fs::rename(&new, &path)?;
+        Ok(StateFile { path })
+    }
+}
+
+fn private(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// The state file of a running mesh.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+impl Drop for StateFile {
+    fn drop(&mut self) {
+        // A file that somebody else has removed is gone just as well.
+        let _ = fs::remove_file(&self.path);
+    }
+}

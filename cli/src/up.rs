@@ -1,0 +1,170 @@
+//! `drawbridge up`: the whole mesh on one machine.
+
+use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, ensure};
+use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use drawbridge_sdk::{TelemetryConfig, shutdown_signal};
+use serde_json::json;
+
+use crate::{
+    mesh::{Mesh, MeshConfig, Ports},
+    state::MeshState,
+};
+
+/// Where MCP Inspector's page comes from.
+const INSPECTOR_ORIGINS: [&str; 2] = ["http://localhost:6274", "http://127.0.0.1:6274"];
+
+/// How to start the mesh.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpArgs {
+    /// The folder of Cedar policies.
+    #[arg(long, env = "DRAWBRIDGE_UP_POLICIES", default_value = "policies")]
+    policies: PathBuf,
+
+    /// The source tree that the service `code` searches.
+    #[arg(long, env = "DRAWBRIDGE_UP_CODE_ROOT", default_value = ".")]
+    code_root: PathBuf,
+
+    /// A TOML file of users for the built-in authorization server. Absent: alice and bob.
+    #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
+    users: Option<PathBuf>,
+
+    /// Listen on free ports instead of the well-known ones.
+    #[arg(long)]
+    free_ports: bool,
+
+    /// An origin whose pages may call the edge, besides MCP Inspector's. Repeat, or separate by commas.
+    #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
+    allowed_origins: Vec<String>,
+
+    /// Say where everything is as one line of JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    telemetry: TelemetryConfig,
+}
+
+/// Starts the mesh, says where everything is, and runs until Ctrl-C.
+///
+/// # Errors
+/// When the mesh cannot start.
+pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.policies.is_dir(),
+        "there is no folder {}; run this in a checkout, or name one with --policies",
+        args.policies.display()
+    );
+    let config = config(&args);
+    let mesh = Mesh::start(&config).await?;
+    let folder = MeshState::folder();
+    let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    if args.json {
+        anstream::println!("{}", as_json(&mesh));
+    } else {
+        anstream::println!("{}", as_text(&mesh, &args));
+    }
+    shutdown_signal().await;
+    anstream::eprintln!("stopping …");
+    drop(state);
+    mesh.stop().await;
+    Ok(())
+}
+
+fn config(args: &UpArgs) -> MeshConfig {
+    let inspector = INSPECTOR_ORIGINS.map(str::to_owned);
+    MeshConfig {
+        ports: if args.free_ports { Ports::Free } else { Ports::WellKnown },
+        policies: args.policies.clone(),
+        code_root: args.code_root.clone(),
+        users: args.users.clone(),
+        allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
+        telemetry: args.telemetry.clone(),
+        ..MeshConfig::default()
+    }
+}
+
+fn as_json(mesh: &Mesh) -> serde_json::Value {
+    let service = |name: &str, address: fn(&crate::mesh::Hosted) -> SocketAddr| {
+        mesh.service(name).map(|service| address(service).to_string())
+    };
+    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "idp"]
+        .into_iter()
+        .map(|name| {
+            let address = service(name, |service| service.running.address);
+            let admin = service(name, |service| service.running.admin);
+            (name.to_owned(), json!({ "address": address, "admin": admin }))
+        })
+        .collect();
+    json!({ "mcpUrl": mesh.mcp_url, "issuer": mesh.state.issuer, "services": services })
+}
+
+fn as_text(mesh: &Mesh, args: &UpArgs) -> String {
+    let users = match &args.users {
+        None => "alice / alice (group engineering)   bob / bob (group support)".to_owned(),
+        Some(path) => format!("those of {}", path.display()),
+    };
+    let mcp_url = &mesh.mcp_url;
+    format!(
+        "\n{}\n\n{}\n
+MCP URL      {mcp_url}
+Demo users   {users}
+
+Claude Code     claude mcp add --transport http drawbridge {mcp_url}
+MCP Inspector   npx @modelcontextprotocol/inspector    then connect to {mcp_url} (Streamable HTTP)
+curl            curl -i -X POST {mcp_url}    (401: it names where to get a token)
+Internal call   drawbridge call code Search '{{\"query\":\"fn main\"}}'
+
+Ctrl-C ends it.",
+        services_table(mesh),
+        backing_table(args),
+    )
+}
+
+fn services_table(mesh: &Mesh) -> Table {
+    let mut table = new_table(["service", "what it is", "address", "health and metrics"]);
+    let rows = [
+        ("edge", "MCP over HTTP in, gRPC out", "http://"),
+        ("auth", "tokens and policies (gRPC)", ""),
+        ("code", "searches a source tree (gRPC)", ""),
+        ("idp", "OAuth 2.1 authorization server", "http://"),
+    ];
+    for (name, what, scheme) in rows {
+        let Some(service) = mesh.service(name) else { continue };
+        let address = format!("{scheme}{}", service.running.address);
+        let admin = format!("http://{}/readyz", service.running.admin);
+        table.add_row([name, what, &address, &admin]);
+    }
+    table
+}
+
+/// What stands behind the services: real things, or embedded stand-ins.
+fn backing_table(args: &UpArgs) -> Table {
+    let mut table = new_table(["behind them", "", "which"]);
+    let root = args.code_root.canonicalize().unwrap_or_else(|_| args.code_root.clone());
+    let traces = match &args.telemetry.otlp_endpoint {
+        Some(endpoint) => ("real", endpoint.to_string()),
+        None => ("none", "set OTEL_EXPORTER_OTLP_ENDPOINT to send them".to_owned()),
+    };
+    let rows = [
+        ("authorization server", "embedded", "for development; see the service idp".to_owned()),
+        ("policies", "real", args.policies.display().to_string()),
+        ("source tree", "real", root.display().to_string()),
+        ("traces", traces.0, traces.1),
+    ];
+    for (what, kind, which) in rows {
+        let color = if kind == "real" { Color::Green } else { Color::Yellow };
+        table.add_row([Cell::new(what), Cell::new(kind).fg(color), Cell::new(which)]);
+    }
+    table
+}
+
+fn new_table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
+    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
+        table.force_no_tty();
+    }
+    table
+}
