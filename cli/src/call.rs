@@ -154,10 +154,10 @@ async fn own_token(args: &CallArgs, state: Option<&MeshState>) -> anyhow::Result
     if let Some(token) = &args.token {
         return Ok(token.clone());
     }
-    let (issuer, client_id, client_secret) = match (&args.issuer, &args.client_id, &args.client_secret, state)
-    {
+    let own = state.and_then(|state| Some((&state.issuer, state.workload.as_ref()?)));
+    let (issuer, client_id, client_secret) = match (&args.issuer, &args.client_id, &args.client_secret, own) {
         (Some(issuer), Some(id), Some(secret), _) => (issuer, id, secret),
-        (_, _, _, Some(state)) => (&state.issuer, &state.workload.client_id, &state.workload.client_secret),
+        (_, _, _, Some((issuer, own))) => (issuer, &own.client_id, &own.client_secret),
         _ => bail!(
             "nobody is said to be calling: give --token, or --issuer with --client-id and --client-secret"
         ),
@@ -177,8 +177,11 @@ struct TokenResponse {
     access_token: SecretString,
 }
 
-/// The client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
-async fn client_credentials(
+/// Gets a token by the client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
+///
+/// # Errors
+/// When the issuer does not answer, or gives none.
+pub async fn client_credentials(
     issuer: &Url,
     client_id: &str,
     client_secret: &SecretString,

@@ -11,15 +11,15 @@ use std::{
 
 use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
-use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use url::Url;
-use uuid::Uuid;
 
 use crate::state::{MeshState, WorkloadCredentials};
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
+/// The `iss` of transaction tokens.
+const TRANSACTION_ISSUER: &str = "drawbridge-auth";
 /// The command line's own name, as a workload.
 const WORKLOAD: &str = "drawbridge-cli";
 /// Threads of each service's runtime.
@@ -36,6 +36,8 @@ pub struct MeshConfig {
     pub policies: PathBuf,
     /// The source tree that the service `code` searches.
     pub code_root: PathBuf,
+    /// The issuer of access tokens. Absent: the built-in authorization server.
+    pub issuer: Option<Url>,
     /// The users of the built-in authorization server. Absent: alice and bob.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
@@ -44,8 +46,6 @@ pub struct MeshConfig {
     pub allowed_origins: Vec<String>,
     /// The largest request body that the edge takes, in bytes.
     pub body_bytes_max: usize,
-    /// How long access tokens of the built-in authorization server are valid, in seconds.
-    pub access_token_ttl_seconds: u64,
     /// Logs and traces of every service.
     pub telemetry: TelemetryConfig,
 }
@@ -57,11 +57,11 @@ impl Default for MeshConfig {
             ports: Ports::WellKnown,
             policies: PathBuf::from("policies"),
             code_root: PathBuf::from("."),
+            issuer: None,
             users: None,
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
             body_bytes_max: 4 * 1024 * 1024,
-            access_token_ttl_seconds: 600,
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -77,9 +77,10 @@ pub enum Ports {
 }
 
 impl Ports {
-    fn bind(self, port: u16) -> Result<(Listen, SocketAddr), BindError> {
+    fn bind(self, port: u16) -> Result<Socket, BindError> {
         let port = if self == Self::WellKnown { port } else { 0 };
-        Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+        Ok(Socket { listen, address })
     }
 }
 
@@ -95,7 +96,7 @@ pub enum MeshError {
         /// Which service.
         service: &'static str,
         /// Why.
-        source: TelemetryError,
+        source: Box<TelemetryError>,
     },
     /// A service could not start.
     #[error("cannot start {service}")]
@@ -136,54 +137,10 @@ impl Mesh {
     /// When a port is taken, a service does not start, or they do not find one another.
     pub async fn start(config: &MeshConfig) -> Result<Self, MeshError> {
         // All sockets first: each service needs to know where others are before any of them starts.
-        let (idp_listen, idp) = config.ports.bind(7100)?;
-        let (auth_listen, auth) = config.ports.bind(7110)?;
-        let (auth_admin_listen, auth_admin) = config.ports.bind(7111)?;
-        let (edge_listen, edge) = config.ports.bind(7180)?;
-        let (code_listen, code) = config.ports.bind(7210)?;
-
-        let issuer = format!("http://{idp}");
-        let mcp_url: Url = format!("http://{edge}/mcp").parse()?;
-        let auth_url: Url = format!("http://{auth}").parse()?;
-        let code_url: Url = format!("http://{code}").parse()?;
-        let client_secret = SecretString::from(format!("{}{}", Uuid::new_v4(), Uuid::new_v4()));
-
-        let idp = drawbridge_idp::Config {
-            listen: idp_listen,
-            admin_listen: config.ports.bind(7101)?.0,
-            issuer: Some(issuer.parse()?),
-            resources: vec![mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()],
-            users: config.users.clone(),
-            access_token_ttl_seconds: config.access_token_ttl_seconds,
-            workloads: vec![drawbridge_idp::Workload {
-                client_id: WORKLOAD.to_owned(),
-                client_secret: client_secret.clone(),
-                groups: config.workload_groups.clone(),
-            }],
-            ..drawbridge_idp::Config::default()
-        };
-        let auth = drawbridge_auth::Config {
-            listen: auth_listen,
-            admin_listen: auth_admin_listen,
-            issuer: issuer.clone(),
-            audience: vec![mcp_url.to_string()],
-            internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            policies: config.policies.clone(),
-            transaction_issuer: "drawbridge-auth".to_owned(),
-            transaction_ttl_seconds: 30,
-        };
-        let code = drawbridge_code::Config {
-            listen: code_listen,
-            admin_listen: config.ports.bind(7211)?.0,
-            root: config.code_root.clone(),
-            file_bytes_max: 1024 * 1024,
-            auth_jwks_url: format!("http://{auth_admin}/.well-known/jwks.json").parse()?,
-            auth_issuer: "drawbridge-auth".to_owned(),
-        };
-        let edge = edge_config(config, edge_listen, &mcp_url, &issuer, &auth_url, &code_url)?;
-
+        let plan = Plan::new(config)?;
         let telemetry = &config.telemetry;
-        let services = vec![
+        let (edge, code, auth) = (plan.edge(config)?, plan.code(config)?, plan.auth(config));
+        let mut services = vec![
             host(
                 "edge",
                 telemetry,
@@ -202,17 +159,29 @@ impl Mesh {
                 |telemetry| async move { drawbridge_auth::start(auth, &telemetry).await },
             )
             .await?,
-            host("idp", telemetry, |telemetry| async move { drawbridge_idp::start(idp, &telemetry).await })
-                .await?,
         ];
+        let mut workload = None;
+        if let Some(idp_socket) = &plan.idp {
+            let credentials = WorkloadCredentials::generate(WORKLOAD);
+            let idp = plan.idp(config, idp_socket, &credentials)?;
+            workload = Some(credentials);
+            services.push(
+                host(
+                    "idp",
+                    telemetry,
+                    |telemetry| async move { drawbridge_idp::start(idp, &telemetry).await },
+                )
+                .await?,
+            );
+        }
         let state = MeshState {
-            issuer: issuer.parse()?,
-            auth_url,
+            issuer: plan.issuer.parse()?,
+            auth_url: plan.auth.url("")?,
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            services: BTreeMap::from([("code".to_owned(), code_url)]),
-            workload: WorkloadCredentials { client_id: WORKLOAD.to_owned(), client_secret },
+            services: BTreeMap::from([("code".to_owned(), plan.code.url("")?)]),
+            workload,
         };
-        let mesh = Self { services, mcp_url, state };
+        let mesh = Self { services, mcp_url: plan.mcp_url, state };
         mesh.ready().await?;
         Ok(mesh)
     }
@@ -243,31 +212,117 @@ impl Mesh {
     }
 }
 
-fn edge_config(
-    config: &MeshConfig,
+/// Who listens where, and under which names they know one another.
+struct Plan {
+    idp: Option<Socket>,
+    auth: Socket,
+    auth_admin: Socket,
+    edge: Socket,
+    code: Socket,
+    issuer: String,
+    mcp_url: Url,
+}
+
+struct Socket {
     listen: Listen,
-    mcp_url: &Url,
-    issuer: &str,
-    auth_url: &Url,
-    code_url: &Url,
-) -> Result<drawbridge_edge::Config, MeshError> {
-    let code = "code".parse().map_err(|source: drawbridge_edge::NamespaceError| MeshError::Service {
-        service: "edge",
-        source: source.into(),
-    })?;
-    Ok(drawbridge_edge::Config {
-        listen,
-        admin_listen: config.ports.bind(7181)?.0,
-        public_url: mcp_url.clone(),
-        authorization_server: issuer.to_owned(),
-        scopes: vec!["mcp".to_owned()],
-        auth_url: auth_url.clone(),
-        services: vec![ServiceAddress { namespace: code, url: code_url.clone() }],
-        allowed_origins: config.allowed_origins.clone(),
-        allowed_hosts: Vec::new(),
-        body_bytes_max: config.body_bytes_max,
-        call_timeout_ms: 30_000,
-    })
+    address: SocketAddr,
+}
+
+impl Socket {
+    fn url(&self, path: &str) -> Result<Url, url::ParseError> {
+        format!("http://{}{path}", self.address).parse()
+    }
+}
+
+impl Plan {
+    fn new(config: &MeshConfig) -> Result<Self, MeshError> {
+        let ports = config.ports;
+        let (idp, issuer) = match &config.issuer {
+            Some(issuer) => (None, issuer.as_str().trim_end_matches('/').to_owned()),
+            None => {
+                let socket = ports.bind(7100)?;
+                let issuer = format!("http://{}", socket.address);
+                (Some(socket), issuer)
+            }
+        };
+        let edge = ports.bind(7180)?;
+        Ok(Self {
+            idp,
+            auth: ports.bind(7110)?,
+            auth_admin: ports.bind(7111)?,
+            mcp_url: edge.url("/mcp")?,
+            edge,
+            code: ports.bind(7210)?,
+            issuer,
+        })
+    }
+
+    fn idp(
+        &self,
+        config: &MeshConfig,
+        socket: &Socket,
+        workload: &WorkloadCredentials,
+    ) -> Result<drawbridge_idp::Config, MeshError> {
+        Ok(drawbridge_idp::Config {
+            listen: socket.listen.clone(),
+            admin_listen: config.ports.bind(7101)?.listen,
+            issuer: Some(self.issuer.parse()?),
+            resources: vec![self.mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()],
+            users: config.users.clone(),
+            workloads: vec![drawbridge_idp::Workload {
+                client_id: workload.client_id.clone(),
+                client_secret: workload.client_secret.clone(),
+                groups: config.workload_groups.clone(),
+            }],
+            ..drawbridge_idp::Config::default()
+        })
+    }
+
+    fn auth(&self, config: &MeshConfig) -> drawbridge_auth::Config {
+        drawbridge_auth::Config {
+            listen: self.auth.listen.clone(),
+            admin_listen: self.auth_admin.listen.clone(),
+            issuer: self.issuer.clone(),
+            audience: vec![self.mcp_url.to_string()],
+            internal_audience: INTERNAL_AUDIENCE.to_owned(),
+            policies: config.policies.clone(),
+            transaction_issuer: TRANSACTION_ISSUER.to_owned(),
+            transaction_ttl_seconds: 30,
+        }
+    }
+
+    fn code(&self, config: &MeshConfig) -> Result<drawbridge_code::Config, MeshError> {
+        Ok(drawbridge_code::Config {
+            listen: self.code.listen.clone(),
+            admin_listen: config.ports.bind(7211)?.listen,
+            root: config.code_root.clone(),
+            file_bytes_max: 1024 * 1024,
+            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
+            auth_issuer: TRANSACTION_ISSUER.to_owned(),
+        })
+    }
+
+    fn edge(&self, config: &MeshConfig) -> Result<drawbridge_edge::Config, MeshError> {
+        let code = format!("code={}", self.code.url("")?);
+        let service: ServiceAddress =
+            code.parse().map_err(|source: drawbridge_edge::ServiceAddressError| MeshError::Service {
+                service: "edge",
+                source: source.into(),
+            })?;
+        Ok(drawbridge_edge::Config {
+            listen: self.edge.listen.clone(),
+            admin_listen: config.ports.bind(7181)?.listen,
+            public_url: self.mcp_url.clone(),
+            authorization_server: self.issuer.clone(),
+            scopes: vec!["mcp".to_owned()],
+            auth_url: self.auth.url("")?,
+            services: vec![service],
+            allowed_origins: config.allowed_origins.clone(),
+            allowed_hosts: Vec::new(),
+            body_bytes_max: config.body_bytes_max,
+            call_timeout_ms: 30_000,
+        })
+    }
 }
 
 /// A service that runs in this process, in a runtime of its own.
@@ -281,6 +336,32 @@ pub struct Hosted {
 }
 
 impl Hosted {
+    /// Starts a service in a runtime of its own.
+    ///
+    /// # Errors
+    /// When its telemetry or the service itself does not start.
+    pub async fn start<E, F>(
+        service: &'static str,
+        config: &TelemetryConfig,
+        start: impl FnOnce(Arc<Telemetry>) -> F,
+    ) -> Result<Self, MeshError>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+        F: Future<Output = Result<Running, E>> + Send + 'static,
+    {
+        let failed = |source| MeshError::Telemetry { service, source: Box::new(source) };
+        let telemetry = Arc::new(Telemetry::new(service, config).map_err(failed)?);
+        let runtime = OwnRuntime(Some(telemetry.runtime(WORKER_THREADS).map_err(failed)?));
+        let starting = start(Arc::clone(&telemetry));
+        let started = match &runtime.0 {
+            Some(own) => own.spawn(starting).await,
+            None => unreachable!("it was just made"),
+        };
+        let broken = |source| MeshError::Service { service, source };
+        let running = started.map_err(|error| broken(error.into()))?.map_err(|error| broken(error.into()))?;
+        Ok(Self { running, telemetry, runtime })
+    }
+
     /// Stops the service and sends its last spans.
     pub async fn stop(self) {
         let Self { running, telemetry, runtime } = self;
@@ -304,26 +385,4 @@ impl Drop for OwnRuntime {
             runtime.shutdown_background();
         }
     }
-}
-
-async fn host<E, F>(
-    service: &'static str,
-    config: &TelemetryConfig,
-    start: impl FnOnce(Arc<Telemetry>) -> F,
-) -> Result<Hosted, MeshError>
-where
-    E: std::error::Error + Send + Sync + 'static,
-    F: Future<Output = Result<Running, E>> + Send + 'static,
-{
-    let failed = |source| MeshError::Telemetry { service, source };
-    let telemetry = Arc::new(Telemetry::new(service, config).map_err(failed)?);
-    let runtime = OwnRuntime(Some(telemetry.runtime(WORKER_THREADS).map_err(failed)?));
-    let starting = start(Arc::clone(&telemetry));
-    let started = match &runtime.0 {
-        Some(own) => own.spawn(starting).await,
-        None => unreachable!("it was just made"),
-    };
-    let broken = |source| MeshError::Service { service, source };
-    let running = started.map_err(|error| broken(error.into()))?.map_err(|error| broken(error.into()))?;
-    Ok(Hosted { running, telemetry, runtime })
 }

@@ -9,6 +9,7 @@ use std::{
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
+use uuid::Uuid;
 
 /// The environment variable that names the folder of the state file.
 pub const STATE_DIR: &str = "DRAWBRIDGE_STATE_DIR";
@@ -26,8 +27,8 @@ pub struct MeshState {
     pub internal_audience: String,
     /// Where tool services serve gRPC, by namespace.
     pub services: BTreeMap<String, Url>,
-    /// The command line's own identity, made for this run of the mesh.
-    pub workload: WorkloadCredentials,
+    /// The command line's own identity, made for this run of the mesh by its own authorization server.
+    pub workload: Option<WorkloadCredentials>,
 }
 
 /// An OAuth client that calls in its own name.
@@ -39,6 +40,15 @@ pub struct WorkloadCredentials {
     /// Its secret.
     #[serde(serialize_with = "exposed")]
     pub client_secret: SecretString,
+}
+
+impl WorkloadCredentials {
+    /// New credentials, whose secret nobody can guess.
+    #[must_use]
+    pub fn generate(client_id: &str) -> Self {
+        let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        Self { client_id: client_id.to_owned(), client_secret: secret.into() }
+    }
 }
 
 fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok, S::Error> {

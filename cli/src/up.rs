@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
 use drawbridge_sdk::{TelemetryConfig, shutdown_signal};
 use serde_json::json;
+use url::Url;
 
 use crate::{
     mesh::{Mesh, MeshConfig, Ports},
@@ -25,6 +26,10 @@ pub struct UpArgs {
     /// The source tree that the service `code` searches.
     #[arg(long, env = "DRAWBRIDGE_UP_CODE_ROOT", default_value = ".")]
     code_root: PathBuf,
+
+    /// The issuer of access tokens. Absent: a built-in authorization server for development.
+    #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
+    issuer: Option<Url>,
 
     /// A TOML file of users for the built-in authorization server. Absent: alice and bob.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
@@ -78,6 +83,7 @@ fn config(args: &UpArgs) -> MeshConfig {
         ports: if args.free_ports { Ports::Free } else { Ports::WellKnown },
         policies: args.policies.clone(),
         code_root: args.code_root.clone(),
+        issuer: args.issuer.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
         telemetry: args.telemetry.clone(),
@@ -101,15 +107,16 @@ fn as_json(mesh: &Mesh) -> serde_json::Value {
 }
 
 fn as_text(mesh: &Mesh, args: &UpArgs) -> String {
-    let users = match &args.users {
-        None => "alice / alice (group engineering)   bob / bob (group support)".to_owned(),
-        Some(path) => format!("those of {}", path.display()),
+    let users = match (&args.issuer, &args.users) {
+        (Some(issuer), _) => format!("those of {issuer}"),
+        (None, None) => "alice / alice (group engineering)   bob / bob (group support)".to_owned(),
+        (None, Some(path)) => format!("those of {}", path.display()),
     };
     let mcp_url = &mesh.mcp_url;
     format!(
         "\n{}\n\n{}\n
 MCP URL      {mcp_url}
-Demo users   {users}
+Users        {users}
 
 Claude Code     claude mcp add --transport http drawbridge {mcp_url}
 MCP Inspector   npx @modelcontextprotocol/inspector    then connect to {mcp_url} (Streamable HTTP)
@@ -147,8 +154,12 @@ fn backing_table(args: &UpArgs) -> Table {
         Some(endpoint) => ("real", endpoint.to_string()),
         None => ("none", "set OTEL_EXPORTER_OTLP_ENDPOINT to send them".to_owned()),
     };
+    let issuer = match &args.issuer {
+        Some(issuer) => ("real", issuer.to_string()),
+        None => ("embedded", "for development; see the service idp".to_owned()),
+    };
     let rows = [
-        ("authorization server", "embedded", "for development; see the service idp".to_owned()),
+        ("authorization server", issuer.0, issuer.1),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),
         ("traces", traces.0, traces.1),

@@ -141,6 +141,15 @@ impl Telemetry {
     /// # Errors
     /// When the filter or the endpoint is not usable. A collector that is down is no error.
     pub fn new(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        // Several services write to one log; each one's threads bear its name.
+        Self::build(service, config, true)
+    }
+
+    fn build(
+        service: &'static str,
+        config: &TelemetryConfig,
+        thread_names: bool,
+    ) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log)
             .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
         let tracer_provider = tracer_provider(service, config.otlp_endpoint.as_ref())?;
@@ -153,7 +162,8 @@ impl Telemetry {
             .with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
                 metadata.is_span() && metadata.target().starts_with("drawbridge")
             }));
-        let subscriber = tracing_subscriber::registry().with(spans).with(log_layer(config, filter));
+        let subscriber =
+            tracing_subscriber::registry().with(spans).with(log_layer(config, filter, thread_names));
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .map(PrometheusBuilder::build_recorder)
@@ -171,7 +181,7 @@ impl Telemetry {
     /// # Errors
     /// As [`Telemetry::new`], and when the process has telemetry already.
     pub fn install(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
-        let telemetry = Self::new(service, config)?;
+        let telemetry = Self::build(service, config, false)?;
         tracing::dispatcher::set_global_default(telemetry.dispatch.clone())
             .map_err(|_| TelemetryError::Installed)?;
         metrics::set_global_recorder(Arc::clone(&telemetry.recorder))
@@ -247,12 +257,17 @@ fn tracer_provider(
     Ok(builder.with_batch_exporter(exporter).build())
 }
 
-fn log_layer<S>(config: &TelemetryConfig, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+fn log_layer<S>(
+    config: &TelemetryConfig,
+    filter: EnvFilter,
+    thread_names: bool,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
-    let layer = tracing_subscriber::fmt::layer().with_writer(config.log_sink.clone());
+    let layer =
+        tracing_subscriber::fmt::layer().with_thread_names(thread_names).with_writer(config.log_sink.clone());
     match config.log_format {
         LogFormat::Pretty => layer.with_ansi(terminal).with_filter(filter).boxed(),
         LogFormat::Auto if terminal => layer.with_ansi(true).with_filter(filter).boxed(),

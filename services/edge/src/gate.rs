@@ -24,7 +24,10 @@ use crate::{authorizer::Authorizer, catalog::Catalog, metadata::ProtectedResourc
 
 use self::message::Message;
 
-pub(crate) use self::plan::{Call, Plan};
+pub(crate) use self::{
+    message::OTHER,
+    plan::{Call, Plan},
+};
 
 mod message;
 mod plan;

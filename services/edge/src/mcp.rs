@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 
 use crate::{
     catalog::{Catalog, ResourceItem, ShownResource, ToolItem},
-    gate::{Admission, Call, Plan},
+    gate::{Admission, Call, OTHER, Plan},
     upstream::Event,
 };
 
@@ -137,7 +137,11 @@ impl ServerHandler for Handler {
 
     async fn on_custom_request(&self, _: CustomRequest, context: Context) -> Result<CustomResult, ErrorData> {
         let admission = admission(&context)?;
-        Err(error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission))
+        // rmcp takes a known method whose parameters it cannot read for an unknown one.
+        Err(match admission.method {
+            OTHER => error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission),
+            _ => error(ErrorCode::INVALID_PARAMS, "the parameters are not this method's", admission),
+        })
     }
 }
 

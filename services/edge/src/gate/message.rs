@@ -28,6 +28,9 @@ const METHODS: [&str; 15] = [
     "tools/list",
 ];
 
+/// Stands for every other method.
+pub(crate) const OTHER: &str = "other";
+
 /// One JSON-RPC 2.0 request or notification. A response, which no stateless server waits for, has an empty
 /// method.
 #[derive(Debug)]
@@ -79,7 +82,7 @@ impl Message {
 
     /// The method when it is one of MCP's, so that no caller can make up a metric's label.
     pub(crate) fn known_method(&self) -> &'static str {
-        METHODS.into_iter().find(|method| *method == self.method).unwrap_or("other")
+        METHODS.into_iter().find(|method| *method == self.method).unwrap_or(OTHER)
     }
 
     /// `{method} {tool}`, or the method alone.

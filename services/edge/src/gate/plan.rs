@@ -61,7 +61,7 @@ pub(super) async fn make(
         "tools/list" => asking.list_tools(&catalog).await,
         "resources/list" | "resources/templates/list" => asking.list_resources(&catalog).await,
         "tools/call" => match message.tool_name() {
-            None => Err(Refusal::Params("name must be a string".to_owned())),
+            None => asking.refuse("name must be a string").await,
             Some(name) => match catalog.tool(name) {
                 Some(tool) => asking.call_tool(tool, &message.params).await,
                 // Whoever is not known must not learn what there is and what not.
@@ -69,7 +69,7 @@ pub(super) async fn make(
             },
         },
         "resources/read" => match message.params.get("uri").and_then(Value::as_str) {
-            None => Err(Refusal::Params("uri must be a string".to_owned())),
+            None => asking.refuse("uri must be a string").await,
             Some(uri) => match catalog.resource(uri) {
                 Some((resource, values)) => asking.read_resource(resource, values).await,
                 None => asking.connect().await,
@@ -89,6 +89,12 @@ impl Asking<'_> {
     async fn connect(&self) -> Result<(Plan, auth::Principal), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token).await?;
         Ok((Plan::Connect, allowed.principal.unwrap_or_default()))
+    }
+
+    /// Refuses parameters, once the caller is known.
+    async fn refuse(&self, what: &str) -> Result<(Plan, auth::Principal), Refusal> {
+        self.connect().await?;
+        Err(Refusal::Params(what.to_owned()))
     }
 
     async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
@@ -115,10 +121,10 @@ impl Asking<'_> {
         params: &Value,
     ) -> Result<(Plan, auth::Principal), Refusal> {
         let none = Value::Object(serde_json::Map::new());
-        let arguments = match params.get("arguments") {
-            None | Some(Value::Null) => &none,
-            Some(arguments) => arguments,
-        };
+        let arguments = params.get("arguments").unwrap_or(&none);
+        if !arguments.is_object() {
+            return self.refuse("arguments must be an object").await;
+        }
         match read_arguments(tool, arguments) {
             Ok(message) => {
                 let (call, principal) = self.authorize(Kind::CallTool, &tool.item, message).await?;

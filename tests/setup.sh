@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Installs what the tests and the lints need and Cargo does not bring. Quick, and silent, when all is there.
+#
+#   tests/setup.sh         all of it
+#   tests/setup.sh test    for the tests: the official MCP SDKs
+#   tests/setup.sh lint    for the lints: buf and cargo-deny
+#
+# System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
+# folder DRAWBRIDGE_TOOLS, by default .tools in the repository, and nothing outside it is changed.
+set -euo pipefail
+
+readonly cargo_deny_version=0.20.2
+readonly node_major_min=18
+readonly python_min=3.10
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly here
+readonly tools=${DRAWBRIDGE_TOOLS:-${here%/*}/.tools}
+
+main() {
+  case ${1:-all} in
+    all | test | lint) ;;
+    *) fail "usage: tests/setup.sh [test|lint]" ;;
+  esac
+  local program
+  for program in cargo rustc; do
+    command -v "$program" >/dev/null || fail "$program is missing: install Rust from https://rustup.rs"
+  done
+  system_packages "${1:-all}"
+  mkdir -p "$tools"
+  node_packages
+  [[ ${1:-all} == lint ]] || python_packages
+  [[ ${1:-all} == test ]] || cargo_deny
+}
+
+fail() {
+  echo "setup: $1" >&2
+  exit 1
+}
+
+# --- System packages ------------------------------------------------------------------------------------------------
+
+system_packages() {
+  local missing=()
+  # aws-lc, the TLS stack's cryptography, is C.
+  command -v cc >/dev/null || missing+=("a C compiler:gcc libc6-dev")
+  command -v make >/dev/null || missing+=("make:make")
+  command -v git >/dev/null || missing+=("git:git")
+  command -v node >/dev/null || missing+=("Node.js $node_major_min or newer:nodejs")
+  command -v npm >/dev/null || missing+=("npm, which comes with Node.js:npm")
+  # Debian has a Python that cannot make virtual environments, and a package that lets it.
+  [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
+    missing+=("Python $python_min or newer, with venv:python3 python3-venv")
+  ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
+
+  # What is there but too old is somebody's choice, and not for this script to replace.
+  node --eval "process.exit(parseInt(process.versions.node) < $node_major_min ? 1 : 0)" ||
+    fail "node is too old: install Node.js $node_major_min or newer"
+  [[ $1 == lint ]] || python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
+    fail "python3 is too old: install Python $python_min or newer"
+}
+
+# Takes "what it is:the apt packages that bring it".
+install_system_packages() {
+  if ! command -v apt-get >/dev/null; then
+    printf '  %s\n' "${@%%:*}" >&2
+    fail "install what is named above with this system's package manager, and run this again"
+  fi
+  local sudo=() packages=()
+  read -ra packages <<<"${*#*:}"
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || fail "run as root, then run this again: apt-get install ${packages[*]}"
+    sudo=(sudo)
+  fi
+  local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq)
+  # apt and dpkg tell of every step, but what went wrong they write to standard error.
+  "${apt[@]}" update >/dev/null || fail "apt-get update failed"
+  "${apt[@]}" install --yes --no-install-recommends "${packages[@]}" >/dev/null ||
+    fail "apt-get could not install: ${packages[*]}"
+  echo "installed with apt: ${packages[*]}"
+}
+
+# --- Private packages -----------------------------------------------------------------------------------------------
+
+python_packages() {
+  local folder=$tools/python pins=$here/clients/python/requirements.txt
+  # A virtual environment is of no use any more once the Python that made it is gone.
+  if is_current "$folder" "$pins" && "$folder/bin/python" -c '' 2>/dev/null; then return; fi
+  rm -rf "$folder"
+  python3 -m venv "$folder" || fail "python3 could not make a virtual environment in $folder"
+  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$pins" ||
+    fail "pip could not install $pins"
+  stamp "$folder" "$pins"
+  echo "installed the Python SDK in $folder"
+}
+
+node_packages() {
+  local folder=$tools/node pins=$here/clients/typescript/package.json
+  if is_current "$folder" "$pins"; then return; fi
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  cp "$pins" "$folder"
+  # No package here needs to run code of its own to be installed.
+  npm install --prefix "$folder" --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
+    fail "npm could not install $pins"
+  # buf is a binary in an optional package, which npm leaves out without a word where there is none.
+  "$folder/node_modules/.bin/buf" --version >/dev/null || fail "npm has no buf for this system"
+  stamp "$folder" "$pins"
+  echo "installed the TypeScript SDK and buf in $folder"
+}
+
+cargo_deny() {
+  local root=$tools/cargo
+  if [[ $("$root/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $cargo_deny_version" ]]; then return; fi
+  cargo install "cargo-deny@$cargo_deny_version" --locked --quiet --root "$root" || fail "cargo-deny could not be built"
+  echo "installed cargo-deny in $root"
+}
+
+# The stamp is written last, so a folder whose install was broken off is made anew.
+is_current() {
+  [[ -f $1/stamp && $(<"$1/stamp") == "$(fingerprint "$2")" ]]
+}
+
+stamp() {
+  fingerprint "$2" >"$1/stamp"
+}
+
+# Git names the same hash on every system.
+fingerprint() {
+  git hash-object --no-filters "$1"
+}
+
+main "$@"

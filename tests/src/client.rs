@@ -1,0 +1,112 @@
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use url::Url;
+
+/// The id that the client gives its requests, to be found again in the answers.
+const REQUEST_ID: &str = "test-request.1";
+
+/// A plain HTTP client of the edge, which can say what no MCP client would.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: Url,
+    token: Option<String>,
+    http: reqwest::Client,
+}
+
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The HTTP headers.
+    pub headers: HeaderMap,
+    /// The body as text.
+    pub text: String,
+    /// The body as JSON, or null. Of an event stream, its last event.
+    pub json: Value,
+}
+
+impl Client {
+    pub(crate) fn new(url: Url, token: Option<String>) -> Self {
+        Self { url, token, http: reqwest::Client::new() }
+    }
+
+    /// The token that it shows.
+    pub fn token(&self) -> &str {
+        self.token.as_deref().unwrap_or_default()
+    }
+
+    /// A POST to the MCP endpoint with all that an MCP client says, to be changed.
+    pub fn post(&self) -> reqwest::RequestBuilder {
+        let request = self
+            .http
+            .post(self.url.clone())
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25")
+            .header("x-request-id", REQUEST_ID);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+        self.send_built(request.build()).await
+    }
+
+    /// Sends a request that was changed after it was built.
+    pub async fn send_built(&self, request: reqwest::Result<reqwest::Request>) -> Reply {
+        let response = self.http.execute(request.expect("a request")).await.expect("an answer");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let last_event = text.lines().rev().find_map(|line| line.strip_prefix("data: "));
+        let json = serde_json::from_str(last_event.unwrap_or(&text)).unwrap_or(Value::Null);
+        assert_eq!(headers.get("x-request-id").map(http::HeaderValue::as_bytes), Some(REQUEST_ID.as_bytes()));
+        Reply { status, headers, text, json }
+    }
+
+    /// Sends these bytes as the body of an MCP message.
+    pub async fn send_body(&self, body: impl Into<reqwest::Body>) -> Reply {
+        self.send(self.post().body(body)).await
+    }
+
+    /// Calls an MCP method.
+    pub async fn call(&self, method: &str, params: Value) -> Reply {
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        self.send_body(message.to_string()).await
+    }
+
+    /// Calls a tool.
+    pub async fn call_tool(&self, name: &str, arguments: Value) -> Reply {
+        self.call("tools/call", json!({ "name": name, "arguments": arguments })).await
+    }
+
+    /// Names of the tools that are listed.
+    pub async fn tools(&self) -> Vec<String> {
+        let reply = self.call("tools/list", json!({})).await;
+        let tools = reply.json["result"]["tools"].as_array().unwrap_or_else(|| panic!("{reply:?}"));
+        tools.iter().map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
+    }
+}
+
+impl Reply {
+    /// The JSON-RPC error's code.
+    pub fn error_code(&self) -> Option<i64> {
+        self.json["error"]["code"].as_i64()
+    }
+
+    /// The JSON-RPC error's message, or else the text of a tool's result that failed.
+    pub fn message(&self) -> &str {
+        let error = self.json["error"]["message"].as_str();
+        error.or_else(|| self.json["result"]["content"][0]["text"].as_str()).unwrap_or_default()
+    }
+
+    /// Asserts that the body names the request, so that a person can find it in the log.
+    pub fn assert_names_request(&self) {
+        let error = &self.json["error"]["data"]["requestId"];
+        let result = &self.json["result"]["_meta"]["drawbridge/requestId"];
+        assert!(error == REQUEST_ID || result == REQUEST_ID, "{self:?}");
+    }
+}

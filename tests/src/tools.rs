@@ -1,0 +1,28 @@
+use std::{env, path::PathBuf};
+
+/// The root of this repository.
+pub fn repository() -> PathBuf {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    root.canonicalize().expect("the repository")
+}
+
+/// The folder that `tests/setup.sh` installs into.
+fn tools() -> PathBuf {
+    env::var_os("DRAWBRIDGE_TOOLS").map_or_else(|| repository().join(".tools"), PathBuf::from)
+}
+
+/// A program that the tests need. A missing one fails the test with the way to get it.
+pub fn program(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing; `make test` or `tests/setup.sh test` installs it", path.display());
+    path
+}
+
+/// The Python that has the official SDK.
+pub fn python() -> PathBuf {
+    program(tools().join("python/bin/python"))
+}
+
+/// The folder of npm packages that has the official SDK.
+pub fn node_modules() -> PathBuf {
+    program(tools().join("node/node_modules"))
+}

@@ -1,0 +1,173 @@
+//! Inside the mesh: transaction tokens on every RPC, and the client's own token nowhere.
+
+use std::time::Duration;
+
+use drawbridge_cli::{call, mesh::Hosted};
+use drawbridge_edge::ServiceAddress;
+use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
+use drawbridge_sdk::{
+    CallContext, Listen, RequestId, TelemetryConfig, connect,
+    dynamic::DynamicCodec,
+    reflection::{self, Contract},
+    with_transaction_token,
+};
+use drawbridge_tests::{Spy, TestMesh, sign_in};
+use http::StatusCode;
+use prost_reflect::{DynamicMessage, MethodDescriptor};
+use serde_json::json;
+use tonic::Code;
+use url::Url;
+
+/// RPCs of tool services that anybody may call. It may only shrink.
+const OPEN: [&str; 0] = [];
+
+fn context() -> CallContext {
+    CallContext::new(RequestId::generate(), Duration::from_secs(10))
+}
+
+async fn contract(url: &Url) -> Contract {
+    reflection::contract(connect(url).expect("a channel"), &context()).await.expect("a contract")
+}
+
+async fn call_with(url: &Url, method: &MethodDescriptor, token: Option<&str>) -> Code {
+    let request = context().outgoing(DynamicMessage::new(method.input()));
+    let request = match token {
+        Some(token) => with_transaction_token(request, token).expect("a header value"),
+        None => request,
+    };
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let mut client = tonic::client::Grpc::new(connect(url).expect("a channel"));
+    client.ready().await.expect("a service");
+    let codec = DynamicCodec::new(method.output());
+    let answer = client.server_streaming(request, path.parse().expect("a path"), codec).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// A transaction token for `rpc`, as the command line gets it.
+async fn transaction_token(mesh: &TestMesh, rpc: &str) -> Result<String, String> {
+    let state = &mesh.mesh.state;
+    let workload = state.workload.as_ref().expect("a workload");
+    let own = call::client_credentials(
+        &state.issuer,
+        &workload.client_id,
+        &workload.client_secret,
+        &state.internal_audience,
+    )
+    .await
+    .expect("a token");
+    let own = secrecy::ExposeSecret::expose_secret(&own).to_owned();
+    exchange(mesh, &own, rpc).await
+}
+
+async fn exchange(mesh: &TestMesh, own: &str, rpc: &str) -> Result<String, String> {
+    let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
+    let request = pb::ExchangeRequest { subject_token: own.to_owned(), rpc: rpc.to_owned() };
+    match auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner().outcome {
+        Some(exchange_response::Outcome::Allowed(allowed)) => {
+            Ok(allowed.transaction_token.expect("a token").token)
+        }
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[tokio::test]
+async fn every_rpc_of_every_tool_service_refuses_no_token_and_the_wrong_token() {
+    let mesh = TestMesh::start().await;
+    let search = transaction_token(&mesh, "drawbridge.code.v1.CodeService/Search").await.expect("a token");
+    let list = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles").await.expect("a token");
+    let outside = mesh.client("alice").await;
+    let mut walked = 0;
+    for url in mesh.mesh.state.services.values() {
+        let contract = contract(url).await;
+        for service in &contract.services {
+            let service = contract.pool.get_service_by_name(service).expect("a service");
+            for method in service.methods().filter(|method| !OPEN.contains(&method.full_name())) {
+                let other = if method.name() == "Search" { &list } else { &search };
+                for token in [None, Some("nonsense"), Some(outside.token()), Some(other.as_str())] {
+                    let code = call_with(url, &method, token).await;
+                    assert_eq!(code, Code::Unauthenticated, "{} with {token:?}", method.full_name());
+                }
+                walked += 1;
+            }
+        }
+    }
+    assert_eq!(walked, 3);
+}
+
+#[tokio::test]
+async fn an_internal_caller_exchanges_its_own_token_by_the_same_policies() {
+    let mesh = TestMesh::start().await;
+    let code = &mesh.mesh.state.services["code"];
+    let contract = contract(code).await;
+    let service = contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
+    let list = service.methods().find(|method| method.name() == "ListFiles").expect("a method");
+
+    let token = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles").await.expect("a token");
+    assert_eq!(call_with(code, &list, Some(&token)).await, Code::Ok);
+
+    // A policy decides on the path that is read, which nobody knows at the time of the exchange.
+    let read = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ReadFile").await;
+    assert!(read.expect_err("no token").contains("Denied"));
+    let unknown = transaction_token(&mesh, "drawbridge.code.v1.CodeService/NoSuch").await;
+    assert!(unknown.expect_err("no token").contains("Denied"));
+
+    // A person's token for the edge is not one for auth.
+    let alice = mesh.client("alice").await;
+    let refused = exchange(&mesh, alice.token(), "drawbridge.code.v1.CodeService/ListFiles").await;
+    assert!(refused.expect_err("no token").contains("another audience"));
+    let alice = sign_in(&mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
+    assert!(exchange(&mesh, &alice, "drawbridge.code.v1.CodeService/ListFiles").await.is_ok());
+}
+
+#[tokio::test]
+async fn the_clients_token_never_passes_the_edge() {
+    let mesh = TestMesh::start().await;
+    let (spy, spied) = Spy::start(&mesh.mesh.state.services["code"]).await;
+    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let config = drawbridge_edge::Config {
+        listen,
+        admin_listen: "127.0.0.1:0".parse().expect("an address"),
+        public_url: mesh.mesh.mcp_url.clone(),
+        authorization_server: mesh.mesh.state.issuer.to_string(),
+        scopes: vec![],
+        auth_url: mesh.mesh.state.auth_url.clone(),
+        services: vec![ServiceAddress { namespace: "code".parse().expect("a namespace"), url: spied }],
+        allowed_origins: vec![],
+        allowed_hosts: vec![address.to_string()],
+        body_bytes_max: 1_000_000,
+        call_timeout_ms: 10_000,
+    };
+    let edge = Hosted::start("edge", &TelemetryConfig::default(), |telemetry| async move {
+        drawbridge_edge::start(config, &telemetry).await
+    });
+    let edge = edge.await.expect("an edge");
+    edge.running.readiness().wait().await;
+
+    let alice = mesh.client("alice").await;
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "code_search", "arguments": { "query": "fn main" } },
+    });
+    // What only the inside may say is not taken from outside.
+    let request = alice.post().header("txn-token", "forged").body(call.to_string()).build();
+    let request = request.map(|mut request| {
+        *request.url_mut() = format!("http://{address}/mcp").parse().expect("a URL");
+        request
+    });
+    let reply = alice.send_built(request).await;
+    assert_eq!((reply.status, reply.error_code()), (StatusCode::OK, None), "{reply:?}");
+
+    let seen = spy.seen();
+    let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Search")).expect("the call");
+    assert!(headers.contains_key("txn-token") && headers.contains_key("traceparent"));
+    assert_eq!(headers["x-request-id"], "test-request.1");
+    assert!(!headers.contains_key("authorization"));
+    for (path, headers) in &seen {
+        for (name, value) in headers {
+            let value = value.to_str().unwrap_or_default();
+            assert!(!value.contains(alice.token()) && value != "forged", "{path} {name}");
+        }
+    }
+    assert!(!mesh.log().contains(alice.token()), "a token in the log");
+    edge.stop().await;
+}

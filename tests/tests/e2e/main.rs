@@ -1,0 +1,13 @@
+//! The whole mesh, from its front doors.
+
+#![expect(clippy::expect_used, reason = "a test that cannot go on says so")]
+
+mod bad_input;
+mod clients;
+mod confinement;
+mod http_face;
+mod identity;
+mod policies;
+mod revisions;
+mod tokens;
+mod traces;

@@ -1,0 +1,84 @@
+//! Cedar decides what is listed and what may be called.
+
+use drawbridge_tests::TestMesh;
+use http::StatusCode;
+use serde_json::json;
+
+#[tokio::test]
+async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
+    let mesh = TestMesh::start().await;
+    assert_eq!(mesh.client("alice").await.tools().await, ["code_list_files", "code_search"]);
+
+    let bob = mesh.client("bob").await;
+    assert!(bob.tools().await.is_empty());
+    let refused = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
+    assert_eq!((refused.status, refused.error_code()), (StatusCode::FORBIDDEN, Some(-32043)));
+    assert_eq!(refused.message(), "denied by policy: code_search: no policy permits it");
+    assert_eq!(refused.json["id"], 1);
+    assert_eq!(refused.json["error"]["data"]["reason"], "policy_denied");
+    assert!(refused.json["error"]["data"]["policyRevision"].is_string());
+    refused.assert_names_request();
+    assert!(mesh.log().contains(r#""outcome":"NotPermitted""#), "a denial that nobody can find");
+
+    mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
+    let mesh = mesh.restart().await;
+    let bob = mesh.client("bob").await;
+    assert_eq!(bob.tools().await, ["code_list_files", "code_search"]);
+    let allowed = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
+    assert_eq!((allowed.status, allowed.error_code()), (StatusCode::OK, None), "{allowed:?}");
+    assert!(mesh.client("alice").await.tools().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_hidden_tools_arguments_are_is_not_told() {
+    let mesh = TestMesh::start().await;
+    let bob = mesh.client("bob").await;
+    let refused = bob.call_tool("code_search", json!({ "nonsense": 1 })).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(!refused.text.contains("nonsense"));
+}
+
+#[tokio::test]
+async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    for uri in ["code://deploy/tls.key", "code://deploy%2Ftls.key", "code://deploy/tls.%6Bey"] {
+        let refused = alice.call("resources/read", json!({ "uri": uri })).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{uri}");
+        assert_eq!(refused.json["error"]["data"]["policyIds"], json!(["code-no-secrets"]));
+    }
+    let bob = mesh.client("bob").await;
+    let refused = bob.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    let templates = bob.call("resources/templates/list", json!({})).await;
+    assert_eq!(templates.json["result"]["resourceTemplates"], json!([]));
+}
+
+#[tokio::test]
+async fn without_auth_nothing_is_allowed_and_with_it_again_everything_goes_on() {
+    let mut mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let position = mesh.mesh.services.iter().position(|service| service.telemetry.service() == "auth");
+    mesh.mesh.services.remove(position.expect("auth")).stop().await;
+    for method in ["tools/list", "ping"] {
+        let reply = alice.call(method, json!({})).await;
+        assert_eq!((reply.status, reply.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
+        assert_eq!(reply.headers["retry-after"], "1");
+        reply.assert_names_request();
+    }
+    let call = alice.call_tool("code_search", json!({ "query": "fn main" })).await;
+    assert_eq!(call.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_tool_service_that_is_down_keeps_its_tools_listed_and_its_calls_fail_clearly() {
+    let mut mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let position = mesh.mesh.services.iter().position(|service| service.telemetry.service() == "code");
+    mesh.mesh.services.remove(position.expect("code")).stop().await;
+    assert_eq!(alice.tools().await, ["code_list_files", "code_search"]);
+    let reply = alice.call_tool("code_search", json!({ "query": "fn main" })).await;
+    assert_eq!((reply.status, reply.error_code()), (StatusCode::OK, Some(-32053)), "{reply:?}");
+    assert_eq!(reply.json["error"]["data"]["retryable"], true);
+    reply.assert_names_request();
+}
