@@ -141,23 +141,17 @@ impl Mesh {
         let telemetry = &config.telemetry;
         let (edge, code, auth) = (plan.edge(config)?, plan.code(config)?, plan.auth(config));
         let mut services = vec![
-            host(
-                "edge",
-                telemetry,
-                |telemetry| async move { drawbridge_edge::start(edge, &telemetry).await },
-            )
+            Hosted::start("edge", telemetry, |telemetry| async move {
+                drawbridge_edge::start(edge, &telemetry).await
+            })
             .await?,
-            host(
-                "code",
-                telemetry,
-                |telemetry| async move { drawbridge_code::start(code, &telemetry).await },
-            )
+            Hosted::start("code", telemetry, |telemetry| async move {
+                drawbridge_code::start(code, &telemetry).await
+            })
             .await?,
-            host(
-                "auth",
-                telemetry,
-                |telemetry| async move { drawbridge_auth::start(auth, &telemetry).await },
-            )
+            Hosted::start("auth", telemetry, |telemetry| async move {
+                drawbridge_auth::start(auth, &telemetry).await
+            })
             .await?,
         ];
         let mut workload = None;
@@ -166,11 +160,9 @@ impl Mesh {
             let idp = plan.idp(config, idp_socket, &credentials)?;
             workload = Some(credentials);
             services.push(
-                host(
-                    "idp",
-                    telemetry,
-                    |telemetry| async move { drawbridge_idp::start(idp, &telemetry).await },
-                )
+                Hosted::start("idp", telemetry, |telemetry| async move {
+                    drawbridge_idp::start(idp, &telemetry).await
+                })
                 .await?,
             );
         }
