@@ -137,7 +137,8 @@ async fn the_clients_token_never_passes_the_edge() {
         body_bytes_max: 1_000_000,
         call_timeout_ms: 10_000,
     };
-    let edge = Hosted::start("edge", &TelemetryConfig::default(), |telemetry| async move {
+    let telemetry = TelemetryConfig::default();
+    let edge = Hosted::start("edge", &telemetry, |telemetry| async move {
         drawbridge_edge::start(config, &telemetry).await
     });
     let edge = edge.await.expect("an edge");
