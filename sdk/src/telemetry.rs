@@ -14,6 +14,8 @@ use url::Url;
 
 pub mod trace;
 
+/// What is logged when nothing is said. rmcp tells of every connection.
+const LOG: &str = "info,rmcp=warn";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -29,7 +31,7 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
 
     /// What is logged, for example `info,drawbridge_edge=debug`.
-    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = "info")]
+    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = LOG)]
     pub log: String,
 
     /// Where traces go: an OTLP/gRPC collector, for example `http://localhost:4317`. Absent: nowhere.
@@ -45,7 +47,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Auto,
-            log: "info".to_owned(),
+            log: LOG.to_owned(),
             otlp_endpoint: None,
             log_sink: LogSink::Stderr,
         }

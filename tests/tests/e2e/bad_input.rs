@@ -31,8 +31,8 @@ async fn a_body_that_is_no_message_is_refused_for_what_it_is() {
     }
     let wrong = alice.call_tool("code_search", json!("query")).await;
     check(&wrong, bad_request, Some(-32602), "arguments must be an object");
-    let cursor = alice.call("tools/list", json!({ "cursor": 7 })).await;
-    check(&cursor, StatusCode::OK, Some(-32602), "not this method's");
+    let complete = alice.call("completion/complete", json!({ "ref": 7 })).await;
+    check(&complete, StatusCode::OK, Some(-32602), "not this method's");
     let nested =
         format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}", "{\"a\":".repeat(10_000));
     check(&alice.send_body(nested).await, bad_request, Some(-32700), "not JSON");
