@@ -77,17 +77,23 @@ class Browser:
             form = re.search(r'<form method="post" action="([^"]+)">', page.text)
             hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page.text)
             if not form:
-                raise RuntimeError(f"no sign-in form, but {page.status_code}: {page.text}")
+                raise RuntimeError(f"no sign-in form, but {page.status_code}: {said(page.text)}")
             fields = {name: html.unescape(value) for name, value in hidden} | self.fields
             sent = await http.post(urljoin(url, html.unescape(form[1])), data=fields)
         location = sent.headers.get("location", "")
         if not location.startswith(REDIRECT_URI):
-            raise RuntimeError(f"signing in did not lead back, but {sent.status_code}: {sent.text}")
+            raise RuntimeError(f"signing in did not lead back, but {sent.status_code}: {said(sent.text)}")
         self.answer = {name: values[0] for name, values in parse_qs(urlsplit(location).query).items()}
 
     async def callback(self):
         answer = self.answer
         return AuthorizationCodeResult(code=answer.get("code", ""), state=answer.get("state"), iss=answer.get("iss"))
+
+
+def said(page):
+    """What a page tells its user, or how it begins."""
+    alert = re.search(r'role="alert">([^<]*)', page)
+    return alert[1] if alert else page[:500]
 
 
 def json_or_text(text):
@@ -171,4 +177,10 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(flow(parse_arguments()))))
+    try:
+        print(json.dumps(asyncio.run(flow(parse_arguments()))))
+    except Exception as error:
+        # The SDK's task groups wrap what went wrong.
+        while hasattr(error, "exceptions"):
+            error = error.exceptions[0]
+        raise error from None

@@ -13,12 +13,12 @@
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const tools = process.env.DRAWBRIDGE_TOOLS ?? fileURLToPath(new URL("../../../.tools", import.meta.url));
-const modules = join(tools, "node", "node_modules");
+const modules = resolve(tools, "node", "node_modules");
 const require = createRequire(join(modules, "flow.mjs"));
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
 const { UnauthorizedError } = require("@modelcontextprotocol/sdk/client/auth.js");
@@ -81,7 +81,7 @@ async function signIn(url) {
   const page = await recordingFetch(url);
   const text = await page.text();
   const action = text.match(/<form method="post" action="([^"]+)">/)?.[1];
-  if (!action) throw new Error(`no sign-in form, but ${page.status}: ${text}`);
+  if (!action) throw new Error(`no sign-in form, but ${page.status}: ${said(text)}`);
   const body = new URLSearchParams({ username: args.username, password: args.password, decision: "allow" });
   for (const [, name, value] of text.matchAll(/<input type="hidden" name="([^"]+)" value="([^"]*)">/g)) {
     body.set(name, value);
@@ -89,7 +89,7 @@ async function signIn(url) {
   const sent = await recordingFetch(new URL(action, url), { method: "POST", body, redirect: "manual" });
   const location = sent.headers.get("location") ?? "";
   if (!location.startsWith(REDIRECT_URI)) {
-    throw new Error(`signing in did not lead back, but ${sent.status}: ${await sent.text()}`);
+    throw new Error(`signing in did not lead back, but ${sent.status}: ${said(await sent.text())}`);
   }
   return new URL(location).searchParams;
 }
@@ -111,6 +111,11 @@ async function connect() {
   const transport = open();
   await client.connect(transport);
   return { client, transport, iss: answer.get("iss") };
+}
+
+// What a page tells its user, or how it begins.
+function said(page) {
+  return page.match(/role="alert">([^<]*)/)?.[1] ?? page.slice(0, 500);
 }
 
 function jsonOrText(text) {

@@ -1,0 +1,55 @@
+# What CI runs too. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Where tests/setup.sh installs what the tests need.
+export DRAWBRIDGE_TOOLS ?= $(CURDIR)/.tools
+# `make test T=auth` runs the tests whose names contain `auth`.
+T ?=
+
+BUF := $(DRAWBRIDGE_TOOLS)/node/node_modules/.bin/buf
+DENY := $(DRAWBRIDGE_TOOLS)/cargo/bin/cargo-deny
+
+.PHONY: help
+help: ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: run
+run: ## Start the whole mesh in one process.
+	cargo run --release
+
+.PHONY: test
+test: ## Install what tests need, then run all of them, or those that T=… names.
+	tests/setup.sh test
+	cargo test --workspace --locked -- $(T)
+
+.PHONY: lint
+lint: ## Formatting, clippy, docs, protos, dependencies and the arrows between crates.
+	tests/setup.sh lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+	$(BUF) lint
+	$(DENY) --log-level error check bans licenses sources
+	tests/arrows.sh
+
+.PHONY: audit
+audit: ## Known vulnerabilities in dependencies. It needs the advisory database of RustSec.
+	tests/setup.sh lint
+	$(DENY) check advisories
+
+.PHONY: format
+format: ## Format everything.
+	cargo fmt --all
+	$(BUF) format -w
+
+JAEGER_VERSION := v2.20.0
+.PHONY: jaeger
+jaeger: ## Install Jaeger with Go and start it: traces on :4317, its page on http://localhost:16686.
+	@command -v go >/dev/null || { echo "Jaeger is built with Go, which is not here: https://go.dev/dl"; exit 1; }
+	@test -x $(DRAWBRIDGE_TOOLS)/go/bin/jaeger || \
+		GOBIN=$(DRAWBRIDGE_TOOLS)/go/bin go install github.com/jaegertracing/jaeger/cmd/jaeger@$(JAEGER_VERSION)
+	$(DRAWBRIDGE_TOOLS)/go/bin/jaeger

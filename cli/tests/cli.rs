@@ -1,0 +1,151 @@
+//! The command line as a person uses it: the real binary, in processes of its own.
+
+#![cfg(unix)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// A running `drawbridge up`.
+struct Up {
+    child: Child,
+    state: TempDir,
+    said: Value,
+}
+
+impl Up {
+    fn start() -> Self {
+        let state = tempfile::tempdir().expect("a folder");
+        let mut child = drawbridge(state.path())
+            .args(["up", "--free-ports", "--json", "--log", "warn"])
+            .current_dir(REPOSITORY)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Self { child, state, said }
+    }
+
+    fn call(&self, arguments: &[&str]) -> Output {
+        drawbridge(self.state.path()).arg("call").args(arguments).output().expect("the binary")
+    }
+
+    fn stop(mut self) -> (Option<i32>, Duration) {
+        let started = Instant::now();
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-INT", &id]).status().expect("kill");
+        let code = self.child.wait().expect("an end").code();
+        (code, started.elapsed())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.child.kill();
+    }
+}
+
+fn drawbridge(state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
+    command.env("DRAWBRIDGE_STATE_DIR", state);
+    command
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn up_says_where_everything_is_and_ends_soon_after_ctrl_c() {
+    let up = Up::start();
+    assert!(up.said["mcpUrl"].as_str().is_some_and(|url| url.ends_with("/mcp")), "{}", up.said);
+    for service in ["edge", "auth", "code", "idp"] {
+        assert!(up.said["services"][service]["address"].is_string(), "{}", up.said);
+    }
+    let file = up.state.path().join("mesh.json");
+    let mode = fs::metadata(&file).expect("the state").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, elapsed) = up.stop();
+    assert_eq!(code, Some(0));
+    assert!(elapsed < Duration::from_secs(8), "{elapsed:?}");
+    assert!(!file.exists());
+}
+
+#[test]
+fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
+    let up = Up::start();
+    let found = up.call(&["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"]);
+    assert!(found.status.success(), "{}", text(&found.stderr));
+    let answer: Value =
+        text(&found.stdout).lines().last().map(serde_json::from_str).expect("a line").expect("JSON");
+    assert_eq!(answer["result"]["matches"][0]["path"], "cli/src/main.rs", "{answer}");
+
+    let full = up.call(&["code", "drawbridge.code.v1.CodeService/ListFiles", r#"{"glob":"*.proto"}"#]);
+    assert!(text(&full.stdout).contains("proto/proto/drawbridge/code/v1/code.proto"));
+
+    for (arguments, error) in [
+        (&["code", "NoSuch"][..], "there is no method NoSuch; there are: Search, ListFiles, ReadFile"),
+        (&["nowhere", "Search"][..], "no service nowhere is known here"),
+        (&["code", "Search", "{"][..], "the request is not JSON"),
+        (&["code", "Search", r#"{"nonsense":1}"#][..], "the request is no drawbridge.code.v1.SearchRequest"),
+        (&["code", "Search", r#"{"query":""}"#][..], "InvalidArgument"),
+        (&["code", "ReadFile", r#"{"path":"Cargo.toml"}"#][..], "denied by policy"),
+        (&["code", "Search", "--token", "nonsense"][..], "the access token is malformed"),
+    ] {
+        let failed = up.call(arguments);
+        assert_eq!(failed.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&failed.stderr).contains(error), "{arguments:?}: {}", text(&failed.stderr));
+    }
+    up.stop();
+}
+
+#[test]
+fn without_a_mesh_call_says_what_is_missing() {
+    let state = tempfile::tempdir().expect("a folder");
+    let failed = drawbridge(state.path()).args(["call", "code", "Search"]).output().expect("the binary");
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("start a mesh, or give --service-url"));
+}
+
+#[test]
+fn up_says_clearly_why_it_cannot_start() {
+    let state = tempfile::tempdir().expect("a folder");
+    let run = |arguments: &[&str]| {
+        let mut command = drawbridge(state.path());
+        command.arg("up").args(arguments).current_dir(REPOSITORY).output().expect("the binary")
+    };
+    let no_policies = run(&["--policies", "no/such/folder"]);
+    assert_eq!(no_policies.status.code(), Some(1));
+    assert!(text(&no_policies.stderr).contains("there is no folder no/such/folder"));
+
+    let broken = tempfile::tempdir().expect("a folder");
+    fs::create_dir(broken.path().join("catalog")).expect("a folder");
+    fs::write(broken.path().join("x.cedar"), "permit (principal, action, resource);").expect("a file");
+    let broken = broken.path().display().to_string();
+    let refused = run(&["--free-ports", "--policies", &broken]);
+    assert!(text(&refused.stderr).contains("x.cedar: this policy has no @id"), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn help_names_every_command() {
+    let state = tempfile::tempdir().expect("a folder");
+    let help = drawbridge(state.path()).arg("--help").output().expect("the binary");
+    for command in ["up", "call"] {
+        assert!(text(&help.stdout).contains(command));
+    }
+}

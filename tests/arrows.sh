@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The arrows between crates point one way: tests, cli -> services -> sdk -> proto (ARCHITECTURE.md).
+set -euo pipefail
+
+# Whether the crate $1 is built with the crate $2.
+depends() {
+    cargo tree --locked --quiet --edges normal --package "$1" --invert "$2" >/dev/null 2>&1
+}
+
+broken=0
+forbid() {
+    if depends "$1" "$2"; then
+        echo "$1 must not depend on $2"
+        broken=1
+    fi
+}
+
+services=(drawbridge-auth drawbridge-code drawbridge-edge drawbridge-idp)
+for service in "${services[@]}"; do
+    for other in "${services[@]}"; do
+        [[ $service == "$other" ]] || forbid "$service" "$other"
+    done
+    forbid "$service" drawbridge-cli
+    forbid drawbridge-sdk "$service"
+    # Only the edge knows MCP, only auth knows Cedar.
+    [[ $service == drawbridge-edge ]] || forbid "$service" rmcp
+    [[ $service == drawbridge-auth ]] || forbid "$service" cedar-policy
+done
+forbid drawbridge-proto drawbridge-sdk
+forbid drawbridge-sdk rmcp
+forbid drawbridge-sdk cedar-policy
+
+# The check itself works: an arrow that is there is seen.
+depends drawbridge-edge rmcp || { echo "cargo tree sees no arrow at all"; broken=1; }
+exit "$broken"
