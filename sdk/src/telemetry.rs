@@ -14,8 +14,9 @@ use url::Url;
 
 pub mod trace;
 
-/// What is logged when nothing is said. rmcp tells of every connection.
-const LOG: &str = "info,rmcp=warn";
+/// What is logged when nothing is said. rmcp tells of every connection, and warns of every mistake
+/// of a client.
+const LOG: &str = "info,rmcp=error";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];

@@ -215,7 +215,7 @@ mod tests {
     async fn a_file_is_read_as_a_resource() {
         let sample = Sample::of(&[("src/a b.rs", "fn main() {}\n")]);
         let api = CodeApi::new(sample.tree());
-        let request = Request::new(ReadFileRequest { path: "./src/a b.rs".to_owned() });
+        let request = Request::new(ReadFileRequest { path: "src/a b.rs".to_owned() });
         let contents = api.read_file(request).await.unwrap().into_inner().contents.unwrap();
         assert_eq!(contents.uri, "code://src/a%20b.rs");
         assert_eq!(contents.mime_type, "text/x-rust");

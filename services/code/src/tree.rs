@@ -25,7 +25,8 @@ impl TreePath {
     /// Reads the request field `path`.
     ///
     /// # Errors
-    /// When it is absolute, goes up with `..`, or holds a NUL.
+    /// When it is absolute, goes up with `..`, holds a NUL, or is not in its one canonical form: a policy that
+    /// reads the path must not be evaded by another spelling of it.
     pub(crate) fn parse(text: &str) -> Result<Self, CodeError> {
         let refuse = |problem: &str| Err(CodeError::argument("path", problem));
         if text.contains('\0') {
@@ -42,7 +43,12 @@ impl TreePath {
                 }
             }
         }
-        Ok(Self(path))
+        match path.to_str() {
+            Some(canonical) if canonical == text => Ok(Self(path)),
+            Some("") => refuse("must be left empty for the root"),
+            Some(canonical) => refuse(&format!("must be written as `{canonical}`")),
+            None => refuse("must be UTF-8"),
+        }
     }
 
     /// Reads the request field `path` where it must name something.
@@ -179,8 +185,19 @@ mod tests {
     #[test]
     fn a_file_is_read_by_its_path() {
         let sample = sample_with_ways_out();
-        for (path, contents) in [("a.txt", "a\n"), ("src/b.txt", "b\n"), ("./src//./b.txt", "b\n")] {
+        for (path, contents) in [("a.txt", "a\n"), ("src/b.txt", "b\n")] {
             assert_eq!(read(&sample, path).unwrap(), contents, "{path}");
+        }
+    }
+
+    #[test]
+    fn another_spelling_of_a_path_is_refused_so_that_no_policy_is_evaded() {
+        for path in ["./src/b.txt", "src//b.txt", "src/./b.txt", "src/b.txt/", "src/b.txt/."] {
+            let refused = TreePath::parse(path).unwrap_err();
+            assert!(refused.to_string().contains("must be written as `src/b.txt`"), "{path}: {refused}");
+        }
+        for path in [".", "./", "./."] {
+            assert!(TreePath::parse(path).is_err(), "{path}");
         }
     }
 

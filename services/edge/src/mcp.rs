@@ -237,18 +237,15 @@ fn failure(status: &Status, admission: &Admission) -> ErrorData {
 fn log_failure(admission: &Admission, status: &Status) {
     let Admission { span, context, .. } = admission;
     span.record("error.type", format!("{:?}", status.code()));
-    if !status::is_for_the_model(status.code()) {
+    let subject = &admission.principal.subject;
+    let (code, message) = (status.code(), status.message());
+    let _entered = span.enter();
+    if status::is_for_the_model(code) {
+        tracing::info!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+    } else {
         span.record("otel.status_code", "ERROR");
+        tracing::warn!(request_id = %context.request_id, subject, ?code, message, "a call failed");
     }
-    span.in_scope(|| {
-        tracing::warn!(
-            request_id = %context.request_id,
-            subject = admission.principal.subject,
-            code = ?status.code(),
-            message = status.message(),
-            "a call failed"
-        );
-    });
 }
 
 fn error(code: ErrorCode, message: &'static str, admission: &Admission) -> ErrorData {

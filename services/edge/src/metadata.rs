@@ -64,7 +64,10 @@ impl ProtectedResource {
         for name in ["oauth-authorization-server", "openid-configuration"] {
             let elsewhere = format!("{}/.well-known/{name}", self.authorization_server.trim_end_matches('/'));
             let redirect = get(async move || Redirect::temporary(&elsewhere).into_response());
-            router = router.route(&format!("/.well-known/{name}"), redirect);
+            router = router.route(&format!("/.well-known/{name}"), redirect.clone());
+            if !self.path.is_empty() {
+                router = router.route(&format!("/.well-known/{name}{}", self.path), redirect);
+            }
         }
         router
     }

@@ -47,6 +47,16 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{uri}");
         assert_eq!(refused.json["error"]["data"]["policyIds"], json!(["code-no-secrets"]));
     }
+    // What policy cannot see as the same path, the service does not take for it.
+    for uri in [
+        "code://deploy/tls.key/",
+        "code://deploy/tls.key/.",
+        "code://deploy//tls.key/",
+        "code://./deploy/tls.key/",
+    ] {
+        let refused = alice.call("resources/read", json!({ "uri": uri })).await;
+        assert!(refused.message().contains("must be written as `deploy/tls.key`"), "{uri}: {refused:?}");
+    }
     let bob = mesh.client("bob").await;
     let refused = bob.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);

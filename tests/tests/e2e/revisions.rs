@@ -66,6 +66,21 @@ async fn the_stateless_revision_needs_no_initialize_and_its_headers_must_match_t
 }
 
 #[tokio::test]
+async fn a_revision_that_nobody_knows_is_refused() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+    let request = alice.post().body(list.to_string()).build().map(|mut request| {
+        request.headers_mut().insert("mcp-protocol-version", HeaderValue::from_static("1999-01-01"));
+        request
+    });
+    let reply = alice.send_built(request).await;
+    assert_eq!((reply.status, reply.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)), "{reply:?}");
+    assert!(reply.message().contains("Unsupported MCP-Protocol-Version: 1999-01-01"), "{reply:?}");
+    reply.assert_names_request();
+}
+
+#[tokio::test]
 async fn a_tools_schema_hints_and_description_come_from_its_contract() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;

@@ -116,6 +116,9 @@ async fn a_token_whose_header_lies_is_refused() {
         honest.rsplit('.').next().expect("a signature"),
     );
     attack.check_refused("tampered", &tampered.replacen('.', ".e30", 1), "").await;
+    // Whoever is not known is told so, whatever else is wrong with the request.
+    let broken = attack.mesh.client_with("nonsense").send_body("{").await;
+    assert_eq!(broken.status, StatusCode::UNAUTHORIZED);
     for (what, token) in [("a word", "nonsense"), ("dots", ".."), ("huge", &"x".repeat(20_000))] {
         attack.check_refused(what, token, "malformed").await;
     }

@@ -148,24 +148,24 @@ mod tests {
     fn comments_become_descriptions_and_types_become_json_types() {
         insta::assert_snapshot!(schema("drawbridge.code.v1.ListFilesRequest"), @r#"
     {
-      "additionalProperties": false,
+      "type": "object",
       "properties": {
         "glob": {
-          "description": "Only files whose path matches this glob, for example `**/*.rs`.",
-          "type": "string"
-        },
-        "max_results": {
-          "description": "The most files to return, 1 to 10000. Default: 1000.",
-          "maximum": 4294967295,
-          "minimum": 0,
-          "type": "integer"
+          "type": "string",
+          "description": "Only files whose path matches this glob, for example `**/*.rs`."
         },
         "path": {
-          "description": "Only files under this folder, relative to the tree's root.",
-          "type": "string"
+          "type": "string",
+          "description": "Only files under this folder, relative to the tree's root."
+        },
+        "max_results": {
+          "type": "integer",
+          "minimum": 0,
+          "maximum": 4294967295,
+          "description": "The most files to return, 1 to 10000. Default: 1000."
         }
       },
-      "type": "object"
+      "additionalProperties": false
     }
     "#);
     }
@@ -182,19 +182,19 @@ mod tests {
         insta::assert_json_snapshot!(schema["$defs"]["drawbridge.mcp.v1.Annotations"]["properties"], @r#"
     {
       "audience": {
-        "description": "For whom it is.",
+        "type": "array",
         "items": {
+          "type": "string",
           "enum": [
             "AUDIENCE_USER",
             "AUDIENCE_ASSISTANT"
-          ],
-          "type": "string"
+          ]
         },
-        "type": "array"
+        "description": "For whom it is."
       },
       "priority": {
-        "description": "How important it is, 0 to 1.",
-        "type": "number"
+        "type": "number",
+        "description": "How important it is, 0 to 1."
       }
     }
     "#);

@@ -56,6 +56,9 @@ impl Message {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Refusal> {
         let value: Envelope = match serde_json::from_slice(body) {
             Ok(envelope) => envelope,
+            Err(_) if body.trim_ascii_start().starts_with(b"[") => {
+                return Err(Refusal::Invalid("it must be one object, not a batch".to_owned()));
+            }
             Err(error) if error.is_data() => return Err(Refusal::Invalid(error.to_string())),
             Err(error) => return Err(Refusal::Parse(error.to_string())),
         };
