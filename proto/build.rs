@@ -21,11 +21,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     // These bytes keep the custom options, which prost's own descriptor types would drop.
     fs::write(out_dir.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
 
+    // Messages that hold a token: `src/redacted.rs` says how they print.
+    const SECRET: [&str; 4] = [
+        "drawbridge.auth.v1.AuthorizeRequest",
+        "drawbridge.auth.v1.ExchangeRequest",
+        "drawbridge.auth.v1.FilterCatalogRequest",
+        "drawbridge.auth.v1.TransactionToken",
+    ];
     let mut config = tonic_prost_build::Config::new();
     config.enable_type_names();
     let types = prost_types(&compiler)?;
     tonic_prost_build::configure()
         .bytes(".drawbridge.auth.v1.Operation.arguments_json")
+        .skip_debug(SECRET)
         .compile_fds_with_config(types, config)?;
     Ok(())
 }

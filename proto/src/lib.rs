@@ -4,6 +4,8 @@
 
 #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
 
+mod redacted;
+
 /// Every contract as an encoded `FileDescriptorSet`, with comments and custom options: what a service
 /// registers for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
