@@ -1,19 +1,20 @@
 //! Compiles the protos with protox, keeping comments and custom options for reflection.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "drawbridge/auth/v1/auth.proto",
     "drawbridge/code/v1/code.proto",
     "drawbridge/mcp/v1/content.proto",
+    "drawbridge/mcp/v1/interaction.proto",
     "drawbridge/mcp/v1/options.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let mut compiler = protox::Compiler::new(["proto"])?;
+    let mut compiler = protox::Compiler::new([PathBuf::from("proto"), validate_protos()?])?;
     compiler.include_source_info(true).include_imports(true);
     compiler.open_files(PROTOS)?;
 
@@ -36,6 +37,27 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(SECRET)
         .compile_fds_with_config(types, config)?;
     Ok(())
+}
+
+/// The folder that holds `buf/validate/validate.proto`, in the build dependency that ships it. Its Rust code is
+/// not used, and it does not say where it is; Cargo does.
+fn validate_protos() -> Result<PathBuf, Box<dyn Error>> {
+    const PACKAGE: &str = "protovalidate-buffa-protos";
+    let output = Command::new(env::var("CARGO")?)
+        .args(["metadata", "--format-version=1", "--locked", "--filter-platform"])
+        .arg(env::var("TARGET")?)
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
+    let manifest = packages
+        .iter()
+        .find(|package| package["name"] == PACKAGE)
+        .and_then(|package| package["manifest_path"].as_str())
+        .ok_or_else(|| format!("cargo metadata names no {PACKAGE}"))?;
+    Ok(PathBuf::from(manifest).with_file_name("proto"))
 }
 
 /// The descriptors as the code generator takes them.

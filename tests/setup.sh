@@ -2,7 +2,7 @@
 # Installs what the tests and the lints need and Cargo does not bring. Quick, and silent, when all is there.
 #
 #   tests/setup.sh         all of it
-#   tests/setup.sh test    for the tests: the official MCP SDKs
+#   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, and Redis
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #
 # System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
@@ -30,6 +30,7 @@ main() {
   mkdir -p "$tools"
   node_packages
   [[ ${1:-all} == lint ]] || python_packages
+  [[ ${1:-all} == lint ]] || conformance_suite
   [[ ${1:-all} == test ]] || cargo_deny
 }
 
@@ -48,6 +49,7 @@ system_packages() {
   command -v git >/dev/null || missing+=("git:git")
   command -v node >/dev/null || missing+=("Node.js $node_major_min or newer:nodejs")
   command -v npm >/dev/null || missing+=("npm, which comes with Node.js:npm")
+  [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   # Debian has a Python that cannot make virtual environments, and a package that lets it.
   [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
@@ -95,18 +97,27 @@ python_packages() {
 }
 
 node_packages() {
-  local folder=$tools/node pins=$here/clients/typescript/package.json
-  if is_current "$folder" "$pins"; then return; fi
-  rm -rf "$folder"
-  mkdir -p "$folder"
-  cp "$pins" "$folder"
-  # No package here needs to run code of its own to be installed.
-  npm install --prefix "$folder" --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
-    fail "npm could not install $pins"
+  npm_install "$tools/node" "$here/clients/typescript/package.json" || return 0
   # buf is a binary in an optional package, which npm leaves out without a word where there is none.
-  "$folder/node_modules/.bin/buf" --version >/dev/null || fail "npm has no buf for this system"
-  stamp "$folder" "$pins"
-  echo "installed the TypeScript SDK and buf in $folder"
+  "$tools/node/node_modules/.bin/buf" --version >/dev/null || fail "npm has no buf for this system"
+  echo "installed the TypeScript SDK and buf in $tools/node"
+}
+
+conformance_suite() {
+  npm_install "$tools/conformance" "$here/conformance/package.json" || return 0
+  echo "installed the MCP conformance suite in $tools/conformance"
+}
+
+# Installs the packages that $2 pins into the folder $1; 1 when they are there already.
+npm_install() {
+  if is_current "$1" "$2"; then return 1; fi
+  rm -rf "$1"
+  mkdir -p "$1"
+  cp "$2" "$1"
+  # No package here needs to run code of its own to be installed.
+  npm install --prefix "$1" --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
+    fail "npm could not install $2"
+  stamp "$1" "$2"
 }
 
 cargo_deny() {

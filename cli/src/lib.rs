@@ -5,5 +5,6 @@
 
 pub mod call;
 pub mod mesh;
+pub mod policy;
 pub mod state;
 pub mod up;

@@ -259,7 +259,12 @@ impl Plan {
             listen: socket.listen.clone(),
             admin_listen: config.ports.bind(7101)?.listen,
             issuer: Some(self.issuer.parse()?),
-            resources: vec![self.mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()],
+            // The endpoint for all services, and the one for each.
+            resources: vec![
+                self.mcp_url.to_string(),
+                format!("{}/code", self.mcp_url),
+                INTERNAL_AUDIENCE.to_owned(),
+            ],
             users: config.users.clone(),
             workloads: vec![drawbridge_idp::Workload {
                 client_id: workload.client_id.clone(),
@@ -301,18 +306,14 @@ impl Plan {
                 service: "edge",
                 source: source.into(),
             })?;
+        let (mcp, auth) = (self.mcp_url.clone(), self.auth.url("")?);
         Ok(drawbridge_edge::Config {
             listen: self.edge.listen.clone(),
             admin_listen: config.ports.bind(7181)?.listen,
-            public_url: self.mcp_url.clone(),
-            authorization_server: self.issuer.clone(),
-            scopes: vec!["mcp".to_owned()],
-            auth_url: self.auth.url("")?,
             services: vec![service],
             allowed_origins: config.allowed_origins.clone(),
-            allowed_hosts: Vec::new(),
             body_bytes_max: config.body_bytes_max,
-            call_timeout_ms: 30_000,
+            ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
         })
     }
 }

@@ -8,10 +8,11 @@ const REDACTED: &str = "[REDACTED]";
 
 impl fmt::Debug for AuthorizeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { access_token: _, operation } = self;
+        let Self { access_token: _, operation, resource } = self;
         f.debug_struct("AuthorizeRequest")
             .field("access_token", &REDACTED)
             .field("operation", operation)
+            .field("resource", resource)
             .finish()
     }
 }
@@ -25,11 +26,12 @@ impl fmt::Debug for ExchangeRequest {
 
 impl fmt::Debug for FilterCatalogRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { access_token: _, kind, items } = self;
+        let Self { access_token: _, kind, items, resource } = self;
         f.debug_struct("FilterCatalogRequest")
             .field("access_token", &REDACTED)
             .field("kind", kind)
             .field("items", items)
+            .field("resource", resource)
             .finish()
     }
 }

@@ -25,6 +25,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 pub struct GrpcServer {
     routes: Routes,
     service_name: &'static str,
+    descriptors: &'static [u8],
     verifier: Option<Arc<Verifier>>,
 }
 
@@ -42,7 +43,20 @@ impl GrpcServer {
     where
         S: GrpcService,
     {
-        Self { routes: Routes::new(service), service_name: S::NAME, verifier: None }
+        Self {
+            routes: Routes::new(service),
+            service_name: S::NAME,
+            descriptors: drawbridge_proto::FILE_DESCRIPTOR_SET,
+            verifier: None,
+        }
+    }
+
+    /// Serves these descriptors by reflection: the contract of a service whose protos are its own, as an
+    /// encoded `FileDescriptorSet` with source info.
+    #[must_use]
+    pub fn descriptors(mut self, descriptors: &'static [u8]) -> Self {
+        self.descriptors = descriptors;
+        self
     }
 
     /// Serves until `stopping`, then lets the calls in flight end.
@@ -54,7 +68,7 @@ impl GrpcServer {
     ) {
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(drawbridge_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(self.descriptors)
             .with_service_name(self.service_name)
             .build_v1();
         let reflection = match reflection {

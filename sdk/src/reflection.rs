@@ -5,9 +5,11 @@ use std::collections::{HashMap, HashSet};
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorProto;
-use tonic::{Status, transport::Channel};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming, body::Body, client::GrpcService};
 use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
@@ -54,13 +56,19 @@ pub struct Contract {
 ///
 /// # Errors
 /// When it does not answer in time, or with a broken contract.
-pub async fn contract(channel: Channel, context: &CallContext) -> Result<Contract, ReflectionError> {
-    let mut reader = Reader { client: ServerReflectionClient::new(channel), context, files: HashMap::new() };
-    let mut services = reader.services().await?;
-    services.sort_unstable();
-    for service in &services {
-        reader.add_containing(service).await?;
-    }
+pub async fn contract<C>(channel: C, context: &CallContext) -> Result<Contract, ReflectionError>
+where
+    C: GrpcService<Body, ResponseBody = Body>,
+{
+    let reading = async {
+        let (mut reader, services) = Reader::open(channel, context).await?;
+        for service in &services {
+            reader.add_containing(service).await?;
+        }
+        Ok::<_, ReflectionError>((reader, services))
+    };
+    let read = tokio::time::timeout_at(context.deadline.into(), reading).await;
+    let (reader, services) = read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer").into()))?;
     // The bytes are decoded by the pool, which keeps custom options.
     let mut set = Vec::new();
     for file in reader.files.into_values() {
@@ -71,23 +79,33 @@ pub async fn contract(channel: Channel, context: &CallContext) -> Result<Contrac
     Ok(Contract { pool: DescriptorPool::decode(set.as_slice())?, services })
 }
 
-struct Reader<'a> {
-    client: ServerReflectionClient<Channel>,
-    context: &'a CallContext,
+/// All questions go over one stream, so that one replica answers them all: replicas of different versions
+/// would make a contract that nobody serves.
+struct Reader {
+    asking: mpsc::Sender<ServerReflectionRequest>,
+    answers: Streaming<ServerReflectionResponse>,
     files: HashMap<String, Vec<u8>>,
 }
 
-impl Reader<'_> {
-    async fn services(&mut self) -> Result<Vec<String>, ReflectionError> {
-        match self.ask(MessageRequest::ListServices(String::new())).await? {
-            MessageResponse::ListServicesResponse(list) => Ok(list
-                .service
-                .into_iter()
-                .map(|service| service.name)
-                .filter(|name| !name.starts_with(GRPC_PACKAGE))
-                .collect()),
-            other => Err(unexpected(&other)),
-        }
+impl Reader {
+    /// Opens the stream, and says which services there are.
+    async fn open<C>(channel: C, context: &CallContext) -> Result<(Self, Vec<String>), ReflectionError>
+    where
+        C: GrpcService<Body, ResponseBody = Body>,
+    {
+        let (asking, asked) = mpsc::channel(1);
+        // The first question is there from the start: some servers answer nothing, not even headers, before.
+        let _ = asking.send(question(MessageRequest::ListServices(String::new()))).await;
+        let request = context.outgoing(ReceiverStream::new(asked));
+        let answers = ServerReflectionClient::new(channel).server_reflection_info(request).await?;
+        let mut reader = Self { asking, answers: answers.into_inner(), files: HashMap::new() };
+        let MessageResponse::ListServicesResponse(list) = reader.answer().await? else {
+            return Err(ReflectionError::Answer("something else".to_owned()));
+        };
+        let names = list.service.into_iter().map(|service| service.name);
+        let mut services: Vec<_> = names.filter(|name| !name.starts_with(GRPC_PACKAGE)).collect();
+        services.sort_unstable();
+        Ok((reader, services))
     }
 
     async fn add_containing(&mut self, symbol: &str) -> Result<(), ReflectionError> {
@@ -106,12 +124,13 @@ impl Reader<'_> {
 
     /// Adds the files that the service answers with, and says which ones they import.
     async fn add(&mut self, request: MessageRequest) -> Result<Vec<String>, ReflectionError> {
-        let files = match self.ask(request).await? {
-            MessageResponse::FileDescriptorResponse(response) => response.file_descriptor_proto,
-            other => return Err(unexpected(&other)),
+        // A stream that has ended says why when it is read.
+        let _ = self.asking.send(question(request)).await;
+        let MessageResponse::FileDescriptorResponse(answer) = self.answer().await? else {
+            return Err(ReflectionError::Answer("something else".to_owned()));
         };
         let mut imports = HashSet::new();
-        for bytes in files {
+        for bytes in answer.file_descriptor_proto {
             let file = FileDescriptorProto::decode(bytes.as_slice())?;
             imports.extend(file.dependency);
             self.files.insert(file.name.unwrap_or_default(), bytes);
@@ -119,20 +138,18 @@ impl Reader<'_> {
         Ok(imports.into_iter().collect())
     }
 
-    async fn ask(&mut self, request: MessageRequest) -> Result<MessageResponse, ReflectionError> {
-        let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
-        let request = self.context.outgoing(tokio_stream::once(request));
-        let mut answers = self.client.server_reflection_info(request).await?.into_inner();
-        let answer = answers.message().await?.and_then(|answer| answer.message_response);
-        answer.ok_or_else(|| ReflectionError::Answer("nothing".to_owned()))
+    async fn answer(&mut self) -> Result<MessageResponse, ReflectionError> {
+        let answer = self.answers.message().await?.and_then(|answer| answer.message_response);
+        match answer {
+            Some(MessageResponse::ErrorResponse(error)) => Err(ReflectionError::Answer(error.error_message)),
+            Some(answer) => Ok(answer),
+            None => Err(ReflectionError::Answer("nothing".to_owned())),
+        }
     }
 }
 
-fn unexpected(response: &MessageResponse) -> ReflectionError {
-    match response {
-        MessageResponse::ErrorResponse(error) => ReflectionError::Answer(error.error_message.clone()),
-        _ => ReflectionError::Answer("something else".to_owned()),
-    }
+fn question(request: MessageRequest) -> ServerReflectionRequest {
+    ServerReflectionRequest { host: String::new(), message_request: Some(request) }
 }
 
 /// The contracts that this build knows, for callers that need no running service.

@@ -31,6 +31,12 @@ impl Client {
         Self { url, token, http: reqwest::Client::new() }
     }
 
+    /// The same client at another endpoint.
+    #[must_use]
+    pub fn at(&self, url: &Url) -> Self {
+        Self { url: url.clone(), ..self.clone() }
+    }
+
     /// The token that it shows.
     pub fn token(&self) -> &str {
         self.token.as_deref().unwrap_or_default()

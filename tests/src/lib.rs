@@ -10,15 +10,18 @@
 mod browser;
 mod client;
 mod collector;
+pub mod conformance;
 mod issuer;
 mod mesh;
+mod redis;
 mod spy;
 mod tools;
 
+pub use self::redis::Redis;
 pub use browser::sign_in;
 pub use client::{Client, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::TestIssuer;
-pub use mesh::TestMesh;
+pub use mesh::{Edge, TestMesh, permit, serve_conformance};
 pub use spy::Spy;
-pub use tools::{node_modules, program, python, repository};
+pub use tools::{conformance_suite, node_modules, program, python, repository};

@@ -1,14 +1,21 @@
 use std::{
     fs,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawbridge_cli::mesh::{Mesh, MeshConfig, Ports};
-use drawbridge_sdk::{LogFormat, LogSink, TelemetryConfig};
+use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports};
+use drawbridge_sdk::{Listen, LogFormat, LogSink, TelemetryConfig, reflection::Contract};
+use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
+use url::Url;
 
-use crate::{Client, repository, sign_in};
+use crate::{
+    Client,
+    conformance::{self, Conformance},
+    repository, sign_in,
+};
 
 /// A whole mesh on free ports, with policies of its own to edit and a log to read.
 #[derive(Debug)]
@@ -86,10 +93,96 @@ impl TestMesh {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Starts another edge of this mesh: a replica, or one in front of other services. Its clients use the
+    /// tokens of the mesh.
+    pub async fn edge(
+        &self,
+        services: &[(&str, &Url)],
+        change: impl FnOnce(&mut drawbridge_edge::Config),
+    ) -> Edge {
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let services = services.iter().map(|(namespace, url)| format!("{namespace}={url}").parse());
+        let state = &self.mesh.state;
+        let issuer = state.issuer.to_string();
+        let mut config = drawbridge_edge::Config {
+            listen,
+            admin_listen: "127.0.0.1:0".parse().expect("an address"),
+            services: services.collect::<Result<_, _>>().expect("services"),
+            allowed_hosts: vec![address.to_string()],
+            allowed_origins: vec![format!("http://{address}")],
+            ..drawbridge_edge::Config::new(self.mesh.mcp_url.clone(), issuer, state.auth_url.clone())
+        };
+        change(&mut config);
+        let hosted = Hosted::start("edge", &self.config.telemetry, |telemetry| async move {
+            drawbridge_edge::start(config, &telemetry).await
+        });
+        let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        hosted.running.readiness().wait().await;
+        Edge { hosted, url: format!("http://{address}/mcp").parse().expect("a URL") }
+    }
+
+    /// Where auth serves the keys of transaction tokens.
+    pub fn transaction_keys(&self) -> Url {
+        let auth = self.mesh.service("auth").expect("auth");
+        format!("http://{}/.well-known/jwks.json", auth.running.admin).parse().expect("a URL")
+    }
+
+    /// Starts the conformance service and an edge in front of it, for a mesh that
+    /// [`serve_conformance`] has set up.
+    pub async fn conformance(
+        &self,
+        change: impl FnOnce(&mut drawbridge_edge::Config),
+    ) -> (Conformance, Hosted, Edge) {
+        let service = Conformance::default();
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (starting, keys) = (service.clone(), self.transaction_keys());
+        let hosted = Hosted::start("conformance", &self.config.telemetry, |telemetry| async move {
+            starting.start(listen, keys, &telemetry).await
+        });
+        let hosted = hosted.await.expect("the service");
+        let url = format!("http://{address}").parse().expect("a URL");
+        let edge = self.edge(&[("test", &url)], change).await;
+        (service, hosted, edge)
+    }
+
     /// Stops the mesh, and with that sends its last spans.
     pub async fn stop(self) {
         self.mesh.stop().await;
     }
+}
+
+/// An edge beside the mesh's own.
+#[derive(Debug)]
+pub struct Edge {
+    /// The service.
+    pub hosted: Hosted,
+    /// Where its MCP endpoint is.
+    pub url: Url,
+}
+
+impl Edge {
+    /// A client of this edge that shows the token of another.
+    pub fn client(&self, other: &Client) -> Client {
+        Client::new(self.url.clone(), Some(other.token().to_owned()))
+    }
+}
+
+/// Locks the conformance service into the policies of a mesh, and permits it to everybody.
+pub fn serve_conformance(config: &mut MeshConfig) {
+    let pool = DescriptorPool::decode(conformance::DESCRIPTORS).expect("a contract");
+    let services = vec!["drawbridge.conformance.v1.ConformanceService".to_owned()];
+    permit(config, "test", &Contract { pool, services });
+}
+
+/// Locks a contract into the policies of a mesh, and permits it to everybody.
+pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
+    for (name, text) in drawbridge_cli::policy::files(contract) {
+        fs::write(config.policies.join("catalog").join(name), text).expect("a file");
+    }
+    let policy = format!(
+        "@id(\"all-{namespace}\")\npermit (principal, action, resource in Service::{namespace:?});\n"
+    );
+    fs::write(config.policies.join(format!("{namespace}.cedar")), policy).expect("a file");
 }
 
 fn copy(from: &Path, to: &Path) {

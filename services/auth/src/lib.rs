@@ -84,12 +84,12 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let minter = Minter::new(&config.transaction_issuer, config.transaction_ttl_seconds)?;
     let http = http_client()?;
     let outside = TokenVerifier::new(&config.issuer, &config.audience, http.clone());
-    let inside = TokenVerifier::new(&config.issuer, &[config.internal_audience], http);
+    let inside = TokenVerifier::new(&config.issuer, std::slice::from_ref(&config.internal_audience), http);
 
     let keys = minter.jwks();
     let keys = Router::new()
         .route("/.well-known/jwks.json", get(async || ([(CACHE_CONTROL, "max-age=60")], Json(keys))));
-    let api = Api::new(outside, inside, policies, minter);
+    let api = Api::new(outside, inside, config.internal_audience, policies, minter);
 
     let starting = Starting::new();
     let address = starting.grpc(&config.listen, GrpcServer::open(AuthServiceServer::new(api)))?;

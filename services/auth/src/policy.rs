@@ -56,6 +56,8 @@ pub(crate) struct Policies {
 #[derive(Debug)]
 struct Item {
     rpc: String,
+    /// The RPC that completes its arguments.
+    completion_rpc: Option<String>,
     service: String,
     action: EntityUid,
     uid: EntityUid,
@@ -79,7 +81,7 @@ impl ItemKind {
             Kind::CallTool => Some(Self::Tool),
             Kind::ReadResource => Some(Self::Resource),
             Kind::GetPrompt => Some(Self::Prompt),
-            Kind::Unspecified | Kind::Connect => None,
+            Kind::Unspecified | Kind::Connect | Kind::Complete => None,
         }
     }
 
@@ -123,11 +125,7 @@ impl Policies {
         wanted: &pb::CatalogItem,
         arguments: Option<&[u8]>,
     ) -> Outcome {
-        let item = ItemKind::of(kind).and_then(|kind| self.items.get(&(kind, wanted.name.clone())));
-        // The edge's word for which RPC stands behind a name is checked against what was locked in.
-        let Some(item) = item.filter(|item| item.rpc == wanted.rpc && item.service == wanted.service) else {
-            return Answer::NotInCatalog.into();
-        };
+        let Some(item) = self.item(kind, wanted) else { return Answer::NotInCatalog.into() };
         let principal = match principal(identity) {
             Ok(principal) => principal,
             Err(error) => return failed("principal", &error),
@@ -141,6 +139,20 @@ impl Policies {
             Some(arguments) => self.decide_call(item, principal.uid(), &entities, arguments),
             None => self.decide_listing(item, principal.uid(), entities),
         }
+    }
+
+    /// The item that is meant. The edge's word for which RPC stands behind a name is checked against what was
+    /// locked in.
+    fn item(&self, kind: Kind, wanted: &pb::CatalogItem) -> Option<&Item> {
+        let of_kind = |kind| self.items.get(&(kind, wanted.name.clone()));
+        let item = match kind {
+            Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
+                .into_iter()
+                .filter_map(of_kind)
+                .find(|item| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
+            kind => of_kind(ItemKind::of(kind)?).filter(|item| item.rpc == wanted.rpc),
+        };
+        item.filter(|item| item.service == wanted.service)
     }
 
     fn decide_call(

@@ -29,12 +29,14 @@ impl Authorizer {
         &self,
         context: &CallContext,
         token: &SecretString,
+        resource: &str,
         operation: pb::Operation,
     ) -> Result<pb::Allowed, Refusal> {
         let item = operation.item.as_ref().map_or_else(String::new, |item| item.name.clone());
         let request = pb::AuthorizeRequest {
             access_token: token.expose_secret().to_owned(),
             operation: Some(operation),
+            resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
         let span = span("Authorize");
@@ -60,9 +62,10 @@ impl Authorizer {
         &self,
         context: &CallContext,
         token: &SecretString,
+        resource: &str,
     ) -> Result<pb::Allowed, Refusal> {
         let operation = pb::Operation { kind: Kind::Connect.into(), ..Default::default() };
-        self.authorize(context, token, operation).await
+        self.authorize(context, token, resource, operation).await
     }
 
     /// Says which items the caller may see.
@@ -70,6 +73,7 @@ impl Authorizer {
         &self,
         context: &CallContext,
         token: &SecretString,
+        resource: &str,
         kind: Kind,
         items: Vec<pb::CatalogItem>,
     ) -> Result<pb::Visible, Refusal> {
@@ -77,6 +81,7 @@ impl Authorizer {
             access_token: token.expose_secret().to_owned(),
             kind: kind.into(),
             items,
+            resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
         let span = span("FilterCatalog");

@@ -2,26 +2,40 @@
 //!
 //! An item is a plain model with a call target. Descriptors read by gRPC reflection are the first source.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use drawbridge_proto::auth::v1 as auth;
+use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use jsonschema::Validator;
-use rmcp::model::{Resource, ResourceTemplate, Tool};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value as Field};
+use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::upstream::Target;
 
 pub(crate) use self::{
+    arguments::read_arguments,
+    current::Catalogs,
     load::read_contract,
+    merged::{Catalog, Revision},
     uri::{UriTemplate, Variables},
 };
 
+mod arguments;
 mod comments;
+mod current;
+mod given;
 mod load;
+mod merged;
+mod rules;
 mod schema;
+#[cfg(test)]
+mod testdata;
 mod uri;
 
 /// A tool service's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Namespace(String);
 
 /// A text that cannot be a namespace.
@@ -41,8 +55,22 @@ impl std::str::FromStr for Namespace {
     }
 }
 
+impl TryFrom<String> for Namespace {
+    type Error = NamespaceError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
 impl Namespace {
     pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Namespace {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -61,7 +89,7 @@ pub(crate) struct ToolItem {
     /// What auth decides on.
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: Target,
-    /// Checks arguments against the schema that clients see.
+    /// Checks arguments against the schema that clients see, and what that says in words.
     pub(crate) arguments: Validator,
 }
 
@@ -77,7 +105,8 @@ pub(crate) struct ResourceItem {
 }
 
 /// What clients see of a resource.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
 pub(crate) enum ShownResource {
     /// A fixed URI.
     Fixed(Resource),
@@ -85,64 +114,55 @@ pub(crate) enum ShownResource {
     Template(ResourceTemplate),
 }
 
+/// A prompt and how to get it.
+#[derive(Debug)]
+pub(crate) struct PromptItem {
+    /// What clients see.
+    pub(crate) prompt: Prompt,
+    /// What auth decides on.
+    pub(crate) item: auth::CatalogItem,
+    pub(crate) target: Target,
+}
+
+/// What completes the arguments of one prompt or resource.
+#[derive(Debug)]
+pub(crate) struct CompletionItem {
+    /// The prompt or resource, with the RPC that completes: what auth decides on.
+    pub(crate) item: auth::CatalogItem,
+    pub(crate) target: Target,
+    /// The request's field for the argument.
+    pub(crate) argument: FieldDescriptor,
+}
+
+impl CompletionItem {
+    /// The request for the argument that a client's parameters tell of.
+    pub(crate) fn request(&self, params: &Value) -> Option<DynamicMessage> {
+        let argument = params.get("argument")?;
+        let context = params["context"]["arguments"].as_object().into_iter().flatten();
+        let argument = mcp::CompletionArgument {
+            item: self.item.name.clone(),
+            name: argument["name"].as_str()?.to_owned(),
+            value: argument["value"].as_str()?.to_owned(),
+            context: context
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect(),
+        };
+        let Kind::Message(descriptor) = self.argument.kind() else { return None };
+        let mut value = DynamicMessage::new(descriptor);
+        value.transcode_from(&argument).ok()?;
+        let mut request = DynamicMessage::new(self.target.input());
+        request.set_field(&self.argument, Field::Message(value));
+        Some(request)
+    }
+}
+
 /// What one tool service offers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceCatalog {
     pub(crate) tools: Vec<Arc<ToolItem>>,
     pub(crate) resources: Vec<Arc<ResourceItem>>,
-}
-
-/// What all tool services offer together. Immutable: a change makes a new one.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Catalog {
-    services: BTreeMap<Namespace, ServiceCatalog>,
-    tools: BTreeMap<String, Arc<ToolItem>>,
-    resources: Vec<Arc<ResourceItem>>,
-}
-
-impl Catalog {
-    /// This catalog with what `namespace` now offers. Where two RPCs claim one name, the first in the order
-    /// of namespaces keeps it; the other is left out and reported.
-    pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
-        let mut services = self.services.clone();
-        services.insert(namespace, service);
-        let mut tools: BTreeMap<String, Arc<ToolItem>> = BTreeMap::new();
-        for tool in services.values().flat_map(|service| &service.tools) {
-            let name = &tool.item.name;
-            if let Some(first) = tools.get(name) {
-                tracing::error!(
-                    tool = name,
-                    rpc = tool.item.rpc,
-                    first = first.item.rpc,
-                    "two RPCs claim one tool name"
-                );
-                continue;
-            }
-            tools.insert(name.clone(), Arc::clone(tool));
-        }
-        let resources = services.values().flat_map(|service| &service.resources).map(Arc::clone).collect();
-        Self { services, tools, resources }
-    }
-
-    /// All tools, by name.
-    pub(crate) fn tools(&self) -> impl Iterator<Item = &Arc<ToolItem>> {
-        self.tools.values()
-    }
-
-    /// The tool of this name.
-    pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
-        self.tools.get(name)
-    }
-
-    /// All resources, by service.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<ResourceItem>> {
-        self.resources.iter()
-    }
-
-    /// The resource that this URI names, and the variables in it.
-    pub(crate) fn resource(&self, uri: &str) -> Option<(&Arc<ResourceItem>, Variables)> {
-        self.resources.iter().find_map(|resource| Some((resource, resource.uri.matches(uri)?)))
-    }
+    pub(crate) prompts: Vec<Arc<PromptItem>>,
+    pub(crate) completions: Vec<Arc<CompletionItem>>,
 }
 
 /// Whether a text may be a tool's name: clients withhold every tool of a server if one name is not.

@@ -1,86 +1,209 @@
-//! Asks tool services for their contracts, until they answer.
+//! Finds out what tool services offer, and keeps finding out.
+//!
+//! Every service has a task of its own that reads its contract, at first and on change. Which services there
+//! are follows the config file.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use drawbridge_sdk::{CallContext, ChannelError, RequestId, Starting, connect, reflection};
-use tokio::task::JoinSet;
-use tonic::transport::Channel;
+use drawbridge_sdk::{BalancedChannel, ChannelError, Starting};
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::task::AbortOnDropHandle;
 
+use self::service::Service;
 use crate::{
-    ServiceAddress,
-    catalog::{Catalog, read_contract},
+    StartError,
+    catalog::{Catalogs, Namespace},
+    services::{ConfigFile, ServiceSettings, Services},
 };
 
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+mod health;
+mod service;
+#[cfg(test)]
+mod tests;
 
-/// Begins to read the contracts of `services` into `catalog`. The edge is ready when each was asked once.
-pub(crate) fn spawn(
-    starting: &Starting,
-    services: &[ServiceAddress],
-    catalog: &Arc<ArcSwap<Catalog>>,
-    call_timeout: Duration,
-) -> Result<(), ChannelError> {
-    let mut first_asked = JoinSet::new();
-    for service in services {
-        let reader = Reader {
-            service: service.clone(),
-            channel: connect(&service.url)?,
-            catalog: Arc::clone(catalog),
-            call_timeout,
-        };
-        let (asked, first) = tokio::sync::oneshot::channel();
-        first_asked.spawn(first);
-        let stopping = starting.stopping();
-        starting.spawn(async move {
-            stopping.run_until_cancelled(reader.read_until_done(asked)).await;
-        });
+/// How often things are looked at again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// The config file and descriptor-set files.
+    pub(crate) file: Duration,
+    /// A contract, when nothing tells of a change.
+    pub(crate) contract: Duration,
+    /// A service that did not answer, at first.
+    pub(crate) retry_first: Duration,
+    /// A service that did not answer again and again.
+    pub(crate) retry_max: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(contract: Duration) -> Self {
+        Self {
+            file: Duration::from_secs(1),
+            contract,
+            retry_first: Duration::from_millis(200),
+            retry_max: Duration::from_secs(2),
+        }
     }
-    let readiness = starting.readiness();
-    let stopping = starting.stopping();
+}
+
+/// Begins to read what services offer into `catalogs`. The edge is ready when each that there is now was
+/// asked once.
+///
+/// # Errors
+/// When the config file cannot be used, or an address is none.
+pub(crate) async fn start(
+    starting: &Starting,
+    flags: Services,
+    file: Option<ConfigFile>,
+    discovery: Discovery,
+) -> Result<(), StartError> {
+    let mut discovery = discovery;
+    let (text, services) = match &file {
+        Some(file) => {
+            let text = file.read().await?;
+            let services = file.parse(&text, &flags)?;
+            metrics::gauge!("edge_config_current").set(1);
+            (text, services)
+        }
+        None => (String::new(), flags.clone()),
+    };
+    let asked = discovery.apply(services).await?;
+
+    let (readiness, stopping) = (starting.readiness(), starting.stopping());
     starting.spawn(async move {
-        if stopping.run_until_cancelled(first_asked.join_all()).await.is_some() {
+        if stopping.run_until_cancelled(asked.join_all()).await.is_some() {
             readiness.ready();
         }
+    });
+    let stopping = starting.stopping();
+    starting.spawn(async move {
+        stopping.run_until_cancelled(discovery.follow(file, flags, text)).await;
     });
     Ok(())
 }
 
-struct Reader {
-    service: ServiceAddress,
-    channel: Channel,
-    catalog: Arc<ArcSwap<Catalog>>,
-    call_timeout: Duration,
+/// The tool services that are followed.
+#[derive(Debug)]
+pub(crate) struct Discovery {
+    catalogs: Arc<Catalogs>,
+    default_timeout: Duration,
+    pace: Pace,
+    followed: BTreeMap<Namespace, Followed>,
 }
 
-impl Reader {
-    async fn read_until_done(self, asked: tokio::sync::oneshot::Sender<()>) {
-        let mut asked = Some(asked);
-        let mut delay = RETRY_FIRST;
-        while !self.read().await {
-            drop(asked.take());
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(RETRY_MAX);
+#[derive(Debug)]
+struct Followed {
+    settings: ServiceSettings,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Discovery {
+    pub(crate) fn new(catalogs: Arc<Catalogs>, default_timeout: Duration, pace: Pace) -> Self {
+        Self { catalogs, default_timeout, pace, followed: BTreeMap::new() }
+    }
+
+    /// Follows these services from now on, and no others. The set that it gives back ends when each new one
+    /// was asked once. An error changes nothing.
+    async fn apply(&mut self, services: Services) -> Result<JoinSet<()>, ChannelError> {
+        let mut begun = Vec::new();
+        for (namespace, settings) in &services {
+            if self.followed.get(namespace).is_none_or(|followed| followed.settings != *settings) {
+                begun.push((namespace.clone(), settings.clone(), BalancedChannel::new(&settings.urls)?));
+            }
+        }
+        let gone: Vec<_> =
+            self.followed.keys().filter(|namespace| !services.contains_key(*namespace)).cloned().collect();
+        for namespace in gone {
+            self.stop(&namespace).await;
+            self.catalogs.update(|catalog| catalog.without(&namespace));
+            tracing::info!(%namespace, "a tool service is no longer offered");
+        }
+        let mut asked = JoinSet::new();
+        for (namespace, settings, channel) in begun {
+            // What a service offered stays until it is read anew, from where it is now.
+            self.stop(&namespace).await;
+            let service = Service {
+                namespace: namespace.clone(),
+                settings: settings.clone(),
+                channel,
+                catalogs: Arc::clone(&self.catalogs),
+                default_timeout: self.default_timeout,
+                pace: self.pace,
+            };
+            let (tell, told) = oneshot::channel();
+            asked.spawn(async move {
+                // It ends with the word or without: a service may be stopped before it is asked.
+                let _ = told.await;
+            });
+            let task = AbortOnDropHandle::new(tokio::spawn(service.follow(tell)));
+            self.followed.insert(namespace, Followed { settings, task });
+        }
+        Ok(asked)
+    }
+
+    /// Stops following a service. Afterwards its task changes the catalog no more.
+    async fn stop(&mut self, namespace: &Namespace) {
+        if let Some(followed) = self.followed.remove(namespace) {
+            followed.task.abort();
+            // It ends with an error, which is that it was stopped.
+            let _ = followed.task.await;
         }
     }
 
-    async fn read(&self) -> bool {
-        let namespace = &self.service.namespace;
-        let context = CallContext::new(RequestId::generate(), ASK_TIMEOUT);
-        match reflection::contract(self.channel.clone(), &context).await {
-            Ok(contract) => {
-                let read = read_contract(namespace, &contract, &self.channel, self.call_timeout);
-                tracing::info!(%namespace, tools = read.tools.len(), resources = read.resources.len(), "contract read");
-                self.catalog.rcu(|catalog| catalog.with(namespace.clone(), read.clone()));
-                true
+    /// Follows the config file, whose text is `text` now.
+    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, text: String) {
+        let Some(file) = file else { return std::future::pending().await };
+        let mut running = text.clone();
+        let (mut looked_at, mut last) = (Some(text.clone()), Some(text));
+        let mut ticks = interval(self.pace.file);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            // The content is compared, not the time: a ConfigMap's files change by a swap of links.
+            let read = file.read().await;
+            let now = read.as_ref().ok().cloned();
+            // What is seen twice is whole: a file that is just being written may look empty.
+            let whole = now == last;
+            last.clone_from(&now);
+            if !whole || now == looked_at {
+                continue;
             }
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::warn!(%namespace, url = %self.service.url, error, "a tool service gives no contract");
-                false
+            let applied = match read {
+                Ok(text) if text == running => Ok(()),
+                Ok(text) => self.reload(&file, &flags, &text).await.map(|()| running = text),
+                Err(error) => Err(error.into()),
+            };
+            looked_at = now;
+            metrics::gauge!("edge_config_current").set(if applied.is_ok() { 1 } else { 0 });
+            match applied {
+                Ok(()) => tracing::info!(file = %file.path().display(), "the config file is in effect"),
+                Err(error) => tracing::error!(
+                    file = %file.path().display(),
+                    error = %told(&error),
+                    "the config file is not used; what ran before goes on"
+                ),
             }
         }
     }
+
+    async fn reload(&mut self, file: &ConfigFile, flags: &Services, text: &str) -> Result<(), StartError> {
+        let services = file.parse(text, flags)?;
+        self.apply(services).await?.detach_all();
+        Ok(())
+    }
+}
+
+/// An error and its causes in one line: a log in JSON keeps only an error's own message.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::{Origin, Url};
 
-use crate::{Config, StartError, metadata::ProtectedResource, refusal::Refusal};
+use crate::{Config, StartError, metadata::Endpoint, refusal::Refusal};
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Names of this machine alone.
@@ -24,11 +24,11 @@ const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 pub(crate) struct Front {
     hosts: Vec<String>,
     origins: Vec<Origin>,
-    resource: Arc<ProtectedResource>,
+    endpoint: Endpoint,
 }
 
 impl Front {
-    pub(crate) fn new(config: &Config, resource: Arc<ProtectedResource>) -> Result<Self, StartError> {
+    pub(crate) fn new(config: &Config, endpoint: Endpoint) -> Result<Self, StartError> {
         let mut origins = vec![config.public_url.origin()];
         for text in &config.allowed_origins {
             let origin = Url::parse(text).map(|url| url.origin()).ok().filter(Origin::is_tuple);
@@ -37,7 +37,7 @@ impl Front {
         let mut hosts = config.allowed_hosts.clone();
         hosts.extend(own_hosts(&config.public_url));
         hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
-        Ok(Self { hosts, origins, resource })
+        Ok(Self { hosts, origins, endpoint })
     }
 
     /// What browsers may do, for the allowed origins.
@@ -99,7 +99,7 @@ pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request,
     request.extensions_mut().insert(request_id.clone());
     let mut response = match front.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(Value::Null, &request_id, &front.resource),
+        Err(refusal) => refusal.into_response(Value::Null, &request_id, &front.endpoint),
     };
     response.headers_mut().insert(REQUEST_ID, request_id.header());
     response

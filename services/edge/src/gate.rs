@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use axum::{
     body::{Body, to_bytes},
     extract::{Request, State},
@@ -16,12 +15,19 @@ use axum::{
 use bytes::Bytes;
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::{CallContext, RequestId, trace};
-use http::{HeaderMap, HeaderValue, Method, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 
-use crate::{authorizer::Authorizer, catalog::Catalog, metadata::ProtectedResource, refusal::Refusal};
+use crate::{
+    authorizer::Authorizer,
+    catalog::Catalogs,
+    metadata::{Endpoint, ProtectedResource},
+    refusal::Refusal,
+    sessions::Sessions,
+    transport::InSession,
+};
 
 use self::message::Message;
 
@@ -36,13 +42,16 @@ mod plan;
 
 /// The longest that one request may take, whatever its tool says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// The first revision without sessions.
+const STATELESS: &str = "2026-07-28";
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 
-#[derive(Clone, Debug)]
 pub(crate) struct Gate {
     pub(crate) authorizer: Authorizer,
-    pub(crate) catalog: Arc<ArcSwap<Catalog>>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) body_bytes_max: usize,
 }
@@ -55,6 +64,10 @@ pub(crate) struct Admission {
     pub(crate) method: &'static str,
     pub(crate) context: CallContext,
     pub(crate) principal: Arc<auth::Principal>,
+    /// The client's token, to ask auth again when a call goes on after a person has answered.
+    pub(crate) token: SecretString,
+    /// The OAuth resource that was addressed.
+    pub(crate) resource: String,
     pub(crate) plan: Plan,
     /// Whether the client takes a stream, on which it can be told of progress.
     pub(crate) streams: bool,
@@ -65,29 +78,36 @@ pub(crate) struct Admission {
 pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
     let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
     let context = CallContext::new(request_id, REQUEST_TIMEOUT);
+    let endpoint = gate.endpoint(request.uri().path());
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
     // Taken out, so that nothing behind the gate can log it or send it on.
     let token = parts.headers.remove(header::AUTHORIZATION);
     let admitted = match parts.method {
-        Method::POST => gate.admit_message(&context, &mut parts, token, body).await,
-        _ => gate.admit_other(&context, token).await,
+        Method::POST => gate.admit_message(&context, &endpoint, &mut parts, token, body).await,
+        _ => gate.admit_other(&context, &endpoint, &mut parts, token).await,
     };
     match admitted {
         Ok((admission, body)) => {
             let measured = admission.as_ref().map(|admission| (admission.method, admission.plan.tool_name()));
             let span = admission.as_ref().map_or_else(Span::none, |admission| admission.span.clone());
+            let principal = admission.as_ref().map(|admission| Arc::clone(&admission.principal));
             if let Some(admission) = admission {
                 parts.extensions.insert(admission);
             }
             let response = next.run(Request::from_parts(parts, body)).instrument(span).await;
-            let response = answer::named(response, &context.request_id).await;
+            let mut response = answer::named(response, &context.request_id).await;
+            if let (Some(principal), Some(id)) = (principal, response.headers().get(SESSION_ID)) {
+                let id = gate.sessions.outside(id, &principal);
+                response.headers_mut().remove(SESSION_ID);
+                response.headers_mut().extend(id.map(|id| (SESSION_ID, id)));
+            }
             if let Some((method, tool)) = measured {
                 measure(method, tool, started.elapsed());
             }
             response
         }
-        Err((id, refusal)) => refusal.into_response(id, &context.request_id, &gate.resource),
+        Err((id, refusal)) => refusal.into_response(id, &context.request_id, &endpoint),
     }
 }
 
@@ -104,21 +124,61 @@ fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
 type Refused = (Value, Refusal);
 
 impl Gate {
-    /// GET and DELETE: the caller is verified before they are told that there is nothing here.
+    /// The endpoint at a path: the one for all services, or below it the one for the service that it names.
+    fn endpoint(&self, path: &str) -> Endpoint {
+        let below = path.strip_prefix(self.resource.path()).unwrap_or_default().trim_matches('/');
+        let namespace = Some(below).filter(|below| !below.is_empty()).map(ToOwned::to_owned);
+        Endpoint { resource: Arc::clone(&self.resource), namespace }
+    }
+
+    /// Refuses an endpoint for a service that is not there. Only who is known is told.
+    fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
+        match &endpoint.namespace {
+            Some(namespace) if !self.catalogs.load().has_service(namespace) => Err(Refusal::NoEndpoint),
+            _ => Ok(()),
+        }
+    }
+
+    /// GET and DELETE, which belong to a session.
     async fn admit_other(
         &self,
         context: &CallContext,
+        endpoint: &Endpoint,
+        parts: &mut Parts,
         token: Option<HeaderValue>,
     ) -> Result<(Option<Admission>, Body), Refused> {
         let refused = |refusal| (Value::Null, refusal);
         let token = bearer(token.as_ref()).map_err(refused)?;
-        self.authorizer.connect(context, &token).await.map_err(refused)?;
+        let allowed =
+            self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
+        self.check(endpoint).map_err(refused)?;
+        let principal = allowed.principal.unwrap_or_default();
+        self.enter_session(parts, &principal, None).await.map_err(refused)?;
         Ok((None, Body::empty()))
+    }
+
+    /// Sends a request to its session, when it names one or opens one.
+    async fn enter_session(
+        &self,
+        parts: &mut Parts,
+        principal: &auth::Principal,
+        method: Option<&str>,
+    ) -> Result<(), Refusal> {
+        if let Some(id) = parts.headers.get(SESSION_ID) {
+            let inside = self.sessions.inside(id, principal)?;
+            parts.headers.insert(SESSION_ID, inside);
+            parts.extensions.insert(InSession);
+        } else if method == Some("initialize") {
+            self.sessions.check_room(principal).await?;
+            parts.extensions.insert(InSession);
+        }
+        Ok(())
     }
 
     async fn admit_message(
         &self,
         context: &CallContext,
+        endpoint: &Endpoint,
         parts: &mut Parts,
         token: Option<HeaderValue>,
         body: Body,
@@ -129,20 +189,28 @@ impl Gate {
         let (message, body, streams) = match self.read(parts, body).await {
             Ok(read) => read,
             Err(wrong) => {
-                self.authorizer.connect(context, &token).await.map_err(refused)?;
+                self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
                 return Err(refused(wrong));
             }
         };
 
         let span = span(&message, context, &parts.headers);
-        let admitting = plan::make(self, context, &token, &message).instrument(span.clone());
+        let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
         let (plan, principal) = admitting.await.map_err(|refusal| {
             span.record("error.type", refusal.word());
             (message.id.clone(), refusal)
         })?;
+        self.check(endpoint).map_err(|refusal| (message.id.clone(), refusal))?;
+        // The stateless revision has no sessions, and no `initialize`.
+        if message.revision().is_none_or(|revision| revision < STATELESS) {
+            let entered = self.enter_session(parts, &principal, Some(&message.method)).await;
+            entered.map_err(|refusal| (message.id.clone(), refusal))?;
+        }
         let principal = Arc::new(principal);
         let method = message.known_method();
-        let admission = Admission { method, context: context.clone(), principal, plan, streams, span };
+        let context = context.clone();
+        let resource = endpoint.resource();
+        let admission = Admission { method, context, principal, token, resource, plan, streams, span };
         Ok((Some(admission), Body::from(body)))
     }
 

@@ -4,23 +4,37 @@
 //! which says who is calling and whether they may; what passes is answered by the MCP handler, which calls
 //! tool services by their descriptors.
 
-use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
-
-use arc_swap::ArcSwap;
-use axum::{Router, middleware};
-use drawbridge_sdk::{Admin, BindError, ChannelError, Listen, Running, Starting, Telemetry, connect};
-use rmcp::transport::streamable_http_server::{
-    StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
+
+use axum::{Router, middleware, routing::any};
+use drawbridge_sdk::{Admin, BindError, ChannelError, Listen, Running, Starting, Telemetry, connect};
+use secrecy::SecretString;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
 use crate::{
-    authorizer::Authorizer, catalog::Catalog, front::Front, gate::Gate, mcp::Handler,
-    metadata::ProtectedResource,
+    authorizer::Authorizer,
+    catalog::Catalogs,
+    discovery::{Discovery, Pace},
+    front::Front,
+    gate::Gate,
+    mcp::{Handler, Seal},
+    metadata::{Endpoint, ProtectedResource},
+    services::ConfigFile,
+    sessions::Sessions,
+    transport::Transport,
 };
 
-pub use crate::catalog::{Namespace, NamespaceError};
+pub use crate::{
+    catalog::{Namespace, NamespaceError},
+    mcp::SealError,
+    services::{ConfigFileError, ServiceAddress, ServiceAddressError},
+};
 
 mod authorizer;
 mod catalog;
@@ -30,6 +44,9 @@ mod gate;
 mod mcp;
 mod metadata;
 mod refusal;
+mod services;
+mod sessions;
+mod transport;
 mod upstream;
 
 /// How the edge runs.
@@ -60,9 +77,19 @@ pub struct Config {
     #[arg(long, default_value = "http://127.0.0.1:7110")]
     pub auth_url: Url,
 
-    /// A tool service, as `namespace=URL`. Repeat, or separate by commas.
+    /// A tool service, as `namespace=URL`. Repeat, or separate by commas; a namespace that is given more than
+    /// once has several replicas. A host name stands for all its addresses.
     #[arg(long = "service", value_name = "NAMESPACE=URL", value_delimiter = ',')]
     pub services: Vec<ServiceAddress>,
+
+    /// A TOML file that names tool services. What is edited in it takes effect without a restart.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// How often a tool service is asked whether its contract has changed, besides when it comes back, in
+    /// milliseconds.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub contract_poll_ms: u64,
 
     /// An origin whose pages may call the edge, besides the public URL's own. Repeat, or separate by commas.
     #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
@@ -79,37 +106,49 @@ pub struct Config {
     /// How long a call may take when its tool says nothing, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     pub call_timeout_ms: u64,
+
+    /// What seals session ids and request states. It must be the same on every replica, and long. Absent: made
+    /// up at start, for a single replica.
+    #[arg(long, hide_env_values = true)]
+    pub secret: Option<SecretString>,
+
+    /// Redis, where replicas find one another's sessions. Absent: sessions are this replica's alone.
+    #[arg(long, hide_env_values = true)]
+    pub redis_url: Option<SecretString>,
+
+    /// After how long a session in which nothing happens is closed, in seconds.
+    #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub session_idle_seconds: u64,
+
+    /// How many sessions one principal may have open on this replica.
+    #[arg(long, default_value_t = 32)]
+    pub sessions_per_principal_max: usize,
 }
 
-/// A tool service and where it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceAddress {
-    /// Its namespace.
-    pub namespace: Namespace,
-    /// Its gRPC address.
-    pub url: Url,
-}
-
-/// A text that is no `namespace=URL`.
-#[derive(Debug, thiserror::Error)]
-pub enum ServiceAddressError {
-    /// The equals sign is missing.
-    #[error("a tool service is given as namespace=URL")]
-    Form,
-    /// The namespace is not one.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// The URL is not one.
-    #[error("the URL is not one: {0}")]
-    Url(#[from] url::ParseError),
-}
-
-impl FromStr for ServiceAddress {
-    type Err = ServiceAddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (namespace, url) = text.split_once('=').ok_or(ServiceAddressError::Form)?;
-        Ok(Self { namespace: namespace.parse()?, url: url.parse()? })
+impl Config {
+    /// A config with the flags' own defaults, for a mesh that is started in code.
+    #[must_use]
+    pub fn new(public_url: Url, authorization_server: String, auth_url: Url) -> Self {
+        let loopback = |port| Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Self {
+            listen: loopback(7180),
+            admin_listen: loopback(7181),
+            public_url,
+            authorization_server,
+            scopes: vec!["mcp".to_owned()],
+            auth_url,
+            services: Vec::new(),
+            config: None,
+            contract_poll_ms: 10_000,
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            body_bytes_max: 4 * 1024 * 1024,
+            call_timeout_ms: 30_000,
+            secret: None,
+            redis_url: None,
+            session_idle_seconds: 1800,
+            sessions_per_principal_max: 32,
+        }
     }
 }
 
@@ -119,9 +158,18 @@ pub enum StartError {
     /// An address of the config is no gRPC address.
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    /// The config file cannot be used.
+    #[error(transparent)]
+    ConfigFile(#[from] ConfigFileError),
     /// An origin of the config is not one.
     #[error("{0:?} is no origin, such as https://app.example.com")]
     Origin(String),
+    /// The Redis URL is not one.
+    #[error("cannot use the Redis URL")]
+    Redis(#[from] redis::RedisError),
+    /// The system's cryptography does not work.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -134,61 +182,58 @@ pub enum StartError {
 /// When the config is not right or an address is taken.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let starting = Starting::new();
-    let catalog: Arc<ArcSwap<Catalog>> = Arc::default();
+    let catalogs: Arc<Catalogs> = Arc::default();
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
-    discovery::spawn(&starting, &config.services, &catalog, call_timeout)?;
+    let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
+    let discovery = Discovery::new(Arc::clone(&catalogs), call_timeout, pace);
+    let file = config.config.clone().map(ConfigFile::new);
+    discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
+
+    let secret = config.secret.clone().unwrap_or_else(made_up_secret);
+    let idle = Duration::from_secs(config.session_idle_seconds);
+    let sessions =
+        Sessions::new(&secret, idle, config.sessions_per_principal_max, config.redis_url.as_ref())?;
+    let sessions = Arc::new(sessions);
+    starting.spawn(sessions::sweep(Arc::clone(&sessions), starting.stopping()));
 
     let resource =
         Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_server, &config.scopes));
-    let front = Front::new(&config, Arc::clone(&resource))?;
-    let gate = Gate {
-        authorizer: Authorizer::new(connect(&config.auth_url)?),
-        catalog: Arc::clone(&catalog),
-        resource: Arc::clone(&resource),
-        body_bytes_max: config.body_bytes_max,
-    };
-    let router = router(&config, front, gate, Handler::new(catalog), &resource, &starting);
+    let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
+    let front = Front::new(&config, whole)?;
+    let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
+    let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
+    let metadata = resource.routes(&catalogs);
+    let gate = Gate { authorizer, sessions, catalogs, resource, body_bytes_max: config.body_bytes_max };
+    let router = router(front, gate, &transport, metadata);
     let address: SocketAddr = starting.http(&config.listen, router)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
 
-fn router(
-    config: &Config,
-    front: Front,
-    gate: Gate,
-    handler: Handler,
-    resource: &ProtectedResource,
-    starting: &Starting,
-) -> Router {
-    // Every request is authorized for itself, so no session is kept: rmcp serves all revisions statelessly.
-    // Host, Origin and size are checked at the front, before anybody is asked who is calling.
-    let mcp_config = StreamableHttpServerConfig::default()
-        .with_legacy_session_mode(false)
-        .with_json_response(true)
-        .disable_allowed_hosts()
-        .with_max_request_body_bytes(config.body_bytes_max)
-        .with_cancellation_token(starting.stopping());
-    let service = StreamableHttpService::new(
-        move || Ok(handler.clone()),
-        Arc::new(NeverSessionManager::default()),
-        mcp_config,
-    );
-    let path = config.public_url.path().trim_end_matches('/');
-    let mcp = Router::new()
-        .route_service(if path.is_empty() { "/" } else { path }, service.clone())
-        .route_layer(middleware::from_fn_with_state(Arc::new(gate.clone()), gate::pass));
-    let mcp = if path.is_empty() {
-        mcp
-    } else {
-        let slashed = Router::new()
-            .route_service(&format!("{path}/"), service)
-            .route_layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass));
-        mcp.merge(slashed)
-    };
+fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> Router {
+    let path = gate.resource.path().to_owned();
+    // Clients differ in whether they keep the slash. Below stand the endpoints of single services.
+    let mut paths =
+        vec![format!("{path}/"), format!("{path}/{{namespace}}"), format!("{path}/{{namespace}}/")];
+    if !path.is_empty() {
+        paths.push(path);
+    }
+    let mut mcp = Router::new();
+    for path in &paths {
+        let transport = transport.clone();
+        mcp = mcp.route(path, any(move |request| transport.answer(request)));
+    }
     let cors = front.cors();
-    mcp.merge(resource.routes())
+    mcp.route_layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
+        .merge(metadata)
         // From the inside out: browsers' preflights, Host and Origin, the request id; a panic is a 500.
         .layer(cors)
         .layer(middleware::from_fn_with_state(Arc::new(front), front::enter))
         .layer(CatchPanicLayer::new())
+}
+
+/// A secret for a replica that has none to share.
+fn made_up_secret() -> SecretString {
+    let random: [u8; 32] = rand::random();
+    random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

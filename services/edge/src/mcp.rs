@@ -1,57 +1,94 @@
 //! Answers MCP requests that have passed the gate.
 
+#![expect(deprecated, reason = "SEP-2577 deprecates logging, sampling and roots; clients still have them")]
+
 use std::{borrow::Cow, sync::Arc};
 
-use arc_swap::ArcSwap;
 use http::request::Parts;
-use prost_reflect::DynamicMessage;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult,
-        ErrorCode, Implementation, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
-        ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, Tool,
+        CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
+        CompletionInfo, ContentBlock, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+        GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
-    service::RequestContext,
+    service::{NotificationContext, RequestContext, SubscriptionContext},
 };
-use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use tonic::Status;
-use tracing::Instrument as _;
 
 use crate::{
-    catalog::{Catalog, ResourceItem, ShownResource, ToolItem},
-    gate::{Admission, Call, OTHER, Plan},
-    upstream::Event,
+    authorizer::Authorizer,
+    catalog::{Catalogs, ResourceItem, ShownResource, ToolItem},
+    gate::{Admission, OTHER, Plan},
+    upstream::Target,
 };
 
+use self::{
+    call::{Answers, Calling, Ended, Failure, failure, log_failure},
+    logging::WantedLevel,
+};
+
+pub use self::seal::SealError;
+pub(crate) use self::{content::is_rich, seal::Seal};
+
+mod call;
+mod changes;
 mod content;
+mod interaction;
+mod json;
+mod logging;
+mod seal;
 mod status;
 
 /// Protocol revisions that are served, oldest first.
 const REVISIONS: [ProtocolVersion; 3] =
     [ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
+/// Methods that the stateless revision no longer has.
+const OLDER_METHODS: [&str; 5] =
+    ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
 
 /// The `_meta` key of the request id.
 const META_REQUEST_ID: &str = "drawbridge/requestId";
 
 type Context = RequestContext<RoleServer>;
 
+/// The handler of one session, or of one request without a session.
 #[derive(Clone, Debug)]
 pub(crate) struct Handler {
-    catalog: Arc<ArcSwap<Catalog>>,
+    catalogs: Arc<Catalogs>,
+    authorizer: Authorizer,
+    seal: Arc<Seal>,
+    level: WantedLevel,
 }
 
 impl Handler {
-    pub(crate) fn new(catalog: Arc<ArcSwap<Catalog>>) -> Self {
-        Self { catalog }
+    pub(crate) fn new(catalogs: Arc<Catalogs>, authorizer: Authorizer, seal: Seal) -> Self {
+        Self { catalogs, authorizer, seal: Arc::new(seal), level: WantedLevel::default() }
+    }
+
+    /// A handler for another session.
+    pub(crate) fn for_session(&self) -> Self {
+        Self { level: WantedLevel::default(), ..self.clone() }
     }
 }
 
 impl ServerHandler for Handler {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_completions()
+            .enable_logging()
+            .enable_prompts()
+            .enable_prompts_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .enable_resources_subscribe()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .build();
         let mut info = ServerConfig::new(capabilities);
         info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
         info
@@ -63,7 +100,25 @@ impl ServerHandler for Handler {
 
     /// For rmcp's check of `Mcp-Param-*` headers against the body (SEP-2243).
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        Some(self.catalog.load().tool(name)?.tool.clone())
+        Some(self.catalogs.load().tool(name)?.tool.clone())
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        changes::tell_session(context.peer, &self.catalogs);
+    }
+
+    fn accepted_subscription_filter(&self, requested: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        Some(requested.clone())
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        changes::tell_subscriber(&context, &self.catalogs).await;
+        Ok(())
+    }
+
+    async fn set_level(&self, request: SetLevelRequestParams, _: Context) -> Result<(), ErrorData> {
+        self.level.set(request.level);
+        Ok(())
     }
 
     async fn list_tools(
@@ -78,17 +133,30 @@ impl ServerHandler for Handler {
 
     async fn call_tool(
         &self,
-        _: CallToolRequestParams,
+        request: CallToolRequestParams,
         context: Context,
     ) -> Result<CallToolResponse, ErrorData> {
         let admission = admission(&context)?;
-        let result = match &admission.plan {
-            Plan::CallTool(tool, call) => call_tool(admission, tool, call, &context).await?,
-            Plan::WrongArguments(tool, wrong) => {
-                failed(format!("invalid arguments for {}: {wrong}", tool.item.name))
-            }
+        let (tool, call) = match &admission.plan {
+            Plan::CallTool(tool, call) => (tool, call),
+            Plan::WrongArguments(tool, wrong) => return Ok(wrong_arguments(tool, wrong, admission).into()),
             // The gate found no such tool.
             _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
+        };
+        let answers = Answers { responses: request.input_responses, state: request.request_state };
+        let result = match self.calling(admission, &context, &tool.target, call).run(answers).await {
+            Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
+            Ok(Ended::CannotAsk) => {
+                failed("this tool has to ask something first, and the client cannot be asked")
+            }
+            Ok(Ended::Result(message)) => {
+                content::tool_result(&message).map_err(|status| failure(&status, admission))?
+            }
+            Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
+                log_failure(admission, &status);
+                failed(status.message())
+            }
+            Err(failure) => return Err(client_error(failure, admission)),
         };
         Ok(with_request_id(result, admission).into())
     }
@@ -99,8 +167,7 @@ impl ServerHandler for Handler {
         context: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
         let admission = admission(&context)?;
-        let Plan::ListResources(resources) = &admission.plan else { return Err(not_planned(admission)) };
-        let fixed = resources.iter().filter_map(|item| match &item.shown {
+        let fixed = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
             ShownResource::Fixed(resource) => Some(resource.clone()),
             ShownResource::Template(_) => None,
         });
@@ -113,8 +180,7 @@ impl ServerHandler for Handler {
         context: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let admission = admission(&context)?;
-        let Plan::ListResources(resources) = &admission.plan else { return Err(not_planned(admission)) };
-        let templates = resources.iter().filter_map(|item| match &item.shown {
+        let templates = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
             ShownResource::Template(template) => Some(template.clone()),
             ShownResource::Fixed(_) => None,
         });
@@ -127,21 +193,118 @@ impl ServerHandler for Handler {
         context: Context,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let admission = admission(&context)?;
-        match &admission.plan {
-            Plan::ReadResource(resource, call) => {
-                Ok(read_resource(admission, resource, call, request.uri).await?.into())
+        let Plan::ReadResource(resource, call) = &admission.plan else {
+            return Err(no_resource(&request.uri, admission));
+        };
+        let answers = Answers { responses: request.input_responses, state: request.request_state };
+        match self.calling(admission, &context, &resource.target, call).run(answers).await {
+            Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
+            Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
+            Ok(Ended::Result(message)) => {
+                content::resource_contents(&message, &request.uri, resource.mime_type.as_deref())
+                    .map(Into::into)
+                    .map_err(|status| failure(&status, admission))
             }
-            _ => Err(error(ErrorCode::RESOURCE_NOT_FOUND, "there is no resource of this URI", admission)),
+            Err(Failure::Status(status)) if status.code() == tonic::Code::NotFound => {
+                log_failure(admission, &status);
+                Err(no_resource(&request.uri, admission))
+            }
+            Err(failure) => Err(client_error(failure, admission)),
         }
+    }
+
+    async fn subscribe(&self, request: SubscribeRequestParams, context: Context) -> Result<(), ErrorData> {
+        let admission = admission(&context)?;
+        match &admission.plan {
+            Plan::ReadResource(..) => Ok(()),
+            _ => Err(no_resource(&request.uri, admission)),
+        }
+    }
+
+    async fn unsubscribe(&self, _: UnsubscribeRequestParams, _: Context) -> Result<(), ErrorData> {
+        Ok(())
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: Context,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let admission = admission(&context)?;
+        let Plan::ListPrompts(prompts) = &admission.plan else { return Err(not_planned(admission)) };
+        Ok(ListPromptsResult::with_all_items(prompts.iter().map(|item| item.prompt.clone()).collect()))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: Context,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let admission = admission(&context)?;
+        let Plan::GetPrompt(prompt, call) = &admission.plan else {
+            return Err(error(ErrorCode::INVALID_PARAMS, "there is no prompt of this name", admission));
+        };
+        let answers = Answers { responses: request.input_responses, state: request.request_state };
+        match self.calling(admission, &context, &prompt.target, call).run(answers).await {
+            Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
+            Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
+            Ok(Ended::Result(message)) => {
+                content::prompt(&message).map(Into::into).map_err(|status| failure(&status, admission))
+            }
+            Err(failure) => Err(client_error(failure, admission)),
+        }
+    }
+
+    async fn complete(
+        &self,
+        _: CompleteRequestParams,
+        context: Context,
+    ) -> Result<CompleteResult, ErrorData> {
+        let admission = admission(&context)?;
+        let mut found = match &admission.plan {
+            Plan::Complete(completion, call) => {
+                match self
+                    .calling(admission, &context, &completion.target, call)
+                    .run(Answers::default())
+                    .await
+                {
+                    Ok(Ended::Result(message)) => content::completion(&message),
+                    Ok(_) => return Err(cannot_ask(admission)),
+                    Err(failure) => return Err(client_error(failure, admission)),
+                }
+            }
+            // Nothing completes this argument.
+            _ => drawbridge_proto::mcp::v1::Completion::default(),
+        };
+        let more = found.values.len() > CompletionInfo::MAX_VALUES;
+        found.values.truncate(CompletionInfo::MAX_VALUES);
+        let info = CompletionInfo::with_pagination(found.values, found.total, found.has_more || more);
+        info.map(CompleteResult::new).map_err(|error| failure(&Status::internal(error), admission))
     }
 
     async fn on_custom_request(&self, _: CustomRequest, context: Context) -> Result<CustomResult, ErrorData> {
         let admission = admission(&context)?;
+        let version = context.protocol_version();
+        let is_older =
+            version.is_none_or(|version| version.as_str() < ProtocolVersion::V_2026_07_28.as_str());
         // rmcp takes a known method whose parameters it cannot read for an unknown one.
         Err(match admission.method {
-            OTHER => error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission),
+            OTHER => no_method(admission),
+            method if OLDER_METHODS.contains(&method) && !is_older => no_method(admission),
             _ => error(ErrorCode::INVALID_PARAMS, "the parameters are not this method's", admission),
         })
+    }
+}
+
+impl Handler {
+    fn calling<'a>(
+        &'a self,
+        admission: &'a Admission,
+        context: &'a Context,
+        target: &'a Target,
+        call: &'a crate::gate::Call,
+    ) -> Calling<'a> {
+        Calling { handler: self, admission, context, target, call }
     }
 }
 
@@ -153,104 +316,52 @@ fn admission(context: &Context) -> Result<&Admission, ErrorData> {
         .ok_or_else(|| ErrorData::internal_error("the request has not passed the gate", None))
 }
 
-async fn call_tool(
-    admission: &Admission,
-    tool: &ToolItem,
-    call: &Call,
-    context: &Context,
-) -> Result<CallToolResult, ErrorData> {
-    let calling = call_to_the_end(admission, tool, call, context);
-    let calling = async {
-        tokio::select! {
-            result = calling => result,
-            // Dropping the call resets its stream, which the service sees.
-            () = context.ct.cancelled() => Err(Status::cancelled("the client cancelled")),
-        }
-    };
-    match calling.instrument(admission.span.clone()).await {
-        Ok(message) => Ok(content::tool_result(&message).map_err(|status| failure(&status, admission))?),
-        Err(status) if status::is_for_the_model(status.code()) => {
-            log_failure(admission, &status);
-            Ok(failed(status.message().to_owned()))
-        }
-        Err(status) => Err(failure(&status, admission)),
+fn planned_resources(admission: &Admission) -> Result<&[Arc<ResourceItem>], ErrorData> {
+    match &admission.plan {
+        Plan::ListResources(resources) => Ok(resources),
+        _ => Err(not_planned(admission)),
     }
-}
-
-async fn call_to_the_end(
-    admission: &Admission,
-    tool: &ToolItem,
-    call: &Call,
-    context: &Context,
-) -> Result<DynamicMessage, Status> {
-    let progress_token = context.meta.get_progress_token().filter(|_| admission.streams);
-    let token = call.token.expose_secret();
-    let mut answering = tool.target.begin(&admission.context, token, call.message.clone()).await?;
-    loop {
-        match answering.next().await? {
-            Event::Result(message) => return Ok(message),
-            Event::Progress(progress) => {
-                let Some(token) = &progress_token else { continue };
-                let mut param = ProgressNotificationParam::new(token.clone(), progress.progress);
-                param.total = progress.total;
-                param.message = Some(progress.message).filter(|message| !message.is_empty());
-                // A client that has gone also cancels the call; there is nobody to tell.
-                let _ = context.peer.notify_progress(param).await;
-            }
-        }
-    }
-}
-
-async fn read_resource(
-    admission: &Admission,
-    resource: &ResourceItem,
-    call: &Call,
-    uri: String,
-) -> Result<ReadResourceResult, ErrorData> {
-    let reading = async {
-        let token = call.token.expose_secret();
-        let mut answering = resource.target.begin(&admission.context, token, call.message.clone()).await?;
-        loop {
-            if let Event::Result(message) = answering.next().await? {
-                return Ok(message);
-            }
-        }
-    };
-    let read: Result<DynamicMessage, Status> = reading.instrument(admission.span.clone()).await;
-    read.and_then(|message| content::resource_contents(&message, &uri, resource.mime_type.as_deref()))
-        .map(ReadResourceResult::new)
-        .map_err(|status| failure(&status, admission))
 }
 
 /// A result that tells the model what went wrong.
-fn failed(message: String) -> CallToolResult {
+fn failed(message: &str) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(message)])
 }
 
-fn failure(status: &Status, admission: &Admission) -> ErrorData {
-    log_failure(admission, status);
-    let (code, message, mut data) = status::to_json_rpc(status);
-    data["requestId"] = json!(admission.context.request_id.as_str());
-    ErrorData::new(code, message, Some(data))
+fn wrong_arguments(tool: &ToolItem, wrong: &str, admission: &Admission) -> CallToolResult {
+    with_request_id(failed(&format!("invalid arguments for {}: {wrong}", tool.item.name)), admission)
 }
 
-fn log_failure(admission: &Admission, status: &Status) {
-    let Admission { span, context, .. } = admission;
-    span.record("error.type", format!("{:?}", status.code()));
-    let subject = &admission.principal.subject;
-    let (code, message) = (status.code(), status.message());
-    let _entered = span.enter();
-    if status::is_for_the_model(code) {
-        tracing::info!(request_id = %context.request_id, subject, ?code, message, "a call failed");
-    } else {
-        span.record("otel.status_code", "ERROR");
-        tracing::warn!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+fn client_error(failed: Failure, admission: &Admission) -> ErrorData {
+    match failed {
+        Failure::Status(status) => failure(&status, admission),
+        Failure::Client(mut error) => {
+            let data = error.data.get_or_insert_with(|| json!({}));
+            if data.is_object() {
+                data["requestId"] = json!(admission.context.request_id.as_str());
+            }
+            error
+        }
     }
 }
 
 fn error(code: ErrorCode, message: &'static str, admission: &Admission) -> ErrorData {
     let data = json!({ "requestId": admission.context.request_id.as_str() });
     ErrorData::new(code, message, Some(data))
+}
+
+fn no_method(admission: &Admission) -> ErrorData {
+    error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission)
+}
+
+fn no_resource(uri: &str, admission: &Admission) -> ErrorData {
+    let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
+    ErrorData::resource_not_found("there is no resource of this URI", Some(data))
+}
+
+fn cannot_ask(admission: &Admission) -> ErrorData {
+    let message = "this has to ask something first, and the client cannot be asked";
+    error(ErrorCode::INVALID_REQUEST, message, admission)
 }
 
 /// The gate and rmcp took one message for two things. Nothing is done.

@@ -1,12 +1,18 @@
 //! OAuth protected-resource metadata (RFC 9728), served to anybody.
 
+use std::sync::Arc;
+
 use axum::{
     Json, Router,
-    response::{IntoResponse as _, Redirect},
+    extract::Path,
+    response::{IntoResponse as _, Redirect, Response},
     routing::get,
 };
+use http::StatusCode;
 use serde_json::{Value, json};
 use url::Url;
+
+use crate::catalog::Catalogs;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
@@ -14,61 +20,105 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 /// request.
 #[derive(Clone, Debug)]
 pub(crate) struct ProtectedResource {
-    document: Value,
-    metadata_url: String,
-    path: String,
+    public_url: Url,
     scopes: Vec<String>,
     authorization_server: String,
 }
 
+/// One endpoint: all services, or one of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) resource: Arc<ProtectedResource>,
+    pub(crate) namespace: Option<String>,
+}
+
+impl Endpoint {
+    /// The OAuth resource that it is: one canonical form, with its path, without a trailing slash.
+    pub(crate) fn resource(&self) -> String {
+        let base = self.resource.public_url.as_str().trim_end_matches('/');
+        match &self.namespace {
+            None => base.to_owned(),
+            Some(namespace) => format!("{base}/{namespace}"),
+        }
+    }
+
+    /// Where its metadata is.
+    pub(crate) fn metadata_url(&self) -> String {
+        let path = self.resource.path();
+        let mut url = self.resource.public_url.clone();
+        url.set_path(&match &self.namespace {
+            None => format!("{WELL_KNOWN}{path}"),
+            Some(namespace) => format!("{WELL_KNOWN}{path}/{namespace}"),
+        });
+        url.to_string()
+    }
+
+    /// Scopes that its clients are told to ask for.
+    pub(crate) fn scopes(&self) -> &[String] {
+        &self.resource.scopes
+    }
+
+    fn document(&self) -> Value {
+        let name =
+            self.namespace.as_ref().map_or("Drawbridge".to_owned(), |name| format!("Drawbridge: {name}"));
+        json!({
+            "resource": self.resource(),
+            "resource_name": name,
+            "authorization_servers": [self.resource.authorization_server],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": self.resource.scopes,
+        })
+    }
+}
+
 impl ProtectedResource {
     pub(crate) fn new(public_url: &Url, authorization_server: &str, scopes: &[String]) -> Self {
-        // One canonical form: with its path, without a trailing slash.
-        let resource = public_url.as_str().trim_end_matches('/');
-        let path = public_url.path().trim_end_matches('/').to_owned();
-        let mut metadata_url = public_url.clone();
-        metadata_url.set_path(&format!("{WELL_KNOWN}{path}"));
-        let document = json!({
-            "resource": resource,
-            "resource_name": "Drawbridge",
-            "authorization_servers": [authorization_server],
-            "bearer_methods_supported": ["header"],
-            "scopes_supported": scopes,
-        });
         Self {
-            document,
-            metadata_url: metadata_url.to_string(),
-            path,
+            public_url: public_url.clone(),
             scopes: scopes.to_vec(),
             authorization_server: authorization_server.to_owned(),
         }
     }
 
-    pub(crate) fn metadata_url(&self) -> &str {
-        &self.metadata_url
+    /// The path of the endpoint for all services, without a trailing slash.
+    pub(crate) fn path(&self) -> &str {
+        self.public_url.path().trim_end_matches('/')
     }
 
-    pub(crate) fn scopes(&self) -> &[String] {
-        &self.scopes
-    }
-
-    /// The metadata at the root and at the path-suffixed URL, and the way to the authorization server for
+    /// The metadata at the root and at the path-suffixed URLs, and the way to the authorization server for
     /// clients that look for it here.
-    pub(crate) fn routes(&self) -> Router {
-        let document = self.document.clone();
-        let serve = get(async move || Json(document));
+    pub(crate) fn routes(self: &Arc<Self>, catalogs: &Arc<Catalogs>) -> Router {
+        let path = self.path();
+        let whole = Endpoint { resource: Arc::clone(self), namespace: None }.document();
+        let serve = get(async move || Json(whole));
         let mut router = Router::new().route(WELL_KNOWN, serve.clone());
-        if !self.path.is_empty() {
-            router = router.route(&format!("{WELL_KNOWN}{}", self.path), serve);
+        if !path.is_empty() {
+            router = router.route(&format!("{WELL_KNOWN}{path}"), serve);
         }
-        for name in ["oauth-authorization-server", "openid-configuration"] {
-            let elsewhere = format!("{}/.well-known/{name}", self.authorization_server.trim_end_matches('/'));
-            let redirect = get(async move || Redirect::temporary(&elsewhere).into_response());
-            router = router.route(&format!("/.well-known/{name}"), redirect.clone());
-            if !self.path.is_empty() {
-                router = router.route(&format!("/.well-known/{name}{}", self.path), redirect);
+        let (resource, catalogs) = (Arc::clone(self), Arc::clone(catalogs));
+        let of_service = get(async move |Path(namespace): Path<String>| {
+            if !catalogs.load().has_service(&namespace) {
+                return StatusCode::NOT_FOUND.into_response();
             }
+            Json(Endpoint { resource, namespace: Some(namespace) }.document()).into_response()
+        });
+        router = router.route(&format!("{WELL_KNOWN}{path}/{{namespace}}"), of_service);
+        for name in ["oauth-authorization-server", "openid-configuration"] {
+            router = router.merge(self.elsewhere(name));
         }
         router
+    }
+
+    /// Sends whoever looks for the authorization server's metadata here to where it is.
+    fn elsewhere(&self, name: &str) -> Router {
+        let issuer = self.authorization_server.trim_end_matches('/');
+        let there = format!("{issuer}/.well-known/{name}");
+        let redirect = get(async move || -> Response { Redirect::temporary(&there).into_response() });
+        let here = format!("/.well-known/{name}");
+        let mut router = Router::new().route(&here, redirect.clone());
+        if !self.path().is_empty() {
+            router = router.route(&format!("{here}{}", self.path()), redirect.clone());
+        }
+        router.route(&format!("{here}{}/{{namespace}}", self.path()), redirect)
     }
 }

@@ -6,7 +6,7 @@ use drawbridge_sdk::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::metadata::ProtectedResource;
+use crate::metadata::Endpoint;
 
 /// The JSON-RPC error codes of the edge's own refusals, after the HTTP status that they come with.
 const UNAUTHENTICATED: i32 = -32041;
@@ -45,6 +45,12 @@ pub(crate) enum Refusal {
     Invalid(String),
     /// The method's parameters are not its parameters.
     Params(String),
+    /// There is no service of this name.
+    NoEndpoint,
+    /// The session is not there, or not this caller's.
+    NoSession,
+    /// The caller has as many sessions as there may be.
+    TooManySessions { max: usize },
 }
 
 impl Refusal {
@@ -59,6 +65,9 @@ impl Refusal {
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Body | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) => StatusCode::BAD_REQUEST,
+            // A client that gets it opens another session (MCP, Streamable HTTP).
+            Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
+            Self::TooManySessions { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -67,13 +76,15 @@ impl Refusal {
         match self {
             Self::Unauthenticated { .. } => UNAUTHENTICATED,
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
-            Self::AuthUnavailable => UNAVAILABLE,
+            Self::AuthUnavailable | Self::TooManySessions { .. } => UNAVAILABLE,
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
             | Self::Body
             | Self::ContentType
             | Self::NotAcceptable
-            | Self::Invalid(_) => -32600,
+            | Self::Invalid(_)
+            | Self::NoEndpoint
+            | Self::NoSession => -32600,
             Self::Params(_) => -32602,
         }
     }
@@ -94,6 +105,9 @@ impl Refusal {
             Self::Parse(_) => "parse",
             Self::Invalid(_) => "invalid_request",
             Self::Params(_) => "invalid_params",
+            Self::NoEndpoint => "no_endpoint",
+            Self::NoSession => "no_session",
+            Self::TooManySessions { .. } => "too_many_sessions",
         }
     }
 
@@ -115,6 +129,9 @@ impl Refusal {
             Self::Parse(what) => format!("the body is not JSON: {what}"),
             Self::Invalid(what) => format!("the body is not a JSON-RPC 2.0 message: {what}"),
             Self::Params(what) => format!("the parameters are not right: {what}"),
+            Self::NoEndpoint => "there is no service of this name here".to_owned(),
+            Self::NoSession => "there is no such session; initialize again".to_owned(),
+            Self::TooManySessions { max } => format!("there are {max} sessions open already; end one"),
         }
     }
 
@@ -133,12 +150,7 @@ impl Refusal {
     }
 
     /// The answer to the message `id`, or to no message in particular.
-    pub(crate) fn into_response(
-        self,
-        id: Value,
-        request_id: &RequestId,
-        resource: &ProtectedResource,
-    ) -> Response {
+    pub(crate) fn into_response(self, id: Value, request_id: &RequestId, endpoint: &Endpoint) -> Response {
         tracing::info!(%request_id, reason = self.word(), message = self.message(), "refused");
         metrics::counter!("edge_refusals_total", "reason" => self.word()).increment(1);
         let error = json!({
@@ -148,7 +160,7 @@ impl Refusal {
         });
         let mut response = (self.status(), axum::Json(error)).into_response();
         let headers = response.headers_mut();
-        if let Some(challenge) = self.challenge(resource) {
+        if let Some(challenge) = self.challenge(endpoint) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if matches!(self, Self::AuthUnavailable) {
@@ -158,14 +170,14 @@ impl Refusal {
     }
 
     /// The challenge of RFC 6750 section 3 with RFC 9728's `resource_metadata`.
-    fn challenge(&self, resource: &ProtectedResource) -> Option<HeaderValue> {
+    fn challenge(&self, endpoint: &Endpoint) -> Option<HeaderValue> {
         let (error, scopes) = match self {
-            Self::Unauthenticated { description: None } => (String::new(), resource.scopes()),
+            Self::Unauthenticated { description: None } => (String::new(), endpoint.scopes()),
             Self::Unauthenticated { description: Some(description) } => {
                 // A quoted string: nothing in it may end it.
                 let description = description.replace(['"', '\\'], "'");
                 let error = format!(r#"error="invalid_token", error_description="{description}", "#);
-                (error, resource.scopes())
+                (error, endpoint.scopes())
             }
             Self::InsufficientScope { scopes } => {
                 (r#"error="insufficient_scope", "#.to_owned(), scopes.as_slice())
@@ -176,7 +188,7 @@ impl Refusal {
             [] => String::new(),
             scopes => format!(r#", scope="{}""#, scopes.join(" ")),
         };
-        let metadata = resource.metadata_url();
+        let metadata = endpoint.metadata_url();
         HeaderValue::from_str(&format!(r#"Bearer {error}resource_metadata="{metadata}"{scope}"#)).ok()
     }
 }

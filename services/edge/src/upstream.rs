@@ -2,30 +2,50 @@
 
 use std::time::{Duration, Instant};
 
-use drawbridge_sdk::{CallContext, dynamic::DynamicCodec, with_transaction_token};
+use drawbridge_proto::mcp::v1 as mcp;
+use drawbridge_sdk::{BalancedChannel, CallContext, dynamic::DynamicCodec, with_transaction_token};
 use http::uri::PathAndQuery;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor};
-use tonic::{Code, Status, Streaming, transport::Channel};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
+use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span, field::Empty};
 
+const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
+const LOG: &str = "drawbridge.mcp.v1.LogMessage";
+const INPUT_REQUIRED: &str = "drawbridge.mcp.v1.InputRequired";
+const INPUT_RESPONSES: &str = "drawbridge.mcp.v1.InputResponses";
 /// The largest answer that is taken from a tool service, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// One RPC of one tool service, and how to read what comes back.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    channel: Channel,
+    channel: BalancedChannel,
     path: PathAndQuery,
     input: MessageDescriptor,
     output: MessageDescriptor,
-    events: Option<Events>,
+    answers: Answers,
+    /// The request's field for what the client answered, where there is one.
+    responses: Option<FieldDescriptor>,
     pub(crate) timeout: Duration,
+    /// Whether a call may be repeated when nobody knows whether it was carried out.
+    pub(crate) idempotent: bool,
 }
 
-/// The fields of a streamed event, told apart by their message types.
+/// How the RPC answers. Its parts are told apart by their message types.
+#[derive(Clone, Debug)]
+enum Answers {
+    /// With one message, which may ask for input instead.
+    Unary { input_required: Option<FieldDescriptor> },
+    /// With events, of which one field is the result.
+    Stream(Events),
+}
+
+/// The fields of a streamed event.
 #[derive(Clone, Debug)]
 struct Events {
     progress: Option<FieldDescriptor>,
+    log: Option<FieldDescriptor>,
+    input_required: Option<FieldDescriptor>,
     result: FieldDescriptor,
     result_type: MessageDescriptor,
 }
@@ -34,7 +54,11 @@ struct Events {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// How far it is.
-    Progress(drawbridge_proto::mcp::v1::Progress),
+    Progress(mcp::Progress),
+    /// A line for the client.
+    Log(mcp::LogMessage),
+    /// It cannot go on without answers.
+    InputRequired(mcp::InputRequired),
     /// How it ended.
     Result(DynamicMessage),
 }
@@ -44,18 +68,50 @@ impl Target {
     ///
     /// # Errors
     /// The number of result fields, when a streamed event does not have exactly one.
-    pub(crate) fn new(channel: Channel, method: &MethodDescriptor, timeout: Duration) -> Result<Self, usize> {
-        let events = if method.is_server_streaming() { Some(events(&method.output())?) } else { None };
+    pub(crate) fn new(
+        channel: BalancedChannel,
+        method: &MethodDescriptor,
+        timeout: Duration,
+    ) -> Result<Self, usize> {
+        let (input, output) = (method.input(), method.output());
+        let answers = if method.is_server_streaming() {
+            Answers::Stream(events(&output)?)
+        } else {
+            Answers::Unary { input_required: field_of_type(&output, INPUT_REQUIRED) }
+        };
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Ok(Self {
             channel,
             // INVARIANT: protobuf names are letters, digits, underscores and dots.
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
-            input: method.input(),
-            output: method.output(),
-            events,
+            responses: field_of_type(&input, INPUT_RESPONSES),
+            input,
+            output,
+            answers,
             timeout,
+            idempotent: false,
         })
+    }
+
+    /// Takes out what only the edge may put in.
+    pub(crate) fn clear_responses(&self, message: &mut DynamicMessage) {
+        if let Some(field) = &self.responses {
+            message.clear_field(field);
+        }
+    }
+
+    /// Puts what the client answered into a request. A method that has no place for answers gets none.
+    pub(crate) fn set_responses(&self, message: &mut DynamicMessage, responses: &mcp::InputResponses) {
+        let Some((field, Kind::Message(descriptor))) =
+            self.responses.as_ref().map(|field| (field, field.kind()))
+        else {
+            return;
+        };
+        let mut value = DynamicMessage::new(descriptor);
+        // INVARIANT: the field is of this very type; a service with an older copy of it keeps unknown fields.
+        if value.transcode_from(responses).is_ok() {
+            message.set_field(field, Value::Message(value));
+        }
     }
 
     /// The RPC, `package.Service/Method`.
@@ -70,7 +126,10 @@ impl Target {
 
     /// The message that is the result.
     pub(crate) fn result(&self) -> MessageDescriptor {
-        self.events.as_ref().map_or_else(|| self.output.clone(), |events| events.result_type.clone())
+        match &self.answers {
+            Answers::Unary { .. } => self.output.clone(),
+            Answers::Stream(events) => events.result_type.clone(),
+        }
     }
 
     /// Begins a call. It ends when its result is there, its deadline passes, or it is dropped.
@@ -116,12 +175,12 @@ impl Target {
             tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         client.ready().await.map_err(|_| Status::unavailable("the tool service does not answer"))?;
         let codec = DynamicCodec::new(self.output.clone());
-        match &self.events {
-            None => {
+        match &self.answers {
+            Answers::Unary { input_required } => {
                 let response = client.unary(request, self.path.clone(), codec).await?;
-                Ok(Answer::Unary(Some(response.into_inner())))
+                Ok(Answer::Unary(Some(response.into_inner()), input_required.clone()))
             }
-            Some(events) => {
+            Answers::Stream(events) => {
                 let response = client.server_streaming(request, self.path.clone(), codec).await?;
                 Ok(Answer::Stream(Box::new(response.into_inner()), events.clone()))
             }
@@ -137,7 +196,7 @@ pub(crate) struct Answering {
 }
 
 enum Answer {
-    Unary(Option<DynamicMessage>),
+    Unary(Option<DynamicMessage>, Option<FieldDescriptor>),
     Stream(Box<Streaming<DynamicMessage>>, Events),
 }
 
@@ -149,8 +208,8 @@ impl Answering {
     pub(crate) async fn next(&mut self) -> Result<Event, Status> {
         let event = within(self.deadline, self.answer.next()).await;
         match &event {
-            Ok(Event::Progress(_)) => {}
-            Ok(Event::Result(_)) => self.ended.code = Code::Ok,
+            Ok(Event::Progress(_) | Event::Log(_)) => {}
+            Ok(Event::Result(_) | Event::InputRequired(_)) => self.ended.code = Code::Ok,
             Err(status) => self.ended.code = status.code(),
         }
         event
@@ -161,7 +220,11 @@ impl Answer {
     async fn next(&mut self) -> Result<Event, Status> {
         let without_result = || Status::internal("the stream ended without a result");
         match self {
-            Self::Unary(message) => message.take().map(Event::Result).ok_or_else(without_result),
+            Self::Unary(message, input_required) => {
+                let message = message.take().ok_or_else(without_result)?;
+                let asked = input_required.as_ref().and_then(|field| read(&message, field));
+                Ok(asked.map_or(Event::Result(message), Event::InputRequired))
+            }
             Self::Stream(stream, events) => loop {
                 let message = stream.message().await?.ok_or_else(without_result)?;
                 if let Some(event) = events.read(message) {
@@ -193,41 +256,59 @@ impl Drop for Ended {
     }
 }
 
+/// The field of a contract type in a message, if it has one.
+fn field_of_type(message: &MessageDescriptor, full_name: &str) -> Option<FieldDescriptor> {
+    message.fields().find(|field| {
+        !field.is_list() && matches!(field.kind(), Kind::Message(kind) if kind.full_name() == full_name)
+    })
+}
+
 /// Tells the fields of a streamed event apart.
 fn events(event: &MessageDescriptor) -> Result<Events, usize> {
-    let mut progress = None;
     let mut results = Vec::new();
     for field in event.fields() {
         match field.kind() {
-            Kind::Message(message) if message.full_name() == "drawbridge.mcp.v1.Progress" => {
-                progress = Some(field);
-            }
-            Kind::Message(message) if is_event(&message) => {}
+            Kind::Message(message) if [PROGRESS, LOG, INPUT_REQUIRED].contains(&message.full_name()) => {}
             Kind::Message(message) if !field.is_list() => results.push((field, message)),
             _ => {}
         }
     }
-    match <[_; 1]>::try_from(results) {
-        Ok([(result, result_type)]) => Ok(Events { progress, result, result_type }),
-        Err(results) => Err(results.len()),
-    }
-}
-
-fn is_event(message: &MessageDescriptor) -> bool {
-    matches!(message.full_name(), "drawbridge.mcp.v1.LogMessage" | "drawbridge.mcp.v1.InputRequired")
+    let [(result, result_type)] = <[_; 1]>::try_from(results).map_err(|results| results.len())?;
+    Ok(Events {
+        progress: field_of_type(event, PROGRESS),
+        log: field_of_type(event, LOG),
+        input_required: field_of_type(event, INPUT_REQUIRED),
+        result,
+        result_type,
+    })
 }
 
 impl Events {
+    /// The event that a message is; nothing when it is one that this build does not know.
     fn read(&self, mut message: DynamicMessage) -> Option<Event> {
         if message.has_field(&self.result) {
-            let result = message.take_field(&self.result)?;
-            return match result {
-                prost_reflect::Value::Message(result) => Some(Event::Result(result)),
+            return match message.take_field(&self.result)? {
+                Value::Message(result) => Some(Event::Result(result)),
                 _ => None,
             };
         }
-        let field = self.progress.as_ref().filter(|field| message.has_field(field))?;
-        let progress = message.get_field(field).as_message()?.transcode_to().ok()?;
-        Some(Event::Progress(progress))
+        let progress = self.progress.as_ref().and_then(|field| read(&message, field));
+        let log = || self.log.as_ref().and_then(|field| read(&message, field));
+        let asked = || self.input_required.as_ref().and_then(|field| read(&message, field));
+        progress
+            .map(Event::Progress)
+            .or_else(|| log().map(Event::Log))
+            .or_else(|| asked().map(Event::InputRequired))
     }
+}
+
+/// Reads a field that is set, as this build's own type.
+fn read<M: prost::Message + prost::Name + Default>(
+    message: &DynamicMessage,
+    field: &FieldDescriptor,
+) -> Option<M> {
+    if !message.has_field(field) {
+        return None;
+    }
+    message.get_field(field).as_message()?.transcode_to().ok()
 }

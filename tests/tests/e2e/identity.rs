@@ -127,15 +127,13 @@ async fn the_clients_token_never_passes_the_edge() {
     let config = drawbridge_edge::Config {
         listen,
         admin_listen: "127.0.0.1:0".parse().expect("an address"),
-        public_url: mesh.mesh.mcp_url.clone(),
-        authorization_server: mesh.mesh.state.issuer.to_string(),
-        scopes: vec![],
-        auth_url: mesh.mesh.state.auth_url.clone(),
         services: vec![ServiceAddress { namespace: "code".parse().expect("a namespace"), url: spied }],
-        allowed_origins: vec![],
         allowed_hosts: vec![address.to_string()],
-        body_bytes_max: 1_000_000,
-        call_timeout_ms: 10_000,
+        ..drawbridge_edge::Config::new(
+            mesh.mesh.mcp_url.clone(),
+            mesh.mesh.state.issuer.to_string(),
+            mesh.mesh.state.auth_url.clone(),
+        )
     };
     let telemetry = TelemetryConfig::default();
     let edge = Hosted::start("edge", &telemetry, |telemetry| async move {

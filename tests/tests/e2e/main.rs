@@ -7,6 +7,7 @@ mod clients;
 mod confinement;
 mod http_face;
 mod identity;
+mod mcp;
 mod policies;
 mod revisions;
 mod tokens;

@@ -208,8 +208,13 @@ fn catalog_item(
     let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
     let service_entity = entities.get(service).ok_or("is in a service that the catalog does not have")?;
     let action_groups = with_ancestors(actions, &action);
+    let completion_rpc = match entity.attr("completion_rpc") {
+        Some(Ok(EvalResult::String(rpc))) => Some(rpc),
+        _ => None,
+    };
     Ok(Item {
         rpc,
+        completion_rpc,
         service: service.id().unescaped().to_owned(),
         action: known.uid(),
         uid: entity.uid(),

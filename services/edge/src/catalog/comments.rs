@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use prost_reflect::FileDescriptor;
+use drawbridge_proto::mcp::v1 as mcp;
+use drawbridge_sdk::contract::option;
+use prost_reflect::{FieldDescriptor, FileDescriptor};
 
 /// The leading comments of one file, by descriptor path.
 #[derive(Debug, Default)]
@@ -11,6 +13,13 @@ pub(crate) struct Comments {
 }
 
 impl Comments {
+    /// What a field means: what its option says, or else its comment.
+    pub(crate) fn of_field(&mut self, field: &FieldDescriptor) -> Option<String> {
+        let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
+        let given = options.map(|options| options.description).filter(|given| !given.is_empty());
+        given.or_else(|| self.of(&field.parent_file(), field.path()))
+    }
+
     /// The comment on the descriptor at `path` of `file`, as one text with its paragraphs kept.
     pub(crate) fn of(&mut self, file: &FileDescriptor, path: &[i32]) -> Option<String> {
         let comments = self.files.entry(file.name().to_owned()).or_insert_with(|| leading(file));

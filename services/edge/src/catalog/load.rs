@@ -6,18 +6,24 @@ use drawbridge_proto::{
     auth::v1 as auth,
     mcp::v1::{self as mcp, ToolHints},
 };
-use drawbridge_sdk::reflection::Contract;
-use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, ServiceDescriptor};
-use rmcp::model::{JsonObject, Resource, ResourceTemplate, Tool, ToolAnnotations};
-use serde_json::Value;
-use tonic::transport::Channel;
+use drawbridge_sdk::{
+    BalancedChannel,
+    contract::{Offer, OfferKind, offers},
+    reflection::Contract,
+};
+use jsonschema::Validator;
+use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
+use rmcp::model::{JsonObject, Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
 
 use super::{
-    Namespace, ResourceItem, ServiceCatalog, ShownResource, ToolItem, comments::Comments, is_tool_name,
-    schema::object_schema, uri::UriTemplate,
+    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ShownResource, ToolItem,
+    comments::Comments,
+    given::{SchemaError, compile, given_schema},
+    is_tool_name,
+    schema::{Purpose, TooLarge, object_schema},
+    uri::UriTemplate,
 };
-use crate::upstream::Target;
+use crate::{mcp::is_rich, upstream::Target};
 
 /// Why an annotated method cannot be offered. The rest of its service is.
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +34,12 @@ enum ItemError {
     ClientStreaming,
     #[error("a stream of events must have one field for the result, and this one has {0}")]
     Events(usize),
-    #[error("{0} is not a JSON Schema of an object: {1}")]
-    Schema(&'static str, String),
+    #[error("{0} is not a JSON Schema of an object")]
+    Schema(&'static str, #[source] SchemaError),
+    #[error("{0} cannot be derived")]
+    Derived(&'static str, #[source] TooLarge),
+    #[error("it completes nothing: its request has no field of the type CompletionArgument")]
+    CompletionArgument,
     #[error("the URI template is not one: {0}")]
     UriTemplate(#[from] super::uri::UriTemplateError),
     #[error("the URI template's variable {0:?} is no string field of the request")]
@@ -40,7 +50,7 @@ enum ItemError {
 pub(crate) fn read_contract(
     namespace: &Namespace,
     contract: &Contract,
-    channel: &Channel,
+    channel: &BalancedChannel,
     default_timeout: Duration,
 ) -> ServiceCatalog {
     let mut reader = Reader {
@@ -49,96 +59,160 @@ pub(crate) fn read_contract(
         default_timeout,
         comments: Comments::default(),
         catalog: ServiceCatalog::default(),
+        completions: Vec::new(),
     };
-    for name in &contract.services {
-        let Some(service) = contract.pool.get_service_by_name(name) else { continue };
-        let options: Option<mcp::ServiceOptions> =
-            extension(&contract.pool, &service.options(), "drawbridge.mcp.v1.service");
-        match options {
-            Some(options) if options.namespace == namespace.as_str() => {
-                reader.read_service(&contract.pool, &service);
-            }
-            Some(options) => tracing::error!(
-                service = name,
-                namespace = options.namespace,
+    for offer in offers(&contract.pool, &contract.services) {
+        if offer.namespace != namespace.as_str() {
+            tracing::error!(
+                rpc = offer.rpc(),
+                namespace = offer.namespace,
                 configured = namespace.as_str(),
                 "the service's namespace is not the configured one; it is left out"
-            ),
-            None => tracing::debug!(service = name, "the service offers nothing to MCP"),
+            );
+            continue;
+        }
+        let rpc = offer.rpc();
+        if let Err(error) = reader.read(offer) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(rpc, error, "a method cannot be offered; it is left out");
         }
     }
-    reader.catalog.tools.sort_by(|one, other| one.item.name.cmp(&other.item.name));
-    reader.catalog
+    reader.finish()
 }
 
 struct Reader<'a> {
     namespace: &'a Namespace,
-    channel: &'a Channel,
+    channel: &'a BalancedChannel,
     default_timeout: Duration,
     comments: Comments,
     catalog: ServiceCatalog,
+    /// Methods that complete arguments, until it is known of what.
+    completions: Vec<(Target, FieldDescriptor, Vec<String>)>,
 }
 
 impl Reader<'_> {
-    fn read_service(&mut self, pool: &DescriptorPool, service: &ServiceDescriptor) {
-        for method in service.methods() {
-            let options = method.options();
-            let read = if let Some(options) = extension(pool, &options, "drawbridge.mcp.v1.tool") {
-                self.tool(&method, options).map(|tool| self.catalog.tools.push(Arc::new(tool)))
-            } else if let Some(options) = extension(pool, &options, "drawbridge.mcp.v1.resource") {
-                self.resource(&method, options).map(|item| self.catalog.resources.push(Arc::new(item)))
-            } else {
-                Ok(())
-            };
-            if let Err(error) = read {
-                tracing::error!(
-                    rpc = method.full_name(),
-                    error = &error as &dyn std::error::Error,
-                    "a method cannot be offered; it is left out"
-                );
+    fn read(&mut self, offer: Offer) -> Result<(), ItemError> {
+        let Offer { name, method, kind, .. } = offer;
+        match kind {
+            OfferKind::Tool(options) => {
+                let tool = self.tool(checked(name)?, &method, options)?;
+                self.catalog.tools.push(Arc::new(tool));
+            }
+            OfferKind::Resource(options) => {
+                let resource = self.resource(checked(name)?, &method, options)?;
+                self.catalog.resources.push(Arc::new(resource));
+            }
+            OfferKind::Prompt(options) => {
+                let prompt = self.prompt(checked(name)?, &method, options)?;
+                self.catalog.prompts.push(Arc::new(prompt));
+            }
+            OfferKind::Completion(options) => {
+                let target = self.target(&method, None)?;
+                let argument = method.input().fields().find(is_completion_argument);
+                let argument = argument.ok_or(ItemError::CompletionArgument)?;
+                self.completions.push((target, argument, options.items));
             }
         }
+        Ok(())
     }
 
-    fn tool(&mut self, method: &MethodDescriptor, options: mcp::ToolOptions) -> Result<ToolItem, ItemError> {
-        let name = self.name(method, &options.name)?;
-        let target = self.target(method, options.timeout)?;
-        let input = match given_schema("input_schema", &options.input_schema)? {
-            Some(schema) => schema,
-            None => object_schema(&method.input(), &mut self.comments),
-        };
-        let output = match given_schema("output_schema", &options.output_schema)? {
-            Some(schema) => schema,
-            None => object_schema(&target.result(), &mut self.comments),
-        };
-        let arguments = jsonschema::draft202012::options()
-            .build(&Value::Object(input.clone()))
-            .map_err(|error| ItemError::Schema("input_schema", error.to_string()))?;
-        let description = self.description(method);
+    fn finish(mut self) -> ServiceCatalog {
+        self.catalog.tools.sort_by(|one, other| one.item.name.cmp(&other.item.name));
+        let prompts = self.catalog.prompts.iter().map(|prompt| &prompt.item);
+        let items: Vec<_> =
+            prompts.chain(self.catalog.resources.iter().map(|resource| &resource.item)).cloned().collect();
+        for (target, argument, names) in self.completions {
+            for name in names {
+                let Some(item) = items.iter().find(|item| item.name == name) else {
+                    tracing::error!(
+                        rpc = target.rpc(),
+                        name,
+                        "a method completes what its service does not offer"
+                    );
+                    continue;
+                };
+                let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..item.clone() };
+                let completion = CompletionItem { item, target: target.clone(), argument: argument.clone() };
+                self.catalog.completions.push(Arc::new(completion));
+            }
+        }
+        self.catalog
+    }
+
+    fn tool(
+        &mut self,
+        name: String,
+        method: &MethodDescriptor,
+        options: mcp::ToolOptions,
+    ) -> Result<ToolItem, ItemError> {
+        let mut target = self.target(method, options.timeout)?;
+        let hints = options.hints.unwrap_or_default();
+        target.idempotent = hints.read_only() || hints.idempotent();
+        let (input, arguments) = self.input(method, &options.input_schema)?;
+        let output = self.output(&target, &options.output_schema)?;
+        let description = self.description(method, options.description);
         let mut tool = Tool::new_with_raw(name.clone(), description.map(Into::into), Arc::new(input))
-            .with_raw_output_schema(Arc::new(output))
-            .with_annotations(annotations(options.hints.unwrap_or_default()));
+            .with_annotations(annotations(hints));
+        tool.output_schema = output.map(Arc::new);
         tool.title = Some(options.title).filter(|title| !title.is_empty());
         Ok(ToolItem { tool, item: self.item(name, &target, options.scopes), target, arguments })
     }
 
+    /// The schema that clients see, and what checks arguments.
+    fn input(
+        &mut self,
+        method: &MethodDescriptor,
+        given: &str,
+    ) -> Result<(JsonObject, Validator), ItemError> {
+        const WHICH: &str = "input_schema";
+        let wrong = |error| ItemError::Schema(WHICH, error);
+        if let Some(schema) = given_schema(given).map_err(wrong)? {
+            let arguments = compile(&schema).map_err(wrong)?;
+            return Ok((schema, arguments));
+        }
+        let mut derive = |purpose| {
+            object_schema(&method.input(), purpose, &mut self.comments)
+                .map_err(|error| ItemError::Derived(WHICH, error))
+        };
+        let (schema, check) = (derive(Purpose::Arguments)?, derive(Purpose::Check)?);
+        Ok((schema, compile(&check).map_err(wrong)?))
+    }
+
+    /// The schema of the structured result; none where the tool chooses its content itself.
+    fn output(&mut self, target: &Target, given: &str) -> Result<Option<JsonObject>, ItemError> {
+        const WHICH: &str = "output_schema";
+        let wrong = |error| ItemError::Schema(WHICH, error);
+        let Some(schema) = given_schema(given).map_err(wrong)? else {
+            if is_rich(&target.result()) {
+                return Ok(None);
+            }
+            return object_schema(&target.result(), Purpose::Result, &mut self.comments)
+                .map(Some)
+                .map_err(|error| ItemError::Derived(WHICH, error));
+        };
+        // Clients compile it.
+        compile(&schema).map_err(wrong)?;
+        Ok(Some(schema))
+    }
+
     fn resource(
         &mut self,
+        name: String,
         method: &MethodDescriptor,
         options: mcp::ResourceOptions,
     ) -> Result<ResourceItem, ItemError> {
-        let name = self.name(method, &options.name)?;
-        let target = self.target(method, None)?;
+        let mut target = self.target(method, None)?;
+        target.idempotent = true;
         let uri = UriTemplate::parse(&options.uri_template)?;
         for variable in uri.variables() {
             let field = method.input().get_field_by_name(variable);
-            if !field.is_some_and(|field| field.kind() == prost_reflect::Kind::String && !field.is_list()) {
+            if !field.is_some_and(|field| field.kind() == Kind::String && !field.is_list()) {
                 return Err(ItemError::Variable(variable.to_owned()));
             }
         }
         let mime_type = Some(options.mime_type).filter(|mime_type| !mime_type.is_empty());
         let title = Some(options.title).filter(|title| !title.is_empty());
-        let description = self.description(method);
+        let description = self.description(method, options.description);
         let shown = if uri.variables().next().is_some() {
             let mut template = ResourceTemplate::new(uri.as_str(), name.clone());
             (template.title, template.description) = (title, description);
@@ -153,12 +227,27 @@ impl Reader<'_> {
         Ok(ResourceItem { shown, uri, item: self.item(name, &target, options.scopes), target, mime_type })
     }
 
-    fn name(&self, method: &MethodDescriptor, given: &str) -> Result<String, ItemError> {
-        let name = match given {
-            "" => format!("{}_{}", self.namespace, snake_case(method.name())),
-            given => given.to_owned(),
-        };
-        if is_tool_name(&name) { Ok(name) } else { Err(ItemError::Name(name)) }
+    fn prompt(
+        &mut self,
+        name: String,
+        method: &MethodDescriptor,
+        options: mcp::PromptOptions,
+    ) -> Result<PromptItem, ItemError> {
+        let mut target = self.target(method, None)?;
+        target.idempotent = true;
+        let input = method.input();
+        let arguments = input.fields().filter(|field| field.kind() == Kind::String && !field.is_list());
+        let arguments = arguments.map(|field| {
+            // A plain field is always said; one that is `optional` need not be.
+            let mut argument = PromptArgument::new(field.name()).with_required(!field.supports_presence());
+            argument.description = self.comments.of_field(&field);
+            argument
+        });
+        let arguments: Vec<_> = arguments.collect();
+        let description = self.description(method, options.description);
+        let mut prompt = Prompt::new(name.clone(), description, Some(arguments));
+        prompt.title = Some(options.title).filter(|title| !title.is_empty());
+        Ok(PromptItem { prompt, item: self.item(name, &target, options.scopes), target })
     }
 
     fn target(
@@ -182,29 +271,10 @@ impl Reader<'_> {
         }
     }
 
-    fn description(&mut self, method: &MethodDescriptor) -> Option<String> {
-        self.comments.of(&method.parent_file(), method.path())
+    fn description(&mut self, method: &MethodDescriptor, given: String) -> Option<String> {
+        let given = Some(given).filter(|given| !given.is_empty());
+        given.or_else(|| self.comments.of(&method.parent_file(), method.path()))
     }
-}
-
-/// Reads a custom option. The service's own copy of the contract is decoded as this build's.
-fn extension<M: Message + Name + Default>(
-    pool: &DescriptorPool,
-    options: &DynamicMessage,
-    name: &str,
-) -> Option<M> {
-    let extension = pool.get_extension_by_name(name)?;
-    if !options.has_extension(&extension) {
-        return None;
-    }
-    options.get_extension(&extension).as_message()?.transcode_to().ok()
-}
-
-fn given_schema(which: &'static str, text: &str) -> Result<Option<JsonObject>, ItemError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    serde_json::from_str(text).map(Some).map_err(|error| ItemError::Schema(which, error.to_string()))
 }
 
 /// MCP's annotations, each said outright so that nobody has to know the defaults.
@@ -217,34 +287,18 @@ fn annotations(hints: ToolHints) -> ToolAnnotations {
     annotations
 }
 
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    let mut previous_lower = false;
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && previous_lower {
-            text.push('_');
-        }
-        previous_lower = letter.is_ascii_lowercase() || letter.is_ascii_digit();
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
+/// Clients withhold every tool of a server if one name is not theirs to take.
+fn checked(name: String) -> Result<String, ItemError> {
+    if is_tool_name(&name) { Ok(name) } else { Err(ItemError::Name(name)) }
+}
+
+fn is_completion_argument(field: &FieldDescriptor) -> bool {
+    matches!(field.kind(), Kind::Message(kind) if kind.full_name() == "drawbridge.mcp.v1.CompletionArgument")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_method_name_becomes_snake_case() {
-        for (name, snake) in [
-            ("Search", "search"),
-            ("ListFiles", "list_files"),
-            ("GetV2Thing", "get_v2_thing"),
-            ("ReadURL", "read_url"),
-        ] {
-            assert_eq!(snake_case(name), snake);
-        }
-    }
 
     #[tokio::test]
     async fn the_code_service_offers_its_tools_and_its_resource() {
@@ -252,7 +306,7 @@ mod tests {
             pool: drawbridge_sdk::reflection::built_in().unwrap(),
             services: vec!["drawbridge.code.v1.CodeService".to_owned()],
         };
-        let channel = drawbridge_sdk::connect(&"http://127.0.0.1:1".parse().unwrap()).unwrap();
+        let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();
         let catalog = read_contract(&"code".parse().unwrap(), &contract, &channel, Duration::from_secs(30));
         let names: Vec<_> = catalog.tools.iter().map(|tool| tool.item.name.as_str()).collect();
         assert_eq!(names, ["code_list_files", "code_search"]);

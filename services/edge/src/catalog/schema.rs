@@ -1,210 +1,208 @@
 //! JSON Schema 2020-12 from descriptors: what a client may send, and what comes back.
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use std::collections::{BTreeMap, VecDeque};
+
+use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
-use super::comments::Comments;
+use super::{comments::Comments, rules};
 
-type Object = Map<String, Value>;
+mod kind;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+mod well_known;
 
-/// How deep messages may nest. A deeper contract is a mistake.
-const DEPTH_MAX: usize = 64;
+pub(super) type Object = Map<String, Value>;
 
-/// The schema of a message as a top-level object, without `oneOf`, `anyOf` or `allOf`: model APIs refuse
-/// them there.
-pub(crate) fn object_schema(message: &MessageDescriptor, comments: &mut Comments) -> Object {
-    let mut writer = Writer { comments, definitions: Object::new() };
-    let mut schema = writer.object(message, 0);
-    if !writer.definitions.is_empty() {
-        schema.insert("$defs".into(), Value::Object(writer.definitions));
+/// The most message types that one schema may define. A contract with more of them is no tool for a model.
+const DEFINITIONS_MAX: usize = 256;
+/// Of this type is a field that the edge fills itself.
+pub(super) const INPUT_RESPONSES: &str = "drawbridge.mcp.v1.InputResponses";
+
+/// What a schema is for. What is accepted and what is written differ: an unknown enum value, a rule that a
+/// service does not keep, a field that is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Clients read which arguments a tool takes.
+    Arguments,
+    /// Arguments are checked: the same, and exactly what has a form as a message. What clients would rather
+    /// read in words, or not at all, is here only: it costs a model much to read.
+    Check,
+    /// Clients read which results a tool gives.
+    Result,
+}
+
+/// A message is built of too many others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message has more than {max} types below it", max = DEFINITIONS_MAX)]
+pub(super) struct TooLarge;
+
+/// The schema of a message as a top-level object. Clients see no `oneOf`, `anyOf` or `allOf` at its top, which
+/// model APIs refuse.
+pub(super) fn object_schema(
+    message: &MessageDescriptor,
+    purpose: Purpose,
+    comments: &mut Comments,
+) -> Result<Object, TooLarge> {
+    let mut writer = Writer { purpose, comments, definitions: BTreeMap::new(), wanted: VecDeque::new() };
+    let mut schema = writer.object(message);
+    while let Some(message) = writer.wanted.pop_front() {
+        if writer.definitions.len() > DEFINITIONS_MAX {
+            return Err(TooLarge);
+        }
+        let definition = writer.object(&message);
+        writer.definitions.insert(message.full_name().to_owned(), Value::Object(definition));
     }
-    schema
+    if !writer.definitions.is_empty() {
+        schema.insert("$defs".into(), Value::Object(writer.definitions.into_iter().collect()));
+    }
+    Ok(schema)
 }
 
 struct Writer<'a> {
+    purpose: Purpose,
     comments: &'a mut Comments,
-    definitions: Object,
+    /// By full name. A message is in here, still empty, as soon as it is referred to.
+    definitions: BTreeMap<String, Value>,
+    /// Messages that are referred to and not defined yet.
+    wanted: VecDeque<MessageDescriptor>,
+}
+
+/// Fields of which at most one may be set.
+pub(super) struct Group {
+    pub(super) fields: Vec<String>,
+    /// Whether one of them must be.
+    pub(super) required: bool,
 }
 
 impl Writer<'_> {
-    fn object(&mut self, message: &MessageDescriptor, depth: usize) -> Object {
-        let properties: Object = message
-            .fields()
-            .map(|field| (field.name().to_owned(), Value::Object(self.property(&field, depth))))
-            .collect();
+    fn object(&mut self, message: &MessageDescriptor) -> Object {
+        let groups = if self.is_input() { rules::groups(message) } else { Vec::new() };
+        let (mut properties, mut required) = (Object::new(), Vec::new());
+        for field in message.fields() {
+            if self.is_hidden(&field) {
+                continue;
+            }
+            let grouped = groups.iter().any(|group| group.fields.iter().any(|name| name == field.name()));
+            let (mut schema, needed) = self.property(&field, grouped);
+            if let Some(description) = self.description(&field, &groups) {
+                schema.insert("description".into(), json!(description));
+            }
+            if needed {
+                required.push(field.name().to_owned());
+            }
+            properties.insert(field.name().to_owned(), Value::Object(schema));
+        }
         let mut schema = Object::new();
         schema.insert("type".into(), json!("object"));
         schema.insert("properties".into(), Value::Object(properties));
+        if !required.is_empty() {
+            schema.insert("required".into(), json!(required));
+        }
+        if !self.is_input() && message.extension_ranges().next().is_some() {
+            schema.insert("patternProperties".into(), json!({ r"^\[": {} }));
+        }
         schema.insert("additionalProperties".into(), json!(false));
+        if self.purpose == Purpose::Check {
+            check_groups(&mut schema, &groups);
+        }
         schema
     }
 
-    fn property(&mut self, field: &FieldDescriptor, depth: usize) -> Object {
+    /// The schema of a field, and whether the field is always there.
+    fn property(&mut self, field: &FieldDescriptor, grouped: bool) -> (Object, bool) {
         let mut schema = match field.kind() {
             Kind::Message(entry) if field.is_map() => {
-                let values = self.value(&entry.map_entry_value_field().kind(), depth);
-                into_object(json!({ "type": "object", "additionalProperties": values }))
+                let (key, value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+                let mut schema = into_object(json!({ "type": "object" }));
+                if let Some(keys) = kind::map_key(&key, self.purpose) {
+                    schema.insert("propertyNames".into(), keys);
+                }
+                schema.insert("additionalProperties".into(), Value::Object(self.value(&value)));
+                schema
             }
-            kind if field.is_list() => {
-                into_object(json!({ "type": "array", "items": self.value(&kind, depth) }))
-            }
-            kind => self.value(&kind, depth),
+            kind if field.is_list() => into_object(json!({ "type": "array", "items": self.value(&kind) })),
+            kind => self.value(&kind),
         };
-        let mut description = self.comments.of(&field.parent_file(), field.path()).unwrap_or_default();
-        if let Some(oneof) = field.containing_oneof()
-            && !oneof.is_synthetic()
-        {
-            let names: Vec<_> = oneof.fields().map(|field| format!("`{}`", field.name())).collect();
-            description = format!("{description} At most one of {} is set.", names.join(", "));
+        if !self.is_input() {
+            return (schema, !field.supports_presence());
         }
-        if !description.is_empty() {
-            schema.insert("description".into(), json!(description.trim()));
-        }
-        schema
+        let required = rules::constrain(&mut schema, field, grouped);
+        (schema, required || field.cardinality() == Cardinality::Required)
     }
 
-    fn value(&mut self, kind: &Kind, depth: usize) -> Object {
-        let schema = match kind {
-            Kind::Bool => json!({ "type": "boolean" }),
-            Kind::String => json!({ "type": "string" }),
-            Kind::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
-            Kind::Float | Kind::Double => json!({ "type": "number" }),
-            Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
-                json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX })
-            }
-            Kind::Uint32 | Kind::Fixed32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
-            Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-                json!({ "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX })
-            }
-            Kind::Uint64 | Kind::Fixed64 => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
-            Kind::Enum(descriptor) => json!({ "type": "string", "enum": names(descriptor) }),
-            Kind::Message(message) => return self.message(message, depth),
-        };
-        into_object(schema)
-    }
-
-    fn message(&mut self, message: &MessageDescriptor, depth: usize) -> Object {
-        if let Some(schema) = well_known(message.full_name()) {
-            return into_object(schema);
-        }
+    fn value(&mut self, kind: &Kind) -> Object {
+        let Kind::Message(message) = kind else { return kind::schema(kind, self.purpose) };
         let name = message.full_name();
-        if !self.definitions.contains_key(name) && depth < DEPTH_MAX {
-            // Held before it is written, so that a message may contain itself.
+        if let Some(schema) = well_known::schema(name, self.purpose) {
+            return schema;
+        }
+        if !self.definitions.contains_key(name) {
             self.definitions.insert(name.to_owned(), Value::Bool(true));
-            let schema = self.object(message, depth + 1);
-            self.definitions.insert(name.to_owned(), Value::Object(schema));
+            self.wanted.push_back(message.clone());
         }
         into_object(json!({ "$ref": format!("#/$defs/{name}") }))
     }
+
+    /// The field's comment, and in words what model APIs take no keyword for.
+    fn description(&mut self, field: &FieldDescriptor, groups: &[Group]) -> Option<String> {
+        let mut text = self.comments.of_field(field).unwrap_or_default();
+        for group in groups.iter().filter(|group| group.fields.iter().any(|name| name == field.name())) {
+            let names: Vec<_> = group.fields.iter().map(|name| format!("`{name}`")).collect();
+            let many = if group.required { "Exactly" } else { "At most" };
+            text = format!("{text} {many} one of {} is set.", names.join(", "));
+        }
+        let text = text.trim();
+        (!text.is_empty() && self.purpose != Purpose::Check).then(|| text.to_owned())
+    }
+
+    fn is_input(&self) -> bool {
+        self.purpose != Purpose::Result
+    }
+
+    fn is_hidden(&self, field: &FieldDescriptor) -> bool {
+        self.is_input()
+            && matches!(field.kind(), Kind::Message(message) if message.full_name() == INPUT_RESPONSES)
+    }
 }
 
-/// The names of an enum's values, without the one that means "not said".
-fn names(descriptor: &EnumDescriptor) -> Vec<String> {
-    descriptor
-        .values()
-        .map(|value| value.name().to_owned())
-        .filter(|name| !name.ends_with("_UNSPECIFIED"))
-        .collect()
+/// Says in keywords that at most one field of each group may be set, and one must be where it must.
+fn check_groups(schema: &mut Object, groups: &[Group]) {
+    let mut excluded: BTreeMap<&str, Object> = BTreeMap::new();
+    let mut needed = Vec::new();
+    for group in groups {
+        for field in &group.fields {
+            let others = group.fields.iter().filter(|other| *other != field);
+            let others = others.map(|other| (other.clone(), Value::Bool(false)));
+            excluded.entry(field).or_default().extend(others);
+        }
+        if group.required {
+            let some: Vec<_> = group.fields.iter().map(|field| json!({ "required": [field] })).collect();
+            needed.push(json!({ "anyOf": some }));
+        }
+    }
+    excluded.retain(|_, others| !others.is_empty());
+    if !excluded.is_empty() {
+        let schemas = excluded.into_iter();
+        let schemas: Object =
+            schemas.map(|(field, others)| (field.to_owned(), json!({ "properties": others }))).collect();
+        schema.insert("dependentSchemas".into(), Value::Object(schemas));
+    }
+    if !needed.is_empty() {
+        schema.insert("allOf".into(), Value::Array(needed));
+    }
 }
 
-/// The JSON forms of the well-known types (protobuf's ProtoJSON mapping).
-fn well_known(full_name: &str) -> Option<Value> {
-    Some(match full_name.strip_prefix("google.protobuf.")? {
-        "Timestamp" => json!({ "type": "string", "format": "date-time" }),
-        "Duration" => json!({ "type": "string", "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$" }),
-        "FieldMask" => json!({ "type": "string" }),
-        "Empty" => json!({ "type": "object", "additionalProperties": false }),
-        "Struct" => json!({ "type": "object" }),
-        "ListValue" => json!({ "type": "array" }),
-        "Value" => json!({}),
-        "Any" => json!({ "type": "object", "properties": { "@type": { "type": "string" } } }),
-        "BoolValue" => json!({ "type": ["boolean", "null"] }),
-        "StringValue" => json!({ "type": ["string", "null"] }),
-        "BytesValue" => json!({ "type": ["string", "null"], "contentEncoding": "base64" }),
-        "FloatValue" | "DoubleValue" => json!({ "type": ["number", "null"] }),
-        "Int32Value" | "UInt32Value" | "Int64Value" | "UInt64Value" => json!({ "type": ["integer", "null"] }),
-        _ => return None,
-    })
+/// What a text is not, when it does not match a pattern of a derived schema.
+pub(super) fn in_words(pattern: &str) -> Option<&'static str> {
+    kind::in_words(pattern).or_else(|| well_known::in_words(pattern))
 }
 
-fn into_object(value: Value) -> Object {
+pub(super) fn into_object(value: Value) -> Object {
     match value {
         Value::Object(object) => object,
         _ => Object::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn schema(message: &str) -> String {
-        let pool = drawbridge_sdk::reflection::built_in().unwrap();
-        let message = pool.get_message_by_name(message).unwrap();
-        serde_json::to_string_pretty(&object_schema(&message, &mut Comments::default())).unwrap()
-    }
-
-    #[test]
-    fn comments_become_descriptions_and_types_become_json_types() {
-        insta::assert_snapshot!(schema("drawbridge.code.v1.ListFilesRequest"), @r#"
-    {
-      "type": "object",
-      "properties": {
-        "glob": {
-          "type": "string",
-          "description": "Only files whose path matches this glob, for example `**/*.rs`."
-        },
-        "path": {
-          "type": "string",
-          "description": "Only files under this folder, relative to the tree's root."
-        },
-        "max_results": {
-          "type": "integer",
-          "minimum": 0,
-          "maximum": 4294967295,
-          "description": "The most files to return, 1 to 10000. Default: 1000."
-        }
-      },
-      "additionalProperties": false
-    }
-    "#);
-    }
-
-    #[test]
-    fn a_nested_message_is_a_definition_and_a_oneof_says_so_in_words() {
-        let schema: Value = serde_json::from_str(&schema("drawbridge.mcp.v1.ContentBlock")).unwrap();
-        insta::assert_json_snapshot!(schema["properties"]["text"], @r##"
-    {
-      "$ref": "#/$defs/drawbridge.mcp.v1.TextContent",
-      "description": "Text. At most one of `text`, `image`, `audio`, `resource`, `resource_link` is set."
-    }
-    "##);
-        insta::assert_json_snapshot!(schema["$defs"]["drawbridge.mcp.v1.Annotations"]["properties"], @r#"
-    {
-      "audience": {
-        "type": "array",
-        "items": {
-          "type": "string",
-          "enum": [
-            "AUDIENCE_USER",
-            "AUDIENCE_ASSISTANT"
-          ]
-        },
-        "description": "For whom it is."
-      },
-      "priority": {
-        "type": "number",
-        "description": "How important it is, 0 to 1."
-      }
-    }
-    "#);
-        assert_eq!(schema.get("oneOf"), None);
-    }
-
-    #[test]
-    fn a_message_may_contain_itself() {
-        let schema: Value = serde_json::from_str(&schema("google.protobuf.DescriptorProto")).unwrap();
-        let own = &schema["$defs"]["google.protobuf.DescriptorProto"]["properties"]["nested_type"];
-        assert_eq!(own["items"]["$ref"], "#/$defs/google.protobuf.DescriptorProto");
     }
 }

@@ -10,7 +10,7 @@ use crate::refusal::Refusal;
 const METHOD_BYTES_MAX: usize = 64;
 
 /// Methods that a metric may name.
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 17] = [
     "completion/complete",
     "initialize",
     "logging/setLevel",
@@ -21,7 +21,9 @@ const METHODS: [&str; 15] = [
     "prompts/list",
     "resources/list",
     "resources/read",
+    "resources/subscribe",
     "resources/templates/list",
+    "resources/unsubscribe",
     "server/discover",
     "subscriptions/listen",
     "tools/call",
@@ -94,6 +96,11 @@ impl Message {
             Some(tool) => format!("{} {tool}", self.method),
             None => self.known_method().to_owned(),
         }
+    }
+
+    /// The revision that the request itself names (2026-07-28 and later).
+    pub(crate) fn revision(&self) -> Option<&str> {
+        self.params.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?.as_str()
     }
 
     /// Whether `_meta` carries trace context.

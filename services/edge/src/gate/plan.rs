@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
-use drawbridge_sdk::{CallContext, dynamic};
+use drawbridge_sdk::{CallContext, contract::policy_json};
 use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{Gate, message::Message};
 use crate::{
-    catalog::{Catalog, ResourceItem, ToolItem, Variables},
+    catalog::{Catalog, CompletionItem, PromptItem, ResourceItem, ToolItem, Variables, read_arguments},
+    metadata::Endpoint,
     refusal::Refusal,
+    upstream::Target,
 };
 
 /// What is left to do for a request that is allowed.
@@ -29,6 +31,12 @@ pub(crate) enum Plan {
     WrongArguments(Arc<ToolItem>, String),
     /// Read this resource.
     ReadResource(Arc<ResourceItem>, Arc<Call>),
+    /// Show these prompts.
+    ListPrompts(Arc<Vec<Arc<PromptItem>>>),
+    /// Get this prompt.
+    GetPrompt(Arc<PromptItem>, Arc<Call>),
+    /// Complete an argument.
+    Complete(Arc<CompletionItem>, Arc<Call>),
 }
 
 impl Plan {
@@ -46,48 +54,99 @@ impl Plan {
 pub(crate) struct Call {
     pub(crate) message: DynamicMessage,
     pub(crate) token: SecretString,
+    /// What was asked, to ask it again when the call goes on later.
+    pub(crate) operation: auth::Operation,
 }
 
 /// Asks auth about what `message` asks for.
 pub(super) async fn make(
     gate: &Gate,
     context: &CallContext,
+    endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
 ) -> Result<(Plan, auth::Principal), Refusal> {
-    let catalog = gate.catalog.load_full();
-    let asking = Asking { gate, context, token };
+    let catalog = gate.catalogs.load();
+    let resource = endpoint.resource();
+    let asking =
+        Asking { gate, context, token, resource: &resource, namespace: endpoint.namespace.as_deref() };
+    let text = |name: &str| message.params.get(name).and_then(Value::as_str);
     match message.method.as_str() {
         "tools/list" => asking.list_tools(&catalog).await,
         "resources/list" | "resources/templates/list" => asking.list_resources(&catalog).await,
-        "tools/call" => match message.tool_name() {
+        "prompts/list" => asking.list_prompts(&catalog).await,
+        "tools/call" => match text("name") {
             None => asking.refuse("name must be a string").await,
-            Some(name) => match catalog.tool(name) {
+            Some(name) => match catalog.tool(name).filter(|tool| asking.serves(&tool.item)) {
                 Some(tool) => asking.call_tool(tool, &message.params).await,
                 // Whoever is not known must not learn what there is and what not.
                 None => asking.connect().await,
             },
         },
-        "resources/read" => match message.params.get("uri").and_then(Value::as_str) {
+        "resources/read" | "resources/subscribe" => match text("uri") {
             None => asking.refuse("uri must be a string").await,
-            Some(uri) => match catalog.resource(uri) {
+            Some(uri) => match catalog.resource(uri).filter(|(resource, _)| asking.serves(&resource.item)) {
                 Some((resource, values)) => asking.read_resource(resource, values).await,
                 None => asking.connect().await,
             },
         },
+        "prompts/get" => match text("name") {
+            None => asking.refuse("name must be a string").await,
+            Some(name) => match catalog.prompt(name).filter(|prompt| asking.serves(&prompt.item)) {
+                Some(prompt) => asking.get_prompt(prompt, &message.params).await,
+                None => asking.connect().await,
+            },
+        },
+        "completion/complete" => {
+            match completion(&catalog, &message.params).filter(|found| asking.serves(&found.item)) {
+                Some(completion) => asking.complete(completion, &message.params).await,
+                None => asking.connect().await,
+            }
+        }
         _ => asking.connect().await,
     }
+}
+
+/// What completes the arguments of the prompt or resource that a request refers to.
+fn completion<'a>(catalog: &'a Catalog, params: &Value) -> Option<&'a Arc<CompletionItem>> {
+    let reference = params.get("ref")?;
+    let item = match reference["type"].as_str()? {
+        "ref/prompt" => &catalog.prompt(reference["name"].as_str()?)?.item,
+        "ref/resource" => &catalog.resource_of_template(reference["uri"].as_str()?)?.item,
+        _ => return None,
+    };
+    catalog.completion(item)
 }
 
 struct Asking<'a> {
     gate: &'a Gate,
     context: &'a CallContext,
     token: &'a SecretString,
+    resource: &'a str,
+    namespace: Option<&'a str>,
 }
 
 impl Asking<'_> {
+    /// Whether the endpoint that was addressed serves this item.
+    fn serves(&self, item: &auth::CatalogItem) -> bool {
+        self.namespace.is_none_or(|namespace| item.service == namespace)
+    }
+
+    async fn decide(&self, operation: auth::Operation) -> Result<auth::Allowed, Refusal> {
+        self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
+    }
+
+    async fn filter(
+        &self,
+        kind: Kind,
+        items: impl Iterator<Item = &auth::CatalogItem>,
+    ) -> Result<auth::Visible, Refusal> {
+        let items = items.filter(|item| self.serves(item)).cloned().collect();
+        self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items).await
+    }
+
     async fn connect(&self) -> Result<(Plan, auth::Principal), Refusal> {
-        let allowed = self.gate.authorizer.connect(self.context, self.token).await?;
+        let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
         Ok((Plan::Connect, allowed.principal.unwrap_or_default()))
     }
 
@@ -98,21 +157,60 @@ impl Asking<'_> {
     }
 
     async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
-        let items = catalog.tools().map(|tool| tool.item.clone()).collect();
-        let visible = self.gate.authorizer.filter(self.context, self.token, Kind::CallTool, items).await?;
+        let visible = self.filter(Kind::CallTool, catalog.tools().map(|tool| &tool.item)).await?;
         let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
         Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default()))
     }
 
     async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
-        let items = catalog.resources().map(|resource| resource.item.clone()).collect();
         let visible =
-            self.gate.authorizer.filter(self.context, self.token, Kind::ReadResource, items).await?;
+            self.filter(Kind::ReadResource, catalog.resources().map(|resource| &resource.item)).await?;
         let resources = catalog
             .resources()
             .filter(|resource| visible.names.contains(&resource.item.name))
             .map(Arc::clone);
         Ok((Plan::ListResources(Arc::new(resources.collect())), visible.principal.unwrap_or_default()))
+    }
+
+    async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
+        let visible = self.filter(Kind::GetPrompt, catalog.prompts().map(|prompt| &prompt.item)).await?;
+        let prompts =
+            catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
+        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default()))
+    }
+
+    async fn get_prompt(
+        &self,
+        prompt: &Arc<PromptItem>,
+        params: &Value,
+    ) -> Result<(Plan, auth::Principal), Refusal> {
+        let message = match prompt_arguments(prompt, params.get("arguments")) {
+            Ok(message) => message,
+            Err(wrong) => {
+                // What is wrong is told only to whom may get the prompt with better arguments.
+                let operation = operation(Kind::GetPrompt, &prompt.item, None);
+                self.decide(operation).await?;
+                return Err(Refusal::Params(wrong));
+            }
+        };
+        let (call, principal) =
+            self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
+        Ok((Plan::GetPrompt(Arc::clone(prompt), call), principal))
+    }
+
+    async fn complete(
+        &self,
+        completion: &Arc<CompletionItem>,
+        params: &Value,
+    ) -> Result<(Plan, auth::Principal), Refusal> {
+        let operation = operation(Kind::Complete, &completion.item, None);
+        let allowed = self.decide(operation.clone()).await?;
+        let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
+        let message = completion.request(params).ok_or_else(|| {
+            Refusal::Params("argument must have a name and a value, both strings".to_owned())
+        })?;
+        let call = Arc::new(Call { message, token: token.token.into(), operation });
+        Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal.unwrap_or_default()))
     }
 
     async fn call_tool(
@@ -127,13 +225,14 @@ impl Asking<'_> {
         }
         match read_arguments(tool, arguments) {
             Ok(message) => {
-                let (call, principal) = self.authorize(Kind::CallTool, &tool.item, message).await?;
+                let (call, principal) =
+                    self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
                 Ok((Plan::CallTool(Arc::clone(tool), call), principal))
             }
             Err(wrong) => {
                 // What is wrong is told only to whom may call the tool with better arguments.
                 let operation = operation(Kind::CallTool, &tool.item, None);
-                let allowed = self.gate.authorizer.authorize(self.context, self.token, operation).await?;
+                let allowed = self.decide(operation).await?;
                 let principal = allowed.principal.unwrap_or_default();
                 Ok((Plan::WrongArguments(Arc::clone(tool), wrong), principal))
             }
@@ -149,7 +248,8 @@ impl Asking<'_> {
         for (name, value) in values {
             message.set_field_by_name(&name, Field::String(value));
         }
-        let (call, principal) = self.authorize(Kind::ReadResource, &resource.item, message).await?;
+        let (call, principal) =
+            self.authorize(Kind::ReadResource, &resource.item, &resource.target, message).await?;
         Ok((Plan::ReadResource(Arc::clone(resource), call), principal))
     }
 
@@ -158,15 +258,16 @@ impl Asking<'_> {
         &self,
         kind: Kind,
         item: &auth::CatalogItem,
-        message: DynamicMessage,
+        target: &Target,
+        mut message: DynamicMessage,
     ) -> Result<(Arc<Call>, auth::Principal), Refusal> {
+        target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
-        let arguments = dynamic::to_json(&message).and_then(|json| serde_json::to_vec(&json));
-        let arguments = arguments.map_err(|error| Refusal::Params(error.to_string()))?;
+        let arguments = policy_json(&message).to_string().into_bytes();
         let operation = operation(kind, item, Some(arguments));
-        let allowed = self.gate.authorizer.authorize(self.context, self.token, operation).await?;
+        let allowed = self.decide(operation.clone()).await?;
         let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
-        let call = Call { message, token: token.token.into() };
+        let call = Call { message, token: token.token.into(), operation };
         Ok((Arc::new(call), allowed.principal.unwrap_or_default()))
     }
 }
@@ -175,19 +276,27 @@ fn operation(kind: Kind, item: &auth::CatalogItem, arguments: Option<Vec<u8>>) -
     auth::Operation { kind: kind.into(), item: Some(item.clone()), arguments_json: arguments.map(Into::into) }
 }
 
-/// Reads arguments into the message that the RPC takes, or says which are wrong and why.
-fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<DynamicMessage, String> {
-    let wrong: Vec<_> = tool
-        .arguments
-        .iter_errors(arguments)
-        .take(5)
-        .map(|error| match error.instance_path().as_str() {
-            "" => error.to_string(),
-            path => format!("{}: {error}", path.trim_start_matches('/')),
-        })
-        .collect();
-    if !wrong.is_empty() {
-        return Err(wrong.join("; "));
+/// Reads a prompt's arguments, which are texts, into the message that the RPC takes.
+fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<DynamicMessage, String> {
+    let none = serde_json::Map::new();
+    let given = match arguments {
+        None | Some(Value::Null) => &none,
+        Some(Value::Object(given)) => given,
+        Some(_) => return Err("arguments must be an object".to_owned()),
+    };
+    let known = prompt.prompt.arguments.as_deref().unwrap_or_default();
+    let mut message = DynamicMessage::new(prompt.target.input());
+    for (name, value) in given {
+        if !known.iter().any(|argument| argument.name == *name) {
+            return Err(format!("the prompt has no argument {name:?}"));
+        }
+        let value = value.as_str().ok_or_else(|| format!("the argument {name:?} must be a string"))?;
+        message.set_field_by_name(name, Field::String(value.to_owned()));
     }
-    dynamic::from_json(tool.target.input(), arguments).map_err(|error| error.to_string())
+    let missing =
+        known.iter().find(|argument| argument.required == Some(true) && !given.contains_key(&argument.name));
+    match missing {
+        Some(argument) => Err(format!("the argument {:?} is missing", argument.name)),
+        None => Ok(message),
+    }
 }

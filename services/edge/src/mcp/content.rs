@@ -1,17 +1,48 @@
-//! Messages of tool services as MCP content.
+//! Messages of tool services as MCP content, and back.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_proto::mcp::v1::{self as pb, Role, content_block::Kind, resource_contents::Contents};
 use drawbridge_sdk::dynamic;
-use prost_reflect::{DynamicMessage, ReflectMessage as _, Value as Field};
-use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value as Field};
+use rmcp::model::{CallToolResult, ContentBlock, GetPromptResult, PromptMessage, ReadResourceResult};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tonic::Status;
 
-/// A message as a tool's result: structured, and as text for clients that read only that.
+use super::json as structs;
+
+const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
+const RESOURCE_CONTENTS: &str = "drawbridge.mcp.v1.ResourceContents";
+const PROMPT_MESSAGE: &str = "drawbridge.mcp.v1.PromptMessage";
+const COMPLETION: &str = "drawbridge.mcp.v1.Completion";
+
+/// Whether a tool whose result is this message answers with content of its own choice.
+pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
+    message.full_name() == TOOL_RESULT || message.fields().any(|field| {
+        matches!(field.kind(), prost_reflect::Kind::Message(kind) if kind.full_name() == TOOL_RESULT)
+    })
+}
+
+/// A message as a tool's result: its `ToolResult`, or else the message itself, structured and as text for
+/// clients that read only that.
 pub(super) fn tool_result(message: &DynamicMessage) -> Result<CallToolResult, Status> {
+    if let Some(rich) = parts::<pb::ToolResult>(message, TOOL_RESULT).pop() {
+        return rich_result(rich);
+    }
+    if is_rich(&message.descriptor()) {
+        return rich_result(pb::ToolResult::default());
+    }
     let json = to_json(message)?;
     let mut result = CallToolResult::success(vec![ContentBlock::text(json.to_string())]);
     result.structured_content = Some(json);
+    Ok(result)
+}
+
+fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
+    let content = rich.content.iter().map(|block| typed(content(block)?)).collect::<Result<_, _>>()?;
+    let mut result =
+        if rich.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
+    result.structured_content = rich.structured_content.as_ref().map(structs::from_struct);
     Ok(result)
 }
 
@@ -20,43 +51,156 @@ pub(super) fn resource_contents(
     message: &DynamicMessage,
     uri: &str,
     mime_type: Option<&str>,
-) -> Result<Vec<ResourceContents>, Status> {
-    let contents: Vec<_> = message.fields().flat_map(|(_, field)| contents_in(field)).collect();
-    if contents.is_empty() {
-        let json = to_json(message)?.to_string();
-        let mime_type = mime_type.unwrap_or("application/json");
-        return Ok(vec![ResourceContents::text(json, uri).with_mime_type(mime_type)]);
+) -> Result<ReadResourceResult, Status> {
+    let mut found = parts::<pb::ResourceContents>(message, RESOURCE_CONTENTS);
+    if found.is_empty() {
+        found.push(pb::ResourceContents {
+            mime_type: mime_type.unwrap_or("application/json").to_owned(),
+            contents: Some(Contents::Text(to_json(message)?.to_string())),
+            ..Default::default()
+        });
     }
-    Ok(contents.into_iter().map(|contents| resource(contents, uri, mime_type)).collect())
+    let contents = found.into_iter().map(|mut contents| {
+        if contents.uri.is_empty() {
+            uri.clone_into(&mut contents.uri);
+        }
+        if contents.mime_type.is_empty() {
+            mime_type.unwrap_or_default().clone_into(&mut contents.mime_type);
+        }
+        typed(resource(&contents))
+    });
+    Ok(ReadResourceResult::new(contents.collect::<Result<_, _>>()?))
 }
 
-fn contents_in(field: &Field) -> Vec<pb::ResourceContents> {
+/// A message as a prompt: its `PromptMessage`s, and its `description`.
+pub(super) fn prompt(message: &DynamicMessage) -> Result<GetPromptResult, Status> {
+    let messages = parts::<pb::PromptMessage>(message, PROMPT_MESSAGE).into_iter().map(|message| {
+        let block = message.content.as_ref().ok_or_else(|| broken("a prompt message without content"))?;
+        typed::<PromptMessage>(json!({ "role": role(message.role()), "content": content(block)? }))
+    });
+    let mut result = GetPromptResult::new(messages.collect::<Result<_, _>>()?);
+    let description = message.get_field_by_name("description");
+    result.description = description
+        .as_ref()
+        .and_then(|text| text.as_str())
+        .filter(|text| !text.is_empty())
+        .map(ToOwned::to_owned);
+    Ok(result)
+}
+
+/// The completion in a message.
+pub(super) fn completion(message: &DynamicMessage) -> pb::Completion {
+    parts(message, COMPLETION).pop().unwrap_or_default()
+}
+
+/// The parts of a message that are of one contract type: the message itself, or its fields.
+fn parts<M: prost::Message + prost::Name + Default>(message: &DynamicMessage, full_name: &str) -> Vec<M> {
     let read = |message: &DynamicMessage| {
-        (message.descriptor().full_name() == "drawbridge.mcp.v1.ResourceContents")
-            .then(|| message.transcode_to().ok())
-            .flatten()
+        (message.descriptor().full_name() == full_name).then(|| message.transcode_to().ok()).flatten()
     };
-    match field {
+    if let Some(whole) = read(message) {
+        return vec![whole];
+    }
+    let fields = message.fields().flat_map(|(_, field)| match field {
         Field::Message(message) => read(message).into_iter().collect(),
-        Field::List(list) => list.iter().filter_map(|item| read(item.as_message()?)).collect(),
+        Field::List(list) => list.iter().filter_map(|item| read(item.as_message()?)).collect::<Vec<_>>(),
         _ => Vec::new(),
+    });
+    fields.collect()
+}
+
+/// A content block as MCP's JSON.
+pub(super) fn content(block: &pb::ContentBlock) -> Result<Value, Status> {
+    let kind = block.kind.as_ref().ok_or_else(|| broken("a content block without a kind"))?;
+    let mut json = match kind {
+        Kind::Text(text) => json!({ "type": "text", "text": text.text }),
+        Kind::Image(image) => {
+            json!({ "type": "image", "data": BASE64.encode(&image.data), "mimeType": image.mime_type })
+        }
+        Kind::Audio(audio) => {
+            json!({ "type": "audio", "data": BASE64.encode(&audio.data), "mimeType": audio.mime_type })
+        }
+        Kind::Resource(contents) => json!({ "type": "resource", "resource": resource(contents) }),
+        Kind::ResourceLink(link) => resource_link(link),
+    };
+    if let Some(annotations) = &block.annotations {
+        json["annotations"] = self::annotations(annotations);
+    }
+    Ok(json)
+}
+
+fn resource(contents: &pb::ResourceContents) -> Value {
+    let mut json = match &contents.contents {
+        Some(Contents::Blob(blob)) => json!({ "uri": contents.uri, "blob": BASE64.encode(blob) }),
+        Some(Contents::Text(text)) => json!({ "uri": contents.uri, "text": text }),
+        None => json!({ "uri": contents.uri, "text": "" }),
+    };
+    if !contents.mime_type.is_empty() {
+        json["mimeType"] = json!(contents.mime_type);
+    }
+    json
+}
+
+fn resource_link(link: &pb::ResourceLink) -> Value {
+    let mut json = json!({ "type": "resource_link", "uri": link.uri, "name": link.name });
+    let said = [("title", &link.title), ("description", &link.description), ("mimeType", &link.mime_type)];
+    for (name, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
+        json[name] = json!(text);
+    }
+    if let Some(size) = link.size {
+        json["size"] = json!(size);
+    }
+    json
+}
+
+fn annotations(annotations: &pb::Annotations) -> Value {
+    let mut json = json!({});
+    if !annotations.audience.is_empty() {
+        json["audience"] = annotations.audience().map(role).collect();
+    }
+    if let Some(priority) = annotations.priority {
+        json["priority"] = json!(priority);
+    }
+    if let Some(time) = &annotations.last_modified {
+        json["lastModified"] = json!(time.to_string());
+    }
+    json
+}
+
+pub(super) fn role(role: Role) -> &'static str {
+    match role {
+        Role::Unspecified | Role::User => "user",
+        Role::Assistant => "assistant",
     }
 }
 
-fn resource(contents: pb::ResourceContents, uri: &str, mime_type: Option<&str>) -> ResourceContents {
-    let or = |text: String, other: Option<&str>| {
-        if text.is_empty() { other.unwrap_or_default().to_owned() } else { text }
+/// MCP's JSON as a content block, for what a client's model wrote.
+pub(super) fn block_of(json: &Value) -> Option<pb::ContentBlock> {
+    let text = |name: &str| json[name].as_str().map(ToOwned::to_owned);
+    let kind = match json["type"].as_str()? {
+        "text" => Kind::Text(pb::TextContent { text: text("text")? }),
+        "image" => Kind::Image(pb::ImageContent {
+            data: BASE64.decode(json["data"].as_str()?).ok()?,
+            mime_type: text("mimeType")?,
+        }),
+        "audio" => Kind::Audio(pb::AudioContent {
+            data: BASE64.decode(json["data"].as_str()?).ok()?,
+            mime_type: text("mimeType")?,
+        }),
+        _ => return None,
     };
-    let uri = or(contents.uri, Some(uri));
-    let mime_type = or(contents.mime_type, mime_type);
-    let read = match contents.contents {
-        Some(pb::resource_contents::Contents::Blob(blob)) => ResourceContents::blob(BASE64.encode(blob), uri),
-        Some(pb::resource_contents::Contents::Text(text)) => ResourceContents::text(text, uri),
-        None => ResourceContents::text("", uri),
-    };
-    if mime_type.is_empty() { read } else { read.with_mime_type(mime_type) }
+    Some(pb::ContentBlock { kind: Some(kind), annotations: None })
 }
 
-fn to_json(message: &DynamicMessage) -> Result<serde_json::Value, Status> {
-    dynamic::to_json(message).map_err(|_| Status::internal("the tool service's answer has no JSON form"))
+/// MCP's JSON as rmcp's type.
+pub(super) fn typed<T: DeserializeOwned>(json: Value) -> Result<T, Status> {
+    serde_json::from_value(json).map_err(|error| broken(&error.to_string()))
+}
+
+fn to_json(message: &DynamicMessage) -> Result<Value, Status> {
+    dynamic::to_json(message).map_err(|error| broken(&error.to_string()))
+}
+
+fn broken(what: &str) -> Status {
+    Status::internal(format!("the tool service's answer has no form in MCP: {what}"))
 }

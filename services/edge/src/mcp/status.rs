@@ -1,13 +1,16 @@
 //! The one table from gRPC status to MCP.
 
+use std::time::Duration;
+
 use rmcp::model::ErrorCode;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 /// The JSON-RPC code of a failure that may pass by itself.
 const UNAVAILABLE: ErrorCode = ErrorCode(-32053);
-/// When a client may try again, in milliseconds.
-const RETRY_AFTER_MS: u32 = 1000;
+/// When a client may try again, where the service says nothing.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Whether the failure is one that a model can act on, so that a tool's result tells of it.
 pub(super) fn is_for_the_model(code: Code) -> bool {
@@ -32,14 +35,21 @@ pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
             (ErrorCode::INVALID_PARAMS, told(), json!({}))
         }
         Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, told(), json!({})),
-        Code::Unavailable => retryable("the tool service is not available now; try again"),
-        Code::DeadlineExceeded => retryable("the tool service took too long; try again"),
-        Code::ResourceExhausted | Code::Aborted => retryable("the tool service is busy; try again"),
+        Code::Unavailable => retryable(status, "the tool service is not available now; try again"),
+        Code::DeadlineExceeded => retryable(status, "the tool service took too long; try again"),
+        Code::ResourceExhausted | Code::Aborted => retryable(status, "the tool service is busy; try again"),
         Code::Cancelled => (ErrorCode::INTERNAL_ERROR, "the call was cancelled".to_owned(), json!({})),
         _ => (ErrorCode::INTERNAL_ERROR, "the tool service failed".to_owned(), json!({})),
     }
 }
 
-fn retryable(message: &str) -> (ErrorCode, String, Value) {
-    (UNAVAILABLE, message.to_owned(), json!({ "retryable": true, "retryAfterMs": RETRY_AFTER_MS }))
+fn retryable(status: &Status, message: &str) -> (ErrorCode, String, Value) {
+    let after = retry_after(status).unwrap_or(RETRY_AFTER);
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    (UNAVAILABLE, message.to_owned(), json!({ "retryable": true, "retryAfterMs": after_ms }))
+}
+
+/// When the service says that it may be called again (`google.rpc.RetryInfo`).
+pub(super) fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
 }

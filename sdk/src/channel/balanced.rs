@@ -1,0 +1,115 @@
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, Uri, uri::PathAndQuery};
+use http_body_util::BodyExt as _;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Code, Status, body::Body};
+use url::Url;
+
+use super::{
+    ChannelError,
+    replicas::{self, Replicas},
+};
+
+/// How often a call that never left is given to another replica.
+const ATTEMPTS_MAX: usize = 3;
+
+/// A channel to all replicas of one service: those that a list of URLs names, and of each URL all that its
+/// host name resolves to, now and later.
+///
+/// A call goes to the connected replica with the fewest calls in flight. A replica that cannot be reached
+/// gets none; while no replica can be reached, calls fail at once with `UNAVAILABLE`. A call that meets a
+/// connection in the moment of its end, and never left, goes to another replica; one that may have left is
+/// not repeated.
+///
+/// Clones share the connections, which end with the last clone.
+///
+/// tonic's own balanced channel does none of this: it deals calls to replicas that refuse connections, and
+/// without an address its calls wait for ever.
+#[derive(Clone, Debug)]
+pub struct BalancedChannel {
+    replicas: Arc<Replicas>,
+    _resolving: Arc<[AbortOnDropHandle<Infallible>]>,
+}
+
+impl BalancedChannel {
+    /// Begins to connect to every replica behind `urls`, and does not wait for it. Must be called within a
+    /// runtime.
+    ///
+    /// # Errors
+    /// When there is no URL, or one is not of the form `http://host:port`.
+    pub fn new(urls: &[Url]) -> Result<Self, ChannelError> {
+        if urls.is_empty() {
+            return Err(ChannelError::Empty);
+        }
+        let origins: Vec<_> = urls.iter().map(replicas::Origin::new).collect::<Result<_, _>>()?;
+        let replicas = Arc::new(Replicas::default());
+        let resolving = origins.into_iter().map(|origin| replicas::follow(&replicas, origin)).collect();
+        Ok(Self { replicas, _resolving: resolving })
+    }
+
+    #[cfg(test)]
+    pub(super) fn replicas(&self) -> &Arc<Replicas> {
+        &self.replicas
+    }
+
+    async fn send(self, mut request: Request<Body>) -> Result<Response<Body>, Status> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(mut connection) = self.replicas.pick().await else { break };
+            *request.uri_mut() = absolute(request.uri(), connection.origin())?;
+            match connection.sender.try_send_request(request).await {
+                // The call counts as in flight until its last byte is read.
+                Ok(response) => {
+                    return Ok(response.map(|body| {
+                        Body::new(body.map_frame(move |frame| {
+                            let _in_flight = &connection;
+                            frame
+                        }))
+                    }));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(broken(error.into_error())),
+                },
+            }
+        }
+        Err(Status::unavailable("no replica of the service can be reached"))
+    }
+}
+
+impl tower::Service<Request<Body>> for BalancedChannel {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Status>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // The call keeps the channel, and so the hope for a connection, until it is sent.
+        Box::pin(self.clone().send(request))
+    }
+}
+
+fn absolute(uri: &Uri, origin: &Uri) -> Result<Uri, Status> {
+    let mut parts = origin.clone().into_parts();
+    parts.path_and_query =
+        Some(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Uri::from_parts(parts).map_err(|_| Status::internal("a call's path is none"))
+}
+
+/// The connection broke under a call.
+fn broken(error: hyper::Error) -> Status {
+    let lost = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
+    let status = Status::from_error(Box::new(error));
+    if lost || status.code() == Code::Unknown {
+        return Status::unavailable("the connection to the service broke");
+    }
+    status
+}

@@ -1,0 +1,61 @@
+//! The catalog as it is now.
+
+use std::{collections::HashSet, sync::Arc};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use super::{Catalog, Revision};
+
+/// The catalog of the moment, and word of its changes.
+#[derive(Debug)]
+pub(crate) struct Catalogs {
+    current: ArcSwap<Catalog>,
+    changed: watch::Sender<Revision>,
+}
+
+impl Default for Catalogs {
+    /// Nothing is offered yet.
+    fn default() -> Self {
+        let catalog = Catalog::default();
+        Self { changed: watch::Sender::new(catalog.revision()), current: ArcSwap::from_pointee(catalog) }
+    }
+}
+
+impl Catalogs {
+    /// The catalog, for a moment's use.
+    pub(crate) fn load(&self) -> Guard<Arc<Catalog>> {
+        self.current.load()
+    }
+
+    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more than once.
+    /// Subscribers hear of it when what clients see has changed; the log, when names clash anew.
+    pub(crate) fn update(&self, mut change: impl FnMut(&Catalog) -> Catalog) {
+        let mut after = None;
+        let before = self.current.rcu(|catalog| {
+            let changed = Arc::new(change(catalog));
+            after = Some(Arc::clone(&changed));
+            changed
+        });
+        let known: HashSet<_> = before.clashes().iter().collect();
+        for clash in after.iter().flat_map(|after| after.clashes()).filter(|clash| !known.contains(clash)) {
+            tracing::error!(
+                name = clash.name,
+                rpc = clash.left_out,
+                kept = clash.kept,
+                "two RPCs claim one {}; the second is left out",
+                clash.kind
+            );
+        }
+        self.changed.send_if_modified(|told| {
+            // Read here, under the channel's lock: the last to tell tells of the latest.
+            let now = self.current.load().revision();
+            std::mem::replace(told, now) != now
+        });
+    }
+
+    /// Tells of every change from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
+        self.changed.subscribe()
+    }
+}

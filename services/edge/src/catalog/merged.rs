@@ -1,0 +1,201 @@
+//! What all services offer together.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use drawbridge_proto::auth::v1 as auth;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::{CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables};
+
+/// What all tool services offer together. Immutable: a change makes a new one.
+#[derive(Clone, Debug)]
+pub(crate) struct Catalog {
+    services: BTreeMap<Namespace, ServiceCatalog>,
+    tools: BTreeMap<String, Arc<ToolItem>>,
+    resources: Vec<Arc<ResourceItem>>,
+    prompts: BTreeMap<String, Arc<PromptItem>>,
+    /// By the prompt or resource, as its service and its name.
+    completions: HashMap<(String, String), Arc<CompletionItem>>,
+    clashes: Vec<Clash>,
+    revision: Revision,
+}
+
+impl Default for Catalog {
+    /// Nothing is offered.
+    fn default() -> Self {
+        Self::merge(BTreeMap::new())
+    }
+}
+
+impl Catalog {
+    /// This catalog with what `namespace` now offers.
+    pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
+        let mut services = self.services.clone();
+        services.insert(namespace, service);
+        Self::merge(services)
+    }
+
+    /// This catalog without what `namespace` offers.
+    pub(crate) fn without(&self, namespace: &Namespace) -> Self {
+        let mut services = self.services.clone();
+        services.remove(namespace);
+        Self::merge(services)
+    }
+
+    /// Where two RPCs claim one name, the first in the order of namespaces keeps it, whoever came first.
+    fn merge(services: BTreeMap<Namespace, ServiceCatalog>) -> Self {
+        let mut clashes = Vec::new();
+        let tools = claim(
+            services.values().flat_map(|service| &service.tools),
+            |tool| &tool.item,
+            |tool| vec![("tool name", &tool.item.name)],
+            &mut clashes,
+        );
+        let resources = claim(
+            services.values().flat_map(|service| &service.resources),
+            |resource| &resource.item,
+            |resource| vec![("resource name", &resource.item.name), ("resource URI", resource.uri.as_str())],
+            &mut clashes,
+        );
+        let prompts = claim(
+            services.values().flat_map(|service| &service.prompts),
+            |prompt| &prompt.item,
+            |prompt| vec![("prompt name", &prompt.item.name)],
+            &mut clashes,
+        );
+        let prompts: BTreeMap<_, _> =
+            prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
+        let completions = services.values().flat_map(|service| &service.completions);
+        let completions = completions
+            .map(|one| ((one.item.service.clone(), one.item.name.clone()), Arc::clone(one)))
+            .collect();
+        let tools: BTreeMap<_, _> = tools.into_iter().map(|tool| (tool.item.name.clone(), tool)).collect();
+        let revision = Revision {
+            tools: Seen::of(tools.values().map(|tool| (&tool.item, &tool.tool))),
+            resources: Seen::of(resources.iter().map(|resource| (&resource.item, &resource.shown))),
+            prompts: Seen::of(prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
+        };
+        Self { services, tools, resources, prompts, completions, clashes, revision }
+    }
+
+    /// What tells this catalog from others, as clients see it.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// What is left out because something else has its name.
+    pub(crate) fn clashes(&self) -> &[Clash] {
+        &self.clashes
+    }
+
+    /// Whether this service has been read.
+    pub(crate) fn has_service(&self, namespace: &str) -> bool {
+        self.services.contains_key(namespace)
+    }
+
+    /// All tools, by name.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = &Arc<ToolItem>> {
+        self.tools.values()
+    }
+
+    /// The tool of this name.
+    pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
+        self.tools.get(name)
+    }
+
+    /// All resources, by service.
+    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<ResourceItem>> {
+        self.resources.iter()
+    }
+
+    /// The resource that this URI names, and the variables in it.
+    pub(crate) fn resource(&self, uri: &str) -> Option<(&Arc<ResourceItem>, Variables)> {
+        self.resources.iter().find_map(|resource| Some((resource, resource.uri.matches(uri)?)))
+    }
+
+    /// The resource that has this URI template.
+    pub(crate) fn resource_of_template(&self, template: &str) -> Option<&Arc<ResourceItem>> {
+        self.resources.iter().find(|resource| resource.uri.as_str() == template)
+    }
+
+    /// All prompts, by name.
+    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Arc<PromptItem>> {
+        self.prompts.values()
+    }
+
+    /// The prompt of this name.
+    pub(crate) fn prompt(&self, name: &str) -> Option<&Arc<PromptItem>> {
+        self.prompts.get(name)
+    }
+
+    /// What completes the arguments of a prompt or resource.
+    pub(crate) fn completion(&self, item: &auth::CatalogItem) -> Option<&Arc<CompletionItem>> {
+        self.completions.get(&(item.service.clone(), item.name.clone()))
+    }
+}
+
+/// Two RPCs claim one name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Clash {
+    /// What kind of name it is.
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    /// The RPC that has the name.
+    pub(crate) kept: String,
+    /// The RPC that is left out.
+    pub(crate) left_out: String,
+}
+
+/// Items in the order in which they come, without those of which a name is taken.
+fn claim<'a, T: 'a>(
+    items: impl Iterator<Item = &'a Arc<T>>,
+    item: impl Fn(&T) -> &auth::CatalogItem,
+    names: impl Fn(&T) -> Vec<(&'static str, &str)>,
+    clashes: &mut Vec<Clash>,
+) -> Vec<Arc<T>> {
+    let mut taken: HashMap<(&str, &str), &str> = HashMap::new();
+    let mut kept = Vec::new();
+    for one in items {
+        let (rpc, names) = (&item(one).rpc, names(one));
+        let clash = names.iter().find_map(|&(kind, name)| Some((kind, name, *taken.get(&(kind, name))?)));
+        if let Some((kind, name, first)) = clash {
+            let (name, kept, left_out) = (name.to_owned(), first.to_owned(), rpc.clone());
+            clashes.push(Clash { kind, name, kept, left_out });
+            continue;
+        }
+        taken.extend(names.into_iter().map(|name| (name, rpc.as_str())));
+        kept.push(Arc::clone(one));
+    }
+    kept
+}
+
+/// Tells catalogs apart by what clients see of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Revision {
+    pub(crate) tools: Seen,
+    pub(crate) resources: Seen,
+    pub(crate) prompts: Seen,
+}
+
+/// A hash over what clients see of items, and over the RPCs behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen([u8; 32]);
+
+impl Seen {
+    fn of<'a, T: Serialize + 'a>(items: impl Iterator<Item = (&'a auth::CatalogItem, &'a T)>) -> Self {
+        let mut hasher = Sha256::new();
+        for (item, shown) in items {
+            // What cannot be written is not shown either.
+            let shown = serde_json::to_vec(shown).unwrap_or_default();
+            for part in [item.rpc.as_bytes(), &shown] {
+                hasher.update(part.len().to_be_bytes());
+                hasher.update(part);
+            }
+        }
+        Self(hasher.finalize().into())
+    }
+}

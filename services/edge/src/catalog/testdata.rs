@@ -1,0 +1,34 @@
+//! A contract that holds one of everything.
+
+use std::{sync::LazyLock, time::Duration};
+
+use drawbridge_sdk::{BalancedChannel, reflection::Contract};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+
+use super::{ServiceCatalog, read_contract};
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let mut resolver = ChainFileResolver::new();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/catalog/testdata");
+    resolver.add(IncludeFileResolver::new(folder.into()));
+    resolver.add(DescriptorSetFileResolver::decode(drawbridge_proto::FILE_DESCRIPTOR_SET).unwrap());
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_file("everything.proto").unwrap();
+    DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
+});
+
+/// The message `drawbridge.test.v1.{name}`.
+pub(super) fn message(name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(&format!("drawbridge.test.v1.{name}")).unwrap()
+}
+
+/// What the test service offers. It needs a runtime, and calls nobody.
+pub(super) fn catalog() -> ServiceCatalog {
+    let services = vec!["drawbridge.test.v1.TestService".to_owned()];
+    let contract = Contract { pool: POOL.clone(), services };
+    let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();
+    read_contract(&"test".parse().unwrap(), &contract, &channel, Duration::from_secs(1))
+}

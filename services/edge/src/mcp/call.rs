@@ -1,0 +1,250 @@
+//! A call to its end: progress and log lines on the way, questions to the client, and the result.
+
+use std::time::Duration;
+
+use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_sdk::dynamic;
+use prost_reflect::DynamicMessage;
+use rmcp::{
+    ErrorData,
+    model::{InputRequiredResult, InputResponses, ProgressNotificationParam, ProtocolVersion},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use tonic::{Code, Status};
+use tracing::Instrument as _;
+
+use super::{Context, Handler, interaction, logging, seal::Binding, status};
+use crate::{
+    gate::{Admission, Call},
+    refusal::Refusal,
+    upstream::{Event, Target},
+};
+
+/// Before an idempotent call is repeated, where the service does not say how long.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often one call may ask a client of an older revision.
+const ROUNDS_MAX: usize = 10;
+
+/// How a call ended.
+pub(super) enum Ended {
+    Result(DynamicMessage),
+    /// The client is asked, and will come again (2026-07-28).
+    InputRequired(InputRequiredResult),
+    /// The client cannot be asked, and has no error for that.
+    CannotAsk,
+}
+
+/// What one round ended with.
+enum Last {
+    Result(DynamicMessage),
+    InputRequired(pb::InputRequired),
+}
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The tool service says so.
+    Status(Status),
+    /// The client's part is not right.
+    Client(ErrorData),
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<ErrorData> for Failure {
+    fn from(error: ErrorData) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// What a client answered to an earlier call, and the state that it was given (2026-07-28).
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    pub(super) responses: Option<InputResponses>,
+    pub(super) state: Option<String>,
+}
+
+pub(super) struct Calling<'a> {
+    pub(super) handler: &'a Handler,
+    pub(super) admission: &'a Admission,
+    pub(super) context: &'a Context,
+    pub(super) target: &'a Target,
+    pub(super) call: &'a Call,
+}
+
+impl Calling<'_> {
+    /// Calls until there is a result, within the request's span and until the client cancels.
+    pub(super) async fn run(&self, answers: Answers) -> Result<Ended, Failure> {
+        let running = async {
+            tokio::select! {
+                ended = self.rounds(answers) => ended,
+                // Dropping the call resets its stream, which the service sees.
+                () = self.context.ct.cancelled() => Err(Status::cancelled("the client cancelled").into()),
+            }
+        };
+        running.instrument(self.admission.span.clone()).await
+    }
+
+    async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
+        let client = interaction::capabilities(self.context.client_capabilities().as_ref());
+        let mut responses = self.given(answers)?;
+        let mut token = self.call.token.clone();
+        for _ in 0..ROUNDS_MAX {
+            let mut message = self.call.message.clone();
+            responses.client = Some(client);
+            self.target.set_responses(&mut message, &responses);
+            let asked = match self.once(&token, message).await? {
+                Last::Result(message) => return Ok(Ended::Result(message)),
+                Last::InputRequired(asked) => asked,
+            };
+            match (self.is_stateless(), interaction::missing(&asked, &client)) {
+                (true, Some(missing)) => {
+                    return Err(ErrorData::missing_required_client_capability(missing).into());
+                }
+                (true, None) => return self.ask_by_result(&asked).map(Ended::InputRequired),
+                (false, Some(_)) => return Ok(Ended::CannotAsk),
+                (false, None) => responses = self.ask_now(asked).await?,
+            }
+            // The person may have taken longer than a transaction token lives, and policy may have changed.
+            token = self.authorize_again().await?;
+        }
+        Err(Status::aborted("the tool asks again and again").into())
+    }
+
+    /// Whether the client's revision has no requests from server to client.
+    fn is_stateless(&self) -> bool {
+        let version = self.context.protocol_version();
+        version.is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
+    }
+
+    /// What the client brought from an earlier round. Answers may come without a state: then the service had
+    /// none to keep.
+    fn given(&self, answers: Answers) -> Result<pb::InputResponses, Failure> {
+        let Answers { responses, state } = answers;
+        let state = state.map(|state| self.handler.seal.open(&self.binding(), &state)).transpose();
+        let state = state.map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
+        Ok(pb::InputResponses {
+            responses: interaction::responses(&responses.unwrap_or_default()),
+            state: state.unwrap_or_default(),
+            client: None,
+        })
+    }
+
+    fn binding(&self) -> Binding {
+        // The whole message, also what a policy cannot read.
+        let arguments = dynamic::to_json(&self.call.message).unwrap_or_default();
+        Binding::new(&self.admission.principal, self.target.rpc(), &arguments)
+    }
+
+    fn ask_by_result(&self, asked: &pb::InputRequired) -> Result<InputRequiredResult, Failure> {
+        let requests = interaction::requests(asked)?;
+        let state = self.handler.seal.close(&self.binding(), &asked.state);
+        let state = state.map_err(|_| Status::internal("cannot seal a request state"))?;
+        Ok(InputRequiredResult::new(Some(requests).filter(|requests| !requests.is_empty()), Some(state)))
+    }
+
+    async fn ask_now(&self, asked: pb::InputRequired) -> Result<pb::InputResponses, Failure> {
+        let requests = interaction::requests(&asked)?;
+        let answers = interaction::ask(&self.context.peer, requests).await.map_err(|error| {
+            tracing::info!(%error, "the client does not answer");
+            ErrorData::invalid_request("the client did not answer what the tool asked", None)
+        })?;
+        let responses = interaction::responses(&answers);
+        Ok(pb::InputResponses { responses, state: asked.state, client: None })
+    }
+
+    async fn authorize_again(&self) -> Result<SecretString, Failure> {
+        let Admission { context, token, resource, .. } = self.admission;
+        let operation = self.call.operation.clone();
+        let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
+        let allowed = allowed.map_err(|refusal| match refusal {
+            Refusal::AuthUnavailable => Status::unavailable("auth gives no answer"),
+            refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
+        })?;
+        let token = allowed.transaction_token.ok_or_else(|| Status::internal("auth gave no token"))?;
+        Ok(token.token.into())
+    }
+
+    /// Calls, and once more when the service was not there and a second call does no harm.
+    async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Status> {
+        if !self.target.idempotent {
+            return self.attempt(token, message).await;
+        }
+        match self.attempt(token, message.clone()).await {
+            Err(status) if status.code() == Code::Unavailable => {
+                let pause = status::retry_after(&status).unwrap_or(RETRY_PAUSE);
+                // A service that wants a longer pause is not asked again while a client waits.
+                if pause > RETRY_PAUSE_MAX {
+                    return Err(status);
+                }
+                tracing::info!(message = status.message(), "the service was not there; calling again");
+                tokio::time::sleep(pause).await;
+                self.attempt(token, message).await
+            }
+            ended => ended,
+        }
+    }
+
+    /// Calls, tells the client what it is told on the way, and returns what the call ends with.
+    async fn attempt(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Status> {
+        let mut answering =
+            self.target.begin(&self.admission.context, token.expose_secret(), message).await?;
+        loop {
+            match answering.next().await? {
+                Event::Progress(progress) => self.tell_progress(progress).await,
+                Event::Log(line) => self.tell(line).await,
+                Event::InputRequired(asked) => return Ok(Last::InputRequired(asked)),
+                Event::Result(message) => return Ok(Last::Result(message)),
+            }
+        }
+    }
+
+    async fn tell_progress(&self, progress: pb::Progress) {
+        let token = self.context.meta.get_progress_token().filter(|_| self.admission.streams);
+        let Some(token) = token else { return };
+        let mut param = ProgressNotificationParam::new(token, progress.progress);
+        param.total = progress.total;
+        param.message = Some(progress.message).filter(|message| !message.is_empty());
+        // A client that has gone also cancels the call; there is nobody to tell.
+        let _ = self.context.peer.notify_progress(param).await;
+    }
+
+    async fn tell(&self, line: pb::LogMessage) {
+        // The stateless revision names a level with each request, or gets no lines (SEP-2575).
+        let wanted =
+            if self.is_stateless() { self.context.meta.log_level() } else { Some(self.handler.level.get()) };
+        if !self.admission.streams || !wanted.is_some_and(|wanted| logging::is_at_least(line.level(), wanted))
+        {
+            return;
+        }
+        let _ = self.context.peer.notify_logging_message(logging::message(line)).await;
+    }
+}
+
+/// A status as the client's error.
+pub(super) fn failure(status: &Status, admission: &Admission) -> ErrorData {
+    log_failure(admission, status);
+    let (code, message, mut data) = status::to_json_rpc(status);
+    data["requestId"] = json!(admission.context.request_id.as_str());
+    ErrorData::new(code, message, Some(data))
+}
+
+pub(super) fn log_failure(admission: &Admission, status: &Status) {
+    let Admission { span, context, .. } = admission;
+    span.record("error.type", format!("{:?}", status.code()));
+    let subject = &admission.principal.subject;
+    let (code, message) = (status.code(), status.message());
+    let _entered = span.enter();
+    if status::is_for_the_model(code) {
+        tracing::info!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+    } else {
+        span.record("otel.status_code", "ERROR");
+        tracing::warn!(request_id = %context.request_id, subject, ?code, message, "a call failed");
+    }
+}

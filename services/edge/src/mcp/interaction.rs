@@ -1,0 +1,186 @@
+//! What a tool service asks of a client, in the words of the client's revision, and what the client answers.
+
+use std::collections::HashMap;
+
+use drawbridge_proto::mcp::v1::{
+    self as pb, elicit_result::Action, input_request::Kind as Asked, input_response::Kind as Answered,
+};
+use rmcp::{
+    model::{ClientCapabilities, InputRequest, InputRequests, InputResponses},
+    service::{Peer, RoleServer, ServiceError},
+};
+use serde_json::{Value, json};
+use tonic::Status;
+
+use super::{content, json as structs};
+
+/// What a service asks, as MCP's requests.
+pub(super) fn requests(asked: &pb::InputRequired) -> Result<InputRequests, Status> {
+    asked
+        .requests
+        .iter()
+        .map(|(key, request)| Ok((key.clone(), content::typed(request_json(request)?)?)))
+        .collect()
+}
+
+fn request_json(request: &pb::InputRequest) -> Result<Value, Status> {
+    let kind = request.kind.as_ref().ok_or_else(|| Status::internal("an input request without a kind"))?;
+    Ok(match kind {
+        Asked::Form(form) => {
+            let empty = prost_types::Struct::default();
+            let schema = structs::from_struct(form.requested_schema.as_ref().unwrap_or(&empty));
+            json!({
+                "method": "elicitation/create",
+                "params": { "mode": "form", "message": form.message, "requestedSchema": schema },
+            })
+        }
+        Asked::Url(page) => json!({
+            "method": "elicitation/create",
+            "params": {
+                "mode": "url",
+                "message": page.message,
+                "url": page.url,
+                "elicitationId": page.elicitation_id,
+            },
+        }),
+        Asked::Sampling(sampling) => {
+            json!({ "method": "sampling/createMessage", "params": sampling_json(sampling)? })
+        }
+        Asked::Roots(_) => json!({ "method": "roots/list" }),
+    })
+}
+
+fn sampling_json(sampling: &pb::Sampling) -> Result<Value, Status> {
+    let mut messages = Vec::new();
+    for message in &sampling.messages {
+        let blocks = message.content.iter().map(content::content).collect::<Result<Vec<_>, _>>()?;
+        // One block stands alone: older revisions know no list.
+        let content = match <[Value; 1]>::try_from(blocks) {
+            Ok([block]) => block,
+            Err(blocks) => Value::Array(blocks),
+        };
+        messages.push(json!({ "role": content::role(message.role()), "content": content }));
+    }
+    let mut params = json!({ "messages": messages, "maxTokens": sampling.max_tokens });
+    if !sampling.system_prompt.is_empty() {
+        params["systemPrompt"] = json!(sampling.system_prompt);
+    }
+    if let Some(temperature) = sampling.temperature {
+        params["temperature"] = json!(temperature);
+    }
+    if !sampling.stop_sequences.is_empty() {
+        params["stopSequences"] = json!(sampling.stop_sequences);
+    }
+    if let Some(preferences) = &sampling.model_preferences {
+        let hints: Vec<_> = preferences.hints.iter().map(|name| json!({ "name": name })).collect();
+        let mut wanted = json!({ "hints": hints });
+        let priorities = [
+            ("costPriority", preferences.cost_priority),
+            ("speedPriority", preferences.speed_priority),
+            ("intelligencePriority", preferences.intelligence_priority),
+        ];
+        for (name, priority) in priorities {
+            if let Some(priority) = priority {
+                wanted[name] = json!(priority);
+            }
+        }
+        params["modelPreferences"] = wanted;
+    }
+    Ok(params)
+}
+
+/// What a client can be asked.
+pub(super) fn capabilities(capabilities: Option<&ClientCapabilities>) -> pb::ClientCapabilities {
+    let Some(has) = capabilities else { return pb::ClientCapabilities::default() };
+    pb::ClientCapabilities {
+        // A client that names no mode means forms (2025-11-25).
+        elicit_form: has.elicitation.as_ref().is_some_and(|mode| mode.form.is_some() || mode.url.is_none()),
+        elicit_url: has.elicitation.as_ref().is_some_and(|mode| mode.url.is_some()),
+        sampling: has.sampling.is_some(),
+        roots: has.roots.is_some(),
+    }
+}
+
+/// The capabilities that a client lacks to be asked this.
+pub(super) fn missing(
+    asked: &pb::InputRequired,
+    client: &pb::ClientCapabilities,
+) -> Option<ClientCapabilities> {
+    let mut missing = json!({});
+    for kind in asked.requests.values().filter_map(|request| request.kind.as_ref()) {
+        match kind {
+            Asked::Form(_) if !client.elicit_form => missing["elicitation"]["form"] = json!({}),
+            Asked::Url(_) if !client.elicit_url => missing["elicitation"]["url"] = json!({}),
+            Asked::Sampling(_) if !client.sampling => missing["sampling"] = json!({}),
+            Asked::Roots(_) if !client.roots => missing["roots"] = json!({}),
+            _ => {}
+        }
+    }
+    if missing == json!({}) { None } else { serde_json::from_value(missing).ok() }
+}
+
+/// Asks a client of an older revision, on the stream of the request that needs the answers.
+pub(super) async fn ask(
+    peer: &Peer<RoleServer>,
+    requests: InputRequests,
+) -> Result<InputResponses, ServiceError> {
+    let mut responses = InputResponses::new();
+    for (key, request) in requests {
+        let response = match request {
+            InputRequest::Elicitation(request) => json_of(peer.create_elicitation(request.params).await?),
+            InputRequest::CreateMessage(request) => json_of(peer.create_message(request.params).await?),
+            InputRequest::ListRoots(_) => json_of(peer.list_roots().await?),
+            _ => continue,
+        };
+        responses.insert(key, response);
+    }
+    Ok(responses)
+}
+
+fn json_of(answer: impl serde::Serialize) -> Value {
+    serde_json::to_value(answer).unwrap_or_default()
+}
+
+/// What a client answered, as the service reads it. What is no answer counts as not given, so that the
+/// service asks again.
+pub(super) fn responses(answers: &InputResponses) -> HashMap<String, pb::InputResponse> {
+    let given = answers.iter().filter_map(|(key, answer)| {
+        let kind = answered(answer)?;
+        Some((key.clone(), pb::InputResponse { kind: Some(kind) }))
+    });
+    given.collect()
+}
+
+/// An answer, told apart by what each kind must have.
+fn answered(answer: &Value) -> Option<Answered> {
+    let object = answer.as_object()?;
+    if let Some(action) = object.get("action") {
+        let action = match action.as_str()? {
+            "accept" => Action::Accept,
+            "decline" => Action::Decline,
+            "cancel" => Action::Cancel,
+            _ => return None,
+        };
+        let content = object.get("content").and_then(Value::as_object).map(structs::to_struct);
+        return Some(Answered::Elicitation(pb::ElicitResult { action: action.into(), content }));
+    }
+    if let Some(roots) = object.get("roots") {
+        let roots = roots.as_array()?.iter().map(|root| {
+            let name = root["name"].as_str().unwrap_or_default();
+            Some(pb::Root { uri: root["uri"].as_str()?.to_owned(), name: name.to_owned() })
+        });
+        return Some(Answered::Roots(pb::Roots { roots: roots.collect::<Option<_>>()? }));
+    }
+    let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let role = if text("role") == "user" { pb::Role::User } else { pb::Role::Assistant };
+    let content = match object.get("content")? {
+        Value::Array(blocks) => blocks.iter().map(content::block_of).collect::<Option<_>>()?,
+        block => vec![content::block_of(block)?],
+    };
+    Some(Answered::Sampling(pb::SamplingResult {
+        model: text("model"),
+        stop_reason: text("stopReason"),
+        role: role.into(),
+        content,
+    }))
+}

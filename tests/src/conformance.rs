@@ -1,0 +1,365 @@
+//! The tool service that the official conformance suite expects, written with the public contract alone.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use drawbridge_proto::mcp::v1::{
+    self as mcp, ContentBlock, InputRequired, InputResponses, Progress, ToolResult, log_message::Level,
+};
+use drawbridge_sdk::{
+    Admin, GrpcServer, Listen, Running, Starting, Telemetry,
+    identity::{Verifier, VerifierError},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
+
+use self::{
+    make::{answer, ask, audio, image, json_struct, prompt, resource, say, text},
+    pb::conformance_service_server::{ConformanceService, ConformanceServiceServer},
+};
+
+mod asking;
+mod make;
+
+mod pb {
+    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+    tonic::include_proto!("drawbridge.conformance.v1");
+}
+
+/// The service's contract.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/conformance.binpb"));
+
+const PNG: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
+const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA=";
+/// Between two events of a stream.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The service, and what it has seen.
+#[derive(Clone, Debug, Default)]
+pub struct Conformance {
+    /// Calls of SlowWork that were cancelled.
+    pub cancelled: Arc<AtomicU32>,
+    /// Calls of SlowWork that came to their end.
+    pub finished: Arc<AtomicU32>,
+    /// Calls of FailWith.
+    pub failures: Arc<AtomicU32>,
+}
+
+impl Conformance {
+    /// Starts the service.
+    ///
+    /// # Errors
+    /// When no verifier can be made.
+    pub async fn start(
+        self,
+        listen: Listen,
+        jwks_url: url::Url,
+        telemetry: &Telemetry,
+    ) -> Result<Running, VerifierError> {
+        let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
+        let server =
+            GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier).descriptors(DESCRIPTORS);
+        let starting = Starting::new();
+        let address = starting.grpc(&listen, server).expect("a port");
+        starting.readiness().ready();
+        let admin = "127.0.0.1:0".parse().expect("an address");
+        Ok(starting.running(address, Admin::new(&admin, telemetry)).expect("a port"))
+    }
+}
+
+type Answered = Result<Response<pb::Answer>, Status>;
+type Streamed = Result<Response<ReceiverStream<Result<pb::Event, Status>>>, Status>;
+
+fn event(event: pb::event::Event) -> pb::Event {
+    pb::Event { event: Some(event) }
+}
+
+/// Streams events with a pause after each, and then the result.
+fn stream(events: Vec<pb::event::Event>, result: ToolResult) -> Streamed {
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for next in events {
+            if sender.send(Ok(event(next))).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        let _ = sender.send(Ok(event(pb::event::Event::Result(result)))).await;
+    });
+    Ok(Response::new(ReceiverStream::new(receiver)))
+}
+
+fn log(line: &str) -> pb::event::Event {
+    pb::event::Event::Log(mcp::LogMessage {
+        level: Level::Info.into(),
+        logger: String::new(),
+        data: Some(prost_types::Value::from(line.to_owned())),
+    })
+}
+
+fn interaction(request: &Request<pb::Asking>) -> InputResponses {
+    request.get_ref().interaction.clone().unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl ConformanceService for Conformance {
+    type ToolWithProgressStream = ReceiverStream<Result<pb::Event, Status>>;
+    type ToolWithLoggingStream = ReceiverStream<Result<pb::Event, Status>>;
+    type LoggingToolStream = ReceiverStream<Result<pb::Event, Status>>;
+    type StreamingElicitationStream = ReceiverStream<Result<pb::Event, Status>>;
+    type SlowWorkStream = ReceiverStream<Result<pb::Event, Status>>;
+
+    async fn simple_text(&self, _: Request<pb::Nothing>) -> Answered {
+        say("This is a simple text response for testing.")
+    }
+
+    async fn image_content(&self, _: Request<pb::Nothing>) -> Answered {
+        answer(vec![image(PNG)])
+    }
+
+    async fn audio_content(&self, _: Request<pb::Nothing>) -> Answered {
+        answer(vec![audio(WAV)])
+    }
+
+    async fn embedded_resource(&self, _: Request<pb::Nothing>) -> Answered {
+        answer(vec![resource(
+            "test://embedded-resource",
+            "text/plain",
+            "This is an embedded resource content.",
+        )])
+    }
+
+    async fn multiple_content_types(&self, _: Request<pb::Nothing>) -> Answered {
+        answer(vec![
+            text("Multiple content types test:"),
+            image(PNG),
+            resource("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#),
+        ])
+    }
+
+    async fn error_handling(&self, _: Request<pb::Nothing>) -> Answered {
+        Err(Status::failed_precondition("This tool intentionally returns an error for testing"))
+    }
+
+    async fn tool_with_progress(&self, _: Request<pb::Nothing>) -> Streamed {
+        let progress = |done: f64| {
+            pb::event::Event::Progress(Progress {
+                progress: done,
+                total: Some(100.0),
+                message: String::new(),
+            })
+        };
+        stream([0.0, 50.0, 100.0].map(progress).to_vec(), make::result(vec![text("done")]))
+    }
+
+    async fn tool_with_logging(&self, _: Request<pb::Nothing>) -> Streamed {
+        let lines = ["Tool execution started", "Tool processing data", "Tool execution completed"];
+        stream(lines.map(log).to_vec(), make::result(vec![text("done")]))
+    }
+
+    async fn logging_tool(&self, request: Request<pb::Nothing>) -> Streamed {
+        self.tool_with_logging(request).await
+    }
+
+    async fn reconnection(&self, _: Request<pb::Nothing>) -> Answered {
+        say("done")
+    }
+
+    async fn sampling(&self, request: Request<pb::Prompted>) -> Answered {
+        let pb::Prompted { prompt, interaction } = request.into_inner();
+        asking::sampling(&prompt, &interaction.unwrap_or_default())
+    }
+
+    async fn elicitation(&self, request: Request<pb::Messaged>) -> Answered {
+        let pb::Messaged { message, interaction } = request.into_inner();
+        asking::elicitation(&message, &interaction.unwrap_or_default())
+    }
+
+    async fn elicitation_sep1034_defaults(&self, request: Request<pb::Asking>) -> Answered {
+        asking::form("Please fill in the form", &asking::defaults(), &interaction(&request))
+    }
+
+    async fn elicitation_sep1330_enums(&self, request: Request<pb::Asking>) -> Answered {
+        asking::form("Please choose", &asking::enums(), &interaction(&request))
+    }
+
+    async fn streaming_elicitation(&self, request: Request<pb::Asking>) -> Streamed {
+        let given = interaction(&request);
+        if given.responses.contains_key("answer") {
+            return stream(vec![], make::result(vec![text("done")]));
+        }
+        let asked = asking::one("answer", make::form("Please answer", &asking::name_form("name")));
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let _ = sender.send(Ok(event(pb::event::Event::InputRequired(asked)))).await;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn missing_capability(&self, request: Request<pb::Asking>) -> Answered {
+        asking::capital(&interaction(&request))
+    }
+
+    async fn custom_header(&self, request: Request<pb::Headed>) -> Answered {
+        say(&request.into_inner().value)
+    }
+
+    async fn json_schema(&self, _: Request<pb::Nothing>) -> Answered {
+        say("done")
+    }
+
+    async fn input_required_result_elicitation(&self, request: Request<pb::Asking>) -> Answered {
+        asking::user_name(&interaction(&request))
+    }
+
+    async fn input_required_result_sampling(&self, request: Request<pb::Asking>) -> Answered {
+        asking::capital(&interaction(&request))
+    }
+
+    async fn input_required_result_list_roots(&self, request: Request<pb::Asking>) -> Answered {
+        asking::client_roots(&interaction(&request))
+    }
+
+    async fn input_required_result_request_state(&self, request: Request<pb::Asking>) -> Answered {
+        asking::with_state(&interaction(&request))
+    }
+
+    async fn input_required_result_multiple_inputs(&self, request: Request<pb::Asking>) -> Answered {
+        asking::several(&interaction(&request))
+    }
+
+    async fn input_required_result_multi_round(&self, request: Request<pb::Asking>) -> Answered {
+        asking::two_rounds(&interaction(&request))
+    }
+
+    async fn input_required_result_tampered_state(&self, request: Request<pb::Asking>) -> Answered {
+        asking::with_state(&interaction(&request))
+    }
+
+    async fn input_required_result_capabilities(&self, request: Request<pb::Asking>) -> Answered {
+        asking::what_can_be_asked(&interaction(&request))
+    }
+
+    async fn static_text(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+        make::contents("This is the content of the static text resource.")
+    }
+
+    async fn static_binary(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+        let contents = Some(mcp::resource_contents::Contents::Blob(make::bytes(PNG)));
+        let contents = mcp::ResourceContents { contents, ..Default::default() };
+        Ok(Response::new(pb::Contents { contents: Some(contents) }))
+    }
+
+    async fn watched_resource(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+        make::contents("This resource can be watched.")
+    }
+
+    async fn template_data(
+        &self,
+        request: Request<pb::Identified>,
+    ) -> Result<Response<pb::Contents>, Status> {
+        let id = request.into_inner().id;
+        let data =
+            serde_json::json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
+        make::contents(&data.to_string())
+    }
+
+    async fn simple_prompt(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Prompt>, Status> {
+        prompt(vec![text("This is a simple prompt for testing.")])
+    }
+
+    async fn prompt_with_arguments(
+        &self,
+        request: Request<pb::TwoArguments>,
+    ) -> Result<Response<pb::Prompt>, Status> {
+        let pb::TwoArguments { arg1, arg2 } = request.into_inner();
+        prompt(vec![text(&format!("Prompt with arguments: arg1='{arg1}', arg2='{arg2}'"))])
+    }
+
+    async fn prompt_with_embedded_resource(
+        &self,
+        request: Request<pb::Referring>,
+    ) -> Result<Response<pb::Prompt>, Status> {
+        let uri = request.into_inner().resource_uri;
+        prompt(vec![
+            resource(&uri, "text/plain", "Embedded resource content for testing."),
+            text("Please process the embedded resource above."),
+        ])
+    }
+
+    async fn prompt_with_image(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Prompt>, Status> {
+        prompt(vec![image(PNG), text("Please analyze the image above.")])
+    }
+
+    async fn input_required_result_prompt(
+        &self,
+        request: Request<pb::Asking>,
+    ) -> Result<Response<pb::Prompt>, Status> {
+        let given = interaction(&request);
+        let Some(context) = asking::accepted(&given, "user_context") else {
+            let question = make::form("What context should the prompt use?", &asking::name_form("context"));
+            let input_required = Some(asking::one("user_context", question));
+            return Ok(Response::new(pb::Prompt { input_required, ..Default::default() }));
+        };
+        prompt(vec![text(&format!("In the context of {}", json_struct(&context)))])
+    }
+
+    async fn complete(&self, request: Request<pb::Completing>) -> Result<Response<pb::Completed>, Status> {
+        let argument = request.into_inner().argument.unwrap_or_default();
+        let values = ["testValue1", "testValue2", "other"];
+        let values: Vec<_> = values.into_iter().filter(|value| value.starts_with(&argument.value)).collect();
+        let completion = mcp::Completion {
+            total: Some(u32::try_from(values.len()).unwrap_or(u32::MAX)),
+            values: values.into_iter().map(ToOwned::to_owned).collect(),
+            has_more: false,
+        };
+        Ok(Response::new(pb::Completed { completion: Some(completion) }))
+    }
+
+    async fn slow_work(&self, request: Request<pb::SlowWorkRequest>) -> Streamed {
+        let steps = request.into_inner().milliseconds / 20;
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        let service = self.clone();
+        tokio::spawn(async move {
+            for step in 0..steps {
+                let progress = Progress {
+                    progress: step.into(),
+                    total: Some(steps.into()),
+                    message: format!("step {step}"),
+                };
+                if sender.send(Ok(event(pb::event::Event::Progress(progress)))).await.is_err() {
+                    service.cancelled.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            service.finished.fetch_add(1, Ordering::Relaxed);
+            let result = make::result(vec![text("worked")]);
+            let _ = sender.send(Ok(event(pb::event::Event::Result(result)))).await;
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn fail_with(&self, request: Request<pb::FailWithRequest>) -> Answered {
+        let pb::FailWithRequest { code, message, times } = request.into_inner();
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        if times > 0 && before >= times {
+            return say("succeeded at last");
+        }
+        Err(Status::new(Code::from(code), message))
+    }
+}
+
+/// What a call answers that asks first.
+fn asks(asked: InputRequired) -> Answered {
+    Ok(Response::new(ask(asked)))
+}
+
+/// For tests that need a block.
+pub fn a_text(content: &str) -> ContentBlock {
+    text(content)
+}

@@ -1,0 +1,6 @@
+//! MCP ⇄ gRPC: every kind of content, interaction and revision.
+
+mod calls;
+mod conformance;
+mod interaction;
+mod sessions;

@@ -1,0 +1,131 @@
+//! Sessions of the older revisions: whose they are, where they go on, how many there may be.
+
+use std::time::Duration;
+
+use drawbridge_tests::{Client, Edge, Redis, Reply, TestMesh};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::json;
+use url::Url;
+
+async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": { "name": "test", "version": "1" },
+        },
+    });
+    let reply = client.send_body(body.to_string()).await;
+    let id = reply.headers.get("mcp-session-id").cloned();
+    if let Some(id) = &id {
+        let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let told =
+            client.send(client.post().header("mcp-session-id", id).body(initialized.to_string())).await;
+        assert_eq!(told.status, StatusCode::ACCEPTED);
+    }
+    (reply, id)
+}
+
+async fn open(client: &Client) -> HeaderValue {
+    initialize(client).await.1.expect("a session")
+}
+
+async fn list(client: &Client, session: &HeaderValue) -> Reply {
+    let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+    client.send(client.post().header("mcp-session-id", session).body(body.to_string())).await
+}
+
+async fn delete(client: &Client, session: &HeaderValue) -> Reply {
+    let request = client.post().header("mcp-session-id", session).build().map(|mut request| {
+        *request.method_mut() = Method::DELETE;
+        request
+    });
+    client.send_built(request).await
+}
+
+/// Two replicas of the edge that share a secret and, if there is one, Redis.
+async fn replicas(mesh: &TestMesh, redis: Option<&Redis>) -> (Edge, Edge) {
+    let code = mesh.mesh.state.services["code"].clone();
+    let services: [(&str, &Url); 1] = [("code", &code)];
+    let start = async || {
+        mesh.edge(&services, |config| {
+            config.secret = Some("one secret for both".into());
+            config.redis_url = redis.map(|redis| redis.url.as_str().into());
+        })
+        .await
+    };
+    (start().await, start().await)
+}
+
+#[tokio::test]
+async fn a_session_goes_on_and_ends_when_its_client_says_so() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let session = open(&alice).await;
+    assert_eq!(list(&alice, &session).await.json["result"]["tools"].as_array().map(Vec::len), Some(2));
+    assert!(delete(&alice, &session).await.status.is_success());
+    let gone = list(&alice, &session).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    gone.assert_names_request();
+}
+
+#[tokio::test]
+async fn a_session_belongs_to_the_principal_that_opened_it() {
+    let mesh = TestMesh::start().await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    let session = open(&alice).await;
+    for refused in [list(&bob, &session).await, delete(&bob, &session).await] {
+        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
+        assert!(!refused.text.contains("code_search"));
+        refused.assert_names_request();
+    }
+    let forged = HeaderValue::from_static("c2Vzc2lvbg.c2Vzc2lvbg");
+    assert_eq!(list(&alice, &forged).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(list(&alice, &session).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn any_replica_goes_on_with_a_session_that_lies_in_redis() {
+    let redis = Redis::start();
+    let mesh = TestMesh::start().await;
+    let (one, other) = replicas(&mesh, Some(&redis)).await;
+    let alice = mesh.client("alice").await;
+    let session = open(&one.client(&alice)).await;
+    let there = list(&other.client(&alice), &session).await;
+    assert_eq!(there.json["result"]["tools"].as_array().map(Vec::len), Some(2), "{there:?}");
+    let bob = mesh.client("bob").await;
+    assert_eq!(list(&other.client(&bob), &session).await.status, StatusCode::NOT_FOUND);
+
+    // Without Redis a session is one replica's alone, and goes on there.
+    drop(redis);
+    let here = list(&one.client(&alice), &session).await;
+    assert_eq!(here.status, StatusCode::OK, "{here:?}");
+    let session = open(&one.client(&alice)).await;
+    assert_eq!(list(&one.client(&alice), &session).await.status, StatusCode::OK);
+    assert!(list(&other.client(&alice), &session).await.status.is_client_error());
+}
+
+#[tokio::test]
+async fn idle_sessions_expire_and_one_principal_has_only_so_many() {
+    let mesh = TestMesh::start().await;
+    let code = mesh.mesh.state.services["code"].clone();
+    let edge = mesh
+        .edge(&[("code", &code)], |config| {
+            config.sessions_per_principal_max = 2;
+            config.session_idle_seconds = 1;
+        })
+        .await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    let (alice, bob) = (edge.client(&alice), edge.client(&bob));
+    let session = open(&alice).await;
+    open(&alice).await;
+    let (refused, none) = initialize(&alice).await;
+    assert_eq!((refused.status, none), (StatusCode::TOO_MANY_REQUESTS, None), "{refused:?}");
+    refused.assert_names_request();
+    open(&bob).await;
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(list(&alice, &session).await.status, StatusCode::NOT_FOUND);
+    open(&alice).await;
+}
