@@ -66,7 +66,7 @@ impl GrpcServer {
         readiness: Readiness,
         stopping: CancellationToken,
     ) {
-        let (health, health_service) = tonic_health::server::health_reporter();
+        let (mut health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(self.descriptors)
             .with_service_name(self.service_name)
@@ -93,18 +93,28 @@ impl GrpcServer {
             .add_routes(self.routes)
             .add_service(health_service)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopping.cancelled_owned());
+            .serve_with_incoming_shutdown(
+                TcpListenerStream::new(listener),
+                stopping.clone().cancelled_owned(),
+            );
         let mut changed = readiness.watch();
         let reporting = async {
-            loop {
-                let ready = *changed.borrow_and_update();
-                let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-                health.set_service_status("", status).await;
-                health.set_service_status(self.service_name, status).await;
-                if changed.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
+            while stopping
+                .run_until_cancelled(async {
+                    let ready = *changed.borrow_and_update();
+                    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                    health.set_service_status("", status).await;
+                    health.set_service_status(self.service_name, status).await;
+                    // The readiness outlives the server, so this waits for a change.
+                    let _ = changed.changed().await;
+                })
+                .await
+                .is_some()
+            {}
+            // Whoever watches would keep the connection, and with it the drain, until its deadline.
+            health.clear_service_status("").await;
+            health.clear_service_status(self.service_name).await;
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             served = serving => if let Err(error) = served {

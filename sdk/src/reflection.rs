@@ -1,22 +1,26 @@
-//! Reads a service's contract by gRPC server reflection (v1).
+//! Reads a service's contract by gRPC server reflection (v1, or else v1alpha).
 
 use std::collections::{HashMap, HashSet};
 
+use http::uri::PathAndQuery;
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorProto;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, body::Body, client::GrpcService};
+use tonic::{Code, Status, Streaming, body::Body, client::GrpcService};
+use tonic_prost::ProstCodec;
 use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, ServerReflectionResponse, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
+    server_reflection_response::MessageResponse,
 };
 
 use crate::call::CallContext;
 
 /// The most files that one service's contract may have.
 const FILES_MAX: usize = 512;
+const V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const V1ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
 /// Services of gRPC itself, which are nobody's tools.
 const GRPC_PACKAGE: &str = "grpc.";
 
@@ -58,7 +62,7 @@ pub struct Contract {
 /// When it does not answer in time, or with a broken contract.
 pub async fn contract<C>(channel: C, context: &CallContext) -> Result<Contract, ReflectionError>
 where
-    C: GrpcService<Body, ResponseBody = Body>,
+    C: GrpcService<Body, ResponseBody = Body> + Clone,
 {
     let reading = async {
         let (mut reader, services) = Reader::open(channel, context).await?;
@@ -88,8 +92,25 @@ struct Reader {
 }
 
 impl Reader {
-    /// Opens the stream, and says which services there are.
+    /// Opens the stream, and says which services there are. Some languages still serve v1alpha alone, whose
+    /// messages are the same.
     async fn open<C>(channel: C, context: &CallContext) -> Result<(Self, Vec<String>), ReflectionError>
+    where
+        C: GrpcService<Body, ResponseBody = Body> + Clone,
+    {
+        match Self::open_at(channel.clone(), context, V1).await {
+            Err(ReflectionError::Call(status)) if status.code() == Code::Unimplemented => {
+                Self::open_at(channel, context, V1ALPHA).await
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_at<C>(
+        channel: C,
+        context: &CallContext,
+        path: &'static str,
+    ) -> Result<(Self, Vec<String>), ReflectionError>
     where
         C: GrpcService<Body, ResponseBody = Body>,
     {
@@ -97,7 +118,10 @@ impl Reader {
         // The first question is there from the start: some servers answer nothing, not even headers, before.
         let _ = asking.send(question(MessageRequest::ListServices(String::new()))).await;
         let request = context.outgoing(ReceiverStream::new(asked));
-        let answers = ServerReflectionClient::new(channel).server_reflection_info(request).await?;
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.map_err(|_| Status::unavailable("the service does not answer"))?;
+        let path = PathAndQuery::from_static(path);
+        let answers = client.streaming(request, path, ProstCodec::default()).await?;
         let mut reader = Self { asking, answers: answers.into_inner(), files: HashMap::new() };
         let MessageResponse::ListServicesResponse(list) = reader.answer().await? else {
             return Err(ReflectionError::Answer("something else".to_owned()));

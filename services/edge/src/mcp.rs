@@ -8,11 +8,11 @@ use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompleteResult,
-        CompletionInfo, ContentBlock, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
-        GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
-        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
+        CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, ErrorCode,
+        GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
+        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+        ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
         SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
@@ -41,6 +41,7 @@ mod content;
 mod interaction;
 mod json;
 mod logging;
+mod page;
 mod seal;
 mod status;
 
@@ -50,6 +51,11 @@ const REVISIONS: [ProtocolVersion; 3] =
 /// Methods that the stateless revision no longer has.
 const OLDER_METHODS: [&str; 5] =
     ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
+
+/// How long a client may keep a list, in milliseconds. A change of the catalog is told; one of policy is not.
+const LIST_TTL_MS: Option<u64> = Some(30_000);
+/// Lists are filtered for each caller.
+const LIST_SCOPE: Option<CacheScope> = Some(CacheScope::Private);
 
 /// The `_meta` key of the request id.
 const META_REQUEST_ID: &str = "drawbridge/requestId";
@@ -123,12 +129,16 @@ impl ServerHandler for Handler {
 
     async fn list_tools(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListToolsResult, ErrorData> {
         let admission = admission(&context)?;
         let Plan::ListTools(tools) = &admission.plan else { return Err(not_planned(admission)) };
-        Ok(ListToolsResult::with_all_items(tools.iter().map(|item| item.tool.clone()).collect()))
+        let tools = tools.iter().map(|item| (item.item.name.as_str(), &item.tool));
+        let (tools, next) = page::of(tools, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
+        let mut result = ListToolsResult::with_all_items(tools);
+        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
+        Ok(result)
     }
 
     async fn call_tool(
@@ -163,28 +173,35 @@ impl ServerHandler for Handler {
 
     async fn list_resources(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
         let admission = admission(&context)?;
         let fixed = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
-            ShownResource::Fixed(resource) => Some(resource.clone()),
+            ShownResource::Fixed(resource) => Some((item.item.name.as_str(), resource)),
             ShownResource::Template(_) => None,
         });
-        Ok(ListResourcesResult::with_all_items(fixed.collect()))
+        let (fixed, next) = page::of(fixed, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
+        let mut result = ListResourcesResult::with_all_items(fixed);
+        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
+        Ok(result)
     }
 
     async fn list_resource_templates(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
         let admission = admission(&context)?;
         let templates = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
-            ShownResource::Template(template) => Some(template.clone()),
+            ShownResource::Template(template) => Some((item.item.name.as_str(), template)),
             ShownResource::Fixed(_) => None,
         });
-        Ok(ListResourceTemplatesResult::with_all_items(templates.collect()))
+        let (templates, next) =
+            page::of(templates, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
+        let mut result = ListResourceTemplatesResult::with_all_items(templates);
+        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
+        Ok(result)
     }
 
     async fn read_resource(
@@ -201,9 +218,10 @@ impl ServerHandler for Handler {
             Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
             Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
             Ok(Ended::Result(message)) => {
-                content::resource_contents(&message, &request.uri, resource.mime_type.as_deref())
-                    .map(Into::into)
-                    .map_err(|status| failure(&status, admission))
+                let read = content::resource_contents(&message, &request.uri, resource.mime_type.as_deref());
+                let mut result = read.map_err(|status| failure(&status, admission))?;
+                (result.ttl_ms, result.cache_scope) = resource.cache_hints();
+                Ok(result.into())
             }
             Err(Failure::Status(status)) if status.code() == tonic::Code::NotFound => {
                 log_failure(admission, &status);
@@ -227,12 +245,16 @@ impl ServerHandler for Handler {
 
     async fn list_prompts(
         &self,
-        _: Option<PaginatedRequestParams>,
+        request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
         let admission = admission(&context)?;
         let Plan::ListPrompts(prompts) = &admission.plan else { return Err(not_planned(admission)) };
-        Ok(ListPromptsResult::with_all_items(prompts.iter().map(|item| item.prompt.clone()).collect()))
+        let prompts = prompts.iter().map(|item| (item.item.name.as_str(), &item.prompt));
+        let (prompts, next) = page::of(prompts, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
+        let mut result = ListPromptsResult::with_all_items(prompts);
+        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
+        Ok(result)
     }
 
     async fn get_prompt(
@@ -357,6 +379,10 @@ fn no_method(admission: &Admission) -> ErrorData {
 fn no_resource(uri: &str, admission: &Admission) -> ErrorData {
     let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
     ErrorData::resource_not_found("there is no resource of this URI", Some(data))
+}
+
+fn wrong_cursor(admission: &Admission) -> ErrorData {
+    error(ErrorCode::INVALID_PARAMS, "the cursor is not one that was given here", admission)
 }
 
 fn cannot_ask(admission: &Admission) -> ErrorData {

@@ -100,7 +100,7 @@ async fn wrong_arguments_are_told_to_the_model_with_their_field() {
     let alice = mesh.client("alice").await;
     for (arguments, message) in [
         (json!({ "query": 7 }), "query: 7 is not of type \"string\""),
-        (json!({ "query": "x", "max_results": -1 }), "max_results: -1 is less than the minimum of 0"),
+        (json!({ "query": "x", "max_results": -1 }), "max_results: -1 is less than the minimum of 1"),
         (json!({ "query": "x", "nonsense": 1 }), "'nonsense' was unexpected"),
         (json!({ "query": "x", "max_results": 5000 }), "max_results"),
         (json!({ "query": "x", "context_lines": 99 }), "context_lines"),

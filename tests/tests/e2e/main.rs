@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod bad_input;
+mod catalog;
 mod clients;
 mod confinement;
 mod http_face;

@@ -3,4 +3,5 @@
 mod calls;
 mod conformance;
 mod interaction;
+mod sdks;
 mod sessions;

@@ -224,7 +224,9 @@ impl Reader<'_> {
             resource.mime_type.clone_from(&mime_type);
             ShownResource::Fixed(resource)
         };
-        Ok(ResourceItem { shown, uri, item: self.item(name, &target, options.scopes), target, mime_type })
+        let item = self.item(name, &target, options.scopes);
+        let cache = options.cache.unwrap_or_default();
+        Ok(ResourceItem { shown, uri, item, target, mime_type, cache })
     }
 
     fn prompt(

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use drawbridge_proto::mcp::v1 as mcp;
+use drawbridge_sdk::contract::option;
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 
@@ -90,6 +92,9 @@ impl Writer<'_> {
             if let Some(description) = self.description(&field, &groups) {
                 schema.insert("description".into(), json!(description));
             }
+            if let Some(header) = self.header(&field) {
+                schema.insert("x-mcp-header".into(), json!(header));
+            }
             if needed {
                 required.push(field.name().to_owned());
             }
@@ -156,6 +161,14 @@ impl Writer<'_> {
         }
         let text = text.trim();
         (!text.is_empty() && self.purpose != Purpose::Check).then(|| text.to_owned())
+    }
+
+    /// The header that repeats a plain argument (SEP-2243).
+    fn header(&self, field: &FieldDescriptor) -> Option<String> {
+        let plain = !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_));
+        let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
+        let header = options?.header;
+        (plain && self.purpose == Purpose::Arguments && !header.is_empty()).then_some(header)
     }
 
     fn is_input(&self) -> bool {

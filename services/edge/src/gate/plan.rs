@@ -83,6 +83,8 @@ pub(super) async fn make(
                 None => asking.connect().await,
             },
         },
+        // The stateless revision has no such method.
+        "resources/subscribe" if message.revision().is_some() => asking.connect().await,
         "resources/read" | "resources/subscribe" => match text("uri") {
             None => asking.refuse("uri must be a string").await,
             Some(uri) => match catalog.resource(uri).filter(|(resource, _)| asking.serves(&resource.item)) {

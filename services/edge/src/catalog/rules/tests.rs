@@ -17,8 +17,34 @@ fn each_rule_becomes_its_keywords() {
     let schema = schema("Ruled");
     let properties = schema["properties"].as_object().unwrap().iter();
     let lines: Vec<_> = properties.map(|(name, property)| format!("{name}: {property}")).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
-    insta::assert_snapshot!(schema["required"], @"");
+    insta::assert_snapshot!(lines.join("\n"), @r##"
+    name: {"type":"string","maxLength":8,"minLength":1,"description":"A name."}
+    code: {"type":"string","minLength":2,"pattern":"^[a-z]+[0-9]*$","allOf":[{"pattern":"^a\\."}]}
+    id: {"type":"string","anyOf":[{"const":""},{"format":"uuid"}]}
+    email: {"type":"string","format":"email"}
+    address: {"type":"string","anyOf":[{"format":"hostname"},{"format":"ipv4"},{"format":"ipv6"}]}
+    flagged: {"type":"string"}
+    word: {"type":"string","enum":["one","two"],"not":{"pattern":"o\\.e"}}
+    page: {"type":"integer","minimum":1,"maximum":100}
+    outside: {"type":"integer","minimum":-9223372036854775808,"maximum":9223372036854775807,"anyOf":[{"exclusiveMinimum":10},{"exclusiveMaximum":5}]}
+    ratio: {"type":"number","not":{"enum":[0.5]},"exclusiveMinimum":0.1,"exclusiveMaximum":0.9}
+    exact: {"type":"integer","minimum":-2147483648,"maximum":2147483647,"const":7}
+    large: {"type":"integer","minimum":0,"maximum":18446744073709551614}
+    accepted: {"type":"boolean","const":true}
+    color: {"type":"string","enum":["COLOR_NEGATIVE","COLOR_CRIMSON","COLOR_RED"]}
+    other_color: {"type":"string","enum":["COLOR_NEGATIVE","COLOR_CRIMSON","COLOR_RED","COLOR_BLUE"]}
+    tags: {"type":"array","items":{"type":"string","minLength":2},"minItems":1,"maxItems":3,"uniqueItems":true}
+    scores: {"type":"object","additionalProperties":{"type":"integer","minimum":0,"maximum":2147483647},"maxProperties":2,"propertyNames":{"maxLength":3}}
+    key: {"type":"string","contentEncoding":"base64","minLength":6,"maxLength":8}
+    tree: {"$ref":"#/$defs/drawbridge.test.v1.Tree"}
+    wrapped: {"type":"string","minLength":3}
+    nonzero: {"type":"integer","minimum":-2147483648,"maximum":2147483647,"not":{"const":0}}
+    unruled: {"type":"string"}
+    wait: {"type":"string","pattern":"^-?[0-9]{1,11}(\\.[0-9]{1,9})?s$"}
+    "##);
+    insta::assert_snapshot!(schema["required"], @r##"
+    ["name","email","page","accepted","other_color","tags","key","tree","nonzero"]
+    "##);
 }
 
 #[test]
@@ -26,7 +52,16 @@ fn broken_rules_break_nothing() {
     let schema = schema("Broken");
     let properties = schema["properties"].as_object().unwrap().iter();
     let lines: Vec<_> = properties.map(|(name, property)| format!("{name}: {property}")).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r##"
+    length: {"type":"string","minLength":9,"maxLength":3}
+    pattern: {"type":"string"}
+    color: {"type":"string","enum":["COLOR_NEGATIVE","COLOR_CRIMSON","COLOR_RED","COLOR_BLUE"]}
+    wrong_type: {"type":"integer","minimum":-2147483648,"maximum":2147483647,"minLength":3}
+    not_a_number: {"type":"number"}
+    huge: {"type":"integer","minimum":18446744073709551615,"maximum":18446744073709551615}
+    lengths: {"type":"string","minLength":4611686018427387904}
+    key: {"type":"string","contentEncoding":"base64","minLength":6148914691236517205}
+    "##);
     assert!(compile(schema.as_object().unwrap()).unwrap().is_valid(&json!({})));
 }
 

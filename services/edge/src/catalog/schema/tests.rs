@@ -31,13 +31,100 @@ fn check(name: &str, purpose: Purpose, accepted: &[Value], refused: &[Value]) {
 #[test]
 fn comments_become_descriptions_and_rules_become_keywords() {
     let schema = built_in("drawbridge.code.v1.SearchRequest", Purpose::Arguments);
-    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap(), @r##"
+    {
+      "type": "object",
+      "properties": {
+        "query": {
+          "type": "string",
+          "minLength": 1,
+          "description": "The text or regular expression to look for. It must not be empty."
+        },
+        "regex": {
+          "type": "boolean",
+          "description": "Whether the query is a regular expression (Rust syntax) rather than literal text."
+        },
+        "glob": {
+          "type": "string",
+          "description": "Only files whose path matches this glob, for example `**/*.rs`."
+        },
+        "path": {
+          "type": "string",
+          "description": "Only files under this folder, relative to the tree's root."
+        },
+        "ignore_case": {
+          "type": "boolean",
+          "description": "Whether upper and lower case are the same."
+        },
+        "context_lines": {
+          "type": "integer",
+          "minimum": 0,
+          "maximum": 20,
+          "description": "Lines of context before and after each match, 0 to 20."
+        },
+        "max_results": {
+          "type": "integer",
+          "minimum": 1,
+          "maximum": 1000,
+          "description": "The most matches to return, 1 to 1000. Default: 100."
+        }
+      },
+      "required": [
+        "query"
+      ],
+      "additionalProperties": false
+    }
+    "##);
 }
 
 #[test]
 fn a_result_says_which_fields_are_always_there_and_keeps_no_rule() {
     let schema = built_in("drawbridge.code.v1.ListFilesResponse", Purpose::Result);
-    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap(), @"");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap(), @r##"
+    {
+      "type": "object",
+      "properties": {
+        "files": {
+          "type": "array",
+          "items": {
+            "$ref": "#/$defs/drawbridge.code.v1.File"
+          },
+          "description": "The files, by path."
+        },
+        "truncated": {
+          "type": "boolean",
+          "description": "Whether there were more files than `max_results`."
+        }
+      },
+      "required": [
+        "files",
+        "truncated"
+      ],
+      "additionalProperties": false,
+      "$defs": {
+        "drawbridge.code.v1.File": {
+          "type": "object",
+          "properties": {
+            "path": {
+              "type": "string",
+              "description": "Its path, relative to the tree's root, with `/`."
+            },
+            "size": {
+              "type": "integer",
+              "minimum": 0,
+              "maximum": 18446744073709551615,
+              "description": "Its size in bytes."
+            }
+          },
+          "required": [
+            "path",
+            "size"
+          ],
+          "additionalProperties": false
+        }
+      }
+    }
+    "##);
     let ruled = own("Ruled", Purpose::Result);
     assert_eq!(ruled["properties"]["email"], json!({ "type": "string" }));
     let required = ruled["required"].as_array().unwrap();

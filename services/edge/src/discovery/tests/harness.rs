@@ -188,6 +188,6 @@ impl Found {
     }
 
     pub(super) fn current(&self) -> Arc<Catalog> {
-        self.catalogs.load_full()
+        Arc::clone(&self.catalogs.load())
     }
 }

@@ -108,7 +108,7 @@ pub(super) fn mutate(json: &mut Value, tape: &mut Tape) {
         let at = tape.below(size);
         match json {
             Value::Object(object) => {
-                object.values_mut().nth(at).into_iter().for_each(|value| mutate(value, tape))
+                object.values_mut().nth(at).into_iter().for_each(|value| mutate(value, tape));
             }
             Value::Array(array) => mutate(&mut array[at], tape),
             _ => {}

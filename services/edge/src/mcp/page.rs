@@ -1,0 +1,71 @@
+//! Lists in pages. A cursor names the last item that was shown, so that items that come and go between two
+//! pages neither repeat nor hide others.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use rmcp::model::PaginatedRequestParams;
+
+/// The most items that one page shows.
+const PAGE_ITEMS_MAX: usize = 200;
+
+/// The page that a request asks for, of items by name, and the cursor of the next. Nothing when the request's
+/// cursor is none.
+pub(super) fn of<'a, T: Clone + 'a>(
+    items: impl Iterator<Item = (&'a str, &'a T)>,
+    request: Option<&PaginatedRequestParams>,
+) -> Option<(Vec<T>, Option<String>)> {
+    let after = match request.and_then(|request| request.cursor.as_deref()) {
+        None => None,
+        Some(cursor) => Some(String::from_utf8(BASE64.decode(cursor).ok()?).ok()?),
+    };
+    let mut items: Vec<_> = items.collect();
+    items.sort_by_key(|(name, _)| *name);
+    let start = after.map_or(0, |after| items.partition_point(|(name, _)| *name <= after.as_str()));
+    let page = items.get(start..).unwrap_or_default();
+    let (page, rest) = page.split_at(page.len().min(PAGE_ITEMS_MAX));
+    let next = page.last().filter(|_| !rest.is_empty()).map(|(name, _)| BASE64.encode(name));
+    Some((page.iter().map(|(_, item)| (*item).clone()).collect(), next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(cursor: Option<String>) -> PaginatedRequestParams {
+        let mut request = PaginatedRequestParams::default();
+        request.cursor = cursor;
+        request
+    }
+
+    #[test]
+    fn pages_show_every_item_once_in_order() {
+        let names: Vec<_> = (0..450).rev().map(|number| format!("tool_{number:03}")).collect();
+        let items = || names.iter().map(|name| (name.as_str(), name));
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let (page, next) = of(items(), Some(&request(cursor))).unwrap();
+            assert!(page.len() <= PAGE_ITEMS_MAX);
+            seen.extend(page);
+            cursor = next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        let mut sorted = names.clone();
+        sorted.sort();
+        assert_eq!(seen, sorted);
+    }
+
+    #[test]
+    fn an_item_that_went_does_not_end_the_list() {
+        let names = ["a", "c"];
+        let cursor = BASE64.encode("b");
+        let (page, next) = of(names.iter().map(|name| (*name, name)), Some(&request(Some(cursor)))).unwrap();
+        assert_eq!((page, next), (vec!["c"], None));
+    }
+
+    #[test]
+    fn a_cursor_that_is_none_is_refused() {
+        let none: [(&str, &u8); 0] = [];
+        assert!(of(none.into_iter(), Some(&request(Some("!".to_owned())))).is_none());
+    }
+}

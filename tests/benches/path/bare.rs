@@ -1,0 +1,225 @@
+//! What the edge is measured against: an echo, rmcp with the tool in its own process, and a relay that knows the
+//! one call it makes.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{Router, body::Bytes, extract::State, response::IntoResponse, routing::post};
+use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
+use drawbridge_sdk::{connect, with_transaction_token};
+use http::header;
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{self, CallToolRequestParams, CallToolResponse, CallToolResult, ServerCapabilities, ServerConfig},
+    service::RequestContext,
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+    },
+};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Status,
+    body::Body,
+    client::Grpc,
+    server::{NamedService, UnaryService},
+    transport::{Channel, Server},
+};
+use tonic_prost::ProstCodec;
+
+use crate::{paths::Tokens, runtime};
+
+pub(crate) const TOOL: &str = "test_simple_text";
+pub(crate) const TEXT: &str = "This is a simple text response for testing.";
+pub(crate) const RPC: &str = "drawbridge.conformance.v1.ConformanceService/SimpleText";
+
+/// The request of the conformance service's SimpleText.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Nothing {}
+
+/// Its answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Answer {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) result: Option<ToolResult>,
+}
+
+/// The servers, each in a runtime of its own, as the services of a mesh are.
+pub(crate) struct Bare {
+    pub(crate) echo: SocketAddr,
+    pub(crate) rmcp: SocketAddr,
+    /// The relay before the gRPC service without any layer.
+    pub(crate) relay: SocketAddr,
+    /// The relay before the tool service itself.
+    pub(crate) relay_to_tool: SocketAddr,
+    /// The gRPC service without any layer.
+    pub(crate) grpc: SocketAddr,
+    runtimes: Vec<Runtime>,
+}
+
+impl Bare {
+    pub(crate) fn start(tool: SocketAddr, tokens: &Tokens) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut bare =
+            Self { echo: any, rmcp: any, relay: any, relay_to_tool: any, grpc: any, runtimes: Vec::new() };
+        bare.echo = bare.serve("echo", || Router::new().route("/mcp", post(async |body: Bytes| body)));
+        bare.rmcp = bare.serve("rmcp", rmcp);
+        bare.grpc = bare.serve_grpc();
+        let (grpc, tokens) = (bare.grpc, tokens.clone());
+        bare.relay = bare.serve("relay", move || relay(grpc, None));
+        bare.relay_to_tool = bare.serve("relay-to-tool", move || relay(tool, Some(tokens)));
+        bare
+    }
+
+    fn listen(&mut self, name: &str) -> (TcpListener, SocketAddr) {
+        let runtime = runtime(name);
+        let listener = {
+            let _entered = runtime.enter();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.set_nonblocking(true).expect("a socket");
+            TcpListener::from_std(listener).expect("a listener")
+        };
+        let address = listener.local_addr().expect("an address");
+        self.runtimes.push(runtime);
+        (listener, address)
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.runtimes.last().expect("a runtime")
+    }
+
+    fn serve(&mut self, name: &str, router: impl FnOnce() -> Router + Send + 'static) -> SocketAddr {
+        let (listener, address) = self.listen(name);
+        self.runtime().spawn(async move { axum::serve(listener, router()).await });
+        address
+    }
+
+    fn serve_grpc(&mut self) -> SocketAddr {
+        let (listener, address) = self.listen("grpc");
+        let server = Server::builder().tcp_nodelay(true).add_service(SimpleText);
+        self.runtime().spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        address
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        for runtime in self.runtimes.drain(..) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The tool in the process of the MCP server.
+#[derive(Clone)]
+struct InProcess;
+
+impl ServerHandler for InProcess {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        match request.name.as_ref() {
+            TOOL => Ok(CallToolResult::success(vec![model::ContentBlock::text(TEXT)]).into()),
+            _ => Err(ErrorData::invalid_params("there is no tool of this name", None)),
+        }
+    }
+}
+
+fn rmcp() -> Router {
+    let config = StreamableHttpServerConfig::default()
+        .disable_allowed_hosts()
+        .with_legacy_session_mode(false)
+        .with_json_response(true);
+    let service =
+        StreamableHttpService::new(|| Ok(InProcess), Arc::new(NeverSessionManager::default()), config);
+    Router::new().route_service("/mcp", service)
+}
+
+/// Reads a `tools/call`, makes the one typed call, and answers in MCP's words.
+fn relay(to: SocketAddr, tokens: Option<Tokens>) -> Router {
+    let url = format!("http://{to}").parse().expect("a URL");
+    let channel = connect(&url).expect("a channel");
+    Router::new().route("/mcp", post(answer)).with_state((channel, tokens))
+}
+
+async fn answer(
+    State((channel, tokens)): State<(Channel, Option<Tokens>)>,
+    body: Bytes,
+) -> Result<impl IntoResponse, String> {
+    let message: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
+    if message["method"] != "tools/call" || message["params"]["name"] != TOOL {
+        return Err("there is no such tool".to_owned());
+    }
+    let answer = call(Grpc::new(channel), tokens.as_ref()).await.map_err(|status| status.to_string())?;
+    let result = answer.result.unwrap_or_default();
+    let content = result.content.into_iter().filter_map(|block| match block.kind? {
+        Kind::Text(text) => Some(json!({ "type": "text", "text": text.text })),
+        _ => None,
+    });
+    let content: Vec<_> = content.collect();
+    let result = json!({ "content": content, "isError": result.is_error });
+    let answer = json!({ "jsonrpc": "2.0", "id": message["id"], "result": result });
+    Ok(([(header::CONTENT_TYPE, "application/json")], answer.to_string()))
+}
+
+/// Calls SimpleText, typed.
+pub(crate) async fn call(mut client: Grpc<Channel>, tokens: Option<&Tokens>) -> Result<Answer, Status> {
+    let mut request = tonic::Request::new(Nothing {});
+    if let Some(tokens) = tokens {
+        request = with_transaction_token(request, &tokens.transaction())?;
+    }
+    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let path = http::uri::PathAndQuery::from_static("/drawbridge.conformance.v1.ConformanceService/SimpleText");
+    let codec = ProstCodec::<Nothing, Answer>::default();
+    Ok(client.unary(request, path, codec).await?.into_inner())
+}
+
+/// The gRPC service without any layer: no identity, no spans, no metrics.
+#[derive(Clone)]
+struct SimpleText;
+
+impl NamedService for SimpleText {
+    const NAME: &'static str = "drawbridge.conformance.v1.ConformanceService";
+}
+
+impl UnaryService<Nothing> for SimpleText {
+    type Response = Answer;
+    type Future = Ready<Result<tonic::Response<Answer>, Status>>;
+
+    fn call(&mut self, _: tonic::Request<Nothing>) -> Self::Future {
+        let text = TextContent { text: TEXT.to_owned() };
+        let content = vec![ContentBlock { kind: Some(Kind::Text(text)), annotations: None }];
+        let result = Some(ToolResult { content, ..Default::default() });
+        ready(Ok(tonic::Response::new(Answer { result })))
+    }
+}
+
+impl tower::Service<http::Request<Body>> for SimpleText {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            let codec = ProstCodec::<Answer, Nothing>::default();
+            Ok(tonic::server::Grpc::new(codec).unary(Self, request).await)
+        })
+    }
+}

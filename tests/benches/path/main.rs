@@ -1,0 +1,123 @@
+//! What the edge costs: the same tool called through it and through what it is made of, in one run.
+//!
+//!     cargo bench -p drawbridge-tests --bench path -- [--json] [--only NAME] [--log FILTER]
+//!
+//! Rounds of all paths take turns, so that noise hits all alike, and what counts is the ratio of two paths in
+//! one round. Everything runs in this process, the load too.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark that cannot go on says so, and prints what it has measured"
+)]
+
+use std::time::Duration;
+
+use drawbridge_tests::{TestMesh, serve_conformance};
+use tokio::runtime::Runtime;
+
+use crate::{
+    load::{Load, Sample},
+    paths::{Path, Tokens},
+    report::{Measured, Report},
+};
+
+mod bare;
+mod load;
+mod micro;
+mod paths;
+mod report;
+
+/// Connections, and calls at once, of the throughput rounds.
+const CONNECTIONS: usize = 16;
+const ROUNDS: usize = 5;
+const WARM_UP: Duration = Duration::from_millis(300);
+const THROUGHPUT: Duration = Duration::from_millis(1000);
+const LATENCY: Duration = Duration::from_millis(400);
+/// Threads of every runtime, as in a mesh of one process.
+const WORKER_THREADS: usize = 2;
+
+struct Args {
+    json: bool,
+    only: Option<String>,
+    log: String,
+}
+
+impl Args {
+    fn parse() -> Self {
+        let mut args = Self { json: false, only: None, log: "error".to_owned() };
+        let mut given = std::env::args().skip(1);
+        while let Some(arg) = given.next() {
+            let mut value = || given.next().unwrap_or_else(|| panic!("{arg} needs a value"));
+            match arg.as_str() {
+                "--json" => args.json = true,
+                "--only" => args.only = Some(value()),
+                "--log" => args.log = value(),
+                // Cargo says so.
+                "--bench" => {}
+                other => panic!("unknown argument {other}; there are --json, --only NAME and --log FILTER"),
+            }
+        }
+        args
+    }
+}
+
+fn main() {
+    let args = Args::parse();
+    let runtime = runtime("bench");
+    let report = runtime.block_on(run(&args));
+    match args.json {
+        true => println!("{}", report.json()),
+        false => println!("{report}"),
+    }
+}
+
+fn runtime(name: &str) -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+async fn run(args: &Args) -> Report {
+    let mesh = TestMesh::with(|config| {
+        config.telemetry.log.clone_from(&args.log);
+        serve_conformance(config);
+    })
+    .await;
+    let (_service, hosted, edge) = mesh.conformance(|_| {}).await;
+    let tokens = Tokens::of(&mesh).await;
+    let bare = bare::Bare::start(hosted.running.address, &tokens);
+    let all = paths::all(&mesh, &edge, &hosted, &bare, &tokens).await;
+    let wanted = |path: &Path| args.only.as_deref().is_none_or(|only| path.name == only);
+    let paths: Vec<_> = all.into_iter().filter(wanted).collect();
+    assert!(!paths.is_empty(), "no path has this name");
+
+    let mut measured: Vec<_> = paths.iter().map(|path| Measured::new(path.name)).collect();
+    for round in 0..=ROUNDS {
+        tokens.renew(&mesh).await;
+        for (path, measured) in paths.iter().zip(&mut measured) {
+            if round == 0 {
+                Load { connections: CONNECTIONS, lasts: WARM_UP }.run(path).await;
+                continue;
+            }
+            let busy: Sample = Load { connections: CONNECTIONS, lasts: THROUGHPUT }.run(path).await;
+            let alone = Load { connections: 1, lasts: LATENCY }.run(path).await;
+            measured.add(busy, alone);
+        }
+        eprint!(".");
+    }
+    eprintln!();
+    let micro = match args.only {
+        Some(_) => Vec::new(),
+        None => micro::all(&mesh, &tokens).await,
+    };
+    edge.hosted.stop().await;
+    hosted.stop().await;
+    mesh.stop().await;
+    Report { connections: CONNECTIONS, rounds: ROUNDS, measured, micro }
+}

@@ -1,0 +1,123 @@
+//! Single steps of a call, in nanoseconds.
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use drawbridge_sdk::{
+    contract::policy_json,
+    dynamic::{from_json, to_json},
+    identity::{ALGORITHM, TransactionClaims, Verifier},
+    jwks::{Jwks, http_client},
+    reflection::built_in,
+};
+use drawbridge_tests::TestMesh;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, decode, decode_header, encode};
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, MessageDescriptor};
+use serde_json::{Value, json};
+
+use crate::{bare::RPC, paths::Tokens};
+
+const LASTS: Duration = Duration::from_millis(40);
+const BATCHES: usize = 5;
+
+/// A step, and the nanoseconds that it takes.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) nanoseconds: f64,
+}
+
+/// The median of some batches.
+fn time<T>(name: &'static str, mut step: impl FnMut() -> T) -> Step {
+    let mut batches: Vec<_> = (0..BATCHES)
+        .map(|_| {
+            let (started, mut calls) = (Instant::now(), 0_u32);
+            while started.elapsed() < LASTS {
+                for _ in 0..16 {
+                    black_box(step());
+                }
+                calls += 16;
+            }
+            started.elapsed().as_secs_f64() * 1e9 / f64::from(calls)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    Step { name, nanoseconds: batches[BATCHES / 2] }
+}
+
+pub(crate) async fn all(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
+    tokens.renew(mesh).await;
+    let mut steps = conversion();
+    steps.extend(identity(mesh, tokens).await);
+    steps
+}
+
+fn message(name: &str) -> MessageDescriptor {
+    let pool = built_in().expect("the contracts");
+    pool.get_message_by_name(&format!("drawbridge.code.v1.{name}")).expect("a message")
+}
+
+/// From JSON to a message on the wire, and back.
+fn conversion() -> Vec<Step> {
+    let (request, result) = (message("SearchRequest"), message("SearchResult"));
+    let arguments = json!({ "query": "fn main", "glob": "**/*.rs", "context_lines": 2, "max_results": 50 });
+    let found = json!({
+        "path": "services/edge/src/gate.rs", "line_number": 75, "line": "pub(crate) async fn pass(",
+        "before": ["", "/// Lets a request pass, or refuses it."], "after": ["    State(gate),", "    request,"],
+    });
+    let matches = json!({ "matches": vec![found; 10], "truncated": false, "files_searched": 120 });
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "code_search", "arguments": arguments },
+    });
+    let body = body.to_string();
+    let asked = from_json(request.clone(), &arguments).expect("a request");
+    let answer = from_json(result.clone(), &matches).expect("a result");
+    let wire = answer.encode_to_vec();
+    let decoded = || DynamicMessage::decode(result.clone(), wire.as_slice()).expect("a result");
+    vec![
+        time("parse the body", || serde_json::from_str::<Value>(&body).expect("JSON")),
+        time("arguments: JSON to message", || from_json(request.clone(), &arguments).expect("a request")),
+        time("arguments: message to policy's JSON", || policy_json(&asked).to_string()),
+        time("arguments: message to wire", || asked.encode_to_vec()),
+        time("result of 10 matches: wire to message", decoded),
+        time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),
+        time("result of 10 matches: wire to text", || to_json(&decoded()).expect("JSON").to_string()),
+    ]
+}
+
+/// Signatures: the client's token, and the one for the tool service.
+async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
+    let verifier = Verifier::new("test", "drawbridge-auth", mesh.transaction_keys()).expect("a verifier");
+    let transaction = tokens.transaction();
+    let caller = verifier.verify(Some(&transaction), RPC).await.expect("a caller");
+
+    let header = decode_header(&tokens.access).expect("a header");
+    let keys = mesh.mesh.state.issuer.join("/jwks").expect("a URL");
+    let keys = Jwks::new(keys, http_client().expect("an HTTP client"));
+    let key = keys.key(header.kid.as_deref().expect("a key id")).await.expect("a key");
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_issuer(&[mesh.mesh.state.issuer.as_str().trim_end_matches('/')]);
+    validation.set_audience(&[mesh.mesh.mcp_url.as_str()]);
+
+    let pair = Ed25519KeyPair::generate().expect("a key pair");
+    let signing = EncodingKey::from_ed_der(pair.to_pkcs8v1().expect("a document").as_ref());
+    let handle = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| {
+        vec![
+            time("verify an access token (ES256)", || {
+                let header = decode_header(&tokens.access).expect("a header");
+                (header, decode::<Value>(&tokens.access, &key.key, &validation.clone()).expect("claims"))
+            }),
+            time("sign a transaction token (EdDSA)", || {
+                encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing).expect("a token")
+            }),
+            time("verify a transaction token (EdDSA)", || {
+                handle.block_on(verifier.verify(Some(&transaction), RPC)).expect("a caller")
+            }),
+        ]
+    })
+}

@@ -1,0 +1,213 @@
+//! The ways to the tool, and what calls each.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use axum::body::{Body, Bytes};
+use drawbridge_cli::mesh::Hosted;
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response, operation::Kind,
+};
+use drawbridge_sdk::{CallContext, RequestId, connect};
+use drawbridge_tests::{Edge, TestMesh, sign_in};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tonic::{client::Grpc, transport::Channel};
+use url::Url;
+
+use crate::bare::{self, Bare, RPC, TEXT, TOOL};
+
+/// Alice's tokens.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    /// The one for the edge.
+    pub(crate) access: String,
+    /// The one for auth, to be exchanged.
+    inside: String,
+    /// The one for the tool's RPC, which lives for half a minute.
+    transaction: Arc<RwLock<Arc<str>>>,
+}
+
+impl Tokens {
+    pub(crate) async fn of(mesh: &TestMesh) -> Self {
+        let access = mesh.client("alice").await.token().to_owned();
+        let inside = sign_in(&mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
+        let tokens = Self { access, inside, transaction: Arc::new(RwLock::new("".into())) };
+        tokens.renew(mesh).await;
+        tokens
+    }
+
+    /// Exchanges the inner token for a new transaction token.
+    pub(crate) async fn renew(&self, mesh: &TestMesh) {
+        let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
+        let request = pb::ExchangeRequest { subject_token: self.inside.clone(), rpc: RPC.to_owned() };
+        let answer = auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let Some(exchange_response::Outcome::Allowed(allowed)) = answer.outcome else {
+            panic!("no transaction token: {answer:?}");
+        };
+        let token = allowed.transaction_token.expect("a token").token;
+        *self.transaction.write().unwrap_or_else(PoisonError::into_inner) = token.into();
+    }
+
+    pub(crate) fn transaction(&self) -> Arc<str> {
+        Arc::clone(&self.transaction.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn context() -> CallContext {
+    CallContext::new(RequestId::generate(), Duration::from_secs(10))
+}
+
+/// A way to the tool.
+pub(crate) struct Path {
+    pub(crate) name: &'static str,
+    to: To,
+}
+
+enum To {
+    Http { address: SocketAddr, headers: HeaderMap, body: Bytes },
+    Grpc { channel: Channel, tokens: Option<Tokens> },
+    Authorize { channel: Channel, request: Box<pb::AuthorizeRequest> },
+}
+
+/// All ways, from the shortest.
+pub(crate) async fn all(
+    mesh: &TestMesh,
+    edge: &Edge,
+    tool: &Hosted,
+    bare: &Bare,
+    tokens: &Tokens,
+) -> Vec<Path> {
+    let http = |name, address, (headers, body)| Path { name, to: To::Http { address, headers, body } };
+    let channel = |address: SocketAddr| {
+        connect(&format!("http://{address}").parse::<Url>().expect("a URL")).expect("a channel")
+    };
+    let grpc = |name, address, tokens| Path { name, to: To::Grpc { channel: channel(address), tokens } };
+    let item = pb::CatalogItem {
+        name: TOOL.to_owned(),
+        service: "test".to_owned(),
+        rpc: RPC.to_owned(),
+        scopes: Vec::new(),
+    };
+    let operation = pb::Operation {
+        kind: Kind::CallTool.into(),
+        item: Some(item),
+        arguments_json: Some(b"{}".to_vec().into()),
+    };
+    let request = Box::new(pb::AuthorizeRequest {
+        access_token: tokens.access.clone(),
+        operation: Some(operation),
+        resource: mesh.mesh.mcp_url.to_string(),
+    });
+    let authorize = To::Authorize { channel: connect(&mesh.mesh.state.auth_url).expect("a channel"), request };
+    let (old, new) = (message("2025-11-25", tokens), message("2026-07-28", tokens));
+    vec![
+        http("echo", bare.echo, old.clone()),
+        http("rmcp", bare.rmcp, old.clone()),
+        grpc("grpc", bare.grpc, None),
+        grpc("grpc-tool", tool.running.address, Some(tokens.clone())),
+        Path { name: "authorize", to: authorize },
+        http("relay", bare.relay, old.clone()),
+        http("relay-tool", bare.relay_to_tool, old.clone()),
+        http("edge", edge.hosted.running.address, old),
+        http("edge-2026", edge.hosted.running.address, new),
+    ]
+}
+
+/// The call in the words of a revision.
+fn message(revision: &'static str, tokens: &Tokens) -> (HeaderMap, Bytes) {
+    let mut params = json!({ "name": TOOL, "arguments": {} });
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &'static str, value: &str| {
+        headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
+    };
+    set("content-type", "application/json");
+    set("accept", "application/json, text/event-stream");
+    set("authorization", &format!("Bearer {}", tokens.access));
+    set("mcp-protocol-version", revision);
+    if revision == "2026-07-28" {
+        set("mcp-method", "tools/call");
+        set("mcp-name", TOOL);
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": revision,
+            "io.modelcontextprotocol/clientInfo": { "name": "bench", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
+        });
+    }
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+    (headers, body.to_string().into())
+}
+
+impl Path {
+    /// A connection of its own; gRPC calls share one, as the edge's do.
+    pub(crate) async fn connect(&self) -> Caller {
+        match &self.to {
+            To::Grpc { channel, tokens } => {
+                Caller::Grpc { channel: channel.clone(), tokens: tokens.clone() }
+            }
+            To::Authorize { channel, request } => {
+                Caller::Authorize { client: AuthServiceClient::new(channel.clone()), request: request.clone() }
+            }
+            To::Http { address, headers, body } => {
+                let stream = TcpStream::connect(address).await.expect("a server");
+                stream.set_nodelay(true).expect("a socket");
+                let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
+                tokio::spawn(connection);
+                let mut headers = headers.clone();
+                let host = HeaderValue::from_str(&address.to_string()).expect("a header value");
+                headers.insert(header::HOST, host);
+                Caller::Http { sender, headers, body: body.clone(), echoes: self.name == "echo" }
+            }
+        }
+    }
+}
+
+/// Calls the tool by one of the ways.
+pub(crate) enum Caller {
+    Http { sender: SendRequest<Full<Bytes>>, headers: HeaderMap, body: Bytes, echoes: bool },
+    Grpc { channel: Channel, tokens: Option<Tokens> },
+    Authorize { client: AuthServiceClient<Channel>, request: Box<pb::AuthorizeRequest> },
+}
+
+impl Caller {
+    /// Calls, and takes whatever comes back.
+    pub(crate) async fn call(&mut self) -> Bytes {
+        match self {
+            Self::Http { sender, headers, body, .. } => {
+                let mut request = Request::post("/mcp").body(Full::new(body.clone())).expect("a request");
+                *request.headers_mut() = headers.clone();
+                sender.ready().await.expect("a connection");
+                let response = sender.send_request(request).await.expect("an answer");
+                assert_eq!(response.status(), StatusCode::OK);
+                Body::new(response.into_body()).collect().await.expect("a body").to_bytes()
+            }
+            Self::Grpc { channel, tokens } => {
+                let answer = bare::call(Grpc::new(channel.clone()), tokens.as_ref()).await;
+                assert!(answer.expect("an answer").result.is_some());
+                Bytes::new()
+            }
+            Self::Authorize { client, request } => {
+                let request = context().outgoing(request.as_ref().clone());
+                let answer = client.authorize(request).await.expect("an answer").into_inner();
+                assert!(matches!(answer.outcome, Some(authorize_response::Outcome::Allowed(_))), "{answer:?}");
+                Bytes::new()
+            }
+        }
+    }
+
+    /// Calls, and checks that the tool has answered.
+    pub(crate) async fn check(&mut self) {
+        let answer = self.call().await;
+        if let Self::Http { echoes: false, .. } = self {
+            let answer: Value = serde_json::from_slice(&answer).expect("JSON");
+            assert_eq!(answer["result"]["content"][0]["text"], TEXT, "{answer}");
+        }
+    }
+}
