@@ -110,7 +110,7 @@ fn schema(namespace: &str, offers: &[Offer]) -> String {
             OfferKind::Tool(_) => ("write_tool", "Tool"),
             OfferKind::Resource(_) => ("read_resource", "Resource"),
             OfferKind::Prompt(_) => ("get_prompt", "Prompt"),
-            OfferKind::Completion(_) => continue,
+            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
         };
         let input = cedar_type(&PolicyType::Record(policy_fields(&offer.method.input())), 2);
         // Writing to a string cannot fail.
@@ -165,10 +165,10 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
             }
             OfferKind::Resource(_) => ("Resource", json!({ "rpc": offer.rpc() })),
             OfferKind::Prompt(_) => ("Prompt", json!({ "rpc": offer.rpc() })),
-            OfferKind::Completion(_) => continue,
+            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
         };
-        if let Some(rpc) = completion_of(&offer.name, offers).filter(|_| kind != "Tool") {
-            attributes["completion_rpc"] = Value::from(rpc);
+        for (attribute, rpc) in served_by(&offer.name, offers).into_iter().filter(|_| kind != "Tool") {
+            attributes[attribute] = Value::from(rpc);
         }
         entities.push(json!({
             "uid": { "type": kind, "id": offer.name },
@@ -179,13 +179,17 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
     format!("{:#}\n", Value::Array(entities))
 }
 
-/// The RPC that completes the arguments of an item.
-fn completion_of(item: &str, offers: &[Offer]) -> Option<String> {
-    let completes = |offer: &&Offer| match &offer.kind {
-        OfferKind::Completion(options) => options.items.iter().any(|name| name == item),
-        _ => false,
-    };
-    offers.iter().find(completes).map(Offer::rpc)
+/// The RPCs that serve an item besides its own, by the attribute that names them.
+fn served_by(item: &str, offers: &[Offer]) -> BTreeMap<&'static str, String> {
+    let serving = offers.iter().filter_map(|offer| {
+        let (attribute, items) = match &offer.kind {
+            OfferKind::Completion(options) => ("completion_rpc", &options.items),
+            OfferKind::Watch(options) => ("watch_rpc", &options.items),
+            _ => return None,
+        };
+        items.iter().any(|name| name == item).then(|| (attribute, offer.rpc()))
+    });
+    serving.collect()
 }
 
 #[cfg(test)]

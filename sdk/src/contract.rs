@@ -17,7 +17,7 @@ use crate::dynamic;
 /// One method that is offered to MCP.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// Its name towards MCP, or the method's own for a completion.
+    /// Its name towards MCP, or the method's own where it serves other items.
     pub name: String,
     /// Its service's namespace.
     pub namespace: String,
@@ -38,6 +38,8 @@ pub enum OfferKind {
     Prompt(mcp::PromptOptions),
     /// What completes arguments of prompts and resources.
     Completion(mcp::CompletionOptions),
+    /// What streams changes of resources.
+    Watch(mcp::WatchOptions),
 }
 
 impl Offer {
@@ -72,8 +74,9 @@ fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
     } else if let Some(prompt) = option::<mcp::PromptOptions>(&options, "drawbridge.mcp.v1.prompt") {
         (named(&prompt.name), OfferKind::Prompt(prompt))
     } else {
-        let completion = option(&options, "drawbridge.mcp.v1.completion")?;
-        (named(""), OfferKind::Completion(completion))
+        let completion = option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
+        let watch = || option(&options, "drawbridge.mcp.v1.watch").map(OfferKind::Watch);
+        (named(""), completion.or_else(watch)?)
     };
     Some(Offer { name, namespace: namespace.to_owned(), method, kind })
 }

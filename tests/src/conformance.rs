@@ -113,6 +113,7 @@ impl ConformanceService for Conformance {
     type ToolWithLoggingStream = ReceiverStream<Result<pb::Event, Status>>;
     type LoggingToolStream = ReceiverStream<Result<pb::Event, Status>>;
     type StreamingElicitationStream = ReceiverStream<Result<pb::Event, Status>>;
+    type WatchStream = ReceiverStream<Result<pb::Changed, Status>>;
     type SlowWorkStream = ReceiverStream<Result<pb::Event, Status>>;
 
     async fn simple_text(&self, _: Request<pb::Nothing>) -> Answered {
@@ -256,6 +257,19 @@ impl ConformanceService for Conformance {
 
     async fn watched_resource(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
         make::contents("This resource can be watched.")
+    }
+
+    async fn watch(
+        &self,
+        _: Request<pb::Nothing>,
+    ) -> Result<Response<ReceiverStream<Result<pb::Changed, Status>>>, Status> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move {
+            while sender.send(Ok(pb::Changed {})).await.is_ok() {
+                tokio::time::sleep(2 * PAUSE).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn template_data(

@@ -58,6 +58,8 @@ struct Item {
     rpc: String,
     /// The RPC that completes its arguments.
     completion_rpc: Option<String>,
+    /// The RPC that streams its changes.
+    watch_rpc: Option<String>,
     service: String,
     action: EntityUid,
     uid: EntityUid,
@@ -81,7 +83,7 @@ impl ItemKind {
             Kind::CallTool => Some(Self::Tool),
             Kind::ReadResource => Some(Self::Resource),
             Kind::GetPrompt => Some(Self::Prompt),
-            Kind::Unspecified | Kind::Connect | Kind::Complete => None,
+            Kind::Unspecified | Kind::Connect | Kind::Complete | Kind::WatchResource => None,
         }
     }
 
@@ -150,6 +152,9 @@ impl Policies {
                 .into_iter()
                 .filter_map(of_kind)
                 .find(|item| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
+            Kind::WatchResource => {
+                of_kind(ItemKind::Resource).filter(|item| item.watch_rpc.as_ref() == Some(&wanted.rpc))
+            }
             kind => of_kind(ItemKind::of(kind)?).filter(|item| item.rpc == wanted.rpc),
         };
         item.filter(|item| item.service == wanted.service)

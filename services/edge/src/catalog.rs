@@ -170,6 +170,26 @@ impl CompletionItem {
     }
 }
 
+/// What streams the changes of one resource.
+#[derive(Debug)]
+pub(crate) struct WatchItem {
+    /// The resource, with the RPC that streams: what auth decides on.
+    pub(crate) item: auth::CatalogItem,
+    pub(crate) target: Target,
+}
+
+impl WatchItem {
+    /// The request for the resource with these variables.
+    pub(crate) fn request(&self, variables: Variables) -> DynamicMessage {
+        let mut request = DynamicMessage::new(self.target.input());
+        for (name, value) in variables {
+            // A method that takes no such variable streams changes of all.
+            let _ = request.try_set_field_by_name(&name, Field::String(value));
+        }
+        request
+    }
+}
+
 /// What one tool service offers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceCatalog {
@@ -177,6 +197,7 @@ pub(crate) struct ServiceCatalog {
     pub(crate) resources: Vec<Arc<ResourceItem>>,
     pub(crate) prompts: Vec<Arc<PromptItem>>,
     pub(crate) completions: Vec<Arc<CompletionItem>>,
+    pub(crate) watches: Vec<Arc<WatchItem>>,
 }
 
 /// Whether a text may be a tool's name: clients withhold every tool of a server if one name is not.

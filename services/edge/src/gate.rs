@@ -33,7 +33,7 @@ use self::message::Message;
 
 pub(crate) use self::{
     message::OTHER,
-    plan::{Call, Plan},
+    plan::{Call, Plan, Watch},
 };
 
 mod answer;

@@ -4,6 +4,8 @@
 //! which says who is calling and whether they may; what passes is answered by the MCP handler, which calls
 //! tool services by their descriptors.
 
+#![expect(unexpected_cfgs, reason = "`fuzzing` is the cfg of the fuzz targets, which Cargo does not know")]
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -40,6 +42,8 @@ mod authorizer;
 mod catalog;
 mod discovery;
 mod front;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod mcp;
 mod metadata;

@@ -8,28 +8,33 @@ use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
-        CompleteResult, CompletionInfo, ContentBlock, CustomRequest, CustomResult, ErrorCode,
-        GetPromptRequestParams, GetPromptResponse, Implementation, ListPromptsResult,
-        ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-        ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
+        CompletionInfo, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+        Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
+        Tool, UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::Status;
 
 use crate::{
     authorizer::Authorizer,
-    catalog::{Catalogs, ResourceItem, ShownResource, ToolItem},
+    catalog::{Catalogs, ResourceItem, ShownResource},
     gate::{Admission, OTHER, Plan},
     upstream::Target,
 };
 
 use self::{
     call::{Answers, Calling, Ended, Failure, failure, log_failure},
+    errors::{
+        cannot_ask, client_error, error, failed, no_method, no_resource, not_planned, with_request_id,
+        wrong_arguments, wrong_cursor,
+    },
     logging::WantedLevel,
+    watch::{Listener, Subscriptions},
 };
 
 pub use self::seal::SealError;
@@ -38,12 +43,14 @@ pub(crate) use self::{content::is_rich, seal::Seal};
 mod call;
 mod changes;
 mod content;
+mod errors;
 mod interaction;
 mod json;
 mod logging;
 mod page;
 mod seal;
 mod status;
+mod watch;
 
 /// Protocol revisions that are served, oldest first.
 const REVISIONS: [ProtocolVersion; 3] =
@@ -57,9 +64,6 @@ const LIST_TTL_MS: Option<u64> = Some(30_000);
 /// Lists are filtered for each caller.
 const LIST_SCOPE: Option<CacheScope> = Some(CacheScope::Private);
 
-/// The `_meta` key of the request id.
-const META_REQUEST_ID: &str = "drawbridge/requestId";
-
 type Context = RequestContext<RoleServer>;
 
 /// The handler of one session, or of one request without a session.
@@ -69,16 +73,19 @@ pub(crate) struct Handler {
     authorizer: Authorizer,
     seal: Arc<Seal>,
     level: WantedLevel,
+    subscriptions: Subscriptions,
 }
 
 impl Handler {
     pub(crate) fn new(catalogs: Arc<Catalogs>, authorizer: Authorizer, seal: Seal) -> Self {
-        Self { catalogs, authorizer, seal: Arc::new(seal), level: WantedLevel::default() }
+        let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
+        Self { catalogs, authorizer, seal: Arc::new(seal), level, subscriptions }
     }
 
     /// A handler for another session.
     pub(crate) fn for_session(&self) -> Self {
-        Self { level: WantedLevel::default(), ..self.clone() }
+        let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
+        Self { level, subscriptions, ..self.clone() }
     }
 }
 
@@ -118,7 +125,21 @@ impl ServerHandler for Handler {
     }
 
     async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
-        changes::tell_subscriber(&context, &self.catalogs).await;
+        let admission = admission(context.request_context())?;
+        let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
+        let listener = Listener::Subscriber(context.sink());
+        let watching =
+            watches.iter().map(|watch| watch::follow(&self.authorizer, admission, watch, listener));
+        let telling = async {
+            tokio::join!(
+                changes::tell_subscriber(context.accepted(), context.sink(), &self.catalogs),
+                futures::future::join_all(watching)
+            )
+        };
+        tokio::select! {
+            _ = telling => {}
+            () = context.cancelled() => {}
+        }
         Ok(())
     }
 
@@ -233,13 +254,23 @@ impl ServerHandler for Handler {
 
     async fn subscribe(&self, request: SubscribeRequestParams, context: Context) -> Result<(), ErrorData> {
         let admission = admission(&context)?;
-        match &admission.plan {
-            Plan::ReadResource(..) => Ok(()),
-            _ => Err(no_resource(&request.uri, admission)),
+        let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
+        for watch in watches.iter() {
+            let ending = self.subscriptions.add(&request.uri).ok_or_else(|| {
+                error(ErrorCode::INVALID_REQUEST, "this session watches as much as it may", admission)
+            })?;
+            let (authorizer, admission, watch) = (self.authorizer.clone(), admission.clone(), watch.clone());
+            let peer = context.peer.clone();
+            tokio::spawn(async move {
+                let following = watch::follow(&authorizer, &admission, &watch, Listener::Session(&peer));
+                ending.run_until_cancelled(following).await;
+            });
         }
+        Ok(())
     }
 
-    async fn unsubscribe(&self, _: UnsubscribeRequestParams, _: Context) -> Result<(), ErrorData> {
+    async fn unsubscribe(&self, request: UnsubscribeRequestParams, _: Context) -> Result<(), ErrorData> {
+        self.subscriptions.remove(&request.uri);
         Ok(())
     }
 
@@ -343,62 +374,4 @@ fn planned_resources(admission: &Admission) -> Result<&[Arc<ResourceItem>], Erro
         Plan::ListResources(resources) => Ok(resources),
         _ => Err(not_planned(admission)),
     }
-}
-
-/// A result that tells the model what went wrong.
-fn failed(message: &str) -> CallToolResult {
-    CallToolResult::error(vec![ContentBlock::text(message)])
-}
-
-fn wrong_arguments(tool: &ToolItem, wrong: &str, admission: &Admission) -> CallToolResult {
-    with_request_id(failed(&format!("invalid arguments for {}: {wrong}", tool.item.name)), admission)
-}
-
-fn client_error(failed: Failure, admission: &Admission) -> ErrorData {
-    match failed {
-        Failure::Status(status) => failure(&status, admission),
-        Failure::Client(mut error) => {
-            let data = error.data.get_or_insert_with(|| json!({}));
-            if data.is_object() {
-                data["requestId"] = json!(admission.context.request_id.as_str());
-            }
-            error
-        }
-    }
-}
-
-fn error(code: ErrorCode, message: &'static str, admission: &Admission) -> ErrorData {
-    let data = json!({ "requestId": admission.context.request_id.as_str() });
-    ErrorData::new(code, message, Some(data))
-}
-
-fn no_method(admission: &Admission) -> ErrorData {
-    error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission)
-}
-
-fn no_resource(uri: &str, admission: &Admission) -> ErrorData {
-    let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
-    ErrorData::resource_not_found("there is no resource of this URI", Some(data))
-}
-
-fn wrong_cursor(admission: &Admission) -> ErrorData {
-    error(ErrorCode::INVALID_PARAMS, "the cursor is not one that was given here", admission)
-}
-
-fn cannot_ask(admission: &Admission) -> ErrorData {
-    let message = "this has to ask something first, and the client cannot be asked";
-    error(ErrorCode::INVALID_REQUEST, message, admission)
-}
-
-/// The gate and rmcp took one message for two things. Nothing is done.
-fn not_planned(admission: &Admission) -> ErrorData {
-    tracing::error!(request_id = %admission.context.request_id, "the gate admitted something else");
-    error(ErrorCode::INTERNAL_ERROR, "internal error", admission)
-}
-
-fn with_request_id(mut result: CallToolResult, admission: &Admission) -> CallToolResult {
-    let mut meta = result.meta.take().unwrap_or_default();
-    meta.insert(META_REQUEST_ID.to_owned(), Value::from(admission.context.request_id.as_str()));
-    result.meta = Some(meta);
-    result
 }

@@ -38,6 +38,8 @@ enum Answers {
     Unary { input_required: Option<FieldDescriptor> },
     /// With events, of which one field is the result.
     Stream(Events),
+    /// With messages, each of which is a result.
+    Watch,
 }
 
 /// The fields of a streamed event.
@@ -93,6 +95,22 @@ impl Target {
         })
     }
 
+    /// The target that is `method`, each message of whose stream stands for itself.
+    pub(crate) fn watch(channel: BalancedChannel, method: &MethodDescriptor, timeout: Duration) -> Self {
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        Self {
+            channel,
+            // INVARIANT: protobuf names are letters, digits, underscores and dots.
+            path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
+            input: method.input(),
+            output: method.output(),
+            answers: Answers::Watch,
+            responses: None,
+            timeout,
+            idempotent: true,
+        }
+    }
+
     /// Takes out what only the edge may put in.
     pub(crate) fn clear_responses(&self, message: &mut DynamicMessage) {
         if let Some(field) = &self.responses {
@@ -127,7 +145,7 @@ impl Target {
     /// The message that is the result.
     pub(crate) fn result(&self) -> MessageDescriptor {
         match &self.answers {
-            Answers::Unary { .. } => self.output.clone(),
+            Answers::Unary { .. } | Answers::Watch => self.output.clone(),
             Answers::Stream(events) => events.result_type.clone(),
         }
     }
@@ -184,6 +202,10 @@ impl Target {
                 let response = client.server_streaming(request, self.path.clone(), codec).await?;
                 Ok(Answer::Stream(Box::new(response.into_inner()), events.clone()))
             }
+            Answers::Watch => {
+                let response = client.server_streaming(request, self.path.clone(), codec).await?;
+                Ok(Answer::Watch(Box::new(response.into_inner())))
+            }
         }
     }
 }
@@ -198,6 +220,7 @@ pub(crate) struct Answering {
 enum Answer {
     Unary(Option<DynamicMessage>, Option<FieldDescriptor>),
     Stream(Box<Streaming<DynamicMessage>>, Events),
+    Watch(Box<Streaming<DynamicMessage>>),
 }
 
 impl Answering {
@@ -225,6 +248,11 @@ impl Answer {
                 let asked = input_required.as_ref().and_then(|field| read(&message, field));
                 Ok(asked.map_or(Event::Result(message), Event::InputRequired))
             }
+            Self::Watch(stream) => stream
+                .message()
+                .await?
+                .map(Event::Result)
+                .ok_or_else(|| Status::unavailable("the stream ended")),
             Self::Stream(stream, events) => loop {
                 let message = stream.message().await?.ok_or_else(without_result)?;
                 if let Some(event) = events.read(message) {

@@ -96,7 +96,7 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
     let caller = verifier.verify(Some(&transaction), RPC).await.expect("a caller");
 
     let header = decode_header(&tokens.access).expect("a header");
-    let keys = mesh.mesh.state.issuer.join("/jwks").expect("a URL");
+    let keys = mesh.mesh.state.issuer.join("/.well-known/jwks.json").expect("a URL");
     let keys = Jwks::new(keys, http_client().expect("an HTTP client"));
     let key = keys.key(header.kid.as_deref().expect("a key id")).await.expect("a key");
     let mut validation = Validation::new(Algorithm::ES256);

@@ -102,9 +102,13 @@ async fn wrong_arguments_are_told_to_the_model_with_their_field() {
         (json!({ "query": 7 }), "query: 7 is not of type \"string\""),
         (json!({ "query": "x", "max_results": -1 }), "max_results: -1 is less than the minimum of 1"),
         (json!({ "query": "x", "nonsense": 1 }), "'nonsense' was unexpected"),
-        (json!({ "query": "x", "max_results": 5000 }), "max_results"),
-        (json!({ "query": "x", "context_lines": 99 }), "context_lines"),
-        (json!({ "query": "" }), "query"),
+        (
+            json!({ "query": "x", "max_results": 5000 }),
+            "max_results: 5000 is greater than the maximum of 1000",
+        ),
+        (json!({ "query": "x", "context_lines": 99 }), "context_lines: 99 is greater than the maximum of 20"),
+        (json!({ "query": "" }), "query: \"\" is shorter than 1 character"),
+        (json!({}), "\"query\" is a required property"),
         (json!({ "query": "(", "regex": true }), "query"),
         (json!({ "query": "x", "glob": "[" }), "glob"),
     ] {

@@ -5,3 +5,4 @@ mod conformance;
 mod interaction;
 mod sdks;
 mod sessions;
+mod watching;

@@ -199,7 +199,7 @@ fn catalog_item(
     entities: &Entities,
     actions: &Entities,
 ) -> Result<Item, &'static str> {
-    let Some(Ok(EvalResult::String(rpc))) = entity.attr("rpc") else { return Err("has no rpc") };
+    let rpc = text(entity, "rpc").ok_or("has no rpc")?;
     let service = entities
         .ancestors(&entity.uid())
         .and_then(|mut ancestors| ancestors.find(|uid| uid.type_name().to_string() == "Service"))
@@ -208,18 +208,22 @@ fn catalog_item(
     let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
     let service_entity = entities.get(service).ok_or("is in a service that the catalog does not have")?;
     let action_groups = with_ancestors(actions, &action);
-    let completion_rpc = match entity.attr("completion_rpc") {
-        Some(Ok(EvalResult::String(rpc))) => Some(rpc),
-        _ => None,
-    };
     Ok(Item {
         rpc,
-        completion_rpc,
+        completion_rpc: text(entity, "completion_rpc"),
+        watch_rpc: text(entity, "watch_rpc"),
         service: service.id().unescaped().to_owned(),
         action: known.uid(),
         uid: entity.uid(),
         entities: [entity.clone(), service_entity.clone()].into_iter().chain(action_groups).collect(),
     })
+}
+
+fn text(entity: &Entity, attribute: &str) -> Option<String> {
+    match entity.attr(attribute) {
+        Some(Ok(EvalResult::String(text))) => Some(text),
+        _ => None,
+    }
 }
 
 fn with_ancestors(entities: &Entities, uid: &EntityUid) -> Vec<Entity> {

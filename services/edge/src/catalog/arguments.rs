@@ -77,16 +77,15 @@ fn is_for_the_edge(field: &FieldDescriptor) -> bool {
 
 /// What is wrong, and with which field.
 fn mistake(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
-    let reason = reason(input, error);
-    match path(error.instance_path()) {
-        path if path.is_empty() => reason,
-        path => format!("{path}: {reason}"),
-    }
+    let at = error.instance_path();
+    let (at, reason) = match sensitive_part(input, at) {
+        None => (path(at.iter()), reason(error)),
+        Some(length) => (path(at.iter().take(length)), masked_reason(error)),
+    };
+    if at.is_empty() { reason } else { format!("{at}: {reason}") }
 }
 
-fn reason(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
-    // To be told a whole object helps nobody, and a field in it may be sensitive.
-    let is_masked = is_whole(error) || is_sensitive_path(input, error.instance_path());
+fn reason(error: &ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::FalseSchema => {
             if let Some(other) = excluded_by(error.schema_path()) {
@@ -98,18 +97,30 @@ fn reason(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
                 return format!("one of {} must be given", fields.join(", "));
             }
         }
-        ValidationErrorKind::PropertyNames { error } => {
-            return format!("the key {}", reason(input, error));
-        }
+        ValidationErrorKind::PropertyNames { error } => return format!("the key {}", reason(error)),
         ValidationErrorKind::Pattern { pattern } => {
             if let Some(words) = in_words(pattern) {
-                let value = if is_masked { "value".to_owned() } else { error.instance().to_string() };
-                return format!("{value} {words}");
+                return format!("{} {words}", error.instance());
             }
         }
         _ => {}
     }
-    if is_masked { error.masked().to_string() } else { error.to_string() }
+    // To be told a whole object helps nobody, and a field in it may be sensitive.
+    if is_whole(error) { error.masked().to_string() } else { error.to_string() }
+}
+
+/// The reason without any of what was sent: neither values nor names.
+fn masked_reason(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { .. }
+        | ValidationErrorKind::UnevaluatedProperties { .. }
+        | ValidationErrorKind::PropertyNames { .. } => "value has a name that is not allowed".to_owned(),
+        ValidationErrorKind::Pattern { pattern } => match in_words(pattern) {
+            Some(words) => format!("value {words}"),
+            None => error.masked().to_string(),
+        },
+        _ => error.masked().to_string(),
+    }
 }
 
 fn is_whole(error: &ValidationError<'_>) -> bool {
@@ -139,9 +150,9 @@ fn all_required(context: &[Vec<ValidationError<'_>>]) -> Option<Vec<String>> {
 }
 
 /// A path as people write it: `lines[0].text`.
-fn path(location: &Location) -> String {
+fn path<'a>(segments: impl Iterator<Item = LocationSegment<'a>>) -> String {
     let mut path = String::new();
-    for segment in location.iter() {
+    for segment in segments {
         match segment {
             LocationSegment::Index(index) => path.push_str(&format!("[{index}]")),
             LocationSegment::Property(name) => {
@@ -155,23 +166,22 @@ fn path(location: &Location) -> String {
     path
 }
 
-/// Whether a field on the way is sensitive.
-fn is_sensitive_path(input: &MessageDescriptor, location: &Location) -> bool {
+/// How much of the path leads to a sensitive field, if it does.
+fn sensitive_part(input: &MessageDescriptor, location: &Location) -> Option<usize> {
     let mut message = Some(input.clone());
-    let mut segments = location.iter();
-    while let (Some(within), Some(segment)) = (message.take(), segments.next()) {
+    let mut segments = location.iter().enumerate();
+    while let (Some(within), Some((at, segment))) = (message.take(), segments.next()) {
         let name = segment.to_string();
-        let field = within.get_field_by_name(&name).or_else(|| within.get_field_by_json_name(&name));
-        let Some(field) = field else { return false };
+        let field = within.get_field_by_name(&name).or_else(|| within.get_field_by_json_name(&name))?;
         if is_sensitive(&field) {
-            return true;
+            return Some(at + 1);
         }
         if field.is_list() || field.is_map() {
             segments.next();
         }
         message = value_type(&field);
     }
-    false
+    None
 }
 
 /// Whether a field of the message, or of one in it, is sensitive.
@@ -286,6 +296,9 @@ mod tests {
             ),
             (json!({ "inner": { "secret": "hunter2" } }), r#"inner: value is not of type "array""#),
             (json!({ "sealed": "hunter2" }), r#"sealed: value is not of type "object""#),
+            (json!({ "pins": { "hunter2": "" } }), "pins: value has a name that is not allowed"),
+            (json!({ "pins": { "1": 2 } }), r#"pins: value is not of type "string""#),
+            (json!({ "vault": { "hunter2": 1 } }), "vault: value has a name that is not allowed"),
         ] {
             wrong(&tool("test_take_secretive"), &arguments, says);
         }

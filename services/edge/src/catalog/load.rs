@@ -16,7 +16,7 @@ use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use rmcp::model::{JsonObject, Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
 
 use super::{
-    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ShownResource, ToolItem,
+    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ShownResource, ToolItem, WatchItem,
     comments::Comments,
     given::{SchemaError, compile, given_schema},
     is_tool_name,
@@ -24,6 +24,9 @@ use super::{
     uri::UriTemplate,
 };
 use crate::{mcp::is_rich, upstream::Target};
+
+/// How long one watch lasts before its caller is authorized anew.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why an annotated method cannot be offered. The rest of its service is.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,8 @@ enum ItemError {
     Derived(&'static str, #[source] TooLarge),
     #[error("it completes nothing: its request has no field of the type CompletionArgument")]
     CompletionArgument,
+    #[error("it streams nothing: a watch answers one request with a stream")]
+    Watch,
     #[error("the URI template is not one: {0}")]
     UriTemplate(#[from] super::uri::UriTemplateError),
     #[error("the URI template's variable {0:?} is no string field of the request")]
@@ -60,6 +65,7 @@ pub(crate) fn read_contract(
         comments: Comments::default(),
         catalog: ServiceCatalog::default(),
         completions: Vec::new(),
+        watches: Vec::new(),
     };
     for offer in offers(&contract.pool, &contract.services) {
         if offer.namespace != namespace.as_str() {
@@ -88,6 +94,8 @@ struct Reader<'a> {
     catalog: ServiceCatalog,
     /// Methods that complete arguments, until it is known of what.
     completions: Vec<(Target, FieldDescriptor, Vec<String>)>,
+    /// Methods that stream changes, until it is known of what.
+    watches: Vec<(Target, Vec<String>)>,
 }
 
 impl Reader<'_> {
@@ -112,6 +120,13 @@ impl Reader<'_> {
                 let argument = argument.ok_or(ItemError::CompletionArgument)?;
                 self.completions.push((target, argument, options.items));
             }
+            OfferKind::Watch(options) => {
+                if !method.is_server_streaming() || method.is_client_streaming() {
+                    return Err(ItemError::Watch);
+                }
+                let target = Target::watch(self.channel.clone(), &method, WATCH_TIMEOUT);
+                self.watches.push((target, options.items));
+            }
         }
         Ok(())
     }
@@ -134,6 +149,22 @@ impl Reader<'_> {
                 let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..item.clone() };
                 let completion = CompletionItem { item, target: target.clone(), argument: argument.clone() };
                 self.catalog.completions.push(Arc::new(completion));
+            }
+        }
+        for (target, names) in self.watches {
+            for name in names {
+                let Some(resource) =
+                    self.catalog.resources.iter().find(|resource| resource.item.name == name)
+                else {
+                    tracing::error!(
+                        rpc = target.rpc(),
+                        name,
+                        "a method watches what its service does not offer"
+                    );
+                    continue;
+                };
+                let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..resource.item.clone() };
+                self.catalog.watches.push(Arc::new(WatchItem { item, target: target.clone() }));
             }
         }
         self.catalog

@@ -9,7 +9,9 @@ use drawbridge_proto::auth::v1 as auth;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables};
+use super::{
+    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, WatchItem,
+};
 
 /// What all tool services offer together. Immutable: a change makes a new one.
 #[derive(Clone, Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Catalog {
     prompts: BTreeMap<String, Arc<PromptItem>>,
     /// By the prompt or resource, as its service and its name.
     completions: HashMap<(String, String), Arc<CompletionItem>>,
+    /// By the resource, as its service and its name.
+    watches: HashMap<(String, String), Arc<WatchItem>>,
     clashes: Vec<Clash>,
     revision: Revision,
 }
@@ -70,16 +74,16 @@ impl Catalog {
         let prompts: BTreeMap<_, _> =
             prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
         let completions = services.values().flat_map(|service| &service.completions);
-        let completions = completions
-            .map(|one| ((one.item.service.clone(), one.item.name.clone()), Arc::clone(one)))
-            .collect();
+        let completions = completions.map(|one| (key(&one.item), Arc::clone(one))).collect();
+        let watches = services.values().flat_map(|service| &service.watches);
+        let watches = watches.map(|one| (key(&one.item), Arc::clone(one))).collect();
         let tools: BTreeMap<_, _> = tools.into_iter().map(|tool| (tool.item.name.clone(), tool)).collect();
         let revision = Revision {
             tools: Seen::of(tools.values().map(|tool| (&tool.item, &tool.tool))),
             resources: Seen::of(resources.iter().map(|resource| (&resource.item, &resource.shown))),
             prompts: Seen::of(prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
         };
-        Self { services, tools, resources, prompts, completions, clashes, revision }
+        Self { services, tools, resources, prompts, completions, watches, clashes, revision }
     }
 
     /// What tells this catalog from others, as clients see it.
@@ -134,8 +138,17 @@ impl Catalog {
 
     /// What completes the arguments of a prompt or resource.
     pub(crate) fn completion(&self, item: &auth::CatalogItem) -> Option<&Arc<CompletionItem>> {
-        self.completions.get(&(item.service.clone(), item.name.clone()))
+        self.completions.get(&key(item))
     }
+
+    /// What streams the changes of a resource.
+    pub(crate) fn watch(&self, item: &auth::CatalogItem) -> Option<&Arc<WatchItem>> {
+        self.watches.get(&key(item))
+    }
+}
+
+fn key(item: &auth::CatalogItem) -> (String, String) {
+    (item.service.clone(), item.name.clone())
 }
 
 /// Two RPCs claim one name.

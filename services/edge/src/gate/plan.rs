@@ -10,11 +10,16 @@ use serde_json::Value;
 
 use super::{Gate, message::Message};
 use crate::{
-    catalog::{Catalog, CompletionItem, PromptItem, ResourceItem, ToolItem, Variables, read_arguments},
+    catalog::{
+        Catalog, CompletionItem, PromptItem, ResourceItem, ToolItem, Variables, WatchItem, read_arguments,
+    },
     metadata::Endpoint,
     refusal::Refusal,
     upstream::Target,
 };
+
+/// How many resources one request may watch.
+const WATCHES_MAX: usize = 64;
 
 /// What is left to do for a request that is allowed.
 #[derive(Clone, Debug)]
@@ -37,6 +42,16 @@ pub(crate) enum Plan {
     GetPrompt(Arc<PromptItem>, Arc<Call>),
     /// Complete an argument.
     Complete(Arc<CompletionItem>, Arc<Call>),
+    /// Tell of changes of these resources, by their URIs.
+    Watch(Arc<Vec<Watch>>),
+}
+
+/// A resource whose changes the caller may be told of.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub(crate) uri: String,
+    pub(crate) item: Arc<WatchItem>,
+    pub(crate) call: Arc<Call>,
 }
 
 impl Plan {
@@ -83,9 +98,18 @@ pub(super) async fn make(
                 None => asking.connect().await,
             },
         },
-        // The stateless revision has no such method.
-        "resources/subscribe" if message.revision().is_some() => asking.connect().await,
-        "resources/read" | "resources/subscribe" => match text("uri") {
+        // Each is of its own revisions; the handler says so where it is not.
+        "resources/subscribe" if message.revision().is_none() => match text("uri") {
+            None => asking.refuse("uri must be a string").await,
+            Some(uri) => asking.watch(&catalog, &[uri]).await,
+        },
+        "subscriptions/listen" => {
+            let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
+            let uris: Vec<_> =
+                uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+            asking.watch(&catalog, &uris).await
+        }
+        "resources/read" => match text("uri") {
             None => asking.refuse("uri must be a string").await,
             Some(uri) => match catalog.resource(uri).filter(|(resource, _)| asking.serves(&resource.item)) {
                 Some((resource, values)) => asking.read_resource(resource, values).await,
@@ -198,6 +222,36 @@ impl Asking<'_> {
         let (call, principal) =
             self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
         Ok((Plan::GetPrompt(Arc::clone(prompt), call), principal))
+    }
+
+    /// All of these resources, or none: a client that is told of some would take the others for unchanged.
+    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, auth::Principal), Refusal> {
+        if uris.len() > WATCHES_MAX {
+            return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
+        }
+        let mut watches = Vec::new();
+        for uri in uris {
+            let found = catalog.resource(uri).filter(|(resource, _)| self.serves(&resource.item));
+            let watched = found.and_then(|(resource, variables)| {
+                Some((resource, catalog.watch(&resource.item)?, variables))
+            });
+            let Some((resource, item, variables)) = watched else {
+                return self.refuse(&format!("{uri} cannot be watched")).await;
+            };
+            // Decided on as reading it is.
+            let mut read = DynamicMessage::new(resource.target.input());
+            for (name, value) in &variables {
+                read.set_field_by_name(name, Field::String(value.clone()));
+            }
+            let arguments = policy_json(&read).to_string().into_bytes();
+            let operation = operation(Kind::WatchResource, &item.item, Some(arguments));
+            let allowed = self.decide(operation.clone()).await?;
+            let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
+            let call = Call { message: item.request(variables), token: token.token.into(), operation };
+            watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
+        }
+        let (_, principal) = self.connect().await?;
+        Ok((Plan::Watch(Arc::new(watches)), principal))
     }
 
     async fn complete(

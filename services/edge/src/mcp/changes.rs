@@ -2,7 +2,8 @@
 
 use rmcp::{
     RoleServer,
-    service::{Peer, ServiceError, SubscriptionContext, SubscriptionSendError},
+    model::SubscriptionFilter,
+    service::{Peer, ServiceError, SubscriptionSendError, SubscriptionSink},
 };
 
 use crate::catalog::Catalogs;
@@ -35,34 +36,31 @@ pub(super) fn tell_session(peer: Peer<RoleServer>, catalogs: &Catalogs) {
 }
 
 /// Tells one subscriber what it asked to be told, until it goes (2026-07-28).
-pub(super) async fn tell_subscriber(context: &SubscriptionContext, catalogs: &Catalogs) {
+pub(super) async fn tell_subscriber(
+    wants: &SubscriptionFilter,
+    sink: &SubscriptionSink,
+    catalogs: &Catalogs,
+) {
     let mut changed = catalogs.subscribe();
-    let (wants, sink) = (context.accepted(), context.sink());
     let wanted = |kind: Option<bool>| kind.unwrap_or(false);
     let mut told = *changed.borrow_and_update();
-    let telling = async {
-        while changed.changed().await.is_ok() {
-            let now = *changed.borrow_and_update();
-            let telling = async {
-                if wanted(wants.tools_list_changed) && now.tools != told.tools {
-                    sink.notify_tool_list_changed().await?;
-                }
-                if wanted(wants.resources_list_changed) && now.resources != told.resources {
-                    sink.notify_resource_list_changed().await?;
-                }
-                if wanted(wants.prompts_list_changed) && now.prompts != told.prompts {
-                    sink.notify_prompt_list_changed().await?;
-                }
-                Ok::<_, SubscriptionSendError>(())
-            };
-            if telling.await.is_err() {
-                return;
+    while changed.changed().await.is_ok() {
+        let now = *changed.borrow_and_update();
+        let telling = async {
+            if wanted(wants.tools_list_changed) && now.tools != told.tools {
+                sink.notify_tool_list_changed().await?;
             }
-            told = now;
+            if wanted(wants.resources_list_changed) && now.resources != told.resources {
+                sink.notify_resource_list_changed().await?;
+            }
+            if wanted(wants.prompts_list_changed) && now.prompts != told.prompts {
+                sink.notify_prompt_list_changed().await?;
+            }
+            Ok::<_, SubscriptionSendError>(())
+        };
+        if telling.await.is_err() {
+            return;
         }
-    };
-    tokio::select! {
-        () = telling => {}
-        () = context.cancelled() => {}
+        told = now;
     }
 }

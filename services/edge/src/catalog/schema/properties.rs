@@ -1,4 +1,7 @@
 //! Properties that hold for any message and any JSON.
+//!
+//! The exceptions are protobuf's own: what is no number equals nothing, an `Any` is of a type that the contract has
+//! or has no form, `Value` nests some thirty levels, and a time zone can move a time out of the years 1 to 9999.
 
 use std::{collections::HashMap, sync::LazyLock};
 

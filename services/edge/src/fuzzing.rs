@@ -1,0 +1,80 @@
+//! Entry points of the fuzz targets in `tests/fuzz`. No other build has them.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::missing_errors_doc,
+    reason = "a fuzz target that finds something says so"
+)]
+
+use drawbridge_sdk::{BalancedChannel, contract::policy_json, dynamic, reflection::Contract};
+use prost_reflect::{DynamicMessage, prost::Message as _};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::catalog::{ServiceCatalog, read_arguments, read_contract};
+
+/// The front door before services of these contracts, all of which are at `url`.
+pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) -> Result<Router, StartError> {
+    let catalogs: Arc<Catalogs> = Arc::default();
+    for (namespace, contract) in contracts {
+        let namespace: Namespace = namespace.parse().expect("a namespace");
+        let service = catalog(&namespace, contract, url);
+        catalogs.update(|catalog| catalog.with(namespace.clone(), service.clone()));
+    }
+    let secret = made_up_secret();
+    let idle = Duration::from_secs(config.session_idle_seconds);
+    let sessions = Arc::new(Sessions::new(&secret, idle, config.sessions_per_principal_max, None)?);
+    let resource =
+        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_server, &config.scopes));
+    let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
+    let front = Front::new(config, whole)?;
+    let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
+    let transport = Transport::new(handler, &sessions, config.body_bytes_max, CancellationToken::new());
+    let metadata = resource.routes(&catalogs);
+    let gate = Gate { authorizer, sessions, catalogs, resource, body_bytes_max: config.body_bytes_max };
+    Ok(router(front, gate, &transport, metadata))
+}
+
+fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCatalog {
+    let channel = BalancedChannel::new(std::slice::from_ref(url)).expect("a channel");
+    read_contract(namespace, contract, &channel, Duration::from_secs(1))
+}
+
+/// The tools of some contracts.
+#[derive(Debug)]
+pub struct Tools(Vec<ServiceCatalog>);
+
+impl Tools {
+    /// The tools of these contracts. It needs a runtime, and calls nobody.
+    #[must_use]
+    pub fn of(contracts: &[(&str, Contract)]) -> Self {
+        let url = "http://127.0.0.1:1".parse().expect("a URL");
+        let catalogs = contracts
+            .iter()
+            .map(|(namespace, contract)| catalog(&namespace.parse().expect("a namespace"), contract, &url));
+        Self(catalogs.collect())
+    }
+
+    /// Reads arguments of the tool of this name, and asserts that the message says the same in every form. Says
+    /// whether there is such a tool and the arguments are JSON.
+    #[must_use]
+    pub fn read(&self, name: &str, arguments: &[u8]) -> bool {
+        let mut tools = self.0.iter().flat_map(|service| &service.tools);
+        let Some(tool) = tools.find(|tool| tool.item.name == name) else { return false };
+        let Ok(arguments) = serde_json::from_slice::<Value>(arguments) else { return false };
+        let Ok(message) = read_arguments(tool, &arguments) else { return true };
+        let json = dynamic::to_json(&message).expect("what was read can be written");
+        let again = dynamic::from_json(tool.target.input(), &json);
+        let again = again.unwrap_or_else(|error| panic!("{error}: what was written cannot be read: {json}"));
+        assert_eq!(dynamic::to_json(&again).expect("JSON"), json, "read from {arguments}");
+        let wire = message.encode_to_vec();
+        let received = DynamicMessage::decode(tool.target.input(), wire.as_slice()).expect("a message");
+        assert_eq!(dynamic::to_json(&received).expect("JSON"), json, "received from {arguments}");
+        assert_eq!(policy_json(&received), policy_json(&message), "decided on {arguments}");
+        true
+    }
+}

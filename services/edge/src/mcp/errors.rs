@@ -1,0 +1,71 @@
+//! What a client is told when something is not as it should be. Each names the request.
+
+use rmcp::{
+    ErrorData,
+    model::{CallToolResult, ContentBlock, ErrorCode},
+};
+use serde_json::{Value, json};
+
+use super::call::{Failure, failure};
+use crate::{catalog::ToolItem, gate::Admission};
+
+/// The `_meta` key of the request id.
+const META_REQUEST_ID: &str = "drawbridge/requestId";
+
+/// A result that tells the model what went wrong.
+pub(super) fn failed(message: &str) -> CallToolResult {
+    CallToolResult::error(vec![ContentBlock::text(message)])
+}
+
+pub(super) fn wrong_arguments(tool: &ToolItem, wrong: &str, admission: &Admission) -> CallToolResult {
+    with_request_id(failed(&format!("invalid arguments for {}: {wrong}", tool.item.name)), admission)
+}
+
+pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData {
+    match failed {
+        Failure::Status(status) => failure(&status, admission),
+        Failure::Client(mut error) => {
+            let data = error.data.get_or_insert_with(|| json!({}));
+            if data.is_object() {
+                data["requestId"] = json!(admission.context.request_id.as_str());
+            }
+            error
+        }
+    }
+}
+
+pub(super) fn error(code: ErrorCode, message: &'static str, admission: &Admission) -> ErrorData {
+    let data = json!({ "requestId": admission.context.request_id.as_str() });
+    ErrorData::new(code, message, Some(data))
+}
+
+pub(super) fn no_method(admission: &Admission) -> ErrorData {
+    error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission)
+}
+
+pub(super) fn no_resource(uri: &str, admission: &Admission) -> ErrorData {
+    let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
+    ErrorData::resource_not_found("there is no resource of this URI", Some(data))
+}
+
+pub(super) fn wrong_cursor(admission: &Admission) -> ErrorData {
+    error(ErrorCode::INVALID_PARAMS, "the cursor is not one that was given here", admission)
+}
+
+pub(super) fn cannot_ask(admission: &Admission) -> ErrorData {
+    let message = "this has to ask something first, and the client cannot be asked";
+    error(ErrorCode::INVALID_REQUEST, message, admission)
+}
+
+/// The gate and rmcp took one message for two things. Nothing is done.
+pub(super) fn not_planned(admission: &Admission) -> ErrorData {
+    tracing::error!(request_id = %admission.context.request_id, "the gate admitted something else");
+    error(ErrorCode::INTERNAL_ERROR, "internal error", admission)
+}
+
+pub(super) fn with_request_id(mut result: CallToolResult, admission: &Admission) -> CallToolResult {
+    let mut meta = result.meta.take().unwrap_or_default();
+    meta.insert(META_REQUEST_ID.to_owned(), Value::from(admission.context.request_id.as_str()));
+    result.meta = Some(meta);
+    result
+}

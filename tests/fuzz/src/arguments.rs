@@ -1,0 +1,29 @@
+//! Arguments of a tool: JSON to protobuf and back. The first line names the tool, the rest is its arguments.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use drawbridge_edge::fuzzing::Tools;
+use libfuzzer_sys::{Corpus, fuzz_target};
+use tokio::runtime::{Builder, Runtime};
+
+mod contracts;
+
+// The tools' channels want a runtime. It never runs, so they never connect.
+static TOOLS: LazyLock<(Runtime, Tools)> = LazyLock::new(|| {
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let entered = runtime.enter();
+    let tools = Tools::of(&contracts::contracts());
+    drop(entered);
+    (runtime, tools)
+});
+
+fuzz_target!(|input: &[u8]| -> Corpus {
+    let mut parts = input.splitn(2, |byte| *byte == b'\n');
+    let (Some(name), Some(arguments)) = (parts.next(), parts.next()) else { return Corpus::Reject };
+    match str::from_utf8(name).is_ok_and(|name| TOOLS.1.read(name, arguments)) {
+        true => Corpus::Keep,
+        false => Corpus::Reject,
+    }
+});
