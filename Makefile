@@ -52,6 +52,11 @@ fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments),
 			$(FUZZ_FOLDER)/corpus/$$target $(FUZZ_FOLDER)/seeds/$$target; \
 	done
 
+.PHONY: conformance
+conformance: ## The official MCP conformance suite against the real edge; `make test` runs it too.
+	tests/setup.sh test
+	cargo test --package drawbridge-tests --test e2e --locked -- mcp::conformance --nocapture
+
 .PHONY: lint
 lint: ## Formatting, clippy, docs, protos, dependencies and the arrows between crates.
 	tests/setup.sh lint
