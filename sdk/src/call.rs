@@ -5,6 +5,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue};
+use tracing::{Span, field::Empty};
 use uuid::Uuid;
 
 use crate::telemetry::trace;
@@ -127,6 +128,28 @@ impl CallContext {
         }
         trace::inject(&mut trace::Metadata(metadata));
         request
+    }
+}
+
+/// The span of an outgoing RPC, by OpenTelemetry's conventions. A call whose request is made within it carries
+/// it on. [`end_client_span`] notes how it ended.
+pub fn client_span(rpc: &str) -> Span {
+    tracing::info_span!(
+        "rpc",
+        otel.name = rpc,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = rpc,
+        rpc.response.status_code = Empty,
+    )
+}
+
+/// Notes in an outgoing RPC's span how it ended.
+pub fn end_client_span(span: &Span, code: tonic::Code) {
+    span.record("rpc.response.status_code", format!("{code:?}"));
+    if code != tonic::Code::Ok {
+        span.record("otel.status_code", "ERROR");
     }
 }
 

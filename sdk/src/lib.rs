@@ -19,7 +19,9 @@ mod telemetry;
 
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
-pub use call::{CallContext, REQUEST_ID, RequestId, TXN_TOKEN, with_transaction_token};
+pub use call::{
+    CallContext, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span, with_transaction_token,
+};
 pub use channel::{BalancedChannel, ChannelError, connect};
 pub use grpc::GrpcServer;
 pub use listen::{BindError, Listen};

@@ -4,14 +4,15 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, filter_catalog_response,
     operation::Kind,
 };
-use drawbridge_sdk::CallContext;
+use drawbridge_sdk::{CallContext, client_span, end_client_span};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Status, transport::Channel};
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, Span};
 
 use crate::refusal::Refusal;
 
-const SERVICE: &str = "drawbridge.auth.v1.AuthService";
+const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
+const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
 
 /// Auth, as the edge knows it. Without an answer nothing is allowed.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ impl Authorizer {
             resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
-        let span = span("Authorize");
+        let span = client_span(AUTHORIZE);
         let response = async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
         let outcome = answered(response.await, &span)?.into_inner().outcome;
         match outcome {
@@ -84,7 +85,7 @@ impl Authorizer {
             resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
-        let span = span("FilterCatalog");
+        let span = client_span(FILTER_CATALOG);
         let response =
             async { client.filter_catalog(context.outgoing(request)).await }.instrument(span.clone());
         match answered(response.await, &span)?.into_inner().outcome {
@@ -95,24 +96,10 @@ impl Authorizer {
     }
 }
 
-fn span(method: &'static str) -> Span {
-    let name = format!("{SERVICE}/{method}");
-    tracing::info_span!(
-        "rpc",
-        otel.name = name,
-        otel.kind = "client",
-        otel.status_code = Empty,
-        rpc.system.name = "grpc",
-        rpc.method = name,
-        rpc.response.status_code = Empty,
-    )
-}
-
 fn answered<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {
     let code = response.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
-    span.record("rpc.response.status_code", format!("{code:?}"));
+    end_client_span(span, code);
     response.map_err(|status| {
-        span.record("otel.status_code", "ERROR");
         span.in_scope(
             || tracing::error!(code = ?status.code(), message = status.message(), "auth gives no answer"),
         );

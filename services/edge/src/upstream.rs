@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::{BalancedChannel, CallContext, dynamic::DynamicCodec, with_transaction_token};
+use drawbridge_sdk::{
+    BalancedChannel, CallContext, client_span, dynamic::DynamicCodec, end_client_span, with_transaction_token,
+};
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
 use tonic::{Code, Status, Streaming};
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, Span};
 
 const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
 const LOG: &str = "drawbridge.mcp.v1.LogMessage";
@@ -160,15 +162,7 @@ impl Target {
         token: &str,
         message: DynamicMessage,
     ) -> Result<Answering, Status> {
-        let span = tracing::info_span!(
-            "rpc",
-            otel.name = self.rpc(),
-            otel.kind = "client",
-            otel.status_code = Empty,
-            rpc.system.name = "grpc",
-            rpc.method = self.rpc(),
-            rpc.response.status_code = Empty,
-        );
+        let span = client_span(self.rpc());
         let deadline = context.deadline.min(Instant::now() + self.timeout);
         let context = CallContext { request_id: context.request_id.clone(), deadline };
         let mut ended = Ended { span: span.clone(), code: Code::Cancelled };
@@ -277,10 +271,7 @@ struct Ended {
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.span.record("rpc.response.status_code", format!("{:?}", self.code));
-        if self.code != Code::Ok {
-            self.span.record("otel.status_code", "ERROR");
-        }
+        end_client_span(&self.span, self.code);
     }
 }
 
