@@ -1,9 +1,15 @@
 //! Access tokens from outside (RFC 9068, RFC 8725).
 
+use std::{sync::Arc, time::Duration};
+
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::jwks::{Jwks, JwksError, fetch_json};
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind};
+use jsonwebtoken::{
+    Algorithm, Header, Validation, decode, decode_header, errors::ErrorKind, get_current_timestamp,
+};
+use moka::sync::Cache;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::OnceCell;
 use url::Url;
 
@@ -22,6 +28,9 @@ const ALGORITHMS: [Algorithm; 9] = [
 /// Types that say "access token", or say nothing: many issuers write plain `JWT`.
 const TYPES: [&str; 3] = ["at+jwt", "application/at+jwt", "jwt"];
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// How many verified tokens are remembered, and for how long.
+const VERIFIED_MAX: u64 = 10_000;
+const VERIFIED_FOR: Duration = Duration::from_secs(30);
 /// Clock difference that is forgiven, in seconds.
 const LEEWAY_SECONDS: u64 = 30;
 
@@ -72,6 +81,14 @@ pub(crate) struct Identity {
     pub(crate) workload: bool,
 }
 
+/// A token that was found good.
+#[derive(Debug)]
+struct Verified {
+    identity: Arc<Identity>,
+    /// In seconds since 1970.
+    expires_at: u64,
+}
+
 /// Verifies the access tokens of one issuer for certain audiences.
 #[derive(Debug)]
 pub(crate) struct TokenVerifier {
@@ -81,6 +98,8 @@ pub(crate) struct TokenVerifier {
     http: reqwest::Client,
     /// Found in the issuer's metadata when the first token comes.
     jwks: OnceCell<Jwks>,
+    /// Tokens that were found good a moment ago, by their digest: a client shows the same one with each call.
+    verified: Cache<[u8; 32], Arc<Verified>>,
 }
 
 impl TokenVerifier {
@@ -92,18 +111,33 @@ impl TokenVerifier {
         validation.leeway = LEEWAY_SECONDS;
         let audiences = audiences.iter().map(|audience| audience.trim_end_matches('/').to_owned());
         let issuer = issuer.to_owned();
-        Self { issuer, audiences: audiences.collect(), validation, http, jwks: OnceCell::new() }
+        // A key that its issuer has withdrawn serves no longer than this.
+        let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
+        Self { issuer, audiences: audiences.collect(), validation, http, jwks: OnceCell::new(), verified }
     }
 
     /// Verifies a token for `resource`, which is one of the audiences or an endpoint below one, and says whose
     /// it is. A token for an endpoint serves what is below it too, and never what is above or beside it.
-    pub(crate) async fn verify(&self, token: &str, resource: &str) -> Result<Identity, TokenError> {
+    pub(crate) async fn verify(&self, token: &str, resource: &str) -> Result<Arc<Identity>, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
+        let key = digest(token, resource);
+        if let Some(verified) = self.verified.get(&key)
+            && verified.expires_at > get_current_timestamp()
+        {
+            return Ok(Arc::clone(&verified.identity));
+        }
+        let (identity, expires_at) = self.verify_anew(token, resource).await?;
+        let identity = Arc::new(identity);
+        self.verified.insert(key, Arc::new(Verified { identity: Arc::clone(&identity), expires_at }));
+        Ok(identity)
+    }
+
+    async fn verify_anew(&self, token: &str, resource: &str) -> Result<(Identity, u64), TokenError> {
         // An unknown algorithm, such as `none`, does not even parse.
         let header = decode_header(token).map_err(|_| TokenError::Malformed)?;
         let key_id = check_header(&header)?;
@@ -119,7 +153,9 @@ impl TokenVerifier {
         validation.algorithms = vec![header.alg];
         validation.set_audience(&acceptable(&self.audiences, resource.trim_end_matches('/')));
         let claims: Claims = decode(token, &key.key, &validation).map_err(|error| reason(&error))?.claims;
-        claims.identity()
+        // Some issuers write fractions of a second.
+        let expires_at = claims.exp as u64;
+        Ok((claims.identity()?, expires_at))
     }
 
     async fn jwks(&self) -> Result<&Jwks, TokenError> {
@@ -147,6 +183,10 @@ impl TokenVerifier {
             Err(_) => fetch_json(&self.http, &openid).await.map_err(TokenError::Keys),
         }
     }
+}
+
+fn digest(token: &str, resource: &str) -> [u8; 32] {
+    Sha256::new().chain_update(resource).chain_update(b"\0").chain_update(token).finalize().into()
 }
 
 /// The audiences of which a token for `resource` must name one, each with and without a trailing slash:
@@ -207,6 +247,7 @@ fn reason(error: &jsonwebtoken::errors::Error) -> TokenError {
 struct Claims {
     iss: String,
     sub: String,
+    exp: f64,
     #[serde(alias = "azp")]
     client_id: Option<String>,
     #[serde(default, alias = "scp")]

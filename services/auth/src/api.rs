@@ -1,5 +1,7 @@
 //! The gRPC face of auth.
 
+use std::sync::Arc;
+
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, exchange_response,
     filter_catalog_response, operation::Kind,
@@ -66,7 +68,7 @@ impl AuthService for Api {
         let outcome = match identify(&self.outside, &request.access_token, &request.resource).await? {
             Err(unauthenticated) => filter_catalog_response::Outcome::Unauthenticated(unauthenticated),
             Ok(identity) => {
-                filter_catalog_response::Outcome::Visible(self.filter(identity, kind, request.items))
+                filter_catalog_response::Outcome::Visible(self.filter(&identity, kind, request.items))
             }
         };
         Ok(Response::new(pb::FilterCatalogResponse { outcome: Some(outcome) }))
@@ -123,15 +125,15 @@ impl Api {
         }
     }
 
-    fn filter(&self, identity: Identity, kind: Kind, items: Vec<pb::CatalogItem>) -> pb::Visible {
+    fn filter(&self, identity: &Identity, kind: Kind, items: Vec<pb::CatalogItem>) -> pb::Visible {
         let visible = |item: &pb::CatalogItem| {
-            let answer = self.policies.decide(&identity, kind, item, None).answer;
+            let answer = self.policies.decide(identity, kind, item, None).answer;
             matches!(answer, Answer::Allow | Answer::Perhaps)
         };
         let names = items.into_iter().filter(visible).map(|item| item.name).collect();
         pb::Visible {
             names,
-            principal: Some(identity.principal),
+            principal: Some(identity.principal.clone()),
             policy_revision: self.policies.revision().to_owned(),
         }
     }
@@ -203,7 +205,7 @@ async fn identify(
     verifier: &TokenVerifier,
     token: &str,
     resource: &str,
-) -> Result<Result<Identity, pb::Unauthenticated>, Status> {
+) -> Result<Result<Arc<Identity>, pb::Unauthenticated>, Status> {
     match verifier.verify(token, resource).await {
         Ok(identity) => Ok(Ok(identity)),
         Err(error @ (TokenError::Keys(_) | TokenError::Metadata)) => {

@@ -18,6 +18,10 @@ use crate::{mcp::Handler, sessions::Sessions};
 /// The longest wait for `initialize` in a session that was begun.
 const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the stream of an answered request can be taken up again. Some clients come back every three seconds,
+/// for as long as they are answered, to a call that they cancelled.
+const ANSWERED_KEPT: Duration = Duration::from_secs(10);
+
 /// Marks a request that belongs to a session, or opens one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InSession;
@@ -75,6 +79,7 @@ pub(crate) fn session_manager(idle: Duration) -> Arc<LocalSessionManager> {
     let mut config = SessionConfig::default();
     config.keep_alive = Some(idle);
     config.init_timeout = Some(INITIALIZE_TIMEOUT);
+    config.completed_cache_ttl = ANSWERED_KEPT;
     let mut manager = LocalSessionManager::default();
     manager.session_config = config;
     Arc::new(manager)

@@ -78,3 +78,5 @@ const seen = {
 console.log(JSON.stringify(seen));
 for await (const _ of process.stdin);
 await client.close();
+// The SDK still waits to take up the streams of the cancelled calls again.
+process.exit();
