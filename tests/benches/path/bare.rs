@@ -16,7 +16,9 @@ use drawbridge_sdk::{connect, with_transaction_token};
 use http::header;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
-    model::{self, CallToolRequestParams, CallToolResponse, CallToolResult, ServerCapabilities, ServerConfig},
+    model::{
+        self, CallToolRequestParams, CallToolResponse, CallToolResult, ServerCapabilities, ServerConfig,
+    },
     service::RequestContext,
     transport::streamable_http_server::{
         StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
@@ -24,13 +26,12 @@ use rmcp::{
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Status,
     body::Body,
     client::Grpc,
     server::{NamedService, UnaryService},
-    transport::{Channel, Server},
+    transport::{Channel, Server, server::TcpIncoming},
 };
 use tonic_prost::ProstCodec;
 
@@ -103,8 +104,8 @@ impl Bare {
 
     fn serve_grpc(&mut self) -> SocketAddr {
         let (listener, address) = self.listen("grpc");
-        let server = Server::builder().tcp_nodelay(true).add_service(SimpleText);
-        self.runtime().spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.runtime().spawn(Server::builder().add_service(SimpleText).serve_with_incoming(incoming));
         address
     }
 }
@@ -182,7 +183,8 @@ pub(crate) async fn call(mut client: Grpc<Channel>, tokens: Option<&Tokens>) -> 
         request = with_transaction_token(request, &tokens.transaction())?;
     }
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path = http::uri::PathAndQuery::from_static("/drawbridge.conformance.v1.ConformanceService/SimpleText");
+    let path =
+        http::uri::PathAndQuery::from_static("/drawbridge.conformance.v1.ConformanceService/SimpleText");
     let codec = ProstCodec::<Nothing, Answer>::default();
     Ok(client.unary(request, path, codec).await?.into_inner())
 }

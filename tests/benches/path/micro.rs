@@ -113,7 +113,8 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
                 (header, decode::<Value>(&tokens.access, &key.key, &validation.clone()).expect("claims"))
             }),
             time("sign a transaction token (EdDSA)", || {
-                encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing).expect("a token")
+                encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing)
+                    .expect("a token")
             }),
             time("verify a transaction token (EdDSA)", || {
                 handle.block_on(verifier.verify(Some(&transaction), RPC)).expect("a caller")

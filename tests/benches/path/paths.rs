@@ -9,7 +9,8 @@ use std::{
 use axum::body::{Body, Bytes};
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response, operation::Kind,
+    self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response,
+    operation::Kind,
 };
 use drawbridge_sdk::{CallContext, RequestId, connect};
 use drawbridge_tests::{Edge, TestMesh, sign_in};
@@ -106,7 +107,8 @@ pub(crate) async fn all(
         operation: Some(operation),
         resource: mesh.mesh.mcp_url.to_string(),
     });
-    let authorize = To::Authorize { channel: connect(&mesh.mesh.state.auth_url).expect("a channel"), request };
+    let authorize =
+        To::Authorize { channel: connect(&mesh.mesh.state.auth_url).expect("a channel"), request };
     let (old, new) = (message("2025-11-25", tokens), message("2026-07-28", tokens));
     vec![
         http("echo", bare.echo, old.clone()),
@@ -149,12 +151,11 @@ impl Path {
     /// A connection of its own; gRPC calls share one, as the edge's do.
     pub(crate) async fn connect(&self) -> Caller {
         match &self.to {
-            To::Grpc { channel, tokens } => {
-                Caller::Grpc { channel: channel.clone(), tokens: tokens.clone() }
-            }
-            To::Authorize { channel, request } => {
-                Caller::Authorize { client: AuthServiceClient::new(channel.clone()), request: request.clone() }
-            }
+            To::Grpc { channel, tokens } => Caller::Grpc { channel: channel.clone(), tokens: tokens.clone() },
+            To::Authorize { channel, request } => Caller::Authorize {
+                client: AuthServiceClient::new(channel.clone()),
+                request: request.clone(),
+            },
             To::Http { address, headers, body } => {
                 let stream = TcpStream::connect(address).await.expect("a server");
                 stream.set_nodelay(true).expect("a socket");
@@ -196,7 +197,10 @@ impl Caller {
             Self::Authorize { client, request } => {
                 let request = context().outgoing(request.as_ref().clone());
                 let answer = client.authorize(request).await.expect("an answer").into_inner();
-                assert!(matches!(answer.outcome, Some(authorize_response::Outcome::Allowed(_))), "{answer:?}");
+                assert!(
+                    matches!(answer.outcome, Some(authorize_response::Outcome::Allowed(_))),
+                    "{answer:?}"
+                );
                 Bytes::new()
             }
         }

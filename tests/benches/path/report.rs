@@ -121,8 +121,15 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { connections, rounds, .. } = self;
-        writeln!(f, "{rounds} rounds; with {connections} connections, and alone; latencies in microseconds\n")?;
-        writeln!(f, "{:<12} {:>8} {:>8} {:>8} {:>10} {:>10}", "", "calls/s", "p50", "p99", "alone p50", "p99")?;
+        writeln!(
+            f,
+            "{rounds} rounds; with {connections} connections, and alone; latencies in microseconds\n"
+        )?;
+        writeln!(
+            f,
+            "{:<12} {:>8} {:>8} {:>8} {:>10} {:>10}",
+            "", "calls/s", "p50", "p99", "alone p50", "p99"
+        )?;
         for measured in &self.measured {
             let json = measured.json();
             let number = |name: &str| json[name].as_f64().unwrap_or_default();
