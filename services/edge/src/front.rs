@@ -14,7 +14,7 @@ use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::{Origin, Url};
 
-use crate::{Config, StartError, metadata::Endpoint, refusal::Refusal};
+use crate::{Config, StartError, gate::close, metadata::Endpoint, refusal::Refusal};
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Names of this machine alone.
@@ -99,7 +99,12 @@ pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request,
     request.extensions_mut().insert(request_id.clone());
     let mut response = match front.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(Value::Null, &request_id, &front.endpoint),
+        Err(refusal) => {
+            let mut response = refusal.into_response(Value::Null, &request_id, &front.endpoint);
+            // Nothing is read from whoever was led here by a foreign page.
+            close(&mut response, request.version());
+            response
+        }
     };
     response.headers_mut().insert(REQUEST_ID, request_id.header());
     response

@@ -15,7 +15,7 @@ use axum::{
 use bytes::Bytes;
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::{CallContext, RequestId, trace};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
@@ -42,6 +42,8 @@ mod plan;
 
 /// The longest that one request may take, whatever its tool says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// How much of a body is read from whoever shows no token, in bytes.
+const ANONYMOUS_BYTES_MAX: usize = 64 * 1024;
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The first revision without sessions.
 const STATELESS: &str = "2026-07-28";
@@ -107,7 +109,25 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
             }
             response
         }
-        Err((id, refusal)) => refusal.into_response(id, &context.request_id, &endpoint),
+        Err((id, refusal)) => {
+            let mut response = refusal.into_response(id, &context.request_id, &endpoint);
+            // The server closes a connection on which a body is still to come; the client should know.
+            if parts.extensions.get::<Unread>().is_some() {
+                close(&mut response, parts.version);
+            }
+            response
+        }
+    }
+}
+
+/// Marks a request whose body was not read to its end.
+#[derive(Clone, Copy, Debug)]
+struct Unread;
+
+/// Says that the connection ends with this answer, where HTTP has a word for it.
+pub(crate) fn close(response: &mut Response, version: Version) {
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
@@ -184,9 +204,16 @@ impl Gate {
         body: Body,
     ) -> Result<(Option<Admission>, Body), Refused> {
         let refused = |refusal| (Value::Null, refusal);
+        let token = bearer(token.as_ref());
+        // Read before anything is answered: a client that is still sending would lose its connection.
+        let bytes_max = if token.is_ok() { self.body_bytes_max } else { ANONYMOUS_BYTES_MAX };
+        let body = to_bytes(body, bytes_max).await.map_err(|error| body_error(&error, bytes_max));
+        if body.is_err() {
+            parts.extensions.insert(Unread);
+        }
         // Whoever shows no token is sent to fetch one, whatever else is wrong.
-        let token = bearer(token.as_ref()).map_err(refused)?;
-        let (message, body, streams) = match self.read(parts, body).await {
+        let token = token.map_err(refused)?;
+        let (message, body, streams) = match body.and_then(|body| read(parts, body)) {
             Ok(read) => read,
             Err(wrong) => {
                 self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
@@ -213,25 +240,24 @@ impl Gate {
         let admission = Admission { method, context, principal, token, resource, plan, streams, span };
         Ok((Some(admission), Body::from(body)))
     }
+}
 
-    /// Reads a message, and says whether its sender takes a stream.
-    async fn read(&self, parts: &mut Parts, body: Body) -> Result<(Message, Bytes, bool), Refusal> {
-        check_content_type(&parts.headers)?;
-        let streams = accept(&mut parts.headers)?;
-        let body = to_bytes(body, self.body_bytes_max).await.map_err(|error| self.body_error(&error))?;
-        Ok((Message::parse(&body)?, body, streams))
-    }
+/// Reads a message, and says whether its sender takes a stream.
+fn read(parts: &mut Parts, body: Bytes) -> Result<(Message, Bytes, bool), Refusal> {
+    check_content_type(&parts.headers)?;
+    let streams = accept(&mut parts.headers)?;
+    Ok((Message::parse(&body)?, body, streams))
+}
 
-    fn body_error(&self, error: &axum::Error) -> Refusal {
-        let mut source: Option<&dyn std::error::Error> = Some(error);
-        while let Some(error) = source {
-            if error.is::<http_body_util::LengthLimitError>() {
-                return Refusal::TooLarge { bytes_max: self.body_bytes_max };
-            }
-            source = error.source();
+fn body_error(error: &axum::Error, bytes_max: usize) -> Refusal {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return Refusal::TooLarge { bytes_max };
         }
-        Refusal::Body
+        source = error.source();
     }
+    Refusal::Body
 }
 
 /// The token of a `Bearer` header (RFC 6750 section 2.1).

@@ -49,6 +49,25 @@ async fn who_shows_no_token_is_told_where_to_get_one_before_anything_else() {
 }
 
 #[tokio::test]
+async fn a_connection_goes_on_after_a_refusal_or_says_that_it_ends() {
+    let mesh = TestMesh::start().await;
+    let anonymous = mesh.anonymous();
+    // One connection after the other would fail now and then if it were closed without a word.
+    for size in [0, 1_000, 20_000, 60_000] {
+        for _ in 0..25 {
+            let reply = anonymous.send_body("x".repeat(size)).await;
+            assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
+            assert!(!reply.headers.contains_key("connection"), "{reply:?}");
+        }
+    }
+    let large = anonymous.send_body("x".repeat(100_000)).await;
+    assert_eq!(
+        (large.status, &large.headers["connection"]),
+        (StatusCode::UNAUTHORIZED, &HeaderValue::from_static("close"))
+    );
+}
+
+#[tokio::test]
 async fn the_endpoint_answers_with_and_without_a_trailing_slash() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
