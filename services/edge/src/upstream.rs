@@ -261,6 +261,18 @@ async fn within<T>(deadline: Instant, task: impl Future<Output = Result<T, Statu
     tokio::time::timeout_at(deadline.into(), task)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
+        .map_err(lost)
+}
+
+/// A connection that broke under a call is a service that is not there. A status that came from the service has
+/// no source; one that stands for a broken transport has.
+fn lost(status: Status) -> Status {
+    let is_broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
+    if is_broken && std::error::Error::source(&status).is_some() {
+        tracing::debug!(code = ?status.code(), message = status.message(), "the connection was lost");
+        return Status::unavailable("the connection to the tool service was lost");
+    }
+    status
 }
 
 /// Notes in its span how a call ended, also when nobody waits any more.

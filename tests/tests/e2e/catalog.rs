@@ -92,6 +92,7 @@ struct Seen {
 }
 
 /// Calls a tool without a pause until told to stop.
+#[expect(clippy::print_stdout, reason = "what went wrong is what a person wants to see")]
 async fn load(client: Client, tool: &'static str, arguments: Value, stop: Arc<AtomicBool>, seen: Arc<Seen>) {
     while !stop.load(Ordering::Relaxed) {
         let reply = client.call_tool(tool, arguments.clone()).await;
@@ -101,7 +102,10 @@ async fn load(client: Client, tool: &'static str, arguments: Value, stop: Arc<At
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 &seen.retryable
             }
-            _ => &seen.wrong,
+            _ => {
+                println!("{tool}: {reply:?}");
+                &seen.wrong
+            }
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
