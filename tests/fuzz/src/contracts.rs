@@ -7,7 +7,8 @@ pub fn contracts() -> Vec<(&'static str, Contract)> {
     let mut resolver = ChainFileResolver::new();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/edge/src/catalog/testdata");
     resolver.add(IncludeFileResolver::new(folder.into()));
-    resolver.add(DescriptorSetFileResolver::decode(drawbridge_proto::FILE_DESCRIPTOR_SET).expect("contracts"));
+    resolver
+        .add(DescriptorSetFileResolver::decode(drawbridge_proto::FILE_DESCRIPTOR_SET).expect("contracts"));
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_source_info(true).include_imports(true);

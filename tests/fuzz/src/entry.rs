@@ -53,7 +53,8 @@ impl Edge {
         let answer = Arc::default();
         let router = runtime.block_on(async {
             let auth = listen().await;
-            let auth_url = format!("http://{}", auth.local_addr().expect("an address")).parse().expect("a URL");
+            let auth_url =
+                format!("http://{}", auth.local_addr().expect("an address")).parse().expect("a URL");
             let serving = tonic::transport::Server::builder().add_service(AuthServiceServer::new(Everybody));
             tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(auth)));
 
@@ -93,11 +94,10 @@ fn tool_answer(answer: &Mutex<Bytes>) -> Response {
     framed.put_u8(0);
     framed.put_u32(message.len().try_into().unwrap_or_default());
     framed.put(message);
-    let trailers = HeaderMap::from_iter([(
-        HeaderName::from_static("grpc-status"),
-        HeaderValue::from_static("0"),
-    )]);
-    let body = Full::new(framed.freeze()).with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
+    let trailers =
+        HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    let body =
+        Full::new(framed.freeze()).with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
     Response::builder().header("content-type", "application/grpc").body(Body::new(body)).expect("a response")
 }
 
