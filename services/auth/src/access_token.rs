@@ -77,6 +77,10 @@ pub(crate) enum TokenError {
 pub(crate) struct Identity {
     pub(crate) principal: pb::Principal,
     pub(crate) groups: Vec<String>,
+    pub(crate) roles: Vec<String>,
+    pub(crate) email: Option<String>,
+    /// Whether the person showed more than one factor.
+    pub(crate) mfa: bool,
     /// A program that calls in its own name, rather than a person.
     pub(crate) workload: bool,
 }
@@ -254,6 +258,12 @@ struct Claims {
     scope: OneOrMany,
     #[serde(default)]
     groups: OneOrMany,
+    #[serde(default)]
+    roles: OneOrMany,
+    email: Option<String>,
+    /// How the person was authenticated (RFC 8176).
+    #[serde(default)]
+    amr: OneOrMany,
     tenant: Option<String>,
     /// How the token was obtained, where the issuer says so.
     gty: Option<String>,
@@ -275,6 +285,9 @@ impl Claims {
                 scopes: self.scope.words(),
             },
             groups: self.groups.list(),
+            roles: self.roles.list(),
+            email: self.email,
+            mfa: self.amr.list().iter().any(|method| method == "mfa"),
             workload,
         })
     }

@@ -261,14 +261,17 @@ fn principal(identity: &Identity) -> Result<Entity, Box<cedar_policy::EntityAttr
     let pb::Principal { issuer, subject, client_id, tenant, scopes } = &identity.principal;
     let type_name = if identity.workload { "Workload" } else { "User" };
     let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-    let attributes = HashMap::from([
+    let mut attributes = HashMap::from([
         ("issuer".to_owned(), text(issuer)),
         ("subject".to_owned(), text(subject)),
         ("client".to_owned(), text(client_id)),
         ("scopes".to_owned(), RestrictedExpression::new_set(scopes.iter().map(|scope| text(scope)))),
+        ("mfa".to_owned(), RestrictedExpression::new_bool(identity.mfa)),
     ]);
+    attributes.extend(identity.email.as_ref().map(|email| ("email".to_owned(), text(email))));
     let groups = identity.groups.iter().map(|group| uid("Group", group));
     let tenant = Some(tenant).filter(|tenant| !tenant.is_empty()).map(|tenant| uid("Tenant", tenant));
-    let parents: HashSet<_> = groups.chain(tenant).collect();
+    let roles = identity.roles.iter().map(|role| uid("Role", role));
+    let parents: HashSet<_> = groups.chain(roles).chain(tenant).collect();
     Ok(Entity::new(uid(type_name, &format!("{issuer}#{subject}")), attributes, parents)?)
 }

@@ -37,6 +37,9 @@ fn alice(groups: &[&str]) -> Identity {
             scopes: vec!["mcp".into()],
         },
         groups: groups.iter().map(ToString::to_string).collect(),
+        roles: vec![],
+        email: None,
+        mfa: false,
         workload: false,
     }
 }
