@@ -25,32 +25,20 @@ run: ## Start the whole mesh in one process.
 test: ## Install what tests need, then run all of them, or those that T=… names.
 	tests/setup.sh test
 	cargo test --workspace --locked -- $(T)
+ifeq ($(T),)
+	tests/fuzz/run.sh $(if $(CI),60,10)
+endif
 
 .PHONY: bench
 bench: ## What the edge costs, beside a bare relay and rmcp, in about 90 seconds.
 	cargo bench --locked --package drawbridge-tests --bench path
 
-# Fuzz targets are built with the coverage that libFuzzer wants, on the stable toolchain. `--target` keeps these
-# flags from build scripts and procedural macros.
-FUZZ_TARGET := $(shell rustc --print host-tuple)
-FUZZ_FOLDER := $(CURDIR)/tests/fuzz
-FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-	-Cllvm-args=-sanitizer-coverage-trace-compares
 # For how long each target runs.
 SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments), for SECONDS=60 each.
-	cd $(FUZZ_FOLDER) && RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/fuzz \
-		cargo build --release --locked --target $(FUZZ_TARGET)
-	@for target in $(or $(T),entry arguments); do \
-		mkdir -p $(FUZZ_FOLDER)/corpus/$$target $(FUZZ_FOLDER)/artifacts/$$target; \
-		"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/fuzz/$(FUZZ_TARGET)/release/$$target" \
-			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
-			-artifact_prefix=$(FUZZ_FOLDER)/artifacts/$$target/ \
-			$(FUZZ_FOLDER)/corpus/$$target $(FUZZ_FOLDER)/seeds/$$target; \
-	done
+fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments), for SECONDS=60.
+	tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
 conformance: ## The official MCP conformance suite against the real edge; `make test` runs it too.

@@ -1,4 +1,4 @@
-//! Entry points of the fuzz targets in `tests/fuzz`. No other build has them.
+//! Entry points of the fuzz targets in `tests/fuzz`. The feature `fuzzing` has them, and no release.
 
 #![expect(
     clippy::expect_used,

@@ -4,8 +4,6 @@
 //! which says who is calling and whether they may; what passes is answered by the MCP handler, which calls
 //! tool services by their descriptors.
 
-#![expect(unexpected_cfgs, reason = "`fuzzing` is the cfg of the fuzz targets, which Cargo does not know")]
-
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -42,7 +40,7 @@ mod authorizer;
 mod catalog;
 mod discovery;
 mod front;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
 mod mcp;

@@ -1,6 +1,7 @@
 //! Arguments of a tool: JSON to protobuf and back. The first line names the tool, the rest is its arguments.
 
 #![no_main]
+#![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
 
 use std::sync::LazyLock;
 

@@ -3,7 +3,7 @@ use prost_reflect::DescriptorPool;
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
 
 /// The contract that holds one of everything, and that of the code service, each with its namespace.
-pub fn contracts() -> Vec<(&'static str, Contract)> {
+pub(crate) fn contracts() -> Vec<(&'static str, Contract)> {
     let mut resolver = ChainFileResolver::new();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/edge/src/catalog/testdata");
     resolver.add(IncludeFileResolver::new(folder.into()));

@@ -4,6 +4,7 @@
 //! An input is `METHOD path`, header lines, an empty line, the body, and after a NUL the service's answer.
 
 #![no_main]
+#![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
 
 use std::{
     convert::Infallible,
