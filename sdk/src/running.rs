@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, time::Duration};
 
-use axum::Router;
+use axum::{Router, serve::ListenerExt as _};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -83,6 +83,12 @@ impl Starting {
         let listener = listen.listener()?;
         let address = local_address(&listener);
         let stopping = self.stopping();
+        // The parts of a stream are for the client now, not when it has acknowledged the one before.
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+        });
         self.tasks.spawn(async move {
             let serving = axum::serve(listener, router)
                 .with_graceful_shutdown(async move { stopping.cancelled().await });

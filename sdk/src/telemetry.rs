@@ -162,6 +162,9 @@ impl Telemetry {
             .with_location(false)
             .with_threads(false)
             .with_target(false)
+            // A span is entered at every poll; when, nobody asks, and where it is now, `tracing` knows.
+            .with_tracked_inactivity(false)
+            .with_context_activation(false)
             .with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
                 metadata.is_span() && metadata.target().starts_with("drawbridge")
             }));

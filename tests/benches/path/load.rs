@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use crate::paths::Path;
 
 pub(crate) struct Load {
@@ -13,6 +15,8 @@ pub(crate) struct Load {
 pub(crate) struct Sample {
     /// Calls per second.
     pub(crate) rate: f64,
+    /// Microseconds of processor time a call: this process's, all threads.
+    pub(crate) processor: f64,
     /// How long each call took, in nanoseconds.
     pub(crate) latencies: Vec<u64>,
 }
@@ -26,7 +30,7 @@ impl Load {
             caller.check().await;
             callers.push(caller);
         }
-        let started = Instant::now();
+        let (started, processor) = (Instant::now(), processor_time());
         let ends = started + self.lasts;
         let calling = callers.into_iter().map(|mut caller| {
             tokio::spawn(async move {
@@ -46,8 +50,14 @@ impl Load {
         for one in calling {
             latencies.extend(one.await.expect("a caller"));
         }
+        let processor = processor_time() - processor;
         #[expect(clippy::cast_precision_loss, reason = "it is a count of calls")]
-        let rate = latencies.len() as f64 / started.elapsed().as_secs_f64();
-        Sample { rate, latencies }
+        let calls = latencies.len() as f64;
+        let rate = calls / started.elapsed().as_secs_f64();
+        Sample { rate, processor: processor.as_secs_f64() * 1e6 / calls, latencies }
     }
+}
+
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time after the start")
 }

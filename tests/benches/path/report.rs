@@ -11,6 +11,8 @@ pub(crate) struct Measured {
     name: &'static str,
     /// Calls per second, by round.
     rates: Vec<f64>,
+    /// Microseconds of processor time a call, the caller's share too, by round.
+    processor: Vec<f64>,
     /// Nanoseconds of every call with all connections.
     busy: Vec<u64>,
     /// Nanoseconds of every call with one connection.
@@ -21,11 +23,19 @@ pub(crate) struct Measured {
 
 impl Measured {
     pub(crate) fn new(name: &'static str) -> Self {
-        Self { name, rates: Vec::new(), busy: Vec::new(), alone: Vec::new(), alone_medians: Vec::new() }
+        Self {
+            name,
+            rates: Vec::new(),
+            processor: Vec::new(),
+            busy: Vec::new(),
+            alone: Vec::new(),
+            alone_medians: Vec::new(),
+        }
     }
 
     pub(crate) fn add(&mut self, busy: Sample, mut alone: Sample) {
         self.rates.push(busy.rate);
+        self.processor.push(busy.processor);
         self.busy.extend(busy.latencies);
         alone.latencies.sort_unstable();
         self.alone_medians.push(quantile(&alone.latencies, 0.5));
@@ -39,6 +49,7 @@ impl Measured {
         json!({
             "name": self.name,
             "calls_per_second": median(self.rates.clone()).round(),
+            "processor_us": median(self.processor.clone()),
             "busy_p50_us": quantile(&busy, 0.5),
             "busy_p99_us": quantile(&busy, 0.99),
             "alone_p50_us": quantile(&alone, 0.5),
@@ -94,6 +105,13 @@ impl Report {
         })
     }
 
+    fn processor(&self) -> impl Iterator<Item = (String, (f64, f64, f64))> {
+        RATIOS.into_iter().filter_map(|pair| {
+            let name = format!("{}/{}", pair.0, pair.1);
+            Some((name, self.compare(pair, |measured| &measured.processor, |one, other| other / one)?))
+        })
+    }
+
     fn added(&self) -> impl Iterator<Item = (String, (f64, f64, f64))> {
         ADDED.into_iter().filter_map(|pair| {
             let name = format!("{}-{}", pair.0, pair.1);
@@ -110,6 +128,7 @@ impl Report {
             "rounds": self.rounds,
             "paths": self.measured.iter().map(Measured::json).collect::<Vec<_>>(),
             "throughput_ratios": self.ratios().map(spread).collect::<serde_json::Map<_, _>>(),
+            "processor_ratios": self.processor().map(spread).collect::<serde_json::Map<_, _>>(),
             "added_latency_us": self.added().map(spread).collect::<serde_json::Map<_, _>>(),
             "steps_ns": self.micro.iter()
                 .map(|step| (step.name.to_owned(), json!(step.nanoseconds.round())))
@@ -123,21 +142,22 @@ impl fmt::Display for Report {
         let Self { connections, rounds, .. } = self;
         writeln!(
             f,
-            "{rounds} rounds; with {connections} connections, and alone; latencies in microseconds\n"
+            "{rounds} rounds; with {connections} connections, and alone; microseconds of processor time a call and of latency\n"
         )?;
         writeln!(
             f,
-            "{:<12} {:>8} {:>8} {:>8} {:>10} {:>10}",
-            "", "calls/s", "p50", "p99", "alone p50", "p99"
+            "{:<12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
+            "", "calls/s", "cpu", "p50", "p99", "alone p50", "p99"
         )?;
         for measured in &self.measured {
             let json = measured.json();
             let number = |name: &str| json[name].as_f64().unwrap_or_default();
             writeln!(
                 f,
-                "{:<12} {:>8.0} {:>8.0} {:>8.0} {:>10.0} {:>10.0}",
+                "{:<12} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>10.0} {:>10.0}",
                 measured.name,
                 number("calls_per_second"),
+                number("processor_us"),
                 number("busy_p50_us"),
                 number("busy_p99_us"),
                 number("alone_p50_us"),
@@ -146,6 +166,10 @@ impl fmt::Display for Report {
         }
         writeln!(f, "\nthroughput, as a ratio: median of the rounds, least and most")?;
         for (name, (median, min, max)) in self.ratios() {
+            writeln!(f, "{name:<22} {median:>6.2}  {min:.2} to {max:.2}")?;
+        }
+        writeln!(f, "\nthe same by processor time, which a busy machine does not change much")?;
+        for (name, (median, min, max)) in self.processor() {
             writeln!(f, "{name:<22} {median:>6.2}  {min:.2} to {max:.2}")?;
         }
         writeln!(f, "\nadded to the median latency of a call alone, in microseconds")?;
