@@ -23,10 +23,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out_dir.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
 
     // Messages that hold a token: `src/redacted.rs` says how they print.
-    const SECRET: [&str; 4] = [
+    const SECRET: [&str; 5] = [
         "drawbridge.auth.v1.AuthorizeRequest",
         "drawbridge.auth.v1.ExchangeRequest",
         "drawbridge.auth.v1.FilterCatalogRequest",
+        "drawbridge.auth.v1.RevokeRequest",
         "drawbridge.auth.v1.TransactionToken",
     ];
     let mut config = tonic_prost_build::Config::new();
@@ -34,6 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let types = prost_types(&compiler)?;
     tonic_prost_build::configure()
         .bytes(".drawbridge.auth.v1.Operation.arguments_json")
+        .bytes(".drawbridge.auth.v1.Operation.recorded_arguments_json")
         .skip_debug(SECRET)
         .compile_fds_with_config(types, config)?;
     Ok(())

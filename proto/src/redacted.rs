@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::auth::v1::{AuthorizeRequest, ExchangeRequest, FilterCatalogRequest, TransactionToken};
+use crate::auth::v1::{
+    AuthorizeRequest, ExchangeRequest, FilterCatalogRequest, RevokeRequest, TransactionToken,
+};
 
 const REDACTED: &str = "[REDACTED]";
 
@@ -36,6 +38,13 @@ impl fmt::Debug for FilterCatalogRequest {
     }
 }
 
+impl fmt::Debug for RevokeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subject_token: _, tokens } = self;
+        f.debug_struct("RevokeRequest").field("subject_token", &REDACTED).field("tokens", tokens).finish()
+    }
+}
+
 impl fmt::Debug for TransactionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { token: _, expires_at } = self;
@@ -54,6 +63,7 @@ mod tests {
             format!("{:?}", AuthorizeRequest { access_token: secret(), ..Default::default() }),
             format!("{:?}", ExchangeRequest { subject_token: secret(), ..Default::default() }),
             format!("{:?}", FilterCatalogRequest { access_token: secret(), ..Default::default() }),
+            format!("{:?}", RevokeRequest { subject_token: secret(), ..Default::default() }),
             format!("{:?}", TransactionToken { token: secret(), ..Default::default() }),
         ];
         for text in printed {

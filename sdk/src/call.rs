@@ -112,6 +112,13 @@ impl CallContext {
             .unwrap_or_else(|| Self::new(RequestId::generate(), DEFAULT_TIMEOUT))
     }
 
+    /// The same call, for a step of it that may take no longer than `timeout`.
+    #[must_use]
+    pub fn within(&self, timeout: Duration) -> Self {
+        let deadline = self.deadline.min(Instant::now() + timeout);
+        Self { request_id: self.request_id.clone(), deadline }
+    }
+
     /// How long the caller still waits.
     #[must_use]
     pub fn remaining(&self) -> Duration {

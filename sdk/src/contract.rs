@@ -14,6 +14,9 @@ use serde_json::{Map, Value};
 
 use crate::dynamic;
 
+/// What is written down for a sensitive value.
+const HIDDEN: &str = "[sensitive]";
+
 /// One method that is offered to MCP.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -133,6 +136,15 @@ pub struct PolicyField {
     pub field: FieldDescriptor,
     /// Its type.
     pub kind: PolicyType,
+    /// Whether it is never to be written down.
+    pub sensitive: bool,
+}
+
+/// Whether a field's option says that it must never be said back, nor logged, traced or cached in clear.
+#[must_use]
+pub fn is_sensitive(field: &FieldDescriptor) -> bool {
+    let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
+    options.is_some_and(|options| options.sensitive)
 }
 
 /// The fields of a request that a policy can read. Cedar has no floating-point numbers and no maps, and no
@@ -147,7 +159,7 @@ fn fields(message: &MessageDescriptor, within: &mut Vec<String>) -> Vec<PolicyFi
     let known = message.fields().filter(|field| !field.is_map()).filter_map(|field| {
         let kind = policy_type(&field.kind(), within)?;
         let kind = if field.is_list() { PolicyType::Set(Box::new(kind)) } else { kind };
-        Some(PolicyField { field, kind })
+        Some(PolicyField { sensitive: is_sensitive(&field), field, kind })
     });
     let known = known.collect();
     within.pop();
@@ -172,32 +184,74 @@ fn policy_type(kind: &Kind, within: &mut Vec<String>) -> Option<PolicyType> {
     })
 }
 
-/// A message as a policy reads it: every field that is not optional, and each optional one that is set.
-#[must_use]
-pub fn policy_json(message: &DynamicMessage) -> Value {
-    record(message, &policy_fields(&message.descriptor()))
+/// The form in which policies read a message: every field that is not optional, and each optional one that is
+/// set.
+#[derive(Clone, Debug)]
+pub struct PolicyForm {
+    fields: Vec<PolicyField>,
+    sensitive: bool,
 }
 
-fn record(message: &DynamicMessage, fields: &[PolicyField]) -> Value {
+impl PolicyForm {
+    /// The form of messages of this type.
+    #[must_use]
+    pub fn of(message: &MessageDescriptor) -> Self {
+        let fields = policy_fields(message);
+        Self { sensitive: holds_sensitive(&fields), fields }
+    }
+
+    /// A message as a policy reads it.
+    #[must_use]
+    pub fn json(&self, message: &DynamicMessage) -> Value {
+        record(message, &self.fields, Sensitive::Said)
+    }
+
+    /// A message as it may be written down, where that is not as a policy reads it.
+    #[must_use]
+    pub fn recorded(&self, message: &DynamicMessage) -> Option<Value> {
+        self.sensitive.then(|| record(message, &self.fields, Sensitive::Hidden))
+    }
+}
+
+fn holds_sensitive(fields: &[PolicyField]) -> bool {
+    fn holds(kind: &PolicyType) -> bool {
+        match kind {
+            PolicyType::Record(fields) => holds_sensitive(fields),
+            PolicyType::Set(kind) => holds(kind),
+            PolicyType::Text | PolicyType::Bool | PolicyType::Long => false,
+        }
+    }
+    fields.iter().any(|known| known.sensitive || holds(&known.kind))
+}
+
+/// What becomes of sensitive fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sensitive {
+    Said,
+    Hidden,
+}
+
+fn record(message: &DynamicMessage, fields: &[PolicyField], sensitive: Sensitive) -> Value {
     let said =
         fields.iter().filter(|known| !known.field.supports_presence() || message.has_field(&known.field));
     let object: Map<_, _> = said
         .map(|known| {
-            (
-                known.field.name().to_owned(),
-                value(&message.get_field(&known.field), &known.field, &known.kind),
-            )
+            let said = match known.sensitive && sensitive == Sensitive::Hidden {
+                true => Value::from(HIDDEN),
+                false => value(&message.get_field(&known.field), &known.field, &known.kind, sensitive),
+            };
+            (known.field.name().to_owned(), said)
         })
         .collect();
     Value::Object(object)
 }
 
-fn value(field: &Field, descriptor: &FieldDescriptor, kind: &PolicyType) -> Value {
+fn value(field: &Field, descriptor: &FieldDescriptor, kind: &PolicyType, sensitive: Sensitive) -> Value {
     match (kind, field) {
         (PolicyType::Set(kind), Field::List(list)) => {
-            list.iter().map(|item| value(item, descriptor, kind)).collect()
+            list.iter().map(|item| value(item, descriptor, kind, sensitive)).collect()
         }
-        (PolicyType::Record(fields), Field::Message(message)) => record(message, fields),
+        (PolicyType::Record(fields), Field::Message(message)) => record(message, fields, sensitive),
         (_, Field::Bool(value)) => Value::from(*value),
         (_, Field::I32(value)) => Value::from(*value),
         (_, Field::I64(value)) => Value::from(*value),
@@ -261,9 +315,23 @@ mod tests {
         let expected = serde_json::json!({
             "query": "x", "regex": false, "glob": "", "path": "", "ignore_case": false, "context_lines": 0,
         });
-        assert_eq!(policy_json(&message), expected);
+        let form = PolicyForm::of(&message.descriptor());
+        assert_eq!(form.json(&message), expected);
+        assert_eq!(form.recorded(&message), None);
         message.set_field_by_name("max_results", Field::U32(3));
-        assert_eq!(policy_json(&message)["max_results"], 3);
+        assert_eq!(form.json(&message)["max_results"], 3);
+    }
+
+    #[test]
+    fn what_is_sensitive_is_not_written_down() {
+        let pool = built_in().unwrap();
+        let descriptor = pool.get_message_by_name("drawbridge.auth.v1.ExchangeRequest").unwrap();
+        let mut message = DynamicMessage::new(descriptor);
+        message.set_field_by_name("subject_token", Field::String("secret".into()));
+        let form = PolicyForm::of(&message.descriptor());
+        assert_eq!(form.json(&message)["subject_token"], "secret");
+        let recorded = serde_json::json!({ "subject_token": HIDDEN, "rpc": "" });
+        assert_eq!(form.recorded(&message), Some(recorded));
     }
 
     #[test]

@@ -1,28 +1,98 @@
 //! Asks auth: who is calling, and may they?
 
+use std::{sync::Arc, time::Duration};
+
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, filter_catalog_response,
     operation::Kind,
 };
 use drawbridge_sdk::{CallContext, client_span, end_client_span};
+use metrics::counter;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{Instrument as _, Span};
 
 use crate::refusal::Refusal;
 
+use self::kept::{Kept, Question};
+
+mod kept;
+
 const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
 const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
+/// How long auth may take. Who waits longer is told to try again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Auth speaks once a second. For how long its silence is borne.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// Before auth is listened to again.
+const LISTEN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Auth, as the edge knows it. Without an answer nothing is allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Authorizer {
     client: AuthServiceClient<Channel>,
+    kept: Arc<Kept>,
+}
+
+/// An operation that is allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowed {
+    pub(crate) principal: Arc<pb::Principal>,
+    token: Option<Arc<SecretString>>,
+    decision: Arc<pb::Decision>,
+}
+
+impl Allowed {
+    /// The transaction token, for an operation that reaches a tool service.
+    pub(crate) fn token(&self) -> Result<Arc<SecretString>, Refusal> {
+        self.token.clone().ok_or(Refusal::AuthUnavailable)
+    }
+}
+
+impl From<pb::Allowed> for Allowed {
+    fn from(allowed: pb::Allowed) -> Self {
+        Self {
+            principal: Arc::new(allowed.principal.unwrap_or_default()),
+            token: allowed.transaction_token.map(|token| Arc::new(token.token.into())),
+            decision: Arc::new(allowed.decision.unwrap_or_default()),
+        }
+    }
 }
 
 impl Authorizer {
     pub(crate) fn new(channel: Channel) -> Self {
-        Self { client: AuthServiceClient::new(channel) }
+        Self { client: AuthServiceClient::new(channel), kept: Arc::new(Kept::new()) }
+    }
+
+    /// Hears from auth when decisions change, until `stopping`. What nobody would take back is not kept.
+    pub(crate) async fn listen(self, stopping: CancellationToken) {
+        let listening = async {
+            loop {
+                let status = self.hear().await;
+                self.kept.silence();
+                tracing::debug!(code = ?status.code(), message = status.message(), "auth is not heard");
+                tokio::time::sleep(LISTEN_PAUSE).await;
+            }
+        };
+        stopping.run_until_cancelled(listening).await;
+    }
+
+    /// Hears until auth falls silent.
+    async fn hear(&self) -> Status {
+        let silent = || Status::deadline_exceeded("auth says nothing");
+        let mut client = self.client.clone();
+        let hearing = async {
+            let beginning = tokio::time::timeout(ANSWER_TIMEOUT, client.watch(pb::WatchRequest {}));
+            let mut words = beginning.await.map_err(|_| silent())??.into_inner();
+            while let Some(word) =
+                tokio::time::timeout(SILENCE_MAX, words.message()).await.map_err(|_| silent())??
+            {
+                self.kept.enter(word.epoch);
+            }
+            Err(Status::unavailable("auth has ended its stream"))
+        };
+        hearing.await.unwrap_or_else(|status: Status| status)
     }
 
     /// Decides one operation.
@@ -32,7 +102,27 @@ impl Authorizer {
         token: &SecretString,
         resource: &str,
         operation: pb::Operation,
-    ) -> Result<pb::Allowed, Refusal> {
+    ) -> Result<Allowed, Refusal> {
+        let question = Question::new(token, resource, &operation);
+        if let Some(allowed) = self.kept.get(&question) {
+            repeated(context, &operation, &allowed);
+            return Ok(allowed);
+        }
+        let (allowed, epoch, reusable_for) = self.ask(context, token, resource, operation).await?;
+        if let Some(lasts) = reusable_for {
+            self.kept.put(question, &allowed, epoch, lasts);
+        }
+        Ok(allowed)
+    }
+
+    async fn ask(
+        &self,
+        context: &CallContext,
+        token: &SecretString,
+        resource: &str,
+        operation: pb::Operation,
+    ) -> Result<(Allowed, u64, Option<Duration>), Refusal> {
+        counter!("edge_decisions_total", "source" => "auth").increment(1);
         let item = operation.item.as_ref().map_or_else(String::new, |item| item.name.clone());
         let request = pb::AuthorizeRequest {
             access_token: token.expose_secret().to_owned(),
@@ -40,11 +130,15 @@ impl Authorizer {
             resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
+        let context = context.within(ANSWER_TIMEOUT);
         let span = client_span(AUTHORIZE);
         let response = async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
-        let outcome = answered(response.await, &span)?.into_inner().outcome;
-        match outcome {
-            Some(authorize_response::Outcome::Allowed(allowed)) => Ok(allowed),
+        match answered(response.await, &span)?.into_inner().outcome {
+            Some(authorize_response::Outcome::Allowed(allowed)) => {
+                let reusable_for = allowed.reusable_for.and_then(|lasts| lasts.try_into().ok());
+                let epoch = allowed.epoch;
+                Ok((allowed.into(), epoch, reusable_for))
+            }
             Some(authorize_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {
                 Err(Refusal::InsufficientScope { scopes: missing.scopes })
@@ -64,7 +158,7 @@ impl Authorizer {
         context: &CallContext,
         token: &SecretString,
         resource: &str,
-    ) -> Result<pb::Allowed, Refusal> {
+    ) -> Result<Allowed, Refusal> {
         let operation = pb::Operation { kind: Kind::Connect.into(), ..Default::default() };
         self.authorize(context, token, resource, operation).await
     }
@@ -85,6 +179,7 @@ impl Authorizer {
             resource: resource.to_owned(),
         };
         let mut client = self.client.clone();
+        let context = context.within(ANSWER_TIMEOUT);
         let span = client_span(FILTER_CATALOG);
         let response =
             async { client.filter_catalog(context.outgoing(request)).await }.instrument(span.clone());
@@ -94,6 +189,20 @@ impl Authorizer {
             None => Err(Refusal::AuthUnavailable),
         }
     }
+}
+
+/// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.
+fn repeated(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
+    counter!("edge_decisions_total", "source" => "kept").increment(1);
+    let pb::Principal { issuer, subject, client_id, .. } = &*allowed.principal;
+    let pb::Decision { policy_ids, policy_revision } = &*allowed.decision;
+    let item = operation.item.as_ref().map_or("", |item| item.name.as_str());
+    let operation = operation.kind().as_str_name();
+    tracing::info!(
+        request_id = %context.request_id,
+        issuer, subject, client_id, item, operation, ?policy_ids, policy_revision,
+        "decision repeated"
+    );
 }
 
 fn answered<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {

@@ -8,7 +8,7 @@
     reason = "a fuzz target that finds something says so"
 )]
 
-use drawbridge_sdk::{BalancedChannel, contract::policy_json, dynamic, reflection::Contract};
+use drawbridge_sdk::{BalancedChannel, dynamic, reflection::Contract};
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,8 @@ impl Tools {
         let wire = message.encode_to_vec();
         let received = DynamicMessage::decode(tool.target.input(), wire.as_slice()).expect("a message");
         assert_eq!(dynamic::to_json(&received).expect("JSON"), json, "received from {arguments}");
-        assert_eq!(policy_json(&received), policy_json(&message), "decided on {arguments}");
+        let form = &tool.target.policy_form;
+        assert_eq!(form.json(&received), form.json(&message), "decided on {arguments}");
         true
     }
 }

@@ -172,8 +172,7 @@ impl Gate {
         let allowed =
             self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
-        let principal = allowed.principal.unwrap_or_default();
-        self.enter_session(parts, &principal, None).await.map_err(refused)?;
+        self.enter_session(parts, &allowed.principal, None).await.map_err(refused)?;
         Ok((None, Body::empty()))
     }
 
@@ -233,7 +232,6 @@ impl Gate {
             let entered = self.enter_session(parts, &principal, Some(&message.method)).await;
             entered.map_err(|refusal| (message.id.clone(), refusal))?;
         }
-        let principal = Arc::new(principal);
         let method = message.known_method();
         let context = context.clone();
         let resource = endpoint.resource();

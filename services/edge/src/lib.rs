@@ -203,6 +203,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(&config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    starting.spawn(authorizer.clone().listen(starting.stopping()));
     let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use drawbridge_proto::mcp::v1 as mcp;
 use drawbridge_sdk::{
-    BalancedChannel, CallContext, client_span, dynamic::DynamicCodec, end_client_span, with_transaction_token,
+    BalancedChannel, CallContext, client_span, contract::PolicyForm, dynamic::DynamicCodec, end_client_span,
+    with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
@@ -24,6 +25,8 @@ pub(crate) struct Target {
     channel: BalancedChannel,
     path: PathAndQuery,
     input: MessageDescriptor,
+    /// As policies read what it takes.
+    pub(crate) policy_form: PolicyForm,
     output: MessageDescriptor,
     answers: Answers,
     /// The request's field for what the client answered, where there is one.
@@ -89,6 +92,7 @@ impl Target {
             // INVARIANT: protobuf names are letters, digits, underscores and dots.
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
             responses: field_of_type(&input, INPUT_RESPONSES),
+            policy_form: PolicyForm::of(&input),
             input,
             output,
             answers,
@@ -105,6 +109,7 @@ impl Target {
             // INVARIANT: protobuf names are letters, digits, underscores and dots.
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
             input: method.input(),
+            policy_form: PolicyForm::of(&method.input()),
             output: method.output(),
             answers: Answers::Watch,
             responses: None,

@@ -7,7 +7,7 @@ use std::{
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_sdk::{
-    contract::policy_json,
+    contract::PolicyForm,
     dynamic::{from_json, to_json},
     identity::{ALGORITHM, TransactionClaims, Verifier},
     jwks::{Jwks, http_client},
@@ -77,11 +77,12 @@ fn conversion() -> Vec<Step> {
     let asked = from_json(request.clone(), &arguments).expect("a request");
     let answer = from_json(result.clone(), &matches).expect("a result");
     let wire = answer.encode_to_vec();
+    let form = PolicyForm::of(&request);
     let decoded = || DynamicMessage::decode(result.clone(), wire.as_slice()).expect("a result");
     vec![
         time("parse the body", || serde_json::from_str::<Value>(&body).expect("JSON")),
         time("arguments: JSON to message", || from_json(request.clone(), &arguments).expect("a request")),
-        time("arguments: message to policy's JSON", || policy_json(&asked).to_string()),
+        time("arguments: message to policy's JSON", || form.json(&asked).to_string()),
         time("arguments: message to wire", || asked.encode_to_vec()),
         time("result of 10 matches: wire to message", decoded),
         time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),

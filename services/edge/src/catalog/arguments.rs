@@ -2,8 +2,7 @@
 
 use std::collections::HashSet;
 
-use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::{contract::option, dynamic};
+use drawbridge_sdk::{contract::is_sensitive, dynamic};
 use jsonschema::{
     ValidationError,
     error::ValidationErrorKind,
@@ -205,12 +204,6 @@ fn value_type(field: &FieldDescriptor) -> Option<MessageDescriptor> {
         Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind().as_message().cloned(),
         kind => kind.as_message().cloned(),
     }
-}
-
-/// Whether the field must never be said back, nor logged, traced or cached in clear.
-fn is_sensitive(field: &FieldDescriptor) -> bool {
-    let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
-    options.is_some_and(|options| options.sensitive)
 }
 
 fn cut(mut text: String) -> String {

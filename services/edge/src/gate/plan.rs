@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
-use drawbridge_sdk::{CallContext, contract::policy_json};
+use drawbridge_sdk::CallContext;
 use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{Gate, message::Message};
 use crate::{
+    authorizer::Allowed,
     catalog::{
         Catalog, CompletionItem, PromptItem, ResourceItem, ToolItem, Variables, WatchItem, read_arguments,
     },
@@ -68,7 +69,7 @@ impl Plan {
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) message: DynamicMessage,
-    pub(crate) token: SecretString,
+    pub(crate) token: Arc<SecretString>,
     /// What was asked, to ask it again when the call goes on later.
     pub(crate) operation: auth::Operation,
 }
@@ -80,7 +81,7 @@ pub(super) async fn make(
     endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
-) -> Result<(Plan, auth::Principal), Refusal> {
+) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
     let catalog = gate.catalogs.load();
     let resource = endpoint.resource();
     let asking =
@@ -158,7 +159,7 @@ impl Asking<'_> {
         self.namespace.is_none_or(|namespace| item.service == namespace)
     }
 
-    async fn decide(&self, operation: auth::Operation) -> Result<auth::Allowed, Refusal> {
+    async fn decide(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
@@ -171,50 +172,50 @@ impl Asking<'_> {
         self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items).await
     }
 
-    async fn connect(&self) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn connect(&self) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
-        Ok((Plan::Connect, allowed.principal.unwrap_or_default()))
+        Ok((Plan::Connect, allowed.principal))
     }
 
     /// Refuses parameters, once the caller is known.
-    async fn refuse(&self, what: &str) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn refuse(&self, what: &str) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         self.connect().await?;
         Err(Refusal::Params(what.to_owned()))
     }
 
-    async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let visible = self.filter(Kind::CallTool, catalog.tools().map(|tool| &tool.item)).await?;
         let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
-        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default()))
+        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default().into()))
     }
 
-    async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let visible =
             self.filter(Kind::ReadResource, catalog.resources().map(|resource| &resource.item)).await?;
         let resources = catalog
             .resources()
             .filter(|resource| visible.names.contains(&resource.item.name))
             .map(Arc::clone);
-        Ok((Plan::ListResources(Arc::new(resources.collect())), visible.principal.unwrap_or_default()))
+        Ok((Plan::ListResources(Arc::new(resources.collect())), visible.principal.unwrap_or_default().into()))
     }
 
-    async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let visible = self.filter(Kind::GetPrompt, catalog.prompts().map(|prompt| &prompt.item)).await?;
         let prompts =
             catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
-        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default()))
+        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default().into()))
     }
 
     async fn get_prompt(
         &self,
         prompt: &Arc<PromptItem>,
         params: &Value,
-    ) -> Result<(Plan, auth::Principal), Refusal> {
+    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let message = match prompt_arguments(prompt, params.get("arguments")) {
             Ok(message) => message,
             Err(wrong) => {
                 // What is wrong is told only to whom may get the prompt with better arguments.
-                let operation = operation(Kind::GetPrompt, &prompt.item, None);
+                let operation = operation(Kind::GetPrompt, &prompt.item);
                 self.decide(operation).await?;
                 return Err(Refusal::Params(wrong));
             }
@@ -225,7 +226,7 @@ impl Asking<'_> {
     }
 
     /// All of these resources, or none: a client that is told of some would take the others for unchanged.
-    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, auth::Principal), Refusal> {
+    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         if uris.len() > WATCHES_MAX {
             return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
         }
@@ -243,11 +244,9 @@ impl Asking<'_> {
             for (name, value) in &variables {
                 read.set_field_by_name(name, Field::String(value.clone()));
             }
-            let arguments = policy_json(&read).to_string().into_bytes();
-            let operation = operation(Kind::WatchResource, &item.item, Some(arguments));
+            let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
             let allowed = self.decide(operation.clone()).await?;
-            let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
-            let call = Call { message: item.request(variables), token: token.token.into(), operation };
+            let call = Call { message: item.request(variables), token: allowed.token()?, operation };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
         let (_, principal) = self.connect().await?;
@@ -258,22 +257,22 @@ impl Asking<'_> {
         &self,
         completion: &Arc<CompletionItem>,
         params: &Value,
-    ) -> Result<(Plan, auth::Principal), Refusal> {
-        let operation = operation(Kind::Complete, &completion.item, None);
+    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+        let operation = operation(Kind::Complete, &completion.item);
         let allowed = self.decide(operation.clone()).await?;
-        let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
+        let token = allowed.token()?;
         let message = completion.request(params).ok_or_else(|| {
             Refusal::Params("argument must have a name and a value, both strings".to_owned())
         })?;
-        let call = Arc::new(Call { message, token: token.token.into(), operation });
-        Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal.unwrap_or_default()))
+        let call = Arc::new(Call { message, token, operation });
+        Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal))
     }
 
     async fn call_tool(
         &self,
         tool: &Arc<ToolItem>,
         params: &Value,
-    ) -> Result<(Plan, auth::Principal), Refusal> {
+    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let none = Value::Object(serde_json::Map::new());
         let arguments = params.get("arguments").unwrap_or(&none);
         if !arguments.is_object() {
@@ -287,10 +286,9 @@ impl Asking<'_> {
             }
             Err(wrong) => {
                 // What is wrong is told only to whom may call the tool with better arguments.
-                let operation = operation(Kind::CallTool, &tool.item, None);
+                let operation = operation(Kind::CallTool, &tool.item);
                 let allowed = self.decide(operation).await?;
-                let principal = allowed.principal.unwrap_or_default();
-                Ok((Plan::WrongArguments(Arc::clone(tool), wrong), principal))
+                Ok((Plan::WrongArguments(Arc::clone(tool), wrong), allowed.principal))
             }
         }
     }
@@ -299,7 +297,7 @@ impl Asking<'_> {
         &self,
         resource: &Arc<ResourceItem>,
         values: Variables,
-    ) -> Result<(Plan, auth::Principal), Refusal> {
+    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let mut message = DynamicMessage::new(resource.target.input());
         for (name, value) in values {
             message.set_field_by_name(&name, Field::String(value));
@@ -316,20 +314,34 @@ impl Asking<'_> {
         item: &auth::CatalogItem,
         target: &Target,
         mut message: DynamicMessage,
-    ) -> Result<(Arc<Call>, auth::Principal), Refusal> {
+    ) -> Result<(Arc<Call>, Arc<auth::Principal>), Refusal> {
         target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
-        let arguments = policy_json(&message).to_string().into_bytes();
-        let operation = operation(kind, item, Some(arguments));
+        let operation = operation_on(kind, item, target, &message);
         let allowed = self.decide(operation.clone()).await?;
-        let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
-        let call = Call { message, token: token.token.into(), operation };
-        Ok((Arc::new(call), allowed.principal.unwrap_or_default()))
+        let call = Call { message, token: allowed.token()?, operation };
+        Ok((Arc::new(call), allowed.principal))
     }
 }
 
-fn operation(kind: Kind, item: &auth::CatalogItem, arguments: Option<Vec<u8>>) -> auth::Operation {
-    auth::Operation { kind: kind.into(), item: Some(item.clone()), arguments_json: arguments.map(Into::into) }
+/// An operation whose arguments are not known, or do not matter.
+fn operation(kind: Kind, item: &auth::CatalogItem) -> auth::Operation {
+    auth::Operation { kind: kind.into(), item: Some(item.clone()), ..Default::default() }
+}
+
+/// An operation with the arguments that are in `message`.
+fn operation_on(
+    kind: Kind,
+    item: &auth::CatalogItem,
+    target: &Target,
+    message: &DynamicMessage,
+) -> auth::Operation {
+    let text = |json: Value| json.to_string().into_bytes().into();
+    auth::Operation {
+        arguments_json: Some(text(target.policy_form.json(message))),
+        recorded_arguments_json: target.policy_form.recorded(message).map(text),
+        ..operation(kind, item)
+    }
 }
 
 /// Reads a prompt's arguments, which are texts, into the message that the RPC takes.

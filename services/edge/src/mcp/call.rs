@@ -1,6 +1,6 @@
 //! A call to its end: progress and log lines on the way, questions to the client, and the result.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::mcp::v1 as pb;
 use drawbridge_sdk::dynamic;
@@ -94,7 +94,7 @@ impl Calling<'_> {
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
         let client = interaction::capabilities(self.context.client_capabilities().as_ref());
         let mut responses = self.given(answers)?;
-        let mut token = self.call.token.clone();
+        let mut token = Arc::clone(&self.call.token);
         for _ in 0..ROUNDS_MAX {
             let mut message = self.call.message.clone();
             responses.client = Some(client);
@@ -159,16 +159,15 @@ impl Calling<'_> {
         Ok(pb::InputResponses { responses, state: asked.state, client: None })
     }
 
-    async fn authorize_again(&self) -> Result<SecretString, Failure> {
+    async fn authorize_again(&self) -> Result<Arc<SecretString>, Failure> {
         let Admission { context, token, resource, .. } = self.admission;
         let operation = self.call.operation.clone();
         let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
-        let allowed = allowed.map_err(|refusal| match refusal {
+        let token = allowed.and_then(|allowed| allowed.token()).map_err(|refusal| match refusal {
             Refusal::AuthUnavailable => Status::unavailable("auth gives no answer"),
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
         })?;
-        let token = allowed.transaction_token.ok_or_else(|| Status::internal("auth gave no token"))?;
-        Ok(token.token.into())
+        Ok(token)
     }
 
     /// Calls, and once more when the service was not there and a second call does no harm.

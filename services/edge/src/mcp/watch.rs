@@ -84,7 +84,7 @@ pub(super) async fn follow(
     watch: &Watch,
     listener: Listener<'_>,
 ) {
-    let mut token = watch.call.token.clone();
+    let mut token = Arc::clone(&watch.call.token);
     loop {
         let watching = once(admission, watch, &token, listener).instrument(admission.span.clone());
         match watching.await {
@@ -132,10 +132,8 @@ async fn authorize(
     authorizer: &Authorizer,
     admission: &Admission,
     watch: &Watch,
-) -> Result<SecretString, Refusal> {
+) -> Result<Arc<SecretString>, Refusal> {
     let context = CallContext::new(admission.context.request_id.clone(), WATCH_TIMEOUT);
     let operation = watch.call.operation.clone();
-    let allowed = authorizer.authorize(&context, &admission.token, &admission.resource, operation).await?;
-    let token = allowed.transaction_token.ok_or(Refusal::AuthUnavailable)?;
-    Ok(token.token.into())
+    authorizer.authorize(&context, &admission.token, &admission.resource, operation).await?.token()
 }

@@ -1,0 +1,146 @@
+//! Answers that auth lets the edge repeat for a moment.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use drawbridge_proto::auth::v1 as pb;
+use moka::sync::Cache;
+use prost_reflect::prost::Message as _;
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+
+use super::Allowed;
+
+/// How many answers are kept, and for how long at most, whatever auth says.
+const KEPT_MAX: u64 = 20_000;
+const KEPT_FOR: Duration = Duration::from_secs(10);
+/// No epoch: auth is not heard.
+const SILENCE: u64 = 0;
+
+/// What was asked: a digest, so that no token is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question([u8; 32]);
+
+impl Question {
+    /// The arguments are no part of it: an answer that depends on them is not kept. Whether there are any is.
+    pub(super) fn new(token: &SecretString, resource: &str, operation: &pb::Operation) -> Self {
+        let item = operation.item.as_ref().map(pb::CatalogItem::encode_to_vec).unwrap_or_default();
+        let mut digest = Sha256::new();
+        digest.update([u8::from(operation.arguments_json.is_some())]);
+        digest.update(operation.kind.to_be_bytes());
+        for part in [resource.as_bytes(), &item, token.expose_secret().as_bytes()] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        Self(digest.finalize().into())
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Answer {
+    allowed: Allowed,
+    epoch: u64,
+    until: Instant,
+}
+
+/// The answers of the epoch that auth last told of.
+#[derive(Debug)]
+pub(super) struct Kept {
+    epoch: AtomicU64,
+    answers: Cache<Question, Answer>,
+}
+
+impl Kept {
+    /// Keeps nothing until auth is heard.
+    pub(super) fn new() -> Self {
+        let answers = Cache::builder().max_capacity(KEPT_MAX).time_to_live(KEPT_FOR).build();
+        Self { epoch: AtomicU64::new(SILENCE), answers }
+    }
+
+    /// Auth is in this epoch. Answers of another are worth nothing any more.
+    pub(super) fn enter(&self, epoch: u64) {
+        if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
+            self.answers.invalidate_all();
+        }
+    }
+
+    /// Auth is not heard: it may have changed its mind.
+    pub(super) fn silence(&self) {
+        self.enter(SILENCE);
+    }
+
+    pub(super) fn get(&self, question: &Question) -> Option<Allowed> {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if epoch == SILENCE {
+            return None;
+        }
+        let answer = self.answers.get(question)?;
+        (answer.epoch == epoch && answer.until > Instant::now()).then_some(answer.allowed)
+    }
+
+    /// Keeps an answer, given in `epoch`, for as long as auth says.
+    pub(super) fn put(&self, question: Question, allowed: &Allowed, epoch: u64, lasts: Duration) {
+        if epoch == SILENCE || epoch != self.epoch.load(Ordering::Acquire) {
+            return;
+        }
+        let answer = Answer { allowed: allowed.clone(), epoch, until: Instant::now() + lasts.min(KEPT_FOR) };
+        self.answers.insert(question, answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_secs(5);
+
+    fn question(token: &str, tool: &str) -> Question {
+        let item = Some(pb::CatalogItem { name: tool.to_owned(), ..Default::default() });
+        let operation = pb::Operation { item, arguments_json: Some("{}".into()), ..Default::default() };
+        Question::new(&token.into(), "https://edge.example/mcp", &operation)
+    }
+
+    fn allowed(subject: &str) -> Allowed {
+        let principal = pb::Principal { subject: subject.to_owned(), ..Default::default() };
+        Allowed { principal: principal.into(), token: None, decision: pb::Decision::default().into() }
+    }
+
+    fn subject(kept: &Kept, question: Question) -> Option<String> {
+        kept.get(&question).map(|allowed| allowed.principal.subject.clone())
+    }
+
+    #[test]
+    fn an_answer_is_repeated_to_the_same_question_alone() {
+        let kept = Kept::new();
+        kept.enter(7);
+        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        assert_eq!(subject(&kept, question("a", "read")).as_deref(), Some("alice"));
+        assert_eq!(subject(&kept, question("b", "read")), None);
+        assert_eq!(subject(&kept, question("a", "write")), None);
+    }
+
+    #[test]
+    fn an_answer_does_not_outlive_its_epoch_nor_auths_voice() {
+        let kept = Kept::new();
+        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        assert_eq!(subject(&kept, question("a", "read")), None, "auth was never heard");
+        kept.enter(7);
+        kept.put(question("a", "read"), &allowed("alice"), 6, MOMENT);
+        assert_eq!(subject(&kept, question("a", "read")), None, "the answer is from before the epoch");
+        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        kept.silence();
+        assert_eq!(subject(&kept, question("a", "read")), None, "auth is not heard");
+        kept.enter(7);
+        assert_eq!(subject(&kept, question("a", "read")), None, "what was dropped stays dropped");
+    }
+
+    #[test]
+    fn an_answer_ends_when_auth_says() {
+        let kept = Kept::new();
+        kept.enter(7);
+        kept.put(question("a", "read"), &allowed("alice"), 7, Duration::ZERO);
+        assert_eq!(subject(&kept, question("a", "read")), None);
+    }
+}
