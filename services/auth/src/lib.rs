@@ -19,6 +19,7 @@ use crate::{
 
 mod access_token;
 mod api;
+pub mod decision_log;
 pub mod policy;
 mod transaction;
 
