@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::get};
@@ -37,6 +41,7 @@ impl Admin {
 #[derive(Clone, Debug)]
 pub struct Readiness {
     reason: Arc<ArcSwap<Option<String>>>,
+    notes: Arc<Mutex<BTreeMap<&'static str, String>>>,
     changed: tokio::sync::watch::Sender<bool>,
 }
 
@@ -44,6 +49,7 @@ impl Default for Readiness {
     fn default() -> Self {
         Self {
             reason: Arc::new(ArcSwap::from_pointee(Some("starting".to_owned()))),
+            notes: Arc::default(),
             changed: tokio::sync::watch::Sender::new(false),
         }
     }
@@ -60,6 +66,21 @@ impl Readiness {
     pub fn not_ready(&self, reason: impl Into<String>) {
         self.reason.store(Arc::new(Some(reason.into())));
         self.changed.send_replace(false);
+    }
+
+    /// Notes, or no longer notes, what an operator should look at though the service can do its work.
+    pub fn note(&self, about: &'static str, note: Option<String>) {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        match note {
+            Some(note) => notes.insert(about, note),
+            None => notes.remove(about),
+        };
+    }
+
+    /// What an operator should look at.
+    #[must_use]
+    pub fn notes(&self) -> BTreeMap<&'static str, String> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why the service is not ready; nothing when it is.
@@ -93,10 +114,15 @@ pub(crate) fn router(admin: Admin, readiness: Readiness, starting: &Starting) ->
 }
 
 fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
-    match readiness.reason() {
-        None => (StatusCode::OK, Json(json!({ "ready": true }))),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ready": false, "reason": reason }))),
+    let (status, mut answer) = match readiness.reason() {
+        None => (StatusCode::OK, json!({ "ready": true })),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason })),
+    };
+    let notes = readiness.notes();
+    if !notes.is_empty() {
+        answer["notes"] = json!(notes);
     }
+    (status, Json(answer))
 }
 
 async fn upkeep(metrics: PrometheusHandle, stopping: tokio_util::sync::CancellationToken) {

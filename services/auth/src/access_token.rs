@@ -73,16 +73,20 @@ pub(crate) enum TokenError {
 }
 
 /// An authenticated caller, as the claims tell of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) principal: pb::Principal,
-    pub(crate) groups: Vec<String>,
-    pub(crate) roles: Vec<String>,
-    pub(crate) email: Option<String>,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Issuer, subject, client, tenant and scopes.
+    pub principal: pb::Principal,
+    /// Groups that the token names.
+    pub groups: Vec<String>,
+    /// Roles that the token names.
+    pub roles: Vec<String>,
+    /// The person's address.
+    pub email: Option<String>,
     /// Whether the person showed more than one factor.
-    pub(crate) mfa: bool,
+    pub mfa: bool,
     /// A program that calls in its own name, rather than a person.
-    pub(crate) workload: bool,
+    pub workload: bool,
 }
 
 /// A token that was found good.

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access_token::{Identity, TokenError, TokenVerifier},
-    policy::{Answer, Outcome, Policies},
+    policy::{Answer, Outcome, Policies, PolicyStore},
     transaction::Minter,
 };
 
@@ -24,7 +24,7 @@ pub(crate) struct Api {
     inside: TokenVerifier,
     /// The audience of tokens that internal callers bring.
     internal_audience: String,
-    policies: Policies,
+    policies: Arc<PolicyStore>,
     minter: Minter,
 }
 
@@ -33,7 +33,7 @@ impl Api {
         outside: TokenVerifier,
         inside: TokenVerifier,
         internal_audience: String,
-        policies: Policies,
+        policies: Arc<PolicyStore>,
         minter: Minter,
     ) -> Self {
         Self { outside, inside, internal_audience, policies, minter }
@@ -96,13 +96,14 @@ impl Api {
         request_id: &RequestId,
     ) -> Result<authorize_response::Outcome, Status> {
         let kind = operation.kind();
+        let policies = self.policies.load();
         if kind == Kind::Connect {
-            return Ok(authorize_response::Outcome::Allowed(self.allowed(identity, None, None)));
+            return Ok(authorize_response::Outcome::Allowed(allowed(identity, None, None, &policies)));
         }
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
-        let outcome = self.policies.decide(identity, kind, &item, arguments);
-        log(identity, kind, &item.name, &outcome, self.policies.revision());
+        let outcome = policies.decide(identity, kind, &item, arguments);
+        log(identity, kind, &item.name, &outcome, policies.revision());
         match (outcome.answer, missing_scopes(identity, &item)) {
             (Answer::Allow | Answer::Perhaps, Some(scopes)) => {
                 Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
@@ -119,22 +120,23 @@ impl Api {
                 } else {
                     None
                 };
-                Ok(authorize_response::Outcome::Allowed(self.allowed(identity, token, Some(outcome))))
+                Ok(authorize_response::Outcome::Allowed(allowed(identity, token, Some(outcome), &policies)))
             }
-            _ => Ok(authorize_response::Outcome::Denied(self.denied(identity, outcome))),
+            _ => Ok(authorize_response::Outcome::Denied(denied(identity, outcome, &policies))),
         }
     }
 
     fn filter(&self, identity: &Identity, kind: Kind, items: Vec<pb::CatalogItem>) -> pb::Visible {
+        let policies = self.policies.load();
         let visible = |item: &pb::CatalogItem| {
-            let answer = self.policies.decide(identity, kind, item, None).answer;
+            let answer = policies.decide(identity, kind, item, None).answer;
             matches!(answer, Answer::Allow | Answer::Perhaps)
         };
         let names = items.into_iter().filter(visible).map(|item| item.name).collect();
         pb::Visible {
             names,
             principal: Some(identity.principal.clone()),
-            policy_revision: self.policies.revision().to_owned(),
+            policy_revision: policies.revision().to_owned(),
         }
     }
 
@@ -144,21 +146,22 @@ impl Api {
         rpc: &str,
         request_id: &RequestId,
     ) -> Result<exchange_response::Outcome, Status> {
-        let (outcome, item) = match self.policies.item_of_rpc(rpc) {
+        let policies = self.policies.load();
+        let (outcome, item) = match policies.item_of_rpc(rpc) {
             None => (Outcome::from(Answer::NotInCatalog), None),
             Some((kind, item)) => {
-                let outcome = self.policies.decide(identity, kind, &item, None);
-                log(identity, kind, &item.name, &outcome, self.policies.revision());
+                let outcome = policies.decide(identity, kind, &item, None);
+                log(identity, kind, &item.name, &outcome, policies.revision());
                 (outcome, Some(item))
             }
         };
         match (outcome.answer, item) {
             (Answer::Allow, Some(item)) => {
                 let token = self.mint(identity, &item, request_id)?;
-                let allowed = self.allowed(identity, Some(token), Some(outcome));
+                let allowed = allowed(identity, Some(token), Some(outcome), &policies);
                 Ok(exchange_response::Outcome::Allowed(allowed))
             }
-            _ => Ok(exchange_response::Outcome::Denied(self.denied(identity, outcome))),
+            _ => Ok(exchange_response::Outcome::Denied(denied(identity, outcome, &policies))),
         }
     }
 
@@ -173,31 +176,31 @@ impl Api {
             Status::internal("cannot sign a transaction token")
         })
     }
+}
 
-    fn allowed(
-        &self,
-        identity: &Identity,
-        transaction_token: Option<pb::TransactionToken>,
-        outcome: Option<Outcome>,
-    ) -> pb::Allowed {
-        pb::Allowed {
-            principal: Some(identity.principal.clone()),
-            transaction_token,
-            decision: outcome.map(|outcome| self.decision(outcome)),
-        }
+fn allowed(
+    identity: &Identity,
+    transaction_token: Option<pb::TransactionToken>,
+    outcome: Option<Outcome>,
+    policies: &Policies,
+) -> pb::Allowed {
+    pb::Allowed {
+        principal: Some(identity.principal.clone()),
+        transaction_token,
+        decision: outcome.map(|outcome| decision(outcome, policies)),
     }
+}
 
-    fn denied(&self, identity: &Identity, outcome: Outcome) -> pb::Denied {
-        pb::Denied {
-            reason: reason(outcome.answer).to_owned(),
-            principal: Some(identity.principal.clone()),
-            decision: Some(self.decision(outcome)),
-        }
+fn denied(identity: &Identity, outcome: Outcome, policies: &Policies) -> pb::Denied {
+    pb::Denied {
+        reason: reason(outcome.answer).to_owned(),
+        principal: Some(identity.principal.clone()),
+        decision: Some(decision(outcome, policies)),
     }
+}
 
-    fn decision(&self, outcome: Outcome) -> pb::Decision {
-        pb::Decision { policy_ids: outcome.policy_ids, policy_revision: self.policies.revision().to_owned() }
-    }
+fn decision(outcome: Outcome, policies: &Policies) -> pb::Decision {
+    pb::Decision { policy_ids: outcome.policy_ids, policy_revision: policies.revision().to_owned() }
 }
 
 /// Verifies a token. The outer error means that nobody can say; the inner one that it is not good.
@@ -248,6 +251,7 @@ fn log(identity: &Identity, kind: Kind, item: &str, outcome: &Outcome, revision:
         operation = kind.as_str_name(),
         outcome = ?outcome.answer,
         policy_ids = ?outcome.policy_ids,
+        shadow = outcome.shadow.as_ref().map(tracing::field::debug),
         policy_revision = revision,
         "decision"
     );

@@ -3,22 +3,24 @@
 //! Auth verifies outside access tokens, decides with Cedar, and signs the transaction tokens that carry a
 //! caller to one RPC of one tool service. It is the only service that knows either.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry, jwks::http_client};
 
+pub use crate::access_token::Identity;
 use crate::{
     access_token::TokenVerifier,
     api::Api,
-    policy::{Policies, PolicyError},
+    policy::{PolicyError, PolicyStore},
     transaction::{MintError, Minter},
 };
 
 mod access_token;
 mod api;
-mod policy;
+pub mod decision_log;
+pub mod policy;
 mod transaction;
 
 /// How auth runs.
@@ -80,7 +82,7 @@ pub enum StartError {
 /// When the policies are not right or an address is taken. An issuer that is down is no error: its keys
 /// are fetched when the first token comes.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let policies = Policies::load(&config.policies)?;
+    let policies = Arc::new(PolicyStore::open(&config.policies)?);
     let minter = Minter::new(&config.transaction_issuer, config.transaction_ttl_seconds)?;
     let http = http_client()?;
     let outside = TokenVerifier::new(&config.issuer, &config.audience, http.clone());
@@ -89,9 +91,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let keys = minter.jwks();
     let keys = Router::new()
         .route("/.well-known/jwks.json", get(async || ([(CACHE_CONTROL, "max-age=60")], Json(keys))));
-    let api = Api::new(outside, inside, config.internal_audience, policies, minter);
+    let api = Api::new(outside, inside, config.internal_audience, Arc::clone(&policies), minter);
 
     let starting = Starting::new();
+    starting.spawn(policies.follow(starting.readiness(), starting.stopping()));
     let address = starting.grpc(&config.listen, GrpcServer::open(AuthServiceServer::new(api)))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry).with(keys))?)

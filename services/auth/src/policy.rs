@@ -1,31 +1,72 @@
 //! Decisions. The only place that knows Cedar.
 
-use std::collections::{HashMap, HashSet};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, PartialEntities,
-    PartialEntityUid, PartialRequest, PolicyId, PolicySet, Request, RestrictedExpression, Schema,
+    Context, Entities, EntityId, EntityTypeName, EntityUid, PartialEntities, PartialEntityUid,
+    PartialRequest, PolicyId, Request, RestrictedExpression, Schema,
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
+use metrics::counter;
+use moka::sync::Cache;
+use serde_json::Value;
 
-use crate::access_token::Identity;
+use self::{
+    caller::{Caller, Reading, Standing},
+    catalog::{Catalog, Item},
+    evaluate::{Said, Sets, Verdict, outcome},
+    head::Index,
+    members::Members,
+    source::Meta,
+};
+pub use self::{
+    problem::{Place, PolicyError, Problem, Severity},
+    store::PolicyStore,
+};
+use crate::Identity;
 
-pub(crate) use self::load::PolicyError;
-
+mod caller;
+mod catalog;
+mod evaluate;
+mod head;
 mod load;
+mod members;
+mod problem;
+mod source;
+mod store;
 #[cfg(test)]
 mod tests;
 
+/// How many pairs of caller and item are remembered, and for how long after they were last asked for.
+const STANDINGS_MAX: u64 = 500_000;
+const STANDINGS_IDLE: Duration = Duration::from_secs(600);
+
 /// What policy says of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) answer: Answer,
+pub struct Outcome {
+    /// Allowed or not.
+    pub answer: Answer,
     /// The `@id`s of the policies that decided, sorted.
-    pub(crate) policy_ids: Vec<String>,
+    pub policy_ids: Vec<String>,
+    /// What the outcome would be if the policies annotated `@shadow` decided too, when that is another answer.
+    pub shadow: Option<Shadow>,
+    /// Whether other arguments could have another outcome. False only when no policy whose scope fits reads them.
+    pub reads_arguments: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+/// What shadow policies would change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadow {
+    /// The answer that it would be.
+    pub answer: Answer,
+    /// The `@id`s of the policies that would decide, sorted.
+    pub policy_ids: Vec<String>,
+}
+
+/// Whether an operation is allowed, or why not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
     /// Whatever the arguments are, when they were not given.
     Allow,
     /// It depends on the arguments, which were not given.
@@ -44,198 +85,250 @@ pub(crate) enum Answer {
 
 /// The policies in force, with the schema and the catalog that they speak of.
 #[derive(Debug)]
-pub(crate) struct Policies {
-    authorizer: Authorizer,
-    policies: PolicySet,
-    schema: Schema,
-    items: HashMap<(ItemKind, String), Item>,
+pub struct Policies {
     revision: String,
-}
-
-/// A tool, resource or prompt that the catalog locks in.
-#[derive(Debug)]
-struct Item {
-    rpc: String,
-    /// The RPC that completes its arguments.
-    completion_rpc: Option<String>,
-    /// The RPC that streams its changes.
-    watch_rpc: Option<String>,
-    service: String,
-    action: EntityUid,
-    uid: EntityUid,
-    /// The item, its service and its action with their ancestors: all that a decision on it needs besides
-    /// the principal.
-    entities: Vec<Entity>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ItemKind {
-    Tool,
-    Resource,
-    Prompt,
-}
-
-impl ItemKind {
-    const ALL: [Self; 3] = [Self::Tool, Self::Resource, Self::Prompt];
-
-    fn of(kind: Kind) -> Option<Self> {
-        match kind {
-            Kind::CallTool => Some(Self::Tool),
-            Kind::ReadResource => Some(Self::Resource),
-            Kind::GetPrompt => Some(Self::Prompt),
-            Kind::Unspecified | Kind::Connect | Kind::Complete | Kind::WatchResource => None,
-        }
-    }
-
-    fn type_name(self) -> &'static str {
-        match self {
-            Self::Tool => "Tool",
-            Self::Resource => "Resource",
-            Self::Prompt => "Prompt",
-        }
-    }
+    schema: Schema,
+    catalog: Catalog,
+    members: Members,
+    index: Index,
+    /// All policies, without the index.
+    all: Sets,
+    meta: HashMap<PolicyId, Arc<Meta>>,
+    /// Callers of late. They are forgotten with the policies.
+    callers: Cache<Identity, Arc<Caller>>,
 }
 
 impl Policies {
-    /// The revision: a digest of every policy, schema and catalog file.
-    pub(crate) fn revision(&self) -> &str {
+    /// The revision: a digest of every policy, schema, catalog and membership file.
+    #[must_use]
+    pub fn revision(&self) -> &str {
         &self.revision
     }
 
     /// The catalog's item behind an RPC, for callers that name the RPC.
-    pub(crate) fn item_of_rpc(&self, rpc: &str) -> Option<(Kind, pb::CatalogItem)> {
-        let ((kind, name), item) = self.items.iter().find(|(_, item)| item.rpc == rpc)?;
-        let kind = match kind {
-            ItemKind::Tool => Kind::CallTool,
-            ItemKind::Resource => Kind::ReadResource,
-            ItemKind::Prompt => Kind::GetPrompt,
-        };
-        let item = pb::CatalogItem {
-            name: name.clone(),
-            service: item.service.clone(),
-            rpc: item.rpc.clone(),
-            scopes: Vec::new(),
-        };
-        Some((kind, item))
+    #[must_use]
+    pub fn item_of_rpc(&self, rpc: &str) -> Option<(Kind, pb::CatalogItem)> {
+        self.catalog.of_rpc(rpc).map(|item| (item.kind.operation(), item.as_proto()))
+    }
+
+    /// Everything that the catalog locks in, and how it is reached.
+    pub fn items(&self) -> impl Iterator<Item = (Kind, pb::CatalogItem)> {
+        self.catalog.items().iter().map(|item| (item.kind.operation(), item.as_proto()))
     }
 
     /// Decides one operation: on the arguments when they are given, else on whatever they might be.
-    pub(crate) fn decide(
+    ///
+    /// What holds whatever the arguments are is found once for each caller and item. Policies that read the
+    /// arguments are evaluated on each call.
+    pub fn decide(
         &self,
         identity: &Identity,
         kind: Kind,
         wanted: &pb::CatalogItem,
         arguments: Option<&[u8]>,
     ) -> Outcome {
-        let Some(item) = self.item(kind, wanted) else { return Answer::NotInCatalog.into() };
-        let principal = match principal(identity) {
-            Ok(principal) => principal,
-            Err(error) => return failed("principal", &error),
+        let Some((number, item)) = self.catalog.find(kind, wanted) else {
+            return Answer::NotInCatalog.into();
         };
-        let entities = item.entities.iter().cloned().chain([principal.clone()]);
-        let entities = match Entities::from_entities(entities, None) {
-            Ok(entities) => entities,
-            Err(error) => return failed("entities", &error),
+        let caller = match self.caller(identity) {
+            Ok(caller) => caller,
+            Err(error) => return failed("principal", &*error),
         };
-        match arguments {
-            Some(arguments) => self.decide_call(item, principal.uid(), &entities, arguments),
-            None => self.decide_listing(item, principal.uid(), entities),
+        if !item.is_for(&caller) {
+            return Answer::NotPermitted.into();
         }
-    }
-
-    /// The item that is meant. The edge's word for which RPC stands behind a name is checked against what was
-    /// locked in.
-    fn item(&self, kind: Kind, wanted: &pb::CatalogItem) -> Option<&Item> {
-        let of_kind = |kind| self.items.get(&(kind, wanted.name.clone()));
-        let item = match kind {
-            Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
-                .into_iter()
-                .filter_map(of_kind)
-                .find(|item| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
-            Kind::WatchResource => {
-                of_kind(ItemKind::Resource).filter(|item| item.watch_rpc.as_ref() == Some(&wanted.rpc))
-            }
-            kind => of_kind(ItemKind::of(kind)?).filter(|item| item.rpc == wanted.rpc),
+        let standing = caller.standings[number].get_or_init(|| Box::new(self.standing(&caller, item)));
+        let outcome = match arguments {
+            None => standing.without_arguments.clone(),
+            Some(arguments) => self.decide_call(&caller, item, standing, arguments),
         };
-        item.filter(|item| item.service == wanted.service)
+        if outcome.answer == Answer::Error {
+            counter!("auth_policy_errors_total").increment(1);
+        }
+        outcome
     }
 
-    fn decide_call(
+    /// Decides as [`Self::decide`] does, by evaluating every policy anew: what index and memory must agree with.
+    pub fn decide_flat(
         &self,
-        item: &Item,
-        principal: EntityUid,
-        entities: &Entities,
-        arguments: &[u8],
+        identity: &Identity,
+        kind: Kind,
+        wanted: &pb::CatalogItem,
+        arguments: Option<&[u8]>,
     ) -> Outcome {
-        let context = serde_json::from_slice(arguments).ok().and_then(|input: serde_json::Value| {
-            let context = serde_json::json!({ "input": input });
-            Context::from_json_value(context, Some((&self.schema, &item.action))).ok()
-        });
-        let request = context.and_then(|context| {
-            let (action, resource) = (item.action.clone(), item.uid.clone());
-            Request::new(principal, action, resource, context, Some(&self.schema)).ok()
-        });
-        let Some(request) = request else { return Answer::Arguments.into() };
-
-        let response = self.authorizer.is_authorized(&request, &self.policies, entities);
-        let diagnostics = response.diagnostics();
-        let mut errors = diagnostics.errors().peekable();
-        if errors.peek().is_some() {
-            for error in errors {
-                tracing::error!(%error, "a policy could not be evaluated; denied");
-            }
-            return Answer::Error.into();
-        }
-        let policy_ids = ids(diagnostics.reason());
-        let answer = match response.decision() {
-            Decision::Allow => Answer::Allow,
-            Decision::Deny if policy_ids.is_empty() => Answer::NotPermitted,
-            Decision::Deny => Answer::Forbidden,
-        };
-        Outcome { answer, policy_ids }
+        let Some((_, item)) = self.catalog.find(kind, wanted) else { return Answer::NotInCatalog.into() };
+        let said = Caller::new(identity, &self.members, &self.index, 0)
+            .map_err(|error| failed("principal", &*error))
+            .and_then(|caller| self.everything_said(&caller, item, arguments));
+        said.map_or_else(|refused| refused, |said| Outcome { reads_arguments: true, ..self.outcome(&said) })
     }
 
-    /// Decides with the arguments unknown, by typed partial evaluation.
-    fn decide_listing(&self, item: &Item, principal: EntityUid, entities: Entities) -> Outcome {
-        let entities = match PartialEntities::from_concrete(entities, &self.schema) {
-            Ok(entities) => entities,
-            Err(error) => return failed("entities", &error),
+    /// What each policy says, whether its scope fits or not.
+    fn everything_said(
+        &self,
+        caller: &Caller,
+        item: &Item,
+        arguments: Option<&[u8]>,
+    ) -> Result<Vec<Said>, Outcome> {
+        if !item.is_for(caller) {
+            return Err(Answer::NotPermitted.into());
+        }
+        let entities = entities(caller, item)?;
+        let mut said = Vec::new();
+        match arguments {
+            None => self.partially(&[&self.all], caller, item, entities, &mut said)?,
+            Some(arguments) => {
+                let context = self.context(item, arguments).ok_or(Answer::Arguments)?;
+                self.all.evaluate(&request(caller, item, context)?, &entities, &mut said);
+            }
+        }
+        Ok(said)
+    }
+
+    fn caller(&self, identity: &Identity) -> Result<Arc<Caller>, Arc<dyn std::error::Error + Send + Sync>> {
+        self.callers
+            .try_get_with_by_ref(identity, || {
+                Caller::new(identity, &self.members, &self.index, self.catalog.items().len()).map(Arc::new)
+            })
+            .map_err(|error| error as Arc<dyn std::error::Error + Send + Sync>)
+    }
+
+    /// What holds of a caller and an item whatever the arguments are.
+    fn standing(&self, caller: &Caller, item: &Item) -> Standing {
+        let (mut said, mut buckets) = (Vec::new(), Vec::new());
+        let evaluated = self.evaluate_slice(caller, item, &mut said, &mut buckets);
+        let reads_arguments = !buckets.is_empty();
+        let (entities, without_arguments) = match evaluated {
+            Ok((entities, outcome)) => (entities, Outcome { reads_arguments, ..outcome }),
+            Err(refused) => return Standing { said, reading: None, without_arguments: refused },
         };
+        let reading = reads_arguments.then_some(Reading { buckets, entities });
+        Standing { said, reading, without_arguments }
+    }
+
+    fn evaluate_slice(
+        &self,
+        caller: &Caller,
+        item: &Item,
+        said: &mut Vec<Said>,
+        reading: &mut Vec<usize>,
+    ) -> Result<(Entities, Outcome), Outcome> {
+        let entities = entities(caller, item)?;
+        // No policy that is evaluated here reads the context.
+        let request = request(caller, item, Context::empty())?;
+        for number in self.index.slice(&item.groups, &caller.heads) {
+            let bucket = self.index.bucket(number);
+            bucket.quiet.evaluate(&request, &entities, said);
+            if !bucket.reading.is_empty() {
+                reading.push(number);
+            }
+        }
+        log_errors(said);
+        let mut all = said.clone();
+        if !reading.is_empty() {
+            let sets: Vec<_> = reading.iter().map(|number| &self.index.bucket(*number).reading).collect();
+            self.partially(&sets, caller, item, entities.clone(), &mut all)?;
+        }
+        Ok((entities, self.outcome(&all)))
+    }
+
+    fn decide_call(&self, caller: &Caller, item: &Item, standing: &Standing, arguments: &[u8]) -> Outcome {
+        let Some(context) = self.context(item, arguments) else { return Answer::Arguments.into() };
+        let Some(Reading { buckets, entities }) = &standing.reading else {
+            return standing.without_arguments.clone();
+        };
+        let request = match request(caller, item, context) {
+            Ok(request) => request,
+            Err(refused) => return refused,
+        };
+        let mut said = Vec::new();
+        for number in buckets {
+            self.index.bucket(*number).reading.evaluate(&request, entities, &mut said);
+        }
+        log_errors(&said);
+        said.extend_from_slice(&standing.said);
+        Outcome { reads_arguments: true, ..self.outcome(&said) }
+    }
+
+    /// Evaluates with the arguments unknown.
+    fn partially(
+        &self,
+        sets: &[&Sets],
+        caller: &Caller,
+        item: &Item,
+        entities: Entities,
+        said: &mut Vec<Said>,
+    ) -> Result<(), Outcome> {
+        let entities = PartialEntities::from_concrete(entities, &self.schema)
+            .map_err(|error| failed("entities", &error))?;
         let request = PartialRequest::new(
-            PartialEntityUid::from_concrete(principal),
+            PartialEntityUid::from_concrete(caller.entity.uid()),
             item.action.clone(),
             PartialEntityUid::from_concrete(item.uid.clone()),
             None,
             &self.schema,
         );
-        let request = match request {
-            Ok(request) => request,
-            Err(error) => return failed("request", &error),
-        };
-        let response = match self.policies.tpe(&request, &entities, &self.schema) {
-            Ok(response) => response,
-            Err(error) => return failed("partial evaluation", &error),
-        };
-        let errors: Vec<_> = response.error_permits().chain(response.error_forbids()).collect();
-        if !errors.is_empty() {
-            tracing::error!(policies = ?errors, "a policy could not be evaluated; denied");
-            return Answer::Error.into();
+        let request = request.map_err(|error| failed("request", &error))?;
+        for set in sets {
+            set.evaluate_partially(&request, &entities, &self.schema, said);
         }
-        let forbids = ids(response.true_forbids());
-        match response.decision() {
-            Some(Decision::Allow) => {
-                Outcome { answer: Answer::Allow, policy_ids: ids(response.true_permits()) }
-            }
-            None => Answer::Perhaps.into(),
-            Some(Decision::Deny) if forbids.is_empty() => Answer::NotPermitted.into(),
-            Some(Decision::Deny) => Outcome { answer: Answer::Forbidden, policy_ids: forbids },
-        }
+        Ok(())
     }
+
+    /// The arguments as policies see them, when they fit the action's schema.
+    fn context(&self, item: &Item, arguments: &[u8]) -> Option<Context> {
+        let input = expression(&serde_json::from_slice(arguments).ok()?)?;
+        let context = Context::from_pairs([("input".to_owned(), input)]).ok()?;
+        context.validate(&self.schema, &item.action).ok()?;
+        Some(context)
+    }
+
+    fn outcome(&self, said: &[Said]) -> Outcome {
+        outcome(said, |policy| &self.meta[policy])
+    }
+}
+
+impl Item {
+    /// Whether its action applies to such callers.
+    fn is_for(&self, caller: &Caller) -> bool {
+        self.principal_types.iter().any(|type_name| type_name == caller.type_name)
+    }
+}
+
+/// A JSON value as Cedar knows it: without null, fractions and numbers that are too large. Cedar's own reader takes
+/// some objects for something else, and several times as long.
+fn expression(json: &Value) -> Option<RestrictedExpression> {
+    Some(match json {
+        Value::Bool(value) => RestrictedExpression::new_bool(*value),
+        Value::Number(number) => RestrictedExpression::new_long(number.as_i64()?),
+        Value::String(text) => RestrictedExpression::new_string(text.clone()),
+        Value::Array(items) => {
+            RestrictedExpression::new_set(items.iter().map(expression).collect::<Option<Vec<_>>>()?)
+        }
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| Some((name.clone(), expression(value)?)));
+            RestrictedExpression::new_record(fields.collect::<Option<Vec<_>>>()?).ok()?
+        }
+        Value::Null => return None,
+    })
+}
+
+/// All that a decision can look at.
+fn entities(caller: &Caller, item: &Item) -> Result<Entities, Outcome> {
+    item.entities
+        .clone()
+        .add_entities([caller.entity.clone()], None)
+        .map_err(|error| failed("entities", &error))
+}
+
+fn request(caller: &Caller, item: &Item, context: Context) -> Result<Request, Outcome> {
+    Request::new(caller.entity.uid(), item.action.clone(), item.uid.clone(), context, None)
+        .map_err(|error| failed("request", &error))
 }
 
 impl From<Answer> for Outcome {
     fn from(answer: Answer) -> Self {
-        Self { answer, policy_ids: Vec::new() }
+        Self { answer, policy_ids: Vec::new(), shadow: None, reads_arguments: false }
     }
 }
 
@@ -244,34 +337,16 @@ fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Outcome {
     Answer::Error.into()
 }
 
-fn ids<'a>(policies: impl Iterator<Item = &'a PolicyId>) -> Vec<String> {
-    let mut ids: Vec<_> = policies.map(|id| AsRef::<str>::as_ref(id).to_owned()).collect();
-    ids.sort_unstable();
-    ids
+fn log_errors(said: &[Said]) {
+    for Said { policy, verdict } in said {
+        if let Verdict::Error(error) = verdict {
+            tracing::error!(%policy, error, "a policy could not be evaluated; denied");
+        }
+    }
 }
 
 fn uid(type_name: &str, id: &str) -> EntityUid {
     // INVARIANT: type names are the base schema's, which parse.
     let type_name: EntityTypeName = type_name.parse().unwrap_or_else(|_| unreachable!("{type_name}"));
     EntityUid::from_type_name_and_id(type_name, EntityId::new(id))
-}
-
-/// The caller as Cedar sees it.
-fn principal(identity: &Identity) -> Result<Entity, Box<cedar_policy::EntityAttrEvaluationError>> {
-    let pb::Principal { issuer, subject, client_id, tenant, scopes } = &identity.principal;
-    let type_name = if identity.workload { "Workload" } else { "User" };
-    let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-    let mut attributes = HashMap::from([
-        ("issuer".to_owned(), text(issuer)),
-        ("subject".to_owned(), text(subject)),
-        ("client".to_owned(), text(client_id)),
-        ("scopes".to_owned(), RestrictedExpression::new_set(scopes.iter().map(|scope| text(scope)))),
-        ("mfa".to_owned(), RestrictedExpression::new_bool(identity.mfa)),
-    ]);
-    attributes.extend(identity.email.as_ref().map(|email| ("email".to_owned(), text(email))));
-    let groups = identity.groups.iter().map(|group| uid("Group", group));
-    let tenant = Some(tenant).filter(|tenant| !tenant.is_empty()).map(|tenant| uid("Tenant", tenant));
-    let roles = identity.roles.iter().map(|role| uid("Role", role));
-    let parents: HashSet<_> = groups.chain(roles).chain(tenant).collect();
-    Ok(Entity::new(uid(type_name, &format!("{issuer}#{subject}")), attributes, parents)?)
 }

@@ -1,54 +1,269 @@
-//! Reads `policies/`: schemas, the catalog's entities and the policies, all of it checked before any of it
-//! is used.
+//! From files to policies in force: all of it is checked before any of it is used.
 
 use std::{
-    collections::HashMap,
-    fs, io,
+    collections::{HashMap, hash_map::Entry},
+    num::NonZero,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
 };
 
-use cedar_policy::{
-    Authorizer, Entities, Entity, EntityUid, EvalResult, Policy, PolicyId, PolicySet, Schema, SchemaFragment,
-    ValidationMode, Validator,
-};
+use cedar_policy::{Entities, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
+use drawbridge_proto::auth::v1 as pb;
+use miette::Diagnostic;
+use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::{Item, ItemKind, Policies, uid};
+use super::{
+    Policies, STANDINGS_IDLE, STANDINGS_MAX,
+    caller::Caller,
+    catalog::Catalog,
+    evaluate::Sets,
+    head::Index,
+    members::{Members, source_chain},
+    problem::{PolicyError, Problem, Severity},
+    source::{ParsedPolicy, Source, Sources, parse},
+};
+use crate::Identity;
 
-/// The policies are not right.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// A file could not be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file is not what its name says.
-    #[error("{}: {message}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// The files do not fit together.
-    #[error("{0}")]
-    Together(String),
+/// Loads a policy folder again and again, and does not check again what has not changed.
+#[derive(Debug, Default)]
+pub(super) struct Loader {
+    /// The files as they were parsed last.
+    parsed: HashMap<PathBuf, (String, Vec<ParsedPolicy>)>,
+    /// The schema that `found` holds for.
+    schemas: Vec<Source>,
+    /// What validation found in each policy, by a digest of its text.
+    found: HashMap<[u8; 32], Vec<Finding>>,
 }
 
-/// A file of the policy folder.
-struct Source {
-    path: PathBuf,
-    text: String,
+/// Something that validation found in a policy.
+#[derive(Clone, Debug)]
+struct Finding {
+    /// As if the policy began at the file's first byte.
+    problem: Problem,
+    /// Where, from the policy's beginning, and how many bytes long.
+    place: Option<(usize, usize)>,
 }
 
-impl Source {
-    fn wrong(&self, message: impl Into<String>) -> PolicyError {
-        PolicyError::File { path: self.path.clone(), message: message.into() }
+/// Policies that can be used.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) policies: Policies,
+    pub(super) warnings: Vec<Problem>,
+}
+
+impl Loader {
+    /// Makes policies of what was read.
+    pub(super) fn load(&mut self, sources: &Sources) -> Result<Loaded, PolicyError> {
+        let mut problems = Vec::new();
+        let schema = load_schema(&sources.schemas);
+        let policies = self.parse(&sources.policies, &mut problems);
+        let schema = match schema {
+            Ok(schema) => schema,
+            Err(wrong) => {
+                problems.extend(wrong);
+                return Err(PolicyError(problems));
+            }
+        };
+        problems.extend(twice(&policies, &sources.policies));
+        let found = self.validate(&sources.schemas, &schema, &policies);
+        problems.extend(in_files(found, &policies, &sources.policies));
+
+        let index = Index::new(&policies);
+        let catalog = or_problems(Catalog::load(&sources.catalog, &schema, &index), &mut problems);
+        let members = or_problems(Members::load(&sources.members, &schema), &mut problems);
+        if let Err(message) = knows_principals(&schema) {
+            let path = sources.schemas.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
+            problems.push(Problem::error(path, message));
+        }
+        let (warnings, errors): (Vec<_>, Vec<_>) =
+            problems.into_iter().partition(|problem| problem.severity == Severity::Warning);
+        if !errors.is_empty() {
+            return Err(PolicyError(errors));
+        }
+        let policies = Policies::new(sources.revision(), schema, catalog, members, index, &policies);
+        Ok(Loaded { policies, warnings })
     }
+
+    fn parse(&mut self, sources: &[Source], problems: &mut Vec<Problem>) -> Vec<ParsedPolicy> {
+        let mut before = std::mem::take(&mut self.parsed);
+        for source in sources {
+            let known = before.remove(&source.path).filter(|(text, _)| *text == source.text);
+            match known.map_or_else(|| parse(source), |(_, policies)| Ok(policies)) {
+                Ok(policies) => {
+                    self.parsed.insert(source.path.clone(), (source.text.clone(), policies));
+                }
+                Err(wrong) => problems.extend(wrong),
+            }
+        }
+        let in_order = sources.iter().filter_map(|source| self.parsed.get(&source.path));
+        in_order.flat_map(|(_, policies)| policies).cloned().collect()
+    }
+
+    /// Strict validation takes milliseconds for each policy, so what was seen before is not seen again.
+    fn validate(
+        &mut self,
+        schemas: &[Source],
+        schema: &Schema,
+        policies: &[ParsedPolicy],
+    ) -> Vec<Vec<Finding>> {
+        if self.schemas != schemas {
+            self.schemas = schemas.to_vec();
+            self.found.clear();
+        }
+        let mut known = std::mem::take(&mut self.found);
+        let digests: Vec<[u8; 32]> =
+            policies.iter().map(|policy| Sha256::digest(&policy.meta.text).into()).collect();
+        let new: Vec<_> =
+            digests.iter().zip(policies).filter(|(digest, _)| !known.contains_key(*digest)).collect();
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let share = new.len().div_ceil(threads).max(1);
+        let found: Vec<_> = thread::scope(|scope| {
+            let shares = new.chunks(share).map(|share| {
+                scope.spawn(move || {
+                    let validator = Validator::new(schema.clone());
+                    share
+                        .iter()
+                        .map(|(digest, policy)| (**digest, validate(&validator, policy)))
+                        .collect::<Vec<_>>()
+                })
+            });
+            let shares: Vec<_> = shares.collect();
+            shares.into_iter().filter_map(|share| share.join().ok()).flatten().collect()
+        });
+        known.extend(found);
+        for digest in &digests {
+            if let Some(found) = known.get(digest) {
+                self.found.insert(*digest, found.clone());
+            }
+        }
+        let unchecked = |policy: &ParsedPolicy| {
+            vec![Finding {
+                problem: Problem::error(&policy.meta.path, "this policy could not be validated"),
+                place: Some((0, policy.meta.text.len())),
+            }]
+        };
+        let findings = digests.iter().zip(policies);
+        findings
+            .map(|(digest, policy)| self.found.get(digest).cloned().unwrap_or_else(|| unchecked(policy)))
+            .collect()
+    }
+}
+
+fn validate(validator: &Validator, parsed: &ParsedPolicy) -> Vec<Finding> {
+    let path = &parsed.meta.path;
+    let set = match PolicySet::from_policies([parsed.policy.clone()]) {
+        Ok(set) => set,
+        Err(error) => return vec![Finding { problem: Problem::error(path, error.to_string()), place: None }],
+    };
+    let result = validator.validate(&set, ValidationMode::Strict);
+    let finding = |diagnostic: &dyn Diagnostic, severity| {
+        let label = diagnostic.labels().and_then(|mut labels| labels.next());
+        let problem = Problem { severity, ..Problem::from_cedar(path, "", diagnostic) };
+        let place = label.map(|label| (label.offset().saturating_sub(parsed.offset), label.len()));
+        Finding { problem, place: place.or(Some((0, parsed.meta.text.len()))) }
+    };
+    let errors = result.validation_errors().map(|error| finding(error, Severity::Error));
+    let warnings = result.validation_warnings().map(|warning| finding(warning, Severity::Warning));
+    errors.chain(warnings).collect()
+}
+
+/// Findings where they stand in today's files.
+fn in_files(
+    found: Vec<Vec<Finding>>,
+    policies: &[ParsedPolicy],
+    sources: &[Source],
+) -> impl Iterator<Item = Problem> {
+    let located = |finding: Finding, policy: &ParsedPolicy| {
+        let path = &policy.meta.path;
+        let problem = Problem { path: path.clone(), place: None, ..finding.problem };
+        match (finding.place, sources.iter().find(|source| source.path == *path)) {
+            (Some((offset, length)), Some(source)) => {
+                problem.at(&source.text, policy.offset + offset, length)
+            }
+            _ => problem,
+        }
+    };
+    found
+        .into_iter()
+        .zip(policies)
+        .flat_map(move |(findings, policy)| findings.into_iter().map(move |finding| located(finding, policy)))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// `@id`s that occur twice.
+fn twice(policies: &[ParsedPolicy], sources: &[Source]) -> Vec<Problem> {
+    let mut homes = HashMap::new();
+    let mut problems = Vec::new();
+    for policy in policies {
+        let meta = &policy.meta;
+        match homes.entry(&meta.id) {
+            Entry::Vacant(entry) => {
+                entry.insert(meta);
+            }
+            Entry::Occupied(entry) => {
+                let (path, line) = (entry.get().path.display(), entry.get().place.line);
+                let message = format!("@id({:?}) stands at {path}:{line} too", meta.id);
+                let problem = Problem::error(&meta.path, message);
+                let source = sources.iter().find(|source| source.path == meta.path);
+                problems.push(match source {
+                    Some(source) => problem.at(&source.text, policy.offset, meta.text.len()),
+                    None => problem,
+                });
+            }
+        }
+    }
+    problems
+}
+
+fn load_schema(sources: &[Source]) -> Result<Schema, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut fragments = Vec::new();
+    for Source { path, text } in sources {
+        match SchemaFragment::from_cedarschema_str(text) {
+            Ok((fragment, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(path = %path.display(), %warning, "schema");
+                }
+                fragments.push(fragment);
+            }
+            Err(error) => problems.push(Problem::from_cedar(path, text, &error)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Schema::from_schema_fragments(fragments).map_err(|error| {
+        let path = sources.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
+        let mut problem = Problem::error(path, format!("the schemas do not fit together: {error}"));
+        problem.help = error.help().map(|help| help.to_string());
+        vec![problem]
+    })
+}
+
+fn or_problems<T: Default>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> T {
+    result.unwrap_or_else(|wrong| {
+        problems.extend(wrong);
+        T::default()
+    })
+}
+
+/// Whether the base schema has principals as they are made here.
+fn knows_principals(schema: &Schema) -> Result<(), String> {
+    for workload in [false, true] {
+        let some = || vec!["some".to_owned()];
+        let principal =
+            pb::Principal { tenant: "some".to_owned(), scopes: some(), ..pb::Principal::default() };
+        let email = Some("some".to_owned());
+        let identity = Identity { principal, groups: some(), roles: some(), email, mfa: false, workload };
+        let caller = Caller::new(&identity, &Members::default(), &Index::default(), 0);
+        let entity = caller.map_err(|error| error.to_string())?.entity;
+        Entities::from_entities([entity], Some(schema))
+            .map_err(|error| format!("principals do not fit the schema: {}", source_chain(&error)))?;
+    }
+    Ok(())
 }
 
 impl Policies {
@@ -56,177 +271,38 @@ impl Policies {
     ///
     /// # Errors
     /// When a file cannot be read, does not parse, does not validate strictly against the schema, or a
-    /// policy has no `@id` of its own.
-    pub(crate) fn load(root: &Path) -> Result<Self, PolicyError> {
-        let catalog = root.join("catalog");
-        let mut schemas = sources(root, ".cedarschema")?;
-        schemas.extend(sources(&catalog, ".cedarschema")?);
-        let entities = sources(&catalog, ".entities.json")?;
-        let policies = sources(root, ".cedar")?;
-        let revision = revision([&schemas, &entities, &policies]);
-
-        let schema = load_schema(&schemas)?;
-        let entities = load_entities(&entities, &schema)?;
-        let policies = load_policies(&policies, &schema)?;
-        let items = catalog_items(&entities, &schema)?;
-        tracing::info!(
-            revision,
-            policies = policies.num_of_policies(),
-            items = items.len(),
-            "policies loaded"
-        );
-        Ok(Self { authorizer: Authorizer::new(), policies, schema, items, revision })
-    }
-}
-
-/// The files of `folder` whose names end with `suffix`, by name.
-fn sources(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyError> {
-    let unreadable = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PolicyError::Read { path, source }
-    };
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(unreadable(folder))? {
-        let path = entry.map_err(unreadable(folder))?.path();
-        if path.to_string_lossy().ends_with(suffix) {
-            paths.push(path);
-        }
-    }
-    paths.sort_unstable();
-    paths
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).map_err(unreadable(&path))?;
-            Ok(Source { path, text })
-        })
-        .collect()
-}
-
-fn revision(groups: [&Vec<Source>; 3]) -> String {
-    let mut digest = Sha256::new();
-    for source in groups.into_iter().flatten() {
-        for part in [source.path.file_name().unwrap_or_default().as_encoded_bytes(), source.text.as_bytes()] {
-            digest.update((part.len() as u64).to_be_bytes());
-            digest.update(part);
-        }
-    }
-    digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn load_schema(sources: &[Source]) -> Result<Schema, PolicyError> {
-    let mut fragments = Vec::new();
-    for source in sources {
-        let (fragment, warnings) = SchemaFragment::from_cedarschema_str(&source.text)
-            .map_err(|error| source.wrong(error.to_string()))?;
+    /// policy has no `@id` of its own: all that is wrong.
+    pub fn load(root: &Path) -> Result<Self, PolicyError> {
+        let sources = Sources::read(root)?;
+        let Loaded { policies, warnings } = Loader::default().load(&sources)?;
         for warning in warnings {
-            tracing::warn!(path = %source.path.display(), %warning, "schema");
+            tracing::warn!(%warning, "policy");
         }
-        fragments.push(fragment);
+        Ok(policies)
     }
-    Schema::from_schema_fragments(fragments)
-        .map_err(|error| PolicyError::Together(format!("the schemas do not fit together: {error}")))
-}
 
-fn load_entities(sources: &[Source], schema: &Schema) -> Result<Entities, PolicyError> {
-    let mut entities = Entities::empty();
-    for source in sources {
-        entities = entities
-            .add_entities_from_json_str(&source.text, Some(schema))
-            .map_err(|error| source.wrong(format!("{error:?}")))?;
-    }
-    Ok(entities)
-}
-
-fn load_policies(sources: &[Source], schema: &Schema) -> Result<PolicySet, PolicyError> {
-    let mut policies = PolicySet::new();
-    let mut homes = HashMap::new();
-    for source in sources {
-        let parsed: PolicySet = source.text.parse().map_err(|error| source.wrong(format!("{error}")))?;
-        if parsed.templates().next().is_some() {
-            return Err(source.wrong("templates are not used here"));
+    /// Puts together what was checked.
+    fn new(
+        revision: String,
+        schema: Schema,
+        catalog: Catalog,
+        members: Members,
+        index: Index,
+        policies: &[ParsedPolicy],
+    ) -> Self {
+        let mut all = Sets::default();
+        let mut meta = HashMap::new();
+        for parsed in policies {
+            all.add(&parsed.policy);
+            meta.insert(parsed.policy.id().clone(), Arc::clone(&parsed.meta));
         }
-        for policy in parsed.policies() {
-            let policy = with_own_id(source, policy)?;
-            if let Some(other) = homes.insert(policy.id().clone(), &source.path) {
-                let message = format!("@id({:?}) stands in {} too", policy.id().to_string(), other.display());
-                return Err(source.wrong(message));
-            }
-            policies.add(policy).map_err(|error| source.wrong(error.to_string()))?;
-        }
+        tracing::info!(revision, policies = policies.len(), items = catalog.items().len(), "policies loaded");
+        let standings = u32::try_from(catalog.items().len()).unwrap_or(u32::MAX).max(1);
+        let callers = Cache::builder()
+            .weigher(move |_, _| standings)
+            .max_capacity(STANDINGS_MAX)
+            .time_to_idle(STANDINGS_IDLE)
+            .build();
+        Self { revision, schema, catalog, members, index, all, meta, callers }
     }
-    let result = Validator::new(schema.clone()).validate(&policies, ValidationMode::Strict);
-    let errors: Vec<_> = result.validation_errors().map(ToString::to_string).collect();
-    if !errors.is_empty() {
-        return Err(PolicyError::Together(format!("the policies are not valid: {}", errors.join("; "))));
-    }
-    for warning in result.validation_warnings() {
-        tracing::warn!(%warning, "policy");
-    }
-    Ok(policies)
-}
-
-/// Cedar names policies by their order; decisions and audit need a name that stays.
-fn with_own_id(source: &Source, policy: &Policy) -> Result<Policy, PolicyError> {
-    let id = policy.annotation("id").filter(|id| !id.is_empty());
-    let id = id.ok_or_else(|| source.wrong(format!("this policy has no @id:\n{policy}")))?;
-    Ok(policy.new_id(PolicyId::new(id)))
-}
-
-fn catalog_items(
-    entities: &Entities,
-    schema: &Schema,
-) -> Result<HashMap<(ItemKind, String), Item>, PolicyError> {
-    let actions = schema
-        .action_entities()
-        .map_err(|error| PolicyError::Together(format!("the schema's actions are broken: {error}")))?;
-    let mut items = HashMap::new();
-    for entity in entities.iter() {
-        let type_name = entity.uid().type_name().to_string();
-        let Some(kind) = ItemKind::ALL.into_iter().find(|kind| kind.type_name() == type_name) else {
-            continue;
-        };
-        let name = entity.uid().id().unescaped().to_owned();
-        let item = catalog_item(entity, &name, entities, &actions)
-            .map_err(|what| PolicyError::Together(format!("{type_name}::{name:?} in the catalog {what}")))?;
-        items.insert((kind, name), item);
-    }
-    Ok(items)
-}
-
-fn catalog_item(
-    entity: &Entity,
-    name: &str,
-    entities: &Entities,
-    actions: &Entities,
-) -> Result<Item, &'static str> {
-    let rpc = text(entity, "rpc").ok_or("has no rpc")?;
-    let service = entities
-        .ancestors(&entity.uid())
-        .and_then(|mut ancestors| ancestors.find(|uid| uid.type_name().to_string() == "Service"))
-        .ok_or("is in no service")?;
-    let action = uid("Action", name);
-    let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
-    let service_entity = entities.get(service).ok_or("is in a service that the catalog does not have")?;
-    let action_groups = with_ancestors(actions, &action);
-    Ok(Item {
-        rpc,
-        completion_rpc: text(entity, "completion_rpc"),
-        watch_rpc: text(entity, "watch_rpc"),
-        service: service.id().unescaped().to_owned(),
-        action: known.uid(),
-        uid: entity.uid(),
-        entities: [entity.clone(), service_entity.clone()].into_iter().chain(action_groups).collect(),
-    })
-}
-
-fn text(entity: &Entity, attribute: &str) -> Option<String> {
-    match entity.attr(attribute) {
-        Some(Ok(EvalResult::String(text))) => Some(text),
-        _ => None,
-    }
-}
-
-fn with_ancestors(entities: &Entities, uid: &EntityUid) -> Vec<Entity> {
-    let ancestors = entities.ancestors(uid).into_iter().flatten();
-    std::iter::once(uid).chain(ancestors).filter_map(|uid| entities.get(uid)).cloned().collect()
 }

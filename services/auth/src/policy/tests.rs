@@ -1,6 +1,12 @@
 use std::{fs, path::Path};
 
+use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
+
 use super::*;
+
+mod equivalence;
+mod memberships;
+mod reload;
 
 const SCHEMA: &str = include_str!("../../../../policies/mcp.cedarschema");
 const CODE_SCHEMA: &str = include_str!("../../../../policies/catalog/code.cedarschema");
@@ -63,6 +69,13 @@ fn check(policies: &str, arguments: Option<&str>, answer: Answer, policy_ids: &[
         &search(),
         arguments.map(str::as_bytes),
     );
+    let flat = load(policies).decide_flat(
+        &alice(&["engineering"]),
+        Kind::CallTool,
+        &search(),
+        arguments.map(str::as_bytes),
+    );
+    assert_eq!((&flat.answer, &flat.policy_ids), (&outcome.answer, &outcome.policy_ids), "without the index");
     assert_eq!(
         (outcome.answer, outcome.policy_ids),
         (answer, policy_ids.iter().map(ToString::to_string).collect())
@@ -109,7 +122,7 @@ fn a_policy_that_errs_denies() {
         r#"{PERMIT} @id("e") forbid (principal, action == Action::"code_search", resource)
            when {{ context.input.context_lines * 9223372036854775807 == 0 }};"#
     );
-    check(&overflow, Some(QUERY), Answer::Error, &[]);
+    check(&overflow, Some(QUERY), Answer::Error, &["e"]);
 }
 
 #[test]
@@ -159,19 +172,44 @@ fn the_same_subject_of_another_issuer_is_somebody_else() {
 
 #[test]
 fn a_broken_policy_is_refused_with_its_file_and_reason() {
-    insta::assert_snapshot!(refused("permit (principal, action, resource);"), @r"
-    policies/test.cedar: this policy has no @id:
-    permit (principal, action, resource);
-    ");
-    insta::assert_snapshot!(refused("@id(\"p\") permit (principal, action, resource"), @"policies/test.cedar: unexpected end of input");
-    insta::assert_snapshot!(refused(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"the policies are not valid: for policy `p`, unrecognized action `Action::"code_serch"`"#);
+    insta::assert_snapshot!(refused("permit (principal, action, resource);"), @r#"
+    policies/test.cedar:1:1: this policy has no @id
+      |
+    1 | permit (principal, action, resource);
+      | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      help: write @id("a-name-of-its-own") above it
+    "#);
+    insta::assert_snapshot!(refused("@id(\"p\") permit (principal, action, resource"), @r#"
+    policies/test.cedar:1:45: unexpected end of input: expected `!=`, `)`, `,`, `:`, `<`, `<=`, `==`, `>`, `>=`, `in`, or `is`
+      |
+    1 | @id("p") permit (principal, action, resource
+      |                                             ^
+    "#);
+    insta::assert_snapshot!(refused(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"
+    policies/test.cedar:1:39: for policy `p`, unrecognized action `Action::"code_serch"`
+      |
+    1 | @id("p") permit (principal, action == Action::"code_serch", resource);
+      |                                       ^^^^^^^^^^^^^^^^^^^^
+      help: did you mean `Action::"code_search"`?
+    "#);
     insta::assert_snapshot!(
         refused(r#"@id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };"#),
-        @r#"the policies are not valid: for policy `p`, attribute `input.pth` in context for Action::"code_search" not found"#
+        @r#"
+    policies/test.cedar:1:79: for policy `p`, attribute `input.pth` in context for Action::"code_search" not found
+      |
+    1 | @id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };
+      |                                                                               ^^^^^^^^^^^^^^^^^
+      help: did you mean `path`?
+    "#
     );
     insta::assert_snapshot!(
         refused(r#"@id("p") permit (principal, action, resource); @id("p") forbid (principal, action, resource);"#),
-        @r#"policies/test.cedar: @id("p") stands in policies/test.cedar too"#
+        @r#"
+    policies/test.cedar:1:48: @id("p") stands at policies/test.cedar:1 too
+      |
+    1 | @id("p") permit (principal, action, resource); @id("p") forbid (principal, action, resource);
+      |                                                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    "#
     );
 }
 
@@ -192,4 +230,96 @@ fn the_shipped_policies_let_engineering_in_and_keep_support_out() {
     };
     assert_eq!(read(r#"{"path":"src/main.rs"}"#), Answer::Allow);
     assert_eq!(read(r#"{"path":"deploy/tls.key"}"#), Answer::Forbidden);
+}
+
+#[test]
+fn a_shadow_policy_is_heard_and_does_not_decide() {
+    let decide = |policies: &str, arguments: Option<&str>| {
+        let (identity, item) = (alice(&["engineering"]), search());
+        load(policies).decide(&identity, Kind::CallTool, &item, arguments.map(str::as_bytes))
+    };
+    let guard = format!(
+        r#"{PERMIT} @id("s") @shadow forbid (principal, action == Action::"code_search", resource)
+           when {{ context.input.path == "src" }};"#
+    );
+    let outcome = decide(&guard, Some(QUERY));
+    assert_eq!((outcome.answer, outcome.policy_ids), (Answer::Allow, vec!["p".to_owned()]));
+    assert_eq!(outcome.shadow, Some(Shadow { answer: Answer::Forbidden, policy_ids: vec!["s".into()] }));
+    assert_eq!(decide(&guard, Some(&QUERY.replace("src", "docs"))).shadow, None);
+    let listed = decide(&guard, None);
+    assert_eq!((listed.answer, listed.shadow.unwrap().answer), (Answer::Allow, Answer::Perhaps));
+
+    let permit = PERMIT.replace("permit", "@shadow permit");
+    let outcome = decide(&permit, Some(QUERY));
+    assert_eq!((outcome.answer, outcome.policy_ids), (Answer::NotPermitted, vec![]));
+    assert_eq!(outcome.shadow, Some(Shadow { answer: Answer::Allow, policy_ids: vec!["p".into()] }));
+
+    let err = format!(
+        r#"{PERMIT} @id("e") @shadow forbid (principal, action, resource) when {{ 9223372036854775807 + 1 == 0 }};"#
+    );
+    let outcome = decide(&err, Some(QUERY));
+    assert_eq!((outcome.answer, outcome.shadow.unwrap().answer), (Answer::Allow, Answer::Error));
+}
+
+#[test]
+fn an_outcome_says_whether_it_depends_on_the_arguments() {
+    let reads = |policies: &str| {
+        let decide =
+            |arguments| load(policies).decide(&alice(&["engineering"]), Kind::CallTool, &search(), arguments);
+        let (called, listed) = (decide(Some(QUERY.as_bytes())), decide(None));
+        assert_eq!(called.reads_arguments, listed.reads_arguments);
+        called.reads_arguments
+    };
+    let with = |policy: &str| format!("{PERMIT} {policy}");
+    assert!(!reads(PERMIT));
+    assert!(reads(&with(
+        r#"@id("f") forbid (principal, action == Action::"code_search", resource) when { context.input.regex };"#
+    )));
+    // A scope that cannot fit is no reason to ask again.
+    assert!(!reads(&with(
+        r#"@id("f") forbid (principal, action == Action::"code_file", resource) when { context.input.path == "" };"#
+    )));
+    assert!(!reads(&with(
+        r#"@id("f") forbid (principal in Group::"x", action == Action::"code_search", resource) when { context.input.regex };"#
+    )));
+    // A text is not the variable, and a shadow is asked for too.
+    assert!(!reads(&with(
+        r#"@id("f") forbid (principal, action, resource) when { principal.client == "context" };"#
+    )));
+    assert!(reads(&with(
+        r#"@id("f") @shadow forbid (principal, action == Action::"code_search", resource) when { context has "input" };"#
+    )));
+}
+
+#[test]
+fn lists_and_records_in_arguments_are_seen_as_they_are() {
+    let schema = r#"
+        action "code_tag" in [write_tool] appliesTo { principal: [User], resource: Tool, context: { "input": {
+            "tags": Set<String>, "owner"?: { "name": String, "level": Long },
+        } } };"#;
+    let entities = r#"[{ "uid": { "type": "Tool", "id": "code_tag" }, "parents": [{ "type": "Service", "id": "code" }],
+        "attrs": { "rpc": "c/Tag", "read_only": false, "destructive": true, "idempotent": false, "open_world": true } }]"#;
+    let folder = folder(
+        r#"@id("p") permit (principal, action == Action::"code_tag", resource)
+           when { context.input.tags.contains("ours") }
+           unless { context.input has owner && context.input.owner.level >= 3 };"#,
+    );
+    fs::write(folder.path().join("catalog/tag.cedarschema"), schema).unwrap();
+    fs::write(folder.path().join("catalog/tag.entities.json"), entities).unwrap();
+    let policies = Policies::load(folder.path()).unwrap();
+    let item = pb::CatalogItem { name: "code_tag".into(), rpc: "c/Tag".into(), ..search() };
+    for (arguments, answer) in [
+        (r#"{"tags":["a","ours"]}"#, Answer::Allow),
+        (r#"{"tags":[]}"#, Answer::NotPermitted),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":2}}"#, Answer::Allow),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":3}}"#, Answer::NotPermitted),
+        (r#"{"tags":["ours"],"owner":{"name":"x"}}"#, Answer::Arguments),
+        (r#"{"tags":["ours"],"owner":null}"#, Answer::Arguments),
+        (r#"{"tags":["ours",1]}"#, Answer::Arguments),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":2.0}}"#, Answer::Arguments),
+        (r#"{"tags":[{"__extn":{"fn":"ip","arg":"1.1.1.1"}}]}"#, Answer::Arguments),
+    ] {
+        let outcome = policies.decide(&alice(&[]), Kind::CallTool, &item, Some(arguments.as_bytes()));
+        assert_eq!(outcome.answer, answer, "{arguments}");
+    }
 }

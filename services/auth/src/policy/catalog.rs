@@ -1,0 +1,247 @@
+//! What there is to permit: the tools, resources and prompts that `catalog/` locks in.
+
+use std::collections::HashMap;
+
+use cedar_policy::{Entities, Entity, EntityUid, EvalResult, Schema};
+use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
+use serde_json::value::RawValue;
+
+use super::{
+    head::{Head, Index},
+    members::source_chain,
+    problem::Problem,
+    source::Source,
+    uid,
+};
+
+/// A tool, resource or prompt that the catalog locks in.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) kind: ItemKind,
+    pub(super) name: String,
+    pub(super) rpc: String,
+    /// The RPC that completes its arguments.
+    completion_rpc: Option<String>,
+    /// The RPC that streams its changes.
+    watch_rpc: Option<String>,
+    pub(super) service: String,
+    pub(super) action: EntityUid,
+    pub(super) uid: EntityUid,
+    /// The item, its service and its action with their ancestors: all that a decision on it needs besides
+    /// the principal.
+    pub(super) entities: Entities,
+    /// Types of principal that its action applies to.
+    pub(super) principal_types: Vec<String>,
+    /// The groups of the index that its action and itself fall into.
+    pub(super) groups: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum ItemKind {
+    Tool,
+    Resource,
+    Prompt,
+}
+
+impl ItemKind {
+    const ALL: [Self; 3] = [Self::Tool, Self::Resource, Self::Prompt];
+
+    fn of(kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::CallTool => Some(Self::Tool),
+            Kind::ReadResource => Some(Self::Resource),
+            Kind::GetPrompt => Some(Self::Prompt),
+            Kind::Unspecified | Kind::Connect | Kind::Complete | Kind::WatchResource => None,
+        }
+    }
+
+    pub(super) fn operation(self) -> Kind {
+        match self {
+            Self::Tool => Kind::CallTool,
+            Self::Resource => Kind::ReadResource,
+            Self::Prompt => Kind::GetPrompt,
+        }
+    }
+
+    fn type_name(self) -> &'static str {
+        match self {
+            Self::Tool => "Tool",
+            Self::Resource => "Resource",
+            Self::Prompt => "Prompt",
+        }
+    }
+}
+
+impl Item {
+    pub(super) fn as_proto(&self) -> pb::CatalogItem {
+        pb::CatalogItem {
+            name: self.name.clone(),
+            service: self.service.clone(),
+            rpc: self.rpc.clone(),
+            scopes: Vec::new(),
+        }
+    }
+}
+
+/// All items.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    items: Vec<Item>,
+    by_name: HashMap<ItemKind, HashMap<String, usize>>,
+    by_rpc: HashMap<String, usize>,
+}
+
+impl Catalog {
+    pub(super) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// The item behind an RPC.
+    pub(super) fn of_rpc(&self, rpc: &str) -> Option<&Item> {
+        self.by_rpc.get(rpc).map(|index| &self.items[*index])
+    }
+
+    /// The item that is meant, and its number. The edge's word for which RPC stands behind a name is checked
+    /// against what was locked in.
+    pub(super) fn find(&self, kind: Kind, wanted: &pb::CatalogItem) -> Option<(usize, &Item)> {
+        let of_kind = |kind| {
+            let index = *self.by_name.get(&kind)?.get(&wanted.name)?;
+            Some((index, &self.items[index]))
+        };
+        let found = match kind {
+            Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
+                .into_iter()
+                .filter_map(of_kind)
+                .find(|(_, item)| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
+            Kind::WatchResource => {
+                of_kind(ItemKind::Resource).filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc))
+            }
+            kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
+        };
+        found.filter(|(_, item)| item.service == wanted.service)
+    }
+
+    /// Reads the catalog's files.
+    pub(super) fn load(sources: &[Source], schema: &Schema, index: &Index) -> Result<Self, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut entities = Entities::empty();
+        for source in sources {
+            match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
+                Ok(all) => entities = all,
+                Err(error) => problems.push(wrong_entity(source, schema, &error)),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let folder = sources.first().and_then(|source| source.path.parent()).unwrap_or("catalog".as_ref());
+        let actions = schema.action_entities().map_err(|error| {
+            vec![Problem::error(folder, format!("the schema's actions are broken: {error}"))]
+        })?;
+        let mut catalog = Self::default();
+        for entity in entities.iter() {
+            let type_name = entity.uid().type_name().to_string();
+            let Some(kind) = ItemKind::ALL.into_iter().find(|kind| kind.type_name() == type_name) else {
+                continue;
+            };
+            let name = entity.uid().id().unescaped().to_owned();
+            match item(kind, entity, &name, &entities, &actions, schema, index) {
+                Ok(item) => catalog.add(item),
+                Err(what) => problems.push(wrong_item(sources, folder, &type_name, &name, what)),
+            }
+        }
+        if problems.is_empty() { Ok(catalog) } else { Err(problems) }
+    }
+
+    fn add(&mut self, item: Item) {
+        let index = self.items.len();
+        self.by_name.entry(item.kind).or_default().insert(item.name.clone(), index);
+        self.by_rpc.insert(item.rpc.clone(), index);
+        self.items.push(item);
+    }
+}
+
+/// Finds the entity that Cedar refuses: its errors do not say where it stands.
+fn wrong_entity(
+    source: &Source,
+    schema: &Schema,
+    error: &cedar_policy::entities_errors::EntitiesError,
+) -> Problem {
+    let problem = Problem::error(&source.path, source_chain(error));
+    let entities: Vec<&RawValue> = serde_json::from_str(&source.text).unwrap_or_default();
+    let wrong = entities.into_iter().find(|json| Entity::from_json_str(json.get(), Some(schema)).is_err());
+    match wrong {
+        // INVARIANT: the raw value is a part of the text.
+        Some(json) => {
+            let offset = json.get().as_ptr() as usize - source.text.as_ptr() as usize;
+            problem.at(&source.text, offset, json.get().len())
+        }
+        None => problem,
+    }
+}
+
+fn wrong_item(
+    sources: &[Source],
+    folder: &std::path::Path,
+    type_name: &str,
+    name: &str,
+    what: &str,
+) -> Problem {
+    let message = format!("{type_name}::{name:?} in the catalog {what}");
+    let quoted = format!("{name:?}");
+    let home = sources.iter().find_map(|source| Some((source, source.text.find(&quoted)?)));
+    match home {
+        Some((source, offset)) => {
+            Problem::error(&source.path, message).at(&source.text, offset, quoted.len())
+        }
+        None => Problem::error(folder, message),
+    }
+}
+
+fn item(
+    kind: ItemKind,
+    entity: &Entity,
+    name: &str,
+    entities: &Entities,
+    actions: &Entities,
+    schema: &Schema,
+    index: &Index,
+) -> Result<Item, &'static str> {
+    let uid_of_item = entity.uid();
+    let rpc = text(entity, "rpc").ok_or("has no rpc")?;
+    let ancestors: Vec<_> = entities.ancestors(&uid_of_item).into_iter().flatten().collect();
+    let service =
+        ancestors.iter().find(|uid| uid.type_name().to_string() == "Service").ok_or("is in no service")?;
+    let action = uid("Action", name);
+    let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
+    let above: Vec<_> = actions.ancestors(&action).into_iter().flatten().collect();
+    let mut own = vec![entity.clone(), known.clone()];
+    for ancestor in &ancestors {
+        let found = entities.get(ancestor).ok_or("is in a service that the catalog does not have")?;
+        own.push(found.clone());
+    }
+    own.extend(above.iter().filter_map(|uid| actions.get(uid)).cloned());
+    let own = Entities::from_entities(own, None).map_err(|_| "does not fit its service and action")?;
+    let principal_types = schema.principals_for_action(&action).into_iter().flatten();
+    Ok(Item {
+        kind,
+        name: name.to_owned(),
+        rpc,
+        completion_rpc: text(entity, "completion_rpc"),
+        watch_rpc: text(entity, "watch_rpc"),
+        service: service.id().unescaped().to_owned(),
+        entities: own,
+        principal_types: principal_types.map(ToString::to_string).collect(),
+        groups: index
+            .groups(&Head::all_of(&action, above), &Head::all_of(&uid_of_item, ancestors.iter().copied())),
+        action,
+        uid: uid_of_item,
+    })
+}
+
+fn text(entity: &Entity, attribute: &str) -> Option<String> {
+    match entity.attr(attribute) {
+        Some(Ok(EvalResult::String(text))) => Some(text),
+        _ => None,
+    }
+}

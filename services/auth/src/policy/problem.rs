@@ -1,0 +1,135 @@
+//! What is wrong with a policy folder, and where.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use serde::Serialize;
+
+/// The policies are not right: everything that is wrong with them.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct PolicyError(pub Vec<Problem>);
+
+/// Something that is wrong, or looks wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Whether the policies cannot be used because of it.
+    pub severity: Severity,
+    /// The file.
+    pub path: PathBuf,
+    /// Where in the file, when that is known.
+    pub place: Option<Place>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The policies cannot be used.
+    Error,
+    /// They can be used, but somebody should look.
+    Warning,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// How many characters of the line are meant.
+    pub length: usize,
+    /// The line itself.
+    pub text: String,
+}
+
+impl Place {
+    /// The place of `length` bytes at a byte offset of a text.
+    pub(super) fn of(text: &str, offset: usize, length: usize) -> Self {
+        let offset = text.floor_char_boundary(offset);
+        let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
+        let meant = text.floor_char_boundary(offset.saturating_add(length)).clamp(offset, end);
+        Self {
+            line: text[..start].matches('\n').count() + 1,
+            column: text[start..offset].chars().count() + 1,
+            length: text[offset..meant].chars().count().max(1),
+            text: text[start..end].to_owned(),
+        }
+    }
+}
+
+impl Problem {
+    pub(super) fn error(path: &Path, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Error,
+            path: path.to_owned(),
+            place: None,
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    pub(super) fn at(mut self, text: &str, offset: usize, length: usize) -> Self {
+        self.place = Some(Place::of(text, offset, length));
+        self
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// What Cedar says of a text.
+    pub(super) fn from_cedar(path: &Path, text: &str, diagnostic: &dyn Diagnostic) -> Self {
+        let mut problem = Self::error(path, diagnostic.to_string());
+        if let Some(label) = diagnostic.labels().and_then(|mut labels| labels.next()) {
+            if let Some(label) = label.label() {
+                problem.message = format!("{}: {label}", problem.message);
+            }
+            problem = problem.at(text, label.offset(), label.len());
+        }
+        problem.help = diagnostic.help().map(|help| help.to_string());
+        problem
+    }
+
+    /// The file with line and column.
+    #[must_use]
+    pub fn location(&self) -> String {
+        match &self.place {
+            Some(place) => format!("{}:{}:{}", self.path.display(), place.line, place.column),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    /// The message with its place, the line and a caret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.location(), self.message)?;
+        if let Some(Place { line, column, length, text }) = &self.place {
+            let number = line.to_string();
+            let margin = " ".repeat(number.len());
+            // Tabs stay tabs, so that the caret stands below what it points at.
+            let indent: String = text
+                .chars()
+                .take(column - 1)
+                .map(|character| if character == '\t' { '\t' } else { ' ' })
+                .collect();
+            let carets = "^".repeat(*length);
+            write!(f, "\n{margin} |\n{number} | {text}\n{margin} | {indent}{carets}")?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}

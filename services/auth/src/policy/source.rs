@@ -1,0 +1,187 @@
+//! Policy files as they are written.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::problem::{Place, PolicyError, Problem};
+
+/// The largest file of a policy folder, in bytes.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A file of the policy folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+}
+
+/// All that a decision can depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sources {
+    pub(super) schemas: Vec<Source>,
+    pub(super) catalog: Vec<Source>,
+    pub(super) members: Vec<Source>,
+    pub(super) policies: Vec<Source>,
+}
+
+impl Sources {
+    /// Reads the folder `root`.
+    pub(super) fn read(root: &Path) -> Result<Self, PolicyError> {
+        let catalog = root.join("catalog");
+        let mut schemas = files(root, ".cedarschema")?;
+        schemas.extend(files(&catalog, ".cedarschema")?);
+        let entities = root.join("entities");
+        // Whoever has no such folder keeps no members.
+        let members = if entities.is_dir() { files(&entities, ".json")? } else { Vec::new() };
+        let catalog = files(&catalog, ".entities.json")?;
+        Ok(Self { schemas, catalog, members, policies: files(root, ".cedar")? })
+    }
+
+    /// A digest of every file.
+    pub(super) fn revision(&self) -> String {
+        let mut digest = Sha256::new();
+        for group in [&self.schemas, &self.catalog, &self.members, &self.policies] {
+            digest.update((group.len() as u64).to_be_bytes());
+            for source in group {
+                let name = source.path.file_name().unwrap_or_default().as_encoded_bytes();
+                for part in [name, source.text.as_bytes()] {
+                    digest.update((part.len() as u64).to_be_bytes());
+                    digest.update(part);
+                }
+            }
+        }
+        digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// The files of `folder` whose names end with `suffix`, by name. Hidden files, such as those of an editor, are none.
+fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyError> {
+    let unreadable = |path: &Path, error: &io::Error| {
+        PolicyError(vec![Problem::error(path, format!("cannot read it: {error}"))])
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
+        let entry = entry.map_err(|error| unreadable(folder, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(suffix) && !name.starts_with('.') {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort_unstable();
+    paths
+        .into_iter()
+        .map(|path| match read(&path) {
+            Ok(text) => Ok(Source { path, text }),
+            Err(error) => Err(unreadable(&path, &error)),
+        })
+        .collect()
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {BYTES_MAX} bytes")));
+    }
+    fs::read_to_string(path)
+}
+
+/// What is known of a policy besides what it says.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) id: String,
+    pub(super) effect: Effect,
+    /// It is evaluated and does not decide.
+    pub(super) shadow: bool,
+    pub(super) reads_arguments: bool,
+    pub(super) path: PathBuf,
+    pub(super) place: Place,
+    pub(super) text: String,
+}
+
+/// A policy with its `@id` as its id.
+#[derive(Clone, Debug)]
+pub(super) struct ParsedPolicy {
+    pub(super) policy: Policy,
+    pub(super) meta: Arc<Meta>,
+    /// Where it begins in its file, in bytes.
+    pub(super) offset: usize,
+}
+
+/// The policies of a file, in their order.
+pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> {
+    let Source { path, text } = source;
+    let parsed: PolicySet = match text.parse() {
+        Ok(parsed) => parsed,
+        Err(errors) => {
+            let errors: cedar_policy::ParseErrors = errors;
+            return Err(errors.iter().map(|error| Problem::from_cedar(path, text, error)).collect());
+        }
+    };
+    let mut problems = Vec::new();
+    let mut policies = Vec::new();
+    let mut numbered: Vec<_> = parsed.policies().map(|policy| (number(policy.id()), policy)).collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    let mut from = 0;
+    for (_, policy) in numbered {
+        let own = policy.to_string();
+        let offset = text[from..].find(&own).map_or(from, |found| from + found);
+        from = (offset + own.len()).min(text.len());
+        match with_own_id(source, policy, &own, offset) {
+            Ok(policy) => policies.push(policy),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    for template in parsed.templates() {
+        let own = template.to_string();
+        let offset = text.find(&own).unwrap_or_default();
+        problems.push(Problem::error(path, "templates are not used here").at(text, offset, own.len()));
+    }
+    if problems.is_empty() { Ok(policies) } else { Err(problems) }
+}
+
+/// Cedar names the policies of a text `policy0`, `policy1`, ….
+fn number(id: &PolicyId) -> usize {
+    let id: &str = id.as_ref();
+    id.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
+}
+
+/// Cedar names policies by their order; decisions and audit need a name that stays.
+fn with_own_id(
+    source: &Source,
+    policy: &Policy,
+    own: &str,
+    offset: usize,
+) -> Result<ParsedPolicy, Box<Problem>> {
+    let wrong = |message: &str| Problem::error(&source.path, message).at(&source.text, offset, own.len());
+    let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
+        return Err(wrong("this policy has no @id").help("write @id(\"a-name-of-its-own\") above it").into());
+    };
+    let json = policy.to_json().map_err(|error| Box::new(wrong(&error.to_string())))?;
+    let meta = Meta {
+        id: id.to_owned(),
+        effect: policy.effect(),
+        shadow: policy.annotation("shadow").is_some(),
+        reads_arguments: names_context(&json),
+        path: source.path.clone(),
+        place: Place::of(&source.text, offset, own.len()),
+        text: own.to_owned(),
+    };
+    Ok(ParsedPolicy { policy: policy.new_id(PolicyId::new(id)), meta: Arc::new(meta), offset })
+}
+
+/// Whether the variable `context` occurs in a policy's JSON form.
+fn names_context(json: &Value) -> bool {
+    match json {
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| (key == "Var" && value == "context") || names_context(value))
+        }
+        Value::Array(items) => items.iter().any(names_context),
+        _ => false,
+    }
+}

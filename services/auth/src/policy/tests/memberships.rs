@@ -1,0 +1,92 @@
+//! Groups and roles that tokens do not carry.
+
+use super::*;
+
+fn with_members(policies: &str, members: &str) -> Result<Policies, String> {
+    let folder = folder(policies);
+    fs::create_dir(folder.path().join("entities")).unwrap();
+    fs::write(folder.path().join("entities/people.json"), members).unwrap();
+    let path = folder.path().display().to_string();
+    Policies::load(folder.path()).map_err(|error| error.to_string().replace(&path, "policies"))
+}
+
+fn answer(policies: &Policies, identity: &Identity) -> Answer {
+    policies.decide(identity, Kind::CallTool, &search(), None).answer
+}
+
+const MEMBERS: &str = r#"[
+  { "uid": { "type": "User", "id": "https://idp.example#alice" }, "parents": [{ "type": "Group", "id": "search" }] },
+  { "uid": { "type": "Group", "id": "search" }, "parents": [{ "type": "Group", "id": "engineering" }] },
+  { "uid": { "type": "Role", "id": "auditor" }, "parents": [{ "type": "Role", "id": "reader" }] }
+]"#;
+
+#[test]
+fn a_file_puts_a_user_into_a_group_and_a_group_into_another() {
+    let policies = with_members(PERMIT, MEMBERS).unwrap();
+    assert_eq!(answer(&policies, &alice(&[])), Answer::Allow);
+    let mut impostor = alice(&[]);
+    impostor.principal.issuer = "https://evil.example".into();
+    assert_eq!(answer(&policies, &impostor), Answer::NotPermitted);
+    impostor.groups = vec!["search".into()];
+    assert_eq!(answer(&policies, &impostor), Answer::Allow, "a group of the token is in what the file says");
+}
+
+#[test]
+fn a_role_is_in_the_roles_above_it() {
+    let policies = with_members(
+        r#"@id("p") permit (principal in Role::"reader", action, resource in Service::"code");"#,
+        MEMBERS,
+    );
+    let policies = policies.unwrap();
+    let mut auditor = alice(&[]);
+    assert_eq!(answer(&policies, &auditor), Answer::NotPermitted);
+    auditor.roles = vec!["auditor".into()];
+    assert_eq!(answer(&policies, &auditor), Answer::Allow);
+}
+
+#[test]
+fn a_wrong_membership_is_refused_with_its_line() {
+    let wrong = [
+        r#"[{ "uid": { "type": "User", "id": "alice" }, "parents": [] }]"#,
+        r#"[{ "uid": { "type": "User", "id": "i#alice" }, "attrs": { "mfa": true }, "parents": [] }]"#,
+        r#"[{ "uid": { "type": "User", "id": "i#alice" }, "parents": [{ "type": "Tenant", "id": "acme" }] }]"#,
+        r#"[{ "uid": { "type": "Service", "id": "code" }, "parents": [] }]"#,
+        r#"[{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Role", "id": "r" }] }]"#,
+        r#"[{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]"#,
+        "[{",
+    ];
+    let told: Vec<_> = wrong.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    policies/entities/people.json:1:2: the id of a User is <issuer>#<subject>
+      |
+    1 | [{ "uid": { "type": "User", "id": "alice" }, "parents": [] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: attributes come from the token; only parents are given here
+      |
+    1 | [{ "uid": { "type": "User", "id": "i#alice" }, "attrs": { "mfa": true }, "parents": [] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: a parent here is a Group or a Role, and Tenant is none
+      |
+    1 | [{ "uid": { "type": "User", "id": "i#alice" }, "parents": [{ "type": "Tenant", "id": "acme" }] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: a member is a User, Workload, Group or Role, and Service is none
+      |
+    1 | [{ "uid": { "type": "Service", "id": "code" }, "parents": [] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: entity does not conform to the schema: `Group::"a"` is not allowed to have an ancestor of type `Role` according to the schema
+      |
+    1 | [{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Role", "id": "r" }] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: unknown field `parnts`, expected one of `uid`, `attrs`, `parents`
+      |
+    1 | [{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]
+      |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    policies/entities/people.json:1:2: this is not a JSON list of entities: EOF while parsing an object
+      |
+    1 | [{
+      |  ^
+    "#);
+    let circle = r#"[{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Group", "id": "b" }] },
+                     { "uid": { "type": "Group", "id": "b" }, "parents": [{ "type": "Group", "id": "a" }] }]"#;
+    assert!(with_members(PERMIT, circle).unwrap_err().contains("cycle"));
+}
