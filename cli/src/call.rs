@@ -10,10 +10,10 @@ use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceCli
 use drawbridge_sdk::{
     CallContext, RequestId, connect,
     dynamic::{self, DynamicCodec},
-    jwks::{fetch_json, http_client},
+    fetch::{Fetcher, Reach},
     reflection, with_transaction_token,
 };
-use http::uri::PathAndQuery;
+use http::{Method, uri::PathAndQuery};
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -187,12 +187,11 @@ pub async fn client_credentials(
     client_secret: &SecretString,
     audience: &str,
 ) -> anyhow::Result<SecretString> {
-    let http = http_client()?;
-    let metadata: Metadata =
-        fetch_json(&http, &issuer.join("/.well-known/oauth-authorization-server")?).await?;
+    let fetcher = Fetcher::new(Reach::Anywhere)?;
+    let metadata: Metadata = fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
     let form = [("grant_type", "client_credentials"), ("resource", audience)];
-    let response = http
-        .post(metadata.token_endpoint)
+    let response = fetcher
+        .request(Method::POST, &metadata.token_endpoint)?
         .basic_auth(client_id, Some(client_secret.expose_secret()))
         .form(&form)
         .send()
