@@ -12,7 +12,7 @@ use std::{
 use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
 use tokio::runtime::Runtime;
-use url::Url;
+use url::{Host, Url};
 
 use crate::state::{MeshState, WorkloadCredentials};
 
@@ -38,6 +38,8 @@ pub struct MeshConfig {
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
     pub issuer: Option<Url>,
+    /// A TOML file of more issuers, whose tokens are accepted too.
+    pub issuers: Option<PathBuf>,
     /// The users of the built-in authorization server. Absent: alice and bob.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
@@ -58,6 +60,7 @@ impl Default for MeshConfig {
             policies: PathBuf::from("policies"),
             code_root: PathBuf::from("."),
             issuer: None,
+            issuers: None,
             users: None,
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
@@ -204,6 +207,15 @@ impl Mesh {
     }
 }
 
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// Who listens where, and under which names they know one another.
 struct Plan {
     idp: Option<Socket>,
@@ -279,7 +291,9 @@ impl Plan {
         drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
-            issuer: self.issuer.clone(),
+            issuer: Some(self.issuer.clone()),
+            allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
+            issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),

@@ -31,6 +31,10 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
     issuer: Option<Url>,
 
+    /// A TOML file of more issuers of access tokens (docs/identity.md).
+    #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
+    issuers: Option<PathBuf>,
+
     /// A TOML file of users for the built-in authorization server. Absent: alice and bob.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
@@ -84,6 +88,7 @@ fn config(args: &UpArgs) -> MeshConfig {
         policies: args.policies.clone(),
         code_root: args.code_root.clone(),
         issuer: args.issuer.clone(),
+        issuers: args.issuers.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
         telemetry: args.telemetry.clone(),

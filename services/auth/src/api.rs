@@ -11,7 +11,7 @@ use metrics::counter;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    access_token::{Identity, TokenError, TokenVerifier},
+    authn::{Identity, TokenVerifier},
     policy::{Answer, Outcome, Policies},
     transaction::Minter,
 };
@@ -208,7 +208,7 @@ async fn identify(
 ) -> Result<Result<Arc<Identity>, pb::Unauthenticated>, Status> {
     match verifier.verify(token, resource).await {
         Ok(identity) => Ok(Ok(identity)),
-        Err(error @ (TokenError::Keys(_) | TokenError::Metadata)) => {
+        Err(error) if error.is_unavailable() => {
             tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");
             Err(Status::unavailable("the issuer's keys cannot be had; try again"))
         }

@@ -3,21 +3,23 @@
 //! Auth verifies outside access tokens, decides with Cedar, and signs the transaction tokens that carry a
 //! caller to one RPC of one tool service. It is the only service that knows either.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
-use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry, jwks::http_client};
+use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry};
 
 use crate::{
-    access_token::TokenVerifier,
     api::Api,
+    authn::{Audience, Given, Issuers, TokenVerifier},
     policy::{Policies, PolicyError},
     transaction::{MintError, Minter},
 };
 
-mod access_token;
+pub use crate::authn::IssuersFileError;
+
 mod api;
+mod authn;
 mod policy;
 mod transaction;
 
@@ -32,11 +34,21 @@ pub struct Config {
     #[arg(long, default_value = "127.0.0.1:7111")]
     pub admin_listen: Listen,
 
-    /// The issuer of access tokens, exactly as it writes itself in `iss`.
-    #[arg(long)]
-    pub issuer: String,
+    /// An issuer of access tokens, exactly as it writes itself in `iss`: the short way for one whose tokens name
+    /// the edge's URLs and whose keys its metadata leads to. It adds to those of --issuers.
+    #[arg(long, required_unless_present = "issuers")]
+    pub issuer: Option<String>,
 
-    /// Audiences of which an access token must name one: the edge's URLs. Repeat, or separate by commas.
+    /// Let the keys of --issuer come by http, and from a loopback or private address.
+    #[arg(long, requires = "issuer")]
+    pub allow_private_addresses: bool,
+
+    /// A TOML file of issuers, each with audiences, keys and claims of its own.
+    #[arg(long, value_name = "FILE")]
+    pub issuers: Option<PathBuf>,
+
+    /// The edge's URLs. An access token must name one of them, unless its issuer in --issuers has audiences of its
+    /// own. Repeat, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     pub audience: Vec<String>,
 
@@ -66,9 +78,9 @@ pub enum StartError {
     /// No signing key could be made.
     #[error("cannot make a key for transaction tokens")]
     Key(#[from] MintError),
-    /// No HTTP client could be made.
-    #[error("cannot make an HTTP client for the issuer's keys")]
-    Http(#[from] reqwest::Error),
+    /// The issuers are not right.
+    #[error("cannot load the issuers")]
+    Issuers(#[from] IssuersFileError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -77,14 +89,16 @@ pub enum StartError {
 /// Starts auth.
 ///
 /// # Errors
-/// When the policies are not right or an address is taken. An issuer that is down is no error: its keys
+/// When the policies or issuers are not right, or an address is taken. An issuer that is down is no error: its keys
 /// are fetched when the first token comes.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let policies = Policies::load(&config.policies)?;
     let minter = Minter::new(&config.transaction_issuer, config.transaction_ttl_seconds)?;
-    let http = http_client()?;
-    let outside = TokenVerifier::new(&config.issuer, &config.audience, http.clone());
-    let inside = TokenVerifier::new(&config.issuer, std::slice::from_ref(&config.internal_audience), http);
+    let allow_private_addresses = config.allow_private_addresses;
+    let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses });
+    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
+    let outside = TokenVerifier::new(Arc::clone(&issuers), Audience::Edge(config.audience));
+    let inside = TokenVerifier::new(issuers, Audience::Own(config.internal_audience.clone()));
 
     let keys = minter.jwks();
     let keys = Router::new()

@@ -8,7 +8,7 @@ use cedar_policy::{
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 
-use crate::access_token::Identity;
+use crate::authn::Identity;
 
 pub(crate) use self::load::PolicyError;
 

@@ -41,6 +41,9 @@ fn alice(groups: &[&str]) -> Identity {
         email: None,
         mfa: false,
         workload: false,
+        token_id: None,
+        issued_at: None,
+        expires_at: u64::MAX,
     }
 }
 
