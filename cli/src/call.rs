@@ -10,17 +10,15 @@ use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceCli
 use drawbridge_sdk::{
     CallContext, RequestId, connect,
     dynamic::{self, DynamicCodec},
-    jwks::{fetch_json, http_client},
     reflection, with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::Deserialize;
 use tonic::{Status, transport::Channel};
 use url::Url;
 
-use crate::state::MeshState;
+use crate::{caller::CallerArgs, state::MeshState};
 
 /// What to call, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,29 +45,8 @@ pub struct CallArgs {
     #[arg(long, env = "DRAWBRIDGE_CALL_SERVICE_URL")]
     service_url: Option<Url>,
 
-    /// Where auth serves gRPC.
-    #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
-    auth_url: Option<Url>,
-
-    /// An access token whose audience is auth.
-    #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
-    token: Option<SecretString>,
-
-    /// The issuer at which to get a token.
-    #[arg(long, env = "DRAWBRIDGE_CALL_ISSUER", requires = "client_id")]
-    issuer: Option<Url>,
-
-    /// The client id for the client-credentials grant.
-    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_ID", requires_all = ["issuer", "client_secret"])]
-    client_id: Option<String>,
-
-    /// The client secret for the client-credentials grant.
-    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_SECRET", hide_env_values = true)]
-    client_secret: Option<SecretString>,
-
-    /// The audience of the token: auth, as it knows itself.
-    #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
-    audience: String,
+    #[command(flatten)]
+    caller: CallerArgs,
 
     /// How long the call may take, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
@@ -93,11 +70,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
         .ok_or_else(|| {
             anyhow!("no service {} is known here; start a mesh, or give --service-url", args.service)
         })?;
-    let auth_url = args
-        .auth_url
-        .clone()
-        .or_else(|| Some(state.as_ref()?.auth_url.clone()))
-        .context("auth is not known here; start a mesh, or give --auth-url")?;
+    let auth_url = args.caller.auth_url(state.as_ref())?;
     let context = CallContext::new(RequestId::generate(), Duration::from_millis(args.timeout_ms));
 
     let channel = connect(&service_url)?;
@@ -107,7 +80,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let method = find(&contract, &args.method)?;
     let request = read_request(&args, &method)?;
 
-    let own = own_token(&args, state.as_ref()).await?;
+    let own = args.caller.token(state.as_ref()).await?;
     let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
     let token = exchange(&auth_url, &context, &own, &rpc).await?;
     call(channel, &context, &method, &token, request, args.json)
@@ -146,65 +119,6 @@ fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<Dy
     let json = serde_json::from_str(&text).context("the request is not JSON")?;
     dynamic::from_json(method.input(), &json)
         .with_context(|| format!("the request is no {}", method.input().full_name()))
-}
-
-/// The caller's own token: the one given, or one for the client given, or one for the running mesh's
-/// command line.
-async fn own_token(args: &CallArgs, state: Option<&MeshState>) -> anyhow::Result<SecretString> {
-    if let Some(token) = &args.token {
-        return Ok(token.clone());
-    }
-    let own = state.and_then(|state| Some((&state.issuer, state.workload.as_ref()?)));
-    let (issuer, client_id, client_secret) = match (&args.issuer, &args.client_id, &args.client_secret, own) {
-        (Some(issuer), Some(id), Some(secret), _) => (issuer, id, secret),
-        (_, _, _, Some((issuer, own))) => (issuer, &own.client_id, &own.client_secret),
-        _ => bail!(
-            "nobody is said to be calling: give --token, or --issuer with --client-id and --client-secret"
-        ),
-    };
-    client_credentials(issuer, client_id, client_secret, &args.audience)
-        .await
-        .with_context(|| format!("cannot get a token for {client_id} from {issuer}"))
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    token_endpoint: Url,
-}
-
-#[derive(Deserialize)]
-struct TokenResponse {
-    access_token: SecretString,
-}
-
-/// Gets a token by the client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
-///
-/// # Errors
-/// When the issuer does not answer, or gives none.
-pub async fn client_credentials(
-    issuer: &Url,
-    client_id: &str,
-    client_secret: &SecretString,
-    audience: &str,
-) -> anyhow::Result<SecretString> {
-    let http = http_client()?;
-    let metadata: Metadata =
-        fetch_json(&http, &issuer.join("/.well-known/oauth-authorization-server")?).await?;
-    let form = [("grant_type", "client_credentials"), ("resource", audience)];
-    let response = http
-        .post(metadata.token_endpoint)
-        .basic_auth(client_id, Some(client_secret.expose_secret()))
-        .form(&form)
-        .send()
-        .await?;
-    ensure!(
-        response.status().is_success(),
-        "the issuer answers {}: {}",
-        response.status(),
-        response.text().await?
-    );
-    let token: TokenResponse = response.json().await?;
-    Ok(token.access_token)
 }
 
 async fn exchange(

@@ -4,7 +4,9 @@
 //! start them through [`mesh`] too.
 
 pub mod call;
+pub mod caller;
 pub mod mesh;
 pub mod policy;
+pub mod revoke;
 pub mod state;
 pub mod up;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use drawbridge_cli::{call, policy, up};
+use drawbridge_cli::{call, policy, revoke, up};
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]
@@ -21,6 +21,8 @@ enum Command {
     Up(up::UpArgs),
     /// Call an RPC of a tool service directly, as an internal caller does.
     Call(call::CallArgs),
+    /// Refuse from now on tokens that would still be valid.
+    Revoke(revoke::RevokeArgs),
     /// Generate what policies are checked against.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -33,6 +35,7 @@ async fn main() -> ExitCode {
         None => up::run(args.up).await,
         Some(Command::Up(args)) => up::run(args).await,
         Some(Command::Call(args)) => call::run(args).await,
+        Some(Command::Revoke(args)) => revoke::run(args).await,
         Some(Command::Policy(command)) => policy::run(command).await,
     };
     match done {

@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
+use secrecy::SecretString;
 use tokio::runtime::Runtime;
-use url::Url;
+use url::{Host, Url};
 
 use crate::state::{MeshState, WorkloadCredentials};
 
@@ -38,6 +40,8 @@ pub struct MeshConfig {
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
     pub issuer: Option<Url>,
+    /// A TOML file of more issuers, whose tokens are accepted too.
+    pub issuers: Option<PathBuf>,
     /// The users of the built-in authorization server. Absent: alice and bob.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
@@ -46,6 +50,10 @@ pub struct MeshConfig {
     pub allowed_origins: Vec<String>,
     /// The largest request body that the edge takes, in bytes.
     pub body_bytes_max: usize,
+    /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
+    pub redis_url: Option<SecretString>,
+    /// What is written down of decisions.
+    pub decision_log: DecisionLogConfig,
     /// Logs and traces of every service.
     pub telemetry: TelemetryConfig,
 }
@@ -58,10 +66,13 @@ impl Default for MeshConfig {
             policies: PathBuf::from("policies"),
             code_root: PathBuf::from("."),
             issuer: None,
+            issuers: None,
             users: None,
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
             body_bytes_max: 4 * 1024 * 1024,
+            redis_url: None,
+            decision_log: DecisionLogConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
     }
@@ -204,6 +215,15 @@ impl Mesh {
     }
 }
 
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
 /// Who listens where, and under which names they know one another.
 struct Plan {
     idp: Option<Socket>,
@@ -279,12 +299,16 @@ impl Plan {
         drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
-            issuer: self.issuer.clone(),
+            issuer: Some(self.issuer.clone()),
+            allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
+            issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
             transaction_ttl_seconds: 30,
+            redis_url: config.redis_url.clone(),
+            decision_log: config.decision_log.clone(),
         }
     }
 
@@ -313,6 +337,7 @@ impl Plan {
             services: vec![service],
             allowed_origins: config.allowed_origins.clone(),
             body_bytes_max: config.body_bytes_max,
+            redis_url: config.redis_url.clone(),
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
         })
     }

@@ -56,6 +56,12 @@ fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok,
 }
 
 impl MeshState {
+    /// The issuer as it writes itself in `iss`.
+    #[must_use]
+    pub fn issuer_name(&self) -> &str {
+        self.issuer.as_str().trim_end_matches('/')
+    }
+
     /// The folder of the state file: `DRAWBRIDGE_STATE_DIR`, or the user's state folder (XDG).
     #[must_use]
     pub fn folder() -> PathBuf {

@@ -4,7 +4,9 @@ use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
 use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_sdk::{TelemetryConfig, shutdown_signal};
+use secrecy::SecretString;
 use serde_json::json;
 use url::Url;
 
@@ -31,6 +33,10 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
     issuer: Option<Url>,
 
+    /// A TOML file of more issuers of access tokens (docs/identity.md).
+    #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
+    issuers: Option<PathBuf>,
+
     /// A TOML file of users for the built-in authorization server. Absent: alice and bob.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
@@ -46,6 +52,13 @@ pub struct UpArgs {
     /// Say where everything is as one line of JSON instead of a table.
     #[arg(long)]
     json: bool,
+
+    /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
+    #[arg(long, env = "DRAWBRIDGE_UP_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<SecretString>,
+
+    #[command(flatten)]
+    decision_log: DecisionLogConfig,
 
     #[command(flatten)]
     telemetry: TelemetryConfig,
@@ -84,8 +97,11 @@ fn config(args: &UpArgs) -> MeshConfig {
         policies: args.policies.clone(),
         code_root: args.code_root.clone(),
         issuer: args.issuer.clone(),
+        issuers: args.issuers.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
+        redis_url: args.redis_url.clone(),
+        decision_log: args.decision_log.clone(),
         telemetry: args.telemetry.clone(),
         ..MeshConfig::default()
     }

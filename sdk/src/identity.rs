@@ -6,7 +6,10 @@ use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::jwks::{Jwks, JwksError, http_client};
+use crate::{
+    fetch::{Fetcher, Reach},
+    jwks::{Jwks, JwksError, Limits, Source},
+};
 
 /// The `typ` of a transaction token.
 pub const TOKEN_TYPE: &str = "txntoken+jwt";
@@ -106,7 +109,9 @@ impl Verifier {
         validation.set_issuer(&[issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
         validation.leeway = LEEWAY_SECONDS;
-        Ok(Self { jwks: Jwks::new(jwks_url, http_client()?), validation })
+        // Auth is inside the network.
+        let source = Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?);
+        Ok(Self { jwks: Jwks::new(source, Limits::default()), validation })
     }
 
     /// Verifies the token of a call to `rpc`.

@@ -1,202 +1,261 @@
-//! Keys of a token issuer, fetched over HTTP and kept.
+//! Keys of a token issuer: fetched when the first one is asked for, and kept fresh from then on.
 
 use std::{
-    collections::HashMap,
-    str::FromStr as _,
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use jsonwebtoken::{
-    Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+use tokio::{
+    sync::{Mutex, watch},
+    task::AbortHandle,
 };
-use tokio::sync::Mutex;
 use url::Url;
 
-/// An unknown key id causes at most one fetch in this time, so that made-up ids are no lever.
-const REFETCH_INTERVAL: Duration = Duration::from_secs(5);
-/// Kept keys are fetched again after this time.
-const FRESH: Duration = Duration::from_secs(300);
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-const BODY_BYTES_MAX: usize = 256 * 1024;
-const KEYS_MAX: usize = 64;
+use self::{
+    key::KeySet,
+    source::{Found, Memory},
+};
+use crate::fetch::FetchError;
+
+pub use self::{key::VerificationKey, source::Source};
+
+mod key;
+mod source;
+#[cfg(test)]
+mod tests;
+
+/// How long keys serve, and how often they are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For how long keys are fresh when their issuer does not say.
+    pub fresh: Duration,
+    /// The least freshness, whatever the issuer says.
+    pub fresh_min: Duration,
+    /// The most freshness, whatever the issuer says.
+    pub fresh_max: Duration,
+    /// For how long keys that are not fresh any more serve while their issuer does not answer.
+    pub stale_max: Duration,
+    /// The least time between two fetches, so that made-up key ids are no lever.
+    pub refetch_interval: Duration,
+    /// The least time after a fetch that failed.
+    pub retry_interval: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            fresh: Duration::from_secs(300),
+            fresh_min: Duration::from_secs(30),
+            fresh_max: Duration::from_secs(3600),
+            // By then, access tokens that were issued before the issuer went away have mostly ended.
+            stale_max: Duration::from_secs(3600),
+            refetch_interval: Duration::from_secs(5),
+            retry_interval: Duration::from_secs(1),
+        }
+    }
+}
 
 /// Why a key cannot be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum JwksError {
     /// The issuer has no such key.
     #[error("the issuer has no key with this id")]
     UnknownKey,
-    /// The key set could not be fetched.
-    #[error("cannot fetch {url}")]
-    Fetch {
-        /// From where.
-        url: Url,
+    /// The key set, or the metadata that names it, could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] Arc<FetchError>),
+    /// The key set could not be read from its file.
+    #[error("cannot read the key set {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
         /// What went wrong.
-        source: reqwest::Error,
+        source: Arc<std::io::Error>,
     },
-    /// What came back is no key set.
-    #[error("{url} is larger than {BODY_BYTES_MAX} bytes")]
-    TooLarge {
-        /// From where.
+    /// The metadata is another issuer's (RFC 8414 section 3.3).
+    #[error("{url} is the metadata of another issuer")]
+    OtherIssuer {
+        /// The metadata's URL.
         url: Url,
     },
-    /// What came back is no JSON of the right kind.
-    #[error("cannot read what {url} answers")]
-    Malformed {
-        /// From where.
-        url: Url,
-        /// What is wrong with it.
-        source: serde_json::Error,
+    /// The issuer is no URL, so it has no metadata.
+    #[error("the issuer {issuer:?} is no URL")]
+    NoUrl {
+        /// The issuer.
+        issuer: String,
     },
 }
 
-/// A public key and the algorithms it may verify.
-#[derive(Debug)]
-pub struct VerificationKey {
-    /// The key.
-    pub key: DecodingKey,
-    algorithms: Vec<Algorithm>,
-}
-
-impl VerificationKey {
-    /// Whether the key may verify signatures of this algorithm.
-    #[must_use]
-    pub fn verifies(&self, algorithm: Algorithm) -> bool {
-        self.algorithms.contains(&algorithm)
+impl From<FetchError> for JwksError {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Arc::new(error))
     }
+}
+
+/// The key set of one issuer.
+///
+/// Keys in hand serve until they are too old, and are refreshed in the background before they cease to be fresh.
+/// Only a key id that is not in hand is waited for.
+#[derive(Clone, Debug)]
+pub struct Jwks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    source: Source,
+    limits: Limits,
+    keys: ArcSwap<Keys>,
+    /// Held while a fetch is under way, so that there is one at a time.
+    last: Mutex<Last>,
+    changes: watch::Sender<u64>,
+    refreshing: OnceLock<AbortHandle>,
 }
 
 #[derive(Debug, Default)]
 struct Keys {
-    by_id: HashMap<String, Arc<VerificationKey>>,
-    fetched: Option<Instant>,
+    by_id: KeySet,
+    /// Absent before the first fetch.
+    fresh_until: Option<Instant>,
 }
 
-/// The key set behind a URL. Keys in hand serve while the URL does not answer.
-#[derive(Debug)]
-pub struct Jwks {
-    url: Url,
-    http: reqwest::Client,
-    keys: ArcSwap<Keys>,
-    /// When the last fetch was tried. Held while one is under way, so that there is one at a time.
-    tried: Mutex<Option<Instant>>,
+/// The last fetch.
+#[derive(Debug, Default)]
+struct Last {
+    tried: Option<Instant>,
+    failure: Option<JwksError>,
+    memory: Memory,
 }
 
 impl Jwks {
-    /// The key set at `url`. Nothing is fetched before the first key is asked for.
+    /// The key set from `source`. Nothing is fetched before the first key is asked for.
     #[must_use]
-    pub fn new(url: Url, http: reqwest::Client) -> Self {
-        Self { url, http, keys: ArcSwap::default(), tried: Mutex::new(None) }
+    pub fn new(source: Source, limits: Limits) -> Self {
+        Self::telling(source, limits, watch::Sender::new(0))
+    }
+
+    /// The same, where `changes` ticks when a key is withdrawn or replaced: what was verified with it is not to be
+    /// relied on any more.
+    #[must_use]
+    pub fn telling(source: Source, limits: Limits, changes: watch::Sender<u64>) -> Self {
+        let inner = Inner {
+            source,
+            limits,
+            keys: ArcSwap::default(),
+            last: Mutex::default(),
+            changes,
+            refreshing: OnceLock::new(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The key with this id.
     ///
     /// # Errors
-    /// [`JwksError::UnknownKey`] when the issuer has none; others when the key set cannot be fetched and
-    /// the key is not in hand.
+    /// [`JwksError::UnknownKey`] when the issuer has none; others when the key set cannot be fetched and the key
+    /// is not in hand, or too old.
     pub async fn key(&self, id: &str) -> Result<Arc<VerificationKey>, JwksError> {
-        let keys = self.keys.load();
-        let fresh = keys.fetched.is_some_and(|fetched| fetched.elapsed() < FRESH);
-        match keys.by_id.get(id) {
-            Some(key) if fresh => return Ok(Arc::clone(key)),
-            _ => {}
+        let in_hand = self.inner.keys.load().by_id.get(id).cloned();
+        if let Some(key) = in_hand
+            && self.inner.usable_until().is_some_and(|until| Instant::now() < until)
+        {
+            return Ok(key);
         }
-        let in_hand = keys.by_id.get(id).cloned();
-        drop(keys);
-        match (self.refresh().await, in_hand) {
-            (Err(error), Some(key)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "serving a key in hand");
-                Ok(key)
-            }
-            (Err(error), None) => Err(error),
-            (Ok(()), _) => self.keys.load().by_id.get(id).cloned().ok_or(JwksError::UnknownKey),
-        }
+        let fetched = self.inner.refresh().await;
+        self.keep_fresh();
+        fetched?;
+        self.inner.keys.load().by_id.get(id).cloned().ok_or(JwksError::UnknownKey)
     }
 
+    /// Until when a signature that these keys have verified may be relied on without asking again.
+    #[must_use]
+    pub fn remember_until(&self) -> Instant {
+        let now = Instant::now();
+        let fresh_until = self.inner.keys.load().fresh_until.unwrap_or(now);
+        // While the issuer does not answer, nothing more is learnt by asking again and again.
+        let while_stale =
+            self.inner.usable_until().unwrap_or(now).min(now + self.inner.limits.refetch_interval);
+        fresh_until.max(while_stale)
+    }
+
+    /// Refreshes the keys in the background from now on, for as long as somebody holds them.
+    fn keep_fresh(&self) {
+        self.inner.refreshing.get_or_init(|| {
+            let inner = Arc::downgrade(&self.inner);
+            tokio::spawn(keep_fresh(inner)).abort_handle()
+        });
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(task) = self.refreshing.get() {
+            task.abort();
+        }
+    }
+}
+
+async fn keep_fresh(inner: Weak<Inner>) {
+    loop {
+        let Some(wait) = inner.upgrade().map(|inner| inner.refresh_in()) else { return };
+        tokio::time::sleep(wait).await;
+        let Some(inner) = inner.upgrade() else { return };
+        if let Err(error) = inner.refresh().await {
+            let left = inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
+            let seconds_left = left.unwrap_or_default().as_secs();
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                seconds_left,
+                "an issuer's keys cannot be refreshed; those in hand serve on"
+            );
+        }
+    }
+}
+
+impl Inner {
+    /// Until when the keys in hand serve, if there are any.
+    fn usable_until(&self) -> Option<Instant> {
+        self.keys.load().fresh_until.map(|until| until + self.limits.stale_max)
+    }
+
+    /// When the next refresh is due: while the keys are still fresh, or else at once.
+    fn refresh_in(&self) -> Duration {
+        let left = self.keys.load().fresh_until.map(|until| until.saturating_duration_since(Instant::now()));
+        left.unwrap_or_default().mul_f32(0.8).max(self.limits.refetch_interval)
+    }
+
+    /// Fetches the keys, unless somebody has just done so; then the outcome is that fetch's.
     async fn refresh(&self) -> Result<(), JwksError> {
         let asked = Instant::now();
-        let mut tried = self.tried.lock().await;
-        let fetched = self.keys.load().fetched;
-        // Somebody else fetched while this caller waited, or just before.
-        if fetched.is_some_and(|at| at >= asked)
-            || (fetched.is_some() && tried.is_some_and(|at| at.elapsed() < REFETCH_INTERVAL))
-        {
-            return Ok(());
+        let mut last = self.last.lock().await;
+        let pause = match last.failure {
+            Some(_) => self.limits.retry_interval,
+            None => self.limits.refetch_interval,
+        };
+        if last.tried.is_some_and(|tried| tried >= asked || tried.elapsed() < pause) {
+            return last.failure.clone().map_or(Ok(()), Err);
         }
-        *tried = Some(Instant::now());
-        let set: JwkSet = fetch_json(&self.http, &self.url).await?;
-        let by_id = set.keys.iter().take(KEYS_MAX).filter_map(verification_key).collect();
-        self.keys.store(Arc::new(Keys { by_id, fetched: Some(Instant::now()) }));
-        Ok(())
+        last.tried = Some(Instant::now());
+        let fetched = self.source.fetch(&mut last.memory).await;
+        last.failure = fetched.map(|found| self.store(found)).err();
+        last.failure.clone().map_or(Ok(()), Err)
     }
-}
 
-/// A client for key sets and metadata: bounded in time, and never led elsewhere by a redirect.
-///
-/// # Errors
-/// When the platform's certificates cannot be read.
-pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .timeout(FETCH_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-}
-
-/// Fetches a JSON document of bounded size.
-///
-/// # Errors
-/// When it does not come, is too large or is not of the right kind.
-pub async fn fetch_json<T: serde::de::DeserializeOwned>(
-    http: &reqwest::Client,
-    url: &Url,
-) -> Result<T, JwksError> {
-    let failed = |source| JwksError::Fetch { url: url.clone(), source };
-    let mut response =
-        http.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(JwksError::TooLarge { url: url.clone() });
+    fn store(&self, found: Found) {
+        let before = self.keys.load_full();
+        let (by_id, max_age) = match found {
+            Found::Set { keys, max_age } => (keys.usable(), max_age),
+            Found::NotModified { max_age } => (before.by_id.clone(), max_age),
+        };
+        let Limits { fresh, fresh_min, fresh_max, .. } = self.limits;
+        let fresh_for = max_age.unwrap_or(fresh).clamp(fresh_min, fresh_max);
+        let changed = before.by_id.iter().any(|(id, key)| by_id.get(id) != Some(key));
+        self.keys.store(Arc::new(Keys { by_id, fresh_until: Some(Instant::now() + fresh_for) }));
+        if changed {
+            tracing::info!("an issuer has withdrawn or replaced a key");
+            self.changes.send_modify(|count| *count += 1);
         }
-        body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|source| JwksError::Malformed { url: url.clone(), source })
-}
-
-/// Takes the asymmetric signature keys; others are passed over.
-fn verification_key(jwk: &Jwk) -> Option<(String, Arc<VerificationKey>)> {
-    let id = jwk.common.key_id.clone()?;
-    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
-        return None;
-    }
-    let mut algorithms = match &jwk.algorithm {
-        AlgorithmParameters::EllipticCurve(key) => match key.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            vec![Algorithm::EdDSA]
-        }
-        AlgorithmParameters::RSA(_) => vec![
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-        ],
-        // Symmetric keys have no place in a public key set.
-        _ => return None,
-    };
-    if let Some(algorithm) = jwk.common.key_algorithm {
-        let algorithm = Algorithm::from_str(&algorithm.to_string()).ok()?;
-        algorithms.retain(|known| *known == algorithm);
-    }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some((id, Arc::new(VerificationKey { key, algorithms })))
 }

@@ -9,6 +9,7 @@ mod call;
 mod channel;
 pub mod contract;
 pub mod dynamic;
+pub mod fetch;
 mod grpc;
 pub mod identity;
 pub mod jwks;

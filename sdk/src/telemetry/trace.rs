@@ -26,6 +26,14 @@ pub fn inject(carrier: &mut dyn Injector) {
     TraceContextPropagator::new().inject_context(&Span::current().context(), carrier);
 }
 
+/// The id of the current span's trace, in hexadecimal, if it has one.
+#[must_use]
+pub fn current_id() -> Option<String> {
+    let context = Span::current().context();
+    let trace = context.span().span_context().clone();
+    trace.is_valid().then(|| trace.trace_id().to_string())
+}
+
 /// Trace context in HTTP headers or gRPC metadata.
 #[derive(Debug)]
 pub struct Headers<'a>(pub &'a HeaderMap);

@@ -1,43 +1,46 @@
 //! The gRPC face of auth.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, exchange_response,
-    filter_catalog_response, operation::Kind,
+    filter_catalog_response, operation::Kind, revoke_response,
 };
 use drawbridge_sdk::{CallContext, RequestId};
 use metrics::counter;
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    access_token::{Identity, TokenError, TokenVerifier},
+    authn::{Identity, Token, TokenVerifier},
+    decision_log::{Decided, DecisionLog},
+    epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
+    revocation::{REMEMBERED_FOR, Revocations, RevokeError},
     transaction::Minter,
 };
 
 /// The most items that one list may have.
 const ITEMS_MAX: usize = 10_000;
+/// For how long an answer may be repeated that does not depend on the arguments.
+const REUSABLE_FOR: Duration = Duration::from_secs(5);
 
 pub(crate) struct Api {
-    outside: TokenVerifier,
-    inside: TokenVerifier,
+    pub(crate) outside: TokenVerifier,
+    pub(crate) inside: TokenVerifier,
     /// The audience of tokens that internal callers bring.
-    internal_audience: String,
-    policies: Arc<PolicyStore>,
-    minter: Minter,
-}
-
-impl Api {
-    pub(crate) fn new(
-        outside: TokenVerifier,
-        inside: TokenVerifier,
-        internal_audience: String,
-        policies: Arc<PolicyStore>,
-        minter: Minter,
-    ) -> Self {
-        Self { outside, inside, internal_audience, policies, minter }
-    }
+    pub(crate) internal_audience: String,
+    pub(crate) policies: Arc<PolicyStore>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) epochs: Arc<Epochs>,
+    pub(crate) minter: Arc<Minter>,
+    pub(crate) log: DecisionLog,
+    pub(crate) stopping: CancellationToken,
 }
 
 #[tonic::async_trait]
@@ -46,12 +49,18 @@ impl AuthService for Api {
         &self,
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
+        let started = Instant::now();
         let context = CallContext::of(&request);
         let pb::AuthorizeRequest { access_token, operation, resource } = request.into_inner();
         let operation = operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
-        let outcome = match identify(&self.outside, &access_token, &resource).await? {
+        // Read first: what changes from here on makes the answer one of the past.
+        let epoch = self.epochs.current();
+        let outcome = match self.identify(&self.outside, &access_token, &resource).await? {
             Err(unauthenticated) => authorize_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(identity) => self.authorize(&identity, operation, &context.request_id)?,
+            Ok(token) => {
+                let deciding = Deciding { request_id: &context.request_id, started, epoch };
+                self.decide(&token, operation, &deciding)?
+            }
         };
         Ok(Response::new(pb::AuthorizeResponse { outcome: Some(outcome) }))
     }
@@ -65,10 +74,11 @@ impl AuthService for Api {
         if request.items.len() > ITEMS_MAX {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
-        let outcome = match identify(&self.outside, &request.access_token, &request.resource).await? {
+        let outcome = match self.identify(&self.outside, &request.access_token, &request.resource).await? {
             Err(unauthenticated) => filter_catalog_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(identity) => {
-                filter_catalog_response::Outcome::Visible(self.filter(&identity, kind, request.items))
+            Ok(token) => {
+                let visible = self.filter(&token.identity, kind, request.items);
+                filter_catalog_response::Outcome::Visible(visible)
             }
         };
         Ok(Response::new(pb::FilterCatalogResponse { outcome: Some(outcome) }))
@@ -78,52 +88,126 @@ impl AuthService for Api {
         &self,
         request: Request<pb::ExchangeRequest>,
     ) -> Result<Response<pb::ExchangeResponse>, Status> {
+        let started = Instant::now();
         let context = CallContext::of(&request);
         let pb::ExchangeRequest { subject_token, rpc } = request.into_inner();
-        let outcome = match identify(&self.inside, &subject_token, &self.internal_audience).await? {
+        let epoch = self.epochs.current();
+        let outcome = match self.identify(&self.inside, &subject_token, &self.internal_audience).await? {
             Err(unauthenticated) => exchange_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(identity) => self.exchange(&identity, &rpc, &context.request_id)?,
+            Ok(token) => {
+                let deciding = Deciding { request_id: &context.request_id, started, epoch };
+                self.decide_exchange(&token.identity, &rpc, &deciding)?
+            }
         };
         Ok(Response::new(pb::ExchangeResponse { outcome: Some(outcome) }))
     }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(Box::pin(self.epochs.tell(self.stopping.clone()))))
+    }
+
+    async fn revoke(
+        &self,
+        request: Request<pb::RevokeRequest>,
+    ) -> Result<Response<pb::RevokeResponse>, Status> {
+        let context = CallContext::of(&request);
+        let pb::RevokeRequest { subject_token, tokens } = request.into_inner();
+        let outcome = match self.identify(&self.inside, &subject_token, &self.internal_audience).await? {
+            Err(unauthenticated) => revoke_response::Outcome::Unauthenticated(unauthenticated),
+            Ok(token) => {
+                self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &context.request_id)
+                    .await?
+            }
+        };
+        Ok(Response::new(pb::RevokeResponse { outcome: Some(outcome) }))
+    }
+}
+
+/// What is known of a decision before it is made.
+struct Deciding<'a> {
+    request_id: &'a RequestId,
+    started: Instant,
+    epoch: u64,
 }
 
 impl Api {
-    fn authorize(
+    /// Verifies a token. The outer error means that nobody can say; the inner one that it is not good.
+    async fn identify(
         &self,
-        identity: &Identity,
+        verifier: &TokenVerifier,
+        token: &str,
+        resource: &str,
+    ) -> Result<Result<Arc<Token>, pb::Unauthenticated>, Status> {
+        let refused = |description: String| {
+            tracing::info!(reason = description, "an access token is not accepted");
+            counter!("auth_tokens_refused_total").increment(1);
+            Ok(Err(pb::Unauthenticated { description }))
+        };
+        let token = match verifier.verify(token, resource).await {
+            Ok(token) => token,
+            Err(error) if error.is_unavailable() => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");
+                return Err(Status::unavailable("the issuer's keys cannot be had; try again"));
+            }
+            Err(error) => return refused(error.to_string()),
+        };
+        match self.revocations.has(&token) {
+            Ok(false) => Ok(Ok(token)),
+            Ok(true) => refused("the access token is revoked".to_owned()),
+            Err(error) => Err(Status::unavailable(format!("{error}; try again"))),
+        }
+    }
+
+    fn decide(
+        &self,
+        token: &Token,
         operation: pb::Operation,
-        request_id: &RequestId,
+        deciding: &Deciding<'_>,
     ) -> Result<authorize_response::Outcome, Status> {
         let kind = operation.kind();
+        let identity = &token.identity;
         let policies = self.policies.load();
         if kind == Kind::Connect {
-            return Ok(authorize_response::Outcome::Allowed(allowed(identity, None, None, &policies)));
+            let reusable_for = Some(reusable_for(token));
+            let allowed = pb::Allowed { reusable_for, ..allowed(identity, None, None, &policies, deciding) };
+            return Ok(authorize_response::Outcome::Allowed(allowed));
         }
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
         let outcome = policies.decide(identity, kind, &item, arguments);
-        log(identity, kind, &item.name, &outcome, policies.revision());
-        match (outcome.answer, missing_scopes(identity, &item)) {
-            (Answer::Allow | Answer::Perhaps, Some(scopes)) => {
-                Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
-                    scopes,
-                    principal: Some(identity.principal.clone()),
-                }))
-            }
-            (Answer::Allow | Answer::Perhaps, None) => {
-                // Who could be allowed the item with some arguments may complete them. Anything else is minted
-                // for the arguments that were decided on.
-                let decided = arguments.is_some() && outcome.answer == Answer::Allow;
-                let token = if decided || kind == Kind::Complete {
-                    Some(self.mint(identity, &item, request_id)?)
-                } else {
-                    None
-                };
-                Ok(authorize_response::Outcome::Allowed(allowed(identity, token, Some(outcome), &policies)))
-            }
-            _ => Ok(authorize_response::Outcome::Denied(denied(identity, outcome, &policies))),
+        self.log.write(&Decided {
+            request_id: deciding.request_id,
+            identity,
+            kind,
+            item: &item,
+            arguments: operation.recorded_arguments_json.as_deref().or(arguments),
+            redacted: operation.recorded_arguments_json.is_some(),
+            outcome: &outcome,
+            revision: policies.revision(),
+            took: deciding.started.elapsed(),
+        });
+        if !matches!(outcome.answer, Answer::Allow | Answer::Perhaps) {
+            return Ok(authorize_response::Outcome::Denied(denied(identity, outcome, &policies)));
         }
+        if let Some(scopes) = missing_scopes(identity, &item) {
+            let principal = Some(identity.principal.clone());
+            return Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
+                scopes,
+                principal,
+            }));
+        }
+        // Who could be allowed the item with some arguments may complete them. Anything else is minted for the
+        // arguments that were decided on.
+        let decided = arguments.is_some() && outcome.answer == Answer::Allow;
+        let minted = match decided || kind == Kind::Complete {
+            true => Some(self.mint(identity, &item, deciding.request_id)?),
+            false => None,
+        };
+        let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
+        let allowed = allowed(identity, minted, Some(outcome), &policies, deciding);
+        Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
     }
 
     fn filter(&self, identity: &Identity, kind: Kind, items: Vec<pb::CatalogItem>) -> pb::Visible {
@@ -140,29 +224,70 @@ impl Api {
         }
     }
 
-    fn exchange(
+    fn decide_exchange(
         &self,
         identity: &Identity,
         rpc: &str,
-        request_id: &RequestId,
+        deciding: &Deciding<'_>,
     ) -> Result<exchange_response::Outcome, Status> {
         let policies = self.policies.load();
         let (outcome, item) = match policies.item_of_rpc(rpc) {
             None => (Outcome::from(Answer::NotInCatalog), None),
             Some((kind, item)) => {
                 let outcome = policies.decide(identity, kind, &item, None);
-                log(identity, kind, &item.name, &outcome, policies.revision());
+                self.log.write(&Decided {
+                    request_id: deciding.request_id,
+                    identity,
+                    kind,
+                    item: &item,
+                    arguments: None,
+                    redacted: false,
+                    outcome: &outcome,
+                    revision: policies.revision(),
+                    took: deciding.started.elapsed(),
+                });
                 (outcome, Some(item))
             }
         };
         match (outcome.answer, item) {
             (Answer::Allow, Some(item)) => {
-                let token = self.mint(identity, &item, request_id)?;
-                let allowed = allowed(identity, Some(token), Some(outcome), &policies);
+                let token = self.mint(identity, &item, deciding.request_id)?;
+                let allowed = allowed(identity, Some(token), Some(outcome), &policies, deciding);
                 Ok(exchange_response::Outcome::Allowed(allowed))
             }
             _ => Ok(exchange_response::Outcome::Denied(denied(identity, outcome, &policies))),
         }
+    }
+
+    async fn decide_revocation(
+        &self,
+        identity: &Identity,
+        tokens: pb::TokenSet,
+        request_id: &RequestId,
+    ) -> Result<revoke_response::Outcome, Status> {
+        let policies = self.policies.load();
+        let outcome = policies.decide_revocation(identity, &tokens.issuer);
+        let pb::Principal { issuer, subject, .. } = &identity.principal;
+        tracing::info!(
+            %request_id, issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
+            "revocation"
+        );
+        if outcome.answer != Answer::Allow {
+            return Ok(revoke_response::Outcome::Denied(denied(identity, outcome, &policies)));
+        }
+        let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
+            RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
+            RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
+            RevokeError::Unwritable(_) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "cannot revoke");
+                Status::unavailable(error.to_string())
+            }
+        })?;
+        let revoked_at = SystemTime::UNIX_EPOCH + Duration::from_secs(revoked_at);
+        Ok(revoke_response::Outcome::Revoked(pb::Revoked {
+            revoked_at: Some(revoked_at.into()),
+            forgotten_at: Some((revoked_at + REMEMBERED_FOR).into()),
+        }))
     }
 
     fn mint(
@@ -178,16 +303,27 @@ impl Api {
     }
 }
 
+/// For how long an answer may be repeated to the holder of this token.
+fn reusable_for(token: &Token) -> prost_types::Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let left = Duration::from_secs(token.expires_at).saturating_sub(now);
+    // INVARIANT: some seconds are a protobuf duration.
+    left.min(REUSABLE_FOR).try_into().unwrap_or_default()
+}
+
 fn allowed(
     identity: &Identity,
     transaction_token: Option<pb::TransactionToken>,
     outcome: Option<Outcome>,
     policies: &Policies,
+    deciding: &Deciding<'_>,
 ) -> pb::Allowed {
     pb::Allowed {
         principal: Some(identity.principal.clone()),
         transaction_token,
         decision: outcome.map(|outcome| decision(outcome, policies)),
+        epoch: deciding.epoch,
+        reusable_for: None,
     }
 }
 
@@ -201,26 +337,6 @@ fn denied(identity: &Identity, outcome: Outcome, policies: &Policies) -> pb::Den
 
 fn decision(outcome: Outcome, policies: &Policies) -> pb::Decision {
     pb::Decision { policy_ids: outcome.policy_ids, policy_revision: policies.revision().to_owned() }
-}
-
-/// Verifies a token. The outer error means that nobody can say; the inner one that it is not good.
-async fn identify(
-    verifier: &TokenVerifier,
-    token: &str,
-    resource: &str,
-) -> Result<Result<Arc<Identity>, pb::Unauthenticated>, Status> {
-    match verifier.verify(token, resource).await {
-        Ok(identity) => Ok(Ok(identity)),
-        Err(error @ (TokenError::Keys(_) | TokenError::Metadata)) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");
-            Err(Status::unavailable("the issuer's keys cannot be had; try again"))
-        }
-        Err(error) => {
-            tracing::info!(reason = %error, "an access token is not accepted");
-            counter!("auth_tokens_refused_total").increment(1);
-            Ok(Err(pb::Unauthenticated { description: error.to_string() }))
-        }
-    }
 }
 
 /// The scopes that the item asks for, when the token lacks one of them.
@@ -239,20 +355,4 @@ fn reason(answer: Answer) -> &'static str {
         Answer::Arguments => "its arguments do not fit the policy schema",
         Answer::Error => "a policy could not be evaluated",
     }
-}
-
-/// The decision log: who, what, how it ended, by which policies.
-fn log(identity: &Identity, kind: Kind, item: &str, outcome: &Outcome, revision: &str) {
-    let pb::Principal { issuer, subject, client_id, tenant, .. } = &identity.principal;
-    counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => format!("{:?}", outcome.answer))
-        .increment(1);
-    tracing::info!(
-        issuer, subject, client_id, tenant, item,
-        operation = kind.as_str_name(),
-        outcome = ?outcome.answer,
-        policy_ids = ?outcome.policy_ids,
-        shadow = outcome.shadow.as_ref().map(tracing::field::debug),
-        policy_revision = revision,
-        "decision"
-    );
 }

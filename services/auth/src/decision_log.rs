@@ -5,6 +5,11 @@ use serde_json::Value;
 
 use crate::policy::Answer;
 
+pub(crate) use self::writer::{Decided, DecisionLog};
+pub use self::writer::{DecisionLogConfig, DecisionLogError};
+
+mod writer;
+
 /// One decision. No token and no sensitive argument is ever in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecisionRecord {
@@ -50,7 +55,7 @@ pub struct DecisionRecord {
     pub service: String,
     /// The RPC behind it.
     pub rpc: String,
-    /// SHA-256 of the arguments as they were decided on, in hexadecimal. Absent: they were not given.
+    /// SHA-256 of the arguments without those that are sensitive, in hexadecimal. Absent: they were not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument_digest: Option<String>,
     /// The arguments without those that are sensitive. Kept only when the configuration says so.

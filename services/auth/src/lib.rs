@@ -7,20 +7,28 @@ use std::{path::PathBuf, sync::Arc};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
-use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry, jwks::http_client};
+use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry};
+use redis::RedisError;
+use secrecy::SecretString;
 
-pub use crate::access_token::Identity;
 use crate::{
-    access_token::TokenVerifier,
     api::Api,
+    authn::{Audience, Given, Issuers, TokenVerifier},
+    decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
+    epoch::Epochs,
     policy::{PolicyError, PolicyStore},
+    revocation::Revocations,
     transaction::{MintError, Minter},
 };
 
-mod access_token;
+pub use crate::authn::{Identity, IssuersFileError};
+
 mod api;
+mod authn;
 pub mod decision_log;
+mod epoch;
 pub mod policy;
+mod revocation;
 mod transaction;
 
 /// How auth runs.
@@ -34,11 +42,21 @@ pub struct Config {
     #[arg(long, default_value = "127.0.0.1:7111")]
     pub admin_listen: Listen,
 
-    /// The issuer of access tokens, exactly as it writes itself in `iss`.
-    #[arg(long)]
-    pub issuer: String,
+    /// An issuer of access tokens, exactly as it writes itself in `iss`: the short way for one whose tokens name
+    /// the edge's URLs and whose keys its metadata leads to. It adds to those of --issuers.
+    #[arg(long, required_unless_present = "issuers")]
+    pub issuer: Option<String>,
 
-    /// Audiences of which an access token must name one: the edge's URLs. Repeat, or separate by commas.
+    /// Let the keys of --issuer come by http, and from a loopback or private address.
+    #[arg(long, requires = "issuer")]
+    pub allow_private_addresses: bool,
+
+    /// A TOML file of issuers, each with audiences, keys and claims of its own.
+    #[arg(long, value_name = "FILE")]
+    pub issuers: Option<PathBuf>,
+
+    /// The edge's URLs. An access token must name one of them, unless its issuer in --issuers has audiences of its
+    /// own. Repeat, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     pub audience: Vec<String>,
 
@@ -57,6 +75,14 @@ pub struct Config {
     /// How long a transaction token is valid, in seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=60))]
     pub transaction_ttl_seconds: u32,
+
+    /// Redis, where replicas share what is revoked. Absent: revocations are this replica's alone, and end with it.
+    #[arg(long, hide_env_values = true)]
+    pub redis_url: Option<SecretString>,
+
+    /// What is written down of decisions.
+    #[command(flatten)]
+    pub decision_log: DecisionLogConfig,
 }
 
 /// Auth could not start.
@@ -68,9 +94,15 @@ pub enum StartError {
     /// No signing key could be made.
     #[error("cannot make a key for transaction tokens")]
     Key(#[from] MintError),
-    /// No HTTP client could be made.
-    #[error("cannot make an HTTP client for the issuer's keys")]
-    Http(#[from] reqwest::Error),
+    /// The issuers are not right.
+    #[error("cannot load the issuers")]
+    Issuers(#[from] IssuersFileError),
+    /// The Redis URL is not one.
+    #[error("cannot use the Redis URL")]
+    Redis(#[from] RedisError),
+    /// The decision log cannot be written.
+    #[error(transparent)]
+    DecisionLog(#[from] DecisionLogError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -79,22 +111,38 @@ pub enum StartError {
 /// Starts auth.
 ///
 /// # Errors
-/// When the policies are not right or an address is taken. An issuer that is down is no error: its keys
+/// When the policies or issuers are not right, or an address is taken. An issuer that is down is no error: its keys
 /// are fetched when the first token comes.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let policies = Arc::new(PolicyStore::open(&config.policies)?);
     let minter = Minter::new(&config.transaction_issuer, config.transaction_ttl_seconds)?;
-    let http = http_client()?;
-    let outside = TokenVerifier::new(&config.issuer, &config.audience, http.clone());
-    let inside = TokenVerifier::new(&config.issuer, std::slice::from_ref(&config.internal_audience), http);
+    let allow_private_addresses = config.allow_private_addresses;
+    let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses });
+    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
+    let revocations = Revocations::new(config.redis_url.as_ref())?;
+    let epochs = Epochs::new();
+
+    let starting = Starting::new();
+    starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
+    starting.spawn(Arc::clone(&revocations).follow(starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(revocations.changes(), starting.stopping()));
 
     let keys = minter.jwks();
     let keys = Router::new()
         .route("/.well-known/jwks.json", get(async || ([(CACHE_CONTROL, "max-age=60")], Json(keys))));
-    let api = Api::new(outside, inside, config.internal_audience, Arc::clone(&policies), minter);
-
-    let starting = Starting::new();
-    starting.spawn(policies.follow(starting.readiness(), starting.stopping()));
+    let api = Api {
+        outside: TokenVerifier::new(Arc::clone(&issuers), Audience::Edge(config.audience)),
+        inside: TokenVerifier::new(issuers, Audience::Own(config.internal_audience.clone())),
+        internal_audience: config.internal_audience,
+        policies,
+        revocations,
+        epochs,
+        minter: Arc::new(minter),
+        log: DecisionLog::open(&config.decision_log)?,
+        stopping: starting.stopping(),
+    };
     let address = starting.grpc(&config.listen, GrpcServer::open(AuthServiceServer::new(api)))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry).with(keys))?)

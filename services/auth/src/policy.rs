@@ -83,6 +83,22 @@ pub enum Answer {
     Error,
 }
 
+impl Answer {
+    /// The answer as logs and metrics have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Perhaps => "perhaps",
+            Self::NotPermitted => "not_permitted",
+            Self::Forbidden => "forbidden",
+            Self::NotInCatalog => "not_in_catalog",
+            Self::Arguments => "arguments",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// The policies in force, with the schema and the catalog that they speak of.
 #[derive(Debug)]
 pub struct Policies {
@@ -183,6 +199,28 @@ impl Policies {
             }
         }
         Ok(said)
+    }
+
+    /// Decides whether the caller may revoke tokens of this issuer: `Action::"revoke"` on it.
+    pub fn decide_revocation(&self, identity: &Identity, issuer: &str) -> Outcome {
+        let deciding = || {
+            let caller = self.caller(identity).map_err(|error| failed("principal", &*error))?;
+            let request = Request::new(
+                caller.entity.uid(),
+                uid("Action", "revoke"),
+                uid("Issuer", issuer),
+                Context::empty(),
+                Some(&self.schema),
+            );
+            let request = request.map_err(|error| failed("request", &error))?;
+            let entities = Entities::from_entities([caller.entity.clone()], None)
+                .map_err(|error| failed("entities", &error))?;
+            let mut said = Vec::new();
+            self.all.evaluate(&request, &entities, &mut said);
+            log_errors(&said);
+            Ok(self.outcome(&said))
+        };
+        deciding().unwrap_or_else(|refused| refused)
     }
 
     fn caller(&self, identity: &Identity) -> Result<Arc<Caller>, Arc<dyn std::error::Error + Send + Sync>> {

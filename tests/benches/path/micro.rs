@@ -9,8 +9,9 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_sdk::{
     contract::PolicyForm,
     dynamic::{from_json, to_json},
+    fetch::{Fetcher, Reach},
     identity::{ALGORITHM, TransactionClaims, Verifier},
-    jwks::{Jwks, http_client},
+    jwks::{Jwks, Limits, Source},
     reflection::built_in,
 };
 use drawbridge_tests::TestMesh;
@@ -98,7 +99,8 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
 
     let header = decode_header(&tokens.access).expect("a header");
     let keys = mesh.mesh.state.issuer.join("/.well-known/jwks.json").expect("a URL");
-    let keys = Jwks::new(keys, http_client().expect("an HTTP client"));
+    let fetcher = Fetcher::new(Reach::Anywhere).expect("an HTTP client");
+    let keys = Jwks::new(Source::Url(keys, fetcher), Limits::default());
     let key = keys.key(header.kid.as_deref().expect("a key id")).await.expect("a key");
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_issuer(&[mesh.mesh.state.issuer.as_str().trim_end_matches('/')]);

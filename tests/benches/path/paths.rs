@@ -101,6 +101,7 @@ pub(crate) async fn all(
         kind: Kind::CallTool.into(),
         item: Some(item),
         arguments_json: Some(b"{}".to_vec().into()),
+        ..Default::default()
     };
     let request = Box::new(pb::AuthorizeRequest {
         access_token: tokens.access.clone(),

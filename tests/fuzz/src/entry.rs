@@ -133,7 +133,7 @@ fn allowed() -> pb::Allowed {
     pb::Allowed {
         principal: Some(pb::Principal { subject: "alice".to_owned(), ..Default::default() }),
         transaction_token: Some(pb::TransactionToken { token: "token".to_owned(), expires_at: None }),
-        decision: None,
+        ..Default::default()
     }
 }
 
@@ -166,5 +166,21 @@ impl AuthService for Everybody {
     ) -> Result<tonic::Response<pb::ExchangeResponse>, Status> {
         let outcome = Some(exchange_response::Outcome::Allowed(allowed()));
         Ok(tonic::Response::new(pb::ExchangeResponse { outcome }))
+    }
+
+    type WatchStream = tokio_stream::Pending<Result<pb::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: tonic::Request<pb::WatchRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Ok(tonic::Response::new(tokio_stream::pending()))
+    }
+
+    async fn revoke(
+        &self,
+        _: tonic::Request<pb::RevokeRequest>,
+    ) -> Result<tonic::Response<pb::RevokeResponse>, Status> {
+        Err(Status::unimplemented("nothing is revoked here"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge_cli::{call, mesh::Hosted};
+use drawbridge_cli::{caller, mesh::Hosted};
 use drawbridge_edge::ServiceAddress;
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
 use drawbridge_sdk::{
@@ -47,7 +47,7 @@ async fn call_with(url: &Url, method: &MethodDescriptor, token: Option<&str>) ->
 async fn transaction_token(mesh: &TestMesh, rpc: &str) -> Result<String, String> {
     let state = &mesh.mesh.state;
     let workload = state.workload.as_ref().expect("a workload");
-    let own = call::client_credentials(
+    let own = caller::client_credentials(
         &state.issuer,
         &workload.client_id,
         &workload.client_secret,

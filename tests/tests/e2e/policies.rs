@@ -18,7 +18,7 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     assert_eq!(refused.json["error"]["data"]["reason"], "policy_denied");
     assert!(refused.json["error"]["data"]["policyRevision"].is_string());
     refused.assert_names_request();
-    assert!(mesh.log().contains(r#""outcome":"NotPermitted""#), "a denial that nobody can find");
+    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "a denial that nobody can find");
 
     mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
     let mesh = mesh.restart().await;

@@ -5,7 +5,8 @@ use std::{collections::HashMap, net::SocketAddr};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use drawbridge_sdk::{
     Listen, Running, Telemetry, TelemetryConfig,
-    jwks::{Jwks, http_client},
+    fetch::{Fetcher, Reach},
+    jwks::{Jwks, Limits, Source},
 };
 use jsonwebtoken::{Algorithm, Header, Validation};
 use reqwest::{Response, StatusCode};
@@ -54,7 +55,8 @@ impl Server {
         let telemetry = Telemetry::new("idp", &TelemetryConfig::default()).unwrap();
         let running = start(config, &telemetry).await.unwrap();
         let issuer = format!("http://{}", running.address);
-        Self { _telemetry: telemetry, running, issuer, http: http_client().unwrap() }
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self { _telemetry: telemetry, running, issuer, http }
     }
 
     pub(super) fn url(&self, path: &str) -> String {
@@ -148,7 +150,8 @@ impl Server {
     pub(super) async fn verify(&self, token: &str, audience: &str) -> (Header, Value) {
         let header = jsonwebtoken::decode_header(token).unwrap();
         let url = Url::parse(&self.url("/.well-known/jwks.json")).unwrap();
-        let key = Jwks::new(url, self.http.clone()).key(header.kid.as_deref().unwrap()).await.unwrap();
+        let keys = Jwks::new(Source::Url(url, Fetcher::new(Reach::Anywhere).unwrap()), Limits::default());
+        let key = keys.key(header.kid.as_deref().unwrap()).await.unwrap();
         assert!(key.verifies(Algorithm::ES256));
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_issuer(&[&self.issuer]);

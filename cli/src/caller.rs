@@ -1,0 +1,110 @@
+//! As whom a command calls the mesh.
+
+use anyhow::{Context as _, bail, ensure};
+use drawbridge_sdk::fetch::{Fetcher, Reach};
+use http::Method;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use url::Url;
+
+use crate::state::MeshState;
+
+/// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Caller")]
+pub struct CallerArgs {
+    /// Where auth serves gRPC.
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
+    auth_url: Option<Url>,
+
+    /// An access token whose audience is auth.
+    #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
+    token: Option<SecretString>,
+
+    /// The issuer at which to get a token.
+    #[arg(long, env = "DRAWBRIDGE_CALL_ISSUER", requires = "client_id")]
+    issuer: Option<Url>,
+
+    /// The client id for the client-credentials grant.
+    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_ID", requires_all = ["issuer", "client_secret"])]
+    client_id: Option<String>,
+
+    /// The client secret for the client-credentials grant.
+    #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_SECRET", hide_env_values = true)]
+    client_secret: Option<SecretString>,
+
+    /// The audience of the token: auth, as it knows itself.
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
+    audience: String,
+}
+
+impl CallerArgs {
+    /// Where auth serves gRPC: as given, or as the running mesh says.
+    pub(crate) fn auth_url(&self, state: Option<&MeshState>) -> anyhow::Result<Url> {
+        let known = self.auth_url.clone().or_else(|| Some(state?.auth_url.clone()));
+        known.context("auth is not known here; start a mesh, or give --auth-url")
+    }
+
+    /// The caller's own token: the one given, or one for the client given, or one for the running mesh's
+    /// command line.
+    pub(crate) async fn token(&self, state: Option<&MeshState>) -> anyhow::Result<SecretString> {
+        if let Some(token) = &self.token {
+            return Ok(token.clone());
+        }
+        let own = state.and_then(|state| Some((&state.issuer, state.workload.as_ref()?)));
+        let (issuer, client_id, client_secret) = match (
+            &self.issuer,
+            &self.client_id,
+            &self.client_secret,
+            own,
+        ) {
+            (Some(issuer), Some(id), Some(secret), _) => (issuer, id, secret),
+            (_, _, _, Some((issuer, own))) => (issuer, &own.client_id, &own.client_secret),
+            _ => bail!(
+                "nobody is said to be calling: give --token, or --issuer with --client-id and --client-secret"
+            ),
+        };
+        client_credentials(issuer, client_id, client_secret, &self.audience)
+            .await
+            .with_context(|| format!("cannot get a token for {client_id} from {issuer}"))
+    }
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    token_endpoint: Url,
+}
+
+#[derive(Deserialize)]
+struct TokenResponse {
+    access_token: SecretString,
+}
+
+/// Gets a token by the client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
+///
+/// # Errors
+/// When the issuer does not answer, or gives none.
+pub async fn client_credentials(
+    issuer: &Url,
+    client_id: &str,
+    client_secret: &SecretString,
+    audience: &str,
+) -> anyhow::Result<SecretString> {
+    let fetcher = Fetcher::new(Reach::Anywhere)?;
+    let metadata: Metadata = fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
+    let form = [("grant_type", "client_credentials"), ("resource", audience)];
+    let response = fetcher
+        .request(Method::POST, &metadata.token_endpoint)?
+        .basic_auth(client_id, Some(client_secret.expose_secret()))
+        .form(&form)
+        .send()
+        .await?;
+    ensure!(
+        response.status().is_success(),
+        "the issuer answers {}: {}",
+        response.status(),
+        response.text().await?
+    );
+    let token: TokenResponse = response.json().await?;
+    Ok(token.access_token)
+}

@@ -1,0 +1,123 @@
+//! `drawbridge revoke`: tokens that are refused from now on, though they would still be valid.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
+};
+use drawbridge_sdk::{CallContext, RequestId, connect};
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use crate::{caller::CallerArgs, state::MeshState};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which tokens to revoke.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  drawbridge revoke --subject alice
+  drawbridge revoke --client mcp-client --of https://idp.example
+  drawbridge revoke --token-id 0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a
+
+A subject's or a client's tokens are refused if they were issued until now; later ones are good, unless the
+issuer gives none. Policies say who may revoke, by the action `revoke`.")]
+pub struct RevokeArgs {
+    #[command(flatten)]
+    which: WhichArgs,
+
+    /// The issuer of the tokens. Absent: that of the running mesh.
+    #[arg(long = "of", value_name = "ISSUER")]
+    of: Option<String>,
+
+    #[command(flatten)]
+    caller: CallerArgs,
+
+    /// Say what was done as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct WhichArgs {
+    /// All tokens of this subject.
+    #[arg(long)]
+    subject: Option<String>,
+
+    /// All tokens that were issued through this client.
+    #[arg(long, value_name = "CLIENT_ID")]
+    client: Option<String>,
+
+    /// The one token with this id (`jti`).
+    #[arg(long, value_name = "JTI")]
+    token_id: Option<String>,
+}
+
+impl WhichArgs {
+    fn which(self) -> Option<Which> {
+        let subject = self.subject.map(Which::Subject);
+        subject.or(self.client.map(Which::ClientId)).or(self.token_id.map(Which::TokenId))
+    }
+}
+
+/// Revokes tokens and says since when they are refused.
+///
+/// # Errors
+/// When the caller is not known or may not, or auth cannot write the revocation down.
+pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
+    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let auth_url = args.caller.auth_url(state.as_ref())?;
+    let issuer = args.of.clone().or_else(|| Some(state.as_ref()?.issuer_name().to_owned()));
+    let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;
+    let own = args.caller.token(state.as_ref()).await?;
+
+    let context = CallContext::new(RequestId::generate(), TIMEOUT);
+    let tokens = pb::TokenSet { issuer, which: args.which.which() };
+    let request =
+        pb::RevokeRequest { subject_token: own.expose_secret().to_owned(), tokens: Some(tokens.clone()) };
+    let mut auth = AuthServiceClient::new(connect(&auth_url)?);
+    let answer = auth.revoke(context.outgoing(request)).await;
+    let answer = answer
+        .map_err(|status| anyhow!("auth at {auth_url}: {:?}: {}", status.code(), status.message()))
+        .with_context(|| format!("request {}", context.request_id))?;
+    match answer.into_inner().outcome {
+        Some(Outcome::Revoked(revoked)) => {
+            say(&tokens, &revoked, args.json);
+            Ok(())
+        }
+        Some(Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
+        Some(Outcome::Denied(denied)) => {
+            let decision = denied.decision.unwrap_or_default();
+            bail!("denied by policy: revoke: {} {:?}", denied.reason, decision.policy_ids)
+        }
+        None => bail!("auth gives no answer"),
+    }
+}
+
+fn say(tokens: &pb::TokenSet, revoked: &pb::Revoked, as_json: bool) {
+    let time = |time: Option<prost_types::Timestamp>| {
+        let time = Timestamp::new(time?.seconds, 0).ok()?;
+        Some(time.to_string())
+    };
+    let (at, until) = (time(revoked.revoked_at), time(revoked.forgotten_at));
+    let (what, name) = match &tokens.which {
+        Some(Which::Subject(name)) => ("subject", name.as_str()),
+        Some(Which::ClientId(name)) => ("client", name.as_str()),
+        Some(Which::TokenId(name)) => ("tokenId", name.as_str()),
+        None => ("", ""),
+    };
+    let issuer = &tokens.issuer;
+    if as_json {
+        anstream::println!(
+            "{}",
+            json!({ "issuer": issuer, what: name, "revokedAt": at, "forgottenAt": until })
+        );
+    } else {
+        let at = at.unwrap_or_default();
+        anstream::println!("tokens of {issuer} for the {what} {name}, issued until {at}, are refused");
+    }
+}

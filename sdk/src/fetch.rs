@@ -1,0 +1,300 @@
+//! Documents of others, fetched over HTTP: bounded in time and size, never by a redirect, and not from inside
+//! the network where nobody has allowed that.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use http::{HeaderMap, Method, StatusCode};
+use reqwest::{
+    RequestBuilder,
+    dns::{Addrs, Name, Resolve, Resolving},
+    redirect::Policy,
+};
+use serde::de::DeserializeOwned;
+use url::{Host, Url};
+
+mod address;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// A document could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It is not to be fetched without TLS.
+    #[error("{url} is not https")]
+    Scheme {
+        /// From where.
+        url: Url,
+    },
+    /// It is not to be fetched from inside the network.
+    #[error("{url} leads to an address that is not public, which is not allowed here")]
+    Address {
+        /// From where.
+        url: Url,
+    },
+    /// There is no answer.
+    #[error("cannot fetch {url}")]
+    Http {
+        /// From where.
+        url: Url,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// The answer is no success.
+    #[error("{url} answers {status}")]
+    Status {
+        /// From where.
+        url: Url,
+        /// The answer.
+        status: StatusCode,
+    },
+    /// What comes back is too large.
+    #[error("{url} is larger than {BODY_BYTES_MAX} bytes")]
+    TooLarge {
+        /// From where.
+        url: Url,
+    },
+    /// What comes back is no JSON of the right kind.
+    #[error("cannot read what {url} answers")]
+    Malformed {
+        /// From where.
+        url: Url,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+/// From where documents may be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// From public addresses, by https.
+    Public,
+    /// From anywhere: a loopback or private address too, by http too.
+    Anywhere,
+}
+
+/// Fetches documents.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    http: reqwest::Client,
+    reach: Reach,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug)]
+pub struct Fetched {
+    url: Url,
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The HTTP headers.
+    pub headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Fetcher {
+    /// A fetcher that reaches so far.
+    ///
+    /// # Errors
+    /// When the platform's certificates cannot be read.
+    pub fn new(reach: Reach) -> Result<Self, reqwest::Error> {
+        let builder = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(Policy::none())
+            // A proxy would choose the address itself.
+            .no_proxy();
+        let http = match reach {
+            Reach::Public => builder.dns_resolver(PublicResolver).build()?,
+            Reach::Anywhere => builder.build()?,
+        };
+        Ok(Self { http, reach })
+    }
+
+    /// A request to `url`, if it may be fetched.
+    ///
+    /// # Errors
+    /// [`FetchError::Scheme`] and [`FetchError::Address`].
+    pub fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder, FetchError> {
+        if self.reach == Reach::Public {
+            if url.scheme() != "https" {
+                return Err(FetchError::Scheme { url: url.clone() });
+            }
+            // An address in the URL itself is not resolved.
+            let address = match url.host() {
+                Some(Host::Ipv4(address)) => Some(IpAddr::from(address)),
+                Some(Host::Ipv6(address)) => Some(IpAddr::from(address)),
+                _ => None,
+            };
+            if address.is_some_and(|address| !address::is_public(address)) {
+                return Err(FetchError::Address { url: url.clone() });
+            }
+        }
+        Ok(self.http.request(method, url.clone()))
+    }
+
+    /// Sends a request that [`Self::request`] has made, and reads the answer.
+    ///
+    /// # Errors
+    /// When there is none in time, it is too large, or comes from where it may not.
+    pub async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Fetched, FetchError> {
+        let failed = |source: reqwest::Error| match is_refused_address(&source) {
+            true => FetchError::Address { url: url.clone() },
+            false => FetchError::Http { url: url.clone(), source: source.without_url() },
+        };
+        let mut response = request.send().await.map_err(failed)?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > BODY_BYTES_MAX {
+                return Err(FetchError::TooLarge { url: url.clone() });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Fetched { url: url.clone(), status, headers, body })
+    }
+
+    /// Fetches a JSON document.
+    ///
+    /// # Errors
+    /// When it does not come, is too large or is not of the right kind.
+    pub async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, FetchError> {
+        self.send(url, self.request(Method::GET, url)?).await?.json()
+    }
+}
+
+impl Fetched {
+    /// The body of a success.
+    ///
+    /// # Errors
+    /// When it is no success, or no JSON of the right kind.
+    pub fn json<T: DeserializeOwned>(self) -> Result<T, FetchError> {
+        if self.status != StatusCode::OK {
+            return Err(FetchError::Status { url: self.url, status: self.status });
+        }
+        serde_json::from_slice(&self.body).map_err(|source| FetchError::Malformed { url: self.url, source })
+    }
+}
+
+/// Resolves names to public addresses alone. A connection goes to the very addresses that were looked at, so a
+/// name that changes its mind between two questions gains nothing.
+#[derive(Debug)]
+struct PublicResolver;
+
+impl Resolve for PublicResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // One private address among public ones is as bad as one alone.
+            if found.iter().any(|address| !address::is_public(address.ip())) {
+                return Err(RefusedAddress.into());
+            }
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct RefusedAddress;
+
+impl fmt::Display for RefusedAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the name resolves to an address that is not public")
+    }
+}
+
+impl std::error::Error for RefusedAddress {}
+
+fn is_refused_address(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<RefusedAddress>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+
+    use axum::{Router, http::header, response::Redirect, routing::get};
+
+    use super::*;
+
+    async fn serve(routes: Router) -> Url {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        url.parse().unwrap()
+    }
+
+    async fn fetch(reach: Reach, url: &str) -> Result<serde_json::Value, FetchError> {
+        Fetcher::new(reach).unwrap().json(&url.parse().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn nothing_inside_the_network_is_fetched_however_it_is_written() {
+        for url in [
+            "https://127.0.0.1:1/",
+            "https://127.1:1/",
+            "https://0x7f000001:1/",
+            "https://2130706433:1/",
+            "https://169.254.169.254/latest/meta-data",
+            "https://10.0.0.1/",
+            "https://[::1]:1/",
+            "https://[::ffff:127.0.0.1]:1/",
+            "https://[64:ff9b::7f00:1]:1/",
+            // Looked up, and found to be loopback.
+            "https://localhost:1/",
+        ] {
+            let refused = fetch(Reach::Public, url).await.unwrap_err();
+            assert!(matches!(refused, FetchError::Address { .. }), "{url}: {refused:?}");
+        }
+        let refused = fetch(Reach::Public, "http://example.com/").await.unwrap_err();
+        assert!(matches!(refused, FetchError::Scheme { .. }), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let reached = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&reached);
+        let inside = serve(Router::new().route(
+            "/",
+            get(async move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                "{}"
+            }),
+        ));
+        let inside = inside.await;
+        let outside =
+            serve(Router::new().route("/", get(async move || Redirect::temporary(inside.as_str()))));
+        let refused = fetch(Reach::Anywhere, outside.await.as_str()).await.unwrap_err();
+        assert!(matches!(refused, FetchError::Status { .. }), "{refused:?}");
+        assert_eq!(reached.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_document_has_a_limited_size_and_must_be_json() {
+        let routes = Router::new()
+            .route("/large", get(async || format!("[{}]", " ".repeat(BODY_BYTES_MAX))))
+            .route("/html", get(async || ([(header::CONTENT_TYPE, "text/html")], "<html>")))
+            .route("/good", get(async || r#"{"a":1}"#));
+        let url = serve(routes).await;
+        let at = |path: &str| url.join(path).unwrap().to_string();
+        let too_large = fetch(Reach::Anywhere, &at("large")).await.unwrap_err();
+        assert!(matches!(too_large, FetchError::TooLarge { .. }), "{too_large:?}");
+        let malformed = fetch(Reach::Anywhere, &at("html")).await.unwrap_err();
+        assert!(matches!(malformed, FetchError::Malformed { .. }), "{malformed:?}");
+        assert_eq!(fetch(Reach::Anywhere, &at("good")).await.unwrap()["a"], 1);
+    }
+}

@@ -1,0 +1,161 @@
+//! Where a key set comes from.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
+};
+use serde::Deserialize;
+use tokio::io::AsyncReadExt as _;
+use url::Url;
+
+use super::{JwksError, key::PublishedSet};
+use crate::fetch::{FetchError, Fetcher};
+
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Where a key set comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A URL.
+    Url(Url, Fetcher),
+    /// The URL that an issuer's metadata names, by RFC 8414 or else by OpenID Connect Discovery.
+    Issuer(String, Fetcher),
+    /// A file, read again now and then.
+    File(PathBuf),
+}
+
+/// What is remembered from one fetch to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    etag: Option<HeaderValue>,
+    /// What the issuer's metadata named.
+    discovered: Option<Url>,
+}
+
+pub(super) enum Found {
+    Set { keys: PublishedSet, max_age: Option<Duration> },
+    NotModified { max_age: Option<Duration> },
+}
+
+/// RFC 8414 section 2, OpenID Connect Discovery 1.0 section 3.
+#[derive(Deserialize)]
+struct Metadata {
+    issuer: String,
+    jwks_uri: Url,
+}
+
+impl Source {
+    pub(super) async fn fetch(&self, memory: &mut Memory) -> Result<Found, JwksError> {
+        match self {
+            Self::Url(url, fetcher) => fetch(fetcher, url, memory).await,
+            Self::Issuer(issuer, fetcher) => {
+                let url = match &memory.discovered {
+                    Some(url) => url.clone(),
+                    None => discover(fetcher, issuer).await?,
+                };
+                let found = fetch(fetcher, &url, memory).await;
+                match found {
+                    Ok(_) => memory.discovered = Some(url),
+                    // Keys that are not there any more may have moved: the metadata is asked again next time.
+                    Err(_) => *memory = Memory::default(),
+                }
+                found
+            }
+            Self::File(path) => {
+                let failed = |source| JwksError::File { path: path.clone(), source: Arc::new(source) };
+                let mut text = Vec::new();
+                let file = tokio::fs::File::open(path).await.map_err(failed)?;
+                file.take(FILE_BYTES_MAX).read_to_end(&mut text).await.map_err(failed)?;
+                let keys = serde_json::from_slice(&text).map_err(|error| failed(io::Error::from(error)))?;
+                Ok(Found::Set { keys, max_age: None })
+            }
+        }
+    }
+}
+
+async fn fetch(fetcher: &Fetcher, url: &Url, memory: &mut Memory) -> Result<Found, JwksError> {
+    let mut request = fetcher.request(Method::GET, url)?;
+    if let Some(etag) = &memory.etag {
+        request = request.header(IF_NONE_MATCH, etag);
+    }
+    let answer = fetcher.send(url, request).await?;
+    let max_age = max_age(&answer.headers);
+    if answer.status == StatusCode::NOT_MODIFIED && memory.etag.is_some() {
+        return Ok(Found::NotModified { max_age });
+    }
+    let etag = answer.headers.get(ETAG).cloned();
+    let keys = answer.json()?;
+    // Only once the set could be read: an answer that could not is asked for again.
+    memory.etag = etag;
+    Ok(Found::Set { keys, max_age })
+}
+
+/// The key set's URL, from the metadata of this very issuer (RFC 8414 section 3.3).
+async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
+    let url: Url = issuer.parse().map_err(|_| JwksError::NoUrl { issuer: issuer.to_owned() })?;
+    let path = url.path().trim_end_matches('/');
+    let at = |path: &str| {
+        let mut url = url.clone();
+        url.set_path(path);
+        url
+    };
+    let oauth = at(&format!("/.well-known/oauth-authorization-server{path}"));
+    let openid = at(&format!("{path}/.well-known/openid-configuration"));
+    let (from, metadata): (_, Metadata) = match fetcher.json(&oauth).await {
+        Ok(metadata) => (oauth, metadata),
+        // What may not be fetched may not be fetched elsewhere.
+        Err(error @ (FetchError::Scheme { .. } | FetchError::Address { .. })) => return Err(error.into()),
+        Err(_) => {
+            let metadata = fetcher.json(&openid).await?;
+            (openid, metadata)
+        }
+    };
+    if metadata.issuer != issuer {
+        return Err(JwksError::OtherIssuer { url: from });
+    }
+    Ok(metadata.jwks_uri)
+}
+
+/// For how long an answer says that it is fresh (RFC 9111 section 4.2).
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let directives = headers.get(CACHE_CONTROL)?.to_str().ok()?;
+    let mut age = None;
+    for directive in directives.split(',').map(|directive| directive.trim().to_ascii_lowercase()) {
+        if directive == "no-store" || directive == "no-cache" {
+            return Some(Duration::ZERO);
+        }
+        if let Some(seconds) = directive.strip_prefix("max-age=") {
+            age = seconds.trim_matches('"').parse().ok();
+        }
+    }
+    let spent = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+    age.map(|age: u64| Duration::from_secs(age.saturating_sub(spent)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_control_says_how_long_keys_are_fresh() {
+        for (directives, age, expected) in [
+            ("max-age=60", None, Some(60)),
+            ("public, Max-Age=3600, must-revalidate", None, Some(3600)),
+            ("max-age=60", Some("45"), Some(15)),
+            ("max-age=60", Some("90"), Some(0)),
+            ("max-age=60, no-cache", None, Some(0)),
+            ("no-store", None, Some(0)),
+            ("max-age=-1", None, None),
+            ("private", None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, directives.parse().unwrap());
+            if let Some(age) = age {
+                headers.insert(AGE, age.parse().unwrap());
+            }
+            assert_eq!(max_age(&headers), expected.map(Duration::from_secs), "{directives} {age:?}");
+        }
+    }
+}

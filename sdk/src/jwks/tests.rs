@@ -1,0 +1,218 @@
+use std::sync::{
+    Mutex as Lock, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use axum::{Json, Router, extract::State, http::HeaderMap, response::IntoResponse as _, routing::get};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fetch::{Fetcher, Reach};
+
+const X: [&str; 2] =
+    ["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw"];
+
+/// An issuer whose keys, mood and freshness the test sets.
+#[derive(Clone)]
+struct Issuer {
+    url: Url,
+    state: Arc<Published>,
+}
+
+struct Published {
+    keys: Lock<Value>,
+    cache_control: Lock<&'static str>,
+    up: Lock<bool>,
+    answered: AtomicU32,
+    not_modified: AtomicU32,
+}
+
+fn keys(keys: &[(&str, usize)]) -> Value {
+    let keys = keys.iter().map(|(id, x)| json!({ "kty": "OKP", "crv": "Ed25519", "x": X[*x], "kid": id }));
+    json!({ "keys": keys.collect::<Vec<_>>() })
+}
+
+fn set<T>(lock: &Lock<T>, value: T) {
+    *lock.lock().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+fn load<T: Clone>(lock: &Lock<T>) -> T {
+    lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+async fn publish(State(published): State<Arc<Published>>, headers: HeaderMap) -> axum::response::Response {
+    if !load(&published.up) {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
+    published.answered.fetch_add(1, Ordering::SeqCst);
+    let keys = load(&published.keys);
+    let etag = format!("\"{:x}\"", keys.to_string().bytes().map(u64::from).sum::<u64>());
+    let cached = [("etag", etag.clone()), ("cache-control", load(&published.cache_control).to_owned())];
+    if headers.get("if-none-match").is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        published.not_modified.fetch_add(1, Ordering::SeqCst);
+        return (StatusCode::NOT_MODIFIED, cached).into_response();
+    }
+    (cached, Json(keys)).into_response()
+}
+
+impl Issuer {
+    async fn start(first: &[(&str, usize)]) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/jwks", listener.local_addr().unwrap()).parse().unwrap();
+        let state = Arc::new(Published {
+            keys: Lock::new(keys(first)),
+            cache_control: Lock::new("max-age=0"),
+            up: Lock::new(true),
+            answered: AtomicU32::new(0),
+            not_modified: AtomicU32::new(0),
+        });
+        let metadata = |issuer: String| {
+            let jwks_uri = url.clone();
+            get(async move || Json(json!({ "issuer": issuer, "jwks_uri": jwks_uri })))
+        };
+        let routes = Router::new()
+            .route("/jwks", get(publish))
+            .route("/tenant/.well-known/openid-configuration", metadata(url.join("/tenant").unwrap().into()))
+            .route("/.well-known/oauth-authorization-server/liar", metadata("https://good.example".into()))
+            .with_state(Arc::clone(&state));
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        Self { url, state }
+    }
+
+    fn jwks(&self, limits: Limits) -> Jwks {
+        Jwks::new(Source::Url(self.url.clone(), Fetcher::new(Reach::Anywhere).unwrap()), limits)
+    }
+
+    fn discovered(&self, path: &str) -> Jwks {
+        let issuer = self.url.join(path).unwrap().to_string();
+        Jwks::new(Source::Issuer(issuer, Fetcher::new(Reach::Anywhere).unwrap()), limits())
+    }
+
+    fn answered(&self) -> u32 {
+        self.state.answered.load(Ordering::SeqCst)
+    }
+}
+
+/// Everything a thousand times as fast.
+fn limits() -> Limits {
+    Limits {
+        fresh: Duration::from_millis(300),
+        fresh_min: Duration::from_millis(60),
+        fresh_max: Duration::from_secs(3600),
+        stale_max: Duration::from_millis(400),
+        refetch_interval: Duration::from_millis(20),
+        retry_interval: Duration::from_millis(10),
+    }
+}
+
+async fn wait() {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test]
+async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
+    let issuer = Issuer::start(&[("a", 0), ("b", 1)]).await;
+    let told = watch::Sender::new(0);
+    let source = Source::Url(issuer.url.clone(), Fetcher::new(Reach::Anywhere).unwrap());
+    let jwks = Jwks::telling(source, limits(), told.clone());
+    wait().await;
+    assert_eq!(issuer.answered(), 0, "nothing is fetched before a key is asked for");
+    assert!(jwks.key("a").await.is_ok() && jwks.key("b").await.is_ok());
+    assert_eq!(issuer.answered(), 1);
+
+    let mut changes = told.subscribe();
+    wait().await;
+    assert!(issuer.state.not_modified.load(Ordering::SeqCst) >= 2, "the tag of what is in hand is sent");
+    set(&issuer.state.keys, keys(&[("a", 0), ("b", 1), ("c", 1)]));
+    wait().await;
+    assert!(!changes.has_changed().unwrap(), "a new key concerns nobody");
+
+    set(&issuer.state.keys, keys(&[("a", 1), ("b", 1)]));
+    tokio::time::timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
+    assert!(matches!(jwks.key("c").await, Err(JwksError::UnknownKey)));
+
+    drop(jwks);
+    let answered = issuer.answered();
+    wait().await;
+    assert!(issuer.answered() <= answered + 1, "nobody holds the keys any more");
+}
+
+#[tokio::test]
+async fn unknown_key_ids_cause_one_fetch_in_an_interval() {
+    let issuer = Issuer::start(&[("a", 0)]).await;
+    let slow = Limits { refetch_interval: Duration::from_millis(500), ..Limits::default() };
+    let jwks = issuer.jwks(slow);
+    assert!(jwks.key("a").await.is_ok());
+    for made_up in 0..1_000 {
+        let refused = jwks.key(&format!("../../{made_up}")).await;
+        assert!(matches!(refused, Err(JwksError::UnknownKey)));
+    }
+    assert_eq!(issuer.answered(), 1);
+    // A new key is found once the interval is over.
+    set(&issuer.state.keys, keys(&[("a", 0), ("b", 1)]));
+    tokio::time::sleep(slow.refetch_interval).await;
+    let asked = (0..50).map(|_| {
+        let jwks = jwks.clone();
+        tokio::spawn(async move { jwks.key("b").await.is_ok() })
+    });
+    for found in asked.collect::<Vec<_>>() {
+        assert!(found.await.unwrap());
+    }
+    assert_eq!(issuer.answered(), 2);
+}
+
+#[tokio::test]
+async fn keys_in_hand_serve_while_the_issuer_is_away_but_not_for_ever() {
+    let issuer = Issuer::start(&[("a", 0)]).await;
+    let jwks = issuer.jwks(limits());
+    assert!(jwks.key("a").await.is_ok());
+    set(&issuer.state.up, false);
+    wait().await;
+    assert!(jwks.key("a").await.is_ok(), "it is stale, and all there is");
+    assert!(jwks.remember_until() < Instant::now() + Duration::from_millis(100));
+    assert!(matches!(jwks.key("b").await, Err(JwksError::Fetch(_))), "nobody can say whether there is a b");
+    wait().await;
+    wait().await;
+    assert!(matches!(jwks.key("a").await, Err(JwksError::Fetch(_))), "it is too old");
+    set(&issuer.state.up, true);
+    wait().await;
+    assert!(jwks.key("a").await.is_ok());
+}
+
+#[tokio::test]
+async fn an_issuer_says_how_long_its_keys_are_fresh_within_bounds() {
+    let issuer = Issuer::start(&[("a", 0)]).await;
+    for (says, seconds) in
+        [("max-age=1", 30), ("max-age=120", 120), ("max-age=999999", 3600), ("private", 300)]
+    {
+        set(&issuer.state.cache_control, says);
+        let jwks = issuer.jwks(Limits::default());
+        assert!(jwks.key("a").await.is_ok());
+        let left = jwks.remember_until().duration_since(Instant::now()).as_secs_f64();
+        assert!((f64::from(seconds) - left) < 5.0 && left <= f64::from(seconds), "{says}: {left}");
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_another_issuer_is_refused() {
+    let issuer = Issuer::start(&[("a", 0)]).await;
+    assert!(issuer.discovered("/tenant").key("a").await.is_ok());
+    assert!(matches!(issuer.discovered("/liar").key("a").await, Err(JwksError::OtherIssuer { .. })));
+    assert!(matches!(issuer.discovered("/nobody").key("a").await, Err(JwksError::Fetch(_))));
+}
+
+#[tokio::test]
+async fn keys_may_come_from_a_file_and_be_replaced_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    std::fs::write(&file, keys(&[("a", 0)]).to_string()).unwrap();
+    let jwks = Jwks::new(Source::File(file.clone()), limits());
+    assert!(jwks.key("a").await.is_ok());
+    std::fs::write(&file, keys(&[("b", 0)]).to_string()).unwrap();
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(jwks.key("b").await.is_ok());
+    assert!(matches!(jwks.key("a").await, Err(JwksError::UnknownKey)));
+    let nowhere = Jwks::new(Source::File(folder.path().join("none")), limits());
+    assert!(matches!(nowhere.key("a").await, Err(JwksError::File { .. })));
+}

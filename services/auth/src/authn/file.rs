@@ -1,0 +1,306 @@
+//! The file that names issuers. Its format is taught in docs/identity.md.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+use drawbridge_sdk::{
+    fetch::{Fetcher, Reach},
+    jwks::{Jwks, Limits, Source},
+};
+use jsonwebtoken::Algorithm;
+use secrecy::SecretString;
+use serde::Deserialize;
+use tokio::sync::watch;
+use toml::Spanned;
+use url::Url;
+
+use super::{
+    introspection::{Endpoint, Introspection},
+    issuer::{Issuer, Rules},
+    mapping::MappingTable,
+    preset::Preset,
+    token::ALGORITHMS,
+};
+
+const LEEWAY_SECONDS: u64 = 30;
+const LEEWAY_SECONDS_MAX: u64 = 300;
+const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
+
+/// The issuers cannot be told.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuersFileError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// It is not what such a file is. The message shows the place.
+    #[error("{}: {problem}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: Box<toml::de::Error>,
+    },
+    /// It says what cannot be.
+    #[error("{}:{line}: {problem}", path.display())]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The issuer of the flags cannot be.
+    #[error("--issuer: {problem}")]
+    Flag {
+        /// What is wrong.
+        problem: String,
+    },
+    /// There is none.
+    #[error("no issuer is given: name one by --issuer, or several in a file by --issuers")]
+    None,
+}
+
+/// The issuer that flags give.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) issuer: String,
+    pub(crate) allow_private_addresses: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    #[serde(default)]
+    issuers: Vec<Table>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    issuer: Spanned<String>,
+    #[serde(default)]
+    preset: Preset,
+    audiences: Option<Vec<String>>,
+    algorithms: Option<Vec<Algorithm>>,
+    jwks_url: Option<Url>,
+    jwks_file: Option<PathBuf>,
+    #[serde(default)]
+    claims: MappingTable,
+    leeway_seconds: Option<u64>,
+    #[serde(default)]
+    require_at_jwt: bool,
+    #[serde(default)]
+    workloads: bool,
+    #[serde(default)]
+    allow_private_addresses: bool,
+    introspection: Option<IntrospectionTable>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntrospectionTable {
+    url: Url,
+    client_id: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    client_secret_env: Option<String>,
+}
+
+/// Reads the issuers of the flags and of the file.
+pub(super) fn load(
+    flags: Option<Given>,
+    path: Option<&Path>,
+    changes: &watch::Sender<u64>,
+) -> Result<Vec<Issuer>, IssuersFileError> {
+    let text = match path {
+        Some(path) => fs::read_to_string(path)
+            .map_err(|source| IssuersFileError::Read { path: path.to_owned(), source })?,
+        None => String::new(),
+    };
+    let path = path.unwrap_or(Path::new(""));
+    let content: Content = toml::from_str(&text)
+        .map_err(|problem| IssuersFileError::Syntax { path: path.to_owned(), problem: Box::new(problem) })?;
+
+    // Relative to the file, wherever auth was started.
+    let context = Context { folder: path.parent().unwrap_or(Path::new(".")), changes };
+    let mut issuers: Vec<Issuer> = Vec::new();
+    if let Some(given) = flags {
+        let built = Table::of(given).build(&context);
+        issuers.push(built.map_err(|problem| IssuersFileError::Flag { problem })?);
+    }
+    for table in content.issuers {
+        let at = table.issuer.span().start;
+        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        let meaning = |problem| IssuersFileError::Meaning { path: path.to_owned(), line, problem };
+        let issuer = table.build(&context).map_err(meaning)?;
+        if issuers.iter().any(|other| other.name == issuer.name) {
+            return Err(meaning(format!("the issuer {} is given twice", issuer.name)));
+        }
+        let asks = |issuer: &Issuer| issuer.introspection.is_some();
+        if asks(&issuer) && issuers.iter().any(asks) {
+            let problem =
+                "another issuer is asked about opaque tokens already: they do not say whose they are";
+            return Err(meaning(problem.to_owned()));
+        }
+        issuers.push(issuer);
+    }
+    if issuers.is_empty() {
+        return Err(IssuersFileError::None);
+    }
+    Ok(issuers)
+}
+
+/// What an issuer is built with.
+struct Context<'a> {
+    /// What relative paths start from.
+    folder: &'a Path,
+    changes: &'a watch::Sender<u64>,
+}
+
+impl Table {
+    /// An issuer about which nothing else is said.
+    fn of(given: Given) -> Self {
+        Self {
+            issuer: Spanned::new(0..0, given.issuer),
+            preset: Preset::default(),
+            audiences: None,
+            algorithms: None,
+            jwks_url: None,
+            jwks_file: None,
+            claims: MappingTable::default(),
+            leeway_seconds: None,
+            require_at_jwt: false,
+            workloads: false,
+            allow_private_addresses: given.allow_private_addresses,
+            introspection: None,
+        }
+    }
+
+    /// The issuer, or what is wrong with it.
+    fn build(&self, context: &Context<'_>) -> Result<Issuer, String> {
+        let name = self.issuer.get_ref();
+        // Principals are told apart as issuer#subject.
+        if name.is_empty() || name.contains('#') {
+            return Err("an issuer is written as in the claim `iss`, without #".to_owned());
+        }
+        let algorithms = self.algorithms.clone().unwrap_or(ALGORITHMS.to_vec());
+        if algorithms.is_empty() || algorithms.iter().any(|algorithm| !ALGORITHMS.contains(algorithm)) {
+            return Err(format!("algorithms are some of {ALGORITHMS:?}"));
+        }
+        let audiences = self.audiences.as_deref();
+        let is_empty = |audience: &String| audience.trim_matches('/').is_empty();
+        if audiences.is_some_and(|audiences| audiences.is_empty() || audiences.iter().any(is_empty)) {
+            return Err("audiences must not be empty: absent, they are the edge's URLs".to_owned());
+        }
+        if self.preset == Preset::Google && audiences.is_none() {
+            return Err("audiences are missing: Google's tokens name OAuth client ids".to_owned());
+        }
+        let leeway_seconds = self.leeway_seconds.unwrap_or(LEEWAY_SECONDS);
+        if leeway_seconds > LEEWAY_SECONDS_MAX {
+            return Err(format!("leeway_seconds must be at most {LEEWAY_SECONDS_MAX}"));
+        }
+        let keys = self.keys(context)?;
+        let keys = keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
+        Ok(Issuer {
+            name: name.clone(),
+            rules: Rules {
+                preset: self.preset,
+                audiences: self.audiences.clone(),
+                algorithms,
+                mapping: self.claims.clone().over(self.preset.mapping()),
+                leeway_seconds,
+                require_at_jwt: self.require_at_jwt,
+                workloads: self.workloads,
+            },
+            keys,
+            introspection: self.introspection(context)?,
+        })
+    }
+
+    fn keys(&self, context: &Context<'_>) -> Result<Option<Source>, String> {
+        let source = match (&self.jwks_url, &self.jwks_file) {
+            (Some(_), Some(_)) => return Err("jwks_url and jwks_file exclude one another".to_owned()),
+            _ if !self.preset.has_keys() => {
+                let says_keys =
+                    self.jwks_url.is_some() || self.jwks_file.is_some() || self.algorithms.is_some();
+                if says_keys {
+                    return Err("Google's access tokens are opaque and have no keys".to_owned());
+                }
+                return Ok(None);
+            }
+            (Some(url), None) => {
+                self.check_url(url)?;
+                Source::Url(url.clone(), self.fetcher()?)
+            }
+            (None, Some(file)) => Source::File(context.folder.join(file)),
+            (None, None) => {
+                let name = self.issuer.get_ref();
+                let url: Url = name.parse().map_err(|_| {
+                    format!("the issuer {name:?} is no URL to find keys at: give jwks_url or jwks_file")
+                })?;
+                self.check_url(&url)?;
+                Source::Issuer(name.clone(), self.fetcher()?)
+            }
+        };
+        Ok(Some(source))
+    }
+
+    fn introspection(&self, context: &Context<'_>) -> Result<Option<Introspection>, String> {
+        let (url, endpoint) = match (&self.introspection, self.preset) {
+            (None, Preset::Google) => {
+                let url = TOKEN_INFO.parse().map_err(|_| "no URL".to_owned())?;
+                (url, Endpoint::TokenInfo)
+            }
+            (None, _) => return Ok(None),
+            (Some(table), Preset::Google) => (table.url.clone(), Endpoint::TokenInfo),
+            (Some(table), _) => {
+                let client_id = table.client_id.clone().ok_or("introspection.client_id is missing")?;
+                let client_secret = table.secret(context.folder)?;
+                (table.url.clone(), Endpoint::Introspection { client_id, client_secret })
+            }
+        };
+        self.check_url(&url)?;
+        Ok(Some(Introspection::new(url, self.fetcher()?, endpoint)))
+    }
+
+    fn fetcher(&self) -> Result<Fetcher, String> {
+        let reach = if self.allow_private_addresses { Reach::Anywhere } else { Reach::Public };
+        Fetcher::new(reach).map_err(|error| format!("cannot make an HTTP client: {error}"))
+    }
+
+    fn check_url(&self, url: &Url) -> Result<(), String> {
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if self.allow_private_addresses => Ok(()),
+            "http" => Err(format!("{url} is not https, which only allow_private_addresses makes good")),
+            _ => Err(format!("{url} is not https")),
+        }
+    }
+}
+
+impl IntrospectionTable {
+    fn secret(&self, folder: &Path) -> Result<SecretString, String> {
+        let secret = match (&self.client_secret_file, &self.client_secret_env) {
+            (Some(file), None) => {
+                let path = folder.join(file);
+                fs::read_to_string(&path)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?
+            }
+            (None, Some(name)) => {
+                env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
+            }
+            _ => return Err("introspection needs client_secret_file or client_secret_env".to_owned()),
+        };
+        match secret.trim_end() {
+            "" => Err("the introspection secret is empty".to_owned()),
+            secret => Ok(secret.to_owned().into()),
+        }
+    }
+}

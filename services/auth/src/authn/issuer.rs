@@ -1,0 +1,122 @@
+//! One issuer, and what makes its tokens good.
+
+use std::time::{Duration, Instant};
+
+use drawbridge_sdk::jwks::{Jwks, JwksError};
+use jsonwebtoken::{Algorithm, get_current_timestamp};
+
+use super::{
+    Token, TokenError, claims::Claims, introspection::Introspection, mapping::Mapping, preset::Preset,
+    token::Jwt,
+};
+
+/// For how long the answer about an opaque token may be relied on: its issuer may take it back at any time.
+const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
+
+/// One issuer.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    /// Exactly as it writes itself in `iss`.
+    pub(super) name: String,
+    pub(super) rules: Rules,
+    /// Keys of this issuer alone. Absent when its tokens are opaque.
+    pub(super) keys: Option<Jwks>,
+    pub(super) introspection: Option<Introspection>,
+}
+
+/// What makes an issuer's tokens good, and what they say.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) preset: Preset,
+    /// Under which names the issuer knows the edge. Absent: by its URLs.
+    pub(super) audiences: Option<Vec<String>>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) mapping: Mapping,
+    /// Clock difference that is forgiven.
+    pub(super) leeway_seconds: u64,
+    pub(super) require_at_jwt: bool,
+    /// Every token is a program's.
+    pub(super) workloads: bool,
+}
+
+impl Issuer {
+    pub(super) fn audiences(&self) -> Option<&[String]> {
+        self.rules.audiences.as_deref()
+    }
+
+    /// Verifies a JWT for one of `audiences`: whose it is, and until when that may be relied on.
+    pub(super) async fn verify(
+        &self,
+        jwt: &Jwt<'_>,
+        audiences: &[String],
+    ) -> Result<(Token, Instant), TokenError> {
+        let Rules { preset, algorithms, require_at_jwt, .. } = &self.rules;
+        let keys = self.keys.as_ref().ok_or(TokenError::Kind)?;
+        let key_id = jwt.check_header(algorithms)?;
+        preset.check_kind(jwt, *require_at_jwt)?;
+        let key = keys.key(key_id).await.map_err(|error| match error {
+            JwksError::UnknownKey => TokenError::Signature,
+            error => TokenError::Keys(error),
+        })?;
+        // The algorithm is the key's to say, not the token's.
+        if !key.verifies(jwt.header.alg) {
+            return Err(TokenError::Header("algorithm"));
+        }
+        jwt.verify_signature(&key.key)?;
+        let expires_at = jwt.claims.seconds("exp")?.ok_or(TokenError::Claims)?;
+        let token = self.token(&jwt.claims, expires_at, audiences)?;
+        Ok((token, keys.remember_until()))
+    }
+
+    /// Asks about an opaque token, which must be for one of `audiences`.
+    pub(super) async fn introspect(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(Token, Instant), TokenError> {
+        let introspection = self.introspection.as_ref().ok_or(TokenError::Malformed)?;
+        let claims = introspection.ask(token).await?;
+        if claims.text("iss")?.is_some_and(|issuer| issuer != self.name) {
+            return Err(TokenError::Issuer);
+        }
+        // RFC 7662 section 2.2 leaves the end of a token to the answer's writer.
+        let for_now = get_current_timestamp() + INTROSPECTED_FOR.as_secs();
+        let expires_at = claims.seconds("exp")?.unwrap_or(for_now);
+        let token = self.token(&claims, expires_at, audiences)?;
+        Ok((token, Instant::now() + INTROSPECTED_FOR))
+    }
+
+    /// What the token says, when it is for one of `audiences` and for now.
+    fn token(&self, claims: &Claims, expires_at: u64, audiences: &[String]) -> Result<Token, TokenError> {
+        let Rules { preset, mapping, leeway_seconds: leeway, workloads, .. } = &self.rules;
+        let now = get_current_timestamp();
+        if expires_at.saturating_add(*leeway) < now {
+            return Err(TokenError::Expired);
+        }
+        // One that will be issued would outlive a revocation of all that were.
+        let starts = claims.seconds("nbf")?.max(claims.seconds("iat")?);
+        if starts.is_some_and(|starts| starts > now + leeway) {
+            return Err(TokenError::Immature);
+        }
+        if claims.has("cnf") {
+            return Err(TokenError::Bound);
+        }
+        if !claims.has("aud") {
+            return Err(TokenError::Claims);
+        }
+        if !claims.list("aud")?.iter().any(|named| audiences.iter().any(|audience| audience == named)) {
+            return Err(TokenError::Audience);
+        }
+        let mut identity = mapping.identity(&self.name, claims)?;
+        let principal = &identity.principal;
+        identity.workload =
+            *workloads || preset.is_workload(claims, &principal.subject, &principal.client_id);
+        Ok(Token {
+            identity,
+            // Entra ID has a name of its own for it.
+            id: claims.text("jti")?.or(claims.text("uti")?).map(ToOwned::to_owned),
+            issued_at: claims.seconds("iat")?,
+            expires_at,
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! All issuers whose tokens are accepted.
+
+use std::path::Path;
+
+use tokio::sync::watch;
+
+use super::{
+    IssuersFileError,
+    file::{self, Given},
+    issuer::Issuer,
+};
+
+/// All issuers whose tokens are accepted.
+#[derive(Debug)]
+pub(crate) struct Issuers {
+    all: Vec<Issuer>,
+    /// Counts what makes verified tokens doubtful.
+    changes: watch::Sender<u64>,
+}
+
+impl Issuers {
+    /// The issuer that the flags give, if they do, and those of a file.
+    pub(crate) fn load(flags: Option<Given>, path: Option<&Path>) -> Result<Self, IssuersFileError> {
+        let changes = watch::Sender::new(0);
+        Ok(Self { all: file::load(flags, path, &changes)?, changes })
+    }
+
+    /// The issuer of this very name.
+    pub(super) fn of(&self, name: &str) -> Option<&Issuer> {
+        self.all.iter().find(|issuer| issuer.name == name)
+    }
+
+    /// The one that can be asked about opaque tokens.
+    pub(super) fn introspecting(&self) -> Option<&Issuer> {
+        self.all.iter().find(|issuer| issuer.introspection.is_some())
+    }
+
+    /// Ticks when an issuer withdraws or replaces a key, and with [`Self::forget_verified`]: what was decided on
+    /// tokens before is to be decided anew.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Has every token verified anew, because one has been revoked, say.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for revocations"))]
+    pub(crate) fn forget_verified(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        *self.changes.borrow()
+    }
+}

@@ -1,0 +1,99 @@
+use std::{fs, path::Path, sync::LazyLock};
+
+use aws_lc_rs::{
+    encoding::{AsDer as _, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use jsonwebtoken::{
+    Algorithm, EncodingKey, Header, encode,
+    jwk::{Jwk, JwkSet},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+mod docs;
+mod opaque;
+mod presets;
+mod several;
+
+const EDGE: &str = "https://mcp.acme.example/mcp";
+const KEY_ID: &str = "key-1";
+
+/// A verifier of tokens that the test signs itself.
+struct Signed {
+    folder: TempDir,
+    key: EncodingKey,
+}
+
+impl Signed {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // To make one takes a while.
+        static KEY: LazyLock<String> = LazyLock::new(rsa_key);
+        let key = publish(&KEY, folder.path(), "keys.json");
+        Self { folder, key }
+    }
+
+    /// The issuers of this text, which may name the key sets in this folder.
+    fn issuers(&self, toml: &str) -> Result<Issuers, IssuersFileError> {
+        let file = self.folder.path().join("issuers.toml");
+        fs::write(&file, toml).unwrap();
+        Issuers::load(None, Some(&file))
+    }
+
+    fn verifier(&self, toml: &str) -> TokenVerifier {
+        let issuers = self.issuers(toml).unwrap_or_else(|error| panic!("{error}"));
+        TokenVerifier::new(Arc::new(issuers), Audience::Edge(vec![EDGE.to_owned()]))
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        sign(&self.key, header, claims)
+    }
+
+    /// Verifies these claims, under the header that most issuers write.
+    async fn verify(&self, toml: &str, claims: &Value) -> Result<Token, TokenError> {
+        let token = self.sign(&json!({ "alg": "RS256", "typ": "JWT", "kid": KEY_ID }), claims);
+        self.verifier(toml).verify(&token, EDGE).await.map(|token| (*token).clone())
+    }
+}
+
+fn sign(key: &EncodingKey, header: &Value, claims: &Value) -> String {
+    let header: Header = serde_json::from_value(header.clone()).unwrap();
+    encode(&header, claims, key).unwrap()
+}
+
+/// A new key, as PEM.
+fn rsa_key() -> String {
+    let document: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
+    let document = BASE64_STANDARD.encode(document.as_ref());
+    format!("-----BEGIN PRIVATE KEY-----\n{document}\n-----END PRIVATE KEY-----\n")
+}
+
+/// Writes the key set with this key's public half.
+fn publish(key: &str, folder: &Path, name: &str) -> EncodingKey {
+    let key = EncodingKey::from_rsa_pem(key.as_bytes()).unwrap();
+    let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
+    jwk.common.key_id = Some(KEY_ID.to_owned());
+    fs::write(folder.join(name), serde_json::to_string(&JwkSet { keys: vec![jwk] }).unwrap()).unwrap();
+    key
+}
+
+fn now() -> u64 {
+    get_current_timestamp()
+}
+
+/// `claims` with these put over them; null takes one away.
+fn with(claims: &Value, over: Value) -> Value {
+    let mut claims = claims.clone();
+    for (name, value) in over.as_object().unwrap() {
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(name);
+        } else {
+            claims[name] = value.clone();
+        }
+    }
+    claims
+}

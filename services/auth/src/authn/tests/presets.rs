@@ -1,0 +1,207 @@
+//! Tokens of exactly the shape in which well-known issuers write them.
+
+use super::*;
+
+const KEYCLOAK: &str = r#"
+    [[issuers]]
+    issuer = "https://sso.acme.example/realms/acme"
+    preset = "keycloak"
+    jwks_file = "keys.json"
+    claims.roles = ["realm_access.roles", "resource_access.drawbridge.roles"]
+"#;
+
+fn keycloak() -> Value {
+    json!({
+        "exp": now() + 300, "iat": now(), "auth_time": now(), "jti": "onrtac:0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a",
+        "iss": "https://sso.acme.example/realms/acme", "aud": [EDGE, "account"],
+        "sub": "5f0d2b7e-3c1f-4d59-9a3a-0b8f6f0f2c11", "typ": "Bearer", "azp": "mcp-client",
+        "sid": "b5f9c3de-5c52-4c58-9d40-3a5e2b6f7a10", "acr": "1", "allowed-origins": ["/*"],
+        "realm_access": { "roles": ["offline_access", "auditor"] },
+        "resource_access": {
+            "drawbridge": { "roles": ["operator"] },
+            "account": { "roles": ["manage-account", "view-profile"] },
+        },
+        "scope": "openid profile email", "email_verified": true, "name": "Alice Archer",
+        "groups": ["engineering"], "preferred_username": "alice", "email": "alice@acme.example",
+    })
+}
+
+#[tokio::test]
+async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_claim() {
+    let signed = Signed::new();
+    let token = signed.verify(KEYCLOAK, &keycloak()).await.unwrap();
+    let alice = token.identity;
+    assert_eq!(alice.principal.subject, "5f0d2b7e-3c1f-4d59-9a3a-0b8f6f0f2c11");
+    assert_eq!(alice.principal.client_id, "mcp-client");
+    assert_eq!(alice.principal.scopes, ["openid", "profile", "email"]);
+    assert_eq!(alice.groups, ["engineering"]);
+    assert_eq!(alice.roles, ["offline_access", "auditor", "operator"]);
+    assert_eq!(alice.email.as_deref(), Some("alice@acme.example"));
+    assert_eq!(token.id.as_deref(), Some("onrtac:0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a"));
+    assert!(!alice.mfa && !alice.workload && token.issued_at.is_some());
+
+    // An ID token and a refresh token differ in one claim, and an older access token has a nonce.
+    for kind in ["ID", "Refresh", "Offline", "DPoP", "Logout"] {
+        let refused = signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "typ": kind }))).await;
+        assert!(matches!(refused, Err(TokenError::Kind)), "{kind}: {refused:?}");
+    }
+    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "nonce": "n" }))).await.is_ok());
+    // An address that nobody has confirmed is nobody's.
+    let unverified = signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "email_verified": false }))).await;
+    assert_eq!(unverified.unwrap().identity.email, None);
+    // The account of a client.
+    let account = json!({
+        "azp": "nightly", "client_id": "nightly", "preferred_username": "service-account-nightly",
+        "clientHost": "10.0.0.7", "clientAddress": "10.0.0.7",
+    });
+    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), account)).await.unwrap().identity.workload);
+    // A person who has chosen a name like that is no client.
+    let posing = json!({ "preferred_username": "service-account-nightly" });
+    assert!(!signed.verify(KEYCLOAK, &with(&keycloak(), posing)).await.unwrap().identity.workload);
+}
+
+const AUTH0: &str = r#"
+    [[issuers]]
+    issuer = "https://acme.eu.auth0.com/"
+    preset = "auth0"
+    jwks_file = "keys.json"
+    claims.namespace = "https://acme.example/"
+"#;
+
+fn auth0() -> Value {
+    json!({
+        "https://acme.example/groups": ["engineering"],
+        "https://acme.example/roles": ["auditor"],
+        "https://acme.example/email": "alice@acme.example",
+        "https://acme.example/mfa": true,
+        "iss": "https://acme.eu.auth0.com/", "sub": "auth0|64f0c0ffee64f0c0ffee64f0",
+        "aud": [EDGE, "https://acme.eu.auth0.com/userinfo"],
+        "iat": now(), "exp": now() + 86_400, "scope": "openid profile invoices:read",
+        "org_id": "org_acme", "azp": "3kP0wqYb1mZ7", "permissions": ["invoices:delete"],
+    })
+}
+
+#[tokio::test]
+async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organization() {
+    let signed = Signed::new();
+    let token = signed.verify(AUTH0, &auth0()).await.unwrap();
+    let alice = token.identity;
+    assert_eq!(alice.principal.issuer, "https://acme.eu.auth0.com/");
+    assert_eq!(alice.principal.tenant, "org_acme");
+    assert_eq!(alice.principal.client_id, "3kP0wqYb1mZ7");
+    // What the person may do is more than what the client may.
+    assert_eq!(alice.principal.scopes, ["openid", "profile", "invoices:read"]);
+    assert_eq!((alice.groups, alice.roles), (vec!["engineering".to_owned()], vec!["auditor".to_owned()]));
+    assert_eq!(alice.email.as_deref(), Some("alice@acme.example"));
+    assert!(alice.mfa && !alice.workload);
+
+    // The profile of RFC 9068, which a tenant can choose.
+    let marked = with(&auth0(), json!({ "azp": null, "client_id": "3kP0wqYb1mZ7", "jti": "t-1" }));
+    let token = signed.sign(&json!({ "alg": "RS256", "typ": "at+jwt", "kid": KEY_ID }), &marked);
+    let token = signed.verifier(AUTH0).verify(&token, EDGE).await.unwrap();
+    let alice = &token.identity;
+    assert_eq!((token.id.as_deref(), alice.principal.client_id.as_str()), (Some("t-1"), "3kP0wqYb1mZ7"));
+
+    let machine = json!({ "sub": "3kP0wqYb1mZ7@clients", "gty": "client-credentials" });
+    assert!(signed.verify(AUTH0, &with(&auth0(), machine)).await.unwrap().identity.workload);
+    // The slash is a part of the name.
+    let without = signed.verify(AUTH0, &with(&auth0(), json!({ "iss": "https://acme.eu.auth0.com" }))).await;
+    assert!(matches!(without, Err(TokenError::Issuer)));
+    let id_token = json!({ "nonce": "n", "aud": EDGE, "scope": null });
+    assert!(matches!(signed.verify(AUTH0, &with(&auth0(), id_token)).await, Err(TokenError::Kind)));
+}
+
+const TENANT: &str = "9f1c6a34-52a1-4a53-9d4e-0c8e35d6c5b2";
+const ENTRA: &str = r#"
+    [[issuers]]
+    issuer = "https://login.microsoftonline.com/9f1c6a34-52a1-4a53-9d4e-0c8e35d6c5b2/v2.0"
+    preset = "entra"
+    jwks_file = "keys.json"
+    audiences = ["3f2504e0-4f89-41d3-9a0c-0305e82c3301", "api://drawbridge"]
+"#;
+
+fn entra() -> Value {
+    json!({
+        "aud": "3f2504e0-4f89-41d3-9a0c-0305e82c3301",
+        "iss": format!("https://login.microsoftonline.com/{TENANT}/v2.0"),
+        "iat": now(), "nbf": now(), "exp": now() + 4_500, "aio": "AXQAi/8TAAAA", "azp": "7c9e6679-7425-40de-944b",
+        "azpacr": "0", "groups": ["4b1f7d2c-engineering"], "name": "Alice Archer",
+        "oid": "690222be-ff1a-4d56-abd1-7e4f7d38e474", "preferred_username": "alice@acme.example",
+        "email": "whatever@victim.example", "rh": "0.AVYA", "roles": ["Auditor"], "scp": "Tools.Read Tools.Write",
+        "sub": "HKZpfaHyWadeOouYlitjrI-KffTm222X5rrV3xDqfKQ", "tid": TENANT, "uti": "fqiBqXLPj0eQa82S-IYFAA",
+        "ver": "2.0",
+    })
+}
+
+#[tokio::test]
+async fn entra_says_its_tenant_and_never_an_address_that_counts() {
+    let signed = Signed::new();
+    let token = signed.verify(ENTRA, &entra()).await.unwrap();
+    let alice = token.identity;
+    assert_eq!(alice.principal.tenant, TENANT);
+    assert_eq!(alice.principal.scopes, ["Tools.Read", "Tools.Write"]);
+    assert_eq!(
+        (alice.groups, alice.roles),
+        (vec!["4b1f7d2c-engineering".to_owned()], vec!["Auditor".to_owned()])
+    );
+    assert_eq!((alice.email, token.id.as_deref()), (None, Some("fqiBqXLPj0eQa82S-IYFAA")));
+    assert!(!alice.workload);
+
+    // Tokens of the older endpoint name another issuer, and the client otherwise.
+    let older = json!({
+        "iss": format!("https://sts.windows.net/{TENANT}/"), "aud": "api://drawbridge", "ver": "1.0",
+        "azp": null, "azpacr": null, "appid": "7c9e6679-7425-40de-944b", "appidacr": "0", "amr": ["pwd", "mfa"],
+    });
+    let sts = ENTRA.replace("login.microsoftonline.com", "sts.windows.net").replace("v2.0", "");
+    let token = signed.verify(&sts, &with(&entra(), older)).await.unwrap();
+    let alice = token.identity;
+    assert!(alice.mfa && alice.principal.client_id == "7c9e6679-7425-40de-944b");
+
+    // A program has roles, and no scopes that somebody has delegated.
+    let program = json!({ "scp": null, "idtyp": "app", "groups": null });
+    assert!(signed.verify(ENTRA, &with(&entra(), program)).await.unwrap().identity.workload);
+    let id_token = json!({ "azp": null, "azpacr": null, "scp": null });
+    assert!(matches!(signed.verify(ENTRA, &with(&entra(), id_token)).await, Err(TokenError::Kind)));
+    let other_tenant = json!({ "iss": "https://login.microsoftonline.com/evil/v2.0", "tid": "evil" });
+    assert!(matches!(signed.verify(ENTRA, &with(&entra(), other_tenant)).await, Err(TokenError::Issuer)));
+}
+
+#[tokio::test]
+async fn a_token_that_leaves_out_groups_is_refused_because_a_policy_may_forbid_by_them() {
+    let signed = Signed::new();
+    let elsewhere = json!({
+        "groups": null, "_claim_names": { "groups": "src1" },
+        "_claim_sources": { "src1": { "endpoint": "https://graph.example/v1.0/users/690222be/getMemberObjects" } },
+    });
+    for over in [elsewhere, json!({ "hasgroups": true })] {
+        let refused = signed.verify(ENTRA, &with(&entra(), over)).await;
+        assert!(matches!(refused, Err(TokenError::Overage)), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn cognito_needs_no_preset_but_a_token_that_names_its_audience() {
+    let issuer = r#"
+        [[issuers]]
+        issuer = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"
+        jwks_file = "keys.json"
+    "#;
+    let cognito = json!({
+        "sub": "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "cognito:groups": ["engineering"],
+        "iss": "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI", "version": 2,
+        "client_id": "xxxxxxxxxxxxexample", "origin_jti": "o", "event_id": "e", "token_use": "access",
+        "aud": EDGE, "scope": "drawbridge/read", "auth_time": now(), "exp": now() + 3600, "iat": now(),
+        "jti": "t", "username": "alice",
+    });
+    let signed = Signed::new();
+    let token = signed.verify(issuer, &cognito).await.unwrap();
+    let alice = token.identity;
+    assert_eq!(
+        (alice.groups, alice.principal.scopes),
+        (vec!["engineering".into()], vec!["drawbridge/read".into()])
+    );
+    let id_token = signed.verify(issuer, &with(&cognito, json!({ "token_use": "id" }))).await;
+    assert!(matches!(id_token, Err(TokenError::Kind)));
+    let without = signed.verify(issuer, &with(&cognito, json!({ "aud": null }))).await;
+    assert!(matches!(without, Err(TokenError::Claims)));
+}

@@ -1,0 +1,159 @@
+//! Writes the decision log.
+
+use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
+
+use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
+use drawbridge_sdk::{RequestId, trace};
+use jiff::Timestamp;
+use metrics::counter;
+use sha2::{Digest as _, Sha256};
+use tracing_appender::{
+    non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard},
+    rolling::{InitError, RollingFileAppender, Rotation},
+};
+
+use super::{DecisionRecord, ShadowRecord};
+use crate::{Identity, policy::Outcome};
+
+const FILE_PREFIX: &str = "decisions";
+const FILE_SUFFIX: &str = "jsonl";
+
+/// Where decisions are written down, and how much of them.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Decision log")]
+pub struct DecisionLogConfig {
+    /// Write every decision as a line of JSON: to standard output (`-`), or into a file for each day in this folder.
+    #[arg(long, value_name = "FOLDER|-")]
+    pub decision_log: Option<PathBuf>,
+
+    /// Keep so many days.
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    pub decision_log_days: usize,
+
+    /// Write down arguments too, without those that are sensitive.
+    #[arg(long, requires = "decision_log")]
+    pub decision_log_arguments: bool,
+}
+
+/// The decision log cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the decision log in {}", folder.display())]
+pub struct DecisionLogError {
+    folder: PathBuf,
+    source: InitError,
+}
+
+/// A decision, to be written down.
+pub(crate) struct Decided<'a> {
+    pub(crate) request_id: &'a RequestId,
+    pub(crate) identity: &'a Identity,
+    pub(crate) kind: Kind,
+    pub(crate) item: &'a pb::CatalogItem,
+    /// The arguments, without those that are sensitive.
+    pub(crate) arguments: Option<&'a [u8]>,
+    /// Whether some were.
+    pub(crate) redacted: bool,
+    pub(crate) outcome: &'a Outcome,
+    pub(crate) revision: &'a str,
+    pub(crate) took: Duration,
+}
+
+/// Writes decisions down, without making anybody wait for the disk.
+#[derive(Debug)]
+pub(crate) struct DecisionLog {
+    lines: Option<(NonBlocking, Arc<WorkerGuard>)>,
+    with_arguments: bool,
+}
+
+impl DecisionLog {
+    /// Opens the log that the config asks for.
+    pub(crate) fn open(config: &DecisionLogConfig) -> Result<Self, DecisionLogError> {
+        // A decision is never lost for want of room: whoever is too fast waits.
+        let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
+        let lines = match &config.decision_log {
+            None => None,
+            Some(path) if path.as_os_str() == "-" => Some(builder().finish(std::io::stdout())),
+            Some(folder) => {
+                let file = RollingFileAppender::builder()
+                    .rotation(Rotation::DAILY)
+                    .filename_prefix(FILE_PREFIX)
+                    .filename_suffix(FILE_SUFFIX)
+                    .max_log_files(config.decision_log_days.max(1))
+                    .build(folder)
+                    .map_err(|source| DecisionLogError { folder: folder.clone(), source })?;
+                Some(builder().finish(file))
+            }
+        };
+        let lines = lines.map(|(lines, guard)| (lines, Arc::new(guard)));
+        Ok(Self { lines, with_arguments: config.decision_log_arguments })
+    }
+
+    /// Tells of a decision, in the service's log and in this one.
+    pub(crate) fn write(&self, decided: &Decided<'_>) {
+        let Decided { request_id, kind, item, outcome, revision, .. } = decided;
+        let pb::Principal { issuer, subject, client_id, tenant, .. } = &decided.identity.principal;
+        counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome.answer.as_str())
+            .increment(1);
+        tracing::info!(
+            %request_id, issuer, subject, client_id, tenant,
+            item = item.name,
+            operation = kind.as_str_name(),
+            outcome = outcome.answer.as_str(),
+            policy_ids = ?outcome.policy_ids,
+            shadow = outcome.shadow.as_ref().map(tracing::field::debug),
+            policy_revision = revision,
+            "decision"
+        );
+        let Some((lines, _)) = &self.lines else { return };
+        let line = serde_json::to_vec(&self.record(decided)).map(|mut line| {
+            line.push(b'\n');
+            line
+        });
+        // A line is one write, so lines of several threads do not mix.
+        let written = line.map_err(std::io::Error::from).and_then(|line| lines.clone().write_all(&line));
+        if let Err(error) = written {
+            counter!("auth_decision_log_errors_total").increment(1);
+            tracing::error!(%error, "a decision could not be written down");
+        }
+    }
+
+    fn record(&self, decided: &Decided<'_>) -> DecisionRecord {
+        let Decided { identity, item, arguments, outcome, .. } = decided;
+        let pb::Principal { issuer, subject, client_id, tenant, scopes } = &identity.principal;
+        let kept = arguments.filter(|_| self.with_arguments);
+        DecisionRecord {
+            time: Timestamp::now().to_string(),
+            request_id: decided.request_id.to_string(),
+            trace_id: trace::current_id().unwrap_or_default(),
+            issuer: issuer.clone(),
+            subject: subject.clone(),
+            client_id: client_id.clone(),
+            tenant: tenant.clone(),
+            groups: identity.groups.clone(),
+            roles: identity.roles.clone(),
+            email: identity.email.clone(),
+            mfa: identity.mfa,
+            workload: identity.workload,
+            scopes: scopes.clone(),
+            operation: decided.kind.as_str_name().to_owned(),
+            item: item.name.clone(),
+            service: item.service.clone(),
+            rpc: item.rpc.clone(),
+            argument_digest: arguments.map(digest),
+            arguments: kept.and_then(|arguments| serde_json::from_slice(arguments).ok()),
+            arguments_redacted: kept.is_some() && decided.redacted,
+            outcome: outcome.answer,
+            policy_ids: outcome.policy_ids.clone(),
+            shadow: outcome
+                .shadow
+                .as_ref()
+                .map(|shadow| ShadowRecord { outcome: shadow.answer, policy_ids: shadow.policy_ids.clone() }),
+            policy_revision: decided.revision.to_owned(),
+            latency_us: u64::try_from(decided.took.as_micros()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn digest(arguments: &[u8]) -> String {
+    Sha256::digest(arguments).iter().map(|byte| format!("{byte:02x}")).collect()
+}

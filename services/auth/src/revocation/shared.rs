@@ -1,0 +1,103 @@
+//! The list of revocations in Redis, for every replica.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
+use redis::{
+    AsyncCommands as _, Client, RedisError,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+// Of one slot, so that a cluster can write both at once.
+/// A hash: from what is revoked to when, in seconds since 1970.
+const LIST: &str = "{drawbridge:auth}:revocations";
+/// Counts the changes of the hash.
+const VERSION: &str = "{drawbridge:auth}:revocations:version";
+const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Before a connection that failed is tried again.
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
+
+/// What is revoked, as it stands in Redis.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    issuer: String,
+    #[serde(flatten)]
+    which: EntryKind,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum EntryKind {
+    Subject(String),
+    ClientId(String),
+    TokenId(String),
+}
+
+/// The list, which connects when it is first used.
+pub(super) struct Shared(ConnectionManager);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Shared {
+    pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT))
+            .set_max_delay(RETRY_DELAY_MAX)
+            .set_number_of_retries(1);
+        let client = Client::open(url.expose_secret())?;
+        Ok(Self(ConnectionManager::new_lazy_with_config(client, config)?))
+    }
+
+    pub(super) async fn version(&self) -> Result<u64, RedisError> {
+        let version: Option<u64> = self.0.clone().get(VERSION).await?;
+        Ok(version.unwrap_or_default())
+    }
+
+    /// What was revoked at `since` or later. What is older is forgotten.
+    pub(super) async fn read(&self, since: u64) -> Result<Vec<(TokenSet, u64)>, RedisError> {
+        let mut connection = self.0.clone();
+        let entries: HashMap<String, u64> = connection.hgetall(LIST).await?;
+        let (forgotten, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, at)| *at < since);
+        if !forgotten.is_empty() {
+            let fields: Vec<_> = forgotten.into_iter().map(|(entry, _)| entry).collect();
+            let _: u64 = connection.hdel(LIST, fields).await?;
+        }
+        let mut revoked = Vec::with_capacity(entries.len());
+        for (entry, at) in entries {
+            let entry: Entry = serde_json::from_str(&entry).map_err(|error| {
+                RedisError::from((redis::ErrorKind::Parse, "a revocation", error.to_string()))
+            })?;
+            let which = match entry.which {
+                EntryKind::Subject(subject) => Which::Subject(subject),
+                EntryKind::ClientId(client) => Which::ClientId(client),
+                EntryKind::TokenId(id) => Which::TokenId(id),
+            };
+            revoked.push((TokenSet { issuer: entry.issuer, which: Some(which) }, at));
+        }
+        Ok(revoked)
+    }
+
+    pub(super) async fn add(&self, tokens: &TokenSet, at: u64) -> Result<(), RedisError> {
+        let which = match tokens.which.clone() {
+            Some(Which::Subject(subject)) => EntryKind::Subject(subject),
+            Some(Which::ClientId(client)) => EntryKind::ClientId(client),
+            Some(Which::TokenId(id)) => EntryKind::TokenId(id),
+            None => return Ok(()),
+        };
+        let entry = Entry { issuer: tokens.issuer.clone(), which };
+        let entry = serde_json::to_string(&entry).map_err(|error| {
+            RedisError::from((redis::ErrorKind::InvalidClientConfig, "a revocation", error.to_string()))
+        })?;
+        let mut both = redis::pipe();
+        both.atomic().hset(LIST, entry, at).ignore().incr(VERSION, 1).ignore();
+        both.query_async(&mut self.0.clone()).await
+    }
+}
