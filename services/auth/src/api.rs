@@ -6,7 +6,7 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, exchange_response,
     filter_catalog_response, operation::Kind,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_sdk::{CallContext, RequestId, told};
 use metrics::counter;
 use tonic::{Request, Response, Status};
 
@@ -209,7 +209,7 @@ async fn identify(
     match verifier.verify(token, resource).await {
         Ok(identity) => Ok(Ok(identity)),
         Err(error) if error.is_unavailable() => {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");
+            tracing::error!(error = told(&error), "cannot verify an access token");
             Err(Status::unavailable("the issuer's keys cannot be had; try again"))
         }
         Err(error) => {
