@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -22,7 +22,7 @@ use base64::{
 };
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, EncodingKey, Header, crypto, encode,
-    jwk::{Jwk, JwkSet},
+    jwk::{Jwk, JwkSet, KeyAlgorithm},
 };
 use serde_json::{Value, json};
 use url::Url;
@@ -33,6 +33,7 @@ pub struct TestIssuer {
     /// Its URL.
     pub url: Url,
     keys: Vec<Key>,
+    published: Arc<Mutex<JwkSet>>,
     keys_fetched: Arc<AtomicU32>,
 }
 
@@ -78,6 +79,17 @@ impl Key {
     }
 }
 
+/// The key set. An RSA key is in it twice: for every algorithm, and for RS256 alone.
+fn public(keys: &[Key]) -> JwkSet {
+    let pinned = keys.iter().filter(|key| key.signing.family() == AlgorithmFamily::Rsa).map(|key| {
+        let mut pinned = key.public.clone();
+        pinned.common.key_id = Some("rs256-key".to_owned());
+        pinned.common.key_algorithm = Some(KeyAlgorithm::RS256);
+        pinned
+    });
+    JwkSet { keys: keys.iter().map(|key| key.public.clone()).chain(pinned).collect() }
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
 }
@@ -103,18 +115,25 @@ impl TestIssuer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let metadata = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks") });
-        let published = JwkSet { keys: keys.iter().map(|key| key.public.clone()).collect() };
+        let published = Arc::new(Mutex::new(public(&keys)));
         let keys_fetched = Arc::new(AtomicU32::new(0));
-        let fetched = Arc::clone(&keys_fetched);
+        let (served, fetched) = (Arc::clone(&published), Arc::clone(&keys_fetched));
         let publish = async move || {
             fetched.fetch_add(1, Ordering::SeqCst);
-            Json(published)
+            Json(served.lock().unwrap_or_else(PoisonError::into_inner).clone())
         };
         let routes = Router::new()
             .route("/.well-known/oauth-authorization-server", get(async move || Json(metadata)))
             .route("/jwks", get(publish));
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        Self { url: url.parse().expect("a URL"), keys, keys_fetched }
+        Self { url: url.parse().expect("a URL"), keys, published, keys_fetched }
+    }
+
+    /// Withdraws its keys, and publishes and signs by another from now on.
+    pub fn rotate(&mut self) {
+        let id = "rotated-key";
+        self.keys = vec![Key::curve(id, &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256)];
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = public(&self.keys);
     }
 
     /// Its name, as it writes itself.
@@ -193,14 +212,14 @@ impl TestIssuer {
     }
 
     fn key(&self, algorithm: Algorithm) -> &Key {
-        let id = match algorithm {
-            Algorithm::ES384 => "p384-key",
-            Algorithm::EdDSA => "ed-key",
-            algorithm if algorithm.family() == AlgorithmFamily::Rsa => "rsa-key",
+        let at = match algorithm {
+            Algorithm::ES384 => 1,
+            algorithm if algorithm.family() == AlgorithmFamily::Rsa => 2,
+            Algorithm::EdDSA => 3,
             // By HMAC nobody honest signs: it stands for whatever key there is.
-            _ => "test-key",
+            _ => 0,
         };
-        self.keys.iter().find(|key| key.id == id).expect("an issuer with every algorithm")
+        self.keys.get(at).expect("an issuer with every algorithm")
     }
 }
 

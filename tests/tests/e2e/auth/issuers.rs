@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use drawbridge_tests::{TestIssuer, TestMesh};
@@ -71,4 +72,27 @@ async fn keys_are_not_fetched_from_inside_the_network_unless_that_is_allowed() {
     }
     assert_eq!(connections.load(Ordering::SeqCst), 0);
     assert!(mesh.log().contains("leads to an address that is not public"));
+}
+
+#[tokio::test]
+async fn clients_go_on_when_their_issuer_rotates_its_keys_and_old_tokens_do_not() {
+    let mut issuer = TestIssuer::start().await;
+    let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone())).await;
+    let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
+    let old = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
+    assert_eq!(old.tools().await.len(), 2);
+    issuer.rotate();
+    let new = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
+    let rotated = Instant::now();
+    while new.call("tools/list", json!({})).await.status != StatusCode::OK {
+        assert!(rotated.elapsed() < Duration::from_secs(15), "the new key is not found");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(issuer.keys_fetched(), 2);
+    // It was remembered, until its key was seen to be gone.
+    let seen = Instant::now();
+    while old.call("tools/list", json!({})).await.status != StatusCode::UNAUTHORIZED {
+        assert!(seen.elapsed() < Duration::from_secs(1), "the old key still counts");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

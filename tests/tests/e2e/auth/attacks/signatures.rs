@@ -1,7 +1,7 @@
 //! Tokens whose signature is none, another's, or taken for another kind.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, crypto};
 use serde_json::json;
 
 use super::{ALGORITHMS, Table, with};
@@ -25,6 +25,7 @@ pub(super) fn add(table: &mut Table) {
     none(table);
     public_key_as_secret(table);
     another_algorithm(table);
+    pinned(table);
     broken(table);
 }
 
@@ -78,6 +79,15 @@ fn another_algorithm(table: &mut Table) {
             let token = table.under(signs, &json!({ "alg": format!("{says:?}"), "kid": kid }));
             table.bad(format!("{signs:?} that says it is {says:?} with its key id"), token);
         }
+    }
+}
+
+/// A key that says how it is used is used so, whatever else it could do.
+fn pinned(table: &mut Table) {
+    for signs in ALGORITHMS.into_iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Rsa) {
+        let token = table.under(signs, &json!({ "kid": "rs256-key" }));
+        let name = format!("{signs:?} with the key for RS256");
+        if signs == Algorithm::RS256 { table.good(name, token) } else { table.bad(name, token) }
     }
 }
 
