@@ -45,6 +45,11 @@ conformance: ## The official MCP conformance suite against the real edge; `make 
 	tests/setup.sh test
 	cargo test --package drawbridge-tests --test e2e --locked -- mcp::conformance --nocapture
 
+.PHONY: keycloak-test
+keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; `make test` leaves it out.
+	tests/setup.sh keycloak
+	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
+
 .PHONY: lint
 lint: ## Formatting, clippy, docs, protos, dependencies and the arrows between crates.
 	tests/setup.sh lint

@@ -4,6 +4,7 @@
 #   tests/setup.sh         all of it
 #   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, and Redis
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
+#   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
 #
 # System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
 # folder DRAWBRIDGE_TOOLS, by default .tools in the repository, and nothing outside it is changed.
@@ -12,6 +13,7 @@ set -euo pipefail
 readonly cargo_deny_version=0.20.2
 readonly node_major_min=18
 readonly python_min=3.10
+readonly keycloak_version=26.4.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
@@ -20,7 +22,11 @@ readonly tools=${DRAWBRIDGE_TOOLS:-${here%/*}/.tools}
 main() {
   case ${1:-all} in
     all | test | lint) ;;
-    *) fail "usage: tests/setup.sh [test|lint]" ;;
+    keycloak)
+      keycloak
+      return
+      ;;
+    *) fail "usage: tests/setup.sh [test|lint|keycloak]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -125,6 +131,25 @@ cargo_deny() {
   if [[ $("$root/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $cargo_deny_version" ]]; then return; fi
   cargo install "cargo-deny@$cargo_deny_version" --locked --quiet --root "$root" || fail "cargo-deny could not be built"
   echo "installed cargo-deny in $root"
+}
+
+# It wants a Java of its own, which not every system has: so only who asks for it gets it.
+keycloak() {
+  local folder=$tools/keycloak
+  if [[ -f $folder/stamp && $(<"$folder/stamp") == "$keycloak_version" ]]; then return; fi
+  command -v java >/dev/null || fail "Keycloak needs Java 17 or newer: install openjdk-17-jre-headless or the like"
+  command -v mvn >/dev/null || fail "Keycloak comes by Maven: install maven"
+  rm -rf "$folder"
+  mkdir -p "$folder"
+  # Away from the repository, which is no Maven project.
+  (cd "$folder" && mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
+    "-Dartifact=org.keycloak:keycloak-quarkus-dist:$keycloak_version:zip" "-DoutputDirectory=$folder" \
+    "-DmarkersDirectory=$folder/markers" >/dev/null) ||
+    fail "Maven could not get Keycloak $keycloak_version"
+  mv "$folder/keycloak-$keycloak_version"/* "$folder"
+  rmdir "$folder/keycloak-$keycloak_version"
+  echo "$keycloak_version" >"$folder/stamp"
+  echo "installed Keycloak $keycloak_version in $folder"
 }
 
 # The stamp is written last, so a folder whose install was broken off is made anew.

@@ -138,7 +138,11 @@ fn up_says_clearly_why_it_cannot_start() {
     fs::write(broken.path().join("x.cedar"), "permit (principal, action, resource);").expect("a file");
     let broken = broken.path().display().to_string();
     let refused = run(&["--free-ports", "--policies", &broken]);
-    assert!(text(&refused.stderr).contains("x.cedar:1:1: this policy has no @id"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("x.cedar:1:1: this policy has no @id"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 #[test]

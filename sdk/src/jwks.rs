@@ -17,7 +17,7 @@ use self::{
     key::KeySet,
     source::{Found, Memory},
 };
-use crate::fetch::FetchError;
+use crate::{fetch::FetchError, telemetry::told};
 
 pub use self::{key::VerificationKey, source::Source};
 
@@ -206,7 +206,7 @@ async fn keep_fresh(inner: Weak<Inner>) {
             let left = inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
             let seconds_left = left.unwrap_or_default().as_secs();
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = told(&error),
                 seconds_left,
                 "an issuer's keys cannot be refreshed; those in hand serve on"
             );

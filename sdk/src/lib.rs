@@ -27,4 +27,4 @@ pub use channel::{BalancedChannel, ChannelError, connect};
 pub use grpc::GrpcServer;
 pub use listen::{BindError, Listen};
 pub use running::{Running, Starting, shutdown_signal};
-pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, trace};
+pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};

@@ -235,6 +235,19 @@ impl Telemetry {
     }
 }
 
+/// An error and its causes in one line: a log in JSON keeps only an error's own message.
+#[must_use]
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
 fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
     // The thread belongs to one service until it ends, so the guards are never dropped. The recorder's
     // guard borrows it, and a thread that outlives it would dangle: it is leaked once a thread.

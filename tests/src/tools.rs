@@ -7,13 +7,18 @@ pub fn repository() -> PathBuf {
 }
 
 /// The folder that `tests/setup.sh` installs into.
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     env::var_os("DRAWBRIDGE_TOOLS").map_or_else(|| repository().join(".tools"), PathBuf::from)
 }
 
 /// A program that the tests need. A missing one fails the test with the way to get it.
 pub fn program(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is missing; `make test` or `tests/setup.sh test` installs it", path.display());
+    program_by(path, "`make test` or `tests/setup.sh test`")
+}
+
+/// A program that the tests need, and what installs it.
+pub(crate) fn program_by(path: PathBuf, installer: &str) -> PathBuf {
+    assert!(path.exists(), "{} is missing; {installer} installs it", path.display());
     path
 }
 

@@ -100,7 +100,7 @@ fn limits() -> Limits {
         fresh: Duration::from_millis(300),
         fresh_min: Duration::from_millis(60),
         fresh_max: Duration::from_secs(3600),
-        stale_max: Duration::from_millis(400),
+        stale_max: Duration::from_secs(2),
         refetch_interval: Duration::from_millis(20),
         retry_interval: Duration::from_millis(10),
     }
@@ -108,6 +108,16 @@ fn limits() -> Limits {
 
 async fn wait() {
     tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// Waits for what the background does, as long as a busy machine may take.
+async fn until(mut done: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("it happens in time");
 }
 
 #[tokio::test]
@@ -122,14 +132,14 @@ async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
     assert_eq!(issuer.answered(), 1);
 
     let mut changes = told.subscribe();
-    wait().await;
-    assert!(issuer.state.not_modified.load(Ordering::SeqCst) >= 2, "the tag of what is in hand is sent");
+    // The tag of what is in hand is sent.
+    until(async || issuer.state.not_modified.load(Ordering::SeqCst) >= 2).await;
     set(&issuer.state.keys, keys(&[("a", 0), ("b", 1), ("c", 1)]));
-    wait().await;
+    until(async || jwks.key("c").await.is_ok()).await;
     assert!(!changes.has_changed().unwrap(), "a new key concerns nobody");
 
     set(&issuer.state.keys, keys(&[("a", 1), ("b", 1)]));
-    tokio::time::timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
     assert!(matches!(jwks.key("c").await, Err(JwksError::UnknownKey)));
 
     drop(jwks);
@@ -141,7 +151,7 @@ async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
 #[tokio::test]
 async fn unknown_key_ids_cause_one_fetch_in_an_interval() {
     let issuer = Issuer::start(&[("a", 0)]).await;
-    let slow = Limits { refetch_interval: Duration::from_millis(500), ..Limits::default() };
+    let slow = Limits { refetch_interval: Duration::from_secs(1), ..Limits::default() };
     let jwks = issuer.jwks(slow);
     assert!(jwks.key("a").await.is_ok());
     for made_up in 0..1_000 {
@@ -172,12 +182,9 @@ async fn keys_in_hand_serve_while_the_issuer_is_away_but_not_for_ever() {
     assert!(jwks.key("a").await.is_ok(), "it is stale, and all there is");
     assert!(jwks.remember_until() < Instant::now() + Duration::from_millis(100));
     assert!(matches!(jwks.key("b").await, Err(JwksError::Fetch(_))), "nobody can say whether there is a b");
-    wait().await;
-    wait().await;
-    assert!(matches!(jwks.key("a").await, Err(JwksError::Fetch(_))), "it is too old");
+    until(async || matches!(jwks.key("a").await, Err(JwksError::Fetch(_)))).await;
     set(&issuer.state.up, true);
-    wait().await;
-    assert!(jwks.key("a").await.is_ok());
+    until(async || jwks.key("a").await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -210,8 +217,7 @@ async fn keys_may_come_from_a_file_and_be_replaced_there() {
     let jwks = Jwks::new(Source::File(file.clone()), limits());
     assert!(jwks.key("a").await.is_ok());
     std::fs::write(&file, keys(&[("b", 0)]).to_string()).unwrap();
-    tokio::time::sleep(Duration::from_millis(400)).await;
-    assert!(jwks.key("b").await.is_ok());
+    until(async || jwks.key("b").await.is_ok()).await;
     assert!(matches!(jwks.key("a").await, Err(JwksError::UnknownKey)));
     let nowhere = Jwks::new(Source::File(folder.path().join("none")), limits());
     assert!(matches!(nowhere.key("a").await, Err(JwksError::File { .. })));

@@ -10,7 +10,7 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, exchange_response,
     filter_catalog_response, operation::Kind, revoke_response,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_sdk::{CallContext, RequestId, told};
 use metrics::counter;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -148,7 +148,7 @@ impl Api {
         let token = match verifier.verify(token, resource).await {
             Ok(token) => token,
             Err(error) if error.is_unavailable() => {
-                tracing::error!(error = &error as &dyn std::error::Error, "cannot verify an access token");
+                tracing::error!(error = told(&error), "cannot verify an access token");
                 return Err(Status::unavailable("the issuer's keys cannot be had; try again"));
             }
             Err(error) => return refused(error.to_string()),
@@ -279,7 +279,7 @@ impl Api {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
             RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
             RevokeError::Unwritable(_) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "cannot revoke");
+                tracing::error!(error = told(&error), "cannot revoke");
                 Status::unavailable(error.to_string())
             }
         })?;
@@ -297,7 +297,7 @@ impl Api {
         request_id: &RequestId,
     ) -> Result<pb::TransactionToken, Status> {
         self.minter.mint(&identity.principal, item, request_id).map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "cannot sign a transaction token");
+            tracing::error!(error = told(&error), "cannot sign a transaction token");
             Status::internal("cannot sign a transaction token")
         })
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, ChannelError, Starting};
+use drawbridge_sdk::{BalancedChannel, ChannelError, Starting, told};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -194,16 +194,4 @@ impl Discovery {
         self.apply(services).await?.detach_all();
         Ok(())
     }
-}
-
-/// An error and its causes in one line: a log in JSON keeps only an error's own message.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

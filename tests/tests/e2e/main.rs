@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
 
+mod auth;
 mod bad_input;
 mod catalog;
 mod clients;
@@ -11,5 +12,4 @@ mod identity;
 mod mcp;
 mod policies;
 mod revisions;
-mod tokens;
 mod traces;

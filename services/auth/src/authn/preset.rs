@@ -82,10 +82,10 @@ impl Preset {
         let is_own = says("gty", "client-credentials") || (!client.is_empty() && client == subject);
         is_own
             || match self {
-                // The claim `client_id` comes with the client's own account, and with nobody else's.
+                // A client's own account has no session. A person may have chosen a name like that, and has one.
                 Self::Keycloak => {
-                    let name = claims.at("preferred_username").and_then(|name| name.as_str());
-                    claims.has("client_id") && name.is_some_and(|name| name.starts_with("service-account-"))
+                    let own = format!("service-account-{client}");
+                    says("preferred_username", &own) && !claims.has("sid")
                 }
                 // Scopes are what a person has delegated.
                 Self::Entra => says("idtyp", "app") || !claims.has("scp"),

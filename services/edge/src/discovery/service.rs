@@ -5,11 +5,12 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use drawbridge_sdk::{
     BalancedChannel, CallContext, RequestId,
     reflection::{self, Contract, ReflectionError},
+    told,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Pace, health::Health, told};
+use super::{Pace, health::Health};
 use crate::{
     catalog::{Catalogs, Namespace, read_contract},
     services::ServiceSettings,

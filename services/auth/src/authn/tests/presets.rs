@@ -49,14 +49,18 @@ async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_clai
     // An address that nobody has confirmed is nobody's.
     let unverified = signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "email_verified": false }))).await;
     assert_eq!(unverified.unwrap().identity.email, None);
-    // The account of a client.
+    // The account of a client, with and without the claims of the scope `service_account`.
     let account = json!({
-        "azp": "nightly", "client_id": "nightly", "preferred_username": "service-account-nightly",
-        "clientHost": "10.0.0.7", "clientAddress": "10.0.0.7",
+        "jti": "trrtcc:738fd936-cdb5-d538-062a-2099f4c060aa", "azp": "nightly", "sid": null, "auth_time": null,
+        "preferred_username": "service-account-nightly", "email_verified": false, "email": null, "name": null,
     });
-    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), account)).await.unwrap().identity.workload);
+    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), account.clone())).await.unwrap().identity.workload);
+    let mut more = account;
+    more["client_id"] = json!("nightly");
+    more["clientHost"] = json!("10.0.0.7");
+    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), more)).await.unwrap().identity.workload);
     // A person who has chosen a name like that is no client.
-    let posing = json!({ "preferred_username": "service-account-nightly" });
+    let posing = json!({ "preferred_username": "service-account-mcp-client" });
     assert!(!signed.verify(KEYCLOAK, &with(&keycloak(), posing)).await.unwrap().identity.workload);
 }
 

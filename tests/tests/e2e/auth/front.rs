@@ -136,10 +136,12 @@ async fn a_header_that_is_no_bearer_token_is_refused() {
 
 #[tokio::test]
 async fn when_the_issuers_keys_cannot_be_had_nobody_is_let_in() {
-    let nowhere = "http://127.0.0.1:1".parse().expect("a URL");
-    let mesh = TestMesh::with(|config| config.issuer = Some(nowhere)).await;
+    let nowhere = "http://127.0.0.1:1";
+    let mesh = TestMesh::with(|config| config.issuer = nowhere.parse().ok()).await;
     let issuer = TestIssuer::start().await;
-    let token = issuer.sign(&issuer.header(), &issuer.claims(mesh.mesh.mcp_url.as_str()));
+    let mut claims = issuer.claims(mesh.mesh.mcp_url.as_str());
+    claims["iss"] = json!(nowhere);
+    let token = issuer.sign(&issuer.header(), &claims);
     let reply = mesh.client_with(&token).call("tools/list", json!({})).await;
     assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
 }

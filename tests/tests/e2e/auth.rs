@@ -1,0 +1,7 @@
+//! Who gets in.
+
+mod attacks;
+mod front;
+mod issuers;
+mod keycloak;
+mod rpcs;

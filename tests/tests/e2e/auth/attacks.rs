@@ -1,0 +1,211 @@
+//! A table of tokens, good ones and forged ones, shown to a real auth service that has its keys from real issuers.
+
+use std::{fs, time::Duration};
+
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome, operation::Kind,
+};
+use drawbridge_sdk::{CallContext, RequestId, connect};
+use drawbridge_tests::{TestIssuer, TestMesh};
+use http::{HeaderValue, StatusCode};
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+mod claims;
+mod good;
+mod headers;
+mod shapes;
+mod signatures;
+
+/// Every algorithm that is accepted anywhere.
+const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+];
+
+/// One token, shown at one endpoint.
+struct Case {
+    name: String,
+    token: String,
+    resource: String,
+    good: bool,
+}
+
+struct Table {
+    /// Accepted, with keys for every algorithm.
+    main: TestIssuer,
+    /// Accepted too, when it signs by RS256 and marks its tokens, and knows the edge as `api://drawbridge`.
+    strict: TestIssuer,
+    /// Nobody knows it. Its key ids are those of the others.
+    stranger: TestIssuer,
+    /// The edge's URL.
+    edge: String,
+    cases: Vec<Case>,
+}
+
+impl Table {
+    fn good(&mut self, name: impl Into<String>, token: String) {
+        self.good_at("", name, token);
+    }
+
+    fn good_at(&mut self, below: &str, name: impl Into<String>, token: String) {
+        self.add(below, name.into(), token, true);
+    }
+
+    fn bad(&mut self, name: impl Into<String>, token: String) {
+        self.bad_at("", name, token);
+    }
+
+    fn bad_at(&mut self, below: &str, name: impl Into<String>, token: String) {
+        self.add(below, name.into(), token, false);
+    }
+
+    fn add(&mut self, below: &str, name: String, token: String, good: bool) {
+        self.cases.push(Case { name, token, resource: format!("{}{below}", self.edge), good });
+    }
+
+    /// The main issuer's honest claims.
+    fn claims(&self) -> Value {
+        self.main.claims(&self.edge)
+    }
+
+    /// The main issuer's honest token of this algorithm, with these claims.
+    fn sign(&self, algorithm: Algorithm, claims: &Value) -> String {
+        self.main.sign(&self.main.header_of(algorithm), claims)
+    }
+
+    /// The main issuer's honest claims, under the header that `over` changes.
+    fn under(&self, algorithm: Algorithm, over: &Value) -> String {
+        let header = with(&serde_json::to_value(self.main.header_of(algorithm)).expect("JSON"), over);
+        self.main.sign_text(algorithm, &header.to_string(), &self.claims().to_string())
+    }
+}
+
+/// `json` with these members put over its own; null takes one away.
+fn with(json: &Value, over: &Value) -> Value {
+    let mut json = json.clone();
+    for (name, value) in over.as_object().expect("an object") {
+        if value.is_null() {
+            json.as_object_mut().expect("an object").remove(name);
+        } else {
+            json[name] = value.clone();
+        }
+    }
+    json
+}
+
+async fn start() -> (TestMesh, Table) {
+    let main = TestIssuer::with_every_algorithm().await;
+    let (strict, stranger) =
+        (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
+    let mesh = TestMesh::with(|config| {
+        let file = config.policies.join("issuers.toml");
+        let text = format!(
+            r#"
+            [[issuers]]
+            issuer = "{}"
+            audiences = ["api://drawbridge"]
+            algorithms = ["RS256"]
+            require_at_jwt = true
+            leeway_seconds = 0
+            allow_private_addresses = true
+            "#,
+            strict.name()
+        );
+        fs::write(&file, text).expect("a file");
+        config.issuer = Some(main.url.clone());
+        config.issuers = Some(file);
+    });
+    let mesh = mesh.await;
+    let edge = mesh.mesh.mcp_url.to_string();
+    let mut table = Table { main, strict, stranger, edge, cases: Vec::new() };
+    good::add(&mut table);
+    claims::add(&mut table);
+    headers::add(&mut table);
+    signatures::add(&mut table);
+    shapes::add(&mut table);
+    (mesh, table)
+}
+
+/// Whether auth lets the token in. A third answer, that it cannot say, is none that it may give here.
+async fn is_let_in(auth: &mut AuthServiceClient<Channel>, case: &Case) -> Option<bool> {
+    let request = pb::AuthorizeRequest {
+        access_token: case.token.clone(),
+        operation: Some(pb::Operation { kind: Kind::Connect.into(), ..Default::default() }),
+        resource: case.resource.clone(),
+    };
+    let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+    match auth.authorize(context.outgoing(request)).await.ok()?.into_inner().outcome? {
+        Outcome::Allowed(_) => Some(true),
+        Outcome::Unauthenticated(_) => Some(false),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn no_token_of_the_attack_table_is_wrongly_accepted_or_refused() {
+    let (mesh, table) = start().await;
+    let channel = connect(&mesh.mesh.state.auth_url).expect("a channel");
+    let mut auth = AuthServiceClient::new(channel);
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for case in &table.cases {
+        match is_let_in(&mut auth, case).await {
+            Some(let_in) if let_in == case.good => {}
+            Some(true) => accepted.push(&case.name),
+            Some(false) => refused.push(&case.name),
+            None => panic!("{}: no answer", case.name),
+        }
+    }
+    let good = table.cases.iter().filter(|case| case.good).count();
+    println!(
+        "attack table: {} tokens, {good} of them good: {} wrong accepts, {} wrong rejects",
+        table.cases.len(),
+        accepted.len(),
+        refused.len()
+    );
+    assert!(table.cases.len() >= 500 && good >= 100 && table.cases.len() - good >= 400);
+    assert!(accepted.is_empty(), "wrongly accepted: {accepted:#?}");
+    assert!(refused.is_empty(), "wrongly refused: {refused:#?}");
+    // However many made-up key ids there were.
+    assert!(table.main.keys_fetched() <= 3, "{}", table.main.keys_fetched());
+    assert_eq!(table.stranger.keys_fetched(), 0);
+    let (good, bad) = check_edge(&mesh, &table).await;
+    println!("through the edge: {good} good tokens accepted, {bad} bad ones refused");
+    assert!(good > 5 && bad > 20);
+    // Nothing of a token is in the log, good or bad.
+    let log = mesh.log();
+    for case in table.cases.iter().filter(|case| case.token.len() > 100) {
+        let signature = case.token.rsplit('.').next().unwrap_or_default();
+        assert!(signature.len() < 20 || !log.contains(signature), "{}: in the log", case.name);
+    }
+}
+
+/// A sample of the table, through the front door: how many good and bad tokens it holds.
+async fn check_edge(mesh: &TestMesh, table: &Table) -> (usize, usize) {
+    let client = mesh.anonymous();
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {} }).to_string();
+    let (mut good, mut bad) = (0, 0);
+    // What stands around a header's value is not its own.
+    let fits = |case: &&Case| case.resource == table.edge && case.token.trim() == case.token;
+    for case in table.cases.iter().filter(fits).step_by(11) {
+        let Ok(header) = HeaderValue::from_str(&format!("Bearer {}", case.token)) else { continue };
+        let request = client.post().header("authorization", header).body(body.clone());
+        let reply = client.send(request).await;
+        if case.good {
+            good += 1;
+            assert_eq!(reply.status, StatusCode::OK, "{}: {reply:?}", case.name);
+        } else {
+            bad += 1;
+            assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{}: {reply:?}", case.name);
+        }
+    }
+    (good, bad)
+}

@@ -1,0 +1,98 @@
+//! Issuers from a file, before real policies.
+
+use std::{
+    fs,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use drawbridge_tests::{TestIssuer, TestMesh};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+async fn mesh_with(toml: String) -> TestMesh {
+    TestMesh::with(move |config| {
+        let file = config.policies.join("issuers.toml");
+        fs::write(&file, toml).expect("a file");
+        config.issuers = Some(file);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn each_issuer_says_in_its_own_claims_what_policies_read() {
+    let issuer = TestIssuer::start().await;
+    let mesh = mesh_with(format!(
+        "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\nclaims.groups = \"https://acme.example/teams.mine\"\n",
+        issuer.name()
+    ))
+    .await;
+    let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
+    let tools = async |over: Value| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().expect("an object").extend(over.as_object().expect("an object").clone());
+        mesh.client_with(&issuer.sign(&issuer.header(), &claims)).tools().await.len()
+    };
+    // This issuer's `groups` mean nothing.
+    assert_eq!(tools(json!({ "groups": ["engineering"] })).await, 0);
+    assert_eq!(tools(json!({ "https://acme.example/teams": { "mine": ["engineering"] } })).await, 2);
+    assert_eq!(tools(json!({ "https://acme.example/teams": { "mine": "engineering" } })).await, 2);
+    // The built-in one is accepted beside it, by its own.
+    assert_eq!(mesh.client("alice").await.tools().await.len(), 2);
+}
+
+#[tokio::test]
+async fn keys_are_not_fetched_from_inside_the_network_unless_that_is_allowed() {
+    let inside = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = inside.local_addr().expect("an address").port();
+    let connections = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&connections);
+    std::thread::spawn(move || {
+        for _ in inside.incoming() {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let hosts =
+        [format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::ffff:127.0.0.1]:{port}")];
+    let tables = hosts.iter().map(|host| {
+        format!("[[issuers]]\nissuer = \"https://{host}\"\njwks_url = \"https://{host}/keys\"\n")
+    });
+    let mesh = mesh_with(tables.collect()).await;
+    let signer = TestIssuer::start().await;
+    for host in &hosts {
+        let mut claims = signer.claims(mesh.mesh.mcp_url.as_str());
+        claims["iss"] = json!(format!("https://{host}"));
+        let token = signer.sign(&signer.header(), &claims);
+        let reply = mesh.client_with(&token).call("tools/list", json!({})).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 0);
+    assert!(mesh.log().contains("leads to an address that is not public"));
+}
+
+#[tokio::test]
+async fn clients_go_on_when_their_issuer_rotates_its_keys_and_old_tokens_do_not() {
+    let mut issuer = TestIssuer::start().await;
+    let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone())).await;
+    let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
+    let old = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
+    assert_eq!(old.tools().await.len(), 2);
+    issuer.rotate();
+    let new = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
+    let rotated = Instant::now();
+    while new.call("tools/list", json!({})).await.status != StatusCode::OK {
+        assert!(rotated.elapsed() < Duration::from_secs(15), "the new key is not found");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(issuer.keys_fetched(), 2);
+    // It was remembered, until its key was seen to be gone.
+    let seen = Instant::now();
+    while old.call("tools/list", json!({})).await.status != StatusCode::UNAUTHORIZED {
+        assert!(seen.elapsed() < Duration::from_secs(1), "the old key still counts");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
