@@ -21,7 +21,7 @@ enum Command {
     Up(up::UpArgs),
     /// Call an RPC of a tool service directly, as an internal caller does.
     Call(call::CallArgs),
-    /// Generate what policies are checked against.
+    /// Check, test and explain policies, and generate what they are checked against.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
 }
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
         None => up::run(args.up).await,
         Some(Command::Up(args)) => up::run(args).await,
         Some(Command::Call(args)) => call::run(args).await,
-        Some(Command::Policy(command)) => policy::run(command).await,
+        Some(Command::Policy(command)) => return policy::run(command).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
