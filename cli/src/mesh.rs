@@ -38,7 +38,7 @@ pub struct MeshConfig {
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
     pub issuer: Option<Url>,
-    /// The users of the built-in authorization server. Absent: alice and bob.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol and dave.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,

@@ -15,6 +15,8 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod policy;
+
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// A running `drawbridge up`.
@@ -138,14 +140,18 @@ fn up_says_clearly_why_it_cannot_start() {
     fs::write(broken.path().join("x.cedar"), "permit (principal, action, resource);").expect("a file");
     let broken = broken.path().display().to_string();
     let refused = run(&["--free-ports", "--policies", &broken]);
-    assert!(text(&refused.stderr).contains("x.cedar: this policy has no @id"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("x.cedar:1:1: this policy has no @id"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 #[test]
 fn help_names_every_command() {
     let state = tempfile::tempdir().expect("a folder");
     let help = drawbridge(state.path()).arg("--help").output().expect("the binary");
-    for command in ["up", "call"] {
+    for command in ["up", "call", "policy"] {
         assert!(text(&help.stdout).contains(command));
     }
 }
