@@ -10,6 +10,7 @@ mod http_face;
 mod identity;
 mod mcp;
 mod policies;
+mod policy;
 mod revisions;
 mod tokens;
 mod traces;
