@@ -28,7 +28,7 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let idle = Duration::from_secs(config.session_idle_seconds);
     let sessions = Arc::new(Sessions::new(&secret, idle, config.sessions_per_principal_max, None)?);
     let resource =
-        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_server, &config.scopes));
+        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);

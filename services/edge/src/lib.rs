@@ -67,9 +67,10 @@ pub struct Config {
     #[arg(long, default_value = "http://127.0.0.1:7180/mcp")]
     pub public_url: Url,
 
-    /// The authorization server that clients are sent to: the issuer of their tokens.
-    #[arg(long)]
-    pub authorization_server: String,
+    /// An authorization server that clients may get tokens from: an issuer that auth accepts, the preferred one first.
+    /// Repeat, or separate by commas.
+    #[arg(long = "authorization-server", value_name = "ISSUER", required = true, value_delimiter = ',')]
+    pub authorization_servers: Vec<String>,
 
     /// Scopes that clients are told to ask for. Repeat, or separate by commas.
     #[arg(long, default_value = "mcp", value_delimiter = ',')]
@@ -136,7 +137,7 @@ impl Config {
             listen: loopback(7180),
             admin_listen: loopback(7181),
             public_url,
-            authorization_server,
+            authorization_servers: vec![authorization_server],
             scopes: vec!["mcp".to_owned()],
             auth_url,
             services: Vec::new(),
@@ -199,7 +200,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(sessions::sweep(Arc::clone(&sessions), starting.stopping()));
 
     let resource =
-        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_server, &config.scopes));
+        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(&config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);

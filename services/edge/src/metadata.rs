@@ -22,7 +22,8 @@ const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 pub(crate) struct ProtectedResource {
     public_url: Url,
     scopes: Vec<String>,
-    authorization_server: String,
+    /// The first is where clients are sent that look for its metadata here.
+    authorization_servers: Vec<String>,
 }
 
 /// One endpoint: all services, or one of them.
@@ -64,7 +65,7 @@ impl Endpoint {
         json!({
             "resource": self.resource(),
             "resource_name": name,
-            "authorization_servers": [self.resource.authorization_server],
+            "authorization_servers": self.resource.authorization_servers,
             "bearer_methods_supported": ["header"],
             "scopes_supported": self.resource.scopes,
         })
@@ -72,11 +73,11 @@ impl Endpoint {
 }
 
 impl ProtectedResource {
-    pub(crate) fn new(public_url: &Url, authorization_server: &str, scopes: &[String]) -> Self {
+    pub(crate) fn new(public_url: &Url, authorization_servers: &[String], scopes: &[String]) -> Self {
         Self {
             public_url: public_url.clone(),
             scopes: scopes.to_vec(),
-            authorization_server: authorization_server.to_owned(),
+            authorization_servers: authorization_servers.to_vec(),
         }
     }
 
@@ -103,16 +104,17 @@ impl ProtectedResource {
             Json(Endpoint { resource, namespace: Some(namespace) }.document()).into_response()
         });
         router = router.route(&format!("{WELL_KNOWN}{path}/{{namespace}}"), of_service);
-        for name in ["oauth-authorization-server", "openid-configuration"] {
-            router = router.merge(self.elsewhere(name));
+        if let Some(issuer) = self.authorization_servers.first() {
+            for name in ["oauth-authorization-server", "openid-configuration"] {
+                router = router.merge(self.elsewhere(name, issuer));
+            }
         }
         router
     }
 
     /// Sends whoever looks for the authorization server's metadata here to where it is.
-    fn elsewhere(&self, name: &str) -> Router {
-        let issuer = self.authorization_server.trim_end_matches('/');
-        let there = format!("{issuer}/.well-known/{name}");
+    fn elsewhere(&self, name: &str, issuer: &str) -> Router {
+        let there = metadata_of(issuer, name);
         let redirect = get(async move || -> Response { Redirect::temporary(&there).into_response() });
         let here = format!("/.well-known/{name}");
         let mut router = Router::new().route(&here, redirect.clone());
@@ -120,5 +122,44 @@ impl ProtectedResource {
             router = router.route(&format!("{here}{}", self.path()), redirect.clone());
         }
         router.route(&format!("{here}{}/{{namespace}}", self.path()), redirect)
+    }
+}
+
+/// Where an issuer's metadata is: RFC 8414 puts the well-known part before the issuer's path, OpenID Connect after it.
+fn metadata_of(issuer: &str, name: &str) -> String {
+    let issuer = issuer.trim_end_matches('/');
+    match issuer.parse::<Url>() {
+        Ok(mut url) if name == "oauth-authorization-server" => {
+            let path = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("/.well-known/{name}{path}"));
+            url.into()
+        }
+        _ => format!("{issuer}/.well-known/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_with_a_path_has_its_metadata_where_each_standard_says() {
+        let realm = "https://sso.acme.example/realms/acme/";
+        for (issuer, name, expected) in [
+            (
+                realm,
+                "oauth-authorization-server",
+                "https://sso.acme.example/.well-known/oauth-authorization-server/realms/acme",
+            ),
+            (
+                realm,
+                "openid-configuration",
+                "https://sso.acme.example/realms/acme/.well-known/openid-configuration",
+            ),
+            ("http://a:1", "oauth-authorization-server", "http://a:1/.well-known/oauth-authorization-server"),
+            ("http://a:1", "openid-configuration", "http://a:1/.well-known/openid-configuration"),
+        ] {
+            assert_eq!(metadata_of(issuer, name), expected);
+        }
     }
 }

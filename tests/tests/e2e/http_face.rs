@@ -22,6 +22,17 @@ async fn metadata_is_served_to_anybody_at_both_urls_and_comes_from_the_public_ur
 }
 
 #[tokio::test]
+async fn a_client_may_choose_between_several_authorization_servers() {
+    let mesh = TestMesh::start().await;
+    let edge =
+        mesh.edge(&[], |config| config.authorization_servers.push("https://b.example/".to_owned())).await;
+    let url = edge.url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL");
+    let document: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
+    let first = mesh.mesh.state.issuer.as_str();
+    assert_eq!(document["authorization_servers"], json!([first, "https://b.example/"]));
+}
+
+#[tokio::test]
 async fn a_client_that_looks_for_the_authorization_server_here_is_sent_there() {
     let mesh = TestMesh::start().await;
     let url = mesh.mesh.mcp_url.join("/.well-known/oauth-authorization-server").expect("a URL");

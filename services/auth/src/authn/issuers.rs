@@ -35,15 +35,14 @@ impl Issuers {
         self.all.iter().find(|issuer| issuer.introspection.is_some())
     }
 
-    /// Ticks when an issuer withdraws or replaces a key, and with [`Self::forget_verified`]: what was decided on
-    /// tokens before is to be decided anew.
+    /// Ticks when an issuer withdraws or replaces a key: what was decided on tokens before is to be decided anew.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Has every token verified anew, because one has been revoked, say.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for revocations"))]
-    pub(crate) fn forget_verified(&self) {
+    /// As if an issuer had withdrawn a key.
+    #[cfg(test)]
+    pub(super) fn forget_verified(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

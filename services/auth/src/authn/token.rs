@@ -1,5 +1,7 @@
 //! What a token looks like, before anything in it is believed.
 
+use std::collections::HashMap;
+
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, errors::ErrorKind};
 use serde::de::IgnoredAny;
@@ -41,12 +43,12 @@ impl<'a> Shape<'a> {
             return Err(TokenError::Malformed);
         }
         let mut parts = token.split('.');
-        let header = parts.next().and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
-        // What begins with JSON is a JWT and never opaque: another issuer's JWT is not sent to be introspected.
-        let Some(header) = header.filter(|header| serde_json::from_slice::<IgnoredAny>(header).is_ok())
-        else {
-            return Ok(Self::Opaque);
-        };
+        let header = parts.next().unwrap_or_default().trim_end_matches('=');
+        let header = BASE64_URL_SAFE_NO_PAD.decode(header).ok();
+        // What begins with an object is a JWT and never opaque: another issuer's JWT is not sent to be introspected.
+        let is_object =
+            |header: &Vec<u8>| serde_json::from_slice::<HashMap<String, IgnoredAny>>(header).is_ok();
+        let Some(header) = header.filter(is_object) else { return Ok(Self::Opaque) };
         Claims::parse(&header).map_err(|_| TokenError::Malformed)?;
         // An unknown algorithm, such as `none`, is no header.
         let header: Header = serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;

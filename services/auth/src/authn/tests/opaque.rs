@@ -165,7 +165,8 @@ async fn a_jwt_is_never_sent_to_be_introspected() {
         signed.sign(&json!({ "alg": "RS256", "kid": KEY_ID }), &json!({ "iss": "https://a.example" }));
     let (head, _) = foreign.rsplit_once('.').unwrap();
     let encrypted = format!("{foreign}.a.b");
-    for token in [foreign.as_str(), head, &encrypted, "e30.e30.", "e30"] {
+    let padded = foreign.replacen('.', "=.", 1);
+    for token in [foreign.as_str(), head, &encrypted, &padded, "e30.e30.", "e30", "e30="] {
         assert!(verifier.verify(token, EDGE).await.is_err(), "{token}");
     }
     assert_eq!(asked.times(), 0);
