@@ -23,7 +23,7 @@ enum Command {
     Call(call::CallArgs),
     /// Refuse from now on tokens that would still be valid.
     Revoke(revoke::RevokeArgs),
-    /// Generate what policies are checked against.
+    /// Check, test and explain policies, and generate what they are checked against.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
 }
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
         Some(Command::Up(args)) => up::run(args).await,
         Some(Command::Call(args)) => call::run(args).await,
         Some(Command::Revoke(args)) => revoke::run(args).await,
-        Some(Command::Policy(command)) => policy::run(command).await,
+        Some(Command::Policy(command)) => return policy::run(command).await,
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

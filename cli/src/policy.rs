@@ -1,211 +1,119 @@
-//! `drawbridge policy`: the part of `policies/` that is generated.
+//! `drawbridge policy`: what a person asks of a policy folder before it is in force.
+//!
+//! Exit codes: 0, all is well; 1, it is not (a problem, a broken promise, a denial, a change); 2, it could not be
+//! found out.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, bail};
-use drawbridge_sdk::{
-    CallContext, RequestId, connect,
-    contract::{Offer, OfferKind, PolicyType, offers, policy_fields},
-    reflection::{self, Contract},
-};
-use serde_json::{Value, json};
-use url::Url;
+use drawbridge_auth::policy::{PolicyError, Problem, Severity, Study};
+use serde::Serialize;
+
+mod check;
+mod diff;
+mod explain;
+mod paint;
+pub mod schema;
+mod test;
+mod who_can;
 
 /// What to do about policies.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum PolicyCommand {
+    /// Check that policies parse, fit the schema and have ids, and point at what looks wrong.
+    Check(check::CheckArgs),
+    /// Run the cases in `tests/*.json`: who may do what, and by which policy.
+    Test(test::TestArgs),
+    /// Say why an operation is allowed or denied, with the text of the policies.
+    Explain(Box<explain::ExplainArgs>),
+    /// Say which groups, roles and principals may reach which tools, resources and prompts.
+    WhoCan(who_can::WhoCanArgs),
+    /// Say which recorded decisions would end otherwise under other policies.
+    Diff(diff::DiffArgs),
     /// Write the policy schema and catalog of tool services, from their contracts.
     ///
     /// A tool that is not in the catalog is hidden and refused: writing it there is what locks it in.
-    Schema(SchemaArgs),
+    Schema(schema::SchemaArgs),
 }
 
-/// Which services, and where to write.
+/// Where the policies are, and how to answer.
 #[derive(Clone, Debug, clap::Args)]
-pub struct SchemaArgs {
-    /// The gRPC address of a running service. Repeat for more. Absent: the services that this build knows.
-    #[arg(long, value_name = "URL")]
-    service_url: Vec<Url>,
+struct Common {
+    /// The folder of policies.
+    #[arg(long, default_value = "policies")]
+    policies: PathBuf,
 
-    /// The folder to write to.
-    #[arg(long, default_value = "policies/catalog")]
-    out: PathBuf,
-
-    /// Write nothing; fail when a file is not what would be written.
+    /// Answer as JSON.
     #[arg(long)]
-    check: bool,
+    json: bool,
+}
+
+/// Whether all is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    Bad,
+}
+
+impl Verdict {
+    fn good_if(good: bool) -> Self {
+        if good { Self::Good } else { Self::Bad }
+    }
 }
 
 /// Runs `drawbridge policy`.
-///
-/// # Errors
-/// When a contract cannot be read, a file cannot be written, or is not up to date.
-pub async fn run(command: PolicyCommand) -> anyhow::Result<()> {
-    let PolicyCommand::Schema(args) = command;
-    let mut contracts = Vec::new();
-    for url in &args.service_url {
-        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let contract = reflection::contract(connect(url)?, &context).await;
-        contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
-    }
-    if contracts.is_empty() {
-        let pool = reflection::built_in()?;
-        let services = pool.services().map(|service| service.full_name().to_owned()).collect();
-        contracts.push(Contract { pool, services });
-    }
-    let mut stale = Vec::new();
-    for (name, text) in contracts.iter().flat_map(files) {
-        let path = args.out.join(name);
-        if fs::read_to_string(&path).is_ok_and(|there| there == text) {
-            continue;
-        }
-        if args.check {
-            stale.push(path.display().to_string());
-        } else {
-            write(&path, &text)?;
-            anstream::println!("wrote {}", path.display());
+pub async fn run(command: PolicyCommand) -> ExitCode {
+    let done = match command {
+        PolicyCommand::Check(args) => check::run(&args),
+        PolicyCommand::Test(args) => test::run(&args),
+        PolicyCommand::Explain(args) => explain::run(&args),
+        PolicyCommand::WhoCan(args) => who_can::run(&args),
+        PolicyCommand::Diff(args) => diff::run(&args),
+        PolicyCommand::Schema(args) => match schema::run(args).await {
+            Ok(()) => Ok(Verdict::Good),
+            Err(error) => {
+                anstream::eprintln!("drawbridge: {error:#}");
+                Ok(Verdict::Bad)
+            }
+        },
+    };
+    match done {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(1),
+        Err(error) => {
+            anstream::eprintln!("drawbridge: {error:#}");
+            ExitCode::from(2)
         }
     }
-    if !stale.is_empty() {
-        bail!("not up to date: {}; run `drawbridge policy schema`", stale.join(", "));
-    }
+}
+
+fn print_json(answer: &impl Serialize) -> anyhow::Result<()> {
+    anstream::println!("{}", serde_json::to_string_pretty(answer)?);
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The files of a contract: for each namespace `<namespace>.cedarschema` and `<namespace>.entities.json`.
-#[must_use]
-pub fn files(contract: &Contract) -> BTreeMap<String, String> {
-    let mut namespaces: BTreeMap<String, Vec<Offer>> = BTreeMap::new();
-    for offer in offers(&contract.pool, &contract.services) {
-        namespaces.entry(offer.namespace.clone()).or_default().push(offer);
-    }
-    let mut files = BTreeMap::new();
-    for (namespace, offers) in namespaces {
-        files.insert(format!("{namespace}.cedarschema"), schema(&namespace, &offers));
-        files.insert(format!("{namespace}.entities.json"), entities(&namespace, &offers));
-    }
-    files
-}
-
-fn schema(namespace: &str, offers: &[Offer]) -> String {
-    let mut text = format!(
-        "// The actions of the service `{namespace}`. Generated by `drawbridge policy schema`; do not edit.\n"
-    );
-    for offer in offers {
-        let (group, resource) = match &offer.kind {
-            OfferKind::Tool(tool) if tool.hints.unwrap_or_default().read_only() => ("read_tool", "Tool"),
-            OfferKind::Tool(_) => ("write_tool", "Tool"),
-            OfferKind::Resource(_) => ("read_resource", "Resource"),
-            OfferKind::Prompt(_) => ("get_prompt", "Prompt"),
-            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
+fn print_problems(problems: &[Problem]) {
+    for problem in problems {
+        let label = match problem.severity {
+            Severity::Error => paint::bad("error"),
+            Severity::Warning => paint::warning("warning"),
         };
-        let input = cedar_type(&PolicyType::Record(policy_fields(&offer.method.input())), 2);
-        // Writing to a string cannot fail.
-        let _ = write!(
-            text,
-            "\naction {:?} in [{group}] appliesTo {{\n  principal: [User, Workload],\n  resource: {resource},\n  \
-             context: {{\n    \"input\": {input},\n  }},\n}};\n",
-            offer.name
-        );
-    }
-    text
-}
-
-fn cedar_type(kind: &PolicyType, depth: usize) -> String {
-    match kind {
-        PolicyType::Text => "String".to_owned(),
-        PolicyType::Bool => "Bool".to_owned(),
-        PolicyType::Long => "Long".to_owned(),
-        PolicyType::Set(item) => format!("Set<{}>", cedar_type(item, depth)),
-        PolicyType::Record(fields) if fields.is_empty() => "{}".to_owned(),
-        PolicyType::Record(fields) => {
-            let indent = "  ".repeat(depth + 1);
-            let lines = fields.iter().map(|known| {
-                let optional = if known.field.supports_presence() { "?" } else { "" };
-                format!(
-                    "{indent}{:?}{optional}: {},\n",
-                    known.field.name(),
-                    cedar_type(&known.kind, depth + 1)
-                )
-            });
-            format!("{{\n{}{}}}", lines.collect::<String>(), "  ".repeat(depth))
-        }
+        anstream::println!("{label}: {problem}\n");
     }
 }
 
-fn entities(namespace: &str, offers: &[Offer]) -> String {
-    let service = json!({ "type": "Service", "id": namespace });
-    let mut entities = vec![json!({ "uid": service, "attrs": {}, "parents": [] })];
-    for offer in offers {
-        let (kind, mut attributes) = match &offer.kind {
-            OfferKind::Tool(tool) => {
-                // MCP's defaults where the tool says nothing.
-                let hints = tool.hints.unwrap_or_default();
-                let attributes = json!({
-                    "rpc": offer.rpc(),
-                    "read_only": hints.read_only.unwrap_or(false),
-                    "destructive": hints.destructive.unwrap_or(true),
-                    "idempotent": hints.idempotent.unwrap_or(false),
-                    "open_world": hints.open_world.unwrap_or(true),
-                });
-                ("Tool", attributes)
-            }
-            OfferKind::Resource(_) => ("Resource", json!({ "rpc": offer.rpc() })),
-            OfferKind::Prompt(_) => ("Prompt", json!({ "rpc": offer.rpc() })),
-            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
-        };
-        for (attribute, rpc) in served_by(&offer.name, offers).into_iter().filter(|_| kind != "Tool") {
-            attributes[attribute] = Value::from(rpc);
-        }
-        entities.push(json!({
-            "uid": { "type": kind, "id": offer.name },
-            "attrs": attributes,
-            "parents": [service],
-        }));
-    }
-    format!("{:#}\n", Value::Array(entities))
+/// The policies of a folder that has to be right.
+fn open(folder: &std::path::Path) -> anyhow::Result<Study> {
+    Study::open(folder).map_err(|PolicyError(problems)| {
+        print_problems(&problems);
+        anyhow::anyhow!("the policies in {} are not right", folder.display())
+    })
 }
 
-/// The RPCs that serve an item besides its own, by the attribute that names them.
-fn served_by(item: &str, offers: &[Offer]) -> BTreeMap<&'static str, String> {
-    let serving = offers.iter().filter_map(|offer| {
-        let (attribute, items) = match &offer.kind {
-            OfferKind::Completion(options) => ("completion_rpc", &options.items),
-            OfferKind::Watch(options) => ("watch_rpc", &options.items),
-            _ => return None,
-        };
-        items.iter().any(|name| name == item).then(|| (attribute, offer.rpc()))
-    });
-    serving.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checked_in_catalog_is_up_to_date() {
-        let pool = reflection::built_in().unwrap();
-        let services = pool.services().map(|service| service.full_name().to_owned()).collect();
-        let catalog = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/catalog"));
-        let files = files(&Contract { pool, services });
-        assert_eq!(files.keys().collect::<Vec<_>>(), ["code.cedarschema", "code.entities.json"]);
-        for (name, text) in files {
-            let there = fs::read_to_string(catalog.join(&name)).unwrap();
-            assert_eq!(there, text, "{name}: run `cargo run -- policy schema`");
-        }
-    }
+fn count(number: usize, what: &str) -> String {
+    let plural = match what.strip_suffix('y') {
+        _ if number == 1 => what.to_owned(),
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{what}s"),
+    };
+    format!("{number} {plural}")
 }

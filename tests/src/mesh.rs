@@ -176,7 +176,7 @@ pub fn serve_conformance(config: &mut MeshConfig) {
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody.
 pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
-    for (name, text) in drawbridge_cli::policy::files(contract) {
+    for (name, text) in drawbridge_cli::policy::schema::files(contract) {
         fs::write(config.policies.join("catalog").join(name), text).expect("a file");
     }
     let policy = format!(

@@ -20,22 +20,29 @@ use self::{
     source::Meta,
 };
 pub use self::{
+    case::{Case, CaseResult, Expected, cases},
     problem::{Place, PolicyError, Problem, Severity},
     store::PolicyStore,
+    study::{Explained, Explanation, Replayed, Says, Study},
+    who::Who,
 };
 use crate::Identity;
 
 mod caller;
+mod case;
 mod catalog;
 mod evaluate;
 mod head;
+mod lint;
 mod load;
 mod members;
 mod problem;
 mod source;
 mod store;
+mod study;
 #[cfg(test)]
 mod tests;
+mod who;
 
 /// How many pairs of caller and item are remembered, and for how long after they were last asked for.
 const STANDINGS_MAX: u64 = 500_000;
@@ -125,6 +132,12 @@ impl Policies {
     #[must_use]
     pub fn item_of_rpc(&self, rpc: &str) -> Option<(Kind, pb::CatalogItem)> {
         self.catalog.of_rpc(rpc).map(|item| (item.kind.operation(), item.as_proto()))
+    }
+
+    /// How Cedar writes an item, such as `Tool::"code_search"`.
+    #[must_use]
+    pub fn uid_of(&self, (kind, item): &(Kind, pb::CatalogItem)) -> Option<String> {
+        self.catalog.find(*kind, item).map(|(_, item)| item.uid.to_string())
     }
 
     /// Everything that the catalog locks in, and how it is reached.

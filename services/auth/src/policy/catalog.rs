@@ -171,10 +171,9 @@ fn wrong_entity(
     let entities: Vec<&RawValue> = serde_json::from_str(&source.text).unwrap_or_default();
     let wrong = entities.into_iter().find(|json| Entity::from_json_str(json.get(), Some(schema)).is_err());
     match wrong {
-        // INVARIANT: the raw value is a part of the text.
         Some(json) => {
-            let offset = json.get().as_ptr() as usize - source.text.as_ptr() as usize;
-            problem.at(&source.text, offset, json.get().len())
+            let (offset, length) = source.span_of(json);
+            problem.at(&source.text, offset, length)
         }
         None => problem,
     }

@@ -49,6 +49,10 @@ impl Sets {
         self.permits.is_empty() && self.forbids.is_empty()
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.permits.policies().chain(self.forbids.policies()).map(|policy| policy.id().as_ref())
+    }
+
     fn each(&self) -> impl Iterator<Item = &PolicySet> {
         [&self.permits, &self.forbids].into_iter().filter(|set| !set.is_empty())
     }

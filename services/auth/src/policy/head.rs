@@ -67,6 +67,13 @@ pub(super) struct Bucket {
     pub(super) reading: Sets,
 }
 
+impl Bucket {
+    /// The `@id`s of all of them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.quiet.ids().chain(self.reading.ids())
+    }
+}
+
 /// All policies, by their heads.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -125,6 +132,11 @@ impl Index {
             let of_group = &self.groups[*group];
             heads.iter().filter_map(move |head| of_group.get(head).copied())
         })
+    }
+
+    /// The buckets of these groups, for whatever principal.
+    pub(super) fn all(&self, groups: &[usize]) -> impl Iterator<Item = usize> {
+        groups.iter().flat_map(|group| self.groups[*group].values().copied())
     }
 
     pub(super) fn bucket(&self, index: usize) -> &Bucket {

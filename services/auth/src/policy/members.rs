@@ -54,16 +54,15 @@ impl Members {
             let entities: Vec<&RawValue> = match serde_json::from_str(&source.text) {
                 Ok(entities) => entities,
                 Err(error) => {
-                    problems.push(at_json_error(source, &error));
+                    problems.push(at_json_error(source, "entities", &error));
                     continue;
                 }
             };
             for entity in entities {
                 if let Err(message) = said.add(entity.get(), schema) {
-                    // INVARIANT: the raw value is a part of the text.
-                    let offset = entity.get().as_ptr() as usize - source.text.as_ptr() as usize;
+                    let (offset, length) = source.span_of(entity);
                     let problem = Problem::error(&source.path, message);
-                    problems.push(problem.at(&source.text, offset, entity.get().len()));
+                    problems.push(problem.at(&source.text, offset, length));
                 }
             }
         }
@@ -92,6 +91,14 @@ impl Members {
         let above: Vec<_> = above.into_iter().cloned().collect();
         all.extend(above);
         all
+    }
+
+    /// Every principal, group and role that is named here.
+    pub(super) fn named(&self) -> impl Iterator<Item = EntityUid> {
+        let parents = self.groups.iter().filter_map(|group| self.groups.ancestors(&group.uid())).flatten();
+        let principals =
+            self.of_principals.iter().flat_map(|(principal, parents)| parents.iter().chain([principal]));
+        self.groups.iter().map(Entity::uid).chain(parents.chain(principals).cloned())
     }
 }
 
@@ -128,16 +135,16 @@ impl Parents {
     }
 }
 
-fn at_json_error(source: &Source, error: &serde_json::Error) -> Problem {
+pub(super) fn at_json_error(source: &Source, what: &str, error: &serde_json::Error) -> Problem {
     let before: usize =
         source.text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let message = format!("this is not a JSON list of entities: {}", without_place(error));
+    let message = format!("this is not a JSON list of {what}: {}", without_place(error));
     let problem = Problem::error(&source.path, message);
     problem.at(&source.text, before + error.column().saturating_sub(1), 1)
 }
 
 /// What serde says without the place, which is told otherwise.
-fn without_place(error: &serde_json::Error) -> String {
+pub(super) fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }

@@ -78,6 +78,10 @@ impl Problem {
         }
     }
 
+    pub(super) fn warning(path: &Path, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(path, message) }
+    }
+
     pub(super) fn at(mut self, text: &str, offset: usize, length: usize) -> Self {
         self.place = Some(Place::of(text, offset, length));
         self

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
 use super::problem::{Place, PolicyError, Problem};
@@ -20,6 +20,15 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub(super) struct Source {
     pub(super) path: PathBuf,
     pub(super) text: String,
+}
+
+impl Source {
+    /// Where a part of this file's JSON stands, and how long it is, in bytes.
+    pub(super) fn span_of(&self, json: &RawValue) -> (usize, usize) {
+        // INVARIANT: a raw value that was read from this text is a part of it.
+        let offset = json.get().as_ptr() as usize - self.text.as_ptr() as usize;
+        (offset, json.get().len())
+    }
 }
 
 /// All that a decision can depend on.
@@ -62,7 +71,7 @@ impl Sources {
 }
 
 /// The files of `folder` whose names end with `suffix`, by name. Hidden files, such as those of an editor, are none.
-fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyError> {
+pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyError> {
     let unreadable = |path: &Path, error: &io::Error| {
         PolicyError(vec![Problem::error(path, format!("cannot read it: {error}"))])
     };

@@ -1,0 +1,21 @@
+//! Colours. Where there is no terminal, `anstream` takes them away.
+
+fn painted(text: &str, code: u8) -> String {
+    format!("\x1b[{code}m{text}\x1b[0m")
+}
+
+pub(super) fn good(text: &str) -> String {
+    painted(text, 32)
+}
+
+pub(super) fn bad(text: &str) -> String {
+    painted(text, 31)
+}
+
+pub(super) fn warning(text: &str) -> String {
+    painted(text, 33)
+}
+
+pub(super) fn strong(text: &str) -> String {
+    painted(text, 1)
+}
