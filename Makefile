@@ -30,7 +30,7 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge costs, beside a bare relay and rmcp, in about 90 seconds.
+bench: ## What the edge costs beside a bare relay and rmcp, and a decision with few policies and many, in two minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
 
 # For how long each target runs.
@@ -51,12 +51,15 @@ keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; 
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
 .PHONY: lint
-lint: ## Formatting, clippy, docs, protos, dependencies and the arrows between crates.
+lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
 	tests/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 	cargo run --quiet --locked --package drawbridge-proto --example descriptors | $(BUF) lint - --path drawbridge
+	cargo run --quiet --locked -- policy check --deny-warnings
+	cargo run --quiet --locked -- policy test
+	cargo run --quiet --locked -- policy schema --check
 	$(DENY) --log-level error check bans licenses sources
 	tests/arrows.sh
 

@@ -42,7 +42,7 @@ pub struct MeshConfig {
     pub issuer: Option<Url>,
     /// A TOML file of more issuers, whose tokens are accepted too.
     pub issuers: Option<PathBuf>,
-    /// The users of the built-in authorization server. Absent: alice and bob.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol and dave.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,

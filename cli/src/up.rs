@@ -37,7 +37,7 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice and bob.
+    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol and dave.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
 
@@ -125,7 +125,10 @@ fn as_json(mesh: &Mesh) -> serde_json::Value {
 fn as_text(mesh: &Mesh, args: &UpArgs) -> String {
     let users = match (&args.issuer, &args.users) {
         (Some(issuer), _) => format!("those of {issuer}"),
-        (None, None) => "alice / alice (group engineering)   bob / bob (group support)".to_owned(),
+        (None, None) => {
+            "alice (engineering), bob (support), carol (auditor), dave (another tenant); password as name"
+                .to_owned()
+        }
         (None, Some(path)) => format!("those of {}", path.display()),
     };
     let mcp_url = &mesh.mcp_url;

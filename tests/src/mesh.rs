@@ -174,10 +174,14 @@ pub fn serve_conformance(config: &mut MeshConfig) {
     permit(config, "test", &Contract { pool, services });
 }
 
-/// Locks a contract into the policies of a mesh, and permits it to everybody.
+/// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.
 pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
     for (name, text) in drawbridge_cli::policy::schema::files(contract) {
         fs::write(config.policies.join("catalog").join(name), text).expect("a file");
+    }
+    let guardrails = config.policies.join("guardrails.cedar");
+    if guardrails.exists() {
+        fs::remove_file(guardrails).expect("a file that can go");
     }
     let policy = format!(
         "@id(\"all-{namespace}\")\npermit (principal, action, resource in Service::{namespace:?});\n"

@@ -42,6 +42,11 @@ struct AccessClaims<'a> {
     gty: Option<&'static str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     groups: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    roles: &'a [String],
+    /// How the person was authenticated (RFC 8176).
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    amr: &'a [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -257,6 +262,12 @@ fn issue(
         scope: scopes.to_string(),
         gty: user.is_none().then_some("client-credentials"),
         groups,
+        roles: user.map_or(&[], |user| &user.roles),
+        amr: match user {
+            None => &[],
+            Some(user) if user.mfa => &["pwd", "mfa"],
+            Some(_) => &["pwd"],
+        },
         tenant: user.and_then(|user| user.tenant.as_deref()),
         name: user.and_then(|user| user.name.as_deref()),
         email: user.and_then(|user| user.email.as_deref()),

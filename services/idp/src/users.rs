@@ -36,6 +36,11 @@ pub(crate) struct User {
     pub(crate) tenant: Option<String>,
     #[serde(default)]
     pub(crate) groups: Vec<String>,
+    #[serde(default)]
+    pub(crate) roles: Vec<String>,
+    /// Whether their tokens say that they showed more than one factor. Nobody is asked for a second one here.
+    #[serde(default)]
+    pub(crate) mfa: bool,
 }
 
 #[derive(Debug, Deserialize)]

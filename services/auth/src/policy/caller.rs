@@ -86,5 +86,9 @@ fn entity(
         ("mfa".to_owned(), RestrictedExpression::new_bool(identity.mfa)),
     ]);
     attributes.extend(identity.email.as_ref().map(|email| ("email".to_owned(), text(email))));
+    if !principal.tenant.is_empty() {
+        let tenant = RestrictedExpression::new_entity_uid(self::uid("Tenant", &principal.tenant));
+        attributes.insert("tenant".to_owned(), tenant);
+    }
     Ok(Entity::new(uid, attributes, parents)?)
 }

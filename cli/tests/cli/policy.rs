@@ -1,0 +1,265 @@
+//! `drawbridge policy`, in folders that a test makes.
+
+use std::{fs, path::Path, process::Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{REPOSITORY, drawbridge, text};
+
+/// A copy of this repository's policies, to be changed.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        copy(&Path::new(REPOSITORY).join("policies"), folder.path());
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.0.path().join(name), text).expect("a file");
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let path = self.0.path().join(name);
+        let text = fs::read_to_string(&path).expect("a file");
+        assert!(text.contains(from), "{name} does not hold {from}");
+        fs::write(path, text.replacen(from, to, 1)).expect("a file");
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = drawbridge(self.0.path());
+        command.current_dir(self.0.path()).arg("policy").args(arguments).args(["--policies", "."]);
+        command.output().expect("the binary")
+    }
+
+    fn says(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(!said.contains('\x1b'), "there is no terminal: {said:?}");
+        said
+    }
+
+    fn json(&self, code: i32, arguments: &[&str]) -> Value {
+        let said = self.says(code, &[arguments, &["--json"]].concat());
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("a file");
+        }
+    }
+}
+
+#[test]
+fn the_shipped_policies_are_right_and_keep_their_promises() {
+    let folder = Folder::new();
+    assert!(folder.says(0, &["check", "--deny-warnings"]).contains(": ok"));
+    assert!(folder.says(0, &["test"]).contains(" 0 failed"));
+    assert_eq!(folder.json(0, &["check"])["ok"], true);
+}
+
+#[test]
+fn check_shows_file_line_and_caret_of_every_mistake() {
+    let folder = Folder::new();
+    folder.write(
+        "wrong.cedar",
+        "// A comment.\n@id(\"a\")\npermit (principal, action == Action::\"code_serch\", resource);\n\n\
+         permit (principal in Group::\"x\", action, resource);\n@id(\"code-no-secrets\")\n\
+         forbid (principal in Group::\"x\", action, resource);\n",
+    );
+    folder.write("syntax.cedar", "@id(\"b\")\npermit (principal, action, resource) when { ;\n");
+    folder.write("entities/groups.json", "[\n  { \"uid\": { \"type\": \"Grp\", \"id\": \"a\" } }\n]\n");
+    let said = folder.says(1, &["check"]);
+    for wanted in [
+        "error: ./wrong.cedar:5:1: this policy has no @id",
+        "5 | permit (principal in Group::\"x\", action, resource);\n  | ^^^^^^",
+        "./syntax.cedar:2:45: unexpected token `;`",
+        "2 | permit (principal, action, resource) when { ;\n  |                                             ^\n",
+        "./entities/groups.json:2:3: a member is a User, Workload, Group or Role, and Grp is none",
+    ] {
+        assert!(said.contains(wanted), "{wanted}\nis not in\n{said}");
+    }
+    // What can be seen only when everything parses.
+    fs::remove_file(folder.0.path().join("syntax.cedar")).expect("a file that can go");
+    folder.edit("wrong.cedar", "\n\npermit", "\n\n@id(\"c\") permit");
+    let report = folder.json(1, &["check"]);
+    let problems: Vec<_> = report["problems"].as_array().into_iter().flatten().collect();
+    let at = |message: &str| {
+        let found = problems
+            .iter()
+            .find(|problem| problem["message"].as_str().is_some_and(|is| is.contains(message)));
+        found.unwrap_or_else(|| panic!("{message} is not in {report:#}"))["place"].clone()
+    };
+    assert_eq!(at("unrecognized action")["line"], 3);
+    assert_eq!(at("unrecognized action")["column"], 30);
+    assert_eq!(at("stands at ./code.cedar:")["line"], 6);
+    assert_eq!(report["ok"], false);
+}
+
+#[test]
+fn what_only_looks_wrong_is_a_warning() {
+    let folder = Folder::new();
+    folder.write(
+        "loose.cedar",
+        "@id(\"loose\")\n@owner(\"us\")\npermit (principal, action, resource) when { principal.mfa };\n",
+    );
+    let said = folder.says(0, &["check"]);
+    assert!(said.contains("warning: ./loose.cedar:2:1: the annotation @owner means nothing here"), "{said}");
+    assert!(said.contains("./loose.cedar:3:1: the policy \"loose\" has no scope"), "{said}");
+    assert!(said.ends_with(": 2 warnings\n"), "{said}");
+    folder.says(1, &["check", "--deny-warnings"]);
+}
+
+#[test]
+fn a_broken_promise_is_shown_as_a_difference() {
+    let folder = Folder::new();
+    folder.edit("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
+    let said = folder.says(1, &["test"]);
+    assert!(
+        said.contains(
+            "FAILED an engineer of acme searches\n       ./tests/code.json:2\n       \
+             - allow by code-for-engineering\n       + deny by no policy (NotPermitted)\n"
+        ),
+        "{said}"
+    );
+    let report = folder.json(1, &["test", "support does not search"]);
+    assert_eq!(report["cases"][0]["passed"], false);
+    assert_eq!(report["cases"][0]["policies"], json!(["code-for-engineering"]));
+
+    folder.write("tests/code.json", r#"[{ "name": "x", "action": "code_serch", "expect": "deny" }]"#);
+    assert!(
+        folder.says(1, &["test"]).contains("./tests/code.json:1:2: the catalog has no action \"code_serch\"")
+    );
+    folder.write("tests/code.json", r#"[{ "name": "x", "action": "code_search", "expects": "deny" }]"#);
+    assert!(folder.says(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
+    folder.write("tests/code.json", "[]");
+    assert!(folder.says(2, &["test"]).contains("there is no such case"));
+}
+
+#[test]
+fn explain_shows_the_policies_that_decide_and_those_that_could_have() {
+    let folder = Folder::new();
+    let engineer = ["--tenant", "acme", "--group", "engineering"];
+    let explain = |code, rest: &[&str]| folder.says(code, &[&["explain"], rest].concat());
+
+    let said = explain(0, &[&["code_search", r#"{"query":"x"}"#], &engineer[..]].concat());
+    assert!(
+        said.starts_with("code_search is allowed\n\ncode-for-engineering permits  ./code.cedar:"),
+        "{said}"
+    );
+    assert!(said.contains("\n      principal in Group::\"engineering\",\n"), "{said}");
+
+    let said = explain(1, &[&["code_file", r#"{"path":"a.pem"}"#], &engineer[..]].concat());
+    assert!(said.contains("code_file is denied: a policy forbids it\n\ncode-no-secrets forbids  "), "{said}");
+    let said = explain(1, &["code_search", "--group", "support"]);
+    assert!(said.contains("denied: no policy permits it"), "{said}");
+    assert!(said.contains("code-for-engineering permits it to others"), "{said}");
+    assert!(explain(1, &["code_search", r#"{"query":1}"#]).contains("do not fit the action's schema"));
+    assert!(explain(2, &["code_serch"]).contains("the catalog has no code_serch; there are "));
+
+    let report = folder.json(0, &[&["explain", "code_file"], &engineer[..]].concat());
+    assert_eq!(report["answer"], "perhaps");
+    assert_eq!(report["policies"][0]["id"], "code-for-engineering");
+    assert_eq!(report["policies"][1]["says"], "perhaps");
+}
+
+#[test]
+fn who_can_shows_groups_and_roles_beside_tools() {
+    let folder = Folder::new();
+    folder.write(
+        "more.cedar",
+        "@id(\"m\") permit (principal in Group::\"ops\", action == Action::\"code_search\", resource)\n\
+         when { principal.mfa };\n",
+    );
+    let said = folder.says(0, &["who-can", "code_search"]);
+    let row = |name: &str| said.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();
+    assert!(row("anyone").trim_end().ends_with('-'), "{said}");
+    assert!(row("Group engineering").contains("yes"), "{said}");
+    assert!(row("Group on-call").contains("yes"), "{said}");
+    assert!(row("Group ops").contains("with mfa"), "{said}");
+    assert!(row("Group platform").contains("workloads: yes"), "{said}");
+    let rows = folder.json(0, &["who-can", "code_file"]);
+    let auditors = rows.as_array().into_iter().flatten().find(|row| row["id"] == "auditor");
+    assert_eq!(auditors.expect("a row")["may"][0]["user"], "some");
+    folder.says(2, &["who-can", "nonsense"]);
+}
+
+/// A recorded decision on `item` for an engineer of Acme.
+fn recorded(request: &str, item: &str, outcome: &str, arguments: Option<Value>) -> Value {
+    let rpc = match item {
+        "code_file" => "drawbridge.code.v1.CodeService/ReadFile",
+        _ => "drawbridge.code.v1.CodeService/Search",
+    };
+    let operation = if item == "code_file" { "KIND_READ_RESOURCE" } else { "KIND_CALL_TOOL" };
+    let mut record = json!({
+        "time": "2026-01-01T00:00:00Z", "request_id": request, "issuer": "https://idp.example", "subject": "alice",
+        "client_id": "c", "tenant": "acme", "groups": ["engineering"], "operation": operation, "item": item,
+        "service": "code", "rpc": rpc, "argument_digest": "00", "outcome": outcome, "policy_revision": "x",
+        "latency_us": 12,
+    });
+    if let Some(arguments) = arguments {
+        record["arguments"] = arguments;
+    }
+    record
+}
+
+#[test]
+fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments() {
+    let folder = Folder::new();
+    let search = json!({ "query": "x", "regex": false, "glob": "", "path": "", "ignore_case": false, "context_lines": 0 });
+    let log = [
+        recorded("r1", "code_search", "allow", Some(search)),
+        recorded("r2", "code_search", "allow", None),
+        recorded("r3", "code_file", "allow", Some(json!({ "path": "a.txt" }))),
+        recorded("r4", "code_file", "allow", Some(json!({ "path": "secret/a.txt" }))),
+        recorded("r5", "code_file", "allow", None),
+    ];
+    let lines: String = log.iter().map(|record| format!("{record}\n")).collect();
+    folder.write("log.jsonl", &lines);
+    let other = Folder::new();
+    let path = other.0.path().display().to_string();
+    let diff = |code, arguments: &[&str]| {
+        let mut command = drawbridge(folder.0.path());
+        command
+            .current_dir(folder.0.path())
+            .args(["policy", "diff", &path, "--log", "log.jsonl"])
+            .args(arguments);
+        let output = command.output().expect("the binary");
+        assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    // That r5 was allowed depends on what it was.
+    assert!(diff(1, &[]).contains("5 decisions: 0 would change, 1 depend on arguments"));
+
+    other.edit("code.cedar", r#""*.env""#, r#""*.env" || context.input.path like "secret/*""#);
+    other.write(
+        "no-search.cedar",
+        "@id(\"no-search\") forbid (principal, action == Action::\"code_search\", resource);",
+    );
+    let said = diff(1, &[]);
+    assert!(said.contains("5 decisions: 3 would change, 1 depend on arguments"), "{said}");
+    assert!(said.contains("code_search  Allow → Forbidden by no-search  2 times, such as r1"), "{said}");
+    let report: Value = serde_json::from_str(&diff(1, &["--json"])).expect("JSON");
+    let changed = |request: &str| {
+        let mut changes = report["changes"].as_array().into_iter().flatten();
+        changes.find(|change| change["request_id"] == request).cloned().unwrap_or_default()
+    };
+    assert_eq!(changed("r4")["policy_ids"], json!(["code-no-secrets"]));
+    assert_eq!((&changed("r5")["depends_on_arguments"], changed("r3")), (&json!(true), Value::Null));
+
+    let said = folder.says(0, &["explain", "--log", "log.jsonl", "--request", "r3"]);
+    assert!(said.starts_with("code_file is allowed\n"), "{said}");
+    folder.write("log.jsonl", "{}\n");
+    assert!(folder.says(2, &["explain", "--log", "log.jsonl", "--request", "r3"]).contains("log.jsonl:1"));
+}
