@@ -32,6 +32,7 @@ endif
 .PHONY: bench
 bench: ## What the edge costs beside a bare relay and rmcp, and a decision with few policies and many, in two minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
+	cargo bench --locked --package drawbridge-tests --bench decisions
 
 # For how long each target runs.
 SECONDS ?= 60

@@ -11,5 +11,6 @@ mod http_face;
 mod identity;
 mod mcp;
 mod policies;
+mod policy;
 mod revisions;
 mod traces;

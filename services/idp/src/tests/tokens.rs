@@ -29,6 +29,7 @@ async fn a_code_with_its_verifier_gives_an_access_token_for_the_resource() {
     assert_eq!(claims["scope"], "mcp");
     assert_eq!(claims["groups"], json!(["engineering"]));
     assert_eq!(claims["tenant"], "acme");
+    assert_eq!((&claims["amr"], &claims["roles"]), (&json!(["pwd", "mfa"]), &json!(null)));
     assert_eq!(claims["email"], "alice@acme.example");
     assert_eq!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap(), 600);
     assert!(claims["jti"].is_string() && claims["nbf"].is_u64() && claims["gty"].is_null());

@@ -1,0 +1,247 @@
+//! What a decision costs with few policies and with many, and what a list costs: the index beside evaluating
+//! every policy, in one run.
+//!
+//!     cargo bench -p drawbridge-tests --bench decisions -- [--json]
+//!
+//! *warm*: the caller has been asked about this item before. *cold*: it has not, and nobody has seen the caller.
+
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "a benchmark that cannot go on says so, prints what it has measured, and counts little"
+)]
+
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use drawbridge_auth::{
+    Identity,
+    policy::{Answer, Policies, PolicyStore},
+};
+use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
+use drawbridge_sdk::Readiness;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::folder::Folder;
+
+mod folder;
+
+const POLICIES: [usize; 4] = [10, 100, 1_000, 10_000];
+/// Tools that the decisions are about.
+const TOOLS: usize = 50;
+const LISTS: [usize; 2] = [200, 1_000];
+/// Policies of the lists.
+const LIST_POLICIES: usize = 1_000;
+/// For how long each figure is taken, at least.
+const LASTS: Duration = Duration::from_millis(200);
+const BATCHES: usize = 5;
+
+fn main() {
+    let as_json = std::env::args().any(|arg| arg == "--json");
+    let decisions: Vec<_> = POLICIES.into_iter().map(Decisions::measure).collect();
+    let lists: Vec<_> = LISTS.into_iter().map(Lists::measure).collect();
+    if as_json {
+        let report = json!({
+            "decisions": decisions.iter().map(Decisions::json).collect::<Vec<_>>(),
+            "lists": lists.iter().map(Lists::json).collect::<Vec<_>>(),
+        });
+        println!("{report:#}");
+    } else {
+        print(&decisions, &lists);
+    }
+}
+
+/// Microseconds: the median of some batches.
+fn time(mut step: impl FnMut()) -> f64 {
+    step();
+    let mut batches: Vec<_> = (0..BATCHES)
+        .map(|_| {
+            let (started, mut times) = (Instant::now(), 0_u32);
+            while times == 0 || started.elapsed() < LASTS / 5 {
+                step();
+                times += 1;
+            }
+            started.elapsed().as_secs_f64() * 1e6 / f64::from(times)
+        })
+        .collect();
+    batches.sort_by(f64::total_cmp);
+    batches[BATCHES / 2]
+}
+
+/// A member of some groups, one of which is permitted something. Every number is somebody else.
+fn caller(number: usize) -> Identity {
+    Identity {
+        principal: pb::Principal {
+            issuer: "https://idp.example".to_owned(),
+            subject: format!("caller-{number}"),
+            client_id: "client".to_owned(),
+            tenant: "acme".to_owned(),
+            scopes: vec!["mcp".to_owned()],
+        },
+        groups: ["group-1", "group-2", "staff", "everybody"].map(str::to_owned).to_vec(),
+        mfa: true,
+        ..Identity::default()
+    }
+}
+
+/// Decisions with so many policies, in microseconds.
+struct Decisions {
+    policies: usize,
+    load_ms: f64,
+    edit_ms: f64,
+    flat: f64,
+    cold: f64,
+    warm: f64,
+    /// Warm, where a policy reads the arguments.
+    reading: f64,
+}
+
+impl Decisions {
+    fn measure(policies: usize) -> Self {
+        let folder = Folder::new(policies, TOOLS);
+        let started = Instant::now();
+        let loaded = Policies::load(folder.path()).expect("policies");
+        let load_ms = started.elapsed().as_secs_f64() * 1e3;
+        let arguments = json!({ "amount": 7, "note": "a note", "draft": false }).to_string();
+        let arguments = Some(arguments.as_bytes());
+        let (quiet, reading) = (folder.tool(1), folder.tool(0));
+        let known = caller(0);
+        let decide = |tool: &pb::CatalogItem| {
+            let outcome = loaded.decide(&known, Kind::CallTool, tool, arguments);
+            let flat = loaded.decide_flat(&known, Kind::CallTool, tool, arguments);
+            assert_eq!((outcome.answer, flat.answer), (Answer::Allow, Answer::Allow), "{outcome:?} {flat:?}");
+            outcome
+        };
+        assert!(!decide(&quiet).reads_arguments && decide(&reading).reads_arguments);
+        let mut strangers = 0;
+        Self {
+            policies,
+            load_ms,
+            edit_ms: edit(&folder),
+            flat: time(|| {
+                black_box(loaded.decide_flat(&known, Kind::CallTool, &quiet, arguments));
+            }),
+            cold: time(|| {
+                strangers += 1;
+                black_box(loaded.decide(&caller(strangers), Kind::CallTool, &quiet, arguments));
+            }),
+            warm: time(|| {
+                black_box(loaded.decide(&known, Kind::CallTool, &quiet, arguments));
+            }),
+            reading: time(|| {
+                black_box(loaded.decide(&known, Kind::CallTool, &reading, arguments));
+            }),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let Self { policies, load_ms, edit_ms, flat, cold, warm, reading } = self;
+        json!({
+            "policies": policies, "load_ms": load_ms, "edit_to_effect_ms": edit_ms, "flat_us": flat,
+            "cold_us": cold, "warm_us": warm, "warm_reading_arguments_us": reading,
+        })
+    }
+}
+
+/// Milliseconds from an edit of one policy until the policies are others.
+fn edit(folder: &Folder) -> f64 {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let store = Arc::new(PolicyStore::open(folder.path()).expect("policies"));
+        let mut changes = store.changes();
+        let stopping = CancellationToken::new();
+        tokio::spawn(store.follow(Readiness::default(), stopping.clone()));
+        // So that the first look at the files is over.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        folder.edit();
+        let started = Instant::now();
+        changes.changed().await.expect("a change");
+        stopping.cancel();
+        started.elapsed().as_secs_f64() * 1e3
+    })
+}
+
+/// What it takes to list so many tools, in microseconds.
+struct Lists {
+    tools: usize,
+    flat: f64,
+    cold: f64,
+    warm: f64,
+}
+
+impl Lists {
+    fn measure(tools: usize) -> Self {
+        let folder = Folder::new(LIST_POLICIES, tools);
+        let loaded = Policies::load(folder.path()).expect("policies");
+        let items: Vec<_> = (0..tools).map(|number| folder.tool(number)).collect();
+        let list = |caller: &Identity| {
+            let visible = |item: &&pb::CatalogItem| {
+                let answer = loaded.decide(caller, Kind::CallTool, item, None).answer;
+                matches!(answer, Answer::Allow | Answer::Perhaps)
+            };
+            items.iter().filter(visible).count()
+        };
+        let known = caller(0);
+        assert!(list(&known) > 0 && list(&known) < tools, "{}", list(&known));
+        let mut strangers = 0;
+        // Every policy for every tool takes too long: some tools stand for all.
+        let some = items.iter().step_by(tools / 10);
+        let of_some = time(|| {
+            for item in some.clone() {
+                black_box(loaded.decide_flat(&known, Kind::CallTool, item, None));
+            }
+        });
+        Self {
+            tools,
+            flat: of_some / some.count() as f64 * tools as f64,
+            cold: time(|| {
+                strangers += 1;
+                black_box(list(&caller(strangers)));
+            }),
+            warm: time(|| {
+                black_box(list(&known));
+            }),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let Self { tools, flat, cold, warm } = self;
+        json!({ "tools": tools, "flat_us": flat, "cold_us": cold, "warm_us": warm })
+    }
+}
+
+fn print(decisions: &[Decisions], lists: &[Lists]) {
+    println!("One decision, in microseconds; 4 % of the policies have no scope\n");
+    println!(
+        "{:>9} {:>10} {:>9} {:>9} {:>15} {:>11} {:>10} {:>13}",
+        "policies", "flat", "cold", "warm", "warm, reading", "flat/warm", "load, ms", "an edit, ms"
+    );
+    for Decisions { policies, load_ms, edit_ms, flat, cold, warm, reading } in decisions {
+        println!(
+            "{policies:>9} {flat:>10.1} {cold:>9.1} {warm:>9.1} {reading:>15.1} {:>11.1} {load_ms:>10.0} {edit_ms:>13.0}",
+            flat / warm
+        );
+    }
+    if let (Some(few), Some(many)) = (decisions.first(), decisions.last()) {
+        println!("\n{} policies beside {}, as a ratio", many.policies, few.policies);
+        let ratios = [
+            ("flat", many.flat / few.flat),
+            ("cold", many.cold / few.cold),
+            ("warm", many.warm / few.warm),
+            ("warm, reading arguments", many.reading / few.reading),
+        ];
+        for (name, ratio) in ratios {
+            println!("{name:<24} {ratio:>8.2}");
+        }
+    }
+    println!("\nListing for one caller with {LIST_POLICIES} policies, in microseconds\n");
+    println!("{:>9} {:>12} {:>10} {:>10} {:>11}", "tools", "flat", "cold", "warm", "flat/warm");
+    for Lists { tools, flat, cold, warm } in lists {
+        println!("{tools:>9} {flat:>12.0} {cold:>10.0} {warm:>10.0} {:>11.0}", flat / warm);
+    }
+}
