@@ -89,11 +89,11 @@ fn policy(number: usize, services: usize) -> String {
         2 => "permit (principal in Group::\"group-2\", action == Action::\"tool-0\", resource) \
               when { context.input.amount < 10 };"
             .to_owned(),
-        _ if number % UNSCOPED == 0 => format!(
+        _ if number.is_multiple_of(UNSCOPED) => format!(
             "forbid (principal, action, resource) when {{ resource is Tool && resource.destructive && !principal.mfa \
              && principal.client == \"client-never-{number}\" }};"
         ),
-        _ if number % 3 == 0 => format!(
+        _ if number.is_multiple_of(3) => format!(
             "permit (principal in Group::\"group-{number}\", action in Action::\"call_tool\", \
              resource in Service::\"service-{service}\") when {{ principal.mfa }};"
         ),
