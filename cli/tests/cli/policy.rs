@@ -263,3 +263,42 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
     folder.write("log.jsonl", "{}\n");
     assert!(folder.says(2, &["explain", "--log", "log.jsonl", "--request", "r3"]).contains("log.jsonl:1"));
 }
+
+/// The fenced blocks of a page whose first line names a file below `policies/`, one after the other.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```").filter(|info| !info.is_empty()) else { continue };
+        let (language, path) = info.split_once(' ').unwrap_or((info, ""));
+        let text: String =
+            lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        if !["cedar", "cedarschema", "json"].contains(&language) {
+            continue;
+        }
+        let path =
+            path.strip_prefix("policies/").unwrap_or_else(|| panic!("no test runs this block:\n{text}"));
+        match files.iter_mut().find(|(there, _)| there == path) {
+            Some((_, all)) => all.push_str(&format!("\n{text}")),
+            None => files.push((path.to_owned(), text)),
+        }
+    }
+    files
+}
+
+#[test]
+fn every_policy_in_the_documentation_is_right_and_keeps_its_promises() {
+    let folder = Folder::new();
+    let page = fs::read_to_string(Path::new(REPOSITORY).join("docs/policies.md")).expect("the page");
+    let blocks = blocks(&page);
+    let policies = blocks.iter().map(|(_, text)| text.matches("@id(").count()).sum::<usize>();
+    assert!(policies >= 8, "the page has {policies} policies");
+    for (path, text) in &blocks {
+        folder.write(path, text);
+    }
+    folder.says(0, &["check", "--deny-warnings"]);
+    let report = folder.json(0, &["test"]);
+    let own = Path::new(REPOSITORY).join("policies/tests/code.json");
+    let own: Vec<Value> = serde_json::from_str(&fs::read_to_string(own).expect("cases")).expect("cases");
+    assert!(report["cases"].as_array().is_some_and(|cases| cases.len() >= own.len() + 10), "{report}");
+}

@@ -204,7 +204,7 @@ fn twice(policies: &[ParsedPolicy], sources: &[Source]) -> Vec<Problem> {
                 entry.insert(meta);
             }
             Entry::Occupied(entry) => {
-                let (path, line) = (entry.get().path.display(), entry.get().place.line);
+                let (path, line) = (entry.get().path.display(), entry.get().line);
                 let message = format!("@id({:?}) stands at {path}:{line} too", meta.id);
                 let problem = Problem::error(&meta.path, message);
                 let source = sources.iter().find(|source| source.path == meta.path);

@@ -10,7 +10,7 @@ use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
-use super::problem::{Place, PolicyError, Problem};
+use super::problem::{PolicyError, Problem};
 
 /// The largest file of a policy folder, in bytes.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -109,7 +109,8 @@ pub(super) struct Meta {
     pub(super) shadow: bool,
     pub(super) reads_arguments: bool,
     pub(super) path: PathBuf,
-    pub(super) place: Place,
+    /// The line on which it begins, from 1.
+    pub(super) line: usize,
     pub(super) text: String,
 }
 
@@ -136,12 +137,15 @@ pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> 
     let mut policies = Vec::new();
     let mut numbered: Vec<_> = parsed.policies().map(|policy| (number(policy.id()), policy)).collect();
     numbered.sort_by_key(|(number, _)| *number);
-    let mut from = 0;
+    let (mut from, mut line) = (0, 1);
     for (_, policy) in numbered {
         let own = policy.to_string();
         let offset = text[from..].find(&own).map_or(from, |found| from + found);
+        line += text[from..offset].matches('\n').count();
+        let parsed = with_own_id(source, policy, &own, (offset, line));
         from = (offset + own.len()).min(text.len());
-        match with_own_id(source, policy, &own, offset) {
+        line += text[offset..from].matches('\n').count();
+        match parsed {
             Ok(policy) => policies.push(policy),
             Err(problem) => problems.push(*problem),
         }
@@ -165,20 +169,22 @@ fn with_own_id(
     source: &Source,
     policy: &Policy,
     own: &str,
-    offset: usize,
+    (offset, line): (usize, usize),
 ) -> Result<ParsedPolicy, Box<Problem>> {
     let wrong = |message: &str| Problem::error(&source.path, message).at(&source.text, offset, own.len());
     let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
         return Err(wrong("this policy has no @id").help("write @id(\"a-name-of-its-own\") above it").into());
     };
-    let json = policy.to_json().map_err(|error| Box::new(wrong(&error.to_string())))?;
+    // Only a text with this word can name the variable, and most have none.
+    let reads_arguments = own.contains("context")
+        && names_context(&policy.to_json().map_err(|error| Box::new(wrong(&error.to_string())))?);
     let meta = Meta {
         id: id.to_owned(),
         effect: policy.effect(),
         shadow: policy.annotation("shadow").is_some(),
-        reads_arguments: names_context(&json),
+        reads_arguments,
         path: source.path.clone(),
-        place: Place::of(&source.text, offset, own.len()),
+        line,
         text: own.to_owned(),
     };
     Ok(ParsedPolicy { policy: policy.new_id(PolicyId::new(id)), meta: Arc::new(meta), offset })

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Answer, Outcome, Place, Policies, PolicyError, Problem, Who,
+    Answer, Outcome, Policies, PolicyError, Problem, Who,
     caller::Caller,
     evaluate::Verdict,
     lint,
@@ -201,7 +201,6 @@ impl Study {
 
     fn explained(&self, id: &str, (says, error): (Says, Option<String>)) -> Explained {
         let meta = &self.policies.meta[&PolicyId::new(id)];
-        let Place { line, .. } = meta.place;
         Explained {
             id: meta.id.clone(),
             permits: meta.effect == Effect::Permit,
@@ -209,7 +208,7 @@ impl Study {
             says,
             error,
             path: meta.path.clone(),
-            line,
+            line: meta.line,
             text: meta.text.clone(),
         }
     }
