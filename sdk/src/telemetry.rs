@@ -9,14 +9,21 @@ use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::Dispatch;
-use tracing_subscriber::{EnvFilter, Layer, fmt::MakeWriter, layer::SubscriberExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt as _, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+};
 use url::Url;
 
 pub mod trace;
 
-/// What is logged when nothing is said. rmcp tells of every connection, and warns of every mistake
-/// of a client.
-const LOG: &str = "info,rmcp=error";
+/// What is logged when nothing is said.
+const LOG: &str = "info";
+/// It tells of every connection, warns of every mistake of a client, and writes whole requests down, with what is
+/// sensitive in them. Of it nothing but errors is logged, whatever the filter says.
+const TALKATIVE: &str = "rmcp";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
@@ -165,7 +172,7 @@ impl Telemetry {
             // A span is entered at every poll; when, nobody asks, and where it is now, `tracing` knows.
             .with_tracked_inactivity(false)
             .with_context_activation(false)
-            .with_filter(tracing_subscriber::filter::filter_fn(|metadata| {
+            .with_filter(filter_fn(|metadata| {
                 metadata.is_span() && metadata.target().starts_with("drawbridge")
             }));
         let subscriber =
@@ -285,6 +292,9 @@ where
     S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
     let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
+    let filter = filter.and(filter_fn(|metadata| {
+        *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(TALKATIVE)
+    }));
     let layer =
         tracing_subscriber::fmt::layer().with_thread_names(thread_names).with_writer(config.log_sink.clone());
     match config.log_format {

@@ -13,7 +13,7 @@ use drawbridge_proto::mcp::v1::{
 };
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, Running, Starting, Telemetry,
-    identity::{Verifier, VerifierError},
+    identity::{Caller, Verifier, VerifierError},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
@@ -146,6 +146,12 @@ impl ConformanceService for Conformance {
 
     async fn error_handling(&self, _: Request<pb::Nothing>) -> Answered {
         Err(Status::failed_precondition("This tool intentionally returns an error for testing"))
+    }
+
+    async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
+        let Some(caller) = Caller::of(&request) else { return Err(Status::internal("nobody calls")) };
+        let tenant = caller.claims.tctx.tenant.as_deref().unwrap_or_default();
+        say(&format!("{} of {tenant}", caller.claims.sub))
     }
 
     async fn tool_with_progress(&self, _: Request<pb::Nothing>) -> Streamed {

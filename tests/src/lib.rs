@@ -24,6 +24,6 @@ pub use client::{Client, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
-pub use mesh::{Edge, TestMesh, permit, serve_conformance};
+pub use mesh::{Auth, Edge, TestMesh, permit, serve_conformance};
 pub use spy::Spy;
 pub use tools::{conformance_suite, node_modules, program, python, repository};

@@ -1,10 +1,11 @@
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
+use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports};
 use drawbridge_sdk::{Listen, LogFormat, LogSink, TelemetryConfig, reflection::Contract};
 use prost_reflect::DescriptorPool;
@@ -121,6 +122,35 @@ impl TestMesh {
         Edge { hosted, url: format!("http://{address}/mcp").parse().expect("a URL") }
     }
 
+    /// A replica of auth over the policies of this mesh, to be started. It signs with keys of its own.
+    pub fn auth(&self, change: impl FnOnce(&mut drawbridge_auth::Config)) -> Auth {
+        let free =
+            || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let (address, admin) = (free(), free());
+        let mut config = drawbridge_auth::Config {
+            listen: Listen::Address(address),
+            admin_listen: Listen::Address(admin),
+            issuer: Some(self.mesh.state.issuer_name().to_owned()),
+            allow_private_addresses: true,
+            issuers: None,
+            audience: vec![self.mesh.mcp_url.to_string()],
+            internal_audience: self.mesh.state.internal_audience.clone(),
+            policies: self.policies.path().to_owned(),
+            transaction_issuer: "drawbridge-auth".to_owned(),
+            transaction_ttl_seconds: 30,
+            redis_url: None,
+            decision_log: DecisionLogConfig::default(),
+        };
+        change(&mut config);
+        let url = |address: SocketAddr, path: &str| format!("http://{address}{path}").parse().expect("a URL");
+        Auth {
+            url: url(address, ""),
+            keys: url(admin, "/.well-known/jwks.json"),
+            config,
+            telemetry: self.config.telemetry.clone(),
+        }
+    }
+
     /// Where auth serves the keys of transaction tokens.
     pub fn transaction_keys(&self) -> Url {
         let auth = self.mesh.service("auth").expect("auth");
@@ -133,9 +163,18 @@ impl TestMesh {
         &self,
         change: impl FnOnce(&mut drawbridge_edge::Config),
     ) -> (Conformance, Hosted, Edge) {
+        self.conformance_of(self.transaction_keys(), change).await
+    }
+
+    /// As [`Self::conformance`], for transaction tokens of another auth.
+    pub async fn conformance_of(
+        &self,
+        keys: Url,
+        change: impl FnOnce(&mut drawbridge_edge::Config),
+    ) -> (Conformance, Hosted, Edge) {
         let service = Conformance::default();
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let (starting, keys) = (service.clone(), self.transaction_keys());
+        let starting = service.clone();
         let hosted = Hosted::start("conformance", &self.config.telemetry, |telemetry| async move {
             starting.start(listen, keys, &telemetry).await
         });
@@ -164,6 +203,28 @@ impl Edge {
     /// A client of this edge that shows the token of another.
     pub fn client(&self, other: &Client) -> Client {
         Client::new(self.url.clone(), Some(other.token().to_owned()))
+    }
+}
+
+/// A replica of auth that can be stopped, and started again where it was.
+#[derive(Debug)]
+pub struct Auth {
+    /// Where it serves gRPC.
+    pub url: Url,
+    /// Where it serves the keys of transaction tokens.
+    pub keys: Url,
+    config: drawbridge_auth::Config,
+    telemetry: TelemetryConfig,
+}
+
+impl Auth {
+    /// Starts it.
+    pub async fn start(&self) -> Hosted {
+        let config = self.config.clone();
+        let hosted = Hosted::start("auth", &self.telemetry, |telemetry| async move {
+            drawbridge_auth::start(config, &telemetry).await
+        });
+        hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
     }
 }
 

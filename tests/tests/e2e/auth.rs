@@ -1,7 +1,9 @@
 //! Who gets in.
 
 mod attacks;
+mod decisions;
 mod front;
 mod issuers;
 mod keycloak;
+mod revocation;
 mod rpcs;

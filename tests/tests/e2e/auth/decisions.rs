@@ -1,0 +1,159 @@
+//! Decisions: asked for once, repeated for a moment, written down.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
+use drawbridge_cli::mesh::Hosted;
+use drawbridge_tests::{Client, TestMesh, serve_conformance};
+use http::StatusCode;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+/// Calls of the isolation test, and how many are made at once.
+const CALLS: usize = 10_000;
+const CALLERS: usize = 16;
+
+/// How many decisions the edge has taken from auth, and how many it has repeated.
+async fn decisions(edge: &Hosted) -> (u64, u64) {
+    let metrics = reqwest::get(format!("http://{}/metrics", edge.running.admin)).await.expect("metrics");
+    let metrics = metrics.text().await.expect("metrics");
+    let count = |source: &str| {
+        let name = format!("edge_decisions_total{{source=\"{source}\"}} ");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.map_or(0, |count| count.parse().expect("a count"))
+    };
+    (count("auth"), count("kept"))
+}
+
+async fn who_am_i(client: &Client) -> (StatusCode, String) {
+    let reply = client.call_tool("test_who_am_i", json!({ "secret": "hunter2" })).await;
+    (reply.status, reply.json["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn no_answer_crosses_from_one_caller_to_another() {
+    let mesh = TestMesh::with(|config| {
+        config.telemetry.log = "error".to_owned();
+        serve_conformance(config);
+    })
+    .await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let callers = [("alice", "alice of acme"), ("dave", "dave of umbrella")];
+    let mut clients = Vec::new();
+    for (user, expected) in callers {
+        clients.push((edge.client(&mesh.client(user).await), expected));
+    }
+    let mut calling = JoinSet::new();
+    for caller in 0..CALLERS {
+        let clients = clients.clone();
+        calling.spawn(async move {
+            for call in 0..CALLS / CALLERS {
+                let (client, expected) = &clients[(caller + call) % clients.len()];
+                let (status, said) = who_am_i(client).await;
+                assert_eq!((status, said.as_str()), (StatusCode::OK, *expected));
+            }
+        });
+    }
+    while let Some(called) = calling.join_next().await {
+        called.expect("answers that are the callers' own");
+    }
+    let (_, kept) = decisions(&edge.hosted).await;
+    assert!(kept > CALLS as u64 / 2, "decisions are repeated: {kept}");
+}
+
+#[tokio::test]
+async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let auth = mesh.auth(|_| {});
+    let running = auth.start().await;
+    let auth_url = auth.url.clone();
+    let (_, _service, edge) =
+        mesh.conformance_of(auth.keys.clone(), |config| config.auth_url = auth_url).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    // Until the edge hears auth it repeats nothing.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while decisions(&edge.hosted).await.1 == 0 {
+        assert_eq!(who_am_i(&alice).await.0, StatusCode::OK);
+        assert!(Instant::now() < deadline, "no decision is ever repeated");
+    }
+
+    running.stop().await;
+    for _ in 0..20 {
+        let called = Instant::now();
+        let reply = alice.call_tool("test_who_am_i", json!({})).await;
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
+        assert!(reply.headers.contains_key("retry-after"));
+        reply.assert_names_request();
+        assert!(called.elapsed() < Duration::from_secs(10), "a refusal that takes longer than its deadline");
+    }
+
+    let again = auth.start().await;
+    // It signs with another key, which the tool service fetches when it sees it, but not at once again.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while who_am_i(&alice).await != (StatusCode::OK, "alice of acme".to_owned()) {
+        assert!(Instant::now() < deadline, "calls do not work again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    edge.hosted.stop().await;
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_decision_that_depends_on_the_arguments_is_never_repeated() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let read =
+        async |path: &str| alice.call("resources/read", json!({ "uri": format!("code://{path}") })).await;
+    for _ in 0..3 {
+        assert_eq!(read("LICENSE").await.status, StatusCode::OK);
+        assert_eq!(read("deploy/tls.key").await.status, StatusCode::FORBIDDEN);
+    }
+    let (asked, kept) = decisions(mesh.mesh.service("edge").expect("edge")).await;
+    assert!(asked >= 6 && kept == 0, "{asked} {kept}");
+}
+
+#[tokio::test]
+async fn every_decision_is_written_down_without_what_is_sensitive() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = TestMesh::with(|config| {
+        serve_conformance(config);
+        config.decision_log = DecisionLogConfig {
+            decision_log: Some(folder.path().to_owned()),
+            decision_log_days: 2,
+            decision_log_arguments: true,
+        };
+    })
+    .await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    assert_eq!(who_am_i(&edge.client(&alice)).await.0, StatusCode::OK);
+    assert_eq!(bob.call_tool("code_search", json!({ "query": "x" })).await.status, StatusCode::FORBIDDEN);
+    let log = mesh.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("hunter2")).collect();
+    assert!(told.is_empty(), "{told:?}");
+    mesh.stop().await;
+
+    let mut lines = String::new();
+    for file in fs::read_dir(folder.path()).expect("a folder") {
+        lines += &fs::read_to_string(file.expect("a file").path()).expect("a log");
+    }
+    assert!(!lines.contains("hunter2"), "{lines}");
+    let records: Vec<DecisionRecord> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    let of = |item: &str| records.iter().find(|record| record.item == item).expect("a record");
+    let (allowed, denied) = (of("test_who_am_i"), of("code_search"));
+    assert_eq!((allowed.outcome.as_str(), allowed.policy_ids.join(" ")), ("allow", "all-test".to_owned()));
+    assert_eq!(allowed.arguments, Some(json!({ "secret": "[sensitive]" })));
+    assert!(allowed.arguments_redacted && allowed.argument_digest.is_some());
+    assert_eq!((denied.outcome.as_str(), denied.subject.as_str()), ("not_permitted", "bob"));
+    assert_eq!((denied.tenant.as_str(), denied.groups.join(" ")), ("acme", "support".to_owned()));
+    assert_eq!(denied.arguments.as_ref().expect("arguments")["query"], "x");
+    for record in [allowed, denied] {
+        assert_eq!(record.request_id, "test-request.1");
+        assert_eq!(record.trace_id.len(), 32, "{record:?}");
+        assert!(record.time.ends_with('Z') && !record.policy_revision.is_empty() && record.latency_us > 0);
+    }
+}

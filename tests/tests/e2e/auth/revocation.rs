@@ -1,0 +1,135 @@
+//! Revocation: a token that would still be valid is refused, everywhere and soon.
+
+use std::time::{Duration, Instant};
+
+use drawbridge_cli::caller;
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
+};
+use drawbridge_sdk::{CallContext, RequestId, connect};
+use drawbridge_tests::{Client, Redis, TestMesh, sign_in};
+use http::StatusCode;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+/// Within this time a revocation holds everywhere.
+const SOON: Duration = Duration::from_secs(1);
+
+async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
+    let state = &mesh.mesh.state;
+    let tokens = pb::TokenSet { issuer: state.issuer_name().to_owned(), which: Some(which) };
+    let request = pb::RevokeRequest { subject_token: own.to_owned(), tokens: Some(tokens) };
+    let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let answer = auth.revoke(context.outgoing(request)).await.expect("an answer");
+    answer.into_inner().outcome.expect("an outcome")
+}
+
+/// The token of the platform team's program, which may revoke.
+async fn platform(mesh: &TestMesh) -> String {
+    let state = &mesh.mesh.state;
+    let own = state.workload.as_ref().expect("credentials");
+    let token = caller::client_credentials(
+        &state.issuer,
+        &own.client_id,
+        &own.client_secret,
+        &state.internal_audience,
+    );
+    token.await.expect("a token").expose_secret().to_owned()
+}
+
+async fn status(client: &Client) -> StatusCode {
+    client.call("tools/list", json!({})).await.status
+}
+
+async fn soon(client: &Client, wanted: StatusCode, since: Instant, within: Duration) {
+    while status(client).await != wanted {
+        assert!(since.elapsed() < within, "{wanted} takes too long");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the_list_nobody_gets_in() {
+    let redis = Redis::start();
+    let url = Some(redis.url.as_str().into());
+    let mesh = TestMesh::with(|config| config.redis_url.clone_from(&url)).await;
+    let auth = mesh.auth(|config| config.redis_url.clone_from(&url));
+    let replica = auth.start().await;
+    let other_edge = mesh.edge(&[], |config| config.auth_url = auth.url.clone()).await;
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    let (alice_elsewhere, bob_elsewhere) = (other_edge.client(&alice), other_edge.client(&bob));
+    let started = Instant::now();
+    for client in [&alice, &bob, &alice_elsewhere, &bob_elsewhere] {
+        soon(client, StatusCode::OK, started, Duration::from_secs(10)).await;
+    }
+
+    let answer = revoke(&mesh, &platform(&mesh).await, Which::Subject("alice".to_owned())).await;
+    let revoked = Instant::now();
+    assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
+    for client in [&alice, &alice_elsewhere] {
+        soon(client, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+        let refused = client.call("tools/list", json!({})).await;
+        assert_eq!(refused.message(), "the access token is revoked");
+    }
+    for client in [&bob, &bob_elsewhere] {
+        assert_eq!(status(client).await, StatusCode::OK, "bob's tokens are good");
+    }
+
+    // What is issued in a later second is good again.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let again = mesh.client("alice").await;
+    assert_eq!(status(&again).await, StatusCode::OK);
+    assert_eq!(status(&other_edge.client(&again)).await, StatusCode::OK);
+
+    replica.stop().await;
+    let replica = auth.start().await;
+    soon(&bob_elsewhere, StatusCode::OK, Instant::now(), Duration::from_secs(10)).await;
+    assert_eq!(status(&alice_elsewhere).await, StatusCode::UNAUTHORIZED, "a restart forgets nothing");
+
+    drop(redis);
+    let gone = Instant::now();
+    for client in [&bob, &bob_elsewhere] {
+        soon(client, StatusCode::SERVICE_UNAVAILABLE, gone, Duration::from_secs(5)).await;
+    }
+    assert_eq!(status(&bob).await, StatusCode::SERVICE_UNAVAILABLE);
+    other_edge.hosted.stop().await;
+    replica.stop().await;
+}
+
+#[tokio::test]
+async fn a_single_token_and_all_of_a_client_can_be_revoked() {
+    let mesh = TestMesh::start().await;
+    let (first, second) = (mesh.client("alice").await, mesh.client("alice").await);
+    let claims = |client: &Client| {
+        let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(client.token());
+        claims.expect("a token").claims
+    };
+    // Each sign-in registers a client of its own.
+    let (id, client) = (&claims(&first)["jti"], &claims(&second)["client_id"]);
+    let id = Which::TokenId(id.as_str().expect("an id").to_owned());
+    let answer = revoke(&mesh, &platform(&mesh).await, id).await;
+    let revoked = Instant::now();
+    assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
+    soon(&first, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+    assert_eq!(status(&second).await, StatusCode::OK);
+
+    let client = Which::ClientId(client.as_str().expect("a client").to_owned());
+    let answer = revoke(&mesh, &platform(&mesh).await, client).await;
+    let revoked = Instant::now();
+    assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
+    soon(&second, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+}
+
+#[tokio::test]
+async fn who_may_revoke_is_for_the_policies_to_say() {
+    let mesh = TestMesh::start().await;
+    let state = &mesh.mesh.state;
+    let alice = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
+    let answer = revoke(&mesh, &alice, Which::Subject("bob".to_owned())).await;
+    assert!(matches!(answer, Outcome::Denied(_)), "{answer:?}");
+    let outside = mesh.client("alice").await;
+    let answer = revoke(&mesh, outside.token(), Which::Subject("bob".to_owned())).await;
+    assert!(matches!(answer, Outcome::Unauthenticated(_)), "a token for the edge: {answer:?}");
+    assert_eq!(status(&mesh.client("bob").await).await, StatusCode::OK);
+}
