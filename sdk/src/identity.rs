@@ -2,8 +2,12 @@
 //!
 //! Auth signs them; every tool service verifies them offline, on every RPC.
 
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use std::{sync::Arc, time::Duration};
+
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
+use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::{
@@ -15,6 +19,9 @@ use crate::{
 pub const TOKEN_TYPE: &str = "txntoken+jwt";
 /// The algorithm that signs transaction tokens.
 pub const ALGORITHM: Algorithm = Algorithm::EdDSA;
+/// How many verified tokens are remembered, and for how long: no longer than any lives.
+const VERIFIED_MAX: u64 = 20_000;
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
 /// Clock difference that is forgiven, in seconds.
 const LEEWAY_SECONDS: u64 = 5;
 
@@ -59,7 +66,7 @@ pub struct TransactionContext {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// What the transaction token says.
-    pub claims: TransactionClaims,
+    pub claims: Arc<TransactionClaims>,
 }
 
 impl Caller {
@@ -91,6 +98,8 @@ pub enum IdentityError {
 pub struct Verifier {
     jwks: Jwks,
     validation: Validation,
+    /// Tokens that were found good, by their digest: the edge shows one with several calls.
+    verified: Cache<[u8; 32], Caller>,
 }
 
 /// A verifier could not be made.
@@ -111,7 +120,8 @@ impl Verifier {
         validation.leeway = LEEWAY_SECONDS;
         // Auth is inside the network.
         let source = Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?);
-        Ok(Self { jwks: Jwks::new(source, Limits::default()), validation })
+        let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
+        Ok(Self { jwks: Jwks::new(source, Limits::default()), validation, verified })
     }
 
     /// Verifies the token of a call to `rpc`.
@@ -120,6 +130,22 @@ impl Verifier {
     /// When there is no token, or it is not one that auth signed for this service, this RPC and now.
     pub async fn verify(&self, token: Option<&str>, rpc: &str) -> Result<Caller, IdentityError> {
         let token = token.ok_or(IdentityError::Missing)?;
+        let digest = Sha256::digest(token).into();
+        let caller = match self.verified.get(&digest).filter(|caller| caller.claims.exp > now()) {
+            Some(caller) => caller,
+            None => {
+                let caller = self.verify_anew(token).await?;
+                self.verified.insert(digest, caller.clone());
+                caller
+            }
+        };
+        if caller.claims.tctx.rpc != rpc {
+            return Err(IdentityError::OtherRpc);
+        }
+        Ok(caller)
+    }
+
+    async fn verify_anew(&self, token: &str) -> Result<Caller, IdentityError> {
         let header = decode_header(token).map_err(|error| IdentityError::Invalid(Some(error)))?;
         if header.typ.as_deref() != Some(TOKEN_TYPE) || header.alg != ALGORITHM {
             return Err(IdentityError::Invalid(None));
@@ -135,9 +161,11 @@ impl Verifier {
         let claims = decode::<TransactionClaims>(token, &key.key, &self.validation)
             .map_err(|error| IdentityError::Invalid(Some(error)))?
             .claims;
-        if claims.tctx.rpc != rpc {
-            return Err(IdentityError::OtherRpc);
-        }
-        Ok(Caller { claims })
+        Ok(Caller { claims: Arc::new(claims) })
     }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    get_current_timestamp().cast_signed()
 }

@@ -38,6 +38,8 @@ use tonic_prost::ProstCodec;
 use crate::{paths::Tokens, runtime};
 
 pub(crate) const TOOL: &str = "test_simple_text";
+/// A tool like it, whose arguments a policy reads.
+pub(crate) const ASKED_FOR: &str = "test_who_am_i";
 pub(crate) const TEXT: &str = "This is a simple text response for testing.";
 pub(crate) const RPC: &str = "drawbridge.conformance.v1.ConformanceService/SimpleText";
 

@@ -13,14 +13,14 @@
     reason = "a benchmark that cannot go on says so, and prints what it has measured"
 )]
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use drawbridge_tests::{TestMesh, serve_conformance};
+use drawbridge_tests::{TestIssuer, TestMesh, serve_conformance};
 use tokio::runtime::Runtime;
 
 use crate::{
     load::{Load, Sample},
-    paths::{Path, Tokens},
+    paths::{Fresh, Path, Tokens},
     report::{Measured, Report},
 };
 
@@ -36,6 +36,13 @@ const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(300);
 const THROUGHPUT: Duration = Duration::from_millis(1000);
 const LATENCY: Duration = Duration::from_millis(400);
+/// More than are shown in all rounds.
+const FRESH_TOKENS: usize = 60_000;
+/// Makes the edge ask auth at each call of [`bare::ASKED_FOR`].
+const READS_ARGUMENTS: &str = r#"
+@id("asked")
+forbid (principal, action == Action::"test_who_am_i", resource) when { context.input.secret == "never" };
+"#;
 /// Threads of every runtime, as in a mesh of one process.
 const WORKER_THREADS: usize = 2;
 
@@ -84,15 +91,22 @@ fn runtime(name: &str) -> Runtime {
 }
 
 async fn run(args: &Args) -> Report {
+    let issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| {
         config.telemetry.log.clone_from(&args.log);
         serve_conformance(config);
+        fs::write(config.policies.join("asked.cedar"), READS_ARGUMENTS).expect("a file");
+        let issuers = config.policies.join("issuers.toml");
+        let text = format!("[[issuers]]\nissuer = {:?}\nallow_private_addresses = true\n", issuer.name());
+        fs::write(&issuers, text).expect("a file");
+        config.issuers = Some(issuers);
     })
     .await;
     let (_service, hosted, edge) = mesh.conformance(|_| {}).await;
     let tokens = Tokens::of(&mesh).await;
     let bare = bare::Bare::start(hosted.running.address, &tokens);
-    let all = paths::all(&mesh, &edge, &hosted, &bare, &tokens).await;
+    let fresh = Fresh::of(&issuer, mesh.mesh.mcp_url.as_str(), FRESH_TOKENS);
+    let all = paths::all(&mesh, &edge, &hosted, &bare, &tokens, fresh).await;
     let wanted = |path: &Path| args.only.as_deref().is_none_or(|only| path.name == only);
     let paths: Vec<_> = all.into_iter().filter(wanted).collect();
     assert!(!paths.is_empty(), "no path has this name");

@@ -119,7 +119,7 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
                 encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing)
                     .expect("a token")
             }),
-            time("verify a transaction token (EdDSA)", || {
+            time("verify a transaction token that was seen", || {
                 handle.block_on(verifier.verify(Some(&transaction), RPC)).expect("a caller")
             }),
         ]

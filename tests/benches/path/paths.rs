@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,7 +16,7 @@ use drawbridge_proto::auth::v1::{
     operation::Kind,
 };
 use drawbridge_sdk::{CallContext, RequestId, connect};
-use drawbridge_tests::{Edge, TestMesh, sign_in};
+use drawbridge_tests::{Edge, TestIssuer, TestMesh, sign_in};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
@@ -23,7 +26,7 @@ use tokio::net::TcpStream;
 use tonic::{client::Grpc, transport::Channel};
 use url::Url;
 
-use crate::bare::{self, Bare, RPC, TEXT, TOOL};
+use crate::bare::{self, ASKED_FOR, Bare, RPC, TEXT, TOOL};
 
 /// Alice's tokens.
 #[derive(Clone)]
@@ -75,7 +78,31 @@ pub(crate) struct Path {
 enum To {
     Http { address: SocketAddr, headers: HeaderMap, body: Bytes },
     Grpc { channel: Channel, tokens: Option<Tokens> },
-    Authorize { channel: Channel, request: Box<pb::AuthorizeRequest> },
+    Authorize { channel: Channel, request: Box<pb::AuthorizeRequest>, tokens: Arc<Fresh> },
+}
+
+/// Tokens that auth has not seen: each call shows another, until there are none left and they begin again.
+pub(crate) struct Fresh {
+    tokens: Vec<String>,
+    next: AtomicUsize,
+}
+
+impl Fresh {
+    /// So many tokens of this issuer.
+    pub(crate) fn of(issuer: &TestIssuer, audience: &str, count: usize) -> Arc<Self> {
+        let (header, mut claims) = (issuer.header(), issuer.claims(audience));
+        claims["exp"] = json!(claims["iat"].as_u64().expect("a time") + 3600);
+        let token = |number| {
+            claims["jti"] = json!(format!("bench-{number}"));
+            issuer.sign(&header, &claims)
+        };
+        Arc::new(Self { tokens: (0..count).map(token).collect(), next: AtomicUsize::new(0) })
+    }
+
+    fn next(&self) -> String {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.tokens[number % self.tokens.len()].clone()
+    }
 }
 
 /// All ways, from the shortest.
@@ -85,6 +112,7 @@ pub(crate) async fn all(
     tool: &Hosted,
     bare: &Bare,
     tokens: &Tokens,
+    fresh: Arc<Fresh>,
 ) -> Vec<Path> {
     let http = |name, address, (headers, body)| Path { name, to: To::Http { address, headers, body } };
     let channel = |address: SocketAddr| {
@@ -103,30 +131,38 @@ pub(crate) async fn all(
         arguments_json: Some(b"{}".to_vec().into()),
         ..Default::default()
     };
-    let request = Box::new(pb::AuthorizeRequest {
-        access_token: tokens.access.clone(),
-        operation: Some(operation),
-        resource: mesh.mesh.mcp_url.to_string(),
-    });
-    let authorize =
-        To::Authorize { channel: connect(&mesh.mesh.state.auth_url).expect("a channel"), request };
-    let (old, new) = (message("2025-11-25", tokens), message("2026-07-28", tokens));
+    let authorize = |name, operation, tokens| {
+        let request = pb::AuthorizeRequest {
+            access_token: String::new(),
+            operation: Some(operation),
+            resource: mesh.mesh.mcp_url.to_string(),
+        };
+        let channel = connect(&mesh.mesh.state.auth_url).expect("a channel");
+        Path { name, to: To::Authorize { channel, request: Box::new(request), tokens } }
+    };
+    let same = Arc::new(Fresh { tokens: vec![tokens.access.clone()], next: AtomicUsize::new(0) });
+    let connecting = || pb::Operation { kind: Kind::Connect.into(), ..Default::default() };
+    let (old, new) = (message("2025-11-25", TOOL, tokens), message("2026-07-28", TOOL, tokens));
+    let asked_for = message("2025-11-25", ASKED_FOR, tokens);
     vec![
         http("echo", bare.echo, old.clone()),
         http("rmcp", bare.rmcp, old.clone()),
         grpc("grpc", bare.grpc, None),
         grpc("grpc-tool", tool.running.address, Some(tokens.clone())),
-        Path { name: "authorize", to: authorize },
+        authorize("verify-cold", connecting(), fresh),
+        authorize("verify-warm", connecting(), Arc::clone(&same)),
+        authorize("authorize", operation, same),
         http("relay", bare.relay, old.clone()),
         http("relay-tool", bare.relay_to_tool, old.clone()),
         http("edge", edge.hosted.running.address, old),
         http("edge-2026", edge.hosted.running.address, new),
+        http("edge-asks", edge.hosted.running.address, asked_for),
     ]
 }
 
 /// The call in the words of a revision.
-fn message(revision: &'static str, tokens: &Tokens) -> (HeaderMap, Bytes) {
-    let mut params = json!({ "name": TOOL, "arguments": {} });
+fn message(revision: &'static str, tool: &str, tokens: &Tokens) -> (HeaderMap, Bytes) {
+    let mut params = json!({ "name": tool, "arguments": {} });
     let mut headers = HeaderMap::new();
     let mut set = |name: &'static str, value: &str| {
         headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
@@ -137,7 +173,7 @@ fn message(revision: &'static str, tokens: &Tokens) -> (HeaderMap, Bytes) {
     set("mcp-protocol-version", revision);
     if revision == "2026-07-28" {
         set("mcp-method", "tools/call");
-        set("mcp-name", TOOL);
+        set("mcp-name", tool);
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": revision,
             "io.modelcontextprotocol/clientInfo": { "name": "bench", "version": "1" },
@@ -153,9 +189,10 @@ impl Path {
     pub(crate) async fn connect(&self) -> Caller {
         match &self.to {
             To::Grpc { channel, tokens } => Caller::Grpc { channel: channel.clone(), tokens: tokens.clone() },
-            To::Authorize { channel, request } => Caller::Authorize {
+            To::Authorize { channel, request, tokens } => Caller::Authorize {
                 client: AuthServiceClient::new(channel.clone()),
                 request: request.clone(),
+                tokens: Arc::clone(tokens),
             },
             To::Http { address, headers, body } => {
                 let stream = TcpStream::connect(address).await.expect("a server");
@@ -165,7 +202,12 @@ impl Path {
                 let mut headers = headers.clone();
                 let host = HeaderValue::from_str(&address.to_string()).expect("a header value");
                 headers.insert(header::HOST, host);
-                Caller::Http { sender, headers, body: body.clone(), echoes: self.name == "echo" }
+                Caller::Http {
+                    sender,
+                    headers,
+                    body: body.clone(),
+                    says_text: !matches!(self.name, "echo" | "edge-asks"),
+                }
             }
         }
     }
@@ -173,9 +215,9 @@ impl Path {
 
 /// Calls the tool by one of the ways.
 pub(crate) enum Caller {
-    Http { sender: SendRequest<Full<Bytes>>, headers: HeaderMap, body: Bytes, echoes: bool },
+    Http { sender: SendRequest<Full<Bytes>>, headers: HeaderMap, body: Bytes, says_text: bool },
     Grpc { channel: Channel, tokens: Option<Tokens> },
-    Authorize { client: AuthServiceClient<Channel>, request: Box<pb::AuthorizeRequest> },
+    Authorize { client: AuthServiceClient<Channel>, request: Box<pb::AuthorizeRequest>, tokens: Arc<Fresh> },
 }
 
 impl Caller {
@@ -195,9 +237,11 @@ impl Caller {
                 assert!(answer.expect("an answer").result.is_some());
                 Bytes::new()
             }
-            Self::Authorize { client, request } => {
-                let request = context().outgoing(request.as_ref().clone());
-                let answer = client.authorize(request).await.expect("an answer").into_inner();
+            Self::Authorize { client, request, tokens } => {
+                let request =
+                    pb::AuthorizeRequest { access_token: tokens.next(), ..request.as_ref().clone() };
+                let answer =
+                    client.authorize(context().outgoing(request)).await.expect("an answer").into_inner();
                 assert!(
                     matches!(answer.outcome, Some(authorize_response::Outcome::Allowed(_))),
                     "{answer:?}"
@@ -210,7 +254,7 @@ impl Caller {
     /// Calls, and checks that the tool has answered.
     pub(crate) async fn check(&mut self) {
         let answer = self.call().await;
-        if let Self::Http { echoes: false, .. } = self {
+        if let Self::Http { says_text: true, .. } = self {
             let answer: Value = serde_json::from_slice(&answer).expect("JSON");
             assert_eq!(answer["result"]["content"][0]["text"], TEXT, "{answer}");
         }

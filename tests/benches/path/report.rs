@@ -67,11 +67,13 @@ pub(crate) struct Report {
 }
 
 /// Throughput of the first over that of the second.
-const RATIOS: [(&str, &str); 7] = [
+const RATIOS: [(&str, &str); 9] = [
     ("edge", "relay"),
     ("edge", "relay-tool"),
     ("edge", "rmcp"),
     ("edge-2026", "edge"),
+    ("edge", "edge-asks"),
+    ("verify-warm", "verify-cold"),
     ("relay", "echo"),
     ("relay-tool", "relay"),
     ("rmcp", "echo"),
