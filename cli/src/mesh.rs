@@ -307,6 +307,7 @@ impl Plan {
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
             transaction_ttl_seconds: 30,
+            transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
             decision_log: config.decision_log.clone(),
         }

@@ -138,6 +138,7 @@ impl TestMesh {
             policies: self.policies.path().to_owned(),
             transaction_issuer: "drawbridge-auth".to_owned(),
             transaction_ttl_seconds: 30,
+            transaction_key_seconds: 86_400,
             redis_url: None,
             decision_log: DecisionLogConfig::default(),
         };

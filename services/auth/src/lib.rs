@@ -3,7 +3,7 @@
 //! Auth verifies outside access tokens, decides with Cedar, and signs the transaction tokens that carry a
 //! caller to one RPC of one tool service. It is the only service that knows either.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
@@ -18,7 +18,7 @@ use crate::{
     epoch::Epochs,
     policy::{PolicyError, PolicyStore},
     revocation::Revocations,
-    transaction::{MintError, Minter},
+    transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
 pub use crate::authn::{Identity, IssuersFileError};
@@ -76,6 +76,10 @@ pub struct Config {
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(5..=60))]
     pub transaction_ttl_seconds: u32,
 
+    /// For how long one key signs transaction tokens, in seconds.
+    #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(ROTATION_SECONDS_MIN..))]
+    pub transaction_key_seconds: u32,
+
     /// Redis, where replicas share what is revoked. Absent: revocations are this replica's alone, and end with it.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
@@ -115,7 +119,8 @@ pub enum StartError {
 /// are fetched when the first token comes.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let policies = Arc::new(PolicyStore::open(&config.policies)?);
-    let minter = Minter::new(&config.transaction_issuer, config.transaction_ttl_seconds)?;
+    let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
+    let minter = Arc::new(Minter::new(&config.transaction_issuer, ttl)?);
     let allow_private_addresses = config.allow_private_addresses;
     let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses });
     let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
@@ -129,9 +134,14 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(revocations.changes(), starting.stopping()));
 
-    let keys = minter.jwks();
-    let keys = Router::new()
-        .route("/.well-known/jwks.json", get(async || ([(CACHE_CONTROL, "max-age=60")], Json(keys))));
+    let rotation = Rotation::new(Duration::from_secs(config.transaction_key_seconds.into()), ttl);
+    let (rotating, stopping) = (Arc::clone(&minter), starting.stopping());
+    starting.spawn(async move { rotating.rotate(rotation, stopping).await });
+
+    let published = Arc::clone(&minter);
+    let cached = format!("max-age={}", KEYS_MAX_AGE.as_secs());
+    let keys = move || std::future::ready(([(CACHE_CONTROL, cached.clone())], Json(published.jwks())));
+    let keys = Router::new().route("/.well-known/jwks.json", get(keys));
     let api = Api {
         outside: TokenVerifier::new(Arc::clone(&issuers), Audience::Edge(config.audience)),
         inside: TokenVerifier::new(issuers, Audience::Own(config.internal_audience.clone())),
@@ -139,7 +149,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         policies,
         revocations,
         epochs,
-        minter: Arc::new(minter),
+        minter,
         log: DecisionLog::open(&config.decision_log)?,
         stopping: starting.stopping(),
     };

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
@@ -12,6 +13,20 @@ use jsonwebtoken::{
     EncodingKey, Header, encode,
     jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
 };
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+#[cfg(test)]
+mod tests;
+
+/// For how long whoever verifies may keep the keys.
+pub(crate) const KEYS_MAX_AGE: Duration = Duration::from_secs(60);
+/// Between a key's publication and its first use: until then everybody who keeps keys has fetched them again.
+const LEAD: Duration = Duration::from_secs(90);
+/// What is added to a token's life before its key is withdrawn, for clocks that differ.
+const GRACE: Duration = Duration::from_secs(30);
+/// The shortest life of a key: it is published, used and withdrawn within it.
+pub(crate) const ROTATION_SECONDS_MIN: i64 = 300;
 
 /// A token or its key could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -24,39 +39,102 @@ pub enum MintError {
     Sign(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Signs transaction tokens with a key that never leaves the process.
-pub(crate) struct Minter {
-    issuer: String,
-    ttl: Duration,
-    key: EncodingKey,
-    header: Header,
-    jwks: JwkSet,
+/// When keys come and go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rotation {
+    /// For how long a key signs.
+    every: Duration,
+    /// For how long it is published before.
+    lead: Duration,
+    /// For how long it is published after.
+    retire: Duration,
 }
 
-impl Minter {
-    pub(crate) fn new(issuer: &str, ttl_seconds: u32) -> Result<Self, MintError> {
+impl Rotation {
+    /// A new key every so often, for tokens that live so long.
+    pub(crate) fn new(every: Duration, ttl: Duration) -> Self {
+        Self { every, lead: LEAD, retire: ttl + GRACE }
+    }
+}
+
+/// A key that signs. It never leaves the process.
+struct SigningKey {
+    key: EncodingKey,
+    header: Header,
+    public: Jwk,
+}
+
+impl SigningKey {
+    fn generate() -> Result<Self, MintError> {
         let pair = Ed25519KeyPair::generate().map_err(|_| MintError::KeyPair)?;
         let document = pair.to_pkcs8v1().map_err(|_| MintError::KeyPair)?;
         let key = EncodingKey::from_ed_der(document.as_ref());
-        let mut jwk = Jwk::from_encoding_key(&key, ALGORITHM)?;
-        let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
-        jwk.common.key_id = Some(id.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let mut public = Jwk::from_encoding_key(&key, ALGORITHM)?;
+        let id = public.thumbprint(ThumbprintHash::SHA256)?;
+        public.common.key_id = Some(id.clone());
+        public.common.public_key_use = Some(PublicKeyUse::Signature);
         let mut header = Header::new(ALGORITHM);
         header.typ = Some(TOKEN_TYPE.to_owned());
         header.kid = Some(id);
+        Ok(Self { key, header, public })
+    }
+}
+
+/// Signs transaction tokens.
+pub(crate) struct Minter {
+    issuer: String,
+    ttl: Duration,
+    signing: ArcSwap<SigningKey>,
+    published: ArcSwap<JwkSet>,
+}
+
+impl Minter {
+    pub(crate) fn new(issuer: &str, ttl: Duration) -> Result<Self, MintError> {
+        let key = SigningKey::generate()?;
         Ok(Self {
             issuer: issuer.to_owned(),
-            ttl: Duration::from_secs(ttl_seconds.into()),
-            key,
-            header,
-            jwks: JwkSet { keys: vec![jwk] },
+            ttl,
+            published: ArcSwap::from_pointee(JwkSet { keys: vec![key.public.clone()] }),
+            signing: ArcSwap::from_pointee(key),
         })
     }
 
-    /// The public keys.
+    /// The public keys: the one that signs, and for a while the one before and the one after.
     pub(crate) fn jwks(&self) -> JwkSet {
-        self.jwks.clone()
+        JwkSet::clone(&self.published.load())
+    }
+
+    /// Changes the key again and again, until `stopping`: the next is published, then signs, and then the one before
+    /// is withdrawn. Nobody who keeps keys for no longer than they may meets one that is unknown.
+    pub(crate) async fn rotate(&self, rotation: Rotation, stopping: CancellationToken) {
+        let Rotation { every, lead, retire } = rotation;
+        let rotating = async {
+            let mut signs_until = Instant::now() + every;
+            loop {
+                tokio::time::sleep_until(signs_until - lead).await;
+                let next = match SigningKey::generate() {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::error!(%error, "there is no new key for transaction tokens; the old one signs on");
+                        signs_until += lead;
+                        continue;
+                    }
+                };
+                let (old, new) = (self.signing.load().public.clone(), next.public.clone());
+                self.publish(vec![old, new.clone()]);
+                tokio::time::sleep(lead).await;
+                self.signing.store(next.into());
+                signs_until = Instant::now() + every;
+                tracing::info!(kid = new.common.key_id, "another key signs transaction tokens");
+                tokio::time::sleep(retire).await;
+                self.publish(vec![new]);
+            }
+        };
+        stopping.run_until_cancelled(rotating).await;
+    }
+
+    fn publish(&self, keys: Vec<Jwk>) {
+        self.published.store(JwkSet { keys }.into());
     }
 
     /// Signs the token that carries `principal` to the RPC behind `item`, and nowhere else.
@@ -84,7 +162,8 @@ impl Minter {
                 rpc: item.rpc.clone(),
             },
         };
-        let token = encode(&self.header, &claims, &self.key)?;
+        let signing = self.signing.load();
+        let token = encode(&signing.header, &claims, &signing.key)?;
         Ok(pb::TransactionToken { token, expires_at: Some(expires.into()) })
     }
 }
