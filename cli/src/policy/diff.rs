@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{BufRead as _, BufReader},
+    fs::{self, File},
+    io::{self, BufRead as _, BufReader},
     path::{Path, PathBuf},
 };
 
@@ -20,7 +20,7 @@ pub struct DiffArgs {
     /// The folder of the other policies.
     folder: PathBuf,
 
-    /// The decision log: a file of JSON lines.
+    /// The decision log: a file of JSON lines, or a folder of such files.
     #[arg(long)]
     log: PathBuf,
 
@@ -74,15 +74,29 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::good_if(changes.is_empty()))
 }
 
-/// The records of a decision log.
+/// The records of a decision log: of a file, or of every file of the folder that auth writes.
 pub(super) fn records(path: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<DecisionRecord>>> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let path = path.to_owned();
-    let lines = BufReader::new(file).lines().enumerate();
-    Ok(lines.map(move |(number, line)| {
-        let place = || format!("{}:{}", path.display(), number + 1);
-        let line = line.with_context(place)?;
-        serde_json::from_str(&line).with_context(|| format!("{}: this is not a recorded decision", place()))
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.with_context(|| format!("cannot read {}", path.display()))?;
+        let all = entries.iter().map(fs::DirEntry::path);
+        files = all.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect();
+        // Their names have their days.
+        files.sort_unstable();
+    }
+    let opened = files.into_iter().map(|path| {
+        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok((path, BufReader::new(file)))
+    });
+    let opened: Vec<_> = opened.collect::<anyhow::Result<_>>()?;
+    Ok(opened.into_iter().flat_map(|(path, file)| {
+        file.lines().enumerate().map(move |(number, line)| {
+            let place = || format!("{}:{}", path.display(), number + 1);
+            let line = line.with_context(place)?;
+            let record = serde_json::from_str(&line);
+            record.with_context(|| format!("{}: this is not a recorded decision", place()))
+        })
     }))
 }
 

@@ -22,7 +22,7 @@ pub struct ExplainArgs {
     #[command(flatten)]
     who: Who,
 
-    /// Explain a recorded decision: the file of the decision log.
+    /// Explain a recorded decision: the decision log, a file or a folder.
     #[arg(long, requires = "request", conflicts_with = "item")]
     log: Option<PathBuf>,
 

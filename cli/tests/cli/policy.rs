@@ -1,6 +1,6 @@
 //! `drawbridge policy`, in folders that a test makes.
 
-use std::{fs, path::Path, process::Output};
+use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,14 +28,15 @@ impl Folder {
         fs::write(path, text.replacen(from, to, 1)).expect("a file");
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = drawbridge(self.0.path());
-        command.current_dir(self.0.path()).arg("policy").args(arguments).args(["--policies", "."]);
-        command.output().expect("the binary")
+    fn says(&self, code: i32, arguments: &[&str]) -> String {
+        self.says_of(code, &[arguments, &["--policies", "."]].concat())
     }
 
-    fn says(&self, code: i32, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
+    /// What the command line says of a folder that the arguments name.
+    fn says_of(&self, code: i32, arguments: &[&str]) -> String {
+        let mut command = drawbridge(self.0.path());
+        let output =
+            command.current_dir(self.0.path()).arg("policy").args(arguments).output().expect("the binary");
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(!said.contains('\x1b'), "there is no terminal: {said:?}");
@@ -229,16 +230,14 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
     folder.write("log.jsonl", &lines);
     let other = Folder::new();
     let path = other.0.path().display().to_string();
-    let diff = |code, arguments: &[&str]| {
+    let diff_of = |log: &str, code, arguments: &[&str]| {
         let mut command = drawbridge(folder.0.path());
-        command
-            .current_dir(folder.0.path())
-            .args(["policy", "diff", &path, "--log", "log.jsonl"])
-            .args(arguments);
+        command.current_dir(folder.0.path()).args(["policy", "diff", &path, "--log", log]).args(arguments);
         let output = command.output().expect("the binary");
         assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
         text(&output.stdout).to_owned()
     };
+    let diff = |code, arguments: &[&str]| diff_of("log.jsonl", code, arguments);
     // That r5 was allowed depends on what it was.
     assert!(diff(1, &[]).contains("5 decisions: 0 would change, 1 depend on arguments"));
 
@@ -260,6 +259,18 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
 
     let said = folder.says(0, &["explain", "--log", "log.jsonl", "--request", "r3"]);
     assert!(said.starts_with("code_file is allowed\n"), "{said}");
+    // As auth writes it: a folder with a file for each day.
+    fs::create_dir(folder.0.path().join("log")).expect("a folder");
+    for (day, record) in log.iter().enumerate() {
+        folder.write(&format!("log/decisions.2026-01-0{}.jsonl", day + 1), &format!("{record}\n"));
+    }
+    assert!(diff_of("log", 1, &[]).contains("5 decisions: 3 would change, 1 depend on arguments"));
+    fs::remove_file(folder.0.path().join("log/decisions.2026-01-05.jsonl")).expect("a file that can go");
+    let same = ["diff", ".", "--log", "log"];
+    assert_eq!(
+        folder.says_of(0, &same),
+        "4 decisions: 0 would change, 0 depend on arguments that were not recorded\n"
+    );
     folder.write("log.jsonl", "{}\n");
     assert!(folder.says(2, &["explain", "--log", "log.jsonl", "--request", "r3"]).contains("log.jsonl:1"));
 }

@@ -31,6 +31,7 @@ use crate::Identity;
 mod caller;
 mod case;
 mod catalog;
+mod check;
 mod evaluate;
 mod head;
 mod lint;
@@ -45,7 +46,7 @@ mod tests;
 mod who;
 
 /// How many pairs of caller and item are remembered, and for how long after they were last asked for.
-const STANDINGS_MAX: u64 = 500_000;
+const STANDINGS_MAX: u64 = 300_000;
 const STANDINGS_IDLE: Duration = Duration::from_secs(600);
 
 /// What policy says of one operation.
@@ -166,7 +167,12 @@ impl Policies {
         if !item.is_for(&caller) {
             return Answer::NotPermitted.into();
         }
-        let standing = caller.standings[number].get_or_init(|| Box::new(self.standing(&caller, item)));
+        let standing = caller.standings[number].get_or_init(|| {
+            let standing = self.standing(&caller, item);
+            Box::new(
+                standing.unwrap_or_else(|without_arguments| Standing { without_arguments, reading: None }),
+            )
+        });
         let outcome = match arguments {
             None => standing.without_arguments.clone(),
             Some(arguments) => self.decide_call(&caller, item, standing, arguments),
@@ -245,60 +251,45 @@ impl Policies {
     }
 
     /// What holds of a caller and an item whatever the arguments are.
-    fn standing(&self, caller: &Caller, item: &Item) -> Standing {
-        let (mut said, mut buckets) = (Vec::new(), Vec::new());
-        let evaluated = self.evaluate_slice(caller, item, &mut said, &mut buckets);
-        let reads_arguments = !buckets.is_empty();
-        let (entities, without_arguments) = match evaluated {
-            Ok((entities, outcome)) => (entities, Outcome { reads_arguments, ..outcome }),
-            Err(refused) => return Standing { said, reading: None, without_arguments: refused },
-        };
-        let reading = reads_arguments.then_some(Reading { buckets, entities });
-        Standing { said, reading, without_arguments }
-    }
-
-    fn evaluate_slice(
-        &self,
-        caller: &Caller,
-        item: &Item,
-        said: &mut Vec<Said>,
-        reading: &mut Vec<usize>,
-    ) -> Result<(Entities, Outcome), Outcome> {
+    fn standing(&self, caller: &Caller, item: &Item) -> Result<Standing, Outcome> {
         let entities = entities(caller, item)?;
         // No policy that is evaluated here reads the context.
         let request = request(caller, item, Context::empty())?;
+        let (mut said, mut buckets) = (Vec::new(), Vec::new());
         for number in self.index.slice(&item.groups, &caller.heads) {
             let bucket = self.index.bucket(number);
-            bucket.quiet.evaluate(&request, &entities, said);
+            bucket.quiet.evaluate(&request, &entities, &mut said);
             if !bucket.reading.is_empty() {
-                reading.push(number);
+                buckets.push(number);
             }
         }
-        log_errors(said);
-        let mut all = said.clone();
-        if !reading.is_empty() {
-            let sets: Vec<_> = reading.iter().map(|number| &self.index.bucket(*number).reading).collect();
-            self.partially(&sets, caller, item, entities.clone(), &mut all)?;
+        log_errors(&said);
+        if buckets.is_empty() {
+            return Ok(Standing { without_arguments: self.outcome(&said), reading: None });
         }
-        Ok((entities, self.outcome(&all)))
+        let mut all = said.clone();
+        let sets: Vec<_> = buckets.iter().map(|number| &self.index.bucket(*number).reading).collect();
+        self.partially(&sets, caller, item, entities.clone(), &mut all)?;
+        let without_arguments = Outcome { reads_arguments: true, ..self.outcome(&all) };
+        let reading = Some(Box::new(Reading { said, buckets, entities }));
+        Ok(Standing { without_arguments, reading })
     }
 
     fn decide_call(&self, caller: &Caller, item: &Item, standing: &Standing, arguments: &[u8]) -> Outcome {
         let Some(context) = self.context(item, arguments) else { return Answer::Arguments.into() };
-        let Some(Reading { buckets, entities }) = &standing.reading else {
-            return standing.without_arguments.clone();
-        };
+        let Some(reading) = &standing.reading else { return standing.without_arguments.clone() };
+        let Reading { said, buckets, entities } = &**reading;
         let request = match request(caller, item, context) {
             Ok(request) => request,
             Err(refused) => return refused,
         };
-        let mut said = Vec::new();
+        let mut all = Vec::new();
         for number in buckets {
-            self.index.bucket(*number).reading.evaluate(&request, entities, &mut said);
+            self.index.bucket(*number).reading.evaluate(&request, entities, &mut all);
         }
-        log_errors(&said);
-        said.extend_from_slice(&standing.said);
-        Outcome { reads_arguments: true, ..self.outcome(&said) }
+        log_errors(&all);
+        all.extend_from_slice(said);
+        Outcome { reads_arguments: true, ..self.outcome(&all) }
     }
 
     /// Evaluates with the arguments unknown.

@@ -30,17 +30,17 @@ pub(super) struct Caller {
 /// What holds of a caller and an item whatever the arguments are.
 #[derive(Debug)]
 pub(super) struct Standing {
-    /// The verdicts of policies that do not read the arguments.
-    pub(super) said: Vec<Said>,
-    /// The policies that do, and what they need to be evaluated. Absent: there are none.
-    pub(super) reading: Option<Reading>,
     /// The answer when the arguments are unknown.
     pub(super) without_arguments: Outcome,
+    /// What has to be asked again on every call. Absent: nothing.
+    pub(super) reading: Option<Box<Reading>>,
 }
 
-/// Buckets whose policies read the arguments.
+/// Policies that read the arguments.
 #[derive(Debug)]
 pub(super) struct Reading {
+    /// The verdicts of those that do not.
+    pub(super) said: Vec<Said>,
     pub(super) buckets: Vec<usize>,
     pub(super) entities: Entities,
 }

@@ -107,7 +107,7 @@ impl Index {
                 self.buckets.len() - 1
             });
             let Bucket { quiet, reading } = &mut self.buckets[bucket];
-            if parsed.meta.reads_arguments { reading } else { quiet }.add(policy);
+            if parsed.reads_arguments { reading } else { quiet }.add(policy);
         }
         self.principal_heads.insert(principal);
     }

@@ -7,7 +7,7 @@ const ANNOTATIONS: [&str; 3] = ["id", "shadow", "description"];
 
 /// What looks wrong with a policy that is valid.
 pub(super) fn lint(text: &str, parsed: &ParsedPolicy) -> Vec<Problem> {
-    let ParsedPolicy { policy, meta, offset } = parsed;
+    let ParsedPolicy { policy, meta, offset, .. } = parsed;
     let own = meta.text.as_str();
     let warning = |message: String, needle: &str| {
         let within = own.find(needle).unwrap_or_default();

@@ -2,22 +2,20 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
-    thread,
 };
 
-use cedar_policy::{Entities, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
+use cedar_policy::{Entities, Schema, SchemaFragment};
 use drawbridge_proto::auth::v1 as pb;
 use miette::Diagnostic;
 use moka::sync::Cache;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Policies, STANDINGS_IDLE, STANDINGS_MAX,
     caller::Caller,
     catalog::Catalog,
+    check::Checks,
     evaluate::Sets,
     head::Index,
     members::{Members, source_chain},
@@ -31,19 +29,7 @@ use crate::Identity;
 pub(super) struct Loader {
     /// The files as they were parsed last.
     parsed: HashMap<PathBuf, (String, Vec<ParsedPolicy>)>,
-    /// The schema that `found` holds for.
-    schemas: Vec<Source>,
-    /// What validation found in each policy, by a digest of its text.
-    found: HashMap<[u8; 32], Vec<Finding>>,
-}
-
-/// Something that validation found in a policy.
-#[derive(Clone, Debug)]
-struct Finding {
-    /// As if the policy began at the file's first byte.
-    problem: Problem,
-    /// Where, from the policy's beginning, and how many bytes long.
-    place: Option<(usize, usize)>,
+    checks: Checks,
 }
 
 /// Policies that can be used.
@@ -58,7 +44,7 @@ impl Loader {
     pub(super) fn load(&mut self, sources: &Sources) -> Result<Loaded, PolicyError> {
         let mut problems = Vec::new();
         let schema = load_schema(&sources.schemas);
-        let policies = self.parse(&sources.policies, &mut problems);
+        let mut policies = self.parse(&sources.policies, &mut problems);
         let schema = match schema {
             Ok(schema) => schema,
             Err(wrong) => {
@@ -67,8 +53,8 @@ impl Loader {
             }
         };
         problems.extend(twice(&policies, &sources.policies));
-        let found = self.validate(&sources.schemas, &schema, &policies);
-        problems.extend(in_files(found, &policies, &sources.policies));
+        self.checks.use_schema(&sources.schemas);
+        problems.extend(self.checks.check(&schema, &sources.policies, &mut policies));
 
         let index = Index::new(&policies);
         let catalog = or_problems(Catalog::load(&sources.catalog, &schema, &index), &mut problems);
@@ -100,97 +86,6 @@ impl Loader {
         let in_order = sources.iter().filter_map(|source| self.parsed.get(&source.path));
         in_order.flat_map(|(_, policies)| policies).cloned().collect()
     }
-
-    /// Strict validation takes milliseconds for each policy, so what was seen before is not seen again.
-    fn validate(
-        &mut self,
-        schemas: &[Source],
-        schema: &Schema,
-        policies: &[ParsedPolicy],
-    ) -> Vec<Vec<Finding>> {
-        if self.schemas != schemas {
-            self.schemas = schemas.to_vec();
-            self.found.clear();
-        }
-        let mut known = std::mem::take(&mut self.found);
-        let digests: Vec<[u8; 32]> =
-            policies.iter().map(|policy| Sha256::digest(&policy.meta.text).into()).collect();
-        let new: Vec<_> =
-            digests.iter().zip(policies).filter(|(digest, _)| !known.contains_key(*digest)).collect();
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = new.len().div_ceil(threads).max(1);
-        let found: Vec<_> = thread::scope(|scope| {
-            let shares = new.chunks(share).map(|share| {
-                scope.spawn(move || {
-                    let validator = Validator::new(schema.clone());
-                    share
-                        .iter()
-                        .map(|(digest, policy)| (**digest, validate(&validator, policy)))
-                        .collect::<Vec<_>>()
-                })
-            });
-            let shares: Vec<_> = shares.collect();
-            shares.into_iter().filter_map(|share| share.join().ok()).flatten().collect()
-        });
-        known.extend(found);
-        for digest in &digests {
-            if let Some(found) = known.get(digest) {
-                self.found.insert(*digest, found.clone());
-            }
-        }
-        let unchecked = |policy: &ParsedPolicy| {
-            vec![Finding {
-                problem: Problem::error(&policy.meta.path, "this policy could not be validated"),
-                place: Some((0, policy.meta.text.len())),
-            }]
-        };
-        let findings = digests.iter().zip(policies);
-        findings
-            .map(|(digest, policy)| self.found.get(digest).cloned().unwrap_or_else(|| unchecked(policy)))
-            .collect()
-    }
-}
-
-fn validate(validator: &Validator, parsed: &ParsedPolicy) -> Vec<Finding> {
-    let path = &parsed.meta.path;
-    let set = match PolicySet::from_policies([parsed.policy.clone()]) {
-        Ok(set) => set,
-        Err(error) => return vec![Finding { problem: Problem::error(path, error.to_string()), place: None }],
-    };
-    let result = validator.validate(&set, ValidationMode::Strict);
-    let finding = |diagnostic: &dyn Diagnostic, severity| {
-        let label = diagnostic.labels().and_then(|mut labels| labels.next());
-        let problem = Problem { severity, ..Problem::from_cedar(path, "", diagnostic) };
-        let place = label.map(|label| (label.offset().saturating_sub(parsed.offset), label.len()));
-        Finding { problem, place: place.or(Some((0, parsed.meta.text.len()))) }
-    };
-    let errors = result.validation_errors().map(|error| finding(error, Severity::Error));
-    let warnings = result.validation_warnings().map(|warning| finding(warning, Severity::Warning));
-    errors.chain(warnings).collect()
-}
-
-/// Findings where they stand in today's files.
-fn in_files(
-    found: Vec<Vec<Finding>>,
-    policies: &[ParsedPolicy],
-    sources: &[Source],
-) -> impl Iterator<Item = Problem> {
-    let located = |finding: Finding, policy: &ParsedPolicy| {
-        let path = &policy.meta.path;
-        let problem = Problem { path: path.clone(), place: None, ..finding.problem };
-        match (finding.place, sources.iter().find(|source| source.path == *path)) {
-            (Some((offset, length)), Some(source)) => {
-                problem.at(&source.text, policy.offset + offset, length)
-            }
-            _ => problem,
-        }
-    };
-    found
-        .into_iter()
-        .zip(policies)
-        .flat_map(move |(findings, policy)| findings.into_iter().map(move |finding| located(finding, policy)))
-        .collect::<Vec<_>>()
-        .into_iter()
 }
 
 /// `@id`s that occur twice.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use super::problem::{PolicyError, Problem};
@@ -107,7 +107,6 @@ pub(super) struct Meta {
     pub(super) effect: Effect,
     /// It is evaluated and does not decide.
     pub(super) shadow: bool,
-    pub(super) reads_arguments: bool,
     pub(super) path: PathBuf,
     /// The line on which it begins, from 1.
     pub(super) line: usize,
@@ -121,6 +120,8 @@ pub(super) struct ParsedPolicy {
     pub(super) meta: Arc<Meta>,
     /// Where it begins in its file, in bytes.
     pub(super) offset: usize,
+    /// Whether it reads the arguments, as far as is known.
+    pub(super) reads_arguments: bool,
 }
 
 /// The policies of a file, in their order.
@@ -175,28 +176,18 @@ fn with_own_id(
     let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
         return Err(wrong("this policy has no @id").help("write @id(\"a-name-of-its-own\") above it").into());
     };
-    // Only a text with this word can name the variable, and most have none.
-    let reads_arguments = own.contains("context")
-        && names_context(&policy.to_json().map_err(|error| Box::new(wrong(&error.to_string())))?);
     let meta = Meta {
         id: id.to_owned(),
         effect: policy.effect(),
         shadow: policy.annotation("shadow").is_some(),
-        reads_arguments,
         path: source.path.clone(),
         line,
         text: own.to_owned(),
     };
-    Ok(ParsedPolicy { policy: policy.new_id(PolicyId::new(id)), meta: Arc::new(meta), offset })
-}
-
-/// Whether the variable `context` occurs in a policy's JSON form.
-fn names_context(json: &Value) -> bool {
-    match json {
-        Value::Object(fields) => {
-            fields.iter().any(|(key, value)| (key == "Var" && value == "context") || names_context(value))
-        }
-        Value::Array(items) => items.iter().any(names_context),
-        _ => false,
-    }
+    Ok(ParsedPolicy {
+        policy: policy.new_id(PolicyId::new(id)),
+        meta: Arc::new(meta),
+        offset,
+        reads_arguments: true,
+    })
 }

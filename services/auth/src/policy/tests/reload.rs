@@ -110,6 +110,30 @@ async fn a_broken_edit_changes_nothing_and_is_noted_with_its_line_until_it_is_me
     assert_eq!(followed.answer(), Answer::Allow);
 }
 
+#[test]
+fn what_was_found_in_a_policy_before_is_told_where_it_stands_now() {
+    let wrong = r#"@id("w") permit (principal, action == Action::"code_serch", resource);"#;
+    let folder = folder(&format!("{PERMIT}\n{wrong}\n"));
+    let mut loader = load::Loader::default();
+    let mut line_of_error = || {
+        let PolicyError(problems) = loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        problems[0].place.as_ref().map(|place| (place.line, place.column))
+    };
+    assert_eq!(line_of_error(), Some((2, 39)));
+    fs::write(folder.path().join("test.cedar"), format!("// A comment.\n{PERMIT}\n\n {wrong}\n")).unwrap();
+    assert_eq!(line_of_error(), Some((4, 40)));
+    fs::remove_file(folder.path().join("test.cedar")).unwrap();
+    fs::write(folder.path().join("moved.cedar"), wrong).unwrap();
+    assert_eq!(line_of_error(), Some((1, 39)));
+    // Under another schema it is right.
+    let schema = CODE_SCHEMA.replace("code_search", "code_serch");
+    fs::write(folder.path().join("catalog/code.cedarschema"), schema).unwrap();
+    let entities = CODE_ENTITIES.replace("code_search", "code_serch");
+    fs::write(folder.path().join("catalog/code.entities.json"), entities).unwrap();
+    loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap();
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn a_config_maps_link_is_followed_when_it_is_swapped() {

@@ -1,0 +1,133 @@
+//! Strict validation, which takes milliseconds for each policy: what was seen before is not seen again.
+
+use std::{collections::HashMap, num::NonZero, thread};
+
+use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use miette::Diagnostic;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    problem::{Problem, Severity},
+    source::{ParsedPolicy, Source},
+};
+
+/// What is known of policies by their texts, under one schema.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    schemas: Vec<Source>,
+    known: HashMap<[u8; 32], Checked>,
+}
+
+/// What is known of a policy.
+#[derive(Clone, Debug)]
+struct Checked {
+    findings: Vec<Finding>,
+    reads_arguments: bool,
+}
+
+/// Something that looks wrong.
+#[derive(Clone, Debug)]
+struct Finding {
+    problem: Problem,
+    /// Where, from the policy's beginning, and how long, in bytes.
+    place: (usize, usize),
+}
+
+impl Checks {
+    /// Forgets everything if these are other schemas than before.
+    pub(super) fn use_schema(&mut self, schemas: &[Source]) {
+        if self.schemas != schemas {
+            self.schemas = schemas.to_vec();
+            self.known.clear();
+        }
+    }
+
+    /// Checks policies, finds out which of them read the arguments, and says what is wrong with them.
+    pub(super) fn check(
+        &mut self,
+        schema: &Schema,
+        sources: &[Source],
+        policies: &mut [ParsedPolicy],
+    ) -> Vec<Problem> {
+        let mut before = std::mem::take(&mut self.known);
+        let digests: Vec<[u8; 32]> =
+            policies.iter().map(|policy| Sha256::digest(&policy.meta.text).into()).collect();
+        let with_digests = digests.iter().zip(&*policies);
+        let new: Vec<_> = with_digests.filter(|(digest, _)| !before.contains_key(*digest)).collect();
+        before.extend(check_all(&new, schema));
+        let mut problems = Vec::new();
+        for (digest, policy) in digests.iter().zip(policies) {
+            let Some(checked) = before.get(digest) else {
+                problems.push(Problem::error(&policy.meta.path, "the policies could not be validated"));
+                continue;
+            };
+            policy.reads_arguments = checked.reads_arguments;
+            let source = sources.iter().find(|source| source.path == policy.meta.path);
+            problems.extend(checked.findings.iter().map(|finding| finding.in_file(policy, source)));
+            self.known.insert(*digest, checked.clone());
+        }
+        problems
+    }
+}
+
+/// Checks policies on all processors.
+fn check_all(new: &[(&[u8; 32], &ParsedPolicy)], schema: &Schema) -> Vec<([u8; 32], Checked)> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let share = new.len().div_ceil(threads).max(1);
+    let check_share = |share: &[(&[u8; 32], &ParsedPolicy)]| {
+        let validator = Validator::new(schema.clone());
+        share.iter().map(|(digest, policy)| (**digest, check(&validator, policy))).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let shares: Vec<_> = new.chunks(share).map(|share| scope.spawn(move || check_share(share))).collect();
+        shares.into_iter().filter_map(|share| share.join().ok()).flatten().collect()
+    })
+}
+
+fn check(validator: &Validator, parsed: &ParsedPolicy) -> Checked {
+    let path = &parsed.meta.path;
+    let whole = (0, parsed.meta.text.len());
+    // What cannot be told apart is taken to read them.
+    let reads_arguments = parsed.policy.to_json().map_or(true, |json| names_context(&json));
+    let set = match PolicySet::from_policies([parsed.policy.clone()]) {
+        Ok(set) => set,
+        Err(error) => {
+            let finding = Finding { problem: Problem::error(path, error.to_string()), place: whole };
+            return Checked { findings: vec![finding], reads_arguments };
+        }
+    };
+    let result = validator.validate(&set, ValidationMode::Strict);
+    let finding = |diagnostic: &dyn Diagnostic, severity| {
+        let label = diagnostic.labels().and_then(|mut labels| labels.next());
+        let place = label.map(|label| (label.offset().saturating_sub(parsed.offset), label.len()));
+        let problem = Problem { severity, ..Problem::from_cedar(path, "", diagnostic) };
+        Finding { problem, place: place.unwrap_or(whole) }
+    };
+    let errors = result.validation_errors().map(|error| finding(error, Severity::Error));
+    let warnings = result.validation_warnings().map(|warning| finding(warning, Severity::Warning));
+    Checked { findings: errors.chain(warnings).collect(), reads_arguments }
+}
+
+impl Finding {
+    /// Where it stands in today's files.
+    fn in_file(&self, policy: &ParsedPolicy, source: Option<&Source>) -> Problem {
+        let problem = Problem { path: policy.meta.path.clone(), place: None, ..self.problem.clone() };
+        let (offset, length) = self.place;
+        match source {
+            Some(source) => problem.at(&source.text, policy.offset + offset, length),
+            None => problem,
+        }
+    }
+}
+
+/// Whether the variable `context` occurs in a policy's JSON form.
+fn names_context(json: &Value) -> bool {
+    match json {
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| (key == "Var" && value == "context") || names_context(value))
+        }
+        Value::Array(items) => items.iter().any(names_context),
+        _ => false,
+    }
+}
