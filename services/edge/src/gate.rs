@@ -86,8 +86,9 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     // Taken out, so that nothing behind the gate can log it or send it on.
     let token = parts.headers.remove(header::AUTHORIZATION);
     let admitted = match parts.method {
-        Method::POST => gate.admit_message(&context, &endpoint, &mut parts, token, body).await,
-        _ => gate.admit_other(&context, &endpoint, &mut parts, token).await,
+        // Boxed, so that what waits for the answer later is small.
+        Method::POST => Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await,
+        _ => Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await,
     };
     match admitted {
         Ok((admission, body)) => {

@@ -88,7 +88,8 @@ impl Calling<'_> {
                 () = self.context.ct.cancelled() => Err(Status::cancelled("the client cancelled").into()),
             }
         };
-        running.instrument(self.admission.span.clone()).await
+        // rmcp moves the future that this is part of from task to task.
+        Box::pin(running.instrument(self.admission.span.clone())).await
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
