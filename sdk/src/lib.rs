@@ -7,6 +7,7 @@ mod admin;
 mod args;
 mod call;
 mod channel;
+mod config_text;
 pub mod contract;
 pub mod dynamic;
 pub mod fetch;
@@ -24,6 +25,7 @@ pub use call::{
     CallContext, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span, with_transaction_token,
 };
 pub use channel::{BalancedChannel, ChannelError, connect};
+pub use config_text::{ConfigText, ConfigTextError};
 pub use grpc::GrpcServer;
 pub use listen::{BindError, Listen};
 pub use running::{Running, Starting, shutdown_signal};

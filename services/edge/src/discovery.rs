@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, ChannelError, Starting, told};
+use drawbridge_sdk::{BalancedChannel, ChannelError, ConfigText, Starting, told};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -17,7 +17,7 @@ use self::service::Service;
 use crate::{
     StartError,
     catalog::{Catalogs, Namespace},
-    services::{ConfigFile, ServiceSettings, Services},
+    services::{self, ConfigFile, ServiceSettings, Services},
 };
 
 mod health;
@@ -64,11 +64,11 @@ pub(crate) async fn start(
     let (text, services) = match &file {
         Some(file) => {
             let text = file.read().await?;
-            let services = file.parse(&text, &flags)?;
+            let services = services::parse(&text, &flags)?;
             metrics::gauge!("edge_config_current").set(1);
-            (text, services)
+            (Some(text), services)
         }
-        None => (String::new(), flags.clone()),
+        None => (None, flags.clone()),
     };
     let asked = discovery.apply(services).await?;
 
@@ -154,8 +154,8 @@ impl Discovery {
     }
 
     /// Follows the config file, whose text is `text` now.
-    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, text: String) {
-        let Some(file) = file else { return std::future::pending().await };
+    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, text: Option<ConfigText>) {
+        let (Some(file), Some(text)) = (file, text) else { return std::future::pending().await };
         let mut running = text.clone();
         let (mut looked_at, mut last) = (Some(text.clone()), Some(text));
         let mut ticks = interval(self.pace.file);
@@ -173,7 +173,7 @@ impl Discovery {
             }
             let applied = match read {
                 Ok(text) if text == running => Ok(()),
-                Ok(text) => self.reload(&file, &flags, &text).await.map(|()| running = text),
+                Ok(text) => self.reload(&flags, &text).await.map(|()| running = text),
                 Err(error) => Err(error.into()),
             };
             looked_at = now;
@@ -189,8 +189,8 @@ impl Discovery {
         }
     }
 
-    async fn reload(&mut self, file: &ConfigFile, flags: &Services, text: &str) -> Result<(), StartError> {
-        let services = file.parse(text, flags)?;
+    async fn reload(&mut self, flags: &Services, text: &ConfigText) -> Result<(), StartError> {
+        let services = services::parse(text, flags)?;
         self.apply(services).await?.detach_all();
         Ok(())
     }

@@ -12,7 +12,9 @@ use std::{
 };
 
 use axum::{Router, middleware, routing::any};
-use drawbridge_sdk::{Admin, BindError, ChannelError, Listen, Running, Starting, Telemetry, connect};
+use drawbridge_sdk::{
+    Admin, BindError, ChannelError, ConfigTextError, Listen, Running, Starting, Telemetry, connect,
+};
 use secrecy::SecretString;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
@@ -33,7 +35,7 @@ use crate::{
 pub use crate::{
     catalog::{Namespace, NamespaceError},
     mcp::SealError,
-    services::{ConfigFileError, ServiceAddress, ServiceAddressError},
+    services::{ServiceAddress, ServiceAddressError},
 };
 
 mod authorizer;
@@ -163,7 +165,7 @@ pub enum StartError {
     Channel(#[from] ChannelError),
     /// The config file cannot be used.
     #[error(transparent)]
-    ConfigFile(#[from] ConfigFileError),
+    ConfigFile(#[from] ConfigTextError),
     /// An origin of the config is not one.
     #[error("{0:?} is no origin, such as https://app.example.com")]
     Origin(String),

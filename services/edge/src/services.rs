@@ -6,8 +6,7 @@ use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
-pub(crate) use self::file::ConfigFile;
-pub use self::file::ConfigFileError;
+pub(crate) use self::file::{ConfigFile, parse};
 
 mod file;
 

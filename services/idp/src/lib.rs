@@ -24,7 +24,7 @@ mod users;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use drawbridge_sdk::{Admin, BindError, Listen, Running, Starting, Telemetry};
+use drawbridge_sdk::{Admin, BindError, ConfigTextError, Listen, Running, Starting, Telemetry};
 use url::Url;
 
 pub use crate::{keys::KeyError, users::Workload};
@@ -141,24 +141,9 @@ pub enum StartError {
     /// A scope has characters that RFC 6749 section 3.3 does not allow, or there is none.
     #[error("scopes must be one or more words of printable ASCII without quotes and backslashes")]
     Scope,
-    /// The users file could not be read.
-    #[error("cannot read {}", path.display())]
-    ReadUsers {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// The users file is not right.
-    #[error("cannot understand line {line} of {file}")]
-    ParseUsers {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong with it.
-        source: toml::de::Error,
-    },
+    /// The users file cannot be used.
+    #[error(transparent)]
+    Users(#[from] ConfigTextError),
     /// Two users or workloads have one name, so a subject would be ambiguous (RFC 9068 section 5).
     #[error("{name:?} is the name of more than one user or workload")]
     DuplicateName {
@@ -179,7 +164,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         refuse_non_loopback(&config.listen)?;
         refuse_non_loopback(&config.admin_listen)?;
     }
-    let users = users::load(config.users.as_deref(), &config.workloads).await?;
+    let users = users::load(config.users.as_deref(), &config.workloads)?;
     // Bound before the rest is built, because the issuer may follow from the port.
     let (listen, address) = match &config.listen {
         Listen::Address(address) => Listen::bind(*address)?,

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use drawbridge_sdk::ConfigText;
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -75,23 +76,11 @@ impl Users {
 }
 
 /// Reads the users file, or the embedded one, and adds `workloads` to its own.
-pub(crate) async fn load(path: Option<&Path>, workloads: &[Workload]) -> Result<Users, StartError> {
-    let (file, text) = match path {
-        None => ("the embedded users file".to_owned(), EMBEDDED.to_owned()),
-        Some(path) => {
-            let text = tokio::fs::read_to_string(path)
-                .await
-                .map_err(|source| StartError::ReadUsers { path: path.to_owned(), source })?;
-            (path.display().to_string(), text)
-        }
-    };
-    let mut parsed: UsersFile = toml::from_str(&text).map_err(|mut source| {
-        let start = source.span().map_or(0, |span| span.start);
-        let line = text.bytes().take(start).filter(|byte| *byte == b'\n').count() + 1;
-        // It would quote the line, which may hold a password.
-        source.set_input(None);
-        StartError::ParseUsers { file, line, source }
-    })?;
+pub(crate) fn load(path: Option<&Path>, workloads: &[Workload]) -> Result<Users, StartError> {
+    let text =
+        path.map_or_else(|| Ok(ConfigText::new("the embedded users file", EMBEDDED)), ConfigText::read)?;
+    // A line may hold a password.
+    let mut parsed: UsersFile = text.parse_unquoted()?;
     parsed.workloads.extend_from_slice(workloads);
 
     let mut names = HashSet::new();

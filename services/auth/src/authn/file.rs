@@ -1,11 +1,12 @@
 //! The file that names issuers. Its format is taught in docs/identity.md.
 
 use std::{
-    env, fs, io,
+    env, fs,
     path::{Path, PathBuf},
 };
 
 use drawbridge_sdk::{
+    ConfigText, ConfigTextError,
     fetch::{Fetcher, Reach},
     jwks::{Jwks, Limits, Source},
 };
@@ -31,32 +32,9 @@ const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
 /// The issuers cannot be told.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuersFileError {
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// It is not what such a file is. The message shows the place.
-    #[error("{}: {problem}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        problem: Box<toml::de::Error>,
-    },
-    /// It says what cannot be.
-    #[error("{}:{line}: {problem}", path.display())]
-    Meaning {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] ConfigTextError),
     /// The issuer of the flags cannot be.
     #[error("--issuer: {problem}")]
     Flag {
@@ -119,17 +97,9 @@ pub(super) fn load(
     path: Option<&Path>,
     changes: &watch::Sender<u64>,
 ) -> Result<Vec<Issuer>, IssuersFileError> {
-    let text = match path {
-        Some(path) => fs::read_to_string(path)
-            .map_err(|source| IssuersFileError::Read { path: path.to_owned(), source })?,
-        None => String::new(),
-    };
-    let path = path.unwrap_or(Path::new(""));
-    let content: Content = toml::from_str(&text)
-        .map_err(|problem| IssuersFileError::Syntax { path: path.to_owned(), problem: Box::new(problem) })?;
-
-    // Relative to the file, wherever auth was started.
-    let context = Context { folder: path.parent().unwrap_or(Path::new(".")), changes };
+    let text = path.map_or_else(|| Ok(ConfigText::new("", "")), ConfigText::read)?;
+    let content: Content = text.parse()?;
+    let context = Context { text: &text, changes };
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(given) = flags {
         let built = Table::of(given).build(&context);
@@ -137,8 +107,7 @@ pub(super) fn load(
     }
     for table in content.issuers {
         let at = table.issuer.span().start;
-        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-        let meaning = |problem| IssuersFileError::Meaning { path: path.to_owned(), line, problem };
+        let meaning = |problem| IssuersFileError::File(text.wrong(at, problem));
         let issuer = table.build(&context).map_err(meaning)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
             return Err(meaning(format!("the issuer {} is given twice", issuer.name)));
@@ -159,8 +128,7 @@ pub(super) fn load(
 
 /// What an issuer is built with.
 struct Context<'a> {
-    /// What relative paths start from.
-    folder: &'a Path,
+    text: &'a ConfigText,
     changes: &'a watch::Sender<u64>,
 }
 
@@ -239,7 +207,7 @@ impl Table {
                 self.check_url(url)?;
                 Source::Url(url.clone(), self.fetcher()?)
             }
-            (None, Some(file)) => Source::File(context.folder.join(file)),
+            (None, Some(file)) => Source::File(context.text.beside(file)),
             (None, None) => {
                 let name = self.issuer.get_ref();
                 let url: Url = name.parse().map_err(|_| {
@@ -262,7 +230,7 @@ impl Table {
             (Some(table), Preset::Google) => (table.url.clone(), Endpoint::TokenInfo),
             (Some(table), _) => {
                 let client_id = table.client_id.clone().ok_or("introspection.client_id is missing")?;
-                let client_secret = table.secret(context.folder)?;
+                let client_secret = table.secret(context.text)?;
                 (table.url.clone(), Endpoint::Introspection { client_id, client_secret })
             }
         };
@@ -286,10 +254,10 @@ impl Table {
 }
 
 impl IntrospectionTable {
-    fn secret(&self, folder: &Path) -> Result<SecretString, String> {
+    fn secret(&self, text: &ConfigText) -> Result<SecretString, String> {
         let secret = match (&self.client_secret_file, &self.client_secret_env) {
             (Some(file), None) => {
-                let path = folder.join(file);
+                let path = text.beside(file);
                 fs::read_to_string(&path)
                     .map_err(|error| format!("cannot read {}: {error}", path.display()))?
             }

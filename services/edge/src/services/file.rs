@@ -2,58 +2,17 @@
 
 use std::{
     collections::btree_map::Entry,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use drawbridge_sdk::{ConfigText, ConfigTextError};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
 use toml::Spanned;
 use url::Url;
 
 use super::{ServiceSettings, Services};
 use crate::catalog::Namespace;
-
-/// The largest config file, in bytes.
-const BYTES_MAX: u64 = 1024 * 1024;
-
-/// The config file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigFileError {
-    /// It cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        source: io::Error,
-    },
-    /// It is too large.
-    #[error("{} has more than {BYTES_MAX} bytes", path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It is not what a config file is. The message shows the place.
-    #[error("{}: {problem}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        problem: Box<toml::de::Error>,
-    },
-    /// It says what cannot be.
-    #[error("{}:{line}: {problem}", path.display())]
-    Meaning {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        problem: String,
-    },
-}
 
 /// The file that an operator edits while the edge runs.
 #[derive(Clone, Debug)]
@@ -86,59 +45,46 @@ impl ConfigFile {
         &self.path
     }
 
-    /// The file's text.
-    pub(crate) async fn read(&self) -> Result<String, ConfigFileError> {
-        let failed = |source| ConfigFileError::Read { path: self.path.clone(), source };
-        let mut text = String::new();
-        let file = tokio::fs::File::open(&self.path).await.map_err(failed)?;
-        file.take(BYTES_MAX + 1).read_to_string(&mut text).await.map_err(failed)?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(ConfigFileError::TooLarge { path: self.path.clone() });
-        }
-        Ok(text)
+    /// What it says now.
+    pub(crate) async fn read(&self) -> Result<ConfigText, ConfigTextError> {
+        let path = self.path.clone();
+        let reading = tokio::task::spawn_blocking(move || ConfigText::read(&path)).await;
+        reading.unwrap_or_else(|error| {
+            Err(ConfigTextError::Read { path: self.path.clone(), source: std::io::Error::other(error) })
+        })
     }
+}
 
-    /// The services of this text together with those of the flags.
-    pub(crate) fn parse(&self, text: &str, flags: &Services) -> Result<Services, ConfigFileError> {
-        let content: Content = toml::from_str(text).map_err(|problem| ConfigFileError::Syntax {
-            path: self.path.clone(),
-            problem: Box::new(problem),
-        })?;
-        let mut services = flags.clone();
-        for service in content.services {
-            let place = service.namespace.span().start;
-            let settings = self.settings(text, &service)?;
-            match services.entry(service.namespace.into_inner()) {
-                Entry::Vacant(entry) => entry.insert(settings),
-                Entry::Occupied(entry) => {
-                    let also = if flags.contains_key(entry.key()) { "by a flag too" } else { "twice" };
-                    let problem = format!("the namespace {:?} is given {also}", entry.key().as_str());
-                    return Err(self.meaning(text, place, problem));
-                }
-            };
-        }
-        Ok(services)
+/// The services of this text together with those of the flags.
+pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Services, ConfigTextError> {
+    let content: Content = text.parse()?;
+    let mut services = flags.clone();
+    for service in content.services {
+        let place = service.namespace.span().start;
+        let settings = settings(text, &service)?;
+        match services.entry(service.namespace.into_inner()) {
+            Entry::Vacant(entry) => entry.insert(settings),
+            Entry::Occupied(entry) => {
+                let also = if flags.contains_key(entry.key()) { "by a flag too" } else { "twice" };
+                let problem = format!("the namespace {:?} is given {also}", entry.key().as_str());
+                return Err(text.wrong(place, problem));
+            }
+        };
     }
+    Ok(services)
+}
 
-    fn settings(&self, text: &str, service: &Service) -> Result<ServiceSettings, ConfigFileError> {
-        if service.urls.is_empty() {
-            let problem = format!("the service {} has no url", service.namespace.get_ref());
-            return Err(self.meaning(text, service.namespace.span().start, problem));
-        }
-        if let Some(timeout) = service.timeout_ms.as_ref().filter(|timeout| *timeout.get_ref() == 0) {
-            return Err(self.meaning(text, timeout.span().start, "timeout_ms must not be 0".to_owned()));
-        }
-        let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
-        // Relative to the config file, wherever the edge was started.
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let descriptor_set = service.descriptor_set.as_ref().map(|path| folder.join(path));
-        Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set })
+fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {
+    if service.urls.is_empty() {
+        let problem = format!("the service {} has no url", service.namespace.get_ref());
+        return Err(text.wrong(service.namespace.span().start, problem));
     }
-
-    fn meaning(&self, text: &str, place: usize, problem: String) -> ConfigFileError {
-        let line = text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1;
-        ConfigFileError::Meaning { path: self.path.clone(), line, problem }
+    if let Some(timeout) = service.timeout_ms.as_ref().filter(|timeout| *timeout.get_ref() == 0) {
+        return Err(text.wrong(timeout.span().start, "timeout_ms must not be 0"));
     }
+    let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
+    let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
+    Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set })
 }
 
 #[cfg(test)]
@@ -148,8 +94,8 @@ mod tests {
 
     fn parse(text: &str) -> Result<Services, String> {
         let flags = from_flags(&["flagged=http://127.0.0.1:1".parse().unwrap()]);
-        let file = ConfigFile::new("/etc/drawbridge/edge.toml".into());
-        file.parse(text, &flags).map_err(|error| error.to_string())
+        let text = ConfigText::new("/etc/drawbridge/edge.toml", text);
+        super::parse(&text, &flags).map_err(|error| error.to_string())
     }
 
     #[test]

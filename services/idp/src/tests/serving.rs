@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use drawbridge_sdk::{Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
+use drawbridge_sdk::{ConfigTextError, Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
 
     let file = users_file("[[users]]\nusername = 'a'\npassword = 'hush'\nadmin = true\n");
     let error = start_error(Config { users: Some(file.path().to_owned()), ..config() }).await;
-    assert!(matches!(&error, StartError::ParseUsers { line: 4, .. }), "{error:?}");
+    assert!(matches!(&error, StartError::Users(ConfigTextError::Meaning { line: 4, .. })), "{error:?}");
     assert!(!format!("{error:?}").contains("hush"));
 
     // A workload with a user's name would have that user's subject.
@@ -127,7 +127,7 @@ async fn debug_output_redacts_passwords_and_secrets() {
     let file = users_file(
         "[[users]]\nusername = 'a'\npassword = 'hush-1'\n[[workloads]]\nclient_id = 'b'\nclient_secret = 'hush-2'\n",
     );
-    let users = users::load(Some(file.path()), &config.workloads).await.unwrap();
+    let users = users::load(Some(file.path()), &config.workloads).unwrap();
     let shown = format!("{users:?}");
     assert!(shown.contains("REDACTED"));
     assert!(!shown.contains("hush") && !shown.contains(WORKLOAD_SECRET), "{shown}");

@@ -1,0 +1,147 @@
+//! Config files that operators write, in TOML: read within bounds, and told by file and line what is wrong with them.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+
+/// The largest config file, in bytes.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// A config file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigTextError {
+    /// It cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// It is too large.
+    #[error("{} has more than {BYTES_MAX} bytes", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is not what such a file is. The message shows the place.
+    #[error("{}: {problem}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: Box<toml::de::Error>,
+    },
+    /// It says what cannot be.
+    #[error("{}:{line}: {problem}", path.display())]
+    Meaning {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// What a config file says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    path: PathBuf,
+    text: String,
+}
+
+impl ConfigText {
+    /// This text, as if it were the file's.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Self { path: path.into(), text: text.into() }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too large.
+    pub fn read(path: &Path) -> Result<Self, ConfigTextError> {
+        let failed = |source| ConfigTextError::Read { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = File::open(path).map_err(failed)?;
+        file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > BYTES_MAX {
+            return Err(ConfigTextError::TooLarge { path: path.to_owned() });
+        }
+        Ok(Self::new(path, text))
+    }
+
+    /// What it says, as a type that refuses unknown fields.
+    ///
+    /// # Errors
+    /// When it is no TOML, or not of this type. The error quotes the line.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
+        toml::from_str(&self.text).map_err(|problem| ConfigTextError::Syntax {
+            path: self.path.clone(),
+            problem: Box::new(problem),
+        })
+    }
+
+    /// The same for a file that holds secrets, which no error may quote.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], with the line's number alone.
+    pub fn parse_unquoted<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
+        toml::from_str(&self.text).map_err(|mut problem: toml::de::Error| {
+            let place = problem.span().map_or(0, |span| span.start);
+            problem.set_input(None);
+            self.wrong(place, problem.to_string().trim_end())
+        })
+    }
+
+    /// What is wrong with what it says at this byte.
+    #[must_use]
+    pub fn wrong(&self, place: usize, problem: impl Into<String>) -> ConfigTextError {
+        let line = self.text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1;
+        ConfigTextError::Meaning { path: self.path.clone(), line, problem: problem.into() }
+    }
+
+    /// A path that it names: relative to itself, wherever the process was started.
+    #[must_use]
+    pub fn beside(&self, path: &Path) -> PathBuf {
+        self.path.parent().unwrap_or(Path::new(".")).join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Users {
+        #[expect(dead_code, reason = "it is only read")]
+        password: String,
+    }
+
+    #[test]
+    fn a_line_that_may_hold_a_secret_is_not_quoted() {
+        let text = ConfigText::new("users.toml", "# users\npassword = \"hunter2\" oops\n");
+        let told = text.parse_unquoted::<Users>().unwrap_err().to_string();
+        assert!(told.starts_with("users.toml:2: ") && !told.contains("hunter2"), "{told}");
+        let told = text.parse::<Users>().unwrap_err().to_string();
+        assert!(told.contains("line 2"), "{told}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("large.toml");
+        std::fs::write(&path, "#".repeat(BYTES_MAX as usize + 1)).unwrap();
+        assert!(matches!(ConfigText::read(&path), Err(ConfigTextError::TooLarge { .. })));
+        assert!(matches!(ConfigText::read(folder.path()), Err(ConfigTextError::Read { .. })));
+    }
+}
