@@ -179,6 +179,7 @@ impl Api {
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
         let outcome = policies.decide(identity, kind, &item, arguments);
+        let missing_scopes = missing_scopes(identity, &item);
         self.log.write(&Decided {
             request_id: deciding.request_id,
             identity,
@@ -187,13 +188,14 @@ impl Api {
             arguments: operation.recorded_arguments_json.as_deref().or(arguments),
             redacted: operation.recorded_arguments_json.is_some(),
             outcome: &outcome,
+            missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
             took: deciding.started.elapsed(),
         });
         if !matches!(outcome.answer, Answer::Allow | Answer::Perhaps) {
             return Ok(authorize_response::Outcome::Denied(denied(identity, outcome, &policies)));
         }
-        if let Some(scopes) = missing_scopes(identity, &item) {
+        if let Some(scopes) = missing_scopes {
             let principal = Some(identity.principal.clone());
             return Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
                 scopes,
@@ -251,6 +253,7 @@ impl Api {
                     arguments: None,
                     redacted: false,
                     outcome: &outcome,
+                    missing_scopes: &[],
                     revision: policies.revision(),
                     took: deciding.started.elapsed(),
                 });

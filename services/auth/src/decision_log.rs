@@ -66,6 +66,10 @@ pub struct DecisionRecord {
     pub arguments_redacted: bool,
     /// How policy decided.
     pub outcome: Answer,
+    /// Scopes that the item asks for, when the token lacks one of them: then the caller was refused whatever policy
+    /// says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_scopes: Vec<String>,
     /// Policies that decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy_ids: Vec<String>,

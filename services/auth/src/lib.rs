@@ -129,7 +129,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
 
     let starting = Starting::new();
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
-    starting.spawn(Arc::clone(&revocations).follow(starting.stopping()));
+    starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(revocations.changes(), starting.stopping()));

@@ -7,6 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
+use drawbridge_sdk::Readiness;
 use metrics::gauge;
 use redis::RedisError;
 use secrecy::SecretString;
@@ -158,27 +159,35 @@ impl Revocations {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Follows the shared list until `stopping`.
-    pub(crate) async fn follow(self: Arc<Self>, stopping: CancellationToken) {
+    /// Follows the shared list until `stopping`. That it cannot be read shows in `readiness`.
+    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let Some(shared) = &self.shared else { return };
-        let mut known = None;
+        let (mut known, mut readable) = (None, None);
         let mut interval = tokio::time::interval(LOOK_EVERY);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(interval.tick()).await.is_some() {
             let begun = Instant::now();
-            match self.look(shared, &mut known).await {
-                Ok(()) => {
-                    *self.looked.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
-                    gauge!("auth_revocations_readable").set(1);
-                }
-                Err(error) => {
-                    gauge!("auth_revocations_readable").set(0);
-                    tracing::warn!(%error, "cannot read the list of revocations");
-                    // What was allowed while it could be read is not to be repeated.
-                    self.changes.send_modify(|count| *count += 1);
-                }
+            let looked = self.look(shared, &mut known).await;
+            if looked.is_ok() {
+                *self.looked.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+            }
+            if readable.replace(looked.is_ok()) != Some(looked.is_ok()) {
+                self.tell(&looked, &readiness);
             }
         }
+    }
+
+    fn tell(&self, looked: &Result<(), RedisError>, readiness: &Readiness) {
+        gauge!("auth_revocations_readable").set(if looked.is_ok() { 1 } else { 0 });
+        match looked {
+            Ok(()) => tracing::info!("the list of revocations can be read"),
+            Err(error) => {
+                tracing::error!(%error, "the list of revocations cannot be read; nobody is let in");
+                // What was allowed while it could be read is not to be repeated.
+                self.changes.send_modify(|count| *count += 1);
+            }
+        }
+        readiness.note("revocations", looked.as_ref().err().map(ToString::to_string));
     }
 
     /// Reads the list if it has changed. What was known stays known, though the list should have lost it.

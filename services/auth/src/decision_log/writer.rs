@@ -54,6 +54,8 @@ pub(crate) struct Decided<'a> {
     /// Whether some were.
     pub(crate) redacted: bool,
     pub(crate) outcome: &'a Outcome,
+    /// Scopes that the item asks for, when the token lacks one of them.
+    pub(crate) missing_scopes: &'a [String],
     pub(crate) revision: &'a str,
     pub(crate) took: Duration,
 }
@@ -99,6 +101,7 @@ impl DecisionLog {
             item = item.name,
             operation = kind.as_str_name(),
             outcome = outcome.answer.as_str(),
+            missing_scopes = ?decided.missing_scopes,
             policy_ids = ?outcome.policy_ids,
             shadow = outcome.shadow.as_ref().map(tracing::field::debug),
             policy_revision = revision,
@@ -143,6 +146,7 @@ impl DecisionLog {
             arguments: kept.and_then(|arguments| serde_json::from_slice(arguments).ok()),
             arguments_redacted: kept.is_some() && decided.redacted,
             outcome: outcome.answer,
+            missing_scopes: decided.missing_scopes.to_vec(),
             policy_ids: outcome.policy_ids.clone(),
             shadow: outcome
                 .shadow
