@@ -86,7 +86,8 @@ pub(super) async fn follow(
 ) {
     let mut token = Arc::clone(&watch.call.token);
     loop {
-        let watching = once(admission, watch, &token, listener).instrument(admission.span.clone());
+        let watching =
+            once(authorizer, admission, watch, &token, listener).instrument(admission.span.clone());
         match watching.await {
             Ok(status) => tracing::debug!(uri = watch.uri, code = ?status.code(), "a watch ended"),
             Err(Gone) => return,
@@ -106,8 +107,9 @@ pub(super) async fn follow(
     }
 }
 
-/// Watches until the stream ends, and says why it did.
+/// Watches until the stream ends or the caller may no longer, and says why it did.
 async fn once(
+    authorizer: &Authorizer,
     admission: &Admission,
     watch: &Watch,
     token: &SecretString,
@@ -121,7 +123,11 @@ async fn once(
     };
     loop {
         match answering.next().await {
-            Ok(Event::Result(_)) => listener.tell(&watch.uri).await?,
+            // Policy may have changed since the watch began, or the token have been revoked.
+            Ok(Event::Result(_)) => match authorize(authorizer, admission, watch).await {
+                Ok(_) => listener.tell(&watch.uri).await?,
+                Err(refusal) => return Ok(Status::permission_denied(refusal.word())),
+            },
             Ok(_) => {}
             Err(status) => return Ok(status),
         }

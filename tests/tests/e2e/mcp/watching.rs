@@ -87,11 +87,8 @@ async fn a_session_is_told_of_changes_from_subscribe_to_unsubscribe() {
     assert!(unwatched.message().contains("cannot be watched"));
 }
 
-#[tokio::test]
-async fn a_subscription_without_a_session_is_told_of_changes() {
-    let mesh = TestMesh::with(serve_conformance).await;
-    let (_, _service, edge) = mesh.conformance(|_| {}).await;
-    let alice = edge.client(&mesh.client("alice").await);
+/// Subscribes without a session, and hears that it is so.
+async fn subscribe(client: &Client) -> Stream {
     let body = json!({
         "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
         "params": {
@@ -103,7 +100,7 @@ async fn a_subscription_without_a_session_is_told_of_changes() {
             },
         },
     });
-    let request = alice.post().body(body.to_string()).build().map(|mut request| {
+    let request = client.post().body(body.to_string()).build().map(|mut request| {
         let headers = request.headers_mut();
         headers.insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
         headers.insert("mcp-method", HeaderValue::from_static("subscriptions/listen"));
@@ -111,6 +108,30 @@ async fn a_subscription_without_a_session_is_told_of_changes() {
     });
     let mut stream = Stream::open(request).await;
     stream.hear("notifications/subscriptions/acknowledged").await;
+    stream
+}
+
+#[tokio::test]
+async fn a_subscription_without_a_session_is_told_of_changes() {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let mut stream = subscribe(&edge.client(&mesh.client("alice").await)).await;
     stream.hear(UPDATED).await;
     stream.hear(UPDATED).await;
+}
+
+#[tokio::test]
+async fn who_may_no_longer_read_a_resource_is_told_no_more_of_its_changes() {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let mut alice = subscribe(&edge.client(&mesh.client("alice").await)).await;
+    let mut bob = subscribe(&edge.client(&mesh.client("bob").await)).await;
+    alice.hear(UPDATED).await;
+    bob.hear(UPDATED).await;
+    mesh.edit_policy("test.cedar", "permit (principal,", r#"permit (principal in Group::"support","#);
+    // The edit takes effect, and what was told before is read.
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let _ = alice.is_silent_on("nothing at all").await;
+    assert!(alice.is_silent_on(UPDATED).await);
+    bob.hear(UPDATED).await;
 }
