@@ -5,5 +5,6 @@ mod decisions;
 mod front;
 mod issuers;
 mod keycloak;
+mod kubernetes;
 mod revocation;
 mod rpcs;

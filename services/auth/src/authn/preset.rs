@@ -19,6 +19,7 @@ pub(super) enum Preset {
     Auth0,
     Entra,
     Google,
+    Kubernetes,
 }
 
 impl Preset {
@@ -33,6 +34,7 @@ impl Preset {
             // Nobody verifies the `email` of an Entra account.
             Self::Entra => (&["tid"], &["groups"], &["roles"], &[]),
             Self::Google => (&["hd"], &[], &[], &["email"]),
+            Self::Kubernetes => (&[], &["kubernetes.io.namespace"], &[], &[]),
         };
         Mapping {
             tenant: paths(tenant),
@@ -89,6 +91,8 @@ impl Preset {
                 }
                 // Scopes are what a person has delegated.
                 Self::Entra => says("idtyp", "app") || !claims.has("scp"),
+                // A cluster issues tokens to service accounts alone.
+                Self::Kubernetes => true,
                 Self::Plain | Self::Auth0 | Self::Google => false,
             }
     }

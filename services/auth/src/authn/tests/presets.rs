@@ -209,3 +209,61 @@ async fn cognito_needs_no_preset_but_a_token_that_names_its_audience() {
     let without = signed.verify(issuer, &with(&cognito, json!({ "aud": null }))).await;
     assert!(matches!(without, Err(TokenError::Claims)));
 }
+
+const KUBERNETES: &str = r#"
+    [[issuers]]
+    issuer = "https://kubernetes.default.svc.cluster.local"
+    preset = "kubernetes"
+    jwks_file = "keys.json"
+"#;
+
+/// A projected token of the service account `invoices` in the namespace `billing`.
+fn kubernetes() -> Value {
+    json!({
+        "aud": ["drawbridge-auth"], "exp": now() + 3_607, "iat": now(), "nbf": now(),
+        "iss": "https://kubernetes.default.svc.cluster.local", "jti": "ea28ed49-2e11-4280-9ec5-bc3d1d84661a",
+        "kubernetes.io": {
+            "namespace": "billing",
+            "node": { "name": "worker-2", "uid": "58456cb0-dd00-45ed-b797-5578fdceaced" },
+            "pod": { "name": "invoices-69cbfb9798-jv9gn", "uid": "778a530c-b3f4-47c0-9cd5-ab018fb64f33" },
+            "serviceaccount": { "name": "invoices", "uid": "a087d5a0-e1dd-43ec-93ac-f13d89cd13af" },
+            "warnafter": now() + 3_600,
+        },
+        "sub": "system:serviceaccount:billing:invoices",
+    })
+}
+
+#[tokio::test]
+async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_its_namespace() {
+    let signed = Signed::new();
+    let issuers = Arc::new(signed.issuers(KUBERNETES).unwrap());
+    let verifier = TokenVerifier::new(issuers, Audience::Own("drawbridge-auth".to_owned()));
+    // A cluster writes no type.
+    let header = json!({ "alg": "RS256", "kid": KEY_ID });
+    let verify =
+        async |claims: &Value| verifier.verify(&signed.sign(&header, claims), "drawbridge-auth").await;
+
+    let token = verify(&kubernetes()).await.unwrap();
+    let Identity { principal, groups, roles, email, mfa, workload } = &token.identity;
+    assert_eq!(principal.issuer, "https://kubernetes.default.svc.cluster.local");
+    assert_eq!(principal.subject, "system:serviceaccount:billing:invoices");
+    assert_eq!((principal.tenant.as_str(), principal.client_id.as_str()), ("", ""));
+    assert!(principal.scopes.is_empty() && roles.is_empty() && email.is_none() && !mfa);
+    assert_eq!(groups, &["billing"]);
+    assert!(workload);
+    assert_eq!(token.id.as_deref(), Some("ea28ed49-2e11-4280-9ec5-bc3d1d84661a"));
+
+    // The token that each pod has for the API server itself.
+    let own = json!({ "aud": ["https://kubernetes.default.svc.cluster.local"] });
+    assert!(matches!(verify(&with(&kubernetes(), own)).await, Err(TokenError::Audience)));
+    // The tokens of old, which stand in a Secret and do not end.
+    let old = json!({
+        "iss": "kubernetes/serviceaccount", "aud": null, "exp": null, "iat": null, "nbf": null, "jti": null,
+        "kubernetes.io": null, "kubernetes.io/serviceaccount/namespace": "billing",
+        "kubernetes.io/serviceaccount/service-account.name": "invoices",
+    });
+    assert!(matches!(verify(&with(&kubernetes(), old)).await, Err(TokenError::Issuer)));
+    // A namespace that cannot be read is not passed over.
+    let broken = json!({ "kubernetes.io": { "namespace": 7 } });
+    assert!(matches!(verify(&with(&kubernetes(), broken)).await, Err(TokenError::Claims)));
+}

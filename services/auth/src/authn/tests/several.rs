@@ -133,7 +133,7 @@ fn a_mistake_is_told_with_its_file_and_line() {
       |
     4 | preset = "okta"
       |          ^^^^^^
-    unknown variant `okta`, expected one of `keycloak`, `auth0`, `entra`, `google`
+    unknown variant `okta`, expected one of `keycloak`, `auth0`, `entra`, `google`, `kubernetes`
 
     /issuers.toml:2: audiences must not be empty: absent, they are the edge's URLs
     /issuers.toml:2: algorithms are some of [ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512]
