@@ -127,7 +127,8 @@ async fn exchange(
     own: &SecretString,
     rpc: &str,
 ) -> anyhow::Result<SecretString> {
-    let request = pb::ExchangeRequest { subject_token: own.expose_secret().to_owned(), rpc: rpc.to_owned() };
+    let subject_token = own.expose_secret().to_owned();
+    let request = pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
     let mut auth = AuthServiceClient::new(connect(auth_url)?);
     let answer = auth.exchange(context.outgoing(request)).await;
     let answer =

@@ -21,8 +21,12 @@ impl fmt::Debug for AuthorizeRequest {
 
 impl fmt::Debug for ExchangeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { subject_token: _, rpc } = self;
-        f.debug_struct("ExchangeRequest").field("subject_token", &REDACTED).field("rpc", rpc).finish()
+        let Self { subject_token: _, rpc, actor_token: _ } = self;
+        f.debug_struct("ExchangeRequest")
+            .field("subject_token", &REDACTED)
+            .field("rpc", rpc)
+            .field("actor_token", &REDACTED)
+            .finish()
     }
 }
 
@@ -61,7 +65,10 @@ mod tests {
         let secret = || "a-secret".to_owned();
         let printed = [
             format!("{:?}", AuthorizeRequest { access_token: secret(), ..Default::default() }),
-            format!("{:?}", ExchangeRequest { subject_token: secret(), ..Default::default() }),
+            format!(
+                "{:?}",
+                ExchangeRequest { subject_token: secret(), actor_token: secret(), ..Default::default() }
+            ),
             format!("{:?}", FilterCatalogRequest { access_token: secret(), ..Default::default() }),
             format!("{:?}", RevokeRequest { subject_token: secret(), ..Default::default() }),
             format!("{:?}", TransactionToken { token: secret(), ..Default::default() }),

@@ -330,7 +330,7 @@ mod tests {
         message.set_field_by_name("subject_token", Field::String("secret".into()));
         let form = PolicyForm::of(&message.descriptor());
         assert_eq!(form.json(&message)["subject_token"], "secret");
-        let recorded = serde_json::json!({ "subject_token": HIDDEN, "rpc": "" });
+        let recorded = serde_json::json!({ "subject_token": HIDDEN, "rpc": "", "actor_token": HIDDEN });
         assert_eq!(form.recorded(&message), Some(recorded));
     }
 

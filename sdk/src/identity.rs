@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use moka::sync::Cache;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -44,6 +45,21 @@ pub struct TransactionClaims {
     pub scope: String,
     /// What it is for.
     pub tctx: TransactionContext,
+    /// Who calls in the subject's name. Absent: the subject itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Actor>>,
+}
+
+/// A service that calls in a subject's name (RFC 8693 section 4.1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// The issuer that vouches for it.
+    pub iss: String,
+    /// Who it is, at that issuer.
+    pub sub: String,
+    /// Who called it in the same subject's name. Absent: the subject itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<Box<Self>>,
 }
 
 /// What a transaction token is for.
@@ -60,6 +76,35 @@ pub struct TransactionContext {
     pub tool: String,
     /// The one RPC it opens, `package.Service/Method`.
     pub rpc: String,
+    /// What else policies read of the subject. Absent: it would be too much, and nobody may act for the subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facts: Option<Facts>,
+}
+
+/// What the subject's own token says of it. Auth reads it again when a service acts for the subject.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Groups that the token names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Roles that the token names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// The person's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
+    /// Whether the person showed more than one factor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mfa: bool,
+    /// A program that calls in its own name, rather than a person.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub workload: bool,
+    /// The token's `jti`, by which it may be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// When the token was issued, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issued_at: Option<u64>,
 }
 
 /// Who is calling an RPC. A handler takes it from the request's extensions.
@@ -71,6 +116,18 @@ pub struct Caller {
 
 impl Caller {
     /// The caller of this request, if it was verified.
+    pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+        request.extensions().get()
+    }
+}
+
+/// The transaction token that a call came with. A handler that calls another service in the caller's name takes it
+/// from the request's extensions, and exchanges it at auth.
+#[derive(Clone, Debug)]
+pub struct CallerToken(pub SecretString);
+
+impl CallerToken {
+    /// The token of this request, if its caller was verified.
     pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
         request.extensions().get()
     }
@@ -168,4 +225,14 @@ impl Verifier {
 /// Seconds since 1970.
 fn now() -> i64 {
     get_current_timestamp().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_token_is_not_printed() {
+        assert!(!format!("{:?}", CallerToken("a-secret".into())).contains("a-secret"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -13,8 +13,9 @@ use drawbridge_proto::mcp::v1::{
 };
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, Running, Starting, Telemetry,
-    identity::{Caller, Verifier, VerifierError},
+    identity::{Caller, CallerToken, Verifier, VerifierError},
 };
+use secrecy::SecretString;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -49,9 +50,15 @@ pub struct Conformance {
     pub finished: Arc<AtomicU32>,
     /// Calls of FailWith.
     pub failures: Arc<AtomicU32>,
+    called_with: Arc<Mutex<Option<SecretString>>>,
 }
 
 impl Conformance {
+    /// The transaction token of the last call of WhoAmI.
+    pub fn called_with(&self) -> Option<SecretString> {
+        self.called_with.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Starts the service.
     ///
     /// # Errors
@@ -150,6 +157,8 @@ impl ConformanceService for Conformance {
 
     async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
         let Some(caller) = Caller::of(&request) else { return Err(Status::internal("nobody calls")) };
+        let token = CallerToken::of(&request).map(|CallerToken(token)| token.clone());
+        *self.called_with.lock().unwrap_or_else(PoisonError::into_inner) = token;
         let tenant = caller.claims.tctx.tenant.as_deref().unwrap_or_default();
         say(&format!("{} of {tenant}", caller.claims.sub))
     }

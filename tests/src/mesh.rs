@@ -245,8 +245,10 @@ pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
     if guardrails.exists() {
         fs::remove_file(guardrails).expect("a file that can go");
     }
+    // Not `action` alone, which would be the action `act` too.
+    let actions = r#"[Action::"call_tool", Action::"read_resource", Action::"get_prompt"]"#;
     let policy = format!(
-        "@id(\"all-{namespace}\")\npermit (principal, action, resource in Service::{namespace:?});\n"
+        "@id(\"all-{namespace}\")\npermit (principal, action in {actions}, resource in Service::{namespace:?});\n"
     );
     fs::write(config.policies.join(format!("{namespace}.cedar")), policy).expect("a file");
 }

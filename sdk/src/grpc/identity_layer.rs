@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use crate::{
     call::TXN_TOKEN,
-    identity::{IdentityError, Verifier},
+    identity::{CallerToken, IdentityError, Verifier},
 };
 
 /// Services that anybody may call.
@@ -68,12 +68,15 @@ where
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         Box::pin(async move {
             let rpc = request.uri().path().trim_start_matches('/').to_owned();
-            // Taken out, so that no handler can log it or send it on.
+            // Taken out, so that no handler logs it with the headers or sends it on with them.
             let token = request.headers_mut().remove(TXN_TOKEN);
             let token = token.as_ref().and_then(|value| value.to_str().ok());
             match verifier.verify(token, &rpc).await {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
+                    if let Some(token) = token {
+                        request.extensions_mut().insert(CallerToken(token.into()));
+                    }
                     inner.call(request).await
                 }
                 Err(error) => Ok(refuse(&error)),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_server::AuthService, authorize_response, exchange_response,
-    filter_catalog_response, operation::Kind, revoke_response,
+    self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
+    operation::Kind, revoke_response,
 };
 use drawbridge_sdk::{CallContext, RequestId, told};
 use metrics::counter;
@@ -22,8 +22,10 @@ use crate::{
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
     revocation::{REMEMBERED_FOR, Revocations, RevokeError},
-    transaction::Minter,
+    transaction::{Delegation, Minter},
 };
+
+mod exchange;
 
 /// The most items that one list may have.
 const ITEMS_MAX: usize = 10_000;
@@ -92,15 +94,9 @@ impl AuthService for Api {
     ) -> Result<Response<pb::ExchangeResponse>, Status> {
         let started = Instant::now();
         let context = CallContext::of(&request);
-        let pb::ExchangeRequest { subject_token, rpc } = request.into_inner();
         let epoch = self.epochs.current();
-        let outcome = match self.identify(&self.inside, &subject_token, &self.internal_audience).await? {
-            Err(unauthenticated) => exchange_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(token) => {
-                let deciding = Deciding { request_id: &context.request_id, started, epoch };
-                self.decide_exchange(&token.identity, &rpc, &deciding)?
-            }
-        };
+        let deciding = Deciding { request_id: &context.request_id, started, epoch };
+        let outcome = self.decide_exchange(request.into_inner(), &deciding).await?;
         Ok(Response::new(pb::ExchangeResponse { outcome: Some(outcome) }))
     }
 
@@ -155,11 +151,16 @@ impl Api {
             }
             Err(error) => return refused(error.to_string()),
         };
-        match self.revocations.has(&token) {
-            Ok(false) => Ok(Ok(token)),
-            Ok(true) => refused("the access token is revoked".to_owned()),
-            Err(error) => Err(Status::unavailable(format!("{error}; try again"))),
+        if self.is_revoked(&token)? {
+            return refused("the access token is revoked".to_owned());
         }
+        Ok(Ok(token))
+    }
+
+    /// Whether a token is revoked. The error means that nobody can say.
+    fn is_revoked(&self, token: &Token) -> Result<bool, Status> {
+        let revoked = self.revocations.has(token);
+        revoked.map_err(|error| Status::unavailable(format!("{error}; try again")))
     }
 
     fn decide(
@@ -183,6 +184,7 @@ impl Api {
         self.log.write(&Decided {
             request_id: deciding.request_id,
             identity,
+            actor: None,
             kind,
             item: &item,
             arguments: operation.recorded_arguments_json.as_deref().or(arguments),
@@ -206,7 +208,7 @@ impl Api {
         // arguments that were decided on.
         let decided = arguments.is_some() && outcome.answer == Answer::Allow;
         let minted = match decided || kind == Kind::Complete {
-            true => Some(self.mint(identity, &item, deciding.request_id)?),
+            true => Some(self.mint(token, &item, deciding.request_id, None)?),
             false => None,
         };
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
@@ -234,42 +236,6 @@ impl Api {
         }
     }
 
-    fn decide_exchange(
-        &self,
-        identity: &Identity,
-        rpc: &str,
-        deciding: &Deciding<'_>,
-    ) -> Result<exchange_response::Outcome, Status> {
-        let policies = self.policies.load();
-        let (outcome, item) = match policies.item_of_rpc(rpc) {
-            None => (Outcome::from(Answer::NotInCatalog), None),
-            Some((kind, item)) => {
-                let outcome = policies.decide(identity, kind, &item, None);
-                self.log.write(&Decided {
-                    request_id: deciding.request_id,
-                    identity,
-                    kind,
-                    item: &item,
-                    arguments: None,
-                    redacted: false,
-                    outcome: &outcome,
-                    missing_scopes: &[],
-                    revision: policies.revision(),
-                    took: deciding.started.elapsed(),
-                });
-                (outcome, Some(item))
-            }
-        };
-        match (outcome.answer, item) {
-            (Answer::Allow, Some(item)) => {
-                let token = self.mint(identity, &item, deciding.request_id)?;
-                let allowed = allowed(identity, Some(token), Some(outcome), &policies, deciding);
-                Ok(exchange_response::Outcome::Allowed(allowed))
-            }
-            _ => Ok(exchange_response::Outcome::Denied(denied(identity, outcome, &policies))),
-        }
-    }
-
     async fn decide_revocation(
         &self,
         identity: &Identity,
@@ -277,7 +243,7 @@ impl Api {
         request_id: &RequestId,
     ) -> Result<revoke_response::Outcome, Status> {
         let policies = self.policies.load();
-        let outcome = policies.decide_revocation(identity, &tokens.issuer);
+        let outcome = policies.decide_operation(identity, "revoke", ("Issuer", &tokens.issuer));
         let pb::Principal { issuer, subject, .. } = &identity.principal;
         tracing::info!(
             %request_id, issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
@@ -303,11 +269,12 @@ impl Api {
 
     fn mint(
         &self,
-        identity: &Identity,
+        token: &Token,
         item: &pb::CatalogItem,
         request_id: &RequestId,
+        delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, Status> {
-        self.minter.mint(&identity.principal, item, request_id).map_err(|error| {
+        self.minter.mint(token, item, request_id, delegation).map_err(|error| {
             tracing::error!(error = told(&error), "cannot sign a transaction token");
             Status::internal("cannot sign a transaction token")
         })

@@ -1,5 +1,6 @@
 //! What is kept of a decision: one line of JSON for each.
 
+use drawbridge_sdk::identity::Actor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +48,9 @@ pub struct DecisionRecord {
     /// Scopes that the token holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
+    /// The service that called in their name, with those that called it. Absent: they called themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<Actor>,
     /// What was to be done: a kind of `drawbridge.auth.v1.Operation`, such as `KIND_CALL_TOOL`.
     pub operation: String,
     /// The tool's, resource's or prompt's name.

@@ -37,6 +37,7 @@ mod head;
 mod lint;
 mod load;
 mod members;
+mod operation;
 mod problem;
 mod source;
 mod store;
@@ -218,28 +219,6 @@ impl Policies {
             }
         }
         Ok(said)
-    }
-
-    /// Decides whether the caller may revoke tokens of this issuer: `Action::"revoke"` on it.
-    pub fn decide_revocation(&self, identity: &Identity, issuer: &str) -> Outcome {
-        let deciding = || {
-            let caller = self.caller(identity).map_err(|error| failed("principal", &*error))?;
-            let request = Request::new(
-                caller.entity.uid(),
-                uid("Action", "revoke"),
-                uid("Issuer", issuer),
-                Context::empty(),
-                Some(&self.schema),
-            );
-            let request = request.map_err(|error| failed("request", &error))?;
-            let entities = Entities::from_entities([caller.entity.clone()], None)
-                .map_err(|error| failed("entities", &error))?;
-            let mut said = Vec::new();
-            self.all.evaluate(&request, &entities, &mut said);
-            log_errors(&said);
-            Ok(self.outcome(&said))
-        };
-        deciding().unwrap_or_else(|refused| refused)
     }
 
     fn caller(&self, identity: &Identity) -> Result<Arc<Caller>, Arc<dyn std::error::Error + Send + Sync>> {

@@ -7,7 +7,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
-    identity::{ALGORITHM, TOKEN_TYPE, TransactionClaims, TransactionContext},
+    identity::{ALGORITHM, Actor, Facts, TOKEN_TYPE, TransactionClaims, TransactionContext},
 };
 use jsonwebtoken::{
     EncodingKey, Header, encode,
@@ -16,6 +16,11 @@ use jsonwebtoken::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::{Identity, authn::Token};
+
+pub(crate) use self::called::Called;
+
+mod called;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +30,8 @@ pub(crate) const KEYS_MAX_AGE: Duration = Duration::from_secs(60);
 const LEAD: Duration = Duration::from_secs(90);
 /// What is added to a token's life before its key is withdrawn, for clocks that differ.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long groups, roles and the rest may be together, in bytes: a token stands in a header.
+const FACTS_BYTES_MAX: usize = 4 * 1024;
 /// The shortest life of a key: it is published, used and withdrawn within it.
 pub(crate) const ROTATION_SECONDS_MIN: i64 = 300;
 
@@ -78,6 +85,15 @@ impl SigningKey {
         header.kid = Some(id);
         Ok(Self { key, header, public })
     }
+}
+
+/// Who calls in whose name, when that is not the subject itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Delegation {
+    /// Who calls, and for whom.
+    pub(crate) actor: Actor,
+    /// The id of the request that caused it all.
+    pub(crate) txn: String,
 }
 
 /// Signs transaction tokens.
@@ -137,22 +153,28 @@ impl Minter {
         self.published.store(JwkSet { keys }.into());
     }
 
-    /// Signs the token that carries `principal` to the RPC behind `item`, and nowhere else.
+    /// Signs the token that carries the holder of `token` to the RPC behind `item`, and nowhere else.
+    ///
+    /// A delegated one ends no later than the one that the actor was called with. Otherwise a service that was called
+    /// once could act for its caller for as long as services call one another.
     pub(crate) fn mint(
         &self,
-        principal: &pb::Principal,
+        token: &Token,
         item: &pb::CatalogItem,
         request_id: &RequestId,
+        delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, MintError> {
+        let principal = &token.identity.principal;
         let now = SystemTime::now();
-        let expires = now + self.ttl;
+        let ends = UNIX_EPOCH + Duration::from_secs(token.expires_at);
+        let expires = if delegation.is_some() { ends.min(now + self.ttl) } else { now + self.ttl };
         let claims = TransactionClaims {
             iss: self.issuer.clone(),
             aud: item.service.clone(),
             sub: principal.subject.clone(),
             iat: seconds(now),
             exp: seconds(expires),
-            txn: request_id.to_string(),
+            txn: delegation.map_or_else(|| request_id.to_string(), |delegation| delegation.txn.clone()),
             scope: principal.scopes.join(" "),
             tctx: TransactionContext {
                 iss: principal.issuer.clone(),
@@ -160,12 +182,31 @@ impl Minter {
                 client_id: principal.client_id.clone(),
                 tool: item.name.clone(),
                 rpc: item.rpc.clone(),
+                facts: facts(token),
             },
+            act: delegation.map(|delegation| Box::new(delegation.actor.clone())),
         };
         let signing = self.signing.load();
         let token = encode(&signing.header, &claims, &signing.key)?;
         Ok(pb::TransactionToken { token, expires_at: Some(expires.into()) })
     }
+}
+
+/// What policies read of a subject, unless it is too much to be carried from call to call. A part of it would not do:
+/// a policy may forbid something to the group that was left out.
+fn facts(token: &Token) -> Option<Facts> {
+    let Identity { principal: _, groups, roles, email, mfa, workload } = &token.identity;
+    let texts = groups.iter().chain(roles).chain(email).chain(&token.id);
+    let bytes: usize = texts.map(String::len).sum();
+    (bytes <= FACTS_BYTES_MAX).then(|| Facts {
+        groups: groups.clone(),
+        roles: roles.clone(),
+        email: email.clone(),
+        mfa: *mfa,
+        workload: *workload,
+        token_id: token.id.clone(),
+        issued_at: token.issued_at,
+    })
 }
 
 fn seconds(time: SystemTime) -> i64 {

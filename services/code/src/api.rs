@@ -93,6 +93,7 @@ fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
         rpc,
         subject = caller.map(|claims| claims.sub.as_str()),
         issuer = caller.map(|claims| claims.tctx.iss.as_str()),
+        actor = caller.and_then(|claims| Some(claims.act.as_ref()?.sub.as_str())),
         "called"
     );
     CallContext::of(request).deadline

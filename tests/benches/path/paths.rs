@@ -51,7 +51,11 @@ impl Tokens {
     /// Exchanges the inner token for a new transaction token.
     pub(crate) async fn renew(&self, mesh: &TestMesh) {
         let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
-        let request = pb::ExchangeRequest { subject_token: self.inside.clone(), rpc: RPC.to_owned() };
+        let request = pb::ExchangeRequest {
+            subject_token: self.inside.clone(),
+            rpc: RPC.to_owned(),
+            ..Default::default()
+        };
         let answer = auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
         let Some(exchange_response::Outcome::Allowed(allowed)) = answer.outcome else {
             panic!("no transaction token: {answer:?}");

@@ -2,6 +2,7 @@
 
 mod attacks;
 mod decisions;
+mod delegation;
 mod front;
 mod issuers;
 mod keycloak;

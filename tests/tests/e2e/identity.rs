@@ -69,9 +69,19 @@ pub(crate) async fn transaction_token(mesh: &TestMesh, rpc: &str) -> Result<Stri
     exchange(mesh, &own, rpc).await
 }
 
+/// A transaction token for whoever has this token of their own.
 pub(crate) async fn exchange(mesh: &TestMesh, own: &str, rpc: &str) -> Result<String, String> {
-    let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
-    let request = pb::ExchangeRequest { subject_token: own.to_owned(), rpc: rpc.to_owned() };
+    let request = pb::ExchangeRequest {
+        subject_token: own.to_owned(),
+        rpc: rpc.to_owned(),
+        actor_token: String::new(),
+    };
+    exchange_at(&mesh.mesh.state.auth_url, request).await
+}
+
+/// A transaction token, or what auth says instead.
+pub(crate) async fn exchange_at(auth_url: &Url, request: pb::ExchangeRequest) -> Result<String, String> {
+    let mut auth = AuthServiceClient::new(connect(auth_url).expect("a channel"));
     match auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner().outcome {
         Some(exchange_response::Outcome::Allowed(allowed)) => {
             Ok(allowed.transaction_token.expect("a token").token)

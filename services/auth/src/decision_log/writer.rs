@@ -3,7 +3,7 @@
 use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::{RequestId, trace};
+use drawbridge_sdk::{RequestId, identity::Actor, trace};
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};
@@ -47,6 +47,8 @@ pub struct DecisionLogError {
 pub(crate) struct Decided<'a> {
     pub(crate) request_id: &'a RequestId,
     pub(crate) identity: &'a Identity,
+    /// Who calls in their name.
+    pub(crate) actor: Option<&'a Actor>,
     pub(crate) kind: Kind,
     pub(crate) item: &'a pb::CatalogItem,
     /// The arguments, without those that are sensitive.
@@ -98,6 +100,7 @@ impl DecisionLog {
             .increment(1);
         tracing::info!(
             %request_id, issuer, subject, client_id, tenant,
+            actor = decided.actor.map(|actor| actor.sub.as_str()),
             item = item.name,
             operation = kind.as_str_name(),
             outcome = outcome.answer.as_str(),
@@ -138,6 +141,7 @@ impl DecisionLog {
             mfa: identity.mfa,
             workload: identity.workload,
             scopes: scopes.clone(),
+            actor: decided.actor.cloned(),
             operation: decided.kind.as_str_name().to_owned(),
             item: item.name.clone(),
             service: item.service.clone(),

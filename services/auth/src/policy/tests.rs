@@ -6,6 +6,7 @@ use super::*;
 
 mod equivalence;
 mod memberships;
+mod operations;
 mod reload;
 
 const SCHEMA: &str = include_str!("../../../../policies/mcp.cedarschema");

@@ -16,8 +16,12 @@ use serde_json::json;
 const SOON: Duration = Duration::from_secs(1);
 
 async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
+    revoke_of(mesh, own, mesh.mesh.state.issuer_name(), which).await
+}
+
+pub(super) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: Which) -> Outcome {
     let state = &mesh.mesh.state;
-    let tokens = pb::TokenSet { issuer: state.issuer_name().to_owned(), which: Some(which) };
+    let tokens = pb::TokenSet { issuer: issuer.to_owned(), which: Some(which) };
     let request = pb::RevokeRequest { subject_token: own.to_owned(), tokens: Some(tokens) };
     let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
     let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
@@ -26,7 +30,7 @@ async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
 }
 
 /// The token of the platform team's program, which may revoke.
-async fn platform(mesh: &TestMesh) -> String {
+pub(super) async fn platform(mesh: &TestMesh) -> String {
     let state = &mesh.mesh.state;
     let own = state.workload.as_ref().expect("credentials");
     let token = caller::client_credentials(

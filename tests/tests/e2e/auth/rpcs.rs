@@ -119,7 +119,9 @@ fn claims(service: &str, rpc: &str) -> TransactionClaims {
             client_id: "test".to_owned(),
             tool: "test".to_owned(),
             rpc: rpc.to_owned(),
+            facts: None,
         },
+        act: None,
     }
 }
 

@@ -1,0 +1,71 @@
+//! Operations on what no catalog lists.
+
+use super::*;
+
+fn program(groups: &[&str]) -> Identity {
+    Identity { workload: true, ..alice(groups) }
+}
+
+fn decide(
+    policies: &str,
+    who: &Identity,
+    action: &'static str,
+    on: (&'static str, &str),
+) -> (Answer, String) {
+    let outcome = load(policies).decide_operation(who, action, on);
+    (outcome.answer, outcome.policy_ids.join(" "))
+}
+
+const CODE: (&str, &str) = ("Service", "code");
+const ACT: &str = r#"
+    @id("acts") permit (principal in Group::"deputies", action == Action::"act", resource == Service::"code");
+"#;
+
+#[test]
+fn a_workload_acts_as_the_service_that_policy_says_and_a_person_never_does() {
+    let deputy = program(&["deputies"]);
+    assert_eq!(decide(ACT, &deputy, "act", CODE), (Answer::Allow, "acts".to_owned()));
+    for (who, action, on) in [
+        (&deputy, "act", ("Service", "tickets")),
+        (&deputy, "revoke", ("Issuer", "code")),
+        (&program(&["engineering"]), "act", CODE),
+        (&alice(&["deputies"]), "act", CODE),
+        (&deputy, "no_such_action", CODE),
+    ] {
+        assert_eq!(decide(ACT, who, action, on), (Answer::NotPermitted, String::new()), "{action} on {on:?}");
+    }
+}
+
+#[test]
+fn policies_of_every_scope_are_found_and_a_forbid_wins() {
+    let deputy = program(&["deputies"]);
+    for scope in [
+        "principal, action, resource",
+        "principal is Workload, action, resource is Service",
+        r#"principal in Group::"deputies", action in [Action::"revoke", Action::"act"], resource"#,
+        r#"principal == Workload::"https://idp.example#alice", action, resource in Service::"code""#,
+    ] {
+        let permit = format!("@id(\"p\") permit ({scope});");
+        assert_eq!(decide(&permit, &deputy, "act", CODE), (Answer::Allow, "p".to_owned()), "{scope}");
+        let forbid = format!("{ACT} @id(\"f\") forbid ({scope});");
+        assert_eq!(decide(&forbid, &deputy, "act", CODE), (Answer::Forbidden, "f".to_owned()), "{scope}");
+        let shadow = format!("{ACT} @id(\"f\") @shadow forbid ({scope});");
+        assert_eq!(decide(&shadow, &deputy, "act", CODE), (Answer::Allow, "acts".to_owned()), "{scope}");
+    }
+    let errs = format!(
+        "{ACT} @id(\"e\") forbid (principal, action == Action::\"act\", resource) when {{ 9223372036854775807 + 1 > 0 }};"
+    );
+    assert_eq!(decide(&errs, &deputy, "act", CODE), (Answer::Error, "e".to_owned()));
+}
+
+#[test]
+fn a_schema_of_before_permits_nobody_to_act() {
+    let folder = folder("");
+    let start = SCHEMA.find("action act").unwrap();
+    let end = start + SCHEMA[start..].find("};").unwrap() + 2;
+    let before = format!("{}{}", &SCHEMA[..start], &SCHEMA[end..]);
+    fs::write(folder.path().join("mcp.cedarschema"), before).unwrap();
+    let policies = Policies::load(folder.path()).unwrap();
+    let outcome = policies.decide_operation(&program(&["deputies"]), "act", CODE);
+    assert_eq!(outcome.answer, Answer::NotPermitted);
+}
