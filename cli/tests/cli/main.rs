@@ -16,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod policy;
+mod revoke;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -28,9 +29,14 @@ struct Up {
 
 impl Up {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(more: &[&str]) -> Self {
         let state = tempfile::tempdir().expect("a folder");
         let mut child = drawbridge(state.path())
             .args(["up", "--free-ports", "--json", "--log", "warn"])
+            .args(more)
             .current_dir(REPOSITORY)
             .stdout(Stdio::piped())
             .spawn()
@@ -42,8 +48,12 @@ impl Up {
         Self { child, state, said }
     }
 
+    fn run(&self, command: &str, arguments: &[&str]) -> Output {
+        drawbridge(self.state.path()).arg(command).args(arguments).output().expect("the binary")
+    }
+
     fn call(&self, arguments: &[&str]) -> Output {
-        drawbridge(self.state.path()).arg("call").args(arguments).output().expect("the binary")
+        self.run("call", arguments)
     }
 
     fn stop(mut self) -> (Option<i32>, Duration) {

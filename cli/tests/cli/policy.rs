@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use crate::{REPOSITORY, drawbridge, text};
 
 /// A copy of this repository's policies, to be changed.
-struct Folder(TempDir);
+pub(crate) struct Folder(pub(crate) TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         copy(&Path::new(REPOSITORY).join("policies"), folder.path());
         Self(folder)
@@ -21,7 +21,7 @@ impl Folder {
         fs::write(self.0.path().join(name), text).expect("a file");
     }
 
-    fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let path = self.0.path().join(name);
         let text = fs::read_to_string(&path).expect("a file");
         assert!(text.contains(from), "{name} does not hold {from}");

@@ -1,0 +1,127 @@
+//! `drawbridge revoke`, before a mesh and without one.
+
+use std::{fs, process::Output, time::Duration};
+
+use drawbridge_cli::{caller, state::MeshState};
+use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::{Up, drawbridge, policy::Folder, text};
+
+const SEARCH: [&str; 3] = ["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#];
+
+fn time(said: &Value) -> Timestamp {
+    said.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no time: {said}"))
+}
+
+/// The command line's own token, as it gets one for each call.
+fn own_token(up: &Up) -> String {
+    let state = MeshState::read(up.state.path()).expect("a state").expect("a mesh");
+    let own = state.workload.as_ref().expect("credentials");
+    let getting = caller::client_credentials(
+        &state.issuer,
+        &own.client_id,
+        &own.client_secret,
+        &state.internal_audience,
+    );
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(getting).expect("a token").expose_secret().to_owned()
+}
+
+#[test]
+fn revoke_says_as_json_what_is_refused_and_for_how_long() {
+    let up = Up::start();
+    let issuer = up.said["issuer"].as_str().expect("an issuer").trim_end_matches('/');
+    for (option, key) in [("--subject", "subject"), ("--client", "client"), ("--token-id", "tokenId")] {
+        let done = up.run("revoke", &[option, "alice", "--json"]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");
+        assert_eq!((said["issuer"].as_str(), said[key].as_str()), (Some(issuer), Some("alice")), "{said}");
+        let (at, until) = (time(&said["revokedAt"]), time(&said["forgottenAt"]));
+        assert_eq!(until.as_second() - at.as_second(), 30 * 24 * 3600);
+        assert!((Timestamp::now().as_second() - at.as_second()).abs() < 60, "{at}");
+    }
+    let elsewhere = up.run("revoke", &["--subject", "alice", "--of", "https://idp.example"]);
+    assert!(elsewhere.status.success());
+    let said = text(&elsewhere.stdout);
+    assert!(
+        said.starts_with("tokens of https://idp.example for the subject alice, issued until 2"),
+        "{said}"
+    );
+    up.stop();
+}
+
+#[test]
+fn what_is_revoked_is_refused_at_once_and_what_is_issued_later_is_not() {
+    let up = Up::start();
+    let token = own_token(&up);
+    let call = |token: &str| up.call(&[&SEARCH[..], &["--token", token]].concat());
+    let before = call(&token);
+    assert!(before.status.success(), "{}", text(&before.stderr));
+    let done = up.run("revoke", &["--subject", "drawbridge-cli"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let after = call(&token);
+    assert_eq!(after.status.code(), Some(1));
+    assert!(text(&after.stderr).contains("the access token is revoked"), "{}", text(&after.stderr));
+    // Revocations count in whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
+    let later = up.call(&SEARCH);
+    assert!(later.status.success(), "{}", text(&later.stderr));
+    // The revoked token takes nothing back itself.
+    let revoking = up.run("revoke", &["--subject", "alice", "--token", &token]);
+    assert_eq!(revoking.status.code(), Some(1));
+    assert!(text(&revoking.stderr).contains("the access token is revoked"));
+    up.stop();
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_says_why() {
+    let state = tempfile::tempdir().expect("a folder");
+    for (arguments, error) in [
+        (&[][..], "the following required arguments were not provided"),
+        (&["--subject", "alice", "--client", "c"][..], "cannot be used with"),
+        (&["--subject"][..], "a value is required for '--subject <SUBJECT>'"),
+        (&["--subject", "alice", "--everything"][..], "unexpected argument '--everything'"),
+        (&["alice"][..], "unexpected argument 'alice'"),
+        (&["--subject", "alice", "--issuer", "https://idp.example"][..], "--client-id <CLIENT_ID>"),
+    ] {
+        let failed = drawbridge(state.path()).arg("revoke").args(arguments).output().expect("the binary");
+        assert_eq!(failed.status.code(), Some(2), "{arguments:?}");
+        let said = text(&failed.stderr);
+        assert!(said.starts_with("error: ") && said.contains(error), "{arguments:?}: {said}");
+        assert!(failed.stdout.is_empty());
+    }
+}
+
+#[test]
+fn without_a_mesh_revoke_says_what_is_missing() {
+    let state = tempfile::tempdir().expect("a folder");
+    // Nobody listens there.
+    let auth = ["--auth-url", "http://127.0.0.1:1"];
+    let of = ["--of", "https://idp.example"];
+    let check = |more: &[&[&str]], error: &str| {
+        let arguments = [&["--subject", "alice", "--json"][..], &more.concat()].concat();
+        let failed: Output =
+            drawbridge(state.path()).arg("revoke").args(&arguments).output().expect("the binary");
+        assert_eq!(failed.status.code(), Some(1), "{arguments:?}");
+        assert!(text(&failed.stderr).contains(error), "{arguments:?}: {}", text(&failed.stderr));
+        assert!(failed.stdout.is_empty(), "{arguments:?}");
+    };
+    check(&[], "auth is not known here; start a mesh, or give --auth-url");
+    check(&[&auth], "the issuer of the tokens is not known here; give --of");
+    check(&[&auth, &of], "nobody is said to be calling: give --token, or --issuer with");
+    check(&[&auth, &of, &["--token", "a-secret"]], "auth at http://127.0.0.1:1/: Unavailable");
+    assert!(fs::read_dir(state.path()).expect("a folder").next().is_none());
+}
+
+#[test]
+fn whom_policy_does_not_permit_it_revokes_nothing() {
+    let policies = Folder::new();
+    policies.edit("administration.cedar", "Group::\"platform\"", "Group::\"security\"");
+    let up = Up::with(&["--policies", &policies.0.path().display().to_string()]);
+    let failed = up.run("revoke", &["--subject", "alice"]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(text(&failed.stderr).contains("denied by policy: revoke: no policy permits it"));
+    up.stop();
+}
