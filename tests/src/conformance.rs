@@ -155,6 +155,10 @@ impl ConformanceService for Conformance {
         Err(Status::failed_precondition("This tool intentionally returns an error for testing"))
     }
 
+    async fn scoped(&self, _: Request<pb::Nothing>) -> Answered {
+        say("scoped")
+    }
+
     async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
         let Some(caller) = Caller::of(&request) else { return Err(Status::internal("nobody calls")) };
         let token = CallerToken::of(&request).map(|CallerToken(token)| token.clone());

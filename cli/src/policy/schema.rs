@@ -140,7 +140,7 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
     let service = json!({ "type": "Service", "id": namespace });
     let mut entities = vec![json!({ "uid": service, "attrs": {}, "parents": [] })];
     for offer in offers {
-        let (kind, mut attributes) = match &offer.kind {
+        let (kind, scopes, mut attributes) = match &offer.kind {
             OfferKind::Tool(tool) => {
                 // MCP's defaults where the tool says nothing.
                 let hints = tool.hints.unwrap_or_default();
@@ -151,12 +151,15 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
                     "idempotent": hints.idempotent.unwrap_or(false),
                     "open_world": hints.open_world.unwrap_or(true),
                 });
-                ("Tool", attributes)
+                ("Tool", &tool.scopes, attributes)
             }
-            OfferKind::Resource(_) => ("Resource", json!({ "rpc": offer.rpc() })),
-            OfferKind::Prompt(_) => ("Prompt", json!({ "rpc": offer.rpc() })),
+            OfferKind::Resource(resource) => ("Resource", &resource.scopes, json!({ "rpc": offer.rpc() })),
+            OfferKind::Prompt(prompt) => ("Prompt", &prompt.scopes, json!({ "rpc": offer.rpc() })),
             OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
         };
+        if !scopes.is_empty() {
+            attributes["scopes"] = json!(scopes);
+        }
         for (attribute, rpc) in served_by(&offer.name, offers).into_iter().filter(|_| kind != "Tool") {
             attributes[attribute] = Value::from(rpc);
         }

@@ -180,7 +180,7 @@ impl Api {
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
         let outcome = policies.decide(identity, kind, &item, arguments);
-        let missing_scopes = missing_scopes(identity, &item);
+        let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
         self.log.write(&Decided {
             request_id: deciding.request_id,
             identity,
@@ -317,10 +317,12 @@ fn decision(outcome: Outcome, policies: &Policies) -> pb::Decision {
     pb::Decision { policy_ids: outcome.policy_ids, policy_revision: policies.revision().to_owned() }
 }
 
-/// The scopes that the item asks for, when the token lacks one of them.
-fn missing_scopes(identity: &Identity, item: &pb::CatalogItem) -> Option<Vec<String>> {
+/// The scopes that the item asks for, when the token lacks one of them: by the edge's word and by the catalog's.
+fn missing_scopes(identity: &Identity, item: &pb::CatalogItem, locked: &[String]) -> Option<Vec<String>> {
+    let mut wanted = item.scopes.clone();
+    wanted.extend(locked.iter().filter(|scope| !item.scopes.contains(scope)).cloned());
     let held = &identity.principal.scopes;
-    item.scopes.iter().any(|scope| !held.contains(scope)).then(|| item.scopes.clone())
+    wanted.iter().any(|scope| !held.contains(scope)).then_some(wanted)
 }
 
 /// What a refused caller is told.

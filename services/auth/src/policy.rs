@@ -142,6 +142,12 @@ impl Policies {
         self.catalog.find(*kind, item).map(|(_, item)| item.uid.to_string())
     }
 
+    /// The scopes that the catalog locks in for an item.
+    #[must_use]
+    pub fn scopes(&self, kind: Kind, wanted: &pb::CatalogItem) -> &[String] {
+        self.catalog.find(kind, wanted).map_or(&[], |(_, item)| &item.scopes)
+    }
+
     /// Everything that the catalog locks in, and how it is reached.
     pub fn items(&self) -> impl Iterator<Item = (Kind, pb::CatalogItem)> {
         self.catalog.items().iter().map(|item| (item.kind.operation(), item.as_proto()))

@@ -7,7 +7,7 @@ use drawbridge_proto::auth::v1::{self as pb, exchange_response::Outcome as Excha
 use drawbridge_sdk::identity::Actor;
 use tonic::Status;
 
-use super::{Api, Deciding, allowed, denied};
+use super::{Api, Deciding, allowed, denied, missing_scopes};
 use crate::{
     authn::Token,
     decision_log::Decided,
@@ -104,6 +104,7 @@ impl Api {
             return Ok(Exchanged::Denied(denied(identity, outcome, policies)));
         };
         let outcome = policies.decide(identity, kind, &item, None);
+        let missing_scopes = missing_scopes(identity, &item, &[]);
         self.log.write(&Decided {
             request_id: deciding.request_id,
             identity,
@@ -113,12 +114,16 @@ impl Api {
             arguments: None,
             redacted: false,
             outcome: &outcome,
-            missing_scopes: &[],
+            missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
             took: deciding.started.elapsed(),
         });
         if outcome.answer != Answer::Allow {
             return Ok(Exchanged::Denied(denied(identity, outcome, policies)));
+        }
+        if let Some(scopes) = missing_scopes {
+            let principal = Some(identity.principal.clone());
+            return Ok(Exchanged::InsufficientScope(pb::InsufficientScope { scopes, principal }));
         }
         let token = self.mint(subject, &item, deciding.request_id, delegation.as_ref())?;
         Ok(Exchanged::Allowed(allowed(identity, Some(token), Some(outcome), policies, deciding)))

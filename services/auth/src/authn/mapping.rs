@@ -22,6 +22,8 @@ pub(super) struct Mapping {
     pub(super) mfa: Vec<String>,
     /// What stands in the `mfa` claim of a person who showed more than one factor, if it is not `true`.
     pub(super) mfa_values: Vec<String>,
+    /// What the names of its groups and roles begin with in policies.
+    pub(super) group_prefix: String,
 }
 
 /// What a config file says instead.
@@ -36,6 +38,7 @@ pub(super) struct MappingTable {
     email: Option<Paths>,
     mfa: Option<Paths>,
     mfa_values: Option<Vec<String>>,
+    group_prefix: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -61,6 +64,7 @@ impl MappingTable {
             email: choose(self.email, "email", defaults.email),
             mfa: choose(self.mfa, "mfa", defaults.mfa),
             mfa_values: self.mfa_values.unwrap_or(defaults.mfa_values),
+            group_prefix: self.group_prefix.unwrap_or(defaults.group_prefix),
         }
     }
 }
@@ -87,12 +91,20 @@ impl Mapping {
                 tenant: one(claims, &self.tenant)?.unwrap_or_default().to_owned(),
                 scopes: scopes(claims)?,
             },
-            groups: many(claims, &self.groups)?,
-            roles: many(claims, &self.roles)?,
+            groups: self.prefixed(many(claims, &self.groups)?),
+            roles: self.prefixed(many(claims, &self.roles)?),
             email: self.email(claims)?,
             mfa: self.mfa(claims)?,
             workload: false,
         })
+    }
+
+    /// Names as policies know them: those of two issuers may be the same and mean other people.
+    fn prefixed(&self, names: Vec<String>) -> Vec<String> {
+        match self.group_prefix.as_str() {
+            "" => names,
+            prefix => names.into_iter().map(|name| format!("{prefix}{name}")).collect(),
+        }
     }
 
     /// An address that the issuer says is nobody's yet does not count.

@@ -43,6 +43,8 @@ impl Preset {
             email: paths(email),
             mfa: paths(&["amr"]),
             mfa_values: paths(&["mfa"]),
+            // Whoever may make a namespace chooses its name.
+            group_prefix: if self == Self::Kubernetes { "kubernetes:".to_owned() } else { String::new() },
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Item {
     /// The RPC that streams its changes.
     watch_rpc: Option<String>,
     pub(super) service: String,
+    /// Scopes, all of which a token must hold.
+    pub(super) scopes: Vec<String>,
     pub(super) action: EntityUid,
     pub(super) uid: EntityUid,
     /// The item, its service and its action with their ancestors: all that a decision on it needs besides
@@ -78,7 +80,7 @@ impl Item {
             name: self.name.clone(),
             service: self.service.clone(),
             rpc: self.rpc.clone(),
-            scopes: Vec::new(),
+            scopes: self.scopes.clone(),
         }
     }
 }
@@ -229,6 +231,7 @@ fn item(
         completion_rpc: text(entity, "completion_rpc"),
         watch_rpc: text(entity, "watch_rpc"),
         service: service.id().unescaped().to_owned(),
+        scopes: texts(entity, "scopes"),
         entities: own,
         principal_types: principal_types.map(ToString::to_string).collect(),
         groups: index
@@ -243,4 +246,15 @@ fn text(entity: &Entity, attribute: &str) -> Option<String> {
         Some(Ok(EvalResult::String(text))) => Some(text),
         _ => None,
     }
+}
+
+fn texts(entity: &Entity, attribute: &str) -> Vec<String> {
+    let Some(Ok(EvalResult::Set(set))) = entity.attr(attribute) else { return Vec::new() };
+    let texts = set.iter().filter_map(|item| match item {
+        EvalResult::String(text) => Some(text.clone()),
+        _ => None,
+    });
+    let mut texts: Vec<_> = texts.collect();
+    texts.sort_unstable();
+    texts
 }

@@ -2,12 +2,17 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
 use drawbridge_cli::mesh::Hosted;
-use drawbridge_tests::{Client, TestMesh, serve_conformance};
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
+};
+use drawbridge_sdk::{CallContext, RequestId, connect};
+use drawbridge_tests::{Client, TestMesh, serve_conformance, sign_in};
 use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -26,6 +31,15 @@ async fn decisions(edge: &Hosted) -> (u64, u64) {
         line.map_or(0, |count| count.parse().expect("a count"))
     };
     (count("auth"), count("kept"))
+}
+
+/// What the decision log in this folder holds.
+fn records(folder: &Path) -> Vec<DecisionRecord> {
+    let mut lines = String::new();
+    for file in fs::read_dir(folder).expect("a folder") {
+        lines += &fs::read_to_string(file.expect("a file").path()).expect("a log");
+    }
+    lines.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
 }
 
 async fn who_am_i(client: &Client) -> (StatusCode, String) {
@@ -136,13 +150,8 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
     assert!(told.is_empty(), "{told:?}");
     mesh.stop().await;
 
-    let mut lines = String::new();
-    for file in fs::read_dir(folder.path()).expect("a folder") {
-        lines += &fs::read_to_string(file.expect("a file").path()).expect("a log");
-    }
-    assert!(!lines.contains("hunter2"), "{lines}");
-    let records: Vec<DecisionRecord> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
+    let records = records(folder.path());
+    assert!(records.iter().all(|record| !format!("{record:?}").contains("hunter2")), "{records:?}");
     let of = |item: &str| records.iter().find(|record| record.item == item).expect("a record");
     let (allowed, denied) = (of("test_who_am_i"), of("code_search"));
     assert_eq!((allowed.outcome.as_str(), allowed.policy_ids.join(" ")), ("allow", "all-test".to_owned()));
@@ -155,5 +164,48 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
         assert_eq!(record.request_id, "test-request.1");
         assert_eq!(record.trace_id.len(), 32, "{record:?}");
         assert!(record.time.ends_with('Z') && !record.policy_revision.is_empty() && record.latency_us > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_scope_that_is_not_held_is_told_as_such_at_the_edge_and_in_an_exchange() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = TestMesh::with(|config| {
+        serve_conformance(config);
+        config.decision_log.decision_log = Some(folder.path().to_owned());
+    })
+    .await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    for _ in 0..2 {
+        let refused = alice.call_tool("test_scoped", json!({})).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{refused:?}");
+        assert_eq!(refused.json["error"]["data"]["reason"], "insufficient_scope");
+        assert_eq!(refused.json["error"]["data"]["scopes"], json!(["test:admin"]));
+        let challenge = refused.headers["www-authenticate"].to_str().expect("text");
+        assert!(
+            challenge.contains(r#"error="insufficient_scope""#)
+                && challenge.contains(r#"scope="test:admin""#)
+        );
+    }
+
+    let state = &mesh.mesh.state;
+    let subject_token = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
+    let rpc = "drawbridge.conformance.v1.ConformanceService/Scoped".to_owned();
+    let request = pb::ExchangeRequest { subject_token, rpc, ..Default::default() };
+    let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let answer = auth.exchange(context.outgoing(request)).await.expect("an answer").into_inner();
+    let Some(Exchanged::InsufficientScope(missing)) = answer.outcome else { panic!("{answer:?}") };
+    assert_eq!(missing.scopes, ["test:admin"]);
+    mesh.stop().await;
+
+    let records = records(folder.path());
+    assert_eq!(records.len(), 3);
+    for record in records {
+        assert_eq!(
+            (record.outcome.as_str(), record.missing_scopes.join(" ")),
+            ("allow", "test:admin".to_owned())
+        );
     }
 }

@@ -14,7 +14,7 @@ const LIST: &str = "drawbridge.code.v1.CodeService/ListFiles";
 const POLICY: &str = r#"
 @id("code-for-the-indexers-namespace")
 permit (
-  principal is Workload in Group::"indexers",
+  principal is Workload in Group::"kubernetes:indexers",
   action == Action::"code_list_files",
   resource
 );

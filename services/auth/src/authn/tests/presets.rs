@@ -249,7 +249,7 @@ async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_i
     assert_eq!(principal.subject, "system:serviceaccount:billing:invoices");
     assert_eq!((principal.tenant.as_str(), principal.client_id.as_str()), ("", ""));
     assert!(principal.scopes.is_empty() && roles.is_empty() && email.is_none() && !mfa);
-    assert_eq!(groups, &["billing"]);
+    assert_eq!(groups, &["kubernetes:billing"]);
     assert!(workload);
     assert_eq!(token.id.as_deref(), Some("ea28ed49-2e11-4280-9ec5-bc3d1d84661a"));
 
