@@ -4,9 +4,10 @@ use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "drawbridge/auth/v1/auth.proto",
     "drawbridge/code/v1/code.proto",
+    "drawbridge/invoices/v1/invoices.proto",
     "drawbridge/mcp/v1/content.proto",
     "drawbridge/mcp/v1/interaction.proto",
     "drawbridge/mcp/v1/options.proto",

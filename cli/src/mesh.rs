@@ -2,7 +2,6 @@
 //! logs, traces and metrics.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -150,7 +149,8 @@ impl Mesh {
         // All sockets first: each service needs to know where others are before any of them starts.
         let plan = Plan::new(config)?;
         let telemetry = &config.telemetry;
-        let (edge, code, auth) = (plan.edge(config)?, plan.code(config)?, plan.auth(config));
+        let (edge, auth) = (plan.edge(config)?, plan.auth(config));
+        let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
         let mut services = vec![
             Hosted::start("edge", telemetry, |telemetry| async move {
                 drawbridge_edge::start(edge, &telemetry).await
@@ -158,6 +158,10 @@ impl Mesh {
             .await?,
             Hosted::start("code", telemetry, |telemetry| async move {
                 drawbridge_code::start(code, &telemetry).await
+            })
+            .await?,
+            Hosted::start("invoices", telemetry, |telemetry| async move {
+                drawbridge_invoices::start(invoices, &telemetry).await
             })
             .await?,
             Hosted::start("auth", telemetry, |telemetry| async move {
@@ -181,7 +185,10 @@ impl Mesh {
             issuer: plan.issuer.parse()?,
             auth_url: plan.auth.url("")?,
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            services: BTreeMap::from([("code".to_owned(), plan.code.url("")?)]),
+            services: plan
+                .services()
+                .map(|(name, url)| Ok((name.to_owned(), url?)))
+                .collect::<Result<_, MeshError>>()?,
             workload,
         };
         let mesh = Self { services, mcp_url: plan.mcp_url, state };
@@ -231,6 +238,7 @@ struct Plan {
     auth_admin: Socket,
     edge: Socket,
     code: Socket,
+    invoices: Socket,
     issuer: String,
     mcp_url: Url,
 }
@@ -265,8 +273,16 @@ impl Plan {
             mcp_url: edge.url("/mcp")?,
             edge,
             code: ports.bind(7210)?,
+            invoices: ports.bind(7220)?,
             issuer,
         })
+    }
+
+    /// The tool services: under which name each is offered, and where.
+    fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
+        [("code", &self.code), ("invoices", &self.invoices)]
+            .into_iter()
+            .map(|(name, socket)| (name, socket.url("")))
     }
 
     fn idp(
@@ -280,11 +296,10 @@ impl Plan {
             admin_listen: config.ports.bind(7101)?.listen,
             issuer: Some(self.issuer.parse()?),
             // The endpoint for all services, and the one for each.
-            resources: vec![
-                self.mcp_url.to_string(),
-                format!("{}/code", self.mcp_url),
-                INTERNAL_AUDIENCE.to_owned(),
-            ],
+            resources: [self.mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()]
+                .into_iter()
+                .chain(self.services().map(|(name, _)| format!("{}/{name}", self.mcp_url)))
+                .collect(),
             users: config.users.clone(),
             workloads: vec![drawbridge_idp::Workload {
                 client_id: workload.client_id.clone(),
@@ -324,18 +339,26 @@ impl Plan {
         })
     }
 
+    fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
+        Ok(drawbridge_invoices::Config {
+            listen: self.invoices.listen.clone(),
+            admin_listen: config.ports.bind(7221)?.listen,
+            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
+            auth_issuer: TRANSACTION_ISSUER.to_owned(),
+        })
+    }
+
     fn edge(&self, config: &MeshConfig) -> Result<drawbridge_edge::Config, MeshError> {
-        let code = format!("code={}", self.code.url("")?);
-        let service: ServiceAddress =
-            code.parse().map_err(|source: drawbridge_edge::ServiceAddressError| MeshError::Service {
-                service: "edge",
-                source: source.into(),
-            })?;
+        let services = self.services().map(|(name, url)| {
+            format!("{name}={}", url?).parse().map_err(|source: drawbridge_edge::ServiceAddressError| {
+                MeshError::Service { service: "edge", source: source.into() }
+            })
+        });
         let (mcp, auth) = (self.mcp_url.clone(), self.auth.url("")?);
         Ok(drawbridge_edge::Config {
             listen: self.edge.listen.clone(),
             admin_listen: config.ports.bind(7181)?.listen,
-            services: vec![service],
+            services: services.collect::<Result<Vec<ServiceAddress>, _>>()?,
             allowed_origins: config.allowed_origins.clone(),
             body_bytes_max: config.body_bytes_max,
             redis_url: config.redis_url.clone(),

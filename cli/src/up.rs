@@ -111,7 +111,7 @@ fn as_json(mesh: &Mesh) -> serde_json::Value {
     let service = |name: &str, address: fn(&crate::mesh::Hosted) -> SocketAddr| {
         mesh.service(name).map(|service| address(service).to_string())
     };
-    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "idp"]
+    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "invoices", "idp"]
         .into_iter()
         .map(|name| {
             let address = service(name, |service| service.running.address);
@@ -154,6 +154,7 @@ fn services_table(mesh: &Mesh) -> Table {
         ("edge", "MCP over HTTP in, gRPC out", "http://"),
         ("auth", "tokens and policies (gRPC)", ""),
         ("code", "searches a source tree (gRPC)", ""),
+        ("invoices", "reads invoices (gRPC)", ""),
         ("idp", "OAuth 2.1 authorization server", "http://"),
     ];
     for (name, what, scheme) in rows {

@@ -27,3 +27,9 @@ pub mod code {
         tonic::include_proto!("drawbridge.code.v1");
     }
 }
+
+pub mod invoices {
+    pub mod v1 {
+        tonic::include_proto!("drawbridge.invoices.v1");
+    }
+}

@@ -9,6 +9,7 @@ mod clients;
 mod confinement;
 mod http_face;
 mod identity;
+mod invoices;
 mod mcp;
 mod policies;
 mod policy;

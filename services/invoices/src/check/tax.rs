@@ -1,0 +1,125 @@
+//! VAT by category and rate.
+
+use std::collections::HashMap;
+
+use drawbridge_proto::invoices::v1::{Invoice, TaxCategory, TaxSubtotal};
+use rust_decimal::Decimal;
+
+use super::{PRODUCT_TOLERANCE, round};
+use crate::{decimal, findings::Findings};
+
+/// A category's code in UNTDID 5305, its name in the ids of rules, and how it taxes.
+const CATEGORIES: [(&str, &str, Taxes); 10] = [
+    ("S", "S", Taxes::AtRate),
+    ("L", "AF", Taxes::AtRate),
+    ("M", "AG", Taxes::AtRate),
+    ("B", "B", Taxes::Split),
+    ("Z", "Z", Taxes::Nothing),
+    ("E", "E", Taxes::NothingBecause),
+    ("AE", "AE", Taxes::NothingBecause),
+    ("K", "IC", Taxes::NothingBecause),
+    ("G", "G", Taxes::NothingBecause),
+    ("O", "O", Taxes::NothingBecause),
+];
+
+/// How a category taxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taxes {
+    /// Each rate has a subtotal of its own.
+    AtRate,
+    /// Domestic split payment, which has no rules of its own here.
+    Split,
+    Nothing,
+    /// Nothing, and the reason must be said.
+    NothingBecause,
+}
+
+/// What lines, allowances and charges make of one category, and of one rate where rates count.
+type Bases<'a> = HashMap<(&'a str, Option<Decimal>), Decimal>;
+
+pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
+    findings.require(!invoice.taxes.is_empty(), "BR-CO-18", "taxes", "the VAT breakdown");
+    let bases = bases(invoice);
+    for (code, name, _) in CATEGORIES {
+        let is_used = bases.keys().any(|(used, _)| *used == code);
+        let is_broken_down = invoice.taxes.iter().any(|tax| category(tax).0 == code);
+        let what = format!("the category {code} that lines, allowances or charges have");
+        findings.require(!is_used || is_broken_down, &format!("BR-{name}-01"), "taxes", &what);
+    }
+    for (index, tax) in invoice.taxes.iter().enumerate() {
+        subtotal(tax, &bases, &format!("taxes[{index}]"), findings);
+    }
+}
+
+fn bases(invoice: &Invoice) -> Bases<'_> {
+    let lines = invoice.lines.iter().map(|line| (&line.tax, &line.net_amount, false));
+    let others = invoice.allowances_charges.iter().map(|item| (&item.tax, &item.amount, !item.charge));
+    let mut bases = Bases::new();
+    for (tax, amount, negative) in lines.chain(others) {
+        let (Some(tax), Some(amount)) = (tax, decimal::of(amount.as_ref())) else { continue };
+        *bases.entry(key(tax)).or_default() += if negative { -amount } else { amount };
+    }
+    bases
+}
+
+/// By what amounts are added up: `25` and `25.00` are one rate.
+fn key(tax: &TaxCategory) -> (&str, Option<Decimal>) {
+    let at_rate = CATEGORIES.iter().any(|(code, _, taxes)| *code == tax.code && *taxes == Taxes::AtRate);
+    (&tax.code, decimal::of(tax.percent.as_ref()).filter(|_| at_rate).map(|rate| rate.normalize()))
+}
+
+fn category(tax: &TaxSubtotal) -> (&str, Option<Decimal>) {
+    tax.category
+        .as_ref()
+        .map(|category| (category.code.as_str(), decimal::of(category.percent.as_ref())))
+        .unwrap_or_default()
+}
+
+fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, at: &str, findings: &mut Findings) {
+    let field = |name: &str| format!("{at}.{name}");
+    let (code, rate) = category(tax);
+    let (base, amount) = (decimal::of(tax.taxable_amount.as_ref()), decimal::of(tax.tax_amount.as_ref()));
+    findings.require(base.is_some(), "BR-45", &field("taxable_amount"), "the taxable amount");
+    findings.require(amount.is_some(), "BR-46", &field("tax_amount"), "the tax");
+    findings.require(!code.is_empty(), "BR-47", &field("category.code"), "the category");
+    findings.require(rate.is_some() || code == "O", "BR-48", &field("category.percent"), "the rate");
+    let product = base.and_then(|base| base.checked_mul(rate.unwrap_or_default()));
+    let expected = product.map(|product| round(product / Decimal::ONE_HUNDRED));
+    let is_off =
+        amount.zip(expected).is_some_and(|(said, expected)| (said - expected).abs() > PRODUCT_TOLERANCE);
+    let off = || format!("{} is said; base and rate make {}", shown(amount), shown(expected));
+    if is_off {
+        findings.error("BR-CO-17", &field("tax_amount"), off);
+    }
+    let Some((_, name, taxes)) = CATEGORIES.iter().find(|(own, ..)| *own == code) else {
+        if !code.is_empty() {
+            findings.error("BR-CL-17", &field("category.code"), || format!("{code} is no VAT category"));
+        }
+        return;
+    };
+    let rule = |number: &str| format!("BR-{name}-{number}");
+    match taxes {
+        Taxes::Split => return,
+        Taxes::AtRate if is_off => findings.error(&rule("09"), &field("tax_amount"), off),
+        Taxes::Nothing | Taxes::NothingBecause if amount.is_some_and(|amount| !amount.is_zero()) => {
+            findings.error(&rule("09"), &field("tax_amount"), || format!("{} must be 0", shown(amount)));
+        }
+        _ => {}
+    }
+    if *taxes == Taxes::NothingBecause {
+        let present = !tax.exemption_reason.is_empty() || !tax.exemption_reason_code.is_empty();
+        findings.require(present, &rule("10"), &field("exemption_reason"), "the reason for no VAT");
+    }
+    let of_lines =
+        tax.category.as_ref().and_then(|category| bases.get(&key(category))).copied().unwrap_or_default();
+    let tolerance = if *taxes == Taxes::AtRate { PRODUCT_TOLERANCE } else { Decimal::ZERO };
+    if base.is_some_and(|base| (round(base) - round(of_lines)).abs() > tolerance) {
+        findings.error(&rule("08"), &field("taxable_amount"), || {
+            format!("{} is said; lines, allowances and charges make {of_lines}", shown(base))
+        });
+    }
+}
+
+fn shown(amount: Option<Decimal>) -> String {
+    amount.map_or_else(|| "nothing".to_owned(), |amount| amount.to_string())
+}

@@ -1,0 +1,71 @@
+//! From a document's bytes to an invoice and what is wrong with it.
+
+use drawbridge_proto::{
+    invoices::v1::{ExtractRequest, ExtractResult, Invoice},
+    mcp::v1::Progress,
+};
+use prost::Message as _;
+
+use crate::{
+    check, cii,
+    error::InvoiceError,
+    ubl,
+    values::Values,
+    xml::{self, Element, Vocabulary},
+};
+
+/// The largest document, in bytes, as the contract says.
+pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The largest result, in bytes: what gRPC clients commonly take.
+const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 1024;
+
+/// Extracts an invoice, and tells before each step what it does.
+///
+/// # Errors
+/// When the document is none that is read here, or `tell` fails.
+pub(crate) fn extract(
+    request: &ExtractRequest,
+    mut tell: impl FnMut(Progress) -> Result<(), InvoiceError>,
+) -> Result<ExtractResult, InvoiceError> {
+    let document = &request.document;
+    if document.is_empty() || document.len() > DOCUMENT_BYTES_MAX {
+        return Err(InvoiceError::document(format!("must have 1 to {DOCUMENT_BYTES_MAX} bytes")));
+    }
+    let mut steps = 0.0;
+    let mut step = |message: &str| {
+        steps += 1.0;
+        tell(Progress { progress: steps, total: Some(3.0), message: message.to_owned() })
+    };
+    step("reading the document")?;
+    let root = match request.media_type.as_str() {
+        "application/xml" | "text/xml" => xml::parse(document)?,
+        "application/pdf" => return Err(InvoiceError::document("PDF is not supported yet: send its XML")),
+        _ => return Err(InvoiceError::MediaType),
+    };
+    step("extracting the invoice")?;
+    let mut values = Values::default();
+    let invoice = invoice(&root, &mut values)?;
+    step("checking the rules")?;
+    let mut findings = values.findings;
+    check::check(&invoice, &mut findings);
+    let result = ExtractResult {
+        invoice: Some(invoice),
+        findings: findings.list,
+        findings_truncated: findings.truncated,
+    };
+    if result.encoded_len() > RESULT_BYTES_MAX {
+        return Err(InvoiceError::ResultTooLarge { bytes_max: RESULT_BYTES_MAX });
+    }
+    Ok(result)
+}
+
+/// The invoice of either syntax.
+fn invoice(root: &Element<'_>, values: &mut Values) -> Result<Invoice, InvoiceError> {
+    match (root.vocabulary, root.name.as_str()) {
+        (Vocabulary::Ubl, "Invoice" | "CreditNote") => Ok(ubl::read(root, values)),
+        (Vocabulary::Cii, "CrossIndustryInvoice") => Ok(cii::read(root, values)),
+        _ => Err(InvoiceError::document(
+            "is XML, but neither an invoice or credit note of UBL 2.1 nor one of UN/CEFACT CII",
+        )),
+    }
+}

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use drawbridge_proto::invoices::v1::{
+    ExtractRequest, ExtractResponse, extract_response::Event, invoice_service_server::InvoiceService as _,
+};
+use drawbridge_sdk::{CallContext, RequestId};
+use futures::StreamExt as _;
+use tonic::{Code, Request, Status};
+
+use super::{CII, UBL};
+use crate::api::InvoiceApi;
+
+async fn extract(request: Request<ExtractRequest>) -> Vec<Result<ExtractResponse, Status>> {
+    InvoiceApi::new().extract(request).await.unwrap().into_inner().collect().await
+}
+
+fn ask(document: &str, media_type: &str) -> Request<ExtractRequest> {
+    Request::new(ExtractRequest { document: document.into(), media_type: media_type.to_owned() })
+}
+
+#[tokio::test]
+async fn progress_grows_and_the_result_comes_last() {
+    for (document, number) in [(UBL, "DB-2026-0042"), (CII, "CN-7")] {
+        let mut events = extract(ask(document, "text/xml")).await;
+        let Some(Ok(ExtractResponse { event: Some(Event::Result(result)) })) = events.pop() else {
+            panic!("no result")
+        };
+        assert_eq!(result.invoice.unwrap().number, number);
+        let steps: Vec<_> = events
+            .into_iter()
+            .map(|event| match event.unwrap().event {
+                Some(Event::Progress(progress)) => (progress.progress, progress.total, progress.message),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let messages = ["reading the document", "extracting the invoice", "checking the rules"];
+        let expected = [1.0, 2.0, 3.0].into_iter().zip(messages);
+        assert_eq!(
+            steps,
+            expected.map(|(step, text)| (step, Some(3.0), text.to_owned())).collect::<Vec<_>>()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_is_refused_ends_the_stream_with_the_reason() {
+    for (document, media_type, why) in [
+        ("<a/>", "application/xml", "`document`: is XML, but neither"),
+        ("%PDF-1.7", "application/pdf", "`document`: "),
+        (UBL, "image/png", "`media_type`: "),
+        (UBL, "", "`media_type`: "),
+    ] {
+        let status = extract(ask(document, media_type)).await.pop().unwrap().unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().starts_with(why), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_past_its_deadline_is_told_so() {
+    let mut request = ask(UBL, "application/xml");
+    request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
+    let status = match InvoiceApi::new().extract(request).await {
+        Ok(responses) => responses.into_inner().filter_map(async |event| event.err()).boxed().next().await,
+        Err(status) => Some(status),
+    };
+    assert_eq!(status.unwrap().code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_stops_the_work_and_frees_its_turn() {
+    let api = InvoiceApi::new();
+    for _ in 0..100 {
+        drop(api.extract(ask(UBL, "application/xml")).await.unwrap());
+    }
+    let events: Vec<_> = api.extract(ask(UBL, "application/xml")).await.unwrap().into_inner().collect().await;
+    assert_eq!(events.len(), 4);
+}

@@ -1,0 +1,245 @@
+//! XML as invoices need it: elements, attributes and text, of documents that may be hostile.
+//!
+//! There are no document types, so no entities and nothing external. What an attacker could make large is bounded: the
+//! number of elements, their depth, and the size of a tag, whose attributes are compared with one another. The reader
+//! itself bounds the namespaces that are in scope.
+
+use std::borrow::Cow;
+
+use quick_xml::{
+    NsReader, XmlVersion,
+    escape::resolve_predefined_entity,
+    events::{BytesDecl, BytesRef, BytesStart, Event},
+    name::{NamespaceResolver, ResolveResult},
+};
+
+use crate::error::InvoiceError;
+
+const ELEMENTS_MAX: usize = 300_000;
+const DEPTH_MAX: usize = 32;
+const TAG_BYTES_MAX: usize = 4096;
+
+/// The vocabulary that a name belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Vocabulary {
+    Ubl,
+    Cii,
+    /// Extensions, signatures and whatever else; never looked at.
+    #[default]
+    Other,
+}
+
+impl Vocabulary {
+    fn of(namespace: &str) -> Self {
+        let ubl = namespace.strip_prefix("urn:oasis:names:specification:ubl:schema:xsd:");
+        let cii = namespace.strip_prefix("urn:un:unece:uncefact:data:standard:");
+        match (ubl, cii) {
+            (
+                Some(
+                    "Invoice-2" | "CreditNote-2" | "CommonAggregateComponents-2" | "CommonBasicComponents-2",
+                ),
+                _,
+            ) => Self::Ubl,
+            (
+                _,
+                Some(
+                    "CrossIndustryInvoice:100"
+                    | "ReusableAggregateBusinessInformationEntity:100"
+                    | "UnqualifiedDataType:100"
+                    | "QualifiedDataType:100",
+                ),
+            ) => Self::Cii,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An element. Comments and processing instructions are left out.
+#[derive(Debug, Default)]
+pub(crate) struct Element<'a> {
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) name: String,
+    attributes: Vec<(String, String)>,
+    text: Cow<'a, str>,
+    children: Vec<Element<'a>>,
+}
+
+impl<'a> Element<'a> {
+    /// Its own text, without white space around it.
+    pub(crate) fn text(&self) -> &str {
+        self.text.trim_matches([' ', '\t', '\r', '\n'])
+    }
+
+    /// The attribute of this name, which has no prefix.
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The children of this name, in this element's vocabulary.
+    pub(crate) fn all<'e>(&'e self, name: &'e str) -> impl Iterator<Item = &'e Element<'a>> {
+        self.children.iter().filter(move |child| child.name == name && child.vocabulary == self.vocabulary)
+    }
+
+    /// The first element at the end of a path such as `Party/PostalAddress`.
+    pub(crate) fn at<'e>(&'e self, path: &'e str) -> Option<&'e Element<'a>> {
+        path.split('/').try_fold(self, |element, name| element.all(name).next())
+    }
+}
+
+/// Reads a document.
+///
+/// # Errors
+/// When it is no well-formed XML in UTF-8, has a document type, or is larger than an invoice is.
+pub(crate) fn parse(document: &[u8]) -> Result<Element<'_>, InvoiceError> {
+    let text = decode(document)?;
+    let mut reader = NsReader::from_str(text);
+    let mut tree = Tree::default();
+    loop {
+        let event =
+            reader.read_event().map_err(|error| refused(&error.to_string(), reader.error_position()))?;
+        if matches!(event, Event::Eof) {
+            return tree.root();
+        }
+        let position = reader.buffer_position();
+        tree.take(event, reader.resolver()).map_err(|problem| refused(&problem, position))?;
+    }
+}
+
+fn decode(document: &[u8]) -> Result<&str, InvoiceError> {
+    if document.starts_with(&[0xff, 0xfe]) || document.starts_with(&[0xfe, 0xff]) || document.contains(&0) {
+        return Err(InvoiceError::document("must be in UTF-8, and is UTF-16 or no text"));
+    }
+    let text = std::str::from_utf8(document).map_err(|error| {
+        InvoiceError::document(format!("is not in UTF-8: wrong byte at {}", error.valid_up_to()))
+    })?;
+    if text.chars().any(|char| !is_xml(char)) {
+        return Err(InvoiceError::document("holds a character that XML does not allow"));
+    }
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+/// Whether XML 1.0 allows the character.
+fn is_xml(char: char) -> bool {
+    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
+}
+
+fn refused(problem: &str, position: u64) -> InvoiceError {
+    InvoiceError::document(format!("is no XML that is read here, at byte {position}: {problem}"))
+}
+
+/// Whether the encoding that is declared is the one that was read.
+fn is_utf8(declaration: &BytesDecl<'_>) -> Result<(), String> {
+    match declaration.encoding().transpose().map_err(|error| error.to_string())? {
+        Some(name) if !name.eq_ignore_ascii_case("utf-8") && !name.eq_ignore_ascii_case("us-ascii") => {
+            Err("the encoding must be UTF-8, and another is declared".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a reference in text stands for. Only XML's own five entities have names.
+fn referred<'a>(reference: &BytesRef<'a>) -> Result<Cow<'a, str>, String> {
+    match reference.resolve_char_ref() {
+        Ok(Some(char)) if is_xml(char) => Ok(char.to_string().into()),
+        Ok(None) => match resolve_predefined_entity(&reference.xml10_content()) {
+            Some(text) => Ok(text.into()),
+            None => Err("entities are not accepted".to_owned()),
+        },
+        _ => Err("a reference to no character".to_owned()),
+    }
+}
+
+/// The elements that are open, the root first, and in the end the root.
+#[derive(Debug, Default)]
+struct Tree<'a> {
+    open: Vec<Element<'a>>,
+    root: Option<Element<'a>>,
+    elements: usize,
+}
+
+impl<'a> Tree<'a> {
+    fn take(&mut self, event: Event<'a>, names: &NamespaceResolver) -> Result<(), String> {
+        match event {
+            Event::Start(start) => self.open(&start, names),
+            Event::Empty(start) => {
+                self.open(&start, names)?;
+                self.close();
+                Ok(())
+            }
+            Event::End(_) => {
+                self.close();
+                Ok(())
+            }
+            Event::Text(part) => self.text(part.xml10_content()),
+            Event::CData(part) => self.text(part.xml10_content()),
+            Event::GeneralRef(reference) => self.text(referred(&reference)?),
+            Event::Decl(declaration) => is_utf8(&declaration),
+            Event::DocType(_) => Err("a document type (DTD) is not accepted".to_owned()),
+            Event::Comment(_) | Event::PI(_) | Event::Eof => Ok(()),
+        }
+    }
+
+    fn open(&mut self, start: &BytesStart<'_>, names: &NamespaceResolver) -> Result<(), String> {
+        self.elements += 1;
+        if self.root.is_some() {
+            return Err("a second root element".to_owned());
+        }
+        if self.elements > ELEMENTS_MAX {
+            return Err(format!("more than {ELEMENTS_MAX} elements"));
+        }
+        if self.open.len() == DEPTH_MAX {
+            return Err(format!("elements are nested deeper than {DEPTH_MAX}"));
+        }
+        if start.len() > TAG_BYTES_MAX {
+            return Err(format!("a tag of more than {TAG_BYTES_MAX} bytes"));
+        }
+        let vocabulary = match names.resolve_element(start.name()).0 {
+            ResolveResult::Bound(namespace) => Vocabulary::of(namespace.as_ref()),
+            ResolveResult::Unbound => Vocabulary::Other,
+            ResolveResult::Unknown(prefix) => return Err(format!("the prefix `{prefix}` is not declared")),
+        };
+        let mut attributes = Vec::new();
+        for attribute in start.attributes() {
+            let attribute = attribute.map_err(|error| error.to_string())?;
+            let value =
+                attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
+            let name = attribute.key.as_ref();
+            if vocabulary != Vocabulary::Other && !name.contains(':') && name != "xmlns" {
+                attributes.push((name.to_owned(), value.into_owned()));
+            }
+        }
+        let name = start.local_name().as_ref().to_owned();
+        self.open.push(Element { vocabulary, name, attributes, ..Element::default() });
+        Ok(())
+    }
+
+    fn text(&mut self, part: Cow<'a, str>) -> Result<(), String> {
+        let Some(element) = self.open.last_mut() else {
+            let blank = part.trim().is_empty();
+            return if blank { Ok(()) } else { Err("text outside of the root element".to_owned()) };
+        };
+        if element.text.is_empty() {
+            element.text = part;
+        } else {
+            element.text.to_mut().push_str(&part);
+        }
+        Ok(())
+    }
+
+    /// Closes the last element. The reader has seen that the names match.
+    fn close(&mut self) {
+        let Some(element) = self.open.pop() else { return };
+        match self.open.last_mut() {
+            Some(_) if element.vocabulary == Vocabulary::Other => {}
+            Some(parent) => parent.children.push(element),
+            None => self.root = Some(element),
+        }
+    }
+
+    fn root(self) -> Result<Element<'a>, InvoiceError> {
+        if !self.open.is_empty() {
+            return Err(InvoiceError::document("ends before its elements do"));
+        }
+        self.root.ok_or_else(|| InvoiceError::document("has no root element"))
+    }
+}

@@ -1,0 +1,75 @@
+//! The service `invoices`, through the edge.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use drawbridge_tests::{TestMesh, repository};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+fn sample(name: &str) -> Vec<u8> {
+    std::fs::read(repository().join("services/invoices/samples").join(name)).expect("a sample")
+}
+
+fn arguments(document: &[u8]) -> Value {
+    json!({ "document": STANDARD.encode(document), "media_type": "application/xml" })
+}
+
+#[tokio::test]
+async fn an_invoice_is_extracted_with_progress() {
+    let mesh = TestMesh::start().await;
+    let carol = mesh.client("carol").await;
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": {
+            "name": "invoices_extract",
+            "arguments": arguments(&sample("invoice.ubl.xml")),
+            "_meta": { "progressToken": "p" },
+        },
+    });
+    let reply = carol.send_body(call.to_string()).await;
+    let events: Vec<Value> = reply
+        .text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+        .collect();
+    let (last, progress) = events.split_last().unwrap_or_else(|| panic!("{reply:?}"));
+    let steps: Vec<_> = progress.iter().map(|event| &event["params"]["progress"]).collect();
+    assert_eq!(steps, [1.0, 2.0, 3.0], "{reply:?}");
+    let result = &last["result"]["structuredContent"];
+    assert_eq!(result["findings"], json!([]), "{last}");
+    let invoice = &result["invoice"];
+    assert_eq!(invoice["number"], "DB-2026-0042");
+    assert_eq!(invoice["seller"]["vat_id"], "DE000000000");
+    assert_eq!(invoice["totals"]["payable_amount"], "1000.25");
+    assert_eq!(invoice["lines"].as_array().map(Vec::len), Some(3));
+
+    let log = mesh.log();
+    assert!(log.contains("invoices_extract"));
+    for secret in ["Hanse Bolts", &STANDARD.encode(&sample("invoice.ubl.xml")[..300])] {
+        assert!(!log.contains(secret), "the log holds {secret}");
+    }
+}
+
+#[tokio::test]
+async fn a_document_that_is_refused_says_why_and_who_may_not_extract_learns_nothing() {
+    let mesh = TestMesh::start().await;
+    let bomb = b"<!DOCTYPE a [<!ENTITY b \"ha\">]><a>&b;</a>";
+    let carol = mesh.client("carol").await;
+    let reply = carol.call_tool("invoices_extract", arguments(bomb)).await;
+    assert_eq!(reply.json["result"]["isError"], true, "{reply:?}");
+    assert!(reply.text.contains("document type"), "{reply:?}");
+    let reply = mesh.client("bob").await.call_tool("invoices_extract", arguments(bomb)).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN, "{reply:?}");
+    assert!(!reply.text.contains("document type"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn an_invoice_of_three_megabytes_passes_the_edge() {
+    let mesh = TestMesh::with(|config| config.telemetry.log = "info".to_owned()).await;
+    let document = String::from_utf8(sample("invoice.ubl.xml")).expect("text");
+    let note = format!("<cbc:Note>{}</cbc:Note><cbc:DocumentCurrencyCode>", "note ".repeat(580_000));
+    let document = document.replacen("<cbc:DocumentCurrencyCode>", &note, 1);
+    let carol = mesh.client("carol").await;
+    let reply = carol.call_tool("invoices_extract", arguments(document.as_bytes())).await;
+    let invoice = &reply.json["result"]["structuredContent"]["invoice"];
+    assert_eq!(invoice["number"], "DB-2026-0042", "{}", reply.text.chars().take(500).collect::<String>());
+}
