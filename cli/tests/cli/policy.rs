@@ -145,6 +145,7 @@ fn a_broken_promise_is_shown_as_a_difference() {
     folder.write("tests/code.json", r#"[{ "name": "x", "action": "code_search", "expects": "deny" }]"#);
     assert!(folder.says(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
     folder.write("tests/code.json", "[]");
+    folder.write("tests/invoices.json", "[]");
     assert!(folder.says(2, &["test"]).contains("there is no such case"));
 }
 

@@ -9,7 +9,7 @@ use prost::Message as _;
 use crate::{
     check, cii,
     error::InvoiceError,
-    ubl,
+    pdf, ubl,
     values::Values,
     xml::{self, Element, Vocabulary},
 };
@@ -37,11 +37,16 @@ pub(crate) fn extract(
         tell(Progress { progress: steps, total: Some(3.0), message: message.to_owned() })
     };
     step("reading the document")?;
-    let root = match request.media_type.as_str() {
-        "application/xml" | "text/xml" => xml::parse(document)?,
-        "application/pdf" => return Err(InvoiceError::document("PDF is not supported yet: send its XML")),
+    let attachment;
+    let xml = match request.media_type.as_str() {
+        "application/xml" | "text/xml" => document,
+        "application/pdf" => {
+            attachment = pdf::attachment(document)?;
+            &attachment
+        }
         _ => return Err(InvoiceError::MediaType),
     };
+    let root = xml::parse(xml)?;
     step("extracting the invoice")?;
     let mut values = Values::default();
     let invoice = invoice(&root, &mut values)?;
@@ -61,9 +66,9 @@ pub(crate) fn extract(
 
 /// The invoice of either syntax.
 fn invoice(root: &Element<'_>, values: &mut Values) -> Result<Invoice, InvoiceError> {
-    match (root.vocabulary, root.name.as_str()) {
-        (Vocabulary::Ubl, "Invoice" | "CreditNote") => Ok(ubl::read(root, values)),
-        (Vocabulary::Cii, "CrossIndustryInvoice") => Ok(cii::read(root, values)),
+    match root.vocabulary {
+        Vocabulary::Ubl if root.is_invoice() => Ok(ubl::read(root, values)),
+        Vocabulary::Cii if root.is_invoice() => Ok(cii::read(root, values)),
         _ => Err(InvoiceError::document(
             "is XML, but neither an invoice or credit note of UBL 2.1 nor one of UN/CEFACT CII",
         )),

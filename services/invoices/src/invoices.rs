@@ -8,6 +8,7 @@ use crate::{error::InvoiceError, extract::extract};
 
 mod decimals;
 mod hostile;
+mod pdf;
 mod rules;
 mod service;
 
@@ -60,11 +61,15 @@ fn the_invoices_of_a_folder_have_no_error() {
     let mut files = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "xml") {
-            continue;
-        }
+        let media_type = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("xml") => "application/xml",
+            Some("pdf") => "application/pdf",
+            _ => continue,
+        };
+        let request =
+            ExtractRequest { document: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
         let result =
-            read(fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            extract(&request, |_| Ok(())).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("{}: {} findings", path.display(), result.findings.len());
         for finding in &result.findings {
             println!("  {} {}: {}", finding.rule, finding.field, finding.message);
@@ -72,5 +77,5 @@ fn the_invoices_of_a_folder_have_no_error() {
         }
         files += 1;
     }
-    assert!(files > 0, "the folder holds no XML");
+    assert!(files > 0, "the folder holds no invoice");
 }

@@ -18,6 +18,7 @@ mod extract;
 mod findings;
 #[cfg(test)]
 mod invoices;
+mod pdf;
 mod ubl;
 mod values;
 mod xml;

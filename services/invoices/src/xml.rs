@@ -65,6 +65,15 @@ pub(crate) struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
+    /// Whether it is the root of an invoice or a credit note.
+    pub(crate) fn is_invoice(&self) -> bool {
+        match self.vocabulary {
+            Vocabulary::Ubl => matches!(self.name.as_str(), "Invoice" | "CreditNote"),
+            Vocabulary::Cii => self.name == "CrossIndustryInvoice",
+            Vocabulary::Other => false,
+        }
+    }
+
     /// Its own text, without white space around it.
     pub(crate) fn text(&self) -> &str {
         self.text.trim_matches([' ', '\t', '\r', '\n'])

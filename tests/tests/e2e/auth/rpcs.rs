@@ -97,11 +97,24 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let code = Hosted::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await
     });
+    let config = drawbridge_invoices::Config {
+        listen: free(),
+        admin_listen: free(),
+        auth_jwks_url: jwks_url.clone(),
+        auth_issuer: "drawbridge-auth".to_owned(),
+    };
+    let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
+        drawbridge_invoices::start(config, &telemetry).await
+    });
     let listen = free();
     let conformance = Hosted::start("conformance", &telemetry, |telemetry| async move {
         Conformance::default().start(listen, jwks_url, &telemetry).await
     });
-    vec![("code", code.await.expect("a service")), ("test", conformance.await.expect("a service"))]
+    vec![
+        ("code", code.await.expect("a service")),
+        ("invoices", invoices.await.expect("a service")),
+        ("test", conformance.await.expect("a service")),
+    ]
 }
 
 fn claims(service: &str, rpc: &str) -> TransactionClaims {
