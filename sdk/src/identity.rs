@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use moka::sync::Cache;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use url::Url;
@@ -14,6 +15,10 @@ use crate::{
     fetch::{Fetcher, Reach},
     jwks::{Jwks, JwksError, Limits, Source},
 };
+
+mod principal;
+
+pub use principal::Principal;
 
 /// The `typ` of a transaction token.
 pub const TOKEN_TYPE: &str = "txntoken+jwt";
@@ -51,6 +56,8 @@ pub struct TransactionClaims {
 pub struct TransactionContext {
     /// The issuer that vouches for the subject.
     pub iss: String,
+    /// Issuer, subject and tenant in one, for Vault, which takes its user from one claim.
+    pub principal: Principal,
     /// The tenant, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
@@ -63,16 +70,25 @@ pub struct TransactionContext {
 }
 
 /// Who is calling an RPC. A handler takes it from the request's extensions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Caller {
     /// What the transaction token says.
     pub claims: Arc<TransactionClaims>,
+    /// The token itself, with which credentials are got in the caller's name.
+    #[cfg_attr(not(feature = "credentials"), expect(dead_code, reason = "only credentials need it"))]
+    pub(crate) token: Arc<SecretString>,
 }
 
 impl Caller {
     /// The caller of this request, if it was verified.
     pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
         request.extensions().get()
+    }
+
+    /// Issuer, subject and tenant in one.
+    #[must_use]
+    pub fn principal(&self) -> &Principal {
+        &self.claims.tctx.principal
     }
 }
 
@@ -161,7 +177,7 @@ impl Verifier {
         let claims = decode::<TransactionClaims>(token, &key.key, &self.validation)
             .map_err(|error| IdentityError::Invalid(Some(error)))?
             .claims;
-        Ok(Caller { claims: Arc::new(claims) })
+        Ok(Caller { claims: Arc::new(claims), token: Arc::new(token.into()) })
     }
 }
 

@@ -8,6 +8,8 @@ mod args;
 mod call;
 mod channel;
 pub mod contract;
+#[cfg(feature = "credentials")]
+pub mod credentials;
 pub mod dynamic;
 pub mod fetch;
 mod grpc;

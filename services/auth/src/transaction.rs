@@ -7,7 +7,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
-    identity::{ALGORITHM, TOKEN_TYPE, TransactionClaims, TransactionContext},
+    identity::{ALGORITHM, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext},
 };
 use jsonwebtoken::{
     EncodingKey, Header, encode,
@@ -146,6 +146,7 @@ impl Minter {
     ) -> Result<pb::TransactionToken, MintError> {
         let now = SystemTime::now();
         let expires = now + self.ttl;
+        let tenant = Some(principal.tenant.clone()).filter(|tenant| !tenant.is_empty());
         let claims = TransactionClaims {
             iss: self.issuer.clone(),
             aud: item.service.clone(),
@@ -156,7 +157,8 @@ impl Minter {
             scope: principal.scopes.join(" "),
             tctx: TransactionContext {
                 iss: principal.issuer.clone(),
-                tenant: Some(principal.tenant.clone()).filter(|tenant| !tenant.is_empty()),
+                principal: Principal::new(&principal.issuer, &principal.subject, tenant.as_deref()),
+                tenant,
                 client_id: principal.client_id.clone(),
                 tool: item.name.clone(),
                 rpc: item.rpc.clone(),
