@@ -26,6 +26,10 @@ for service in "${services[@]}"; do
     [[ $service == drawbridge-edge ]] || forbid "$service" rmcp
     [[ $service == drawbridge-auth ]] || forbid "$service" cedar-policy
 done
+# Only who takes leases carries a client of Vault.
+for service in drawbridge-auth drawbridge-edge drawbridge-idp; do
+    forbid "$service" vaultrs
+done
 forbid drawbridge-proto drawbridge-sdk
 forbid drawbridge-sdk rmcp
 forbid drawbridge-sdk cedar-policy

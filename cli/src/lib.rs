@@ -10,3 +10,4 @@ pub mod policy;
 pub mod revoke;
 pub mod state;
 pub mod up;
+pub mod vault;

@@ -9,6 +9,8 @@ mod call;
 mod channel;
 mod config_text;
 pub mod contract;
+#[cfg(feature = "credentials")]
+pub mod credentials;
 pub mod dynamic;
 pub mod fetch;
 mod grpc;

@@ -13,7 +13,7 @@ use drawbridge_proto::mcp::v1::{
 };
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, Running, Starting, Telemetry,
-    identity::{Caller, CallerToken, Verifier, VerifierError},
+    identity::{Caller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
 use tokio_stream::wrappers::ReceiverStream;
@@ -161,8 +161,8 @@ impl ConformanceService for Conformance {
 
     async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
         let Some(caller) = Caller::of(&request) else { return Err(Status::internal("nobody calls")) };
-        let token = CallerToken::of(&request).map(|CallerToken(token)| token.clone());
-        *self.called_with.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        let token = SecretString::clone(&caller.token);
+        *self.called_with.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         let tenant = caller.claims.tctx.tenant.as_deref().unwrap_or_default();
         say(&format!("{} of {tenant}", caller.claims.sub))
     }

@@ -13,7 +13,7 @@ use tower::{Layer, Service};
 
 use crate::{
     call::TXN_TOKEN,
-    identity::{CallerToken, IdentityError, Verifier},
+    identity::{IdentityError, Verifier},
 };
 
 /// Services that anybody may call.
@@ -74,9 +74,6 @@ where
             match verifier.verify(token, &rpc).await {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
-                    if let Some(token) = token {
-                        request.extensions_mut().insert(CallerToken(token.into()));
-                    }
                     inner.call(request).await
                 }
                 Err(error) => Ok(refuse(&error)),

@@ -7,7 +7,7 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
-    identity::{ALGORITHM, Actor, Facts, TOKEN_TYPE, TransactionClaims, TransactionContext},
+    identity::{ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext},
 };
 use jsonwebtoken::{
     EncodingKey, Header, encode,
@@ -168,6 +168,7 @@ impl Minter {
         let now = SystemTime::now();
         let ends = UNIX_EPOCH + Duration::from_secs(token.expires_at);
         let expires = if delegation.is_some() { ends.min(now + self.ttl) } else { now + self.ttl };
+        let tenant = Some(principal.tenant.clone()).filter(|tenant| !tenant.is_empty());
         let claims = TransactionClaims {
             iss: self.issuer.clone(),
             aud: item.service.clone(),
@@ -178,7 +179,8 @@ impl Minter {
             scope: principal.scopes.join(" "),
             tctx: TransactionContext {
                 iss: principal.issuer.clone(),
-                tenant: Some(principal.tenant.clone()).filter(|tenant| !tenant.is_empty()),
+                principal: Principal::new(&principal.issuer, &principal.subject, tenant.as_deref()),
+                tenant,
                 client_id: principal.client_id.clone(),
                 tool: item.name.clone(),
                 rpc: item.rpc.clone(),

@@ -7,6 +7,7 @@ mod bad_input;
 mod catalog;
 mod clients;
 mod confinement;
+mod credentials;
 mod http_face;
 mod identity;
 mod invoices;

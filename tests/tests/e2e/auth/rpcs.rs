@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_sdk::{
     Listen, TelemetryConfig,
-    identity::{TransactionClaims, TransactionContext},
+    identity::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
 use jsonwebtoken::Algorithm;
@@ -128,6 +128,7 @@ fn claims(service: &str, rpc: &str) -> TransactionClaims {
         scope: String::new(),
         tctx: TransactionContext {
             iss: "https://idp.example".to_owned(),
+            principal: Principal::new("https://idp.example", "erin", None),
             tenant: None,
             client_id: "test".to_owned(),
             tool: "test".to_owned(),

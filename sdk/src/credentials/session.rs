@@ -1,0 +1,125 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use moka::{Expiry, future::Cache, policy::EvictionPolicy};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    error::CredentialsError,
+    lease::{DatabaseLease, Secret, Term},
+    source::{Granted, SessionToken, Source},
+};
+
+/// The most roles and secrets that one principal has at once.
+const LEASES_MAX: u64 = 64;
+/// For how long a secret is not read again.
+const SECRET_FOR: Duration = Duration::from_secs(60);
+
+/// What one principal has.
+///
+/// INVARIANT: a lease is taken with its session's token, so it ends with it, whatever else goes wrong.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) token: SessionToken,
+    pub(super) term: Term,
+    pub(super) leases: Cache<String, Arc<DatabaseLease>>,
+    pub(super) secrets: Cache<String, Arc<Secret>>,
+    pub(super) ended: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn new(granted: Granted<SessionToken>) -> Self {
+        Self {
+            token: granted.of,
+            term: Term::new(granted.duration, granted.renewable),
+            leases: Cache::builder()
+                .max_capacity(LEASES_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .expire_after(AtItsEnd(None))
+                .build(),
+            secrets: Cache::builder()
+                .max_capacity(LEASES_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_live(SECRET_FOR)
+                .build(),
+            ended: CancellationToken::new(),
+        }
+    }
+
+    /// Renews what is due: the session, then its leases. An error is one that ends the session.
+    pub(super) async fn renew(&self, source: &Source) -> Result<(), CredentialsError> {
+        if self.term.is_due() {
+            match source.renew_session(&self.token).await {
+                Ok(duration) => self.term.renewed(duration),
+                // It lasts for a while yet.
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for (role, lease) in &self.leases {
+            if !lease.term.is_due() {
+                continue;
+            }
+            match source.renew_lease(&self.token, &lease.id).await {
+                Ok(duration) => lease.term.renewed(duration),
+                Err(error) if error.is_retryable() => {}
+                Err(_) => {
+                    self.leases.invalidate(role.as_str()).await;
+                    lease.ended.cancel();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The leases of this session that can be used.
+    pub(super) fn soonest_end(&self) -> Option<Duration> {
+        self.leases.iter().map(|(_, lease)| lease.term.left().min(self.term.left())).min()
+    }
+}
+
+/// What has a term, and is kept no longer.
+pub(super) trait Lasting {
+    fn term(&self) -> &Term;
+}
+
+impl Lasting for Arc<Session> {
+    fn term(&self) -> &Term {
+        &self.term
+    }
+}
+
+impl Lasting for Arc<DatabaseLease> {
+    fn term(&self) -> &Term {
+        &self.term
+    }
+}
+
+/// Keeps an entry until its term ends, and no longer than so long after its last use.
+pub(super) struct AtItsEnd(pub(super) Option<Duration>);
+
+impl AtItsEnd {
+    fn left(&self, value: &impl Lasting) -> Duration {
+        let left = value.term().left();
+        self.0.map_or(left, |idle| left.min(idle))
+    }
+}
+
+impl<K, V: Lasting> Expiry<K, V> for AtItsEnd {
+    fn expire_after_create(&self, _: &K, value: &V, _: Instant) -> Option<Duration> {
+        Some(self.left(value))
+    }
+
+    fn expire_after_read(
+        &self,
+        _: &K,
+        value: &V,
+        _: Instant,
+        _: Option<Duration>,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(self.left(value))
+    }
+}

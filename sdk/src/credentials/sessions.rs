@@ -1,0 +1,220 @@
+//! The sessions of all principals: shared, looked after, and revoked when they leave.
+
+use std::{future::ready, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use metrics::{counter, gauge};
+use moka::{
+    future::{Cache, FutureExt as _},
+    notification::RemovalCause,
+    policy::EvictionPolicy,
+};
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Limits,
+    error::CredentialsError,
+    lease::{DatabaseLease, Secret},
+    session::{AtItsEnd, Session},
+    source::Source,
+};
+use crate::{
+    call::CallContext,
+    identity::{Caller, Principal},
+};
+
+/// How often leases are looked at: is one due, is one idle?
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// So many sessions are renewed or revoked at once.
+const AT_ONCE: usize = 16;
+/// Between attempts to revoke a session while Vault is down.
+const REVOKE_AGAIN: Duration = Duration::from_secs(2);
+/// How long revoking may take when the service stops.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(super) struct Sessions {
+    source: Arc<Source>,
+    by_principal: Cache<Principal, Arc<Session>>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Sessions {
+    pub(super) fn new(source: Source, limits: Limits) -> Arc<Self> {
+        let (source, closing, tasks) = (Arc::new(source), CancellationToken::new(), TaskTracker::new());
+        let revoking = Revoking {
+            source: Arc::clone(&source),
+            closing: closing.clone(),
+            tasks: tasks.clone(),
+            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+        };
+        let by_principal = Cache::builder()
+            .max_capacity(limits.sessions_max)
+            .eviction_policy(EvictionPolicy::lru())
+            .expire_after(AtItsEnd(Some(limits.idle)))
+            .async_eviction_listener(move |principal: Arc<Principal>, session, cause| {
+                revoking.begin(&principal, session, cause);
+                ready(()).boxed()
+            })
+            .build();
+        let sessions =
+            Arc::new(Self { source, by_principal, closing: closing.clone(), tasks: tasks.clone() });
+        let looking = Arc::clone(&sessions);
+        tasks.spawn(async move {
+            closing.run_until_cancelled(looking.look_after()).await;
+        });
+        sessions
+    }
+
+    /// Gives up all that a principal has.
+    pub(super) async fn revoke(&self, principal: &Principal) {
+        self.by_principal.invalidate(principal).await;
+    }
+
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let principals: Vec<_> = self.by_principal.iter().map(|(principal, _)| principal).collect();
+        for principal in principals {
+            self.by_principal.invalidate(principal.as_ref()).await;
+        }
+        self.by_principal.run_pending_tasks().await;
+        self.tasks.close();
+        if timeout(CLOSE_DEADLINE, self.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                left = self.tasks.len(),
+                "not every session could be revoked; the rest ends by itself"
+            );
+        }
+    }
+
+    /// The caller's session: the one there is, or a new one.
+    pub(super) async fn session(
+        &self,
+        caller: &Caller,
+        context: &CallContext,
+    ) -> Result<Arc<Session>, CredentialsError> {
+        let principal = caller.principal();
+        let logging_in = self.by_principal.entry_by_ref(principal).or_try_insert_with(async {
+            if self.closing.is_cancelled() {
+                return Err(CredentialsError::Closed);
+            }
+            let granted = self.source.login(caller, context.request_id.as_str()).await?;
+            Ok(Arc::new(Session::new(granted)))
+        });
+        let entry = logging_in.await.map_err(|error| CredentialsError::clone(&error))?;
+        if self.closing.is_cancelled() {
+            self.by_principal.invalidate(principal).await;
+            return Err(CredentialsError::Closed);
+        }
+        count_use("session", entry.is_fresh());
+        let session = entry.into_value();
+        session.term.note_use();
+        Ok(session)
+    }
+
+    /// A session in place of one in which something was refused, if its source does not know that one any more.
+    pub(super) async fn replace(
+        &self,
+        session: Arc<Session>,
+        caller: &Caller,
+        context: &CallContext,
+        refused: CredentialsError,
+    ) -> Result<Arc<Session>, CredentialsError> {
+        if self.source.knows(&session.token).await? {
+            return Err(refused);
+        }
+        let current = self.by_principal.get(caller.principal()).await;
+        if current.is_some_and(|current| Arc::ptr_eq(&current, &session)) {
+            self.by_principal.invalidate(caller.principal()).await;
+        }
+        self.session(caller, context).await
+    }
+
+    pub(super) async fn lease(
+        &self,
+        session: &Session,
+        context: &CallContext,
+        role: &str,
+    ) -> Result<Arc<DatabaseLease>, CredentialsError> {
+        let taking = session.leases.entry_by_ref(role).or_try_insert_with(async {
+            let granted = self.source.database(&session.token, role, context.request_id.as_str()).await?;
+            Ok(Arc::new(DatabaseLease::new(granted, session.ended.child_token())))
+        });
+        let entry = taking.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        count_use("lease", entry.is_fresh());
+        let lease = entry.into_value();
+        lease.term.note_use();
+        Ok(lease)
+    }
+
+    pub(super) async fn secret(
+        &self,
+        session: &Session,
+        context: &CallContext,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Arc<Secret>, CredentialsError> {
+        let reading = session.secrets.entry_by_ref(name).or_try_insert_with(async {
+            let request_id = context.request_id.as_str();
+            self.source.secret(&session.token, tenant, name, request_id).await.map(Arc::new)
+        });
+        let entry = reading.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        count_use("secret", entry.is_fresh());
+        Ok(entry.into_value())
+    }
+
+    async fn look_after(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let sessions: Vec<_> = self.by_principal.iter().collect();
+            let soonest = sessions.iter().filter_map(|(_, session)| session.soonest_end()).min();
+            gauge!("credentials_sessions").set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
+            gauge!("credentials_seconds_to_expiry_min").set(soonest.unwrap_or_default().as_secs_f64());
+            let renewing =
+                stream::iter(sessions).for_each_concurrent(AT_ONCE, async |(principal, session)| {
+                    if session.renew(&self.source).await.is_err() {
+                        self.by_principal.invalidate(principal.as_ref()).await;
+                    }
+                });
+            renewing.await;
+            // What is idle or over leaves the cache, and is revoked.
+            self.by_principal.run_pending_tasks().await;
+        }
+    }
+}
+
+/// Revokes sessions that have left the cache.
+struct Revoking {
+    source: Arc<Source>,
+    closing: CancellationToken,
+    tasks: TaskTracker,
+    at_once: Arc<Semaphore>,
+}
+
+impl Revoking {
+    fn begin(&self, principal: &Principal, session: Arc<Session>, cause: RemovalCause) {
+        session.ended.cancel();
+        tracing::debug!(%principal, ?cause, "a session with its leases is revoked");
+        let (source, closing) = (Arc::clone(&self.source), self.closing.clone());
+        let at_once = Arc::clone(&self.at_once);
+        self.tasks.spawn(async move {
+            let _permit = at_once.acquire().await;
+            // While Vault is down it is tried again, until the session has ended by itself.
+            while let Err(error) = source.revoke(&session.token).await {
+                if !error.is_retryable() || session.term.left().is_zero() {
+                    break;
+                }
+                if closing.run_until_cancelled(tokio::time::sleep(REVOKE_AGAIN)).await.is_none() {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+fn count_use(what: &'static str, fresh: bool) {
+    let from = if fresh { "source" } else { "cache" };
+    counter!("credentials_uses_total", "what" => what, "from" => from).increment(1);
+}

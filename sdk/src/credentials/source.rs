@@ -1,0 +1,154 @@
+//! Where credentials come from, and what is told of each thing that is asked there.
+
+use std::time::{Duration, Instant};
+
+use metrics::{counter, histogram};
+use secrecy::SecretString;
+use tracing::{Instrument as _, field::Empty};
+
+use super::{embedded::Embedded, error::CredentialsError, lease::Secret, vault::Vault};
+use crate::identity::Caller;
+
+/// Where credentials come from.
+#[derive(Debug)]
+pub enum Source {
+    /// A Vault.
+    Vault(Box<Vault>),
+    /// This process itself.
+    Embedded(Embedded),
+}
+
+/// Opens what one principal may have, until it is revoked.
+#[derive(Debug)]
+pub(super) struct SessionToken(pub(super) SecretString);
+
+/// A database user as it is given.
+#[derive(Debug)]
+pub(super) struct GrantedUser {
+    pub(super) id: String,
+    pub(super) username: String,
+    pub(super) password: SecretString,
+}
+
+/// Something for a while.
+#[derive(Debug)]
+pub(super) struct Granted<T> {
+    pub(super) of: T,
+    pub(super) duration: Duration,
+    pub(super) renewable: bool,
+}
+
+impl Source {
+    pub(super) async fn login(
+        &self,
+        caller: &Caller,
+        request_id: &str,
+    ) -> Result<Granted<SessionToken>, CredentialsError> {
+        told("login", async {
+            match self {
+                Self::Vault(vault) => vault.login(&caller.token, request_id).await,
+                Self::Embedded(_) => Ok(Embedded::login()),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn database(
+        &self,
+        session: &SessionToken,
+        role: &str,
+        request_id: &str,
+    ) -> Result<Granted<GrantedUser>, CredentialsError> {
+        told("lease", async {
+            match self {
+                Self::Vault(vault) => vault.database(session, role, request_id).await,
+                Self::Embedded(_) => Ok(Embedded::database(role)),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn secret(
+        &self,
+        session: &SessionToken,
+        tenant: &str,
+        name: &str,
+        request_id: &str,
+    ) -> Result<Secret, CredentialsError> {
+        told("secret", async {
+            match self {
+                Self::Vault(vault) => vault.secret(session, tenant, name, request_id).await,
+                Self::Embedded(embedded) => embedded.secret(name),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn renew_session(&self, session: &SessionToken) -> Result<Duration, CredentialsError> {
+        told("renew", async {
+            match self {
+                Self::Vault(vault) => vault.renew_session(session).await,
+                Self::Embedded(_) => Ok(Embedded::renewed()),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn renew_lease(
+        &self,
+        session: &SessionToken,
+        id: &str,
+    ) -> Result<Duration, CredentialsError> {
+        told("renew", async {
+            match self {
+                Self::Vault(vault) => vault.renew_lease(session, id).await,
+                Self::Embedded(_) => Ok(Embedded::renewed()),
+            }
+        })
+        .await
+    }
+
+    /// Whether a session that was just refused is still one.
+    pub(super) async fn knows(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
+        match self {
+            Self::Vault(vault) => vault.knows(session).await,
+            Self::Embedded(_) => Ok(true),
+        }
+    }
+
+    /// Revokes a session with every lease in it.
+    pub(super) async fn revoke(&self, session: &SessionToken) -> Result<(), CredentialsError> {
+        told("revoke", async {
+            match self {
+                Self::Vault(vault) => vault.revoke(session).await,
+                Self::Embedded(_) => Ok(()),
+            }
+        })
+        .await
+    }
+}
+
+/// Does something within a span, and counts and times it.
+async fn told<T>(
+    operation: &'static str,
+    work: impl Future<Output = Result<T, CredentialsError>>,
+) -> Result<T, CredentialsError> {
+    let span = tracing::info_span!(
+        "credentials",
+        otel.name = format!("credentials {operation}"),
+        otel.kind = "client",
+        otel.status_code = Empty,
+        error.type = Empty,
+    );
+    let began = Instant::now();
+    let done = work.instrument(span.clone()).await;
+    let outcome = done.as_ref().err().map_or("ok", CredentialsError::word);
+    if let Err(error) = &done {
+        span.record("otel.status_code", "ERROR").record("error.type", outcome);
+        span.in_scope(|| tracing::warn!(operation, %error, "credentials"));
+    }
+    counter!("credentials_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
+    histogram!("credentials_operation_duration_seconds", "operation" => operation)
+        .record(began.elapsed().as_secs_f64());
+    done
+}

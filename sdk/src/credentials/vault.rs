@@ -1,0 +1,202 @@
+//! Leases from Vault, in the caller's name.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use rustify::enums::RequestMethod;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::{Value, json};
+use vaultrs::api::{
+    AuthInfo, auth::oidc::requests::JWTLoginRequest, database::requests::GenerateCredentialsRequest,
+    kv2::requests::ReadSecretRequest,
+};
+
+use super::{
+    error::{CredentialsError, SetupError},
+    lease::Secret,
+    source::{Granted, GrantedUser, SessionToken},
+};
+
+mod client;
+mod endpoint;
+
+pub use client::VaultAddress;
+pub(super) use client::{As, CALL_TIMEOUT, Client};
+pub(super) use endpoint::Any;
+
+/// Which Vault, and what is where in it. The defaults are what `drawbridge vault bootstrap` sets up.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VaultConfig {
+    /// Where it is.
+    #[command(flatten)]
+    pub address: VaultAddress,
+
+    /// The mount of the JWT auth method that trusts transaction tokens.
+    #[arg(long, default_value = "drawbridge")]
+    pub vault_auth_mount: String,
+
+    /// The mount of the database engine.
+    #[arg(long, default_value = "database")]
+    pub vault_database_mount: String,
+
+    /// The mount of the key-value store, version 2.
+    #[arg(long, default_value = "secret")]
+    pub vault_kv_mount: String,
+}
+
+impl VaultConfig {
+    /// The Vault at this address, as `drawbridge vault bootstrap` sets it up.
+    #[must_use]
+    pub fn new(url: url::Url) -> Self {
+        Self {
+            address: VaultAddress {
+                vault_url: url,
+                vault_namespace: None,
+                vault_ca_file: None,
+                vault_client_certificate_file: None,
+            },
+            vault_auth_mount: "drawbridge".to_owned(),
+            vault_database_mount: "database".to_owned(),
+            vault_kv_mount: "secret".to_owned(),
+        }
+    }
+}
+
+/// Leases from a Vault, for one tool service.
+pub struct Vault {
+    client: Client,
+    config: VaultConfig,
+    /// The name of the service: of its role, and of its folder among a tenant's secrets.
+    service: String,
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("config", &self.config).field("service", &self.service).finish()
+    }
+}
+
+impl Vault {
+    /// Leases for `service` from the Vault of `config`. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When a certificate or a key cannot be read.
+    pub fn new(service: &str, config: VaultConfig) -> Result<Self, SetupError> {
+        Ok(Self { client: Client::new(&config.address)?, config, service: service.to_owned() })
+    }
+
+    pub(super) async fn login(
+        &self,
+        transaction_token: &SecretString,
+        request_id: &str,
+    ) -> Result<Granted<SessionToken>, CredentialsError> {
+        let login = || {
+            let mut login = JWTLoginRequest::builder();
+            login.mount(&self.config.vault_auth_mount).role(&self.service);
+            login.jwt(transaction_token.expose_secret()).build().map_err(|_| CredentialsError::Malformed)
+        };
+        let who = As { token: None, request_id: Some(request_id) };
+        let auth: AuthInfo = self.client.call(who, login).await?.auth.ok_or(CredentialsError::Malformed)?;
+        Ok(Granted {
+            of: SessionToken(auth.client_token.into()),
+            duration: Duration::from_secs(auth.lease_duration),
+            renewable: auth.renewable,
+        })
+    }
+
+    pub(super) async fn database(
+        &self,
+        SessionToken(token): &SessionToken,
+        role: &str,
+        request_id: &str,
+    ) -> Result<Granted<GrantedUser>, CredentialsError> {
+        let generate = || {
+            let mut generate = GenerateCredentialsRequest::builder();
+            generate.mount(&self.config.vault_database_mount).name(role);
+            generate.build().map_err(|_| CredentialsError::Malformed)
+        };
+        let who = As { token: Some(token), request_id: Some(request_id) };
+        let answer = self.client.call(who, generate).await?;
+        let user = answer.data.ok_or(CredentialsError::Malformed)?;
+        Ok(Granted {
+            of: GrantedUser { id: answer.lease_id, username: user.username, password: user.password.into() },
+            duration: Duration::from_secs(answer.lease_duration.into()),
+            renewable: answer.renewable,
+        })
+    }
+
+    pub(super) async fn secret(
+        &self,
+        SessionToken(token): &SessionToken,
+        tenant: &str,
+        name: &str,
+        request_id: &str,
+    ) -> Result<Secret, CredentialsError> {
+        let path = format!("{tenant}/{}/{name}", self.service);
+        let read = || {
+            let mut read = ReadSecretRequest::builder();
+            read.mount(&self.config.vault_kv_mount).path(&path);
+            read.build().map_err(|_| CredentialsError::Malformed)
+        };
+        let who = As { token: Some(token), request_id: Some(request_id) };
+        let data = self.client.call(who, read).await?.data.ok_or(CredentialsError::Malformed)?;
+        let Value::Object(fields) = data.data else { return Err(CredentialsError::Malformed) };
+        let text = |value: Value| match value {
+            Value::String(text) => SecretString::from(text),
+            other => other.to_string().into(),
+        };
+        let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
+        Ok(Secret { fields })
+    }
+
+    /// Renews the session itself.
+    pub(super) async fn renew_session(&self, session: &SessionToken) -> Result<Duration, CredentialsError> {
+        let renewed = self.post(session, "auth/token/renew-self", &json!({})).await?;
+        let seconds = renewed["auth"]["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
+        Ok(Duration::from_secs(seconds))
+    }
+
+    pub(super) async fn renew_lease(
+        &self,
+        session: &SessionToken,
+        id: &str,
+    ) -> Result<Duration, CredentialsError> {
+        let renewed = self.post(session, "sys/leases/renew", &json!({ "lease_id": id })).await?;
+        let seconds = renewed["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
+        Ok(Duration::from_secs(seconds))
+    }
+
+    /// Whether Vault still knows a session.
+    pub(super) async fn knows(&self, SessionToken(token): &SessionToken) -> Result<bool, CredentialsError> {
+        let look = Any { method: RequestMethod::GET, path: "auth/token/lookup-self", body: None };
+        match self.client.send(As { token: Some(token), request_id: None }, || Ok(look.clone())).await {
+            Ok(_) => Ok(true),
+            Err(CredentialsError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Revokes a session and, with it, every lease that was taken in it.
+    pub(super) async fn revoke(&self, session: &SessionToken) -> Result<(), CredentialsError> {
+        match self.post(session, "auth/token/revoke-self", &json!({})).await {
+            // Vault does not know it any more.
+            Ok(_) | Err(CredentialsError::Refused { status: 403, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn post(
+        &self,
+        SessionToken(token): &SessionToken,
+        path: &str,
+        body: &Value,
+    ) -> Result<Value, CredentialsError> {
+        let call = Any { method: RequestMethod::POST, path, body: Some(body) };
+        let who = As { token: Some(token), request_id: None };
+        let answer = self.client.send(who, || Ok(call.clone())).await?;
+        let body = answer.response.body();
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(body).map_err(|_| CredentialsError::Malformed)
+    }
+}

@@ -1,0 +1,169 @@
+//! One client of Vault's HTTP API: deadlines, retries, a circuit breaker, and errors without secrets.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable as _};
+use reqwest::{Certificate, Identity, redirect};
+use rustify::{Client as Http, Endpoint, endpoint, errors::ClientError};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use url::Url;
+use vaultrs::api::{EndpointError, EndpointResult};
+
+use super::endpoint::Headers;
+use crate::credentials::{
+    breaker::Breaker,
+    error::{CredentialsError, Outage, SetupError},
+};
+
+/// The longest connecting may take, and the longest a call with all its retries.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest one try may take: a second one still fits.
+const TRY_TIMEOUT: Duration = Duration::from_millis(2400);
+const RETRIES_MAX: usize = 2;
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+/// So many failures in a row, and Vault is left alone for so long.
+const FAILURES_MAX: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+/// How much of what Vault says of an error is kept.
+const REASON_CHARS_MAX: usize = 200;
+
+/// Where Vault is, and how its server and this client know each other.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Vault")]
+pub struct VaultAddress {
+    /// Where Vault's API is, for example `https://vault.internal:8200`.
+    #[arg(long, required = false)]
+    pub vault_url: Url,
+
+    /// The namespace, where Vault has namespaces.
+    #[arg(long)]
+    pub vault_namespace: Option<String>,
+
+    /// A PEM file of the authorities that vouch for Vault's certificate; no others are trusted then.
+    #[arg(long)]
+    pub vault_ca_file: Option<PathBuf>,
+
+    /// A PEM file with a client certificate and its key.
+    #[arg(long)]
+    pub vault_client_certificate_file: Option<PathBuf>,
+}
+
+/// A client of Vault's API.
+pub(crate) struct Client {
+    http: Http,
+    namespace: Option<String>,
+    breaker: Breaker,
+}
+
+/// On whose behalf Vault is called.
+#[derive(Clone, Copy)]
+pub(crate) struct As<'a> {
+    pub(crate) token: Option<&'a SecretString>,
+    /// The request that caused the call, for the audit device.
+    pub(crate) request_id: Option<&'a str>,
+}
+
+impl Client {
+    pub(crate) fn new(address: &VaultAddress) -> Result<Self, SetupError> {
+        let read =
+            |path: &PathBuf| fs::read(path).map_err(|source| SetupError::File { path: path.clone(), source });
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TRY_TIMEOUT)
+            // The Vault token is for this server alone.
+            .redirect(redirect::Policy::none());
+        if let Some(path) = &address.vault_ca_file {
+            http = http.tls_certs_only(Certificate::from_pem_bundle(&read(path)?)?);
+        }
+        if let Some(path) = &address.vault_client_certificate_file {
+            http = http.identity(Identity::from_pem(&read(path)?)?);
+        }
+        Ok(Self {
+            http: Http::new(address.vault_url.as_str(), http.build()?),
+            namespace: address.vault_namespace.clone(),
+            breaker: Breaker::new(FAILURES_MAX, PAUSE),
+        })
+    }
+
+    /// Calls an endpoint and returns its data with the lease that comes with them.
+    pub(crate) async fn call<E: Endpoint>(
+        &self,
+        who: As<'_>,
+        endpoint: impl Fn() -> Result<E, CredentialsError>,
+    ) -> Result<EndpointResult<E::Response>, CredentialsError>
+    where
+        E::Response: DeserializeOwned + Send + Sync,
+    {
+        let answer = self.send(who, endpoint).await?;
+        answer.wrap().map_err(|_| CredentialsError::Malformed)
+    }
+
+    /// Calls an endpoint whose answer may be empty.
+    pub(crate) async fn send<E: Endpoint>(
+        &self,
+        who: As<'_>,
+        endpoint: impl Fn() -> Result<E, CredentialsError>,
+    ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
+        let again = ExponentialBuilder::default()
+            .with_min_delay(RETRY_DELAY_MIN)
+            .with_max_times(RETRIES_MAX)
+            .with_jitter();
+        let calling = (|| self.attempt(who, &endpoint)).retry(again).when(|error: &CredentialsError| {
+            error.is_retryable() && !matches!(error, CredentialsError::Unavailable(Outage::CircuitOpen))
+        });
+        timeout(CALL_TIMEOUT, calling).await.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
+    }
+
+    async fn attempt<E: Endpoint>(
+        &self,
+        who: As<'_>,
+        endpoint: &impl Fn() -> Result<E, CredentialsError>,
+    ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
+        let endpoint = endpoint()?;
+        if !self.breaker.admits() {
+            return Err(CredentialsError::Unavailable(Outage::CircuitOpen));
+        }
+        let namespace = self.namespace.as_deref();
+        let headers = Headers { token: who.token, namespace, request_id: who.request_id };
+        let answer = endpoint.with_middleware(&headers).exec(&self.http).await;
+        let answer = answer.map_err(|error| judge(&error));
+        // A failure inside may be that of one database; the others are not to suffer from it.
+        let down = matches!(&answer, Err(CredentialsError::Unavailable(outage)) if *outage != Outage::Failed);
+        self.breaker.note(!down);
+        answer
+    }
+}
+
+/// What an error means. Only what Vault says of itself is kept of it.
+fn judge(error: &ClientError) -> CredentialsError {
+    match error {
+        ClientError::ServerResponseError { code, content } => match code {
+            404 => CredentialsError::NoSuchSecret,
+            429 => CredentialsError::Unavailable(Outage::Busy),
+            472 | 473 | 501 | 503 => CredentialsError::Unavailable(Outage::NotReady),
+            500.. => {
+                tracing::warn!(status = code, reason = reason(content.as_deref()), "Vault has failed inside");
+                CredentialsError::Unavailable(Outage::Failed)
+            }
+            _ => CredentialsError::Refused { status: *code, reason: reason(content.as_deref()) },
+        },
+        ClientError::RequestError { source, .. } => {
+            let timed_out = source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+            let outage = if timed_out { Outage::Timeout } else { Outage::Unreachable };
+            tracing::debug!(cause = source.source(), "Vault gives no answer");
+            CredentialsError::Unavailable(outage)
+        }
+        ClientError::ResponseError { .. } => CredentialsError::Unavailable(Outage::Unreachable),
+        _ => CredentialsError::Malformed,
+    }
+}
+
+fn reason(content: Option<&str>) -> String {
+    let errors = content.and_then(|text| serde_json::from_str::<EndpointError>(text).ok());
+    let text = errors.map(|told| told.errors.join("; ")).unwrap_or_default();
+    let text = text.chars().map(|char| if char.is_control() { ' ' } else { char });
+    text.take(REASON_CHARS_MAX).collect()
+}

@@ -1,0 +1,156 @@
+//! Credentials from a real Vault, for users of a real database, in the name of callers whom a real auth knows.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use drawbridge_sdk::{
+    CallContext, LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig,
+    credentials::{
+        Credentials, Limits, Source, VaultConfig,
+        bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
+    },
+    identity::{Caller, Verifier},
+};
+use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
+use secrecy::SecretString;
+
+use crate::identity::exchange;
+
+mod leases;
+mod outages;
+mod setup;
+mod sharing;
+
+const RPC: &str = "drawbridge.code.v1.CodeService/ListFiles";
+const ROLE: &str = "code-reader";
+
+/// A mesh in which everybody may call `code`, a Vault that trusts its auth, and a database whose users Vault makes.
+struct World {
+    mesh: TestMesh,
+    vault: Vault,
+    postgres: Postgres,
+    setup: Setup,
+}
+
+impl World {
+    /// All of it, set up.
+    async fn start(change: impl FnOnce(&mut Setup)) -> Self {
+        let mut world = Self::bare().await;
+        change(&mut world.setup);
+        world.bootstrap().await;
+        world
+    }
+
+    /// All of it, before Vault is set up.
+    async fn bare() -> Self {
+        let mesh = TestMesh::with(|config| {
+            std::fs::remove_file(config.policies.join("tenants.cedar")).expect("a file that can go");
+            std::fs::remove_dir_all(config.policies.join("tests")).expect("a folder that can go");
+            let everybody = "@id(\"all-code\")\npermit (principal, action, resource in Service::\"code\");\n";
+            std::fs::write(config.policies.join("everybody.cedar"), everybody).expect("a file");
+        })
+        .await;
+        let (vault, postgres) = (Vault::start().await, Postgres::start());
+        let setup = setup(&mesh, &vault, &postgres);
+        Self { mesh, vault, postgres, setup }
+    }
+
+    fn config(&self) -> VaultConfig {
+        VaultConfig::new(self.vault.url.clone())
+    }
+
+    async fn bootstrap(&self) {
+        let (config, token) = (self.config(), SecretString::from(self.vault.root_token.clone()));
+        let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+        bootstrap.apply(&self.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    }
+
+    /// What the service of this name has.
+    fn credentials_of(&self, service: &str, limits: Limits) -> Credentials {
+        let vault = drawbridge_sdk::credentials::Vault::new(service, self.config()).expect("a client");
+        Credentials::new(Source::Vault(vault.into()), limits)
+    }
+
+    fn credentials(&self) -> Credentials {
+        self.credentials_of("code", Limits::default())
+    }
+
+    /// Somebody who calls `code`, as the service sees it.
+    async fn caller(&self, user: &str) -> Caller {
+        let token = self.transaction_token(user).await;
+        let verifier = Verifier::new("code", "drawbridge-auth", self.mesh.transaction_keys());
+        verifier.expect("a verifier").verify(Some(&token), RPC).await.expect("a caller")
+    }
+
+    async fn transaction_token(&self, user: &str) -> String {
+        let own = sign_in(&self.mesh.mesh.state.issuer, "drawbridge-auth", user, user).await;
+        exchange(&self.mesh, &own, RPC).await.expect("a token")
+    }
+}
+
+fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
+    let (username, password) = postgres.owner();
+    let role = DatabaseRole {
+        name: ROLE.to_owned(),
+        creation_statements: vec![
+            "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'".to_owned(),
+        ],
+        revocation_statements: Vec::new(),
+        ttl_seconds: 60,
+        max_ttl_seconds: 600,
+    };
+    let service = |name: &str, database_roles| ServiceSetup {
+        name: name.to_owned(),
+        rpcs: None,
+        ttl_seconds: 120,
+        max_ttl_seconds: 600,
+        database_roles,
+    };
+    Setup {
+        jwks_url: mesh.transaction_keys(),
+        auth_issuer: "drawbridge-auth".to_owned(),
+        audit_file: Some(vault.audit_file().display().to_string()),
+        database: Some(Database {
+            name: "postgres".to_owned(),
+            connection_url: postgres.connection_url(),
+            username: username.to_owned(),
+            password: password.into(),
+        }),
+        services: vec![service("code", vec![role]), service("tickets", Vec::new())],
+    }
+}
+
+fn context() -> CallContext {
+    CallContext::new(RequestId::generate(), Duration::from_secs(10))
+}
+
+/// Waits until something holds.
+async fn eventually(what: &str, within: Duration, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Does something as a service does: with a log of everything, which is returned, and the service's metrics.
+fn observed<F: Future<Output = ()> + Send + 'static>(
+    work: impl FnOnce() -> F + Send + 'static,
+) -> (String, String) {
+    let log: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let config = TelemetryConfig {
+        log_format: LogFormat::Json,
+        log: "trace".to_owned(),
+        log_sink: LogSink::Memory(Arc::clone(&log)),
+        ..TelemetryConfig::default()
+    };
+    let outer = tokio::runtime::Runtime::new().expect("a runtime");
+    let telemetry = outer.block_on(async { Telemetry::new("code", &config).expect("telemetry") });
+    let inner = telemetry.runtime(2).expect("a runtime");
+    inner.block_on(async { tokio::spawn(async move { work().await }).await.expect("an end") });
+    let metrics = telemetry.metrics().render();
+    let log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    (String::from_utf8_lossy(&log).into_owned(), metrics)
+}
