@@ -30,7 +30,7 @@ async fn callers_have_database_users_of_their_own_that_go_when_they_are_revoked_
 
     credentials.revoke(alice.principal()).await;
     let left = || world.postgres.leased_users() == [of_bob.username.clone()];
-    eventually("alice's user is gone, and bob's is not", Duration::from_secs(5), left).await;
+    eventually("alice's user is gone, and bob's is not", SOON, left).await;
     assert!(!of_alice.is_usable() && of_bob.is_usable());
     of_alice.ended().await;
     user_of(&world, &of_alice).expect_err("no user");
@@ -38,7 +38,7 @@ async fn callers_have_database_users_of_their_own_that_go_when_they_are_revoked_
     credentials.close().await;
     // Vault takes back the leases of a session in its own time.
     let none = || world.postgres.leased_users().is_empty();
-    eventually("every user is gone", Duration::from_secs(5), none).await;
+    eventually("every user is gone", SOON, none).await;
     assert!(!of_bob.is_usable());
     let closed = credentials.database(&bob, &context(), ROLE).await.expect_err("it is closed");
     assert!(matches!(closed, CredentialsError::Closed), "{closed:?}");
@@ -66,7 +66,7 @@ async fn a_lease_is_renewed_while_it_is_used_and_revoked_when_nobody_does() {
     assert!(world.vault.answered("auth/token/renew-self").len() >= 2);
 
     let none = || world.postgres.leased_users().is_empty();
-    eventually("the idle lease is gone", Duration::from_secs(6), none).await;
+    eventually("the idle lease is gone", SOON, none).await;
     assert_eq!(world.vault.answered("auth/token/revoke-self").len(), 1);
     credentials.close().await;
 }
