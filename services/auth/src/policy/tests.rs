@@ -34,6 +34,14 @@ fn refused(policies: &str) -> String {
     error.replace(&folder.path().display().to_string(), "policies")
 }
 
+/// What Cedar suggests for a name that does not exist is not the same in every run.
+fn refused_without_help(policies: &str) -> String {
+    let told = refused(policies);
+    let (told, help) = told.rsplit_once("\n  help: did you mean `").unwrap();
+    assert!(help.ends_with("`?"), "{help}");
+    told.to_owned()
+}
+
 fn alice(groups: &[&str]) -> Identity {
     Identity {
         principal: pb::Principal {
@@ -186,21 +194,19 @@ fn a_broken_policy_is_refused_with_its_file_and_reason() {
     1 | @id("p") permit (principal, action, resource
       |                                             ^
     "#);
-    insta::assert_snapshot!(refused(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"
+    insta::assert_snapshot!(refused_without_help(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"
     policies/test.cedar:1:39: for policy `p`, unrecognized action `Action::"code_serch"`
       |
     1 | @id("p") permit (principal, action == Action::"code_serch", resource);
       |                                       ^^^^^^^^^^^^^^^^^^^^
-      help: did you mean `Action::"code_search"`?
     "#);
     insta::assert_snapshot!(
-        refused(r#"@id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };"#),
+        refused_without_help(r#"@id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };"#),
         @r#"
     policies/test.cedar:1:79: for policy `p`, attribute `input.pth` in context for Action::"code_search" not found
       |
     1 | @id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };
       |                                                                               ^^^^^^^^^^^^^^^^^
-      help: did you mean `path`?
     "#
     );
     insta::assert_snapshot!(
