@@ -9,13 +9,16 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
-use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
-use url::{Host, Url};
+use url::Url;
 
 use crate::state::{MeshState, WorkloadCredentials};
+
+use self::plan::{Plan, Socket};
+
+mod plan;
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
@@ -219,151 +222,6 @@ impl Mesh {
         for service in self.services {
             service.stop().await;
         }
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
-/// Who listens where, and under which names they know one another.
-struct Plan {
-    idp: Option<Socket>,
-    auth: Socket,
-    auth_admin: Socket,
-    edge: Socket,
-    code: Socket,
-    invoices: Socket,
-    issuer: String,
-    mcp_url: Url,
-}
-
-struct Socket {
-    listen: Listen,
-    address: SocketAddr,
-}
-
-impl Socket {
-    fn url(&self, path: &str) -> Result<Url, url::ParseError> {
-        format!("http://{}{path}", self.address).parse()
-    }
-}
-
-impl Plan {
-    fn new(config: &MeshConfig) -> Result<Self, MeshError> {
-        let ports = config.ports;
-        let (idp, issuer) = match &config.issuer {
-            Some(issuer) => (None, issuer.as_str().trim_end_matches('/').to_owned()),
-            None => {
-                let socket = ports.bind(7100)?;
-                let issuer = format!("http://{}", socket.address);
-                (Some(socket), issuer)
-            }
-        };
-        let edge = ports.bind(7180)?;
-        Ok(Self {
-            idp,
-            auth: ports.bind(7110)?,
-            auth_admin: ports.bind(7111)?,
-            mcp_url: edge.url("/mcp")?,
-            edge,
-            code: ports.bind(7210)?,
-            invoices: ports.bind(7220)?,
-            issuer,
-        })
-    }
-
-    /// The tool services: under which name each is offered, and where.
-    fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
-        [("code", &self.code), ("invoices", &self.invoices)]
-            .into_iter()
-            .map(|(name, socket)| (name, socket.url("")))
-    }
-
-    fn idp(
-        &self,
-        config: &MeshConfig,
-        socket: &Socket,
-        workload: &WorkloadCredentials,
-    ) -> Result<drawbridge_idp::Config, MeshError> {
-        Ok(drawbridge_idp::Config {
-            listen: socket.listen.clone(),
-            admin_listen: config.ports.bind(7101)?.listen,
-            issuer: Some(self.issuer.parse()?),
-            // The endpoint for all services, and the one for each.
-            resources: [self.mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()]
-                .into_iter()
-                .chain(self.services().map(|(name, _)| format!("{}/{name}", self.mcp_url)))
-                .collect(),
-            users: config.users.clone(),
-            workloads: vec![drawbridge_idp::Workload {
-                client_id: workload.client_id.clone(),
-                client_secret: workload.client_secret.clone(),
-                groups: config.workload_groups.clone(),
-            }],
-            ..drawbridge_idp::Config::default()
-        })
-    }
-
-    fn auth(&self, config: &MeshConfig) -> drawbridge_auth::Config {
-        drawbridge_auth::Config {
-            listen: self.auth.listen.clone(),
-            admin_listen: self.auth_admin.listen.clone(),
-            issuer: Some(self.issuer.clone()),
-            allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
-            issuers: config.issuers.clone(),
-            audience: vec![self.mcp_url.to_string()],
-            internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            policies: config.policies.clone(),
-            transaction_issuer: TRANSACTION_ISSUER.to_owned(),
-            transaction_ttl_seconds: 30,
-            transaction_key_seconds: 86_400,
-            redis_url: config.redis_url.clone(),
-            decision_log: config.decision_log.clone(),
-        }
-    }
-
-    fn code(&self, config: &MeshConfig) -> Result<drawbridge_code::Config, MeshError> {
-        Ok(drawbridge_code::Config {
-            listen: self.code.listen.clone(),
-            admin_listen: config.ports.bind(7211)?.listen,
-            root: config.code_root.clone(),
-            file_bytes_max: 1024 * 1024,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
-            auth_issuer: TRANSACTION_ISSUER.to_owned(),
-        })
-    }
-
-    fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
-        Ok(drawbridge_invoices::Config {
-            listen: self.invoices.listen.clone(),
-            admin_listen: config.ports.bind(7221)?.listen,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
-            auth_issuer: TRANSACTION_ISSUER.to_owned(),
-        })
-    }
-
-    fn edge(&self, config: &MeshConfig) -> Result<drawbridge_edge::Config, MeshError> {
-        let services = self.services().map(|(name, url)| {
-            format!("{name}={}", url?).parse().map_err(|source: drawbridge_edge::ServiceAddressError| {
-                MeshError::Service { service: "edge", source: source.into() }
-            })
-        });
-        let (mcp, auth) = (self.mcp_url.clone(), self.auth.url("")?);
-        Ok(drawbridge_edge::Config {
-            listen: self.edge.listen.clone(),
-            admin_listen: config.ports.bind(7181)?.listen,
-            services: services.collect::<Result<Vec<ServiceAddress>, _>>()?,
-            allowed_origins: config.allowed_origins.clone(),
-            body_bytes_max: config.body_bytes_max,
-            redis_url: config.redis_url.clone(),
-            ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
-        })
     }
 }
 
