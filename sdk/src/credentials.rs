@@ -15,6 +15,7 @@ use crate::{
 
 pub mod bootstrap;
 mod breaker;
+mod config;
 mod embedded;
 mod error;
 mod lease;
@@ -25,12 +26,13 @@ mod source;
 mod tests;
 mod vault;
 
+pub use config::CredentialsConfig;
 pub use embedded::Embedded;
 pub use error::{CredentialsError, Outage, SetupError};
 pub use lease::{DatabaseLease, Secret};
 use sessions::Sessions;
 pub use source::Source;
-pub use vault::{Vault, VaultAddress, VaultConfig};
+pub use vault::{Vault, VaultConfig};
 
 /// How much is kept, and how long.
 #[derive(Clone, Copy, Debug)]

@@ -92,7 +92,7 @@ impl<'a> Bootstrap<'a> {
     /// # Errors
     /// When a certificate or a key cannot be read.
     pub fn new(config: &'a VaultConfig, token: &'a SecretString) -> Result<Self, BootstrapError> {
-        Ok(Self { client: Client::new(&config.address)?, config, token })
+        Ok(Self { client: Client::new(config)?, config, token })
     }
 
     /// What [`Self::apply`] would do.

@@ -14,7 +14,7 @@ const DURATION: Duration = Duration::from_secs(300);
 
 /// Leases that this process gives itself, for a mesh without Vault: users that no database checks, and secrets that are
 /// known beforehand.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Embedded {
     /// The fields of each secret, by its name; every tenant has the same.
     secrets: BTreeMap<String, BTreeMap<String, SecretString>>,

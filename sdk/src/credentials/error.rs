@@ -102,6 +102,9 @@ impl From<CredentialsError> for Status {
 /// Credentials that cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
+    /// Nothing is named that gives credentials.
+    #[error("there is no source of credentials: name a Vault by --vault-url")]
+    NoSource,
     /// A file cannot be read.
     #[error("cannot read {path}")]
     File {

@@ -1,10 +1,11 @@
 //! Leases from Vault, in the caller's name.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use rustify::enums::RequestMethod;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
+use url::Url;
 use vaultrs::api::{
     AuthInfo, auth::oidc::requests::JWTLoginRequest, database::requests::GenerateCredentialsRequest,
     kv2::requests::ReadSecretRequest,
@@ -19,16 +20,29 @@ use super::{
 mod client;
 mod endpoint;
 
-pub use client::VaultAddress;
 pub(super) use client::{As, CALL_TIMEOUT, Client};
 pub(super) use endpoint::Any;
 
 /// Which Vault, and what is where in it. The defaults are what `drawbridge vault bootstrap` sets up.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Vault")]
 pub struct VaultConfig {
-    /// Where it is.
-    #[command(flatten)]
-    pub address: VaultAddress,
+    /// Where Vault's API is, for example `https://vault.internal:8200`.
+    // Required where Vault is: whether it is at all is up to who flattens this.
+    #[arg(long, required = false)]
+    pub vault_url: Url,
+
+    /// The namespace, where Vault has namespaces.
+    #[arg(long)]
+    pub vault_namespace: Option<String>,
+
+    /// A PEM file of the authorities that vouch for Vault's certificate; no others are trusted then.
+    #[arg(long)]
+    pub vault_ca_file: Option<PathBuf>,
+
+    /// A PEM file with a client certificate and its key.
+    #[arg(long)]
+    pub vault_client_certificate_file: Option<PathBuf>,
 
     /// The mount of the JWT auth method that trusts transaction tokens.
     #[arg(long, default_value = "drawbridge")]
@@ -46,14 +60,12 @@ pub struct VaultConfig {
 impl VaultConfig {
     /// The Vault at this address, as `drawbridge vault bootstrap` sets it up.
     #[must_use]
-    pub fn new(url: url::Url) -> Self {
+    pub fn new(url: Url) -> Self {
         Self {
-            address: VaultAddress {
-                vault_url: url,
-                vault_namespace: None,
-                vault_ca_file: None,
-                vault_client_certificate_file: None,
-            },
+            vault_url: url,
+            vault_namespace: None,
+            vault_ca_file: None,
+            vault_client_certificate_file: None,
             vault_auth_mount: "drawbridge".to_owned(),
             vault_database_mount: "database".to_owned(),
             vault_kv_mount: "secret".to_owned(),
@@ -81,7 +93,7 @@ impl Vault {
     /// # Errors
     /// When a certificate or a key cannot be read.
     pub fn new(service: &str, config: VaultConfig) -> Result<Self, SetupError> {
-        Ok(Self { client: Client::new(&config.address)?, config, service: service.to_owned() })
+        Ok(Self { client: Client::new(&config)?, config, service: service.to_owned() })
     }
 
     pub(super) async fn login(

@@ -8,10 +8,9 @@ use rustify::{Client as Http, Endpoint, endpoint, errors::ClientError};
 use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
-use url::Url;
 use vaultrs::api::{EndpointError, EndpointResult};
 
-use super::endpoint::Headers;
+use super::{VaultConfig, endpoint::Headers};
 use crate::credentials::{
     breaker::Breaker,
     error::{CredentialsError, Outage, SetupError},
@@ -30,27 +29,6 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How much of what Vault says of an error is kept.
 const REASON_CHARS_MAX: usize = 200;
 
-/// Where Vault is, and how its server and this client know each other.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Vault")]
-pub struct VaultAddress {
-    /// Where Vault's API is, for example `https://vault.internal:8200`.
-    #[arg(long, required = false)]
-    pub vault_url: Url,
-
-    /// The namespace, where Vault has namespaces.
-    #[arg(long)]
-    pub vault_namespace: Option<String>,
-
-    /// A PEM file of the authorities that vouch for Vault's certificate; no others are trusted then.
-    #[arg(long)]
-    pub vault_ca_file: Option<PathBuf>,
-
-    /// A PEM file with a client certificate and its key.
-    #[arg(long)]
-    pub vault_client_certificate_file: Option<PathBuf>,
-}
-
 /// A client of Vault's API.
 pub(crate) struct Client {
     http: Http,
@@ -67,7 +45,7 @@ pub(crate) struct As<'a> {
 }
 
 impl Client {
-    pub(crate) fn new(address: &VaultAddress) -> Result<Self, SetupError> {
+    pub(crate) fn new(config: &VaultConfig) -> Result<Self, SetupError> {
         let read =
             |path: &PathBuf| fs::read(path).map_err(|source| SetupError::File { path: path.clone(), source });
         let mut http = reqwest::Client::builder()
@@ -75,15 +53,15 @@ impl Client {
             .timeout(TRY_TIMEOUT)
             // The Vault token is for this server alone.
             .redirect(redirect::Policy::none());
-        if let Some(path) = &address.vault_ca_file {
+        if let Some(path) = &config.vault_ca_file {
             http = http.tls_certs_only(Certificate::from_pem_bundle(&read(path)?)?);
         }
-        if let Some(path) = &address.vault_client_certificate_file {
+        if let Some(path) = &config.vault_client_certificate_file {
             http = http.identity(Identity::from_pem(&read(path)?)?);
         }
         Ok(Self {
-            http: Http::new(address.vault_url.as_str(), http.build()?),
-            namespace: address.vault_namespace.clone(),
+            http: Http::new(config.vault_url.as_str(), http.build()?),
+            namespace: config.vault_namespace.clone(),
             breaker: Breaker::new(FAILURES_MAX, PAUSE),
         })
     }

@@ -1,0 +1,68 @@
+use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig};
+
+/// Which source of credentials a tool service is started with.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct CredentialsConfig {
+    /// A Vault.
+    #[command(flatten)]
+    pub vault: Option<VaultConfig>,
+
+    /// The process itself, in place of Vault. It is for a mesh on one machine, and no argument asks for it.
+    #[arg(skip)]
+    pub embedded: Option<Embedded>,
+}
+
+impl CredentialsConfig {
+    /// The credentials of `service` from the source that is named. Must be called within a runtime, which renews and
+    /// revokes them.
+    ///
+    /// # Errors
+    /// When no source is named, or what it needs cannot be read.
+    pub fn open(self, service: &str) -> Result<Credentials, SetupError> {
+        let source = match self {
+            Self { embedded: Some(embedded), .. } => Source::Embedded(embedded),
+            Self { vault: Some(vault), .. } => Source::Vault(Vault::new(service, vault)?.into()),
+            Self { .. } => return Err(SetupError::NoSource),
+        };
+        Ok(Credentials::new(source, Limits::default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Sample {
+        #[command(flatten)]
+        credentials: CredentialsConfig,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<CredentialsConfig, clap::Error> {
+        Sample::try_parse_from(["sample"].iter().chain(arguments)).map(|sample| sample.credentials)
+    }
+
+    #[tokio::test]
+    async fn a_service_without_a_source_does_not_start() {
+        let none = parse(&[]).unwrap();
+        assert!(none.vault.is_none());
+        assert!(matches!(none.open("code"), Err(SetupError::NoSource)));
+    }
+
+    #[tokio::test]
+    async fn the_address_of_a_vault_is_enough() {
+        let config = parse(&["--vault-url", "https://vault.internal:8200"]).unwrap();
+        let vault = config.vault.clone().unwrap();
+        assert_eq!(vault.vault_url.as_str(), "https://vault.internal:8200/");
+        assert_eq!(vault.vault_kv_mount, "secret");
+        assert!(config.open("code").is_ok());
+    }
+
+    #[test]
+    fn what_belongs_to_a_vault_needs_its_address() {
+        assert!(parse(&["--vault-kv-mount", "kv"]).is_err());
+        assert!(parse(&["--vault-namespace", "team"]).is_err());
+    }
+}
