@@ -6,10 +6,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use drawbridge_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tokio::time::timeout;
+use url::Url;
 
 use crate::{
+    ChannelError,
     call::CallContext,
+    connect,
     identity::{Caller, Principal},
 };
 
@@ -19,6 +23,7 @@ mod config;
 mod embedded;
 mod error;
 mod lease;
+mod revocation;
 mod session;
 mod sessions;
 mod source;
@@ -60,6 +65,16 @@ impl Credentials {
     #[must_use]
     pub fn new(source: Source, limits: Limits) -> Self {
         Self { inner: Sessions::new(source, limits) }
+    }
+
+    /// Gives up what somebody has who is revoked at this auth, as long as it is heard.
+    ///
+    /// # Errors
+    /// When the URL is not one that gRPC can use.
+    pub fn follow_revocations(&self, auth: &Url) -> Result<(), ChannelError> {
+        let auth = AuthServiceClient::new(connect(auth)?);
+        self.inner.beside(revocation::follow(Arc::clone(&self.inner), auth));
+        Ok(())
     }
 
     /// A database user for this caller, in a role of the database engine. It is to be asked for at every use: that

@@ -1,8 +1,14 @@
+use url::Url;
+
 use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig};
 
 /// Which source of credentials a tool service is started with.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct CredentialsConfig {
+    /// Where auth serves gRPC. It tells who is revoked, whose leases then end.
+    #[arg(long, default_value = "http://127.0.0.1:7110")]
+    pub auth_url: Url,
+
     /// A Vault.
     #[command(flatten)]
     pub vault: Option<VaultConfig>,
@@ -17,14 +23,17 @@ impl CredentialsConfig {
     /// revokes them.
     ///
     /// # Errors
-    /// When no source is named, or what it needs cannot be read.
+    /// When no source is named, what it needs cannot be read, or a URL is not one that gRPC can use.
     pub fn open(self, service: &str) -> Result<Credentials, SetupError> {
-        let source = match self {
-            Self { embedded: Some(embedded), .. } => Source::Embedded(embedded),
-            Self { vault: Some(vault), .. } => Source::Vault(Vault::new(service, vault)?.into()),
-            Self { .. } => return Err(SetupError::NoSource),
+        let Self { auth_url, vault, embedded } = self;
+        let source = match (vault, embedded) {
+            (_, Some(embedded)) => Source::Embedded(embedded),
+            (Some(vault), None) => Source::Vault(Vault::new(service, vault)?.into()),
+            (None, None) => return Err(SetupError::NoSource),
         };
-        Ok(Credentials::new(source, Limits::default()))
+        let credentials = Credentials::new(source, Limits::default());
+        credentials.follow_revocations(&auth_url)?;
+        Ok(credentials)
     }
 }
 

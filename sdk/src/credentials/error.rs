@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use tonic::Status;
 
+use crate::ChannelError;
+
 /// What a caller is told when it should try again: longer than a circuit stays open.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 
@@ -19,6 +21,9 @@ pub enum CredentialsError {
         /// What Vault says, cut short.
         reason: String,
     },
+    /// The caller is revoked.
+    #[error("the caller is revoked")]
+    Revoked,
     /// There is no such secret.
     #[error("there is no such secret")]
     NoSuchSecret,
@@ -72,7 +77,7 @@ impl CredentialsError {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
-            Self::Refused { .. } | Self::NoTenant => "refused",
+            Self::Refused { .. } | Self::NoTenant | Self::Revoked => "refused",
             Self::NoSuchSecret => "missing",
             Self::Malformed => "malformed",
             Self::Closed => "closed",
@@ -88,7 +93,7 @@ impl From<CredentialsError> for Status {
                 "credentials cannot be had now; try again in {} seconds",
                 RETRY_AFTER.as_secs()
             )),
-            CredentialsError::Refused { .. } | CredentialsError::NoTenant => {
+            CredentialsError::Refused { .. } | CredentialsError::NoTenant | CredentialsError::Revoked => {
                 Self::permission_denied("no credentials are given to this caller")
             }
             CredentialsError::NoSuchSecret => {
@@ -105,6 +110,9 @@ pub enum SetupError {
     /// Nothing is named that gives credentials.
     #[error("there is no source of credentials: name a Vault by --vault-url")]
     NoSource,
+    /// The address of auth is not one.
+    #[error(transparent)]
+    Auth(#[from] ChannelError),
     /// A file cannot be read.
     #[error("cannot read {path}")]
     File {

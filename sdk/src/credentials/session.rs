@@ -4,6 +4,7 @@ use std::{
 };
 
 use moka::{Expiry, future::Cache, policy::EvictionPolicy};
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,6 +24,8 @@ const SECRET_FOR: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) token: SessionToken,
+    /// The transaction token that it was opened with.
+    pub(super) opened_with: Arc<SecretString>,
     pub(super) term: Term,
     pub(super) leases: Cache<String, Arc<DatabaseLease>>,
     pub(super) secrets: Cache<String, Arc<Secret>>,
@@ -30,9 +33,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(granted: Granted<SessionToken>) -> Self {
+    pub(super) fn new(granted: Granted<SessionToken>, opened_with: Arc<SecretString>) -> Self {
         Self {
             token: granted.of,
+            opened_with,
             term: Term::new(granted.duration, granted.renewable),
             leases: Cache::builder()
                 .max_capacity(LEASES_MAX)

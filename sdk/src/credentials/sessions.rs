@@ -9,6 +9,7 @@ use moka::{
     notification::RemovalCause,
     policy::EvictionPolicy,
 };
+use secrecy::SecretString;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -30,6 +31,8 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 16;
 /// Between attempts to revoke a session while Vault is down.
 const REVOKE_AGAIN: Duration = Duration::from_secs(2);
+/// For how long whoever is revoked is remembered: longer than a transaction token lives.
+const CLOSED_FOR: Duration = Duration::from_secs(120);
 /// How long revoking may take when the service stops.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,8 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 pub(super) struct Sessions {
     source: Arc<Source>,
     by_principal: Cache<Principal, Arc<Session>>,
+    /// Who is revoked, and since when: what was minted for them until then, in seconds since 1970, opens no session.
+    closed_to: Cache<Principal, i64>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -59,18 +64,45 @@ impl Sessions {
                 ready(()).boxed()
             })
             .build();
-        let sessions =
-            Arc::new(Self { source, by_principal, closing: closing.clone(), tasks: tasks.clone() });
-        let looking = Arc::clone(&sessions);
-        tasks.spawn(async move {
-            closing.run_until_cancelled(looking.look_after()).await;
+        let closed_to = Cache::builder().max_capacity(limits.sessions_max).time_to_live(CLOSED_FOR).build();
+        let sessions = Arc::new(Self {
+            source,
+            by_principal,
+            closed_to,
+            closing: closing.clone(),
+            tasks: tasks.clone(),
         });
+        let looking = Arc::clone(&sessions);
+        sessions.beside(async move { looking.look_after().await });
         sessions
     }
 
     /// Gives up all that a principal has.
     pub(super) async fn revoke(&self, principal: &Principal) {
         self.by_principal.invalidate(principal).await;
+    }
+
+    /// The transaction tokens that all sessions were opened with.
+    pub(super) fn opened_with(&self) -> Vec<(Arc<Principal>, Arc<SecretString>)> {
+        let of = |(principal, session): (_, Arc<Session>)| (principal, Arc::clone(&session.opened_with));
+        self.by_principal.iter().map(of).collect()
+    }
+
+    /// Gives up all that a principal has. What was minted for it until then, in seconds since 1970, opens no session
+    /// any more.
+    pub(super) async fn close_to(&self, principal: &Principal, since: i64) {
+        tracing::info!(%principal, "is revoked; what was given in this name is taken back");
+        self.closed_to.insert(principal.clone(), since).await;
+        self.revoke(principal).await;
+        self.by_principal.run_pending_tasks().await;
+    }
+
+    /// Does something until the service stops.
+    pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            closing.run_until_cancelled(work).await;
+        });
     }
 
     pub(super) async fn close(&self) {
@@ -100,8 +132,11 @@ impl Sessions {
             if self.closing.is_cancelled() {
                 return Err(CredentialsError::Closed);
             }
+            if self.closed_to.get(principal).await.is_some_and(|since| caller.claims.iat <= since) {
+                return Err(CredentialsError::Revoked);
+            }
             let granted = self.source.login(caller, context.request_id.as_str()).await?;
-            Ok(Arc::new(Session::new(granted)))
+            Ok(Arc::new(Session::new(granted, Arc::clone(&caller.token))))
         });
         let entry = logging_in.await.map_err(|error| CredentialsError::clone(&error))?;
         if self.closing.is_cancelled() {

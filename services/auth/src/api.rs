@@ -21,11 +21,12 @@ use crate::{
     decision_log::{Decided, DecisionLog},
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
-    revocation::{REMEMBERED_FOR, Revocations, RevokeError},
+    revocation::Revocations,
     transaction::{Delegation, Minter},
 };
 
 mod exchange;
+mod revocation;
 
 /// The most items that one list may have.
 const ITEMS_MAX: usize = 10_000;
@@ -104,6 +105,14 @@ impl AuthService for Api {
 
     async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(Box::pin(self.epochs.tell(self.stopping.clone()))))
+    }
+
+    async fn introspect(
+        &self,
+        request: Request<pb::IntrospectRequest>,
+    ) -> Result<Response<pb::IntrospectResponse>, Status> {
+        let active = self.introspect_tokens(&request.get_ref().transaction_tokens)?;
+        Ok(Response::new(pb::IntrospectResponse { active }))
     }
 
     async fn revoke(
@@ -234,37 +243,6 @@ impl Api {
             principal: Some(identity.principal.clone()),
             policy_revision: policies.revision().to_owned(),
         }
-    }
-
-    async fn decide_revocation(
-        &self,
-        identity: &Identity,
-        tokens: pb::TokenSet,
-        request_id: &RequestId,
-    ) -> Result<revoke_response::Outcome, Status> {
-        let policies = self.policies.load();
-        let outcome = policies.decide_operation(identity, "revoke", ("Issuer", &tokens.issuer));
-        let pb::Principal { issuer, subject, .. } = &identity.principal;
-        tracing::info!(
-            %request_id, issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
-            "revocation"
-        );
-        if outcome.answer != Answer::Allow {
-            return Ok(revoke_response::Outcome::Denied(denied(identity, outcome, &policies)));
-        }
-        let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
-            RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
-            RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
-            RevokeError::Unwritable(_) => {
-                tracing::error!(error = told(&error), "cannot revoke");
-                Status::unavailable(error.to_string())
-            }
-        })?;
-        let revoked_at = SystemTime::UNIX_EPOCH + Duration::from_secs(revoked_at);
-        Ok(revoke_response::Outcome::Revoked(pb::Revoked {
-            revoked_at: Some(revoked_at.into()),
-            forgotten_at: Some((revoked_at + REMEMBERED_FOR).into()),
-        }))
     }
 
     fn mint(

@@ -14,28 +14,46 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// The epoch that decisions are made in. It ends when policies, keys or revocations change.
 #[derive(Debug)]
 pub(crate) struct Epochs {
-    current: watch::Sender<u64>,
+    current: watch::Sender<WatchResponse>,
+}
+
+/// What ends an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// A change of policies or keys.
+    Rules,
+    /// A change of revocations.
+    Revocations,
 }
 
 impl Epochs {
     /// Begins somewhere: the epochs of two replicas, or of one before and after a restart, are different.
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { current: watch::Sender::new(rand::random::<u64>().max(1)) })
+        let somewhere = || rand::random::<u64>().max(1);
+        Arc::new(Self {
+            current: watch::Sender::new(WatchResponse { epoch: somewhere(), revocations: somewhere() }),
+        })
     }
 
     /// To be read before what a decision is made on, and written after it has changed.
     pub(crate) fn current(&self) -> u64 {
-        *self.current.borrow()
+        self.current.borrow().epoch
     }
 
     /// Ends the epoch each time that `changes` tells of something, until `stopping`.
     pub(crate) async fn end_with<T>(
         self: Arc<Self>,
         mut changes: watch::Receiver<T>,
+        ending: Ending,
         stopping: CancellationToken,
     ) {
         while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {
-            self.current.send_modify(|epoch| *epoch = epoch.wrapping_add(1).max(1));
+            self.current.send_modify(|current| {
+                current.epoch = next(current.epoch);
+                if ending == Ending::Revocations {
+                    current.revocations = next(current.revocations);
+                }
+            });
         }
     }
 
@@ -49,6 +67,13 @@ impl Epochs {
         let now = changes.clone();
         let said = WatchStream::new(changes).merge(again.map(move |_| *now.borrow()));
         let stopped = async move { stopping.cancelled().await };
-        futures::StreamExt::take_until(said.map(|epoch| Ok(WatchResponse { epoch })), Box::pin(stopped))
+        futures::StreamExt::take_until(said.map(Ok), Box::pin(stopped))
+    }
+}
+
+const fn next(number: u64) -> u64 {
+    match number.wrapping_add(1) {
+        0 => 1,
+        number => number,
     }
 }

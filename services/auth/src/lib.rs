@@ -15,7 +15,7 @@ use crate::{
     api::Api,
     authn::{Audience, Given, Issuers, TokenVerifier},
     decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
-    epoch::Epochs,
+    epoch::{Ending, Epochs},
     policy::{PolicyError, PolicyStore},
     revocation::Revocations,
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
@@ -130,9 +130,13 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let starting = Starting::new();
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
-    starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), starting.stopping()));
-    starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), starting.stopping()));
-    starting.spawn(Arc::clone(&epochs).end_with(revocations.changes(), starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), Ending::Rules, starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), Ending::Rules, starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(
+        revocations.changes(),
+        Ending::Revocations,
+        starting.stopping(),
+    ));
 
     let rotation = Rotation::new(Duration::from_secs(config.transaction_key_seconds.into()), ttl);
     let (rotating, stopping) = (Arc::clone(&minter), starting.stopping());

@@ -7,5 +7,5 @@ mod front;
 mod issuers;
 mod keycloak;
 mod kubernetes;
-mod revocation;
+pub(crate) mod revocation;
 mod rpcs;

@@ -20,6 +20,7 @@ use crate::identity::exchange;
 
 mod leases;
 mod outages;
+mod revocation;
 mod setup;
 mod sharing;
 

@@ -19,7 +19,7 @@ async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
     revoke_of(mesh, own, mesh.mesh.state.issuer_name(), which).await
 }
 
-pub(super) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: Which) -> Outcome {
+pub(crate) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: Which) -> Outcome {
     let state = &mesh.mesh.state;
     let tokens = pb::TokenSet { issuer: issuer.to_owned(), which: Some(which) };
     let request = pb::RevokeRequest { subject_token: own.to_owned(), tokens: Some(tokens) };
@@ -30,7 +30,7 @@ pub(super) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: W
 }
 
 /// The token of the platform team's program, which may revoke.
-pub(super) async fn platform(mesh: &TestMesh) -> String {
+pub(crate) async fn platform(mesh: &TestMesh) -> String {
     let state = &mesh.mesh.state;
     let own = state.workload.as_ref().expect("credentials");
     let token = caller::client_credentials(

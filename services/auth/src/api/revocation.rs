@@ -1,0 +1,62 @@
+//! Who revokes, and for whom it is over.
+
+use std::time::{Duration, SystemTime};
+
+use drawbridge_proto::auth::v1::{self as pb, revoke_response};
+use drawbridge_sdk::{RequestId, told};
+use tonic::Status;
+
+use super::{Api, denied};
+use crate::{
+    authn::Identity,
+    policy::Answer,
+    revocation::{REMEMBERED_FOR, RevokeError},
+};
+
+/// The most transaction tokens that are looked at in one request.
+const TOKENS_MAX: usize = 256;
+
+impl Api {
+    pub(super) async fn decide_revocation(
+        &self,
+        identity: &Identity,
+        tokens: pb::TokenSet,
+        request_id: &RequestId,
+    ) -> Result<revoke_response::Outcome, Status> {
+        let policies = self.policies.load();
+        let outcome = policies.decide_operation(identity, "revoke", ("Issuer", &tokens.issuer));
+        let pb::Principal { issuer, subject, .. } = &identity.principal;
+        tracing::info!(
+            %request_id, issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
+            "revocation"
+        );
+        if outcome.answer != Answer::Allow {
+            return Ok(revoke_response::Outcome::Denied(denied(identity, outcome, &policies)));
+        }
+        let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
+            RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
+            RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
+            RevokeError::Unwritable(_) => {
+                tracing::error!(error = told(&error), "cannot revoke");
+                Status::unavailable(error.to_string())
+            }
+        })?;
+        let revoked_at = SystemTime::UNIX_EPOCH + Duration::from_secs(revoked_at);
+        Ok(revoke_response::Outcome::Revoked(pb::Revoked {
+            revoked_at: Some(revoked_at.into()),
+            forgotten_at: Some((revoked_at + REMEMBERED_FOR).into()),
+        }))
+    }
+
+    /// Which of these transaction tokens stand for somebody who is still let in.
+    pub(super) fn introspect_tokens(&self, tokens: &[String]) -> Result<Vec<bool>, Status> {
+        if tokens.is_empty() || tokens.len() > TOKENS_MAX {
+            return Err(Status::invalid_argument(format!("one token or more, and at most {TOKENS_MAX}")));
+        }
+        let is_active = |token: &String| match self.minter.recall(token) {
+            Ok(called) => self.is_revoked(&called.token).map(|revoked| !revoked),
+            Err(_) => Ok(false),
+        };
+        tokens.iter().map(is_active).collect()
+    }
+}
