@@ -3,6 +3,7 @@
 //! `drawbridge up` starts the same service libraries that are deployed as processes of their own; the tests
 //! start them through [`mesh`] too.
 
+pub mod backing;
 pub mod call;
 pub mod caller;
 pub mod mesh;

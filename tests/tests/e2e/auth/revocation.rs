@@ -55,7 +55,7 @@ async fn soon(client: &Client, wanted: StatusCode, since: Instant, within: Durat
 
 #[tokio::test]
 async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the_list_nobody_gets_in() {
-    let redis = Redis::start();
+    let redis = Redis::start().await;
     let url = Some(redis.url.as_str().into());
     let mesh = TestMesh::with(|config| config.redis_url.clone_from(&url)).await;
     let auth = mesh.auth(|config| config.redis_url.clone_from(&url));

@@ -87,7 +87,7 @@ async fn a_session_belongs_to_the_principal_that_opened_it() {
 
 #[tokio::test]
 async fn any_replica_goes_on_with_a_session_that_lies_in_redis() {
-    let redis = Redis::start();
+    let redis = Redis::start().await;
     let mesh = TestMesh::start().await;
     let (one, other) = replicas(&mesh, Some(&redis)).await;
     let alice = mesh.client("alice").await;

@@ -1,0 +1,41 @@
+use std::{net::Ipv4Addr, path::Path, process::Command};
+
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use super::{
+    BackingError,
+    server::{Server, prepare},
+};
+
+const PROGRAM: &str = "redis-server";
+
+/// A Redis, which keeps all in memory.
+#[derive(Debug)]
+pub struct Redis {
+    /// The process.
+    pub server: Server,
+    /// Where it is, with its password.
+    pub url: String,
+}
+
+impl Redis {
+    /// Starts a server and waits until it answers.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not answer.
+    pub async fn start(program: &Path) -> Result<Self, BackingError> {
+        let (folder, port) = prepare(PROGRAM)?;
+        let password = Uuid::new_v4();
+        let config = format!(
+            "port {port}\nbind {}\nrequirepass {password}\nsave \"\"\nappendonly no\n",
+            Ipv4Addr::LOCALHOST
+        );
+        let mut command = Command::new(program);
+        // On its standard input nobody else reads the password.
+        command.arg("-").current_dir(folder.path());
+        let mut server = Server::run(PROGRAM, command, folder, &config)?;
+        server.until(|| async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() }).await?;
+        Ok(Self { server, url: format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST) })
+    }
+}
