@@ -6,15 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod all;
 mod postgres;
 mod redis;
 mod server;
 mod vault;
 
+pub use all::Backing;
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use server::Server;
-pub use vault::Vault;
+pub use vault::{Storage, Vault};
 
 /// A server could not be started.
 #[derive(Debug, thiserror::Error)]

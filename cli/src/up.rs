@@ -11,6 +11,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::{
+    backing::{Backing, Programs},
     mesh::{Mesh, MeshConfig, Ports},
     state::MeshState,
 };
@@ -53,9 +54,14 @@ pub struct UpArgs {
     #[arg(long)]
     json: bool,
 
-    /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
+    /// Redis, for what replicas share: sessions and revocations. Absent: one is started if `redis-server` is on this
+    /// machine, else this process keeps them.
     #[arg(long, env = "DRAWBRIDGE_UP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
+
+    /// Start no Redis, Vault or PostgreSQL, though they are on this machine: this process stands in for them.
+    #[arg(long)]
+    embedded: bool,
 
     #[command(flatten)]
     decision_log: DecisionLogConfig,
@@ -74,14 +80,14 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         "there is no folder {}; run this in a checkout, or name one with --policies",
         args.policies.display()
     );
-    let config = config(&args);
-    let mesh = Mesh::start(&config).await?;
+    let backing = Backing::start(&programs(&args)).await?;
+    let mesh = Mesh::start(&config(&args, &backing)).await?;
     let folder = MeshState::folder();
     let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     if args.json {
         anstream::println!("{}", as_json(&mesh));
     } else {
-        anstream::println!("{}", as_text(&mesh, &args));
+        anstream::println!("{}", as_text(&mesh, &args, &backing));
     }
     shutdown_signal().await;
     anstream::eprintln!("stopping …");
@@ -90,7 +96,16 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(args: &UpArgs) -> MeshConfig {
+/// What is to be started beside the mesh.
+fn programs(args: &UpArgs) -> Programs {
+    let mut programs = if args.embedded { Programs::default() } else { Programs::find() };
+    if args.redis_url.is_some() {
+        programs.redis = None;
+    }
+    programs
+}
+
+fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
     let inspector = INSPECTOR_ORIGINS.map(str::to_owned);
     MeshConfig {
         ports: if args.free_ports { Ports::Free } else { Ports::WellKnown },
@@ -100,7 +115,7 @@ fn config(args: &UpArgs) -> MeshConfig {
         issuers: args.issuers.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
-        redis_url: args.redis_url.clone(),
+        redis_url: args.redis_url.clone().or_else(|| backing.redis_url()),
         decision_log: args.decision_log.clone(),
         telemetry: args.telemetry.clone(),
         ..MeshConfig::default()
@@ -122,7 +137,7 @@ fn as_json(mesh: &Mesh) -> serde_json::Value {
     json!({ "mcpUrl": mesh.mcp_url, "issuer": mesh.state.issuer, "services": services })
 }
 
-fn as_text(mesh: &Mesh, args: &UpArgs) -> String {
+fn as_text(mesh: &Mesh, args: &UpArgs, backing: &Backing) -> String {
     let users = match (&args.issuer, &args.users) {
         (Some(issuer), _) => format!("those of {issuer}"),
         (None, None) => {
@@ -144,7 +159,7 @@ Internal call   drawbridge call code Search '{{\"query\":\"fn main\"}}'
 
 Ctrl-C ends it.",
         services_table(mesh),
-        backing_table(args),
+        backing_table(args, backing),
     )
 }
 
@@ -167,7 +182,7 @@ fn services_table(mesh: &Mesh) -> Table {
 }
 
 /// What stands behind the services: real things, or embedded stand-ins.
-fn backing_table(args: &UpArgs) -> Table {
+fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
     let mut table = new_table(["behind them", "", "which"]);
     let root = args.code_root.canonicalize().unwrap_or_else(|_| args.code_root.clone());
     let traces = match &args.telemetry.otlp_endpoint {
@@ -178,8 +193,14 @@ fn backing_table(args: &UpArgs) -> Table {
         Some(issuer) => ("real", issuer.to_string()),
         None => ("embedded", "for development; see the service idp".to_owned()),
     };
+    let redis = match (&args.redis_url, &backing.redis) {
+        (Some(_), _) => ("real", "Redis, which --redis-url names".to_owned()),
+        (None, Some(redis)) => ("real", format!("Redis, started on port {}", redis.port)),
+        (None, None) => ("embedded", "in this process; redis-server is not on PATH".to_owned()),
+    };
     let rows = [
         ("authorization server", issuer.0, issuer.1),
+        ("sessions, revocations", redis.0, redis.1),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),
         ("traces", traces.0, traces.1),

@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use drawbridge_cli::backing;
+use drawbridge_cli::backing::{self, Storage};
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::tools::{program, tools};
 
-/// A Vault of this test's own: OpenBao in development mode, which keeps all in memory.
+/// A Vault of this test's own: OpenBao.
 #[derive(Debug)]
 pub struct Vault {
     server: backing::Vault,
@@ -21,7 +21,17 @@ pub struct Vault {
 impl Vault {
     /// Starts a server on a free port and waits until it answers.
     pub async fn start() -> Self {
-        let server = backing::Vault::start(&bao()).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        Self::with(Storage::Memory).await
+    }
+
+    /// Starts a server that can be started again.
+    pub async fn lasting() -> Self {
+        Self::with(Storage::Disk).await
+    }
+
+    async fn with(storage: Storage) -> Self {
+        let server =
+            backing::Vault::start(&bao(), storage).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let root_token = server.root_token.expose_secret().to_owned();
         Self { url: server.url.clone(), root_token, server }
     }
@@ -57,6 +67,16 @@ impl Vault {
         let answer = request.send().await.expect("an answer");
         let status = answer.status();
         (status, answer.json().await.unwrap_or(Value::Null))
+    }
+
+    /// Ends it as a machine that fails does.
+    pub fn kill(&mut self) {
+        self.server.server.kill();
+    }
+
+    /// Starts it where it was, with all that it had kept.
+    pub async fn start_again(&mut self) {
+        self.server.start_again().await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     }
 
     /// Seals it: it answers, and does nothing.

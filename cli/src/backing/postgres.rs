@@ -66,7 +66,7 @@ impl Postgres {
         let mut command = as_nobody(&programs.join(PROGRAM));
         command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", &Ipv4Addr::LOCALHOST.to_string()]);
         command.args(["-F", "-c", "unix_socket_directories="]);
-        let server = Server::run(PROGRAM, command, folder, "")?;
+        let server = Server::run(PROGRAM, command, folder, "".into())?;
         let mut postgres = Self { server, port, programs: programs.to_owned(), password: password.into() };
         let programs = postgres.programs.clone();
         postgres.server.until(|| is_ready(&programs, port)).await?;

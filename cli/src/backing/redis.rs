@@ -15,6 +15,8 @@ const PROGRAM: &str = "redis-server";
 pub struct Redis {
     /// The process.
     pub server: Server,
+    /// Where it listens, on loopback.
+    pub port: u16,
     /// Where it is, with its password.
     pub url: String,
 }
@@ -34,8 +36,8 @@ impl Redis {
         let mut command = Command::new(program);
         // On its standard input nobody else reads the password.
         command.arg("-").current_dir(folder.path());
-        let mut server = Server::run(PROGRAM, command, folder, &config)?;
+        let mut server = Server::run(PROGRAM, command, folder, config.into())?;
         server.until(|| async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() }).await?;
-        Ok(Self { server, url: format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST) })
+        Ok(Self { server, port, url: format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST) })
     }
 }

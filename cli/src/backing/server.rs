@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use secrecy::{ExposeSecret as _, SecretString};
 use tempfile::TempDir;
 
 use super::BackingError;
@@ -26,6 +27,8 @@ const LOG: &str = "server.log";
 #[derive(Debug)]
 pub struct Server {
     program: &'static str,
+    command: Command,
+    input: SecretString,
     child: Child,
     folder: TempDir,
 }
@@ -36,21 +39,27 @@ impl Server {
         program: &'static str,
         mut command: Command,
         folder: TempDir,
-        input: &str,
+        input: SecretString,
     ) -> Result<Self, BackingError> {
-        let mut start = || {
-            let log = File::create(folder.path().join(LOG))?;
-            // A Ctrl-C that is meant for the mesh does not reach it: it is needed until the mesh has stopped.
-            command.process_group(0);
-            command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
-            let mut child = command.spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin.write_all(input.as_bytes())?;
-            }
-            Ok(child)
-        };
-        let child = start().map_err(|source| BackingError::Run { program, source })?;
-        Ok(Self { program, child, folder })
+        // A Ctrl-C that is meant for the mesh does not reach it: it is needed until the mesh has stopped.
+        command.process_group(0);
+        let child = spawn(&mut command, folder.path(), &input);
+        let child = child.map_err(|source| BackingError::Run { program, source })?;
+        Ok(Self { program, command, input, child, folder })
+    }
+
+    /// Ends it without a warning, as a machine that fails does.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        // INVARIANT: it is a child, and nobody else waits for it.
+        let _ = self.child.wait();
+    }
+
+    /// Runs it again after it has ended, with the folder as it is.
+    pub(super) fn run_again(&mut self) -> Result<(), BackingError> {
+        let child = spawn(&mut self.command, self.folder.path(), &self.input);
+        self.child = child.map_err(|source| BackingError::Run { program: self.program, source })?;
+        Ok(())
     }
 
     /// Waits until it answers.
@@ -108,12 +117,23 @@ impl Drop for Server {
     }
 }
 
+fn spawn(command: &mut Command, folder: &Path, input: &SecretString) -> io::Result<Child> {
+    let log = File::create(folder.join(LOG))?;
+    let mut child = command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.expose_secret().as_bytes())?;
+    }
+    Ok(child)
+}
+
 /// A folder for a server, and a port that is free now.
 pub(super) fn prepare(program: &'static str) -> Result<(TempDir, u16), BackingError> {
-    let prepared = || {
-        let folder = tempfile::Builder::new().prefix("drawbridge-").tempdir()?;
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-        io::Result::Ok((folder, port))
-    };
+    let prepared =
+        || io::Result::Ok((tempfile::Builder::new().prefix("drawbridge-").tempdir()?, free_port()?));
     prepared().map_err(|source| BackingError::Prepare { program, source })
+}
+
+/// A port that is free now.
+pub(super) fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

@@ -55,7 +55,7 @@ impl World {
             std::fs::write(config.policies.join("everybody.cedar"), everybody).expect("a file");
         })
         .await;
-        let (vault, postgres) = (Vault::start().await, Postgres::start().await);
+        let (vault, postgres) = tokio::join!(Vault::start(), Postgres::start());
         let setup = setup(&mesh, &vault, &postgres);
         Self { mesh, vault, postgres, setup }
     }
