@@ -18,6 +18,15 @@ struct State {
     open_until: Option<Instant>,
 }
 
+/// A change of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// From now on nothing is asked for a while.
+    Opened,
+    /// It answers again.
+    Closed,
+}
+
 impl Breaker {
     pub(super) fn new(failures_max: u32, pause: Duration) -> Self {
         Self { failures_max, pause, state: Mutex::default() }
@@ -37,17 +46,20 @@ impl Breaker {
         }
     }
 
-    /// Notes how a call ended.
-    pub(super) fn note(&self, answered: bool) {
+    /// Notes how a call ended. Says what that changes.
+    pub(super) fn note(&self, answered: bool) -> Option<Turn> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_open = state.open_until.is_some();
         if answered {
             *state = State::default();
-            return;
+            return was_open.then_some(Turn::Closed);
         }
         state.failures = state.failures.saturating_add(1);
-        if state.failures >= self.failures_max {
-            state.open_until = Some(Instant::now() + self.pause);
+        if state.failures < self.failures_max {
+            return None;
         }
+        state.open_until = Some(Instant::now() + self.pause);
+        (!was_open).then_some(Turn::Opened)
     }
 }
 
@@ -58,16 +70,17 @@ mod tests {
     #[test]
     fn after_failures_in_a_row_one_call_tries_and_a_success_lets_all_through() {
         let breaker = Breaker::new(2, Duration::from_millis(30));
-        breaker.note(false);
-        breaker.note(true);
-        breaker.note(false);
+        for answered in [false, true, false] {
+            assert_eq!(breaker.note(answered), None);
+        }
         assert!(breaker.admits(), "they were not in a row");
-        breaker.note(false);
+        assert_eq!(breaker.note(false), Some(Turn::Opened));
+        assert_eq!(breaker.note(false), None);
         assert!(!breaker.admits());
         std::thread::sleep(Duration::from_millis(40));
         assert!(breaker.admits());
         assert!(!breaker.admits(), "a second one does not try");
-        breaker.note(true);
+        assert_eq!(breaker.note(true), Some(Turn::Closed));
         assert!(breaker.admits() && breaker.admits());
     }
 }

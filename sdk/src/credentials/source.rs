@@ -6,7 +6,12 @@ use metrics::{counter, histogram};
 use secrecy::SecretString;
 use tracing::{Instrument as _, field::Empty};
 
-use super::{embedded::Embedded, error::CredentialsError, lease::Secret, vault::Vault};
+use super::{
+    embedded::Embedded,
+    error::{CredentialsError, Outage},
+    lease::Secret,
+    vault::Vault,
+};
 use crate::identity::Caller;
 
 /// Where credentials come from.
@@ -145,7 +150,13 @@ async fn told<T>(
     let outcome = done.as_ref().err().map_or("ok", CredentialsError::word);
     if let Err(error) = &done {
         span.record("otel.status_code", "ERROR").record("error.type", outcome);
-        span.in_scope(|| tracing::warn!(operation, %error, "credentials"));
+        span.in_scope(|| match error {
+            // Said once, when it began.
+            CredentialsError::Unavailable(Outage::CircuitOpen) => {
+                tracing::debug!(operation, %error, "credentials");
+            }
+            _ => tracing::warn!(operation, %error, "credentials"),
+        });
     }
     counter!("credentials_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
     histogram!("credentials_operation_duration_seconds", "operation" => operation)

@@ -8,4 +8,4 @@ mod issuers;
 mod keycloak;
 mod kubernetes;
 pub(crate) mod revocation;
-mod rpcs;
+pub(crate) mod rpcs;

@@ -18,7 +18,9 @@ use secrecy::SecretString;
 
 use crate::identity::exchange;
 
+mod keys;
 mod leases;
+mod load;
 mod outages;
 mod revocation;
 mod setup;
@@ -48,6 +50,10 @@ impl World {
 
     /// All of it, before Vault is set up.
     async fn bare() -> Self {
+        Self::bare_on(Vault::start()).await
+    }
+
+    async fn bare_on(vault: impl Future<Output = Vault>) -> Self {
         let mesh = TestMesh::with(|config| {
             std::fs::remove_file(config.policies.join("tenants.cedar")).expect("a file that can go");
             std::fs::remove_dir_all(config.policies.join("tests")).expect("a folder that can go");
@@ -55,7 +61,7 @@ impl World {
             std::fs::write(config.policies.join("everybody.cedar"), everybody).expect("a file");
         })
         .await;
-        let (vault, postgres) = tokio::join!(Vault::start(), Postgres::start());
+        let (vault, postgres) = tokio::join!(vault, Postgres::start());
         let setup = setup(&mesh, &vault, &postgres);
         Self { mesh, vault, postgres, setup }
     }

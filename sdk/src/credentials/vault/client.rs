@@ -12,7 +12,7 @@ use vaultrs::api::{EndpointError, EndpointResult};
 
 use super::{VaultConfig, endpoint::Headers};
 use crate::credentials::{
-    breaker::Breaker,
+    breaker::{Breaker, Turn},
     error::{CredentialsError, Outage, SetupError},
 };
 
@@ -109,8 +109,21 @@ impl Client {
         let answer = endpoint.with_middleware(&headers).exec(&self.http).await;
         let answer = answer.map_err(|error| judge(&error));
         // A failure inside may be that of one database; the others are not to suffer from it.
-        let down = matches!(&answer, Err(CredentialsError::Unavailable(outage)) if *outage != Outage::Failed);
-        self.breaker.note(!down);
+        let down = match &answer {
+            Err(CredentialsError::Unavailable(outage)) if *outage != Outage::Failed => Some(outage),
+            _ => None,
+        };
+        match self.breaker.note(down.is_none()) {
+            Some(Turn::Opened) => {
+                let cause = down.map(ToString::to_string);
+                tracing::error!(
+                    cause,
+                    "Vault has failed repeatedly; it is left alone but for a try now and then"
+                );
+            }
+            Some(Turn::Closed) => tracing::info!("Vault answers again"),
+            None => {}
+        }
         answer
     }
 }

@@ -117,7 +117,7 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     ]
 }
 
-fn claims(service: &str, rpc: &str) -> TransactionClaims {
+pub(crate) fn claims(service: &str, rpc: &str) -> TransactionClaims {
     TransactionClaims {
         iss: "drawbridge-auth".to_owned(),
         aud: service.to_owned(),
@@ -165,7 +165,7 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
     ]
 }
 
-fn sign(keys: &TestIssuer, claims: &TransactionClaims, typ: &str, algorithm: Algorithm) -> String {
+pub(crate) fn sign(keys: &TestIssuer, claims: &TransactionClaims, typ: &str, algorithm: Algorithm) -> String {
     let mut header = keys.header_of(algorithm);
     header.typ = Some(typ.to_owned());
     keys.sign(&header, &serde_json::to_value(claims).expect("JSON"))

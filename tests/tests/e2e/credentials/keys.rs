@@ -1,0 +1,96 @@
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome,
+};
+use drawbridge_sdk::{
+    connect,
+    credentials::CredentialsError,
+    identity::{Principal, TransactionClaims},
+};
+use drawbridge_tests::{TestIssuer, now};
+use jsonwebtoken::Algorithm;
+
+use super::*;
+use crate::auth::rpcs::{claims, sign};
+
+/// A world whose Vault trusts an issuer of the test, which signs what auth would not.
+pub(super) async fn world_of(issuer: &TestIssuer) -> World {
+    let keys = issuer.url.join("/jwks").expect("a URL");
+    World::start(|setup| setup.jwks_url = keys).await
+}
+
+/// Somebody, as the service sees them whose own clock is right or wrong: their token is not verified.
+pub(super) fn caller_of(
+    issuer: &TestIssuer,
+    subject: &str,
+    change: impl FnOnce(&mut TransactionClaims),
+) -> Caller {
+    let mut claims = claims("code", RPC);
+    subject.clone_into(&mut claims.sub);
+    claims.tctx.tenant = Some("acme".to_owned());
+    claims.tctx.principal = Principal::new(&claims.tctx.iss, subject, Some("acme"));
+    change(&mut claims);
+    let token = sign(issuer, &claims, "txntoken+jwt", Algorithm::EdDSA);
+    Caller { claims: Arc::new(claims), token: Arc::new(token.into()) }
+}
+
+#[tokio::test]
+async fn vault_forgives_clocks_five_seconds_and_a_token_that_is_over_opens_nothing() {
+    let issuer = TestIssuer::with_every_algorithm().await;
+    let world = world_of(&issuer).await;
+    let credentials = world.credentials();
+    for (who, born, dies, good) in [
+        ("now", 0, 30, true),
+        ("a little early", 3, 33, true),
+        ("far too early", 30, 60, false),
+        ("a little late", -32, -2, true),
+        // A minute after it was minted.
+        ("stolen", -60, -30, false),
+    ] {
+        let caller = caller_of(&issuer, who, |claims| {
+            (claims.iat, claims.exp) = (now() + born, now() + dies);
+        });
+        match credentials.database(&caller, &context(), ROLE).await {
+            Ok(_) => assert!(good, "{who}"),
+            Err(error) => {
+                assert!(!good && matches!(error, CredentialsError::Refused { .. }), "{who}: {error:?}");
+                assert_eq!(tonic::Status::from(error).code(), tonic::Code::PermissionDenied);
+            }
+        }
+    }
+    credentials.close().await;
+}
+
+#[tokio::test]
+async fn vault_learns_the_keys_of_an_auth_that_has_started_anew() {
+    let mut world = World::bare().await;
+    let auth = world.mesh.auth(|_| {});
+    let running = auth.start().await;
+    world.setup.jwks_url = auth.keys.clone();
+    world.bootstrap().await;
+    let credentials = world.credentials();
+    let own = sign_in(&world.mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
+    let caller = async || {
+        let request =
+            pb::ExchangeRequest { subject_token: own.clone(), rpc: RPC.to_owned(), ..Default::default() };
+        let mut client = AuthServiceClient::new(connect(&auth.url).expect("a channel"));
+        let answer = client.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let Some(Outcome::Allowed(allowed)) = answer.outcome else { panic!("{answer:?}") };
+        let token = allowed.transaction_token.expect("a token").token;
+        let verifier = Verifier::new("code", "drawbridge-auth", auth.keys.clone()).expect("a verifier");
+        verifier.verify(Some(&token), RPC).await.expect("a caller")
+    };
+    let first = caller().await;
+    let lease = credentials.database(&first, &context(), ROLE).await.expect("a lease");
+    credentials.revoke(first.principal()).await;
+    assert!(!lease.is_usable());
+
+    running.stop().await;
+    let running = auth.start().await;
+    let second = caller().await;
+    credentials.database(&second, &context(), ROLE).await.expect("a lease by the new key");
+    // The old key is not auth's any more.
+    let refused = world.credentials().database(&first, &context(), ROLE).await.expect_err("no lease");
+    assert!(matches!(refused, CredentialsError::Refused { .. }), "{refused:?}");
+    credentials.close().await;
+    running.stop().await;
+}
