@@ -1,4 +1,4 @@
-//! Short-lived credentials in the caller's name: database users and secrets from Vault.
+//! Short-lived credentials in the caller's name: database users, certificates and secrets from Vault.
 //!
 //! A tool service asks for what one call needs. The first call of a principal logs in with its transaction token and
 //! takes a lease; later ones share both until nobody uses them any more, the principal is revoked, or the service stops.
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use crate::{
-    ChannelError,
+    ChannelError, RequestId,
     call::CallContext,
     connect,
     identity::{Caller, Principal},
@@ -22,6 +22,7 @@ mod breaker;
 mod config;
 mod embedded;
 mod error;
+mod holder;
 mod lease;
 mod revocation;
 mod session;
@@ -34,10 +35,12 @@ mod vault;
 pub use config::CredentialsConfig;
 pub use embedded::Embedded;
 pub use error::{CredentialsError, Outage, SetupError};
-pub use lease::{DatabaseLease, Secret};
+pub use lease::{Certificate, DatabaseLease, Secret};
+use session::Session;
 use sessions::Sessions;
+use source::InNameOf;
 pub use source::Source;
-pub use vault::{Vault, VaultConfig};
+pub use vault::{LoginMethod, Vault, VaultConfig, VaultLogin};
 
 /// How much is kept, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -88,18 +91,17 @@ impl Credentials {
         context: &CallContext,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
-        let inner = &self.inner;
-        within(context, async {
-            let session = inner.session(caller, context).await?;
-            match inner.lease(&session, context, role).await {
-                Err(error) if error.is_forbidden() => {
-                    let session = inner.replace(session, caller, context, error).await?;
-                    inner.lease(&session, context, role).await
-                }
-                done => done,
-            }
-        })
-        .await
+        self.lease(InNameOf::Caller(caller), context, role).await
+    }
+
+    /// A database user for the service itself, for what it does for no caller: migrations, for example. The role is one
+    /// that no caller of the service can have.
+    ///
+    /// # Errors
+    /// When the service has no login of its own, may not have it, or nobody can give it now.
+    pub async fn own_database(&self, role: &str) -> Result<Arc<DatabaseLease>, CredentialsError> {
+        let context = CallContext::new(RequestId::generate(), vault::CALL_TIMEOUT);
+        self.lease(InNameOf::Service, &context, role).await
     }
 
     /// A secret of the caller's tenant for this service, by its name.
@@ -115,22 +117,39 @@ impl Credentials {
         let tenant = caller.claims.tctx.tenant.as_deref().filter(|tenant| is_path_segment(tenant));
         let tenant = tenant.ok_or(CredentialsError::NoTenant)?;
         let inner = &self.inner;
-        within(context, async {
-            let session = inner.session(caller, context).await?;
-            match inner.secret(&session, context, tenant, name).await {
-                Err(error) if error.is_forbidden() => {
-                    let session = inner.replace(session, caller, context, error).await?;
-                    inner.secret(&session, context, tenant, name).await
-                }
-                done => done,
-            }
+        self.with_session(InNameOf::Caller(caller), context, |session| async move {
+            inner.secret(&session, context, tenant, name).await
         })
         .await
     }
 
-    /// Gives up all that a principal has, and revokes it.
+    /// A certificate for this caller, from a role of the PKI engine, with its key. It is to be asked for at every use:
+    /// before two thirds of its life it is another one.
+    ///
+    /// # Errors
+    /// When the caller may not have it, or nobody can give it now.
+    pub async fn certificate(
+        &self,
+        caller: &Caller,
+        context: &CallContext,
+        role: &str,
+        common_name: &str,
+    ) -> Result<Arc<Certificate>, CredentialsError> {
+        let inner = &self.inner;
+        self.with_session(InNameOf::Caller(caller), context, |session| async move {
+            inner.certificate(&session, context, role, common_name).await
+        })
+        .await
+    }
+
+    /// Gives up all that a principal has, whoever acts for it, and revokes it.
     pub async fn revoke(&self, principal: &Principal) {
         self.inner.revoke(principal).await;
+    }
+
+    /// Gives up what the service has in its own name, once that is done, and revokes it.
+    pub async fn revoke_own(&self) {
+        self.inner.revoke_own().await;
     }
 
     /// Gives up and revokes all there is; nothing is given any more. It ends within seconds: what could not be revoked by
@@ -138,15 +157,38 @@ impl Credentials {
     pub async fn close(&self) {
         self.inner.close().await;
     }
-}
 
-/// As long as the caller waits.
-async fn within<T>(
-    context: &CallContext,
-    work: impl Future<Output = Result<T, CredentialsError>>,
-) -> Result<T, CredentialsError> {
-    let done = timeout(context.remaining().min(vault::CALL_TIMEOUT), Box::pin(work)).await;
-    done.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
+    async fn lease(
+        &self,
+        name: InNameOf<'_>,
+        context: &CallContext,
+        role: &str,
+    ) -> Result<Arc<DatabaseLease>, CredentialsError> {
+        let inner = &self.inner;
+        self.with_session(name, context, |session| async move { inner.lease(&session, context, role).await })
+            .await
+    }
+
+    /// Asks for something in a session, as long as the caller waits, and once more in another session if the source has
+    /// forgotten that one.
+    async fn with_session<T, F: Future<Output = Result<T, CredentialsError>>>(
+        &self,
+        name: InNameOf<'_>,
+        context: &CallContext,
+        ask: impl Fn(Arc<Session>) -> F,
+    ) -> Result<T, CredentialsError> {
+        let work = async {
+            let session = self.inner.session(name, context).await?;
+            match ask(Arc::clone(&session)).await {
+                Err(error) if error.is_forbidden() => {
+                    ask(self.inner.replace(session, name, context, error).await?).await
+                }
+                done => done,
+            }
+        };
+        let done = timeout(context.remaining().min(vault::CALL_TIMEOUT), Box::pin(work)).await;
+        done.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
+    }
 }
 
 /// Whether a text can stand in a path of Vault, and in a policy, as nothing but itself.

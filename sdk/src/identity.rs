@@ -55,7 +55,7 @@ pub struct TransactionClaims {
 }
 
 /// A service that calls in a subject's name (RFC 8693 section 4.1).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Actor {
     /// The issuer that vouches for it.
     pub iss: String,

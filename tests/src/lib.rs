@@ -17,6 +17,7 @@ mod mesh;
 mod postgres;
 mod redis;
 mod spy;
+mod tls;
 mod tools;
 mod vault;
 
@@ -29,5 +30,6 @@ pub use keycloak::Keycloak;
 pub use mesh::{Auth, Edge, TestMesh, permit, serve_conformance};
 pub use postgres::Postgres;
 pub use spy::Spy;
+pub use tls::{Signed, TestAuthority, TlsListener};
 pub use tools::{conformance_suite, node_modules, program, python, repository};
 pub use vault::Vault;

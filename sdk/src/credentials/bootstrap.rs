@@ -14,10 +14,14 @@ use super::{
     vault::{Any, As, Client, VaultConfig},
 };
 
+mod policy;
 mod setup;
 mod steps;
 
-pub use setup::{Database, DatabaseRole, ServiceSetup, Setup};
+pub use setup::{
+    Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes, ServiceAccount, ServiceSetup,
+    Setup,
+};
 use steps::{Step, contains};
 
 /// Vault cannot be set up.
@@ -26,6 +30,12 @@ pub enum BootstrapError {
     /// An HTTP client cannot be made.
     #[error(transparent)]
     Client(#[from] super::SetupError),
+    /// A name cannot stand where it is to stand.
+    #[error("the setup has {name:?} as a name twice, or it is none: letters, digits, `.`, `_` and `-` are")]
+    Name {
+        /// Which.
+        name: String,
+    },
     /// Vault does not answer as it should.
     #[error("{what}, at {path}")]
     Vault {
@@ -112,6 +122,9 @@ impl<'a> Bootstrap<'a> {
     }
 
     async fn run(&self, setup: &Setup, write: bool) -> Result<Vec<Change>, BootstrapError> {
+        if let Some(name) = setup.wrong_name() {
+            return Err(BootstrapError::Name { name: name.to_owned() });
+        }
         let mut changes = Vec::new();
         for step in steps::mounts(self.config, setup) {
             changes.push(self.step(&step, write).await?);
@@ -160,7 +173,7 @@ impl<'a> Bootstrap<'a> {
             Some(key) => data.and_then(|mut data| data.get_mut(key).map(Value::take)),
             None => data,
         };
-        Ok(found.filter(|value| !value.is_null()))
+        Ok(found.filter(|value| !value.is_null() && value != ""))
     }
 
     fn who(&self) -> As<'_> {

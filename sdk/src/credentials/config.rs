@@ -1,6 +1,6 @@
 use url::Url;
 
-use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig};
+use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig, VaultLogin};
 
 /// Which source of credentials a tool service is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -12,6 +12,10 @@ pub struct CredentialsConfig {
     /// A Vault.
     #[command(flatten)]
     pub vault: Option<VaultConfig>,
+
+    /// How the service logs in at Vault in its own name.
+    #[command(flatten)]
+    pub vault_login: VaultLogin,
 
     /// The process itself, in place of Vault. It is for a mesh on one machine, and no argument asks for it.
     #[arg(skip)]
@@ -25,10 +29,10 @@ impl CredentialsConfig {
     /// # Errors
     /// When no source is named, what it needs cannot be read, or a URL is not one that gRPC can use.
     pub fn open(self, service: &str) -> Result<Credentials, SetupError> {
-        let Self { auth_url, vault, embedded } = self;
+        let Self { auth_url, vault, vault_login, embedded } = self;
         let source = match (vault, embedded) {
             (_, Some(embedded)) => Source::Embedded(embedded),
-            (Some(vault), None) => Source::Vault(Vault::new(service, vault)?.into()),
+            (Some(vault), None) => Source::Vault(Vault::new(service, vault)?.with_login(vault_login)?.into()),
             (None, None) => return Err(SetupError::NoSource),
         };
         let credentials = Credentials::new(source, Limits::default());
@@ -67,6 +71,16 @@ mod tests {
         assert_eq!(vault.vault_url.as_str(), "https://vault.internal:8200/");
         assert_eq!(vault.vault_kv_mount, "secret");
         assert!(config.open("code").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_login_of_its_own_is_told_with_all_that_it_needs() {
+        let at = ["--vault-url", "https://vault.internal:8200", "--vault-login"];
+        let open = |method: &[&str]| parse(&[&at, method].concat()).unwrap().open("code");
+        assert!(open(&["kubernetes"]).is_ok());
+        assert!(open(&["token-file", "--vault-login-file", "/vault/token"]).is_ok());
+        assert!(matches!(open(&["approle"]), Err(SetupError::LoginNeeds { .. })));
+        assert!(parse(&["--vault-login", "kubernetes"]).is_err());
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub enum CredentialsError {
     /// There is no such secret.
     #[error("there is no such secret")]
     NoSuchSecret,
+    /// The service is to do something in its own name, and has no login of its own.
+    #[error("the service has no login of its own at Vault: name one by --vault-login")]
+    NoOwnLogin,
+    /// The source gives nothing of this kind.
+    #[error("this source of credentials has no {0}")]
+    NotHere(&'static str),
     /// The caller belongs to no tenant, or its tenant's name cannot stand in a path.
     #[error("the caller has no tenant whose secrets could be read")]
     NoTenant,
@@ -56,6 +62,9 @@ pub enum Outage {
     /// It failed inside, or what it asks did: a database that is down.
     #[error("Vault has failed inside")]
     Failed,
+    /// The file that the service logs in with in its own name is not there, or empty.
+    #[error("the file of the service's own login cannot be read")]
+    LoginFile,
     /// It has failed several times, and is left alone for a moment.
     #[error("Vault has failed repeatedly and is not asked for a moment")]
     CircuitOpen,
@@ -77,8 +86,8 @@ impl CredentialsError {
     pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
-            Self::Refused { .. } | Self::NoTenant | Self::Revoked => "refused",
-            Self::NoSuchSecret => "missing",
+            Self::Refused { .. } | Self::NoTenant | Self::NoOwnLogin | Self::Revoked => "refused",
+            Self::NoSuchSecret | Self::NotHere(_) => "missing",
             Self::Malformed => "malformed",
             Self::Closed => "closed",
         }
@@ -113,6 +122,12 @@ pub enum SetupError {
     /// The address of auth is not one.
     #[error(transparent)]
     Auth(#[from] ChannelError),
+    /// The service's own login at Vault lacks a file.
+    #[error("the service's own login at Vault needs {argument}")]
+    LoginNeeds {
+        /// The argument that names it.
+        argument: &'static str,
+    },
     /// A file cannot be read.
     #[error("cannot read {path}")]
     File {

@@ -10,7 +10,7 @@ use std::{
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::source::{Granted, GrantedUser};
+use super::source::{Granted, GrantedCertificate, GrantedUser};
 
 /// A lease is renewed at this part of its life, so that it is before two thirds of it.
 const RENEW_AT: f64 = 0.6;
@@ -53,6 +53,12 @@ impl Term {
     /// How long it may still be given out.
     pub(super) fn left(&self) -> Duration {
         self.ends().saturating_duration_since(Instant::now())
+    }
+
+    /// How long until it is to be renewed.
+    pub(super) fn until_renewal(&self) -> Duration {
+        let span = self.span();
+        span.renew_at.unwrap_or(span.ends).saturating_duration_since(Instant::now())
     }
 
     pub(super) fn note_use(&self) {
@@ -107,6 +113,39 @@ impl DatabaseLease {
     }
 
     /// Waits until the lease is given up before its time: connections that were made with it are to be closed.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// A certificate that was issued for one principal, for a while, with its key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate, and after it those of the authorities between it and the root, as PEM.
+    pub chain: String,
+    /// Its private key, as PEM.
+    pub private_key: SecretString,
+    /// The certificate of the authority that has issued it, as PEM.
+    pub authority: String,
+    pub(super) term: Term,
+    /// Cancelled when its session is given up. It is a child of the session's.
+    ended: CancellationToken,
+}
+
+impl Certificate {
+    pub(super) fn new(granted: Granted<GrantedCertificate>, ended: CancellationToken) -> Self {
+        let Granted { of: GrantedCertificate { chain, private_key, authority }, duration, renewable } =
+            granted;
+        Self { chain, private_key, authority, term: Term::new(duration, renewable), ended }
+    }
+
+    /// Whether it can still be used, as far as is known here.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        !self.ended.is_cancelled() && !self.term.left().is_zero()
+    }
+
+    /// Waits until the certificate is given up before its time: connections that were made with it are to be closed.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }

@@ -9,31 +9,33 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::CredentialsError,
-    lease::{DatabaseLease, Secret, Term},
+    lease::{Certificate, DatabaseLease, Secret, Term},
     source::{Granted, SessionToken, Source},
 };
 
-/// The most roles and secrets that one principal has at once.
+/// The most roles and secrets that one holder has at once.
 const LEASES_MAX: u64 = 64;
 /// For how long a secret is not read again.
 const SECRET_FOR: Duration = Duration::from_secs(60);
 
-/// What one principal has.
+/// What one holder has.
 ///
 /// INVARIANT: a lease is taken with its session's token, so it ends with it, whatever else goes wrong.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) token: SessionToken,
-    /// The transaction token that it was opened with.
-    pub(super) opened_with: Arc<SecretString>,
+    /// The transaction token that it was opened with, if it is a caller's.
+    pub(super) opened_with: Option<Arc<SecretString>>,
     pub(super) term: Term,
     pub(super) leases: Cache<String, Arc<DatabaseLease>>,
     pub(super) secrets: Cache<String, Arc<Secret>>,
+    /// By role and common name.
+    pub(super) certificates: Cache<(String, String), Arc<Certificate>>,
     pub(super) ended: CancellationToken,
 }
 
 impl Session {
-    pub(super) fn new(granted: Granted<SessionToken>, opened_with: Arc<SecretString>) -> Self {
+    pub(super) fn new(granted: Granted<SessionToken>, opened_with: Option<Arc<SecretString>>) -> Self {
         Self {
             token: granted.of,
             opened_with,
@@ -47,6 +49,11 @@ impl Session {
                 .max_capacity(LEASES_MAX)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_live(SECRET_FOR)
+                .build(),
+            certificates: Cache::builder()
+                .max_capacity(LEASES_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .expire_after(AtItsEnd(None))
                 .build(),
             ended: CancellationToken::new(),
         }
@@ -84,29 +91,36 @@ impl Session {
     }
 }
 
-/// What has a term, and is kept no longer.
+/// What is kept for a while.
 pub(super) trait Lasting {
-    fn term(&self) -> &Term;
+    fn left(&self) -> Duration;
 }
 
 impl Lasting for Arc<Session> {
-    fn term(&self) -> &Term {
-        &self.term
+    fn left(&self) -> Duration {
+        self.term.left()
     }
 }
 
 impl Lasting for Arc<DatabaseLease> {
-    fn term(&self) -> &Term {
-        &self.term
+    fn left(&self) -> Duration {
+        self.term.left()
     }
 }
 
-/// Keeps an entry until its term ends, and no longer than so long after its last use.
+/// A certificate cannot be renewed: when that would be due, another is issued.
+impl Lasting for Arc<Certificate> {
+    fn left(&self) -> Duration {
+        self.term.until_renewal()
+    }
+}
+
+/// Keeps an entry until it is over, and no longer than so long after its last use.
 pub(super) struct AtItsEnd(pub(super) Option<Duration>);
 
 impl AtItsEnd {
     fn left(&self, value: &impl Lasting) -> Duration {
-        let left = value.term().left();
+        let left = value.left();
         self.0.map_or(left, |idle| left.min(idle))
     }
 }

@@ -1,4 +1,4 @@
-//! The sessions of all principals: shared, looked after, and revoked when they leave.
+//! The sessions of all principals and of the service itself: shared, looked after, and revoked when they leave.
 
 use std::{future::ready, sync::Arc, time::Duration};
 
@@ -16,9 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Limits,
     error::CredentialsError,
-    lease::{DatabaseLease, Secret},
+    holder::Holder,
+    lease::{Certificate, DatabaseLease, Secret},
     session::{AtItsEnd, Session},
-    source::Source,
+    source::{InNameOf, Source},
 };
 use crate::{
     call::CallContext,
@@ -39,7 +40,7 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Sessions {
     source: Arc<Source>,
-    by_principal: Cache<Principal, Arc<Session>>,
+    by_holder: Cache<Holder, Arc<Session>>,
     /// Who is revoked, and since when: what was minted for them until then, in seconds since 1970, opens no session.
     closed_to: Cache<Principal, i64>,
     closing: CancellationToken,
@@ -55,37 +56,46 @@ impl Sessions {
             tasks: tasks.clone(),
             at_once: Arc::new(Semaphore::new(AT_ONCE)),
         };
-        let by_principal = Cache::builder()
+        let by_holder = Cache::builder()
             .max_capacity(limits.sessions_max)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsEnd(Some(limits.idle)))
-            .async_eviction_listener(move |principal: Arc<Principal>, session, cause| {
-                revoking.begin(&principal, session, cause);
+            .async_eviction_listener(move |holder: Arc<Holder>, session, cause| {
+                revoking.begin(&holder, session, cause);
                 ready(()).boxed()
             })
             .build();
         let closed_to = Cache::builder().max_capacity(limits.sessions_max).time_to_live(CLOSED_FOR).build();
-        let sessions = Arc::new(Self {
-            source,
-            by_principal,
-            closed_to,
-            closing: closing.clone(),
-            tasks: tasks.clone(),
-        });
+        let sessions =
+            Arc::new(Self { source, by_holder, closed_to, closing: closing.clone(), tasks: tasks.clone() });
         let looking = Arc::clone(&sessions);
         sessions.beside(async move { looking.look_after().await });
         sessions
     }
 
-    /// Gives up all that a principal has.
+    /// Gives up all that a principal has, whoever acts for it.
     pub(super) async fn revoke(&self, principal: &Principal) {
-        self.by_principal.invalidate(principal).await;
+        self.give_up(|holder| holder.principal() == Some(principal)).await;
+    }
+
+    /// Gives up all that the service has in its own name.
+    pub(super) async fn revoke_own(&self) {
+        self.by_holder.invalidate(&Holder::Service).await;
+    }
+
+    async fn give_up(&self, which: impl Fn(&Holder) -> bool) {
+        let holders: Vec<_> = self.by_holder.iter().map(|(holder, _)| holder).collect();
+        for holder in holders.iter().filter(|holder| which(holder)) {
+            self.by_holder.invalidate(holder.as_ref()).await;
+        }
     }
 
     /// The transaction tokens that all sessions were opened with.
-    pub(super) fn opened_with(&self) -> Vec<(Arc<Principal>, Arc<SecretString>)> {
-        let of = |(principal, session): (_, Arc<Session>)| (principal, Arc::clone(&session.opened_with));
-        self.by_principal.iter().map(of).collect()
+    pub(super) fn opened_with(&self) -> Vec<(Principal, Arc<SecretString>)> {
+        let of = |(holder, session): (Arc<Holder>, Arc<Session>)| {
+            Some((holder.principal()?.clone(), session.opened_with.clone()?))
+        };
+        self.by_holder.iter().filter_map(of).collect()
     }
 
     /// Gives up all that a principal has. What was minted for it until then, in seconds since 1970, opens no session
@@ -94,7 +104,14 @@ impl Sessions {
         tracing::info!(%principal, "is revoked; what was given in this name is taken back");
         self.closed_to.insert(principal.clone(), since).await;
         self.revoke(principal).await;
-        self.by_principal.run_pending_tasks().await;
+        self.by_holder.run_pending_tasks().await;
+    }
+
+    async fn check_open_to(&self, caller: &Caller) -> Result<(), CredentialsError> {
+        match self.closed_to.get(caller.principal()).await {
+            Some(since) if caller.claims.iat <= since => Err(CredentialsError::Revoked),
+            _ => Ok(()),
+        }
     }
 
     /// Does something until the service stops.
@@ -107,11 +124,8 @@ impl Sessions {
 
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        let principals: Vec<_> = self.by_principal.iter().map(|(principal, _)| principal).collect();
-        for principal in principals {
-            self.by_principal.invalidate(principal.as_ref()).await;
-        }
-        self.by_principal.run_pending_tasks().await;
+        self.give_up(|_| true).await;
+        self.by_holder.run_pending_tasks().await;
         self.tasks.close();
         if timeout(CLOSE_DEADLINE, self.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -121,26 +135,26 @@ impl Sessions {
         }
     }
 
-    /// The caller's session: the one there is, or a new one.
+    /// The session in this name: the one there is, or a new one.
     pub(super) async fn session(
         &self,
-        caller: &Caller,
+        name: InNameOf<'_>,
         context: &CallContext,
     ) -> Result<Arc<Session>, CredentialsError> {
-        let principal = caller.principal();
-        let logging_in = self.by_principal.entry_by_ref(principal).or_try_insert_with(async {
+        let holder = Holder::new(name);
+        let logging_in = self.by_holder.entry_by_ref(&holder).or_try_insert_with(async {
             if self.closing.is_cancelled() {
                 return Err(CredentialsError::Closed);
             }
-            if self.closed_to.get(principal).await.is_some_and(|since| caller.claims.iat <= since) {
-                return Err(CredentialsError::Revoked);
+            if let InNameOf::Caller(caller) = name {
+                self.check_open_to(caller).await?;
             }
-            let granted = self.source.login(caller, context.request_id.as_str()).await?;
-            Ok(Arc::new(Session::new(granted, Arc::clone(&caller.token))))
+            let granted = self.source.login(name, context.request_id.as_str()).await?;
+            Ok(Arc::new(Session::new(granted, name.token())))
         });
         let entry = logging_in.await.map_err(|error| CredentialsError::clone(&error))?;
         if self.closing.is_cancelled() {
-            self.by_principal.invalidate(principal).await;
+            self.by_holder.invalidate(&holder).await;
             return Err(CredentialsError::Closed);
         }
         count_use("session", entry.is_fresh());
@@ -153,18 +167,19 @@ impl Sessions {
     pub(super) async fn replace(
         &self,
         session: Arc<Session>,
-        caller: &Caller,
+        name: InNameOf<'_>,
         context: &CallContext,
         refused: CredentialsError,
     ) -> Result<Arc<Session>, CredentialsError> {
         if self.source.knows(&session.token).await? {
             return Err(refused);
         }
-        let current = self.by_principal.get(caller.principal()).await;
+        let holder = Holder::new(name);
+        let current = self.by_holder.get(&holder).await;
         if current.is_some_and(|current| Arc::ptr_eq(&current, &session)) {
-            self.by_principal.invalidate(caller.principal()).await;
+            self.by_holder.invalidate(&holder).await;
         }
-        self.session(caller, context).await
+        self.session(name, context).await
     }
 
     pub(super) async fn lease(
@@ -200,22 +215,39 @@ impl Sessions {
         Ok(entry.into_value())
     }
 
+    pub(super) async fn certificate(
+        &self,
+        session: &Session,
+        context: &CallContext,
+        role: &str,
+        common_name: &str,
+    ) -> Result<Arc<Certificate>, CredentialsError> {
+        let key = (role.to_owned(), common_name.to_owned());
+        let issuing = session.certificates.entry(key).or_try_insert_with(async {
+            let request_id = context.request_id.as_str();
+            let granted = self.source.certificate(&session.token, role, common_name, request_id).await?;
+            Ok(Arc::new(Certificate::new(granted, session.ended.child_token())))
+        });
+        let entry = issuing.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        count_use("certificate", entry.is_fresh());
+        Ok(entry.into_value())
+    }
+
     async fn look_after(&self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let sessions: Vec<_> = self.by_principal.iter().collect();
+            let sessions: Vec<_> = self.by_holder.iter().collect();
             let soonest = sessions.iter().filter_map(|(_, session)| session.soonest_end()).min();
             gauge!("credentials_sessions").set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
             gauge!("credentials_seconds_to_expiry_min").set(soonest.unwrap_or_default().as_secs_f64());
-            let renewing =
-                stream::iter(sessions).for_each_concurrent(AT_ONCE, async |(principal, session)| {
-                    if session.renew(&self.source).await.is_err() {
-                        self.by_principal.invalidate(principal.as_ref()).await;
-                    }
-                });
+            let renewing = stream::iter(sessions).for_each_concurrent(AT_ONCE, async |(holder, session)| {
+                if session.renew(&self.source).await.is_err() {
+                    self.by_holder.invalidate(holder.as_ref()).await;
+                }
+            });
             renewing.await;
             // What is idle or over leaves the cache, and is revoked.
-            self.by_principal.run_pending_tasks().await;
+            self.by_holder.run_pending_tasks().await;
         }
     }
 }
@@ -229,9 +261,9 @@ struct Revoking {
 }
 
 impl Revoking {
-    fn begin(&self, principal: &Principal, session: Arc<Session>, cause: RemovalCause) {
+    fn begin(&self, holder: &Holder, session: Arc<Session>, cause: RemovalCause) {
         session.ended.cancel();
-        tracing::debug!(%principal, ?cause, "a session with its leases is revoked");
+        tracing::debug!(%holder, ?cause, "a session with its leases is revoked");
         let (source, closing) = (Arc::clone(&self.source), self.closing.clone());
         let at_once = Arc::clone(&self.at_once);
         self.tasks.spawn(async move {

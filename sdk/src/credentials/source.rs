@@ -1,6 +1,9 @@
 //! Where credentials come from, and what is told of each thing that is asked there.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use metrics::{counter, histogram};
 use secrecy::SecretString;
@@ -23,6 +26,24 @@ pub enum Source {
     Embedded(Embedded),
 }
 
+/// In whose name something is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum InNameOf<'a> {
+    Caller(&'a Caller),
+    /// The service itself.
+    Service,
+}
+
+impl InNameOf<'_> {
+    /// The transaction token of the caller.
+    pub(super) fn token(self) -> Option<Arc<SecretString>> {
+        match self {
+            Self::Caller(caller) => Some(Arc::clone(&caller.token)),
+            Self::Service => None,
+        }
+    }
+}
+
 /// Opens what one principal may have, until it is revoked.
 #[derive(Debug)]
 pub(super) struct SessionToken(pub(super) SecretString);
@@ -33,6 +54,14 @@ pub(super) struct GrantedUser {
     pub(super) id: String,
     pub(super) username: String,
     pub(super) password: SecretString,
+}
+
+/// A certificate as it is issued.
+#[derive(Debug)]
+pub(super) struct GrantedCertificate {
+    pub(super) chain: String,
+    pub(super) private_key: SecretString,
+    pub(super) authority: String,
 }
 
 /// Something for a while.
@@ -46,12 +75,12 @@ pub(super) struct Granted<T> {
 impl Source {
     pub(super) async fn login(
         &self,
-        caller: &Caller,
+        name: InNameOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
         told("login", async {
             match self {
-                Self::Vault(vault) => vault.login(&caller.token, request_id).await,
+                Self::Vault(vault) => vault.login(name, request_id).await,
                 Self::Embedded(_) => Ok(Embedded::login()),
             }
         })
@@ -84,6 +113,22 @@ impl Source {
             match self {
                 Self::Vault(vault) => vault.secret(session, tenant, name, request_id).await,
                 Self::Embedded(embedded) => embedded.secret(name),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn certificate(
+        &self,
+        session: &SessionToken,
+        role: &str,
+        common_name: &str,
+        request_id: &str,
+    ) -> Result<Granted<GrantedCertificate>, CredentialsError> {
+        told("certificate", async {
+            match self {
+                Self::Vault(vault) => vault.certificate(session, role, common_name, request_id).await,
+                Self::Embedded(_) => Err(CredentialsError::NotHere("certificates")),
             }
         })
         .await

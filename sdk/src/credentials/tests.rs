@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use super::*;
 use crate::{
     RequestId,
-    identity::{TransactionClaims, TransactionContext},
+    identity::{Actor, TransactionClaims, TransactionContext},
 };
 
 fn caller(subject: &str, tenant: Option<&str>) -> Caller {
@@ -56,6 +56,25 @@ async fn without_vault_each_principal_has_leases_of_its_own_until_they_are_revok
     assert!(!third.is_usable());
     let closed = credentials.database(&alice, &context(), "reader").await.unwrap_err();
     assert!(matches!(closed, CredentialsError::Closed), "{closed:?}");
+}
+
+#[tokio::test]
+async fn what_a_service_does_in_a_callers_name_has_a_session_of_its_own_that_ends_with_the_callers() {
+    let credentials = Credentials::new(Source::Embedded(Embedded::default()), Limits::default());
+    let alice = caller("alice", None);
+    let actor = Actor { iss: "idp".into(), sub: "tickets".into(), act: None };
+    let claims = TransactionClaims { act: Some(Box::new(actor)), ..(*alice.claims).clone() };
+    let delegated = Caller { claims: Arc::new(claims), ..alice.clone() };
+    let direct = credentials.database(&alice, &context(), "reader").await.unwrap();
+    let acted = credentials.database(&delegated, &context(), "reader").await.unwrap();
+    let own = credentials.own_database("reader").await.unwrap();
+    assert_ne!(direct.username, acted.username);
+
+    credentials.revoke(alice.principal()).await;
+    assert!(!direct.is_usable() && !acted.is_usable() && own.is_usable());
+    credentials.revoke_own().await;
+    assert!(!own.is_usable());
+    credentials.close().await;
 }
 
 #[tokio::test]

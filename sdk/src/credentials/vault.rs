@@ -1,4 +1,4 @@
-//! Leases from Vault, in the caller's name.
+//! Leases from Vault, in the caller's name or the service's own.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
@@ -14,14 +14,18 @@ use vaultrs::api::{
 use super::{
     error::{CredentialsError, SetupError},
     lease::Secret,
-    source::{Granted, GrantedUser, SessionToken},
+    source::{Granted, GrantedUser, InNameOf, SessionToken},
 };
 
+mod certificate;
 mod client;
 mod endpoint;
+mod login;
 
 pub(super) use client::{As, CALL_TIMEOUT, Client};
 pub(super) use endpoint::Any;
+use login::OwnLogin;
+pub use login::{LoginMethod, VaultLogin};
 
 /// Which Vault, and what is where in it. The defaults are what `drawbridge vault bootstrap` sets up.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,6 +59,18 @@ pub struct VaultConfig {
     /// The mount of the key-value store, version 2.
     #[arg(long, default_value = "secret")]
     pub vault_kv_mount: String,
+
+    /// The mount of the PKI engine.
+    #[arg(long, default_value = "pki")]
+    pub vault_pki_mount: String,
+
+    /// The mount of the Kubernetes auth method, by which services log in in their own name.
+    #[arg(long, default_value = "kubernetes")]
+    pub vault_kubernetes_mount: String,
+
+    /// The mount of the AppRole auth method, by which services log in in their own name.
+    #[arg(long, default_value = "approle")]
+    pub vault_approle_mount: String,
 }
 
 impl VaultConfig {
@@ -69,6 +85,9 @@ impl VaultConfig {
             vault_auth_mount: "drawbridge".to_owned(),
             vault_database_mount: "database".to_owned(),
             vault_kv_mount: "secret".to_owned(),
+            vault_pki_mount: "pki".to_owned(),
+            vault_kubernetes_mount: "kubernetes".to_owned(),
+            vault_approle_mount: "approle".to_owned(),
         }
     }
 }
@@ -79,6 +98,7 @@ pub struct Vault {
     config: VaultConfig,
     /// The name of the service: of its role, and of its folder among a tenant's secrets.
     service: String,
+    own_login: Option<OwnLogin>,
 }
 
 impl fmt::Debug for Vault {
@@ -93,26 +113,49 @@ impl Vault {
     /// # Errors
     /// When a certificate or a key cannot be read.
     pub fn new(service: &str, config: VaultConfig) -> Result<Self, SetupError> {
-        Ok(Self { client: Client::new(&config)?, config, service: service.to_owned() })
+        let client = Client::new(&config)?;
+        Ok(Self { client, config, service: service.to_owned(), own_login: None })
+    }
+
+    /// With a login of the service's own beside that of its callers.
+    ///
+    /// # Errors
+    /// When a file that the login needs is not named.
+    pub fn with_login(self, login: VaultLogin) -> Result<Self, SetupError> {
+        Ok(Self { own_login: login.complete()?, ..self })
     }
 
     pub(super) async fn login(
         &self,
-        transaction_token: &SecretString,
+        name: InNameOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
+        let auth = match name {
+            InNameOf::Caller(caller) => self.log_in(&caller.token, request_id).await?,
+            InNameOf::Service => {
+                let own = self.own_login.as_ref().ok_or(CredentialsError::NoOwnLogin)?;
+                own.log_in(&self.client, &self.config, &self.service, request_id).await?
+            }
+        };
+        Ok(Granted {
+            of: SessionToken(auth.client_token.into()),
+            duration: Duration::from_secs(auth.lease_duration),
+            renewable: auth.renewable,
+        })
+    }
+
+    async fn log_in(
+        &self,
+        transaction_token: &SecretString,
+        request_id: &str,
+    ) -> Result<AuthInfo, CredentialsError> {
         let login = || {
             let mut login = JWTLoginRequest::builder();
             login.mount(&self.config.vault_auth_mount).role(&self.service);
             login.jwt(transaction_token.expose_secret()).build().map_err(|_| CredentialsError::Malformed)
         };
         let who = As { token: None, request_id: Some(request_id) };
-        let auth: AuthInfo = self.client.call(who, login).await?.auth.ok_or(CredentialsError::Malformed)?;
-        Ok(Granted {
-            of: SessionToken(auth.client_token.into()),
-            duration: Duration::from_secs(auth.lease_duration),
-            renewable: auth.renewable,
-        })
+        self.client.call(who, login).await?.auth.ok_or(CredentialsError::Malformed)
     }
 
     pub(super) async fn database(

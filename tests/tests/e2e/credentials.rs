@@ -18,10 +18,12 @@ use secrecy::SecretString;
 
 use crate::identity::exchange;
 
+mod certificates;
 mod keys;
 mod leases;
 mod load;
 mod outages;
+mod own;
 mod revocation;
 mod setup;
 mod sharing;
@@ -103,6 +105,7 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
     let (username, password) = postgres.owner();
     let role = DatabaseRole {
         name: ROLE.to_owned(),
+        own: false,
         creation_statements: vec![
             "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'".to_owned(),
         ],
@@ -116,6 +119,9 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
         ttl_seconds: 120,
         max_ttl_seconds: 600,
         database_roles,
+        certificate_roles: Vec::new(),
+        kubernetes: None,
+        approle: None,
     };
     Setup {
         jwks_url: mesh.transaction_keys(),
@@ -127,6 +133,8 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
             username: username.to_owned(),
             password: password.into(),
         }),
+        pki: None,
+        kubernetes: None,
         services: vec![service("code", vec![role]), service("tickets", Vec::new())],
     }
 }

@@ -1,6 +1,10 @@
+use std::collections::HashSet;
+
 use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
+
+use crate::credentials::is_path_segment;
 
 /// What a Vault is set up for. It is written as TOML.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,6 +19,10 @@ pub struct Setup {
     pub audit_file: Option<String>,
     /// The database whose users Vault makes.
     pub database: Option<Database>,
+    /// The authority that issues certificates. Absent: its PKI engine is given one by somebody else.
+    pub pki: Option<Authority>,
+    /// The Kubernetes whose service accounts log in. Absent: its auth method is configured by somebody else.
+    pub kubernetes: Option<Kubernetes>,
     /// The tool services.
     #[serde(default, rename = "service")]
     pub services: Vec<ServiceSetup>,
@@ -36,6 +44,29 @@ pub struct Database {
     pub password: SecretString,
 }
 
+/// An authority of Vault's own, whose key never leaves it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// The name in its certificate.
+    pub common_name: String,
+    /// For how long its certificate is good, in seconds.
+    #[serde(default = "authority_ttl_seconds")]
+    pub ttl_seconds: u64,
+}
+
+/// A Kubernetes whose service accounts log in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kubernetes {
+    /// Where its API is, as Vault reaches it.
+    pub host: Url,
+    /// The PEM of the authorities that vouch for its certificate: Vault asks it by the token of whoever logs in, whose
+    /// service account needs the role `system:auth-delegator`. Absent: Vault runs in a pod of the same Kubernetes, and
+    /// asks by that pod's own token.
+    pub ca_certificate: Option<String>,
+}
+
 /// One tool service.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +84,50 @@ pub struct ServiceSetup {
     /// Its roles in the database.
     #[serde(default, rename = "database_role")]
     pub database_roles: Vec<DatabaseRole>,
+    /// The certificates that it gets for its callers.
+    #[serde(default, rename = "certificate_role")]
+    pub certificate_roles: Vec<CertificateRole>,
+    /// The service account by which it logs in in its own name.
+    pub kubernetes: Option<ServiceAccount>,
+    /// That it logs in in its own name by a role id and a secret id.
+    pub approle: Option<Approle>,
+}
+
+/// Certificates of one kind.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRole {
+    /// The name of the role.
+    pub name: String,
+    /// The names that certificates may be for. `{{tenant}}` stands for the caller's tenant, which Vault knows.
+    pub allowed_domains: Vec<String>,
+    /// Whether they may be for any name below those, too.
+    #[serde(default)]
+    pub allow_subdomains: bool,
+    /// For how long a certificate is good, in seconds.
+    #[serde(default = "ttl_seconds")]
+    pub ttl_seconds: u64,
+}
+
+/// A service account of Kubernetes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceAccount {
+    /// The namespace it is in.
+    pub namespace: String,
+    /// Its name.
+    pub service_account: String,
+    /// The audience that its tokens must name. Absent: any.
+    pub audience: Option<String>,
+}
+
+/// A login by role id and secret id.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approle {
+    /// For how long a secret id can be used, in seconds.
+    #[serde(default = "secret_id_ttl_seconds")]
+    pub secret_id_ttl_seconds: u64,
 }
 
 /// What a database user may do.
@@ -61,6 +136,9 @@ pub struct ServiceSetup {
 pub struct DatabaseRole {
     /// The name of the role.
     pub name: String,
+    /// Whether it is the service's own: no caller has it, and no transaction token reaches it.
+    #[serde(default)]
+    pub own: bool,
     /// The SQL that makes a user, with `{{name}}`, `{{password}}` and `{{expiration}}`.
     pub creation_statements: Vec<String>,
     /// The SQL that takes a user away. Absent: Vault's own, which revokes and drops.
@@ -78,6 +156,40 @@ impl ServiceSetup {
     pub(super) fn rpcs(&self) -> String {
         self.rpcs.clone().unwrap_or_else(|| format!("drawbridge.{}.*", self.name))
     }
+
+    /// The policy of its callers.
+    pub(super) fn policy(&self) -> String {
+        format!("drawbridge-{}", self.name)
+    }
+
+    /// The policy of the service itself, if it does anything in its own name.
+    pub(super) fn own_policy(&self) -> Option<String> {
+        let own = self.kubernetes.is_some() || self.approle.is_some();
+        let own = own || self.database_roles.iter().any(|role| role.own);
+        own.then(|| format!("drawbridge-{}-own", self.name))
+    }
+}
+
+impl Setup {
+    /// A name that stands for more than itself in a policy, or for two things.
+    pub(super) fn wrong_name(&self) -> Option<&str> {
+        let (mut policies, mut names) = (HashSet::new(), HashSet::new());
+        for service in &self.services {
+            let new = policies.insert(service.policy())
+                && service.own_policy().is_none_or(|policy| policies.insert(policy));
+            if !new || !is_path_segment(&service.name) {
+                return Some(&service.name);
+            }
+            let users = service.database_roles.iter().map(|role| ("database", &role.name));
+            let certificates = service.certificate_roles.iter().map(|role| ("pki", &role.name));
+            for (kind, name) in users.chain(certificates) {
+                if !is_path_segment(name) || !names.insert((kind, name)) {
+                    return Some(name);
+                }
+            }
+        }
+        None
+    }
 }
 
 fn auth_issuer() -> String {
@@ -92,6 +204,49 @@ const fn ttl_seconds() -> u64 {
     300
 }
 
+const fn authority_ttl_seconds() -> u64 {
+    5 * 365 * 24 * 60 * 60
+}
+
+const fn secret_id_ttl_seconds() -> u64 {
+    24 * 60 * 60
+}
+
 const fn max_ttl_seconds() -> u64 {
     3600
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(services: &str) -> Option<String> {
+        let text = format!("jwks_url = \"http://auth/jwks\"\n{services}");
+        let setup: Setup = toml::from_str(&text).unwrap();
+        setup.wrong_name().map(str::to_owned)
+    }
+
+    #[test]
+    fn a_name_stands_for_one_thing_and_for_itself() {
+        let service = |name: &str| format!("[[service]]\nname = \"{name}\"\n");
+        let role = |name: &str, own| {
+            format!("[[service.database_role]]\nname = \"{name}\"\nown = {own}\ncreation_statements = []\n")
+        };
+        let (code, tickets) = (service("code"), service("tickets"));
+        assert_eq!(wrong(&[code.as_str(), &tickets, &role("a", true), &role("b", false)].concat()), None);
+        assert_eq!(wrong(&[code.as_str(), &code].concat()).unwrap(), "code");
+        assert_eq!(
+            wrong(&[code.as_str(), &role("a", true), &tickets, &role("a", false)].concat()).unwrap(),
+            "a"
+        );
+        // The policy of its callers would be that of the other service itself.
+        assert_eq!(
+            wrong(&[code.as_str(), &role("a", true), &service("code-own")].concat()).unwrap(),
+            "code-own"
+        );
+        for name in ["", "+", "*", "code/x", ".."] {
+            assert_eq!(wrong(&service(name)).as_deref(), Some(name));
+            assert_eq!(wrong(&[code.as_str(), &role(name, false)].concat()).as_deref(), Some(name));
+        }
+    }
 }

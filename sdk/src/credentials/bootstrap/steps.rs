@@ -3,18 +3,27 @@
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
-use super::setup::{Database, DatabaseRole, ServiceSetup, Setup};
+use super::{
+    policy,
+    setup::{
+        Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes, ServiceAccount,
+        ServiceSetup, Setup,
+    },
+};
 use crate::credentials::vault::VaultConfig;
 
 /// Clock difference that Vault forgives, in seconds. Its own default is a minute: as long as a token lives.
 const LEEWAY_SECONDS: u64 = 5;
+
+/// What is wanted of something that is only to be there.
+const ANYTHING: Value = Value::Null;
 
 /// One thing that there should be.
 pub(super) struct Step {
     pub(super) what: String,
     /// Where it is written, and read unless `list` names another path.
     pub(super) path: String,
-    list: Option<&'static str>,
+    list: Option<String>,
     /// Where it stands in what is read.
     pub(super) key: Option<String>,
     /// What is to be found there. Other fields may be as they are.
@@ -30,15 +39,20 @@ impl Step {
         Self { what, path, list: None, key: None, wanted, write: None, fixed: false }
     }
 
+    fn policy(name: &str, text: String) -> Self {
+        let path = format!("sys/policies/acl/{name}");
+        Self::new(format!("policy {name}"), path, json!({ "policy": text }))
+    }
+
     /// Something that is mounted at `name`, one of those that `list` shows.
-    fn mount(what: &str, list: &'static str, name: &str, wanted: Value) -> Self {
+    fn mount(what: &str, list: &str, name: &str, wanted: Value) -> Self {
         let key = Some(format!("{name}/"));
         let step = Self::new(format!("{what} {name}"), format!("{list}/{name}"), wanted);
-        Self { list: Some(list), key, fixed: true, ..step }
+        Self { list: Some(list.to_owned()), key, fixed: true, ..step }
     }
 
     pub(super) fn read_at(&self) -> &str {
-        self.list.unwrap_or(&self.path)
+        self.list.as_deref().unwrap_or(&self.path)
     }
 }
 
@@ -54,11 +68,32 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     steps.push(Step { key: Some("x-request-id".to_owned()), ..header });
     let method = json!({ "type": "jwt" });
     steps.push(Step::mount("auth method", "sys/auth", &config.vault_auth_mount, method));
+    let own = [
+        (
+            "kubernetes",
+            &config.vault_kubernetes_mount,
+            setup.services.iter().any(|of| of.kubernetes.is_some()),
+        ),
+        ("approle", &config.vault_approle_mount, setup.services.iter().any(|of| of.approle.is_some())),
+    ];
+    for (method, mount, used) in own {
+        if used {
+            steps.push(Step::mount("auth method", "sys/auth", mount, json!({ "type": method })));
+        }
+    }
     let kv = json!({ "type": "kv", "options": { "version": "2" } });
     steps.push(Step::mount("key-value store", "sys/mounts", &config.vault_kv_mount, kv));
     if setup.database.is_some() {
         let engine = json!({ "type": "database" });
         steps.push(Step::mount("database engine", "sys/mounts", &config.vault_database_mount, engine));
+    }
+    if setup.services.iter().any(|service| !service.certificate_roles.is_empty()) {
+        let engine = json!({ "type": "pki" });
+        // An authority cannot outlive what the engine lets live.
+        let longest = setup.pki.as_ref().map(|authority| format!("{}s", authority.ttl_seconds));
+        let write = json!({ "type": "pki", "config": { "max_lease_ttl": longest.unwrap_or_default() } });
+        let step = Step::mount("PKI engine", "sys/mounts", &config.vault_pki_mount, engine);
+        steps.push(Step { write: Some(write), ..step });
     }
     steps
 }
@@ -78,20 +113,64 @@ pub(super) fn settings(config: &VaultConfig, setup: &Setup, accessor: &str) -> V
         steps.push(connection(config, database, roles()));
         steps.extend(roles().map(|role| database_role(config, database, role)));
     }
+    steps.extend(setup.pki.iter().map(|of| authority(config, of)));
+    let roles = setup.services.iter().flat_map(|service| &service.certificate_roles);
+    steps.extend(roles.map(|role| certificate_role(config, role, accessor)));
+    if let Some(kubernetes) = &setup.kubernetes {
+        let path = format!("auth/{}/config", config.vault_kubernetes_mount);
+        steps.push(Step::new("trust in Kubernetes".to_owned(), path, trust_in_kubernetes(kubernetes)));
+    }
     for service in &setup.services {
-        let policy = format!("drawbridge-{}", service.name);
-        steps.push(Step::new(
-            format!("policy {policy}"),
-            format!("sys/policies/acl/{policy}"),
-            json!({ "policy": policy_text(config, service, accessor) }),
-        ));
+        let policy = service.policy();
+        steps.push(Step::policy(&policy, policy::of_callers(config, service, accessor)));
         steps.push(Step::new(
             format!("login of {}", service.name),
             format!("auth/{auth}/role/{}", service.name),
             login_role(service, &policy),
         ));
+        steps.extend(own_login(config, service));
     }
     steps
+}
+
+/// What a service may do in its own name, and how it logs in to do so.
+fn own_login(config: &VaultConfig, service: &ServiceSetup) -> Vec<Step> {
+    let Some(policy) = service.own_policy() else { return Vec::new() };
+    let mut steps = vec![Step::policy(&policy, policy::own(config, service))];
+    let roles = [
+        service.kubernetes.as_ref().map(|of| (&config.vault_kubernetes_mount, "Kubernetes", account(of))),
+        service.approle.as_ref().map(|of| (&config.vault_approle_mount, "AppRole", approle(of))),
+    ];
+    for (mount, method, mut role) in roles.into_iter().flatten() {
+        role["token_policies"] = json!([policy]);
+        role["token_no_default_policy"] = json!(true);
+        role["token_ttl"] = json!(service.ttl_seconds);
+        role["token_max_ttl"] = json!(service.max_ttl_seconds);
+        let what = format!("own login of {} by {method}", service.name);
+        steps.push(Step::new(what, format!("auth/{mount}/role/{}", service.name), role));
+    }
+    steps
+}
+
+fn trust_in_kubernetes(kubernetes: &Kubernetes) -> Value {
+    json!({
+        // Vault keeps it as it is written, and adds no slash.
+        "kubernetes_host": kubernetes.host.as_str().trim_end_matches('/'),
+        "kubernetes_ca_cert": kubernetes.ca_certificate.as_deref().unwrap_or_default(),
+        "disable_local_ca_jwt": kubernetes.ca_certificate.is_some(),
+    })
+}
+
+fn account(account: &ServiceAccount) -> Value {
+    json!({
+        "bound_service_account_names": [account.service_account],
+        "bound_service_account_namespaces": [account.namespace],
+        "audience": account.audience.as_deref().unwrap_or_default(),
+    })
+}
+
+fn approle(approle: &Approle) -> Value {
+    json!({ "bind_secret_id": true, "secret_id_ttl": approle.secret_id_ttl_seconds })
 }
 
 fn connection<'a>(
@@ -130,6 +209,40 @@ fn database_role(config: &VaultConfig, database: &Database, role: &DatabaseRole)
     Step::new(format!("database role {}", role.name), path, wanted)
 }
 
+/// An authority, which is made once: a PKI engine that has one keeps it.
+fn authority(config: &VaultConfig, authority: &Authority) -> Step {
+    let Authority { common_name, ttl_seconds } = authority;
+    let pki = &config.vault_pki_mount;
+    let make = json!({ "common_name": common_name, "ttl": ttl_seconds, "key_type": "ec", "key_bits": 256 });
+    Step {
+        list: Some(format!("{pki}/config/issuers")),
+        key: Some("default".to_owned()),
+        write: Some(make),
+        ..Step::new("authority".to_owned(), format!("{pki}/root/generate/internal"), ANYTHING)
+    }
+}
+
+fn certificate_role(config: &VaultConfig, role: &CertificateRole, accessor: &str) -> Step {
+    let domain = |domain: &String| domain.replace("{{tenant}}", &policy::tenant(accessor));
+    let wanted = json!({
+        "allowed_domains": role.allowed_domains.iter().map(domain).collect::<Vec<_>>(),
+        "allowed_domains_template": true,
+        "allow_bare_domains": true,
+        "allow_subdomains": role.allow_subdomains,
+        "allow_wildcard_certificates": false,
+        "allow_localhost": false,
+        "allow_ip_sans": false,
+        "key_type": "ec",
+        "key_bits": 256,
+        "ttl": role.ttl_seconds,
+        "max_ttl": role.ttl_seconds,
+        // With the session they are revoked.
+        "generate_lease": true,
+    });
+    let path = format!("{}/roles/{}", config.vault_pki_mount, role.name);
+    Step::new(format!("certificate role {}", role.name), path, wanted)
+}
+
 fn login_role(service: &ServiceSetup, policy: &str) -> Value {
     json!({
         "role_type": "jwt",
@@ -144,6 +257,8 @@ fn login_role(service: &ServiceSetup, policy: &str) -> Value {
             "txn": "request_id",
             "/tctx/iss": "issuer",
             "/tctx/tenant": "tenant",
+            "/act/sub": "actor",
+            "/act/iss": "actor_issuer",
         },
         "clock_skew_leeway": LEEWAY_SECONDS,
         "expiration_leeway": LEEWAY_SECONDS,
@@ -155,25 +270,6 @@ fn login_role(service: &ServiceSetup, policy: &str) -> Value {
     })
 }
 
-/// What a service may do in a caller's name.
-fn policy_text(config: &VaultConfig, service: &ServiceSetup, accessor: &str) -> String {
-    let own = [
-        ("auth/token/lookup-self", "read"),
-        ("auth/token/renew-self", "update"),
-        ("auth/token/revoke-self", "update"),
-        ("sys/leases/renew", "update"),
-    ];
-    let mut rules: Vec<_> = own.map(|(path, capability)| (path.to_owned(), capability)).into();
-    let VaultConfig { vault_kv_mount: kv, vault_database_mount: database, .. } = config;
-    let tenant = format!("{{{{identity.entity.aliases.{accessor}.metadata.tenant}}}}");
-    rules.push((format!("{kv}/data/{tenant}/{}/*", service.name), "read"));
-    for role in &service.database_roles {
-        rules.push((format!("{database}/creds/{}", role.name), "read"));
-    }
-    let rules = rules.iter().map(|(path, can)| format!("path \"{path}\" {{ capabilities = [\"{can}\"] }}\n"));
-    rules.collect()
-}
-
 /// Whether all of `wanted` is in `current`, which may have more fields.
 pub(super) fn contains(current: &Value, wanted: &Value) -> bool {
     match (current, wanted) {
@@ -181,6 +277,7 @@ pub(super) fn contains(current: &Value, wanted: &Value) -> bool {
             .iter()
             .all(|(name, wanted)| current.get(name).is_some_and(|current| contains(current, wanted))),
         (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
+        (_, &ANYTHING) => true,
         _ => current == wanted,
     }
 }

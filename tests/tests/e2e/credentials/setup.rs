@@ -1,4 +1,7 @@
-use drawbridge_sdk::credentials::bootstrap::{BootstrapError, Change, ChangeKind};
+use drawbridge_sdk::credentials::bootstrap::{
+    Approle, Authority, BootstrapError, CertificateRole, Change, ChangeKind, Kubernetes, ServiceAccount,
+};
+use drawbridge_tests::TestAuthority;
 use reqwest::Method;
 use serde_json::json;
 
@@ -8,15 +11,38 @@ fn kinds(changes: &[Change], kind: ChangeKind) -> Vec<&str> {
     changes.iter().filter(|change| change.kind == kind).map(|change| change.what.as_str()).collect()
 }
 
+/// With all that can be set up.
+fn extend(setup: &mut Setup) {
+    setup.pki = Some(Authority { common_name: "Drawbridge".to_owned(), ttl_seconds: 86_400 });
+    let host = "https://kubernetes.internal:6443".parse().expect("a URL");
+    setup.kubernetes = Some(Kubernetes { host, ca_certificate: Some(TestAuthority::new().pem) });
+    let service = &mut setup.services[0];
+    let own = DatabaseRole { name: "code-owner".to_owned(), own: true, ..service.database_roles[0].clone() };
+    service.database_roles.push(own);
+    service.certificate_roles.push(CertificateRole {
+        name: "code-files".to_owned(),
+        allowed_domains: vec!["{{tenant}}.code.internal".to_owned()],
+        allow_subdomains: true,
+        ttl_seconds: 600,
+    });
+    service.kubernetes = Some(ServiceAccount {
+        namespace: "drawbridge".to_owned(),
+        service_account: "code".to_owned(),
+        audience: Some("vault".to_owned()),
+    });
+    service.approle = Some(Approle { secret_id_ttl_seconds: 600 });
+}
+
 #[tokio::test]
 async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
     let mut world = World::bare().await;
+    extend(&mut world.setup);
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
 
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
     assert_eq!(kinds(&plan, ChangeKind::Create).len(), plan.len(), "{plan:?}");
-    assert!(plan.len() >= 10, "{plan:?}");
+    assert!(plan.len() >= 20, "{plan:?}");
     assert_eq!(bootstrap.plan(&world.setup).await.expect("a plan"), plan, "planning has changed something");
 
     let done = bootstrap.apply(&world.setup).await.expect("it is set up");
@@ -28,7 +54,8 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
     let (status, _) = world.vault.ask(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
     assert!(status.is_success());
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
-    assert_eq!(kinds(&plan, ChangeKind::Update), ["login of code"]);
+    let logins = ["login of code", "own login of code by Kubernetes", "own login of code by AppRole"];
+    assert_eq!(kinds(&plan, ChangeKind::Update), logins);
     assert_eq!(kinds(&plan, ChangeKind::Create), ["policy drawbridge-tickets"]);
 }
 
@@ -41,4 +68,16 @@ async fn what_somebody_else_has_mounted_is_not_touched() {
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     let error = bootstrap.plan(&world.setup).await.expect_err("it is taken");
     assert!(matches!(&error, BootstrapError::Taken { path, .. } if path == "sys/mounts/secret"), "{error}");
+}
+
+#[tokio::test]
+async fn names_that_would_open_more_are_refused_before_anything_is_done() {
+    let mut world = World::bare().await;
+    world.setup.services[0].database_roles[0].name = "+".to_owned();
+    let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
+    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    let error = bootstrap.apply(&world.setup).await.expect_err("it is no name");
+    assert!(matches!(&error, BootstrapError::Name { name } if name == "+"), "{error}");
+    let (_, mounts) = world.vault.ask(Method::GET, "sys/mounts", json!({})).await;
+    assert!(mounts["data"]["database/"].is_null(), "{mounts}");
 }

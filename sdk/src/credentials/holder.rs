@@ -1,0 +1,42 @@
+use std::fmt;
+
+use super::source::InNameOf;
+use crate::identity::{Actor, Principal};
+
+/// Whose a session is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Holder {
+    /// A principal. Whoever acts for it has a session of its own, so that Vault's audit log names both.
+    Caller { principal: Principal, actor: Option<Box<Actor>> },
+    /// The service itself.
+    Service,
+}
+
+impl Holder {
+    pub(super) fn new(name: InNameOf<'_>) -> Self {
+        match name {
+            InNameOf::Caller(caller) => {
+                Self::Caller { principal: caller.principal().clone(), actor: caller.claims.act.clone() }
+            }
+            InNameOf::Service => Self::Service,
+        }
+    }
+
+    /// The principal, whoever acts for it.
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        match self {
+            Self::Caller { principal, .. } => Some(principal),
+            Self::Service => None,
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Caller { principal, actor: None } => write!(f, "{principal}"),
+            Self::Caller { principal, actor: Some(actor) } => write!(f, "{principal} by {}", actor.sub),
+            Self::Service => f.write_str("the service itself"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::serve::Listener;
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    },
+    server::TlsStream,
+};
+
+/// An authority of this test's own.
+pub struct TestAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its certificate, as PEM.
+    pub pem: String,
+}
+
+/// A certificate and its key, as PEM.
+pub struct Signed {
+    /// The certificate, and after it those of the authorities between it and the root.
+    pub certificate: String,
+    /// The key.
+    pub key: String,
+}
+
+impl TestAuthority {
+    /// A new authority, which nobody trusts yet.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate for servers on this machine, and for clients.
+    pub fn sign(&self) -> Signed {
+        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        Signed { certificate, key: key.serialize_pem() }
+    }
+}
+
+impl Default for TestAuthority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Takes connections by TLS alone, on a free port of loopback.
+pub struct TlsListener {
+    tcp: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl TlsListener {
+    /// Listens with this certificate.
+    pub async fn bind(signed: &Signed) -> Self {
+        let chain = CertificateDer::pem_slice_iter(signed.certificate.as_bytes());
+        let chain = chain.collect::<Result<_, _>>().expect("certificates");
+        let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        Self {
+            tcp: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+            tls: TlsAcceptor::from(Arc::new(config.expect("a certificate with its key"))),
+        }
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.tcp.accept().await.expect("a connection");
+            // Whoever does not trust the certificate goes away.
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
