@@ -128,6 +128,12 @@ impl Credentials {
         .await
     }
 
+    /// Gives up a lease that the database does not take any more, unless another has taken its place: the next call gets
+    /// a new one.
+    pub async fn give_up(&self, principal: &Principal, role: &str, lease: &DatabaseLease) {
+        self.inner.give_up(principal, role, lease).await;
+    }
+
     /// Gives up all that a principal has, and revokes it.
     pub async fn revoke(&self, principal: &Principal) {
         self.inner.revoke(principal).await;

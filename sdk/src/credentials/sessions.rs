@@ -105,6 +105,15 @@ impl Sessions {
         });
     }
 
+    /// Gives up one lease, if it is still the principal's.
+    pub(super) async fn give_up(&self, principal: &Principal, role: &str, lease: &DatabaseLease) {
+        lease.ended.cancel();
+        let Some(session) = self.by_principal.get(principal).await else { return };
+        if session.leases.get(role).await.is_some_and(|current| current.id == lease.id) {
+            session.leases.invalidate(role).await;
+        }
+    }
+
     pub(super) async fn close(&self) {
         self.closing.cancel();
         let principals: Vec<_> = self.by_principal.iter().map(|(principal, _)| principal).collect();

@@ -1,13 +1,22 @@
-//! Gets the data out of invoices, and says which rules of EN 16931 they break.
+//! Gets the data out of invoices, says which rules of EN 16931 they break, keeps them, and has them approved.
+
+use std::sync::Arc;
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
     Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
+    credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
+use rust_decimal::Decimal;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use self::{api::InvoiceApi, extract::DOCUMENT_BYTES_MAX};
+use self::{
+    api::{InvoiceApi, approval::Limit},
+    extract::DOCUMENT_BYTES_MAX,
+    store::{DatabaseUrl, DatabaseUrlError, PostgresStore, Serving, Store, StoreError},
+};
 
 mod api;
 mod check;
@@ -19,6 +28,7 @@ mod findings;
 #[cfg(test)]
 mod invoices;
 mod pdf;
+pub mod store;
 mod ubl;
 mod values;
 mod xml;
@@ -44,6 +54,27 @@ pub struct Config {
     /// The `iss` of transaction tokens.
     #[arg(long, default_value = "drawbridge-auth")]
     pub auth_issuer: String,
+
+    /// Where invoices are kept: `postgres://host/database` without a user, `sqlite:path` or `sqlite::memory:`.
+    // A secret, so that nobody prints a password that does not belong there.
+    #[arg(long, hide_env_values = true)]
+    pub database_url: SecretString,
+
+    /// The most connections to PostgreSQL. A caller has two at most.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub database_connections_max: u32,
+
+    /// An invoice of more than this is approved only when the person confirms it.
+    #[arg(long, default_value = "10000")]
+    pub approval_limit: Decimal,
+
+    /// The currency of the limit, of ISO 4217. Invoices in another are always to be confirmed.
+    #[arg(long, default_value = "EUR")]
+    pub approval_currency: String,
+
+    /// Where users of PostgreSQL come from.
+    #[command(flatten)]
+    pub credentials: CredentialsConfig,
 }
 
 /// The service could not start.
@@ -52,6 +83,15 @@ pub enum StartError {
     /// Transaction tokens could not be verified.
     #[error("cannot prepare to verify callers")]
     Verifier(#[from] VerifierError),
+    /// The database is not named as it should be.
+    #[error(transparent)]
+    DatabaseUrl(#[from] DatabaseUrlError),
+    /// Credentials could not be set up.
+    #[error("cannot get users of the database")]
+    Credentials(#[from] SetupError),
+    /// The store could not be opened.
+    #[error("cannot open the database")]
+    Store(#[from] StoreError),
     /// An address could not be bound.
     #[error("cannot serve")]
     Bind(#[from] BindError),
@@ -60,12 +100,29 @@ pub enum StartError {
 /// Starts the service.
 ///
 /// # Errors
-/// When an address cannot be bound.
+/// When the database is not one of this service's, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let verifier = Verifier::new("invoices", &config.auth_issuer, config.auth_jwks_url)?;
-    let service = InvoiceServiceServer::new(InvoiceApi::new())
-        .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
     let starting = Starting::new();
+    let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
+        DatabaseUrl::Sqlite(options) => Store::sqlite(*options).await?,
+        DatabaseUrl::Postgres(options) => {
+            let serving = Serving {
+                credentials: config.credentials.open("invoices")?,
+                readiness: starting.readiness(),
+                connections_max: config.database_connections_max,
+            };
+            Store::Postgres(PostgresStore::new(*options, serving))
+        }
+    });
+    let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
+    let service = InvoiceServiceServer::new(InvoiceApi::new(Arc::clone(&store), limit))
+        .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
+    let stopping = starting.stopping();
+    starting.spawn(async move {
+        stopping.cancelled().await;
+        store.close().await;
+    });
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
