@@ -14,14 +14,13 @@ use futures::{
 };
 use prost::Message as _;
 use tokio::sync::Semaphore;
+use tokio_util::sync::DropGuard;
 use tonic::{Request, Response, Status};
 
 use self::{approval::Limit, documents::Source};
 use crate::{
     error::InvoiceError,
-    store::{
-        Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search,
-    },
+    store::{Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search},
 };
 
 pub(crate) mod approval;
@@ -41,11 +40,15 @@ pub(crate) struct InvoiceApi {
     store: Arc<Store>,
     limit: Limit,
     turns: Arc<Semaphore>,
+    /// Says that no call is left.
+    _drained: DropGuard,
 }
 
 impl InvoiceApi {
-    pub(crate) fn new(store: Arc<Store>, limit: Limit) -> Self {
-        Self { store, limit, turns: Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX)) }
+    /// The service, which lets `drained` go when no call is left.
+    pub(crate) fn new(store: Arc<Store>, limit: Limit, drained: DropGuard) -> Self {
+        let turns = Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX));
+        Self { store, limit, turns, _drained: drained }
     }
 
     /// One invoice with what was read from its document.

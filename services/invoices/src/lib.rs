@@ -1,6 +1,6 @@
 //! Gets the data out of invoices, says which rules of EN 16931 they break, keeps them, and has them approved.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
@@ -10,13 +10,16 @@ use drawbridge_sdk::{
 };
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::{
     api::{InvoiceApi, approval::Limit},
     extract::DOCUMENT_BYTES_MAX,
-    store::{DatabaseUrl, DatabaseUrlError, PostgresStore, Serving, Store, StoreError},
+    store::{DatabaseUrl, PostgresStore, Serving, Store},
 };
+pub use store::{DatabaseUrlError, StoreError};
 
 mod api;
 mod check;
@@ -28,11 +31,13 @@ mod findings;
 #[cfg(test)]
 mod invoices;
 mod pdf;
-pub mod store;
+mod store;
 mod ubl;
 mod values;
 mod xml;
 
+/// How long calls in flight keep the database when the service stops.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// What a request holds besides its document, in bytes.
 const REQUEST_REST_BYTES_MAX: usize = 1024;
 
@@ -89,12 +94,31 @@ pub enum StartError {
     /// Credentials could not be set up.
     #[error("cannot get users of the database")]
     Credentials(#[from] SetupError),
+    /// There is nothing to migrate.
+    #[error("SQLite is migrated when the service starts")]
+    MigratesItself,
     /// The store could not be opened.
     #[error("cannot open the database")]
     Store(#[from] StoreError),
     /// An address could not be bound.
     #[error("cannot serve")]
     Bind(#[from] BindError),
+}
+
+/// Brings the PostgreSQL at `database_url` to the schema of this version, and says which that is. The user is a member of
+/// `invoices_owner`.
+///
+/// # Errors
+/// When it is no PostgreSQL, cannot be reached, refuses, or was migrated by something newer.
+pub async fn migrate(
+    database_url: &SecretString,
+    username: &str,
+    password: &SecretString,
+) -> Result<i64, StartError> {
+    match DatabaseUrl::parse(database_url.expose_secret())? {
+        DatabaseUrl::Postgres(options) => Ok(store::migrate(&options, username, password).await?),
+        DatabaseUrl::Sqlite(_) => Err(StartError::MigratesItself),
+    }
 }
 
 /// Starts the service.
@@ -112,15 +136,21 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
                 readiness: starting.readiness(),
                 connections_max: config.database_connections_max,
             };
-            Store::Postgres(PostgresStore::new(*options, serving))
+            Store::Postgres(PostgresStore::new(*options, serving).into())
         }
     });
     let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
-    let service = InvoiceServiceServer::new(InvoiceApi::new(Arc::clone(&store), limit))
+    let drained = CancellationToken::new();
+    let service = InvoiceApi::new(Arc::clone(&store), limit, drained.clone().drop_guard());
+    let service = InvoiceServiceServer::new(service)
         .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
     let stopping = starting.stopping();
     starting.spawn(async move {
         stopping.cancelled().await;
+        // The server drops the service when its last call has ended.
+        if timeout(DRAIN_TIME, drained.cancelled()).await.is_err() {
+            tracing::warn!("calls in flight lose the database");
+        }
         store.close().await;
     });
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;

@@ -29,12 +29,13 @@ mod transaction;
 mod url;
 
 pub(crate) use columns::Columns;
-pub use migrate::migrate;
+pub(crate) use migrate::migrate;
 pub(crate) use postgres::PostgresStore;
 pub(crate) use row::Stored;
 pub(crate) use scope::Scope;
-use transaction::Transaction;
-pub use url::{DatabaseUrl, DatabaseUrlError};
+pub(crate) use transaction::Transaction;
+pub(crate) use url::DatabaseUrl;
+pub use url::DatabaseUrlError;
 
 /// Connections to a file of SQLite. What lies in memory is one connection's.
 const SQLITE_CONNECTIONS_MAX: u32 = 4;
@@ -79,9 +80,10 @@ pub enum StoreError {
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Tls(_) => Self::Unavailable(error),
             // `query_canceled`: the statement's own deadline, which is the call's.
             sqlx::Error::Database(ref inner) if inner.code().as_deref() == Some("57014") => Self::Timeout,
             error => Self::Database(error),
@@ -135,7 +137,7 @@ pub(crate) trait Work: Sync {
 #[derive(Debug)]
 pub(crate) enum Store {
     Sqlite(SqlitePool),
-    Postgres(PostgresStore),
+    Postgres(Box<PostgresStore>),
 }
 
 impl Store {

@@ -63,7 +63,9 @@ impl InvoiceApi {
             match answer(&interaction.unwrap_or_default(), &stored) {
                 Some(true) => {}
                 Some(false) => return Err(InvoiceError::NotConfirmed),
-                None => return Ok(ApproveResponse { invoice: None, input_required: Some(question(&stored)) }),
+                None => {
+                    return Ok(ApproveResponse { invoice: None, input_required: Some(question(&stored)) });
+                }
             }
         }
         let approved = self.store.run(asking, &Approve { id: &invoice_id, confirmed }).await?;
@@ -95,13 +97,20 @@ fn says_yes(result: &ElicitResult) -> bool {
 
 /// What the person was asked about.
 fn state(stored: &Stored) -> Vec<u8> {
-    [&stored.id, &stored.gross_amount, &stored.payable_amount, &stored.currency].map(String::as_str).join(" ").into()
+    [&stored.id, &stored.gross_amount, &stored.payable_amount, &stored.currency]
+        .map(String::as_str)
+        .join(" ")
+        .into()
 }
 
 fn question(stored: &Stored) -> InputRequired {
     let currency = plain(&stored.currency);
     let said = |amount: &str| {
-        if amount.is_empty() { "an amount that is not said".to_owned() } else { format!("{amount} {currency}") }
+        if amount.is_empty() {
+            "an amount that is not said".to_owned()
+        } else {
+            format!("{amount} {currency}")
+        }
     };
     let (due, total) = (said(&stored.payable_amount), said(&stored.gross_amount));
     let total = if due == total { String::new() } else { format!(", of a total of {total}") };

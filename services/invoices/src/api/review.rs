@@ -63,7 +63,8 @@ fn facts(summary: &InvoiceSummary, extracted: &ExtractResult) -> String {
     );
     let findings = &extracted.findings;
     // Writing to a text does not fail.
-    let _ = writeln!(text, "Findings: {}{}", findings.len(), if extracted.findings_truncated { "+" } else { "" });
+    let _ =
+        writeln!(text, "Findings: {}{}", findings.len(), if extracted.findings_truncated { "+" } else { "" });
     for finding in findings.iter().take(FINDINGS_MAX) {
         let _ = writeln!(text, "- {} at {}: {}", finding.rule, finding.field, plain(&finding.message));
     }
@@ -72,9 +73,8 @@ fn facts(summary: &InvoiceSummary, extracted: &ExtractResult) -> String {
 
 /// A text from the document on one line, without what changes how it is shown, and not too long.
 pub(super) fn plain(text: &str) -> String {
-    let hides = |char: char| {
-        matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let shown = text.chars().map(|char| if char.is_control() { ' ' } else { char }).filter(|char| !hides(*char));
+    let hides = |char: char| matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let shown =
+        text.chars().map(|char| if char.is_control() { ' ' } else { char }).filter(|char| !hides(*char));
     shown.take(TEXT_CHARS_MAX).collect()
 }

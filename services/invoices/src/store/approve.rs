@@ -1,7 +1,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Access, Scope, Stored, StoreError, Transaction, Work,
+    Access, Scope, StoreError, Stored, Transaction, Work,
     row::{FROM, SUMMARY},
     transaction::in_either,
 };

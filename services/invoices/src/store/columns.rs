@@ -49,7 +49,9 @@ impl Columns {
         let seller_key = cut(&lower(seller_key), NAME_CHARS_MAX);
         let number = invoice.number.trim().to_owned();
         if number.is_empty() || seller_key.is_empty() {
-            return Err(InvoiceError::document("names no number or no seller, so it cannot be told from others"));
+            return Err(InvoiceError::document(
+                "names no number or no seller, so it cannot be told from others",
+            ));
         }
         if number.chars().count() > NUMBER_CHARS_MAX {
             return Err(InvoiceError::document(format!(
@@ -63,7 +65,9 @@ impl Columns {
             .chain(parties.into_iter().flat_map(|party| [&party.name, &party.trading_name, &party.vat_id]))
             .chain(&invoice.notes)
             .chain([&invoice.payment_terms])
-            .chain(invoice.lines.iter().flat_map(|line| [&line.item_name, &line.item_description, &line.note]));
+            .chain(
+                invoice.lines.iter().flat_map(|line| [&line.item_name, &line.item_description, &line.note]),
+            );
         let payable = decimal::of(totals.payable_amount.as_ref());
         Ok(Self {
             kind: invoice.kind,

@@ -1,7 +1,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Access, Scope, Stored, StoreError, Transaction, Work,
+    Access, Scope, StoreError, Stored, Transaction, Work,
     row::{FROM, SUMMARY},
     transaction::in_either,
 };
@@ -56,7 +56,8 @@ impl Work for FindDocument<'_> {
     }
 
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
-        let select = format!("SELECT media_type, document FROM invoices WHERE {} AND id = $4", scope.visible());
+        let select =
+            format!("SELECT media_type, document FROM invoices WHERE {} AND id = $4", scope.visible());
         let found: Option<(String, Vec<u8>)> = in_either!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)

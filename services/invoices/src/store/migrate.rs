@@ -1,11 +1,7 @@
 //! The schema of the database, and who may change it.
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::{
-    Connection as _, Executor as _, PgConnection,
-    migrate::Migrator,
-    postgres::PgConnectOptions,
-};
+use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
 
 use super::StoreError;
 
@@ -24,7 +20,7 @@ pub(super) fn version() -> i64 {
 ///
 /// # Errors
 /// When the database cannot be reached, refuses, or was migrated by something newer.
-pub async fn migrate(
+pub(crate) async fn migrate(
     options: &PgConnectOptions,
     username: &str,
     password: &SecretString,

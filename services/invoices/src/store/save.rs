@@ -2,7 +2,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{
-    Access, Columns, Scope, Stored, StoreError, Transaction, Work,
+    Access, Columns, Scope, StoreError, Stored, Transaction, Work,
     row::{FROM, SUMMARY},
     transaction::in_either,
 };

@@ -16,7 +16,7 @@ pub(crate) struct Scope {
     pub(super) whole_tenant: bool,
     /// The service filters nothing, as if it had forgotten to.
     #[cfg(test)]
-    pub(crate) unfiltered: bool,
+    unfiltered: bool,
 }
 
 impl Scope {
@@ -28,6 +28,12 @@ impl Scope {
             #[cfg(test)]
             unfiltered: false,
         }
+    }
+
+    /// The same, of a service that filters nothing.
+    #[cfg(test)]
+    pub(crate) fn unfiltered(principal: &Principal, access: Access) -> Self {
+        Self { unfiltered: true, ..Self::of(principal, access) }
     }
 
     /// The condition that rows of `invoices` must meet.

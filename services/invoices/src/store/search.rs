@@ -2,7 +2,7 @@ use drawbridge_proto::invoices::v1::{InvoiceStatus, SearchRequest};
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Access, Scope, Stored, StoreError, Transaction, Work,
+    Access, Scope, StoreError, Stored, Transaction, Work,
     columns::lower,
     row::{FROM, SUMMARY},
     transaction::in_either,

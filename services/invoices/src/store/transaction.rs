@@ -24,7 +24,7 @@ pub(crate) enum Transaction {
 }
 
 impl Transaction {
-    pub(super) async fn commit(self) -> Result<(), sqlx::Error> {
+    pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::Sqlite(transaction) => transaction.commit().await,
             Self::Postgres(transaction) => transaction.commit().await,

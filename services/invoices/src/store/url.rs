@@ -19,7 +19,7 @@ pub enum DatabaseUrlError {
 
 /// Where invoices are kept.
 #[derive(Clone, Debug)]
-pub enum DatabaseUrl {
+pub(crate) enum DatabaseUrl {
     /// PostgreSQL, without a user.
     Postgres(Box<PgConnectOptions>),
     /// SQLite, in a file or in memory.
@@ -31,7 +31,7 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// When it is none of these, or names a user or a password.
-    pub fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         if text.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Unknown)?;
             return Ok(Self::Sqlite(options.into()));
