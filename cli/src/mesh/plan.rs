@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::{Listen, credentials::CredentialsConfig};
+use drawbridge_sdk::Listen;
 use url::{Host, Url};
 
 use super::{INTERNAL_AUDIENCE, MeshConfig, MeshError, TRANSACTION_ISSUER};
@@ -127,16 +127,12 @@ impl Plan {
     }
 
     pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
+        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
         Ok(drawbridge_invoices::Config {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            database_url: config.invoices_database_url.clone(),
-            database_connections_max: 64,
-            approval_limit: 10_000.into(),
-            approval_currency: "EUR".to_owned(),
-            credentials: CredentialsConfig { auth_url: self.auth.url("")?, vault: None, embedded: None },
+            ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         })
     }
 

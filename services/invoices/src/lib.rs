@@ -1,6 +1,10 @@
 //! Gets the data out of invoices, says which rules of EN 16931 they break, keeps them, and has them approved.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
@@ -36,6 +40,10 @@ mod ubl;
 mod values;
 mod xml;
 
+const AUTH_ISSUER: &str = "drawbridge-auth";
+const CONNECTIONS_MAX: u32 = 64;
+const APPROVAL_LIMIT: u32 = 10_000;
+const APPROVAL_CURRENCY: &str = "EUR";
 /// How long calls in flight keep the database when the service stops.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// What a request holds besides its document, in bytes.
@@ -57,7 +65,7 @@ pub struct Config {
     pub auth_jwks_url: Url,
 
     /// The `iss` of transaction tokens.
-    #[arg(long, default_value = "drawbridge-auth")]
+    #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
     /// Where invoices are kept: `postgres://host/database` without a user, `sqlite:path` or `sqlite::memory:`.
@@ -66,20 +74,38 @@ pub struct Config {
     pub database_url: SecretString,
 
     /// The most connections to PostgreSQL. A caller has two at most.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    #[arg(long, default_value_t = CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub database_connections_max: u32,
 
     /// An invoice of more than this is approved only when the person confirms it.
-    #[arg(long, default_value = "10000")]
+    #[arg(long, default_value_t = APPROVAL_LIMIT.into())]
     pub approval_limit: Decimal,
 
     /// The currency of the limit, of ISO 4217. Invoices in another are always to be confirmed.
-    #[arg(long, default_value = "EUR")]
+    #[arg(long, default_value = APPROVAL_CURRENCY)]
     pub approval_currency: String,
 
     /// Where users of PostgreSQL come from.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+}
+
+impl Config {
+    /// A service over this database, with auth at these addresses and everything else as it is by default.
+    #[must_use]
+    pub fn new(database_url: SecretString, auth_url: Url, auth_jwks_url: Url) -> Self {
+        Self {
+            listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            admin_listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            auth_jwks_url,
+            auth_issuer: AUTH_ISSUER.to_owned(),
+            database_url,
+            database_connections_max: CONNECTIONS_MAX,
+            approval_limit: APPROVAL_LIMIT.into(),
+            approval_currency: APPROVAL_CURRENCY.to_owned(),
+            credentials: CredentialsConfig { auth_url, vault: None, embedded: None },
+        }
+    }
 }
 
 /// The service could not start.
