@@ -44,7 +44,7 @@ pub struct MeshConfig {
     pub issuer: Option<Url>,
     /// A TOML file of more issuers, whose tokens are accepted too.
     pub issuers: Option<PathBuf>,
-    /// The users of the built-in authorization server. Absent: alice, bob, carol and dave.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave and erin.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,
@@ -54,6 +54,8 @@ pub struct MeshConfig {
     pub body_bytes_max: usize,
     /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
     pub redis_url: Option<SecretString>,
+    /// Where the service `invoices` keeps them.
+    pub invoices_database_url: SecretString,
     /// What is written down of decisions.
     pub decision_log: DecisionLogConfig,
     /// Logs and traces of every service.
@@ -74,6 +76,7 @@ impl Default for MeshConfig {
             allowed_origins: Vec::new(),
             body_bytes_max: 4 * 1024 * 1024,
             redis_url: None,
+            invoices_database_url: "sqlite::memory:".into(),
             decision_log: DecisionLogConfig::default(),
             telemetry: TelemetryConfig::default(),
         }

@@ -38,7 +38,7 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol and dave.
+    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave and erin.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
 
@@ -141,7 +141,8 @@ fn as_text(mesh: &Mesh, args: &UpArgs, backing: &Backing) -> String {
     let users = match (&args.issuer, &args.users) {
         (Some(issuer), _) => format!("those of {issuer}"),
         (None, None) => {
-            "alice (engineering), bob (support), carol (auditor), dave (another tenant); password as name"
+            "alice (engineering), bob (support), carol (auditor), dave (another tenant), erin (approves \
+             invoices); password as name"
                 .to_owned()
         }
         (None, Some(path)) => format!("those of {}", path.display()),
@@ -169,7 +170,7 @@ fn services_table(mesh: &Mesh) -> Table {
         ("edge", "MCP over HTTP in, gRPC out", "http://"),
         ("auth", "tokens and policies (gRPC)", ""),
         ("code", "searches a source tree (gRPC)", ""),
-        ("invoices", "reads invoices (gRPC)", ""),
+        ("invoices", "reads, keeps and approves invoices (gRPC)", ""),
         ("idp", "OAuth 2.1 authorization server", "http://"),
     ];
     for (name, what, scheme) in rows {
@@ -203,6 +204,7 @@ fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
         ("sessions, revocations", redis.0, redis.1),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),
+        ("invoices", "embedded", "SQLite, in memory: they go with the mesh".to_owned()),
         ("traces", traces.0, traces.1),
     ];
     for (what, kind, which) in rows {

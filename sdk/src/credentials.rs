@@ -142,6 +142,12 @@ impl Credentials {
         .await
     }
 
+    /// Gives up a lease that the database does not take any more, unless another has taken its place: the next call gets
+    /// a new one.
+    pub async fn give_up(&self, caller: &Caller, role: &str, lease: &DatabaseLease) {
+        self.inner.give_up_lease(InNameOf::Caller(caller), role, lease).await;
+    }
+
     /// Gives up all that a principal has, whoever acts for it, and revokes it.
     pub async fn revoke(&self, principal: &Principal) {
         self.inner.revoke(principal).await;

@@ -1,12 +1,13 @@
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use rustix::process::geteuid;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
 
 use super::{
@@ -71,6 +72,29 @@ impl Postgres {
         let programs = postgres.programs.clone();
         postgres.server.until(|| is_ready(&programs, port)).await?;
         Ok(postgres)
+    }
+
+    /// Runs a script of psql's as the user who may do anything, whose name it finds in the variable `vault`.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn run_script(&self, script: &'static str) -> Result<(), BackingError> {
+        const PSQL: &str = "psql";
+        let mut psql = Command::new(self.programs.join(PSQL));
+        psql.args(["--host", &Ipv4Addr::LOCALHOST.to_string(), "--port", &self.port.to_string()]);
+        psql.args(["--dbname", DATABASE, "--username", OWNER, "--no-password", "--no-psqlrc", "--quiet"]);
+        psql.args(["--single-transaction", "--set", "ON_ERROR_STOP=1", "--set", &format!("vault={OWNER}")]);
+        psql.args(["--file", "-"]).env("PGPASSWORD", self.password.expose_secret());
+        psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let running = tokio::task::spawn_blocking(move || {
+            let mut child = psql.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(script.as_bytes())?;
+            }
+            child.wait_with_output()
+        });
+        let ran = running.await.unwrap_or_else(|error| Err(error.into()));
+        succeeded(PSQL, &ran.map_err(|source| BackingError::Run { program: PSQL, source })?)
     }
 
     /// The name and the password of the user who may do anything.

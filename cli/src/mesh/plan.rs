@@ -127,11 +127,12 @@ impl Plan {
     }
 
     pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
+        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
         Ok(drawbridge_invoices::Config {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         })
     }
 

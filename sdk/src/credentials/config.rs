@@ -23,6 +23,12 @@ pub struct CredentialsConfig {
 }
 
 impl CredentialsConfig {
+    /// No source yet, and auth at this address.
+    #[must_use]
+    pub fn new(auth_url: Url) -> Self {
+        Self { auth_url, vault: None, vault_login: VaultLogin::default(), embedded: None }
+    }
+
     /// The credentials of `service` from the source that is named. Must be called within a runtime, which renews and
     /// revokes them.
     ///

@@ -122,6 +122,15 @@ impl Sessions {
         });
     }
 
+    /// Gives up one lease, if it is still the one that is given out.
+    pub(super) async fn give_up_lease(&self, name: InNameOf<'_>, role: &str, lease: &DatabaseLease) {
+        lease.ended.cancel();
+        let Some(session) = self.by_holder.get(&Holder::new(name)).await else { return };
+        if session.leases.get(role).await.is_some_and(|current| current.id == lease.id) {
+            session.leases.invalidate(role).await;
+        }
+    }
+
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.give_up(|_| true).await;

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use url::form_urlencoded::byte_serialize;
+use url::form_urlencoded::{byte_serialize, parse};
 
 /// Who is calling, in one text: subject, tenant and issuer, each URL-encoded, joined by `@`. Vault knows callers by
 /// it: a subject alone would be the same user at every issuer.
@@ -15,6 +15,14 @@ impl Principal {
     pub fn new(issuer: &str, subject: &str, tenant: Option<&str>) -> Self {
         let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
         Self(format!("{}@{}@{}", encode(subject), encode(tenant.unwrap_or_default()), encode(issuer)))
+    }
+
+    /// Subject, tenant and issuer of the text of a principal. What is not there is empty.
+    #[must_use]
+    pub fn parts(text: &str) -> [String; 3] {
+        let decode = |part: &str| parse(part.as_bytes()).next().map(|(name, _)| name.into_owned());
+        let mut parts = text.split('@').map(|part| decode(part).unwrap_or_default());
+        std::array::from_fn(|_| parts.next().unwrap_or_default())
     }
 
     /// The text.
@@ -45,5 +53,14 @@ mod tests {
         assert_ne!(of("i", "a", Some("t")), of("i", "a", None));
         assert_ne!(of("i", "a@t", None), of("i", "a", Some("t")));
         assert_ne!(of("i", "a", Some("t@u")), of("u@i", "a", Some("t")));
+    }
+
+    #[test]
+    fn a_principal_is_taken_apart_as_it_was_put_together() {
+        for [subject, tenant, issuer] in [["alice", "", "https://idp.example"], ["a@b=c&d +%", "t@u", "i"]] {
+            let principal = Principal::new(issuer, subject, Some(tenant).filter(|tenant| !tenant.is_empty()));
+            assert_eq!(Principal::parts(principal.as_str()), [subject, tenant, issuer]);
+        }
+        assert_eq!(Principal::parts("alice"), ["alice", "", ""]);
     }
 }

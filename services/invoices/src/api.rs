@@ -1,52 +1,81 @@
 //! The RPCs.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use drawbridge_proto::invoices::v1::{
-    ExtractRequest, ExtractResponse, extract_response::Event, invoice_service_server,
+    ApproveRequest, ApproveResponse, ExtractRequest, ExtractResponse, ExtractResult, GetRequest, GetResponse,
+    ReadRequest, ReadResponse, ReviewRequest, ReviewResponse, SaveRequest, SaveResponse, SearchRequest,
+    SearchResponse, extract_response::Event, invoice_service_server,
 };
 use drawbridge_sdk::{CallContext, identity::Caller};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout_at,
-};
+use prost::Message as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::DropGuard;
 use tonic::{Request, Response, Status};
-use tracing::Span;
 
-use crate::{error::InvoiceError, extract::extract};
+use self::{approval::Limit, documents::Source};
+use crate::{
+    error::InvoiceError,
+    store::{Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search},
+};
+
+pub(crate) mod approval;
+mod documents;
+mod page;
+mod review;
 
 /// Documents that are read at once. Further ones wait, as long as their deadlines allow.
 const DOCUMENTS_AT_ONCE_MAX: usize = 4;
-/// Events that may wait for a slow caller; then the work waits too.
-const EVENTS_MAX: usize = 4;
+/// The invoices of a page, where the caller does not say.
+const PAGE_SIZE: u32 = 20;
+const PAGE_SIZE_MAX: u32 = 100;
 
 /// The invoices service.
 #[derive(Debug)]
 pub(crate) struct InvoiceApi {
+    store: Arc<Store>,
+    limit: Limit,
     turns: Arc<Semaphore>,
+    /// Says that no call is left.
+    _drained: DropGuard,
 }
 
 impl InvoiceApi {
-    pub(crate) fn new() -> Self {
-        Self { turns: Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX)) }
+    /// The service, which lets `drained` go when no call is left.
+    pub(crate) fn new(store: Arc<Store>, limit: Limit, drained: DropGuard) -> Self {
+        let turns = Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX));
+        Self { store, limit, turns, _drained: drained }
+    }
+
+    /// One invoice with what was read from its document.
+    async fn find(
+        &self,
+        asking: &Asking,
+        id: &str,
+        access: Access,
+    ) -> Result<(Stored, ExtractResult), InvoiceError> {
+        let found = self.store.run(asking, &Find { id, access }).await?;
+        let (stored, extracted) = found.ok_or(InvoiceError::NotFound)?;
+        let extracted = ExtractResult::decode(extracted.as_slice());
+        Ok((stored, extracted.map_err(|error| InvoiceError::Failed(error.into()))?))
     }
 }
 
-/// Notes who calls, and tells how long they wait.
-fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
-    let caller = Caller::of(request).map(|caller| &caller.claims);
+/// Notes who calls, and for how long they wait.
+fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Asking, InvoiceError> {
+    let caller = Caller::of(request).cloned().ok_or(InvoiceError::Unknown)?;
     tracing::info!(
         rpc,
-        subject = caller.map(|claims| claims.sub.as_str()),
-        issuer = caller.map(|claims| claims.tctx.iss.as_str()),
-        actor = caller.and_then(|claims| Some(claims.act.as_ref()?.sub.as_str())),
+        subject = caller.claims.sub,
+        issuer = caller.claims.tctx.iss,
+        actor = caller.claims.act.as_ref().map(|actor| actor.sub.as_str()),
         "called"
     );
-    CallContext::of(request).deadline
+    Ok(Asking { caller, context: CallContext::of(request) })
 }
 
 #[tonic::async_trait]
@@ -57,30 +86,81 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ExtractRequest>,
     ) -> Result<Response<Self::ExtractStream>, Status> {
-        let deadline = admit(&request, "Extract");
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned())
-            .await
-            .map_err(|_| InvoiceError::DeadlinePassed)?
-            .map_err(|error| InvoiceError::Failed(error.into()))?;
-        let request = request.into_inner();
-        let (events, told) = mpsc::channel(EVENTS_MAX);
-        let span = Span::current();
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            // Nobody receives any more when the caller has gone or the deadline has passed.
-            let tell = |event| events.blocking_send(event).map_err(|_| InvoiceError::Cancelled);
-            let result = span.in_scope(|| extract(&request, |progress| tell(Ok(Event::Progress(progress)))));
-            drop(tell(result.map(Event::Result)));
-        });
-        let responses = stream::unfold(told, move |mut told| async move {
-            // The timeout alone lets what is ready through when the deadline has passed already.
-            let event = match timeout_at(deadline.into(), told.recv()).await {
-                Ok(event) if Instant::now() < deadline => event?,
-                _ => Err(InvoiceError::DeadlinePassed),
-            };
-            Some((event, told))
-        })
-        .map(|event| Ok(ExtractResponse { event: Some(event?) }));
+        let asking = admit(&request, "Extract")?;
+        let ExtractRequest { document, media_type, uri } = request.into_inner();
+        let document = self.document(&asking, Source { document, media_type, uri }).await?;
+        let told = self.extracting(&asking.context, document.into()).await?;
+        let responses = stream::unfold(told, async |mut told| Some((told.next().await?, told)))
+            .map(|event| Ok(ExtractResponse { event: Some(event?) }));
         Ok(Response::new(responses.boxed()))
+    }
+
+    async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
+        let asking = admit(&request, "Save")?;
+        let SaveRequest { document, media_type, uri, shared } = request.into_inner();
+        if shared && !Scope::of(asking.caller.principal(), Access::Write).has_tenant() {
+            return Err(InvoiceError::NoTenant.into());
+        }
+        let document = Arc::new(self.document(&asking, Source { document, media_type, uri }).await?);
+        let mut told = self.extracting(&asking.context, Arc::clone(&document)).await?;
+        let extracted = loop {
+            match told.next().await {
+                Some(Ok(Event::Result(extracted))) => break extracted,
+                Some(Ok(Event::Progress(_))) => {}
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(InvoiceError::Cancelled.into()),
+            }
+        };
+        let columns = Columns::of(&document, &extracted)?;
+        let save = Save { document: &document, columns: &columns, shared };
+        let (stored, created) = self.store.run(&asking, &save).await.map_err(InvoiceError::from)?;
+        Ok(Response::new(SaveResponse {
+            invoice: Some(stored.into()),
+            created,
+            findings: extracted.findings,
+            findings_truncated: extracted.findings_truncated,
+        }))
+    }
+
+    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+        let asking = admit(&request, "Search")?;
+        let request = request.get_ref();
+        let size = request.page_size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
+        let before = request.page_token.as_deref().map(page::read).transpose()?;
+        // One more, which says whether there is another page.
+        let search = Search::new(request, before, size + 1)?;
+        let mut found = self.store.run(&asking, &search).await.map_err(InvoiceError::from)?;
+        let is_last = found.len() <= size as usize;
+        found.truncate(size as usize);
+        let next_page_token = found.last().filter(|_| !is_last).and_then(|last| page::write(&last.id));
+        let invoices = found.into_iter().map(Into::into).collect();
+        Ok(Response::new(SearchResponse { invoices, next_page_token }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let asking = admit(&request, "Get")?;
+        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        let ExtractResult { invoice, findings, findings_truncated } = extracted;
+        let summary = Some(stored.into());
+        Ok(Response::new(GetResponse { summary, invoice, findings, findings_truncated }))
+    }
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
+        let asking = admit(&request, "Read")?;
+        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        let ExtractResult { invoice, findings, findings_truncated } = extracted;
+        let summary = Some(stored.into());
+        Ok(Response::new(ReadResponse { summary, invoice, findings, findings_truncated }))
+    }
+
+    async fn review(&self, request: Request<ReviewRequest>) -> Result<Response<ReviewResponse>, Status> {
+        let asking = admit(&request, "Review")?;
+        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        Ok(Response::new(review::review(stored.into(), &extracted)))
+    }
+
+    async fn approve(&self, request: Request<ApproveRequest>) -> Result<Response<ApproveResponse>, Status> {
+        let asking = admit(&request, "Approve")?;
+        Ok(Response::new(self.approval(&asking, request.into_inner()).await?))
     }
 }

@@ -30,3 +30,16 @@ pub(crate) fn parse(text: &str) -> Option<Decimal> {
 pub(crate) fn of(text: Option<&String>) -> Option<Decimal> {
     parse(text?)
 }
+
+/// A text that sorts, byte by byte, as the decimals of [`parse`] do.
+pub(crate) fn order(value: Decimal) -> String {
+    const DIGITS: usize = WHOLE_DIGITS_MAX + FRACTION_DIGITS_MAX;
+    let mut value = value;
+    value.rescale(10);
+    let digits = value.mantissa().unsigned_abs();
+    if value.is_sign_negative() {
+        format!("-{:0DIGITS$}", (10_u128.pow(24) - 1).saturating_sub(digits))
+    } else {
+        format!("0{digits:0DIGITS$}")
+    }
+}

@@ -4,6 +4,8 @@ use std::error::Error as _;
 
 use tonic::Status;
 
+use crate::store::StoreError;
+
 /// Why a call fails.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvoiceError {
@@ -12,12 +14,26 @@ pub(crate) enum InvoiceError {
     Document(String),
     #[error("`media_type`: must be application/xml, text/xml or application/pdf")]
     MediaType,
+    #[error("`{field}`: {problem}")]
+    Argument { field: &'static str, problem: &'static str },
+    #[error("there is no such invoice, or not for this caller")]
+    NotFound,
+    #[error("`shared`: the caller belongs to no tenant with which an invoice could be shared")]
+    NoTenant,
+    #[error("not approved: the confirmation was not given")]
+    NotConfirmed,
+    #[error("not approved: above the limit a person approves in their own name, and is asked")]
+    PersonNeeded,
+    #[error("the caller is not known")]
+    Unknown,
     #[error("the extracted invoice would be larger than {bytes_max} bytes")]
     ResultTooLarge { bytes_max: usize },
     #[error("the deadline passed before the work was done")]
     DeadlinePassed,
     #[error("the caller no longer waits")]
     Cancelled,
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("the work failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -32,14 +48,39 @@ impl From<InvoiceError> for Status {
     fn from(error: InvoiceError) -> Self {
         let message = error.to_string();
         match error {
-            InvoiceError::Document(_) | InvoiceError::MediaType => Self::invalid_argument(message),
+            InvoiceError::Document(_) | InvoiceError::MediaType | InvoiceError::Argument { .. } => {
+                Self::invalid_argument(message)
+            }
+            InvoiceError::NotFound => Self::not_found(message),
+            InvoiceError::NoTenant | InvoiceError::NotConfirmed => Self::failed_precondition(message),
+            InvoiceError::PersonNeeded => Self::permission_denied(message),
+            InvoiceError::Unknown => Self::unauthenticated(message),
             InvoiceError::ResultTooLarge { .. } => Self::resource_exhausted(message),
             InvoiceError::DeadlinePassed => Self::deadline_exceeded(message),
             InvoiceError::Cancelled => Self::cancelled(message),
+            InvoiceError::Store(error) => stored(error),
             InvoiceError::Failed(_) => {
                 tracing::error!(error = error.source(), "{message}");
                 Self::internal(message)
             }
+        }
+    }
+}
+
+/// The caller learns whether to try again, and nothing of the database.
+fn stored(error: StoreError) -> Status {
+    let message = error.to_string();
+    match error {
+        StoreError::Credentials(error) => error.into(),
+        StoreError::OtherDocument { .. } => Status::already_exists(message),
+        StoreError::Timeout => Status::deadline_exceeded(message),
+        StoreError::Unavailable(_) | StoreError::Schema { .. } => {
+            tracing::warn!(error = error.source(), "{message}");
+            Status::unavailable("invoices cannot be reached now; try again in a moment")
+        }
+        StoreError::Migrate(_) | StoreError::Database(_) => {
+            tracing::error!(error = error.source(), "{message}");
+            Status::internal("the work failed")
         }
     }
 }

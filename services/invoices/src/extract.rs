@@ -1,7 +1,7 @@
 //! From a document's bytes to an invoice and what is wrong with it.
 
 use drawbridge_proto::{
-    invoices::v1::{ExtractRequest, ExtractResult, Invoice},
+    invoices::v1::{ExtractResult, Invoice},
     mcp::v1::Progress,
 };
 use prost::Message as _;
@@ -16,19 +16,26 @@ use crate::{
 
 /// The largest document, in bytes, as the contract says.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The largest result, in bytes: what gRPC clients commonly take.
-const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 1024;
+/// The largest result, in bytes: what gRPC clients commonly take, with room for a summary beside it.
+const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 16 * 1024;
+
+/// A document, as it comes.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) media_type: String,
+    pub(crate) bytes: Vec<u8>,
+}
 
 /// Extracts an invoice, and tells before each step what it does.
 ///
 /// # Errors
 /// When the document is none that is read here, or `tell` fails.
 pub(crate) fn extract(
-    request: &ExtractRequest,
+    document: &Document,
     mut tell: impl FnMut(Progress) -> Result<(), InvoiceError>,
 ) -> Result<ExtractResult, InvoiceError> {
-    let document = &request.document;
-    if document.is_empty() || document.len() > DOCUMENT_BYTES_MAX {
+    let Document { media_type, bytes } = document;
+    if bytes.is_empty() || bytes.len() > DOCUMENT_BYTES_MAX {
         return Err(InvoiceError::document(format!("must have 1 to {DOCUMENT_BYTES_MAX} bytes")));
     }
     let mut steps = 0.0;
@@ -38,10 +45,10 @@ pub(crate) fn extract(
     };
     step("reading the document")?;
     let attachment;
-    let xml = match request.media_type.as_str() {
-        "application/xml" | "text/xml" => document,
+    let xml = match media_type.as_str() {
+        "application/xml" | "text/xml" => bytes,
         "application/pdf" => {
-            attachment = pdf::attachment(document)?;
+            attachment = pdf::attachment(bytes)?;
             &attachment
         }
         _ => return Err(InvoiceError::MediaType),

@@ -2,21 +2,28 @@
 
 use std::{env, fs};
 
-use drawbridge_proto::invoices::v1::{ExtractRequest, ExtractResult, InvoiceKind, Severity};
+use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
 
-use crate::{error::InvoiceError, extract::extract};
+use crate::{
+    error::InvoiceError,
+    extract::{Document, extract},
+};
 
+mod approvals;
+mod database;
 mod decimals;
 mod hostile;
 mod pdf;
+mod people;
 mod rules;
 mod service;
+mod storage;
 
 const UBL: &str = include_str!("../samples/invoice.ubl.xml");
 const CII: &str = include_str!("../samples/credit-note.cii.xml");
 
 fn read(document: impl Into<Vec<u8>>) -> Result<ExtractResult, InvoiceError> {
-    let request = ExtractRequest { document: document.into(), media_type: "application/xml".to_owned() };
+    let request = Document { bytes: document.into(), media_type: "application/xml".to_owned() };
     extract(&request, |_| Ok(()))
 }
 
@@ -66,8 +73,7 @@ fn the_invoices_of_a_folder_have_no_error() {
             Some("pdf") => "application/pdf",
             _ => continue,
         };
-        let request =
-            ExtractRequest { document: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
+        let request = Document { bytes: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
         let result =
             extract(&request, |_| Ok(())).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("{}: {} findings", path.display(), result.findings.len());

@@ -1,13 +1,29 @@
-//! Gets the data out of invoices, and says which rules of EN 16931 they break.
+//! Gets the data out of invoices, says which rules of EN 16931 they break, keeps them, and has them approved.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
     Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
+    credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
+use rust_decimal::Decimal;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use self::{api::InvoiceApi, extract::DOCUMENT_BYTES_MAX};
+use self::{
+    api::{InvoiceApi, approval::Limit},
+    extract::DOCUMENT_BYTES_MAX,
+    store::{DatabaseUrl, PostgresStore, Serving, Store},
+};
+pub use store::{DatabaseUrlError, StoreError};
 
 mod api;
 mod check;
@@ -19,10 +35,17 @@ mod findings;
 #[cfg(test)]
 mod invoices;
 mod pdf;
+mod store;
 mod ubl;
 mod values;
 mod xml;
 
+const AUTH_ISSUER: &str = "drawbridge-auth";
+const CONNECTIONS_MAX: u32 = 64;
+const APPROVAL_LIMIT: u32 = 10_000;
+const APPROVAL_CURRENCY: &str = "EUR";
+/// How long calls in flight keep the database when the service stops.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// What a request holds besides its document, in bytes.
 const REQUEST_REST_BYTES_MAX: usize = 1024;
 
@@ -42,8 +65,47 @@ pub struct Config {
     pub auth_jwks_url: Url,
 
     /// The `iss` of transaction tokens.
-    #[arg(long, default_value = "drawbridge-auth")]
+    #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
+
+    /// Where invoices are kept: `postgres://host/database` without a user, `sqlite:path` or `sqlite::memory:`.
+    // A secret, so that nobody prints a password that does not belong there.
+    #[arg(long, hide_env_values = true)]
+    pub database_url: SecretString,
+
+    /// The most connections to PostgreSQL. A caller has two at most.
+    #[arg(long, default_value_t = CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub database_connections_max: u32,
+
+    /// An invoice of more than this is approved only when the person confirms it.
+    #[arg(long, default_value_t = APPROVAL_LIMIT.into())]
+    pub approval_limit: Decimal,
+
+    /// The currency of the limit, of ISO 4217. Invoices in another are always to be confirmed.
+    #[arg(long, default_value = APPROVAL_CURRENCY)]
+    pub approval_currency: String,
+
+    /// Where users of PostgreSQL come from.
+    #[command(flatten)]
+    pub credentials: CredentialsConfig,
+}
+
+impl Config {
+    /// A service over this database, with auth at these addresses and everything else as it is by default.
+    #[must_use]
+    pub fn new(database_url: SecretString, auth_url: Url, auth_jwks_url: Url) -> Self {
+        Self {
+            listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            admin_listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            auth_jwks_url,
+            auth_issuer: AUTH_ISSUER.to_owned(),
+            database_url,
+            database_connections_max: CONNECTIONS_MAX,
+            approval_limit: APPROVAL_LIMIT.into(),
+            approval_currency: APPROVAL_CURRENCY.to_owned(),
+            credentials: CredentialsConfig::new(auth_url),
+        }
+    }
 }
 
 /// The service could not start.
@@ -52,20 +114,71 @@ pub enum StartError {
     /// Transaction tokens could not be verified.
     #[error("cannot prepare to verify callers")]
     Verifier(#[from] VerifierError),
+    /// The database is not named as it should be.
+    #[error(transparent)]
+    DatabaseUrl(#[from] DatabaseUrlError),
+    /// Credentials could not be set up.
+    #[error("cannot get users of the database")]
+    Credentials(#[from] SetupError),
+    /// There is nothing to migrate.
+    #[error("SQLite is migrated when the service starts")]
+    MigratesItself,
+    /// The store could not be opened.
+    #[error("cannot open the database")]
+    Store(#[from] StoreError),
     /// An address could not be bound.
     #[error("cannot serve")]
     Bind(#[from] BindError),
 }
 
+/// Brings the PostgreSQL at `database_url` to the schema of this version, and says which that is. The user is a member of
+/// `invoices_owner`.
+///
+/// # Errors
+/// When it is no PostgreSQL, cannot be reached, refuses, or was migrated by something newer.
+pub async fn migrate(
+    database_url: &SecretString,
+    username: &str,
+    password: &SecretString,
+) -> Result<i64, StartError> {
+    match DatabaseUrl::parse(database_url.expose_secret())? {
+        DatabaseUrl::Postgres(options) => Ok(store::migrate(&options, username, password).await?),
+        DatabaseUrl::Sqlite(_) => Err(StartError::MigratesItself),
+    }
+}
+
 /// Starts the service.
 ///
 /// # Errors
-/// When an address cannot be bound.
+/// When the database is not one of this service's, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let verifier = Verifier::new("invoices", &config.auth_issuer, config.auth_jwks_url)?;
-    let service = InvoiceServiceServer::new(InvoiceApi::new())
-        .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
     let starting = Starting::new();
+    let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
+        DatabaseUrl::Sqlite(options) => Store::sqlite(*options).await?,
+        DatabaseUrl::Postgres(options) => {
+            let serving = Serving {
+                credentials: config.credentials.open("invoices")?,
+                readiness: starting.readiness(),
+                connections_max: config.database_connections_max,
+            };
+            Store::Postgres(PostgresStore::new(*options, serving).into())
+        }
+    });
+    let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
+    let drained = CancellationToken::new();
+    let service = InvoiceApi::new(Arc::clone(&store), limit, drained.clone().drop_guard());
+    let service = InvoiceServiceServer::new(service)
+        .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
+    let stopping = starting.stopping();
+    starting.spawn(async move {
+        stopping.cancelled().await;
+        // The server drops the service when its last call has ended.
+        if timeout(DRAIN_TIME, drained.cancelled()).await.is_err() {
+            tracing::warn!("calls in flight lose the database");
+        }
+        store.close().await;
+    });
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

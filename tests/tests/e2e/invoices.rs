@@ -1,15 +1,19 @@
 //! The service `invoices`, through the edge.
 
+mod approvals;
+mod database;
+mod kept;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use drawbridge_tests::{TestMesh, repository};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-fn sample(name: &str) -> Vec<u8> {
+pub(crate) fn sample(name: &str) -> Vec<u8> {
     std::fs::read(repository().join("services/invoices/samples").join(name)).expect("a sample")
 }
 
-fn arguments(document: &[u8]) -> Value {
+pub(crate) fn arguments(document: &[u8]) -> Value {
     json!({ "document": STANDARD.encode(document), "media_type": "application/xml" })
 }
 

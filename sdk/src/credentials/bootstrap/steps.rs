@@ -18,6 +18,12 @@ const LEEWAY_SECONDS: u64 = 5;
 /// What is wanted of something that is only to be there.
 const ANYTHING: Value = Value::Null;
 
+/// How database users are named, in at most the 63 bytes that PostgreSQL takes: by a hash of what Vault calls the login
+/// that they are made for, its mount and its principal. A schema can so tell whom its session acts for, whatever the
+/// service says (docs/credentials.md).
+const USERNAME_TEMPLATE: &str =
+    r#"{{ printf "v-%s-%s-%s" (.DisplayName | sha256 | truncate 32) (random 8) (unix_time) }}"#;
+
 /// One thing that there should be.
 pub(super) struct Step {
     pub(super) what: String,
@@ -185,13 +191,18 @@ fn connection<'a>(
     let wanted = json!({
         "plugin_name": plugin,
         "allowed_roles": allowed,
-        "connection_details": { "connection_url": connection_url, "username": username },
+        "connection_details": {
+            "connection_url": connection_url,
+            "username": username,
+            "username_template": USERNAME_TEMPLATE,
+        },
     });
     let write = json!({
         "plugin_name": plugin,
         "allowed_roles": allowed,
         "connection_url": connection_url,
         "username": username,
+        "username_template": USERNAME_TEMPLATE,
         "password": password.expose_secret(),
     });
     Step { write: Some(write), ..Step::new(format!("database {}", database.name), path, wanted) }

@@ -3,14 +3,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_proto::invoices::v1::{ExtractRequest, ExtractResult};
+use drawbridge_proto::invoices::v1::ExtractResult;
 use flate2::{Compression, write::ZlibEncoder};
 
 use super::{CII, UBL, read};
-use crate::{error::InvoiceError, extract::extract};
+use crate::{
+    error::InvoiceError,
+    extract::{Document, extract},
+};
 
 fn read_pdf(document: Vec<u8>) -> Result<ExtractResult, InvoiceError> {
-    extract(&ExtractRequest { document, media_type: "application/pdf".to_owned() }, |_| Ok(()))
+    extract(&Document { bytes: document, media_type: "application/pdf".to_owned() }, |_| Ok(()))
 }
 
 fn deflated(contents: &[u8]) -> Vec<u8> {

@@ -7,15 +7,21 @@ use drawbridge_sdk::{CallContext, RequestId};
 use futures::StreamExt as _;
 use tonic::{Code, Request, Status};
 
-use super::{CII, UBL};
-use crate::api::InvoiceApi;
+use super::{
+    CII, UBL,
+    people::{api, by, person},
+};
 
 async fn extract(request: Request<ExtractRequest>) -> Vec<Result<ExtractResponse, Status>> {
-    InvoiceApi::new().extract(request).await.unwrap().into_inner().collect().await
+    api().await.extract(request).await.unwrap().into_inner().collect().await
 }
 
 fn ask(document: &str, media_type: &str) -> Request<ExtractRequest> {
-    Request::new(ExtractRequest { document: document.into(), media_type: media_type.to_owned() })
+    let document = Some(document.into());
+    by(
+        &person("alice", Some("acme")),
+        ExtractRequest { document, media_type: Some(media_type.to_owned()), uri: None },
+    )
 }
 
 #[tokio::test]
@@ -60,7 +66,7 @@ async fn a_document_that_is_refused_ends_the_stream_with_the_reason() {
 async fn a_call_past_its_deadline_is_told_so() {
     let mut request = ask(UBL, "application/xml");
     request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
-    let status = match InvoiceApi::new().extract(request).await {
+    let status = match api().await.extract(request).await {
         Ok(responses) => responses.into_inner().filter_map(async |event| event.err()).boxed().next().await,
         Err(status) => Some(status),
     };
@@ -69,10 +75,31 @@ async fn a_call_past_its_deadline_is_told_so() {
 
 #[tokio::test]
 async fn a_caller_that_goes_stops_the_work_and_frees_its_turn() {
-    let api = InvoiceApi::new();
+    let api = api().await;
     for _ in 0..100 {
         drop(api.extract(ask(UBL, "application/xml")).await.unwrap());
     }
     let events: Vec<_> = api.extract(ask(UBL, "application/xml")).await.unwrap().into_inner().collect().await;
     assert_eq!(events.len(), 4);
+}
+
+#[tokio::test]
+async fn a_document_comes_as_bytes_or_from_the_store_and_from_nowhere_else() {
+    let alice = person("alice", Some("acme"));
+    let whole =
+        ExtractRequest { document: Some(UBL.into()), media_type: Some("text/xml".to_owned()), uri: None };
+    let from = |uri: &str| ExtractRequest { uri: Some(uri.to_owned()), ..ExtractRequest::default() };
+    for (request, code) in [
+        (ExtractRequest { uri: Some("invoice://x".to_owned()), ..whole.clone() }, Code::InvalidArgument),
+        (ExtractRequest { media_type: None, ..whole.clone() }, Code::InvalidArgument),
+        (ExtractRequest::default(), Code::InvalidArgument),
+        (from("https://example.com/invoice.xml"), Code::InvalidArgument),
+        (from("file:///etc/passwd"), Code::InvalidArgument),
+        (from("invoice://0190c0a0-0000-7000-8000-000000000000"), Code::NotFound),
+    ] {
+        let status = api().await.extract(by(&alice, request)).await.err().expect("it is refused");
+        assert_eq!(status.code(), code, "{status:?}");
+    }
+    let nobody = api().await.extract(Request::new(whole)).await.err().expect("it is refused");
+    assert_eq!(nobody.code(), Code::Unauthenticated, "{nobody:?}");
 }

@@ -97,12 +97,8 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let code = Hosted::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await
     });
-    let config = drawbridge_invoices::Config {
-        listen: free(),
-        admin_listen: free(),
-        auth_jwks_url: jwks_url.clone(),
-        auth_issuer: "drawbridge-auth".to_owned(),
-    };
+    let config =
+        drawbridge_invoices::Config::new("sqlite::memory:".into(), jwks_url.clone(), jwks_url.clone());
     let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });

@@ -1,0 +1,187 @@
+use drawbridge_proto::invoices::v1::{
+    GetRequest, InvoiceStatus, SaveRequest, SaveResponse, SearchRequest, SearchResponse,
+    invoice_service_server::InvoiceService as _,
+};
+use drawbridge_sdk::identity::Caller;
+use tonic::{Code, Status};
+
+use super::{
+    CII, UBL,
+    people::{api, asking, by, person, store},
+};
+use crate::{
+    api::InvoiceApi,
+    extract::{Document, extract},
+    store::{Access, Columns, Scope, StoreError, Transaction, Work, save::Save},
+};
+
+pub(super) async fn save(
+    api: &InvoiceApi,
+    caller: &Caller,
+    xml: &str,
+    shared: bool,
+) -> Result<SaveResponse, Status> {
+    let (document, media_type) = (Some(xml.into()), Some("application/xml".to_owned()));
+    let request = SaveRequest { document, media_type, uri: None, shared };
+    Ok(api.save(by(caller, request)).await?.into_inner())
+}
+
+async fn search(api: &InvoiceApi, caller: &Caller, request: SearchRequest) -> SearchResponse {
+    api.search(by(caller, request)).await.unwrap().into_inner()
+}
+
+/// The numbers of what is found, newest first.
+async fn numbers(api: &InvoiceApi, caller: &Caller, request: SearchRequest) -> Vec<String> {
+    let found = search(api, caller, request).await;
+    found.invoices.into_iter().map(|invoice| invoice.number).collect()
+}
+
+fn numbered(number: &str) -> String {
+    UBL.replace("DB-2026-0042", number)
+}
+
+#[tokio::test]
+async fn what_is_saved_is_what_the_document_says() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    let saved = save(&api, &alice, UBL, false).await.unwrap();
+    assert!(saved.created && saved.findings.is_empty());
+    let summary = saved.invoice.unwrap();
+    assert_eq!(summary.uri, format!("invoice://{}", summary.invoice_id));
+    assert_eq!((summary.number.as_str(), summary.payable_amount()), ("DB-2026-0042", "1000.25"));
+    assert_eq!((summary.saved_by.as_str(), summary.status()), ("alice", InvoiceStatus::Open));
+    assert!(summary.saved_at.ends_with('Z'), "{}", summary.saved_at);
+
+    let request = GetRequest { invoice_id: summary.invoice_id.clone() };
+    let got = api.get(by(&alice, request)).await.unwrap().into_inner();
+    assert_eq!(got.summary, Some(summary));
+    assert_eq!(got.invoice, super::read(UBL).unwrap().invoice);
+}
+
+#[tokio::test]
+async fn saving_again_changes_nothing_but_who_sees_it_and_another_document_is_refused() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    let first = save(&api, &alice, UBL, false).await.unwrap().invoice.unwrap();
+    let again = save(&api, &alice, UBL, false).await.unwrap();
+    assert!(!again.created);
+    assert_eq!(again.invoice.unwrap(), first);
+    let shared = save(&api, &alice, UBL, true).await.unwrap();
+    assert!(!shared.created);
+    let shared = shared.invoice.unwrap();
+    assert!(shared.shared && shared.invoice_id == first.invoice_id);
+
+    let other = UBL.replace("1000.25", "9000.25");
+    let refused = save(&api, &alice, &other, false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists);
+    assert!(refused.message().contains(&first.invoice_id), "{refused:?}");
+    // It is another's who saves it in their own name.
+    let bob = person("bob", Some("acme"));
+    assert!(save(&api, &bob, &other, false).await.unwrap().created);
+    let refused = save(&api, &alice, &numbered(" "), false).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_tenant_sees_what_is_shared_in_it_and_everybody_what_is_their_own() {
+    let api = api().await;
+    let (alice, bob) = (person("alice", Some("acme")), person("bob", Some("acme")));
+    let (dave, nobodys) = (person("dave", Some("umbrella")), person("erin", None));
+    save(&api, &alice, &numbered("private"), false).await.unwrap();
+    let shared = save(&api, &alice, &numbered("shared"), true).await.unwrap().invoice.unwrap();
+    save(&api, &nobodys, &numbered("without tenant"), false).await.unwrap();
+    let all = SearchRequest::default;
+    assert_eq!(numbers(&api, &alice, all()).await, ["shared", "private"]);
+    assert_eq!(numbers(&api, &bob, all()).await, ["shared"]);
+    assert_eq!(numbers(&api, &dave, all()).await, [""; 0]);
+    assert_eq!(numbers(&api, &nobodys, all()).await, ["without tenant"]);
+    assert_eq!(numbers(&api, &person("frank", None), all()).await, [""; 0]);
+    // The same name in another tenant is somebody else.
+    assert_eq!(numbers(&api, &person("alice", Some("umbrella")), all()).await, [""; 0]);
+    let hidden = api.get(by(&dave, GetRequest { invoice_id: shared.invoice_id })).await.unwrap_err();
+    assert_eq!(hidden.code(), Code::NotFound);
+    let alone = save(&api, &nobodys, UBL, true).await.unwrap_err();
+    assert_eq!(alone.code(), Code::FailedPrecondition, "{alone:?}");
+}
+
+#[tokio::test]
+async fn invoices_are_found_by_what_they_say() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    save(&api, &alice, UBL, false).await.unwrap();
+    save(&api, &alice, CII, false).await.unwrap();
+    for amount in ["9.5", "100", "-3.25", "-20"] {
+        let xml = numbered(amount).replace(">1000.25<", &format!(">{amount}<"));
+        save(&api, &alice, &xml, false).await.unwrap();
+    }
+    let api = &api;
+    let alice = &alice;
+    let found = async |change: fn(&mut SearchRequest)| {
+        let mut request = SearchRequest::default();
+        change(&mut request);
+        let mut numbers = numbers(api, alice, request).await;
+        numbers.sort();
+        numbers
+    };
+    assert_eq!(found(|ask| ask.number = Some(" DB-2026-0042 ".into())).await, ["DB-2026-0042"]);
+    assert_eq!(found(|ask| ask.supplier = Some("hanse BOLTS".into())).await.len(), 5);
+    assert_eq!(found(|ask| ask.supplier = Some("%".into())).await, [""; 0]);
+    assert_eq!(found(|ask| ask.text = Some("cn-7".into())).await, ["CN-7"]);
+    // Amounts are numbers, not text.
+    assert_eq!(found(|ask| ask.amount_min = Some("100.00".into())).await.len(), 3);
+    assert_eq!(found(|ask| ask.amount_max = Some("9.50".into())).await, ["-20", "-3.25", "9.5"]);
+    assert_eq!(found(|ask| ask.amount_max = Some("-3.26".into())).await, ["-20"]);
+    assert_eq!(found(|ask| ask.currency = Some("XXX".into())).await, [""; 0]);
+    assert_eq!(found(|ask| ask.set_status(InvoiceStatus::Open)).await.len(), 6);
+    assert_eq!(found(|ask| ask.set_status(InvoiceStatus::Approved)).await, [""; 0]);
+    assert_eq!(found(|ask| ask.issued_from = Some("9999-01-01".into())).await, [""; 0]);
+    assert_eq!(found(|ask| ask.issued_to = Some("9999-01-01".into())).await.len(), 6);
+    let wrong = SearchRequest { amount_min: Some("1e9".into()), ..SearchRequest::default() };
+    assert_eq!(api.search(by(alice, wrong)).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_without_gaps() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    let expected: Vec<_> = (0..5).rev().map(|index| index.to_string()).collect();
+    for number in expected.iter().rev() {
+        save(&api, &alice, &numbered(number), false).await.unwrap();
+        // Ids sort by the millisecond.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let (mut seen, mut page_token) = (Vec::new(), None);
+    for left in [3, 1, 0] {
+        let request = SearchRequest { page_size: Some(2), page_token, ..SearchRequest::default() };
+        let page = search(&api, &alice, request).await;
+        seen.extend(page.invoices.into_iter().map(|invoice| invoice.number));
+        page_token = page.next_page_token;
+        assert_eq!(page_token.is_none(), left == 0);
+    }
+    assert_eq!(seen, expected);
+    let wrong = SearchRequest { page_token: Some("x".into()), ..SearchRequest::default() };
+    assert_eq!(api.search(by(&alice, wrong)).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+/// A work that breaks off after it has written.
+struct BrokenSave<'a>(Save<'a>);
+
+impl Work for BrokenSave<'_> {
+    type Done = ();
+
+    fn access(&self) -> Access {
+        self.0.access()
+    }
+
+    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<(), StoreError> {
+        self.0.run(transaction, scope).await?;
+        Err(StoreError::Timeout)
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_off_leaves_nothing() {
+    let (store, alice) = (store().await, person("alice", Some("acme")));
+    let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
+    let columns = Columns::of(&document, &extract(&document, |_| Ok(())).unwrap()).unwrap();
+    let save = || Save { document: &document, columns: &columns, shared: false };
+    store.run(&asking(&alice), &BrokenSave(save())).await.unwrap_err();
+    let (_, created) = store.run(&asking(&alice), &save()).await.unwrap();
+    assert!(created);
+}

@@ -1,0 +1,106 @@
+use std::str::FromStr as _;
+
+use sqlx::{
+    postgres::{PgConnectOptions, PgSslMode},
+    sqlite::SqliteConnectOptions,
+};
+use url::{Host, Url};
+
+/// A database that cannot be one of this service's. The address itself is not told: there may be a password in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DatabaseUrlError {
+    /// It is no URL of a database that is known here.
+    #[error("the database URL must be postgres://host/database, sqlite:path or sqlite::memory:")]
+    Unknown,
+    /// It names a user or a password.
+    #[error("the database URL names a user or a password: they come from Vault, for each caller")]
+    Credentials,
+}
+
+/// Where invoices are kept.
+#[derive(Clone, Debug)]
+pub(crate) enum DatabaseUrl {
+    /// PostgreSQL, without a user.
+    Postgres(Box<PgConnectOptions>),
+    /// SQLite, in a file or in memory.
+    Sqlite(Box<SqliteConnectOptions>),
+}
+
+impl DatabaseUrl {
+    /// Reads `postgres://host/database`, `sqlite:path` or `sqlite::memory:`.
+    ///
+    /// # Errors
+    /// When it is none of these, or names a user or a password.
+    pub(crate) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
+        if text.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Unknown)?;
+            return Ok(Self::Sqlite(options.into()));
+        }
+        let url = Url::parse(text).map_err(|_| DatabaseUrlError::Unknown)?;
+        if !matches!(url.scheme(), "postgres" | "postgresql") || url.host().is_none() {
+            return Err(DatabaseUrlError::Unknown);
+        }
+        let names = |wanted: &[&str]| url.query_pairs().any(|(name, _)| wanted.contains(&name.as_ref()));
+        if !url.username().is_empty() || url.password().is_some() || names(&["user", "password"]) {
+            return Err(DatabaseUrlError::Credentials);
+        }
+        // What the environment says of a user and a password is not taken.
+        let options = PgConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Unknown)?;
+        let mut options = options.username("").password("").application_name("drawbridge-invoices");
+        if !names(&["sslmode", "ssl-mode"]) {
+            let mode = if is_loopback(&url) { PgSslMode::Prefer } else { PgSslMode::VerifyFull };
+            options = options.ssl_mode(mode);
+        }
+        Ok(Self::Postgres(options.into()))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain("localhost")) => true,
+        // The scheme is none of those whose addresses are told from names.
+        Some(Host::Domain(name)) => {
+            name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        }
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_with_a_user_or_a_password_is_refused_and_not_repeated() {
+        for text in [
+            "postgres://app@db/invoices",
+            "postgres://app:hunter2@db/invoices",
+            "postgres://:hunter2@db/invoices",
+            "postgres://db/invoices?user=app",
+            "postgresql://db/invoices?password=hunter2",
+        ] {
+            let error = DatabaseUrl::parse(text).unwrap_err();
+            assert_eq!(error, DatabaseUrlError::Credentials, "{text}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+        for text in ["", "invoices.db", "mysql://db/invoices", "postgres:invoices", "postgres:///invoices"] {
+            assert!(DatabaseUrl::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_database_elsewhere_must_show_who_it_is() {
+        for (text, mode) in [
+            ("postgres://db.internal/invoices", "VerifyFull"),
+            ("postgres://db.internal/invoices?sslmode=require", "Require"),
+            ("postgres://127.0.0.1:5432/invoices", "Prefer"),
+            ("postgres://localhost/invoices", "Prefer"),
+            ("postgres://[::1]/invoices", "Prefer"),
+        ] {
+            let Ok(DatabaseUrl::Postgres(options)) = DatabaseUrl::parse(text) else { panic!("{text}") };
+            assert_eq!(format!("{:?}", options.get_ssl_mode()), mode, "{text}");
+        }
+    }
+}

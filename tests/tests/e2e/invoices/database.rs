@@ -1,0 +1,332 @@
+//! The real flow on a real OpenBao and PostgreSQL, and what PostgreSQL itself says of it.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use drawbridge_cli::mesh::Hosted;
+use drawbridge_proto::auth::v1::token_set::Which;
+use drawbridge_sdk::{
+    ConfigText, Listen, TelemetryConfig,
+    credentials::{
+        Credentials, Limits, Source, VaultConfig,
+        bootstrap::{Bootstrap, Setup},
+    },
+    identity::{Caller, Verifier},
+};
+use drawbridge_tests::{Client, Edge, Postgres, TestMesh, Vault, repository, sign_in};
+use reqwest::Method;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{
+    approvals::{answer, approve},
+    kept::{found, save},
+};
+use crate::{
+    auth::revocation::{platform, revoke_of},
+    identity::{context, exchange},
+};
+
+/// Within this time Vault has done what it does by itself, on a machine that is busy too.
+const SOON: Duration = Duration::from_secs(20);
+const SEARCH: &str = "drawbridge.invoices.v1.InvoiceService/Search";
+
+const MIGRATIONS: &str = r#"
+jwks_url = "http://unused"
+[[service]]
+name = "migrations"
+[[service.database_role]]
+name = "invoices-migrator"
+creation_statements = ["""CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE invoices_owner"""]
+"#;
+
+/// Two tenants.
+const USERS: &str = r#"
+[[users]]
+username = "alice"
+password = "alice"
+tenant = "acme"
+groups = ["finance"]
+
+[[users]]
+username = "anna"
+password = "anna"
+tenant = "acme"
+groups = ["finance"]
+roles = ["invoice-approver"]
+mfa = true
+
+[[users]]
+username = "bob"
+password = "bob"
+tenant = "umbrella"
+groups = ["finance"]
+roles = ["invoice-approver"]
+mfa = true
+"#;
+
+/// A mesh, and beside it the service on a PostgreSQL of its own, behind an edge of its own.
+struct World {
+    mesh: TestMesh,
+    vault: Vault,
+    postgres: Postgres,
+    /// The password of Vault's own user of the database.
+    vault_password: String,
+    service: Hosted,
+    edge: Edge,
+    _users: TempDir,
+}
+
+impl World {
+    /// All of it, with the schema.
+    async fn start() -> Self {
+        let world = Self::unmigrated().await;
+        world.migrate().await;
+        world
+    }
+
+    async fn unmigrated() -> Self {
+        let users = tempfile::tempdir().expect("a folder");
+        let file = users.path().join("users.toml");
+        fs::write(&file, USERS).expect("a file");
+        let mesh = TestMesh::with(|config| config.users = Some(file)).await;
+        let (vault, postgres) = (Vault::start().await, Postgres::start().await);
+        let vault_password = uuid::Uuid::new_v4().to_string();
+        let make = format!("CREATE ROLE vault LOGIN CREATEROLE PASSWORD '{vault_password}'");
+        postgres.ask(&make).expect("a role");
+        let roles = fs::read_to_string(repository().join("deploy/postgres/invoices.sql")).expect("a file");
+        postgres.ask(&roles.replace(":\"vault\"", "vault")).expect("roles");
+        set_up(&mesh, &vault, &postgres, &vault_password).await;
+
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let auth_url = mesh.mesh.state.auth_url.clone();
+        let mut config = drawbridge_invoices::Config {
+            listen,
+            database_connections_max: 8,
+            ..drawbridge_invoices::Config::new(database_url(&postgres), auth_url, mesh.transaction_keys())
+        };
+        config.credentials.vault = Some(VaultConfig::new(vault.url.clone()));
+        let telemetry = TelemetryConfig::default();
+        let service = Hosted::start("invoices", &telemetry, |telemetry| async move {
+            drawbridge_invoices::start(config, &telemetry).await
+        });
+        let service = service.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let url = format!("http://{address}").parse().expect("a URL");
+        let edge = mesh.edge(&[("invoices", &url)], |_| {}).await;
+        Self { mesh, vault, postgres, vault_password, service, edge, _users: users }
+    }
+
+    async fn migrate(&self) {
+        let path = "database/creds/invoices-migrator";
+        let (status, answer) = self.vault.ask(Method::GET, path, json!(null)).await;
+        assert!(status.is_success(), "{answer}");
+        let said = |name: &str| answer["data"][name].as_str().expect("a text").to_owned();
+        let (user, password) = (said("username"), SecretString::from(said("password")));
+        let version = drawbridge_invoices::migrate(&database_url(&self.postgres), &user, &password).await;
+        assert_eq!(version.expect("a schema"), 1);
+        // Nothing that is there belongs to who has migrated.
+        let owned = format!("select count(*) from pg_class where pg_get_userbyid(relowner) = '{user}'");
+        assert_eq!(self.ask(&owned), ["0"]);
+        let lease = json!({ "lease_id": answer["lease_id"] });
+        let (status, answer) = self.vault.ask(Method::PUT, "sys/leases/revoke", lease).await;
+        assert!(status.is_success(), "{answer}");
+        self.no_users().await;
+    }
+
+    fn ask(&self, sql: &str) -> Vec<String> {
+        self.postgres.ask(sql).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn client(&self, user: &str) -> Client {
+        self.edge.client(&self.mesh.client(user).await)
+    }
+
+    async fn no_users(&self) {
+        eventually("every user is gone", || self.postgres.leased_users().is_empty()).await;
+    }
+
+    /// Somebody who searches, as the service sees them.
+    async fn caller(&self, user: &str) -> Caller {
+        let own = sign_in(&self.mesh.mesh.state.issuer, "drawbridge-auth", user, user).await;
+        let token = exchange(&self.mesh, &own, SEARCH).await.expect("a token");
+        let verifier = Verifier::new("invoices", "drawbridge-auth", self.mesh.transaction_keys());
+        verifier.expect("a verifier").verify(Some(&token), SEARCH).await.expect("a caller")
+    }
+}
+
+fn database_url(postgres: &Postgres) -> SecretString {
+    format!("postgres://127.0.0.1:{}/postgres?sslmode=disable", postgres.port).into()
+}
+
+/// Sets Vault up as `deploy/vault/setup.toml` says.
+async fn set_up(mesh: &TestMesh, vault: &Vault, postgres: &Postgres, password: &str) {
+    let file = repository().join("deploy/vault/setup.toml");
+    let mut setup: Setup = ConfigText::read(&file).expect("a file").parse().expect("a setup");
+    let migrations: Setup = ConfigText::new("migrations", MIGRATIONS).parse().expect("a setup");
+    setup.services.extend(migrations.services);
+    setup.jwks_url = mesh.transaction_keys();
+    setup.audit_file = Some(vault.audit_file().display().to_string());
+    let database = setup.database.as_mut().expect("a database");
+    database.connection_url = postgres.connection_url();
+    assert_eq!(database.username, "vault");
+    database.password = password.into();
+    let (config, token) = (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
+    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+}
+
+/// Waits until something holds.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn each_caller_is_a_database_user_who_goes_when_the_caller_is_revoked_and_at_drain() {
+    let world = World::start().await;
+    let before = world.ask("select rolname from pg_roles order by 1");
+    let (alice, bob) = (world.client("alice").await, world.client("bob").await);
+    save(&alice, "D-1", true).await;
+    let of_alice = world.postgres.leased_users();
+    assert_eq!(of_alice.len(), 1, "{of_alice:?}");
+    // It is her connection that the database has seen.
+    let connected =
+        "select distinct usename from pg_stat_activity where application_name = 'drawbridge-invoices'";
+    assert_eq!(world.ask(connected), of_alice);
+    assert_eq!(found(&bob, json!({})).await, [""; 0]);
+    let mut of_bob = world.postgres.leased_users();
+    of_bob.retain(|user| !of_alice.contains(user));
+    assert_eq!(of_bob.len(), 1, "{of_bob:?}");
+    assert_ne!(of_alice[0][..34], of_bob[0][..34], "the names hash who they are for");
+
+    let (state, platform) = (&world.mesh.mesh.state, platform(&world.mesh).await);
+    revoke_of(&world.mesh, &platform, state.issuer_name(), Which::Subject("alice".to_owned())).await;
+    eventually("alice's user is gone", || world.postgres.leased_users() == of_bob).await;
+    eventually("alice's connections are closed", || world.ask(connected) == of_bob).await;
+
+    // Nothing that opens the database stands in the process's environment.
+    let environment = fs::read("/proc/self/environ").expect("an environment");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    for secret in [&world.vault_password, &world.vault.root_token, &world.postgres.owner().1.to_owned()] {
+        assert!(!environment.contains(secret.as_str()));
+    }
+    world.service.stop().await;
+    let back = || world.postgres.ask("select rolname from pg_roles order by 1").expect("roles") == before;
+    eventually("the roles are what they were", back).await;
+}
+
+#[tokio::test]
+async fn raw_sql_of_a_lease_sees_the_rows_of_its_own_principal_and_no_others() {
+    let world = World::start().await;
+    save(&world.client("alice").await, "D-2", true).await;
+    let vault =
+        drawbridge_sdk::credentials::Vault::new("invoices", VaultConfig::new(world.vault.url.clone()));
+    let source = Source::Vault(vault.expect("a client").into());
+    let credentials = Credentials::new(source, Limits::default());
+    let mut principals = Vec::new();
+    for user in ["alice", "anna", "bob"] {
+        let caller = world.caller(user).await;
+        let lease = credentials.database(&caller, &context(), "invoices-reader").await.expect("a lease");
+        principals.push((caller.principal().clone(), lease));
+    }
+    let all = |states: &str, lease: &drawbridge_sdk::credentials::DatabaseLease| {
+        let sql = format!("set drawbridge.principal = '{states}'; select number from invoices.invoices");
+        world.postgres.ask_as(&lease.username, lease.password.expose_secret(), &sql)
+    };
+    let [alice, anna, bob] = &principals[..] else { panic!("three leases") };
+    assert_eq!(all(alice.0.as_str(), &alice.1).expect("rows"), ["D-2"]);
+    assert_eq!(all(anna.0.as_str(), &anna.1).expect("rows"), ["D-2"], "it is shared");
+    assert_eq!(all(bob.0.as_str(), &bob.1).expect("no rows"), [""; 0]);
+    // Whom a session acts for is not for the session to say.
+    for states in [alice.0.as_str(), anna.0.as_str(), "bob@acme@https%3A%2F%2Fidp", ""] {
+        let refused = all(states, &bob.1).expect_err("an error");
+        assert!(refused.contains("was not made for the principal"), "{refused}");
+    }
+    // Nor does a reader do what else there is.
+    for sql in [
+        "update invoices.invoices set shared = true",
+        "delete from invoices.invoices",
+        "insert into invoices.approvals (invoice_id, approved_by, confirmed) select id, owner, true from invoices.invoices",
+        "alter table invoices.invoices disable row level security",
+        "set role invoices_owner",
+        "create table invoices.mine (a int)",
+    ] {
+        let sql = format!("set drawbridge.principal = '{}'; {sql}", alice.0);
+        let lease = &alice.1;
+        let refused = world.postgres.ask_as(&lease.username, lease.password.expose_secret(), &sql);
+        let refused = refused.expect_err("an error");
+        assert!(refused.contains("denied") || refused.contains("must be owner"), "{sql}: {refused}");
+    }
+    credentials.close().await;
+}
+
+#[tokio::test]
+async fn a_user_who_is_gone_or_cut_off_is_replaced_within_the_call() {
+    let world = World::start().await;
+    let alice = world.client("alice").await;
+    save(&alice, "D-3", false).await;
+    assert_eq!(found(&alice, json!({})).await, ["D-3"]);
+    let users = world.postgres.leased_users();
+    for user in &users {
+        world.ask(&format!("drop role {user:?}"));
+    }
+    // Its connections are open still, and it is asked on them.
+    assert_eq!(found(&alice, json!({})).await, ["D-3"]);
+    let replaced = world.postgres.leased_users();
+    assert!(replaced.len() == 1 && !users.contains(&replaced[0]), "{users:?} {replaced:?}");
+
+    world.ask("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'v-%'");
+    assert_eq!(found(&alice, json!({})).await, ["D-3"]);
+    save(&alice, "D-4", false).await;
+}
+
+#[tokio::test]
+async fn an_approval_is_written_by_the_approvers_own_user() {
+    let world = World::start().await;
+    let saved = save(&world.client("alice").await, "D-5", false).await;
+    let (anna, bob) = (world.client("anna").await, world.client("bob").await);
+    let id = &saved["invoice_id"];
+    let elicits = || json!({ "elicitation": {} });
+    // An approver, of another tenant.
+    let hidden = approve(&bob, id, elicits(), json!({})).await;
+    assert!(hidden.message().contains("no such invoice"), "{hidden:?}");
+    let asked = approve(&anna, id, elicits(), json!({})).await;
+    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
+    assert_eq!(world.ask("select count(*) from invoices.approvals"), ["0"]);
+    let done = approve(&anna, id, elicits(), answer(&asked, "accept", true)).await;
+    let approved = &done.json["result"]["structuredContent"]["invoice"];
+    assert_eq!(approved["approval"]["approved_by"], "anna", "{done:?}");
+    let written = world.ask("select split_part(approved_by, '@', 1), confirmed from invoices.approvals");
+    assert_eq!(written, ["anna|t"]);
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_there_yet_is_said_and_waited_for() {
+    let world = World::unmigrated().await;
+    let alice = world.client("alice").await;
+    let refused = alice.call_tool("invoices_search", json!({})).await;
+    assert!(refused.message().contains("try again"), "{refused:?}");
+    let readiness = world.service.running.readiness();
+    let reason = readiness.reason().expect("a reason");
+    assert!(reason.contains("no version") && reason.contains("run `migrate`"), "{reason}");
+
+    let path = "database/creds/invoices-migrator";
+    let (_, lease) = world.vault.ask(Method::GET, path, json!(null)).await;
+    let said = |name: &str| lease["data"][name].as_str().expect("a text").to_owned();
+    let (user, password) = (said("username"), SecretString::from(said("password")));
+    drawbridge_invoices::migrate(&database_url(&world.postgres), &user, &password).await.expect("a schema");
+    tokio::time::timeout(SOON, readiness.wait()).await.expect("it is ready");
+    // The edge hears of it in its own time.
+    let began = Instant::now();
+    while alice.call_tool("invoices_search", json!({})).await.json["result"]["structuredContent"].is_null() {
+        assert!(began.elapsed() < SOON, "it is not served");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
