@@ -30,9 +30,11 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge costs beside a bare relay and rmcp, and a decision with few policies and many, in two minutes.
+bench: ## What the edge, decisions and credentials cost, each beside the same without, in three minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
 	cargo bench --locked --package drawbridge-tests --bench decisions
+	tests/setup.sh test
+	cargo bench --locked --package drawbridge-tests --bench credentials
 
 # For how long each target runs.
 SECONDS ?= 60

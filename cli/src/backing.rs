@@ -12,7 +12,7 @@ mod redis;
 mod server;
 mod vault;
 
-pub use all::Backing;
+pub use all::{Backing, migrate};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use server::Server;

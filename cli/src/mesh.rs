@@ -19,6 +19,9 @@ use crate::state::{MeshState, WorkloadCredentials};
 use self::plan::{Plan, Socket};
 
 mod plan;
+mod vault;
+
+pub use self::vault::{MeshDatabase, MeshVault};
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
@@ -56,6 +59,8 @@ pub struct MeshConfig {
     pub redis_url: Option<SecretString>,
     /// Where the service `invoices` keeps them.
     pub invoices_database_url: SecretString,
+    /// Where credentials come from. Absent: services are given none that Vault knows.
+    pub vault: Option<MeshVault>,
     /// What is written down of decisions.
     pub decision_log: DecisionLogConfig,
     /// Logs and traces of every service.
@@ -77,6 +82,7 @@ impl Default for MeshConfig {
             body_bytes_max: 4 * 1024 * 1024,
             redis_url: None,
             invoices_database_url: "sqlite::memory:".into(),
+            vault: None,
             decision_log: DecisionLogConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -130,6 +136,9 @@ pub enum MeshError {
         /// Why.
         reason: String,
     },
+    /// Vault does not take what it is told.
+    #[error("cannot set up Vault")]
+    Vault(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An address makes no URL.
     #[error("cannot make a URL")]
     Url(#[from] url::ParseError),
@@ -197,6 +206,9 @@ impl Mesh {
                 .collect::<Result<_, MeshError>>()?,
             workload,
         };
+        if let Some(vault) = &config.vault {
+            vault.bootstrap(plan.keys()?).await?;
+        }
         let mesh = Self { services, mcp_url: plan.mcp_url, state };
         mesh.ready().await?;
         Ok(mesh)

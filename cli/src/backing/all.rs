@@ -1,6 +1,11 @@
+use drawbridge_sdk::credentials::VaultConfig;
 use secrecy::SecretString;
 
 use super::{BackingError, Postgres, Programs, Redis, Storage, Vault};
+use crate::mesh::{MeshDatabase, MeshVault};
+
+/// What a database administrator runs too.
+const INVOICES_ROLES: &str = include_str!("../../../deploy/postgres/invoices.sql");
 
 /// The servers that one mesh stands on. Where there is none, the mesh does without.
 #[derive(Debug, Default)]
@@ -29,11 +34,59 @@ impl Backing {
         Ok(Self { redis, vault, postgres })
     }
 
+    /// Makes the schemas of the tool services, in the database that there is.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        match &self.postgres {
+            Some(postgres) => migrate(postgres).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The Vault, and the database whose users it makes.
+    #[must_use]
+    pub fn mesh_vault(&self) -> Option<MeshVault> {
+        let vault = self.vault.as_ref()?;
+        let database = self.postgres.as_ref().map(|postgres| {
+            let (username, password) = postgres.owner();
+            MeshDatabase {
+                connection_url: postgres.connection_url(),
+                username: username.to_owned(),
+                password: password.clone(),
+            }
+        });
+        Some(MeshVault {
+            config: VaultConfig::new(vault.url.clone()),
+            token: vault.root_token.clone(),
+            audit_file: Some(vault.audit_file().display().to_string()),
+            database,
+        })
+    }
+
+    /// Where invoices are stored.
+    #[must_use]
+    pub fn invoices_database_url(&self) -> Option<SecretString> {
+        self.postgres.as_ref().map(|postgres| postgres.url().into())
+    }
+
     /// Where Redis is.
     #[must_use]
     pub fn redis_url(&self) -> Option<SecretString> {
         self.redis.as_ref().map(|redis| redis.url.as_str().into())
     }
+}
+
+/// Makes the schemas of the tool services.
+///
+/// # Errors
+/// When the database refuses.
+pub async fn migrate(postgres: &Postgres) -> anyhow::Result<()> {
+    postgres.run_script(INVOICES_ROLES).await?;
+    let (owner, password) = postgres.owner();
+    drawbridge_invoices::migrate(&postgres.url().into(), owner, password).await?;
+    Ok(())
 }
 
 async fn started<T>(

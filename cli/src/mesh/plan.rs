@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::Listen;
+use drawbridge_sdk::{Listen, credentials::CredentialsConfig};
 use url::{Host, Url};
 
 use super::{INTERNAL_AUDIENCE, MeshConfig, MeshError, TRANSACTION_ISSUER};
@@ -65,6 +65,11 @@ impl Plan {
         })
     }
 
+    /// The keys of transaction tokens.
+    pub(super) fn keys(&self) -> Result<Url, url::ParseError> {
+        self.auth_admin.url("/.well-known/jwks.json")
+    }
+
     /// The tool services: under which name each is offered, and where.
     pub(super) fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
         [("code", &self.code), ("invoices", &self.invoices)]
@@ -121,17 +126,19 @@ impl Plan {
             admin_listen: config.ports.bind(7211)?.listen,
             root: config.code_root.clone(),
             file_bytes_max: 1024 * 1024,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
+            auth_jwks_url: self.keys()?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
         })
     }
 
     pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
-        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
+        let (auth, keys) = (self.auth.url("")?, self.keys()?);
+        let vault = config.vault.as_ref().map(|vault| vault.config.clone());
         Ok(drawbridge_invoices::Config {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            credentials: CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) },
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         })
     }

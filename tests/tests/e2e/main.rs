@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
 
 mod auth;
+mod backing;
 mod bad_input;
 mod catalog;
 mod clients;

@@ -1,0 +1,73 @@
+//! A Vault that a mesh sets up for its tool services.
+
+use drawbridge_sdk::credentials::{
+    VaultConfig,
+    bootstrap::{Bootstrap, Database, Setup},
+};
+use secrecy::SecretString;
+use url::Url;
+
+use super::{MeshError, TRANSACTION_ISSUER};
+
+/// What an operator sets up too.
+const SETUP: &str = include_str!("../../../deploy/vault/setup.toml");
+
+/// A Vault of the mesh's own.
+#[derive(Clone, Debug)]
+pub struct MeshVault {
+    /// Where it is.
+    pub config: VaultConfig,
+    /// A token that may set it up.
+    pub token: SecretString,
+    /// Where its audit device writes, if it has one.
+    pub audit_file: Option<String>,
+    /// The PostgreSQL whose users it makes. Absent: there is none.
+    pub database: Option<MeshDatabase>,
+}
+
+/// A PostgreSQL whose users a Vault makes.
+#[derive(Clone, Debug)]
+pub struct MeshDatabase {
+    /// Where it is, for Vault.
+    pub connection_url: String,
+    /// The user who makes others.
+    pub username: String,
+    /// Its password.
+    pub password: SecretString,
+}
+
+impl MeshVault {
+    /// Sets it up to trust the keys of auth, which must be up.
+    ///
+    /// # Errors
+    /// When it does not take what it is told.
+    pub async fn bootstrap(&self, jwks_url: Url) -> Result<(), MeshError> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| MeshError::Vault(source);
+        let setup: Setup = toml::from_str(SETUP).map_err(|error| failed(error.into()))?;
+        let setup = self.adapted(setup, jwks_url);
+        let bootstrap = Bootstrap::new(&self.config, &self.token).map_err(|error| failed(error.into()))?;
+        bootstrap.apply(&setup).await.map_err(|error| failed(error.into()))?;
+        Ok(())
+    }
+
+    fn adapted(&self, mut setup: Setup, jwks_url: Url) -> Setup {
+        setup.jwks_url = jwks_url;
+        TRANSACTION_ISSUER.clone_into(&mut setup.auth_issuer);
+        setup.audit_file.clone_from(&self.audit_file);
+        setup.database = match (setup.database, &self.database) {
+            (Some(database), Some(MeshDatabase { connection_url, username, password })) => Some(Database {
+                connection_url: connection_url.clone(),
+                username: username.clone(),
+                password: password.clone(),
+                ..database
+            }),
+            _ => None,
+        };
+        if setup.database.is_none() {
+            for service in &mut setup.services {
+                service.database_roles.clear();
+            }
+        }
+        setup
+    }
+}
