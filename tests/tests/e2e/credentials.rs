@@ -29,6 +29,7 @@ mod own;
 mod revocation;
 mod setup;
 mod sharing;
+mod terraform;
 mod tls;
 
 /// Within this time Vault has done what it does by itself, on a machine that is busy too.
