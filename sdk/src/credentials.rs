@@ -17,6 +17,10 @@ use crate::{
     identity::{Caller, Principal},
 };
 
+#[cfg(feature = "credentials-aws")]
+mod aws;
+#[cfg(feature = "credentials-azure")]
+mod azure;
 pub mod bootstrap;
 mod breaker;
 mod config;
@@ -32,6 +36,10 @@ mod source;
 mod tests;
 mod vault;
 
+#[cfg(feature = "credentials-aws")]
+pub use aws::{AwsConfig, AwsSecretsManager};
+#[cfg(feature = "credentials-azure")]
+pub use azure::{AzureConfig, AzureKeyVault};
 pub use config::CredentialsConfig;
 pub use embedded::Embedded;
 pub use error::{CredentialsError, Outage, SetupError};
@@ -100,7 +108,7 @@ impl Credentials {
     /// # Errors
     /// When the service has no login of its own, may not have it, or nobody can give it now.
     pub async fn own_database(&self, role: &str) -> Result<Arc<DatabaseLease>, CredentialsError> {
-        let context = CallContext::new(RequestId::generate(), vault::CALL_TIMEOUT);
+        let context = CallContext::new(RequestId::generate(), source::CALL_TIMEOUT);
         self.lease(InNameOf::Service, &context, role).await
     }
 
@@ -192,7 +200,7 @@ impl Credentials {
                 done => done,
             }
         };
-        let done = timeout(context.remaining().min(vault::CALL_TIMEOUT), Box::pin(work)).await;
+        let done = timeout(context.remaining().min(source::CALL_TIMEOUT), Box::pin(work)).await;
         done.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
     }
 }

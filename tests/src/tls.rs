@@ -8,8 +8,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        ConfigBuilder, RootCertStore, ServerConfig,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        server::{WantsServerCert, WebPkiClientVerifier},
     },
     server::TlsStream,
 };
@@ -40,9 +41,9 @@ impl TestAuthority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for servers on this machine, and for clients.
-    pub fn sign(&self) -> Signed {
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    /// A certificate for servers of these names or addresses, and for clients.
+    pub fn sign(&self, names: &[&str]) -> Signed {
+        let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -67,10 +68,23 @@ pub struct TlsListener {
 impl TlsListener {
     /// Listens with this certificate.
     pub async fn bind(signed: &Signed) -> Self {
+        Self::with(signed, ServerConfig::builder().with_no_client_auth()).await
+    }
+
+    /// Listens with this certificate, to clients whom this authority vouches for.
+    pub async fn bind_for(signed: &Signed, clients: &TestAuthority) -> Self {
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_slice(clients.pem.as_bytes()).expect("a certificate");
+        roots.add(root).expect("an authority");
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().expect("a verifier");
+        Self::with(signed, ServerConfig::builder().with_client_cert_verifier(verifier)).await
+    }
+
+    async fn with(signed: &Signed, config: ConfigBuilder<ServerConfig, WantsServerCert>) -> Self {
         let chain = CertificateDer::pem_slice_iter(signed.certificate.as_bytes());
         let chain = chain.collect::<Result<_, _>>().expect("certificates");
         let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).expect("a key");
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        let config = config.with_single_cert(chain, key);
         Self {
             tcp: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
             tls: TlsAcceptor::from(Arc::new(config.expect("a certificate with its key"))),

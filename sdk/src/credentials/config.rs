@@ -1,5 +1,9 @@
 use url::Url;
 
+#[cfg(feature = "credentials-aws")]
+use super::{AwsConfig, AwsSecretsManager};
+#[cfg(feature = "credentials-azure")]
+use super::{AzureConfig, AzureKeyVault};
 use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig, VaultLogin};
 
 /// Which source of credentials a tool service is started with.
@@ -17,6 +21,16 @@ pub struct CredentialsConfig {
     #[command(flatten)]
     pub vault_login: VaultLogin,
 
+    /// AWS Secrets Manager.
+    #[cfg(feature = "credentials-aws")]
+    #[command(flatten)]
+    pub aws: Option<AwsConfig>,
+
+    /// An Azure Key Vault.
+    #[cfg(feature = "credentials-azure")]
+    #[command(flatten)]
+    pub azure: Option<AzureConfig>,
+
     /// The process itself, in place of Vault. It is for a mesh on one machine, and no argument asks for it.
     #[arg(skip)]
     pub embedded: Option<Embedded>,
@@ -26,7 +40,16 @@ impl CredentialsConfig {
     /// No source yet, and auth at this address.
     #[must_use]
     pub fn new(auth_url: Url) -> Self {
-        Self { auth_url, vault: None, vault_login: VaultLogin::default(), embedded: None }
+        Self {
+            auth_url,
+            vault: None,
+            vault_login: VaultLogin::default(),
+            #[cfg(feature = "credentials-aws")]
+            aws: None,
+            #[cfg(feature = "credentials-azure")]
+            azure: None,
+            embedded: None,
+        }
     }
 
     /// The credentials of `service` from the source that is named. Must be called within a runtime, which renews and
@@ -35,15 +58,33 @@ impl CredentialsConfig {
     /// # Errors
     /// When no source is named, what it needs cannot be read, or a URL is not one that gRPC can use.
     pub fn open(self, service: &str) -> Result<Credentials, SetupError> {
-        let Self { auth_url, vault, vault_login, embedded } = self;
-        let source = match (vault, embedded) {
-            (_, Some(embedded)) => Source::Embedded(embedded),
-            (Some(vault), None) => Source::Vault(Vault::new(service, vault)?.with_login(vault_login)?.into()),
-            (None, None) => return Err(SetupError::NoSource),
-        };
+        let auth_url = self.auth_url.clone();
+        let mut sources = self.sources(service)?;
+        let source = sources.pop().ok_or(SetupError::NoSource)?;
+        if !sources.is_empty() {
+            return Err(SetupError::SeveralSources);
+        }
         let credentials = Credentials::new(source, Limits::default());
         credentials.follow_revocations(&auth_url)?;
         Ok(credentials)
+    }
+
+    /// All that are named.
+    fn sources(self, service: &str) -> Result<Vec<Source>, SetupError> {
+        let mut sources = Vec::new();
+        if let Some(vault) = self.vault {
+            sources.push(Source::Vault(Vault::new(service, vault)?.with_login(self.vault_login)?.into()));
+        }
+        #[cfg(feature = "credentials-aws")]
+        if let Some(aws) = self.aws {
+            sources.push(Source::AwsSecretsManager(AwsSecretsManager::new(service, aws)?.into()));
+        }
+        #[cfg(feature = "credentials-azure")]
+        if let Some(azure) = self.azure {
+            sources.push(Source::AzureKeyVault(AzureKeyVault::new(service, azure)?.into()));
+        }
+        sources.extend(self.embedded.map(Source::Embedded));
+        Ok(sources)
     }
 }
 
@@ -87,6 +128,23 @@ mod tests {
         assert!(open(&["token-file", "--vault-login-file", "/vault/token"]).is_ok());
         assert!(matches!(open(&["approle"]), Err(SetupError::LoginNeeds { .. })));
         assert!(parse(&["--vault-login", "kubernetes"]).is_err());
+    }
+
+    #[cfg(all(feature = "credentials-aws", feature = "credentials-azure"))]
+    #[tokio::test]
+    async fn exactly_one_source_is_named() {
+        let vault = ["--vault-url", "https://vault.internal:8200"];
+        let aws = ["--aws-secrets-prefix", "drawbridge"];
+        let azure = ["--azure-key-vault-url", "https://drawbridge.vault.azure.net"];
+        let open = |arguments: &[&str]| parse(arguments).unwrap().open("code");
+        assert!(open(&aws).is_ok() && open(&azure).is_ok());
+        for two in [[aws, azure], [vault, aws], [vault, azure]] {
+            assert!(matches!(open(two.as_flattened()), Err(SetupError::SeveralSources)), "{two:?}");
+        }
+        assert!(matches!(open(&["--aws-secrets-prefix", "a//b"]), Err(SetupError::Prefix { .. })));
+        let plain = open(&["--azure-key-vault-url", "http://drawbridge.vault.azure.net"]);
+        assert!(matches!(plain, Err(SetupError::NotHttps { .. })));
+        assert!(parse(&["--aws-region", "eu-west-1"]).is_err());
     }
 
     #[test]

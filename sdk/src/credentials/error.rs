@@ -37,7 +37,7 @@ pub enum CredentialsError {
     #[error("the caller has no tenant whose secrets could be read")]
     NoTenant,
     /// The answer cannot be understood.
-    #[error("Vault's answer is not what it should be")]
+    #[error("the answer of their source is not what it should be")]
     Malformed,
     /// The service is stopping.
     #[error("the service is stopping")]
@@ -48,25 +48,25 @@ pub enum CredentialsError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Outage {
     /// No connection, or it broke.
-    #[error("Vault cannot be reached")]
+    #[error("their source cannot be reached")]
     Unreachable,
     /// No answer in time.
-    #[error("Vault does not answer in time")]
+    #[error("their source does not answer in time")]
     Timeout,
     /// It is sealed, a standby without a leader, or in maintenance.
     #[error("Vault is sealed or not ready")]
     NotReady,
     /// It limits its callers.
-    #[error("Vault is busy")]
+    #[error("their source is busy")]
     Busy,
     /// It failed inside, or what it asks did: a database that is down.
-    #[error("Vault has failed inside")]
+    #[error("their source has failed inside")]
     Failed,
     /// The file that the service logs in with in its own name is not there, or empty.
     #[error("the file of the service's own login cannot be read")]
     LoginFile,
     /// It has failed several times, and is left alone for a moment.
-    #[error("Vault has failed repeatedly and is not asked for a moment")]
+    #[error("their source has failed repeatedly and is not asked for a moment")]
     CircuitOpen,
 }
 
@@ -117,8 +117,27 @@ impl From<CredentialsError> for Status {
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// Nothing is named that gives credentials.
-    #[error("there is no source of credentials: name a Vault by --vault-url")]
+    #[error("there is no source of credentials: name a Vault by --vault-url, or another source")]
     NoSource,
+    /// There are several sources.
+    #[error("there are several sources of credentials: name one")]
+    SeveralSources,
+    /// The prefix of secrets' names cannot be one.
+    #[error("secrets cannot be named after {prefix:?}: letters, digits, `.`, `_` and `-`, with `/` between")]
+    Prefix {
+        /// Which.
+        prefix: String,
+    },
+    /// A key vault must be asked by TLS.
+    #[error("{url} is not a URL of https")]
+    NotHttps {
+        /// Which.
+        url: url::Url,
+    },
+    /// The identity that Azure knows this workload by cannot be set up.
+    #[cfg(feature = "credentials-azure")]
+    #[error("cannot set up Azure Key Vault")]
+    Azure(#[from] azure_core::Error),
     /// The address of auth is not one.
     #[error(transparent)]
     Auth(#[from] ChannelError),
@@ -137,6 +156,6 @@ pub enum SetupError {
         source: std::io::Error,
     },
     /// A certificate or key is not one, or there is no TLS.
-    #[error("cannot set up HTTP to Vault")]
+    #[error("cannot set up HTTP to the source of credentials")]
     Http(#[from] reqwest::Error),
 }

@@ -8,6 +8,9 @@ use std::{
 };
 
 use secrecy::SecretString;
+#[cfg(any(feature = "credentials-aws", feature = "credentials-azure"))]
+use secrecy::zeroize::Zeroizing;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::source::{Granted, GrantedCertificate, GrantedUser};
@@ -158,6 +161,24 @@ pub struct Secret {
 }
 
 impl Secret {
+    pub(super) fn from_json(fields: Map<String, Value>) -> Self {
+        let text = |value: Value| match value {
+            Value::String(text) => SecretString::from(text),
+            other => other.to_string().into(),
+        };
+        Self { fields: fields.into_iter().map(|(name, value)| (name, text(value))).collect() }
+    }
+
+    /// The fields of a JSON object; any other text is the one field `value`.
+    #[cfg(any(feature = "credentials-aws", feature = "credentials-azure"))]
+    pub(super) fn from_text(text: String) -> Self {
+        let text = Zeroizing::new(text);
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(fields)) => Self::from_json(fields),
+            _ => Self { fields: BTreeMap::from([("value".to_owned(), text.as_str().into())]) },
+        }
+    }
+
     /// The value of a field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&SecretString> {

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use tokio::time::{sleep, timeout};
 use tonic::{Status, transport::Channel};
 
-use super::{sessions::Sessions, vault::CALL_TIMEOUT};
+use super::{sessions::Sessions, source::CALL_TIMEOUT};
 use crate::{RequestId, call::CallContext};
 
 /// Auth speaks once a second. For how long its silence is borne.

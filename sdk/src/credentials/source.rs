@@ -9,6 +9,10 @@ use metrics::{counter, histogram};
 use secrecy::SecretString;
 use tracing::{Instrument as _, field::Empty};
 
+#[cfg(feature = "credentials-aws")]
+use super::aws::AwsSecretsManager;
+#[cfg(feature = "credentials-azure")]
+use super::azure::AzureKeyVault;
 use super::{
     embedded::Embedded,
     error::{CredentialsError, Outage},
@@ -17,11 +21,24 @@ use super::{
 };
 use crate::identity::Caller;
 
-/// Where credentials come from.
+/// The longest connecting may take, and the longest a call with all its retries.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest one try may take: a second one still fits.
+pub(super) const TRY_TIMEOUT: Duration = Duration::from_millis(2400);
+
+/// Where credentials come from. Only a Vault knows the caller: the clouds' stores give secrets to the service itself,
+/// which asks for those of the caller's tenant.
 #[derive(Debug)]
 pub enum Source {
     /// A Vault.
     Vault(Box<Vault>),
+    /// AWS Secrets Manager, which has secrets alone.
+    #[cfg(feature = "credentials-aws")]
+    AwsSecretsManager(Box<AwsSecretsManager>),
+    /// An Azure Key Vault, which has secrets alone.
+    #[cfg(feature = "credentials-azure")]
+    AzureKeyVault(Box<AzureKeyVault>),
     /// This process itself.
     Embedded(Embedded),
 }
@@ -81,7 +98,8 @@ impl Source {
         told("login", async {
             match self {
                 Self::Vault(vault) => vault.login(name, request_id).await,
-                Self::Embedded(_) => Ok(Embedded::login()),
+                // Nobody is logged in to: this is what the caller has here.
+                _ => Ok(Embedded::login()),
             }
         })
         .await
@@ -97,6 +115,8 @@ impl Source {
             match self {
                 Self::Vault(vault) => vault.database(session, role, request_id).await,
                 Self::Embedded(_) => Ok(Embedded::database(role)),
+                #[cfg(any(feature = "credentials-aws", feature = "credentials-azure"))]
+                _ => Err(CredentialsError::NotHere("database users")),
             }
         })
         .await
@@ -112,6 +132,10 @@ impl Source {
         told("secret", async {
             match self {
                 Self::Vault(vault) => vault.secret(session, tenant, name, request_id).await,
+                #[cfg(feature = "credentials-aws")]
+                Self::AwsSecretsManager(aws) => Box::pin(aws.secret(tenant, name)).await,
+                #[cfg(feature = "credentials-azure")]
+                Self::AzureKeyVault(azure) => Box::pin(azure.secret(tenant, name)).await,
                 Self::Embedded(embedded) => embedded.secret(name),
             }
         })
@@ -128,7 +152,7 @@ impl Source {
         told("certificate", async {
             match self {
                 Self::Vault(vault) => vault.certificate(session, role, common_name, request_id).await,
-                Self::Embedded(_) => Err(CredentialsError::NotHere("certificates")),
+                _ => Err(CredentialsError::NotHere("certificates")),
             }
         })
         .await
@@ -138,7 +162,7 @@ impl Source {
         told("renew", async {
             match self {
                 Self::Vault(vault) => vault.renew_session(session).await,
-                Self::Embedded(_) => Ok(Embedded::renewed()),
+                _ => Ok(Embedded::renewed()),
             }
         })
         .await
@@ -152,7 +176,7 @@ impl Source {
         told("renew", async {
             match self {
                 Self::Vault(vault) => vault.renew_lease(session, id).await,
-                Self::Embedded(_) => Ok(Embedded::renewed()),
+                _ => Ok(Embedded::renewed()),
             }
         })
         .await
@@ -162,7 +186,7 @@ impl Source {
     pub(super) async fn knows(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
         match self {
             Self::Vault(vault) => vault.knows(session).await,
-            Self::Embedded(_) => Ok(true),
+            _ => Ok(true),
         }
     }
 
@@ -171,7 +195,7 @@ impl Source {
         told("revoke", async {
             match self {
                 Self::Vault(vault) => vault.revoke(session).await,
-                Self::Embedded(_) => Ok(()),
+                _ => Ok(()),
             }
         })
         .await

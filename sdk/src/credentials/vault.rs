@@ -1,9 +1,9 @@
 //! Leases from Vault, in the caller's name or the service's own.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use rustify::enums::RequestMethod;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use serde_json::{Value, json};
 use url::Url;
 use vaultrs::api::{
@@ -20,9 +20,10 @@ use super::{
 mod certificate;
 mod client;
 mod endpoint;
+mod http;
 mod login;
 
-pub(super) use client::{As, CALL_TIMEOUT, Client};
+pub(super) use client::{As, Client};
 pub(super) use endpoint::Any;
 use login::OwnLogin;
 pub use login::{LoginMethod, VaultLogin};
@@ -194,13 +195,10 @@ impl Vault {
         };
         let who = As { token: Some(token), request_id: Some(request_id) };
         let data = self.client.call(who, read).await?.data.ok_or(CredentialsError::Malformed)?;
-        let Value::Object(fields) = data.data else { return Err(CredentialsError::Malformed) };
-        let text = |value: Value| match value {
-            Value::String(text) => SecretString::from(text),
-            other => other.to_string().into(),
-        };
-        let fields: BTreeMap<_, _> = fields.into_iter().map(|(name, value)| (name, text(value))).collect();
-        Ok(Secret { fields })
+        match data.data {
+            Value::Object(fields) => Ok(Secret::from_json(fields)),
+            _ => Err(CredentialsError::Malformed),
+        }
     }
 
     /// Renews the session itself.
@@ -248,10 +246,10 @@ impl Vault {
         let call = Any { method: RequestMethod::POST, path, body: Some(body) };
         let who = As { token: Some(token), request_id: None };
         let answer = self.client.send(who, || Ok(call.clone())).await?;
-        let body = answer.response.body();
+        let body = Zeroizing::new(answer.response.into_body());
         if body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(body).map_err(|_| CredentialsError::Malformed)
+        serde_json::from_slice(&body).map_err(|_| CredentialsError::Malformed)
     }
 }

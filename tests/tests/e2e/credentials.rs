@@ -8,16 +8,18 @@ use std::{
 use drawbridge_sdk::{
     CallContext, LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig,
     credentials::{
-        Credentials, Limits, Source, VaultConfig,
+        Credentials, CredentialsError, Limits, Source, VaultConfig,
         bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
     },
-    identity::{Caller, Verifier},
+    identity::{Caller, Principal, TransactionClaims, TransactionContext, Verifier},
 };
 use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
 use secrecy::SecretString;
 
 use crate::identity::exchange;
 
+mod aws;
+mod azure;
 mod certificates;
 mod keys;
 mod leases;
@@ -27,6 +29,8 @@ mod own;
 mod revocation;
 mod setup;
 mod sharing;
+mod terraform;
+mod tls;
 
 /// Within this time Vault has done what it does by itself, on a machine that is busy too.
 const SOON: Duration = Duration::from_secs(20);
@@ -141,6 +145,42 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
 
 fn context() -> CallContext {
     CallContext::new(RequestId::generate(), Duration::from_secs(10))
+}
+
+/// Somebody of a tenant, as a service that has verified the call sees it.
+fn somebody(tenant: Option<&str>) -> Caller {
+    let claims = TransactionClaims {
+        iss: "drawbridge-auth".to_owned(),
+        aud: "tickets".to_owned(),
+        sub: "somebody".to_owned(),
+        iat: 0,
+        exp: 0,
+        txn: "test".to_owned(),
+        scope: String::new(),
+        tctx: TransactionContext {
+            iss: "idp".to_owned(),
+            principal: Principal::new("idp", "somebody", tenant),
+            tenant: tenant.map(str::to_owned),
+            client_id: "test".to_owned(),
+            tool: "test".to_owned(),
+            rpc: "a.B/C".to_owned(),
+            facts: None,
+        },
+        act: None,
+    };
+    Caller { claims: Arc::new(claims), token: Arc::new("token".into()) }
+}
+
+/// A source that has secrets says of all else that it has none.
+async fn has_secrets_alone(credentials: &Credentials) {
+    let somebody = somebody(Some("acme"));
+    let database = credentials.database(&somebody, &context(), ROLE).await.map(drop);
+    let own = credentials.own_database(ROLE).await.map(drop);
+    let certificate = credentials.certificate(&somebody, &context(), "role", "name").await.map(drop);
+    for none in [database, own, certificate] {
+        let error = none.expect_err("there is none");
+        assert!(matches!(error, CredentialsError::NotHere(_)) && !error.is_retryable(), "{error:?}");
+    }
 }
 
 /// Waits until something holds.

@@ -69,9 +69,12 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
         let device = json!({ "type": "file", "options": { "file_path": file } });
         steps.push(Step::mount("audit device", "sys/audit", "drawbridge", device));
     }
-    let path = "sys/config/auditing/request-headers/x-request-id".to_owned();
-    let header = Step::new("request ids in the audit log".to_owned(), path, json!({ "hmac": false }));
-    steps.push(Step { key: Some("x-request-id".to_owned()), ..header });
+    // Audit is no affair of a namespace, but of the Vault that has it.
+    if config.vault_namespace.is_none() {
+        let path = "sys/config/auditing/request-headers/x-request-id".to_owned();
+        let header = Step::new("request ids in the audit log".to_owned(), path, json!({ "hmac": false }));
+        steps.push(Step { key: Some("x-request-id".to_owned()), ..header });
+    }
     let method = json!({ "type": "jwt" });
     steps.push(Step::mount("auth method", "sys/auth", &config.vault_auth_mount, method));
     let own = [
@@ -186,7 +189,8 @@ fn connection<'a>(
 ) -> Step {
     let path = format!("{}/config/{}", config.vault_database_mount, database.name);
     let Database { connection_url, username, password, .. } = database;
-    let allowed: Vec<_> = roles.map(|role| role.name.as_str()).collect();
+    let mut allowed: Vec<_> = roles.map(|role| role.name.as_str()).collect();
+    allowed.sort_unstable();
     let plugin = "postgresql-database-plugin";
     let wanted = json!({
         "plugin_name": plugin,
@@ -262,7 +266,8 @@ fn login_role(service: &ServiceSetup, policy: &str) -> Value {
         "user_claim_json_pointer": true,
         "bound_audiences": [service.name],
         "bound_claims_type": "glob",
-        "bound_claims": { "/tctx/rpc": service.rpcs() },
+        // In a list, as Terraform writes it.
+        "bound_claims": { "/tctx/rpc": [service.rpcs()] },
         "claim_mappings": {
             "sub": "subject",
             "txn": "request_id",

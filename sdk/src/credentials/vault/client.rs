@@ -4,28 +4,21 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use reqwest::{Certificate, Identity, redirect};
-use rustify::{Client as Http, Endpoint, endpoint, errors::ClientError};
-use secrecy::SecretString;
+use rustify::{Endpoint, endpoint, errors::ClientError};
+use secrecy::{SecretString, zeroize::Zeroizing};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use vaultrs::api::{EndpointError, EndpointResult};
 
-use super::{VaultConfig, endpoint::Headers};
+use super::{VaultConfig, endpoint::Headers, http::Http};
 use crate::credentials::{
-    breaker::{Breaker, Turn},
+    breaker::Breaker,
     error::{CredentialsError, Outage, SetupError},
+    source::{CALL_TIMEOUT, CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
-/// The longest connecting may take, and the longest a call with all its retries.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest one try may take: a second one still fits.
-const TRY_TIMEOUT: Duration = Duration::from_millis(2400);
 const RETRIES_MAX: usize = 2;
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-/// So many failures in a row, and Vault is left alone for so long.
-const FAILURES_MAX: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(2);
 /// How much of what Vault says of an error is kept.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -60,9 +53,9 @@ impl Client {
             http = http.identity(Identity::from_pem(&read(path)?)?);
         }
         Ok(Self {
-            http: Http::new(config.vault_url.as_str(), http.build()?),
+            http: Http { client: http.build()?, base: config.vault_url.to_string() },
             namespace: config.vault_namespace.clone(),
-            breaker: Breaker::new(FAILURES_MAX, PAUSE),
+            breaker: Breaker::new("Vault"),
         })
     }
 
@@ -76,7 +69,9 @@ impl Client {
         E::Response: DeserializeOwned + Send + Sync,
     {
         let answer = self.send(who, endpoint).await?;
-        answer.wrap().map_err(|_| CredentialsError::Malformed)
+        let wrapped = answer.wrap().map_err(|_| CredentialsError::Malformed);
+        drop(Zeroizing::new(answer.response.into_body()));
+        wrapped
     }
 
     /// Calls an endpoint whose answer may be empty.
@@ -101,30 +96,12 @@ impl Client {
         endpoint: &impl Fn() -> Result<E, CredentialsError>,
     ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
         let endpoint = endpoint()?;
-        if !self.breaker.admits() {
-            return Err(CredentialsError::Unavailable(Outage::CircuitOpen));
-        }
         let namespace = self.namespace.as_deref();
         let headers = Headers { token: who.token, namespace, request_id: who.request_id };
-        let answer = endpoint.with_middleware(&headers).exec(&self.http).await;
-        let answer = answer.map_err(|error| judge(&error));
-        // A failure inside may be that of one database; the others are not to suffer from it.
-        let down = match &answer {
-            Err(CredentialsError::Unavailable(outage)) if *outage != Outage::Failed => Some(outage),
-            _ => None,
+        let calling = async {
+            endpoint.with_middleware(&headers).exec(&self.http).await.map_err(|error| judge(&error))
         };
-        match self.breaker.note(down.is_none()) {
-            Some(Turn::Opened) => {
-                let cause = down.map(ToString::to_string);
-                tracing::error!(
-                    cause,
-                    "Vault has failed repeatedly; it is left alone but for a try now and then"
-                );
-            }
-            Some(Turn::Closed) => tracing::info!("Vault answers again"),
-            None => {}
-        }
-        answer
+        self.breaker.guard(calling).await
     }
 }
 

@@ -207,7 +207,7 @@ impl Cluster {
             .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
             .with_state(Arc::clone(&known));
         let authority = TestAuthority::new();
-        let listener = TlsListener::bind(&authority.sign()).await;
+        let listener = TlsListener::bind(&authority.sign(&["127.0.0.1"])).await;
         let url = format!("https://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, reviews).await });
         Self { url: url.parse().expect("a URL"), authority, known }

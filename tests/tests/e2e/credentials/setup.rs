@@ -12,7 +12,7 @@ fn kinds(changes: &[Change], kind: ChangeKind) -> Vec<&str> {
 }
 
 /// With all that can be set up.
-fn extend(setup: &mut Setup) {
+pub(super) fn extend(setup: &mut Setup) {
     setup.pki = Some(Authority { common_name: "Drawbridge".to_owned(), ttl_seconds: 86_400 });
     let host = "https://kubernetes.internal:6443".parse().expect("a URL");
     setup.kubernetes = Some(Kubernetes { host, ca_certificate: Some(TestAuthority::new().pem) });

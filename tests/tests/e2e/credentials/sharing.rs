@@ -1,5 +1,9 @@
 use std::collections::HashSet;
 
+use drawbridge_sdk::identity::{Actor, TOKEN_TYPE};
+use drawbridge_tests::{TestIssuer, now};
+use jsonwebtoken::{Algorithm, Header};
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -34,5 +38,38 @@ async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_t
     let request_id = lease["request"]["headers"]["x-request-id"][0].as_str().expect("a request id");
     assert!(contexts.iter().any(|context| context.request_id.as_str() == request_id), "{request_id}");
     assert!(lease["response"]["secret"]["lease_id"].is_string(), "{lease}");
+    credentials.close().await;
+}
+
+#[tokio::test]
+async fn who_acts_for_somebody_is_in_vaults_audit_log_with_whom_it_acts_for() {
+    let mut world = World::bare().await;
+    // In place of auth: what it signs for a service that acts, without the service.
+    let auth = TestIssuer::with_every_algorithm().await;
+    world.setup.jwks_url = auth.url.join("jwks").expect("a URL");
+    world.bootstrap().await;
+    let sign = |act: Option<Actor>| {
+        let mut claims = (*somebody(Some("acme")).claims).clone();
+        (claims.iat, claims.exp, claims.act) = (now(), now() + 50, act.map(Box::new));
+        (claims.aud, claims.tctx.rpc) = ("code".to_owned(), RPC.to_owned());
+        let mut header = Header::new(Algorithm::EdDSA);
+        (header.typ, header.kid) = (Some(TOKEN_TYPE.to_owned()), Some("ed-key".to_owned()));
+        let token = auth.sign(&header, &serde_json::to_value(&claims).expect("JSON"));
+        Caller { claims: Arc::new(claims), token: Arc::new(token.into()) }
+    };
+    let actor = Actor { iss: "cluster".to_owned(), sub: "tickets".to_owned(), act: None };
+    let credentials = world.credentials();
+    for caller in [sign(None), sign(Some(actor))] {
+        credentials.database(&caller, &context(), ROLE).await.expect("a lease");
+    }
+    let leases = world.vault.answered(&format!("database/creds/{ROLE}"));
+    let named: Vec<_> = leases.iter().map(|lease| &lease["auth"]["metadata"]).collect();
+    assert_eq!(named.len(), 2, "{leases:?}");
+    for metadata in &named {
+        assert_eq!((&metadata["subject"], &metadata["tenant"]), (&"somebody".into(), &"acme".into()));
+    }
+    assert!(named[0]["actor"].is_null(), "{named:?}");
+    assert_eq!((&named[1]["actor"], &named[1]["actor_issuer"]), (&"tickets".into(), &"cluster".into()));
+    assert_eq!(leases[0]["auth"]["entity_id"], leases[1]["auth"]["entity_id"], "one principal is one entity");
     credentials.close().await;
 }

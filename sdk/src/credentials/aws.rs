@@ -1,0 +1,131 @@
+//! Secrets from AWS Secrets Manager.
+
+use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
+use aws_sdk_secretsmanager::{
+    Client,
+    error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
+    operation::get_secret_value::GetSecretValueError as Failed,
+};
+use http::StatusCode;
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::{
+    breaker::Breaker,
+    error::{CredentialsError, Outage, SetupError},
+    is_path_segment,
+    lease::Secret,
+    source::{CONNECT_TIMEOUT, TRY_TIMEOUT},
+};
+
+/// Which secrets of AWS Secrets Manager.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "AWS Secrets Manager")]
+pub struct AwsConfig {
+    /// What the names of secrets begin with: they are `<prefix>/<tenant>/<service>/<name>`.
+    #[arg(long, required = false)]
+    pub aws_secrets_prefix: String,
+
+    /// The region. Absent: what AWS's own settings say, or where this runs.
+    #[arg(long)]
+    pub aws_region: Option<String>,
+
+    /// Another endpoint than that of the region, for example of a VPC.
+    #[arg(long)]
+    pub aws_endpoint_url: Option<Url>,
+}
+
+/// Secrets from AWS Secrets Manager, for one tool service, by its own workload identity.
+#[derive(Debug)]
+pub struct AwsSecretsManager {
+    service: String,
+    prefix: String,
+    region: Option<String>,
+    endpoint: Option<Url>,
+    /// Made at the first use: whoever runs this may have to be asked for the region.
+    client: OnceCell<Client>,
+    breaker: Breaker,
+}
+
+impl AwsSecretsManager {
+    /// Secrets for `service`, by the identity that AWS's default chain finds. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// When the prefix cannot be one.
+    pub fn new(service: &str, config: AwsConfig) -> Result<Self, SetupError> {
+        let AwsConfig { aws_secrets_prefix: prefix, aws_region: region, aws_endpoint_url: endpoint } = config;
+        if !prefix.split('/').all(is_path_segment) {
+            return Err(SetupError::Prefix { prefix });
+        }
+        let (client, service) = (OnceCell::new(), service.to_owned());
+        Ok(Self { service, prefix, region, endpoint, client, breaker: Breaker::new("AWS Secrets Manager") })
+    }
+
+    /// With a client that is set up otherwise.
+    #[must_use]
+    pub fn with_client(self, client: Client) -> Self {
+        Self { client: OnceCell::from(client), ..self }
+    }
+
+    pub(super) async fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
+        self.breaker
+            .guard(async {
+                let id = format!("{}/{tenant}/{}/{name}", self.prefix, self.service);
+                let answer = self.client().await.get_secret_value().secret_id(id).send().await;
+                let text = answer.map_err(|error| judge(&error))?.secret_string;
+                Ok(Secret::from_text(text.ok_or(CredentialsError::Malformed)?))
+            })
+            .await
+    }
+
+    async fn client(&self) -> &Client {
+        let connect = Box::pin(async {
+            let timeouts = TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(TRY_TIMEOUT)
+                .operation_timeout(2 * TRY_TIMEOUT);
+            let config = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build());
+            let config = match &self.region {
+                Some(region) => config.region(Region::new(region.clone())),
+                None => config,
+            };
+            let config = match &self.endpoint {
+                Some(endpoint) => config.endpoint_url(endpoint.as_str()),
+                None => config,
+            };
+            Client::new(&config.load().await)
+        });
+        self.client.get_or_init(|| connect).await
+    }
+}
+
+/// What an error means. Only its code is kept of it.
+fn judge(error: &SdkError<Failed>) -> CredentialsError {
+    match error {
+        SdkError::TimeoutError(_) => CredentialsError::Unavailable(Outage::Timeout),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            CredentialsError::Unavailable(Outage::Timeout)
+        }
+        SdkError::ServiceError(answer) => judge_answer(answer.raw().status().as_u16(), answer.err()),
+        // No connection, or no identity to connect with.
+        error => {
+            tracing::warn!(cause = %DisplayErrorContext(error), "AWS Secrets Manager cannot be asked");
+            CredentialsError::Unavailable(Outage::Unreachable)
+        }
+    }
+}
+
+fn judge_answer(status: u16, failed: &Failed) -> CredentialsError {
+    let code = failed.code().unwrap_or_default();
+    match failed {
+        // The second is one that is to be deleted.
+        Failed::ResourceNotFoundException(_) | Failed::InvalidRequestException(_) => {
+            CredentialsError::NoSuchSecret
+        }
+        _ if status == StatusCode::TOO_MANY_REQUESTS || code.starts_with("Throttling") => {
+            CredentialsError::Unavailable(Outage::Busy)
+        }
+        _ if status >= 500 => CredentialsError::Unavailable(Outage::Failed),
+        _ => CredentialsError::Refused { status, reason: code.to_owned() },
+    }
+}

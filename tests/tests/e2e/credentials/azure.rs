@@ -1,0 +1,151 @@
+//! Azure Key Vault, by what its REST API and Entra ID's are documented to answer: no emulator stands in for them.
+
+use std::fs;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    serve::Listener as _,
+};
+use azure_core::http::{ClientOptions, Transport};
+use azure_identity::{
+    ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
+};
+use drawbridge_sdk::credentials::{AzureKeyVault, CredentialsError};
+use drawbridge_tests::{TestAuthority, TlsListener};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+
+use super::*;
+
+const KEY_VAULT: &str = "drawbridge.vault.azure.net";
+const ENTRA: &str = "login.microsoftonline.com";
+const ENTRA_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+const POD_TOKEN: &str = "a.projected.token";
+const ACCESS_TOKEN: &str = "an-access-token-of-entra";
+
+/// What was asked, in order: the path, and whether there was a token.
+type Asked = Arc<Mutex<Vec<(String, bool)>>>;
+
+/// Both servers, and credentials of `tickets` from them.
+async fn start() -> (Credentials, Asked) {
+    let (authority, asked) = (TestAuthority::new(), Asked::default());
+    let listener = TlsListener::bind(&authority.sign(&[KEY_VAULT, ENTRA])).await;
+    let address = listener.local_addr().expect("an address");
+    let server = Router::new().fallback(answer).with_state(Arc::clone(&asked));
+    tokio::spawn(async move { axum::serve(listener, server).await });
+    let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).expect("a certificate");
+    let http = reqwest::Client::builder().tls_certs_only([trusted]);
+    let http = http.resolve(KEY_VAULT, address).resolve(ENTRA, address).build().expect("a client");
+
+    let folder = tempfile::tempdir().expect("a folder").keep();
+    let token = folder.join("token");
+    fs::write(&token, POD_TOKEN).expect("a file");
+    let transport = Some(Transport::new(Arc::new(http.clone())));
+    let credential_options = ClientAssertionCredentialOptions {
+        client_options: ClientOptions { transport, ..ClientOptions::default() },
+    };
+    let identity = WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+        credential_options,
+        client_id: Some("tickets".to_owned()),
+        tenant_id: Some(ENTRA_TENANT.to_owned()),
+        token_file_path: Some(token),
+    }));
+    let url = format!("https://{KEY_VAULT}").parse().expect("a URL");
+    let azure = AzureKeyVault::with("tickets", &url, identity.expect("an identity"), http);
+    let source = Source::AzureKeyVault(azure.expect("a client").into());
+    (Credentials::new(source, Limits::default()), asked)
+}
+
+async fn answer(State(asked): State<Asked>, uri: Uri, headers: HeaderMap, body: String) -> Response {
+    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let path = uri.path().trim_end_matches('/').to_owned();
+    asked.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), token.is_some()));
+    if path == format!("/{ENTRA_TENANT}/oauth2/v2.0/token") {
+        assert!(body.contains(POD_TOKEN) && body.contains("client_id=tickets"), "{body}");
+        let token = json!({ "token_type": "Bearer", "expires_in": 3599, "access_token": ACCESS_TOKEN });
+        return Json(token).into_response();
+    }
+    if token != Some(&format!("Bearer {ACCESS_TOKEN}")) {
+        let challenge = format!(
+            "Bearer authorization=\"https://{ENTRA}/{ENTRA_TENANT}\", resource=\"https://vault.azure.net\""
+        );
+        let error = json!({ "error": { "code": "Unauthorized", "message": "AKV10000" } });
+        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)], Json(error))
+            .into_response();
+    }
+    let error = |status: StatusCode, code: &str| {
+        (status, Json(json!({ "error": { "code": code, "message": "told to nobody" } }))).into_response()
+    };
+    match path.strip_prefix("/secrets/") {
+        Some("acme--tickets--helpdesk") => found(&path, r#"{"token":"of-acme"}"#),
+        Some("acme-2d1--tickets--helpdesk") => found(&path, "of-plain-text"),
+        Some("acme--tickets--closed") => error(StatusCode::FORBIDDEN, "Forbidden"),
+        Some("acme--tickets--busy") => error(StatusCode::TOO_MANY_REQUESTS, "Throttled"),
+        Some("acme--tickets--broken") => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+        _ => error(StatusCode::NOT_FOUND, "SecretNotFound"),
+    }
+}
+
+fn found(path: &str, value: &str) -> Response {
+    let id = format!("https://{KEY_VAULT}{path}/4387e9f3d6e14c459867679a90fd0f79");
+    let attributes = json!({ "enabled": true, "created": 1_493_938_410, "updated": 1_493_938_410 });
+    let secret: Value = json!({ "value": value, "id": id, "attributes": attributes });
+    Json(secret).into_response()
+}
+
+#[test]
+fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
+    let (log, metrics) = observed(move || async move {
+        let (credentials, asked) = start().await;
+        let read = async |tenant: Option<&str>, name: &str| {
+            credentials.secret(&somebody(tenant), &context(), name).await
+        };
+        let secret = read(Some("acme"), "helpdesk").await.expect("a secret");
+        assert_eq!(secret.field("token").expect("a field").expose_secret(), "of-acme");
+        let plain = read(Some("acme-1"), "helpdesk").await.expect("a secret");
+        assert_eq!(plain.field("value").expect("a field").expose_secret(), "of-plain-text");
+        // Once to learn whom the vault trusts, and from then on with a token.
+        let entra = format!("/{ENTRA_TENANT}/oauth2/v2.0/token");
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let expected = [
+            ("/secrets/acme--tickets--helpdesk", false),
+            (entra.as_str(), false),
+            ("/secrets/acme--tickets--helpdesk", true),
+            ("/secrets/acme-2d1--tickets--helpdesk", true),
+        ];
+        assert_eq!(asked.iter().map(|(path, token)| (path.as_str(), *token)).collect::<Vec<_>>(), expected);
+
+        for tenant in [None, Some("acme/code"), Some("..")] {
+            let refused = read(tenant, "helpdesk").await.expect_err("no secret");
+            assert!(matches!(refused, CredentialsError::NoTenant), "{tenant:?}: {refused:?}");
+        }
+        has_secrets_alone(&credentials).await;
+        credentials.close().await;
+    });
+    for secret in ["of-acme", "of-plain-text", ACCESS_TOKEN, POD_TOKEN] {
+        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is told: {log}");
+    }
+}
+
+#[tokio::test]
+async fn what_key_vault_refuses_or_cannot_do_is_told_apart() {
+    let (credentials, _) = start().await;
+    let fails = async |name: &str| {
+        credentials.secret(&somebody(Some("acme")), &context(), name).await.expect_err("no secret")
+    };
+    let missing = fails("nothing").await;
+    assert!(matches!(missing, CredentialsError::NoSuchSecret), "{missing:?}");
+    let too_long = fails(&"long".repeat(32)).await;
+    assert!(matches!(too_long, CredentialsError::NoSuchSecret), "{too_long:?}");
+    let refused = fails("closed").await;
+    assert!(matches!(refused, CredentialsError::Refused { status: 403, .. }), "{refused:?}");
+    assert!(!refused.to_string().contains("told to nobody"), "{refused}");
+    for name in ["busy", "broken"] {
+        let outage = fails(name).await;
+        assert!(outage.is_retryable(), "{name}: {outage:?}");
+    }
+    credentials.close().await;
+}
