@@ -18,6 +18,7 @@ mod people;
 mod rules;
 mod service;
 mod storage;
+mod texts;
 
 const UBL: &str = include_str!("../samples/invoice.ubl.xml");
 const CII: &str = include_str!("../samples/credit-note.cii.xml");

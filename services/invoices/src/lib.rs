@@ -172,7 +172,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let verifier = Verifier::new("invoices", &config.auth_issuer, config.auth_jwks_url)?;
     let starting = Starting::new();
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
-        DatabaseUrl::Sqlite(options) => Store::sqlite(*options).await?,
+        DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
+        DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
             let serving = Serving {
                 credentials: config.credentials.open("invoices")?,
