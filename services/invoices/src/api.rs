@@ -140,17 +140,17 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let asking = admit(&request, "Get")?;
         let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
-        let ExtractResult { invoice, findings, findings_truncated } = extracted;
+        let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
-        Ok(Response::new(GetResponse { summary, invoice, findings, findings_truncated }))
+        Ok(Response::new(GetResponse { summary, invoice, findings, findings_truncated, confidences }))
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let asking = admit(&request, "Read")?;
         let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
-        let ExtractResult { invoice, findings, findings_truncated } = extracted;
+        let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
-        Ok(Response::new(ReadResponse { summary, invoice, findings, findings_truncated }))
+        Ok(Response::new(ReadResponse { summary, invoice, findings, findings_truncated, confidences }))
     }
 
     async fn review(&self, request: Request<ReviewRequest>) -> Result<Response<ReviewResponse>, Status> {

@@ -47,10 +47,18 @@ pub(crate) fn extract(
     let attachment;
     let xml = match media_type.as_str() {
         "application/xml" | "text/xml" => bytes,
-        "application/pdf" => {
-            attachment = pdf::attachment(bytes)?;
-            &attachment
-        }
+        "application/pdf" => match pdf::attachment(bytes)? {
+            Some(xml) => {
+                attachment = xml;
+                &attachment
+            }
+            None => {
+                step("reading the text")?;
+                let lines = pdf::text::lines(bytes)?;
+                step("looking for what an invoice says")?;
+                return pdf::fields::read(&lines);
+            }
+        },
         _ => return Err(InvoiceError::MediaType),
     };
     let root = xml::parse(xml)?;
@@ -64,6 +72,7 @@ pub(crate) fn extract(
         invoice: Some(invoice),
         findings: findings.list,
         findings_truncated: findings.truncated,
+        confidences: Vec::new(),
     };
     if result.encoded_len() > RESULT_BYTES_MAX {
         return Err(InvoiceError::ResultTooLarge { bytes_max: RESULT_BYTES_MAX });

@@ -1,6 +1,6 @@
 //! Whole documents, from bytes to findings.
 
-use std::{env, fs};
+use std::{env, fs, path::PathBuf};
 
 use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
 
@@ -18,6 +18,7 @@ mod people;
 mod rules;
 mod service;
 mod storage;
+mod texts;
 
 const UBL: &str = include_str!("../samples/invoice.ubl.xml");
 const CII: &str = include_str!("../samples/credit-note.cii.xml");
@@ -59,14 +60,29 @@ fn a_credit_note_in_ubl_is_told_from_an_invoice() {
     assert_eq!(read_as, invoice);
 }
 
+/// The folder of DRAWBRIDGE_INVOICE_SAMPLES.
+fn samples() -> PathBuf {
+    env::var_os("DRAWBRIDGE_INVOICE_SAMPLES").expect("set DRAWBRIDGE_INVOICE_SAMPLES").into()
+}
+
+/// Two of the examples that the European Commission publishes for EN 16931.
+#[test]
+#[ignore = "it needs DRAWBRIDGE_INVOICE_SAMPLES, a folder with the examples of EN 16931"]
+fn every_field_of_two_official_examples_is_read() {
+    for (file, snapshot) in [("ubl-tc434-example1.xml", "official_ubl"), ("CII_example5.xml", "official_cii")]
+    {
+        let document = fs::read(samples().join(file)).expect(file);
+        insta::assert_debug_snapshot!(snapshot, read(document).unwrap());
+    }
+}
+
 /// What the totals of these files say is right. A line whose net amount is not its quantity times its price stands so in
 /// the file.
 #[test]
 #[ignore = "it needs DRAWBRIDGE_INVOICE_SAMPLES, a folder of valid invoices"]
 fn the_invoices_of_a_folder_have_no_error() {
-    let folder = env::var("DRAWBRIDGE_INVOICE_SAMPLES").expect("set DRAWBRIDGE_INVOICE_SAMPLES");
     let mut files = 0;
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(samples()).unwrap() {
         let path = entry.unwrap().path();
         let media_type = match path.extension().and_then(|extension| extension.to_str()) {
             Some("xml") => "application/xml",

@@ -40,6 +40,8 @@ mod ubl;
 mod values;
 mod xml;
 
+/// What Vault calls the role of those who migrate. No caller gets it.
+const MIGRATOR: &str = "invoices-migrator";
 const AUTH_ISSUER: &str = "drawbridge-auth";
 const CONNECTIONS_MAX: u32 = 64;
 const APPROVAL_LIMIT: u32 = 10_000;
@@ -143,8 +145,23 @@ pub async fn migrate(
 ) -> Result<i64, StartError> {
     match DatabaseUrl::parse(database_url.expose_secret())? {
         DatabaseUrl::Postgres(options) => Ok(store::migrate(&options, username, password).await?),
-        DatabaseUrl::Sqlite(_) => Err(StartError::MigratesItself),
+        _ => Err(StartError::MigratesItself),
     }
+}
+
+/// The same, as a user that Vault makes for the service itself, and who has gone in the end.
+///
+/// # Errors
+/// As [`migrate`], and when the service has no login of its own.
+pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
+    let credentials = config.credentials.open("invoices")?;
+    let migrated = async {
+        let lease = credentials.own_database(MIGRATOR).await.map_err(StoreError::from)?;
+        migrate(&config.database_url, &lease.username, &lease.password).await
+    };
+    let migrated = migrated.await;
+    credentials.close().await;
+    migrated
 }
 
 /// Starts the service.
@@ -155,7 +172,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let verifier = Verifier::new("invoices", &config.auth_issuer, config.auth_jwks_url)?;
     let starting = Starting::new();
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
-        DatabaseUrl::Sqlite(options) => Store::sqlite(*options).await?,
+        DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
+        DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
             let serving = Serving {
                 credentials: config.credentials.open("invoices")?,

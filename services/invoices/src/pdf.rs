@@ -1,4 +1,4 @@
-//! The invoice that a PDF carries as an attachment: Factur-X and ZUGFeRD.
+//! The invoice that a PDF carries as an attachment: Factur-X and ZUGFeRD. What others show is read in [`text`].
 //!
 //! Such a PDF is a PDF/A-3: it is not encrypted, and its attachments are streams, which PDF keeps at the top of the file,
 //! never inside one another. So all of them are found by looking for streams from the first byte to the last. That is
@@ -11,17 +11,21 @@ use flate2::read::ZlibDecoder;
 
 use crate::{error::InvoiceError, xml};
 
+pub(crate) mod fields;
+pub(crate) mod text;
+mod values;
+
 const STREAMS_MAX: usize = 10_000;
 /// How much of each stream is looked at, in bytes, to see whether it is XML.
 const BEGINNING_BYTES: u64 = 64;
 /// How much the streams of XML may hold together, in bytes.
 const XML_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// The XML of the one invoice that is attached.
+/// The XML of the one invoice that is attached, if one is.
 ///
 /// # Errors
-/// When there is none or more than one, or the file has more streams than an invoice has.
-pub(crate) fn attachment(pdf: &[u8]) -> Result<Vec<u8>, InvoiceError> {
+/// When there is more than one, or the file has more streams than an invoice has.
+pub(crate) fn attachment(pdf: &[u8]) -> Result<Option<Vec<u8>>, InvoiceError> {
     if !pdf.starts_with(b"%PDF-") {
         return Err(InvoiceError::document("is no PDF"));
     }
@@ -50,10 +54,23 @@ pub(crate) fn attachment(pdf: &[u8]) -> Result<Vec<u8>, InvoiceError> {
             return Err(InvoiceError::document("is a PDF with more than one invoice attached"));
         }
     }
-    found.ok_or_else(|| {
-        InvoiceError::document(
-            "is a PDF without an attached invoice (Factur-X, ZUGFeRD); others are not supported yet",
-        )
+    Ok(found)
+}
+
+/// How much all streams hold together, counted up to a maximum.
+fn inflated_bytes(pdf: &[u8], bytes_max: u64) -> u64 {
+    streams(pdf).fold(0, |sum, stream| {
+        let rest = bytes_max.saturating_sub(sum);
+        let counted = if is_zlib(stream) {
+            // What is broken counts as far as it goes.
+            let mut inflated = ZlibDecoder::new(stream).take(rest);
+            let mut part = [0; 16 * 1024];
+            std::iter::from_fn(|| inflated.read(&mut part).ok().filter(|read| *read > 0)).sum::<usize>()
+                as u64
+        } else {
+            stream.len() as u64
+        };
+        sum + counted
     })
 }
 
@@ -82,15 +99,18 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
 /// The beginning of a stream, inflated where it is deflated. What is broken ends early.
 fn contents(stream: &[u8], bytes_max: u64) -> Vec<u8> {
     let mut contents = Vec::new();
-    let is_zlib = matches!(stream, [method, flags, ..]
-        if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0);
-    if is_zlib {
+    if is_zlib(stream) {
         // Reading to the end fails on what is broken, and keeps what came before.
         drop(ZlibDecoder::new(stream).take(bytes_max).read_to_end(&mut contents));
     } else {
         drop(stream.take(bytes_max).read_to_end(&mut contents));
     }
     contents
+}
+
+fn is_zlib(stream: &[u8]) -> bool {
+    matches!(stream, [method, flags, ..]
+        if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
 }
 
 /// Whether a text begins as XML does, other than the metadata that each PDF/A has.

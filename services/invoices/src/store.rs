@@ -37,7 +37,7 @@ pub(crate) use transaction::Transaction;
 pub(crate) use url::DatabaseUrl;
 pub use url::DatabaseUrlError;
 
-/// Connections to a file of SQLite. What lies in memory is one connection's.
+/// Connections to a file of SQLite.
 const SQLITE_CONNECTIONS_MAX: u32 = 4;
 /// How long SQLite waits for another writer.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -141,21 +141,24 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// SQLite, with its schema.
-    pub(crate) async fn sqlite(options: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let in_memory = options.get_filename().as_os_str().to_string_lossy().contains(":memory:");
-        let options = options.foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT);
-        let (options, connections) = if in_memory {
-            (options, 1)
-        } else {
-            (options.journal_mode(SqliteJournalMode::Wal).create_if_missing(true), SQLITE_CONNECTIONS_MAX)
-        };
+    /// SQLite in a file, with its schema.
+    pub(crate) async fn file(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let options = options.journal_mode(SqliteJournalMode::Wal).create_if_missing(true);
+        Self::sqlite(options, SQLITE_CONNECTIONS_MAX).await
+    }
+
+    /// SQLite in memory, with its schema: there is one connection, and with it all goes.
+    pub(crate) async fn memory() -> Result<Self, StoreError> {
+        Self::sqlite(SqliteConnectOptions::new().in_memory(true), 1).await
+    }
+
+    async fn sqlite(options: SqliteConnectOptions, connections_max: u32) -> Result<Self, StoreError> {
         let pool = SqlitePoolOptions::new()
-            .max_connections(connections)
+            .max_connections(connections_max)
             .min_connections(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .connect_with(options)
+            .connect_with(options.foreign_keys(true).busy_timeout(SQLITE_BUSY_TIMEOUT))
             .await?;
         migrate::SQLITE.run(&pool).await?;
         Ok(Self::Sqlite(pool))

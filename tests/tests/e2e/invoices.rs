@@ -4,8 +4,13 @@ mod approvals;
 mod database;
 mod kept;
 
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use drawbridge_tests::{TestMesh, repository};
+use drawbridge_tests::{TestMesh, python, repository};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -76,4 +81,28 @@ async fn an_invoice_of_three_megabytes_passes_the_edge() {
     let reply = carol.call_tool("invoices_extract", arguments(document.as_bytes())).await;
     let invoice = &reply.json["result"]["structuredContent"]["invoice"];
     assert_eq!(invoice["number"], "DB-2026-0042", "{}", reply.text.chars().take(500).collect::<String>());
+}
+
+#[tokio::test]
+async fn a_factur_x_pdf_that_others_have_made_is_extracted() {
+    let xml = sample("credit-note.cii.xml");
+    let mut making = Command::new(python())
+        .arg(repository().join("tests/clients/python/facturx_pdf.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    making.stdin.take().expect("a pipe").write_all(&xml).expect("it is read");
+    let made = making.wait_with_output().expect("an end");
+    assert!(made.status.success() && made.stdout.starts_with(b"%PDF-"), "{:?}", made.status);
+
+    let mesh = TestMesh::start().await;
+    let carol = mesh.client("carol").await;
+    let from_xml = carol.call_tool("invoices_extract", arguments(&xml)).await;
+    let mut of_pdf = arguments(&made.stdout);
+    of_pdf["media_type"] = json!("application/pdf");
+    let from_pdf = carol.call_tool("invoices_extract", of_pdf).await;
+    let invoice = &from_pdf.json["result"]["structuredContent"]["invoice"];
+    assert_eq!(invoice["number"], "CN-7", "{from_pdf:?}");
+    assert_eq!(invoice, &from_xml.json["result"]["structuredContent"]["invoice"]);
 }

@@ -54,7 +54,7 @@ pub(super) fn asking(caller: &Caller) -> Asking {
 
 /// An empty store in memory.
 pub(super) async fn store() -> Arc<Store> {
-    Store::sqlite("sqlite::memory:".parse().unwrap()).await.unwrap().into()
+    Store::memory().await.unwrap().into()
 }
 
 /// A service with an empty store, which asks above 1000 EUR.

@@ -3,6 +3,7 @@ use drawbridge_proto::invoices::v1::{
     invoice_service_server::InvoiceService as _,
 };
 use drawbridge_sdk::identity::Caller;
+use futures::future::join_all;
 use tonic::{Code, Status};
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
 use crate::{
     api::InvoiceApi,
     extract::{Document, extract},
-    store::{Access, Columns, Scope, StoreError, Transaction, Work, save::Save},
+    store::{Access, Columns, DatabaseUrl, Scope, Store, StoreError, Transaction, Work, save::Save},
 };
 
 pub(super) async fn save(
@@ -184,4 +185,24 @@ async fn what_breaks_off_leaves_nothing() {
     store.run(&asking(&alice), &BrokenSave(save())).await.unwrap_err();
     let (_, created) = store.run(&asking(&alice), &save()).await.unwrap();
     assert!(created);
+}
+
+#[tokio::test]
+async fn a_file_keeps_what_is_stored_and_takes_several_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("invoices.db").display());
+    let open = async || {
+        let DatabaseUrl::SqliteFile(options) = DatabaseUrl::parse(&url).unwrap() else { panic!("{url}") };
+        Store::file(*options).await.unwrap()
+    };
+    let alice = asking(&person("alice", Some("acme")));
+    let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
+    let columns = Columns::of(&document, &extract(&document, |_| Ok(())).unwrap()).unwrap();
+    let save = Save { document: &document, columns: &columns, shared: false };
+    let store = open().await;
+    let saved = join_all((0..16).map(|_| store.run(&alice, &save))).await;
+    assert_eq!(saved.into_iter().filter(|saved| saved.as_ref().unwrap().1).count(), 1);
+    store.close().await;
+    let (_, created) = open().await.run(&alice, &save).await.unwrap();
+    assert!(!created);
 }

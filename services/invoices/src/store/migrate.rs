@@ -17,9 +17,6 @@ pub(super) fn version() -> i64 {
 }
 
 /// Brings a PostgreSQL to the schema of this version, as a user who is a member of `invoices_owner`.
-///
-/// # Errors
-/// When the database cannot be reached, refuses, or was migrated by something newer.
 pub(crate) async fn migrate(
     options: &PgConnectOptions,
     username: &str,

@@ -6,6 +6,8 @@ use sqlx::{
 };
 use url::{Host, Url};
 
+const MEMORY: &str = "sqlite::memory:";
+
 /// A database that cannot be one of this service's. The address itself is not told: there may be a password in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
@@ -22,8 +24,10 @@ pub enum DatabaseUrlError {
 pub(crate) enum DatabaseUrl {
     /// PostgreSQL, without a user.
     Postgres(Box<PgConnectOptions>),
-    /// SQLite, in a file or in memory.
-    Sqlite(Box<SqliteConnectOptions>),
+    /// SQLite, in a file.
+    SqliteFile(Box<SqliteConnectOptions>),
+    /// SQLite, in memory.
+    SqliteMemory,
 }
 
 impl DatabaseUrl {
@@ -32,9 +36,11 @@ impl DatabaseUrl {
     /// # Errors
     /// When it is none of these, or names a user or a password.
     pub(crate) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
-        if text.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Unknown)?;
-            return Ok(Self::Sqlite(options.into()));
+        if text == MEMORY {
+            return Ok(Self::SqliteMemory);
+        }
+        if let Some(path) = text.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
+            return Ok(Self::SqliteFile(SqliteConnectOptions::new().filename(path).into()));
         }
         let url = Url::parse(text).map_err(|_| DatabaseUrlError::Unknown)?;
         if !matches!(url.scheme(), "postgres" | "postgresql") || url.host().is_none() {
@@ -85,7 +91,9 @@ mod tests {
             assert_eq!(error, DatabaseUrlError::Credentials, "{text}");
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
-        for text in ["", "invoices.db", "mysql://db/invoices", "postgres:invoices", "postgres:///invoices"] {
+        for text in
+            ["", "sqlite:", "invoices.db", "mysql://db/invoices", "postgres:invoices", "postgres:///invoices"]
+        {
             assert!(DatabaseUrl::parse(text).is_err(), "{text}");
         }
     }

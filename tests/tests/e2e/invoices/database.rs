@@ -11,8 +11,8 @@ use drawbridge_proto::auth::v1::token_set::Which;
 use drawbridge_sdk::{
     ConfigText, Listen, TelemetryConfig,
     credentials::{
-        Credentials, Limits, Source, VaultConfig,
-        bootstrap::{Bootstrap, Setup},
+        Credentials, Limits, LoginMethod, Source, VaultConfig, VaultLogin,
+        bootstrap::{Approle, Bootstrap, Setup},
     },
     identity::{Caller, Verifier},
 };
@@ -34,15 +34,6 @@ use crate::{
 /// Within this time Vault has done what it does by itself, on a machine that is busy too.
 const SOON: Duration = Duration::from_secs(20);
 const SEARCH: &str = "drawbridge.invoices.v1.InvoiceService/Search";
-
-const MIGRATIONS: &str = r#"
-jwks_url = "http://unused"
-[[service]]
-name = "migrations"
-[[service.database_role]]
-name = "invoices-migrator"
-creation_statements = ["""CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE invoices_owner"""]
-"#;
 
 /// Two tenants.
 const USERS: &str = r#"
@@ -103,13 +94,7 @@ impl World {
         set_up(&mesh, &vault, &postgres, &vault_password).await;
 
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let auth_url = mesh.mesh.state.auth_url.clone();
-        let mut config = drawbridge_invoices::Config {
-            listen,
-            database_connections_max: 8,
-            ..drawbridge_invoices::Config::new(database_url(&postgres), auth_url, mesh.transaction_keys())
-        };
-        config.credentials.vault = Some(VaultConfig::new(vault.url.clone()));
+        let config = drawbridge_invoices::Config { listen, ..config(&mesh, &vault, &postgres) };
         let telemetry = TelemetryConfig::default();
         let service = Hosted::start("invoices", &telemetry, |telemetry| async move {
             drawbridge_invoices::start(config, &telemetry).await
@@ -120,21 +105,36 @@ impl World {
         Self { mesh, vault, postgres, vault_password, service, edge, _users: users }
     }
 
+    /// As whoever deploys the service does it.
     async fn migrate(&self) {
-        let path = "database/creds/invoices-migrator";
-        let (status, answer) = self.vault.ask(Method::GET, path, json!(null)).await;
-        assert!(status.is_success(), "{answer}");
-        let said = |name: &str| answer["data"][name].as_str().expect("a text").to_owned();
-        let (user, password) = (said("username"), SecretString::from(said("password")));
-        let version = drawbridge_invoices::migrate(&database_url(&self.postgres), &user, &password).await;
-        assert_eq!(version.expect("a schema"), 1);
-        // Nothing that is there belongs to who has migrated.
-        let owned = format!("select count(*) from pg_class where pg_get_userbyid(relowner) = '{user}'");
-        assert_eq!(self.ask(&owned), ["0"]);
-        let lease = json!({ "lease_id": answer["lease_id"] });
-        let (status, answer) = self.vault.ask(Method::PUT, "sys/leases/revoke", lease).await;
-        assert!(status.is_success(), "{answer}");
-        self.no_users().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        let ask = async |method, path: &str, name: &str| {
+            let path = format!("auth/approle/role/invoices/{path}");
+            let (_, answer) = self.vault.ask(method, &path, json!({})).await;
+            let id = answer["data"][name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+            let file = folder.path().join(name);
+            fs::write(&file, id).expect("a file");
+            Some(file)
+        };
+        let mut config = self.config();
+        config.credentials.vault_login = VaultLogin {
+            vault_login: Some(LoginMethod::Approle),
+            vault_login_file: ask(Method::POST, "secret-id", "secret_id").await,
+            vault_role_id_file: ask(Method::GET, "role-id", "role_id").await,
+        };
+        let migrating = drawbridge_invoices::migrate_by_own_login;
+        assert_eq!(migrating(config.clone()).await.expect("a schema"), 1);
+        assert_eq!(migrating(config).await.expect("nothing to do"), 1);
+        // Nothing belongs to those who have migrated, and they are gone.
+        let owners = "select distinct pg_get_userbyid(relowner) from pg_class where relnamespace = 'invoices'::regnamespace";
+        assert_eq!(self.ask(owners), ["invoices_owner"]);
+        let members = "select rolname from pg_roles where rolname like 'v-%' and pg_has_role(oid, 'invoices_owner', 'member')";
+        eventually("nobody owns the schema", || self.ask(members).is_empty()).await;
+    }
+
+    /// How the service is set up.
+    fn config(&self) -> drawbridge_invoices::Config {
+        config(&self.mesh, &self.vault, &self.postgres)
     }
 
     fn ask(&self, sql: &str) -> Vec<String> {
@@ -143,10 +143,6 @@ impl World {
 
     async fn client(&self, user: &str) -> Client {
         self.edge.client(&self.mesh.client(user).await)
-    }
-
-    async fn no_users(&self) {
-        eventually("every user is gone", || self.postgres.leased_users().is_empty()).await;
     }
 
     /// Somebody who searches, as the service sees them.
@@ -158,16 +154,21 @@ impl World {
     }
 }
 
-fn database_url(postgres: &Postgres) -> SecretString {
-    format!("postgres://127.0.0.1:{}/postgres?sslmode=disable", postgres.port).into()
+fn config(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> drawbridge_invoices::Config {
+    let url = format!("postgres://127.0.0.1:{}/postgres?sslmode=disable", postgres.port).into();
+    let auth_url = mesh.mesh.state.auth_url.clone();
+    let mut config = drawbridge_invoices::Config::new(url, auth_url, mesh.transaction_keys());
+    config.database_connections_max = 8;
+    config.credentials.vault = Some(VaultConfig::new(vault.url.clone()));
+    config
 }
 
 /// Sets Vault up as `deploy/vault/setup.toml` says.
 async fn set_up(mesh: &TestMesh, vault: &Vault, postgres: &Postgres, password: &str) {
     let file = repository().join("deploy/vault/setup.toml");
     let mut setup: Setup = ConfigText::read(&file).expect("a file").parse().expect("a setup");
-    let migrations: Setup = ConfigText::new("migrations", MIGRATIONS).parse().expect("a setup");
-    setup.services.extend(migrations.services);
+    let invoices = setup.services.iter_mut().find(|service| service.name == "invoices").expect("the service");
+    invoices.approle = Some(Approle { secret_id_ttl_seconds: 600 });
     setup.jwks_url = mesh.transaction_keys();
     setup.audit_file = Some(vault.audit_file().display().to_string());
     let database = setup.database.as_mut().expect("a database");
@@ -217,6 +218,8 @@ async fn each_caller_is_a_database_user_who_goes_when_the_caller_is_revoked_and_
     for secret in [&world.vault_password, &world.vault.root_token, &world.postgres.owner().1.to_owned()] {
         assert!(!environment.contains(secret.as_str()));
     }
+    let said = format!("{:?}", world.config());
+    assert!(!said.contains("@127.0.0.1"), "{said}");
     world.service.stop().await;
     let back = || world.postgres.ask("select rolname from pg_roles order by 1").expect("roles") == before;
     eventually("the roles are what they were", back).await;
@@ -317,11 +320,7 @@ async fn a_schema_that_is_not_there_yet_is_said_and_waited_for() {
     let reason = readiness.reason().expect("a reason");
     assert!(reason.contains("no version") && reason.contains("run `migrate`"), "{reason}");
 
-    let path = "database/creds/invoices-migrator";
-    let (_, lease) = world.vault.ask(Method::GET, path, json!(null)).await;
-    let said = |name: &str| lease["data"][name].as_str().expect("a text").to_owned();
-    let (user, password) = (said("username"), SecretString::from(said("password")));
-    drawbridge_invoices::migrate(&database_url(&world.postgres), &user, &password).await.expect("a schema");
+    world.migrate().await;
     tokio::time::timeout(SOON, readiness.wait()).await.expect("it is ready");
     // The edge hears of it in its own time.
     let began = Instant::now();
