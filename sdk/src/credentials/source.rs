@@ -112,7 +112,7 @@ impl Source {
         told("secret", async {
             match self {
                 Self::Vault(vault) => vault.secret(session, tenant, name, request_id).await,
-                Self::Embedded(embedded) => embedded.secret(name),
+                Self::Embedded(embedded) => embedded.secret(tenant, name),
             }
         })
         .await
