@@ -157,6 +157,7 @@ impl Mesh {
         let telemetry = &config.telemetry;
         let (edge, auth) = (plan.edge(config)?, plan.auth(config));
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
+        let tickets = plan.tickets(config)?;
         let mut services = vec![
             Hosted::start("edge", telemetry, |telemetry| async move {
                 drawbridge_edge::start(edge, &telemetry).await
@@ -168,6 +169,10 @@ impl Mesh {
             .await?,
             Hosted::start("invoices", telemetry, |telemetry| async move {
                 drawbridge_invoices::start(invoices, &telemetry).await
+            })
+            .await?,
+            Hosted::start("tickets", telemetry, |telemetry| async move {
+                drawbridge_tickets::start(tickets, &telemetry).await
             })
             .await?,
             Hosted::start("auth", telemetry, |telemetry| async move {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::Listen;
+use drawbridge_sdk::{Listen, credentials::CredentialsConfig};
 use url::{Host, Url};
 
 use super::{INTERNAL_AUDIENCE, MeshConfig, MeshError, TRANSACTION_ISSUER};
@@ -26,6 +26,7 @@ pub(super) struct Plan {
     pub(super) edge: Socket,
     pub(super) code: Socket,
     pub(super) invoices: Socket,
+    pub(super) tickets: Socket,
     pub(super) issuer: String,
     pub(super) mcp_url: Url,
 }
@@ -61,13 +62,14 @@ impl Plan {
             edge,
             code: ports.bind(7210)?,
             invoices: ports.bind(7220)?,
+            tickets: ports.bind(7230)?,
             issuer,
         })
     }
 
     /// The tool services: under which name each is offered, and where.
     pub(super) fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
-        [("code", &self.code), ("invoices", &self.invoices)]
+        [("code", &self.code), ("invoices", &self.invoices), ("tickets", &self.tickets)]
             .into_iter()
             .map(|(name, socket)| (name, socket.url("")))
     }
@@ -133,6 +135,18 @@ impl Plan {
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
+        })
+    }
+
+    pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
+        Ok(drawbridge_tickets::Config {
+            listen: self.tickets.listen.clone(),
+            admin_listen: config.ports.bind(7231)?.listen,
+            helpdesk_url: None,
+            sample_helpdesk: true,
+            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
+            auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            credentials: CredentialsConfig { auth_url: self.auth.url("")?, vault: None, embedded: None },
         })
     }
 

@@ -15,4 +15,5 @@ mod mcp;
 mod policies;
 mod policy;
 mod revisions;
+mod tickets;
 mod traces;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_sdk::{
     Listen, TelemetryConfig,
+    credentials::CredentialsConfig,
     identity::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
@@ -47,10 +48,10 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
         for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name())) {
             let others = [&search, &list, &test].into_iter().map(String::as_str);
-            let own = match method.name() {
-                "Search" => &search,
-                "ListFiles" => &list,
-                "SimpleText" => &test,
+            let own = match method.full_name() {
+                "drawbridge.code.v1.CodeService.Search" => &search,
+                "drawbridge.code.v1.CodeService.ListFiles" => &list,
+                "drawbridge.conformance.v1.ConformanceService.SimpleText" => &test,
                 _ => "",
             };
             let wrong = others.filter(|other| *other != own).chain(["", "nonsense", outside.token()]);
@@ -102,6 +103,18 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });
+    let config = drawbridge_tickets::Config {
+        listen: free(),
+        admin_listen: free(),
+        helpdesk_url: None,
+        sample_helpdesk: true,
+        auth_jwks_url: jwks_url.clone(),
+        auth_issuer: "drawbridge-auth".to_owned(),
+        credentials: CredentialsConfig { auth_url: keys.url.clone(), vault: None, embedded: None },
+    };
+    let tickets = Hosted::start("tickets", &telemetry, |telemetry| async move {
+        drawbridge_tickets::start(config, &telemetry).await
+    });
     let listen = free();
     let conformance = Hosted::start("conformance", &telemetry, |telemetry| async move {
         Conformance::default().start(listen, jwks_url, &telemetry).await
@@ -109,6 +122,7 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     vec![
         ("code", code.await.expect("a service")),
         ("invoices", invoices.await.expect("a service")),
+        ("tickets", tickets.await.expect("a service")),
         ("test", conformance.await.expect("a service")),
     ]
 }
