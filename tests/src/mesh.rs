@@ -200,7 +200,7 @@ impl TestMesh {
             sample_helpdesk: false,
             auth_jwks_url: self.transaction_keys(),
             auth_issuer: "drawbridge-auth".to_owned(),
-            credentials: CredentialsConfig { auth_url, vault: Some(vault), embedded: None },
+            credentials: CredentialsConfig { vault: Some(vault), ..CredentialsConfig::new(auth_url) },
         };
         let hosted = Hosted::start("tickets", &self.config.telemetry, |telemetry| async move {
             drawbridge_tickets::start(config, &telemetry).await

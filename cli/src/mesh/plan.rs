@@ -146,7 +146,7 @@ impl Plan {
             sample_helpdesk: true,
             auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            credentials: CredentialsConfig { auth_url: self.auth.url("")?, vault: None, embedded: None },
+            credentials: CredentialsConfig::new(self.auth.url("")?),
         })
     }
 

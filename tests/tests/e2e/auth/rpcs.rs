@@ -110,7 +110,7 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
         sample_helpdesk: true,
         auth_jwks_url: jwks_url.clone(),
         auth_issuer: "drawbridge-auth".to_owned(),
-        credentials: CredentialsConfig { auth_url: keys.url.clone(), vault: None, embedded: None },
+        credentials: CredentialsConfig::new(keys.url.clone()),
     };
     let tickets = Hosted::start("tickets", &telemetry, |telemetry| async move {
         drawbridge_tickets::start(config, &telemetry).await
@@ -155,7 +155,7 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
     let token = |claims: &TransactionClaims| sign(keys, claims, "txntoken+jwt", Algorithm::EdDSA);
     vec![
         ("has expired", token(&TransactionClaims { iat: now() - 100, exp: now() - 60, ..good.clone() })),
-        ("is for another service", token(&TransactionClaims { aud: "tickets".to_owned(), ..good.clone() })),
+        ("is for another service", token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() })),
         ("is for nobody", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
         ("is for another tool", token(&claims(service, "drawbridge.code.v1.CodeService/Nothing"))),
         ("is for all tools", token(&claims(service, "*"))),

@@ -2,7 +2,7 @@
 
 use drawbridge_sdk::credentials::{
     VaultConfig,
-    bootstrap::{Bootstrap, ServiceSetup, Setup},
+    bootstrap::{Bootstrap, Setup},
 };
 use drawbridge_tests::{Client, Reply, TestMesh, Vault};
 use reqwest::Method;
@@ -18,19 +18,13 @@ use super::result;
 /// A Vault that trusts the auth of this mesh, for the service `tickets`.
 async fn vault(mesh: &TestMesh) -> Vault {
     let vault = Vault::start().await;
-    let setup = Setup {
-        jwks_url: mesh.transaction_keys(),
-        auth_issuer: "drawbridge-auth".to_owned(),
-        audit_file: Some(vault.audit_file().display().to_string()),
-        database: None,
-        services: vec![ServiceSetup {
-            name: "tickets".to_owned(),
-            rpcs: None,
-            ttl_seconds: 120,
-            max_ttl_seconds: 600,
-            database_roles: Vec::new(),
-        }],
-    };
+    // As deploy/vault/setup.toml has it.
+    let setup = json!({
+        "jwks_url": mesh.transaction_keys(),
+        "audit_file": vault.audit_file(),
+        "service": [{ "name": "tickets" }],
+    });
+    let setup: Setup = serde_json::from_value(setup).expect("a setup");
     let (config, token) = (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
