@@ -3,7 +3,7 @@ use std::str::FromStr;
 use url::{Host, Url};
 
 /// Where a helpdesk is: `https`, or `http` on loopback.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(Url);
 
 /// A URL to which no token is sent.

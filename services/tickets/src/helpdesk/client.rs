@@ -1,17 +1,24 @@
 //! One exchange with a helpdesk: bounded in time and size, repeated only where a second time does no harm.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use drawbridge_sdk::{CallContext, REQUEST_ID};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
 use metrics::{counter, histogram};
+use moka::sync::Cache;
 use reqwest::{Response, redirect::Policy};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tracing::{Instrument as _, field::Empty};
 use url::Url;
 
@@ -26,6 +33,10 @@ const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Before a read is repeated, where the helpdesk does not say how long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRIES_MAX: usize = 2;
+/// Requests at once to one helpdesk. Further ones wait, so that one that is slow holds up nobody else's.
+const AT_ONCE_MAX: usize = 16;
+/// Helpdesks whose requests are counted.
+const HELPDESKS_MAX: u64 = 10_000;
 /// A helpdesk that wants to be left alone for longer is taken to mean this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
@@ -33,6 +44,7 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
+    turns: Cache<BaseUrl, Arc<Semaphore>>,
 }
 
 /// A helpdesk, and what opens it.
@@ -85,7 +97,7 @@ impl Client {
             .redirect(Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { http })
+        Ok(Self { http, turns: Cache::new(HELPDESKS_MAX) })
     }
 
     /// Asks until there is an answer, the deadline passes, or asking again makes no sense.
@@ -95,6 +107,7 @@ impl Client {
         context: &CallContext,
         ask: &Ask<'_>,
     ) -> Result<T, TicketError> {
+        let _turn = self.turn(access, context).await?;
         if ask.body.is_some() {
             return self.exchange(access, context, ask).await.map_err(|error| match error {
                 // It was received, and perhaps carried out.
@@ -118,6 +131,18 @@ impl Client {
         asking.await
     }
 
+    async fn turn(
+        &self,
+        access: &Access,
+        context: &CallContext,
+    ) -> Result<OwnedSemaphorePermit, TicketError> {
+        let turns = self.turns.get_with_by_ref(&access.url, || Arc::new(Semaphore::new(AT_ONCE_MAX)));
+        let turn = timeout(context.remaining(), turns.acquire_owned()).await;
+        // The timeout alone lets through whoever need not wait.
+        let turn = turn.ok().filter(|_| !context.remaining().is_zero()).ok_or(TicketError::DeadlinePassed)?;
+        turn.map_err(|error| TicketError::Failed(error.into()))
+    }
+
     async fn exchange<T: DeserializeOwned>(
         &self,
         access: &Access,
@@ -126,9 +151,6 @@ impl Client {
     ) -> Result<T, TicketError> {
         told(ask.operation, async {
             let remaining = context.remaining();
-            if remaining.is_zero() {
-                return Err(TicketError::DeadlinePassed);
-            }
             let answer =
                 timeout(remaining.min(EXCHANGE_TIMEOUT), Box::pin(self.answer(access, context, ask)));
             let body = answer.await.unwrap_or(Err(TicketError::Unavailable { retry_after: None }));

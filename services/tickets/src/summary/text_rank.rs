@@ -13,6 +13,8 @@ const SENTENCES_MAX: usize = 300;
 const WORDS_MIN: usize = 4;
 /// Of one sentence, in bytes: lines without an end are cut.
 const SENTENCE_BYTES_MAX: usize = 400;
+/// A line of so many characters may have been wrapped.
+const FULL_LINE_CHARS: usize = 60;
 /// The shortest word that counts, in characters: shorter ones are in every sentence.
 const WORD_CHARS_MIN: usize = 3;
 /// The part of a rank that is passed on, as in the paper.
@@ -26,7 +28,8 @@ struct Sentence<'a> {
 
 /// At most so many sentences of the texts, word for word, in their order.
 pub(super) fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
-    let sentences = sentences(texts);
+    let texts: Vec<_> = texts.iter().map(|text| unwrapped(text)).collect();
+    let sentences = sentences(&texts);
     let ranks = ranks(&sentences);
     let mut best: Vec<usize> = (0..sentences.len()).collect();
     // Of equal ones the earlier.
@@ -36,14 +39,26 @@ pub(super) fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
     best.into_iter().map(|at| sentences[at].text.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
+/// Text whose lines end where its paragraphs, headings and items do. A full line was only wrapped.
+fn unwrapped(text: &str) -> String {
+    let mut unwrapped = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        unwrapped.push_str(line);
+        let goes_on = lines.peek().is_some_and(|next| next.starts_with(char::is_alphanumeric));
+        let is_full = line.chars().count() >= FULL_LINE_CHARS;
+        unwrapped.push(if goes_on && is_full { ' ' } else { '\n' });
+    }
+    unwrapped
+}
+
 /// The sentences that may be chosen: no quoted lines, and none twice.
 fn sentences(texts: &[String]) -> Vec<Sentence<'_>> {
     let mut seen = HashSet::new();
     texts
         .iter()
-        // A line's end ends a sentence when the line is not full: headings and lists have no full stops.
-        .flat_map(|text| text.split("\n\n"))
-        .flat_map(|part| part.unicode_sentences())
+        // A line's end is a sentence's too: headings and items have no full stops.
+        .flat_map(|text| text.unicode_sentences())
         .map(|text| crate::text::cut(text.trim(), SENTENCE_BYTES_MAX).0)
         .filter(|text| !text.starts_with('>'))
         .map(|text| Sentence { text, words: words(text) })
@@ -105,6 +120,17 @@ mod tests {
             ]
         );
         assert_eq!(extract(&texts, 100).len(), 5);
+    }
+
+    #[test]
+    fn a_sentence_goes_on_over_the_end_of_a_full_line() {
+        let mail = "Steps so far\nthe badge printer on the third floor was restarted several times and\nstill prints \
+                    empty badges. Nobody else is affected today.\n> the badge printer prints nothing";
+        let sentences = [
+            "the badge printer on the third floor was restarted several times and still prints empty badges.",
+            "Nobody else is affected today.",
+        ];
+        assert_eq!(extract(&texts(&[mail]), 5), sentences);
     }
 
     #[test]

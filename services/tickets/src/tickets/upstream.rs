@@ -1,7 +1,10 @@
 use std::{
     collections::HashSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use wiremock::{
     matchers::{any, header, query_param},
 };
 
-use super::harness::{TOKEN, ask, get, helpdesk, ok, service, within};
+use super::harness::{TOKEN, ask, get, helpdesk, ok, serve, service, within};
 
 /// What a helpdesk says in an error, and no caller is to read.
 const SECRET: &str = "stack trace of the helpdesk";
@@ -241,6 +244,29 @@ async fn a_wrong_argument_never_reaches_the_helpdesk() {
     assert_eq!(service.search(ask(request)).await.unwrap_err().code(), Code::InvalidArgument);
     let anonymous = tonic::Request::new(SearchRequest::default());
     assert_eq!(service.search(anonymous).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn one_helpdesk_is_asked_only_so_much_at_once() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (here, peak) = (Arc::clone(&now), Arc::clone(&most));
+    let search = async move || -> Json<Value> {
+        peak.fetch_max(here.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        here.fetch_sub(1, Ordering::SeqCst);
+        Json(json!([]))
+    };
+    let url = serve(Router::new().route("/api/v1/tickets/search", routing::get(search))).await;
+    let service = Arc::new(service(&url));
+    let calls = (0..64).map(|_| {
+        let service = Arc::clone(&service);
+        tokio::spawn(async move { service.search(ask(SearchRequest::default())).await.map(drop) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=16).contains(&most), "{most}");
 }
 
 #[tokio::test]
