@@ -271,3 +271,18 @@ async fn told<T>(
         .record(began.elapsed().as_secs_f64());
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_is_not_shown() {
+        let url = "https://desk.example".parse().unwrap();
+        let access = Access::new(url, &"hunter2".into()).unwrap();
+        let shown = format!("{access:?}");
+        assert!(shown.contains("desk.example") && !shown.contains("hunter2"), "{shown}");
+        let broken = Access::new("https://desk.example".parse().unwrap(), &"a\r\nb: c".into());
+        assert!(matches!(broken, Err(TicketError::TokenRefused)), "{broken:?}");
+    }
+}

@@ -173,7 +173,7 @@ async fn what_the_helpdesk_refuses_was_not_posted_and_is_not_sent_again() {
     let slow = ResponseTemplate::new(201).set_delay(Duration::from_secs(50));
     Mock::given(method("POST")).respond_with(slow).expect(1).mount(&server).await;
     let request = ReplyRequest { ticket_id: "7".to_owned(), ..reply("key-0001", "We are on it.") };
-    let late = service(&server.uri()).reply(within(Duration::from_secs(2), ask(request))).await.unwrap_err();
+    let late = service(&server.uri()).reply(within(Duration::from_secs(4), ask(request))).await.unwrap_err();
     assert_eq!(late.code(), Code::Aborted, "{late:?}");
 }
 
