@@ -44,7 +44,7 @@ pub struct MeshConfig {
     pub issuer: Option<Url>,
     /// A TOML file of more issuers, whose tokens are accepted too.
     pub issuers: Option<PathBuf>,
-    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave and erin.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,

@@ -38,7 +38,7 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave and erin.
+    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
 

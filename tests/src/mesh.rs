@@ -8,9 +8,7 @@ use std::{
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports};
 use drawbridge_sdk::{
-    Listen, LogFormat, LogSink, TelemetryConfig,
-    credentials::{CredentialsConfig, VaultConfig},
-    reflection::Contract,
+    Listen, LogFormat, LogSink, TelemetryConfig, credentials::VaultConfig, reflection::Contract,
 };
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
@@ -193,15 +191,9 @@ impl TestMesh {
     pub async fn tickets(&self, vault: VaultConfig) -> (Hosted, Edge) {
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let auth_url = self.mesh.state.auth_url.clone();
-        let config = drawbridge_tickets::Config {
-            listen,
-            admin_listen: "127.0.0.1:0".parse().expect("an address"),
-            helpdesk_url: None,
-            sample_helpdesk: false,
-            auth_jwks_url: self.transaction_keys(),
-            auth_issuer: "drawbridge-auth".to_owned(),
-            credentials: CredentialsConfig { vault: Some(vault), ..CredentialsConfig::new(auth_url) },
-        };
+        let mut config = drawbridge_tickets::Config::new(auth_url, self.transaction_keys());
+        config.listen = listen;
+        config.credentials.vault = Some(vault);
         let hosted = Hosted::start("tickets", &self.config.telemetry, |telemetry| async move {
             drawbridge_tickets::start(config, &telemetry).await
         });

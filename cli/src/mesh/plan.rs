@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::{Listen, credentials::CredentialsConfig};
+use drawbridge_sdk::Listen;
 use url::{Host, Url};
 
 use super::{INTERNAL_AUDIENCE, MeshConfig, MeshError, TRANSACTION_ISSUER};
@@ -139,14 +139,13 @@ impl Plan {
     }
 
     pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
+        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
         Ok(drawbridge_tickets::Config {
             listen: self.tickets.listen.clone(),
             admin_listen: config.ports.bind(7231)?.listen,
-            helpdesk_url: None,
             sample_helpdesk: true,
-            auth_jwks_url: self.auth_admin.url("/.well-known/jwks.json")?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            credentials: CredentialsConfig::new(self.auth.url("")?),
+            ..drawbridge_tickets::Config::new(auth, keys)
         })
     }
 

@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio_util::sync::DropGuard;
 
 use self::client::{Access, Ask, Client};
 use crate::{error::TicketError, filter::Filter, ticket_id::TicketId};
@@ -30,6 +31,8 @@ pub(crate) struct Helpdesk {
     client: Client,
     credentials: Credentials,
     url: Option<BaseUrl>,
+    /// Says that no call is left, and no post that has outlived its call.
+    _drained: DropGuard,
 }
 
 /// In whose name the helpdesk is asked, and for how long.
@@ -40,9 +43,13 @@ pub(crate) struct Call {
 }
 
 impl Helpdesk {
-    /// The helpdesk at `url` for tenants whose secret names none.
-    pub(crate) fn new(credentials: Credentials, url: Option<BaseUrl>) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: Client::new()?, credentials, url })
+    /// The helpdesk at `url` for tenants whose secret names none. It lets `drained` go when nobody asks any more.
+    pub(crate) fn new(
+        credentials: Credentials,
+        url: Option<BaseUrl>,
+        drained: DropGuard,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self { client: Client::new()?, credentials, url, _drained: drained })
     }
 
     /// One page of the tickets that pass a filter, latest change first.

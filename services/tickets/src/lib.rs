@@ -1,11 +1,18 @@
 //! Finds, reads, summarizes and answers the support tickets of the caller's company.
 
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
     Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::helpdesk::{BaseUrl, BaseUrlError};
@@ -26,6 +33,11 @@ mod tickets;
 
 /// The largest request, in bytes: a reply, or what a client's model wrote.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
+
+/// How long calls in flight keep the helpdesk when the service stops.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// The `iss` of transaction tokens.
+const AUTH_ISSUER: &str = "drawbridge-auth";
 
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -51,12 +63,29 @@ pub struct Config {
     pub auth_jwks_url: Url,
 
     /// The `iss` of transaction tokens.
-    #[arg(long, default_value = "drawbridge-auth")]
+    #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
     /// Where the helpdesks' tokens come from.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+}
+
+impl Config {
+    /// A service on free ports, with auth at these addresses and no helpdesk yet.
+    #[must_use]
+    pub fn new(auth_url: Url, auth_jwks_url: Url) -> Self {
+        let free = || Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Self {
+            listen: free(),
+            admin_listen: free(),
+            helpdesk_url: None,
+            sample_helpdesk: false,
+            auth_jwks_url,
+            auth_issuer: AUTH_ISSUER.to_owned(),
+            credentials: CredentialsConfig::new(auth_url),
+        }
+    }
 }
 
 /// The service could not start.
@@ -91,13 +120,18 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         credentials = CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
     }
     let credentials = credentials.open("tickets")?;
-    let helpdesk = Helpdesk::new(credentials.clone(), config.helpdesk_url)?;
+    let drained = CancellationToken::new();
+    let helpdesk = Helpdesk::new(credentials.clone(), config.helpdesk_url, drained.clone().drop_guard())?;
     let service =
         TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
     let stopping = starting.stopping();
     starting.spawn(async move {
         stopping.cancelled().await;
+        // The server drops the service when its last call has ended.
+        if timeout(DRAIN_TIME, drained.cancelled()).await.is_err() {
+            tracing::warn!("calls in flight lose the helpdesk");
+        }
         credentials.close().await;
     });
     starting.readiness().ready();

@@ -7,6 +7,7 @@ use drawbridge_sdk::{
     identity::{Caller, Principal, TransactionClaims, TransactionContext},
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use wiremock::{
     Mock, MockBuilder, MockServer, ResponseTemplate,
@@ -69,7 +70,8 @@ pub(super) fn credentials(url: &str) -> Credentials {
 
 /// A service that asks the helpdesk at this URL for acme.
 pub(super) fn service(url: &str) -> TicketApi {
-    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>).unwrap())
+    let drained = CancellationToken::new().drop_guard();
+    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, drained).unwrap())
 }
 
 /// Serves a helpdesk, and returns its URL.

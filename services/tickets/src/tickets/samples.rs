@@ -7,6 +7,7 @@ use drawbridge_sdk::{
     Starting,
     credentials::{Credentials, Limits, Source},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::harness::{ask, from};
@@ -17,7 +18,8 @@ fn service() -> (TicketApi, Starting) {
     let starting = Starting::new();
     let embedded = Source::Embedded(sample::serve(&starting).unwrap());
     let credentials = Credentials::new(embedded, Limits::default());
-    (TicketApi::new(Helpdesk::new(credentials, None).unwrap()), starting)
+    let drained = CancellationToken::new().drop_guard();
+    (TicketApi::new(Helpdesk::new(credentials, None, drained).unwrap()), starting)
 }
 
 async fn search(service: &TicketApi, tenant: &str, request: SearchRequest) -> SearchResponse {

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_sdk::{
     Listen, TelemetryConfig,
-    credentials::CredentialsConfig,
     identity::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
@@ -104,13 +103,8 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
         drawbridge_invoices::start(config, &telemetry).await
     });
     let config = drawbridge_tickets::Config {
-        listen: free(),
-        admin_listen: free(),
-        helpdesk_url: None,
         sample_helpdesk: true,
-        auth_jwks_url: jwks_url.clone(),
-        auth_issuer: "drawbridge-auth".to_owned(),
-        credentials: CredentialsConfig::new(keys.url.clone()),
+        ..drawbridge_tickets::Config::new(jwks_url.clone(), jwks_url.clone())
     };
     let tickets = Hosted::start("tickets", &telemetry, |telemetry| async move {
         drawbridge_tickets::start(config, &telemetry).await

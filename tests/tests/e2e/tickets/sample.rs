@@ -63,17 +63,17 @@ async fn pages_follow_one_another() {
 #[tokio::test]
 async fn each_tenant_sees_its_own_helpdesk() {
     let mesh = TestMesh::start().await;
-    let (bob, erin) = (mesh.client("bob").await, mesh.client("erin").await);
+    let (bob, frank) = (mesh.client("bob").await, mesh.client("frank").await);
     let title = async |client: &drawbridge_tests::Client| {
         let reply = client.call_tool("tickets_get", json!({ "ticket_id": "101" })).await;
         result(&reply)["ticket"]["title"].clone()
     };
     assert_eq!(title(&bob).await, "VPN drops every ten minutes since the laptop update");
-    assert_eq!(title(&erin).await, "Umbrella stands for 40 hotel lobbies");
+    assert_eq!(title(&frank).await, "Umbrella stands for 40 hotel lobbies");
     // One that umbrella does not have.
-    let missing = erin.call_tool("tickets_get", json!({ "ticket_id": "122" })).await;
+    let missing = frank.call_tool("tickets_get", json!({ "ticket_id": "122" })).await;
     assert!(missing.message().contains("no such ticket"), "{missing:?}");
-    let none = erin.call_tool("tickets_search", json!({ "query": "vpn" })).await;
+    let none = frank.call_tool("tickets_search", json!({ "query": "vpn" })).await;
     assert_eq!(result(&none)["tickets"], json!([]));
 }
 
