@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "drawbridge/auth/v1/auth.proto",
     "drawbridge/code/v1/code.proto",
     "drawbridge/invoices/v1/invoices.proto",
     "drawbridge/mcp/v1/content.proto",
     "drawbridge/mcp/v1/interaction.proto",
     "drawbridge/mcp/v1/options.proto",
+    "drawbridge/tickets/v1/tickets.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

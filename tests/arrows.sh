@@ -15,7 +15,7 @@ forbid() {
     fi
 }
 
-services=(drawbridge-auth drawbridge-code drawbridge-edge drawbridge-idp drawbridge-invoices)
+services=(drawbridge-auth drawbridge-code drawbridge-edge drawbridge-idp drawbridge-invoices drawbridge-tickets)
 for service in "${services[@]}"; do
     for other in "${services[@]}"; do
         [[ $service == "$other" ]] || forbid "$service" "$other"

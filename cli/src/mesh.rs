@@ -47,7 +47,7 @@ pub struct MeshConfig {
     pub issuer: Option<Url>,
     /// A TOML file of more issuers, whose tokens are accepted too.
     pub issuers: Option<PathBuf>,
-    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave and erin.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     pub users: Option<PathBuf>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,
@@ -166,6 +166,7 @@ impl Mesh {
         let telemetry = &config.telemetry;
         let (edge, auth) = (plan.edge(config)?, plan.auth(config));
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
+        let tickets = plan.tickets(config)?;
         let mut services = vec![
             Hosted::start("edge", telemetry, |telemetry| async move {
                 drawbridge_edge::start(edge, &telemetry).await
@@ -177,6 +178,10 @@ impl Mesh {
             .await?,
             Hosted::start("invoices", telemetry, |telemetry| async move {
                 drawbridge_invoices::start(invoices, &telemetry).await
+            })
+            .await?,
+            Hosted::start("tickets", telemetry, |telemetry| async move {
+                drawbridge_tickets::start(tickets, &telemetry).await
             })
             .await?,
             Hosted::start("auth", telemetry, |telemetry| async move {

@@ -38,7 +38,7 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave and erin.
+    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
 
@@ -130,7 +130,7 @@ fn as_json(mesh: &Mesh) -> serde_json::Value {
     let service = |name: &str, address: fn(&crate::mesh::Hosted) -> SocketAddr| {
         mesh.service(name).map(|service| address(service).to_string())
     };
-    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "invoices", "idp"]
+    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
         .into_iter()
         .map(|name| {
             let address = service(name, |service| service.running.address);
@@ -145,8 +145,8 @@ fn as_text(mesh: &Mesh, args: &UpArgs, backing: &Backing) -> String {
     let users = match (&args.issuer, &args.users) {
         (Some(issuer), _) => format!("those of {issuer}"),
         (None, None) => {
-            "alice (engineering), bob (support), carol (auditor), dave (another tenant), erin (approves \
-             invoices); password as name"
+            "alice (engineering), bob (support), carol (auditor), erin (approves invoices), and of another tenant dave \
+             (engineering), frank (support); password as name"
                 .to_owned()
         }
         (None, Some(path)) => format!("those of {}", path.display()),
@@ -175,6 +175,7 @@ fn services_table(mesh: &Mesh) -> Table {
         ("auth", "tokens and policies (gRPC)", ""),
         ("code", "searches a source tree (gRPC)", ""),
         ("invoices", "reads, keeps and approves invoices (gRPC)", ""),
+        ("tickets", "works on support tickets (gRPC)", ""),
         ("idp", "OAuth 2.1 authorization server", "http://"),
     ];
     for (name, what, scheme) in rows {
@@ -216,6 +217,7 @@ fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
         ("credentials", vault.0, vault.1),
         ("invoices", database.0, database.1),
         ("sessions, revocations", redis.0, redis.1),
+        ("helpdesk", "embedded", "sample tickets of acme and umbrella".to_owned()),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),
         ("traces", traces.0, traces.1),

@@ -33,3 +33,9 @@ pub mod invoices {
         tonic::include_proto!("drawbridge.invoices.v1");
     }
 }
+
+pub mod tickets {
+    pub mod v1 {
+        tonic::include_proto!("drawbridge.tickets.v1");
+    }
+}

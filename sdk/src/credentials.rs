@@ -122,10 +122,38 @@ impl Credentials {
         context: &CallContext,
         name: &str,
     ) -> Result<Arc<Secret>, CredentialsError> {
+        self.secret_other_than(None, caller, context, name).await
+    }
+
+    /// As [`Self::secret`], when what it gave is not accepted any more where it is shown: read again, unless another call
+    /// has done that already.
+    ///
+    /// # Errors
+    /// Those of [`Self::secret`].
+    pub async fn secret_afresh(
+        &self,
+        caller: &Caller,
+        context: &CallContext,
+        name: &str,
+        stale: &Arc<Secret>,
+    ) -> Result<Arc<Secret>, CredentialsError> {
+        self.secret_other_than(Some(stale), caller, context, name).await
+    }
+
+    async fn secret_other_than(
+        &self,
+        stale: Option<&Arc<Secret>>,
+        caller: &Caller,
+        context: &CallContext,
+        name: &str,
+    ) -> Result<Arc<Secret>, CredentialsError> {
         let tenant = caller.claims.tctx.tenant.as_deref().filter(|tenant| is_path_segment(tenant));
         let tenant = tenant.ok_or(CredentialsError::NoTenant)?;
         let inner = &self.inner;
         self.with_session(InNameOf::Caller(caller), context, |session| async move {
+            if let Some(stale) = stale {
+                session.forget(name, stale).await;
+            }
             inner.secret(&session, context, tenant, name).await
         })
         .await

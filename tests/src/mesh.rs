@@ -7,7 +7,9 @@ use std::{
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports};
-use drawbridge_sdk::{Listen, LogFormat, LogSink, TelemetryConfig, reflection::Contract};
+use drawbridge_sdk::{
+    Listen, LogFormat, LogSink, TelemetryConfig, credentials::VaultConfig, reflection::Contract,
+};
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
 use url::Url;
@@ -183,6 +185,22 @@ impl TestMesh {
         let url = format!("http://{address}").parse().expect("a URL");
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
+    }
+
+    /// Starts a tickets service that has its credentials from a Vault, and an edge in front of it.
+    pub async fn tickets(&self, vault: VaultConfig) -> (Hosted, Edge) {
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let auth_url = self.mesh.state.auth_url.clone();
+        let mut config = drawbridge_tickets::Config::new(auth_url, self.transaction_keys());
+        config.listen = listen;
+        config.credentials.vault = Some(vault);
+        let hosted = Hosted::start("tickets", &self.config.telemetry, |telemetry| async move {
+            drawbridge_tickets::start(config, &telemetry).await
+        });
+        let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let url = format!("http://{address}").parse().expect("a URL");
+        let edge = self.edge(&[("tickets", &url)], |_| {}).await;
+        (hosted, edge)
     }
 
     /// Stops the mesh, and with that sends its last spans.

@@ -26,6 +26,7 @@ pub(super) struct Plan {
     pub(super) edge: Socket,
     pub(super) code: Socket,
     pub(super) invoices: Socket,
+    pub(super) tickets: Socket,
     pub(super) issuer: String,
     pub(super) mcp_url: Url,
 }
@@ -61,6 +62,7 @@ impl Plan {
             edge,
             code: ports.bind(7210)?,
             invoices: ports.bind(7220)?,
+            tickets: ports.bind(7230)?,
             issuer,
         })
     }
@@ -72,7 +74,7 @@ impl Plan {
 
     /// The tool services: under which name each is offered, and where.
     pub(super) fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
-        [("code", &self.code), ("invoices", &self.invoices)]
+        [("code", &self.code), ("invoices", &self.invoices), ("tickets", &self.tickets)]
             .into_iter()
             .map(|(name, socket)| (name, socket.url("")))
     }
@@ -140,6 +142,17 @@ impl Plan {
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             credentials: CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) },
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
+        })
+    }
+
+    pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
+        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
+        Ok(drawbridge_tickets::Config {
+            listen: self.tickets.listen.clone(),
+            admin_listen: config.ports.bind(7231)?.listen,
+            sample_helpdesk: true,
+            auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            ..drawbridge_tickets::Config::new(auth, keys)
         })
     }
 

@@ -195,8 +195,8 @@ mod tests {
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         let catalog = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/catalog"));
         let files = files(&Contract { pool, services });
-        let expected =
-            ["code", "invoices"].map(|name| [format!("{name}.cedarschema"), format!("{name}.entities.json")]);
+        let expected = ["code", "invoices", "tickets"]
+            .map(|name| [format!("{name}.cedarschema"), format!("{name}.entities.json")]);
         assert_eq!(files.keys().collect::<Vec<_>>(), expected.iter().flatten().collect::<Vec<_>>());
         for (name, text) in files {
             let there = fs::read_to_string(catalog.join(&name)).unwrap();

@@ -146,6 +146,7 @@ fn a_broken_promise_is_shown_as_a_difference() {
     assert!(folder.says(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
     folder.write("tests/code.json", "[]");
     folder.write("tests/invoices.json", "[]");
+    folder.write("tests/tickets.json", "[]");
     assert!(folder.says(2, &["test"]).contains("there is no such case"));
 }
 

@@ -16,12 +16,13 @@ const DURATION: Duration = Duration::from_secs(300);
 /// known beforehand.
 #[derive(Clone, Debug, Default)]
 pub struct Embedded {
-    /// The fields of each secret, by its name; every tenant has the same.
+    /// The fields of each secret, by its name for every tenant, or by `tenant/name` for one.
     secrets: BTreeMap<String, BTreeMap<String, SecretString>>,
 }
 
 impl Embedded {
-    /// An issuer that knows these secrets, by their names.
+    /// An issuer that knows these secrets. One by the name of `tenant/name` is that tenant's alone, and comes before one
+    /// of that name for every tenant.
     #[must_use]
     pub fn new(secrets: BTreeMap<String, BTreeMap<String, SecretString>>) -> Self {
         Self { secrets }
@@ -37,9 +38,9 @@ impl Embedded {
         Granted { of: user, duration: DURATION, renewable: true }
     }
 
-    pub(super) fn secret(&self, name: &str) -> Result<Secret, CredentialsError> {
-        let fields = self.secrets.get(name).cloned().ok_or(CredentialsError::NoSuchSecret)?;
-        Ok(Secret { fields })
+    pub(super) fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
+        let fields = self.secrets.get(&format!("{tenant}/{name}")).or_else(|| self.secrets.get(name));
+        Ok(Secret { fields: fields.cloned().ok_or(CredentialsError::NoSuchSecret)? })
     }
 
     /// What renewing gives.

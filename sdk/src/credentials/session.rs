@@ -59,6 +59,14 @@ impl Session {
         }
     }
 
+    /// Forgets a secret, unless another has come in its place.
+    pub(super) async fn forget(&self, name: &str, stale: &Arc<Secret>) {
+        let current = self.secrets.get(name).await;
+        if current.is_some_and(|current| Arc::ptr_eq(&current, stale)) {
+            self.secrets.invalidate(name).await;
+        }
+    }
+
     /// Renews what is due: the session, then its leases. An error is one that ends the session.
     pub(super) async fn renew(&self, source: &Source) -> Result<(), CredentialsError> {
         if self.term.is_due() {

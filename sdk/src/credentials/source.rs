@@ -136,7 +136,7 @@ impl Source {
                 Self::AwsSecretsManager(aws) => Box::pin(aws.secret(tenant, name)).await,
                 #[cfg(feature = "credentials-azure")]
                 Self::AzureKeyVault(azure) => Box::pin(azure.secret(tenant, name)).await,
-                Self::Embedded(embedded) => embedded.secret(name),
+                Self::Embedded(embedded) => embedded.secret(tenant, name),
             }
         })
         .await

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::*;
 use crate::{
@@ -94,14 +94,34 @@ async fn the_principal_whose_session_was_used_longest_ago_makes_room() {
 
 #[tokio::test]
 async fn a_secret_is_for_callers_with_a_tenant_that_is_nothing_but_a_name() {
-    let secrets =
-        BTreeMap::from([("helpdesk".to_owned(), BTreeMap::from([("token".to_owned(), "hush".into())]))]);
+    let secret = |name: &str, token: &str| {
+        (name.to_owned(), BTreeMap::from([("token".to_owned(), SecretString::from(token))]))
+    };
+    let secrets = BTreeMap::from([secret("helpdesk", "hush"), secret("umbrella/helpdesk", "other")]);
     let credentials = Credentials::new(Source::Embedded(Embedded::new(secrets)), Limits::default());
-    let secret = credentials.secret(&caller("alice", Some("acme")), &context(), "helpdesk").await.unwrap();
-    assert_eq!(secret.field("token").unwrap().expose_secret(), "hush");
+    for (tenant, token) in [("acme", "hush"), ("umbrella", "other")] {
+        let who = caller("alice", Some(tenant));
+        let secret = credentials.secret(&who, &context(), "helpdesk").await.unwrap();
+        assert_eq!(secret.field("token").unwrap().expose_secret(), token);
+    }
     for tenant in [None, Some(""), Some(".."), Some("+"), Some("*"), Some("acme/tickets"), Some("{{x}}")] {
         let refused = credentials.secret(&caller("alice", tenant), &context(), "helpdesk").await;
         assert!(matches!(refused, Err(CredentialsError::NoTenant)), "{tenant:?}");
     }
+    credentials.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_accepted_any_more_is_read_again_by_one_call_alone() {
+    let fields = BTreeMap::from([("token".to_owned(), "hush".into())]);
+    let embedded = Embedded::new(BTreeMap::from([("helpdesk".to_owned(), fields)]));
+    let credentials = Credentials::new(Source::Embedded(embedded), Limits::default());
+    let alice = caller("alice", Some("acme"));
+    let stale = credentials.secret(&alice, &context(), "helpdesk").await.unwrap();
+    assert!(Arc::ptr_eq(&stale, &credentials.secret(&alice, &context(), "helpdesk").await.unwrap()));
+    let fresh = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();
+    assert!(!Arc::ptr_eq(&stale, &fresh));
+    let same = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();
+    assert!(Arc::ptr_eq(&fresh, &same));
     credentials.close().await;
 }

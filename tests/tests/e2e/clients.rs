@@ -76,7 +76,8 @@ fn check_alice(seen: &Value, protocol: &str) {
 }
 
 fn check_bob(seen: &Value) {
-    assert_eq!(seen["tools"], serde_json::json!([]));
+    let tickets = ["tickets_get", "tickets_reply", "tickets_search", "tickets_summarize"];
+    assert_eq!(seen["tools"], serde_json::json!(tickets));
     let error = &seen["calls"][0]["error"];
     assert_eq!(error["status"], 403, "{seen:#}");
     let body = &error["body"]["error"];

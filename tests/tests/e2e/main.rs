@@ -16,4 +16,5 @@ mod mcp;
 mod policies;
 mod policy;
 mod revisions;
+mod tickets;
 mod traces;

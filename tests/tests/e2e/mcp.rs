@@ -2,7 +2,7 @@
 
 mod calls;
 mod conformance;
-mod interaction;
+pub(crate) mod interaction;
 mod sdks;
 mod sessions;
 mod watching;

@@ -10,7 +10,7 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     assert_eq!(mesh.client("alice").await.tools().await, ["code_list_files", "code_search"]);
 
     let bob = mesh.client("bob").await;
-    assert!(bob.tools().await.is_empty());
+    assert!(bob.tools().await.iter().all(|tool| tool.starts_with("tickets_")));
     let refused = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::FORBIDDEN, Some(-32043)));
     assert_eq!(refused.message(), "denied by policy: code_search: no policy permits it");
@@ -23,7 +23,7 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
     let mesh = mesh.restart().await;
     let bob = mesh.client("bob").await;
-    assert_eq!(bob.tools().await, ["code_list_files", "code_search"]);
+    assert!(bob.tools().await.starts_with(&["code_list_files".to_owned(), "code_search".to_owned()]));
     let allowed = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
     assert_eq!((allowed.status, allowed.error_code()), (StatusCode::OK, None), "{allowed:?}");
     assert!(mesh.client("alice").await.tools().await.is_empty());
@@ -61,7 +61,8 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
     let refused = bob.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
     assert_eq!(refused.status, StatusCode::FORBIDDEN);
     let templates = bob.call("resources/templates/list", json!({})).await;
-    assert_eq!(templates.json["result"]["resourceTemplates"], json!([]));
+    let templates = templates.json["result"]["resourceTemplates"].as_array().expect("templates");
+    assert!(templates.iter().all(|template| template["name"] == "tickets_ticket"), "{templates:?}");
 }
 
 #[tokio::test]

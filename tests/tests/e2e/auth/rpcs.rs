@@ -47,10 +47,10 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
         for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name())) {
             let others = [&search, &list, &test].into_iter().map(String::as_str);
-            let own = match method.name() {
-                "Search" => &search,
-                "ListFiles" => &list,
-                "SimpleText" => &test,
+            let own = match method.full_name() {
+                "drawbridge.code.v1.CodeService.Search" => &search,
+                "drawbridge.code.v1.CodeService.ListFiles" => &list,
+                "drawbridge.conformance.v1.ConformanceService.SimpleText" => &test,
                 _ => "",
             };
             let wrong = others.filter(|other| *other != own).chain(["", "nonsense", outside.token()]);
@@ -102,6 +102,13 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });
+    let config = drawbridge_tickets::Config {
+        sample_helpdesk: true,
+        ..drawbridge_tickets::Config::new(jwks_url.clone(), jwks_url.clone())
+    };
+    let tickets = Hosted::start("tickets", &telemetry, |telemetry| async move {
+        drawbridge_tickets::start(config, &telemetry).await
+    });
     let listen = free();
     let conformance = Hosted::start("conformance", &telemetry, |telemetry| async move {
         Conformance::default().start(listen, jwks_url, &telemetry).await
@@ -109,6 +116,7 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     vec![
         ("code", code.await.expect("a service")),
         ("invoices", invoices.await.expect("a service")),
+        ("tickets", tickets.await.expect("a service")),
         ("test", conformance.await.expect("a service")),
     ]
 }
@@ -141,7 +149,7 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
     let token = |claims: &TransactionClaims| sign(keys, claims, "txntoken+jwt", Algorithm::EdDSA);
     vec![
         ("has expired", token(&TransactionClaims { iat: now() - 100, exp: now() - 60, ..good.clone() })),
-        ("is for another service", token(&TransactionClaims { aud: "tickets".to_owned(), ..good.clone() })),
+        ("is for another service", token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() })),
         ("is for nobody", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
         ("is for another tool", token(&claims(service, "drawbridge.code.v1.CodeService/Nothing"))),
         ("is for all tools", token(&claims(service, "*"))),

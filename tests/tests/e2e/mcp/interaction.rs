@@ -6,9 +6,19 @@ use serde_json::{Value, json};
 
 /// A call of the stateless revision, with answers from an earlier round.
 async fn call(client: &Client, tool: &'static str, capabilities: Value, answers: Value) -> Reply {
+    call_with(client, tool, json!({}), capabilities, answers).await
+}
+
+pub(crate) async fn call_with(
+    client: &Client,
+    tool: &'static str,
+    arguments: Value,
+    capabilities: Value,
+    answers: Value,
+) -> Reply {
     let mut params = json!({
         "name": tool,
-        "arguments": {},
+        "arguments": arguments,
         "_meta": {
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },

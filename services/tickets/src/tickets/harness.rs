@@ -1,0 +1,101 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::Router;
+use drawbridge_sdk::{
+    CallContext, RequestId,
+    credentials::{Credentials, Embedded, Limits, Source},
+    identity::{Caller, Principal, TransactionClaims, TransactionContext},
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use wiremock::{
+    Mock, MockBuilder, MockServer, ResponseTemplate,
+    matchers::{method, path},
+};
+
+use crate::{
+    api::TicketApi,
+    helpdesk::{BaseUrl, Helpdesk},
+};
+
+pub(super) const TOKEN: &str = "the-helpdesks-token";
+/// Longer than any of these tests takes.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A request of somebody of a tenant.
+pub(super) fn from<T>(subject: &str, tenant: Option<&str>, message: T) -> Request<T> {
+    let claims = TransactionClaims {
+        iss: "auth".into(),
+        aud: "tickets".into(),
+        sub: subject.into(),
+        iat: 0,
+        exp: 0,
+        txn: "test".into(),
+        scope: String::new(),
+        tctx: TransactionContext {
+            iss: "idp".into(),
+            principal: Principal::new("idp", subject, tenant),
+            tenant: tenant.map(str::to_owned),
+            client_id: "test".into(),
+            tool: "test".into(),
+            rpc: "a.B/C".into(),
+            facts: None,
+        },
+        act: None,
+    };
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Caller { claims: Arc::new(claims), token: Arc::new("token".into()) });
+    within(TIMEOUT, request)
+}
+
+/// A request of bob of acme.
+pub(super) fn ask<T>(message: T) -> Request<T> {
+    from("bob", Some("acme"), message)
+}
+
+/// The same request, by somebody who waits no longer.
+pub(super) fn within<T>(timeout: Duration, mut request: Request<T>) -> Request<T> {
+    request.extensions_mut().insert(CallContext::new(RequestId::generate(), timeout));
+    request
+}
+
+/// Credentials that know the helpdesk of acme at this URL.
+pub(super) fn credentials(url: &str) -> Credentials {
+    let fields =
+        [("url", url), ("token", TOKEN)].map(|(name, text)| (name.to_owned(), text.to_owned().into()));
+    let secret = ("acme/helpdesk".to_owned(), BTreeMap::from(fields));
+    Credentials::new(Source::Embedded(Embedded::new(BTreeMap::from([secret]))), Limits::default())
+}
+
+/// A service that asks the helpdesk at this URL for acme.
+pub(super) fn service(url: &str) -> TicketApi {
+    let drained = CancellationToken::new().drop_guard();
+    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, drained).unwrap())
+}
+
+/// Serves a helpdesk, and returns its URL.
+pub(super) async fn serve(routes: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    url
+}
+
+pub(super) fn get(at: &str) -> MockBuilder {
+    Mock::given(method("GET")).and(path(at))
+}
+
+pub(super) fn ok(body: &Value) -> ResponseTemplate {
+    ResponseTemplate::new(200).set_body_json(body)
+}
+
+/// A helpdesk with ticket 7, which has these articles.
+pub(super) async fn helpdesk(articles: Value) -> MockServer {
+    let server = MockServer::start().await;
+    let ticket =
+        json!({ "id": 7, "number": "26007", "title": "Printer", "state": "open", "article_count": 2 });
+    get("/api/v1/tickets/7").respond_with(ok(&ticket)).mount(&server).await;
+    get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
+    server
+}

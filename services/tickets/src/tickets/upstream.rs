@@ -1,0 +1,290 @@
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{Json, Router, extract::ConnectInfo, routing};
+use drawbridge_proto::tickets::v1::{
+    GetRequest, GetResponse, SearchRequest, ticket_service_server::TicketService as _,
+};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use wiremock::{
+    MockServer, ResponseTemplate,
+    matchers::{any, header, query_param},
+};
+
+use super::harness::{TOKEN, ask, get, helpdesk, ok, serve, service, within};
+
+/// What a helpdesk says in an error, and no caller is to read.
+const SECRET: &str = "stack trace of the helpdesk";
+
+async fn read(url: &str) -> Result<GetResponse, Status> {
+    let request = ask(GetRequest { ticket_id: "7".to_owned() });
+    service(url).get(request).await.map(tonic::Response::into_inner)
+}
+
+/// What reading a ticket ends with when the helpdesk answers so, so many times.
+async fn answered(answer: ResponseTemplate, times: u64) -> Status {
+    let server = MockServer::start().await;
+    get("/api/v1/tickets/7").respond_with(answer).expect(times).mount(&server).await;
+    let status = read(&server.uri()).await.unwrap_err();
+    assert!(!format!("{status:?}").contains(SECRET), "{status:?}");
+    assert!(!format!("{status:?}").contains(&server.uri()), "{status:?}");
+    status
+}
+
+fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+#[tokio::test]
+async fn a_search_is_one_request_with_the_tenants_token() {
+    let server = MockServer::start().await;
+    let found = json!([
+        { "id": 7, "number": "26007", "title": "Printer", "state": "open", "priority": "2 normal", "group": "IT",
+          "customer": "tim", "customer_id": 5, "owner": "-", "owner_id": 1, "organization": null,
+          "updated_at": "2026-03-05T10:00:00.000Z", "unknown": { "more": [1, 2] } },
+        { "id": 9 },
+    ]);
+    get("/api/v1/tickets/search")
+        .and(header("authorization", format!("Token token={TOKEN}")))
+        .and(header("accept", "application/json"))
+        .and(query_param("query", "\"printer\" AND state.name:\"open\""))
+        .and(query_param("expand", "true"))
+        .and(query_param("page", "1"))
+        .and(query_param("per_page", "2"))
+        .and(query_param("sort_by", "updated_at"))
+        .and(query_param("order_by", "desc"))
+        .respond_with(ok(&found))
+        .expect(1)
+        .mount(&server)
+        .await;
+    get("/api/v1/tickets/search")
+        .and(query_param("page", "2"))
+        .respond_with(ok(&json!([])))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let service = service(&server.uri());
+    let mut request = SearchRequest {
+        query: "printer".to_owned(),
+        state: "open".to_owned(),
+        page_size: Some(2),
+        ..SearchRequest::default()
+    };
+    let page = service.search(ask(request.clone())).await.unwrap().into_inner();
+    let [printer, bare] = &page.tickets[..] else { panic!("{page:?}") };
+    assert_eq!((printer.ticket_id.as_str(), printer.title.as_str()), ("7", "Printer"));
+    assert_eq!(printer.customer.as_ref().unwrap().login, "tim");
+    assert!(printer.assignee.is_none() && bare.title.is_empty() && bare.customer.is_none(), "{page:?}");
+
+    request.page_token = page.next_page_token;
+    let page = service.search(ask(request)).await.unwrap().into_inner();
+    assert!(page.tickets.is_empty() && page.next_page_token.is_empty());
+}
+
+#[tokio::test]
+async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
+    let server = MockServer::start().await;
+    let ticket = json!({ "id": 7, "customer_id": 5, "customer": "tim", "owner_id": 6, "owner": "olga" });
+    let articles = json!([
+        { "id": 2, "from": "Olga", "sender": "Agent", "type": "note", "internal": true, "body": "a < b",
+          "content_type": "text/plain", "attachments": [{ "filename": "log.txt", "size": "1" }, {}] },
+        { "id": 1, "body": "<p>Hello,<br>the <b>printer</b></p>", "content_type": "text/html", "internal": false },
+    ]);
+    get("/api/v1/tickets/7")
+        .and(query_param("expand", "true"))
+        .respond_with(ok(&ticket))
+        .mount(&server)
+        .await;
+    get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
+    let tim =
+        json!({ "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example" });
+    get("/api/v1/users/5").respond_with(ok(&tim)).mount(&server).await;
+    // The token may not read this one.
+    get("/api/v1/users/6").respond_with(ResponseTemplate::new(403)).mount(&server).await;
+
+    let whole = read(&server.uri()).await.unwrap();
+    let texts: Vec<_> =
+        whole.articles.iter().map(|article| (article.text.as_str(), article.internal)).collect();
+    assert_eq!(texts, [("Hello,\nthe printer", false), ("a < b", true)]);
+    assert_eq!(whole.articles[1].attachments, ["log.txt"]);
+    let ticket = whole.ticket.unwrap();
+    let (customer, assignee) = (ticket.customer.unwrap(), ticket.assignee.unwrap());
+    assert_eq!((customer.name.as_str(), customer.email.as_str()), ("Tim Tester", "tim@acme.example"));
+    assert_eq!((assignee.login.as_str(), assignee.name.as_str()), ("olga", ""));
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_nothing_of_the_helpdesks_own_words() {
+    let page = |status| ResponseTemplate::new(status).set_body_json(json!({ "error": SECRET }));
+    for (status, times, code) in [
+        (400, 1, Code::FailedPrecondition),
+        // The token that was read again is the same.
+        (401, 1, Code::FailedPrecondition),
+        (403, 1, Code::PermissionDenied),
+        (404, 1, Code::NotFound),
+        (422, 1, Code::FailedPrecondition),
+        (204, 1, Code::Internal),
+        (408, 3, Code::Unavailable),
+        (429, 3, Code::ResourceExhausted),
+        (500, 3, Code::Unavailable),
+        (502, 3, Code::Unavailable),
+        (503, 3, Code::Unavailable),
+    ] {
+        let refused = answered(page(status), times).await;
+        assert_eq!(refused.code(), code, "{status}: {refused:?}");
+        assert_eq!(retry_after(&refused).is_some(), times > 1, "{status}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_is_repeated_and_waits_for_as_long_as_it_is_told() {
+    for (first, at_least) in [
+        (ResponseTemplate::new(503), Duration::ZERO),
+        (ResponseTemplate::new(429).insert_header("retry-after", "1"), Duration::from_secs(1)),
+    ] {
+        let server = helpdesk(json!([])).await;
+        get("/api/v1/tickets/7").respond_with(first).up_to_n_times(1).with_priority(1).mount(&server).await;
+        let began = std::time::Instant::now();
+        read(&server.uri()).await.unwrap();
+        assert!(began.elapsed() >= at_least);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_longer_than_the_deadline_and_everybody_is_told_when_to_come_again() {
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(900);
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
+    for (text, expected) in
+        [("3000", 2990..=3000), (&*date, 800..=900), ("999999999", 3600..=3600), ("soon", 3..=3)]
+    {
+        let times = if text == "soon" { 3 } else { 1 };
+        let busy = answered(ResponseTemplate::new(429).insert_header("retry-after", text), times).await;
+        assert_eq!(busy.code(), Code::ResourceExhausted);
+        let after = retry_after(&busy).unwrap().as_secs();
+        assert!(expected.contains(&after), "{text}: {after}");
+    }
+}
+
+#[tokio::test]
+async fn half_an_answer_is_no_answer() {
+    let json = |text: &str| ResponseTemplate::new(200).set_body_raw(text, "application/json");
+    for text in [
+        "",
+        "{\"id\": 7, \"title\": \"Prin",
+        "[]",
+        "null",
+        "{}",
+        "{\"id\": \"seven\"}",
+        "{\"id\": -7}",
+        "{\"id\": 7, \"title\": {\"a\": 1}}",
+        // Another one than was asked for.
+        "{\"id\": 8}",
+        &"[".repeat(100_000),
+    ] {
+        let broken = answered(json(text), 1).await;
+        assert_eq!(broken.code(), Code::Internal, "{text:.50}: {broken:?}");
+    }
+    let login =
+        ResponseTemplate::new(200).set_body_raw(format!("<html>{SECRET}"), "text/html; charset=utf-8");
+    assert_eq!(answered(login, 3).await.code(), Code::Unavailable);
+    let huge = json(&format!("{{\"id\": 7, \"title\": \"{}\"}}", "x".repeat(9 * 1024 * 1024)));
+    assert_eq!(answered(huge, 1).await.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn the_token_does_not_follow_a_redirect() {
+    let elsewhere = MockServer::start().await;
+    wiremock::Mock::given(any()).respond_with(ok(&json!({ "id": 7 }))).expect(0).mount(&elsewhere).await;
+    for status in [301, 302, 307, 308] {
+        let redirect = ResponseTemplate::new(status).insert_header("location", elsewhere.uri());
+        assert_eq!(answered(redirect, 1).await.code(), Code::Internal, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_helpdesk_that_is_slow_or_away_does_not_hold_the_caller() {
+    let server = MockServer::start().await;
+    let slow = ok(&json!({ "id": 7 })).set_delay(Duration::from_secs(50));
+    get("/api/v1/tickets/7").respond_with(slow).mount(&server).await;
+    let request = || ask(GetRequest { ticket_id: "7".to_owned() });
+    let service_of = |url: &str| service(url);
+    let late =
+        service_of(&server.uri()).get(within(Duration::from_millis(300), request())).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
+    let past = service_of(&server.uri()).get(within(Duration::ZERO, request())).await.unwrap_err();
+    assert_eq!(past.code(), Code::DeadlineExceeded, "{past:?}");
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let away = service_of(&gone).get(request()).await.unwrap_err();
+    assert_eq!(away.code(), Code::Unavailable, "{away:?}");
+    assert!(retry_after(&away).is_some() && !away.message().contains("127.0.0.1"), "{away:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_argument_never_reaches_the_helpdesk() {
+    let server = MockServer::start().await;
+    wiremock::Mock::given(any()).respond_with(ok(&json!([]))).expect(0).mount(&server).await;
+    let service = service(&server.uri());
+    for id in ["", "0", "7/../../users/1", "search?x", "７"] {
+        let refused = service.get(ask(GetRequest { ticket_id: id.to_owned() })).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{id}: {refused:?}");
+    }
+    let request = SearchRequest { page_size: Some(101), ..SearchRequest::default() };
+    assert_eq!(service.search(ask(request)).await.unwrap_err().code(), Code::InvalidArgument);
+    let anonymous = tonic::Request::new(SearchRequest::default());
+    assert_eq!(service.search(anonymous).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn one_helpdesk_is_asked_only_so_much_at_once() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (here, peak) = (Arc::clone(&now), Arc::clone(&most));
+    let search = async move || -> Json<Value> {
+        peak.fetch_max(here.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        here.fetch_sub(1, Ordering::SeqCst);
+        Json(json!([]))
+    };
+    let url = serve(Router::new().route("/api/v1/tickets/search", routing::get(search))).await;
+    let service = Arc::new(service(&url));
+    let calls = (0..64).map(|_| {
+        let service = Arc::clone(&service);
+        tokio::spawn(async move { service.search(ask(SearchRequest::default())).await.map(drop) })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!((2..=16).contains(&most), "{most}");
+}
+
+#[tokio::test]
+async fn calls_share_connections() {
+    let ports: Arc<Mutex<HashSet<u16>>> = Arc::default();
+    let seen = Arc::clone(&ports);
+    let search = async move |ConnectInfo(peer): ConnectInfo<SocketAddr>| -> Json<Value> {
+        seen.lock().unwrap().insert(peer.port());
+        Json(json!([]))
+    };
+    let routes = Router::new().route("/api/v1/tickets/search", routing::get(search));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = routes.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let service = service(&url);
+    for _ in 0..10 {
+        service.search(ask(SearchRequest::default())).await.unwrap();
+    }
+    assert_eq!(ports.lock().unwrap().len(), 1);
+}

@@ -1,0 +1,17 @@
+//! The service `tickets`, through the edge.
+
+use drawbridge_tests::Reply;
+use serde_json::Value;
+
+mod helpdesks;
+mod replies;
+mod sample;
+mod summaries;
+
+/// The structured result of a call that succeeded.
+fn result(reply: &Reply) -> &Value {
+    assert_ne!(reply.json["result"]["isError"], true, "{reply:?}");
+    let result = &reply.json["result"]["structuredContent"];
+    assert!(result.is_object(), "{reply:?}");
+    result
+}

@@ -1,0 +1,127 @@
+//! Two companies with a helpdesk each, whose tokens a real Vault keeps.
+
+use drawbridge_sdk::credentials::{
+    VaultConfig,
+    bootstrap::{Bootstrap, Setup},
+};
+use drawbridge_tests::{Client, Reply, TestMesh, Vault};
+use reqwest::Method;
+use secrecy::SecretString;
+use serde_json::json;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{any, header, path},
+};
+
+use super::result;
+
+/// A Vault that trusts the auth of this mesh, for the service `tickets`.
+async fn vault(mesh: &TestMesh) -> Vault {
+    let vault = Vault::start().await;
+    // As deploy/vault/setup.toml has it.
+    let setup = json!({
+        "jwks_url": mesh.transaction_keys(),
+        "audit_file": vault.audit_file(),
+        "service": [{ "name": "tickets" }],
+    });
+    let setup: Setup = serde_json::from_value(setup).expect("a setup");
+    let (config, token) = (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
+    let bootstrap = Bootstrap::new(&config, &token).expect("a client");
+    bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    vault
+}
+
+/// Writes down a tenant's token.
+async fn keep(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: &str) {
+    let secret = json!({ "data": { "url": helpdesk.uri(), "token": token } });
+    let (status, answer) =
+        vault.ask(Method::POST, &format!("secret/data/{tenant}/tickets/helpdesk"), secret).await;
+    assert!(status.is_success(), "{status} {answer}");
+}
+
+/// A helpdesk that has one ticket, for whoever shows this token.
+async fn serve(helpdesk: &MockServer, title: &str, token: &str) {
+    helpdesk.reset().await;
+    let refused = ResponseTemplate::new(401).set_body_json(json!({ "error": "Invalid token" }));
+    Mock::given(any()).respond_with(refused).with_priority(9).mount(helpdesk).await;
+    let found = ResponseTemplate::new(200).set_body_json(json!([{ "id": 7, "title": title }]));
+    Mock::given(path("/api/v1/tickets/search"))
+        .and(header("authorization", format!("Token token={token}")))
+        .respond_with(found)
+        .mount(helpdesk)
+        .await;
+}
+
+/// The tokens that a helpdesk was shown.
+async fn shown(helpdesk: &MockServer) -> Vec<String> {
+    let requests = helpdesk.received_requests().await.expect("requests");
+    let token = |request: wiremock::Request| {
+        let value = request.headers.get("authorization").expect("a token").to_str().expect("text");
+        value.trim_start_matches("Token token=").to_owned()
+    };
+    requests.into_iter().map(token).collect()
+}
+
+async fn search(client: &Client) -> Reply {
+    client.call_tool("tickets_search", json!({})).await
+}
+
+fn title(reply: &Reply) -> &str {
+    result(reply)["tickets"][0]["title"].as_str().expect("a title")
+}
+
+#[tokio::test]
+async fn each_tenants_token_comes_from_vault_and_goes_to_its_own_helpdesk_alone() {
+    let mesh = TestMesh::start().await;
+    let vault = vault(&mesh).await;
+    let (of_acme, of_umbrella) = (MockServer::start().await, MockServer::start().await);
+    serve(&of_acme, "a ticket of acme", "token-of-acme").await;
+    serve(&of_umbrella, "a ticket of umbrella", "token-of-umbrella").await;
+    keep(&vault, "acme", &of_acme, "token-of-acme").await;
+    let (_service, edge) = mesh.tickets(VaultConfig::new(vault.url.clone())).await;
+    let bob = edge.client(&mesh.client("bob").await);
+    let frank = edge.client(&mesh.client("frank").await);
+
+    let without = search(&frank).await;
+    assert!(without.message().contains("the secret that this needs is not set"), "{without:?}");
+    keep(&vault, "umbrella", &of_umbrella, "token-of-umbrella").await;
+    for _ in 0..3 {
+        assert_eq!(title(&search(&bob).await), "a ticket of acme");
+        assert_eq!(title(&search(&frank).await), "a ticket of umbrella");
+    }
+    assert_eq!(shown(&of_acme).await, ["token-of-acme"; 3]);
+    assert_eq!(shown(&of_umbrella).await, ["token-of-umbrella"; 3]);
+
+    let reads = vault.answered("secret/data/acme/tickets/helpdesk");
+    let by_service: Vec<_> =
+        reads.iter().filter(|read| read["auth"]["metadata"]["subject"].is_string()).collect();
+    let [read] = &by_service[..] else { panic!("{reads:?}") };
+    let metadata = &read["auth"]["metadata"];
+    assert_eq!((&metadata["subject"], &metadata["tenant"]), (&json!("bob"), &json!("acme")), "{read}");
+    assert!(!mesh.log().contains("token-of-"), "a helpdesk's token is in the log");
+}
+
+#[tokio::test]
+async fn a_token_that_was_changed_is_read_again_at_once_and_one_that_stays_wrong_is_told() {
+    let mesh = TestMesh::start().await;
+    let vault = vault(&mesh).await;
+    let helpdesk = MockServer::start().await;
+    serve(&helpdesk, "a ticket", "token-of-today").await;
+    keep(&vault, "acme", &helpdesk, "token-of-today").await;
+    let (_service, edge) = mesh.tickets(VaultConfig::new(vault.url.clone())).await;
+    let bob = edge.client(&mesh.client("bob").await);
+    assert_eq!(title(&search(&bob).await), "a ticket");
+
+    keep(&vault, "acme", &helpdesk, "token-of-tomorrow").await;
+    serve(&helpdesk, "a ticket of tomorrow", "token-of-tomorrow").await;
+    assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
+    assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
+    assert_eq!(shown(&helpdesk).await, ["token-of-today", "token-of-tomorrow", "token-of-tomorrow"]);
+
+    serve(&helpdesk, "a ticket", "token-of-nobody").await;
+    let refused = search(&bob).await;
+    assert_eq!(refused.json["result"]["isError"], true, "{refused:?}");
+    assert!(refused.message().contains("does not accept the token"), "{refused:?}");
+    assert!(!refused.text.contains("Invalid token"), "{refused:?}");
+    assert_eq!(shown(&helpdesk).await, ["token-of-tomorrow"]);
+}
