@@ -146,7 +146,7 @@ impl Plan {
     }
 
     pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
-        let (auth, keys) = (self.auth.url("")?, self.auth_admin.url("/.well-known/jwks.json")?);
+        let (auth, keys) = (self.auth.url("")?, self.keys()?);
         Ok(drawbridge_tickets::Config {
             listen: self.tickets.listen.clone(),
             admin_listen: config.ports.bind(7231)?.listen,
