@@ -17,6 +17,9 @@ const UNREADY_DELAY: Duration = Duration::from_millis(100);
 /// How long calls in flight get to end once the service has stopped accepting.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long calls in flight keep what they stand on: within the deadline it is still to be given up.
+const CALLS_DEADLINE: Duration = Duration::from_secs(3);
+
 /// A service that is being put together: its servers and background tasks share one shutdown. Dropped
 /// before it is complete, it stops what it had begun.
 #[derive(Debug)]
@@ -61,6 +64,22 @@ impl Starting {
     /// Runs a task for the service's life. It must end when `stopping` is cancelled.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
+    }
+
+    /// Gives up what calls stand on, when the service stops: once the guard is dropped, which whatever does the calls' work
+    /// holds, or some seconds later.
+    #[must_use = "without the guard calls in flight lose what they stand on"]
+    pub fn after_calls(&self, give_up: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+        let (stopping, ended) = (self.stopping(), CancellationToken::new());
+        let guard = ended.clone().drop_guard();
+        self.spawn(async move {
+            stopping.cancelled().await;
+            if tokio::time::timeout(CALLS_DEADLINE, ended.cancelled()).await.is_err() {
+                tracing::warn!("calls in flight lose what they stand on");
+            }
+            give_up.await;
+        });
+        guard
     }
 
     /// Serves gRPC with health and reflection.

@@ -41,14 +41,14 @@ pub(crate) struct InvoiceApi {
     limit: Limit,
     turns: Arc<Semaphore>,
     /// Says that no call is left.
-    _drained: DropGuard,
+    _in_use: DropGuard,
 }
 
 impl InvoiceApi {
-    /// The service, which lets `drained` go when no call is left.
-    pub(crate) fn new(store: Arc<Store>, limit: Limit, drained: DropGuard) -> Self {
+    /// The service, which lets `in_use` go when no call is left.
+    pub(crate) fn new(store: Arc<Store>, limit: Limit, in_use: DropGuard) -> Self {
         let turns = Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX));
-        Self { store, limit, turns, _drained: drained }
+        Self { store, limit, turns, _in_use: in_use }
     }
 
     /// One invoice with what was read from its document.

@@ -3,7 +3,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
@@ -14,8 +13,6 @@ use drawbridge_sdk::{
 };
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::{
@@ -46,8 +43,6 @@ const AUTH_ISSUER: &str = "drawbridge-auth";
 const CONNECTIONS_MAX: u32 = 64;
 const APPROVAL_LIMIT: u32 = 10_000;
 const APPROVAL_CURRENCY: &str = "EUR";
-/// How long calls in flight keep the database when the service stops.
-const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// What a request holds besides its document, in bytes.
 const REQUEST_REST_BYTES_MAX: usize = 1024;
 
@@ -184,19 +179,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         }
     });
     let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
-    let drained = CancellationToken::new();
-    let service = InvoiceApi::new(Arc::clone(&store), limit, drained.clone().drop_guard());
-    let service = InvoiceServiceServer::new(service)
+    let closing = Arc::clone(&store);
+    let in_use = starting.after_calls(async move { closing.close().await });
+    let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, in_use))
         .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
-    let stopping = starting.stopping();
-    starting.spawn(async move {
-        stopping.cancelled().await;
-        // The server drops the service when its last call has ended.
-        if timeout(DRAIN_TIME, drained.cancelled()).await.is_err() {
-            tracing::warn!("calls in flight lose the database");
-        }
-        store.close().await;
-    });
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

@@ -32,7 +32,7 @@ pub(crate) struct Helpdesk {
     credentials: Credentials,
     url: Option<BaseUrl>,
     /// Says that no call is left, and no post that has outlived its call.
-    _drained: DropGuard,
+    _in_use: DropGuard,
 }
 
 /// In whose name the helpdesk is asked, and for how long.
@@ -43,13 +43,13 @@ pub(crate) struct Call {
 }
 
 impl Helpdesk {
-    /// The helpdesk at `url` for tenants whose secret names none. It lets `drained` go when nobody asks any more.
+    /// The helpdesk at `url` for tenants whose secret names none. It lets `in_use` go when nobody asks any more.
     pub(crate) fn new(
         credentials: Credentials,
         url: Option<BaseUrl>,
-        drained: DropGuard,
+        in_use: DropGuard,
     ) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: Client::new()?, credentials, url, _drained: drained })
+        Ok(Self { client: Client::new()?, credentials, url, _in_use: in_use })
     }
 
     /// One page of the tickets that pass a filter, latest change first.

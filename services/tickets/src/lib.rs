@@ -1,9 +1,6 @@
 //! Finds, reads, summarizes and answers the support tickets of the caller's company.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
@@ -11,8 +8,6 @@ use drawbridge_sdk::{
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
-use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 use url::Url;
 
 pub use self::helpdesk::{BaseUrl, BaseUrlError};
@@ -33,9 +28,6 @@ mod tickets;
 
 /// The largest request, in bytes: a reply, or what a client's model wrote.
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
-
-/// How long calls in flight keep the helpdesk when the service stops.
-const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// The `iss` of transaction tokens.
 const AUTH_ISSUER: &str = "drawbridge-auth";
 
@@ -120,20 +112,12 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         credentials = CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
     }
     let credentials = credentials.open("tickets")?;
-    let drained = CancellationToken::new();
-    let helpdesk = Helpdesk::new(credentials.clone(), config.helpdesk_url, drained.clone().drop_guard())?;
+    let closing = credentials.clone();
+    let in_use = starting.after_calls(async move { closing.close().await });
+    let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, in_use)?;
     let service =
         TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
-    let stopping = starting.stopping();
-    starting.spawn(async move {
-        stopping.cancelled().await;
-        // The server drops the service when its last call has ended.
-        if timeout(DRAIN_TIME, drained.cancelled()).await.is_err() {
-            tracing::warn!("calls in flight lose the helpdesk");
-        }
-        credentials.close().await;
-    });
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
