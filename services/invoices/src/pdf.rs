@@ -12,6 +12,7 @@ use flate2::read::ZlibDecoder;
 use crate::{error::InvoiceError, xml};
 
 pub(crate) mod fields;
+mod labels;
 pub(crate) mod text;
 mod values;
 
