@@ -208,14 +208,16 @@ fn hostile_texts_are_refused_within_bounds() {
         (of_content(&nested), "names no number"),
         (of_content(&many), "pieces of text"),
         (of_content(&b" ".repeat(2_000_000)), "cannot be read"),
-        (of_content(&b" ".repeat(20_000_000)), "whose streams hold more than"),
         ([page(&[]), b" ".repeat(5_000_000)].concat(), "more than 4194304 bytes"),
         ([b"%PDF-1.7\n1 0 obj\n".to_vec(), b"[".repeat(3_000_000)].concat(), "is a PDF"),
         ([b"%PDF-1.7\n1 0 obj\n".to_vec(), b"<<".repeat(1_500_000)].concat(), "is a PDF"),
         (page(&[])[..300].to_vec(), "is a PDF"),
-        (with_objects(b" ", &[array(3_900_000)]), "names no number"),
-        (with_objects(b" ", &[objects(&array(15_000_000))]), "names no number"),
-        (with_objects(b" ", &vec![objects(&array(3_000_000)); 9]), "whose streams hold more than"),
+        // Much of little: arrays, object streams, and one array that many objects begin before.
+        (with_objects(b" ", &[array(3_900_000)]), "more than an invoice does"),
+        (with_objects(b" ", &[objects(&array(15_000_000))]), "is a PDF"),
+        (with_objects(b" ", &vec![objects(&array(900_000)); 9]), "more than an invoice does"),
+        (with_objects(b" ", &vec![array(300_000); 12]), "more than an invoice does"),
+        ([page(&[]), b"<</Prev 9>> ".repeat(9)].concat(), "more than an invoice does"),
     ] {
         let error = read_pdf(document).unwrap_err().to_string();
         assert!(error.contains(why), "{why}: {error}");
@@ -227,5 +229,5 @@ fn hostile_texts_are_refused_within_bounds() {
         "/Root 1 0 R /Encrypt <</Filter /Standard /V 1 /R 2 /O (x) /U (x) /P 0>> /ID [(a) (b)]",
     );
     read_pdf(encrypted.into_bytes()).unwrap_err();
-    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(300), "{:?}", started.elapsed());
 }
