@@ -11,7 +11,9 @@ use flate2::read::ZlibDecoder;
 
 use crate::{error::InvoiceError, xml};
 
+mod budget;
 pub(crate) mod fields;
+mod labels;
 pub(crate) mod text;
 mod values;
 
@@ -55,23 +57,6 @@ pub(crate) fn attachment(pdf: &[u8]) -> Result<Option<Vec<u8>>, InvoiceError> {
         }
     }
     Ok(found)
-}
-
-/// How much all streams hold together, counted up to a maximum.
-fn inflated_bytes(pdf: &[u8], bytes_max: u64) -> u64 {
-    streams(pdf).fold(0, |sum, stream| {
-        let rest = bytes_max.saturating_sub(sum);
-        let counted = if is_zlib(stream) {
-            // What is broken counts as far as it goes.
-            let mut inflated = ZlibDecoder::new(stream).take(rest);
-            let mut part = [0; 16 * 1024];
-            std::iter::from_fn(|| inflated.read(&mut part).ok().filter(|read| *read > 0)).sum::<usize>()
-                as u64
-        } else {
-            stream.len() as u64
-        };
-        sum + counted
-    })
 }
 
 /// What stands between `stream` and `endstream`, wherever a dictionary ends before it.

@@ -15,6 +15,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions},
 };
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span, field::Empty};
 
 pub(crate) mod approve;
 mod columns;
@@ -122,6 +123,9 @@ pub(crate) struct Asking {
 
 /// Something that is asked of a database, in one transaction. It is done again when a connection breaks.
 pub(crate) trait Work: Sync {
+    /// What it is called in traces.
+    const NAME: &'static str;
+
     type Done: Send;
 
     fn access(&self) -> Access;
@@ -167,7 +171,8 @@ impl Store {
     /// Does a work within the caller's deadline.
     pub(crate) async fn run<W: Work>(&self, asking: &Asking, work: &W) -> Result<W::Done, StoreError> {
         let scope = Scope::of(asking.caller.principal(), work.access());
-        let done = timeout(asking.context.remaining(), async {
+        let span = self.span(W::NAME);
+        let doing = async {
             match self {
                 Self::Sqlite(pool) => {
                     // Who writes takes its turn first: a read that turns into a write could not wait.
@@ -179,8 +184,30 @@ impl Store {
                 }
                 Self::Postgres(store) => store.run(asking, work, &scope).await,
             }
-        });
-        Box::pin(done).await.unwrap_or(Err(StoreError::Timeout))
+        };
+        let doing = timeout(asking.context.remaining(), doing).instrument(span.clone());
+        let done = Box::pin(doing).await.unwrap_or(Err(StoreError::Timeout));
+        if done.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        done
+    }
+
+    /// The span of a work, by OpenTelemetry's conventions. Parameters are in none.
+    fn span(&self, name: &'static str) -> Span {
+        let system = match self {
+            Self::Sqlite(_) => "sqlite",
+            Self::Postgres(_) => "postgresql",
+        };
+        tracing::info_span!(
+            "database",
+            otel.name = format!("{name} invoices"),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            db.system.name = system,
+            db.operation.name = name,
+            db.collection.name = "invoices",
+        )
     }
 
     /// Closes all connections and gives all credentials back.

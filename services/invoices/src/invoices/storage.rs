@@ -164,6 +164,8 @@ async fn pages_follow_one_another_without_gaps() {
 struct BrokenSave<'a>(Save<'a>);
 
 impl Work for BrokenSave<'_> {
+    const NAME: &'static str = "broken save";
+
     type Done = ();
 
     fn access(&self) -> Access {

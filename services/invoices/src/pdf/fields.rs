@@ -10,6 +10,7 @@ use drawbridge_proto::invoices::v1::{
 use rust_decimal::Decimal;
 
 use super::{
+    labels::{BUYERS, CREDIT_NOTE, DUE, GROSS, ISSUED, Labels, NET, NUMBER, PAYABLE, TAX},
     text::COLUMN,
     values::{amount, currency, date, iban, vat_id},
 };
@@ -25,172 +26,6 @@ const BELOW: f64 = 0.8;
 const DOUBTFUL: f64 = 0.5;
 /// A value that checks itself, as an IBAN does, or amounts that add up.
 const CHECKED: f64 = 0.97;
-
-/// The labels of a field, in lower case: those that mean it, and those that often do. English, German, French, Dutch,
-/// Spanish, Italian.
-struct Labels {
-    sure: &'static [&'static str],
-    likely: &'static [&'static str],
-    /// Beside what a likely one means something else.
-    not: &'static [&'static str],
-}
-
-const NUMBER: Labels = Labels {
-    sure: &[
-        "invoice number",
-        "invoice no",
-        "invoice #",
-        "invoice id",
-        "credit note number",
-        "credit note no",
-        "rechnungsnummer",
-        "rechnungs-nr",
-        "rechnungsnr",
-        "rechnung nr",
-        "gutschriftsnummer",
-        "numéro de facture",
-        "n° de facture",
-        "facture n°",
-        "facture no",
-        "factuurnummer",
-        "número de factura",
-        "factura nº",
-        "numero fattura",
-        "fattura n",
-    ],
-    likely: &["invoice", "rechnung", "facture", "factuur", "factura", "fattura"],
-    not: &["date", "datum", "address", "adresse", "to", "an", "amount", "total"],
-};
-const ISSUED: Labels = Labels {
-    sure: &[
-        "invoice date",
-        "date of issue",
-        "issue date",
-        "rechnungsdatum",
-        "date de facture",
-        "date de la facture",
-        "date de facturation",
-        "date d'émission",
-        "factuurdatum",
-        "fecha de factura",
-        "fecha de emisión",
-        "data fattura",
-    ],
-    likely: &["date", "datum", "fecha", "data"],
-    not: &[
-        "due",
-        "delivery",
-        "order",
-        "fällig",
-        "liefer",
-        "lieferdatum",
-        "leistungsdatum",
-        "échéance",
-        "livraison",
-        "commande",
-    ],
-};
-const DUE: Labels = Labels {
-    sure: &[
-        "due date",
-        "payment due",
-        "pay by",
-        "fälligkeitsdatum",
-        "fällig am",
-        "zahlbar bis",
-        "date d'échéance",
-        "échéance",
-        "vervaldatum",
-        "fecha de vencimiento",
-        "data di scadenza",
-        "scadenza",
-    ],
-    likely: &["due", "fällig"],
-    not: &["amount", "total", "balance"],
-};
-const NET: Labels = Labels {
-    sure: &[
-        "total excluding vat",
-        "total excl",
-        "net total",
-        "net amount",
-        "total net",
-        "nettobetrag",
-        "gesamt netto",
-        "summe netto",
-        "total ht",
-        "montant ht",
-        "totaal excl",
-        "base imponible",
-        "imponibile",
-    ],
-    likely: &["subtotal", "sub-total", "netto", "zwischensumme", "sous-total", "subtotaal"],
-    not: &[],
-};
-const TAX: Labels = Labels {
-    sure: &[
-        "total vat",
-        "vat amount",
-        "total tax",
-        "mwst",
-        "mehrwertsteuer",
-        "umsatzsteuer",
-        "montant tva",
-        "total tva",
-        "btw-bedrag",
-        "cuota iva",
-        "importe iva",
-    ],
-    likely: &["vat", "tax", "sales tax", "ust", "tva", "btw", "iva"],
-    not: &["incl", "including", "excl", "excluding", "id", "no", "reg", "inkl", "total"],
-};
-const GROSS: Labels = Labels {
-    sure: &[
-        "total including vat",
-        "total incl",
-        "grand total",
-        "invoice total",
-        "gesamtbetrag",
-        "bruttobetrag",
-        "gesamt brutto",
-        "endbetrag",
-        "rechnungsbetrag",
-        "total ttc",
-        "montant ttc",
-        "totaal incl",
-        "total factura",
-        "totale fattura",
-    ],
-    likely: &["total", "gesamt", "summe", "totaal", "totale"],
-    not: &["net", "netto", "excl", "excluding", "ht", "vat", "tax", "mwst", "ust", "tva", "btw", "iva"],
-};
-const PAYABLE: Labels = Labels {
-    sure: &[
-        "amount due",
-        "balance due",
-        "total due",
-        "amount payable",
-        "zahlbetrag",
-        "zu zahlen",
-        "net à payer",
-        "montant à payer",
-        "reste à payer",
-        "te betalen",
-        "total a pagar",
-        "totale da pagare",
-    ],
-    likely: &[],
-    not: &[],
-};
-const CREDIT_NOTE: &[&str] = &[
-    "credit note",
-    "gutschrift",
-    "rechnungskorrektur",
-    "avoir",
-    "creditnota",
-    "nota de crédito",
-    "nota di credito",
-];
 
 /// Reads what the lines of a PDF say.
 ///
@@ -385,8 +220,6 @@ impl Text<'_> {
 
     /// The first VAT identifier: the seller's stands in the head or the foot of the page, the buyer's says so.
     fn sellers_vat_id(&self) -> Option<Found<String>> {
-        const BUYERS: &[&str] =
-            &["your vat", "customer vat", "buyer", "ihre ust", "kunde", "votre tva", "client", "uw btw"];
         let of_buyer = |cell: &str| BUYERS.iter().any(|word| cell.to_lowercase().contains(word));
         let ids = self.lines.iter().flat_map(|(line, _)| {
             // The cell before may be the label.

@@ -3,12 +3,11 @@
 //! Where each piece of text stands on its page is followed through the operators of the page, and pieces that stand at one
 //! height are one line, from left to right. Text within forms and annotations is left out, and so is what is turned.
 //!
-//! Such files come from anywhere. What an attacker could make large is bounded before `lopdf` sees it: the file, all that
-//! its streams inflate to, its pages, and what is read of each. One is read at a time, and a panic is an error.
+//! Such files come from anywhere. What an attacker could make large is bounded: the file, what loading it may cost
+//! ([`budget`]), its pages, and what is read of each. One is read at a time, and a panic is an error.
 
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
 };
 
@@ -17,12 +16,10 @@ use lopdf::{
     content::{Content, Operation},
 };
 
-use super::inflated_bytes;
+use super::budget;
 use crate::error::InvoiceError;
 
 const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How much all streams of the file may hold together, in bytes.
-const INFLATED_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const PAGES_MAX: usize = 50;
 /// How much the content, or one font's mapping to text, of a page may hold, in bytes.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -55,23 +52,15 @@ pub(crate) fn lines(pdf: &[u8]) -> Result<Vec<String>, InvoiceError> {
     if pdf.len() > FILE_BYTES_MAX {
         return Err(refused(&format!("without an attached invoice of more than {FILE_BYTES_MAX} bytes")));
     }
-    if inflated_bytes(pdf, INFLATED_BYTES_MAX + 1) > INFLATED_BYTES_MAX {
-        return Err(refused(&format!("whose streams hold more than {INFLATED_BYTES_MAX} bytes")));
-    }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let read = catch_unwind(AssertUnwindSafe(|| read(pdf)));
-    read.unwrap_or_else(|_| Err(refused("that cannot be read")))
+    budget::within(pdf, |options| read(pdf, options))
 }
 
 fn refused(what: &str) -> InvoiceError {
     InvoiceError::document(format!("is a PDF {what}"))
 }
 
-fn read(pdf: &[u8]) -> Result<Vec<String>, InvoiceError> {
-    let options = LoadOptions {
-        max_decompressed_size: usize::try_from(INFLATED_BYTES_MAX).ok(),
-        ..LoadOptions::default()
-    };
+fn read(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> {
     let document = Document::load_mem_with_options(pdf, options)
         .map_err(|error| refused(&format!("that cannot be read: {error}")))?;
     if document.is_encrypted() {
@@ -83,6 +72,7 @@ fn read(pdf: &[u8]) -> Result<Vec<String>, InvoiceError> {
     }
     let mut lines = Vec::new();
     for page in pages.into_values() {
+        budget::check_time();
         let content = document
             .get_page_content_with_limit(page, PAGE_BYTES_MAX)
             .map_err(|error| refused(&format!("that cannot be read: {error}")))?;

@@ -14,6 +14,8 @@ pub(crate) struct Approve<'a> {
 }
 
 impl Work for Approve<'_> {
+    const NAME: &'static str = "approve";
+
     /// The invoice, and whether it was approved by this.
     type Done = Option<(Stored, bool)>;
 

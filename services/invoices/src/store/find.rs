@@ -14,6 +14,8 @@ pub(crate) struct Find<'a> {
 }
 
 impl Work for Find<'_> {
+    const NAME: &'static str = "get";
+
     /// The invoice, and the message `ExtractResult` that was read from its document.
     type Done = Option<(Stored, Vec<u8>)>;
 
@@ -49,6 +51,8 @@ pub(crate) struct FindDocument<'a> {
 }
 
 impl Work for FindDocument<'_> {
+    const NAME: &'static str = "get document";
+
     type Done = Option<Document>;
 
     fn access(&self) -> Access {

@@ -25,6 +25,8 @@ pub(crate) struct Save<'a> {
 }
 
 impl Work for Save<'_> {
+    const NAME: &'static str = "save";
+
     /// The invoice, and whether it is new.
     type Done = (Stored, bool);
 

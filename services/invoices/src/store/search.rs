@@ -76,6 +76,8 @@ impl Search {
 }
 
 impl Work for Search {
+    const NAME: &'static str = "search";
+
     type Done = Vec<Stored>;
 
     fn access(&self) -> Access {

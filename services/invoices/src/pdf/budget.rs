@@ -1,0 +1,147 @@
+//! What reading one PDF may cost. `lopdf` bounds what a single stream inflates to; here stands what all of a file may come to:
+//! cross-references, object streams and objects that lie within one another make much of little.
+
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    time::{Duration, Instant},
+};
+
+use lopdf::{LoadOptions, Object, ObjectId};
+
+use crate::error::InvoiceError;
+
+/// How much one object stream or cross-reference stream may hold, and all object streams together, in bytes.
+const STREAM_BYTES_MAX: usize = 1024 * 1024;
+const OBJECT_STREAMS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Values in all objects together.
+const VALUES_MAX: usize = 1_000_000;
+/// Sections of cross-references.
+const SECTIONS_MAX: usize = 8;
+const TIME: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static LEFT: Cell<Left> = const { Cell::new(Left { values: 0, object_stream_bytes: 0, until: None }) };
+}
+
+/// What is left of it.
+#[derive(Clone, Copy)]
+struct Left {
+    values: usize,
+    object_stream_bytes: usize,
+    until: Option<Instant>,
+}
+
+/// It was used up.
+struct UsedUp;
+
+/// Reads a PDF with `read`, which loads it with the options that it is given. A panic is an error too.
+///
+/// # Errors
+/// Those of `read`, and when it costs more than it may.
+pub(super) fn within<T>(
+    pdf: &[u8],
+    read: impl FnOnce(LoadOptions) -> Result<T, InvoiceError>,
+) -> Result<T, InvoiceError> {
+    let used_up = || InvoiceError::document("is a PDF that holds more than an invoice does");
+    if sections(pdf) > SECTIONS_MAX {
+        return Err(used_up());
+    }
+    LEFT.set(Left {
+        values: VALUES_MAX,
+        object_stream_bytes: OBJECT_STREAMS_BYTES_MAX,
+        until: Some(Instant::now() + TIME),
+    });
+    let options = LoadOptions {
+        max_decompressed_size: Some(STREAM_BYTES_MAX),
+        filter: Some(account),
+        ..LoadOptions::default()
+    };
+    match catch_unwind(AssertUnwindSafe(|| read(options))) {
+        Ok(done) => done,
+        Err(cause) if cause.is::<UsedUp>() => Err(used_up()),
+        Err(_) => Err(InvoiceError::document("is a PDF that cannot be read")),
+    }
+}
+
+/// Stops the reading when the time is over.
+pub(super) fn check_time() {
+    if LEFT.get().until.is_some_and(|until| until < Instant::now()) {
+        // Unlike a panic, this says nothing in the log.
+        resume_unwind(Box::new(UsedUp));
+    }
+}
+
+/// Sees each object as it is loaded, an object stream before it is unpacked.
+fn account(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
+    check_time();
+    let mut left = LEFT.get();
+    let unpacked = match object {
+        Object::Stream(stream) if stream.dict.has_type(b"ObjStm") => {
+            // What cannot be unpacked now cannot be later.
+            let content =
+                stream.decompressed_content_with_limit(left.object_stream_bytes.min(STREAM_BYTES_MAX));
+            content.map_or(usize::MAX, |content| content.len())
+        }
+        _ => 0,
+    };
+    let spent = (left.values.checked_sub(values(object)), left.object_stream_bytes.checked_sub(unpacked));
+    let (Some(values), Some(object_stream_bytes)) = spent else { resume_unwind(Box::new(UsedUp)) };
+    left = Left { values, object_stream_bytes, ..left };
+    LEFT.set(left);
+    Some((id, object.clone()))
+}
+
+/// How many values an object is made of.
+fn values(object: &Object) -> usize {
+    match object {
+        Object::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
+        Object::Dictionary(fields) => 1 + fields.iter().map(|(_, value)| 1 + values(value)).sum::<usize>(),
+        Object::Stream(stream) => 1 + stream.dict.iter().map(|(_, value)| 1 + values(value)).sum::<usize>(),
+        _ => 1,
+    }
+}
+
+/// How often a file may refer to another section of cross-references. A name that is written with `#` counts: such names are
+/// not written so but to hide.
+fn sections(pdf: &[u8]) -> usize {
+    let plain = |name: &[u8]| memchr::memmem::find_iter(pdf, name).count();
+    let hidden = memchr::memchr_iter(b'#', pdf).filter(|at| {
+        let start = pdf[..*at].iter().rposition(|byte| *byte == b'/').unwrap_or(*at);
+        let end = (*at + 24).min(pdf.len());
+        at - start <= 24
+            && ["Prev", "XRefStm"].iter().any(|name| unescaped(&pdf[start..end]).starts_with(name.as_bytes()))
+    });
+    plain(b"/Prev") + plain(b"/XRefStm") + hidden.count()
+}
+
+/// A name without its `#` escapes, and without the slash before it.
+fn unescaped(name: &[u8]) -> Vec<u8> {
+    let mut rest = name.strip_prefix(b"/").unwrap_or(name);
+    let mut plain = Vec::new();
+    while let [first, after @ ..] = rest {
+        let code =
+            after.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match (first, code) {
+            (b'#', Some(code)) => {
+                plain.push(code);
+                rest = &after[2..];
+            }
+            _ => {
+                plain.push(*first);
+                rest = after;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_are_counted_however_they_are_written() {
+        assert_eq!(sections(b"<</Prev 1>> <</Pr#65v 1>> <</#50#72#65#76 1>> /Arial#20Bold"), 2 + 4);
+    }
+}
