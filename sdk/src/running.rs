@@ -108,8 +108,10 @@ impl Starting {
                 tracing::debug!(%error, "a connection keeps its delay");
             }
         });
+        // Handlers can ask who is at the other end.
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
         self.tasks.spawn(async move {
-            let serving = axum::serve(listener, router)
+            let serving = axum::serve(listener, service)
                 .with_graceful_shutdown(async move { stopping.cancelled().await });
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the HTTP server ended");

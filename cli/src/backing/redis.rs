@@ -36,8 +36,24 @@ impl Redis {
         let mut command = Command::new(program);
         // On its standard input nobody else reads the password.
         command.arg("-").current_dir(folder.path());
-        let mut server = Server::run(PROGRAM, command, folder, config.into())?;
-        server.until(|| async move { TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_ok() }).await?;
-        Ok(Self { server, port, url: format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST) })
+        let server = Server::run(PROGRAM, command, folder, config.into())?;
+        let url = format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST);
+        let mut redis = Self { server, port, url };
+        redis.answers().await?;
+        Ok(redis)
+    }
+
+    /// Starts it again after it has ended, where it was and empty.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not answer.
+    pub async fn start_again(&mut self) -> Result<(), BackingError> {
+        self.server.run_again()?;
+        self.answers().await
+    }
+
+    async fn answers(&mut self) -> Result<(), BackingError> {
+        let address = (Ipv4Addr::LOCALHOST, self.port);
+        self.server.until(|| async move { TcpStream::connect(address).await.is_ok() }).await
     }
 }

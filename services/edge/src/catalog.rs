@@ -89,6 +89,8 @@ pub(crate) struct ToolItem {
     /// What auth decides on.
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: Target,
+    /// What rate limits may name it by, besides its name. Empty: nothing.
+    pub(crate) rate_class: String,
     /// Checks arguments against the schema that clients see, and what that says in words.
     pub(crate) arguments: Validator,
 }

@@ -17,7 +17,8 @@ use self::service::Service;
 use crate::{
     StartError,
     catalog::{Catalogs, Namespace},
-    services::{self, ConfigFile, ServiceSettings, Services},
+    limits::Limits,
+    services::{self, ConfigFile, Said, ServiceSettings, Services},
 };
 
 mod health;
@@ -61,16 +62,17 @@ pub(crate) async fn start(
     discovery: Discovery,
 ) -> Result<(), StartError> {
     let mut discovery = discovery;
-    let (text, services) = match &file {
+    let (text, said) = match &file {
         Some(file) => {
             let text = file.read().await?;
-            let services = services::parse(&text, &flags)?;
+            let said = services::parse(&text, &flags)?;
             metrics::gauge!("edge_config_current").set(1);
-            (Some(text), services)
+            (Some(text), said)
         }
-        None => (None, flags.clone()),
+        None => (None, Said { services: flags.clone(), ..Said::default() }),
     };
-    let asked = discovery.apply(services).await?;
+    let asked = discovery.apply(said.services).await?;
+    discovery.limits.set(said.rules).await;
 
     let (readiness, stopping) = (starting.readiness(), starting.stopping());
     starting.spawn(async move {
@@ -89,6 +91,8 @@ pub(crate) async fn start(
 #[derive(Debug)]
 pub(crate) struct Discovery {
     catalogs: Arc<Catalogs>,
+    /// They stand in the config file too.
+    limits: Arc<Limits>,
     default_timeout: Duration,
     pace: Pace,
     followed: BTreeMap<Namespace, Followed>,
@@ -101,8 +105,13 @@ struct Followed {
 }
 
 impl Discovery {
-    pub(crate) fn new(catalogs: Arc<Catalogs>, default_timeout: Duration, pace: Pace) -> Self {
-        Self { catalogs, default_timeout, pace, followed: BTreeMap::new() }
+    pub(crate) fn new(
+        catalogs: Arc<Catalogs>,
+        limits: Arc<Limits>,
+        default_timeout: Duration,
+        pace: Pace,
+    ) -> Self {
+        Self { catalogs, limits, default_timeout, pace, followed: BTreeMap::new() }
     }
 
     /// Follows these services from now on, and no others. The set that it gives back ends when each new one
@@ -190,8 +199,9 @@ impl Discovery {
     }
 
     async fn reload(&mut self, flags: &Services, text: &ConfigText) -> Result<(), StartError> {
-        let services = services::parse(text, flags)?;
-        self.apply(services).await?.detach_all();
+        let said = services::parse(text, flags)?;
+        self.apply(said.services).await?.detach_all();
+        self.limits.set(said.rules).await;
         Ok(())
     }
 }

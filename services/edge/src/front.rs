@@ -14,7 +14,13 @@ use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::{Origin, Url};
 
-use crate::{Config, StartError, gate::close, metadata::Endpoint, refusal::Refusal};
+use crate::{
+    Config, StartError,
+    gate::close,
+    limits::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    metadata::Endpoint,
+    refusal::Refusal,
+};
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Names of this machine alone.
@@ -51,6 +57,8 @@ impl Front {
             .expose_headers([
                 header::WWW_AUTHENTICATE,
                 header::RETRY_AFTER,
+                RATE_LIMIT,
+                RATE_LIMIT_POLICY,
                 HeaderName::from_static("mcp-session-id"),
                 HeaderName::from_static(REQUEST_ID),
             ])

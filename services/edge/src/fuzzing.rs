@@ -35,7 +35,9 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, CancellationToken::new());
     let metadata = resource.routes(&catalogs);
-    let gate = Gate { authorizer, sessions, catalogs, resource, body_bytes_max: config.body_bytes_max };
+    let limits = Arc::new(Limits::new(None)?);
+    let body_bytes_max = config.body_bytes_max;
+    let gate = Gate { authorizer, sessions, catalogs, limits, resource, body_bytes_max };
     Ok(router(front, gate, &transport, metadata))
 }
 

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 use crate::{
     authorizer::Authorizer,
     catalog::Catalogs,
+    limits::{Limits, Standing},
     metadata::{Endpoint, ProtectedResource},
     refusal::Refusal,
     sessions::Sessions,
@@ -37,6 +38,7 @@ pub(crate) use self::{
 };
 
 mod answer;
+mod count;
 mod message;
 mod plan;
 
@@ -54,6 +56,7 @@ pub(crate) struct Gate {
     pub(crate) authorizer: Authorizer,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) catalogs: Arc<Catalogs>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) body_bytes_max: usize,
 }
@@ -90,9 +93,10 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
         Method::POST => Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await,
         _ => Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await,
     };
-    match admitted {
+    let standing = parts.extensions.remove::<Standing>();
+    let mut response = match admitted {
         Ok((admission, body)) => {
-            let measured = admission.as_ref().map(|admission| (admission.method, admission.plan.tool_name()));
+            let measured = admission.as_ref().map(|admission| (admission.method, tool_name(&admission.plan)));
             let span = admission.as_ref().map_or_else(Span::none, |admission| admission.span.clone());
             let principal = admission.as_ref().map(|admission| Arc::clone(&admission.principal));
             if let Some(admission) = admission {
@@ -111,6 +115,7 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
             response
         }
         Err((id, refusal)) => {
+            let refusal = gate.count_stranger(&parts, refusal).await;
             let mut response = refusal.into_response(id, &context.request_id, &endpoint);
             // The server closes a connection on which a body is still to come; the client should know.
             if parts.extensions.get::<Unread>().is_some() {
@@ -118,7 +123,15 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
             }
             response
         }
+    };
+    if let Some(standing) = standing {
+        standing.tell(response.headers_mut());
     }
+    response
+}
+
+fn tool_name(plan: &Plan) -> Option<String> {
+    plan.tool().map(|tool| tool.item.name.clone())
 }
 
 /// Marks a request whose body was not read to its end.
@@ -172,6 +185,7 @@ impl Gate {
         let token = bearer(token.as_ref()).map_err(refused)?;
         let allowed =
             self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
+        self.count(parts, &allowed.principal, None).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
         self.enter_session(parts, &allowed.principal, None).await.map_err(refused)?;
         Ok((None, Body::empty()))
@@ -216,14 +230,21 @@ impl Gate {
         let (message, body, streams) = match body.and_then(|body| read(parts, body)) {
             Ok(read) => read,
             Err(wrong) => {
-                self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
-                return Err(refused(wrong));
+                return Err(refused(self.count_refused(context, endpoint, parts, &token, wrong).await));
             }
         };
 
         let span = span(&message, context, &parts.headers);
         let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
-        let (plan, principal) = admitting.await.map_err(|refusal| {
+        let made = match admitting.await {
+            Ok((plan, principal)) => {
+                let counted = self.count(parts, &principal, plan.tool()).await;
+                counted.map(|()| (plan, principal))
+            }
+            Err(refusal) if self.limits.is_empty() => Err(refusal),
+            Err(refusal) => Err(self.count_refused(context, endpoint, parts, &token, refusal).await),
+        };
+        let (plan, principal) = made.map_err(|refusal| {
             span.record("error.type", refusal.word());
             (message.id.clone(), refusal)
         })?;

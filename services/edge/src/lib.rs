@@ -25,6 +25,7 @@ use crate::{
     discovery::{Discovery, Pace},
     front::Front,
     gate::Gate,
+    limits::{Anybody, Limits},
     mcp::{Handler, Seal},
     metadata::{Endpoint, ProtectedResource},
     services::ConfigFile,
@@ -45,6 +46,7 @@ mod front;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
+mod limits;
 mod mcp;
 mod metadata;
 mod refusal;
@@ -87,7 +89,7 @@ pub struct Config {
     #[arg(long = "service", value_name = "NAMESPACE=URL", value_delimiter = ',')]
     pub services: Vec<ServiceAddress>,
 
-    /// A TOML file that names tool services. What is edited in it takes effect without a restart.
+    /// A TOML file that names tool services and sets rate limits. What is edited in it takes effect without a restart.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -117,7 +119,8 @@ pub struct Config {
     #[arg(long, hide_env_values = true)]
     pub secret: Option<SecretString>,
 
-    /// Redis, where replicas find one another's sessions. Absent: sessions are this replica's alone.
+    /// Redis, where replicas find one another's sessions and count rate limits together. Absent: both are this
+    /// replica's alone.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 
@@ -188,9 +191,10 @@ pub enum StartError {
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let starting = Starting::new();
     let catalogs: Arc<Catalogs> = Arc::default();
+    let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
-    let discovery = Discovery::new(Arc::clone(&catalogs), call_timeout, pace);
+    let discovery = Discovery::new(Arc::clone(&catalogs), Arc::clone(&limits), call_timeout, pace);
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
@@ -210,7 +214,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
-    let gate = Gate { authorizer, sessions, catalogs, resource, body_bytes_max: config.body_bytes_max };
+    let body_bytes_max = config.body_bytes_max;
+    let gate = Gate { authorizer, sessions, catalogs, limits, resource, body_bytes_max };
     let router = router(front, gate, &transport, metadata);
     let address: SocketAddr = starting.http(&config.listen, router)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
@@ -230,6 +235,9 @@ fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> 
         mcp = mcp.route(path, any(move |request| transport.answer(request)));
     }
     let cors = front.cors();
+    let endpoint = Endpoint { resource: Arc::clone(&gate.resource), namespace: None };
+    let anybody = Arc::new(Anybody { limits: Arc::clone(&gate.limits), endpoint });
+    let metadata = metadata.route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
     mcp.route_layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
         .merge(metadata)
         // From the inside out: browsers' preflights, Host and Origin, the request id; a panic is a 500.

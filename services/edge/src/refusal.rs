@@ -6,15 +6,16 @@ use drawbridge_sdk::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::metadata::Endpoint;
+use crate::{limits::Standing, metadata::Endpoint};
 
 /// The JSON-RPC error codes of the edge's own refusals, after the HTTP status that they come with.
 const UNAUTHENTICATED: i32 = -32041;
 const FORBIDDEN: i32 = -32043;
+const LIMITED: i32 = -32049;
 const UNAVAILABLE: i32 = -32053;
 
-/// Seconds after which a client may try again when auth gave no answer.
-const RETRY_AFTER_SECONDS: u32 = 1;
+/// Seconds after which a client may try again when auth or Redis gave no answer.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why a request goes no further.
 #[derive(Clone, Debug)]
@@ -51,6 +52,10 @@ pub(crate) enum Refusal {
     NoSession,
     /// The caller has as many sessions as there may be.
     TooManySessions { max: usize },
+    /// A rate limit refuses.
+    Limited(Standing),
+    /// A rate limit lets nothing pass while Redis does not count.
+    LimitClosed { limit: String },
 }
 
 impl Refusal {
@@ -60,14 +65,14 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
                 StatusCode::FORBIDDEN
             }
-            Self::AuthUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AuthUnavailable | Self::LimitClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Body | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) => StatusCode::BAD_REQUEST,
             // A client that gets it opens another session (MCP, Streamable HTTP).
             Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
-            Self::TooManySessions { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManySessions { .. } | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -76,7 +81,8 @@ impl Refusal {
         match self {
             Self::Unauthenticated { .. } => UNAUTHENTICATED,
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
-            Self::AuthUnavailable | Self::TooManySessions { .. } => UNAVAILABLE,
+            Self::Limited(_) => LIMITED,
+            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::TooManySessions { .. } => UNAVAILABLE,
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
             | Self::Body
@@ -108,6 +114,8 @@ impl Refusal {
             Self::NoEndpoint => "no_endpoint",
             Self::NoSession => "no_session",
             Self::TooManySessions { .. } => "too_many_sessions",
+            Self::Limited(_) => "rate_limited",
+            Self::LimitClosed { .. } => "limit_closed",
         }
     }
 
@@ -132,6 +140,13 @@ impl Refusal {
             Self::NoEndpoint => "there is no service of this name here".to_owned(),
             Self::NoSession => "there is no such session; initialize again".to_owned(),
             Self::TooManySessions { max } => format!("there are {max} sessions open already; end one"),
+            Self::Limited(standing) => {
+                let (limit, seconds) = (standing.limit(), standing.seconds());
+                format!("the rate limit {limit} is reached; try again in {seconds} s")
+            }
+            Self::LimitClosed { limit } => {
+                format!("nobody can say now whether the rate limit {limit} is reached; try again")
+            }
         }
     }
 
@@ -143,10 +158,25 @@ impl Refusal {
                 data["policyRevision"] = json!(decision.policy_revision);
             }
             Self::InsufficientScope { scopes } => data["scopes"] = json!(scopes),
-            Self::AuthUnavailable => data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000),
+            Self::Limited(standing) => {
+                data["limit"] = json!(standing.limit());
+                data["remaining"] = json!(standing.remaining);
+                data["retryAfterMs"] = json!(standing.millis());
+            }
+            Self::AuthUnavailable | Self::LimitClosed { .. } => {
+                data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000);
+            }
             _ => {}
         }
         data
+    }
+
+    fn retry_after_seconds(&self) -> Option<u64> {
+        match self {
+            Self::AuthUnavailable | Self::LimitClosed { .. } => Some(RETRY_AFTER_SECONDS),
+            Self::Limited(standing) => Some(standing.seconds()),
+            _ => None,
+        }
     }
 
     /// The answer to the message `id`, or to no message in particular.
@@ -163,9 +193,10 @@ impl Refusal {
         if let Some(challenge) = self.challenge(endpoint) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if matches!(self, Self::AuthUnavailable) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        if let Self::Limited(standing) = &self {
+            standing.tell(headers);
         }
+        headers.extend(self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())));
         response
     }
 

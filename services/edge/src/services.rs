@@ -6,7 +6,7 @@ use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
-pub(crate) use self::file::{ConfigFile, parse};
+pub(crate) use self::file::{ConfigFile, Said, parse};
 
 mod file;
 

@@ -9,6 +9,7 @@ mod catalog;
 mod clients;
 mod confinement;
 mod credentials;
+mod gateway;
 mod http_face;
 mod identity;
 mod invoices;

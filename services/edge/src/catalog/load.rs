@@ -186,7 +186,8 @@ impl Reader<'_> {
             .with_annotations(annotations(hints));
         tool.output_schema = output.map(Arc::new);
         tool.title = Some(options.title).filter(|title| !title.is_empty());
-        Ok(ToolItem { tool, item: self.item(name, &target, options.scopes), target, arguments })
+        let item = self.item(name, &target, options.scopes);
+        Ok(ToolItem { tool, item, target, rate_class: options.rate_class, arguments })
     }
 
     /// The schema that clients see, and what checks arguments.

@@ -57,9 +57,9 @@ pub(crate) struct Watch {
 
 impl Plan {
     /// The tool that is called.
-    pub(crate) fn tool_name(&self) -> Option<String> {
+    pub(crate) fn tool(&self) -> Option<&ToolItem> {
         match self {
-            Self::CallTool(tool, _) | Self::WrongArguments(tool, _) => Some(tool.item.name.clone()),
+            Self::CallTool(tool, _) | Self::WrongArguments(tool, _) => Some(tool),
             _ => None,
         }
     }

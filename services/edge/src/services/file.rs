@@ -12,7 +12,10 @@ use toml::Spanned;
 use url::Url;
 
 use super::{ServiceSettings, Services};
-use crate::catalog::Namespace;
+use crate::{
+    catalog::Namespace,
+    limits::{LimitEntry, Rules, Settings},
+};
 
 /// The file that an operator edits while the edge runs.
 #[derive(Clone, Debug)]
@@ -25,6 +28,17 @@ pub(crate) struct ConfigFile {
 struct Content {
     #[serde(default)]
     services: Vec<Service>,
+    #[serde(default)]
+    limits: Settings,
+    #[serde(default)]
+    limit: Vec<LimitEntry>,
+}
+
+/// What the file and the flags together say.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) services: Services,
+    pub(crate) rules: Rules,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,9 +69,10 @@ impl ConfigFile {
     }
 }
 
-/// The services of this text together with those of the flags.
-pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Services, ConfigTextError> {
+/// What this text says, together with the services of the flags.
+pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigTextError> {
     let content: Content = text.parse()?;
+    let rules = Rules::new(text, &content.limits, &content.limit)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -71,7 +86,7 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Services, Con
             }
         };
     }
-    Ok(services)
+    Ok(Said { services, rules })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {
@@ -95,7 +110,7 @@ mod tests {
     fn parse(text: &str) -> Result<Services, String> {
         let flags = from_flags(&["flagged=http://127.0.0.1:1".parse().unwrap()]);
         let text = ConfigText::new("/etc/drawbridge/edge.toml", text);
-        super::parse(&text, &flags).map_err(|error| error.to_string())
+        super::parse(&text, &flags).map(|said| said.services).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tonic_health::{
 use crate::{
     catalog::{Catalog, Catalogs},
     discovery::{Discovery, Pace},
+    limits::Limits,
     services::{ConfigFile, Services, from_flags},
 };
 
@@ -157,7 +158,8 @@ impl Found {
     pub(super) async fn start(flags: Services, file: Option<&Path>, contract_poll: Duration) -> Self {
         let pace = Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
         let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
-        let discovery = Discovery::new(Arc::clone(&catalogs), Duration::from_secs(30), pace);
+        let limits = Arc::new(Limits::new(None).unwrap());
+        let discovery = Discovery::new(Arc::clone(&catalogs), limits, Duration::from_secs(30), pace);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
         crate::discovery::start(&starting, flags, file, discovery).await.unwrap();
         Self { catalogs, starting }

@@ -1,0 +1,262 @@
+//! Buckets in Redis, which all replicas share.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use redis::{
+    Client, RedisError, Script,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
+
+use super::{gcra::Answer, limit::Ask};
+
+const TAKE: &str = include_str!("take.lua");
+/// Of one slot, so that one script can take from all buckets in a cluster too.
+const PREFIX: &str = "{drawbridge:limits}:";
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Before Redis that gave no answer is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) struct Shared {
+    client: Client,
+    script: Script,
+    /// None while Redis is away.
+    connection: ArcSwapOption<ConnectionManager>,
+    begun: AtomicBool,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+/// Redis gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum Away {
+    #[error("Redis is too slow")]
+    Slow(#[from] tokio::time::error::Elapsed),
+    #[error("Redis gives no answer")]
+    Redis(#[from] RedisError),
+}
+
+impl Shared {
+    pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
+        Ok(Self {
+            client: Client::open(url.expose_secret())?,
+            script: Script::new(TAKE),
+            connection: ArcSwapOption::empty(),
+            begun: AtomicBool::new(false),
+        })
+    }
+
+    /// Connects, once. Redis that is away is no reason to wait for it.
+    pub(super) async fn begin(self: &Arc<Self>) {
+        if self.begun.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        match self.connect().await {
+            Ok(connection) => self.turn_on(connection),
+            Err(error) => self.turn_off(&error),
+        }
+    }
+
+    /// Takes from every bucket, or from none. Without an answer in time it is none that is known.
+    pub(super) async fn take(self: &Arc<Self>, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
+        let connection = self.connection.load_full()?;
+        let taken = timeout(within, self.run(&connection, asks)).await;
+        match taken.map_err(Away::from).and_then(|taken| taken.map_err(Away::from)) {
+            Ok(answers) => Some(answers),
+            Err(error) => {
+                // Who is late to find out must not end the connection that came after.
+                let before = self.connection.compare_and_swap(&Some(Arc::clone(&connection)), None);
+                if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &connection)) {
+                    self.turn_off(&error);
+                }
+                None
+            }
+        }
+    }
+
+    async fn run(&self, connection: &ConnectionManager, asks: &[Ask]) -> Result<Vec<Answer>, RedisError> {
+        let mut script = self.script.prepare_invoke();
+        for Ask { limit, bucket, cost } in asks {
+            script.key(format!("{PREFIX}{}:{}", limit.name, bucket.text()));
+            script.arg(limit.quota.unit_micros).arg(limit.quota.burst).arg(*cost);
+        }
+        let said: Vec<u64> = script.invoke_async(&mut connection.clone()).await?;
+        let answers: Vec<_> = said
+            .chunks_exact(2)
+            .zip(asks)
+            .map(|(said, ask)| Answer { quota: ask.limit.quota, wait_micros: said[0], lack_micros: said[1] })
+            .collect();
+        if answers.len() == asks.len() {
+            return Ok(answers);
+        }
+        Err(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "a limit without an answer")))
+    }
+
+    /// A connection on which the script has run and could write.
+    async fn connect(&self) -> Result<ConnectionManager, Away> {
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(CONNECT_TIMEOUT))
+            .set_number_of_retries(0);
+        let connecting = async {
+            let mut connection = ConnectionManager::new_with_config(self.client.clone(), config).await?;
+            let mut script = self.script.prepare_invoke();
+            let _: Vec<u64> = script
+                .key(format!("{PREFIX}:probe"))
+                .arg(1)
+                .arg(1)
+                .arg(1)
+                .invoke_async(&mut connection)
+                .await?;
+            Ok(connection)
+        };
+        timeout(CONNECT_TIMEOUT, connecting).await?
+    }
+
+    fn turn_on(&self, connection: ConnectionManager) {
+        self.connection.store(Some(Arc::new(connection)));
+        metrics::gauge!("edge_limits_redis_available").set(1);
+        tracing::info!("limits are counted in Redis");
+    }
+
+    /// Tries again from now on, beside the requests.
+    fn turn_off(self: &Arc<Self>, error: &Away) {
+        metrics::gauge!("edge_limits_redis_available").set(0);
+        tracing::warn!(
+            error = %drawbridge_sdk::told(error),
+            "Redis is away: each limit does what the config says"
+        );
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                match this.connect().await {
+                    Ok(connection) => return this.turn_on(connection),
+                    Err(error) => {
+                        tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is still away");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{process::Stdio, time::Instant};
+
+    use drawbridge_proto::auth::v1::Principal;
+    use rand::RngExt as _;
+    use tempfile::TempDir;
+    use tokio::process::{Child, Command};
+
+    use super::*;
+    use crate::limits::{
+        config::tests::rules,
+        limit::{CalledTool, Counted},
+        local::Local,
+    };
+
+    /// Nothing worth a unit comes back while the test runs.
+    const LIMITS: &str = r#"
+        [[limit]]
+        name = "each"
+        by = "principal"
+        rate = 40
+        per_seconds = 8640000
+        cost = { dear = 7 }
+        [[limit]]
+        name = "tool"
+        by = "tool"
+        rate = 90
+        per_seconds = 8640000
+        cost = { dear = 3 }
+        [[limit]]
+        name = "all"
+        by = "global"
+        rate = 150
+        per_seconds = 8640000
+    "#;
+
+    /// Buckets in a Redis of this test's own, which ends with what is given back beside them.
+    async fn start() -> (Arc<Shared>, TempDir, Child) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("redis.sock");
+        let server = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(&socket)
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("redis-server; `make test` or `tests/setup.sh test` installs it");
+        let shared = Arc::new(Shared::new(&format!("redis+unix://{}", socket.display()).into()).unwrap());
+        shared.begin().await;
+        available(&shared).await;
+        (shared, folder, server)
+    }
+
+    async fn available(shared: &Shared) {
+        while shared.connection.load().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn redis_that_is_too_slow_is_away_until_it_answers_again() {
+        let (shared, _folder, _server) = start().await;
+        let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
+        assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+        let mut connection = ConnectionManager::clone(&shared.connection.load_full().unwrap());
+        let _: () = redis::cmd("CLIENT")
+            .arg("PAUSE")
+            .arg(2000)
+            .arg("ALL")
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+        let asked = Instant::now();
+        assert!(shared.take(&asks, Duration::from_millis(50)).await.is_none());
+        assert!(asked.elapsed() < Duration::from_secs(2), "it has waited for Redis");
+        assert!(shared.connection.load().is_none(), "the next request does not ask");
+        available(&shared).await;
+        assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn redis_counts_as_this_process_does() {
+        let (shared, _folder, _server) = start().await;
+        let (local, rules) = (Local::new(), rules(LIMITS));
+        let (mut passed, mut refused) = (0, 0);
+        for _ in 0..600 {
+            let subject = format!("person-{}", rand::rng().random_range(0..6));
+            let principal = Principal { subject, ..Default::default() };
+            let tool = [None, Some("dear"), Some("cheap")][rand::rng().random_range(0..3)];
+            let tool = tool.map(|name| CalledTool { name, class: "" });
+            let asks = rules.asks(&Counted::Caller { principal: &principal, tool });
+            let here = local.take_at(&asks, 0, 100);
+            let there = shared.take(&asks, Duration::from_secs(30)).await.expect("an answer");
+            for (here, there) in here.iter().zip(&there) {
+                assert_eq!(here.wait_micros == 0, there.wait_micros == 0, "{asks:?}");
+                assert_eq!(here.remaining(0), there.remaining(0), "{asks:?}");
+            }
+            let passes = here.iter().all(|answer| answer.wait_micros == 0);
+            *if passes { &mut passed } else { &mut refused } += 1;
+        }
+        assert!(passed > 50 && refused > 50, "{passed} passed, {refused} refused");
+    }
+}

@@ -1,0 +1,3 @@
+//! What the edge does around a call.
+
+mod limits;
