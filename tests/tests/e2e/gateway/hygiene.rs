@@ -173,6 +173,7 @@ impl Ordinary {
     }
 
     /// Stops them, and tells how they fared. Each of their calls was answered, or this panics.
+    #[expect(clippy::print_stderr, reason = "the figures are for people")]
     async fn stop(self, during: &str) {
         self.done.store(true, Ordering::Relaxed);
         let mut times = self.clients.join_all().await.concat();
