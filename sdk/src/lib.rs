@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod browser;
 mod call;
 mod channel;
 mod config_text;
@@ -19,10 +20,12 @@ pub mod jwks;
 mod listen;
 pub mod reflection;
 mod running;
+mod serve;
 mod telemetry;
 
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
+pub use browser::restrain_browsers;
 pub use call::{
     CallContext, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span, with_transaction_token,
 };
@@ -31,4 +34,5 @@ pub use config_text::{ConfigText, ConfigTextError};
 pub use grpc::GrpcServer;
 pub use listen::{BindError, Listen};
 pub use running::{Running, Starting, shutdown_signal};
+pub use serve::{BodyTimeout, Certificate, CertificateError, HttpLimits, HttpOptions};
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};

@@ -1,6 +1,6 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, serve::ListenerExt as _};
+use axum::Router;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -10,6 +10,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     grpc::GrpcServer,
     listen::{BindError, Listen},
+    serve::{self, HttpOptions},
 };
 
 /// How long load balancers get to notice that a service is no longer ready.
@@ -99,24 +100,25 @@ impl Starting {
     /// # Errors
     /// When the address cannot be bound.
     pub fn http(&self, listen: &Listen, router: Router) -> Result<SocketAddr, BindError> {
+        self.http_with(listen, router, HttpOptions::default())
+    }
+
+    /// Serves HTTP with limits of its own, or TLS.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn http_with(
+        &self,
+        listen: &Listen,
+        router: Router,
+        options: HttpOptions,
+    ) -> Result<SocketAddr, BindError> {
         let listener = listen.listener()?;
         let address = local_address(&listener);
-        let stopping = self.stopping();
-        // The parts of a stream are for the client now, not when it has acknowledged the one before.
-        let listener = listener.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
-            }
-        });
-        // Handlers can ask who is at the other end.
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        self.tasks.spawn(async move {
-            let serving = axum::serve(listener, service)
-                .with_graceful_shutdown(async move { stopping.cancelled().await });
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the HTTP server ended");
-            }
-        });
+        if let Some(certificate) = &options.certificate {
+            self.tasks.spawn(Arc::clone(certificate).follow(self.readiness(), self.stopping()));
+        }
+        self.tasks.spawn(serve::serve(listener, router, options, self.stopping()));
         Ok(address)
     }
 

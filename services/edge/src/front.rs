@@ -1,14 +1,17 @@
 //! What every HTTP request meets first: a request id, and the checks of Host and Origin that keep a page
 //! from reaching the edge through a browser (DNS rebinding).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::Response,
 };
-use drawbridge_sdk::{REQUEST_ID, RequestId, TXN_TOKEN};
+use drawbridge_sdk::{REQUEST_ID, RequestId, TXN_TOKEN, restrain_browsers};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -22,6 +25,11 @@ use crate::{
     refusal::Refusal,
 };
 
+pub use self::client_address::ForwardedBy;
+use self::client_address::Proxies;
+
+pub(crate) mod client_address;
+
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Names of this machine alone.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
@@ -31,6 +39,9 @@ pub(crate) struct Front {
     hosts: Vec<String>,
     origins: Vec<Origin>,
     endpoint: Endpoint,
+    proxies: Proxies,
+    /// Whether clients reach the edge over TLS, here or at a proxy.
+    over_tls: bool,
 }
 
 impl Front {
@@ -43,7 +54,9 @@ impl Front {
         let mut hosts = config.allowed_hosts.clone();
         hosts.extend(own_hosts(&config.public_url));
         hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
-        Ok(Self { hosts, origins, endpoint })
+        let proxies = Proxies { hops: config.trusted_hops, told_by: config.forwarded_by };
+        let over_tls = config.public_url.scheme() == "https";
+        Ok(Self { hosts, origins, endpoint, proxies, over_tls })
     }
 
     /// What browsers may do, for the allowed origins.
@@ -66,6 +79,10 @@ impl Front {
     }
 
     fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        // With two of them, a proxy and the edge may each believe another (RFC 9112 section 3.2).
+        if headers.get_all(header::HOST).iter().count() > 1 {
+            return Err(Refusal::Host);
+        }
         // HTTP/2 has the host in the URI.
         let host = uri.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| headers.get(header::HOST)?.to_str().ok());
@@ -75,6 +92,11 @@ impl Front {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         if !origins.all(|origin| is_allowed(&self.origins, origin)) {
             return Err(Refusal::Origin);
+        }
+        // Nothing is unpacked here, so nothing can grow.
+        let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if !encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Refusal::ContentEncoding);
         }
         Ok(())
     }
@@ -98,13 +120,17 @@ fn is_allowed(origins: &[Origin], origin: &HeaderValue) -> bool {
     origin.is_some_and(|origin| origins.contains(&origin.origin()))
 }
 
-/// Lets a request in: gives it an id, strips what only the inside may say, and refuses a foreign Host or
-/// Origin.
+/// Lets a request in: gives it an id and its client's address, strips what only the inside may say, and
+/// refuses a foreign Host or Origin. What it is answered says what browsers may make of it.
 pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
     let request_id = RequestId::from_headers(request.headers());
+    let client = front.proxies.client(&request);
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // The transaction token is the inside's; nobody outside has one to show.
     request.headers_mut().remove(TXN_TOKEN);
     request.extensions_mut().insert(request_id.clone());
+    request.extensions_mut().insert(client);
     let mut response = match front.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
@@ -114,6 +140,19 @@ pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request,
             response
         }
     };
-    response.headers_mut().insert(REQUEST_ID, request_id.header());
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id.header());
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    restrain_browsers(headers, front.over_tls);
+    // The query is left out: a token may be in it.
+    tracing::info!(
+        %request_id,
+        client.address = %client.0,
+        http.request.method = %method,
+        url.path = path,
+        http.response.status_code = response.status().as_u16(),
+        elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "answered",
+    );
     response
 }

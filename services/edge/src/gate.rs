@@ -14,7 +14,7 @@ use axum::{
 };
 use bytes::Bytes;
 use drawbridge_proto::auth::v1 as auth;
-use drawbridge_sdk::{CallContext, RequestId, trace};
+use drawbridge_sdk::{BodyTimeout, CallContext, RequestId, trace};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -274,6 +274,9 @@ fn body_error(error: &axum::Error, bytes_max: usize) -> Refusal {
     while let Some(error) = source {
         if error.is::<http_body_util::LengthLimitError>() {
             return Refusal::TooLarge { bytes_max };
+        }
+        if error.is::<BodyTimeout>() {
+            return Refusal::Slow;
         }
         source = error.source();
     }

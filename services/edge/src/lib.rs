@@ -13,7 +13,8 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, ChannelError, ConfigTextError, Listen, Running, Starting, Telemetry, connect,
+    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
+    Listen, Running, Starting, Telemetry, connect,
 };
 use secrecy::SecretString;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -35,6 +36,7 @@ use crate::{
 
 pub use crate::{
     catalog::{Namespace, NamespaceError},
+    front::ForwardedBy,
     mcp::SealError,
     services::{ServiceAddress, ServiceAddressError},
 };
@@ -131,6 +133,28 @@ pub struct Config {
     /// How many sessions one principal may have open on this replica.
     #[arg(long, default_value_t = 32)]
     pub sessions_per_principal_max: usize,
+
+    /// How many proxies in front of the edge are trusted to say whom they forward for. 0: the address of the
+    /// connection is the client's.
+    #[arg(long, default_value_t = 0)]
+    pub trusted_hops: usize,
+
+    /// The header in which they say it. Another one, which anybody could send through them, is not believed.
+    #[arg(long, value_enum, default_value_t = ForwardedBy::XForwardedFor)]
+    pub forwarded_by: ForwardedBy,
+
+    /// A PEM file of the certificate to serve TLS with, and behind it those of the authorities between it and
+    /// the root. Absent: plain HTTP. It may change at any time.
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    pub tls_certificate_file: Option<PathBuf>,
+
+    /// A PEM file of the certificate's key.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
+    pub tls_key_file: Option<PathBuf>,
+
+    /// What a client may take of the HTTP server.
+    #[command(flatten)]
+    pub http: HttpLimits,
 }
 
 impl Config {
@@ -156,6 +180,11 @@ impl Config {
             redis_url: None,
             session_idle_seconds: 1800,
             sessions_per_principal_max: 32,
+            trusted_hops: 0,
+            forwarded_by: ForwardedBy::XForwardedFor,
+            tls_certificate_file: None,
+            tls_key_file: None,
+            http: HttpLimits::default(),
         }
     }
 }
@@ -178,6 +207,12 @@ pub enum StartError {
     /// The system's cryptography does not work.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The certificate cannot be served.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A certificate is of no use without its key, nor a key without its certificate.
+    #[error("TLS needs a certificate and its key")]
+    HalfTls,
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -190,6 +225,7 @@ pub enum StartError {
 /// When the config is not right or an address is taken.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let starting = Starting::new();
+    let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
     let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
@@ -217,8 +253,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let body_bytes_max = config.body_bytes_max;
     let gate = Gate { authorizer, sessions, catalogs, limits, resource, body_bytes_max };
     let router = router(front, gate, &transport, metadata);
-    let address: SocketAddr = starting.http(&config.listen, router)?;
+    let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+}
+
+fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> {
+    match (&config.tls_certificate_file, &config.tls_key_file) {
+        (Some(certificate), Some(key)) => Ok(Some(Arc::new(Certificate::open(certificate, key)?))),
+        (None, None) => Ok(None),
+        _ => Err(StartError::HalfTls),
+    }
 }
 
 fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> Router {
@@ -240,10 +284,10 @@ fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> 
     let metadata = metadata.route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
     mcp.route_layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
         .merge(metadata)
-        // From the inside out: browsers' preflights, Host and Origin, the request id; a panic is a 500.
+        // From the inside out: browsers' preflights; a panic is a 500; Host and Origin, the request id.
         .layer(cors)
-        .layer(middleware::from_fn_with_state(Arc::new(front), front::enter))
         .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn_with_state(Arc::new(front), front::enter))
 }
 
 /// A secret for a replica that has none to share.

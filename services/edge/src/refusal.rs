@@ -36,6 +36,10 @@ pub(crate) enum Refusal {
     TooLarge { bytes_max: usize },
     /// The body did not come.
     Body,
+    /// The body came too slowly.
+    Slow,
+    /// The body is packed.
+    ContentEncoding,
     /// The body is not JSON.
     ContentType,
     /// The client takes neither JSON nor an event stream.
@@ -67,7 +71,8 @@ impl Refusal {
             }
             Self::AuthUnavailable | Self::LimitClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             Self::Body | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) => StatusCode::BAD_REQUEST,
             // A client that gets it opens another session (MCP, Streamable HTTP).
@@ -86,6 +91,8 @@ impl Refusal {
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
             | Self::Body
+            | Self::Slow
+            | Self::ContentEncoding
             | Self::ContentType
             | Self::NotAcceptable
             | Self::Invalid(_)
@@ -106,6 +113,8 @@ impl Refusal {
             Self::Origin => "origin",
             Self::TooLarge { .. } => "too_large",
             Self::Body => "body",
+            Self::Slow => "slow",
+            Self::ContentEncoding => "content_encoding",
             Self::ContentType => "content_type",
             Self::NotAcceptable => "not_acceptable",
             Self::Parse(_) => "parse",
@@ -132,6 +141,8 @@ impl Refusal {
             Self::Origin => "the page's origin is not allowed".to_owned(),
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
             Self::Body => "the body did not come".to_owned(),
+            Self::Slow => "the body came too slowly".to_owned(),
+            Self::ContentEncoding => "the body must have no Content-Encoding".to_owned(),
             Self::ContentType => "the Content-Type must be application/json".to_owned(),
             Self::NotAcceptable => "the client must accept application/json or text/event-stream".to_owned(),
             Self::Parse(what) => format!("the body is not JSON: {what}"),
@@ -197,6 +208,10 @@ impl Refusal {
             standing.tell(headers);
         }
         headers.extend(self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())));
+        if matches!(self, Self::ContentEncoding) {
+            // RFC 9110 section 15.5.16.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
         response
     }
 

@@ -48,6 +48,10 @@ impl Issuer {
         &self.text
     }
 
+    pub(crate) fn is_https(&self) -> bool {
+        self.text.starts_with("https:")
+    }
+
     pub(crate) fn host(&self) -> &str {
         &self.host
     }

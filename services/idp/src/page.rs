@@ -75,12 +75,7 @@ fn respond(status: StatusCode, nonce: &str, page: askama::Result<String>) -> Res
     // in the page are escaped, so there is nothing it would stop.
     let policy =
         format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'");
-    let headers: [(HeaderName, &str); 5] = [
-        (header::CONTENT_SECURITY_POLICY, &policy),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
+    let headers: [(HeaderName, &str); 2] =
+        [(header::CONTENT_SECURITY_POLICY, &policy), (header::CACHE_CONTROL, "no-store")];
     (status, headers, Html(page)).into_response()
 }

@@ -14,7 +14,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use drawbridge_sdk::{REQUEST_ID, RequestId, trace};
+use drawbridge_sdk::{REQUEST_ID, RequestId, restrain_browsers, trace};
 use metrics::histogram;
 use tower::ServiceBuilder;
 use tower_http::{
@@ -116,7 +116,7 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&idp), refuse_rebinding));
     let layers = ServiceBuilder::new()
         // Trace, request id, duration.
-        .layer(middleware::from_fn(observe))
+        .layer(middleware::from_fn_with_state(Arc::clone(&idp), observe))
         // A bug in one request is an error of that request alone.
         .layer(CatchPanicLayer::new())
         // Covers the body too: handlers read it whole.
@@ -125,8 +125,8 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
     for_clients.merge(for_people).layer(layers).with_state(idp)
 }
 
-/// Gives a request its id and span, and measures it. Neither holds the query, where codes and states are.
-async fn observe(request: Request, next: Next) -> Response {
+/// Gives a request its id and span, measures it, and says what browsers may make of its answer. Neither holds the query, where codes and states are.
+async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = RequestId::from_headers(request.headers());
     // Only known names, so that callers cannot make up metric labels.
@@ -152,6 +152,7 @@ async fn observe(request: Request, next: Next) -> Response {
 
     let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id.header());
+    restrain_browsers(response.headers_mut(), idp.issuer.is_https());
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     histogram!(

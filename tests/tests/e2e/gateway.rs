@@ -1,3 +1,4 @@
 //! What the edge does around a call.
 
+mod hygiene;
 mod limits;

@@ -1,12 +1,12 @@
-//! Limits of whoever is not authenticated, by the address of the connection.
+//! Limits of whoever is not authenticated, by the client's address.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     middleware::Next,
     response::Response,
 };
@@ -15,7 +15,7 @@ use http::Extensions;
 use serde_json::Value;
 
 use super::{Counted, Limits};
-use crate::metadata::Endpoint;
+use crate::{front::client_address::ClientAddress, metadata::Endpoint};
 
 /// What anybody may read.
 #[derive(Debug)]
@@ -46,7 +46,5 @@ pub(crate) async fn pass_anybody(
 
 /// Where a request comes from. Those of which nobody can say share one address.
 pub(crate) fn address(extensions: &Extensions) -> IpAddr {
-    extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(address)| address.ip())
+    extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
 }

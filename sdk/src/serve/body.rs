@@ -1,0 +1,58 @@
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::BoxError;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use metrics::counter;
+use tokio::time::{Sleep, sleep};
+
+/// The body of a request took longer than it may. The answer is 408.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the body took too long")]
+pub struct BodyTimeout;
+
+/// A body that ends in [`BodyTimeout`] when it has not come whole in time. Its parts buy it no more time.
+pub(super) struct TimedBody {
+    body: Incoming,
+    time: Duration,
+    /// Runs from when somebody has to wait for the body.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl TimedBody {
+    pub(super) fn new(body: Incoming, time: Duration) -> Self {
+        Self { body, time, deadline: None }
+    }
+}
+
+impl Body for TimedBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let Self { body, time, deadline } = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(*time)));
+        deadline.as_mut().poll(context).map(|()| {
+            counter!("http_server_body_timeouts_total").increment(1);
+            Some(Err(BodyTimeout.into()))
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

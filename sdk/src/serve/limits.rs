@@ -1,0 +1,35 @@
+use std::time::Duration;
+
+/// What one client, and all together, may take of an HTTP server.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "HTTP server")]
+pub struct HttpLimits {
+    /// How many connections may be open. More of them wait until one ends.
+    #[arg(long, default_value_t = 16_384)]
+    pub connections_max: usize,
+
+    /// How long a connection may be without a request, and how long the headers of one may take, in
+    /// milliseconds.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub idle_timeout_ms: u64,
+
+    /// How long the body of a request may take, in milliseconds.
+    #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub body_timeout_ms: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self { connections_max: 16_384, idle_timeout_ms: 30_000, body_timeout_ms: 30_000 }
+    }
+}
+
+impl HttpLimits {
+    pub(super) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(super) fn body_timeout(&self) -> Duration {
+        Duration::from_millis(self.body_timeout_ms)
+    }
+}
