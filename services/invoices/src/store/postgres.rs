@@ -22,7 +22,7 @@ use moka::{
 };
 use secrecy::ExposeSecret as _;
 use sqlx::{
-    AssertSqlSafe, PgPool,
+    AssertSqlSafe, PgExecutor, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::OnceCell;
@@ -130,14 +130,16 @@ impl PostgresStore {
         work: &W,
         scope: &Scope,
     ) -> Result<W::Done, StoreError> {
-        let checking = user.checked.get_or_try_init(|| check(&user.pool)).await;
+        let timeout_ms = asking.context.remaining().as_millis().max(1);
+        let begin = format!("BEGIN; SET LOCAL statement_timeout = {timeout_ms}");
+        let mut transaction = user.pool.begin_with(AssertSqlSafe(begin)).await?;
+        // On the same connection: one that was just given back is not there yet, and another would be made.
+        let checking = user.checked.get_or_try_init(|| check(&mut *transaction, &user.pool)).await;
         if let Err(error) = checking {
             self.note_schema(&error, user, lease);
             return Err(error);
         }
-        let timeout_ms = asking.context.remaining().as_millis().max(1);
-        let begin = format!("BEGIN; SET LOCAL statement_timeout = {timeout_ms}");
-        let mut transaction = Transaction::Postgres(user.pool.begin_with(AssertSqlSafe(begin)).await?);
+        let mut transaction = Transaction::Postgres(transaction);
         let done = work.run(&mut transaction, scope).await?;
         transaction.commit().await?;
         Ok(done)
@@ -180,7 +182,7 @@ impl PostgresStore {
         let (pool, lease) = (user.pool.clone(), Arc::clone(lease));
         tokio::spawn(async move {
             // When the lease has ended nobody can look: the next call finds out.
-            while lease.is_usable() && matches!(check(&pool).await, Err(StoreError::Schema { .. })) {
+            while lease.is_usable() && matches!(check(&pool, &pool).await, Err(StoreError::Schema { .. })) {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             looking.store(false, Ordering::Release);
@@ -202,11 +204,11 @@ enum Tried {
     Failed(StoreError),
 }
 
-/// Whether the schema is at its version.
-async fn check(pool: &PgPool) -> Result<(), StoreError> {
+/// Whether the schema is at its version, as a connection of the pool sees it.
+async fn check(connection: impl PgExecutor<'_>, pool: &PgPool) -> Result<(), StoreError> {
     let needed = migrate::version();
     let reading = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
-    let found: Option<i64> = match reading.fetch_one(pool).await {
+    let found: Option<i64> = match reading.fetch_one(connection).await {
         Ok(found) => found,
         Err(error) if is_missing(&error) && !is_gone(&error, pool).await => None,
         Err(error) => return Err(error.into()),
