@@ -3,10 +3,12 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use serde::de::DeserializeOwned;
+use toml::Spanned;
 
 /// The largest config file, in bytes.
 const BYTES_MAX: u64 = 1024 * 1024;
@@ -75,6 +77,27 @@ impl ConfigText {
             return Err(ConfigTextError::TooLarge { path: path.to_owned() });
         }
         Ok(Self::new(path, text))
+    }
+
+    /// A number of this text, or what holds without it, within its bounds.
+    ///
+    /// # Errors
+    /// When it is outside of them, with its place.
+    pub fn within(
+        &self,
+        given: Option<&Spanned<u64>>,
+        name: &str,
+        absent: u64,
+        bounds: RangeInclusive<u64>,
+    ) -> Result<u64, ConfigTextError> {
+        match given {
+            None => Ok(absent),
+            Some(given) if bounds.contains(given.get_ref()) => Ok(*given.get_ref()),
+            Some(given) => {
+                let problem = format!("{name} must be from {} to {}", bounds.start(), bounds.end());
+                Err(self.wrong(given.span().start, problem))
+            }
+        }
     }
 
     /// What it says, as a type that refuses unknown fields.

@@ -17,8 +17,7 @@ use self::service::Service;
 use crate::{
     StartError,
     catalog::{Catalogs, Namespace},
-    limits::Limits,
-    services::{self, ConfigFile, Said, ServiceSettings, Services},
+    services::{self, ConfigFile, Live, Said, ServiceSettings, Services},
 };
 
 mod health;
@@ -72,7 +71,7 @@ pub(crate) async fn start(
         None => (None, Said { services: flags.clone(), ..Said::default() }),
     };
     let asked = discovery.apply(said.services).await?;
-    discovery.limits.set(said.rules).await;
+    discovery.live.set(said.duties).await;
 
     let (readiness, stopping) = (starting.readiness(), starting.stopping());
     starting.spawn(async move {
@@ -91,8 +90,7 @@ pub(crate) async fn start(
 #[derive(Debug)]
 pub(crate) struct Discovery {
     catalogs: Arc<Catalogs>,
-    /// They stand in the config file too.
-    limits: Arc<Limits>,
+    live: Live,
     default_timeout: Duration,
     pace: Pace,
     followed: BTreeMap<Namespace, Followed>,
@@ -105,13 +103,8 @@ struct Followed {
 }
 
 impl Discovery {
-    pub(crate) fn new(
-        catalogs: Arc<Catalogs>,
-        limits: Arc<Limits>,
-        default_timeout: Duration,
-        pace: Pace,
-    ) -> Self {
-        Self { catalogs, limits, default_timeout, pace, followed: BTreeMap::new() }
+    pub(crate) fn new(catalogs: Arc<Catalogs>, live: Live, default_timeout: Duration, pace: Pace) -> Self {
+        Self { catalogs, live, default_timeout, pace, followed: BTreeMap::new() }
     }
 
     /// Follows these services from now on, and no others. The set that it gives back ends when each new one
@@ -201,7 +194,7 @@ impl Discovery {
     async fn reload(&mut self, flags: &Services, text: &ConfigText) -> Result<(), StartError> {
         let said = services::parse(text, flags)?;
         self.apply(said.services).await?.detach_all();
-        self.limits.set(said.rules).await;
+        self.live.set(said.duties).await;
         Ok(())
     }
 }

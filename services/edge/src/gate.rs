@@ -25,6 +25,7 @@ use crate::{
     catalog::Catalogs,
     limits::{Limits, Standing},
     metadata::{Endpoint, ProtectedResource},
+    overload::Requests,
     refusal::Refusal,
     sessions::Sessions,
     transport::InSession,
@@ -57,6 +58,7 @@ pub(crate) struct Gate {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) requests: Arc<Requests>,
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) body_bytes_max: usize,
 }
@@ -227,6 +229,7 @@ impl Gate {
         }
         // Whoever shows no token is sent to fetch one, whatever else is wrong.
         let token = token.map_err(refused)?;
+        let in_progress = self.requests.begin().ok_or(refused(Refusal::Overloaded))?;
         let (message, body, streams) = match body.and_then(|body| read(parts, body)) {
             Ok(read) => read,
             Err(wrong) => {
@@ -258,6 +261,10 @@ impl Gate {
         let context = context.clone();
         let resource = endpoint.resource();
         let admission = Admission { method, context, principal, token, resource, plan, streams, span };
+        if !matches!(admission.plan, Plan::Watch(_)) {
+            // What works on the request holds these parts. Whoever only listens is not in progress.
+            parts.extensions.insert(Arc::new(in_progress));
+        }
         Ok((Some(admission), Body::from(body)))
     }
 }

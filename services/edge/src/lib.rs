@@ -29,7 +29,8 @@ use crate::{
     limits::{Anybody, Limits},
     mcp::{Handler, Seal},
     metadata::{Endpoint, ProtectedResource},
-    services::ConfigFile,
+    overload::{Requests, Turns},
+    services::{ConfigFile, Live},
     sessions::Sessions,
     transport::Transport,
 };
@@ -51,6 +52,7 @@ mod gate;
 mod limits;
 mod mcp;
 mod metadata;
+mod overload;
 mod refusal;
 mod services;
 mod sessions;
@@ -91,7 +93,8 @@ pub struct Config {
     #[arg(long = "service", value_name = "NAMESPACE=URL", value_delimiter = ',')]
     pub services: Vec<ServiceAddress>,
 
-    /// A TOML file that names tool services and sets rate limits. What is edited in it takes effect without a restart.
+    /// A TOML file that names tool services and says what the edge does around their calls. What is edited in it
+    /// takes effect without a restart.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -230,7 +233,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
-    let discovery = Discovery::new(Arc::clone(&catalogs), Arc::clone(&limits), call_timeout, pace);
+    let (turns, requests) = (Arc::<Turns>::default(), Arc::<Requests>::default());
+    starting.spawn(overload::watch(Arc::clone(&requests), starting.stopping()));
+    let live =
+        Live { limits: Arc::clone(&limits), turns: Arc::clone(&turns), requests: Arc::clone(&requests) };
+    let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace);
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
@@ -247,11 +254,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let front = Front::new(&config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
-    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), Seal::new(&secret)?);
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, Seal::new(&secret)?);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
     let body_bytes_max = config.body_bytes_max;
-    let gate = Gate { authorizer, sessions, catalogs, limits, resource, body_bytes_max };
+    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, body_bytes_max };
     let router = router(front, gate, &transport, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

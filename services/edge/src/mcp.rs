@@ -24,6 +24,7 @@ use crate::{
     authorizer::Authorizer,
     catalog::{Catalogs, ResourceItem, ShownResource},
     gate::{Admission, OTHER, Plan},
+    overload::Turns,
     upstream::Target,
 };
 
@@ -71,15 +72,21 @@ type Context = RequestContext<RoleServer>;
 pub(crate) struct Handler {
     catalogs: Arc<Catalogs>,
     authorizer: Authorizer,
+    turns: Arc<Turns>,
     seal: Arc<Seal>,
     level: WantedLevel,
     subscriptions: Subscriptions,
 }
 
 impl Handler {
-    pub(crate) fn new(catalogs: Arc<Catalogs>, authorizer: Authorizer, seal: Seal) -> Self {
+    pub(crate) fn new(
+        catalogs: Arc<Catalogs>,
+        authorizer: Authorizer,
+        turns: Arc<Turns>,
+        seal: Seal,
+    ) -> Self {
         let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
-        Self { catalogs, authorizer, seal: Arc::new(seal), level, subscriptions }
+        Self { catalogs, authorizer, turns, seal: Arc::new(seal), level, subscriptions }
     }
 
     /// A handler for another session.

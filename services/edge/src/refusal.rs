@@ -14,7 +14,7 @@ const FORBIDDEN: i32 = -32043;
 const LIMITED: i32 = -32049;
 const UNAVAILABLE: i32 = -32053;
 
-/// Seconds after which a client may try again when auth or Redis gave no answer.
+/// Seconds after which a client may try again when auth or Redis gave no answer, or there is too much to do.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// Why a request goes no further.
@@ -60,6 +60,8 @@ pub(crate) enum Refusal {
     Limited(Standing),
     /// A rate limit lets nothing pass while Redis does not count.
     LimitClosed { limit: String },
+    /// More is asked of this replica than it can carry.
+    Overloaded,
 }
 
 impl Refusal {
@@ -69,7 +71,9 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
                 StatusCode::FORBIDDEN
             }
-            Self::AuthUnavailable | Self::LimitClosed { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -87,7 +91,10 @@ impl Refusal {
             Self::Unauthenticated { .. } => UNAUTHENTICATED,
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
             Self::Limited(_) => LIMITED,
-            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::TooManySessions { .. } => UNAVAILABLE,
+            Self::AuthUnavailable
+            | Self::LimitClosed { .. }
+            | Self::Overloaded
+            | Self::TooManySessions { .. } => UNAVAILABLE,
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
             | Self::Body
@@ -125,6 +132,7 @@ impl Refusal {
             Self::TooManySessions { .. } => "too_many_sessions",
             Self::Limited(_) => "rate_limited",
             Self::LimitClosed { .. } => "limit_closed",
+            Self::Overloaded => "overloaded",
         }
     }
 
@@ -158,6 +166,7 @@ impl Refusal {
             Self::LimitClosed { limit } => {
                 format!("nobody can say now whether the rate limit {limit} is reached; try again")
             }
+            Self::Overloaded => "there is more to do now than can be done; try again".to_owned(),
         }
     }
 
@@ -174,7 +183,7 @@ impl Refusal {
                 data["remaining"] = json!(standing.remaining);
                 data["retryAfterMs"] = json!(standing.millis());
             }
-            Self::AuthUnavailable | Self::LimitClosed { .. } => {
+            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => {
                 data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000);
             }
             _ => {}
@@ -184,7 +193,7 @@ impl Refusal {
 
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::AuthUnavailable | Self::LimitClosed { .. } => Some(RETRY_AFTER_SECONDS),
+            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => Some(RETRY_AFTER_SECONDS),
             Self::Limited(standing) => Some(standing.seconds()),
             _ => None,
         }

@@ -6,9 +6,13 @@ use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
-pub(crate) use self::file::{ConfigFile, Said, parse};
+pub(crate) use self::{
+    file::{ConfigFile, Duties, Said, parse},
+    live::Live,
+};
 
 mod file;
+mod live;
 
 /// A tool service and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

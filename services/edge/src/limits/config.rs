@@ -67,9 +67,9 @@ impl Rules {
         settings: &Settings,
         entries: &[LimitEntry],
     ) -> Result<Self, ConfigTextError> {
-        let replicas = within(text, settings.replicas.as_ref(), "replicas", 1, REPLICAS_MAX)?;
+        let replicas = text.within(settings.replicas.as_ref(), "replicas", 1, 1..=REPLICAS_MAX)?;
         let timeout = settings.redis_timeout_ms.as_ref();
-        let timeout = within(text, timeout, "redis_timeout_ms", REDIS_TIMEOUT_MS, REDIS_TIMEOUT_MS_MAX)?;
+        let timeout = text.within(timeout, "redis_timeout_ms", REDIS_TIMEOUT_MS, 1..=REDIS_TIMEOUT_MS_MAX)?;
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -115,12 +115,12 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     if entry.only.as_ref().is_some_and(|only| only.tools.is_empty() && only.classes.is_empty()) {
         return wrong(entry.name.span().start, format!("the limit {name:?} is about no tools"));
     }
-    let seconds = within(text, entry.per_seconds.as_ref(), "per_seconds", 1, SECONDS_MAX)?;
-    let rate = within(text, Some(&entry.rate), "rate", 1, RATE_PER_SECOND_MAX * seconds)?;
+    let seconds = text.within(entry.per_seconds.as_ref(), "per_seconds", 1, 1..=SECONDS_MAX)?;
+    let rate = text.within(Some(&entry.rate), "rate", 1, 1..=RATE_PER_SECOND_MAX * seconds)?;
     let unit_micros = (seconds * MICROS_PER_SECOND).div_ceil(rate);
     // However full, a bucket fills within a year.
     let burst_max = SECONDS_MAX * MICROS_PER_SECOND / unit_micros;
-    let burst = within(text, entry.burst.as_ref(), "burst", rate, burst_max)?;
+    let burst = text.within(entry.burst.as_ref(), "burst", rate, 1..=burst_max)?;
     for (tool, cost) in &entry.cost {
         if *cost.get_ref() > burst {
             let problem = format!("{tool:?} costs more than the burst of {burst}: it could never be called");
@@ -143,21 +143,6 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     })
 }
 
-/// A number of the file, or what holds without it, within its bounds.
-fn within(
-    text: &ConfigText,
-    given: Option<&Spanned<u64>>,
-    name: &str,
-    absent: u64,
-    max: u64,
-) -> Result<u64, ConfigTextError> {
-    match given {
-        None => Ok(absent),
-        Some(given) if (1..=max).contains(given.get_ref()) => Ok(*given.get_ref()),
-        Some(given) => Err(text.wrong(given.span().start, format!("{name} must be from 1 to {max}"))),
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -165,7 +150,7 @@ pub(super) mod tests {
 
     fn read(text: &str) -> Result<Rules, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new()).map(|said| said.rules).map_err(|error| error.to_string())
+        parse(&text, &Services::new()).map(|said| said.duties.limits).map_err(|error| error.to_string())
     }
 
     pub(in crate::limits) fn rules(text: &str) -> Rules {

@@ -17,6 +17,7 @@ use tracing::Instrument as _;
 use super::{Context, Handler, interaction, logging, seal::Binding, status};
 use crate::{
     gate::{Admission, Call},
+    overload::Busy,
     refusal::Refusal,
     upstream::{Event, Target},
 };
@@ -49,11 +50,19 @@ pub(super) enum Failure {
     Status(Status),
     /// The client's part is not right.
     Client(ErrorData),
+    /// It was not its turn in time.
+    Busy(Busy),
 }
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         Self::Status(status)
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        Self::Busy(busy)
     }
 }
 
@@ -171,23 +180,27 @@ impl Calling<'_> {
         Ok(token)
     }
 
-    /// Calls, and once more when the service was not there and a second call does no harm.
-    async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Status> {
+    /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
+    async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
+        let turns = &self.handler.turns;
+        let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
+        // Not held while a person is asked.
+        let _turn = turns.take(service, turns.caller(&self.admission.principal)).await?;
         if !self.target.idempotent {
-            return self.attempt(token, message).await;
+            return Ok(self.attempt(token, message).await?);
         }
         match self.attempt(token, message.clone()).await {
             Err(status) if status.code() == Code::Unavailable => {
                 let pause = status::retry_after(&status).unwrap_or(RETRY_PAUSE);
                 // A service that wants a longer pause is not asked again while a client waits.
                 if pause > RETRY_PAUSE_MAX {
-                    return Err(status);
+                    return Err(status.into());
                 }
                 tracing::info!(message = status.message(), "the service was not there; calling again");
                 tokio::time::sleep(pause).await;
-                self.attempt(token, message).await
+                Ok(self.attempt(token, message).await?)
             }
-            ended => ended,
+            ended => Ok(ended?),
         }
     }
 

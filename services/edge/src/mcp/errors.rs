@@ -1,13 +1,21 @@
 //! What a client is told when something is not as it should be. Each names the request.
 
+use std::time::Duration;
+
 use rmcp::{
     ErrorData,
     model::{CallToolResult, ContentBlock, ErrorCode},
 };
 use serde_json::{Value, json};
 
-use super::call::{Failure, failure};
-use crate::{catalog::ToolItem, gate::Admission};
+use super::{
+    call::{Failure, failure},
+    status,
+};
+use crate::{catalog::ToolItem, gate::Admission, overload::Busy};
+
+/// When a client may try again whose call was not its turn in time.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The `_meta` key of the request id.
 const META_REQUEST_ID: &str = "drawbridge/requestId";
@@ -24,6 +32,7 @@ pub(super) fn wrong_arguments(tool: &ToolItem, wrong: &str, admission: &Admissio
 pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData {
     match failed {
         Failure::Status(status) => failure(&status, admission),
+        Failure::Busy(busy) => too_busy(busy, admission),
         Failure::Client(mut error) => {
             let data = error.data.get_or_insert_with(|| json!({}));
             if data.is_object() {
@@ -32,6 +41,21 @@ pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData 
             error
         }
     }
+}
+
+/// The call did not reach the tool service, and may be made again.
+fn too_busy(busy: Busy, admission: &Admission) -> ErrorData {
+    let Admission { span, context, .. } = admission;
+    span.record("error.type", busy.word());
+    tracing::info!(request_id = %context.request_id, reason = busy.word(), "a call was not its turn in time");
+    let message = match busy {
+        Busy::Principal => "you have too many calls under way; try again when some have ended",
+        Busy::Service => "the tool service is busy; try again",
+    };
+    let mut data = status::retryable_data(BUSY_RETRY_AFTER);
+    data["reason"] = json!(busy.word());
+    data["requestId"] = json!(context.request_id.as_str());
+    ErrorData::new(status::UNAVAILABLE, message, Some(data))
 }
 
 pub(super) fn error(code: ErrorCode, message: &'static str, admission: &Admission) -> ErrorData {

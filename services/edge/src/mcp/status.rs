@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 /// The JSON-RPC code of a failure that may pass by itself.
-const UNAVAILABLE: ErrorCode = ErrorCode(-32053);
+pub(super) const UNAVAILABLE: ErrorCode = ErrorCode(-32053);
 /// When a client may try again, where the service says nothing.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,8 +45,13 @@ pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
 
 fn retryable(status: &Status, message: &str) -> (ErrorCode, String, Value) {
     let after = retry_after(status).unwrap_or(RETRY_AFTER);
+    (UNAVAILABLE, message.to_owned(), retryable_data(after))
+}
+
+/// What tells a client that it may try again, and when.
+pub(super) fn retryable_data(after: Duration) -> Value {
     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    (UNAVAILABLE, message.to_owned(), json!({ "retryable": true, "retryAfterMs": after_ms }))
+    json!({ "retryable": true, "retryAfterMs": after_ms })
 }
 
 /// When the service says that it may be called again (`google.rpc.RetryInfo`).

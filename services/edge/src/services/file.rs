@@ -15,6 +15,7 @@ use super::{ServiceSettings, Services};
 use crate::{
     catalog::Namespace,
     limits::{LimitEntry, Rules, Settings},
+    overload,
 };
 
 /// The file that an operator edits while the edge runs.
@@ -32,13 +33,22 @@ struct Content {
     limits: Settings,
     #[serde(default)]
     limit: Vec<LimitEntry>,
+    #[serde(default)]
+    concurrency: overload::Settings,
 }
 
 /// What the file and the flags together say.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) services: Services,
-    pub(crate) rules: Rules,
+    pub(crate) duties: Duties,
+}
+
+/// What the file says besides the services.
+#[derive(Debug, Default)]
+pub(crate) struct Duties {
+    pub(crate) limits: Rules,
+    pub(crate) concurrency: overload::Rules,
 }
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +82,7 @@ impl ConfigFile {
 /// What this text says, together with the services of the flags.
 pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigTextError> {
     let content: Content = text.parse()?;
-    let rules = Rules::new(text, &content.limits, &content.limit)?;
+    let limits = Rules::new(text, &content.limits, &content.limit)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -86,7 +96,8 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
             }
         };
     }
-    Ok(Said { services, rules })
+    let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
+    Ok(Said { services, duties: Duties { limits, concurrency } })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {

@@ -24,7 +24,7 @@ use crate::{
     catalog::{Catalog, Catalogs},
     discovery::{Discovery, Pace},
     limits::Limits,
-    services::{ConfigFile, Services, from_flags},
+    services::{ConfigFile, Live, Services, from_flags},
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,7 +159,8 @@ impl Found {
         let pace = Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
         let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
         let limits = Arc::new(Limits::new(None).unwrap());
-        let discovery = Discovery::new(Arc::clone(&catalogs), limits, Duration::from_secs(30), pace);
+        let live = Live { limits, turns: Arc::default(), requests: Arc::default() };
+        let discovery = Discovery::new(Arc::clone(&catalogs), live, Duration::from_secs(30), pace);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
         crate::discovery::start(&starting, flags, file, discovery).await.unwrap();
         Self { catalogs, starting }

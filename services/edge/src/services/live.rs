@@ -1,0 +1,24 @@
+use std::sync::Arc;
+
+use super::Duties;
+use crate::{
+    limits::Limits,
+    overload::{Requests, Turns},
+};
+
+/// What follows the config file besides the services.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) requests: Arc<Requests>,
+}
+
+impl Live {
+    /// This is in effect from now on.
+    pub(crate) async fn set(&self, duties: Duties) {
+        self.turns.set(&duties.concurrency);
+        self.requests.set(&duties.concurrency);
+        self.limits.set(duties.limits).await;
+    }
+}
