@@ -2,3 +2,4 @@
 
 mod hygiene;
 mod limits;
+mod overload;
