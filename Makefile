@@ -30,10 +30,11 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge, decisions and credentials cost, each beside the same without, in three minutes.
+bench: ## What the edge, its duties, decisions and credentials cost, each beside the same without, in five minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
 	cargo bench --locked --package drawbridge-tests --bench decisions
 	tests/setup.sh test
+	cargo bench --locked --package drawbridge-tests --bench duties
 	cargo bench --locked --package drawbridge-tests --bench credentials
 
 # For how long each target runs.

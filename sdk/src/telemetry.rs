@@ -1,4 +1,5 @@
 use std::{
+    fs::File,
     io::{self, IsTerminal as _},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -79,6 +80,8 @@ pub enum LogSink {
     /// The process's standard error.
     #[default]
     Stderr,
+    /// A file that is open.
+    File(Arc<File>),
     /// A buffer, for tests that read it.
     Memory(Arc<Mutex<Vec<u8>>>),
 }
@@ -89,6 +92,7 @@ impl<'a> MakeWriter<'a> for LogSink {
     fn make_writer(&'a self) -> Self::Writer {
         match self {
             Self::Stderr => Box::new(io::stderr()),
+            Self::File(file) => Box::new(&**file),
             Self::Memory(buffer) => Box::new(MemoryWriter(buffer)),
         }
     }

@@ -103,6 +103,16 @@ impl TestMesh {
         services: &[(&str, &Url)],
         change: impl FnOnce(&mut drawbridge_edge::Config),
     ) -> Edge {
+        self.edge_told(&self.config.telemetry, services, change).await
+    }
+
+    /// As [`Self::edge`], with logs and traces of its own.
+    pub async fn edge_told(
+        &self,
+        telemetry: &TelemetryConfig,
+        services: &[(&str, &Url)],
+        change: impl FnOnce(&mut drawbridge_edge::Config),
+    ) -> Edge {
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let services = services.iter().map(|(namespace, url)| format!("{namespace}={url}").parse());
         let state = &self.mesh.state;
@@ -116,7 +126,7 @@ impl TestMesh {
             ..drawbridge_edge::Config::new(self.mesh.mcp_url.clone(), issuer, state.auth_url.clone())
         };
         change(&mut config);
-        let hosted = Hosted::start("edge", &self.config.telemetry, |telemetry| async move {
+        let hosted = Hosted::start("edge", telemetry, |telemetry| async move {
             drawbridge_edge::start(config, &telemetry).await
         });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));

@@ -1,0 +1,195 @@
+//! The edges, and who calls through them.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::body::{Body, Bytes};
+use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_sdk::{LogFormat, LogSink, TelemetryConfig};
+use drawbridge_tests::{Edge, Redis, TestAuthority, TestMesh, serve_conformance};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
+};
+use url::Url;
+
+use crate::rows::{Call, Duties};
+
+/// A mesh with a tool that does nothing, and alice in it.
+#[derive(Clone)]
+pub(crate) struct World(Arc<Inner>);
+
+struct Inner {
+    mesh: TestMesh,
+    hosted: Hosted,
+    token: String,
+}
+
+impl World {
+    pub(crate) async fn start(change: Option<fn(&mut MeshConfig)>) -> Self {
+        let mesh = TestMesh::with(|config| {
+            config.telemetry.log = "error".to_owned();
+            serve_conformance(config);
+            if let Some(change) = change {
+                change(config);
+            }
+        })
+        .await;
+        let (_, hosted, edge) = mesh.conformance(|_| {}).await;
+        edge.hosted.stop().await;
+        let token = mesh.client("alice").await.token().to_owned();
+        Self(Arc::new(Inner { mesh, hosted, token }))
+    }
+
+    /// Stops it, once nobody needs it any more.
+    pub(crate) async fn stop(self) {
+        if let Ok(Inner { mesh, hosted, .. }) = Arc::try_unwrap(self.0).map_err(|_| ()) {
+            hosted.stop().await;
+            mesh.stop().await;
+        }
+    }
+}
+
+/// An edge with the duties of a row.
+pub(crate) struct Stand {
+    world: World,
+    edge: Edge,
+    tls: Option<TlsConnector>,
+    call: Call,
+    calls: Arc<AtomicUsize>,
+    /// Its config file, and its certificate.
+    _folder: TempDir,
+}
+
+impl Stand {
+    pub(crate) async fn start(
+        world: World,
+        duties: &Duties,
+        redis: &Redis,
+        authority: &TestAuthority,
+    ) -> Self {
+        let Duties { row, config: text } = duties;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("a file");
+            path
+        };
+        let mut telemetry = TelemetryConfig {
+            log: "error".to_owned(),
+            log_format: LogFormat::Json,
+            ..TelemetryConfig::default()
+        };
+        if row.access_log {
+            telemetry.log = "info".to_owned();
+            telemetry.log_sink = LogSink::File(Arc::new(tempfile::tempfile().expect("a file")));
+        }
+        let signed = authority.sign(&["127.0.0.1"]);
+        let Inner { mesh, hosted, .. } = &*world.0;
+        let test: Url = format!("http://{}", hosted.running.address).parse().expect("a URL");
+        let code = &mesh.mesh.state.services["code"];
+        let services = [("test", &test), ("code", code)];
+        let edge = mesh.edge_told(&telemetry, &services, |config| {
+            config.config = Some(file("edge.toml", text));
+            config.redis_url = row.redis.then(|| redis.url.as_str().into());
+            if row.tls {
+                config.tls_certificate_file = Some(file("tls.crt", &signed.certificate));
+                config.tls_key_file = Some(file("tls.key", &signed.key));
+            }
+        });
+        let edge = edge.await;
+        let tls = row.tls.then(|| trusting(authority));
+        Self { world, edge, tls, call: row.call, calls: Arc::default(), _folder: folder }
+    }
+
+    /// A connection of its own.
+    pub(crate) async fn connect(&self) -> Caller {
+        let address = self.edge.hosted.running.address;
+        let stream = TcpStream::connect(address).await.expect("a server");
+        stream.set_nodelay(true).expect("a socket");
+        let sender = match &self.tls {
+            None => speak(stream).await,
+            Some(tls) => {
+                let name = ServerName::try_from("127.0.0.1").expect("a name");
+                speak(tls.connect(name, stream).await.expect("a handshake")).await
+            }
+        };
+        let token = format!("Bearer {}", self.world.0.token);
+        Caller { sender, address, token, call: self.call, calls: Arc::clone(&self.calls) }
+    }
+
+    pub(crate) async fn stop(self) {
+        self.edge.hosted.stop().await;
+        self.world.stop().await;
+    }
+}
+
+fn trusting(authority: &TestAuthority) -> TlsConnector {
+    let mut roots = RootCertStore::empty();
+    let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
+    roots.add(root).expect("an authority");
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions of TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    TlsConnector::from(Arc::new(config))
+}
+
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
+    tokio::spawn(connection);
+    sender
+}
+
+/// Calls through one edge.
+pub(crate) struct Caller {
+    sender: SendRequest<Full<Bytes>>,
+    address: SocketAddr,
+    token: String,
+    call: Call,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Caller {
+    /// Calls, and checks that the tool has answered.
+    pub(crate) async fn call(&mut self) {
+        let (tool, arguments) = self.call.of(self.calls.fetch_add(1, Ordering::Relaxed));
+        let params = json!({ "name": tool, "arguments": arguments });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let request = Request::post("/mcp")
+            .header("host", self.address.to_string())
+            .header("content-type", "application/json")
+            .header("accept", "application/json, text/event-stream")
+            .header("authorization", &self.token)
+            .header("mcp-protocol-version", "2025-11-25")
+            .body(Full::new(body.to_string().into()))
+            .expect("a request");
+        self.sender.ready().await.expect("a connection");
+        let response = self.sender.send_request(request).await.expect("an answer");
+        let status = response.status();
+        let answer = Body::new(response.into_body()).collect().await.expect("a body").to_bytes();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(status == StatusCode::OK && answer.contains("\"content\""), "{tool}: {status} {answer}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The load: a number of connections, each of which calls again as soon as it has an answer.
+
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::edges::Stand;
+
+pub(crate) struct Load {
+    pub(crate) connections: usize,
+    pub(crate) lasts: Duration,
+}
+
+/// What one load has measured.
+pub(crate) struct Sample {
+    /// Calls per second.
+    pub(crate) rate: f64,
+    /// Microseconds of processor time a call: this process's, all threads.
+    pub(crate) processor: f64,
+    /// How long each call took, in nanoseconds.
+    pub(crate) latencies: Vec<u64>,
+}
+
+impl Load {
+    /// Calls until the time is over. A call that fails ends the benchmark.
+    pub(crate) async fn run(&self, stand: &Stand) -> Sample {
+        let mut callers = Vec::new();
+        for _ in 0..self.connections {
+            let mut caller = stand.connect().await;
+            caller.call().await;
+            callers.push(caller);
+        }
+        let (started, processor) = (Instant::now(), processor_time());
+        let ends = started + self.lasts;
+        let calling = callers.into_iter().map(|mut caller| {
+            tokio::spawn(async move {
+                let mut latencies = Vec::with_capacity(32 * 1024);
+                let mut last = Instant::now();
+                while last < ends {
+                    caller.call().await;
+                    let now = Instant::now();
+                    latencies.push(u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX));
+                    last = now;
+                }
+                latencies
+            })
+        });
+        let calling: Vec<_> = calling.collect();
+        let mut latencies = Vec::new();
+        for one in calling {
+            latencies.extend(one.await.expect("a caller"));
+        }
+        let processor = processor_time() - processor;
+        #[expect(clippy::cast_precision_loss, reason = "it is a count of calls")]
+        let calls = latencies.len() as f64;
+        let rate = calls / started.elapsed().as_secs_f64();
+        Sample { rate, processor: processor.as_secs_f64() * 1e6 / calls, latencies }
+    }
+}
+
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time after the start")
+}

@@ -1,0 +1,162 @@
+//! What is printed.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::{load::Sample, rows::Row};
+
+/// What all duties together must leave of the throughput.
+const ALL_MIN: f64 = 0.75;
+
+/// The rounds of one row.
+pub(crate) struct Measured {
+    name: &'static str,
+    against: &'static str,
+    /// Calls per second, by round.
+    rates: Vec<f64>,
+    /// Microseconds of processor time a call, the caller's share too, by round.
+    processor: Vec<f64>,
+    /// Nanoseconds of every call.
+    latencies: Vec<u64>,
+}
+
+impl Measured {
+    pub(crate) fn new(row: &Row) -> Self {
+        Self {
+            name: row.name,
+            against: row.against,
+            rates: Vec::new(),
+            processor: Vec::new(),
+            latencies: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, sample: Sample) {
+        self.rates.push(sample.rate);
+        self.processor.push(sample.processor);
+        self.latencies.extend(sample.latencies);
+    }
+}
+
+/// The median of the rounds, the least and the most.
+#[derive(Clone, Copy)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        Some(Self { median: *values.get(values.len() / 2)?, min: *values.first()?, max: *values.last()? })
+    }
+
+    fn json(self) -> Value {
+        json!({ "median": self.median, "min": self.min, "max": self.max })
+    }
+
+    fn text(self, decimals: usize) -> String {
+        let Self { median, min, max } = self;
+        format!("{median:.decimals$} ({min:.decimals$} to {max:.decimals$})")
+    }
+}
+
+/// All that one run has measured.
+pub(crate) struct Report {
+    pub(crate) connections: usize,
+    pub(crate) rounds: usize,
+    pub(crate) measured: Vec<Measured>,
+}
+
+/// A row beside the one without: throughput as a ratio, and microseconds of processor time that a call costs more.
+struct Compared {
+    throughput: Option<Spread>,
+    costs: Option<Spread>,
+}
+
+impl Report {
+    fn compare(&self, measured: &Measured) -> Compared {
+        let without = self.measured.iter().find(|other| other.name == measured.against);
+        let pairs = |of: fn(&Measured) -> &[f64], how: fn((&f64, &f64)) -> f64| {
+            let without = without.filter(|without| without.name != measured.name)?;
+            Spread::of(of(measured).iter().zip(of(without)).map(how).collect())
+        };
+        Compared {
+            throughput: pairs(|of| &of.rates, |(with, without)| with / without),
+            costs: pairs(|of| &of.processor, |(with, without)| with - without),
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let row = |measured: &Measured| {
+            let Compared { throughput, costs } = self.compare(measured);
+            let (p50, p99) = (quantile(&measured.latencies, 50), quantile(&measured.latencies, 99));
+            json!({
+                "name": measured.name,
+                "against": measured.against,
+                "calls_per_second": Spread::of(measured.rates.clone()).map(Spread::json),
+                "processor_us": Spread::of(measured.processor.clone()).map(Spread::json),
+                "p50_us": p50,
+                "p99_us": p99,
+                "throughput_ratio": throughput.map(Spread::json),
+                "costs_us": costs.map(Spread::json),
+            })
+        };
+        json!({
+            "connections": self.connections,
+            "rounds": self.rounds,
+            "rows": self.measured.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { connections, rounds, measured } = self;
+        writeln!(
+            f,
+            "{rounds} rounds with {connections} connections; of the ratios the median, least and most\n"
+        )?;
+        writeln!(
+            f,
+            "{:<14}{:>9}{:>8}{:>8}{:>8}  {:<10}{:<24}cpu µs a call more",
+            "", "calls/s", "cpu µs", "p50 µs", "p99 µs", "against", "throughput"
+        )?;
+        for measured in measured {
+            let median = |values: &[f64]| Spread::of(values.to_vec()).map_or(0.0, |spread| spread.median);
+            write!(
+                f,
+                "{:<14}{:>9.0}{:>8.0}{:>8.0}{:>8.0}",
+                measured.name,
+                median(&measured.rates),
+                median(&measured.processor),
+                quantile(&measured.latencies, 50),
+                quantile(&measured.latencies, 99),
+            )?;
+            match self.compare(measured) {
+                Compared { throughput: Some(throughput), costs: Some(costs) } => {
+                    let (throughput, costs) = (throughput.text(2), costs.text(0));
+                    writeln!(f, "  {:<10}{throughput:<24}{costs}", measured.against)?;
+                }
+                _ => writeln!(f)?,
+            }
+        }
+        let all = measured.iter().find(|measured| measured.name == "all");
+        if let Some(ratio) = all.and_then(|all| self.compare(all).throughput) {
+            let holds = if ratio.median >= ALL_MIN { "holds" } else { "does NOT hold" };
+            writeln!(f, "\nall duties leave {ALL_MIN} of the throughput at least: {holds}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A quantile, in hundredths, in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "latencies are small")]
+fn quantile(latencies: &[u64], hundredths: usize) -> f64 {
+    let mut sorted = latencies.to_vec();
+    sorted.sort_unstable();
+    let index = sorted.len().saturating_sub(1) * hundredths / 100;
+    sorted.get(index).copied().unwrap_or_default() as f64 / 1000.0
+}

@@ -1,0 +1,113 @@
+//! What is compared: a line for each duty.
+
+use drawbridge_cli::mesh::MeshConfig;
+use serde_json::{Value, json};
+
+/// An edge that is set up in one way, and what is called through it.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    /// The row without what this one is about.
+    pub(crate) against: &'static str,
+    /// What stands in the edge's config file.
+    pub(crate) config: &'static str,
+    pub(crate) redis: bool,
+    pub(crate) tls: bool,
+    /// The access log, in a file.
+    pub(crate) access_log: bool,
+    /// What the whole mesh does besides, where that is something.
+    pub(crate) mesh: Option<fn(&mut MeshConfig)>,
+    pub(crate) call: Call,
+    /// Whether it is one of `all`.
+    pub(crate) among_all: bool,
+}
+
+/// What is called.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// A tool that does nothing.
+    Text,
+    /// The slowest demo tool, always with the same arguments.
+    Search,
+    /// The same, never twice with the same arguments.
+    SearchAnew,
+}
+
+impl Call {
+    /// The tool, and the arguments of a call by its number.
+    pub(crate) fn of(self, number: usize) -> (&'static str, Value) {
+        match self {
+            Self::Text => ("test_simple_text", json!({})),
+            Self::Search => ("code_search", json!({ "query": "permit", "path": "policies" })),
+            Self::SearchAnew => {
+                ("code_search", json!({ "query": format!("permit|{number}~"), "path": "policies" }))
+            }
+        }
+    }
+}
+
+const PLAIN: Row = Row {
+    name: "none",
+    against: "none",
+    config: "",
+    redis: false,
+    tls: false,
+    access_log: false,
+    mesh: None,
+    call: Call::Text,
+    among_all: false,
+};
+/// A duty that the config file turns on.
+const DUTY: Row = Row { among_all: true, ..PLAIN };
+
+/// Limits that every call takes from, and that no call reaches.
+const LIMITS: &str = r#"
+[limits]
+redis_timeout_ms = 5000
+[[limit]]
+name = "each"
+by = "principal"
+rate = 100000
+burst = 100000000
+[[limit]]
+name = "tool"
+by = "tool"
+rate = 100000
+burst = 100000000
+[[limit]]
+name = "together"
+by = "global"
+rate = 100000
+burst = 100000000
+"#;
+
+const ROWS: &[Row] = &[
+    PLAIN,
+    Row { name: "limits-local", config: LIMITS, ..PLAIN },
+    Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
+    Row { name: "tls", tls: true, ..DUTY },
+    Row { name: "access-log", access_log: true, ..DUTY },
+    Row { name: "search", against: "search", call: Call::Search, ..PLAIN },
+    Row { name: "search-anew", against: "search", call: Call::SearchAnew, ..PLAIN },
+];
+
+/// What is turned on in one edge, at once.
+pub(crate) struct Duties {
+    pub(crate) row: Row,
+    pub(crate) config: String,
+}
+
+/// All rows, and one that does whatever can be done at once.
+pub(crate) fn all() -> Vec<Duties> {
+    let mut duties: Vec<_> = ROWS.iter().map(|&row| Duties { row, config: row.config.to_owned() }).collect();
+    let mut all = Duties { row: Row { name: "all", ..PLAIN }, config: String::new() };
+    for row in ROWS.iter().filter(|row| row.among_all) {
+        all.config.push_str(row.config);
+        all.row.redis |= row.redis;
+        all.row.tls |= row.tls;
+        all.row.access_log |= row.access_log;
+        all.row.mesh = all.row.mesh.or(row.mesh);
+    }
+    duties.push(all);
+    duties
+}
