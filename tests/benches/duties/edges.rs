@@ -33,7 +33,10 @@ use tokio_rustls::{
 };
 use url::Url;
 
-use crate::rows::{Call, Duties};
+use crate::{
+    load,
+    rows::{Call, Duties},
+};
 
 /// A mesh with a tool that does nothing, and alice in it.
 #[derive(Clone)]
@@ -122,8 +125,15 @@ impl Stand {
         Self { world, edge, tls, call: row.call, calls: Arc::default(), _folder: folder }
     }
 
+    /// A connection on which the tool has answered.
+    pub(crate) async fn ready(&self) -> Caller {
+        let mut caller = self.connect().await;
+        load::Caller::call(&mut caller).await;
+        caller
+    }
+
     /// A connection of its own.
-    pub(crate) async fn connect(&self) -> Caller {
+    async fn connect(&self) -> Caller {
         let address = self.edge.hosted.running.address;
         let stream = TcpStream::connect(address).await.expect("a server");
         stream.set_nodelay(true).expect("a socket");
@@ -172,8 +182,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Calls, and checks that the tool has answered.
-    pub(crate) async fn call(&mut self) {
+    /// Calls, and says what came back.
+    pub(crate) async fn answer(&mut self) -> (StatusCode, Bytes) {
         let (tool, arguments) = self.call.of(self.calls.fetch_add(1, Ordering::Relaxed));
         let params = json!({ "name": tool, "arguments": arguments });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
@@ -188,8 +198,15 @@ impl Caller {
         self.sender.ready().await.expect("a connection");
         let response = self.sender.send_request(request).await.expect("an answer");
         let status = response.status();
-        let answer = Body::new(response.into_body()).collect().await.expect("a body").to_bytes();
+        (status, Body::new(response.into_body()).collect().await.expect("a body").to_bytes())
+    }
+}
+
+impl load::Caller for Caller {
+    /// Calls, and checks that the tool has answered.
+    async fn call(&mut self) {
+        let (status, answer) = self.answer().await;
         let answer = String::from_utf8_lossy(&answer);
-        assert!(status == StatusCode::OK && answer.contains("\"content\""), "{tool}: {status} {answer}");
+        assert!(status == StatusCode::OK && answer.contains("\"content\""), "{status} {answer}");
     }
 }

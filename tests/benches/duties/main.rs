@@ -24,7 +24,9 @@ use crate::{
 };
 
 mod edges;
+#[path = "../shared/load.rs"]
 mod load;
+mod overload;
 mod report;
 mod rows;
 
@@ -97,7 +99,8 @@ async fn run(args: &Args) -> Report {
     let mut measured: Vec<_> = rows.iter().map(|duties| Measured::new(&duties.row)).collect();
     for round in 0..=args.rounds {
         for (stand, measured) in stands.iter().zip(&mut measured) {
-            let sample = Load { connections: CONNECTIONS, lasts: args.round }.run(stand).await;
+            let sample =
+                Load { connections: CONNECTIONS, lasts: args.round }.run(async || stand.ready().await).await;
             // The first is for warming up.
             if round > 0 {
                 measured.add(sample);
@@ -106,9 +109,13 @@ async fn run(args: &Args) -> Report {
         eprint!(".");
     }
     eprintln!();
+    let overloaded = match rows.iter().position(|duties| duties.row.name == "none") {
+        Some(plain) => Some(overload::run(&stands[plain], args.round).await),
+        None => None,
+    };
     for stand in stands {
         stand.stop().await;
     }
     common.stop().await;
-    Report { connections: CONNECTIONS, rounds: args.rounds, measured }
+    Report { connections: CONNECTIONS, rounds: args.rounds, measured, overloaded }
 }

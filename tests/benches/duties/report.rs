@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use crate::{load::Sample, rows::Row};
+use crate::{load::Sample, overload::Overloaded, rows::Row};
 
 /// What all duties together must leave of the throughput.
 const ALL_MIN: f64 = 0.75;
@@ -68,6 +68,7 @@ pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) rounds: usize,
     pub(crate) measured: Vec<Measured>,
+    pub(crate) overloaded: Option<Overloaded>,
 }
 
 /// A row beside the one without: throughput as a ratio, and microseconds of processor time that a call costs more.
@@ -108,13 +109,21 @@ impl Report {
             "connections": self.connections,
             "rounds": self.rounds,
             "rows": self.measured.iter().map(row).collect::<Vec<_>>(),
+            "overload": self.overloaded.as_ref().map(|overloaded| json!({
+                "peak_per_second": overloaded.peak,
+                "offered_per_second": overloaded.offered,
+                "answered_per_second": overloaded.answered,
+                "refused_per_second": overloaded.refused,
+                "goodput_ratio": overloaded.answered / overloaded.peak,
+                "p99_us": quantile(&overloaded.latencies, 99),
+            })),
         })
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, rounds, measured } = self;
+        let Self { connections, rounds, measured, overloaded } = self;
         writeln!(
             f,
             "{rounds} rounds with {connections} connections; of the ratios the median, least and most\n"
@@ -147,6 +156,14 @@ impl fmt::Display for Report {
         if let Some(ratio) = all.and_then(|all| self.compare(all).throughput) {
             let holds = if ratio.median >= ALL_MIN { "holds" } else { "does NOT hold" };
             writeln!(f, "\nall duties leave {ALL_MIN} of the throughput at least: {holds}")?;
+        }
+        if let Some(Overloaded { peak, offered, answered, refused, latencies }) = overloaded {
+            let (ratio, p99) = (answered / peak, quantile(latencies, 99) / 1000.0);
+            writeln!(
+                f,
+                "overload: of {offered:.0} calls/s {answered:.0} are answered (p99 {p99:.1} ms) and {refused:.0} \
+                 refused; {ratio:.2} of the {peak:.0} calls/s at the peak, the load's own share of the processor included"
+            )?;
         }
         Ok(())
     }

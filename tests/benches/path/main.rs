@@ -25,6 +25,7 @@ use crate::{
 };
 
 mod bare;
+#[path = "../shared/load.rs"]
 mod load;
 mod micro;
 mod paths;
@@ -116,11 +117,12 @@ async fn run(args: &Args) -> Report {
         tokens.renew(&mesh).await;
         for (path, measured) in paths.iter().zip(&mut measured) {
             if round == 0 {
-                Load { connections: CONNECTIONS, lasts: WARM_UP }.run(path).await;
+                Load { connections: CONNECTIONS, lasts: WARM_UP }.run(async || path.ready().await).await;
                 continue;
             }
-            let busy: Sample = Load { connections: CONNECTIONS, lasts: THROUGHPUT }.run(path).await;
-            let alone = Load { connections: 1, lasts: LATENCY }.run(path).await;
+            let busy: Sample =
+                Load { connections: CONNECTIONS, lasts: THROUGHPUT }.run(async || path.ready().await).await;
+            let alone = Load { connections: 1, lasts: LATENCY }.run(async || path.ready().await).await;
             measured.add(busy, alone);
         }
         eprint!(".");

@@ -26,7 +26,10 @@ use tokio::net::TcpStream;
 use tonic::{client::Grpc, transport::Channel};
 use url::Url;
 
-use crate::bare::{self, ASKED_FOR, Bare, RPC, TEXT, TOOL};
+use crate::{
+    bare::{self, ASKED_FOR, Bare, RPC, TEXT, TOOL},
+    load,
+};
 
 /// Alice's tokens.
 #[derive(Clone)]
@@ -189,8 +192,15 @@ fn message(revision: &'static str, tool: &str, tokens: &Tokens) -> (HeaderMap, B
 }
 
 impl Path {
+    /// A connection on which the tool has answered.
+    pub(crate) async fn ready(&self) -> Caller {
+        let mut caller = self.connect().await;
+        caller.check().await;
+        caller
+    }
+
     /// A connection of its own; gRPC calls share one, as the edge's do.
-    pub(crate) async fn connect(&self) -> Caller {
+    async fn connect(&self) -> Caller {
         match &self.to {
             To::Grpc { channel, tokens } => Caller::Grpc { channel: channel.clone(), tokens: tokens.clone() },
             To::Authorize { channel, request, tokens } => Caller::Authorize {
@@ -224,9 +234,15 @@ pub(crate) enum Caller {
     Authorize { client: AuthServiceClient<Channel>, request: Box<pb::AuthorizeRequest>, tokens: Arc<Fresh> },
 }
 
+impl load::Caller for Caller {
+    async fn call(&mut self) {
+        self.answer().await;
+    }
+}
+
 impl Caller {
     /// Calls, and takes whatever comes back.
-    pub(crate) async fn call(&mut self) -> Bytes {
+    async fn answer(&mut self) -> Bytes {
         match self {
             Self::Http { sender, headers, body, .. } => {
                 let mut request = Request::post("/mcp").body(Full::new(body.clone())).expect("a request");
@@ -256,8 +272,8 @@ impl Caller {
     }
 
     /// Calls, and checks that the tool has answered.
-    pub(crate) async fn check(&mut self) {
-        let answer = self.call().await;
+    async fn check(&mut self) {
+        let answer = self.answer().await;
         if let Self::Http { says_text: true, .. } = self {
             let answer: Value = serde_json::from_slice(&answer).expect("JSON");
             assert_eq!(answer["result"]["content"][0]["text"], TEXT, "{answer}");

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::paths::Path;
+/// Makes one call after another, on a connection of its own.
+pub(crate) trait Caller: Send + 'static {
+    /// Calls. A call that fails ends the benchmark.
+    fn call(&mut self) -> impl Future<Output = ()> + Send;
+}
 
 pub(crate) struct Load {
     pub(crate) connections: usize,
@@ -22,13 +26,11 @@ pub(crate) struct Sample {
 }
 
 impl Load {
-    /// Calls until the time is over. A call that fails ends the benchmark.
-    pub(crate) async fn run(&self, path: &Path) -> Sample {
+    /// Calls until the time is over.
+    pub(crate) async fn run<C: Caller>(&self, connect: impl AsyncFn() -> C) -> Sample {
         let mut callers = Vec::new();
         for _ in 0..self.connections {
-            let mut caller = path.connect().await;
-            caller.check().await;
-            callers.push(caller);
+            callers.push(connect().await);
         }
         let (started, processor) = (Instant::now(), processor_time());
         let ends = started + self.lasts;

@@ -1,0 +1,71 @@
+//! More than the edge can carry: what is left of its throughput.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+
+use crate::{CONNECTIONS, edges::Stand, load::Load};
+
+/// Of the throughput at the peak.
+const OFFERED: f64 = 3.0;
+const OFFERING: u32 = 256;
+const ROUNDS: u32 = 12;
+
+/// What came of it, a second.
+pub(crate) struct Overloaded {
+    pub(crate) peak: f64,
+    pub(crate) offered: f64,
+    pub(crate) answered: f64,
+    pub(crate) refused: f64,
+    /// Nanoseconds of every call that was answered.
+    pub(crate) latencies: Vec<u64>,
+}
+
+/// Offers three times as much as the edge has just done, over many connections. One that has no answer yet offers nothing
+/// new: more than [`OFFERING`] calls are never under way.
+pub(crate) async fn run(stand: &Stand, round: Duration) -> Overloaded {
+    let load = Load { connections: CONNECTIONS, lasts: round * ROUNDS / 3 };
+    let peak = load.run(async || stand.ready().await).await.rate;
+    let offered = OFFERED * peak;
+    let pause = Duration::from_secs_f64(f64::from(OFFERING) / offered);
+    let mut callers = Vec::new();
+    for _ in 0..OFFERING {
+        callers.push(stand.ready().await);
+    }
+    let (started, lasts) = (Instant::now(), round * ROUNDS);
+    let offering: Vec<_> = (0..OFFERING)
+        .zip(callers)
+        .map(|(number, mut caller)| {
+            let mut due = started + pause * number / OFFERING;
+            tokio::spawn(async move {
+                let (mut sent, mut refused, mut latencies) = (0_u64, 0_u64, Vec::new());
+                while started.elapsed() < lasts {
+                    tokio::time::sleep_until(due.into()).await;
+                    due = Instant::now().max(due + pause);
+                    let began = Instant::now();
+                    sent += 1;
+                    match caller.answer().await {
+                        (StatusCode::OK, _) => {
+                            latencies.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                        }
+                        (StatusCode::SERVICE_UNAVAILABLE, _) => refused += 1,
+                        (status, answer) => panic!("{status} {}", String::from_utf8_lossy(&answer)),
+                    }
+                }
+                (sent, refused, latencies)
+            })
+        })
+        .collect();
+    let (mut sent, mut refused, mut latencies) = (0, 0, Vec::new());
+    for one in offering {
+        let done = one.await.expect("a caller");
+        sent += done.0;
+        refused += done.1;
+        latencies.extend(done.2);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "they are counts of calls")]
+    let rate = |count: u64| count as f64 / seconds;
+    let answered = rate(latencies.len() as u64);
+    Overloaded { peak, offered: rate(sent), answered, refused: rate(refused), latencies }
+}
