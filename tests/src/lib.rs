@@ -22,7 +22,7 @@ mod tls;
 mod tools;
 mod vault;
 
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::sign_in;
 pub use client::{Client, Reply};
 pub use collector::{Collector, Span};

@@ -3,3 +3,4 @@
 mod hygiene;
 mod limits;
 mod overload;
+mod redis;

@@ -52,7 +52,7 @@ async fn replica(mesh: &TestMesh, file: &Path, redis: Option<&Redis>) -> Edge {
     .await
 }
 
-async fn ping(client: &Client) -> Reply {
+pub(super) async fn ping(client: &Client) -> Reply {
     client.call("ping", json!({})).await
 }
 
@@ -61,7 +61,7 @@ async fn search(client: &Client) -> Reply {
 }
 
 /// How many of so many requests pass. The others are refused for a rate.
-async fn passing(client: &Client, requests: usize) -> usize {
+pub(super) async fn passing(client: &Client, requests: usize) -> usize {
     let mut passed = 0;
     for _ in 0..requests {
         match ping(client).await {
@@ -72,14 +72,14 @@ async fn passing(client: &Client, requests: usize) -> usize {
     passed
 }
 
-async fn metric(edge: &Edge, line: &str) -> Option<String> {
+pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     let metrics =
         reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what} takes too long");
