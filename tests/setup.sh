@@ -3,7 +3,7 @@
 #
 #   tests/setup.sh         all of it
 #   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, Redis,
-#                          OpenBao (Vault's API), moto (AWS's APIs), and PostgreSQL
+#                          OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
 #
@@ -40,6 +40,7 @@ main() {
   [[ ${1:-all} == lint ]] || openbao
   [[ ${1:-all} == lint ]] || moto
   [[ ${1:-all} == lint ]] || conformance_suite
+  [[ ${1:-all} == lint ]] || browser_driver
   [[ ${1:-all} == test ]] || cargo_deny
 }
 
@@ -60,6 +61,7 @@ system_packages() {
   command -v npm >/dev/null || missing+=("npm, which comes with Node.js:npm")
   [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   [[ $1 == lint ]] || has_postgres || missing+=("PostgreSQL:postgresql")
+  [[ $1 == lint ]] || command -v chromium >/dev/null || missing+=("Chromium:chromium")
   # Debian has a Python that cannot make virtual environments, and a package that lets it.
   [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
@@ -140,6 +142,11 @@ node_packages() {
 conformance_suite() {
   npm_install "$tools/conformance" "$here/conformance/package.json" || return 0
   echo "installed the MCP conformance suite in $tools/conformance"
+}
+
+browser_driver() {
+  npm_install "$tools/browser" "$here/clients/browser/package.json" || return 0
+  echo "installed what drives Chromium in $tools/browser"
 }
 
 # Installs the packages that $2 pins into the folder $1; 1 when they are there already.

@@ -18,11 +18,15 @@ mod grpc;
 pub mod identity;
 pub mod jwks;
 mod listen;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod reflection;
 mod running;
 mod serve;
 mod telemetry;
 
+#[cfg(feature = "redis")]
+pub use self::redis::Redis;
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
 pub use browser::restrain_browsers;

@@ -22,7 +22,7 @@ mod tls;
 mod tools;
 mod vault;
 
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::sign_in;
 pub use client::{Client, Reply};
 pub use collector::{Collector, Span};
@@ -33,5 +33,5 @@ pub use moto::Moto;
 pub use postgres::Postgres;
 pub use spy::Spy;
 pub use tls::{Signed, TestAuthority, TlsListener};
-pub use tools::{conformance_suite, node_modules, program, python, repository};
+pub use tools::{chromium, conformance_suite, node_modules, program, python, repository};
 pub use vault::{Vault, bao};

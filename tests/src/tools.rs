@@ -32,6 +32,14 @@ pub fn node_modules() -> PathBuf {
     program(tools().join("node/node_modules"))
 }
 
+/// Chromium, and beside it what drives it.
+pub fn chromium() -> PathBuf {
+    program(tools().join("browser/node_modules/puppeteer-core"));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join("chromium")).find(|path| path.exists());
+    program(found.unwrap_or_else(|| PathBuf::from("chromium")))
+}
+
 /// Node.js and the script of the official conformance suite, which needs a newer one than many systems have.
 pub fn conformance_suite() -> (PathBuf, PathBuf) {
     let modules = program(tools().join("conformance/node_modules"));

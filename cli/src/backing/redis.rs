@@ -27,10 +27,18 @@ impl Redis {
     /// # Errors
     /// When it cannot be run or does not answer.
     pub async fn start(program: &Path) -> Result<Self, BackingError> {
+        Self::with(program, "").await
+    }
+
+    /// As [`Self::start`], with more lines of its config, which count more than those before.
+    ///
+    /// # Errors
+    /// When it cannot be run or does not answer.
+    pub async fn with(program: &Path, more: &str) -> Result<Self, BackingError> {
         let (folder, port) = prepare(PROGRAM)?;
         let password = Uuid::new_v4();
         let config = format!(
-            "port {port}\nbind {}\nrequirepass {password}\nsave \"\"\nappendonly no\n",
+            "port {port}\nbind {}\nrequirepass {password}\nsave \"\"\nappendonly no\n{more}\n",
             Ipv4Addr::LOCALHOST
         );
         let mut command = Command::new(program);

@@ -1,5 +1,7 @@
 //! What the edge does around a call.
 
+mod browser;
 mod hygiene;
 mod limits;
 mod overload;
+mod redis;

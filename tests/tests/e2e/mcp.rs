@@ -4,5 +4,5 @@ mod calls;
 mod conformance;
 pub(crate) mod interaction;
 mod sdks;
-mod sessions;
+pub(crate) mod sessions;
 mod watching;

@@ -1,13 +1,11 @@
 //! The list of revocations in Redis, for every replica.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
-use redis::{
-    AsyncCommands as _, Client, RedisError,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use drawbridge_sdk::Redis;
+use redis::{AsyncCommands as _, RedisError};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 // Of one slot, so that a cluster can write both at once.
@@ -15,10 +13,9 @@ use serde::{Deserialize, Serialize};
 const LIST: &str = "{drawbridge:auth}:revocations";
 /// Counts the changes of the hash.
 const VERSION: &str = "{drawbridge:auth}:revocations:version";
-const CONNECTION_TIMEOUT: Duration = Duration::from_millis(500);
+/// Both at once. Not as a transaction: a cluster sends a command on to where its slot has moved, and a transaction not.
+const ADD: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('INCR', KEYS[2])";
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// Before a connection that failed is tried again.
-const RETRY_DELAY_MAX: Duration = Duration::from_millis(200);
 
 /// What is revoked, as it stands in Redis.
 #[derive(Serialize, Deserialize)]
@@ -37,23 +34,12 @@ enum EntryKind {
 }
 
 /// The list, which connects when it is first used.
-pub(super) struct Shared(ConnectionManager);
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
-    }
-}
+#[derive(Debug)]
+pub(super) struct Shared(Redis);
 
 impl Shared {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_max_delay(RETRY_DELAY_MAX)
-            .set_number_of_retries(1);
-        let client = Client::open(url.expose_secret())?;
-        Ok(Self(ConnectionManager::new_lazy_with_config(client, config)?))
+        Redis::open(url, RESPONSE_TIMEOUT).map(Self)
     }
 
     pub(super) async fn version(&self) -> Result<u64, RedisError> {
@@ -96,8 +82,13 @@ impl Shared {
         let entry = serde_json::to_string(&entry).map_err(|error| {
             RedisError::from((redis::ErrorKind::InvalidClientConfig, "a revocation", error.to_string()))
         })?;
-        let mut both = redis::pipe();
-        both.atomic().hset(LIST, entry, at).ignore().incr(VERSION, 1).ignore();
-        both.query_async(&mut self.0.clone()).await
+        redis::cmd("EVAL")
+            .arg(ADD)
+            .arg(&[2])
+            .arg(&[LIST, VERSION])
+            .arg(entry)
+            .arg(at)
+            .query_async(&mut self.0.clone())
+            .await
     }
 }

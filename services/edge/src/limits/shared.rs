@@ -10,28 +10,28 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{
-    Client, RedisError, Script,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use secrecy::{ExposeSecret as _, SecretString};
+use drawbridge_sdk::Redis;
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
+use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::{gcra::Answer, limit::Ask};
 
 const TAKE: &str = include_str!("take.lua");
-/// Of one slot, so that one script can take from all buckets in a cluster too.
+/// Of one slot, so that one script takes from all buckets or from none in a cluster too: it can reach no others.
 const PREFIX: &str = "{drawbridge:limits}:";
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long connecting may take, and trying it out.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than a request may wait: that has a bound of its own.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Before Redis that gave no answer is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Shared {
-    client: Client,
+    redis: Redis,
     script: Script,
     /// None while Redis is away.
-    connection: ArcSwapOption<ConnectionManager>,
+    connection: ArcSwapOption<Redis>,
     begun: AtomicBool,
 }
 
@@ -53,7 +53,7 @@ enum Away {
 impl Shared {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
         Ok(Self {
-            client: Client::open(url.expose_secret())?,
+            redis: Redis::open(url, RESPONSE_TIMEOUT)?,
             script: Script::new(TAKE),
             connection: ArcSwapOption::empty(),
             begun: AtomicBool::new(false),
@@ -88,13 +88,13 @@ impl Shared {
         }
     }
 
-    async fn run(&self, connection: &ConnectionManager, asks: &[Ask]) -> Result<Vec<Answer>, RedisError> {
-        let mut script = self.script.prepare_invoke();
-        for Ask { limit, bucket, cost } in asks {
-            script.key(format!("{PREFIX}{}:{}", limit.name, bucket.text()));
-            script.arg(limit.quota.unit_micros).arg(limit.quota.burst).arg(*cost);
-        }
-        let said: Vec<u64> = script.invoke_async(&mut connection.clone()).await?;
+    async fn run(&self, connection: &Redis, asks: &[Ask]) -> Result<Vec<Answer>, RedisError> {
+        let keys =
+            asks.iter().map(|Ask { limit, bucket, .. }| format!("{PREFIX}{}:{}", limit.name, bucket.text()));
+        let numbers = asks
+            .iter()
+            .flat_map(|Ask { limit, cost, .. }| [limit.quota.unit_micros, limit.quota.burst, *cost]);
+        let said = self.invoke(connection, &keys.collect::<Vec<_>>(), &numbers.collect::<Vec<_>>()).await?;
         let answers: Vec<_> = said
             .chunks_exact(2)
             .zip(asks)
@@ -106,28 +106,36 @@ impl Shared {
         Err(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "a limit without an answer")))
     }
 
-    /// A connection on which the script has run and could write.
-    async fn connect(&self) -> Result<ConnectionManager, Away> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONNECT_TIMEOUT))
-            .set_number_of_retries(0);
-        let connecting = async {
-            let mut connection = ConnectionManager::new_with_config(self.client.clone(), config).await?;
-            let mut script = self.script.prepare_invoke();
-            let _: Vec<u64> = script
-                .key(format!("{PREFIX}:probe"))
-                .arg(1)
-                .arg(1)
-                .arg(1)
-                .invoke_async(&mut connection)
-                .await?;
-            Ok(connection)
+    /// Runs the script, which a server knows by its hash once it has seen it. Not by `SCRIPT LOAD`: of a cluster all
+    /// masters would have to answer.
+    async fn invoke(
+        &self,
+        connection: &Redis,
+        keys: &[String],
+        numbers: &[u64],
+    ) -> Result<Vec<u64>, RedisError> {
+        let run = async |command: &str, script: &str| {
+            let command =
+                Cmd::new().arg(command).arg(script).arg(keys.len()).arg(keys).arg(numbers).to_owned();
+            command.query_async(&mut connection.clone()).await
         };
-        timeout(CONNECT_TIMEOUT, connecting).await?
+        match run("EVALSHA", self.script.get_hash()).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                run("EVAL", TAKE).await
+            }
+            said => said,
+        }
     }
 
-    fn turn_on(&self, connection: ConnectionManager) {
+    /// A connection on which the script has run and could write.
+    async fn connect(&self) -> Result<Redis, Away> {
+        let connection = self.redis.another();
+        let probe = [format!("{PREFIX}:probe")];
+        timeout(CONNECT_TIMEOUT, self.invoke(&connection, &probe, &[1, 1, 1])).await??;
+        Ok(connection)
+    }
+
+    fn turn_on(&self, connection: Redis) {
         self.connection.store(Some(Arc::new(connection)));
         metrics::gauge!("edge_limits_redis_available").set(1);
         tracing::info!("limits are counted in Redis");
@@ -221,7 +229,7 @@ mod tests {
         let (shared, _folder, _server) = start().await;
         let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
-        let mut connection = ConnectionManager::clone(&shared.connection.load_full().unwrap());
+        let mut connection = Redis::clone(&shared.connection.load_full().unwrap());
         let _: () = redis::cmd("CLIENT")
             .arg("PAUSE")
             .arg(2000)

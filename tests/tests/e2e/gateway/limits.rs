@@ -12,14 +12,13 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-/// Who calls at once, and how often each in turn.
+/// Who calls at once, and how often each in turn: with Redis, without it, and with it again, more than 10,000 calls.
 const PERSONS: usize = 50;
-const WISHES: [usize; 5] = [20, 100, 180, 260, 340];
-/// Who comes when the others have had what is theirs.
-const LATE: usize = 10;
-const LATE_WISH: usize = 100;
-const EACH_MAX: usize = 100;
-const TOGETHER_MAX: usize = 5000;
+const WISHES: [usize; 5] = [12, 40, 60, 76, 96];
+/// How often those call again who wanted least.
+const LATE_WISH: usize = 48;
+const EACH_MAX: usize = 60;
+const TOGETHER_MAX: usize = 2520;
 /// Within this time a change is seen, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -52,7 +51,7 @@ async fn replica(mesh: &TestMesh, file: &Path, redis: Option<&Redis>) -> Edge {
     .await
 }
 
-async fn ping(client: &Client) -> Reply {
+pub(super) async fn ping(client: &Client) -> Reply {
     client.call("ping", json!({})).await
 }
 
@@ -61,7 +60,7 @@ async fn search(client: &Client) -> Reply {
 }
 
 /// How many of so many requests pass. The others are refused for a rate.
-async fn passing(client: &Client, requests: usize) -> usize {
+pub(super) async fn passing(client: &Client, requests: usize) -> usize {
     let mut passed = 0;
     for _ in 0..requests {
         match ping(client).await {
@@ -72,14 +71,14 @@ async fn passing(client: &Client, requests: usize) -> usize {
     passed
 }
 
-async fn metric(edge: &Edge, line: &str) -> Option<String> {
+pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     let metrics =
         reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what} takes too long");
@@ -91,67 +90,111 @@ fn text(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
+/// What 50 persons do on two replicas: each calls so often as it likes, then some go on, and all search once.
+struct Phase {
+    calls: usize,
+    passed: usize,
+    /// Searches that were not refused.
+    searched: usize,
+}
+
+async fn phase(clients: &[[Client; 2]]) -> Phase {
+    // In turn at each replica, so that each has half of what a person does.
+    let call = async |wish: fn(usize) -> usize| {
+        let mut calling = JoinSet::new();
+        for (person, clients) in clients.iter().cloned().enumerate() {
+            calling.spawn(async move {
+                let mut passed = 0;
+                for request in 0..wish(person) {
+                    passed += passing(&clients[(person + request) % 2], 1).await;
+                }
+                (wish(person), passed)
+            });
+        }
+        calling.join_all().await
+    };
+    let early = call(|person| WISHES[person % WISHES.len()]).await;
+    for (wish, passed) in &early {
+        assert_eq!(*passed, EACH_MAX.min(*wish), "of {wish} requests");
+    }
+    // Those who wanted little want more now, and there is not enough for all together.
+    let late = call(|person| if person % WISHES.len() == 0 { LATE_WISH } else { 0 }).await;
+    let (calls, passed) =
+        early.iter().chain(&late).fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+    let mut searched = 0;
+    for (person, clients) in clients.iter().enumerate() {
+        let reply = search(&clients[person % 2]).await;
+        let refused = reply.status == StatusCode::SERVICE_UNAVAILABLE;
+        assert!(refused || reply.status == StatusCode::OK, "{reply:?}");
+        searched += usize::from(!refused);
+    }
+    Phase { calls: calls + clients.len(), passed, searched }
+}
+
 #[tokio::test]
-async fn two_replicas_together_admit_exactly_what_the_limits_allow() {
-    let (redis, issuer) = (Redis::start().await, TestIssuer::start().await);
+async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_redis_what_the_config_says() {
+    let (mut redis, issuer) = (Redis::start().await, TestIssuer::start().await);
     let mesh = TestMesh::with(|config| {
         config.telemetry.log = "error".to_owned();
         let file = config.policies.join("issuers.toml");
         let entry = format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name());
         fs::write(&file, entry).expect("a file");
         config.issuers = Some(file);
+        // The issuer says who is calling, not what of.
+        let policy = "@id(\"searches\")\npermit (principal, action == Action::\"code_search\", resource);\n";
+        fs::write(config.policies.join("searches.cedar"), policy).expect("a file");
     })
     .await;
     // Nothing worth a request comes back while the test runs: the counts are exact.
     let file = File::new(&format!(
         "[[limit]]\nname = \"each\"\nby = \"principal\"\nrate = {EACH_MAX}\nper_seconds = 864000\n\
-         [[limit]]\nname = \"together\"\nby = \"global\"\nrate = {TOGETHER_MAX}\nper_seconds = 30000000\n"
+         cost = {{ code_search = 0 }}\n\
+         [[limit]]\nname = \"together\"\nby = \"global\"\nrate = {TOGETHER_MAX}\nper_seconds = 30000000\n\
+         cost = {{ code_search = 0 }}\n\
+         [[limit]]\nname = \"searches\"\nby = \"tool\"\nrate = 1000\nper_seconds = 864000\n\
+         only = {{ tools = [\"code_search\"] }}\nwithout_redis = \"closed\"\n"
     ));
     let edges =
         [replica(&mesh, &file.path(), Some(&redis)).await, replica(&mesh, &file.path(), Some(&redis)).await];
-    let began = Instant::now();
-    let call = async |persons: std::ops::Range<usize>, wish: fn(usize) -> usize| {
-        let mut calling = JoinSet::new();
-        for person in persons {
+    let clients: Vec<_> = (0..PERSONS)
+        .map(|person| {
             let mut claims = issuer.claims(mesh.mesh.mcp_url.as_str());
             claims["sub"] = json!(format!("person-{person}"));
             let client = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
-            let clients = edges.each_ref().map(|edge| edge.client(&client));
-            calling.spawn(async move {
-                let (wish, mut passed) = (wish(person), 0);
-                for request in 0..wish {
-                    passed += passing(&clients[(person + request) % 2], 1).await;
-                }
-                (wish, passed)
-            });
-        }
-        calling.join_all().await
-    };
-    let early = call(0..PERSONS, |person| WISHES[person % WISHES.len()]).await;
-    for (wish, passed) in &early {
-        assert_eq!(*passed, EACH_MAX.min(*wish), "of {wish} requests");
+            edges.each_ref().map(|edge| edge.client(&client))
+        })
+        .collect();
+    let began = Instant::now();
+    let with = phase(&clients).await;
+    redis.kill();
+    let without = phase(&clients).await;
+    redis.start_again().await;
+    for edge in &edges {
+        let available = async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1");
+        until("Redis", available).await;
     }
-    let late = call(PERSONS..PERSONS + LATE, |_| LATE_WISH).await;
-    let sum = |counts: &[(usize, usize)]| {
-        counts.iter().fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1))
-    };
-    let ((early_calls, early_passed), (late_calls, late_passed)) = (sum(&early), sum(&late));
-    println!(
-        "{} calls of {} persons on two replicas: {} passed, in {:?}",
-        early_calls + late_calls,
-        PERSONS + LATE,
-        early_passed + late_passed,
-        began.elapsed()
-    );
-    // What was refused for one person's sake took nothing from what all have together.
-    assert_eq!(early_passed + late_passed, TOGETHER_MAX);
-    for (limit, refused) in [("each", early_calls - early_passed), ("together", late_calls - late_passed)] {
+    // It has forgotten what was taken.
+    let again = phase(&clients).await;
+
+    for (name, phase, searched) in
+        [("with", with, PERSONS), ("without", without, 0), ("again with", again, PERSONS)]
+    {
+        let Phase { calls, passed, .. } = phase;
+        println!("{name} Redis: {calls} calls of {PERSONS} persons on two replicas: {passed} passed");
+        // What was refused for one person's sake took nothing from what all have together.
+        assert_eq!((passed, phase.searched), (TOGETHER_MAX, searched), "{name} Redis");
+    }
+    println!("in {:?}", began.elapsed());
+    let wanted = PERSONS / WISHES.len() * WISHES.iter().sum::<usize>();
+    let each = PERSONS / WISHES.len() * WISHES.iter().map(|wish| EACH_MAX.min(*wish)).sum::<usize>();
+    let late = PERSONS / WISHES.len() * LATE_WISH;
+    for (limit, refused) in [("each", wanted - each), ("together", each + late - TOGETHER_MAX)] {
         let mut counted = 0;
         for edge in &edges {
             let line = format!("edge_rate_limited_total{{limit=\"{limit}\"}}");
             counted += metric(edge, &line).await.map_or(0, |count| count.parse().expect("a count"));
         }
-        assert_eq!(counted, refused, "refused by the limit {limit}");
+        assert_eq!(counted, 3 * refused, "refused by the limit {limit}");
     }
 }
 

@@ -27,11 +27,11 @@ async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     (reply, id)
 }
 
-async fn open(client: &Client) -> HeaderValue {
+pub(crate) async fn open(client: &Client) -> HeaderValue {
     initialize(client).await.1.expect("a session")
 }
 
-async fn list(client: &Client, session: &HeaderValue) -> Reply {
+pub(crate) async fn list(client: &Client, session: &HeaderValue) -> Reply {
     let body = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
     client.send(client.post().header("mcp-session-id", session).body(body.to_string())).await
 }
