@@ -14,6 +14,7 @@ use url::Url;
 use super::{ServiceSettings, Services};
 use crate::{
     catalog::Namespace,
+    guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
     overload,
 };
@@ -35,6 +36,8 @@ struct Content {
     limit: Vec<LimitEntry>,
     #[serde(default)]
     concurrency: overload::Settings,
+    #[serde(default)]
+    guard: Vec<GuardEntry>,
 }
 
 /// What the file and the flags together say.
@@ -49,6 +52,7 @@ pub(crate) struct Said {
 pub(crate) struct Duties {
     pub(crate) limits: Rules,
     pub(crate) concurrency: overload::Rules,
+    pub(crate) guards: guard::Rules,
 }
 
 #[derive(Debug, Deserialize)]
@@ -83,6 +87,7 @@ impl ConfigFile {
 pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigTextError> {
     let content: Content = text.parse()?;
     let limits = Rules::new(text, &content.limits, &content.limit)?;
+    let guards = guard::Rules::new(text, &content.guard)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -97,7 +102,7 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
-    Ok(Said { services, duties: Duties { limits, concurrency } })
+    Ok(Said { services, duties: Duties { limits, concurrency, guards } })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {
