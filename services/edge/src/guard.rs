@@ -17,7 +17,7 @@ use rmcp::{
 
 use self::{content::Working, redact::Redactor, size::Cap};
 
-pub(crate) use self::config::GuardEntry;
+pub(crate) use self::{config::GuardEntry, strip::is_unseen};
 
 mod config;
 mod content;

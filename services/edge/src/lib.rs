@@ -37,9 +37,11 @@ use crate::{
 };
 
 pub use crate::{
-    catalog::{Namespace, NamespaceError},
+    catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
+    discovery::ContractError,
     front::ForwardedBy,
     mcp::SealError,
+    offered::{Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
 };
 
@@ -54,6 +56,7 @@ mod guard;
 mod limits;
 mod mcp;
 mod metadata;
+mod offered;
 mod overload;
 mod refusal;
 mod services;

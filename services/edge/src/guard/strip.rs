@@ -64,7 +64,7 @@ const BEGINS_UNSEEN: [bool; 256] = {
 };
 
 /// Characters without a shape of their own. `BEGINS_UNSEEN` knows how each begins.
-fn is_unseen(character: char) -> bool {
+pub(crate) fn is_unseen(character: char) -> bool {
     matches!(character,
         // Control characters, and the soft hyphen.
         '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}'

@@ -72,14 +72,14 @@ async fn passing(client: &Client, requests: usize) -> usize {
     passed
 }
 
-async fn metric(edge: &Edge, line: &str) -> Option<String> {
+pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     let metrics =
         reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what} takes too long");
