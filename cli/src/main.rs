@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use drawbridge_cli::{call, policy, revoke, up, vault};
+use drawbridge_cli::{call, catalog, policy, revoke, up, vault};
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]
@@ -26,6 +26,9 @@ enum Command {
     /// Check, test and explain policies, and generate what they are checked against.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Review and lock what clients see of tools, resources and prompts.
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
     /// Set a Vault up, from which tool services get credentials.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
         Some(Command::Call(args)) => call::run(args).await,
         Some(Command::Revoke(args)) => revoke::run(args).await,
         Some(Command::Vault(command)) => vault::run(command).await,
+        Some(Command::Catalog(command)) => return catalog::run(command).await,
         Some(Command::Policy(command)) => return policy::run(command).await,
     };
     match done {

@@ -25,10 +25,12 @@ pub enum ConfigTextError {
         source: io::Error,
     },
     /// It is too large.
-    #[error("{} has more than {BYTES_MAX} bytes", path.display())]
+    #[error("{} has more than {bytes_max} bytes", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
+        /// The most that it may have.
+        bytes_max: u64,
     },
     /// It is not what such a file is. The message shows the place.
     #[error("{}: {problem}", path.display())]
@@ -69,12 +71,20 @@ impl ConfigText {
     /// # Errors
     /// When it cannot be read, or is too large.
     pub fn read(path: &Path) -> Result<Self, ConfigTextError> {
+        Self::read_within(path, BYTES_MAX)
+    }
+
+    /// Reads a file of at most so many bytes.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is too large.
+    pub fn read_within(path: &Path, bytes_max: u64) -> Result<Self, ConfigTextError> {
         let failed = |source| ConfigTextError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         let file = File::open(path).map_err(failed)?;
-        file.take(BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
-        if text.len() as u64 > BYTES_MAX {
-            return Err(ConfigTextError::TooLarge { path: path.to_owned() });
+        file.take(bytes_max.saturating_add(1)).read_to_string(&mut text).map_err(failed)?;
+        if text.len() as u64 > bytes_max {
+            return Err(ConfigTextError::TooLarge { path: path.to_owned(), bytes_max });
         }
         Ok(Self::new(path, text))
     }
@@ -121,6 +131,24 @@ impl ConfigText {
             problem.set_input(None);
             self.wrong(place, problem.to_string().trim_end())
         })
+    }
+
+    /// The same for a file that is JSON.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], with the line's number alone.
+    pub fn parse_json<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
+        serde_json::from_str(&self.text).map_err(|problem| ConfigTextError::Meaning {
+            path: self.path.clone(),
+            line: problem.line().max(1),
+            problem: problem.to_string(),
+        })
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// What is wrong with what it says at this byte.

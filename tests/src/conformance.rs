@@ -69,9 +69,23 @@ impl Conformance {
         jwks_url: url::Url,
         telemetry: &Telemetry,
     ) -> Result<Running, VerifierError> {
+        self.start_as(DESCRIPTORS, listen, jwks_url, telemetry).await
+    }
+
+    /// Starts the service with this contract instead of its own.
+    ///
+    /// # Errors
+    /// When no verifier can be made.
+    pub async fn start_as(
+        self,
+        descriptors: &'static [u8],
+        listen: Listen,
+        jwks_url: url::Url,
+        telemetry: &Telemetry,
+    ) -> Result<Running, VerifierError> {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
         let server =
-            GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier).descriptors(DESCRIPTORS);
+            GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier).descriptors(descriptors);
         let starting = Starting::new();
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();

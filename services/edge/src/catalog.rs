@@ -13,11 +13,13 @@ use serde_json::Value;
 
 use crate::upstream::Target;
 
+pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
     arguments::read_arguments,
     current::Catalogs,
     load::read_contract,
     merged::{Catalog, Revision},
+    pins::{PinMode, Pins},
     uri::{UriTemplate, Variables},
 };
 
@@ -26,7 +28,9 @@ mod comments;
 mod current;
 mod given;
 mod load;
+mod lock;
 mod merged;
+mod pins;
 mod rules;
 mod schema;
 #[cfg(test)]
@@ -82,7 +86,7 @@ impl std::fmt::Display for Namespace {
 }
 
 /// A tool and how to call it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ToolItem {
     /// What clients see.
     pub(crate) tool: Tool,
@@ -96,7 +100,7 @@ pub(crate) struct ToolItem {
 }
 
 /// A resource or resource template and how to read it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ResourceItem {
     pub(crate) shown: ShownResource,
     pub(crate) uri: UriTemplate,
@@ -121,7 +125,7 @@ impl ResourceItem {
 }
 
 /// What clients see of a resource.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum ShownResource {
     /// A fixed URI.
@@ -131,7 +135,7 @@ pub(crate) enum ShownResource {
 }
 
 /// A prompt and how to get it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PromptItem {
     /// What clients see.
     pub(crate) prompt: Prompt,

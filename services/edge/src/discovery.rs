@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, ChannelError, ConfigText, Starting, told};
+use drawbridge_sdk::{BalancedChannel, ChannelError, Starting, told};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -16,9 +16,12 @@ use tokio_util::task::AbortOnDropHandle;
 use self::service::Service;
 use crate::{
     StartError,
-    catalog::{Catalogs, Namespace},
-    services::{self, ConfigFile, Live, Said, ServiceSettings, Services},
+    catalog::{Catalogs, Namespace, Pins},
+    services::{ConfigFile, Live, Said, ServiceSettings, Services, Texts},
 };
+
+pub use self::service::ContractError;
+pub(crate) use self::service::contract;
 
 mod health;
 mod service;
@@ -61,16 +64,16 @@ pub(crate) async fn start(
     discovery: Discovery,
 ) -> Result<(), StartError> {
     let mut discovery = discovery;
-    let (text, said) = match &file {
+    let (texts, said) = match &file {
         Some(file) => {
-            let text = file.read().await?;
-            let said = services::parse(&text, &flags)?;
+            let texts = file.read().await?;
+            let said = texts.parse(&flags)?;
             metrics::gauge!("edge_config_current").set(1);
-            (Some(text), said)
+            (Some(texts), said)
         }
         None => (None, Said { services: flags.clone(), ..Said::default() }),
     };
-    let asked = discovery.apply(said.services).await?;
+    let asked = discovery.apply(said.services, said.pins).await?;
     discovery.live.set(said.duties).await;
 
     let (readiness, stopping) = (starting.readiness(), starting.stopping());
@@ -81,7 +84,7 @@ pub(crate) async fn start(
     });
     let stopping = starting.stopping();
     starting.spawn(async move {
-        stopping.run_until_cancelled(discovery.follow(file, flags, text)).await;
+        stopping.run_until_cancelled(discovery.follow(file, flags, texts)).await;
     });
     Ok(())
 }
@@ -107,15 +110,21 @@ impl Discovery {
         Self { catalogs, live, default_timeout, pace, followed: BTreeMap::new() }
     }
 
-    /// Follows these services from now on, and no others. The set that it gives back ends when each new one
+    /// Follows these services from now on, and no others, and holds them against these pins. The set that it gives back ends when each new one
     /// was asked once. An error changes nothing.
-    async fn apply(&mut self, services: Services) -> Result<JoinSet<()>, ChannelError> {
+    async fn apply(
+        &mut self,
+        services: Services,
+        pins: Option<Arc<Pins>>,
+    ) -> Result<JoinSet<()>, ChannelError> {
         let mut begun = Vec::new();
         for (namespace, settings) in &services {
             if self.followed.get(namespace).is_none_or(|followed| followed.settings != *settings) {
                 begun.push((namespace.clone(), settings.clone(), BalancedChannel::new(&settings.urls)?));
             }
         }
+        // Before a new service is asked, so that nothing of it is offered that is to be withheld.
+        self.catalogs.update(|catalog| catalog.pinned(pins.clone()));
         let gone: Vec<_> =
             self.followed.keys().filter(|namespace| !services.contains_key(*namespace)).cloned().collect();
         for namespace in gone {
@@ -155,11 +164,11 @@ impl Discovery {
         }
     }
 
-    /// Follows the config file, whose text is `text` now.
-    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, text: Option<ConfigText>) {
-        let (Some(file), Some(text)) = (file, text) else { return std::future::pending().await };
-        let mut running = text.clone();
-        let (mut looked_at, mut last) = (Some(text.clone()), Some(text));
+    /// Follows the config file and the lock that it names, which say `texts` now.
+    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, texts: Option<Texts>) {
+        let (Some(file), Some(texts)) = (file, texts) else { return std::future::pending().await };
+        let mut running = texts.clone();
+        let (mut looked_at, mut last) = (Some(texts.clone()), Some(texts));
         let mut ticks = interval(self.pace.file);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -174,8 +183,8 @@ impl Discovery {
                 continue;
             }
             let applied = match read {
-                Ok(text) if text == running => Ok(()),
-                Ok(text) => self.reload(&flags, &text).await.map(|()| running = text),
+                Ok(texts) if texts == running => Ok(()),
+                Ok(texts) => self.reload(&flags, &texts).await.map(|()| running = texts),
                 Err(error) => Err(error.into()),
             };
             looked_at = now;
@@ -191,9 +200,9 @@ impl Discovery {
         }
     }
 
-    async fn reload(&mut self, flags: &Services, text: &ConfigText) -> Result<(), StartError> {
-        let said = services::parse(text, flags)?;
-        self.apply(said.services).await?.detach_all();
+    async fn reload(&mut self, flags: &Services, texts: &Texts) -> Result<(), StartError> {
+        let said = texts.parse(flags)?;
+        self.apply(said.services, said.pins).await?.detach_all();
         self.live.set(said.duties).await;
         Ok(())
     }

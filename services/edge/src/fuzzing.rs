@@ -32,8 +32,13 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
-    let handler =
-        Handler::new(Arc::clone(&catalogs), authorizer.clone(), Arc::default(), Seal::new(&secret)?);
+    let handler = Handler::new(
+        Arc::clone(&catalogs),
+        authorizer.clone(),
+        Arc::default(),
+        Arc::default(),
+        Seal::new(&secret)?,
+    );
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, CancellationToken::new());
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);

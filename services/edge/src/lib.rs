@@ -26,6 +26,7 @@ use crate::{
     discovery::{Discovery, Pace},
     front::Front,
     gate::Gate,
+    guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal},
     metadata::{Endpoint, ProtectedResource},
@@ -36,9 +37,11 @@ use crate::{
 };
 
 pub use crate::{
-    catalog::{Namespace, NamespaceError},
+    catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
+    discovery::ContractError,
     front::ForwardedBy,
     mcp::SealError,
+    offered::{Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
 };
 
@@ -49,9 +52,11 @@ mod front;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
+mod guard;
 mod limits;
 mod mcp;
 mod metadata;
+mod offered;
 mod overload;
 mod refusal;
 mod services;
@@ -235,8 +240,13 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
     let (turns, requests) = (Arc::<Turns>::default(), Arc::<Requests>::default());
     starting.spawn(overload::watch(Arc::clone(&requests), starting.stopping()));
-    let live =
-        Live { limits: Arc::clone(&limits), turns: Arc::clone(&turns), requests: Arc::clone(&requests) };
+    let guards: Arc<Guards> = Arc::default();
+    let live = Live {
+        limits: Arc::clone(&limits),
+        turns: Arc::clone(&turns),
+        requests: Arc::clone(&requests),
+        guards: Arc::clone(&guards),
+    };
     let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace);
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
@@ -254,7 +264,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let front = Front::new(&config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
-    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, Seal::new(&secret)?);
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, guards, Seal::new(&secret)?);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
     let body_bytes_max = config.body_bytes_max;

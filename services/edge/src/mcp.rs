@@ -24,6 +24,7 @@ use crate::{
     authorizer::Authorizer,
     catalog::{Catalogs, ResourceItem, ShownResource},
     gate::{Admission, OTHER, Plan},
+    guard::Guards,
     overload::Turns,
     upstream::Target,
 };
@@ -73,6 +74,7 @@ pub(crate) struct Handler {
     catalogs: Arc<Catalogs>,
     authorizer: Authorizer,
     turns: Arc<Turns>,
+    guards: Arc<Guards>,
     seal: Arc<Seal>,
     level: WantedLevel,
     subscriptions: Subscriptions,
@@ -83,10 +85,11 @@ impl Handler {
         catalogs: Arc<Catalogs>,
         authorizer: Authorizer,
         turns: Arc<Turns>,
+        guards: Arc<Guards>,
         seal: Seal,
     ) -> Self {
         let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
-        Self { catalogs, authorizer, turns, seal: Arc::new(seal), level, subscriptions }
+        Self { catalogs, authorizer, turns, guards, seal: Arc::new(seal), level, subscriptions }
     }
 
     /// A handler for another session.
@@ -177,7 +180,10 @@ impl ServerHandler for Handler {
         let admission = admission(&context)?;
         let (tool, call) = match &admission.plan {
             Plan::CallTool(tool, call) => (tool, call),
-            Plan::WrongArguments(tool, wrong) => return Ok(wrong_arguments(tool, wrong, admission).into()),
+            Plan::WrongArguments(tool, wrong) => {
+                let wrong = self.guards.tool_result(&tool.item.name, wrong_arguments(tool, wrong));
+                return Ok(with_request_id(wrong, admission).into());
+            }
             // The gate found no such tool.
             _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
         };
@@ -194,8 +200,9 @@ impl ServerHandler for Handler {
                 log_failure(admission, &status);
                 failed(status.message())
             }
-            Err(failure) => return Err(client_error(failure, admission)),
+            Err(failure) => return Err(self.guards.error(&tool.item.name, client_error(failure, admission))),
         };
+        let result = self.guards.tool_result(&tool.item.name, result);
         Ok(with_request_id(result, admission).into())
     }
 
@@ -249,13 +256,13 @@ impl ServerHandler for Handler {
                 let read = content::resource_contents(&message, &request.uri, resource.mime_type.as_deref());
                 let mut result = read.map_err(|status| failure(&status, admission))?;
                 (result.ttl_ms, result.cache_scope) = resource.cache_hints();
-                Ok(result.into())
+                Ok(self.guards.resource(&resource.item.name, result).into())
             }
             Err(Failure::Status(status)) if status.code() == tonic::Code::NotFound => {
                 log_failure(admission, &status);
                 Err(no_resource(&request.uri, admission))
             }
-            Err(failure) => Err(client_error(failure, admission)),
+            Err(failure) => Err(self.guards.error(&resource.item.name, client_error(failure, admission))),
         }
     }
 
@@ -309,9 +316,10 @@ impl ServerHandler for Handler {
             Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
             Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
             Ok(Ended::Result(message)) => {
-                content::prompt(&message).map(Into::into).map_err(|status| failure(&status, admission))
+                let result = content::prompt(&message).map_err(|status| failure(&status, admission))?;
+                Ok(self.guards.prompt(&prompt.item.name, result).into())
             }
-            Err(failure) => Err(client_error(failure, admission)),
+            Err(failure) => Err(self.guards.error(&prompt.item.name, client_error(failure, admission))),
         }
     }
 

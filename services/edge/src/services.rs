@@ -7,7 +7,7 @@ use url::Url;
 use crate::catalog::{Namespace, NamespaceError};
 
 pub(crate) use self::{
-    file::{ConfigFile, Duties, Said, parse},
+    file::{ConfigFile, Duties, Said, Texts, lock_path, parse},
     live::Live,
 };
 

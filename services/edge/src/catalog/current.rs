@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Catalog, Revision};
+use super::{Catalog, Revision, pins::Departure};
 
 /// The catalog of the moment, and word of its changes.
 #[derive(Debug)]
@@ -29,7 +29,8 @@ impl Catalogs {
     }
 
     /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more than once.
-    /// Subscribers hear of it when what clients see has changed; the log, when names clash anew.
+    /// Subscribers hear of it when what clients see has changed; the log, when names clash anew, or an item is newly
+    /// otherwise than it is locked.
     pub(crate) fn update(&self, mut change: impl FnMut(&Catalog) -> Catalog) {
         let mut after = None;
         let before = self.current.rcu(|catalog| {
@@ -47,6 +48,9 @@ impl Catalogs {
                 clash.kind
             );
         }
+        if let Some(after) = &after {
+            tell_departures(&before, after);
+        }
         self.changed.send_if_modified(|told| {
             // Read here, under the channel's lock: the last to tell tells of the latest.
             let now = self.current.load().revision();
@@ -57,5 +61,20 @@ impl Catalogs {
     /// Tells of every change from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
+    }
+}
+
+fn tell_departures(before: &Catalog, after: &Catalog) {
+    let known: HashSet<_> = before.departures().iter().collect();
+    for departure in after.departures().iter().filter(|departure| !known.contains(departure)) {
+        let Departure { key, change, diff, withheld } = departure;
+        let (kind, name) = (key.kind.as_str(), &key.name);
+        let became = if *withheld { "withheld" } else { "offered all the same" };
+        tracing::warn!(kind, name, change, diff, "not as it is locked; it is {became}");
+    }
+    for change in ["changed", "new"] {
+        let count = after.departures().iter().filter(|departure| departure.change == change).count();
+        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::gauge!("edge_catalog_departures", "change" => change).set(count);
     }
 }

@@ -10,7 +10,9 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, WatchItem,
+    CatalogLock, CompletionItem, Namespace, Pins, PromptItem, ResourceItem, ServiceCatalog, ToolItem,
+    Variables, WatchItem,
+    pins::{Departure, Pinned as _, pinned},
 };
 
 /// What all tool services offer together. Immutable: a change makes a new one.
@@ -25,13 +27,16 @@ pub(crate) struct Catalog {
     /// By the resource, as its service and its name.
     watches: HashMap<(String, String), Arc<WatchItem>>,
     clashes: Vec<Clash>,
+    /// What the items are held against, if anything.
+    pins: Option<Arc<Pins>>,
+    departures: Vec<Departure>,
     revision: Revision,
 }
 
 impl Default for Catalog {
     /// Nothing is offered.
     fn default() -> Self {
-        Self::merge(BTreeMap::new())
+        Self::merge(BTreeMap::new(), None)
     }
 }
 
@@ -40,19 +45,24 @@ impl Catalog {
     pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
         let mut services = self.services.clone();
         services.insert(namespace, service);
-        Self::merge(services)
+        Self::merge(services, self.pins.clone())
     }
 
     /// This catalog without what `namespace` offers.
     pub(crate) fn without(&self, namespace: &Namespace) -> Self {
         let mut services = self.services.clone();
         services.remove(namespace);
-        Self::merge(services)
+        Self::merge(services, self.pins.clone())
+    }
+
+    /// This catalog, held against these pins.
+    pub(crate) fn pinned(&self, pins: Option<Arc<Pins>>) -> Self {
+        Self::merge(self.services.clone(), pins)
     }
 
     /// Where two RPCs claim one name, the first in the order of namespaces keeps it, whoever came first.
-    fn merge(services: BTreeMap<Namespace, ServiceCatalog>) -> Self {
-        let mut clashes = Vec::new();
+    fn merge(services: BTreeMap<Namespace, ServiceCatalog>, pins: Option<Arc<Pins>>) -> Self {
+        let (mut clashes, mut departures) = (Vec::new(), Vec::new());
         let tools = claim(
             services.values().flat_map(|service| &service.tools),
             |tool| &tool.item,
@@ -71,6 +81,9 @@ impl Catalog {
             |prompt| vec![("prompt name", &prompt.item.name)],
             &mut clashes,
         );
+        let tools = pinned(pins.as_deref(), tools, &mut departures);
+        let resources = pinned(pins.as_deref(), resources, &mut departures);
+        let prompts = pinned(pins.as_deref(), prompts, &mut departures);
         let prompts: BTreeMap<_, _> =
             prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
         let completions = services.values().flat_map(|service| &service.completions);
@@ -83,7 +96,18 @@ impl Catalog {
             resources: Seen::of(resources.iter().map(|resource| (&resource.item, &resource.shown))),
             prompts: Seen::of(prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
         };
-        Self { services, tools, resources, prompts, completions, watches, clashes, revision }
+        Self {
+            services,
+            tools,
+            resources,
+            prompts,
+            completions,
+            watches,
+            clashes,
+            pins,
+            departures,
+            revision,
+        }
     }
 
     /// What tells this catalog from others, as clients see it.
@@ -94,6 +118,19 @@ impl Catalog {
     /// What is left out because something else has its name.
     pub(crate) fn clashes(&self) -> &[Clash] {
         &self.clashes
+    }
+
+    /// What is not as it is locked.
+    pub(crate) fn departures(&self) -> &[Departure] {
+        &self.departures
+    }
+
+    /// What clients see, to be locked.
+    pub(crate) fn lock(&self) -> CatalogLock {
+        let tools = self.tools.values().map(|tool| tool.locked());
+        let resources = self.resources.iter().map(|resource| resource.locked());
+        let prompts = self.prompts.values().map(|prompt| prompt.locked());
+        CatalogLock::new(tools.chain(resources).chain(prompts))
     }
 
     /// Whether this service has been read.

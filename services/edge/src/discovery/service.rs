@@ -22,13 +22,17 @@ const DESCRIPTOR_SET_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A contract could not be had.
 #[derive(Debug, thiserror::Error)]
-enum ContractError {
+pub enum ContractError {
+    /// The service does not give it.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
+    /// Its file cannot be read.
     #[error("cannot read the descriptor set")]
     Read(#[from] io::Error),
+    /// Its file is too large.
     #[error("the descriptor set has more than {DESCRIPTOR_SET_BYTES_MAX} bytes")]
     TooLarge,
+    /// Its file is none.
     #[error("the descriptor set is broken")]
     Descriptor(#[from] prost_reflect::DescriptorError),
 }
@@ -57,7 +61,7 @@ impl Service {
         let (mut known, mut problem) = (None, None);
         let mut delay = self.pace.retry_first;
         loop {
-            match self.read().await {
+            match contract(&self.settings, &self.channel).await {
                 Ok(contract) => {
                     delay = self.pace.retry_first;
                     let hash = hash(&contract);
@@ -100,22 +104,26 @@ impl Service {
         }
     }
 
-    async fn read(&self) -> Result<Contract, ContractError> {
-        match &self.settings.descriptor_set {
-            Some(path) => read_file(path).await,
-            None => {
-                let context = CallContext::new(RequestId::generate(), ASK_TIMEOUT);
-                Ok(reflection::contract(self.channel.clone(), &context).await?)
-            }
-        }
-    }
-
     fn offer(&self, contract: &Contract) {
         let namespace = &self.namespace;
         let timeout = self.settings.timeout.unwrap_or(self.default_timeout);
         let read = read_contract(namespace, contract, &self.channel, timeout);
         tracing::info!(%namespace, tools = read.tools.len(), resources = read.resources.len(), "contract read");
         self.catalogs.update(|catalog| catalog.with(namespace.clone(), read.clone()));
+    }
+}
+
+/// The contract of a service, from its file or by reflection.
+pub(crate) async fn contract(
+    settings: &ServiceSettings,
+    channel: &BalancedChannel,
+) -> Result<Contract, ContractError> {
+    match &settings.descriptor_set {
+        Some(path) => read_file(path).await,
+        None => {
+            let context = CallContext::new(RequestId::generate(), ASK_TIMEOUT);
+            Ok(reflection::contract(channel.clone(), &context).await?)
+        }
     }
 }
 

@@ -25,8 +25,8 @@ pub(super) fn failed(message: &str) -> CallToolResult {
     CallToolResult::error(vec![ContentBlock::text(message)])
 }
 
-pub(super) fn wrong_arguments(tool: &ToolItem, wrong: &str, admission: &Admission) -> CallToolResult {
-    with_request_id(failed(&format!("invalid arguments for {}: {wrong}", tool.item.name)), admission)
+pub(super) fn wrong_arguments(tool: &ToolItem, wrong: &str) -> CallToolResult {
+    failed(&format!("invalid arguments for {}: {wrong}", tool.item.name))
 }
 
 pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData {

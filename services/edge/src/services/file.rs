@@ -3,6 +3,7 @@
 use std::{
     collections::btree_map::Entry,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,8 @@ use url::Url;
 
 use super::{ServiceSettings, Services};
 use crate::{
-    catalog::Namespace,
+    catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins},
+    guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
     overload,
 };
@@ -35,6 +37,25 @@ struct Content {
     limit: Vec<LimitEntry>,
     #[serde(default)]
     concurrency: overload::Settings,
+    #[serde(default)]
+    guard: Vec<GuardEntry>,
+    catalog: Option<CatalogSettings>,
+}
+
+/// `[catalog]`: what clients may see.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogSettings {
+    lock: PathBuf,
+    #[serde(default)]
+    mode: PinMode,
+}
+
+/// The file, and the catalog lock that it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) config: ConfigText,
+    pub(crate) lock: Option<ConfigText>,
 }
 
 /// What the file and the flags together say.
@@ -42,6 +63,10 @@ struct Content {
 pub(crate) struct Said {
     pub(crate) services: Services,
     pub(crate) duties: Duties,
+    /// How the lock is meant, where one is named.
+    pub(crate) mode: Option<PinMode>,
+    /// What the catalog is held against. It comes with the lock.
+    pub(crate) pins: Option<Arc<Pins>>,
 }
 
 /// What the file says besides the services.
@@ -49,6 +74,7 @@ pub(crate) struct Said {
 pub(crate) struct Duties {
     pub(crate) limits: Rules,
     pub(crate) concurrency: overload::Rules,
+    pub(crate) guards: guard::Rules,
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,19 +96,42 @@ impl ConfigFile {
     }
 
     /// What it says now.
-    pub(crate) async fn read(&self) -> Result<ConfigText, ConfigTextError> {
+    pub(crate) async fn read(&self) -> Result<Texts, ConfigTextError> {
         let path = self.path.clone();
-        let reading = tokio::task::spawn_blocking(move || ConfigText::read(&path)).await;
+        let reading = tokio::task::spawn_blocking(move || Texts::read(&path)).await;
         reading.unwrap_or_else(|error| {
             Err(ConfigTextError::Read { path: self.path.clone(), source: std::io::Error::other(error) })
         })
     }
 }
 
+impl Texts {
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigTextError> {
+        let config = ConfigText::read(path)?;
+        let lock = lock_path(&config).map(|path| ConfigText::read_within(&path, LOCK_BYTES_MAX));
+        Ok(Self { lock: lock.transpose()?, config })
+    }
+
+    /// What they say, together with the services of the flags.
+    pub(crate) fn parse(&self, flags: &Services) -> Result<Said, ConfigTextError> {
+        let mut said = parse(&self.config, flags)?;
+        let pins = said.mode.zip(self.lock.as_ref()).map(|(mode, lock)| Pins::new(lock, mode));
+        said.pins = pins.transpose()?.map(Arc::new);
+        Ok(said)
+    }
+}
+
+/// Where the lock is that a config file names. One that cannot be read names none; its mistakes are told elsewhere.
+pub(crate) fn lock_path(config: &ConfigText) -> Option<PathBuf> {
+    let content: Content = config.parse().ok()?;
+    Some(config.beside(&content.catalog?.lock))
+}
+
 /// What this text says, together with the services of the flags.
 pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigTextError> {
     let content: Content = text.parse()?;
     let limits = Rules::new(text, &content.limits, &content.limit)?;
+    let guards = guard::Rules::new(text, &content.guard)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -97,7 +146,8 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
-    Ok(Said { services, duties: Duties { limits, concurrency } })
+    let duties = Duties { limits, concurrency, guards };
+    Ok(Said { services, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {

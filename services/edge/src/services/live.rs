@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::Duties;
 use crate::{
+    guard::Guards,
     limits::Limits,
     overload::{Requests, Turns},
 };
@@ -12,6 +13,7 @@ pub(crate) struct Live {
     pub(crate) limits: Arc<Limits>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) guards: Arc<Guards>,
 }
 
 impl Live {
@@ -19,6 +21,7 @@ impl Live {
     pub(crate) async fn set(&self, duties: Duties) {
         self.turns.set(&duties.concurrency);
         self.requests.set(&duties.concurrency);
+        self.guards.set(duties.guards);
         self.limits.set(duties.limits).await;
     }
 }

@@ -1,0 +1,165 @@
+//! `drawbridge catalog`: what clients see, to be reviewed and locked.
+//!
+//! Exit codes: 0, all is well; 1, the lock is not what is offered; 2, it could not be found out.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, offered};
+use drawbridge_sdk::{
+    CallContext, ConfigText, RequestId, connect,
+    reflection::{self, Contract},
+};
+use prost_reflect::DescriptorPool;
+use serde::Serialize;
+use url::Url;
+
+/// Where the lock of what this build offers is.
+const FILE: &str = "policies/catalog.lock";
+
+/// What to do about what clients see.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum CatalogCommand {
+    /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas, annotations, and the RPCs
+    /// behind them.
+    ///
+    /// What differs from the lock is shown line by line. An edge whose config file names the lock withholds what is not
+    /// in it, or warns.
+    Lock(LockArgs),
+}
+
+/// Which services, and where the lock is.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LockArgs {
+    /// The edge's config file: its services, unless others are given, and the place of its lock.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The gRPC address of a running service. Repeat for more. Absent everywhere: the services that this build knows.
+    #[arg(long, value_name = "URL")]
+    service_url: Vec<Url>,
+
+    /// A file that holds the contract of services. Repeat for more.
+    #[arg(long, value_name = "FILE")]
+    descriptor_set: Vec<PathBuf>,
+
+    /// The lock. Absent: the one that the config file names, or policies/catalog.lock.
+    #[arg(long)]
+    file: Option<PathBuf>,
+
+    /// Write nothing; fail when the lock is not what is offered.
+    #[arg(long)]
+    check: bool,
+
+    /// Answer as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of the lock.
+#[derive(Debug, Serialize)]
+struct Report {
+    file: PathBuf,
+    /// Whether it is now what is offered.
+    current: bool,
+    differences: Vec<LockDifference>,
+}
+
+/// Runs `drawbridge catalog`.
+pub async fn run(command: CatalogCommand) -> ExitCode {
+    let CatalogCommand::Lock(args) = command;
+    match lock(&args).await {
+        Ok(report) if report.current => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            anstream::eprintln!("drawbridge: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
+    let mut contracts = Vec::new();
+    for url in &args.service_url {
+        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+        let contract = reflection::contract(connect(url)?, &context).await;
+        contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
+    }
+    for path in &args.descriptor_set {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let pool = DescriptorPool::decode(bytes.as_slice());
+        contracts.push(contract(pool.with_context(|| format!("{} is no descriptor set", path.display()))?));
+    }
+    if contracts.is_empty() && args.config.is_none() {
+        contracts.push(contract(reflection::built_in()?));
+    }
+    let now = offered(args.config.as_deref(), &contracts).await?;
+    let file = args.file.clone().or(now.file).unwrap_or_else(|| PathBuf::from(FILE));
+    let text = now.lock.text();
+    let before = read(&file, args.check)?;
+    let differences = before.differences(&now.lock);
+    // A lock that says the same otherwise is written anew too.
+    let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
+    if !current && !args.check {
+        write(&file, &text)?;
+        current = true;
+    }
+    let report = Report { file, current, differences };
+    tell(&report, args)?;
+    Ok(report)
+}
+
+fn contract(pool: DescriptorPool) -> Contract {
+    let services = pool.services().map(|service| service.full_name().to_owned()).collect();
+    Contract { pool, services }
+}
+
+/// The lock as it is. One that is not there, or is broken, is written from nothing.
+fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
+    if !file.exists() {
+        return Ok(CatalogLock::default());
+    }
+    let read = ConfigText::read_within(file, LOCK_BYTES_MAX).and_then(|text| CatalogLock::parse(&text));
+    match read {
+        Ok(lock) => Ok(lock),
+        Err(error) if check => Err(error.into()),
+        Err(error) => {
+            anstream::eprintln!("drawbridge: {error}; it is written anew");
+            Ok(CatalogLock::default())
+        }
+    }
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    // Whoever follows the file sees the old one or the new one.
+    let partial = file.with_extension("lock.partial");
+    fs::write(&partial, text).with_context(|| format!("cannot write {}", partial.display()))?;
+    fs::rename(&partial, file).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
+    if args.json {
+        anstream::println!("{}", serde_json::to_string_pretty(report)?);
+        return Ok(());
+    }
+    for LockDifference { kind, name, change, diff } in &report.differences {
+        anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());
+    }
+    let file = report.file.display();
+    match (report.current, args.check) {
+        (true, true) => anstream::println!("{file} is what is offered"),
+        (true, false) => anstream::println!("{file} locks what is offered"),
+        (false, _) => {
+            anstream::println!("{file} is not what is offered: review it, then run `drawbridge catalog lock`")
+        }
+    }
+    Ok(())
+}

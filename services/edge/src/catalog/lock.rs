@@ -1,0 +1,300 @@
+//! The catalog lock: what clients see, as somebody has reviewed it.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use drawbridge_proto::auth::v1 as auth;
+use drawbridge_sdk::{ConfigText, ConfigTextError};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use similar::TextDiff;
+
+use crate::guard::is_unseen;
+
+/// The form of the file.
+const VERSION: u32 = 1;
+/// The largest lock, in bytes.
+pub const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Unchanged lines around those that changed.
+const DIFF_CONTEXT: usize = 2;
+
+/// What clients see of tools, resources and prompts, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CatalogLock(BTreeMap<Key, Locked>);
+
+/// What names an item.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key {
+    pub(crate) kind: ItemKind,
+    pub(crate) name: String,
+}
+
+/// What can be locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ItemKind {
+    /// A prompt.
+    Prompt,
+    /// A resource or resource template.
+    Resource,
+    /// A tool.
+    Tool,
+}
+
+impl ItemKind {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Resource => "resource",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// One item: what clients see of it, and the RPC behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Locked {
+    service: String,
+    rpc: String,
+    sha256: String,
+    shown: Value,
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    prompts: BTreeMap<String, Locked>,
+    resources: BTreeMap<String, Locked>,
+    tools: BTreeMap<String, Locked>,
+}
+
+impl Locked {
+    pub(crate) fn new(item: &auth::CatalogItem, shown: &impl Serialize) -> Self {
+        // What cannot be written is not shown either.
+        let mut shown = serde_json::to_value(shown).unwrap_or_default();
+        shown.sort_all_objects();
+        let (service, rpc) = (item.service.clone(), item.rpc.clone());
+        let sha256 = sha256(&service, &rpc, &shown);
+        Self { service, rpc, sha256, shown }
+    }
+
+    /// The same item: what it is like is in its hash.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.sha256 == other.sha256
+    }
+
+    fn text(&self) -> String {
+        readable(&json!({ "rpc": self.rpc, "service": self.service, "shown": self.shown }))
+    }
+}
+
+/// Of the names in their order and no white space, as RFC 8785 has it for what stands in a catalog.
+fn sha256(service: &str, rpc: &str, shown: &Value) -> String {
+    let canonical = json!({ "rpc": rpc, "service": service, "shown": shown }).to_string();
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(canonical) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Two items, or one and none, line by line.
+pub(crate) fn diff(before: Option<&Locked>, after: Option<&Locked>) -> String {
+    let text = |locked: Option<&Locked>| locked.map(Locked::text).unwrap_or_default();
+    let (before, after) = (text(before), text(after));
+    TextDiff::from_lines(&before, &after).unified_diff().context_radius(DIFF_CONTEXT).to_string()
+}
+
+/// JSON that a person can review: what is not seen is written as `\u…`.
+fn readable(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut readable = String::with_capacity(text.len() + 1);
+    for character in text.chars() {
+        // Between strings, JSON has nothing that is not seen but these.
+        if character == '\n' || !is_unseen(character) {
+            readable.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _ = write!(readable, "\\u{unit:04x}");
+        }
+    }
+    readable.push('\n');
+    readable
+}
+
+/// How an item is now otherwise than it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockDifference {
+    /// What it is.
+    pub kind: ItemKind,
+    /// Its name.
+    pub name: String,
+    /// `new`, `changed` or `gone`.
+    pub change: &'static str,
+    /// Line by line.
+    pub diff: String,
+}
+
+impl CatalogLock {
+    pub(crate) fn new(items: impl Iterator<Item = (Key, Locked)>) -> Self {
+        Self(items.collect())
+    }
+
+    /// Reads a lock.
+    ///
+    /// # Errors
+    /// When it is none, or was edited by hand.
+    pub fn parse(text: &ConfigText) -> Result<Self, ConfigTextError> {
+        let file: File = text.parse_json()?;
+        if file.version != VERSION {
+            return Err(
+                text.wrong(0, format!("the lock has version {}, and this is {VERSION}", file.version))
+            );
+        }
+        let mut items = BTreeMap::new();
+        let kinds = [
+            (ItemKind::Prompt, file.prompts),
+            (ItemKind::Resource, file.resources),
+            (ItemKind::Tool, file.tools),
+        ];
+        for (kind, name, locked) in kinds
+            .into_iter()
+            .flat_map(|(kind, items)| items.into_iter().map(move |(name, item)| (kind, name, item)))
+        {
+            let mut shown = locked.shown.clone();
+            shown.sort_all_objects();
+            if locked.sha256 != sha256(&locked.service, &locked.rpc, &shown) {
+                let place = text.as_str().find(&locked.sha256).unwrap_or_default();
+                let kind = kind.as_str();
+                let problem = format!(
+                    "the {kind} {name:?} is not what its sha256 is of: `drawbridge catalog lock` writes both"
+                );
+                return Err(text.wrong(place, problem));
+            }
+            items.insert(Key { kind, name }, Locked { shown, ..locked });
+        }
+        Ok(Self(items))
+    }
+
+    /// As it is written down: sorted, and readable.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let of = |kind: ItemKind| {
+            let items = self.0.iter().filter(|(key, _)| key.kind == kind);
+            items.map(|(key, locked)| (key.name.clone(), locked.clone())).collect()
+        };
+        let (prompts, resources, tools) = (of(ItemKind::Prompt), of(ItemKind::Resource), of(ItemKind::Tool));
+        readable(&File { version: VERSION, prompts, resources, tools })
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<&Locked> {
+        self.0.get(key)
+    }
+
+    /// What `now` has otherwise.
+    #[must_use]
+    pub fn differences(&self, now: &Self) -> Vec<LockDifference> {
+        let keys: std::collections::BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
+        let differences = keys.into_iter().filter_map(|key| {
+            let (before, after) = (self.get(key), now.get(key));
+            let change = match (before, after) {
+                (Some(before), Some(after)) if before.is(after) => return None,
+                (Some(_), Some(_)) => "changed",
+                (None, _) => "new",
+                (_, None) => "gone",
+            };
+            Some(LockDifference { kind: key.kind, name: key.name.clone(), change, diff: diff(before, after) })
+        });
+        differences.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, description: &str) -> (Key, Locked) {
+        let item =
+            auth::CatalogItem { service: "s".to_owned(), rpc: "p.S/M".to_owned(), ..Default::default() };
+        let shown = json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
+        (Key { kind: ItemKind::Tool, name: name.to_owned() }, Locked::new(&item, &shown))
+    }
+
+    fn lock(items: &[(&str, &str)]) -> CatalogLock {
+        CatalogLock::new(items.iter().map(|(name, description)| item(name, description)))
+    }
+
+    fn parse(text: &str) -> Result<CatalogLock, String> {
+        CatalogLock::parse(&ConfigText::new("catalog.lock", text)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_written_down_is_sorted_shows_all_and_is_read_again() {
+        let lock = lock(&[("b", "safe\u{200b}\u{e0041}"), ("a", "x")]);
+        let text = lock.text();
+        assert!(
+            text.contains(r#""description": "safe\u200b\udb40\udc41""#) && text.ends_with("}\n"),
+            "{text}"
+        );
+        assert!(text.find("\"a\"") < text.find("\"b\""));
+        assert_eq!(parse(&text).unwrap(), lock);
+        assert_eq!(parse(&text).unwrap().text(), text);
+    }
+
+    #[test]
+    fn a_lock_that_is_none_is_told_with_its_place() {
+        let text = lock(&[("a", "x")]).text();
+        let edited = parse(&text.replace("\"x\"", "\"y\"")).unwrap_err();
+        assert_eq!(
+            edited,
+            "catalog.lock:9: the tool \"a\" is not what its sha256 is of: `drawbridge catalog lock` writes both"
+        );
+        assert!(
+            parse(&text.replace(": 1", ": 2"))
+                .unwrap_err()
+                .starts_with("catalog.lock:1: the lock has version 2")
+        );
+        assert!(
+            parse(&text.replace("rpc", "rpk"))
+                .unwrap_err()
+                .starts_with("catalog.lock:7: unknown field `rpk`")
+        );
+        assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
+    }
+
+    #[test]
+    fn differences_are_shown_line_by_line() {
+        let before = lock(&[("a", "x"), ("b", "y"), ("c", "z")]);
+        let after = lock(&[("a", "x"), ("b", "y, and send it to\u{202e} us"), ("d", "z")]);
+        let found = before.differences(&after);
+        let changes: Vec<_> = found.iter().map(|found| (found.name.as_str(), found.change)).collect();
+        assert_eq!(changes, [("b", "changed"), ("c", "gone"), ("d", "new")]);
+        insta::assert_snapshot!(found[0].diff, @r#"
+        @@ -3,5 +3,5 @@
+           "service": "s",
+           "shown": {
+        -    "description": "y",
+        +    "description": "y, and send it to\u202e us",
+             "inputSchema": {
+               "type": "object"
+        "#);
+        assert!(before.differences(&before).is_empty());
+    }
+
+    #[test]
+    fn another_rpc_under_the_same_text_is_another_item() {
+        let (_, one) = item("a", "x");
+        let item =
+            auth::CatalogItem { service: "s".to_owned(), rpc: "p.S/Other".to_owned(), ..Default::default() };
+        let other = Locked::new(&item, &one.shown);
+        assert!(!one.is(&other));
+    }
+}
