@@ -8,6 +8,7 @@
 )]
 
 mod browser;
+pub mod cached;
 mod client;
 mod collector;
 pub mod conformance;
@@ -28,7 +29,7 @@ pub use client::{Client, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
-pub use mesh::{Auth, Edge, TestMesh, permit, serve_conformance};
+pub use mesh::{Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, uncached};
 pub use moto::Moto;
 pub use postgres::Postgres;
 pub use spy::Spy;

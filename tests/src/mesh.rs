@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::{
     Client,
+    cached::{self, Cached},
     conformance::{self, Conformance},
     repository, sign_in,
 };
@@ -197,6 +198,18 @@ impl TestMesh {
         (service, hosted, edge)
     }
 
+    /// Starts the service whose results may be kept, for a mesh that [`serve_cached`] has set up.
+    pub async fn cached(&self) -> (Cached, Hosted, Url) {
+        let service = Cached::default();
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (starting, keys) = (service.clone(), self.transaction_keys());
+        let hosted = Hosted::start("cached", &self.config.telemetry, |telemetry| async move {
+            starting.start(listen, keys, &telemetry).await
+        });
+        let url = format!("http://{address}").parse().expect("a URL");
+        (service, hosted.await.expect("the service"), url)
+    }
+
     /// Starts a tickets service that has its credentials from a Vault, and an edge in front of it.
     pub async fn tickets(&self, vault: VaultConfig) -> (Hosted, Edge) {
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
@@ -209,7 +222,7 @@ impl TestMesh {
         });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let url = format!("http://{address}").parse().expect("a URL");
-        let edge = self.edge(&[("tickets", &url)], |_| {}).await;
+        let edge = self.edge(&[("tickets", &url)], uncached).await;
         (hosted, edge)
     }
 
@@ -257,11 +270,26 @@ impl Auth {
     }
 }
 
+/// Lets an edge keep no results, for tests of what stands behind it.
+pub fn uncached(config: &mut drawbridge_edge::Config) {
+    config.config = Some(repository().join("tests/uncached.toml"));
+}
+
 /// Locks the conformance service into the policies of a mesh, and permits it to everybody.
 pub fn serve_conformance(config: &mut MeshConfig) {
     let pool = DescriptorPool::decode(conformance::DESCRIPTORS).expect("a contract");
     let services = vec!["drawbridge.conformance.v1.ConformanceService".to_owned()];
     permit(config, "test", &Contract { pool, services });
+}
+
+/// Locks the service whose results may be kept into the policies of a mesh, and permits it to everybody.
+pub fn serve_cached(config: &mut MeshConfig) {
+    let pool = DescriptorPool::decode(cached::DESCRIPTORS).expect("a contract");
+    permit(
+        config,
+        "cached",
+        &Contract { pool, services: vec!["drawbridge.cached.v1.CachedService".to_owned()] },
+    );
 }
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.

@@ -39,6 +39,8 @@ pub(crate) struct Authorizer {
 #[derive(Clone, Debug)]
 pub(crate) struct Allowed {
     pub(crate) principal: Arc<pb::Principal>,
+    /// In which it was allowed. What is kept is kept for this epoch.
+    pub(crate) epoch: u64,
     token: Option<Arc<SecretString>>,
     decision: Arc<pb::Decision>,
 }
@@ -54,6 +56,7 @@ impl From<pb::Allowed> for Allowed {
     fn from(allowed: pb::Allowed) -> Self {
         Self {
             principal: Arc::new(allowed.principal.unwrap_or_default()),
+            epoch: allowed.epoch,
             token: allowed.transaction_token.map(|token| Arc::new(token.token.into())),
             decision: Arc::new(allowed.decision.unwrap_or_default()),
         }
@@ -108,9 +111,9 @@ impl Authorizer {
             repeated(context, &operation, &allowed);
             return Ok(allowed);
         }
-        let (allowed, epoch, reusable_for) = self.ask(context, token, resource, operation).await?;
+        let (allowed, reusable_for) = self.ask(context, token, resource, operation).await?;
         if let Some(lasts) = reusable_for {
-            self.kept.put(question, &allowed, epoch, lasts);
+            self.kept.put(question, &allowed, lasts);
         }
         Ok(allowed)
     }
@@ -121,7 +124,7 @@ impl Authorizer {
         token: &SecretString,
         resource: &str,
         operation: pb::Operation,
-    ) -> Result<(Allowed, u64, Option<Duration>), Refusal> {
+    ) -> Result<(Allowed, Option<Duration>), Refusal> {
         counter!("edge_decisions_total", "source" => "auth").increment(1);
         let item = operation.item.as_ref().map_or_else(String::new, |item| item.name.clone());
         let request = pb::AuthorizeRequest {
@@ -136,8 +139,7 @@ impl Authorizer {
         match answered(response.await, &span)?.into_inner().outcome {
             Some(authorize_response::Outcome::Allowed(allowed)) => {
                 let reusable_for = allowed.reusable_for.and_then(|lasts| lasts.try_into().ok());
-                let epoch = allowed.epoch;
-                Ok((allowed.into(), epoch, reusable_for))
+                Ok((allowed.into(), reusable_for))
             }
             Some(authorize_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {

@@ -2,12 +2,12 @@
 //!
 //! An item is a plain model with a call target. Descriptors read by gRPC reflection are the first source.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use jsonschema::Validator;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value as Field};
-use rmcp::model::{CacheScope, Prompt, Resource, ResourceTemplate, Tool};
+use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -17,11 +17,14 @@ pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
     arguments::read_arguments,
     current::Catalogs,
-    load::read_contract,
+    load::{contract_hash, read_contract},
     merged::{Catalog, Revision},
     pins::{PinMode, Pins},
     uri::{UriTemplate, Variables},
 };
+
+#[cfg(test)]
+pub(crate) use self::schema::properties::generate;
 
 mod arguments;
 mod comments;
@@ -34,7 +37,7 @@ mod pins;
 mod rules;
 mod schema;
 #[cfg(test)]
-mod testdata;
+pub(crate) mod testdata;
 mod uri;
 
 /// A tool service's namespace.
@@ -108,20 +111,6 @@ pub(crate) struct ResourceItem {
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: Target,
     pub(crate) mime_type: Option<String>,
-    /// How long and by whom what was read may be kept.
-    pub(crate) cache: mcp::CachePolicy,
-}
-
-impl ResourceItem {
-    /// MCP's `ttlMs` and `cacheScope`. MCP has no scope between one caller and everybody.
-    pub(crate) fn cache_hints(&self) -> (Option<u64>, Option<CacheScope>) {
-        let ttl = self.cache.ttl.and_then(|ttl| Duration::try_from(ttl).ok()).unwrap_or_default();
-        let scope = match self.cache.scope() {
-            mcp::cache_policy::Scope::Public => CacheScope::Public,
-            _ => CacheScope::Private,
-        };
-        (Some(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)), Some(scope))
-    }
 }
 
 /// What clients see of a resource.

@@ -32,10 +32,12 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    let (cache, _) = Cache::new(&secret, None)?;
     let handler = Handler::new(
         Arc::clone(&catalogs),
         authorizer.clone(),
         Arc::default(),
+        cache.into(),
         Arc::default(),
         Seal::new(&secret)?,
     );

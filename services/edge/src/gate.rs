@@ -341,6 +341,7 @@ fn span(message: &Message, context: &CallContext, headers: &HeaderMap) -> Span {
         gen_ai.tool.name = message.tool_name(),
         jsonrpc.request.id = %message.id,
         error.type = Empty,
+        drawbridge.cache = Empty,
         request_id = %context.request_id,
         trace_id = Empty,
     );

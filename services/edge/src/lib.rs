@@ -22,6 +22,7 @@ use url::Url;
 
 use crate::{
     authorizer::Authorizer,
+    cache::Cache,
     catalog::Catalogs,
     discovery::{Discovery, Pace},
     front::Front,
@@ -37,6 +38,7 @@ use crate::{
 };
 
 pub use crate::{
+    cache::CacheError,
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
     discovery::ContractError,
     front::ForwardedBy,
@@ -46,6 +48,7 @@ pub use crate::{
 };
 
 mod authorizer;
+mod cache;
 mod catalog;
 mod discovery;
 mod front;
@@ -124,13 +127,13 @@ pub struct Config {
     #[arg(long, default_value_t = 30_000)]
     pub call_timeout_ms: u64,
 
-    /// What seals session ids and request states. It must be the same on every replica, and long. Absent: made
+    /// What seals session ids, request states and results that are kept in Redis. It must be the same on every replica, and long. Absent: made
     /// up at start, for a single replica.
     #[arg(long, hide_env_values = true)]
     pub secret: Option<SecretString>,
 
-    /// Redis, where replicas find one another's sessions and count rate limits together. Absent: both are this
-    /// replica's alone.
+    /// Redis, where replicas find one another's sessions, count rate limits together and share results that are kept.
+    /// Absent: all of these are this replica's alone.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 
@@ -215,6 +218,9 @@ pub enum StartError {
     /// The system's cryptography does not work.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// The cache cannot be set up.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The certificate cannot be served.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -236,6 +242,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
     let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
+    let secret = config.secret.clone().unwrap_or_else(made_up_secret);
+    let redis_url = config.redis_url.as_ref();
+    let cache = Cache::start(&starting, &secret, redis_url)?;
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
     let (turns, requests) = (Arc::<Turns>::default(), Arc::<Requests>::default());
@@ -246,15 +255,14 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         turns: Arc::clone(&turns),
         requests: Arc::clone(&requests),
         guards: Arc::clone(&guards),
+        cache: Arc::clone(&cache),
     };
     let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace);
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
-    let secret = config.secret.clone().unwrap_or_else(made_up_secret);
     let idle = Duration::from_secs(config.session_idle_seconds);
-    let sessions =
-        Sessions::new(&secret, idle, config.sessions_per_principal_max, config.redis_url.as_ref())?;
+    let sessions = Sessions::new(&secret, idle, config.sessions_per_principal_max, redis_url)?;
     let sessions = Arc::new(sessions);
     starting.spawn(sessions::sweep(Arc::clone(&sessions), starting.stopping()));
 
@@ -264,7 +272,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let front = Front::new(&config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
-    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, guards, Seal::new(&secret)?);
+    let seal = Seal::new(&secret)?;
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, cache, guards, seal);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
     let body_bytes_max = config.body_bytes_max;

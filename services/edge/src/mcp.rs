@@ -22,6 +22,7 @@ use tonic::Status;
 
 use crate::{
     authorizer::Authorizer,
+    cache::Cache,
     catalog::{Catalogs, ResourceItem, ShownResource},
     gate::{Admission, OTHER, Plan},
     guard::Guards,
@@ -42,6 +43,7 @@ use self::{
 pub use self::seal::SealError;
 pub(crate) use self::{content::is_rich, seal::Seal};
 
+mod cached;
 mod call;
 mod changes;
 mod content;
@@ -50,6 +52,7 @@ mod interaction;
 mod json;
 mod logging;
 mod page;
+mod reuse;
 mod seal;
 mod status;
 mod watch;
@@ -74,6 +77,7 @@ pub(crate) struct Handler {
     catalogs: Arc<Catalogs>,
     authorizer: Authorizer,
     turns: Arc<Turns>,
+    cache: Arc<Cache>,
     guards: Arc<Guards>,
     seal: Arc<Seal>,
     level: WantedLevel,
@@ -85,11 +89,12 @@ impl Handler {
         catalogs: Arc<Catalogs>,
         authorizer: Authorizer,
         turns: Arc<Turns>,
+        cache: Arc<Cache>,
         guards: Arc<Guards>,
         seal: Seal,
     ) -> Self {
         let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
-        Self { catalogs, authorizer, turns, guards, seal: Arc::new(seal), level, subscriptions }
+        Self { catalogs, authorizer, turns, cache, guards, seal: Arc::new(seal), level, subscriptions }
     }
 
     /// A handler for another session.
@@ -188,12 +193,14 @@ impl ServerHandler for Handler {
             _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
         };
         let answers = Answers { responses: request.input_responses, state: request.request_state };
+        let mut reused = None;
         let result = match self.calling(admission, &context, &tool.target, call).run(answers).await {
             Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
             Ok(Ended::CannotAsk) => {
                 failed("this tool has to ask something first, and the client cannot be asked")
             }
-            Ok(Ended::Result(message)) => {
+            Ok(Ended::Result(message, reuse)) => {
+                reused = reuse;
                 content::tool_result(&message).map_err(|status| failure(&status, admission))?
             }
             Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
@@ -202,7 +209,8 @@ impl ServerHandler for Handler {
             }
             Err(failure) => return Err(self.guards.error(&tool.item.name, client_error(failure, admission))),
         };
-        let result = self.guards.tool_result(&tool.item.name, result);
+        let mut result = self.guards.tool_result(&tool.item.name, result);
+        result.meta = reuse::meta(result.meta, reused);
         Ok(with_request_id(result, admission).into())
     }
 
@@ -252,11 +260,13 @@ impl ServerHandler for Handler {
         match self.calling(admission, &context, &resource.target, call).run(answers).await {
             Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
             Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-            Ok(Ended::Result(message)) => {
+            Ok(Ended::Result(message, reuse)) => {
                 let read = content::resource_contents(&message, &request.uri, resource.mime_type.as_deref());
                 let mut result = read.map_err(|status| failure(&status, admission))?;
-                (result.ttl_ms, result.cache_scope) = resource.cache_hints();
-                Ok(self.guards.resource(&resource.item.name, result).into())
+                (result.ttl_ms, result.cache_scope) = reuse::hints(reuse);
+                let mut result = self.guards.resource(&resource.item.name, result);
+                result.meta = reuse::meta(result.meta, reuse);
+                Ok(result.into())
             }
             Err(Failure::Status(status)) if status.code() == tonic::Code::NotFound => {
                 log_failure(admission, &status);
@@ -315,7 +325,7 @@ impl ServerHandler for Handler {
         match self.calling(admission, &context, &prompt.target, call).run(answers).await {
             Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
             Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-            Ok(Ended::Result(message)) => {
+            Ok(Ended::Result(message, _)) => {
                 let result = content::prompt(&message).map_err(|status| failure(&status, admission))?;
                 Ok(self.guards.prompt(&prompt.item.name, result).into())
             }
@@ -336,7 +346,7 @@ impl ServerHandler for Handler {
                     .run(Answers::default())
                     .await
                 {
-                    Ok(Ended::Result(message)) => content::completion(&message),
+                    Ok(Ended::Result(message, _)) => content::completion(&message),
                     Ok(_) => return Err(cannot_ask(admission)),
                     Err(failure) => return Err(client_error(failure, admission)),
                 }

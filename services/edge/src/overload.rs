@@ -6,7 +6,7 @@
 pub(crate) use self::{
     config::{Rules, Settings},
     requests::{Requests, watch},
-    turns::{Busy, Turns},
+    turns::{Busy, Turn, Turns},
 };
 
 mod config;

@@ -1,6 +1,9 @@
 //! Calls a tool service: any RPC, by its descriptor.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drawbridge_proto::mcp::v1 as mcp;
 use drawbridge_sdk::{
@@ -11,6 +14,8 @@ use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span};
+
+use crate::cache::{Rule, Tag};
 
 const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
 const LOG: &str = "drawbridge.mcp.v1.LogMessage";
@@ -34,6 +39,10 @@ pub(crate) struct Target {
     pub(crate) timeout: Duration,
     /// Whether a call may be repeated when nobody knows whether it was carried out.
     pub(crate) idempotent: bool,
+    /// How its results are kept, where they may be.
+    pub(crate) cache: Option<Arc<Rule>>,
+    /// What of other results a call makes outdated.
+    pub(crate) invalidates: Vec<Tag>,
 }
 
 /// How the RPC answers. Its parts are told apart by their message types.
@@ -98,6 +107,8 @@ impl Target {
             answers,
             timeout,
             idempotent: false,
+            cache: None,
+            invalidates: Vec::new(),
         })
     }
 
@@ -115,6 +126,8 @@ impl Target {
             responses: None,
             timeout,
             idempotent: true,
+            cache: None,
+            invalidates: Vec::new(),
         }
     }
 

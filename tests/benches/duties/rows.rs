@@ -81,14 +81,20 @@ rate = 100000
 burst = 100000000
 "#;
 
+/// Every call goes to its service.
+const NO_CACHE: &str = "[cache]\nenabled = false\n";
+
 const ROWS: &[Row] = &[
     PLAIN,
     Row { name: "limits-local", config: LIMITS, ..PLAIN },
     Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
     Row { name: "tls", tls: true, ..DUTY },
     Row { name: "access-log", access_log: true, ..DUTY },
-    Row { name: "search", against: "search", call: Call::Search, ..PLAIN },
-    Row { name: "search-anew", against: "search", call: Call::SearchAnew, ..PLAIN },
+    Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
+    Row { name: "search-anew", against: "search", config: NO_CACHE, call: Call::SearchAnew, ..PLAIN },
+    Row { name: "cache-hit", against: "search", call: Call::Search, ..PLAIN },
+    Row { name: "cache-miss", against: "search-anew", call: Call::SearchAnew, ..PLAIN },
+    Row { name: "cache-miss-redis", against: "search-anew", redis: true, call: Call::SearchAnew, ..PLAIN },
 ];
 
 /// What is turned on in one edge, at once.

@@ -1,6 +1,7 @@
 //! What the edge does around a call.
 
 mod browser;
+mod cache;
 mod guard;
 mod hygiene;
 mod limits;

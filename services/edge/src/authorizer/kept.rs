@@ -41,7 +41,6 @@ impl Question {
 #[derive(Clone, Debug)]
 struct Answer {
     allowed: Allowed,
-    epoch: u64,
     until: Instant,
 }
 
@@ -77,15 +76,15 @@ impl Kept {
             return None;
         }
         let answer = self.answers.get(question)?;
-        (answer.epoch == epoch && answer.until > Instant::now()).then_some(answer.allowed)
+        (answer.allowed.epoch == epoch && answer.until > Instant::now()).then_some(answer.allowed)
     }
 
-    /// Keeps an answer, given in `epoch`, for as long as auth says.
-    pub(super) fn put(&self, question: Question, allowed: &Allowed, epoch: u64, lasts: Duration) {
-        if epoch == SILENCE || epoch != self.epoch.load(Ordering::Acquire) {
+    /// Keeps an answer for as long as auth says.
+    pub(super) fn put(&self, question: Question, allowed: &Allowed, lasts: Duration) {
+        if allowed.epoch == SILENCE || allowed.epoch != self.epoch.load(Ordering::Acquire) {
             return;
         }
-        let answer = Answer { allowed: allowed.clone(), epoch, until: Instant::now() + lasts.min(KEPT_FOR) };
+        let answer = Answer { allowed: allowed.clone(), until: Instant::now() + lasts.min(KEPT_FOR) };
         self.answers.insert(question, answer);
     }
 }
@@ -102,9 +101,9 @@ mod tests {
         Question::new(&token.into(), "https://edge.example/mcp", &operation)
     }
 
-    fn allowed(subject: &str) -> Allowed {
+    fn allowed(subject: &str, epoch: u64) -> Allowed {
         let principal = pb::Principal { subject: subject.to_owned(), ..Default::default() };
-        Allowed { principal: principal.into(), token: None, decision: pb::Decision::default().into() }
+        Allowed { principal: principal.into(), epoch, token: None, decision: pb::Decision::default().into() }
     }
 
     fn subject(kept: &Kept, question: Question) -> Option<String> {
@@ -115,7 +114,7 @@ mod tests {
     fn an_answer_is_repeated_to_the_same_question_alone() {
         let kept = Kept::new();
         kept.enter(7);
-        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        kept.put(question("a", "read"), &allowed("alice", 7), MOMENT);
         assert_eq!(subject(&kept, question("a", "read")).as_deref(), Some("alice"));
         assert_eq!(subject(&kept, question("b", "read")), None);
         assert_eq!(subject(&kept, question("a", "write")), None);
@@ -124,12 +123,12 @@ mod tests {
     #[test]
     fn an_answer_does_not_outlive_its_epoch_nor_auths_voice() {
         let kept = Kept::new();
-        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        kept.put(question("a", "read"), &allowed("alice", 7), MOMENT);
         assert_eq!(subject(&kept, question("a", "read")), None, "auth was never heard");
         kept.enter(7);
-        kept.put(question("a", "read"), &allowed("alice"), 6, MOMENT);
+        kept.put(question("a", "read"), &allowed("alice", 6), MOMENT);
         assert_eq!(subject(&kept, question("a", "read")), None, "the answer is from before the epoch");
-        kept.put(question("a", "read"), &allowed("alice"), 7, MOMENT);
+        kept.put(question("a", "read"), &allowed("alice", 7), MOMENT);
         kept.silence();
         assert_eq!(subject(&kept, question("a", "read")), None, "auth is not heard");
         kept.enter(7);
@@ -140,7 +139,7 @@ mod tests {
     fn an_answer_ends_when_auth_says() {
         let kept = Kept::new();
         kept.enter(7);
-        kept.put(question("a", "read"), &allowed("alice"), 7, Duration::ZERO);
+        kept.put(question("a", "read"), &allowed("alice", 7), Duration::ZERO);
         assert_eq!(subject(&kept, question("a", "read")), None);
     }
 }

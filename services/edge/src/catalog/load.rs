@@ -14,6 +14,7 @@ use drawbridge_sdk::{
 use jsonschema::Validator;
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use rmcp::model::{JsonObject, Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ShownResource, ToolItem, WatchItem,
@@ -23,7 +24,11 @@ use super::{
     schema::{Purpose, TooLarge, object_schema},
     uri::UriTemplate,
 };
-use crate::{mcp::is_rich, upstream::Target};
+use crate::{
+    cache::{Rule, RuleError, Tag, TagError},
+    mcp::is_rich,
+    upstream::Target,
+};
 
 /// How long one watch lasts before its caller is authorized anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
@@ -45,6 +50,8 @@ enum ItemError {
     CompletionArgument,
     #[error("it streams nothing: a watch answers one request with a stream")]
     Watch,
+    #[error("`invalidates` cannot be told to other replicas")]
+    Invalidates(#[from] TagError),
     #[error("the URI template is not one: {0}")]
     UriTemplate(#[from] super::uri::UriTemplateError),
     #[error("the URI template's variable {0:?} is no string field of the request")]
@@ -60,6 +67,7 @@ pub(crate) fn read_contract(
 ) -> ServiceCatalog {
     let mut reader = Reader {
         namespace,
+        hash: contract_hash(contract),
         channel,
         default_timeout,
         comments: Comments::default(),
@@ -86,8 +94,23 @@ pub(crate) fn read_contract(
     reader.finish()
 }
 
+/// Tells contracts apart, in whatever order their files came.
+pub(crate) fn contract_hash(contract: &Contract) -> [u8; 32] {
+    let mut files: Vec<_> = contract.pool.files().collect();
+    files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+    let mut hasher = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    };
+    files.iter().for_each(|file| add(&file.encode_to_vec()));
+    contract.services.iter().for_each(|service| add(service.as_bytes()));
+    hasher.finalize().into()
+}
+
 struct Reader<'a> {
     namespace: &'a Namespace,
+    hash: [u8; 32],
     channel: &'a BalancedChannel,
     default_timeout: Duration,
     comments: Comments,
@@ -179,6 +202,9 @@ impl Reader<'_> {
         let mut target = self.target(method, options.timeout)?;
         let hints = options.hints.unwrap_or_default();
         target.idempotent = hints.read_only() || hints.idempotent();
+        let writes = !(hints.read_only() && hints.idempotent() && options.invalidates.is_empty());
+        target.cache = self.cache(&name, &target, options.cache.as_ref(), writes);
+        target.invalidates = Tag::all(self.namespace.as_str(), &options.invalidates)?;
         let (input, arguments) = self.input(method, &options.input_schema)?;
         let output = self.output(&target, &options.output_schema)?;
         let description = self.description(method, options.description);
@@ -235,6 +261,7 @@ impl Reader<'_> {
     ) -> Result<ResourceItem, ItemError> {
         let mut target = self.target(method, None)?;
         target.idempotent = true;
+        target.cache = self.cache(&name, &target, options.cache.as_ref(), false);
         let uri = UriTemplate::parse(&options.uri_template)?;
         for variable in uri.variables() {
             let field = method.input().get_field_by_name(variable);
@@ -257,8 +284,7 @@ impl Reader<'_> {
             ShownResource::Fixed(resource)
         };
         let item = self.item(name, &target, options.scopes);
-        let cache = options.cache.unwrap_or_default();
-        Ok(ResourceItem { shown, uri, item, target, mime_type, cache })
+        Ok(ResourceItem { shown, uri, item, target, mime_type })
     }
 
     fn prompt(
@@ -282,6 +308,25 @@ impl Reader<'_> {
         let mut prompt = Prompt::new(name.clone(), description, Some(arguments));
         prompt.title = Some(options.title).filter(|title| !title.is_empty());
         Ok(PromptItem { prompt, item: self.item(name, &target, options.scopes), target })
+    }
+
+    /// How results are kept. What asks for it but may not have it is called each time.
+    fn cache(
+        &self,
+        name: &str,
+        target: &Target,
+        policy: Option<&mcp::CachePolicy>,
+        writes: bool,
+    ) -> Option<Arc<Rule>> {
+        let policy = policy?;
+        let rule = match writes {
+            true => Err(RuleError::Writes),
+            false => Rule::new(name, self.namespace.as_str(), self.hash, policy),
+        };
+        let rpc = target.rpc();
+        let told =
+            |error| tracing::error!(rpc, %error, "results cannot be kept; the method is called each time");
+        rule.map_err(told).ok().map(Arc::new)
     }
 
     fn target(

@@ -11,7 +11,7 @@ use super::{comments::Comments, rules};
 
 mod kind;
 #[cfg(test)]
-mod properties;
+pub(super) mod properties;
 #[cfg(test)]
 mod tests;
 mod well_known;

@@ -21,12 +21,12 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 });
 
 /// The message `drawbridge.test.v1.{name}`.
-pub(super) fn message(name: &str) -> MessageDescriptor {
+pub(crate) fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("drawbridge.test.v1.{name}")).unwrap()
 }
 
 /// What the test service offers. It needs a runtime, and calls nobody.
-pub(super) fn catalog() -> ServiceCatalog {
+pub(crate) fn catalog() -> ServiceCatalog {
     let services = vec!["drawbridge.test.v1.TestService".to_owned()];
     let contract = Contract { pool: POOL.clone(), services };
     let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();

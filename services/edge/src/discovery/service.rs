@@ -7,12 +7,11 @@ use drawbridge_sdk::{
     reflection::{self, Contract, ReflectionError},
     told,
 };
-use sha2::{Digest as _, Sha256};
 use tokio::{sync::oneshot, time::sleep};
 
 use super::{Pace, health::Health};
 use crate::{
-    catalog::{Catalogs, Namespace, read_contract},
+    catalog::{Catalogs, Namespace, contract_hash, read_contract},
     services::ServiceSettings,
 };
 
@@ -64,7 +63,7 @@ impl Service {
             match contract(&self.settings, &self.channel).await {
                 Ok(contract) => {
                     delay = self.pace.retry_first;
-                    let hash = hash(&contract);
+                    let hash = contract_hash(&contract);
                     if known != Some(hash) {
                         self.offer(&contract);
                         known = Some(hash);
@@ -139,18 +138,4 @@ async fn read_file(path: &Path) -> Result<Contract, ContractError> {
     let pool = prost_reflect::DescriptorPool::decode(bytes.as_slice())?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     Ok(Contract { pool, services })
-}
-
-/// Tells contracts apart, in whatever order their files came.
-fn hash(contract: &Contract) -> [u8; 32] {
-    let mut files: Vec<_> = contract.pool.files().collect();
-    files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
-    let mut hasher = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hasher.update(part.len().to_be_bytes());
-        hasher.update(part);
-    };
-    files.iter().for_each(|file| add(&file.encode_to_vec()));
-    contract.services.iter().for_each(|service| add(service.as_bytes()));
-    hasher.finalize().into()
 }

@@ -70,6 +70,8 @@ impl Plan {
 pub(crate) struct Call {
     pub(crate) message: DynamicMessage,
     pub(crate) token: Arc<SecretString>,
+    /// In which it was allowed.
+    pub(crate) epoch: u64,
     /// What was asked, to ask it again when the call goes on later.
     pub(crate) operation: auth::Operation,
 }
@@ -246,7 +248,8 @@ impl Asking<'_> {
             }
             let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
             let allowed = self.decide(operation.clone()).await?;
-            let call = Call { message: item.request(variables), token: allowed.token()?, operation };
+            let (message, epoch) = (item.request(variables), allowed.epoch);
+            let call = Call { message, token: allowed.token()?, epoch, operation };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
         let (_, principal) = self.connect().await?;
@@ -264,7 +267,7 @@ impl Asking<'_> {
         let message = completion.request(params).ok_or_else(|| {
             Refusal::Params("argument must have a name and a value, both strings".to_owned())
         })?;
-        let call = Arc::new(Call { message, token, operation });
+        let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation });
         Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal))
     }
 
@@ -319,7 +322,7 @@ impl Asking<'_> {
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
         let operation = operation_on(kind, item, target, &message);
         let allowed = self.decide(operation.clone()).await?;
-        let call = Call { message, token: allowed.token()?, operation };
+        let call = Call { message, token: allowed.token()?, epoch: allowed.epoch, operation };
         Ok((Arc::new(call), allowed.principal))
     }
 }

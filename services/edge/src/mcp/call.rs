@@ -14,10 +14,10 @@ use serde_json::json;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{Context, Handler, interaction, logging, seal::Binding, status};
+use super::{Context, Handler, interaction, logging, reuse::Reuse, seal::Binding, status};
 use crate::{
     gate::{Admission, Call},
-    overload::Busy,
+    overload::{Busy, Turn},
     refusal::Refusal,
     upstream::{Event, Target},
 };
@@ -30,7 +30,8 @@ const ROUNDS_MAX: usize = 10;
 
 /// How a call ended.
 pub(super) enum Ended {
-    Result(DynamicMessage),
+    /// With its result, and what the cache had to do with that.
+    Result(DynamicMessage, Option<Reuse>),
     /// The client is asked, and will come again (2026-07-28).
     InputRequired(InputRequiredResult),
     /// The client cannot be asked, and has no error for that.
@@ -38,7 +39,7 @@ pub(super) enum Ended {
 }
 
 /// What one round ended with.
-enum Last {
+pub(super) enum Last {
     Result(DynamicMessage),
     InputRequired(pb::InputRequired),
 }
@@ -104,13 +105,20 @@ impl Calling<'_> {
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
         let client = interaction::capabilities(self.context.client_capabilities().as_ref());
         let mut responses = self.given(answers)?;
+        // What a client has answered is of this one call.
+        let mut rule = self.target.cache.as_ref();
+        rule = rule.filter(|_| responses.responses.is_empty() && responses.state.is_empty());
         let mut token = Arc::clone(&self.call.token);
         for _ in 0..ROUNDS_MAX {
             let mut message = self.call.message.clone();
             responses.client = Some(client);
             self.target.set_responses(&mut message, &responses);
-            let asked = match self.once(&token, message).await? {
-                Last::Result(message) => return Ok(Ended::Result(message)),
+            let (last, reuse) = match rule.take() {
+                Some(rule) => self.kept_or_called(rule, &token, message).await?,
+                None => (self.carried_out(&token, message).await?, None),
+            };
+            let asked = match last {
+                Last::Result(message) => return Ok(Ended::Result(message, reuse)),
                 Last::InputRequired(asked) => asked,
             };
             match (self.is_stateless(), interaction::missing(&asked, &client)) {
@@ -180,12 +188,33 @@ impl Calling<'_> {
         Ok(token)
     }
 
+    /// Calls, and drops what the call makes outdated.
+    async fn carried_out(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
+        if self.target.invalidates.is_empty() {
+            return self.once(token, message).await;
+        }
+        let writing = self.handler.cache.writing(&self.target.invalidates, self.target.timeout);
+        let ended = self.once(token, message).await;
+        match &ended {
+            Err(Failure::Busy(_)) => writing.never_began(),
+            Err(Failure::Status(status)) if status::is_open(status) => writing.ended(false).await,
+            _ => writing.ended(true).await,
+        }
+        ended
+    }
+
+    /// Waits until a call may run.
+    pub(super) fn turn(&self) -> impl Future<Output = Result<Turn, Busy>> + Send + use<> {
+        let turns = Arc::clone(&self.handler.turns);
+        let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str()).to_owned();
+        let caller = turns.caller(&self.admission.principal);
+        async move { turns.take(&service, caller).await }
+    }
+
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
-    async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
-        let turns = &self.handler.turns;
-        let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
+    pub(super) async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
         // Not held while a person is asked.
-        let _turn = turns.take(service, turns.caller(&self.admission.principal)).await?;
+        let _turn = self.turn().await?;
         if !self.target.idempotent {
             return Ok(self.attempt(token, message).await?);
         }

@@ -23,6 +23,11 @@ pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
     })
 }
 
+/// Whether a message tells a model that its tool has failed.
+pub(super) fn is_error(message: &DynamicMessage) -> bool {
+    parts::<pb::ToolResult>(message, TOOL_RESULT).pop().is_some_and(|rich| rich.is_error)
+}
+
 /// A message as a tool's result: its `ToolResult`, or else the message itself, structured and as text for
 /// clients that read only that.
 pub(super) fn tool_result(message: &DynamicMessage) -> Result<CallToolResult, Status> {

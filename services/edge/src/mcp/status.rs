@@ -27,6 +27,23 @@ pub(super) fn is_for_the_model(code: Code) -> bool {
     )
 }
 
+/// Whether the service refuses this very call, and would again.
+pub(super) fn says_no(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::NotFound
+            | Code::PermissionDenied
+    )
+}
+
+/// Whether nobody knows how the call ends: it may still be carried out.
+pub(super) fn is_open(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+}
+
 /// The JSON-RPC error of a failure. A cause that is the service's own affair stays in the log.
 pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
     let told = || status.message().to_owned();

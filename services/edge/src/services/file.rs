@@ -14,6 +14,7 @@ use url::Url;
 
 use super::{ServiceSettings, Services};
 use crate::{
+    cache::{self, CacheTable},
     catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins},
     guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
@@ -37,6 +38,8 @@ struct Content {
     limit: Vec<LimitEntry>,
     #[serde(default)]
     concurrency: overload::Settings,
+    #[serde(default)]
+    cache: CacheTable,
     #[serde(default)]
     guard: Vec<GuardEntry>,
     catalog: Option<CatalogSettings>,
@@ -75,6 +78,7 @@ pub(crate) struct Duties {
     pub(crate) limits: Rules,
     pub(crate) concurrency: overload::Rules,
     pub(crate) guards: guard::Rules,
+    pub(crate) cache: cache::Settings,
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,6 +136,7 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
     let content: Content = text.parse()?;
     let limits = Rules::new(text, &content.limits, &content.limit)?;
     let guards = guard::Rules::new(text, &content.guard)?;
+    let cache = cache::Settings::new(text, &content.cache)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -146,7 +151,7 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
-    let duties = Duties { limits, concurrency, guards };
+    let duties = Duties { limits, concurrency, guards, cache };
     Ok(Said { services, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
 }
 

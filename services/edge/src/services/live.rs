@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::Duties;
 use crate::{
+    cache::Cache,
     guard::Guards,
     limits::Limits,
     overload::{Requests, Turns},
@@ -11,6 +12,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Live {
     pub(crate) limits: Arc<Limits>,
+    pub(crate) cache: Arc<Cache>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) guards: Arc<Guards>,
@@ -21,6 +23,7 @@ impl Live {
     pub(crate) async fn set(&self, duties: Duties) {
         self.turns.set(&duties.concurrency);
         self.requests.set(&duties.concurrency);
+        self.cache.set(duties.cache);
         self.guards.set(duties.guards);
         self.limits.set(duties.limits).await;
     }

@@ -16,7 +16,7 @@ use drawbridge_sdk::{
     },
     identity::{Caller, Verifier},
 };
-use drawbridge_tests::{Client, Edge, Postgres, TestMesh, Vault, repository, sign_in};
+use drawbridge_tests::{Client, Edge, Postgres, TestMesh, Vault, repository, sign_in, uncached};
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
@@ -101,7 +101,7 @@ impl World {
         });
         let service = service.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let url = format!("http://{address}").parse().expect("a URL");
-        let edge = mesh.edge(&[("invoices", &url)], |_| {}).await;
+        let edge = mesh.edge(&[("invoices", &url)], uncached).await;
         Self { mesh, vault, postgres, vault_password, service, edge, _users: users }
     }
 

@@ -19,7 +19,7 @@ use self::{
 use super::{Object, Purpose, object_schema};
 use crate::catalog::{comments::Comments, given::compile, testdata};
 
-mod generate;
+pub(crate) mod generate;
 mod instances;
 
 fn schema(message: &str, purpose: Purpose) -> Object {

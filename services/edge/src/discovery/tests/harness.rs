@@ -21,6 +21,7 @@ use tonic_health::{
 };
 
 use crate::{
+    cache::Cache,
     catalog::{Catalog, Catalogs},
     discovery::{Discovery, Pace},
     limits::Limits,
@@ -159,7 +160,9 @@ impl Found {
         let pace = Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
         let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
         let limits = Arc::new(Limits::new(None).unwrap());
-        let live = Live { limits, turns: Arc::default(), requests: Arc::default(), guards: Arc::default() };
+        let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
+        let (turns, requests, guards) = (Arc::default(), Arc::default(), Arc::default());
+        let live = Live { limits, cache: cache.into(), turns, requests, guards };
         let discovery = Discovery::new(Arc::clone(&catalogs), live, Duration::from_secs(30), pace);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
         crate::discovery::start(&starting, flags, file, discovery).await.unwrap();

@@ -9,14 +9,14 @@ use prost_types::{Any, Duration, FieldMask, ListValue, Struct, Timestamp, value:
 
 /// Numbers to choose by. When they are used up, all choices are the simplest.
 #[derive(Clone, Debug)]
-pub(super) struct Tape {
+pub(crate) struct Tape {
     numbers: std::vec::IntoIter<u64>,
     /// Whether floats are numbers. What is none does not equal itself, and has no form in a wrapper.
-    pub(super) only_numbers: bool,
+    pub(crate) only_numbers: bool,
 }
 
 impl Tape {
-    pub(super) fn new(numbers: Vec<u64>) -> Self {
+    pub(crate) fn new(numbers: Vec<u64>) -> Self {
         Self { numbers: numbers.into_iter(), only_numbers: false }
     }
 
@@ -58,7 +58,7 @@ impl Tape {
     }
 }
 
-pub(super) fn message(descriptor: &MessageDescriptor, tape: &mut Tape, depth: usize) -> DynamicMessage {
+pub(crate) fn message(descriptor: &MessageDescriptor, tape: &mut Tape, depth: usize) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     if well_known(&mut message, tape, depth) {
         return message;

@@ -1,0 +1,242 @@
+//! What replicas share: entries and the tags' generations in Redis.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::{
+    aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
+    error::Unspecified,
+};
+use bytes::Bytes;
+use drawbridge_sdk::Redis;
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::{Digest as _, Sha256};
+use tokio::time::timeout;
+
+use super::{key::Key, memory::Entry};
+
+/// Each entry is a key of its own, in any slot.
+const ENTRY: &str = "drawbridge:cache:entry:";
+/// All generations are in one key, which is read at once.
+const TAGS: &str = "drawbridge:cache:tags";
+/// How long connecting may take, and trying it out.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longer than anything here waits.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Generations, for which only writes wait.
+const TAGS_TIMEOUT: Duration = Duration::from_millis(500);
+/// For how long Redis that was too slow is not asked for entries.
+const PAUSE: Duration = Duration::from_millis(500);
+const NONCE_BYTES: usize = 12;
+
+/// Redis, over one connection. One that was lost is given up at once, even if it could be had again: what Redis may have
+/// forgotten meanwhile is to be dealt with first.
+pub(super) struct Shared {
+    redis: Redis,
+    /// None while Redis is away.
+    connection: ArcSwapOption<Redis>,
+    within_ms: AtomicU64,
+    /// Until when Redis is not asked for entries.
+    paused: ArcSwapOption<Instant>,
+    sealer: Sealer,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+/// Redis gave no answer.
+#[derive(Debug, thiserror::Error)]
+enum Away {
+    #[error("Redis is too slow")]
+    Slow(#[from] tokio::time::error::Elapsed),
+    #[error("Redis gives no answer")]
+    Redis(#[from] RedisError),
+}
+
+impl Shared {
+    pub(super) fn new(url: &SecretString, sealer: Sealer, within: Duration) -> Result<Self, RedisError> {
+        Ok(Self {
+            redis: Redis::open(url, RESPONSE_TIMEOUT)?,
+            connection: ArcSwapOption::empty(),
+            within_ms: AtomicU64::new(millis(within)),
+            paused: ArcSwapOption::empty(),
+            sealer,
+        })
+    }
+
+    /// Redis may take so long from now on.
+    pub(super) fn set(&self, within: Duration) {
+        self.within_ms.store(millis(within), Ordering::Relaxed);
+    }
+
+    /// A connection that has answered.
+    pub(super) async fn connect(&self) -> Option<Redis> {
+        let mut connection = self.redis.another();
+        let mut probe = redis::cmd("HLEN");
+        let answer = timeout(CONNECT_TIMEOUT, probe.arg(TAGS).query_async::<u64>(&mut connection)).await;
+        match answer.map_err(Away::from).and_then(|answer| Ok(answer?)) {
+            Ok(_) => Some(connection),
+            Err(error) => {
+                tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is away");
+                None
+            }
+        }
+    }
+
+    pub(super) fn turn_on(&self, connection: Redis) {
+        self.connection.store(Some(Arc::new(connection)));
+    }
+
+    pub(super) fn turn_off(&self) {
+        self.connection.store(None);
+    }
+
+    /// The entry of this key. It lasts, by the clock of Redis, as long as it may; `lasts` is how long that was.
+    pub(super) async fn get(&self, key: &Key, lasts: Duration) -> Option<Entry> {
+        let mut command = redis::pipe();
+        let name = name(key);
+        command.get(&name).pttl(&name);
+        let asked = Instant::now();
+        let (kept, left): (Option<Vec<u8>>, i64) = self.run_quickly(&command).await?;
+        let left = Duration::from_millis(u64::try_from(left).ok()?);
+        let bytes = self.sealer.open(key, kept?)?;
+        let born = asked.checked_sub(lasts.checked_sub(left)?)?;
+        Some(Entry { bytes, born, lasts })
+    }
+
+    pub(super) async fn put(&self, key: &Key, entry: &Entry) {
+        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key, &entry.bytes)) else { return };
+        let mut command = redis::pipe();
+        command.pset_ex(name(key), bytes, millis(left).max(1)).ignore();
+        let _: Option<()> = self.run_quickly(&command).await;
+    }
+
+    pub(super) async fn remove(&self, key: &Key) {
+        let mut command = redis::pipe();
+        command.del(name(key)).ignore();
+        let _: Option<()> = self.run_quickly(&command).await;
+    }
+
+    /// The generations of all tags. None: nobody knows.
+    pub(super) async fn tags(&self) -> Option<HashMap<String, String>> {
+        let mut command = redis::pipe();
+        command.hgetall(TAGS);
+        let (tags,) = self.run(&command, TAGS_TIMEOUT).await?;
+        Some(tags)
+    }
+
+    /// Begins these generations. False: nobody knows.
+    pub(super) async fn set_tags(&self, generations: &[(&str, &str)]) -> bool {
+        let mut command = redis::pipe();
+        command.hset_multiple(TAGS, generations).ignore();
+        self.run::<()>(&command, TAGS_TIMEOUT).await.is_some()
+    }
+
+    /// Begins a generation, where there is none.
+    pub(super) async fn set_tag_once(&self, tag: &str, generation: &str) -> bool {
+        let mut command = redis::pipe();
+        command.hset_nx(TAGS, tag, generation).ignore();
+        self.run::<()>(&command, TAGS_TIMEOUT).await.is_some()
+    }
+
+    /// Does what a caller waits for. Slowness costs one of them a moment, and then nobody for a while.
+    async fn run_quickly<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+        if self.paused.load().as_ref().is_some_and(|until| Instant::now() < **until) {
+            return None;
+        }
+        let within = Duration::from_millis(self.within_ms.load(Ordering::Relaxed));
+        let asked = Instant::now();
+        let answer = self.run(command, within).await;
+        if answer.is_none() && asked.elapsed() >= within {
+            self.paused.store(Some(Arc::new(Instant::now() + PAUSE)));
+        }
+        answer
+    }
+
+    async fn run<T: FromRedisValue>(&self, command: &Pipeline, within: Duration) -> Option<T> {
+        let connection = self.connection.load_full()?;
+        let mut sending = Redis::clone(&connection);
+        let answer = timeout(within, command.query_async(&mut sending)).await;
+        let error = match answer.map_err(Away::from).and_then(|answer| Ok(answer?)) {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        };
+        tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis does not do what it is told");
+        // That it is too slow, or has no room, says nothing of the connection.
+        let is_lost = matches!(&error, Away::Redis(error) if error.kind() != ErrorKind::Extension);
+        if is_lost {
+            // Who is late to find out must not end the connection that came after.
+            self.connection.compare_and_swap(&Some(connection), None);
+        }
+        None
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn name(key: &Key) -> String {
+    format!("{ENTRY}{}", key.text())
+}
+
+/// Encrypts entries, each for its key alone.
+#[derive(Debug)]
+pub(super) struct Sealer(RandomizedNonceKey);
+
+impl Sealer {
+    pub(super) fn new(secret: &SecretString) -> Result<Self, Unspecified> {
+        let key =
+            Sha256::new().chain_update(b"drawbridge cache entries\0").chain_update(secret.expose_secret());
+        // SIV: a busy cache draws so many nonces that two could be the same one day.
+        Ok(Self(RandomizedNonceKey::new(&AES_256_GCM_SIV, &key.finalize())?))
+    }
+
+    fn close(&self, key: &Key, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut text = bytes.to_vec();
+        let nonce = self.0.seal_in_place_append_tag(Aad::from(key.bytes()), &mut text).ok()?;
+        Some([nonce.as_ref().as_slice(), &text].concat())
+    }
+
+    fn open(&self, key: &Key, mut sealed: Vec<u8>) -> Option<Bytes> {
+        let (nonce, text) = sealed.split_at_mut_checked(NONCE_BYTES)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let length = self.0.open_in_place(nonce, Aad::from(key.bytes()), text).ok()?.len();
+        Some(Bytes::from(sealed).slice(NONCE_BYTES..NONCE_BYTES + length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_opens_under_its_key_and_secret_alone() {
+        let sealer = Sealer::new(&"one".into()).unwrap();
+        let (key, other) = (Key::of([1; 32]), Key::of([2; 32]));
+        let sealed = sealer.close(&key, b"IBAN of alice").unwrap();
+        assert!(!sealed.windows(5).any(|window| window == b"alice"));
+        let open = |sealer: &Sealer, key, sealed: &[u8]| sealer.open(key, sealed.to_vec());
+        assert_eq!(open(&sealer, &key, &sealed).as_deref(), Some(b"IBAN of alice".as_slice()));
+        assert_eq!(open(&sealer, &other, &sealed), None);
+        assert_eq!(open(&Sealer::new(&"two".into()).unwrap(), &key, &sealed), None);
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert_eq!(open(&sealer, &key, &changed), None, "byte {at}");
+        }
+        assert_eq!(open(&sealer, &key, b"too short"), None);
+    }
+}

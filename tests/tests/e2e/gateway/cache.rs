@@ -1,0 +1,167 @@
+//! The response cache, from outside: two edges, one Redis, and a tool service that counts its calls.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_tests::{Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+mod isolation;
+mod keeping;
+mod outages;
+mod writes;
+
+/// Within this time a change is seen, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Redis may be slow here: it is not what is tested.
+const SETTINGS: &str = "[cache]\nredis_timeout_ms = 5000\n";
+
+/// A mesh, the service whose results may be kept, and replicas of the edge in front of it.
+struct Scene {
+    mesh: TestMesh,
+    issuer: TestIssuer,
+    service: Cached,
+    _hosted: Hosted,
+    redis: Option<Redis>,
+    edges: Vec<Edge>,
+    folder: TempDir,
+}
+
+impl Scene {
+    /// So many replicas, which share a Redis where there are several.
+    async fn start(replicas: usize) -> Self {
+        Self::with(replicas, |_| {}).await
+    }
+
+    async fn with(replicas: usize, change: impl FnOnce(&mut MeshConfig)) -> Self {
+        let issuer = TestIssuer::start().await;
+        let mesh = TestMesh::with(|config| {
+            serve_cached(config);
+            let file = config.policies.join("issuers.toml");
+            let entry = format!(
+                "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\nclaims = {{ tenant = \"tenant\" }}\n",
+                issuer.name()
+            );
+            fs::write(&file, entry).expect("a file");
+            config.issuers = Some(file);
+            change(config);
+        })
+        .await;
+        let redis = if replicas > 1 { Some(Redis::start().await) } else { None };
+        let (service, hosted, url) = mesh.cached().await;
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("edge.toml"), SETTINGS).expect("a file");
+        let mut edges = Vec::new();
+        for _ in 0..replicas {
+            let change = |config: &mut drawbridge_edge::Config| {
+                config.secret = Some("a secret of all replicas".into());
+                config.redis_url = redis.as_ref().map(|redis| redis.url.as_str().into());
+                config.config = Some(folder.path().join("edge.toml"));
+            };
+            edges.push(mesh.edge(&[("cached", &url)], change).await);
+        }
+        let scene = Self { mesh, issuer, service, _hosted: hosted, redis, edges, folder };
+        scene.redis_is(scene.redis.is_some()).await;
+        scene
+    }
+
+    /// Waits until every replica has Redis, or has lost it.
+    async fn redis_is(&self, available: bool) {
+        if self.redis.is_none() {
+            return;
+        }
+        let wanted = if available { "1" } else { "0" };
+        for edge in &self.edges {
+            until("Redis", async || {
+                metric(edge, "edge_cache_redis_available").await.as_deref() == Some(wanted)
+            })
+            .await;
+        }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("edge.toml")
+    }
+
+    /// A client of one replica, for a subject of a tenant.
+    fn client(&self, edge: usize, subject: &str, tenant: &str) -> Client {
+        let mut claims = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
+        (claims["sub"], claims["tenant"]) = (json!(subject), json!(tenant));
+        self.edges[edge].client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &claims)))
+    }
+}
+
+async fn metric(edge: &Edge, line: &str) -> Option<String> {
+    let metrics =
+        reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
+    let metrics = metrics.text().await.expect("metrics");
+    metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
+}
+
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What a call gave: what was told, the number of the call at the service, and whether it was kept.
+#[derive(Debug)]
+struct Told {
+    told: String,
+    call: u64,
+    hit: bool,
+}
+
+async fn ask(client: &Client, tool: &str, arguments: Value) -> Told {
+    told(&client.call_tool(&format!("cached_{tool}"), arguments).await)
+}
+
+fn told(reply: &Reply) -> Told {
+    assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
+    let result = &reply.json["result"];
+    let content = &result["structuredContent"];
+    Told {
+        told: content["told"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned(),
+        call: content["call"].as_u64().unwrap_or_else(|| panic!("{reply:?}")),
+        hit: is_hit(reply),
+    }
+}
+
+fn is_hit(reply: &Reply) -> bool {
+    let meta = &reply.json["result"]["_meta"]["drawbridge/cache"];
+    let hit = meta["hit"].as_bool().unwrap_or_else(|| panic!("{reply:?}"));
+    assert_eq!(hit, meta["ageMs"].is_u64(), "{reply:?}");
+    hit
+}
+
+/// Reads a resource as a client of the newest revision.
+async fn read(client: &Client, uri: &str) -> Reply {
+    let message = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "resources/read",
+        "params": {
+            "uri": uri,
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    });
+    let uri = HeaderValue::from_str(uri).expect("a header");
+    let request = client.post().body(message.to_string()).build().map(|mut request| {
+        let headers = request.headers_mut();
+        headers.insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
+        headers.insert("mcp-method", HeaderValue::from_static("resources/read"));
+        headers.insert("mcp-name", uri);
+        request
+    });
+    client.send_built(request).await
+}
