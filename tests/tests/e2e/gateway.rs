@@ -6,3 +6,4 @@ mod hygiene;
 mod limits;
 mod overload;
 mod redis;
+mod transform;
