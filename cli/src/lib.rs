@@ -11,5 +11,6 @@ pub mod mesh;
 pub mod policy;
 pub mod revoke;
 pub mod state;
+pub mod transform;
 pub mod up;
 pub mod vault;

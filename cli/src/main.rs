@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use drawbridge_cli::{call, catalog, policy, revoke, up, vault};
+use drawbridge_cli::{call, catalog, policy, revoke, transform, up, vault};
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Command {
     /// Review and lock what clients see of tools, resources and prompts.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
+    /// Try what the edge's config file makes of arguments and results.
+    #[command(subcommand)]
+    Transform(transform::TransformCommand),
     /// Set a Vault up, from which tool services get credentials.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
@@ -42,6 +45,7 @@ async fn main() -> ExitCode {
         Some(Command::Up(args)) => up::run(args).await,
         Some(Command::Call(args)) => call::run(args).await,
         Some(Command::Revoke(args)) => revoke::run(args).await,
+        Some(Command::Transform(command)) => transform::run(command),
         Some(Command::Vault(command)) => vault::run(command).await,
         Some(Command::Catalog(command)) => return catalog::run(command).await,
         Some(Command::Policy(command)) => return policy::run(command).await,

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read as _},
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
 };
 
@@ -158,6 +158,37 @@ impl ConfigText {
         ConfigTextError::Meaning { path: self.path.clone(), line, problem: problem.into() }
     }
 
+    /// What is wrong with a part of a text that it holds, of which `span` is the place in it and `part` that within the
+    /// text. The error quotes the line.
+    #[must_use]
+    pub fn pointed(
+        &self,
+        span: Range<usize>,
+        text: &str,
+        part: Range<usize>,
+        problem: impl Into<String>,
+    ) -> ConfigTextError {
+        // Where escapes make the text another than what stands in the file, its beginning is pointed at.
+        let begins = self.text.get(span.clone()).and_then(|raw| Some(span.start + raw.find(text)?));
+        let part = match begins {
+            Some(begins) if !text.is_empty() => begins + part.start..begins + part.end,
+            _ => span.start..span.start,
+        };
+        let (before, rest) = self.text.split_at_checked(part.start).unwrap_or((&self.text, ""));
+        let line_begins = before.rfind('\n').map_or(0, |at| at + 1);
+        let indent = &before[line_begins..];
+        let rest = rest.split(['\n', '\r']).next().unwrap_or_default();
+        let width = rest.get(..part.len()).unwrap_or(rest).chars().count().max(1);
+        let line = (before.matches('\n').count() + 1).to_string();
+        let (gutter, column, caret) =
+            (" ".repeat(line.len()), " ".repeat(indent.chars().count()), "^".repeat(width));
+        let problem = problem.into();
+        self.wrong(
+            part.start,
+            format!("{problem}\n{gutter} |\n{line} | {indent}{rest}\n{gutter} | {column}{caret}"),
+        )
+    }
+
     /// A path that it names: relative to itself, wherever the process was started.
     #[must_use]
     pub fn beside(&self, path: &Path) -> PathBuf {
@@ -176,6 +207,18 @@ mod tests {
     struct Users {
         #[expect(dead_code, reason = "it is only read")]
         password: String,
+    }
+
+    #[test]
+    fn a_mistake_within_a_text_is_pointed_at() {
+        let text = ConfigText::new("edge.toml", "a = 1\nb = \'\'\'\n.x |\n  foo\n\'\'\'\nc = \"a\\u0062\"\n");
+        let value = ".x |\n  foo\n";
+        let told = text.pointed(10..27, value, 7..10, "there is no foo").to_string();
+        assert_eq!(told, "edge.toml:4: there is no foo\n  |\n4 |   foo\n  |   ^^^");
+        let told = text.pointed(10..27, value, 12..12, "it ends").to_string();
+        assert!(told.starts_with("edge.toml:5: it ends\n"), "{told}");
+        let told = text.pointed(32..41, "ab", 1..2, "no b").to_string();
+        assert_eq!(told, "edge.toml:6: no b\n  |\n6 | c = \"a\\u0062\"\n  |     ^");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 
 mod policy;
 mod revoke;
+mod transform;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 

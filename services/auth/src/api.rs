@@ -274,8 +274,9 @@ fn allowed(
     policies: &Policies,
     deciding: &Deciding<'_>,
 ) -> pb::Allowed {
+    let (groups, roles) = (identity.groups.clone(), identity.roles.clone());
     pb::Allowed {
-        principal: Some(identity.principal.clone()),
+        principal: Some(pb::Principal { groups, roles, ..identity.principal.clone() }),
         transaction_token,
         decision: outcome.map(|outcome| decision(outcome, policies)),
         epoch: deciding.epoch,

@@ -11,16 +11,18 @@ use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::upstream::Target;
+use crate::{transform::Transformation, upstream::Target};
 
 pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
-    arguments::read_arguments,
+    arguments::{check_arguments, read_arguments},
     current::Catalogs,
+    given::{compile, given_schema},
     load::{contract_hash, read_contract},
     merged::{Catalog, Revision},
     pins::{PinMode, Pins},
     uri::{UriTemplate, Variables},
+    view::{Server, ToolView, View},
 };
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod schema;
 #[cfg(test)]
 pub(crate) mod testdata;
 mod uri;
+mod view;
 
 /// A tool service's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -93,13 +96,17 @@ impl std::fmt::Display for Namespace {
 pub(crate) struct ToolItem {
     /// What clients see.
     pub(crate) tool: Tool,
-    /// What auth decides on.
+    /// What auth decides on, by the name that the service gives it.
     pub(crate) item: auth::CatalogItem,
     pub(crate) target: Target,
     /// What rate limits may name it by, besides its name. Empty: nothing.
     pub(crate) rate_class: String,
-    /// Checks arguments against the schema that clients see, and what that says in words.
-    pub(crate) arguments: Validator,
+    /// Checks arguments against the schema of the service, and what that says in words.
+    pub(crate) arguments: Arc<Validator>,
+    /// Checks them against the schema that clients see, where it is another.
+    pub(crate) shown_arguments: Option<Arc<Validator>>,
+    /// What is changed on the way, if anything is.
+    pub(crate) transformation: Option<Arc<Transformation>>,
 }
 
 /// A resource or resource template and how to read it.
@@ -196,7 +203,7 @@ pub(crate) struct ServiceCatalog {
 }
 
 /// Whether a text may be a tool's name: clients withhold every tool of a server if one name is not.
-fn is_tool_name(text: &str) -> bool {
+pub(crate) fn is_tool_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::service::Service;
 use crate::{
     StartError,
-    catalog::{Catalogs, Namespace, Pins},
+    catalog::{Catalogs, Namespace, Pins, View},
     services::{ConfigFile, Live, Said, ServiceSettings, Services, Texts},
 };
 
@@ -67,19 +67,21 @@ pub(crate) async fn start(
     let (texts, said) = match &file {
         Some(file) => {
             let texts = file.read().await?;
-            let said = texts.parse(&flags)?;
+            let said = texts.parse(&flags).await?;
             metrics::gauge!("edge_config_current").set(1);
             (Some(texts), said)
         }
         None => (None, Said { services: flags.clone(), ..Said::default() }),
     };
-    let asked = discovery.apply(said.services, said.pins).await?;
+    let asked = discovery.apply(said.services, said.view, said.pins).await?;
     discovery.live.set(said.duties).await;
 
     let (readiness, stopping) = (starting.readiness(), starting.stopping());
+    let catalogs = Arc::clone(&discovery.catalogs);
     starting.spawn(async move {
         if stopping.run_until_cancelled(asked.join_all()).await.is_some() {
             readiness.ready();
+            catalogs.warn_of_unknown();
         }
     });
     let stopping = starting.stopping();
@@ -110,11 +112,12 @@ impl Discovery {
         Self { catalogs, live, default_timeout, pace, followed: BTreeMap::new() }
     }
 
-    /// Follows these services from now on, and no others, and holds them against these pins. The set that it gives back ends when each new one
-    /// was asked once. An error changes nothing.
+    /// Follows these services from now on, and no others, shows them so, and holds them against these pins. The set
+    /// that it gives back ends when each new one was asked once. An error changes nothing.
     async fn apply(
         &mut self,
         services: Services,
+        view: View,
         pins: Option<Arc<Pins>>,
     ) -> Result<JoinSet<()>, ChannelError> {
         let mut begun = Vec::new();
@@ -123,8 +126,8 @@ impl Discovery {
                 begun.push((namespace.clone(), settings.clone(), BalancedChannel::new(&settings.urls)?));
             }
         }
-        // Before a new service is asked, so that nothing of it is offered that is to be withheld.
-        self.catalogs.update(|catalog| catalog.pinned(pins.clone()));
+        // Before a new service is asked, so that nothing of it is seen otherwise than it should be.
+        self.catalogs.see_through(&Arc::new(view), pins.as_ref());
         let gone: Vec<_> =
             self.followed.keys().filter(|namespace| !services.contains_key(*namespace)).cloned().collect();
         for namespace in gone {
@@ -201,8 +204,13 @@ impl Discovery {
     }
 
     async fn reload(&mut self, flags: &Services, texts: &Texts) -> Result<(), StartError> {
-        let said = texts.parse(flags)?;
-        self.apply(said.services, said.pins).await?.detach_all();
+        let said = texts.parse(flags).await?;
+        let asked = self.apply(said.services, said.view, said.pins).await?;
+        let catalogs = Arc::clone(&self.catalogs);
+        tokio::spawn(async move {
+            asked.join_all().await;
+            catalogs.warn_of_unknown();
+        });
         self.live.set(said.duties).await;
         Ok(())
     }

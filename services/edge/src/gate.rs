@@ -160,17 +160,18 @@ fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
 type Refused = (Value, Refusal);
 
 impl Gate {
-    /// The endpoint at a path: the one for all services, or below it the one for the service that it names.
+    /// The endpoint at a path: the one for all services, or below it the one for the service or virtual server that it
+    /// names.
     fn endpoint(&self, path: &str) -> Endpoint {
         let below = path.strip_prefix(self.resource.path()).unwrap_or_default().trim_matches('/');
         let namespace = Some(below).filter(|below| !below.is_empty()).map(ToOwned::to_owned);
         Endpoint { resource: Arc::clone(&self.resource), namespace }
     }
 
-    /// Refuses an endpoint for a service that is not there. Only who is known is told.
+    /// Refuses an endpoint that is not there. Only who is known is told.
     fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         match &endpoint.namespace {
-            Some(namespace) if !self.catalogs.load().has_service(namespace) => Err(Refusal::NoEndpoint),
+            Some(namespace) if !self.catalogs.load().has_endpoint(namespace) => Err(Refusal::NoEndpoint),
             _ => Ok(()),
         }
     }

@@ -45,6 +45,7 @@ pub use crate::{
     mcp::SealError,
     offered::{Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
+    transform::{Direction, Principal, Trial, TrialError},
 };
 
 mod authorizer;
@@ -64,6 +65,7 @@ mod overload;
 mod refusal;
 mod services;
 mod sessions;
+mod transform;
 mod transport;
 mod upstream;
 

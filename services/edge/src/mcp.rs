@@ -8,12 +8,12 @@ use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult,
-        CompletionInfo, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
-        Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
-        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
-        Tool, UnsubscribeRequestParams,
+        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
+        CompleteResult, CompletionInfo, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+        GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
+        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
+        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
@@ -23,18 +23,19 @@ use tonic::Status;
 use crate::{
     authorizer::Authorizer,
     cache::Cache,
-    catalog::{Catalogs, ResourceItem, ShownResource},
+    catalog::{Catalogs, ResourceItem, ShownResource, ToolItem},
     gate::{Admission, OTHER, Plan},
     guard::Guards,
     overload::Turns,
+    transform::Direction,
     upstream::Target,
 };
 
 use self::{
     call::{Answers, Calling, Ended, Failure, failure, log_failure},
     errors::{
-        cannot_ask, client_error, error, failed, no_method, no_resource, not_planned, with_request_id,
-        wrong_arguments, wrong_cursor,
+        cannot_ask, client_error, error, failed, no_method, no_resource, not_planned, not_transformed,
+        with_request_id, wrong_arguments, wrong_cursor,
     },
     logging::WantedLevel,
     watch::{Listener, Subscriptions},
@@ -170,7 +171,7 @@ impl ServerHandler for Handler {
     ) -> Result<ListToolsResult, ErrorData> {
         let admission = admission(&context)?;
         let Plan::ListTools(tools) = &admission.plan else { return Err(not_planned(admission)) };
-        let tools = tools.iter().map(|item| (item.item.name.as_str(), &item.tool));
+        let tools = tools.iter().map(|item| (item.tool.name.as_ref(), &item.tool));
         let (tools, next) = page::of(tools, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
         let mut result = ListToolsResult::with_all_items(tools);
         (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
@@ -189,6 +190,9 @@ impl ServerHandler for Handler {
                 let wrong = self.guards.tool_result(&tool.item.name, wrong_arguments(tool, wrong));
                 return Ok(with_request_id(wrong, admission).into());
             }
+            Plan::NotTransformed(tool) => {
+                return Err(not_transformed(tool, Direction::Request, admission));
+            }
             // The gate found no such tool.
             _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
         };
@@ -201,7 +205,8 @@ impl ServerHandler for Handler {
             }
             Ok(Ended::Result(message, reuse)) => {
                 reused = reuse;
-                content::tool_result(&message).map_err(|status| failure(&status, admission))?
+                let result = content::tool_result(&message).map_err(|status| failure(&status, admission))?;
+                changed(tool, result, admission).await?
             }
             Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
                 log_failure(admission, &status);
@@ -384,6 +389,22 @@ impl Handler {
     ) -> Calling<'a> {
         Calling { handler: self, admission, context, target, call }
     }
+}
+
+/// A tool's result as the config file has it.
+async fn changed(
+    tool: &ToolItem,
+    result: CallToolResult,
+    admission: &Admission,
+) -> Result<CallToolResult, ErrorData> {
+    let Some(changes) = &tool.transformation else { return Ok(result) };
+    changes.response(&tool.item.name, result, &admission.principal).await.map_err(|failure| {
+        let Admission { span, context, .. } = admission;
+        let _entered = span.enter();
+        let (request_id, tool_name) = (&context.request_id, &tool.item.name);
+        tracing::error!(%request_id, tool = tool_name, %failure, "a response transformation failed");
+        not_transformed(tool, Direction::Response, admission)
+    })
 }
 
 /// What the gate admitted. A request without it has not passed the gate, and gets nothing.

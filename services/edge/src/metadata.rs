@@ -26,7 +26,7 @@ pub(crate) struct ProtectedResource {
     authorization_servers: Vec<String>,
 }
 
-/// One endpoint: all services, or one of them.
+/// One endpoint: all services, one of them, or a virtual server.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) resource: Arc<ProtectedResource>,
@@ -98,7 +98,7 @@ impl ProtectedResource {
         }
         let (resource, catalogs) = (Arc::clone(self), Arc::clone(catalogs));
         let of_service = get(async move |Path(namespace): Path<String>| {
-            if !catalogs.load().has_service(&namespace) {
+            if !catalogs.load().has_endpoint(&namespace) {
                 return StatusCode::NOT_FOUND.into_response();
             }
             Json(Endpoint { resource, namespace: Some(namespace) }.document()).into_response()

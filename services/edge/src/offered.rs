@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -76,7 +77,8 @@ pub async fn offered(config: Option<&Path>, contracts: &[Contract]) -> Result<Of
     // Nothing is called: any address will do.
     let nowhere: Vec<Url> = "http://127.0.0.1:1".parse().into_iter().collect();
     let channel = BalancedChannel::new(&nowhere)?;
-    let catalog = found.into_iter().fold(Catalog::default(), |catalog, (namespace, contract)| {
+    let nothing = Catalog::default().seen_through(&Arc::new(said.view), None);
+    let catalog = found.into_iter().fold(nothing, |catalog, (namespace, contract)| {
         let service = read_contract(&namespace, &contract, &channel, Duration::ZERO);
         catalog.with(namespace, service)
     });

@@ -82,6 +82,7 @@ fn caller(number: usize) -> Identity {
             client_id: "client".to_owned(),
             tenant: "acme".to_owned(),
             scopes: vec!["mcp".to_owned()],
+            ..pb::Principal::default()
         },
         groups: ["group-1", "group-2", "staff", "everybody"].map(str::to_owned).to_vec(),
         mfa: true,

@@ -7,3 +7,4 @@ mod hygiene;
 mod limits;
 mod overload;
 mod redis;
+mod transform;

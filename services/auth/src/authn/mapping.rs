@@ -90,6 +90,7 @@ impl Mapping {
                 client_id: client.to_owned(),
                 tenant: one(claims, &self.tenant)?.unwrap_or_default().to_owned(),
                 scopes: scopes(claims)?,
+                ..pb::Principal::default()
             },
             groups: self.prefixed(many(claims, &self.groups)?),
             roles: self.prefixed(many(claims, &self.roles)?),

@@ -125,7 +125,7 @@ impl DecisionLog {
 
     fn record(&self, decided: &Decided<'_>) -> DecisionRecord {
         let Decided { identity, item, arguments, outcome, .. } = decided;
-        let pb::Principal { issuer, subject, client_id, tenant, scopes } = &identity.principal;
+        let pb::Principal { issuer, subject, client_id, tenant, scopes, .. } = &identity.principal;
         let kept = arguments.filter(|_| self.with_arguments);
         DecisionRecord {
             time: Timestamp::now().to_string(),

@@ -50,6 +50,7 @@ fn alice(groups: &[&str]) -> Identity {
             client_id: "client".into(),
             tenant: "acme".into(),
             scopes: vec!["mcp".into()],
+            ..pb::Principal::default()
         },
         groups: groups.iter().map(ToString::to_string).collect(),
         roles: vec![],

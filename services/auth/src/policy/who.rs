@@ -69,6 +69,7 @@ impl From<&Who> for Identity {
                 client_id: who.client,
                 tenant: who.tenant,
                 scopes: who.scopes,
+                ..pb::Principal::default()
             },
             groups: who.groups,
             roles: who.roles,

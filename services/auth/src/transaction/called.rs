@@ -87,6 +87,7 @@ impl Called {
             client_id: tctx.client_id,
             tenant: tctx.tenant.unwrap_or_default(),
             scopes: scope.split_whitespace().map(ToOwned::to_owned).collect(),
+            ..pb::Principal::default()
         };
         let identity = Identity { principal, groups, roles, email, mfa, workload };
         let token = Token { identity, id: token_id, issued_at, expires_at: exp.try_into().ok()? };

@@ -20,6 +20,7 @@ fn token() -> Token {
         client_id: "client".to_owned(),
         tenant: "acme".to_owned(),
         scopes: vec!["a".to_owned(), "b".to_owned()],
+        ..pb::Principal::default()
     };
     let identity = Identity {
         principal,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use drawbridge_sdk::{contract::is_sensitive, dynamic};
 use jsonschema::{
-    ValidationError,
+    ValidationError, Validator,
     error::ValidationErrorKind,
     paths::{Location, LocationSegment},
 };
@@ -27,17 +27,7 @@ const VALUES_MAX: usize = 1000;
 /// value of a sensitive field.
 pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<DynamicMessage, String> {
     let input = tool.target.input();
-    if let Err(first) = tool.arguments.validate(arguments) {
-        // All mistakes are found before the first is told, so that in many arguments only one may be looked for.
-        let mut errors = match is_large(arguments) {
-            true => vec![first],
-            false => tool.arguments.iter_errors(arguments).collect(),
-        };
-        // One thing that is wrong with a value is enough.
-        errors.dedup_by(|one, other| !is_whole(one) && one.instance_path() == other.instance_path());
-        let mistakes = errors.iter().take(MISTAKES_MAX).map(|error| cut(mistake(&input, error)));
-        return Err(mistakes.collect::<Vec<_>>().join("; "));
-    }
+    check(&tool.arguments, arguments, |error| mistake(&input, error))?;
     let message = dynamic::from_json(input.clone(), arguments).map_err(|error| {
         // What is wrong here has no path, so no one knows whose value it repeats.
         if holds_sensitive(&input) {
@@ -51,6 +41,37 @@ pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<Dynam
         Some(field) => Err(format!("{} is not an argument", field.name())),
         None => Ok(message),
     }
+}
+
+/// Checks arguments against the schema that clients see, where it is another than the service's.
+pub(crate) fn check_arguments(tool: &ToolItem, arguments: &Value) -> Result<(), String> {
+    let Some(shown) = &tool.shown_arguments else { return Ok(()) };
+    let input = tool.target.input();
+    // Under another name nobody knows what is sensitive.
+    let renames = tool.transformation.as_ref().is_some_and(|changes| changes.request.is_some());
+    if renames && holds_sensitive(&input) {
+        return check(shown, arguments, |error| {
+            at_place(path(error.instance_path().iter()), masked_reason(error))
+        });
+    }
+    check(shown, arguments, |error| mistake(&input, error))
+}
+
+fn check(
+    schema: &Validator,
+    arguments: &Value,
+    mistake: impl Fn(&ValidationError<'_>) -> String,
+) -> Result<(), String> {
+    let Err(first) = schema.validate(arguments) else { return Ok(()) };
+    // All mistakes are found before the first is told, so that in many arguments only one may be looked for.
+    let mut errors = match is_large(arguments) {
+        true => vec![first],
+        false => schema.iter_errors(arguments).collect(),
+    };
+    // One thing that is wrong with a value is enough.
+    errors.dedup_by(|one, other| !is_whole(one) && one.instance_path() == other.instance_path());
+    let mistakes = errors.iter().take(MISTAKES_MAX).map(|error| cut(mistake(error)));
+    Err(mistakes.collect::<Vec<_>>().join("; "))
 }
 
 fn is_large(arguments: &Value) -> bool {
@@ -81,6 +102,10 @@ fn mistake(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
         None => (path(at.iter()), reason(error)),
         Some(length) => (path(at.iter().take(length)), masked_reason(error)),
     };
+    at_place(at, reason)
+}
+
+fn at_place(at: String, reason: String) -> String {
     if at.is_empty() { reason } else { format!("{at}: {reason}") }
 }
 

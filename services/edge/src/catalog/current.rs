@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Catalog, Revision, pins::Departure};
+use super::{Catalog, Pins, Revision, View, pins::Departure};
 
 /// The catalog of the moment, and word of its changes.
 #[derive(Debug)]
@@ -49,6 +49,7 @@ impl Catalogs {
             );
         }
         if let Some(after) = &after {
+            tell_misfits(&before, after);
             tell_departures(&before, after);
         }
         self.changed.send_if_modified(|told| {
@@ -58,9 +59,29 @@ impl Catalogs {
         });
     }
 
+    /// Clients see it so from now on, as far as it is as these pins say.
+    pub(crate) fn see_through(&self, view: &Arc<View>, pins: Option<&Arc<Pins>>) {
+        self.update(|catalog| catalog.seen_through(view, pins.cloned()));
+    }
+
+    /// Warns of what the config file says of tools that are not there: services come and go.
+    pub(crate) fn warn_of_unknown(&self) {
+        for tool in self.load().unknown_tools() {
+            tracing::warn!(tool, "the config file names a tool that no service offers now");
+        }
+    }
+
     /// Tells of every change from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
+    }
+}
+
+fn tell_misfits(before: &Catalog, after: &Catalog) {
+    let known: HashSet<_> = before.misfits().iter().collect();
+    for misfit in after.misfits().iter().filter(|misfit| !known.contains(misfit)) {
+        let (tool, problem) = (&misfit.tool, &misfit.problem);
+        tracing::error!(tool, problem, "a tool is not as the config file says; it is left out");
     }
 }
 

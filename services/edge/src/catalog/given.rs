@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 256;
 
 /// Why a text is no schema of a tool.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SchemaError {
+pub(crate) enum SchemaError {
     #[error("it is longer than {max} bytes", max = GIVEN_BYTES_MAX)]
     TooLong,
     #[error("it is no JSON object")]
@@ -31,7 +31,7 @@ pub(super) enum SchemaError {
 }
 
 /// Reads a schema that is given as text. None when none is.
-pub(super) fn given_schema(text: &str) -> Result<Option<JsonObject>, SchemaError> {
+pub(crate) fn given_schema(text: &str) -> Result<Option<JsonObject>, SchemaError> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -54,7 +54,7 @@ pub(super) fn given_schema(text: &str) -> Result<Option<JsonObject>, SchemaError
 }
 
 /// Compiles a schema. What it refers to must be in it.
-pub(super) fn compile(schema: &JsonObject) -> Result<Validator, SchemaError> {
+pub(crate) fn compile(schema: &JsonObject) -> Result<Validator, SchemaError> {
     jsonschema::draft202012::options()
         .should_validate_formats(true)
         .offline()

@@ -213,7 +213,15 @@ impl Reader<'_> {
         tool.output_schema = output.map(Arc::new);
         tool.title = Some(options.title).filter(|title| !title.is_empty());
         let item = self.item(name, &target, options.scopes);
-        Ok(ToolItem { tool, item, target, rate_class: options.rate_class, arguments })
+        Ok(ToolItem {
+            tool,
+            item,
+            target,
+            rate_class: options.rate_class,
+            arguments: Arc::new(arguments),
+            shown_arguments: None,
+            transformation: None,
+        })
     }
 
     /// The schema that clients see, and what checks arguments.

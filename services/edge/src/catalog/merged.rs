@@ -10,8 +10,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogLock, CompletionItem, Namespace, Pins, PromptItem, ResourceItem, ServiceCatalog, ToolItem,
-    Variables, WatchItem,
+    CatalogLock, CompletionItem, ItemKind, Namespace, Pins, PromptItem, ResourceItem, ServiceCatalog,
+    ToolItem, Variables, View, WatchItem,
     pins::{Departure, Pinned as _, pinned},
 };
 
@@ -19,6 +19,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     services: BTreeMap<Namespace, ServiceCatalog>,
+    view: Arc<View>,
+    /// By the names that clients see.
     tools: BTreeMap<String, Arc<ToolItem>>,
     resources: Vec<Arc<ResourceItem>>,
     prompts: BTreeMap<String, Arc<PromptItem>>,
@@ -27,6 +29,7 @@ pub(crate) struct Catalog {
     /// By the resource, as its service and its name.
     watches: HashMap<(String, String), Arc<WatchItem>>,
     clashes: Vec<Clash>,
+    misfits: Vec<Misfit>,
     /// What the items are held against, if anything.
     pins: Option<Arc<Pins>>,
     departures: Vec<Departure>,
@@ -36,7 +39,7 @@ pub(crate) struct Catalog {
 impl Default for Catalog {
     /// Nothing is offered.
     fn default() -> Self {
-        Self::merge(BTreeMap::new(), None)
+        Self::merge(BTreeMap::new(), Arc::default(), None)
     }
 }
 
@@ -45,28 +48,43 @@ impl Catalog {
     pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
         let mut services = self.services.clone();
         services.insert(namespace, service);
-        Self::merge(services, self.pins.clone())
+        Self::merge(services, Arc::clone(&self.view), self.pins.clone())
     }
 
     /// This catalog without what `namespace` offers.
     pub(crate) fn without(&self, namespace: &Namespace) -> Self {
         let mut services = self.services.clone();
         services.remove(namespace);
-        Self::merge(services, self.pins.clone())
+        Self::merge(services, Arc::clone(&self.view), self.pins.clone())
     }
 
-    /// This catalog, held against these pins.
-    pub(crate) fn pinned(&self, pins: Option<Arc<Pins>>) -> Self {
-        Self::merge(self.services.clone(), pins)
+    /// This catalog as clients see it when this is said of it, held against these pins.
+    pub(crate) fn seen_through(&self, view: &Arc<View>, pins: Option<Arc<Pins>>) -> Self {
+        Self::merge(self.services.clone(), Arc::clone(view), pins)
     }
 
     /// Where two RPCs claim one name, the first in the order of namespaces keeps it, whoever came first.
-    fn merge(services: BTreeMap<Namespace, ServiceCatalog>, pins: Option<Arc<Pins>>) -> Self {
-        let (mut clashes, mut departures) = (Vec::new(), Vec::new());
+    fn merge(
+        services: BTreeMap<Namespace, ServiceCatalog>,
+        view: Arc<View>,
+        pins: Option<Arc<Pins>>,
+    ) -> Self {
+        let (mut clashes, mut misfits, mut departures) = (Vec::new(), Vec::new(), Vec::new());
+        let shown: Vec<_> = services
+            .values()
+            .flat_map(|service| &service.tools)
+            .filter_map(|tool| {
+                view.show(tool).unwrap_or_else(|error| {
+                    misfits.push(Misfit { tool: tool.item.name.clone(), problem: error.to_string() });
+                    None
+                })
+            })
+            .collect();
         let tools = claim(
-            services.values().flat_map(|service| &service.tools),
+            shown.iter(),
             |tool| &tool.item,
-            |tool| vec![("tool name", &tool.item.name)],
+            // A policy names a tool as its service does.
+            |tool| vec![("tool name", tool.tool.name.as_ref()), ("tool's own name", &tool.item.name)],
             &mut clashes,
         );
         let resources = claim(
@@ -90,20 +108,24 @@ impl Catalog {
         let completions = completions.map(|one| (key(&one.item), Arc::clone(one))).collect();
         let watches = services.values().flat_map(|service| &service.watches);
         let watches = watches.map(|one| (key(&one.item), Arc::clone(one))).collect();
-        let tools: BTreeMap<_, _> = tools.into_iter().map(|tool| (tool.item.name.clone(), tool)).collect();
+        let tools: BTreeMap<_, _> =
+            tools.into_iter().map(|tool| (tool.tool.name.clone().into_owned(), tool)).collect();
+        let servers = view.servers_seen();
         let revision = Revision {
-            tools: Seen::of(tools.values().map(|tool| (&tool.item, &tool.tool))),
-            resources: Seen::of(resources.iter().map(|resource| (&resource.item, &resource.shown))),
-            prompts: Seen::of(prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
+            tools: Seen::of(&servers, tools.values().map(|tool| (&tool.item, &tool.tool))),
+            resources: Seen::of(&servers, resources.iter().map(|resource| (&resource.item, &resource.shown))),
+            prompts: Seen::of(&servers, prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
         };
         Self {
             services,
+            view,
             tools,
             resources,
             prompts,
             completions,
             watches,
             clashes,
+            misfits,
             pins,
             departures,
             revision,
@@ -120,6 +142,11 @@ impl Catalog {
         &self.clashes
     }
 
+    /// What is left out because it is not as the config file says.
+    pub(crate) fn misfits(&self) -> &[Misfit] {
+        &self.misfits
+    }
+
     /// What is not as it is locked.
     pub(crate) fn departures(&self) -> &[Departure] {
         &self.departures
@@ -133,17 +160,30 @@ impl Catalog {
         CatalogLock::new(tools.chain(resources).chain(prompts))
     }
 
-    /// Whether this service has been read.
-    pub(crate) fn has_service(&self, namespace: &str) -> bool {
-        self.services.contains_key(namespace)
+    /// Tools of which the config file says something, and that no service offers.
+    pub(crate) fn unknown_tools(&self) -> Vec<&str> {
+        let offered = |name: &str| {
+            self.services.values().flat_map(|service| &service.tools).any(|tool| tool.item.name == name)
+        };
+        self.view.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
     }
 
-    /// All tools, by name.
+    /// Whether a service of this name has been read, or there is a virtual server.
+    pub(crate) fn has_endpoint(&self, name: &str) -> bool {
+        self.services.contains_key(name) || self.view.has_server(name)
+    }
+
+    /// Whether an endpoint serves this item.
+    pub(crate) fn serves(&self, endpoint: &str, kind: ItemKind, item: &auth::CatalogItem) -> bool {
+        item.service == endpoint || self.view.serves(endpoint, kind, item)
+    }
+
+    /// All tools, by the names that clients see.
     pub(crate) fn tools(&self) -> impl Iterator<Item = &Arc<ToolItem>> {
         self.tools.values()
     }
 
-    /// The tool of this name.
+    /// The tool that clients know by this name.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
         self.tools.get(name)
     }
@@ -200,6 +240,13 @@ pub(crate) struct Clash {
     pub(crate) left_out: String,
 }
 
+/// A tool is not as the config file says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Misfit {
+    pub(crate) tool: String,
+    pub(crate) problem: String,
+}
+
 /// Items in the order in which they come, without those of which a name is taken.
 fn claim<'a, T: 'a>(
     items: impl Iterator<Item = &'a Arc<T>>,
@@ -231,13 +278,18 @@ pub(crate) struct Revision {
     pub(crate) prompts: Seen,
 }
 
-/// A hash over what clients see of items, and over the RPCs behind them.
+/// A hash over what clients see of items and where, and over the RPCs behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen([u8; 32]);
 
 impl Seen {
-    fn of<'a, T: Serialize + 'a>(items: impl Iterator<Item = (&'a auth::CatalogItem, &'a T)>) -> Self {
+    fn of<'a, T: Serialize + 'a>(
+        servers: &[u8],
+        items: impl Iterator<Item = (&'a auth::CatalogItem, &'a T)>,
+    ) -> Self {
         let mut hasher = Sha256::new();
+        hasher.update(servers.len().to_be_bytes());
+        hasher.update(servers);
         for (item, shown) in items {
             // What cannot be written is not shown either.
             let shown = serde_json::to_vec(shown).unwrap_or_default();

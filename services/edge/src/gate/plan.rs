@@ -12,7 +12,8 @@ use super::{Gate, message::Message};
 use crate::{
     authorizer::Allowed,
     catalog::{
-        Catalog, CompletionItem, PromptItem, ResourceItem, ToolItem, Variables, WatchItem, read_arguments,
+        Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem,
+        check_arguments, read_arguments,
     },
     metadata::Endpoint,
     refusal::Refusal,
@@ -35,6 +36,8 @@ pub(crate) enum Plan {
     CallTool(Arc<ToolItem>, Arc<Call>),
     /// Tell the model what is wrong with its arguments for this tool.
     WrongArguments(Arc<ToolItem>, String),
+    /// Say that the arguments for this tool could not be transformed.
+    NotTransformed(Arc<ToolItem>),
     /// Read this resource.
     ReadResource(Arc<ResourceItem>, Arc<Call>),
     /// Show these prompts.
@@ -59,7 +62,9 @@ impl Plan {
     /// The tool that is called.
     pub(crate) fn tool(&self) -> Option<&ToolItem> {
         match self {
-            Self::CallTool(tool, _) | Self::WrongArguments(tool, _) => Some(tool),
+            Self::CallTool(tool, _) | Self::WrongArguments(tool, _) | Self::NotTransformed(tool) => {
+                Some(tool)
+            }
             _ => None,
         }
     }
@@ -86,8 +91,14 @@ pub(super) async fn make(
 ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
     let catalog = gate.catalogs.load();
     let resource = endpoint.resource();
-    let asking =
-        Asking { gate, context, token, resource: &resource, namespace: endpoint.namespace.as_deref() };
+    let asking = Asking {
+        gate,
+        context,
+        token,
+        resource: &resource,
+        catalog: &catalog,
+        endpoint: endpoint.namespace.as_deref(),
+    };
     let text = |name: &str| message.params.get(name).and_then(Value::as_str);
     match message.method.as_str() {
         "tools/list" => asking.list_tools(&catalog).await,
@@ -95,7 +106,7 @@ pub(super) async fn make(
         "prompts/list" => asking.list_prompts(&catalog).await,
         "tools/call" => match text("name") {
             None => asking.refuse("name must be a string").await,
-            Some(name) => match catalog.tool(name).filter(|tool| asking.serves(&tool.item)) {
+            Some(name) => match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
                 Some(tool) => asking.call_tool(tool, &message.params).await,
                 // Whoever is not known must not learn what there is and what not.
                 None => asking.connect().await,
@@ -114,37 +125,42 @@ pub(super) async fn make(
         }
         "resources/read" => match text("uri") {
             None => asking.refuse("uri must be a string").await,
-            Some(uri) => match catalog.resource(uri).filter(|(resource, _)| asking.serves(&resource.item)) {
+            Some(uri) => match catalog
+                .resource(uri)
+                .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
+            {
                 Some((resource, values)) => asking.read_resource(resource, values).await,
                 None => asking.connect().await,
             },
         },
         "prompts/get" => match text("name") {
             None => asking.refuse("name must be a string").await,
-            Some(name) => match catalog.prompt(name).filter(|prompt| asking.serves(&prompt.item)) {
-                Some(prompt) => asking.get_prompt(prompt, &message.params).await,
-                None => asking.connect().await,
-            },
-        },
-        "completion/complete" => {
-            match completion(&catalog, &message.params).filter(|found| asking.serves(&found.item)) {
-                Some(completion) => asking.complete(completion, &message.params).await,
-                None => asking.connect().await,
+            Some(name) => {
+                match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item)) {
+                    Some(prompt) => asking.get_prompt(prompt, &message.params).await,
+                    None => asking.connect().await,
+                }
             }
-        }
+        },
+        "completion/complete" => match completion(&asking, &message.params) {
+            Some(completion) => asking.complete(completion, &message.params).await,
+            None => asking.connect().await,
+        },
         _ => asking.connect().await,
     }
 }
 
 /// What completes the arguments of the prompt or resource that a request refers to.
-fn completion<'a>(catalog: &'a Catalog, params: &Value) -> Option<&'a Arc<CompletionItem>> {
-    let reference = params.get("ref")?;
-    let item = match reference["type"].as_str()? {
-        "ref/prompt" => &catalog.prompt(reference["name"].as_str()?)?.item,
-        "ref/resource" => &catalog.resource_of_template(reference["uri"].as_str()?)?.item,
+fn completion<'a>(asking: &Asking<'a>, params: &Value) -> Option<&'a Arc<CompletionItem>> {
+    let (catalog, reference) = (asking.catalog, params.get("ref")?);
+    let (kind, item) = match reference["type"].as_str()? {
+        "ref/prompt" => (ItemKind::Prompt, &catalog.prompt(reference["name"].as_str()?)?.item),
+        "ref/resource" => {
+            (ItemKind::Resource, &catalog.resource_of_template(reference["uri"].as_str()?)?.item)
+        }
         _ => return None,
     };
-    catalog.completion(item)
+    catalog.completion(item).filter(|_| asking.serves(kind, item))
 }
 
 struct Asking<'a> {
@@ -152,13 +168,15 @@ struct Asking<'a> {
     context: &'a CallContext,
     token: &'a SecretString,
     resource: &'a str,
-    namespace: Option<&'a str>,
+    catalog: &'a Catalog,
+    /// The endpoint that was addressed, if it is not the one for all.
+    endpoint: Option<&'a str>,
 }
 
 impl Asking<'_> {
     /// Whether the endpoint that was addressed serves this item.
-    fn serves(&self, item: &auth::CatalogItem) -> bool {
-        self.namespace.is_none_or(|namespace| item.service == namespace)
+    fn serves(&self, kind: ItemKind, item: &auth::CatalogItem) -> bool {
+        self.endpoint.is_none_or(|endpoint| self.catalog.serves(endpoint, kind, item))
     }
 
     async fn decide(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
@@ -167,10 +185,10 @@ impl Asking<'_> {
 
     async fn filter(
         &self,
-        kind: Kind,
+        (kind, of): (Kind, ItemKind),
         items: impl Iterator<Item = &auth::CatalogItem>,
     ) -> Result<auth::Visible, Refusal> {
-        let items = items.filter(|item| self.serves(item)).cloned().collect();
+        let items = items.filter(|item| self.serves(of, item)).cloned().collect();
         self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items).await
     }
 
@@ -186,14 +204,19 @@ impl Asking<'_> {
     }
 
     async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible = self.filter(Kind::CallTool, catalog.tools().map(|tool| &tool.item)).await?;
+        let visible =
+            self.filter((Kind::CallTool, ItemKind::Tool), catalog.tools().map(|tool| &tool.item)).await?;
         let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
         Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default().into()))
     }
 
     async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible =
-            self.filter(Kind::ReadResource, catalog.resources().map(|resource| &resource.item)).await?;
+        let visible = self
+            .filter(
+                (Kind::ReadResource, ItemKind::Resource),
+                catalog.resources().map(|resource| &resource.item),
+            )
+            .await?;
         let resources = catalog
             .resources()
             .filter(|resource| visible.names.contains(&resource.item.name))
@@ -202,7 +225,9 @@ impl Asking<'_> {
     }
 
     async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible = self.filter(Kind::GetPrompt, catalog.prompts().map(|prompt| &prompt.item)).await?;
+        let visible = self
+            .filter((Kind::GetPrompt, ItemKind::Prompt), catalog.prompts().map(|prompt| &prompt.item))
+            .await?;
         let prompts =
             catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
         Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default().into()))
@@ -234,7 +259,8 @@ impl Asking<'_> {
         }
         let mut watches = Vec::new();
         for uri in uris {
-            let found = catalog.resource(uri).filter(|(resource, _)| self.serves(&resource.item));
+            let found =
+                catalog.resource(uri).filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
             let watched = found.and_then(|(resource, variables)| {
                 Some((resource, catalog.watch(&resource.item)?, variables))
             });
@@ -281,19 +307,48 @@ impl Asking<'_> {
         if !arguments.is_object() {
             return self.refuse("arguments must be an object").await;
         }
-        match read_arguments(tool, arguments) {
+        match self.message(tool, arguments).await? {
             Ok(message) => {
                 let (call, principal) =
                     self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
                 Ok((Plan::CallTool(Arc::clone(tool), call), principal))
             }
-            Err(wrong) => {
+            Err(plan) => {
                 // What is wrong is told only to whom may call the tool with better arguments.
                 let operation = operation(Kind::CallTool, &tool.item);
                 let allowed = self.decide(operation).await?;
-                Ok((Plan::WrongArguments(Arc::clone(tool), wrong), allowed.principal))
+                Ok((plan, allowed.principal))
             }
         }
+    }
+
+    /// The message that the arguments make, or what is left to do where they make none.
+    async fn message(
+        &self,
+        tool: &Arc<ToolItem>,
+        arguments: &Value,
+    ) -> Result<Result<DynamicMessage, Plan>, Refusal> {
+        let wrong = |wrong| Plan::WrongArguments(Arc::clone(tool), wrong);
+        let (Some(changes), Some(given)) = (&tool.transformation, arguments.as_object()) else {
+            return Ok(read_arguments(tool, arguments).map_err(wrong));
+        };
+        if let Err(mistakes) = check_arguments(tool, arguments) {
+            return Ok(Err(wrong(mistakes)));
+        }
+        let principal = match changes.request {
+            // A program runs only for whom may call the tool with some arguments.
+            Some(_) => self.decide(operation(Kind::CallTool, &tool.item)).await?.principal,
+            None => Arc::default(),
+        };
+        let name = &tool.item.name;
+        Ok(match changes.request(name, given, &principal).await {
+            Ok(changed) => read_arguments(tool, &changed).map_err(wrong),
+            Err(failure) => {
+                let request_id = &self.context.request_id;
+                tracing::error!(%request_id, tool = name, %failure, "a request transformation failed");
+                Err(Plan::NotTransformed(Arc::clone(tool)))
+            }
+        })
     }
 
     async fn read_resource(

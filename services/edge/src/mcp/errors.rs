@@ -12,7 +12,7 @@ use super::{
     call::{Failure, failure},
     status,
 };
-use crate::{catalog::ToolItem, gate::Admission, overload::Busy};
+use crate::{catalog::ToolItem, gate::Admission, overload::Busy, transform::Direction};
 
 /// When a client may try again whose call was not its turn in time.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -26,7 +26,7 @@ pub(super) fn failed(message: &str) -> CallToolResult {
 }
 
 pub(super) fn wrong_arguments(tool: &ToolItem, wrong: &str) -> CallToolResult {
-    failed(&format!("invalid arguments for {}: {wrong}", tool.item.name))
+    failed(&format!("invalid arguments for {}: {wrong}", tool.tool.name))
 }
 
 pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData {
@@ -79,6 +79,16 @@ pub(super) fn wrong_cursor(admission: &Admission) -> ErrorData {
 pub(super) fn cannot_ask(admission: &Admission) -> ErrorData {
     let message = "this has to ask something first, and the client cannot be asked";
     error(ErrorCode::INVALID_REQUEST, message, admission)
+}
+
+/// What was not transformed goes nowhere; why is the operator's affair.
+pub(super) fn not_transformed(tool: &ToolItem, direction: Direction, admission: &Admission) -> ErrorData {
+    admission.span.record("error.type", "transform");
+    admission.span.record("otel.status_code", "ERROR");
+    let message = format!("the {} of {} could not be transformed", direction.word(), tool.tool.name);
+    let request_id = admission.context.request_id.as_str();
+    let data = json!({ "requestId": request_id, "reason": "transform" });
+    ErrorData::new(ErrorCode::INTERNAL_ERROR, message, Some(data))
 }
 
 /// The gate and rmcp took one message for two things. Nothing is done.

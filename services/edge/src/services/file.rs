@@ -15,10 +15,11 @@ use url::Url;
 use super::{ServiceSettings, Services};
 use crate::{
     cache::{self, CacheTable},
-    catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins},
+    catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins, View},
     guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
     overload,
+    transform::{self, ServerEntry, ToolEntry},
 };
 
 /// The file that an operator edits while the edge runs.
@@ -42,6 +43,10 @@ struct Content {
     cache: CacheTable,
     #[serde(default)]
     guard: Vec<GuardEntry>,
+    #[serde(default)]
+    tool: Vec<ToolEntry>,
+    #[serde(default)]
+    server: Vec<ServerEntry>,
     catalog: Option<CatalogSettings>,
 }
 
@@ -65,6 +70,8 @@ pub(crate) struct Texts {
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) services: Services,
+    /// What clients see of them.
+    pub(crate) view: View,
     pub(crate) duties: Duties,
     /// How the lock is meant, where one is named.
     pub(crate) mode: Option<PinMode>,
@@ -116,8 +123,14 @@ impl Texts {
         Ok(Self { lock: lock.transpose()?, config })
     }
 
-    /// What they say, together with the services of the flags.
-    pub(crate) fn parse(&self, flags: &Services) -> Result<Said, ConfigTextError> {
+    /// What they say, together with the services of the flags. Programs are compiled, which takes its time.
+    pub(crate) async fn parse(&self, flags: &Services) -> Result<Said, ConfigTextError> {
+        let (texts, flags) = (self.clone(), flags.clone());
+        let parsing = tokio::task::spawn_blocking(move || texts.parse_here(&flags)).await;
+        parsing.unwrap_or_else(|error| Err(self.config.wrong(0, error.to_string())))
+    }
+
+    fn parse_here(&self, flags: &Services) -> Result<Said, ConfigTextError> {
         let mut said = parse(&self.config, flags)?;
         let pins = said.mode.zip(self.lock.as_ref()).map(|(mode, lock)| Pins::new(lock, mode));
         said.pins = pins.transpose()?.map(Arc::new);
@@ -151,8 +164,9 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
+    let view = transform::read(text, &content.tool, &content.server, &services)?;
     let duties = Duties { limits, concurrency, guards, cache };
-    Ok(Said { services, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
+    Ok(Said { services, view, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {

@@ -110,6 +110,7 @@ fn identity() -> impl Strategy<Value = Identity> {
                 client_id: "c".into(),
                 tenant: tenant.into(),
                 scopes,
+                ..pb::Principal::default()
             },
             groups,
             roles,

@@ -1,0 +1,99 @@
+//! `drawbridge transform try`, on files that a test makes.
+
+use std::{fs, io::Write as _, path::Path, process::Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{drawbridge, text};
+
+const CONFIG: &str = r#"
+[[tool]]
+name = "invoices_search"
+arguments.fixed = { status = "OPEN" }
+arguments.defaults = { page_size = 20 }
+request = '''
+.page_size = ([.page_size, 50] | min)
+| .tenant = $principal.tenant
+'''
+response = "del(.invoices[].iban)"
+output_schema = '{ "type": "object", "required": ["invoices"] }'
+
+[[tool]]
+name = "endless"
+request = "def f: f; f"
+"#;
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        folder.write("edge.toml", CONFIG);
+        folder.write("alice.json", &json!({ "subject": "alice", "tenant": "acme" }).to_string());
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).expect("a file");
+    }
+
+    /// Tries a sample, and gives the output or else the errors.
+    fn tries(&self, arguments: &[&str], sample: &Value) -> Result<Value, String> {
+        let mut command = drawbridge(self.path());
+        command.args(["transform", "try", "--config", "edge.toml", "--input", "-"]).args(arguments);
+        command.current_dir(self.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary");
+        let mut input = child.stdin.take().expect("its input");
+        input.write_all(sample.to_string().as_bytes()).expect("an input that is read");
+        drop(input);
+        let output = child.wait_with_output().expect("an end");
+        match output.status.success() {
+            true => Ok(serde_json::from_slice(&output.stdout).expect("JSON")),
+            false => Err(text(&output.stderr).to_owned()),
+        }
+    }
+}
+
+#[test]
+fn a_sample_becomes_what_the_edge_would_make_of_it() {
+    let folder = Folder::new();
+    let request = ["--tool", "invoices_search", "--request", "--principal", "alice.json"];
+    let expected = json!({ "page_size": 50, "status": "OPEN", "tenant": "acme" });
+    assert_eq!(folder.tries(&request, &json!({ "page_size": 500 })), Ok(expected));
+    let expected = json!({ "page_size": 20, "status": "OPEN", "tenant": null });
+    assert_eq!(folder.tries(&request[..2], &json!({})), Ok(expected));
+    let response = ["--tool", "invoices_search", "--response"];
+    let sample = json!({ "invoices": [{ "id": 1, "iban": "DE02120300000000202051" }] });
+    assert_eq!(folder.tries(&response, &sample), Ok(json!({ "invoices": [{ "id": 1 }] })));
+}
+
+#[test]
+fn what_goes_wrong_is_told() {
+    let folder = Folder::new();
+    let told = |arguments: &[&str], sample: Value| folder.tries(arguments, &sample).expect_err("a failure");
+    let search = ["--tool", "invoices_search", "--response"];
+    assert!(
+        told(&search, json!({})).contains("does not fit its output_schema"),
+        "{}",
+        told(&search, json!({}))
+    );
+    assert!(told(&search, json!([])).contains("JSON objects"));
+    assert!(told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\""));
+    assert!(
+        told(&["--tool", "endless", "--response"], json!({})).contains("nothing that changes its response")
+    );
+    assert!(told(&["--tool", "endless"], json!({})).contains("more work than a program may"));
+    folder.write("alice.json", "{ \"name\": \"alice\" }");
+    let principal = ["--tool", "invoices_search", "--principal", "alice.json"];
+    assert!(told(&principal, json!({})).contains("alice.json is no principal"));
+    folder.write("edge.toml", &CONFIG.replace("| min", "| mni"));
+    let told = told(&["--tool", "invoices_search"], json!({}));
+    let place = "edge.toml:7: the request program cannot be compiled: there is no filter mni/0 here\n  |\n\
+                 7 | .page_size = ([.page_size, 50] | mni)\n  |                                  ^^^";
+    assert!(told.contains(place), "{told}");
+}

@@ -1,0 +1,285 @@
+//! What the config file makes of tools on their way, and of who sees them.
+
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use drawbridge_tests::{Client, Edge, Reply, TestMesh, sign_in};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use url::Url;
+
+/// Within this time a change is seen, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const TICKETS: &str = r#"
+[[tool]]
+name = "tickets_search"
+rename = "find_open_tickets"
+title = "Open tickets"
+description = "Finds open tickets."
+arguments.fixed = { state = "open" }
+arguments.defaults = { page_size = 2 }
+arguments.hidden = ["assignee"]
+request = ".page_size = ([.page_size, 3] | min)"
+response = '''
+{ tickets: [.tickets[] | { id: .ticket_id, state, customer: (.customer.login | sub("(?<first>.).*"; "\(.first)…")), tenant: $principal.tenant }] }
+'''
+output_schema = '{ "type": "object", "properties": { "tickets": { "type": "array" } }, "required": ["tickets"] }'
+
+[[tool]]
+name = "tickets_reply"
+hidden = true
+"#;
+
+/// A config file that the test edits.
+struct File(TempDir);
+
+impl File {
+    fn new(text: &str) -> Self {
+        let file = Self(tempfile::tempdir().expect("a folder"));
+        file.write(text);
+        file
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("edge.toml")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).expect("a file");
+    }
+}
+
+async fn edge(mesh: &TestMesh, file: &File) -> Edge {
+    let services = &mesh.mesh.state.services;
+    let services = ["code", "tickets"].map(|name| (name, &services[name]));
+    mesh.edge(&services, |config| config.config = Some(file.path())).await
+}
+
+fn structured(reply: &Reply) -> &Value {
+    let result = &reply.json["result"];
+    assert!(result["isError"] != true && result["structuredContent"].is_object(), "{reply:?}");
+    &result["structuredContent"]
+}
+
+async fn tools(client: &Client) -> Vec<Value> {
+    let reply = client.call("tools/list", json!({})).await;
+    reply.json["result"]["tools"].as_array().unwrap_or_else(|| panic!("{reply:?}")).clone()
+}
+
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn metrics(edge: &Edge) -> String {
+    let url = format!("http://{}/metrics", edge.hosted.running.admin);
+    reqwest::get(url).await.expect("metrics").text().await.expect("metrics")
+}
+
+async fn metric(edge: &Edge, begin: &str) -> Option<String> {
+    metrics(edge).await.lines().find_map(|line| line.strip_prefix(begin)).map(|value| value.trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_own_name() {
+    let mesh = TestMesh::start().await;
+    let file = File::new(TICKETS);
+    let edge = edge(&mesh, &file).await;
+    let bob = edge.client(&mesh.client("bob").await);
+
+    let listed = tools(&bob).await;
+    let names: Vec<_> = listed.iter().map(|tool| tool["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["find_open_tickets", "tickets_get", "tickets_summarize"]);
+    let shown = &listed[0];
+    assert_eq!(
+        (&shown["title"], &shown["description"]),
+        (&json!("Open tickets"), &json!("Finds open tickets."))
+    );
+    let properties = &shown["inputSchema"]["properties"];
+    assert!(properties.get("state").is_none() && properties.get("assignee").is_none(), "{shown}");
+    assert_eq!(properties["page_size"]["default"], 2);
+    assert_eq!(shown["outputSchema"]["required"], json!(["tickets"]));
+
+    let count = async |arguments: Value| {
+        let reply = bob.call_tool("find_open_tickets", arguments).await;
+        let found = structured(&reply).clone();
+        assert_eq!(reply.json["result"]["content"][0]["text"], found.to_string());
+        let tickets = found["tickets"].as_array().expect("tickets").clone();
+        for ticket in &tickets {
+            assert_eq!((&ticket["state"], &ticket["tenant"]), (&json!("open"), &json!("acme")), "{found}");
+            let customer = ticket["customer"].as_str().expect("a text");
+            assert!(customer.chars().count() == 2 && customer.ends_with('…'), "{found}");
+            assert_eq!(ticket.as_object().expect("an object").len(), 4);
+        }
+        tickets.len()
+    };
+    assert_eq!((count(json!({})).await, count(json!({ "page_size": 1 })).await), (2, 1));
+    assert_eq!(count(json!({ "page_size": 100 })).await, 3);
+    let frank = edge.client(&mesh.client("frank").await);
+    let of_frank = frank.call_tool("find_open_tickets", json!({})).await;
+    assert_eq!(structured(&of_frank)["tickets"][0]["tenant"], "umbrella");
+
+    for (name, value) in [("state", json!("closed")), ("assignee", json!("x")), ("page_size", json!("2"))] {
+        let reply = bob.call_tool("find_open_tickets", json!({ name: value })).await;
+        assert!(reply.json["result"]["isError"] == true && reply.message().contains(name), "{reply:?}");
+    }
+    for gone in ["tickets_search", "tickets_reply"] {
+        let reply = bob.call_tool(gone, json!({})).await;
+        assert_eq!(reply.error_code(), Some(-32602), "{reply:?}");
+    }
+
+    // Auth decides on what will be sent, under the name that the service gives the tool.
+    let forbid = "@id(\"no-open-tickets\")\nforbid (principal, action == Action::\"tickets_search\", resource)\n\
+                  when { context.input.state == \"open\" };\n\n@id(";
+    mesh.edit_policy("tickets.cedar", "@id(", forbid);
+    until("the policy", async || {
+        bob.call_tool("find_open_tickets", json!({})).await.status == StatusCode::FORBIDDEN
+    })
+    .await;
+    let denied = bob.call_tool("find_open_tickets", json!({})).await;
+    assert_eq!(denied.json["error"]["data"]["policyIds"], json!(["no-open-tickets"]), "{denied:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are_served() {
+    let mesh = TestMesh::start().await;
+    let file = File::new("");
+    let edge = edge(&mesh, &file).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let search = json!({ "query": "permit", "path": "policies", "max_results": 2 });
+    let plain = alice.call_tool("code_search", search.clone()).await;
+    assert_eq!(structured(&plain)["matches"].as_array().expect("matches").len(), 2);
+
+    let tool = |name: &str, key: &str, program: &str| {
+        format!("[[tool]]\nname = \"{name}\"\n{key} = '''{program}'''\n")
+    };
+    let endless =
+        [("code_search", "response", "def f: f; f"), ("code_list_files", "request", "[range(1e12)]")];
+    file.write(&endless.map(|(name, key, program)| tool(name, key, program)).concat());
+    for (name, key, _) in endless {
+        let call = async || {
+            let arguments = if name == "code_search" { search.clone() } else { json!({}) };
+            alice.call_tool(name, arguments).await
+        };
+        until(name, async || call().await.error_code() == Some(-32603)).await;
+        let reply = call().await;
+        assert_eq!(reply.message(), format!("the {key} of {name} could not be transformed"), "{reply:?}");
+        assert!(!reply.text.contains("policies"), "{reply:?}");
+        reply.assert_names_request();
+    }
+    let mut calling = JoinSet::new();
+    for number in 0..40 {
+        let (alice, search) = (alice.clone(), search.clone());
+        calling.spawn(async move {
+            let reply = match number % 4 {
+                0 => alice.call_tool("code_search", search).await,
+                1 => alice.call_tool("code_list_files", json!({})).await,
+                _ => alice.call("resources/read", json!({ "uri": "code://LICENSE" })).await,
+            };
+            let fails = (number % 4 < 2).then_some(-32603);
+            assert_eq!(reply.error_code(), fails, "{reply:?}");
+        });
+    }
+    calling.join_all().await;
+    let metrics = metrics(&edge).await;
+    let failures = metrics.lines().filter(|line| line.starts_with("edge_transform_failures_total"));
+    assert!(
+        failures.clone().any(|line| line.contains("code_search") && line.contains("response")),
+        "{metrics}"
+    );
+    assert!(
+        failures.clone().any(|line| line.contains("code_list_files") && line.contains("request")),
+        "{metrics}"
+    );
+    assert!(mesh.log().contains("more work than a program may"));
+
+    // An error of its own: why is for the log alone.
+    file.write(&tool("code_search", "response", "error(\"not for \\($principal.subject)\")"));
+    until("the program", async || mesh.log().contains("not for ")).await;
+    let reply = alice.call_tool("code_search", search.clone()).await;
+    assert!(reply.error_code() == Some(-32603) && !reply.text.contains("not for"), "{reply:?}");
+
+    // One that is wrong keeps what ran before, and is told with its place.
+    file.write(&tool("code_search", "response", "{ count: (.matches | length) }"));
+    until("the edit", async || {
+        let reply = alice.call_tool("code_search", search.clone()).await;
+        reply.json["result"]["structuredContent"] == json!({ "count": 2 })
+    })
+    .await;
+    assert_eq!(metric(&edge, "edge_config_current").await.as_deref(), Some("1"));
+    assert!(
+        tools(&alice)
+            .await
+            .iter()
+            .all(|tool| tool["name"] != "code_search" || tool.get("outputSchema").is_none())
+    );
+    file.write(&tool("code_search", "response", "{ count: (.matches | lenght) }"));
+    until("the mistake", async || metric(&edge, "edge_config_current").await.as_deref() == Some("0")).await;
+    let log = mesh.log();
+    assert!(
+        log.contains("edge.toml:3: the response program cannot be compiled: there is no filter lenght/0"),
+        "{log}"
+    );
+    let reply = alice.call_tool("code_search", search).await;
+    assert_eq!(structured(&reply), &json!({ "count": 2 }));
+}
+
+#[tokio::test]
+async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own() {
+    let mesh = TestMesh::start().await;
+    let servers = "[[server]]\nname = \"desk\"\ntools = [\"tickets_*\", \"code_search\"]\nresources = [\"tickets_*\"]\n";
+    let file = File::new(&format!("{TICKETS}{servers}"));
+    let edge = edge(&mesh, &file).await;
+    let at = |path: &str| {
+        let mut url: Url = edge.url.clone();
+        url.set_path(path);
+        url
+    };
+    let desk = at("/mcp/desk");
+    let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
+    assert_eq!(bob.at(&desk).tools().await, ["find_open_tickets", "tickets_get", "tickets_summarize"]);
+    assert_eq!(alice.at(&desk).tools().await, ["code_search"]);
+    let beside = alice.at(&desk).call_tool("code_list_files", json!({})).await;
+    assert_eq!(beside.error_code(), Some(-32602), "{beside:?}");
+    let read = async |client: &Client, uri: &str| {
+        client.at(&desk).call("resources/read", json!({ "uri": uri })).await
+    };
+    assert!(read(&bob, "ticket://101").await.json["result"].is_object());
+    assert_ne!(read(&alice, "code://README.md").await.error_code(), None);
+
+    // Its own resource, metadata and challenge; a token for it serves nothing else.
+    let challenge = mesh.anonymous().at(&desk).call("tools/list", json!({})).await;
+    let challenge = challenge.headers["www-authenticate"].to_str().expect("a text").to_owned();
+    assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp/desk\""), "{challenge}");
+    let metadata =
+        reqwest::get(at("/.well-known/oauth-protected-resource/mcp/desk")).await.expect("an answer");
+    let metadata: Value = metadata.json().await.expect("JSON");
+    let resource = metadata["resource"].as_str().expect("a resource");
+    assert!(resource.ends_with("/mcp/desk"), "{metadata}");
+    let token = sign_in(&mesh.mesh.state.issuer, resource, "bob", "bob").await;
+    let narrow = mesh.client_with(&token);
+    assert_eq!(narrow.at(&desk).tools().await.len(), 3);
+    for other in ["/mcp", "/mcp/tickets"] {
+        let refused = narrow.at(&at(other)).call("tools/list", json!({})).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    }
+
+    // It follows the file.
+    file.write(&servers.replace("\"code_search\"", "\"code_*\""));
+    let names = ["code_list_files", "code_search"];
+    until("the edit", async || alice.at(&desk).tools().await == names).await;
+    file.write("");
+    until("its end", async || {
+        alice.at(&desk).call("tools/list", json!({})).await.status == StatusCode::NOT_FOUND
+    })
+    .await;
+}
