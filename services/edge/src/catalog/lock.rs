@@ -262,11 +262,8 @@ mod tests {
                 .unwrap_err()
                 .starts_with("catalog.lock:1: the lock has version 2")
         );
-        assert!(
-            parse(&text.replace("rpc", "rpk"))
-                .unwrap_err()
-                .starts_with("catalog.lock:7: unknown field `rpk`")
-        );
+        let told = parse(&text.replace("rpc", "rpk")).unwrap_err();
+        assert!(told.starts_with("catalog.lock:7: unknown field `rpk`"), "{told}");
         assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
     }
 
