@@ -14,8 +14,9 @@ use rmcp::{
     ErrorData,
     model::{CallToolResult, GetPromptResult, ReadResourceResult},
 };
+use serde_json::Value;
 
-use self::{content::Working, redact::Redactor, size::Cap};
+use self::{content::Working, json::guard_value, redact::Redactor, size::Cap};
 
 pub(crate) use self::{config::GuardEntry, strip::is_unseen};
 
@@ -96,6 +97,17 @@ impl Guards {
             }
         });
         error
+    }
+
+    /// Texts of an item as a model may see them.
+    pub(crate) fn texts<'t>(&self, item: &str, texts: impl IntoIterator<Item = &'t mut String>) {
+        let mut texts: Vec<_> = texts.into_iter().collect();
+        self.work(item, |working| working.texts(texts.iter_mut().map(|text| &mut **text)));
+    }
+
+    /// A value of an item as a model may see it.
+    pub(crate) fn value(&self, item: &str, value: &mut Value) {
+        self.work(item, |working| guard_value(value, working));
     }
 
     fn work(&self, item: &str, mut work: impl FnMut(&mut Working<'_>)) {

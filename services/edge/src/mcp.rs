@@ -351,7 +351,11 @@ impl ServerHandler for Handler {
                     .run(Answers::default())
                     .await
                 {
-                    Ok(Ended::Result(message, _)) => content::completion(&message),
+                    Ok(Ended::Result(message, _)) => {
+                        let mut found = content::completion(&message);
+                        self.guards.texts(&completion.item.name, &mut found.values);
+                        found
+                    }
                     Ok(_) => return Err(cannot_ask(admission)),
                     Err(failure) => return Err(client_error(failure, admission)),
                 }

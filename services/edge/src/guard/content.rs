@@ -98,7 +98,7 @@ impl Working<'_> {
         }
     }
 
-    fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t mut String>) {
+    pub(super) fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t mut String>) {
         texts.into_iter().for_each(|text| guard_text(text, self));
     }
 }

@@ -119,7 +119,11 @@ impl Calling<'_> {
             };
             let asked = match last {
                 Last::Result(message) => return Ok(Ended::Result(message, reuse)),
-                Last::InputRequired(asked) => asked,
+                Last::InputRequired(mut asked) => {
+                    // The client shows it to a person, or to its model.
+                    self.handler.guards.texts(self.item(), interaction::texts(&mut asked));
+                    asked
+                }
             };
             match (self.is_stateless(), interaction::missing(&asked, &client)) {
                 (true, Some(missing)) => {
@@ -133,6 +137,11 @@ impl Calling<'_> {
             token = self.authorize_again().await?;
         }
         Err(Status::aborted("the tool asks again and again").into())
+    }
+
+    /// The name of what is called.
+    fn item(&self) -> &str {
+        self.call.operation.item.as_ref().map_or("", |item| &item.name)
     }
 
     /// Whether the client's revision has no requests from server to client.
@@ -253,6 +262,7 @@ impl Calling<'_> {
         let mut param = ProgressNotificationParam::new(token, progress.progress);
         param.total = progress.total;
         param.message = Some(progress.message).filter(|message| !message.is_empty());
+        self.handler.guards.texts(self.item(), &mut param.message);
         // A client that has gone also cancels the call; there is nobody to tell.
         let _ = self.context.peer.notify_progress(param).await;
     }
@@ -265,7 +275,9 @@ impl Calling<'_> {
         {
             return;
         }
-        let _ = self.context.peer.notify_logging_message(logging::message(line)).await;
+        let mut message = logging::message(line);
+        self.handler.guards.value(self.item(), &mut message.data);
+        let _ = self.context.peer.notify_logging_message(message).await;
     }
 }
 
