@@ -10,10 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rmcp::{
-    ErrorData,
-    model::{CallToolResult, GetPromptResult, ReadResourceResult},
-};
+use rmcp::model::{CallToolResult, GetPromptResult, ReadResourceResult};
 use serde_json::Value;
 
 use self::{content::Working, json::guard_value, redact::Redactor, size::Cap};
@@ -22,6 +19,8 @@ pub(crate) use self::{config::GuardEntry, strip::is_unseen};
 
 mod config;
 mod content;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod json;
 mod redact;
 mod size;
@@ -87,16 +86,6 @@ impl Guards {
     pub(crate) fn prompt(&self, prompt: &str, mut result: GetPromptResult) -> GetPromptResult {
         self.work(prompt, |working| working.prompt(&mut result));
         result
-    }
-
-    /// An error as a model may see it.
-    pub(crate) fn error(&self, item: &str, mut error: ErrorData) -> ErrorData {
-        self.work(item, |working| {
-            if let Cow::Owned(message) = working.text(&error.message) {
-                error.message = message.into();
-            }
-        });
-        error
     }
 
     /// Texts of an item as a model may see them.

@@ -265,7 +265,7 @@ mod tests {
         assert!(
             parse(&text.replace("rpc", "rpk"))
                 .unwrap_err()
-                .starts_with("catalog.lock:7: unknown field `rpk`")
+                .starts_with("catalog.lock:8: unknown field `rpk`")
         );
         assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
     }

@@ -26,11 +26,6 @@ impl Check for Working<'_> {
 }
 
 impl Working<'_> {
-    /// What stands in place of a text.
-    pub(super) fn text<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
-        self.check(None, text)
-    }
-
     pub(super) fn tool_result(&mut self, result: &mut CallToolResult) {
         if let Kind::Size(cap) = self.kind {
             return self.cut(cap.tool_result(result));

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use drawbridge_proto::mcp::v1 as pb;
 use drawbridge_sdk::dynamic;
 use prost_reflect::DynamicMessage;
@@ -99,7 +100,20 @@ impl Calling<'_> {
             }
         };
         // rmcp moves the future that this is part of from task to task.
-        Box::pin(running.instrument(self.admission.span.clone())).await
+        let ended = Box::pin(running.instrument(self.admission.span.clone())).await;
+        ended.map_err(|failure| self.guarded(failure))
+    }
+
+    /// The failure as a model may see it, and the log.
+    fn guarded(&self, failure: Failure) -> Failure {
+        let Failure::Status(status) = failure else { return failure };
+        let mut message = status.message().to_owned();
+        self.handler.guards.texts(self.item(), [&mut message]);
+        if message == status.message() {
+            return status.into();
+        }
+        let details = Bytes::copy_from_slice(status.details());
+        Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone()).into()
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
