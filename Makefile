@@ -69,6 +69,7 @@ lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows
 	cargo run --quiet --locked -- policy check --deny-warnings
 	cargo run --quiet --locked -- policy test
 	cargo run --quiet --locked -- policy schema --check
+	cargo run --quiet --locked -- catalog lock --check
 	$(DENY) --log-level error check bans licenses sources
 	tests/arrows.sh
 

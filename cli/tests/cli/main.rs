@@ -15,6 +15,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
+mod catalog;
 mod policy;
 mod revoke;
 mod transform;
@@ -162,7 +163,7 @@ fn up_says_clearly_why_it_cannot_start() {
 fn help_names_every_command() {
     let state = tempfile::tempdir().expect("a folder");
     let help = drawbridge(state.path()).arg("--help").output().expect("the binary");
-    for command in ["up", "call", "revoke", "policy"] {
+    for command in ["up", "call", "revoke", "policy", "catalog"] {
         assert!(text(&help.stdout).contains(command));
     }
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::catalog::{ServiceCatalog, read_arguments, read_contract};
+use crate::guard::fuzzing::Guarding;
 
 /// The front door before services of these contracts, all of which are at `url`.
 pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) -> Result<Router, StartError> {
@@ -55,9 +56,9 @@ fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCata
     read_contract(namespace, contract, &channel, Duration::from_secs(1))
 }
 
-/// The tools of some contracts.
+/// The tools of some contracts, and guards.
 #[derive(Debug)]
-pub struct Tools(Vec<ServiceCatalog>);
+pub struct Tools(Vec<ServiceCatalog>, Guarding);
 
 impl Tools {
     /// The tools of these contracts. It needs a runtime, and calls nobody.
@@ -67,7 +68,12 @@ impl Tools {
         let catalogs = contracts
             .iter()
             .map(|(namespace, contract)| catalog(&namespace.parse().expect("a namespace"), contract, &url));
-        Self(catalogs.collect())
+        Self(catalogs.collect(), Guarding::new())
+    }
+
+    /// Asserts that a text is guarded as it should be.
+    pub fn guard(&self, text: &str) {
+        self.1.assert(text);
     }
 
     /// Reads arguments of the tool of this name, and asserts that the message says the same in every form. Says

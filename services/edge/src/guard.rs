@@ -10,17 +10,17 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rmcp::{
-    ErrorData,
-    model::{CallToolResult, GetPromptResult, ReadResourceResult},
-};
+use rmcp::model::{CallToolResult, GetPromptResult, ReadResourceResult};
+use serde_json::Value;
 
-use self::{content::Working, redact::Redactor, size::Cap};
+use self::{content::Working, json::guard_value, redact::Redactor, size::Cap};
 
 pub(crate) use self::{config::GuardEntry, strip::is_unseen};
 
 mod config;
 mod content;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod json;
 mod redact;
 mod size;
@@ -88,14 +88,15 @@ impl Guards {
         result
     }
 
-    /// An error as a model may see it.
-    pub(crate) fn error(&self, item: &str, mut error: ErrorData) -> ErrorData {
-        self.work(item, |working| {
-            if let Cow::Owned(message) = working.text(&error.message) {
-                error.message = message.into();
-            }
-        });
-        error
+    /// Texts of an item as a model may see them.
+    pub(crate) fn texts<'t>(&self, item: &str, texts: impl IntoIterator<Item = &'t mut String>) {
+        let mut texts: Vec<_> = texts.into_iter().collect();
+        self.work(item, |working| working.texts(texts.iter_mut().map(|text| &mut **text)));
+    }
+
+    /// A value of an item as a model may see it.
+    pub(crate) fn value(&self, item: &str, value: &mut Value) {
+        self.work(item, |working| guard_value(value, working));
     }
 
     fn work(&self, item: &str, mut work: impl FnMut(&mut Working<'_>)) {

@@ -212,7 +212,7 @@ impl ServerHandler for Handler {
                 log_failure(admission, &status);
                 failed(status.message())
             }
-            Err(failure) => return Err(self.guards.error(&tool.item.name, client_error(failure, admission))),
+            Err(failure) => return Err(client_error(failure, admission)),
         };
         let mut result = self.guards.tool_result(&tool.item.name, result);
         result.meta = reuse::meta(result.meta, reused);
@@ -277,7 +277,7 @@ impl ServerHandler for Handler {
                 log_failure(admission, &status);
                 Err(no_resource(&request.uri, admission))
             }
-            Err(failure) => Err(self.guards.error(&resource.item.name, client_error(failure, admission))),
+            Err(failure) => Err(client_error(failure, admission)),
         }
     }
 
@@ -334,7 +334,7 @@ impl ServerHandler for Handler {
                 let result = content::prompt(&message).map_err(|status| failure(&status, admission))?;
                 Ok(self.guards.prompt(&prompt.item.name, result).into())
             }
-            Err(failure) => Err(self.guards.error(&prompt.item.name, client_error(failure, admission))),
+            Err(failure) => Err(client_error(failure, admission)),
         }
     }
 
@@ -351,7 +351,11 @@ impl ServerHandler for Handler {
                     .run(Answers::default())
                     .await
                 {
-                    Ok(Ended::Result(message, _)) => content::completion(&message),
+                    Ok(Ended::Result(message, _)) => {
+                        let mut found = content::completion(&message);
+                        self.guards.texts(&completion.item.name, &mut found.values);
+                        found
+                    }
                     Ok(_) => return Err(cannot_ask(admission)),
                     Err(failure) => return Err(client_error(failure, admission)),
                 }

@@ -1,4 +1,4 @@
-//! Arguments of a tool: JSON to protobuf and back. The first line names the tool, the rest is its arguments.
+//! Arguments of a tool: JSON to protobuf and back; and guards, of the same texts. The first line names the tool, the rest is its arguments.
 
 #![no_main]
 #![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
@@ -23,6 +23,10 @@ static TOOLS: LazyLock<(Runtime, Tools)> = LazyLock::new(|| {
 fuzz_target!(|input: &[u8]| -> Corpus {
     let mut parts = input.splitn(2, |byte| *byte == b'\n');
     let (Some(name), Some(arguments)) = (parts.next(), parts.next()) else { return Corpus::Reject };
+    if let Ok(arguments) = str::from_utf8(arguments) {
+        // A tool may answer with any text.
+        TOOLS.1.guard(arguments);
+    }
     match str::from_utf8(name).is_ok_and(|name| TOOLS.1.read(name, arguments)) {
         true => Corpus::Keep,
         false => Corpus::Reject,

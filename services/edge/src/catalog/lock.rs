@@ -263,7 +263,7 @@ mod tests {
                 .starts_with("catalog.lock:1: the lock has version 2")
         );
         let told = parse(&text.replace("rpc", "rpk")).unwrap_err();
-        assert!(told.starts_with("catalog.lock:7: unknown field `rpk`"), "{told}");
+        assert!(told.starts_with("catalog.lock:8: unknown field `rpk`"), "{told}");
         assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
     }
 

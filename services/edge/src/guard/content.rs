@@ -26,11 +26,6 @@ impl Check for Working<'_> {
 }
 
 impl Working<'_> {
-    /// What stands in place of a text.
-    pub(super) fn text<'t>(&mut self, text: &'t str) -> Cow<'t, str> {
-        self.check(None, text)
-    }
-
     pub(super) fn tool_result(&mut self, result: &mut CallToolResult) {
         if let Kind::Size(cap) = self.kind {
             return self.cut(cap.tool_result(result));
@@ -98,7 +93,7 @@ impl Working<'_> {
         }
     }
 
-    fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t mut String>) {
+    pub(super) fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t mut String>) {
         texts.into_iter().for_each(|text| guard_text(text, self));
     }
 }

@@ -15,6 +15,8 @@ mod tests;
 
 /// What a compiled pattern of an operator may weigh, in bytes.
 const OWN_BYTES_MAX: usize = 256 * 1024;
+/// How often a text is looked through. The last time nothing is found any more.
+const PASSES_MAX: usize = 4;
 /// What is found of a field's name.
 const FIELD: &str = "field";
 /// The group of a pattern that is replaced, where it is not the whole match.
@@ -91,12 +93,20 @@ impl Redactor {
             return Cow::Borrowed(text);
         }
         let mut redacted = Cow::Borrowed(text);
-        for number in self.set.matches(text) {
-            let Some(pattern) = self.patterns.get(number) else { continue };
-            let (next, count) = pattern.replace(&redacted);
-            if let Some(next) = next {
-                found(&pattern.name, count);
-                redacted = Cow::Owned(next);
+        // What is replaced may leave a number standing alone beside it that was part of a word.
+        for _ in 0..PASSES_MAX {
+            let mut settled = true;
+            for number in self.set.matches(&redacted) {
+                let Some(pattern) = self.patterns.get(number) else { continue };
+                let (next, count) = pattern.replace(&redacted);
+                if let Some(next) = next {
+                    found(&pattern.name, count);
+                    redacted = Cow::Owned(next);
+                    settled = false;
+                }
+            }
+            if settled {
+                break;
             }
         }
         redacted
@@ -133,6 +143,8 @@ impl Pattern {
         let mut from = 0;
         while let Some((start, end)) = self.find(text, from) {
             match self.proven(&text[start..], end - start) {
+                // It has been here before.
+                Some(length) if text[start..start + length] == self.replacement => from = start + length,
                 Some(length) => {
                     replaced.push_str(&text[copied..start]);
                     replaced.push_str(&self.replacement);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use drawbridge_proto::mcp::v1 as pb;
 use drawbridge_sdk::dynamic;
 use prost_reflect::DynamicMessage;
@@ -99,7 +100,20 @@ impl Calling<'_> {
             }
         };
         // rmcp moves the future that this is part of from task to task.
-        Box::pin(running.instrument(self.admission.span.clone())).await
+        let ended = Box::pin(running.instrument(self.admission.span.clone())).await;
+        ended.map_err(|failure| self.guarded(failure))
+    }
+
+    /// The failure as a model may see it, and the log.
+    fn guarded(&self, failure: Failure) -> Failure {
+        let Failure::Status(status) = failure else { return failure };
+        let mut message = status.message().to_owned();
+        self.handler.guards.texts(self.item(), [&mut message]);
+        if message == status.message() {
+            return status.into();
+        }
+        let details = Bytes::copy_from_slice(status.details());
+        Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone()).into()
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
@@ -119,7 +133,11 @@ impl Calling<'_> {
             };
             let asked = match last {
                 Last::Result(message) => return Ok(Ended::Result(message, reuse)),
-                Last::InputRequired(asked) => asked,
+                Last::InputRequired(mut asked) => {
+                    // The client shows it to a person, or to its model.
+                    self.handler.guards.texts(self.item(), interaction::texts(&mut asked));
+                    asked
+                }
             };
             match (self.is_stateless(), interaction::missing(&asked, &client)) {
                 (true, Some(missing)) => {
@@ -133,6 +151,11 @@ impl Calling<'_> {
             token = self.authorize_again().await?;
         }
         Err(Status::aborted("the tool asks again and again").into())
+    }
+
+    /// The name of what is called.
+    fn item(&self) -> &str {
+        self.call.operation.item.as_ref().map_or("", |item| &item.name)
     }
 
     /// Whether the client's revision has no requests from server to client.
@@ -253,6 +276,7 @@ impl Calling<'_> {
         let mut param = ProgressNotificationParam::new(token, progress.progress);
         param.total = progress.total;
         param.message = Some(progress.message).filter(|message| !message.is_empty());
+        self.handler.guards.texts(self.item(), &mut param.message);
         // A client that has gone also cancels the call; there is nobody to tell.
         let _ = self.context.peer.notify_progress(param).await;
     }
@@ -265,7 +289,9 @@ impl Calling<'_> {
         {
             return;
         }
-        let _ = self.context.peer.notify_logging_message(logging::message(line)).await;
+        let mut message = logging::message(line);
+        self.handler.guards.value(self.item(), &mut message.data);
+        let _ = self.context.peer.notify_logging_message(message).await;
     }
 }
 

@@ -134,6 +134,15 @@ pub(super) fn content(block: &pb::ContentBlock) -> Result<Value, Status> {
     Ok(json)
 }
 
+/// The text of a content block.
+pub(super) fn text_of(block: &mut pb::ContentBlock) -> Option<&mut String> {
+    match block.kind.as_mut()? {
+        Kind::Text(text) => Some(&mut text.text),
+        Kind::Resource(pb::ResourceContents { contents: Some(Contents::Text(text)), .. }) => Some(text),
+        _ => None,
+    }
+}
+
 fn resource(contents: &pb::ResourceContents) -> Value {
     let mut json = match &contents.contents {
         Some(Contents::Blob(blob)) => json!({ "uri": contents.uri, "blob": BASE64.encode(blob) }),

@@ -23,6 +23,24 @@ pub(super) fn requests(asked: &pb::InputRequired) -> Result<InputRequests, Statu
         .collect()
 }
 
+/// What of it a person or a model reads.
+pub(super) fn texts(asked: &mut pb::InputRequired) -> Vec<&mut String> {
+    let mut texts = Vec::new();
+    for kind in asked.requests.values_mut().filter_map(|request| request.kind.as_mut()) {
+        match kind {
+            Asked::Form(form) => texts.push(&mut form.message),
+            Asked::Url(page) => texts.push(&mut page.message),
+            Asked::Sampling(sampling) => {
+                texts.push(&mut sampling.system_prompt);
+                let blocks = sampling.messages.iter_mut().flat_map(|message| &mut message.content);
+                texts.extend(blocks.filter_map(content::text_of));
+            }
+            Asked::Roots(_) => {}
+        }
+    }
+    texts
+}
+
 fn request_json(request: &pb::InputRequest) -> Result<Value, Status> {
     let kind = request.kind.as_ref().ok_or_else(|| Status::internal("an input request without a kind"))?;
     Ok(match kind {

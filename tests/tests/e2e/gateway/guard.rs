@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::limits::{metric, until};
+use crate::mcp::interaction::call_with;
 
 mod lock;
 
@@ -197,4 +198,27 @@ async fn an_answer_that_is_too_long_is_cut_or_asked_for_again() {
     assert!(failed.message().len() <= 2000 && failed.message().contains("[cut: "), "{failed:?}");
     let listed = alice.call_tool("code_list_files", json!({})).await;
     assert_eq!(listed.json["result"]["isError"], false, "{listed:?}");
+}
+
+#[tokio::test]
+async fn what_a_tool_asks_and_tells_on_the_way_is_guarded_too() {
+    let pattern = "patterns = [{ name = \"step\", pattern = 'step \\d+' }]\n";
+    let guarded =
+        Guarded::start(&format!("[[guard]]\nkind = \"redact\"\nredact = [\"secrets\"]\n{pattern}")).await;
+    let alice = guarded.alice().await;
+    let params = json!({
+        "name": "test_slow_work", "arguments": { "milliseconds": 60 }, "_meta": { "progressToken": "p" },
+    });
+    let told = alice.call("tools/call", params).await;
+    assert!(
+        told.text.contains("notifications/progress") && told.text.contains("[redacted:step]"),
+        "{told:?}"
+    );
+    assert!(!told.text.contains("step 1"), "{told:?}");
+
+    let arguments = json!({ "message": format!("Is {} yours?", token()) });
+    let elicits = json!({ "elicitation": {} });
+    let asked = call_with(&alice, "test_elicitation", arguments, elicits, json!({})).await;
+    let asked = asked.json["result"]["inputRequests"].to_string();
+    assert!(asked.contains("Is [redacted:github-token] yours?"), "{asked}");
 }

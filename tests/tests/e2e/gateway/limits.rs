@@ -407,6 +407,8 @@ async fn the_examples_of_the_documentation_are_loaded() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("edge.toml");
         fs::write(&file, example).expect("a file");
+        let lock = repository().join("policies/catalog.lock");
+        fs::copy(lock, folder.path().join("catalog.lock")).expect("a lock");
         // It does not start with one that is wrong.
         let edge = mesh.edge(&services, |config| config.config = Some(file.clone())).await;
         edge.hosted.stop().await;

@@ -123,6 +123,11 @@ fn a_number_is_found_behind_what_only_looks_like_one() {
 }
 
 #[test]
+fn what_a_replacement_leaves_standing_alone_is_found_too() {
+    assert_eq!(redact("a@b.com4111111111111111"), "[redacted:email][redacted:card]");
+}
+
+#[test]
 fn fields_that_are_named_for_a_secret_hold_one() {
     let redactor = redactor();
     for name in
