@@ -60,6 +60,18 @@ const PLAIN: Row = Row {
 /// A duty that the config file turns on.
 const DUTY: Row = Row { among_all: true, ..PLAIN };
 
+/// Whatever can be done to a result, in the order that finds most.
+const GUARDS: &str = r#"
+[[guard]]
+kind = "strip"
+[[guard]]
+kind = "redact"
+redact = ["secrets", "cards", "iban", "email"]
+[[guard]]
+kind = "size"
+bytes_max = 1048576
+"#;
+
 /// Limits that every call takes from, and that no call reaches.
 const LIMITS: &str = r#"
 [limits]
@@ -88,6 +100,8 @@ const ROWS: &[Row] = &[
     PLAIN,
     Row { name: "limits-local", config: LIMITS, ..PLAIN },
     Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
+    Row { name: "guards", config: GUARDS, ..DUTY },
+    Row { name: "guards-search", against: "search-anew", config: GUARDS, call: Call::SearchAnew, ..PLAIN },
     Row { name: "tls", tls: true, ..DUTY },
     Row { name: "access-log", access_log: true, ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
