@@ -180,3 +180,29 @@ async fn connect(servers: &Servers, answer_within: Duration) -> RedisResult<Conn
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_to_rediss_is_tls_and_nothing_before_it() {
+        const HANDSHAKE: u8 = 0x16;
+        for (scheme, path) in [("", ""), ("-cluster", ""), ("-sentinel", "/main")] {
+            for (tls, first) in [("redis", b'*'), ("rediss", HANDSHAKE)] {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let url = format!("{tls}{scheme}://:secret@{address}{path}");
+                let mut redis = Redis::open(&url.clone().into(), Duration::from_secs(30)).unwrap();
+                let asking =
+                    tokio::spawn(async move { ::redis::cmd("PING").query_async::<String>(&mut redis).await });
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), first, "{url}");
+                drop((stream, listener));
+                assert!(asking.await.unwrap().is_err(), "{url}");
+            }
+        }
+    }
+}

@@ -80,7 +80,8 @@ pub struct Config {
     #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(ROTATION_SECONDS_MIN..))]
     pub transaction_key_seconds: u32,
 
-    /// Redis, where replicas share what is revoked. Absent: revocations are this replica's alone, and end with it.
+    /// Redis (`redis://`, `redis-sentinel://` or `redis-cluster://`), where replicas share what is revoked. Absent:
+    /// revocations are this replica's alone, and end with it.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 

@@ -134,8 +134,8 @@ pub struct Config {
     #[arg(long, hide_env_values = true)]
     pub secret: Option<SecretString>,
 
-    /// Redis, where replicas find one another's sessions, count rate limits together and share results that are kept.
-    /// Absent: all of these are this replica's alone.
+    /// Redis (`redis://`, `redis-sentinel://` or `redis-cluster://`), where replicas find one another's sessions, count
+    /// rate limits together and share results that are kept. Absent: all of these are this replica's alone.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 

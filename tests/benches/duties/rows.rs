@@ -60,6 +60,18 @@ const PLAIN: Row = Row {
 /// A duty that the config file turns on.
 const DUTY: Row = Row { among_all: true, ..PLAIN };
 
+/// Whatever can be done to a result, in the order that finds most.
+const GUARDS: &str = r#"
+[[guard]]
+kind = "strip"
+[[guard]]
+kind = "redact"
+redact = ["secrets", "cards", "iban", "email"]
+[[guard]]
+kind = "size"
+bytes_max = 1048576
+"#;
+
 /// Limits that every call takes from, and that no call reaches.
 const LIMITS: &str = r#"
 [limits]
@@ -81,6 +93,17 @@ rate = 100000
 burst = 100000000
 "#;
 
+/// A program for what is asked of the tool that does nothing, and two for the search.
+const PROGRAMS: &str = r#"
+[[tool]]
+name = "test_simple_text"
+request = 'if $principal.tenant == "nobody" then error else . end'
+[[tool]]
+name = "code_search"
+request = '.max_results = ([.max_results // 50, 50] | min)'
+response = '.matches |= map(select(.path | endswith(".md") | not)) | del(.skipped)'
+"#;
+
 /// Every call goes to its service.
 const NO_CACHE: &str = "[cache]\nenabled = false\n";
 
@@ -88,6 +111,10 @@ const ROWS: &[Row] = &[
     PLAIN,
     Row { name: "limits-local", config: LIMITS, ..PLAIN },
     Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
+    Row { name: "guards", config: GUARDS, ..DUTY },
+    Row { name: "guards-search", against: "cache-miss", config: GUARDS, call: Call::SearchAnew, ..PLAIN },
+    Row { name: "jq", config: PROGRAMS, ..DUTY },
+    Row { name: "jq-search", against: "cache-miss", config: PROGRAMS, call: Call::SearchAnew, ..PLAIN },
     Row { name: "tls", tls: true, ..DUTY },
     Row { name: "access-log", access_log: true, ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
