@@ -7,7 +7,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
-use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry};
+use drawbridge_sdk::{
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, Starting, Telemetry,
+};
 use redis::RedisError;
 use secrecy::SecretString;
 
@@ -87,11 +89,18 @@ pub struct Config {
     /// What is written down of decisions.
     #[command(flatten)]
     pub decision_log: DecisionLogConfig,
+
+    /// Who may call, and what they are shown.
+    #[command(flatten)]
+    pub mtls: MtlsServerConfig,
 }
 
 /// Auth could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What auth shows to others cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// The policies are not right.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
@@ -128,6 +137,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let epochs = Epochs::new();
 
     let starting = Starting::new();
+    let peers = starting.peers(&config.mtls.own)?;
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), Ending::Rules, starting.stopping()));
@@ -157,7 +167,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         log: DecisionLog::open(&config.decision_log)?,
         stopping: starting.stopping(),
     };
-    let address = starting.grpc(&config.listen, GrpcServer::open(AuthServiceServer::new(api)))?;
+    let server = GrpcServer::open(AuthServiceServer::new(api)).document(keys.clone());
+    let address = starting.grpc(&config.listen, server.accept(&peers, &config.mtls)?)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry).with(keys))?)
 }
