@@ -76,11 +76,21 @@ impl MeshAuthority {
         self.folder.path().join("ca.crt")
     }
 
-    /// A certificate for a service, in files.
+    /// The certificate of a service, in files. It is made when it is first asked for.
     ///
     /// # Errors
     /// When they cannot be made.
     pub fn issue(&self, service: &str) -> Result<MtlsConfig, AuthorityError> {
+        let file = |kind: &str| self.folder.path().join(format!("{service}.{kind}"));
+        let config = MtlsConfig {
+            mtls_certificate_file: Some(file("crt")),
+            mtls_key_file: Some(file("key")),
+            mtls_trust_bundle_file: Some(self.trust_bundle_file()),
+            allow_plaintext: false,
+        };
+        if file("crt").exists() {
+            return Ok(config);
+        }
         let mut params = params(service)?;
         // Services ask for the id alone. The others are for a person's tools, which look at names of hosts.
         params.subject_alt_names.push(SanType::URI(Self::id(service)?.as_str().try_into()?));
@@ -91,15 +101,9 @@ impl MeshAuthority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, self.issuer.as_ref())?;
-        let file = |kind: &str| self.folder.path().join(format!("{service}.{kind}"));
         private(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
         fs::write(file("crt"), certificate.pem())?;
-        Ok(MtlsConfig {
-            mtls_certificate_file: Some(file("crt")),
-            mtls_key_file: Some(file("key")),
-            mtls_trust_bundle_file: Some(self.trust_bundle_file()),
-            allow_plaintext: false,
-        })
+        Ok(config)
     }
 
     /// The same for a service that these others may call.

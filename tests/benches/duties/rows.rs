@@ -87,6 +87,7 @@ const ROWS: &[Row] = &[
     Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
     Row { name: "tls", tls: true, ..DUTY },
     Row { name: "access-log", access_log: true, ..DUTY },
+    Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", call: Call::Search, ..PLAIN },
     Row { name: "search-anew", against: "search", call: Call::SearchAnew, ..PLAIN },
 ];

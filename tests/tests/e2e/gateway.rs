@@ -4,5 +4,6 @@ mod browser;
 mod guard;
 mod hygiene;
 mod limits;
+mod mtls;
 mod overload;
 mod redis;
