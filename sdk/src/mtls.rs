@@ -166,6 +166,12 @@ impl Peers {
         BalancedChannel::with(&urls.iter().map(dial).collect::<Result<Vec<_>, _>>()?)
     }
 
+    /// The id of a service beside this one. Nothing in plaintext, where nobody has one.
+    #[must_use]
+    pub fn beside(&self, service: &str) -> Option<SpiffeId> {
+        Some(self.identity.as_ref()?.id.beside(service))
+    }
+
     /// Whether it is TLS by which this URL is reached.
     #[must_use]
     pub(crate) fn secures(&self, url: &Url) -> bool {

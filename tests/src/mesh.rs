@@ -159,6 +159,7 @@ impl TestMesh {
             redis_url: None,
             decision_log: DecisionLogConfig::default(),
             mtls: MtlsServerConfig::default(),
+            mtls_allow_edge: Vec::new(),
         };
         change(&mut config);
         let url = |address: SocketAddr, path: &str| format!("http://{address}{path}").parse().expect("a URL");

@@ -14,11 +14,11 @@ static KNOWN: Mutex<BTreeMap<Url, Known>> = Mutex::new(BTreeMap::new());
 #[derive(Clone)]
 struct Known {
     name: String,
-    /// As the command line of its mesh.
+    /// As the edge of its mesh, which may ask everything.
     peers: Peers,
 }
 
-/// A channel to a service: as the command line of its mesh, if that speaks mTLS, and else in plaintext.
+/// A channel to a service: as the edge of its mesh, if that speaks mTLS, and else in plaintext.
 ///
 /// # Errors
 /// When the URL is not one that gRPC can use.
@@ -41,8 +41,8 @@ pub(crate) fn know_mesh(mesh: &Mesh) {
 /// Lets [`connect`] know a service that speaks as those of this mesh do.
 pub(crate) fn know(mesh: &Mesh, name: &str, url: &Url) {
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if url.scheme() == "https" {
-        let peers = mesh.state.peers().expect("a certificate");
+    if let Some(authority) = &mesh.authority {
+        let peers = Peers::open(&authority.issue("edge").expect("files")).expect("a certificate");
         known.insert(url.clone(), Known { name: name.to_owned(), peers });
     }
 }

@@ -9,6 +9,9 @@ use url::{Host, Url};
 use super::{INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD};
 use crate::state::WorkloadCredentials;
 
+/// Who calls tool services.
+const CALLERS: [&str; 2] = ["edge", WORKLOAD];
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -81,16 +84,18 @@ impl Plan {
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
-    /// The same for a service that the edge, the command line and these others may call.
-    fn mtls_server(&self, service: &str, others: &[&str]) -> Result<MtlsServerConfig, MeshError> {
-        let allow = [&["edge", WORKLOAD], others].concat();
-        let issued = self.authority.as_ref().map(|authority| authority.issue_to_server(service, &allow));
+    /// The same for a service that these may call.
+    fn mtls_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, MeshError> {
+        let issued = self.authority.as_ref().map(|authority| authority.issue_to_server(service, allow));
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
-    /// The keys of transaction tokens, as services get them: from auth itself, and nobody between.
+    /// The keys of transaction tokens, as services get them: with mTLS from auth itself, and nobody between.
     fn keys_for_services(&self) -> Result<Url, url::ParseError> {
-        self.grpc_url(&self.auth)?.join("/.well-known/jwks.json")
+        match self.authority {
+            Some(_) => self.grpc_url(&self.auth)?.join("/.well-known/jwks.json"),
+            None => self.keys(),
+        }
     }
 
     /// The keys of transaction tokens, for Vault.
@@ -145,7 +150,8 @@ impl Plan {
             transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
             decision_log: config.decision_log.clone(),
-            mtls: self.mtls_server("auth", &["code", "invoices", "tickets"])?,
+            mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets"])?,
+            mtls_allow_edge: Vec::new(),
         })
     }
 
@@ -158,7 +164,7 @@ impl Plan {
             auth_jwks_url: self.keys_for_services()?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             auth_spiffe_id: None,
-            mtls: self.mtls_server("code", &[])?,
+            mtls: self.mtls_server("code", &CALLERS)?,
         })
     }
 
@@ -169,7 +175,7 @@ impl Plan {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            mtls: self.mtls_server("invoices", &[])?,
+            mtls: self.mtls_server("invoices", &CALLERS)?,
             credentials: CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) },
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         })
@@ -181,7 +187,7 @@ impl Plan {
             listen: self.tickets.listen.clone(),
             admin_listen: config.ports.bind(7231)?.listen,
             sample_helpdesk: true,
-            mtls: self.mtls_server("tickets", &[])?,
+            mtls: self.mtls_server("tickets", &CALLERS)?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             ..drawbridge_tickets::Config::new(auth, keys)
         })

@@ -142,7 +142,8 @@ pub(super) fn reason(error: &std::io::Error) -> &'static str {
                 Some(PeerError::NotAllowed(_)) => "not_allowed",
                 _ => "no_spiffe_id",
             },
-            CertificateError::UnknownIssuer => "unknown_authority",
+            // An authority of the same name is another one too.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => "unknown_authority",
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "not_valid_yet",
             _ => "wrong_certificate",

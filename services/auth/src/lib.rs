@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting, Telemetry,
 };
 use redis::RedisError;
 use secrecy::SecretString;
@@ -93,6 +93,11 @@ pub struct Config {
     /// Who may call, and what they are shown.
     #[command(flatten)]
     pub mtls: MtlsServerConfig,
+
+    /// The SPIFFE id of an edge: nobody else may ask about clients' access tokens. Absent: auth's own with `edge` as its
+    /// last segment. Repeat, or separate by commas.
+    #[arg(long, value_name = "SPIFFE_ID", value_delimiter = ',', requires = "mtls_certificate_file")]
+    pub mtls_allow_edge: Vec<SpiffeId>,
 }
 
 /// Auth could not start.
@@ -138,6 +143,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
 
     let starting = Starting::new();
     let peers = starting.peers(&config.mtls.own)?;
+    let mut edges = config.mtls_allow_edge;
+    if edges.is_empty() {
+        edges.extend(peers.beside("edge"));
+    }
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), Ending::Rules, starting.stopping()));
@@ -165,10 +174,13 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         epochs,
         minter,
         log: DecisionLog::open(&config.decision_log)?,
+        edges: edges.clone(),
         stopping: starting.stopping(),
     };
     let server = GrpcServer::open(AuthServiceServer::new(api)).document(keys.clone());
-    let address = starting.grpc(&config.listen, server.accept(&peers, &config.mtls)?)?;
+    let mut mtls = config.mtls;
+    mtls.mtls_allow.extend(edges);
+    let address = starting.grpc(&config.listen, server.accept(&peers, &mtls)?)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry).with(keys))?)
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -11,10 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::{MeshAuthority, Ports, WORKLOAD};
-use drawbridge_proto::auth::v1::{WatchRequest, auth_service_client::AuthServiceClient};
-use drawbridge_sdk::{CallContext, MtlsConfig, Peers, RequestId, reflection};
-use drawbridge_tests::{Client, Edge, Reply, TestMesh, permit};
+use drawbridge_cli::mesh::{Hosted, MeshAuthority, Ports, WORKLOAD};
+use drawbridge_proto::auth::v1::{
+    AuthorizeRequest, FilterCatalogRequest, IntrospectRequest, WatchRequest,
+    auth_service_client::AuthServiceClient,
+};
+use drawbridge_sdk::{
+    CallContext, Listen, MtlsConfig, MtlsServerConfig, Peers, RequestId, TelemetryConfig, reflection,
+};
+use drawbridge_tests::{Client, Edge, Reply, TestMesh, conformance::Conformance, permit, repository};
 use http::StatusCode;
 use serde_json::json;
 use tokio::{
@@ -31,7 +37,7 @@ use tokio_rustls::{
         version::TLS13,
     },
 };
-use tonic::transport::Channel;
+use tonic::{Code, transport::Channel};
 use url::Url;
 
 use crate::catalog::PythonService;
@@ -156,6 +162,68 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
     let edge =
         mesh.edge(&[("code", &state.services["code"])], |config| config.auth_spiffe_id = Some(id)).await;
     assert!(is_good(&search(&edge.client(&alice)).await));
+}
+
+#[tokio::test]
+async fn only_an_edge_asks_auth_about_access_tokens() {
+    let mesh = TestMesh::start().await;
+    let (url, authority) = (&mesh.mesh.state.auth_url, mesh.mesh.authority.as_ref().expect("an authority"));
+    for (name, expected) in [("edge", true), ("code", false), (WORKLOAD, false)] {
+        let peers = Peers::open(&authority.issue(name).expect("files")).expect("a certificate");
+        let mut auth = AuthServiceClient::new(peers.connect(url, "auth", None).expect("a channel"));
+        let authorized = auth.authorize(AuthorizeRequest::default()).await;
+        let filtered = auth.filter_catalog(FilterCatalogRequest::default()).await;
+        for code in [authorized.err().map(|status| status.code()), filtered.err().map(|status| status.code())]
+        {
+            assert_eq!(code != Some(Code::PermissionDenied), expected, "{name}: {code:?}");
+        }
+        // What is for all of them.
+        assert!(auth.watch(WatchRequest {}).await.is_ok(), "{name}");
+        assert!(auth.introspect(IntrospectRequest::default()).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_documented_certificates_are_good() {
+    let text = fs::read_to_string(repository().join("docs/mtls.md")).expect("a file");
+    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
+    let script = blocks.into_iter().find(|block| block.starts_with("openssl ")).expect("the example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output();
+    let made = made.expect("a shell, and openssl (apt-get install openssl)");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let file = |name: String| Some(folder.path().join(name));
+    let config = |service: &str| MtlsConfig {
+        mtls_certificate_file: file(format!("{service}.crt")),
+        mtls_key_file: file(format!("{service}.key")),
+        mtls_trust_bundle_file: file("ca.crt".to_owned()),
+        allow_plaintext: false,
+    };
+    let mtls = MtlsServerConfig {
+        own: config("code"),
+        mtls_allow: vec!["spiffe://acme.example/edge".parse().expect("an id")],
+    };
+    let mut code = Conformance::default();
+    code.mtls = mtls;
+    let keys = "http://127.0.0.1:1/".parse().expect("a URL");
+    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let telemetry = TelemetryConfig::default();
+    let code =
+        Hosted::start(
+            "code",
+            &telemetry,
+            |telemetry| async move { code.start(listen, keys, &telemetry).await },
+        );
+    let _code = code.await.expect("a service");
+    let url: Url = format!("https://{address}").parse().expect("a URL");
+    for (name, expected) in [("edge", true), ("auth", false)] {
+        let peers = Peers::open(&config(name)).expect("a certificate");
+        assert_eq!(
+            is_let_in(peers.connect(&url, "code", None).expect("a channel")).await,
+            expected,
+            "{name}"
+        );
+    }
 }
 
 /// Calls without a pause until told to stop, and counts.
