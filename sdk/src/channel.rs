@@ -1,4 +1,8 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -80,21 +84,34 @@ pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError>
     if matches!(dial, Dial::Plaintext) {
         return Ok(endpoint.connect_lazy());
     }
-    let origin = Arc::new(Origin::new(url)?);
+    let (origin, handshakes) = (Arc::new(Origin::new(url)?), Arc::new(Handshakes::default()));
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-        let (origin, dial) = (Arc::clone(&origin), dial.clone());
+        let (origin, dial, handshakes) = (Arc::clone(&origin), dial.clone(), Arc::clone(&handshakes));
         async move {
             let stream = TcpStream::connect((origin.host.as_str(), origin.port)).await?;
             let spoken = dial.speak(stream).await;
-            Ok::<_, io::Error>(TokioIo::new(spoken.inspect_err(|error| tell(&origin.host, error))?))
+            handshakes.tell(&origin.host, spoken.as_ref().err());
+            Ok::<_, io::Error>(TokioIo::new(spoken?))
         }
     })))
 }
 
-/// Tells the operator that a server is not who it should be, or does not let this service in.
-fn tell(host: &str, error: &io::Error) {
-    if let Some(reason) = handshake_failure(error) {
-        counter!("grpc_client_handshakes_failed_total", "reason" => reason).increment(1);
-        tracing::warn!(host, reason, %error, "a service is not believed");
+/// Tells the operator, once, that a server is not who it should be.
+#[derive(Debug, Default)]
+struct Handshakes {
+    told: Mutex<Option<&'static str>>,
+}
+
+impl Handshakes {
+    fn tell(&self, host: &str, failed: Option<&io::Error>) {
+        let failed = failed.and_then(|error| Some((handshake_failure(error)?, error)));
+        let reason = failed.map(|(reason, _)| reason);
+        let before = mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), reason);
+        if let Some((reason, error)) = failed {
+            counter!("grpc_client_handshakes_failed_total", "reason" => reason).increment(1);
+            if before != Some(reason) {
+                tracing::warn!(host, reason, %error, "a service is not believed");
+            }
+        }
     }
 }

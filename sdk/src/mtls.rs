@@ -256,7 +256,7 @@ impl Accept {
                 if reason == verify::BROKEN {
                     tracing::debug!(reason, error, "a handshake broke off");
                 } else {
-                    tracing::warn!(reason, error, "a peer is not let in");
+                    tracing::info!(reason, error, "a peer is not let in");
                 }
                 None
             }

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use url::Url;
 
-use super::{CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL, tell};
+use super::{CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
 use crate::mtls::{Dial, Wire};
 
 /// How often a host name is resolved again.
@@ -200,8 +200,11 @@ fn stay_connected(
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut undecided = Some(first);
         let mut delay = RECONNECT_FIRST;
+        let handshakes = Handshakes::default();
         loop {
-            match connect(address, &dial).await {
+            let connected = connect(address, &dial).await;
+            handshakes.tell(&origin.host, connected.as_ref().err());
+            match connected {
                 Ok((sender, connection)) => {
                     let origin = Arc::clone(&origin);
                     let open = replicas.open(Connection { sender, origin, shares: Arc::default() });
@@ -219,10 +222,7 @@ fn stay_connected(
                         continue;
                     }
                 }
-                Err(error) => {
-                    tracing::debug!(%address, %error, "cannot connect");
-                    tell(&origin.host, &error);
-                }
+                Err(error) => tracing::debug!(%address, %error, "cannot connect"),
             }
             drop(undecided.take());
             sleep(delay).await;

@@ -96,7 +96,13 @@ pub struct Config {
 
     /// The SPIFFE id of an edge: nobody else may ask about clients' access tokens. Absent: auth's own with `edge` as its
     /// last segment. Repeat, or separate by commas.
-    #[arg(long, value_name = "SPIFFE_ID", value_delimiter = ',', requires = "mtls_certificate_file")]
+    #[arg(
+        long,
+        value_name = "SPIFFE_ID",
+        value_delimiter = ',',
+        requires = "mtls_certificate_file",
+        help_heading = "Between services"
+    )]
     pub mtls_allow_edge: Vec<SpiffeId>,
 }
 
