@@ -66,7 +66,7 @@ pub struct CallArgs {
 /// # Errors
 /// When the caller is not known, the call is not allowed, or the service fails.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
-    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let state = MeshState::found()?;
     let service_url = args
         .service_url
         .clone()

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::state::MeshState;
+use crate::{contracts, state::MeshState};
 
 /// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
 #[derive(Clone, Debug, clap::Args)]
@@ -59,11 +59,7 @@ impl CallerArgs {
 
     /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.
     pub(crate) fn peers(&self, state: Option<&MeshState>) -> anyhow::Result<Peers> {
-        let given = self.mtls.mtls_certificate_file.is_some() || self.mtls.allow_plaintext;
-        Ok(match state {
-            Some(state) if !given => state.peers()?,
-            _ => Peers::open(&self.mtls)?,
-        })
+        contracts::peers(&self.mtls, state)
     }
 
     /// A channel to auth.

@@ -69,7 +69,7 @@ impl WhichArgs {
 /// # Errors
 /// When the caller is not known or may not, or auth cannot write the revocation down.
 pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
-    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let state = MeshState::found()?;
     let auth_url = args.caller.auth_url(state.as_ref())?;
     let issuer = args.of.clone().or_else(|| Some(state.as_ref()?.issuer_name().to_owned()));
     let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;

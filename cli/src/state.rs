@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use drawbridge_sdk::{MtlsConfig, MtlsError, Peers};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
@@ -111,6 +112,14 @@ impl MeshState {
             .or_else(|| from("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
             .or_else(|| from("HOME").map(|home| home.join(".local/state/drawbridge")))
             .unwrap_or_else(|| std::env::temp_dir().join("drawbridge"))
+    }
+
+    /// The state of the mesh that runs on this machine, if one does.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or holds something else.
+    pub fn found() -> anyhow::Result<Option<Self>> {
+        Self::read(&Self::folder()).context("cannot read the state of the running mesh")
     }
 
     /// Reads the state of the mesh that runs, if one does.

@@ -5,35 +5,22 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use drawbridge_sdk::{
-    CallContext, MtlsConfig, Peers, RequestId, SpiffeId,
     contract::{Offer, OfferKind, PolicyType, offers, policy_fields},
     reflection::{self, Contract},
 };
 use serde_json::{Value, json};
-use tonic::transport::Channel;
-use url::Url;
 
-use crate::state::MeshState;
+use crate::contracts::ContractArgs;
 
 /// Which services, and where to write.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SchemaArgs {
-    /// The gRPC address of a running service. Repeat for more. Absent: the services that this build knows.
-    #[arg(long, value_name = "URL")]
-    service_url: Vec<Url>,
-
-    /// The SPIFFE id of that service. Absent: as the running mesh says.
-    #[arg(long, value_name = "SPIFFE_ID", requires = "service_url")]
-    service_spiffe_id: Option<SpiffeId>,
-
-    /// What the service is shown, and which is believed.
     #[command(flatten)]
-    mtls: MtlsConfig,
+    services: ContractArgs,
 
     /// The folder to write to.
     #[arg(long, default_value = "policies/catalog")]
@@ -49,12 +36,7 @@ pub struct SchemaArgs {
 /// # Errors
 /// When a contract cannot be read, a file cannot be written, or is not up to date.
 pub(super) async fn run(args: SchemaArgs) -> anyhow::Result<()> {
-    let mut contracts = Vec::new();
-    for url in &args.service_url {
-        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let contract = reflection::contract(channel(&args, url)?, &context).await;
-        contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
-    }
+    let mut contracts = args.services.read().await?;
     if contracts.is_empty() {
         let pool = reflection::built_in()?;
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
@@ -77,21 +59,6 @@ pub(super) async fn run(args: SchemaArgs) -> anyhow::Result<()> {
         bail!("not up to date: {}; run `drawbridge policy schema`", stale.join(", "));
     }
     Ok(())
-}
-
-/// A channel to a service: by what is given, or as the running mesh says.
-fn channel(args: &SchemaArgs, url: &Url) -> anyhow::Result<Channel> {
-    let given = args.mtls.mtls_certificate_file.is_some() || args.mtls.allow_plaintext;
-    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
-    let (peers, known) = match &state {
-        Some(state) if !given => (state.peers()?, state.services.iter().find(|(_, known)| *known == url)),
-        _ => (Peers::open(&args.mtls)?, None),
-    };
-    let name = known.map(|(name, _)| name.as_str());
-    if url.scheme() == "https" && name.is_none() && args.service_spiffe_id.is_none() {
-        bail!("who {url} must be is not known here: give --service-spiffe-id");
-    }
-    Ok(peers.connect(url, name.unwrap_or_default(), args.service_spiffe_id.as_ref())?)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
