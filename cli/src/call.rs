@@ -8,7 +8,7 @@ use std::{io::Read as _, time::Duration};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
 use drawbridge_sdk::{
-    CallContext, RequestId, connect,
+    CallContext, RequestId, SpiffeId,
     dynamic::{self, DynamicCodec},
     reflection, with_transaction_token,
 };
@@ -45,6 +45,10 @@ pub struct CallArgs {
     #[arg(long, env = "DRAWBRIDGE_CALL_SERVICE_URL")]
     service_url: Option<Url>,
 
+    /// The SPIFFE id of the service. Absent: the caller's own with the namespace as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    service_spiffe_id: Option<SpiffeId>,
+
     #[command(flatten)]
     caller: CallerArgs,
 
@@ -62,7 +66,7 @@ pub struct CallArgs {
 /// # Errors
 /// When the caller is not known, the call is not allowed, or the service fails.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
-    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let state = MeshState::found()?;
     let service_url = args
         .service_url
         .clone()
@@ -73,7 +77,8 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let auth_url = args.caller.auth_url(state.as_ref())?;
     let context = CallContext::new(RequestId::generate(), Duration::from_millis(args.timeout_ms));
 
-    let channel = connect(&service_url)?;
+    let peers = args.caller.peers(state.as_ref())?;
+    let channel = peers.connect(&service_url, &args.service, args.service_spiffe_id.as_ref())?;
     let contract = reflection::contract(channel.clone(), &context)
         .await
         .with_context(|| format!("cannot read the contract of {} at {service_url}", args.service))?;
@@ -82,7 +87,8 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
 
     let own = args.caller.token(state.as_ref()).await?;
     let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
-    let token = exchange(&auth_url, &context, &own, &rpc).await?;
+    let auth = args.caller.auth(&peers, &auth_url)?;
+    let token = exchange(auth, &context, &own, &rpc).await.with_context(|| format!("auth at {auth_url}"))?;
     call(channel, &context, &method, &token, request, args.json)
         .await
         .map_err(|status| anyhow!("{rpc}: {:?}: {}", status.code(), status.message()))
@@ -122,17 +128,15 @@ fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<Dy
 }
 
 async fn exchange(
-    auth_url: &Url,
+    auth: Channel,
     context: &CallContext,
     own: &SecretString,
     rpc: &str,
 ) -> anyhow::Result<SecretString> {
     let subject_token = own.expose_secret().to_owned();
     let request = pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
-    let mut auth = AuthServiceClient::new(connect(auth_url)?);
-    let answer = auth.exchange(context.outgoing(request)).await;
-    let answer =
-        answer.map_err(|status| anyhow!("auth at {auth_url}: {:?}: {}", status.code(), status.message()))?;
+    let answer = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
+    let answer = answer.map_err(|status| anyhow!("{:?}: {}", status.code(), status.message()))?;
     match answer.into_inner().outcome {
         Some(exchange_response::Outcome::Allowed(pb::Allowed { transaction_token: Some(token), .. })) => {
             Ok(token.token.into())

@@ -1,13 +1,17 @@
 //! As whom a command calls the mesh.
 
 use anyhow::{Context as _, bail, ensure};
-use drawbridge_sdk::fetch::{Fetcher, Reach};
+use drawbridge_sdk::{
+    ChannelError, MtlsConfig, Peers, SpiffeId,
+    fetch::{Fetcher, Reach},
+};
 use http::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use tonic::transport::Channel;
 use url::Url;
 
-use crate::state::MeshState;
+use crate::{contracts, state::MeshState};
 
 /// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +20,14 @@ pub struct CallerArgs {
     /// Where auth serves gRPC.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
     auth_url: Option<Url>,
+
+    /// The SPIFFE id of auth. Absent: the caller's own with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    auth_spiffe_id: Option<SpiffeId>,
+
+    /// What services are shown, and which are believed.
+    #[command(flatten)]
+    mtls: MtlsConfig,
 
     /// An access token whose audience is auth.
     #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
@@ -43,6 +55,16 @@ impl CallerArgs {
     pub(crate) fn auth_url(&self, state: Option<&MeshState>) -> anyhow::Result<Url> {
         let known = self.auth_url.clone().or_else(|| Some(state?.auth_url.clone()));
         known.context("auth is not known here; start a mesh, or give --auth-url")
+    }
+
+    /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.
+    pub(crate) fn peers(&self, state: Option<&MeshState>) -> anyhow::Result<Peers> {
+        contracts::peers(&self.mtls, state)
+    }
+
+    /// A channel to auth.
+    pub(crate) fn auth(&self, peers: &Peers, url: &Url) -> Result<Channel, ChannelError> {
+        peers.connect(url, "auth", self.auth_spiffe_id.as_ref())
     }
 
     /// The caller's own token: the one given, or one for the client given, or one for the running mesh's

@@ -6,18 +6,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, offered};
 use drawbridge_sdk::{
-    CallContext, ConfigText, RequestId, connect,
+    ConfigText,
     reflection::{self, Contract},
 };
 use prost_reflect::DescriptorPool;
 use serde::Serialize;
-use url::Url;
+
+use crate::contracts::ContractArgs;
 
 /// Where the lock of what this build offers is.
 const FILE: &str = "policies/catalog.lock";
@@ -40,9 +40,8 @@ pub struct LockArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// The gRPC address of a running service. Repeat for more. Absent everywhere: the services that this build knows.
-    #[arg(long, value_name = "URL")]
-    service_url: Vec<Url>,
+    #[command(flatten)]
+    services: ContractArgs,
 
     /// A file that holds the contract of services. Repeat for more.
     #[arg(long, value_name = "FILE")]
@@ -84,12 +83,7 @@ pub async fn run(command: CatalogCommand) -> ExitCode {
 }
 
 async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
-    let mut contracts = Vec::new();
-    for url in &args.service_url {
-        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let contract = reflection::contract(connect(url)?, &context).await;
-        contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
-    }
+    let mut contracts = args.services.read().await?;
     for path in &args.descriptor_set {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let pool = DescriptorPool::decode(bytes.as_slice());
@@ -98,7 +92,7 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     if contracts.is_empty() && args.config.is_none() {
         contracts.push(contract(reflection::built_in()?));
     }
-    let now = offered(args.config.as_deref(), &contracts).await?;
+    let now = offered(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
     let file = args.file.clone().or(now.file).unwrap_or_else(|| PathBuf::from(FILE));
     let text = now.lock.text();
     let before = read(&file, args.check)?;
@@ -158,7 +152,9 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
         (true, true) => anstream::println!("{file} is what is offered"),
         (true, false) => anstream::println!("{file} locks what is offered"),
         (false, _) => {
-            anstream::println!("{file} is not what is offered: review it, then run `drawbridge catalog lock`")
+            anstream::println!(
+                "{file} is not what is offered: review it, then run `drawbridge catalog lock`"
+            );
         }
     }
     Ok(())

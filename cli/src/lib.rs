@@ -7,6 +7,7 @@ pub mod backing;
 pub mod call;
 pub mod caller;
 pub mod catalog;
+pub mod contracts;
 pub mod mesh;
 pub mod policy;
 pub mod revoke;

@@ -14,21 +14,25 @@ use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use url::Url;
 
-use crate::state::{MeshState, WorkloadCredentials};
+use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
 
 use self::plan::{Plan, Socket};
 
+mod authority;
 mod plan;
 mod vault;
 
-pub use self::vault::{MeshDatabase, MeshVault};
+pub use self::{
+    authority::{AuthorityError, MeshAuthority},
+    vault::{MeshDatabase, MeshVault},
+};
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
 /// The `iss` of transaction tokens.
 const TRANSACTION_ISSUER: &str = "drawbridge-auth";
 /// The command line's own name, as a workload.
-const WORKLOAD: &str = "drawbridge-cli";
+pub const WORKLOAD: &str = "drawbridge-cli";
 /// Threads of each service's runtime.
 const WORKER_THREADS: usize = 2;
 /// How long the services may take to find one another.
@@ -61,6 +65,8 @@ pub struct MeshConfig {
     pub invoices_database_url: SecretString,
     /// Where credentials come from. Absent: services are given none that Vault knows.
     pub vault: Option<MeshVault>,
+    /// Whether services speak mTLS, by an authority of the mesh's own, as they do where they are deployed.
+    pub mtls: bool,
     /// What is written down of decisions.
     pub decision_log: DecisionLogConfig,
     /// Logs and traces of every service.
@@ -83,6 +89,7 @@ impl Default for MeshConfig {
             redis_url: None,
             invoices_database_url: "sqlite::memory:".into(),
             vault: None,
+            mtls: true,
             decision_log: DecisionLogConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -136,6 +143,9 @@ pub enum MeshError {
         /// Why.
         reason: String,
     },
+    /// The certificates of services could not be made.
+    #[error("cannot make certificates for the services")]
+    Authority(#[from] AuthorityError),
     /// Vault does not take what it is told.
     #[error("cannot set up Vault")]
     Vault(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -153,6 +163,8 @@ pub struct Mesh {
     pub mcp_url: Url,
     /// What other commands need to know.
     pub state: MeshState,
+    /// What signs the certificates of services. Absent: they speak plaintext.
+    pub authority: Option<MeshAuthority>,
 }
 
 impl Mesh {
@@ -164,7 +176,7 @@ impl Mesh {
         // All sockets first: each service needs to know where others are before any of them starts.
         let plan = Plan::new(config)?;
         let telemetry = &config.telemetry;
-        let (edge, auth) = (plan.edge(config)?, plan.auth(config));
+        let (edge, auth) = (plan.edge(config)?, plan.auth(config)?);
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
         let tickets = plan.tickets(config)?;
         let mut services = vec![
@@ -203,18 +215,19 @@ impl Mesh {
         }
         let state = MeshState {
             issuer: plan.issuer.parse()?,
-            auth_url: plan.auth.url("")?,
+            auth_url: plan.grpc_url(&plan.auth)?,
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             services: plan
                 .services()
                 .map(|(name, url)| Ok((name.to_owned(), url?)))
                 .collect::<Result<_, MeshError>>()?,
             workload,
+            mtls: MtlsFiles::of(&plan.mtls(WORKLOAD)?),
         };
         if let Some(vault) = &config.vault {
             vault.bootstrap(plan.keys()?).await?;
         }
-        let mesh = Self { services, mcp_url: plan.mcp_url, state };
+        let mesh = Self { services, mcp_url: plan.mcp_url, state, authority: plan.authority };
         mesh.ready().await?;
         Ok(mesh)
     }

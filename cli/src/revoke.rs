@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId, connect};
+use drawbridge_sdk::{CallContext, RequestId};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -69,7 +69,7 @@ impl WhichArgs {
 /// # Errors
 /// When the caller is not known or may not, or auth cannot write the revocation down.
 pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
-    let state = MeshState::read(&MeshState::folder()).context("cannot read the state of the running mesh")?;
+    let state = MeshState::found()?;
     let auth_url = args.caller.auth_url(state.as_ref())?;
     let issuer = args.of.clone().or_else(|| Some(state.as_ref()?.issuer_name().to_owned()));
     let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;
@@ -79,7 +79,7 @@ pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
     let tokens = pb::TokenSet { issuer, which: args.which.which() };
     let request =
         pb::RevokeRequest { subject_token: own.expose_secret().to_owned(), tokens: Some(tokens.clone()) };
-    let mut auth = AuthServiceClient::new(connect(&auth_url)?);
+    let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state.as_ref())?, &auth_url)?);
     let answer = auth.revoke(context.outgoing(request)).await;
     let answer = answer
         .map_err(|status| anyhow!("auth at {auth_url}: {:?}: {}", status.code(), status.message()))

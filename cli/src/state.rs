@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
+use drawbridge_sdk::{MtlsConfig, MtlsError, Peers};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
@@ -29,6 +31,38 @@ pub struct MeshState {
     pub services: BTreeMap<String, Url>,
     /// The command line's own identity, made for this run of the mesh by its own authorization server.
     pub workload: Option<WorkloadCredentials>,
+    /// What the command line shows to services, and whom it believes. Absent: the mesh speaks plaintext.
+    pub mtls: Option<MtlsFiles>,
+}
+
+/// The files of a caller's certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MtlsFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+    trust_bundle: PathBuf,
+}
+
+impl MtlsFiles {
+    /// The files that a config names, if it names any.
+    #[must_use]
+    pub fn of(config: &MtlsConfig) -> Option<Self> {
+        Some(Self {
+            certificate: config.mtls_certificate_file.clone()?,
+            key: config.mtls_key_file.clone()?,
+            trust_bundle: config.mtls_trust_bundle_file.clone()?,
+        })
+    }
+
+    fn config(&self) -> MtlsConfig {
+        MtlsConfig {
+            mtls_certificate_file: Some(self.certificate.clone()),
+            mtls_key_file: Some(self.key.clone()),
+            mtls_trust_bundle_file: Some(self.trust_bundle.clone()),
+            allow_plaintext: false,
+        }
+    }
 }
 
 /// An OAuth client that calls in its own name.
@@ -62,6 +96,14 @@ impl MeshState {
         self.issuer.as_str().trim_end_matches('/')
     }
 
+    /// The mesh's services, as the command line speaks to them.
+    ///
+    /// # Errors
+    /// When its certificate cannot be used.
+    pub fn peers(&self) -> Result<Peers, MtlsError> {
+        Peers::open(&self.mtls.as_ref().map(MtlsFiles::config).unwrap_or_default())
+    }
+
     /// The folder of the state file: `DRAWBRIDGE_STATE_DIR`, or the user's state folder (XDG).
     #[must_use]
     pub fn folder() -> PathBuf {
@@ -70,6 +112,14 @@ impl MeshState {
             .or_else(|| from("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
             .or_else(|| from("HOME").map(|home| home.join(".local/state/drawbridge")))
             .unwrap_or_else(|| std::env::temp_dir().join("drawbridge"))
+    }
+
+    /// The state of the mesh that runs on this machine, if one does.
+    ///
+    /// # Errors
+    /// When its file cannot be read, or holds something else.
+    pub fn found() -> anyhow::Result<Option<Self>> {
+        Self::read(&Self::folder()).context("cannot read the state of the running mesh")
     }
 
     /// Reads the state of the mesh that runs, if one does.
@@ -99,7 +149,8 @@ impl MeshState {
     }
 }
 
-fn private(path: &Path) -> io::Result<fs::File> {
+/// A new file that this user alone reads.
+pub(crate) fn private(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]

@@ -217,6 +217,7 @@ fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
         ("credentials", vault.0, vault.1),
         ("invoices", database.0, database.1),
         ("sessions, revocations", redis.0, redis.1),
+        ("services among themselves", "embedded", "mTLS, by an authority of this run".to_owned()),
         ("helpdesk", "embedded", "sample tickets of acme and umbrella".to_owned()),
         ("policies", "real", args.policies.display().to_string()),
         ("source tree", "real", root.display().to_string()),

@@ -8,12 +8,11 @@ use std::{sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1::auth_service_client::AuthServiceClient;
 use tokio::time::timeout;
-use url::Url;
+use tonic::transport::Channel;
 
 use crate::{
-    ChannelError, RequestId,
+    RequestId,
     call::CallContext,
-    connect,
     identity::{Caller, Principal},
 };
 
@@ -78,14 +77,10 @@ impl Credentials {
         Self { inner: Sessions::new(source, limits) }
     }
 
-    /// Gives up what somebody has who is revoked at this auth, as long as it is heard.
-    ///
-    /// # Errors
-    /// When the URL is not one that gRPC can use.
-    pub fn follow_revocations(&self, auth: &Url) -> Result<(), ChannelError> {
-        let auth = AuthServiceClient::new(connect(auth)?);
+    /// Gives up what somebody has who is revoked at this auth, as long as it is heard. Must be called within a runtime.
+    pub fn follow_revocations(&self, auth: Channel) {
+        let auth = AuthServiceClient::new(auth);
         self.inner.beside(revocation::follow(Arc::clone(&self.inner), auth));
-        Ok(())
     }
 
     /// A database user for this caller, in a role of the database engine. It is to be asked for at every use: that

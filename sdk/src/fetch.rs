@@ -18,9 +18,9 @@ use url::{Host, Url};
 
 mod address;
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const BODY_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// A document could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -168,6 +168,11 @@ impl Fetcher {
 }
 
 impl Fetched {
+    /// An answer that has come by another way.
+    pub(crate) fn new(url: Url, status: StatusCode, headers: HeaderMap, body: Vec<u8>) -> Self {
+        Self { url, status, headers, body }
+    }
+
     /// The body of a success.
     ///
     /// # Errors

@@ -1,20 +1,24 @@
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use axum::Router;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    server::NamedService,
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
 use tower::ServiceBuilder;
 
-use crate::{admin::Readiness, identity::Verifier};
+use crate::{
+    admin::Readiness,
+    identity::Verifier,
+    mtls::{Accept, MtlsError, MtlsServerConfig, Peers},
+};
 
 use self::{call_layer::CallLayer, identity_layer::IdentityLayer};
 
+pub use self::incoming::Peer;
+
 mod call_layer;
 mod identity_layer;
+mod incoming;
 
 /// Calls that one connection may have open at once.
 const CONCURRENT_STREAMS_MAX: u32 = 1024;
@@ -30,6 +34,7 @@ pub struct GrpcServer {
     service_name: &'static str,
     descriptors: &'static [u8],
     verifier: Option<Arc<Verifier>>,
+    accept: Accept,
 }
 
 impl GrpcServer {
@@ -51,7 +56,29 @@ impl GrpcServer {
             service_name: S::NAME,
             descriptors: drawbridge_proto::FILE_DESCRIPTOR_SET,
             verifier: None,
+            accept: Accept::default(),
         }
+    }
+
+    /// Lets in by mTLS those that the config allows. Without, everybody is let in, by plaintext and on loopback.
+    ///
+    /// # Errors
+    /// When nobody is allowed.
+    pub fn accept(mut self, peers: &Peers, config: &MtlsServerConfig) -> Result<Self, MtlsError> {
+        self.accept = peers.accept(&config.mtls_allow)?;
+        Ok(self)
+    }
+
+    /// Whether the service may be served at such an address: beyond loopback not in plaintext, unless that is allowed.
+    pub(crate) fn may_listen_at(&self, address: IpAddr) -> bool {
+        self.accept.may_listen_at(address)
+    }
+
+    /// Serves a document beside the RPCs, to whoever is let in.
+    #[must_use]
+    pub fn document(mut self, router: Router) -> Self {
+        self.routes = self.routes.into_axum_router().merge(router).into();
+        self
     }
 
     /// Serves these descriptors by reflection: the contract of a service whose protos are its own, as an
@@ -96,8 +123,7 @@ impl GrpcServer {
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(
-                // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                incoming::incoming(listener, self.accept),
                 stopping.clone().cancelled_owned(),
             );
         let mut changed = readiness.watch();

@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use crate::{
+    ChannelError, Peers, SpiffeId,
     fetch::{Fetcher, Reach},
     jwks::{Jwks, JwksError, Limits, Source},
 };
@@ -164,22 +165,53 @@ pub struct Verifier {
 
 /// A verifier could not be made.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make an HTTP client for auth's keys")]
-pub struct VerifierError(#[from] reqwest::Error);
+pub enum VerifierError {
+    /// The platform's certificates cannot be read.
+    #[error("cannot make an HTTP client for auth's keys")]
+    Http(#[from] reqwest::Error),
+    /// The keys are not to be had from there.
+    #[error("cannot get auth's keys")]
+    Url(#[from] ChannelError),
+}
 
 impl Verifier {
-    /// A verifier for the service `audience` with the keys at `jwks_url`, for tokens signed by `issuer`.
+    /// A verifier for the service `audience` with the keys at `jwks_url`, for tokens signed by `issuer`. In plaintext the
+    /// keys come by loopback alone.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When the URL is not one to get keys from.
     pub fn new(audience: &str, issuer: &str, jwks_url: Url) -> Result<Self, VerifierError> {
+        Self::by(&Peers::default(), None, audience, issuer, jwks_url)
+    }
+
+    /// As [`Self::new`], with the keys from auth, by mTLS where there is a certificate: whoever could give other keys could
+    /// be anybody.
+    ///
+    /// # Errors
+    /// When the URL is not one to get keys from.
+    pub fn by(
+        peers: &Peers,
+        auth_id: Option<&SpiffeId>,
+        audience: &str,
+        issuer: &str,
+        jwks_url: Url,
+    ) -> Result<Self, VerifierError> {
         let mut validation = Validation::new(ALGORITHM);
         validation.set_audience(&[audience]);
         validation.set_issuer(&[issuer]);
         validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
         validation.leeway = LEEWAY_SECONDS;
-        // Auth is inside the network.
-        let source = Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?);
+        let source = if peers.secures(&jwks_url) {
+            let mut origin = jwks_url.clone();
+            origin.set_path("");
+            Source::Peer(jwks_url, peers.connect(&origin, "auth", auth_id)?)
+        } else {
+            if jwks_url.scheme() != "https" {
+                peers.allow_plaintext_to(&jwks_url)?;
+            }
+            // Auth is inside the network.
+            Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?)
+        };
         let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
         Ok(Self { jwks: Jwks::new(source, Limits::default()), validation, verified })
     }

@@ -66,6 +66,14 @@ pub enum JwksError {
     /// The key set, or the metadata that names it, could not be fetched.
     #[error(transparent)]
     Fetch(#[from] Arc<FetchError>),
+    /// The key set could not be had from a peer.
+    #[error("cannot get {url}")]
+    Peer {
+        /// The key set's URL.
+        url: Url,
+        /// What went wrong.
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The key set could not be read from its file.
     #[error("cannot read the key set {}", path.display())]
     File {

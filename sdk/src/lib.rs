@@ -18,12 +18,14 @@ mod grpc;
 pub mod identity;
 pub mod jwks;
 mod listen;
+mod mtls;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod reflection;
 mod running;
 mod serve;
 mod telemetry;
+mod tls;
 
 #[cfg(feature = "redis")]
 pub use self::redis::Redis;
@@ -35,8 +37,10 @@ pub use call::{
 };
 pub use channel::{BalancedChannel, ChannelError, connect};
 pub use config_text::{ConfigText, ConfigTextError};
-pub use grpc::GrpcServer;
+pub use grpc::{GrpcServer, Peer};
 pub use listen::{BindError, Listen};
+pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
 pub use running::{Running, Starting, shutdown_signal};
-pub use serve::{BodyTimeout, Certificate, CertificateError, HttpLimits, HttpOptions};
+pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
+pub use tls::CertificateError;

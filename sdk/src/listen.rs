@@ -23,6 +23,14 @@ pub struct BindError {
     source: io::Error,
 }
 
+impl BindError {
+    /// What other services say is not taken from the network in plaintext.
+    pub(crate) fn plaintext(address: SocketAddr) -> Self {
+        let why = "plaintext beyond loopback: give --mtls-certificate-file, or allow it (--allow-plaintext)";
+        Self { address, source: io::Error::other(why) }
+    }
+}
+
 impl Listen {
     /// Binds now, and says where.
     ///

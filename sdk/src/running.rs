@@ -10,6 +10,7 @@ use crate::{
     admin::{self, Admin, Readiness},
     grpc::GrpcServer,
     listen::{BindError, Listen},
+    mtls::{MtlsConfig, MtlsError, Peers},
     serve::{self, HttpOptions},
 };
 
@@ -83,13 +84,26 @@ impl Starting {
         guard
     }
 
+    /// Loads what the service shows to others and whom it believes, and follows the files.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn peers(&self, config: &MtlsConfig) -> Result<Peers, MtlsError> {
+        let peers = Peers::open(config)?;
+        self.tasks.spawn(peers.clone().follow(self.readiness(), self.stopping()));
+        Ok(peers)
+    }
+
     /// Serves gRPC with health and reflection.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// When the address cannot be bound, or is not to be served in plaintext.
     pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<SocketAddr, BindError> {
         let listener = listen.listener()?;
         let address = local_address(&listener);
+        if !server.may_listen_at(address.ip()) {
+            return Err(BindError::plaintext(address));
+        }
         let serving = server.serve(listener, self.readiness(), self.stopping());
         self.tasks.spawn(serving);
         Ok(address)

@@ -21,11 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
 use self::{activity::Activity, body::TimedBody, lingering::Lingering};
-pub use self::{
-    body::BodyTimeout,
-    certificate::{Certificate, CertificateError},
-    limits::HttpLimits,
-};
+pub use self::{body::BodyTimeout, certificate::Certificate, limits::HttpLimits};
 
 mod activity;
 mod body;

@@ -12,7 +12,7 @@ use drawbridge_proto::mcp::v1::{
     self as mcp, ContentBlock, InputRequired, InputResponses, Progress, ToolResult, log_message::Level,
 };
 use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, Running, Starting, Telemetry,
+    Admin, GrpcServer, Listen, MtlsServerConfig, Running, Starting, Telemetry,
     identity::{Caller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
@@ -51,6 +51,8 @@ pub struct Conformance {
     /// Calls of FailWith.
     pub failures: Arc<AtomicU32>,
     called_with: Arc<Mutex<Option<SecretString>>>,
+    /// Who may call, and what they are shown.
+    pub mtls: MtlsServerConfig,
 }
 
 impl Conformance {
@@ -84,9 +86,11 @@ impl Conformance {
         telemetry: &Telemetry,
     ) -> Result<Running, VerifierError> {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
+        let (starting, mtls) = (Starting::new(), self.mtls.clone());
+        let peers = starting.peers(&mtls.own).expect("a certificate");
         let server =
             GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier).descriptors(descriptors);
-        let starting = Starting::new();
+        let server = server.accept(&peers, &mtls).expect("somebody who may call");
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();
         let admin = "127.0.0.1:0".parse().expect("an address");

@@ -6,9 +6,10 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
-use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports};
+use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
-    Listen, LogFormat, LogSink, TelemetryConfig, credentials::VaultConfig, reflection::Contract,
+    Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig, credentials::VaultConfig,
+    reflection::Contract,
 };
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
@@ -18,6 +19,7 @@ use crate::{
     Client,
     cached::{self, Cached},
     conformance::{self, Conformance},
+    peers::{know, know_mesh},
     repository, sign_in,
 };
 
@@ -56,6 +58,7 @@ impl TestMesh {
         };
         change(&mut config);
         let mesh = Mesh::start(&config).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
 
@@ -64,6 +67,7 @@ impl TestMesh {
         let Self { mesh, config, log, policies } = self;
         mesh.stop().await;
         let mesh = Mesh::start(&config).await.expect("a mesh that starts again");
+        know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
 
@@ -124,6 +128,7 @@ impl TestMesh {
             services: services.collect::<Result<_, _>>().expect("services"),
             allowed_hosts: vec![address.to_string()],
             allowed_origins: vec![format!("http://{address}")],
+            mtls: self.mtls("edge"),
             ..drawbridge_edge::Config::new(self.mesh.mcp_url.clone(), issuer, state.auth_url.clone())
         };
         change(&mut config);
@@ -154,6 +159,8 @@ impl TestMesh {
             transaction_key_seconds: 86_400,
             redis_url: None,
             decision_log: DecisionLogConfig::default(),
+            mtls: MtlsServerConfig::default(),
+            mtls_allow_edge: Vec::new(),
         };
         change(&mut config);
         let url = |address: SocketAddr, path: &str| format!("http://{address}{path}").parse().expect("a URL");
@@ -163,6 +170,27 @@ impl TestMesh {
             config,
             telemetry: self.config.telemetry.clone(),
         }
+    }
+
+    /// Where a service of this mesh's kind serves gRPC.
+    pub fn grpc_url(&self, address: SocketAddr) -> Url {
+        let scheme = if self.mesh.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}").parse().expect("a URL")
+    }
+
+    /// What a service of this mesh shows to others, and whom it believes.
+    pub fn mtls(&self, service: &str) -> MtlsConfig {
+        self.mtls_server(service).own
+    }
+
+    /// The same for a service that the edge and the command line may call.
+    pub fn mtls_server(&self, service: &str) -> MtlsServerConfig {
+        let issued = self
+            .mesh
+            .authority
+            .as_ref()
+            .map(|authority| authority.issue_to_server(service, &["edge", WORKLOAD]));
+        issued.map(|issued| issued.expect("a certificate")).unwrap_or_default()
     }
 
     /// Where auth serves the keys of transaction tokens.
@@ -186,14 +214,16 @@ impl TestMesh {
         keys: Url,
         change: impl FnOnce(&mut drawbridge_edge::Config),
     ) -> (Conformance, Hosted, Edge) {
-        let service = Conformance::default();
+        let mut service = Conformance::default();
+        service.mtls = self.mtls_server("test");
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let starting = service.clone();
         let hosted = Hosted::start("conformance", &self.config.telemetry, |telemetry| async move {
             starting.start(listen, keys, &telemetry).await
         });
         let hosted = hosted.await.expect("the service");
-        let url = format!("http://{address}").parse().expect("a URL");
+        let url = self.grpc_url(address);
+        know(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
     }
@@ -217,11 +247,12 @@ impl TestMesh {
         let mut config = drawbridge_tickets::Config::new(auth_url, self.transaction_keys());
         config.listen = listen;
         config.credentials.vault = Some(vault);
+        config.mtls = self.mtls_server("tickets");
         let hosted = Hosted::start("tickets", &self.config.telemetry, |telemetry| async move {
             drawbridge_tickets::start(config, &telemetry).await
         });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        let url = format!("http://{address}").parse().expect("a URL");
+        let url = self.grpc_url(address);
         let edge = self.edge(&[("tickets", &url)], uncached).await;
         (hosted, edge)
     }

@@ -15,7 +15,7 @@ impl Spy {
     /// Starts a spy before `service` and says where it is.
     pub async fn start(service: &Url) -> (Self, Url) {
         let spy = Self::default();
-        let channel = drawbridge_sdk::connect(service).expect("a channel");
+        let channel = crate::connect(service).expect("a channel");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let notes = spy.clone();

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::{Listen, credentials::CredentialsConfig};
+use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::CredentialsConfig};
 use url::{Host, Url};
 
-use super::{INTERNAL_AUDIENCE, MeshConfig, MeshError, TRANSACTION_ISSUER};
+use super::{INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD};
 use crate::state::WorkloadCredentials;
+
+/// Who calls tool services.
+const CALLERS: [&str; 2] = ["edge", WORKLOAD];
 
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
@@ -29,6 +32,7 @@ pub(super) struct Plan {
     pub(super) tickets: Socket,
     pub(super) issuer: String,
     pub(super) mcp_url: Url,
+    pub(super) authority: Option<MeshAuthority>,
 }
 
 pub(super) struct Socket {
@@ -64,10 +68,37 @@ impl Plan {
             invoices: ports.bind(7220)?,
             tickets: ports.bind(7230)?,
             issuer,
+            authority: if config.mtls { Some(MeshAuthority::new()?) } else { None },
         })
     }
 
-    /// The keys of transaction tokens.
+    /// Where a service serves gRPC.
+    pub(super) fn grpc_url(&self, socket: &Socket) -> Result<Url, url::ParseError> {
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", socket.address).parse()
+    }
+
+    /// What a service shows to others, and whom it believes.
+    pub(super) fn mtls(&self, service: &str) -> Result<MtlsConfig, MeshError> {
+        let issued = self.authority.as_ref().map(|authority| authority.issue(service));
+        Ok(issued.transpose()?.unwrap_or_default())
+    }
+
+    /// The same for a service that these may call.
+    fn mtls_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, MeshError> {
+        let issued = self.authority.as_ref().map(|authority| authority.issue_to_server(service, allow));
+        Ok(issued.transpose()?.unwrap_or_default())
+    }
+
+    /// The keys of transaction tokens, as services get them: with mTLS from auth itself, and nobody between.
+    fn keys_for_services(&self) -> Result<Url, url::ParseError> {
+        match self.authority {
+            Some(_) => self.grpc_url(&self.auth)?.join("/.well-known/jwks.json"),
+            None => self.keys(),
+        }
+    }
+
+    /// The keys of transaction tokens, for Vault.
     pub(super) fn keys(&self) -> Result<Url, url::ParseError> {
         self.auth_admin.url("/.well-known/jwks.json")
     }
@@ -76,7 +107,7 @@ impl Plan {
     pub(super) fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
         [("code", &self.code), ("invoices", &self.invoices), ("tickets", &self.tickets)]
             .into_iter()
-            .map(|(name, socket)| (name, socket.url("")))
+            .map(|(name, socket)| (name, self.grpc_url(socket)))
     }
 
     pub(super) fn idp(
@@ -104,8 +135,8 @@ impl Plan {
         })
     }
 
-    pub(super) fn auth(&self, config: &MeshConfig) -> drawbridge_auth::Config {
-        drawbridge_auth::Config {
+    pub(super) fn auth(&self, config: &MeshConfig) -> Result<drawbridge_auth::Config, MeshError> {
+        Ok(drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
             issuer: Some(self.issuer.clone()),
@@ -119,7 +150,9 @@ impl Plan {
             transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
             decision_log: config.decision_log.clone(),
-        }
+            mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets"])?,
+            mtls_allow_edge: Vec::new(),
+        })
     }
 
     pub(super) fn code(&self, config: &MeshConfig) -> Result<drawbridge_code::Config, MeshError> {
@@ -128,29 +161,33 @@ impl Plan {
             admin_listen: config.ports.bind(7211)?.listen,
             root: config.code_root.clone(),
             file_bytes_max: 1024 * 1024,
-            auth_jwks_url: self.keys()?,
+            auth_jwks_url: self.keys_for_services()?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            auth_spiffe_id: None,
+            mtls: self.mtls_server("code", &CALLERS)?,
         })
     }
 
     pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
-        let (auth, keys) = (self.auth.url("")?, self.keys()?);
+        let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
         let vault = config.vault.as_ref().map(|vault| vault.config.clone());
         Ok(drawbridge_invoices::Config {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
+            mtls: self.mtls_server("invoices", &CALLERS)?,
             credentials: CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) },
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         })
     }
 
     pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
-        let (auth, keys) = (self.auth.url("")?, self.keys()?);
+        let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
         Ok(drawbridge_tickets::Config {
             listen: self.tickets.listen.clone(),
             admin_listen: config.ports.bind(7231)?.listen,
             sample_helpdesk: true,
+            mtls: self.mtls_server("tickets", &CALLERS)?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             ..drawbridge_tickets::Config::new(auth, keys)
         })
@@ -162,7 +199,7 @@ impl Plan {
                 MeshError::Service { service: "edge", source: source.into() }
             })
         });
-        let (mcp, auth) = (self.mcp_url.clone(), self.auth.url("")?);
+        let (mcp, auth) = (self.mcp_url.clone(), self.grpc_url(&self.auth)?);
         Ok(drawbridge_edge::Config {
             listen: self.edge.listen.clone(),
             admin_listen: config.ports.bind(7181)?.listen,
@@ -170,6 +207,7 @@ impl Plan {
             allowed_origins: config.allowed_origins.clone(),
             body_bytes_max: config.body_bytes_max,
             redis_url: config.redis_url.clone(),
+            mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
         })
     }

@@ -5,24 +5,22 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use drawbridge_sdk::{
-    CallContext, RequestId, connect,
     contract::{Offer, OfferKind, PolicyType, offers, policy_fields},
     reflection::{self, Contract},
 };
 use serde_json::{Value, json};
-use url::Url;
+
+use crate::contracts::ContractArgs;
 
 /// Which services, and where to write.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SchemaArgs {
-    /// The gRPC address of a running service. Repeat for more. Absent: the services that this build knows.
-    #[arg(long, value_name = "URL")]
-    service_url: Vec<Url>,
+    #[command(flatten)]
+    services: ContractArgs,
 
     /// The folder to write to.
     #[arg(long, default_value = "policies/catalog")]
@@ -38,12 +36,7 @@ pub struct SchemaArgs {
 /// # Errors
 /// When a contract cannot be read, a file cannot be written, or is not up to date.
 pub(super) async fn run(args: SchemaArgs) -> anyhow::Result<()> {
-    let mut contracts = Vec::new();
-    for url in &args.service_url {
-        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let contract = reflection::contract(connect(url)?, &context).await;
-        contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
-    }
+    let mut contracts = args.services.read().await?;
     if contracts.is_empty() {
         let pool = reflection::built_in()?;
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();

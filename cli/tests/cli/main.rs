@@ -129,6 +129,49 @@ fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
 }
 
 #[test]
+fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
+    let up = Up::start();
+    let read = |path: &Path| fs::read_to_string(path).expect("a file");
+    let state: Value = serde_json::from_str(&read(&up.state.path().join("mesh.json"))).expect("JSON");
+    let code = state["services"]["code"].as_str().expect("a URL").to_owned();
+    assert!(
+        code.starts_with("https://") && state["auth_url"].as_str().expect("a URL").starts_with("https://")
+    );
+    let file = |name: &str| Path::new(state["mtls"][name].as_str().expect("a file")).to_owned();
+    let (certificate, key, bundle) = (file("certificate"), file("key"), file("trust_bundle"));
+    assert_eq!(fs::metadata(&key).expect("a file").permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(key.parent().expect("a folder")).expect("it").permissions().mode() & 0o777,
+        0o700
+    );
+
+    let search = r#"{"query":"fn main","glob":"cli/src/main.rs"}"#;
+    assert!(up.call(&["code", "Search", search]).status.success());
+    // Nobody is let in without a certificate, nor with one that does not lead to the service.
+    let plain = code.replace("https:", "http:");
+    let refused = up.call(&["code", "Search", search, "--service-url", &plain]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
+    let auth = state["auth_url"].as_str().expect("a URL");
+    let refused = up.call(&["code", "Search", search, "--service-url", auth]);
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
+    // The same files given by hand.
+    let given = |path: &Path| path.display().to_string();
+    let (certificate, key_given, bundle) = (given(&certificate), given(&key), given(&bundle));
+    let by_hand = ["--mtls-certificate-file", &certificate, "--mtls-key-file", &key_given];
+    let by_hand =
+        [&["code", "Search", search][..], &by_hand, &["--mtls-trust-bundle-file", &bundle]].concat();
+    let found = up.call(&by_hand);
+    assert!(found.status.success(), "{}", text(&found.stderr));
+    let schema = tempfile::tempdir().expect("a folder");
+    let written = up
+        .run("policy", &["schema", "--service-url", &code, "--out", schema.path().to_str().expect("a path")]);
+    assert!(written.status.success(), "{}", text(&written.stderr));
+    assert!(schema.path().join("code.cedarschema").exists());
+    up.stop();
+    assert!(!key.exists(), "the key goes with the mesh");
+}
+
+#[test]
 fn without_a_mesh_call_says_what_is_missing() {
     let state = tempfile::tempdir().expect("a folder");
     let failed = drawbridge(state.path()).args(["call", "code", "Search"]).output().expect("the binary");

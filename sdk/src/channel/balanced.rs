@@ -13,8 +13,9 @@ use url::Url;
 
 use super::{
     ChannelError,
-    replicas::{self, Replicas},
+    replicas::{self, Origin, Replicas},
 };
+use crate::mtls::{Dial, Peers};
 
 /// How often a call that never left is given to another replica.
 const ATTEMPTS_MAX: usize = 3;
@@ -38,18 +39,25 @@ pub struct BalancedChannel {
 }
 
 impl BalancedChannel {
-    /// Begins to connect to every replica behind `urls`, and does not wait for it. Must be called within a
-    /// runtime.
+    /// In plaintext, to replicas on this machine. It begins to connect to every one behind `urls`, and does not wait for
+    /// it. Must be called within a runtime.
     ///
     /// # Errors
-    /// When there is no URL, or one is not of the form `http://host:port`.
+    /// When there is no URL, or one is not of the form `http://host:port` or leads beyond loopback.
     pub fn new(urls: &[Url]) -> Result<Self, ChannelError> {
+        Peers::default().balanced(urls, "", None)
+    }
+
+    /// As [`Self::new`], to whoever each dial accepts.
+    pub(crate) fn with(urls: &[(&Url, Dial)]) -> Result<Self, ChannelError> {
         if urls.is_empty() {
             return Err(ChannelError::Empty);
         }
-        let origins: Vec<_> = urls.iter().map(replicas::Origin::new).collect::<Result<_, _>>()?;
+        let origin = |(url, dial): &(&Url, Dial)| Ok((Origin::new(url)?, dial.clone()));
+        let origins: Vec<_> = urls.iter().map(origin).collect::<Result<_, ChannelError>>()?;
         let replicas = Arc::new(Replicas::default());
-        let resolving = origins.into_iter().map(|origin| replicas::follow(&replicas, origin)).collect();
+        let resolving =
+            origins.into_iter().map(|(origin, dial)| replicas::follow(&replicas, origin, dial)).collect();
         Ok(Self { replicas, _resolving: resolving })
     }
 

@@ -24,7 +24,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use url::Url;
 
-use super::{CONNECT_TIMEOUT, ChannelError, KEEP_ALIVE_INTERVAL};
+use super::{CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
+use crate::mtls::{Dial, Wire};
 
 /// How often a host name is resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -34,18 +35,18 @@ const REPLICAS_MAX: usize = 64;
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// Where a service is: `http://host:port`.
+/// Where a service is: `https://host:port` or `http://host:port`.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     uri: Uri,
-    host: String,
-    port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl Origin {
     pub(super) fn new(url: &Url) -> Result<Self, ChannelError> {
         let form = || ChannelError::Form { url: url.clone() };
-        let bare = url.scheme() == "http"
+        let bare = matches!(url.scheme(), "http" | "https")
             && matches!(url.path(), "" | "/")
             && url.query().is_none()
             && url.username().is_empty()
@@ -158,7 +159,7 @@ impl Drop for Open {
 }
 
 /// Resolves a host name again and again, and stays connected to every address that it has.
-pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin) -> AbortOnDropHandle<Infallible> {
+pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::new(origin));
     let first = replicas.undecided();
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -172,7 +173,7 @@ pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin) -> AbortOnDropHan
                     for address in addresses {
                         connecting
                             .entry(address)
-                            .or_insert_with(|| stay_connected(&replicas, &origin, address));
+                            .or_insert_with(|| stay_connected(&replicas, &origin, address, dial.clone()));
                     }
                 }
                 Err(error) => tracing::debug!(host = origin.host, %error, "cannot resolve"),
@@ -192,14 +193,18 @@ fn stay_connected(
     replicas: &Arc<Replicas>,
     origin: &Arc<Origin>,
     address: SocketAddr,
+    dial: Dial,
 ) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::clone(origin));
     let first = replicas.undecided();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut undecided = Some(first);
         let mut delay = RECONNECT_FIRST;
+        let handshakes = Handshakes::default();
         loop {
-            match connect(address).await {
+            let connected = connect(address, &dial).await;
+            handshakes.tell(&origin.host, connected.as_ref().err());
+            match connected {
                 Ok((sender, connection)) => {
                     let origin = Arc::clone(&origin);
                     let open = replicas.open(Connection { sender, origin, shares: Arc::default() });
@@ -226,12 +231,11 @@ fn stay_connected(
     }))
 }
 
-type Driver = http2::Connection<TokioIo<TcpStream>, Body, TokioExecutor>;
+type Driver = http2::Connection<TokioIo<Wire>, Body, TokioExecutor>;
 
-async fn connect(address: SocketAddr) -> io::Result<(http2::SendRequest<Body>, Driver)> {
+async fn connect(address: SocketAddr, dial: &Dial) -> io::Result<(http2::SendRequest<Body>, Driver)> {
     let connecting = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        let stream = dial.speak(TcpStream::connect(address).await?).await?;
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)

@@ -5,6 +5,7 @@ use super::{AwsConfig, AwsSecretsManager};
 #[cfg(feature = "credentials-azure")]
 use super::{AzureConfig, AzureKeyVault};
 use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig, VaultLogin};
+use crate::{Peers, SpiffeId};
 
 /// Which source of credentials a tool service is started with.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,16 +57,21 @@ impl CredentialsConfig {
     /// revokes them.
     ///
     /// # Errors
-    /// When no source is named, what it needs cannot be read, or a URL is not one that gRPC can use.
-    pub fn open(self, service: &str) -> Result<Credentials, SetupError> {
-        let auth_url = self.auth_url.clone();
+    /// When no source is named, what it needs cannot be read, or auth's URL is not one that gRPC can use.
+    pub fn open(
+        self,
+        service: &str,
+        peers: &Peers,
+        auth_id: Option<&SpiffeId>,
+    ) -> Result<Credentials, SetupError> {
+        let auth = peers.connect(&self.auth_url, "auth", auth_id)?;
         let mut sources = self.sources(service)?;
         let source = sources.pop().ok_or(SetupError::NoSource)?;
         if !sources.is_empty() {
             return Err(SetupError::SeveralSources);
         }
         let credentials = Credentials::new(source, Limits::default());
-        credentials.follow_revocations(&auth_url)?;
+        credentials.follow_revocations(auth);
         Ok(credentials)
     }
 
@@ -104,11 +110,15 @@ mod tests {
         Sample::try_parse_from(["sample"].iter().chain(arguments)).map(|sample| sample.credentials)
     }
 
+    fn open(config: CredentialsConfig) -> Result<Credentials, SetupError> {
+        config.open("code", &Peers::default(), None)
+    }
+
     #[tokio::test]
     async fn a_service_without_a_source_does_not_start() {
         let none = parse(&[]).unwrap();
         assert!(none.vault.is_none());
-        assert!(matches!(none.open("code"), Err(SetupError::NoSource)));
+        assert!(matches!(open(none), Err(SetupError::NoSource)));
     }
 
     #[tokio::test]
@@ -117,13 +127,13 @@ mod tests {
         let vault = config.vault.clone().unwrap();
         assert_eq!(vault.vault_url.as_str(), "https://vault.internal:8200/");
         assert_eq!(vault.vault_kv_mount, "secret");
-        assert!(config.open("code").is_ok());
+        assert!(open(config).is_ok());
     }
 
     #[tokio::test]
     async fn a_login_of_its_own_is_told_with_all_that_it_needs() {
         let at = ["--vault-url", "https://vault.internal:8200", "--vault-login"];
-        let open = |method: &[&str]| parse(&[&at, method].concat()).unwrap().open("code");
+        let open = |method: &[&str]| open(parse(&[&at, method].concat()).unwrap());
         assert!(open(&["kubernetes"]).is_ok());
         assert!(open(&["token-file", "--vault-login-file", "/vault/token"]).is_ok());
         assert!(matches!(open(&["approle"]), Err(SetupError::LoginNeeds { .. })));
@@ -136,7 +146,7 @@ mod tests {
         let vault = ["--vault-url", "https://vault.internal:8200"];
         let aws = ["--aws-secrets-prefix", "drawbridge"];
         let azure = ["--azure-key-vault-url", "https://drawbridge.vault.azure.net"];
-        let open = |arguments: &[&str]| parse(arguments).unwrap().open("code");
+        let open = |arguments: &[&str]| open(parse(arguments).unwrap());
         assert!(open(&aws).is_ok() && open(&azure).is_ok());
         for two in [[aws, azure], [vault, aws], [vault, azure]] {
             assert!(matches!(open(two.as_flattened()), Err(SetupError::SeveralSources)), "{two:?}");

@@ -7,13 +7,14 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt as _;
 use metrics::histogram;
 use tonic::{Code, body::Body};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, Span, field::Empty};
 
+use super::Peer;
 use crate::{
     call::{CallContext, REQUEST_ID},
     telemetry::trace,
@@ -50,9 +51,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        if request.method() != Method::POST {
+            // A document, no call.
+            return Box::pin(self.inner.call(request));
+        }
         let context = CallContext::incoming(request.headers());
         let rpc = request.uri().path().trim_start_matches('/').to_owned();
         let span = span(&rpc, &context);
+        if let Some(id) = request.extensions().get().and_then(|peer: &Peer| peer.id.as_ref()) {
+            span.record("peer", id.as_str());
+        }
         trace::continue_from(&span, &trace::Headers(request.headers()));
         let request_id = context.request_id.header();
         request.extensions_mut().insert(context);
@@ -78,6 +86,7 @@ fn span(rpc: &str, context: &CallContext) -> Span {
         rpc.method = rpc,
         rpc.response.status_code = Empty,
         request_id = %context.request_id,
+        peer = Empty,
         trace_id = Empty,
     )
 }

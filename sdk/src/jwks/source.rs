@@ -3,15 +3,18 @@
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http::{
-    HeaderMap, HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{AGE, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
 };
+use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, time::timeout};
+use tonic::{body::Body, transport::Channel};
+use tower::ServiceExt as _;
 use url::Url;
 
 use super::{JwksError, key::PublishedSet};
-use crate::fetch::{FetchError, Fetcher};
+use crate::fetch::{BODY_BYTES_MAX, FetchError, Fetched, Fetcher, TIMEOUT};
 
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
@@ -20,6 +23,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 pub enum Source {
     /// A URL.
     Url(Url, Fetcher),
+    /// A URL of another service of the mesh, which the channel leads to.
+    Peer(Url, Channel),
     /// The URL that an issuer's metadata names, by RFC 8414 or else by OpenID Connect Discovery.
     Issuer(String, Fetcher),
     /// A file, read again now and then.
@@ -50,6 +55,7 @@ impl Source {
     pub(super) async fn fetch(&self, memory: &mut Memory) -> Result<Found, JwksError> {
         match self {
             Self::Url(url, fetcher) => fetch(fetcher, url, memory).await,
+            Self::Peer(url, channel) => fetch_from_peer(channel, url, memory).await,
             Self::Issuer(issuer, fetcher) => {
                 let url = match &memory.discovered {
                     Some(url) => url.clone(),
@@ -80,7 +86,30 @@ async fn fetch(fetcher: &Fetcher, url: &Url, memory: &mut Memory) -> Result<Foun
     if let Some(etag) = &memory.etag {
         request = request.header(IF_NONE_MATCH, etag);
     }
-    let answer = fetcher.send(url, request).await?;
+    understand(fetcher.send(url, request).await?, memory)
+}
+
+async fn fetch_from_peer(channel: &Channel, url: &Url, memory: &mut Memory) -> Result<Found, JwksError> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| JwksError::Peer {
+        url: url.clone(),
+        source: source.into(),
+    };
+    let mut request = Request::get(url.path());
+    if let Some(etag) = &memory.etag {
+        request = request.header(IF_NONE_MATCH, etag);
+    }
+    let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;
+    let asking = async {
+        let answer = channel.clone().oneshot(request).await.map_err(|error| failed(error.into()))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(failed)?;
+        Ok::<_, JwksError>(Fetched::new(url.clone(), head.status, head.headers, body.to_bytes().into()))
+    };
+    let answer = timeout(TIMEOUT, asking).await.map_err(|elapsed| failed(elapsed.into()))?;
+    understand(answer?, memory)
+}
+
+fn understand(answer: Fetched, memory: &mut Memory) -> Result<Found, JwksError> {
     let max_age = max_age(&answer.headers);
     if answer.status == StatusCode::NOT_MODIFIED && memory.etag.is_some() {
         return Ok(Found::NotModified { max_age });

@@ -10,7 +10,7 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
     operation::Kind, revoke_response,
 };
-use drawbridge_sdk::{CallContext, RequestId, told};
+use drawbridge_sdk::{CallContext, Peer, RequestId, SpiffeId, told};
 use metrics::counter;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,8 @@ pub(crate) struct Api {
     /// The audience of tokens that internal callers bring.
     pub(crate) internal_audience: String,
     pub(crate) policies: Arc<PolicyStore>,
+    /// Who may ask about clients' access tokens, of those who are known.
+    pub(crate) edges: Vec<SpiffeId>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) minter: Arc<Minter>,
@@ -54,6 +56,7 @@ impl AuthService for Api {
         &self,
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
+        self.must_be_edge(&request)?;
         let started = Instant::now();
         let context = CallContext::of(&request);
         let pb::AuthorizeRequest { access_token, operation, resource } = request.into_inner();
@@ -74,6 +77,7 @@ impl AuthService for Api {
         &self,
         request: Request<pb::FilterCatalogRequest>,
     ) -> Result<Response<pb::FilterCatalogResponse>, Status> {
+        self.must_be_edge(&request)?;
         let request = request.into_inner();
         let kind = request.kind();
         if request.items.len() > ITEMS_MAX {
@@ -141,6 +145,18 @@ struct Deciding<'a> {
 
 impl Api {
     /// Verifies a token. The outer error means that nobody can say; the inner one that it is not good.
+    /// What clients show to an edge is nobody else's business.
+    fn must_be_edge<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        // In plaintext nobody is known.
+        let known = Peer::of(request).and_then(|peer| peer.id.as_ref());
+        match known {
+            Some(id) if !self.edges.contains(id) => {
+                Err(Status::permission_denied("only an edge may ask this"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn identify(
         &self,
         verifier: &TokenVerifier,

@@ -7,7 +7,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
-use drawbridge_sdk::{Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry};
+use drawbridge_sdk::{
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting, Telemetry,
+};
 use redis::RedisError;
 use secrecy::SecretString;
 
@@ -88,11 +90,29 @@ pub struct Config {
     /// What is written down of decisions.
     #[command(flatten)]
     pub decision_log: DecisionLogConfig,
+
+    /// Who may call, and what they are shown.
+    #[command(flatten)]
+    pub mtls: MtlsServerConfig,
+
+    /// The SPIFFE id of an edge: nobody else may ask about clients' access tokens. Absent: auth's own with `edge` as its
+    /// last segment. Repeat, or separate by commas.
+    #[arg(
+        long,
+        value_name = "SPIFFE_ID",
+        value_delimiter = ',',
+        requires = "mtls_certificate_file",
+        help_heading = "Between services"
+    )]
+    pub mtls_allow_edge: Vec<SpiffeId>,
 }
 
 /// Auth could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What auth shows to others cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// The policies are not right.
     #[error("cannot load the policies")]
     Policies(#[from] PolicyError),
@@ -129,6 +149,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let epochs = Epochs::new();
 
     let starting = Starting::new();
+    let peers = starting.peers(&config.mtls.own)?;
+    let mut edges = config.mtls_allow_edge;
+    if edges.is_empty() {
+        edges.extend(peers.beside("edge"));
+    }
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), Ending::Rules, starting.stopping()));
@@ -156,9 +181,13 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         epochs,
         minter,
         log: DecisionLog::open(&config.decision_log)?,
+        edges: edges.clone(),
         stopping: starting.stopping(),
     };
-    let address = starting.grpc(&config.listen, GrpcServer::open(AuthServiceServer::new(api)))?;
+    let server = GrpcServer::open(AuthServiceServer::new(api)).document(keys.clone());
+    let mut mtls = config.mtls;
+    mtls.mtls_allow.extend(edges);
+    let address = starting.grpc(&config.listen, server.accept(&peers, &mtls)?)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry).with(keys))?)
 }

@@ -4,7 +4,8 @@ use std::{io, path::PathBuf};
 
 use drawbridge_proto::code::v1::code_service_server::CodeServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
+    Telemetry,
     identity::{Verifier, VerifierError},
 };
 use url::Url;
@@ -54,6 +55,14 @@ pub struct Config {
     /// The `iss` of transaction tokens.
     #[arg(long, default_value = "drawbridge-auth")]
     pub auth_issuer: String,
+
+    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub auth_spiffe_id: Option<SpiffeId>,
+
+    /// Who may call, and what they are shown.
+    #[command(flatten)]
+    pub mtls: MtlsServerConfig,
 }
 
 /// The service could not start.
@@ -67,6 +76,9 @@ pub enum StartError {
         /// What went wrong.
         source: io::Error,
     },
+    /// What the service shows to others cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// Transaction tokens could not be verified.
     #[error("cannot prepare to verify callers")]
     Verifier(#[from] VerifierError),
@@ -82,10 +94,13 @@ pub enum StartError {
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let tree = Tree::open(&config.root, config.file_bytes_max)
         .map_err(|source| StartError::Root { root: config.root, source })?;
-    let verifier = Verifier::new("code", &config.auth_issuer, config.auth_jwks_url)?;
-    let service = CodeServiceServer::new(CodeApi::new(tree)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let starting = Starting::new();
-    let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
+    let peers = starting.peers(&config.mtls.own)?;
+    let auth_id = config.auth_spiffe_id.as_ref();
+    let verifier = Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
+    let service = CodeServiceServer::new(CodeApi::new(tree)).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+    let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, ChannelError, Starting, told};
+use drawbridge_sdk::{ChannelError, Peers, Starting, told};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -98,6 +98,7 @@ pub(crate) struct Discovery {
     live: Live,
     default_timeout: Duration,
     pace: Pace,
+    peers: Peers,
     followed: BTreeMap<Namespace, Followed>,
 }
 
@@ -109,7 +110,13 @@ struct Followed {
 
 impl Discovery {
     pub(crate) fn new(catalogs: Arc<Catalogs>, live: Live, default_timeout: Duration, pace: Pace) -> Self {
-        Self { catalogs, live, default_timeout, pace, followed: BTreeMap::new() }
+        let peers = Peers::default();
+        Self { catalogs, live, default_timeout, pace, peers, followed: BTreeMap::new() }
+    }
+
+    /// Speaks to services as one of these peers.
+    pub(crate) fn among(self, peers: Peers) -> Self {
+        Self { peers, ..self }
     }
 
     /// Follows these services from now on, and no others, shows them so, and holds them against these pins. The set
@@ -123,7 +130,9 @@ impl Discovery {
         let mut begun = Vec::new();
         for (namespace, settings) in &services {
             if self.followed.get(namespace).is_none_or(|followed| followed.settings != *settings) {
-                begun.push((namespace.clone(), settings.clone(), BalancedChannel::new(&settings.urls)?));
+                let id = settings.spiffe_id.as_ref();
+                let channel = self.peers.balanced(&settings.urls, namespace.as_str(), id)?;
+                begun.push((namespace.clone(), settings.clone(), channel));
             }
         }
         // Before a new service is asked, so that nothing of it is seen otherwise than it should be.

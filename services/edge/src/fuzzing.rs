@@ -8,7 +8,7 @@
     reason = "a fuzz target that finds something says so"
 )]
 
-use drawbridge_sdk::{BalancedChannel, dynamic, reflection::Contract};
+use drawbridge_sdk::{BalancedChannel, connect, dynamic, reflection::Contract};
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;

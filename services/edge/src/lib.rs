@@ -14,7 +14,7 @@ use std::{
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
     Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
-    Listen, Running, Starting, Telemetry, connect,
+    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry,
 };
 use secrecy::SecretString;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -98,6 +98,10 @@ pub struct Config {
     #[arg(long, default_value = "http://127.0.0.1:7110")]
     pub auth_url: Url,
 
+    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub auth_spiffe_id: Option<SpiffeId>,
+
     /// A tool service, as `namespace=URL`. Repeat, or separate by commas; a namespace that is given more than
     /// once has several replicas. A host name stands for all its addresses.
     #[arg(long = "service", value_name = "NAMESPACE=URL", value_delimiter = ',')]
@@ -168,6 +172,10 @@ pub struct Config {
     /// What a client may take of the HTTP server.
     #[command(flatten)]
     pub http: HttpLimits,
+
+    /// What services are shown, and which are believed.
+    #[command(flatten)]
+    pub mtls: MtlsConfig,
 }
 
 impl Config {
@@ -182,6 +190,7 @@ impl Config {
             authorization_servers: vec![authorization_server],
             scopes: vec!["mcp".to_owned()],
             auth_url,
+            auth_spiffe_id: None,
             services: Vec::new(),
             config: None,
             contract_poll_ms: 10_000,
@@ -198,6 +207,7 @@ impl Config {
             tls_certificate_file: None,
             tls_key_file: None,
             http: HttpLimits::default(),
+            mtls: MtlsConfig::default(),
         }
     }
 }
@@ -205,6 +215,9 @@ impl Config {
 /// The edge could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What the edge shows to services cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// An address of the config is no gRPC address.
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -241,6 +254,7 @@ pub enum StartError {
 /// When the config is not right or an address is taken.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
     let starting = Starting::new();
+    let peers = starting.peers(&config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
     let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
@@ -259,7 +273,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         guards: Arc::clone(&guards),
         cache: Arc::clone(&cache),
     };
-    let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace);
+    let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace).among(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
@@ -272,7 +286,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(&config, whole)?;
-    let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    let authorizer =
+        Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
     let seal = Seal::new(&secret)?;
     let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, cache, guards, seal);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use drawbridge_sdk::{
-    BalancedChannel, ChannelError, ConfigText, ConfigTextError, contract::offers, reflection::Contract,
+    BalancedChannel, ChannelError, ConfigText, ConfigTextError, Peers, contract::offers, reflection::Contract,
 };
 use url::Url;
 
@@ -58,7 +58,11 @@ pub enum OfferedError {
 ///
 /// # Errors
 /// When the file or a contract cannot be read.
-pub async fn offered(config: Option<&Path>, contracts: &[Contract]) -> Result<Offered, OfferedError> {
+pub async fn offered(
+    config: Option<&Path>,
+    peers: &Peers,
+    contracts: &[Contract],
+) -> Result<Offered, OfferedError> {
     let text = config.map(ConfigText::read).transpose()?;
     let said = text.as_ref().map(|text| parse(text, &Services::new())).transpose()?.unwrap_or_default();
     let mut found = Vec::new();
@@ -67,7 +71,8 @@ pub async fn offered(config: Option<&Path>, contracts: &[Contract]) -> Result<Of
     }
     if contracts.is_empty() {
         for (namespace, settings) in &said.services {
-            let channel = BalancedChannel::new(&settings.urls)?;
+            let id = settings.spiffe_id.as_ref();
+            let channel = peers.balanced(&settings.urls, namespace.as_str(), id)?;
             let read = contract(settings, &channel).await;
             let read =
                 read.map_err(|source| OfferedError::Contract { namespace: namespace.clone(), source })?;

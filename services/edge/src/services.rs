@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
+use drawbridge_sdk::SpiffeId;
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
@@ -58,6 +59,8 @@ pub(crate) struct ServiceSettings {
     pub(crate) timeout: Option<Duration>,
     /// The file that holds its contract. Absent: the service is asked by reflection.
     pub(crate) descriptor_set: Option<PathBuf>,
+    /// Who it must be. Absent: whoever stands beside the edge under its namespace.
+    pub(crate) spiffe_id: Option<SpiffeId>,
 }
 
 /// The services that flags name. A namespace that is given more than once has several replicas.

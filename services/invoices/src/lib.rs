@@ -7,7 +7,8 @@ use std::{
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers, Running, SpiffeId, Starting,
+    Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -65,6 +66,10 @@ pub struct Config {
     #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
+    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub auth_spiffe_id: Option<SpiffeId>,
+
     /// Where invoices are kept: `postgres://host/database` without a user, `sqlite:path` or `sqlite::memory:`.
     // A secret, so that nobody prints a password that does not belong there.
     #[arg(long, hide_env_values = true)]
@@ -85,6 +90,10 @@ pub struct Config {
     /// Where users of PostgreSQL come from.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+
+    /// Who may call, and what they are shown.
+    #[command(flatten)]
+    pub mtls: MtlsServerConfig,
 }
 
 impl Config {
@@ -96,11 +105,13 @@ impl Config {
             admin_listen: Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             auth_jwks_url,
             auth_issuer: AUTH_ISSUER.to_owned(),
+            auth_spiffe_id: None,
             database_url,
             database_connections_max: CONNECTIONS_MAX,
             approval_limit: APPROVAL_LIMIT.into(),
             approval_currency: APPROVAL_CURRENCY.to_owned(),
             credentials: CredentialsConfig::new(auth_url),
+            mtls: MtlsServerConfig::default(),
         }
     }
 }
@@ -108,6 +119,9 @@ impl Config {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What the service shows to others cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// Transaction tokens could not be verified.
     #[error("cannot prepare to verify callers")]
     Verifier(#[from] VerifierError),
@@ -149,7 +163,8 @@ pub async fn migrate(
 /// # Errors
 /// As [`migrate`], and when the service has no login of its own.
 pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
-    let credentials = config.credentials.open("invoices")?;
+    let peers = Peers::open(&config.mtls.own)?;
+    let credentials = config.credentials.open("invoices", &peers, config.auth_spiffe_id.as_ref())?;
     let migrated = async {
         let lease = credentials.own_database(MIGRATOR).await.map_err(StoreError::from)?;
         migrate(&config.database_url, &lease.username, &lease.password).await
@@ -164,14 +179,16 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
 /// # Errors
 /// When the database is not one of this service's, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let verifier = Verifier::new("invoices", &config.auth_issuer, config.auth_jwks_url)?;
     let starting = Starting::new();
+    let peers = starting.peers(&config.mtls.own)?;
+    let auth_id = config.auth_spiffe_id.as_ref();
+    let verifier = Verifier::by(&peers, auth_id, "invoices", &config.auth_issuer, config.auth_jwks_url)?;
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
         DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
         DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
             let serving = Serving {
-                credentials: config.credentials.open("invoices")?,
+                credentials: config.credentials.open("invoices", &peers, auth_id)?,
                 readiness: starting.readiness(),
                 connections_max: config.database_connections_max,
             };
@@ -183,7 +200,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let in_use = starting.after_calls(async move { closing.close().await });
     let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, in_use))
         .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
-    let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
+    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+    let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, Running, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
+    Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -58,9 +59,17 @@ pub struct Config {
     #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
+    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub auth_spiffe_id: Option<SpiffeId>,
+
     /// Where the helpdesks' tokens come from.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
+
+    /// Who may call, and what they are shown.
+    #[command(flatten)]
+    pub mtls: MtlsServerConfig,
 }
 
 impl Config {
@@ -75,7 +84,9 @@ impl Config {
             sample_helpdesk: false,
             auth_jwks_url,
             auth_issuer: AUTH_ISSUER.to_owned(),
+            auth_spiffe_id: None,
             credentials: CredentialsConfig::new(auth_url),
+            mtls: MtlsServerConfig::default(),
         }
     }
 }
@@ -83,6 +94,9 @@ impl Config {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What the service shows to others cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
     /// Transaction tokens could not be verified.
     #[error("cannot prepare to verify callers")]
     Verifier(#[from] VerifierError),
@@ -105,19 +119,22 @@ pub enum StartError {
 /// # Errors
 /// When no source of credentials is named, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let verifier = Verifier::new("tickets", &config.auth_issuer, config.auth_jwks_url)?;
     let starting = Starting::new();
+    let peers = starting.peers(&config.mtls.own)?;
+    let auth_id = config.auth_spiffe_id.as_ref();
+    let verifier = Verifier::by(&peers, auth_id, "tickets", &config.auth_issuer, config.auth_jwks_url)?;
     let mut credentials = config.credentials;
     if config.sample_helpdesk {
         credentials = CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
     }
-    let credentials = credentials.open("tickets")?;
+    let credentials = credentials.open("tickets", &peers, auth_id)?;
     let closing = credentials.clone();
     let in_use = starting.after_calls(async move { closing.close().await });
     let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, in_use)?;
     let service =
         TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let address = starting.grpc(&config.listen, GrpcServer::tool_service(service, verifier))?;
+    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+    let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }

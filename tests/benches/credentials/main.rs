@@ -25,11 +25,11 @@ use std::{
 use drawbridge_cli::mesh::{Hosted, MeshDatabase, MeshVault};
 use drawbridge_proto::invoices::v1::{SearchRequest, invoice_service_client::InvoiceServiceClient};
 use drawbridge_sdk::{
-    TXN_TOKEN, TelemetryConfig, connect,
+    TXN_TOKEN, TelemetryConfig,
     credentials::{CredentialsConfig, VaultConfig},
     identity::{Principal, TransactionClaims, TransactionContext},
 };
-use drawbridge_tests::{Postgres, TestIssuer, Vault, now};
+use drawbridge_tests::{Postgres, TestIssuer, Vault, connect, now};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tonic::{Request, transport::Channel};

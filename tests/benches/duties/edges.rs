@@ -31,7 +31,6 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
-use url::Url;
 
 use crate::{
     load,
@@ -52,6 +51,7 @@ impl World {
     pub(crate) async fn start(change: Option<fn(&mut MeshConfig)>) -> Self {
         let mesh = TestMesh::with(|config| {
             config.telemetry.log = "error".to_owned();
+            config.mtls = false;
             serve_conformance(config);
             if let Some(change) = change {
                 change(config);
@@ -109,7 +109,7 @@ impl Stand {
         }
         let signed = authority.sign(&["127.0.0.1"]);
         let Inner { mesh, hosted, .. } = &*world.0;
-        let test: Url = format!("http://{}", hosted.running.address).parse().expect("a URL");
+        let test = mesh.grpc_url(hosted.running.address);
         let code = &mesh.mesh.state.services["code"];
         let services = [("test", &test), ("code", code)];
         let edge = mesh.edge_told(&telemetry, &services, |config| {

@@ -117,6 +117,7 @@ const ROWS: &[Row] = &[
     Row { name: "jq-search", against: "cache-miss", config: PROGRAMS, call: Call::SearchAnew, ..PLAIN },
     Row { name: "tls", tls: true, ..DUTY },
     Row { name: "access-log", access_log: true, ..DUTY },
+    Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
     Row { name: "search-anew", against: "search", config: NO_CACHE, call: Call::SearchAnew, ..PLAIN },
     Row { name: "cache-hit", against: "search", call: Call::Search, ..PLAIN },

@@ -15,8 +15,8 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response,
     operation::Kind,
 };
-use drawbridge_sdk::{CallContext, RequestId, connect};
-use drawbridge_tests::{Edge, TestIssuer, TestMesh, sign_in};
+use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_tests::{Edge, TestIssuer, TestMesh, connect, sign_in};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};

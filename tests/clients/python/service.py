@@ -1,6 +1,7 @@
 """A tool service in Python: an ordinary gRPC service whose contract says which RPCs are tools.
 
     service.py PROTO_FOLDER JWKS_URL      serves on a free port, which it prints
+    service.py PROTO_FOLDER JWKS_URL CERTIFICATE KEY TRUST_BUNDLE ALLOWED_SPIFFE_ID      the same by mTLS
 
 It knows nothing of MCP. The protos are compiled as they are, and reflection tells the edge the rest.
 """
@@ -46,6 +47,47 @@ def caller(context, keys, rpc):
     return claims
 
 
+class Allowed(grpc.ServerInterceptor):
+    """Lets in, of those whose certificates are believed, one service: for reflection too."""
+
+    def __init__(self, allowed):
+        self.allowed = allowed.encode()
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+
+        def checked(behavior):
+            def call(request, context):
+                names = context.auth_context().get("x509_subject_alternative_name", [])
+                if [name for name in names if b"://" in name] != [self.allowed]:
+                    context.abort(grpc.StatusCode.PERMISSION_DENIED, "this service may not call")
+                return behavior(request, context)
+
+            return call
+
+        # Whatever kind of RPC it is, one of these is its behavior.
+        kinds = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
+        return handler and handler._replace(
+            **{kind: checked(getattr(handler, kind)) for kind in kinds if getattr(handler, kind)}
+        )
+
+
+def serve(add_services, mtls):
+    """Serves on a free port, which it prints: by mTLS, or in plaintext on loopback."""
+    if mtls:
+        certificate, key, trust_bundle = (pathlib.Path(path).read_bytes() for path in mtls[:3])
+        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Allowed(mtls[3])])
+        credentials = grpc.ssl_server_credentials([(key, certificate)], trust_bundle, require_client_auth=True)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+    else:
+        server = grpc.server(futures.ThreadPoolExecutor(4))
+        port = server.add_insecure_port("127.0.0.1:0")
+    add_services(server)
+    print(port, flush=True)
+    server.start()
+    server.wait_for_termination()
+
+
 def main():
     pb, rpc = compiled(sys.argv[1])
     keys = jwt.PyJWKClient(sys.argv[2])
@@ -63,12 +105,11 @@ def main():
                 yield pb.CountEvent(progress={"progress": step + 1, "total": request.to})
             yield pb.CountEvent(result=pb.CountResponse(counted=request.to))
 
-    server = grpc.server(futures.ThreadPoolExecutor(4))
-    rpc.add_GreeterServiceServicer_to_server(Greeter(), server)
-    reflection.enable_server_reflection(["greeter.v1.GreeterService"], server)
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
-    server.start()
-    server.wait_for_termination()
+    def add_services(server):
+        rpc.add_GreeterServiceServicer_to_server(Greeter(), server)
+        reflection.enable_server_reflection(["greeter.v1.GreeterService"], server)
+
+    serve(add_services, sys.argv[3:])
 
 
 main()

@@ -1,6 +1,7 @@
 //! The catalog follows the services: in any language, up or down, added and removed.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
@@ -12,32 +13,54 @@ use std::{
 };
 
 use drawbridge_cli::mesh::Hosted;
-use drawbridge_sdk::{CallContext, Listen, RequestId, TelemetryConfig, connect, reflection};
+use drawbridge_sdk::{
+    CallContext, Listen, RequestId, TelemetryConfig,
+    reflection::{self, Contract},
+};
 use drawbridge_tests::{
-    Client, TestMesh, conformance::Conformance, permit, python, repository, serve_conformance,
+    Client, TestMesh, conformance::Conformance, connect, permit, python, repository, serve_conformance,
 };
 use serde_json::{Value, json};
 use url::Url;
 
 /// The tool service in Python.
-struct PythonService {
+pub(crate) struct PythonService {
     child: Child,
-    url: Url,
+    pub(crate) url: Url,
 }
 
 impl PythonService {
     fn start(keys: &Url) -> Self {
+        Self::with(keys, "http", &[])
+    }
+
+    /// By mTLS: certificate, key, trust bundle, and the SPIFFE id that is let in.
+    pub(crate) fn by_mtls(keys: &Url, mtls: &[&OsStr; 4]) -> Self {
+        Self::with(keys, "https", mtls)
+    }
+
+    /// What it offers, wherever it is.
+    pub(crate) async fn contract() -> Contract {
+        let nowhere = "http://127.0.0.1:1/".parse().expect("a URL");
+        let service = Self::start(&nowhere);
+        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+        let contract = reflection::contract(connect(&service.url).expect("a channel"), &context).await;
+        contract.expect("a contract")
+    }
+
+    fn with(keys: &Url, scheme: &str, more: &[&OsStr]) -> Self {
         let mut child = Command::new(python())
             .arg(repository().join("tests/clients/python/service.py"))
             .arg(repository().join("proto/proto"))
             .arg(keys.as_str())
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python");
         let mut port = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut port).expect("a port");
-        let url = format!("http://127.0.0.1:{}", port.trim()).parse().expect("a URL");
+        let url = format!("{scheme}://127.0.0.1:{}", port.trim()).parse().expect("a URL");
         Self { child, url }
     }
 }
@@ -53,13 +76,7 @@ impl Drop for PythonService {
 #[tokio::test]
 async fn a_tool_service_in_python_is_a_tool_service() {
     // Its contract is the same whoever serves its keys, so it can be locked in before there is a mesh.
-    let nowhere = "http://127.0.0.1:1/".parse().expect("a URL");
-    let service = PythonService::start(&nowhere);
-    let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-    let contract = reflection::contract(connect(&service.url).expect("a channel"), &context).await;
-    let contract = contract.expect("a contract");
-    drop(service);
-
+    let contract = PythonService::contract().await;
     let mesh = TestMesh::with(|config| permit(config, "greeter", &contract)).await;
     let service = PythonService::start(&mesh.transaction_keys());
     let edge = mesh.edge(&[("greeter", &service.url)], |_| {}).await;
@@ -184,7 +201,7 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
     let file = folder.path().join("edge.toml");
     let code = &mesh.mesh.state.services["code"];
     let with_code = format!("[[services]]\nnamespace = \"code\"\nurls = [\"{code}\"]\n");
-    let test = format!("http://{}", hosted.running.address);
+    let test = mesh.grpc_url(hosted.running.address);
     let with_both = format!("{with_code}[[services]]\nnamespace = \"test\"\nurls = [\"{test}\"]\n");
     fs::write(&file, &with_code).expect("a file");
     let edge = mesh.edge(&[], |config| config.config = Some(file.clone())).await;

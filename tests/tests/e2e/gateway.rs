@@ -5,6 +5,7 @@ mod cache;
 mod guard;
 mod hygiene;
 mod limits;
+mod mtls;
 mod overload;
 mod redis;
 mod transform;

@@ -6,12 +6,12 @@ use drawbridge_cli::{caller, mesh::Hosted};
 use drawbridge_edge::ServiceAddress;
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
 use drawbridge_sdk::{
-    CallContext, Listen, RequestId, TelemetryConfig, connect,
+    CallContext, Listen, RequestId, TelemetryConfig,
     dynamic::DynamicCodec,
     reflection::{self, Contract},
     with_transaction_token,
 };
-use drawbridge_tests::{Spy, TestMesh, sign_in};
+use drawbridge_tests::{Spy, TestMesh, connect, sign_in};
 use http::StatusCode;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::{Value, json};
@@ -125,6 +125,7 @@ async fn the_clients_token_never_passes_the_edge() {
         admin_listen: "127.0.0.1:0".parse().expect("an address"),
         services: vec![ServiceAddress { namespace: "code".parse().expect("a namespace"), url: spied }],
         allowed_hosts: vec![address.to_string()],
+        mtls: mesh.mtls("edge"),
         ..drawbridge_edge::Config::new(
             mesh.mesh.mcp_url.clone(),
             mesh.mesh.state.issuer.to_string(),

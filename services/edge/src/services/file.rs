@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId};
 use serde::Deserialize;
 use toml::Spanned;
 use url::Url;
@@ -95,6 +95,7 @@ struct Service {
     urls: Vec<Url>,
     timeout_ms: Option<Spanned<u64>>,
     descriptor_set: Option<PathBuf>,
+    spiffe_id: Option<SpiffeId>,
 }
 
 impl ConfigFile {
@@ -179,7 +180,8 @@ fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, Con
     }
     let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
     let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
-    Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set })
+    let spiffe_id = service.spiffe_id.clone();
+    Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set, spiffe_id })
 }
 
 #[cfg(test)]
@@ -201,6 +203,7 @@ mod tests {
             urls = ["http://code-0:7210", "http://code-1:7210"]
             timeout_ms = 5000
             descriptor_set = "code.binpb"
+            spiffe_id = "spiffe://acme.example/ns/tools/sa/code"
         "#;
         let services = parse(text).unwrap();
         let names: Vec<_> = services.keys().map(Namespace::as_str).collect();
@@ -209,6 +212,8 @@ mod tests {
         assert_eq!(code.urls.len(), 2);
         assert_eq!(code.timeout, Some(Duration::from_secs(5)));
         assert_eq!(code.descriptor_set.as_deref(), Some(Path::new("/etc/drawbridge/code.binpb")));
+        let id = code.spiffe_id.as_ref().map(SpiffeId::as_str);
+        assert_eq!(id, Some("spiffe://acme.example/ns/tools/sa/code"));
         assert_eq!(parse("").unwrap().len(), 1);
     }
 
@@ -222,6 +227,7 @@ mod tests {
             format!("{code}urls = [\"no\"]\n"),
             format!("{code}urls = []\n"),
             format!("{code}{here}timeout_ms = 0\n"),
+            format!("{code}{here}spiffe_id = \"code\"\n"),
             format!("{code}{here}{code}{here}"),
             format!("{}{here}", code.replace("code", "flagged")),
         ];
@@ -237,7 +243,7 @@ mod tests {
           |
         3 | url = []
           | ^^^
-        unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`
+        unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`, `spiffe_id`
 
         /etc/drawbridge/edge.toml: TOML parse error at line 3, column 9
           |
@@ -247,6 +253,12 @@ mod tests {
 
         /etc/drawbridge/edge.toml:2: the service code has no url
         /etc/drawbridge/edge.toml:4: timeout_ms must not be 0
+        /etc/drawbridge/edge.toml: TOML parse error at line 4, column 13
+          |
+        4 | spiffe_id = "code"
+          |             ^^^^^^
+        "code" is no SPIFFE id of a service, such as spiffe://acme.example/edge
+
         /etc/drawbridge/edge.toml:5: the namespace "code" is given twice
         /etc/drawbridge/edge.toml:2: the namespace "flagged" is given by a flag too
         "#);

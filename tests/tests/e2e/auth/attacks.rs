@@ -5,8 +5,8 @@ use std::{fs, time::Duration};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome, operation::Kind,
 };
-use drawbridge_sdk::{CallContext, RequestId, connect};
-use drawbridge_tests::{TestIssuer, TestMesh};
+use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_tests::{TestIssuer, TestMesh, connect};
 use http::{HeaderValue, StatusCode};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};

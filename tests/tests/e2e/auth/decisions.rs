@@ -11,8 +11,8 @@ use drawbridge_cli::mesh::Hosted;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
 };
-use drawbridge_sdk::{CallContext, RequestId, connect};
-use drawbridge_tests::{Client, TestMesh, serve_conformance, sign_in};
+use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_tests::{Client, TestMesh, connect, serve_conformance, sign_in};
 use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;

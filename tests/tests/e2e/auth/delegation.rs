@@ -11,8 +11,10 @@ use drawbridge_cli::mesh::Hosted;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind, token_set::Which,
 };
-use drawbridge_sdk::{connect, identity::TransactionClaims};
-use drawbridge_tests::{Edge, TestIssuer, TestMesh, conformance::Conformance, now, serve_conformance};
+use drawbridge_sdk::identity::TransactionClaims;
+use drawbridge_tests::{
+    Edge, TestIssuer, TestMesh, conformance::Conformance, connect, now, serve_conformance,
+};
 use jsonwebtoken::{Algorithm, decode_header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};

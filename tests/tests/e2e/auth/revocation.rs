@@ -6,8 +6,8 @@ use drawbridge_cli::caller;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId, connect};
-use drawbridge_tests::{Client, Redis, TestMesh, sign_in};
+use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_tests::{Client, Redis, TestMesh, connect, sign_in};
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_sdk::{
-    Listen, TelemetryConfig,
+    Listen, MtlsServerConfig, TelemetryConfig,
     identity::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
@@ -42,7 +42,7 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
     let test = transaction_token(&mesh, "drawbridge.conformance.v1.ConformanceService/SimpleText").await;
     let test = test.expect("a token");
     let outside = mesh.client("alice").await;
-    let conformance = format!("http://{}", conformance.running.address).parse().expect("a URL");
+    let conformance = mesh.grpc_url(conformance.running.address);
     let mut walked = 0;
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
         for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name())) {
@@ -92,6 +92,8 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
         root: repository(),
         file_bytes_max: 1024,
         auth_jwks_url: jwks_url.clone(),
+        auth_spiffe_id: None,
+        mtls: MtlsServerConfig::default(),
         auth_issuer: "drawbridge-auth".to_owned(),
     };
     let code = Hosted::start("code", &telemetry, |telemetry| async move {

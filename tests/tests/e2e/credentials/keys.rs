@@ -2,11 +2,10 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome,
 };
 use drawbridge_sdk::{
-    connect,
     credentials::CredentialsError,
     identity::{Principal, TransactionClaims},
 };
-use drawbridge_tests::{TestIssuer, now};
+use drawbridge_tests::{TestIssuer, connect, now};
 use jsonwebtoken::Algorithm;
 
 use super::*;

@@ -1,5 +1,6 @@
 use drawbridge_proto::auth::v1::token_set::Which;
 use drawbridge_sdk::credentials::CredentialsError;
+use drawbridge_tests::connect;
 
 use super::*;
 use crate::auth::revocation::{platform, revoke_of};
@@ -9,7 +10,7 @@ async fn what_somebody_has_who_is_revoked_at_auth_is_taken_back_until_they_sign_
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let auth = &world.mesh.mesh.state.auth_url;
-    credentials.follow_revocations(auth).expect("a URL");
+    credentials.follow_revocations(connect(auth).expect("a channel"));
     let (alice, bob) = (world.caller("alice").await, world.caller("bob").await);
     let of_alice = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
     let of_bob = credentials.database(&bob, &context(), ROLE).await.expect("a lease");
@@ -43,7 +44,7 @@ async fn a_client_that_is_revoked_takes_along_what_was_given_through_it() {
     let (issuer, client) = (world.mesh.mesh.state.issuer_name(), alice.claims.tctx.client_id.clone());
     let platform = platform(&world.mesh).await;
     revoke_of(&world.mesh, &platform, issuer, Which::ClientId(client)).await;
-    credentials.follow_revocations(&world.mesh.mesh.state.auth_url).expect("a URL");
+    credentials.follow_revocations(connect(&world.mesh.mesh.state.auth_url).expect("a channel"));
     tokio::time::timeout(SOON, lease.ended()).await.expect("the end of the lease");
     credentials.close().await;
 }

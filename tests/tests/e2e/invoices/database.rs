@@ -100,7 +100,7 @@ impl World {
             drawbridge_invoices::start(config, &telemetry).await
         });
         let service = service.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        let url = format!("http://{address}").parse().expect("a URL");
+        let url = mesh.grpc_url(address);
         let edge = mesh.edge(&[("invoices", &url)], uncached).await;
         Self { mesh, vault, postgres, vault_password, service, edge, _users: users }
     }
@@ -159,6 +159,7 @@ fn config(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> drawbridge_inv
     let auth_url = mesh.mesh.state.auth_url.clone();
     let mut config = drawbridge_invoices::Config::new(url, auth_url, mesh.transaction_keys());
     config.database_connections_max = 8;
+    config.mtls = mesh.mtls_server("invoices");
     config.credentials.vault = Some(VaultConfig::new(vault.url.clone()));
     config
 }

@@ -129,7 +129,7 @@ async fn an_endpoint_for_one_service_serves_that_service_alone() {
     let mesh = TestMesh::with(serve_conformance).await;
     let service = mesh.conformance(|_| {}).await;
     let code = mesh.mesh.state.services["code"].clone();
-    let test = format!("http://{}", service.1.running.address).parse().expect("a URL");
+    let test = mesh.grpc_url(service.1.running.address);
     let edge = mesh.edge(&[("code", &code), ("test", &test)], |_| {}).await;
     let alice = mesh.client("alice").await;
     assert!(edge.client(&alice).tools().await.len() > 20);

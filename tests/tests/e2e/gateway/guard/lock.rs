@@ -4,7 +4,7 @@ use std::{fs, net::SocketAddr};
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_edge::offered;
-use drawbridge_sdk::{Listen, TelemetryConfig};
+use drawbridge_sdk::{Listen, Peers, TelemetryConfig};
 use drawbridge_tests::{
     Client, Edge, TestMesh,
     conformance::{Conformance, DESCRIPTORS},
@@ -58,7 +58,7 @@ impl Locked {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("edge.toml");
         fs::write(&file, config(address, mode)).expect("a file");
-        let lock = offered(Some(&file), &[]).await.expect("a catalog");
+        let lock = offered(Some(&file), &Peers::default(), &[]).await.expect("a catalog");
         assert_eq!(lock.file.as_deref(), Some(folder.path().join("catalog.lock").as_path()));
         fs::write(folder.path().join("catalog.lock"), lock.lock.text()).expect("a lock");
         let edge =
@@ -177,7 +177,10 @@ async fn a_lock_that_only_warns_flags_what_changed_and_is_followed_when_it_is_ed
     assert!(locked.mesh.log().contains("is not what its sha256 is of"));
 
     // Whoever reviews and locks what is offered makes it good.
-    let now = offered(Some(&locked.folder.path().join("edge.toml")), &[]).await.expect("a catalog").lock;
+    let now = offered(Some(&locked.folder.path().join("edge.toml")), &Peers::default(), &[])
+        .await
+        .expect("a catalog")
+        .lock;
     locked.write("catalog.lock", &now.text());
     until("the lock", async || flag().await == Some(Value::Null)).await;
     // Then a service that is what it was is not what is locked.

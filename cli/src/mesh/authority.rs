@@ -1,0 +1,125 @@
+//! An authority for the certificates of one mesh, which ends with it.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use tempfile::TempDir;
+
+use crate::state::private;
+
+/// Where its services are: they carry names, and hear at loopback alone.
+const TRUST_DOMAIN: &str = "drawbridge.localhost";
+/// Longer than a mesh for development runs.
+const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
+/// For clocks that are a little behind.
+const BACKDATED: Duration = Duration::from_secs(60);
+
+/// Signs the certificates of a mesh. Its key is never written; those of the services lie in a folder that goes with the
+/// last clone.
+#[derive(Clone, Debug)]
+pub struct MeshAuthority {
+    issuer: Arc<Issuer<'static, KeyPair>>,
+    folder: Arc<TempDir>,
+}
+
+/// A certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The cryptography refuses.
+    #[error("cannot make a certificate")]
+    Certificate(#[from] rcgen::Error),
+    /// A file cannot be written.
+    #[error("cannot write a certificate")]
+    Write(#[from] io::Error),
+    /// A name makes no id.
+    #[error(transparent)]
+    Id(#[from] SpiffeIdError),
+}
+
+impl MeshAuthority {
+    /// A new authority, which nobody trusts yet.
+    ///
+    /// # Errors
+    /// When its files cannot be written.
+    pub fn new() -> Result<Self, AuthorityError> {
+        let mut params = params("drawbridge up")?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{TRUST_DOMAIN}").try_into()?)];
+        let key = KeyPair::generate()?;
+        let folder = tempfile::Builder::new().prefix("drawbridge-mtls-").tempdir()?;
+        fs::write(folder.path().join("ca.crt"), params.self_signed(&key)?.pem())?;
+        Ok(Self { issuer: Arc::new(Issuer::new(params, key)), folder: Arc::new(folder) })
+    }
+
+    /// The SPIFFE id of a service.
+    ///
+    /// # Errors
+    /// When the name makes none.
+    pub fn id(service: &str) -> Result<SpiffeId, AuthorityError> {
+        Ok(format!("spiffe://{TRUST_DOMAIN}/{service}").parse()?)
+    }
+
+    /// Where the certificate of its own is.
+    #[must_use]
+    pub fn trust_bundle_file(&self) -> PathBuf {
+        self.folder.path().join("ca.crt")
+    }
+
+    /// The certificate of a service, in files. It is made when it is first asked for.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn issue(&self, service: &str) -> Result<MtlsConfig, AuthorityError> {
+        let file = |kind: &str| self.folder.path().join(format!("{service}.{kind}"));
+        let config = MtlsConfig {
+            mtls_certificate_file: Some(file("crt")),
+            mtls_key_file: Some(file("key")),
+            mtls_trust_bundle_file: Some(self.trust_bundle_file()),
+            allow_plaintext: false,
+        };
+        if file("crt").exists() {
+            return Ok(config);
+        }
+        let mut params = params(service)?;
+        // Services ask for the id alone. The others are for a person's tools, which look at names of hosts.
+        params.subject_alt_names.push(SanType::URI(Self::id(service)?.as_str().try_into()?));
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into()?));
+        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, self.issuer.as_ref())?;
+        private(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
+        fs::write(file("crt"), certificate.pem())?;
+        Ok(config)
+    }
+
+    /// The same for a service that these others may call.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn issue_to_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, AuthorityError> {
+        let mtls_allow = allow.iter().map(|name| Self::id(name)).collect::<Result<_, _>>()?;
+        Ok(MtlsServerConfig { own: self.issue(service)?, mtls_allow })
+    }
+}
+
+fn params(name: &str) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::new([])?;
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = (SystemTime::now() - BACKDATED).into();
+    params.not_after = (SystemTime::now() + LIFETIME).into();
+    Ok(params)
+}

@@ -1,0 +1,116 @@
+//! Connections as they come in: with TLS, once both sides have shown who they are.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures::{Stream, StreamExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::Connected;
+
+use crate::mtls::{Accept, SpiffeId, Wire};
+
+/// How many handshakes may be under way at once.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Who is at the other end of the connection. A handler takes it from the request's extensions.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Where the connection comes from.
+    pub address: SocketAddr,
+    /// The service that its certificate names. Absent: the connection is in plaintext.
+    pub id: Option<SpiffeId>,
+}
+
+impl Peer {
+    /// The peer that sent this request.
+    pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+        request.extensions().get()
+    }
+}
+
+pub(super) fn incoming(listener: TcpListener, accept: Accept) -> impl Stream<Item = io::Result<Connection>> {
+    TcpListenerStream::new(listener)
+        .map(move |accepted| {
+            let accept = accept.clone();
+            async move {
+                match accepted {
+                    Ok(stream) => welcome(stream, &accept).await.map(Ok),
+                    Err(error) => Some(Err(error)),
+                }
+            }
+        })
+        .buffer_unordered(HANDSHAKES_MAX)
+        .filter_map(std::future::ready)
+}
+
+async fn welcome(stream: TcpStream, accept: &Accept) -> Option<Connection> {
+    // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    let address = stream.peer_addr().unwrap_or(unknown);
+    let (wire, id) = accept.welcome(stream).await?;
+    Some(Connection { wire, peer: Peer { address, id } })
+}
+
+pub(super) struct Connection {
+    wire: Wire,
+    peer: Peer,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.wire.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.wire).poll_shutdown(context)
+    }
+}

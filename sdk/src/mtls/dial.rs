@@ -1,0 +1,42 @@
+use std::{io, sync::Arc};
+
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector, TlsStream,
+    rustls::{ClientConfig, pki_types::ServerName},
+};
+use tokio_util::either::Either;
+
+/// A connection between services, in plaintext or by TLS.
+pub(crate) type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// How to speak on a connection to a service.
+#[derive(Clone)]
+pub(crate) enum Dial {
+    Plaintext,
+    Tls {
+        config: Arc<ClientConfig>,
+        /// For a proxy between; the server is known by its SPIFFE id.
+        name: ServerName<'static>,
+    },
+}
+
+impl Dial {
+    /// Speaks, from now on, on a connection that is open.
+    pub(crate) async fn speak(&self, stream: TcpStream) -> io::Result<Wire> {
+        stream.set_nodelay(true)?;
+        match self {
+            Self::Plaintext => Ok(Either::Left(stream)),
+            Self::Tls { config, name } => {
+                let connecting = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+                Ok(Either::Right(Box::new(connecting.await?.into())))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Dial {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(if matches!(self, Self::Plaintext) { "Plaintext" } else { "Tls" })
+    }
+}

@@ -1,0 +1,156 @@
+//! What a service shows to its peers and what it believes them by, as its files have it now.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{MtlsError, SpiffeId, verify::PeerVerifier};
+use crate::{
+    admin::Readiness,
+    tls::{self, Names, PairContents, PairFiles},
+};
+
+/// gRPC is HTTP/2 and nothing else.
+const ALPN: &[u8] = b"h2";
+/// The gauge that says when the first authority of the trust bundle expires.
+const BUNDLE_EXPIRES: &str = "mtls_trust_bundle_expiry_timestamp_seconds";
+
+/// A service's certificate, and the authorities whose certificates it believes.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// It stays as long as the service runs.
+    pub(super) id: SpiffeId,
+    pub(super) provider: Arc<CryptoProvider>,
+    files: Files,
+    current: ArcSwap<Material>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) pair: PairFiles,
+    pub(super) trust_bundle: PathBuf,
+}
+
+#[derive(PartialEq)]
+struct Contents {
+    pair: PairContents,
+    trust_bundle: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) struct Material {
+    certified: Arc<CertifiedKey>,
+    pub(super) roots: Arc<RootCertStore>,
+    /// Believes clients by the same authorities.
+    pub(super) clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Identity {
+    pub(super) fn open(files: Files) -> Result<Arc<Self>, MtlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (id, material) = files.load(&files.read()?, &provider)?;
+        Names::PEERS.opened();
+        Ok(Arc::new(Self { id, provider, files, current: ArcSwap::from_pointee(material) }))
+    }
+
+    /// Follows the files until `stopping`: new connections get what is there now, open ones go on.
+    pub(super) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+        let files = self.files.clone();
+        let take = |contents: &Contents| -> Result<bool, MtlsError> {
+            let (id, material) = self.files.load(contents, &self.provider)?;
+            if id != self.id {
+                return Err(MtlsError::AnotherService { was: self.id.clone(), is: id });
+            }
+            let before = self.current.swap(Arc::new(material));
+            let now = self.current.load();
+            Ok(before.certified.cert != now.certified.cert || before.roots.roots != now.roots.roots)
+        };
+        tls::follow(&Names::PEERS, move || files.read(), take, readiness, stopping).await;
+    }
+
+    pub(super) fn material(&self) -> Arc<Material> {
+        self.current.load_full()
+    }
+
+    /// For a server whose peers are these.
+    pub(super) fn server(self: &Arc<Self>, peers: Arc<[SpiffeId]>) -> Result<Arc<ServerConfig>, MtlsError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(PeerVerifier::new(self, peers)))
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A session that is resumed shows no certificate: each connection is a new one.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// For a client of this peer.
+    pub(super) fn client(self: &Arc<Self>, peer: SpiffeId) -> Result<Arc<ClientConfig>, MtlsError> {
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(self, [peer].into())))
+            .with_client_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Contents, MtlsError> {
+        Ok(Contents { pair: self.pair.read()?, trust_bundle: tls::read(&self.trust_bundle)? })
+    }
+
+    fn load(
+        &self,
+        contents: &Contents,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(SpiffeId, Material), MtlsError> {
+        let pair = self.pair.load(&contents.pair, provider)?;
+        let id = SpiffeId::of(pair.certified.end_entity_cert()?)?;
+        let authorities = tls::certificates(&self.trust_bundle, &contents.trust_bundle)?;
+        let mut roots = RootCertStore::empty();
+        for authority in &authorities {
+            roots.add(authority.clone())?;
+        }
+        let roots = Arc::new(roots);
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+            .build()
+            .map_err(|source| MtlsError::TrustBundle { path: self.trust_bundle.clone(), source })?;
+        tls::tell_time(Names::PEERS.expires, pair.expires);
+        if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
+            tls::tell_time(BUNDLE_EXPIRES, first);
+        }
+        Ok((id, Material { certified: Arc::new(pair.certified), roots, clients }))
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.material().certified))
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.material().certified))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,243 @@
+use std::{convert::Infallible, fs, future::Ready, net::SocketAddr, time::SystemTime};
+
+use http::{Request, Response};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+use tempfile::TempDir;
+use tonic::{Status, body::Body, server::NamedService};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use super::*;
+use crate::{GrpcServer, Listen, Peer, Starting};
+
+mod clients;
+mod files;
+mod servers;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An authority of a test's own.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate and its key, as PEM.
+struct Signed {
+    certificate: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A good certificate of a service.
+    fn sign(&self, service: &str) -> Signed {
+        self.sign_with(service, |_| {})
+    }
+
+    fn sign_with(&self, service: &str, change: impl FnOnce(&mut CertificateParams)) -> Signed {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = (SystemTime::now() - HOUR).into();
+        params.not_after = (SystemTime::now() + HOUR).into();
+        params.subject_alt_names.push(uri(id(service).as_str()));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Signed { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+fn id(service: &str) -> SpiffeId {
+    format!("spiffe://acme.example/{service}").parse().unwrap()
+}
+
+/// A service's files.
+struct Files {
+    folder: TempDir,
+}
+
+impl Files {
+    fn new(signed: &Signed, trusted: &[&Authority]) -> Self {
+        let files = Self { folder: tempfile::tempdir().unwrap() };
+        files.show(signed);
+        files.trust(trusted);
+        files
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn show(&self, signed: &Signed) {
+        fs::write(self.path("tls.key"), &signed.key).unwrap();
+        fs::write(self.path("tls.crt"), &signed.certificate).unwrap();
+    }
+
+    fn trust(&self, authorities: &[&Authority]) {
+        let pem: String = authorities.iter().map(|authority| authority.pem.as_str()).collect();
+        fs::write(self.path("ca.crt"), pem).unwrap();
+    }
+
+    fn config(&self) -> MtlsConfig {
+        MtlsConfig {
+            mtls_certificate_file: Some(self.path("tls.crt")),
+            mtls_key_file: Some(self.path("tls.key")),
+            mtls_trust_bundle_file: Some(self.path("ca.crt")),
+            allow_plaintext: false,
+        }
+    }
+
+    fn peers(&self) -> Peers {
+        Peers::open(&self.config()).unwrap()
+    }
+}
+
+/// A server that stops with its guard.
+struct Server {
+    starting: Starting,
+    address: SocketAddr,
+    _files: Option<Files>,
+}
+
+impl Server {
+    /// The service `tools` of this authority, for clients of these names.
+    fn start(authority: &Authority, allow: &[&str]) -> Self {
+        let files = Files::new(&authority.sign("tools"), &[authority]);
+        let server = Self::with(&files, allow);
+        Self { _files: Some(files), ..server }
+    }
+
+    fn with(files: &Files, allow: &[&str]) -> Self {
+        let starting = Starting::new();
+        let config =
+            MtlsServerConfig { own: files.config(), mtls_allow: allow.iter().map(|name| id(name)).collect() };
+        let peers = starting.peers(&config.own).unwrap();
+        let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
+        let address = starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap();
+        starting.readiness().ready();
+        Self { starting, address, _files: None }
+    }
+
+    fn url(&self) -> Url {
+        format!("https://{}", self.address).parse().unwrap()
+    }
+}
+
+/// Tells callers who they are.
+#[derive(Clone)]
+struct WhoAmI;
+
+impl NamedService for WhoAmI {
+    const NAME: &'static str = "drawbridge.code.v1.CodeService";
+}
+
+impl tower::Service<Request<Body>> for WhoAmI {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let id = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone());
+        let told = id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
+        std::future::ready(Ok(Status::aborted(told).into_http()))
+    }
+}
+
+async fn ask(channel: Channel) -> Result<(), Status> {
+    HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(|_| ())
+}
+
+/// Asks for health as this client.
+async fn health(client: &Peers, url: &Url) -> Result<(), Status> {
+    ask(client.connect(url, "tools", None).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_service_that_is_allowed_is_let_in_and_known_by_its_id() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, &["edge", "cli"]);
+    for name in ["edge", "cli"] {
+        let client = Files::new(&authority.sign(name), &[&authority]).peers();
+        health(&client, &server.url()).await.unwrap();
+        let balanced = client.balanced(&[server.url()], "tools", None).unwrap();
+        let mut raw = tonic::client::Grpc::new(balanced);
+        raw.ready().await.unwrap();
+        let path = "/drawbridge.code.v1.CodeService/Search".parse().unwrap();
+        let codec = tonic_prost::ProstCodec::<(), ()>::default();
+        let told = raw.unary(tonic::Request::new(()), path, codec).await.unwrap_err();
+        assert_eq!(told.message(), id(name).as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_peer_may_be_named_where_it_is_not_beside_the_service() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, &["edge"]);
+    let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
+    ask(client.connect(&server.url(), "other", Some(&id("tools"))).unwrap()).await.unwrap();
+    assert!(ask(client.connect(&server.url(), "tools", Some(&id("other"))).unwrap()).await.is_err());
+}
+
+#[tokio::test]
+async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
+    let (url, local) =
+        ("http://tools.internal:7210".parse().unwrap(), "http://localhost:7210".parse().unwrap());
+    let secure = "https://tools.internal:7210".parse().unwrap();
+    let plain = Peers::default();
+    assert!(matches!(plain.connect(&url, "tools", None), Err(ChannelError::Plaintext { .. })));
+    assert!(matches!(
+        plain.balanced(std::slice::from_ref(&url), "tools", None),
+        Err(ChannelError::Plaintext { .. })
+    ));
+    assert!(matches!(plain.connect(&secure, "tools", None), Err(ChannelError::NoCertificate { .. })));
+    let path = "https://tools.internal:7210/path".parse().unwrap();
+    let authority = Authority::new();
+    let files = Files::new(&authority.sign("edge"), &[&authority]);
+    assert!(matches!(files.peers().connect(&path, "tools", None), Err(ChannelError::Form { .. })));
+    assert!(plain.connect(&local, "tools", None).is_ok());
+
+    assert!(matches!(files.peers().connect(&url, "tools", None), Err(ChannelError::Plaintext { .. })));
+    assert!(files.peers().connect(&secure, "tools", None).is_ok());
+
+    let allowed = MtlsConfig { allow_plaintext: true, ..MtlsConfig::default() };
+    assert!(Peers::open(&allowed).unwrap().connect(&url, "tools", None).is_ok());
+
+    let everywhere: Listen = "0.0.0.0:0".parse().unwrap();
+    let starting = Starting::new();
+    let refused = starting.grpc(&everywhere, GrpcServer::open(WhoAmI)).unwrap_err();
+    assert!(crate::told(&refused).contains("plaintext beyond loopback"), "{refused:?}");
+    let said = MtlsServerConfig { own: allowed, mtls_allow: Vec::new() };
+    let server = GrpcServer::open(WhoAmI).accept(&Peers::open(&said.own).unwrap(), &said).unwrap();
+    assert!(starting.grpc(&everywhere, server).is_ok());
+}
+
+#[test]
+fn a_server_with_a_certificate_must_allow_somebody() {
+    let authority = Authority::new();
+    let files = Files::new(&authority.sign("tools"), &[&authority]);
+    let config = MtlsServerConfig { own: files.config(), mtls_allow: Vec::new() };
+    let refused = GrpcServer::open(WhoAmI).accept(&files.peers(), &config);
+    assert!(matches!(refused, Err(MtlsError::NobodyAllowed)));
+}

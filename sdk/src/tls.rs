@@ -1,0 +1,158 @@
+//! Certificates and keys in files, which are followed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use metrics::{counter, gauge};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use tokio_rustls::rustls::{
+    self,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+pub(crate) use self::follow::follow;
+
+mod follow;
+
+/// A certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A file is not PEM of its kind.
+    #[error("{path} is not PEM of what it should hold")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// The certificate is none, or the key is not its key.
+    #[error("cannot use the certificate with its key")]
+    Rustls(#[from] rustls::Error),
+    /// The certificate does not parse.
+    #[error("{0} holds no X.509 certificate")]
+    X509(PathBuf),
+    /// The certificate is too old.
+    #[error("the certificate of {0} has expired")]
+    Expired(PathBuf),
+}
+
+/// Under which names it is told how files are followed.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// In `/readyz`.
+    pub(crate) note: &'static str,
+    /// The gauge that says when the certificate expires.
+    pub(crate) expires: &'static str,
+    current: &'static str,
+    failed: &'static str,
+}
+
+impl Names {
+    /// What a server shows to anybody.
+    pub(crate) const SERVER: Self = Self {
+        note: "certificate",
+        expires: "tls_certificate_expiry_timestamp_seconds",
+        current: "tls_certificate_current",
+        failed: "tls_certificate_reloads_failed_total",
+    };
+    /// What a service shows to its peers.
+    pub(crate) const PEERS: Self = Self {
+        note: "mtls",
+        expires: "mtls_certificate_expiry_timestamp_seconds",
+        current: "mtls_certificate_current",
+        failed: "mtls_certificate_reloads_failed_total",
+    };
+
+    /// The files are in use, as they are at the start.
+    pub(crate) fn opened(&self) {
+        counter!(self.failed).absolute(0);
+        gauge!(self.current).set(1);
+    }
+}
+
+/// A certificate's file and its key's.
+#[derive(Clone, Debug)]
+pub(crate) struct PairFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// What they hold.
+pub(crate) struct PairContents {
+    certificate: Vec<u8>,
+    key: SecretSlice<u8>,
+}
+
+impl PartialEq for PairContents {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificate == other.certificate && self.key.expose_secret() == other.key.expose_secret()
+    }
+}
+
+/// A certificate with its key, and when it expires, in seconds since 1970.
+pub(crate) struct Pair {
+    pub(crate) certified: CertifiedKey,
+    pub(crate) expires: i64,
+}
+
+impl PairFiles {
+    pub(crate) fn read(&self) -> Result<PairContents, CertificateError> {
+        Ok(PairContents { certificate: read(&self.certificate)?, key: read(&self.key)?.into() })
+    }
+
+    pub(crate) fn load(
+        &self,
+        contents: &PairContents,
+        provider: &CryptoProvider,
+    ) -> Result<Pair, CertificateError> {
+        let chain = certificates(&self.certificate, &contents.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(contents.key.expose_secret())
+            .map_err(|source| CertificateError::Pem { path: self.key.clone(), source })?;
+        let expires = chain.first().and_then(expiry);
+        let expires = expires.ok_or_else(|| CertificateError::X509(self.certificate.clone()))?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if u64::try_from(expires).is_ok_and(|expires| expires < now.as_secs()) {
+            return Err(CertificateError::Expired(self.certificate.clone()));
+        }
+        Ok(Pair { certified: CertifiedKey::from_der(chain, key, provider)?, expires })
+    }
+}
+
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
+}
+
+/// The certificates of a PEM file.
+pub(crate) fn certificates(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    parsed.map_err(|source| CertificateError::Pem { path: path.to_owned(), source })
+}
+
+/// When a certificate expires, in seconds since 1970.
+pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Sets a gauge to a time, in seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
+pub(crate) fn tell_time(gauge: &'static str, time: i64) {
+    gauge!(gauge).set(time as f64);
+}

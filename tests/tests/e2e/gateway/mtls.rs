@@ -1,0 +1,377 @@
+//! Services speak mTLS to one another.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use drawbridge_cli::mesh::{Hosted, MeshAuthority, Ports, WORKLOAD};
+use drawbridge_proto::auth::v1::{
+    AuthorizeRequest, FilterCatalogRequest, IntrospectRequest, WatchRequest,
+    auth_service_client::AuthServiceClient,
+};
+use drawbridge_sdk::{
+    CallContext, Listen, MtlsConfig, MtlsServerConfig, Peers, RequestId, TelemetryConfig, reflection,
+};
+use drawbridge_tests::{Client, Edge, Reply, TestMesh, conformance::Conformance, permit, repository};
+use http::StatusCode;
+use serde_json::json;
+use tokio::{
+    io::AsyncReadExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+        version::TLS13,
+    },
+};
+use tonic::{Code, transport::Channel};
+use url::Url;
+
+use crate::catalog::PythonService;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Within this time files are looked at more than twice.
+const SETTLED: Duration = Duration::from_secs(5);
+
+async fn search(client: &Client) -> Reply {
+    client.call_tool("code_search", json!({ "query": "permit", "path": "policies", "max_results": 1 })).await
+}
+
+fn is_good(reply: &Reply) -> bool {
+    reply.status == StatusCode::OK && reply.json["result"]["isError"] != true && reply.error_code().is_none()
+}
+
+/// Whether whoever answers there tells its contract.
+async fn is_let_in(channel: Channel) -> bool {
+    let context = CallContext::new(RequestId::generate(), Duration::from_secs(20));
+    reflection::contract(channel, &context).await.is_ok()
+}
+
+/// Whether a client of HTTP/2 that believes the service, and shows no certificate, gets an answer.
+async fn is_answered_without(url: &Url, bundle: &Path) -> bool {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(bundle).expect("a certificate")).expect("an authority");
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .expect("a version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address = url.socket_addrs(|| None).expect("an address")[0];
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let name = ServerName::from(address.ip());
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+    // The verdict comes after this side's handshake. A server of HTTP/2 would speak first.
+    timeout(PATIENCE, stream.read_u8()).await.expect("in time").is_ok()
+}
+
+async fn metrics(admin: impl std::fmt::Display) -> String {
+    let answer = reqwest::get(format!("http://{admin}/metrics")).await.expect("metrics");
+    answer.text().await.expect("metrics")
+}
+
+/// The services that speak gRPC, with where they do.
+fn services(mesh: &TestMesh) -> Vec<(String, Url)> {
+    let state = &mesh.mesh.state;
+    let tools = state.services.iter().map(|(name, url)| (name.clone(), url.clone()));
+    tools.chain([("auth".to_owned(), state.auth_url.clone())]).collect()
+}
+
+#[tokio::test]
+async fn a_call_goes_through_the_whole_mesh_by_mtls() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let found = search(&alice).await;
+    assert!(is_good(&found), "{found:?}");
+    for (name, url) in services(&mesh) {
+        assert_eq!(url.scheme(), "https", "{name}");
+        let service = mesh.mesh.service(&name).expect("a service");
+        let metrics = metrics(service.running.admin).await;
+        assert!(metrics.contains("mtls_certificate_expiry_timestamp_seconds "), "{name}: {metrics}");
+        assert!(metrics.contains("mtls_trust_bundle_expiry_timestamp_seconds "), "{name}: {metrics}");
+        assert!(metrics.contains("mtls_certificate_current 1"), "{name}: {metrics}");
+    }
+    // Each service knows who has called it.
+    assert!(mesh.log().contains("\"peer\":\"spiffe://drawbridge.localhost/edge\""));
+}
+
+#[tokio::test]
+async fn every_service_lets_in_its_peers_and_nobody_else() {
+    let (mesh, other_mesh) = (TestMesh::start().await, MeshAuthority::new().expect("an authority"));
+    let authority = mesh.mesh.authority.as_ref().expect("an authority");
+    let bundle = Some(authority.trust_bundle_file());
+    let edge = authority.issue("edge").expect("a certificate");
+    let stranger = authority.issue("stranger").expect("a certificate");
+    // The same name, by an authority that nobody here believes.
+    let other = other_mesh.issue("edge").expect("a certificate");
+    let other = MtlsConfig { mtls_trust_bundle_file: bundle, ..other };
+    for (name, url) in services(&mesh) {
+        let by = |config: &MtlsConfig| {
+            Peers::open(config).expect("a certificate").connect(&url, &name, None).expect("a channel")
+        };
+        assert!(is_let_in(by(&edge)).await, "{name}: the edge");
+        assert!(!is_let_in(by(&stranger)).await, "{name}: a service that is not allowed");
+        assert!(!is_let_in(by(&other)).await, "{name}: another authority's edge");
+        let plain = url.as_str().replace("https:", "http:").parse().expect("a URL");
+        assert!(!is_let_in(drawbridge_sdk::connect(&plain).expect("a channel")).await, "{name}: plaintext");
+
+        assert!(!is_answered_without(&url, &authority.trust_bundle_file()).await, "{name}: no certificate");
+
+        let admin = mesh.mesh.service(&name).expect("a service").running.admin;
+        let metrics = metrics(admin).await;
+        for reason in ["not_allowed", "unknown_authority", "not_tls", "no_certificate"] {
+            let line = format!("grpc_server_handshakes_failed_total{{reason=\"{reason}\"}}");
+            assert!(metrics.contains(&line), "{name}: {line} is not in {metrics}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
+    let mesh = TestMesh::start().await;
+    let state = &mesh.mesh.state;
+    let alice = mesh.client("alice").await;
+    // Somebody answers at the address of `code` who has a good certificate, as `invoices`.
+    let edge = mesh.edge(&[("code", &state.services["invoices"])], |_| {}).await;
+    assert!(edge.client(&alice).tools().await.is_empty());
+    let refused = metrics(edge.hosted.running.admin).await;
+    assert!(refused.contains("grpc_client_handshakes_failed_total{reason=\"not_allowed\"}"), "{refused}");
+
+    // Somebody answers in place of auth.
+    let edge = mesh
+        .edge(&[("code", &state.services["code"])], |config| config.auth_url = state.services["code"].clone())
+        .await;
+    let refused = search(&edge.client(&alice)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
+
+    // Who it is to be can be said.
+    let id = MeshAuthority::id("auth").expect("an id");
+    let edge =
+        mesh.edge(&[("code", &state.services["code"])], |config| config.auth_spiffe_id = Some(id)).await;
+    assert!(is_good(&search(&edge.client(&alice)).await));
+}
+
+#[tokio::test]
+async fn only_an_edge_asks_auth_about_access_tokens() {
+    let mesh = TestMesh::start().await;
+    let (url, authority) = (&mesh.mesh.state.auth_url, mesh.mesh.authority.as_ref().expect("an authority"));
+    for (name, expected) in [("edge", true), ("code", false), (WORKLOAD, false)] {
+        let peers = Peers::open(&authority.issue(name).expect("files")).expect("a certificate");
+        let mut auth = AuthServiceClient::new(peers.connect(url, "auth", None).expect("a channel"));
+        let authorized = auth.authorize(AuthorizeRequest::default()).await;
+        let filtered = auth.filter_catalog(FilterCatalogRequest::default()).await;
+        for code in [authorized.err().map(|status| status.code()), filtered.err().map(|status| status.code())]
+        {
+            assert_eq!(code != Some(Code::PermissionDenied), expected, "{name}: {code:?}");
+        }
+        // What is for all of them.
+        assert!(auth.watch(WatchRequest {}).await.is_ok(), "{name}");
+        assert!(auth.introspect(IntrospectRequest::default()).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_documented_certificates_are_good() {
+    let text = fs::read_to_string(repository().join("docs/mtls.md")).expect("a file");
+    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
+    let script = blocks.into_iter().find(|block| block.starts_with("openssl ")).expect("the example");
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output();
+    let made = made.expect("a shell, and openssl (apt-get install openssl)");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let file = |name: String| Some(folder.path().join(name));
+    let config = |service: &str| MtlsConfig {
+        mtls_certificate_file: file(format!("{service}.crt")),
+        mtls_key_file: file(format!("{service}.key")),
+        mtls_trust_bundle_file: file("ca.crt".to_owned()),
+        allow_plaintext: false,
+    };
+    let mtls = MtlsServerConfig {
+        own: config("code"),
+        mtls_allow: vec!["spiffe://acme.example/edge".parse().expect("an id")],
+    };
+    let mut code = Conformance::default();
+    code.mtls = mtls;
+    let keys = "http://127.0.0.1:1/".parse().expect("a URL");
+    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let telemetry = TelemetryConfig::default();
+    let code =
+        Hosted::start(
+            "code",
+            &telemetry,
+            |telemetry| async move { code.start(listen, keys, &telemetry).await },
+        );
+    let _code = code.await.expect("a service");
+    let url: Url = format!("https://{address}").parse().expect("a URL");
+    for (name, expected) in [("edge", true), ("auth", false)] {
+        let peers = Peers::open(&config(name)).expect("a certificate");
+        assert_eq!(
+            is_let_in(peers.connect(&url, "code", None).expect("a channel")).await,
+            expected,
+            "{name}"
+        );
+    }
+}
+
+/// Calls without a pause until told to stop, and counts.
+async fn load(client: Client, stop: Arc<AtomicBool>, calls: Arc<AtomicU32>) {
+    while !stop.load(Ordering::Relaxed) {
+        let reply = search(&client).await;
+        assert!(is_good(&reply), "{reply:?}");
+        calls.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits until an edge that starts now, and so connects anew to all, is of use.
+async fn new_edge(mesh: &TestMesh, alice: &Client) -> Edge {
+    let edge = mesh.edge(&[("code", &mesh.mesh.state.services["code"])], |_| {}).await;
+    let reply = search(&edge.client(alice)).await;
+    assert!(is_good(&reply), "{reply:?}");
+    edge
+}
+
+#[tokio::test]
+async fn certificates_and_authorities_change_under_load_without_a_failed_call() {
+    let (mesh, next) = (TestMesh::start().await, MeshAuthority::new().expect("an authority"));
+    let authority = mesh.mesh.authority.as_ref().expect("an authority");
+    let read = |path: PathBuf| fs::read_to_string(path).expect("a file");
+    let bundle = authority.trust_bundle_file();
+    let (old, new) = (read(bundle.clone()), read(next.trust_bundle_file()));
+    let alice = mesh.client("alice").await;
+    let (stop, calls) = (Arc::<AtomicBool>::default(), Arc::<AtomicU32>::default());
+    let mut callers = Vec::new();
+    for _ in 0..2 {
+        let client = mesh.client_with(alice.token());
+        callers.push(tokio::spawn(load(client, Arc::clone(&stop), Arc::clone(&calls))));
+    }
+
+    // First both authorities are believed.
+    fs::write(&bundle, format!("{old}{new}")).expect("a file");
+    sleep(SETTLED).await;
+    let _first = new_edge(&mesh, &alice).await;
+    // Then each service gets a certificate of the new one.
+    for name in ["edge", "auth", "code", "invoices", "tickets", WORKLOAD] {
+        let (from, to) = (next.issue(name).expect("files"), authority.issue(name).expect("files"));
+        let pairs =
+            [(from.mtls_key_file, to.mtls_key_file), (from.mtls_certificate_file, to.mtls_certificate_file)];
+        for (from, to) in pairs {
+            fs::copy(from.expect("a file"), to.expect("a file")).expect("a file");
+        }
+    }
+    sleep(SETTLED).await;
+    let _second = new_edge(&mesh, &alice).await;
+    // Then the old one is believed no more.
+    fs::write(&bundle, &new).expect("a file");
+    sleep(SETTLED).await;
+    let _third = new_edge(&mesh, &alice).await;
+
+    let believes_old = MeshAuthority::new().expect("an authority");
+    fs::write(believes_old.trust_bundle_file(), &old).expect("a file");
+    let config = MtlsConfig {
+        mtls_trust_bundle_file: Some(believes_old.trust_bundle_file()),
+        ..authority.issue(WORKLOAD).expect("files")
+    };
+    let code = &mesh.mesh.state.services["code"];
+    let channel = Peers::open(&config).expect("a certificate").connect(code, "code", None);
+    assert!(!is_let_in(channel.expect("a channel")).await, "the certificate is the old authority's");
+
+    stop.store(true, Ordering::Relaxed);
+    for caller in callers {
+        caller.await.expect("no call fails");
+    }
+    let calls = calls.load(Ordering::Relaxed);
+    assert!(calls > 20, "{calls} calls");
+    println!("{calls} calls while certificates and their authority changed");
+    assert!(mesh.log().contains("the certificate changed"));
+}
+
+#[tokio::test]
+async fn broken_files_change_nothing_and_are_told() {
+    let mesh = TestMesh::start().await;
+    let authority = mesh.mesh.authority.as_ref().expect("an authority");
+    let alice = mesh.client("alice").await;
+    fs::write(authority.trust_bundle_file(), "nonsense").expect("a file");
+    for name in ["edge", "auth", "code"] {
+        let admin = mesh.mesh.service(name).expect("a service").running.admin;
+        let began = Instant::now();
+        loop {
+            let answer = reqwest::get(format!("http://{admin}/readyz")).await.expect("an answer");
+            assert_eq!(answer.status(), StatusCode::OK, "{name} goes on");
+            if answer.text().await.expect("a text").contains("\"mtls\":") {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "{name} says nothing");
+            sleep(Duration::from_millis(200)).await;
+        }
+        let metrics = metrics(admin).await;
+        assert!(metrics.contains("mtls_certificate_current 0"), "{name}: {metrics}");
+        assert!(metrics.contains("mtls_certificate_reloads_failed_total 1"), "{name}: {metrics}");
+    }
+    assert!(is_good(&search(&alice).await));
+}
+
+#[tokio::test]
+async fn the_keys_of_transaction_tokens_and_the_epochs_come_by_mtls_too() {
+    let mesh = TestMesh::start().await;
+    // Nothing but the gRPC port of auth is known to the services, so a call that passes has had its keys from there.
+    assert!(is_good(&search(&mesh.client("alice").await).await));
+    let auth = &mesh.mesh.state.auth_url;
+    let channel = drawbridge_tests::connect(auth).expect("a channel");
+    let mut words =
+        AuthServiceClient::new(channel).watch(WatchRequest {}).await.expect("a stream").into_inner();
+    assert!(words.message().await.expect("a word").is_some());
+    let plain = auth.join("/.well-known/jwks.json").expect("a URL").as_str().replace("https:", "http:");
+    assert!(reqwest::get(plain).await.is_err());
+}
+
+#[tokio::test]
+async fn without_mtls_a_mesh_speaks_plaintext_on_loopback() {
+    let mesh = TestMesh::with(|config| {
+        config.mtls = false;
+        config.ports = Ports::Free;
+    })
+    .await;
+    assert!(mesh.mesh.authority.is_none());
+    for (name, url) in services(&mesh) {
+        assert_eq!(url.scheme(), "http", "{name}");
+    }
+    assert!(is_good(&search(&mesh.client("alice").await).await));
+}
+
+#[tokio::test]
+async fn a_tool_service_in_python_speaks_mtls() {
+    let contract = PythonService::contract().await;
+    let mesh = TestMesh::with(|config| permit(config, "greeter", &contract)).await;
+    let authority = mesh.mesh.authority.as_ref().expect("an authority");
+    let files = authority.issue("greeter").expect("a certificate");
+    let start = |allowed: &str| {
+        let of = |file: &Option<PathBuf>| file.clone().expect("a file").into_os_string();
+        let [certificate, key, bundle] =
+            [&files.mtls_certificate_file, &files.mtls_key_file, &files.mtls_trust_bundle_file].map(of);
+        let allowed = MeshAuthority::id(allowed).expect("an id").to_string();
+        let mtls = [certificate.as_os_str(), key.as_os_str(), bundle.as_os_str(), OsStr::new(&allowed)];
+        PythonService::by_mtls(&mesh.transaction_keys(), &mtls)
+    };
+    let alice = mesh.client("alice").await;
+    let service = start("edge");
+    let edge = mesh.edge(&[("greeter", &service.url)], |_| {}).await;
+    let greeted = edge.client(&alice).call_tool("greeter_greet", json!({ "name": "Ada" })).await;
+    assert_eq!(greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!", "{greeted:?}");
+
+    let closed = start("another");
+    let edge = mesh.edge(&[("greeter", &closed.url)], |_| {}).await;
+    assert!(edge.client(&alice).tools().await.is_empty());
+}
