@@ -1,10 +1,6 @@
 //! The response cache, from outside: two edges, one Redis, and a tool service that counts its calls.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs, path::PathBuf};
 
 use drawbridge_cli::mesh::{Hosted, MeshConfig};
 use drawbridge_tests::{Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached};
@@ -12,13 +8,13 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::limits::{metric, until};
+
 mod isolation;
 mod keeping;
 mod outages;
 mod writes;
 
-/// Within this time a change is seen, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Redis may be slow here: it is not what is tested.
 const SETTINGS: &str = "[cache]\nredis_timeout_ms = 5000\n";
 
@@ -40,6 +36,14 @@ impl Scene {
     }
 
     async fn with(replicas: usize, change: impl FnOnce(&mut MeshConfig)) -> Self {
+        let redis = if replicas > 1 { Some(Redis::start().await) } else { None };
+        let mut scene = Self::over(replicas, redis.as_ref().map(|redis| redis.url.as_str()), change).await;
+        scene.redis = redis;
+        scene
+    }
+
+    /// Replicas that share what is at this URL.
+    async fn over(replicas: usize, redis_url: Option<&str>, change: impl FnOnce(&mut MeshConfig)) -> Self {
         let issuer = TestIssuer::start().await;
         let mesh = TestMesh::with(|config| {
             serve_cached(config);
@@ -53,7 +57,6 @@ impl Scene {
             change(config);
         })
         .await;
-        let redis = if replicas > 1 { Some(Redis::start().await) } else { None };
         let (service, hosted, url) = mesh.cached().await;
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("edge.toml"), SETTINGS).expect("a file");
@@ -61,21 +64,20 @@ impl Scene {
         for _ in 0..replicas {
             let change = |config: &mut drawbridge_edge::Config| {
                 config.secret = Some("a secret of all replicas".into());
-                config.redis_url = redis.as_ref().map(|redis| redis.url.as_str().into());
+                config.redis_url = redis_url.map(Into::into);
                 config.config = Some(folder.path().join("edge.toml"));
             };
             edges.push(mesh.edge(&[("cached", &url)], change).await);
         }
-        let scene = Self { mesh, issuer, service, _hosted: hosted, redis, edges, folder };
-        scene.redis_is(scene.redis.is_some()).await;
+        let scene = Self { mesh, issuer, service, _hosted: hosted, redis: None, edges, folder };
+        if redis_url.is_some() {
+            scene.redis_is(true).await;
+        }
         scene
     }
 
     /// Waits until every replica has Redis, or has lost it.
     async fn redis_is(&self, available: bool) {
-        if self.redis.is_none() {
-            return;
-        }
         let wanted = if available { "1" } else { "0" };
         for edge in &self.edges {
             until("Redis", async || {
@@ -94,21 +96,6 @@ impl Scene {
         let mut claims = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
         (claims["sub"], claims["tenant"]) = (json!(subject), json!(tenant));
         self.edges[edge].client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &claims)))
-    }
-}
-
-async fn metric(edge: &Edge, line: &str) -> Option<String> {
-    let metrics =
-        reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
-    let metrics = metrics.text().await.expect("metrics");
-    metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
-}
-
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
