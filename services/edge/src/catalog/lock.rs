@@ -1,6 +1,6 @@
 //! The catalog lock: what clients see, as somebody has reviewed it.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::{ConfigText, ConfigTextError};
@@ -15,6 +15,8 @@ use crate::guard::is_unseen;
 const VERSION: u32 = 1;
 /// The largest lock, in bytes.
 pub const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How long is sought for the shortest difference. A service may make its schemas as long as it likes.
+const DIFF_TIMEOUT: Duration = Duration::from_millis(200);
 /// Unchanged lines around those that changed.
 const DIFF_CONTEXT: usize = 2;
 
@@ -108,7 +110,8 @@ fn sha256(service: &str, rpc: &str, shown: &Value) -> String {
 pub(crate) fn diff(before: Option<&Locked>, after: Option<&Locked>) -> String {
     let text = |locked: Option<&Locked>| locked.map(Locked::text).unwrap_or_default();
     let (before, after) = (text(before), text(after));
-    TextDiff::from_lines(&before, &after).unified_diff().context_radius(DIFF_CONTEXT).to_string()
+    let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&before, &after);
+    diff.unified_diff().context_radius(DIFF_CONTEXT).to_string()
 }
 
 /// JSON that a person can review: what is not seen is written as `\u…`.

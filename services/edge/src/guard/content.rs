@@ -97,3 +97,57 @@ impl Working<'_> {
         texts.into_iter().for_each(|text| guard_text(text, self));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::Resource;
+    use serde_json::json;
+
+    use super::*;
+    use crate::guard::redact::{Class, Redactor};
+
+    fn guarded(mut result: CallToolResult) -> serde_json::Value {
+        let kind = Kind::Redact(Redactor::new(&[Class::Email, Class::Secrets], &[]).unwrap());
+        let mut tally = Tally::default();
+        Working { kind: &kind, tally: &mut tally, changed: false }.tool_result(&mut result);
+        serde_json::to_value(result).unwrap()
+    }
+
+    #[test]
+    fn a_result_is_guarded_wherever_it_has_a_text() {
+        let structured =
+            json!({ "a@b.de": 1, "to": ["c@d.de", 4], "password": "x", "n": 4_111_111_111_111_111_u64 });
+        // As a service writes it that repeats its structure itself.
+        let own_text = serde_json::to_string_pretty(&structured).unwrap();
+        let link = Resource::new("mailto:e@f.de", "e@f.de").with_description("of e@f.de");
+        let mut result = CallToolResult::success(vec![
+            ContentBlock::text(own_text),
+            ContentBlock::resource(ResourceContents::text("g@h.de", "x:y")),
+            ContentBlock::ResourceLink(link),
+            ContentBlock::image("aUBqLmRl", "image/png"),
+        ]);
+        result.structured_content = Some(structured);
+        let guarded = guarded(result);
+        let redacted = "[redacted:email]";
+        let expected = json!({ redacted: 1, "to": [redacted, 4], "password": "[redacted:field]", "n": 4_111_111_111_111_111_u64 });
+        assert_eq!(guarded["structuredContent"], expected);
+        let blocks = &guarded["content"];
+        assert_eq!(blocks[0]["text"], serde_json::to_string_pretty(&expected).unwrap());
+        assert_eq!(blocks[1]["resource"]["text"], redacted);
+        assert_eq!(blocks[2]["name"], redacted);
+        assert_eq!(blocks[2]["description"], format!("of {redacted}"));
+        assert_eq!(blocks[2]["uri"], "mailto:e@f.de");
+        assert_eq!(blocks[3]["data"], "aUBqLmRl");
+    }
+
+    #[test]
+    fn the_text_that_repeats_the_structure_is_written_from_it() {
+        let structured = json!({ "to": "c@d.de", "e@f.de": 1, "g@h.de": 2 });
+        let mut result = CallToolResult::success(vec![ContentBlock::text(structured.to_string())]);
+        result.structured_content = Some(structured);
+        let guarded = guarded(result);
+        let text = guarded["content"][0]["text"].as_str().unwrap();
+        assert_eq!(text, guarded["structuredContent"].to_string());
+        assert_eq!(text, r#"{"to":"[redacted:email]","[redacted:email]":1,"[redacted:email]#2":2}"#);
+    }
+}

@@ -1,6 +1,6 @@
 //! Guards a text, or the strings of JSON one by one, so that JSON stays JSON.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, collections::BTreeMap, io};
 
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -44,12 +44,18 @@ fn guard_field(field: Option<&str>, value: &mut Value, check: &mut impl Check) {
 }
 
 fn guard_names(fields: &mut Map<String, Value>, check: &mut impl Check) {
-    if fields.keys().all(|name| matches!(check.check(None, name), Cow::Borrowed(_))) {
+    let mut names = BTreeMap::new();
+    for (number, name) in fields.keys().enumerate() {
+        if let Cow::Owned(name) = check.check(None, name) {
+            names.insert(number, name);
+        }
+    }
+    if names.is_empty() {
         return;
     }
     let mut guarded = Map::new();
-    for (name, value) in std::mem::take(fields) {
-        let name = check.check(None, &name).into_owned();
+    for (number, (name, value)) in std::mem::take(fields).into_iter().enumerate() {
+        let name = names.remove(&number).unwrap_or(name);
         // No field is lost because two of them are now named alike.
         let mut free = name.clone();
         let mut number = 1;

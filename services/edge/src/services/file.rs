@@ -263,4 +263,27 @@ mod tests {
         /etc/drawbridge/edge.toml:2: the namespace "flagged" is given by a flag too
         "#);
     }
+
+    #[tokio::test]
+    async fn the_lock_that_a_file_names_is_read_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, lock) = (folder.path().join("edge.toml"), folder.path().join("catalog.lock"));
+        let read = async || Texts::read(&file)?.parse(&Services::new()).await;
+        std::fs::write(&file, "").unwrap();
+        assert!(read().await.unwrap().pins.is_none());
+        std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\n").unwrap();
+        assert_eq!(read().await.unwrap_err().to_string(), format!("cannot read {}", lock.display()));
+        std::fs::write(&lock, "{}").unwrap();
+        assert!(read().await.unwrap_err().to_string().contains("catalog.lock:1: missing field `version`"));
+        std::fs::write(&lock, crate::CatalogLock::default().text()).unwrap();
+        assert!(read().await.unwrap().pins.is_some());
+        std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\nmode = \"off\"\n").unwrap();
+        assert!(
+            read()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("unknown variant `off`, expected `warn` or `enforce`")
+        );
+    }
 }
