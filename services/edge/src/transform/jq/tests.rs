@@ -221,10 +221,10 @@ fn an_input_that_nests_deep_is_refused() {
 #[test]
 fn an_ordinary_result_is_well_within_what_a_program_may() {
     let row = json!({ "id": 7, "supplier": "ACME", "iban": "DE02120300000000202051", "lines": [1, 2, 3], "note": "paid" });
-    let rows = json!({ "rows": vec![row; 5000] });
+    let rows = json!({ "rows": vec![row; 1000] });
     let output = run(".rows |= map(del(.iban) | .note |= ascii_upcase)", &rows).unwrap();
     assert_eq!(
-        output["rows"][4999],
+        output["rows"][999],
         json!({ "id": 7, "supplier": "ACME", "lines": [1, 2, 3], "note": "PAID" })
     );
 }
