@@ -105,7 +105,7 @@ fn a_broken_edit_of_the_config_changes_nothing() {
     });
     let log = log();
     assert!(log.contains("edge.toml: TOML parse error at line 4, column 1"), "{log}");
-    assert!(log.contains("cannot use https://more/ as a gRPC address"), "{log}");
+    assert!(log.contains("cannot use https://more/: https between services needs a certificate"), "{log}");
     assert!(log.contains("cannot read"), "{log}");
     runtime.shutdown_background();
 }
