@@ -57,7 +57,10 @@ impl MeshAuthority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://{TRUST_DOMAIN}").try_into()?)];
         let key = KeyPair::generate()?;
-        let folder = tempfile::Builder::new().prefix("drawbridge-mtls-").tempdir()?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let folder = builder.prefix("drawbridge-mtls-").tempdir()?;
         fs::write(folder.path().join("ca.crt"), params.self_signed(&key)?.pem())?;
         Ok(Self { issuer: Arc::new(Issuer::new(params, key)), folder: Arc::new(folder) })
     }
