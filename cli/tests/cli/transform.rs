@@ -16,7 +16,7 @@ request = '''
 .page_size = ([.page_size, 50] | min)
 | .tenant = $principal.tenant
 '''
-response = "del(.invoices[].iban)"
+response = "del(.invoices[]?.iban)"
 output_schema = '{ "type": "object", "required": ["invoices"] }'
 
 [[tool]]
