@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(told, "edge.toml:4: there is no foo\n  |\n4 |   foo\n  |   ^^^");
         let told = text.pointed(10..27, value, 12..12, "it ends").to_string();
         assert!(told.starts_with("edge.toml:5: it ends\n"), "{told}");
-        let told = text.pointed(32..41, "ab", 1..2, "no b").to_string();
+        let told = text.pointed(33..42, "ab", 1..2, "no b").to_string();
         assert_eq!(told, "edge.toml:6: no b\n  |\n6 | c = \"a\\u0062\"\n  |     ^");
     }
 
