@@ -102,7 +102,7 @@ async fn the_front_door_speaks_tls_1_2_and_1_3_and_nothing_without() {
     let answer = http.get(&url).send().await.expect("an answer");
     assert_eq!(answer.status(), http::StatusCode::UNAUTHORIZED);
     assert!(reqwest::get(edge.url.clone()).await.is_err());
-    told(&edge, "/metrics", "tls_certificate_expiry_timestamp_seconds ").await;
+    told(&edge, "/metrics", "\ntls_certificate_expiry_timestamp_seconds ").await;
 }
 
 #[tokio::test]
@@ -119,15 +119,15 @@ async fn a_new_certificate_is_shown_to_new_connections_and_open_ones_go_on() {
     // A certificate without its key, no certificate at all: what was there before goes on.
     for (broken, failed) in [(second.certificate.as_str(), 1), ("-----BEGIN", 2)] {
         fs::write(folder.path().join("tls.crt"), broken).expect("a file");
-        told(&edge, "/metrics", &format!("tls_certificate_reloads_failed_total {failed}")).await;
-        told(&edge, "/metrics", "tls_certificate_current 0").await;
+        told(&edge, "/metrics", &format!("\ntls_certificate_reloads_failed_total {failed}")).await;
+        told(&edge, "/metrics", "\ntls_certificate_current 0").await;
         told(&edge, "/readyz", "\"certificate\":").await;
         assert_eq!(handshake(&edge, &authority, &TLS13).await.1, parse(&first.certificate));
     }
     assert!(mesh.log().contains("the certificate cannot be used; the one before stays"));
 
     write(folder.path(), &second);
-    told(&edge, "/metrics", "tls_certificate_current 1").await;
+    told(&edge, "/metrics", "\ntls_certificate_current 1").await;
     let (mut new, shown) = handshake(&edge, &authority, &TLS13).await;
     assert_eq!(shown, parse(&second.certificate));
     ask(&edge, &mut new).await;
