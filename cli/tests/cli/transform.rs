@@ -17,7 +17,7 @@ request = '''
 | .tenant = $principal.tenant
 '''
 response = "del(.invoices[]?.iban)"
-output_schema = '{ "type": "object", "required": ["invoices"] }'
+output_schema = '{ "type": "object", "properties": { "invoices": { "type": "array" } } }'
 
 [[tool]]
 name = "endless"
@@ -78,9 +78,9 @@ fn what_goes_wrong_is_told() {
     let told = |arguments: &[&str], sample: Value| folder.tries(arguments, &sample).expect_err("a failure");
     let search = ["--tool", "invoices_search", "--response"];
     assert!(
-        told(&search, json!({})).contains("does not fit its output_schema"),
+        told(&search, json!({ "invoices": {} })).contains("does not fit its output_schema"),
         "{}",
-        told(&search, json!({}))
+        told(&search, json!({ "invoices": {} }))
     );
     assert!(told(&search, json!([])).contains("JSON objects"));
     assert!(told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\""));
