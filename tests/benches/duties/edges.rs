@@ -98,15 +98,14 @@ impl Stand {
             fs::write(&path, text).expect("a file");
             path
         };
-        let mut telemetry = TelemetryConfig {
-            log: "error".to_owned(),
+        // As it runs: with spans, which the log's level decides on too, whether there is an access log or not.
+        let log = if row.access_log { "info" } else { "info,drawbridge_edge::front=error" };
+        let telemetry = TelemetryConfig {
+            log: log.to_owned(),
             log_format: LogFormat::Json,
+            log_sink: LogSink::File(Arc::new(tempfile::tempfile().expect("a file"))),
             ..TelemetryConfig::default()
         };
-        if row.access_log {
-            telemetry.log = "info".to_owned();
-            telemetry.log_sink = LogSink::File(Arc::new(tempfile::tempfile().expect("a file")));
-        }
         let signed = authority.sign(&["127.0.0.1"]);
         let Inner { mesh, hosted, .. } = &*world.0;
         let test = mesh.grpc_url(hosted.running.address);
