@@ -111,6 +111,33 @@ impl Authorizer {
             repeated(context, &operation, &allowed);
             return Ok(allowed);
         }
+        self.ask_and_keep(context, token, resource, operation, question).await
+    }
+
+    /// Decides an operation of which not all is known yet. Once it is, another decision follows, and that one has the
+    /// record.
+    pub(crate) async fn foresee(
+        &self,
+        context: &CallContext,
+        token: &SecretString,
+        resource: &str,
+        operation: pb::Operation,
+    ) -> Result<Allowed, Refusal> {
+        let question = Question::new(token, resource, &operation);
+        match self.kept.get(&question) {
+            Some(allowed) => Ok(allowed),
+            None => self.ask_and_keep(context, token, resource, operation, question).await,
+        }
+    }
+
+    async fn ask_and_keep(
+        &self,
+        context: &CallContext,
+        token: &SecretString,
+        resource: &str,
+        operation: pb::Operation,
+        question: Question,
+    ) -> Result<Allowed, Refusal> {
         let (allowed, reusable_for) = self.ask(context, token, resource, operation).await?;
         if let Some(lasts) = reusable_for {
             self.kept.put(question, &allowed, lasts);

@@ -183,6 +183,11 @@ impl Asking<'_> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
+    /// The same, where another decision follows.
+    async fn foresee(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
+        self.gate.authorizer.foresee(self.context, self.token, self.resource, operation).await
+    }
+
     async fn filter(
         &self,
         (kind, of): (Kind, ItemKind),
@@ -337,7 +342,7 @@ impl Asking<'_> {
         }
         let principal = match changes.request {
             // A program runs only for whom may call the tool with some arguments.
-            Some(_) => self.decide(operation(Kind::CallTool, &tool.item)).await?.principal,
+            Some(_) => self.foresee(operation(Kind::CallTool, &tool.item)).await?.principal,
             None => Arc::default(),
         };
         let name = &tool.item.name;

@@ -1,4 +1,5 @@
-//! The threads that run programs. A program ends by itself or is ended, so that none is lost to one.
+//! Where programs run: a short one where it is wanted, any other on a thread of its own. A program ends by itself or is
+//! ended, so that no thread is lost to one.
 
 use std::{
     io,
@@ -46,6 +47,9 @@ impl Workers {
         input: Value,
         principal: Value,
     ) -> Result<Value, Failure> {
+        if let Some(outcome) = program.run_briefly(&input, &principal) {
+            return outcome;
+        }
         let pool = self.pool()?;
         let waiting = tokio::time::timeout(PATIENCE, Arc::clone(&pool.free).acquire_owned());
         let free = waiting.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Broken)?;

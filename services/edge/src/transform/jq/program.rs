@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::{
     Jq, Scope,
     functions::{definitions, functions},
-    meter::{self, Ended, STACK_BYTES, Spent},
+    meter::{self, Allowance, BRIEF_STACK_BYTES, Ended, SHORT, STACK_BYTES, Spent, WHOLE},
     regexes,
     value::{Unfit, Value},
 };
@@ -82,10 +82,28 @@ impl Program {
 
     /// Runs on a thread whose stack has [`STACK_BYTES`].
     pub(crate) fn run(&self, input: &Json, principal: &Json) -> Result<Json, Failure> {
-        let input = Value::read(input).map_err(Failure::Input)?;
-        let principal = Value::read(principal).map_err(Failure::Input)?;
-        regexes::forget();
-        meter::within(|| self.output(input, principal)).unwrap_or_else(|ended| match ended {
+        self.run_within(&WHOLE, input, principal)
+    }
+
+    /// Runs on whatever thread this is, which is not kept for long: none where the run is not a short one. Nothing has
+    /// come of it then.
+    pub(crate) fn run_briefly(&self, input: &Json, principal: &Json) -> Option<Result<Json, Failure>> {
+        stacker::remaining_stack().filter(|bytes| *bytes >= BRIEF_STACK_BYTES)?;
+        match self.run_within(&SHORT, input, principal) {
+            Err(Failure::Spent(_) | Failure::Input(_) | Failure::Output(_)) => None,
+            outcome => Some(outcome),
+        }
+    }
+
+    fn run_within(&self, allowance: &Allowance, input: &Json, principal: &Json) -> Result<Json, Failure> {
+        let bytes_max = allowance.value_bytes;
+        let ran = meter::within(allowance, || {
+            let input = Value::read(input, bytes_max).map_err(Failure::Input)?;
+            let principal = Value::read(principal, bytes_max).map_err(Failure::Input)?;
+            regexes::forget();
+            self.output(input, principal)?.write(bytes_max).map_err(Failure::Output)
+        });
+        ran.unwrap_or_else(|ended| match ended {
             Ended::Spent(spent) => Err(spent.into()),
             Ended::Broken => Err(Failure::Broken),
         })
@@ -96,7 +114,7 @@ impl Program {
         deep(|| self.run(input, principal))?
     }
 
-    fn output(&self, input: Value, principal: Value) -> Result<Json, Failure> {
+    fn output(&self, input: Value, principal: Value) -> Result<Value, Failure> {
         let context = Ctx::<Jq>::new(Scope(&self.0.lut), Vars::new([principal]));
         let mut outputs = self.0.id.run((context, input));
         let output = match outputs.next() {
@@ -111,7 +129,7 @@ impl Program {
         if outputs.next().is_some() {
             return Err(Failure::Many);
         }
-        output.write().map_err(Failure::Output)
+        Ok(output)
     }
 }
 

@@ -1,11 +1,25 @@
+use std::thread;
+
 use serde_json::{Value as Json, json};
 
-use super::Program;
+use super::{Failure, Program, meter::BRIEF_STACK_BYTES};
 
+/// Runs a program alone, and, where it is short enough, with the same outcome on a small stack.
 fn run(program: &str, input: &Json) -> Result<Json, String> {
     let principal = json!({ "subject": "alice", "tenant": "acme", "groups": ["finance"] });
     let program = Program::compile(program).map_err(|mistake| format!("{mistake} at {:?}", mistake.at))?;
-    program.run_alone(input, &principal).map_err(|failure| failure.to_string())
+    let outcome = program.run_alone(input, &principal).map_err(|failure| failure.to_string());
+    if let Some(brief) = briefly(&program, input, &principal) {
+        assert_eq!(brief.map_err(|failure| failure.to_string()), outcome);
+    }
+    outcome
+}
+
+fn briefly(program: &Program, input: &Json, principal: &Json) -> Option<Result<Json, Failure>> {
+    thread::scope(|scope| {
+        let small = thread::Builder::new().stack_size(BRIEF_STACK_BYTES + 64 * 1024);
+        small.spawn_scoped(scope, || program.run_briefly(input, principal)).unwrap().join().unwrap()
+    })
 }
 
 #[track_caller]
@@ -216,6 +230,29 @@ fn an_input_that_nests_deep_is_refused() {
         deep = json!([deep]);
     }
     assert!(run(".", &deep).unwrap_err().contains("its input nests deeper"));
+}
+
+#[test]
+fn a_short_run_needs_no_thread_and_any_other_is_left_alone() {
+    let brief = |text: &str, input: &Json| briefly(&Program::compile(text).unwrap(), input, &json!({}));
+    let capped = brief(".limit = ([.limit // 10, 50] | min)", &json!({ "limit": 500 }));
+    assert_eq!(capped.unwrap().unwrap(), json!({ "limit": 50 }));
+    let rows = |number| json!({ "rows": vec![json!({ "id": 7, "path": "a.md" }); number] });
+    let few = ".rows |= map(select(.path | endswith(\".md\") | not))";
+    assert_eq!(brief(few, &rows(20)).unwrap().unwrap(), json!({ "rows": [] }));
+    for (long, input) in [
+        (few, rows(500)),
+        (".", json!("x".repeat(20_000))),
+        ("\"x\" * 20000", json!(null)),
+        ("def f: f; f", json!(null)),
+        ("def f: 1 + f; f", json!(null)),
+    ] {
+        assert!(brief(long, &input).is_none(), "{long}");
+    }
+    // Not half: the C library may lend it a stack that another thread has left, of up to four times the size.
+    let narrow = thread::Builder::new().stack_size(BRIEF_STACK_BYTES / 8);
+    let narrow = narrow.spawn(|| Program::compile(".").unwrap().run_briefly(&json!(1), &json!({})).is_none());
+    assert!(narrow.unwrap().join().unwrap(), "it has run without the stack that it may need");
 }
 
 #[test]

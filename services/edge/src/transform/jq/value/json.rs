@@ -4,31 +4,29 @@ use jaq_json::{Map, Num, Val};
 use serde_json::{Number, Value as Json};
 
 use super::{DEPTH_MAX, Value};
-use crate::transform::jq::meter::charge_bytes;
+use crate::transform::jq::meter::{WHOLE, charge_bytes};
 
-/// The largest value that goes in or comes out, in bytes of its text.
-const BYTES_MAX: usize = 1024 * 1024;
 /// Whole numbers of floating point are exact up to here.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// Why a value cannot go in or come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unfit {
-    #[error("is larger than {BYTES_MAX} bytes")]
+    #[error("is larger than {} bytes", WHOLE.value_bytes)]
     Large,
     #[error("nests deeper than {DEPTH_MAX}")]
     Deep,
 }
 
 impl Value {
-    /// Takes a value in. This is no work of the program's.
-    pub(in crate::transform::jq) fn read(json: &Json) -> Result<Self, Unfit> {
-        read(json, &mut Room(BYTES_MAX), DEPTH_MAX)
+    /// Takes a value of at most so many bytes in. This is no work of the program's.
+    pub(in crate::transform::jq) fn read(json: &Json, bytes_max: usize) -> Result<Self, Unfit> {
+        read(json, &mut Room(bytes_max), DEPTH_MAX)
     }
 
-    /// Gives a value out.
-    pub(in crate::transform::jq) fn write(&self) -> Result<Json, Unfit> {
-        write(&self.val, &mut Room(BYTES_MAX))
+    /// Gives a value of at most so many bytes out.
+    pub(in crate::transform::jq) fn write(&self, bytes_max: usize) -> Result<Json, Unfit> {
+        write(&self.val, &mut Room(bytes_max))
     }
 
     /// Its JSON as text.
