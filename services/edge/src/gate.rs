@@ -230,7 +230,7 @@ impl Gate {
         }
         // Whoever shows no token is sent to fetch one, whatever else is wrong.
         let token = token.map_err(refused)?;
-        let in_progress = self.requests.begin().ok_or(refused(Refusal::Overloaded))?;
+        let in_progress = self.requests.begin(&token).await.map_err(|_| refused(Refusal::Overloaded))?;
         let (message, body, streams) = match body.and_then(|body| read(parts, body)) {
             Ok(read) => read,
             Err(wrong) => {

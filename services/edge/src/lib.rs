@@ -31,7 +31,7 @@ use crate::{
     limits::{Anybody, Limits},
     mcp::{Handler, Seal},
     metadata::{Endpoint, ProtectedResource},
-    overload::{Requests, Turns},
+    overload::{Calls, Requests},
     services::{ConfigFile, Live},
     sessions::Sessions,
     transport::Transport,
@@ -263,12 +263,12 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let cache = Cache::start(&starting, &secret, redis_url)?;
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
-    let (turns, requests) = (Arc::<Turns>::default(), Arc::<Requests>::default());
+    let (calls, requests) = (Arc::<Calls>::default(), Arc::<Requests>::default());
     starting.spawn(overload::watch(Arc::clone(&requests), starting.stopping()));
     let guards: Arc<Guards> = Arc::default();
     let live = Live {
         limits: Arc::clone(&limits),
-        turns: Arc::clone(&turns),
+        calls: Arc::clone(&calls),
         requests: Arc::clone(&requests),
         guards: Arc::clone(&guards),
         cache: Arc::clone(&cache),
@@ -290,7 +290,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
     let seal = Seal::new(&secret)?;
-    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), turns, cache, guards, seal);
+    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), calls, cache, guards, seal);
     let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
     let body_bytes_max = config.body_bytes_max;

@@ -26,7 +26,7 @@ use crate::{
     catalog::{Catalogs, ResourceItem, ShownResource, ToolItem},
     gate::{Admission, OTHER, Plan},
     guard::Guards,
-    overload::Turns,
+    overload::Calls,
     transform::Direction,
     upstream::Target,
 };
@@ -77,7 +77,7 @@ type Context = RequestContext<RoleServer>;
 pub(crate) struct Handler {
     catalogs: Arc<Catalogs>,
     authorizer: Authorizer,
-    turns: Arc<Turns>,
+    calls: Arc<Calls>,
     cache: Arc<Cache>,
     guards: Arc<Guards>,
     seal: Arc<Seal>,
@@ -89,13 +89,13 @@ impl Handler {
     pub(crate) fn new(
         catalogs: Arc<Catalogs>,
         authorizer: Authorizer,
-        turns: Arc<Turns>,
+        calls: Arc<Calls>,
         cache: Arc<Cache>,
         guards: Arc<Guards>,
         seal: Seal,
     ) -> Self {
         let (level, subscriptions) = (WantedLevel::default(), Subscriptions::default());
-        Self { catalogs, authorizer, turns, cache, guards, seal: Arc::new(seal), level, subscriptions }
+        Self { catalogs, authorizer, calls, cache, guards, seal: Arc::new(seal), level, subscriptions }
     }
 
     /// A handler for another session.

@@ -1,14 +1,17 @@
 //! What happens when more is asked of the edge than it can carry.
 //!
-//! Calls wait for their turn, fairly and not for long. Requests are refused before they are looked at closely
-//! when this replica no longer keeps up.
+//! Requests wait at the door when this replica no longer keeps up, before they are looked at closely, and calls wait
+//! for room on their tool service: fairly, and not for long.
 
 pub(crate) use self::{
+    calls::Calls,
     config::{Rules, Settings},
     requests::{Requests, watch},
-    turns::{Busy, Turn, Turns},
+    turns::{Busy, Turn},
 };
 
+mod calls;
 mod config;
+mod load;
 mod requests;
 mod turns;

@@ -201,12 +201,18 @@ impl Refusal {
 
     /// The answer to the message `id`, or to no message in particular.
     pub(crate) fn into_response(self, id: Value, request_id: &RequestId, endpoint: &Endpoint) -> Response {
-        tracing::info!(%request_id, reason = self.word(), message = self.message(), "refused");
+        let (reason, message) = (self.word(), self.message());
+        if matches!(self, Self::Overloaded) {
+            // The access log has it too, and there is too much to do already.
+            tracing::debug!(%request_id, reason, message, "refused");
+        } else {
+            tracing::info!(%request_id, reason, message, "refused");
+        }
         metrics::counter!("edge_refusals_total", "reason" => self.word()).increment(1);
         let error = json!({
             "jsonrpc": "2.0",
             "id": id,
-            "error": { "code": self.code(), "message": self.message(), "data": self.data(request_id) },
+            "error": { "code": self.code(), "message": message, "data": self.data(request_id) },
         });
         let mut response = (self.status(), axum::Json(error)).into_response();
         let headers = response.headers_mut();

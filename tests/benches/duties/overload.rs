@@ -59,7 +59,10 @@ pub(crate) async fn run(stand: &Stand, round: Duration) -> Overloaded {
                             latencies.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
                         }
                         // At the door, or because it was not its turn in time.
-                        (StatusCode::SERVICE_UNAVAILABLE | StatusCode::OK, _) => refused += 1,
+                        (StatusCode::SERVICE_UNAVAILABLE | StatusCode::OK, answer) => {
+                            assert!(says(&answer, REFUSED), "{}", String::from_utf8_lossy(&answer));
+                            refused += 1;
+                        }
                         (status, answer) => panic!("{status} {}", String::from_utf8_lossy(&answer)),
                     }
                 }

@@ -228,10 +228,8 @@ impl Calling<'_> {
 
     /// Waits until a call may run.
     pub(super) fn turn(&self) -> impl Future<Output = Result<Turn, Busy>> + Send + use<> {
-        let turns = Arc::clone(&self.handler.turns);
-        let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str()).to_owned();
-        let caller = turns.caller(&self.admission.principal);
-        async move { turns.take(&service, caller).await }
+        let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
+        self.handler.calls.begin(service, &self.admission.principal)
     }
 
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.

@@ -49,8 +49,8 @@ fn too_busy(busy: Busy, admission: &Admission) -> ErrorData {
     span.record("error.type", busy.word());
     tracing::info!(request_id = %context.request_id, reason = busy.word(), "a call was not its turn in time");
     let message = match busy {
-        Busy::Principal => "you have too many calls under way; try again when some have ended",
-        Busy::Service => "the tool service is busy; try again",
+        Busy::Caller => "you have too many calls under way; try again when some have ended",
+        Busy::Line => "the tool service is busy; try again",
     };
     let mut data = status::retryable_data(BUSY_RETRY_AFTER);
     data["reason"] = json!(busy.word());

@@ -27,12 +27,14 @@ pub(crate) struct Settings {
     waiting_per_principal: Option<Spanned<u64>>,
     /// Calls that wait for one tool service.
     waiting_per_service: Option<Spanned<u64>>,
-    /// How long a call waits at most, in milliseconds.
+    /// How long a call waits at most, and a request before that, in milliseconds.
     wait_ms: Option<Spanned<u64>>,
     /// Requests that are in progress at once when this replica keeps up with them.
     requests_max: Option<Spanned<u64>>,
     /// The same when it does not.
     requests_min: Option<Spanned<u64>>,
+    /// Requests that wait before they begin.
+    requests_waiting: Option<Spanned<u64>>,
 }
 
 /// How much at once, on this replica.
@@ -46,6 +48,7 @@ pub(crate) struct Rules {
     pub(super) wait: Duration,
     pub(super) requests_max: usize,
     pub(super) requests_min: usize,
+    pub(super) requests_waiting: usize,
 }
 
 impl Default for Rules {
@@ -59,6 +62,7 @@ impl Default for Rules {
             wait: Duration::from_secs(1),
             requests_max: 4096,
             requests_min: 64,
+            requests_waiting: 1024,
         }
     }
 }
@@ -116,11 +120,8 @@ impl Rules {
             wait: Duration::from_millis(wait_ms),
             requests_max,
             requests_min,
+            requests_waiting: count(&settings.requests_waiting, "requests_waiting", absent.requests_waiting)?,
         })
-    }
-
-    pub(super) fn calls_on(&self, service: &str) -> usize {
-        self.services.get(service).copied().unwrap_or(self.calls_per_service)
     }
 }
 
@@ -138,7 +139,7 @@ mod tests {
     #[test]
     fn a_service_may_have_a_number_of_its_own() {
         let rules = read("[concurrency]\ncalls_per_service = 9\nservice = { code = 3 }\n").unwrap();
-        assert_eq!((rules.calls_on("code"), rules.calls_on("other")), (3, 9));
+        assert_eq!((rules.services["code"], rules.calls_per_service), (3, 9));
         assert_eq!(read("").unwrap(), Rules::default());
         assert_eq!(read("[concurrency]\nrequests_max = 5\n").unwrap().requests_min, 5);
     }
@@ -162,7 +163,7 @@ mod tests {
           |
         2 | calls = 1
           | ^^^^^
-        unknown field `calls`, expected one of `calls_per_principal`, `calls_per_service`, `service`, `waiting_per_principal`, `waiting_per_service`, `wait_ms`, `requests_max`, `requests_min`
+        unknown field `calls`, expected one of `calls_per_principal`, `calls_per_service`, `service`, `waiting_per_principal`, `waiting_per_service`, `wait_ms`, `requests_max`, `requests_min`, `requests_waiting`
         "#);
     }
 }

@@ -1,147 +1,145 @@
-//! How many requests are in progress at once, and how many may be.
+//! How many requests are in progress at once, and how many may be. Others wait at the door, where it costs nothing.
 //!
-//! What tells that this replica no longer keeps up is how late its runtime wakes a task that has slept: how
-//! long a service takes to answer says nothing of the edge. The number of requests falls by an eighth as long as
-//! every one of some wake-ups was late (a standing queue, as CoDel has it, RFC 8289), and rises by an
-//! eighth when not.
+//! What tells that this replica no longer keeps up is that its threads have something to do all of the time: how long a
+//! service takes to answer says nothing of the edge. The number of requests then falls by an eighth, again and again,
+//! so that what is too much waits here, each caller's own, and not in every queue inside; it rises by an eighth when the
+//! threads find nothing to do.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::time::Instant;
+use metrics::{counter, gauge, histogram};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
-use super::Rules;
+use super::{
+    Busy, Rules, Turn,
+    load::Load,
+    turns::{Measured, Room, Turns},
+};
 
-/// A wake-up that is later than this is late.
-const LATE: Duration = Duration::from_millis(10);
-const PROBE: Duration = Duration::from_millis(10);
-const PROBES: usize = 8;
+/// Busier than this, the replica does not keep up.
+const BUSY: f64 = 0.95;
+/// Less busy than this, it could do more.
+const IDLE: f64 = 0.9;
+/// How often that is looked at.
 const WINDOW: Duration = Duration::from_millis(100);
+/// There is one door.
+const DOOR: &str = "";
 
-/// The requests that are in progress on this replica.
+/// The requests that are in progress on this replica, and those at its door.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    in_progress: AtomicUsize,
-    /// The most that were, since it was last looked at.
-    peak: AtomicUsize,
-    /// How many may be now.
-    limit: AtomicUsize,
-    bounds: Mutex<Bounds>,
+    door: Arc<Turns>,
+    bound: Mutex<Bound>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bounds {
-    min: usize,
-    max: usize,
-}
-
-/// A request in progress, as long as this lives.
-#[derive(Debug)]
-pub(crate) struct InProgress(Arc<Requests>);
-
-impl Drop for InProgress {
-    fn drop(&mut self) {
-        self.0.in_progress.fetch_sub(1, Ordering::Relaxed);
-    }
+#[derive(Clone, Debug)]
+struct Bound {
+    rules: Rules,
+    /// How many requests may be in progress now.
+    now: usize,
 }
 
 impl Default for Requests {
     fn default() -> Self {
-        let bounds = Bounds::of(&Rules::default());
-        Self {
-            in_progress: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
-            limit: AtomicUsize::new(bounds.max),
-            bounds: Mutex::new(bounds),
-        }
+        let bound = Bound::new(&Rules::default());
+        Self { door: Arc::new(Turns::new(bound.room(), measured)), bound: Mutex::new(bound) }
     }
 }
 
 impl Requests {
-    /// These bounds hold from now on.
+    /// These rules hold from now on.
     pub(crate) fn set(&self, rules: &Rules) {
-        let bounds = Bounds::of(rules);
-        let before =
-            std::mem::replace(&mut *self.bounds.lock().unwrap_or_else(PoisonError::into_inner), bounds);
-        if before != bounds {
-            self.limit.store(bounds.max, Ordering::Relaxed);
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        if bound.rules != *rules {
+            *bound = Bound::new(rules);
+            self.door.set(bound.room());
         }
     }
 
-    /// Begins a request, unless too many are in progress.
-    pub(crate) fn begin(self: &Arc<Self>) -> Option<InProgress> {
-        let now = self.in_progress.fetch_add(1, Ordering::Relaxed) + 1;
-        let begun = InProgress(Arc::clone(self));
-        self.peak.fetch_max(now, Ordering::Relaxed);
-        (now <= self.limit.load(Ordering::Relaxed)).then_some(begun)
+    /// Waits until a request with this token may begin. Who it is of, nobody knows yet.
+    ///
+    /// # Errors
+    /// When that would take too long.
+    pub(crate) async fn begin(&self, token: &SecretString) -> Result<Turn, Busy> {
+        let caller = self.door.caller(token.expose_secret());
+        self.door.take(DOOR, caller).await
     }
 
-    fn adjust(&self, late_by: Duration) {
-        let peak = self.peak.swap(self.in_progress.load(Ordering::Relaxed), Ordering::Relaxed);
-        let bounds = *self.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = self.limit.load(Ordering::Relaxed);
-        let next = bounds.next(limit, peak, late_by);
-        if next == limit {
+    /// Lets fewer or more be in progress, after a time in which the replica was so busy.
+    fn adjust(&self, busy: f64) {
+        let peak = self.door.peak();
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = bound.now;
+        bound.now = bound.next(peak, busy);
+        let (now, max) = (bound.now, bound.rules.requests_max);
+        if now == before {
             return;
         }
-        self.limit.store(next, Ordering::Relaxed);
-        metrics::gauge!("edge_requests_limit").set(f64::from(u32::try_from(next).unwrap_or(u32::MAX)));
-        if limit == bounds.max {
-            tracing::warn!(
-                limit = next,
-                ?late_by,
-                "the edge does not keep up; it takes fewer requests at once"
-            );
-        } else if next == bounds.max {
-            tracing::info!(limit = next, "the edge keeps up again");
+        self.door.set(bound.room());
+        gauge!("edge_requests_limit").set(f64::from(u32::try_from(now).unwrap_or(u32::MAX)));
+        if before == max {
+            tracing::warn!(limit = now, busy, "the edge does not keep up; it takes fewer requests at once");
+        } else if now == max {
+            tracing::info!(limit = now, "the edge keeps up again");
         }
     }
 }
 
-impl Bounds {
-    fn of(rules: &Rules) -> Self {
-        Self { min: rules.requests_min, max: rules.requests_max }
+impl Bound {
+    fn new(rules: &Rules) -> Self {
+        Self { rules: rules.clone(), now: rules.requests_max }
     }
 
-    /// How many requests may be in progress after a time in which `peak` were, and no wake-up was less late.
-    fn next(self, limit: usize, peak: usize, late_by: Duration) -> usize {
-        let next = if late_by > LATE {
-            let held = limit.min(peak.max(self.min));
+    fn room(&self) -> Room {
+        Room {
+            per_caller: usize::MAX,
+            per_line: self.now,
+            lines: [].into(),
+            waiting_per_caller: usize::MAX,
+            waiting_per_line: self.rules.requests_waiting,
+            wait: self.rules.wait,
+            // Whoever is refused comes again, and that costs more than to let it wait.
+            wait_standing: self.rules.wait,
+        }
+    }
+
+    /// How many requests may be in progress after a time in which `peak` were, and the replica was so busy.
+    fn next(&self, peak: usize, busy: f64) -> usize {
+        let (min, max) = (self.rules.requests_min, self.rules.requests_max);
+        // With few there is nothing to hold back, however slow the machine.
+        let next = if busy > BUSY && peak > min {
+            let held = self.now.min(peak);
             held - held / 8
+        } else if busy < IDLE {
+            self.now + self.now / 8 + 1
         } else {
-            limit + limit / 8 + 1
+            self.now
         };
-        next.clamp(self.min, self.max)
+        next.clamp(min, max)
+    }
+}
+
+fn measured(_: &str) -> Measured {
+    let refused = counter!("edge_requests_refused_total");
+    Measured {
+        running: gauge!("edge_requests_running"),
+        waiting: gauge!("edge_requests_waiting"),
+        waited: histogram!("edge_request_wait_seconds"),
+        refused: [refused.clone(), refused],
     }
 }
 
 /// Looks whether the replica keeps up, until it stops.
 pub(crate) async fn watch(requests: Arc<Requests>, stopping: CancellationToken) {
     let watching = async {
+        let mut load = Load::of_this_runtime();
         loop {
-            let (min, max) = {
-                let bounds = requests.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-                (bounds.min, bounds.max)
-            };
-            // With so few requests there is nothing to refuse, however slow the machine.
-            let idle = requests.peak.load(Ordering::Relaxed) < min;
-            if idle && requests.limit.load(Ordering::Relaxed) == max {
-                tokio::time::sleep(WINDOW).await;
-                continue;
-            }
-            let mut late_by = Duration::MAX;
-            for _ in 0..PROBES {
-                let began = Instant::now();
-                tokio::time::sleep(PROBE).await;
-                late_by = late_by.min(began.elapsed().saturating_sub(PROBE));
-            }
-            requests.adjust(late_by);
+            tokio::time::sleep(WINDOW).await;
+            requests.adjust(load.share());
         }
     };
     stopping.run_until_cancelled(watching).await;
@@ -149,38 +147,78 @@ pub(crate) async fn watch(requests: Arc<Requests>, stopping: CancellationToken) 
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { min: 16, max: 1000 };
-    const ON_TIME: Duration = Duration::from_millis(2);
-    const TOO_LATE: Duration = Duration::from_millis(30);
+    const KEEPS_UP: f64 = 0.5;
+    const DOES_NOT: f64 = 0.99;
 
-    #[test]
-    fn what_lags_takes_fewer_at_once_until_it_keeps_up_and_never_too_few() {
-        let mut limit = BOUNDS.max;
-        // It falls from what was in progress, not from what might have been.
-        limit = BOUNDS.next(limit, 200, TOO_LATE);
-        assert_eq!(limit, 175);
-        for _ in 0..100 {
-            limit = BOUNDS.next(limit, limit, TOO_LATE);
-        }
-        assert_eq!(limit, BOUNDS.min);
-        limit = BOUNDS.next(limit, limit, ON_TIME);
-        assert_eq!(limit, 19);
-        for _ in 0..100 {
-            limit = BOUNDS.next(limit, 0, ON_TIME);
-        }
-        assert_eq!(limit, BOUNDS.max);
+    fn rules() -> Rules {
+        Rules { requests_min: 16, requests_max: 1000, wait: Duration::from_secs(600), ..Rules::default() }
     }
 
     #[test]
-    fn a_request_that_ends_makes_room() {
-        let requests = Arc::new(Requests::default());
-        requests.set(&Rules { requests_min: 1, requests_max: 2, ..Rules::default() });
-        let first = requests.begin();
-        let second = requests.begin();
-        assert!(first.is_some() && second.is_some() && requests.begin().is_none());
+    fn what_does_not_keep_up_takes_fewer_at_once_until_it_does_and_never_too_few() {
+        let mut bound = Bound::new(&rules());
+        // It falls from what was in progress, not from what might have been.
+        bound.now = bound.next(200, DOES_NOT);
+        assert_eq!(bound.now, 175);
+        for _ in 0..100 {
+            bound.now = bound.next(bound.now, DOES_NOT);
+        }
+        assert_eq!(bound.now, 16);
+        bound.now = bound.next(16, (BUSY + IDLE) / 2.0);
+        assert_eq!(bound.now, 16);
+        bound.now = bound.next(16, KEEPS_UP);
+        assert_eq!(bound.now, 19);
+        for _ in 0..100 {
+            bound.now = bound.next(0, KEEPS_UP);
+        }
+        assert_eq!(bound.now, 1000);
+        // Few requests are not what keeps it busy.
+        assert_eq!(bound.next(16, DOES_NOT), 1000);
+    }
+
+    #[tokio::test]
+    async fn who_has_sent_much_waits_at_the_door_and_lets_others_pass() {
+        let requests = Requests::default();
+        requests.set(&Rules { requests_min: 1, requests_max: 2, requests_waiting: 3, ..rules() });
+        let (alice, bob) = (SecretString::from("alice's"), SecretString::from("bob's"));
+        let first = requests.begin(&alice).await.unwrap();
+        let second = requests.begin(&alice).await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(requests.begin(&alice))).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert!(requests.begin(&alice).await.is_err(), "the line is full");
+        let mut other = Box::pin(requests.begin(&bob));
+        assert!(other.as_mut().now_or_never().is_none());
+        let displaced = waiting.pop().unwrap().as_mut().now_or_never();
+        assert!(displaced.is_some_and(|outcome| outcome.is_err()), "whoever waits most gives way");
         drop(first);
-        assert!(requests.begin().is_some());
+        let next = waiting.remove(0).as_mut().now_or_never();
+        assert!(next.as_ref().is_some_and(|outcome| outcome.is_ok()));
+        drop(second);
+        assert!(
+            other.as_mut().now_or_never().is_some_and(|outcome| outcome.is_ok()),
+            "and not the third of alice's"
+        );
+    }
+
+    #[tokio::test]
+    async fn fewer_begin_once_the_replica_does_not_keep_up() {
+        let requests = Requests::default();
+        requests.set(&Rules { requests_min: 1, ..rules() });
+        let token = SecretString::from("a token");
+        let mut running = Vec::new();
+        for _ in 0..8 {
+            running.push(requests.begin(&token).await.unwrap());
+        }
+        requests.adjust(DOES_NOT);
+        running.pop();
+        assert!(requests.begin(&token).now_or_never().is_none(), "seven may run, and do");
+        running.pop();
+        assert!(requests.begin(&token).now_or_never().is_some());
     }
 }

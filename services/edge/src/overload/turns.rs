@@ -1,32 +1,45 @@
-//! Whose turn it is: how many calls run at once, for one caller and on one tool service, and who comes next.
+//! Whose turn it is: how many calls run at once, of one caller and in one line, and who comes next.
 //!
-//! Callers that wait for a service take turns, one call each, so that nobody waits behind what another has
-//! sent. A line that has been standing for a while is a service that cannot keep up: whoever comes then
-//! waits a short time only, because waiting longer would help nobody (controlled delay).
+//! Callers that wait in a line take turns, one call each, so that nobody waits behind what another has sent. A
+//! line that has been standing for a while is that of something that cannot keep up: whoever comes then may be made
+//! to wait a short time only, because waiting longer would help nobody (controlled delay).
 
 use std::{
-    collections::{HashMap, VecDeque},
-    hash::{BuildHasher as _, RandomState},
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{BuildHasher as _, Hash, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use drawbridge_proto::auth::v1 as auth;
 use metrics::{Counter, Gauge, Histogram};
 use tokio::sync::oneshot;
 
-use super::Rules;
-
 /// A line that is not empty for so long is standing.
 const STANDING: Duration = Duration::from_millis(100);
-/// How much shorter the wait is in a standing line.
-const STANDING_SHARE: u32 = 8;
 
 /// The calls that run and wait on this replica.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
     state: Mutex<State>,
     callers: RandomState,
+    measured: fn(&str) -> Measured,
+}
+
+/// How many at once, and how long others wait.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    /// Of one caller, in all lines.
+    pub(super) per_caller: usize,
+    /// In a line, where it has no number of its own.
+    pub(super) per_line: usize,
+    pub(super) lines: BTreeMap<String, usize>,
+    /// Of one caller.
+    pub(super) waiting_per_caller: usize,
+    /// In a line.
+    pub(super) waiting_per_line: usize,
+    pub(super) wait: Duration,
+    /// The same in a line that is standing.
+    pub(super) wait_standing: Duration,
 }
 
 /// Who calls. Two of them are one with a likelihood of nothing, and then share what one has.
@@ -45,16 +58,16 @@ pub(crate) struct Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Busy {
     /// The caller has as many calls under way as one may.
-    Principal,
-    /// The tool service has.
-    Service,
+    Caller,
+    /// There are as many in the line.
+    Line,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    rules: Rules,
-    /// Where each service's line is.
-    services: HashMap<String, usize>,
+    room: Room,
+    /// Where the line of each name is.
+    names: HashMap<String, usize>,
     lines: Vec<Line>,
     callers: HashMap<Caller, Calls>,
     /// The last ticket.
@@ -68,11 +81,12 @@ struct Calls {
     waiting: usize,
 }
 
-/// Of one service.
 #[derive(Debug)]
 struct Line {
     max: usize,
     running: usize,
+    /// The most that ran, since somebody asked.
+    peak: usize,
     waiting: usize,
     /// Since when somebody waits.
     waiting_since: Option<Instant>,
@@ -88,11 +102,13 @@ struct Waiter {
     tell: oneshot::Sender<()>,
 }
 
-struct Measured {
-    running: Gauge,
-    waiting: Gauge,
-    waited: Histogram,
-    refused: [Counter; 2],
+/// What is told of a line.
+pub(super) struct Measured {
+    pub(super) running: Gauge,
+    pub(super) waiting: Gauge,
+    pub(super) waited: Histogram,
+    /// Because of the caller, and because of the line.
+    pub(super) refused: [Counter; 2],
 }
 
 impl std::fmt::Debug for Measured {
@@ -101,53 +117,43 @@ impl std::fmt::Debug for Measured {
     }
 }
 
-impl Measured {
-    fn new(service: &str) -> Self {
-        let service = service.to_owned();
-        let refused = |reason: &'static str| metrics::counter!("edge_calls_refused_total", "service" => service.clone(), "reason" => reason);
-        Self {
-            running: metrics::gauge!("edge_calls_running", "service" => service.clone()),
-            waiting: metrics::gauge!("edge_calls_waiting", "service" => service.clone()),
-            waited: metrics::histogram!("edge_call_wait_seconds", "service" => service.clone()),
-            refused: [refused("principal"), refused("service")],
-        }
-    }
-}
-
-impl Busy {
-    /// A word for logs, metrics and clients.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Principal => "principal_busy",
-            Self::Service => "service_busy",
-        }
-    }
-}
-
 impl Turns {
-    /// Who this principal is in a line.
-    pub(crate) fn caller(&self, principal: &auth::Principal) -> Caller {
-        Caller(self.callers.hash_one((&principal.issuer, &principal.subject)))
+    pub(super) fn new(room: Room, measured: fn(&str) -> Measured) -> Self {
+        let state =
+            State { room, names: HashMap::new(), lines: Vec::new(), callers: HashMap::new(), ticket: 0 };
+        Self { state: Mutex::new(state), callers: RandomState::new(), measured }
     }
 
-    /// These rules hold from now on. What runs and waits goes on.
-    pub(crate) fn set(&self, rules: &Rules) {
+    /// Who this is in a line.
+    pub(super) fn caller(&self, who: impl Hash) -> Caller {
+        Caller(self.callers.hash_one(who))
+    }
+
+    /// There is so much room from now on. What runs and waits goes on.
+    pub(super) fn set(&self, room: Room) {
         let state = &mut *self.state();
-        state.rules = rules.clone();
-        for (name, &line) in &state.services {
-            state.lines[line].max = rules.calls_on(name);
+        for (name, &line) in &state.names {
+            state.lines[line].max = room.of(name);
         }
+        state.room = room;
         state.go_on();
     }
 
-    /// Waits until a call of this caller may run on this service.
+    /// How many ran at most in one line, since this was last asked.
+    pub(super) fn peak(&self) -> usize {
+        let state = &mut *self.state();
+        let peaks = state.lines.iter_mut().map(|line| std::mem::replace(&mut line.peak, line.running));
+        peaks.max().unwrap_or(0)
+    }
+
+    /// Waits until a call of this caller may run in this line.
     ///
     /// # Errors
     /// When that would take too long.
-    pub(crate) async fn take(self: &Arc<Self>, service: &str, caller: Caller) -> Result<Turn, Busy> {
+    pub(super) async fn take(self: &Arc<Self>, line: &str, caller: Caller) -> Result<Turn, Busy> {
         let (waiting, patience) = {
             let state = &mut *self.state();
-            let line = state.line(service);
+            let line = state.line(line, self.measured);
             if state.has_room(line, caller) {
                 state.run(line, caller);
                 return Ok(Turn { turns: Arc::clone(self), line, caller });
@@ -194,9 +200,9 @@ impl Waiting<'_> {
         match told {
             Ok(Ok(())) => Ok(Turn { turns: Arc::clone(turns), line, caller }),
             // Another one was let in instead.
-            Ok(Err(_)) => Err(state.refuse(line, Busy::Principal)),
-            Err(_) if state.is_full(caller) => Err(state.refuse(line, Busy::Principal)),
-            Err(_) => Err(state.refuse(line, Busy::Service)),
+            Ok(Err(_)) => Err(state.refuse(line, Busy::Caller)),
+            Err(_) if state.is_full(caller) => Err(state.refuse(line, Busy::Caller)),
+            Err(_) => Err(state.refuse(line, Busy::Line)),
         }
     }
 }
@@ -215,28 +221,35 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Room {
+    /// How many run in a line.
+    fn of(&self, line: &str) -> usize {
+        self.lines.get(line).copied().unwrap_or(self.per_line)
+    }
+}
+
 impl State {
-    /// The line of a service.
-    fn line(&mut self, service: &str) -> usize {
-        if let Some(&line) = self.services.get(service) {
+    fn line(&mut self, name: &str, measured: fn(&str) -> Measured) -> usize {
+        if let Some(&line) = self.names.get(name) {
             return line;
         }
         self.lines.push(Line {
-            max: self.rules.calls_on(service),
+            max: self.room.of(name),
             running: 0,
+            peak: 0,
             waiting: 0,
             waiting_since: None,
             lanes: HashMap::new(),
             order: VecDeque::new(),
-            measured: Measured::new(service),
+            measured: measured(name),
         });
         let line = self.lines.len() - 1;
-        self.services.insert(service.to_owned(), line);
+        self.names.insert(name.to_owned(), line);
         line
     }
 
     fn is_full(&self, caller: Caller) -> bool {
-        self.callers.get(&caller).is_some_and(|calls| calls.running >= self.rules.calls_per_principal)
+        self.callers.get(&caller).is_some_and(|calls| calls.running >= self.room.per_caller)
     }
 
     fn has_room(&self, line: usize, caller: Caller) -> bool {
@@ -248,6 +261,7 @@ impl State {
         self.callers.entry(caller).or_default().running += 1;
         let line = &mut self.lines[line];
         line.running += 1;
+        line.peak = line.peak.max(line.running);
         line.measured.running.increment(1.0);
     }
 
@@ -271,10 +285,10 @@ impl State {
     /// Finds a place in a line. In a full one, whoever waits most gives way to whoever waits less.
     fn make_way(&mut self, line: usize, caller: Caller) -> Result<(), Busy> {
         let calls_waiting = self.callers.get(&caller).map_or(0, |calls| calls.waiting);
-        if calls_waiting >= self.rules.waiting_per_principal {
-            return Err(self.refuse(line, Busy::Principal));
+        if calls_waiting >= self.room.waiting_per_caller {
+            return Err(self.refuse(line, Busy::Caller));
         }
-        if self.lines[line].waiting < self.rules.waiting_per_service {
+        if self.lines[line].waiting < self.room.waiting_per_line {
             return Ok(());
         }
         let lanes = &self.lines[line].lanes;
@@ -287,7 +301,7 @@ impl State {
                 }
                 Ok(())
             }
-            _ => Err(self.refuse(line, Busy::Service)),
+            _ => Err(self.refuse(line, Busy::Line)),
         }
     }
 
@@ -306,7 +320,7 @@ impl State {
         }
         lane.push_back(Waiter { ticket, tell });
         let is_standing = since.elapsed() > STANDING;
-        let patience = if is_standing { self.rules.wait / STANDING_SHARE } else { self.rules.wait };
+        let patience = if is_standing { self.room.wait_standing } else { self.room.wait };
         (ticket, told, patience)
     }
 
@@ -336,7 +350,7 @@ impl State {
         }
     }
 
-    /// Lets run what now can, on every service: a caller may wait for several.
+    /// Lets run what now can, in every line: a caller may wait in several.
     fn go_on(&mut self) {
         for line in 0..self.lines.len() {
             while let Some((caller, waiter)) = self.next(line) {

@@ -5,7 +5,7 @@ use crate::{
     cache::Cache,
     guard::Guards,
     limits::Limits,
-    overload::{Requests, Turns},
+    overload::{Calls, Requests},
 };
 
 /// What follows the config file besides the services.
@@ -13,7 +13,7 @@ use crate::{
 pub(crate) struct Live {
     pub(crate) limits: Arc<Limits>,
     pub(crate) cache: Arc<Cache>,
-    pub(crate) turns: Arc<Turns>,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) guards: Arc<Guards>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Live {
 impl Live {
     /// This is in effect from now on.
     pub(crate) async fn set(&self, duties: Duties) {
-        self.turns.set(&duties.concurrency);
+        self.calls.set(&duties.concurrency);
         self.requests.set(&duties.concurrency);
         self.cache.set(duties.cache);
         self.guards.set(duties.guards);

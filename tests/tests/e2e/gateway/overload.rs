@@ -213,8 +213,17 @@ async fn overloaded() {
 
 #[tokio::test]
 async fn a_caller_with_many_calls_keeps_nobody_waiting_for_them() {
+    assert_turns("[concurrency]\nservice = { test = 2 }\nwait_ms = 60000\n").await;
+}
+
+#[tokio::test]
+async fn a_caller_with_many_requests_keeps_nobody_waiting_at_the_door() {
+    assert_turns("[concurrency]\nrequests_max = 2\nrequests_min = 2\nwait_ms = 60000\n").await;
+}
+
+/// Two at once, and of one caller forty.
+async fn assert_turns(config: &str) {
     let mesh = TestMesh::with(serve_conformance).await;
-    let config = "[concurrency]\nservice = { test = 2 }\nwait_ms = 60000\n";
     let (service, _hosted, edge, _folder) = edge_with(&mesh, config).await;
     let alice = edge.client(&mesh.client("alice").await);
     let bob = edge.client(&mesh.client("bob").await);
@@ -282,7 +291,7 @@ async fn a_call_whose_turn_does_not_come_is_told_to_try_again_and_reaches_no_ser
 #[tokio::test]
 async fn an_edge_that_has_too_much_to_do_refuses_early_and_whoever_only_listens_does_not_count() {
     let mesh = TestMesh::with(serve_conformance).await;
-    let config = "[concurrency]\nrequests_max = 2\nrequests_min = 2\n";
+    let config = "[concurrency]\nrequests_max = 2\nrequests_min = 2\nwait_ms = 50\n";
     let (service, _hosted, edge, _folder) = edge_with(&mesh, config).await;
     let alice = edge.client(&mesh.client("alice").await);
     let listen = json!({

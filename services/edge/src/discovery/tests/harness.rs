@@ -161,8 +161,8 @@ impl Found {
         let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
         let limits = Arc::new(Limits::new(None).unwrap());
         let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
-        let (turns, requests, guards) = (Arc::default(), Arc::default(), Arc::default());
-        let live = Live { limits, cache: cache.into(), turns, requests, guards };
+        let (calls, requests, guards) = (Arc::default(), Arc::default(), Arc::default());
+        let live = Live { limits, cache: cache.into(), calls, requests, guards };
         let discovery = Discovery::new(Arc::clone(&catalogs), live, Duration::from_secs(30), pace);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
         crate::discovery::start(&starting, flags, file, discovery).await.unwrap();

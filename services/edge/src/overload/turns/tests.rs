@@ -2,12 +2,30 @@ use futures::{FutureExt as _, future::join_all};
 
 use super::*;
 
-fn turns(change: impl FnOnce(&mut Rules)) -> Arc<Turns> {
-    let mut rules = Rules { wait: Duration::from_secs(600), ..Rules::default() };
-    change(&mut rules);
-    let turns = Arc::new(Turns::default());
-    turns.set(&rules);
-    turns
+const WAIT: Duration = Duration::from_secs(600);
+
+fn room() -> Room {
+    Room {
+        per_caller: 64,
+        per_line: 512,
+        lines: [].into(),
+        waiting_per_caller: 64,
+        waiting_per_line: 1024,
+        wait: WAIT,
+        wait_standing: WAIT,
+    }
+}
+
+fn turns(change: impl FnOnce(&mut Room)) -> Arc<Turns> {
+    let mut room = room();
+    change(&mut room);
+    let measured = |_: &str| Measured {
+        running: Gauge::noop(),
+        waiting: Gauge::noop(),
+        waited: Histogram::noop(),
+        refused: [Counter::noop(), Counter::noop()],
+    };
+    Arc::new(Turns::new(room, measured))
 }
 
 const ALICE: Caller = Caller(1);
@@ -25,7 +43,7 @@ fn assert_empty(turns: &Turns) {
 
 #[tokio::test]
 async fn callers_take_turns_whoever_has_sent_more() {
-    let turns = turns(|rules| rules.calls_per_service = 1);
+    let turns = turns(|room| room.per_line = 1);
     let first = turns.take("a", ALICE).await.unwrap();
     let order: Mutex<Vec<(Caller, usize)>> = Mutex::default();
     let call = async |caller, number| {
@@ -44,7 +62,7 @@ async fn callers_take_turns_whoever_has_sent_more() {
 
 #[tokio::test]
 async fn a_caller_has_so_many_calls_on_all_services_and_others_pass() {
-    let turns = turns(|rules| rules.calls_per_principal = 2);
+    let turns = turns(|room| room.per_caller = 2);
     let one = turns.take("a", ALICE).await.unwrap();
     let _two = turns.take("b", ALICE).await.unwrap();
     let mut third = Box::pin(turns.take("b", ALICE));
@@ -57,29 +75,29 @@ async fn a_caller_has_so_many_calls_on_all_services_and_others_pass() {
 
 #[tokio::test]
 async fn in_a_full_line_whoever_waits_most_gives_way() {
-    let turns = turns(|rules| {
-        rules.calls_per_service = 1;
-        rules.waiting_per_service = 3;
-        rules.waiting_per_principal = 3;
+    let turns = turns(|room| {
+        room.per_line = 1;
+        room.waiting_per_line = 3;
+        room.waiting_per_caller = 3;
     });
     let running = turns.take("a", ALICE).await.unwrap();
     let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(turns.take("a", ALICE))).collect();
     for one in &mut waiting {
         assert!(one.as_mut().now_or_never().is_none());
     }
-    assert_eq!(turns.take("a", ALICE).await.unwrap_err(), Busy::Principal);
+    assert_eq!(turns.take("a", ALICE).await.unwrap_err(), Busy::Caller);
     let mut bob = Box::pin(turns.take("a", BOB));
     assert!(bob.as_mut().now_or_never().is_none());
-    assert_eq!(waiting[2].as_mut().now_or_never().unwrap().unwrap_err(), Busy::Principal);
+    assert_eq!(waiting[2].as_mut().now_or_never().unwrap().unwrap_err(), Busy::Caller);
     // Alice has two, and whoever comes next would have one: that is as fair as it gets.
-    assert_eq!(turns.take("a", BOB).await.unwrap_err(), Busy::Service);
+    assert_eq!(turns.take("a", BOB).await.unwrap_err(), Busy::Line);
     drop((bob, waiting, running));
     assert_empty(&turns);
 }
 
 #[tokio::test]
 async fn whoever_stops_waiting_keeps_nothing() {
-    let turns = turns(|rules| rules.calls_per_service = 1);
+    let turns = turns(|room| room.per_line = 1);
     let running = turns.take("a", ALICE).await.unwrap();
     let mut told = Box::pin(turns.take("a", ALICE));
     let mut after = Box::pin(turns.take("a", BOB));
@@ -94,12 +112,12 @@ async fn whoever_stops_waiting_keeps_nothing() {
 
 #[tokio::test]
 async fn nobody_waits_longer_than_is_said_and_in_a_standing_line_much_shorter() {
-    let turns = turns(|rules| {
-        rules.calls_per_service = 1;
-        rules.wait = Duration::from_millis(80);
+    let turns = turns(|room| {
+        room.per_line = 1;
+        (room.wait, room.wait_standing) = (Duration::from_millis(80), Duration::from_millis(10));
     });
     let running = turns.take("a", ALICE).await.unwrap();
-    assert_eq!(turns.take("a", BOB).await.unwrap_err(), Busy::Service);
+    assert_eq!(turns.take("a", BOB).await.unwrap_err(), Busy::Line);
 
     let mut first = Box::pin(turns.take("a", BOB));
     assert!(first.as_mut().now_or_never().is_none());
@@ -118,10 +136,10 @@ async fn nobody_waits_longer_than_is_said_and_in_a_standing_line_much_shorter() 
 
 #[tokio::test]
 async fn more_room_lets_those_who_wait_run() {
-    let turns = turns(|rules| rules.calls_per_service = 1);
+    let turns = turns(|room| room.per_line = 1);
     let _running = turns.take("a", ALICE).await.unwrap();
     let mut waiting = Box::pin(turns.take("a", ALICE));
     assert!(waiting.as_mut().now_or_never().is_none());
-    turns.set(&Rules { services: [("a".to_owned(), 2)].into(), ..Rules::default() });
+    turns.set(Room { lines: [("a".to_owned(), 2)].into(), ..room() });
     assert!(waiting.as_mut().now_or_never().is_some_and(|turn| turn.is_ok()));
 }
