@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::body::{Body, Bytes};
@@ -33,7 +34,8 @@ use tokio_rustls::{
 };
 
 use crate::{
-    load,
+    CONNECTIONS,
+    load::{self, Load, Sample},
     rows::{Call, Duties},
 };
 
@@ -122,6 +124,11 @@ impl Stand {
         let edge = edge.await;
         let tls = row.tls.then(|| trusting(authority));
         Self { world, edge, tls, call: row.call, calls: Arc::default(), _folder: folder }
+    }
+
+    /// What the load of so many connections measures in this time.
+    pub(crate) async fn sample(&self, lasts: Duration) -> Sample {
+        Load { connections: CONNECTIONS, lasts }.run(async || self.ready().await).await
     }
 
     /// A connection on which the tool has answered.

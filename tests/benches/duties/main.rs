@@ -2,7 +2,8 @@
 //!
 //!     cargo bench -p drawbridge-tests --bench duties -- [--json] [--short] [--only NAME,NAME]
 //!
-//! Rounds of all rows take turns, so that noise hits all alike, and what counts is the ratio of two rows in one round.
+//! A row runs right after the one that it is compared with, again and again, so that noise hits both alike. What counts is
+//! the ratio of the two.
 //! Everything but Redis runs in this process, the load too. To measure another duty is a line in `rows.rs`.
 
 #![expect(
@@ -19,7 +20,6 @@ use drawbridge_tests::{Redis, TestAuthority};
 
 use crate::{
     edges::{Stand, World},
-    load::Load,
     report::{Measured, Report},
 };
 
@@ -45,7 +45,7 @@ struct Args {
 
 impl Args {
     fn parse() -> Self {
-        let mut args = Self { json: false, only: None, rounds: 7, round: Duration::from_millis(700) };
+        let mut args = Self { json: false, only: None, rounds: 9, round: Duration::from_millis(400) };
         let mut given = std::env::args().skip(1);
         while let Some(arg) = given.next() {
             match arg.as_str() {
@@ -98,13 +98,32 @@ async fn run(args: &Args) -> Report {
     }
     let mut measured: Vec<_> = rows.iter().map(|duties| Measured::new(&duties.row)).collect();
     for round in 0..=args.rounds {
-        for (stand, measured) in stands.iter().zip(&mut measured) {
-            let sample =
-                Load { connections: CONNECTIONS, lasts: args.round }.run(async || stand.ready().await).await;
-            // The first is for warming up.
-            if round > 0 {
-                measured.add(sample);
+        for (with, duties) in rows.iter().enumerate() {
+            let without = rows.iter().position(|other| other.row.name == duties.row.against);
+            let before = match without.filter(|without| *without != with) {
+                Some(without) => {
+                    let sample = stands[without].sample(args.round).await;
+                    measured[without].add(&sample);
+                    Some(sample)
+                }
+                // Whatever is compared with it runs it.
+                None if rows.iter().any(|other| {
+                    other.row.name != duties.row.name && other.row.against == duties.row.name
+                }) =>
+                {
+                    continue;
+                }
+                None => None,
+            };
+            let sample = stands[with].sample(args.round).await;
+            measured[with].add(&sample);
+            if let Some(before) = before {
+                measured[with].compare(&sample, &before);
             }
+        }
+        // The first is for warming up.
+        if round == 0 {
+            measured.iter_mut().for_each(Measured::forget);
         }
         eprint!(".");
     }

@@ -9,16 +9,20 @@ use crate::{load::Sample, overload::Overloaded, rows::Row};
 /// The least throughput of a row, as a ratio to that of the row without.
 const BUDGETS: [(&str, f64); 2] = [("all", 0.75), ("cache-hit", 3.0)];
 
-/// The rounds of one row.
+/// What was measured of one row.
 pub(crate) struct Measured {
     name: &'static str,
     against: &'static str,
-    /// Calls per second, by round.
+    /// Calls per second, each time.
     rates: Vec<f64>,
-    /// Microseconds of processor time a call, the caller's share too, by round.
+    /// Microseconds of processor time a call, the caller's share too, each time.
     processor: Vec<f64>,
     /// Nanoseconds of every call.
     latencies: Vec<u64>,
+    /// Its throughput as a ratio to that of the row without, which ran just before.
+    ratios: Vec<f64>,
+    /// Microseconds of processor time that a call costs more.
+    costs: Vec<f64>,
 }
 
 impl Measured {
@@ -29,17 +33,31 @@ impl Measured {
             rates: Vec::new(),
             processor: Vec::new(),
             latencies: Vec::new(),
+            ratios: Vec::new(),
+            costs: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, sample: Sample) {
+    pub(crate) fn add(&mut self, sample: &Sample) {
         self.rates.push(sample.rate);
         self.processor.push(sample.processor);
-        self.latencies.extend(sample.latencies);
+        self.latencies.extend(&sample.latencies);
+    }
+
+    pub(crate) fn compare(&mut self, with: &Sample, without: &Sample) {
+        self.ratios.push(with.rate / without.rate);
+        self.costs.push(with.processor - without.processor);
+    }
+
+    pub(crate) fn forget(&mut self) {
+        for figures in [&mut self.rates, &mut self.processor, &mut self.ratios, &mut self.costs] {
+            figures.clear();
+        }
+        self.latencies.clear();
     }
 }
 
-/// The median of the rounds, the least and the most.
+/// The median, the least and the most.
 #[derive(Clone, Copy)]
 struct Spread {
     median: f64,
@@ -71,38 +89,20 @@ pub(crate) struct Report {
     pub(crate) overloaded: Option<Overloaded>,
 }
 
-/// A row beside the one without: throughput as a ratio, and microseconds of processor time that a call costs more.
-struct Compared {
-    throughput: Option<Spread>,
-    costs: Option<Spread>,
-}
-
 impl Report {
-    fn compare(&self, measured: &Measured) -> Compared {
-        let without = self.measured.iter().find(|other| other.name == measured.against);
-        let pairs = |of: fn(&Measured) -> &[f64], how: fn((&f64, &f64)) -> f64| {
-            let without = without.filter(|without| without.name != measured.name)?;
-            Spread::of(of(measured).iter().zip(of(without)).map(how).collect())
-        };
-        Compared {
-            throughput: pairs(|of| &of.rates, |(with, without)| with / without),
-            costs: pairs(|of| &of.processor, |(with, without)| with - without),
-        }
-    }
-
     pub(crate) fn json(&self) -> Value {
         let row = |measured: &Measured| {
-            let Compared { throughput, costs } = self.compare(measured);
+            let spread = |figures: &Vec<f64>| Spread::of(figures.clone()).map(Spread::json);
             let (p50, p99) = (quantile(&measured.latencies, 50), quantile(&measured.latencies, 99));
             json!({
                 "name": measured.name,
                 "against": measured.against,
-                "calls_per_second": Spread::of(measured.rates.clone()).map(Spread::json),
-                "processor_us": Spread::of(measured.processor.clone()).map(Spread::json),
+                "calls_per_second": spread(&measured.rates),
+                "processor_us": spread(&measured.processor),
                 "p50_us": p50,
                 "p99_us": p99,
-                "throughput_ratio": throughput.map(Spread::json),
-                "costs_us": costs.map(Spread::json),
+                "throughput_ratio": spread(&measured.ratios),
+                "costs_us": spread(&measured.costs),
             })
         };
         json!({
@@ -144,8 +144,8 @@ impl fmt::Display for Report {
                 quantile(&measured.latencies, 50),
                 quantile(&measured.latencies, 99),
             )?;
-            match self.compare(measured) {
-                Compared { throughput: Some(throughput), costs: Some(costs) } => {
+            match (Spread::of(measured.ratios.clone()), Spread::of(measured.costs.clone())) {
+                (Some(throughput), Some(costs)) => {
                     let (throughput, costs) = (throughput.text(2), costs.text(0));
                     writeln!(f, "  {:<13}{throughput:<24}{costs}", measured.against)?;
                 }
@@ -154,7 +154,7 @@ impl fmt::Display for Report {
         }
         for (name, least) in BUDGETS {
             let row = measured.iter().find(|measured| measured.name == name);
-            if let Some(ratio) = row.and_then(|row| self.compare(row).throughput) {
+            if let Some(ratio) = row.and_then(|row| Spread::of(row.ratios.clone())) {
                 let holds = if ratio.median >= least { "holds" } else { "does NOT hold" };
                 writeln!(f, "\n{name}: {least} of the throughput without, at least: {holds}")?;
             }

@@ -93,7 +93,7 @@ impl Shared {
             asks.iter().map(|Ask { limit, bucket, .. }| format!("{PREFIX}{}:{}", limit.name, bucket.text()));
         let numbers = asks
             .iter()
-            .flat_map(|Ask { limit, cost, .. }| [limit.quota.unit_micros, limit.quota.burst, *cost]);
+            .flat_map(|Ask { limit, cost, .. }| [limit.quota.fill_micros(), limit.quota.micros(*cost)]);
         let said = self.invoke(connection, &keys.collect::<Vec<_>>(), &numbers.collect::<Vec<_>>()).await?;
         let answers: Vec<_> = said
             .chunks_exact(2)
@@ -131,7 +131,7 @@ impl Shared {
     async fn connect(&self) -> Result<Redis, Away> {
         let connection = self.redis.another();
         let probe = [format!("{PREFIX}:probe")];
-        timeout(CONNECT_TIMEOUT, self.invoke(&connection, &probe, &[1, 1, 1])).await??;
+        timeout(CONNECT_TIMEOUT, self.invoke(&connection, &probe, &[1, 1])).await??;
         Ok(connection)
     }
 
