@@ -28,7 +28,7 @@ mod telemetry;
 mod tls;
 
 #[cfg(feature = "redis")]
-pub use self::redis::Redis;
+pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
 pub use browser::restrain_browsers;

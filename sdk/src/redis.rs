@@ -22,8 +22,10 @@ use futures::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 
+pub use self::breaker::{RedisAway, RedisBreaker};
 use self::servers::Servers;
 
+mod breaker;
 mod servers;
 
 /// How long it may take to find out where to write, and to connect there.

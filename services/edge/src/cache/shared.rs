@@ -16,11 +16,10 @@ use aws_lc_rs::{
     error::Unspecified,
 };
 use bytes::Bytes;
-use drawbridge_sdk::Redis;
-use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError};
+use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
+use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
 
 use super::{key::Key, memory::Entry};
 
@@ -28,8 +27,6 @@ use super::{key::Key, memory::Entry};
 const ENTRY: &str = "drawbridge:cache:entry:";
 /// All generations are in one key, which is read at once.
 const TAGS: &str = "drawbridge:cache:tags";
-/// How long connecting may take, and trying it out.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longer than anything here waits.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Generations, for which only writes wait.
@@ -41,9 +38,7 @@ const NONCE_BYTES: usize = 12;
 /// Redis, over one connection. One that was lost is given up at once, even if it could be had again: what Redis may have
 /// forgotten meanwhile is to be dealt with first.
 pub(super) struct Shared {
-    redis: Redis,
-    /// None while Redis is away.
-    connection: ArcSwapOption<Redis>,
+    redis: RedisBreaker,
     within_ms: AtomicU64,
     /// Until when Redis is not asked for entries.
     paused: ArcSwapOption<Instant>,
@@ -56,20 +51,10 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Redis gave no answer.
-#[derive(Debug, thiserror::Error)]
-enum Away {
-    #[error("Redis is too slow")]
-    Slow(#[from] tokio::time::error::Elapsed),
-    #[error("Redis gives no answer")]
-    Redis(#[from] RedisError),
-}
-
 impl Shared {
     pub(super) fn new(url: &SecretString, sealer: Sealer, within: Duration) -> Result<Self, RedisError> {
         Ok(Self {
-            redis: Redis::open(url, RESPONSE_TIMEOUT)?,
-            connection: ArcSwapOption::empty(),
+            redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
             within_ms: AtomicU64::new(millis(within)),
             paused: ArcSwapOption::empty(),
             sealer,
@@ -83,24 +68,17 @@ impl Shared {
 
     /// A connection that has answered.
     pub(super) async fn connect(&self) -> Option<Redis> {
-        let mut connection = self.redis.another();
-        let mut probe = redis::cmd("HLEN");
-        let answer = timeout(CONNECT_TIMEOUT, probe.arg(TAGS).query_async::<u64>(&mut connection)).await;
-        match answer.map_err(Away::from).and_then(|answer| Ok(answer?)) {
-            Ok(_) => Some(connection),
-            Err(error) => {
-                tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is away");
-                None
-            }
-        }
+        let probe = async |connection: &Redis| connection.clone().hlen::<_, u64>(TAGS).await;
+        let told = |error| tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is away");
+        self.redis.connect(probe).await.map_err(told).ok()
     }
 
     pub(super) fn turn_on(&self, connection: Redis) {
-        self.connection.store(Some(Arc::new(connection)));
+        self.redis.turn_on(connection);
     }
 
     pub(super) fn turn_off(&self) {
-        self.connection.store(None);
+        self.redis.turn_off();
     }
 
     /// The entry of this key. It lasts, by the clock of Redis, as long as it may; `lasts` is how long that was.
@@ -166,19 +144,17 @@ impl Shared {
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Pipeline, within: Duration) -> Option<T> {
-        let connection = self.connection.load_full()?;
+        let connection = self.redis.connection()?;
         let mut sending = Redis::clone(&connection);
-        let answer = timeout(within, command.query_async(&mut sending)).await;
-        let error = match answer.map_err(Away::from).and_then(|answer| Ok(answer?)) {
+        let error = match RedisBreaker::wait(within, command.query_async(&mut sending)).await {
             Ok(answer) => return Some(answer),
             Err(error) => error,
         };
         tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis does not do what it is told");
         // That it is too slow, or has no room, says nothing of the connection.
-        let is_lost = matches!(&error, Away::Redis(error) if error.kind() != ErrorKind::Extension);
+        let is_lost = matches!(&error, RedisAway::Redis(error) if error.kind() != ErrorKind::Extension);
         if is_lost {
-            // Who is late to find out must not end the connection that came after.
-            self.connection.compare_and_swap(&Some(connection), None);
+            self.redis.give_up(&connection);
         }
         None
     }

@@ -9,29 +9,23 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
-use drawbridge_sdk::Redis;
+use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
-use tokio::time::timeout;
 
 use super::{gcra::Answer, limit::Ask};
 
 const TAKE: &str = include_str!("take.lua");
 /// Of one slot, so that one script takes from all buckets or from none in a cluster too: it can reach no others.
 const PREFIX: &str = "{drawbridge:limits}:";
-/// How long connecting may take, and trying it out.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longer than a request may wait: that has a bound of its own.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Before Redis that gave no answer is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Shared {
-    redis: Redis,
+    redis: RedisBreaker,
     script: Script,
-    /// None while Redis is away.
-    connection: ArcSwapOption<Redis>,
     begun: AtomicBool,
 }
 
@@ -41,21 +35,11 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// Redis gave no answer.
-#[derive(Debug, thiserror::Error)]
-enum Away {
-    #[error("Redis is too slow")]
-    Slow(#[from] tokio::time::error::Elapsed),
-    #[error("Redis gives no answer")]
-    Redis(#[from] RedisError),
-}
-
 impl Shared {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
         Ok(Self {
-            redis: Redis::open(url, RESPONSE_TIMEOUT)?,
+            redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
             script: Script::new(TAKE),
-            connection: ArcSwapOption::empty(),
             begun: AtomicBool::new(false),
         })
     }
@@ -67,21 +51,18 @@ impl Shared {
         }
         match self.connect().await {
             Ok(connection) => self.turn_on(connection),
-            Err(error) => self.turn_off(&error),
+            Err(error) => self.try_again(&error),
         }
     }
 
     /// Takes from every bucket, or from none. Without an answer in time it is none that is known.
     pub(super) async fn take(self: &Arc<Self>, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
-        let connection = self.connection.load_full()?;
-        let taken = timeout(within, self.run(&connection, asks)).await;
-        match taken.map_err(Away::from).and_then(|taken| taken.map_err(Away::from)) {
+        let connection = self.redis.connection()?;
+        match RedisBreaker::wait(within, self.run(&connection, asks)).await {
             Ok(answers) => Some(answers),
             Err(error) => {
-                // Who is late to find out must not end the connection that came after.
-                let before = self.connection.compare_and_swap(&Some(Arc::clone(&connection)), None);
-                if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, &connection)) {
-                    self.turn_off(&error);
+                if self.redis.give_up(&connection) {
+                    self.try_again(&error);
                 }
                 None
             }
@@ -128,21 +109,19 @@ impl Shared {
     }
 
     /// A connection on which the script has run and could write.
-    async fn connect(&self) -> Result<Redis, Away> {
-        let connection = self.redis.another();
+    async fn connect(&self) -> Result<Redis, RedisAway> {
         let probe = [format!("{PREFIX}:probe")];
-        timeout(CONNECT_TIMEOUT, self.invoke(&connection, &probe, &[1, 1])).await??;
-        Ok(connection)
+        self.redis.connect(async |connection| self.invoke(connection, &probe, &[1, 1]).await).await
     }
 
     fn turn_on(&self, connection: Redis) {
-        self.connection.store(Some(Arc::new(connection)));
+        self.redis.turn_on(connection);
         metrics::gauge!("edge_limits_redis_available").set(1);
         tracing::info!("limits are counted in Redis");
     }
 
-    /// Tries again from now on, beside the requests.
-    fn turn_off(self: &Arc<Self>, error: &Away) {
+    /// Says that Redis is away, and tries again from now on, beside the requests.
+    fn try_again(self: &Arc<Self>, error: &RedisAway) {
         metrics::gauge!("edge_limits_redis_available").set(0);
         tracing::warn!(
             error = %drawbridge_sdk::told(error),
@@ -219,7 +198,7 @@ mod tests {
     }
 
     async fn available(shared: &Shared) {
-        while shared.connection.load().is_none() {
+        while shared.redis.connection().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -229,7 +208,7 @@ mod tests {
         let (shared, _folder, _server) = start().await;
         let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
-        let mut connection = Redis::clone(&shared.connection.load_full().unwrap());
+        let mut connection = Redis::clone(&shared.redis.connection().unwrap());
         let _: () = redis::cmd("CLIENT")
             .arg("PAUSE")
             .arg(2000)
@@ -240,7 +219,7 @@ mod tests {
         let asked = Instant::now();
         assert!(shared.take(&asks, Duration::from_millis(50)).await.is_none());
         assert!(asked.elapsed() < Duration::from_secs(2), "it has waited for Redis");
-        assert!(shared.connection.load().is_none(), "the next request does not ask");
+        assert!(shared.redis.connection().is_none(), "the next request does not ask");
         available(&shared).await;
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
     }
