@@ -8,35 +8,27 @@ use http::request::Parts;
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
-        CompleteResult, CompletionInfo, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
-        GetPromptResponse, Implementation, ListPromptsResult, ListResourceTemplatesResult,
-        ListResourcesResult, ListToolsResult, PaginatedRequestParams, ProtocolVersion,
-        ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-        SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams,
+        CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
+        CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
+        ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
+        PaginatedRequestParams, ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse,
+        ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams, SubscriptionFilter,
+        Tool, UnsubscribeRequestParams,
     },
     service::{NotificationContext, RequestContext, SubscriptionContext},
 };
-use serde_json::json;
-use tonic::Status;
 
 use crate::{
     authorizer::Authorizer,
     cache::Cache,
-    catalog::{Catalogs, ResourceItem, ShownResource, ToolItem},
+    catalog::Catalogs,
     gate::{Admission, OTHER, Plan},
     guard::Guards,
     overload::Calls,
-    transform::Direction,
-    upstream::Target,
 };
 
 use self::{
-    call::{Answers, Calling, Ended, Failure, failure, log_failure},
-    errors::{
-        cannot_ask, client_error, error, failed, no_method, no_resource, not_planned, not_transformed,
-        with_request_id, wrong_arguments, wrong_cursor,
-    },
+    errors::{error, no_method, not_planned},
     logging::WantedLevel,
     watch::{Listener, Subscriptions},
 };
@@ -51,8 +43,10 @@ mod content;
 mod errors;
 mod interaction;
 mod json;
+mod lists;
 mod logging;
 mod page;
+mod results;
 mod reuse;
 mod seal;
 mod status;
@@ -64,11 +58,6 @@ const REVISIONS: [ProtocolVersion; 3] =
 /// Methods that the stateless revision no longer has.
 const OLDER_METHODS: [&str; 5] =
     ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
-
-/// How long a client may keep a list, in milliseconds. A change of the catalog is told; one of policy is not.
-const LIST_TTL_MS: Option<u64> = Some(30_000);
-/// Lists are filtered for each caller.
-const LIST_SCOPE: Option<CacheScope> = Some(CacheScope::Private);
 
 type Context = RequestContext<RoleServer>;
 
@@ -169,13 +158,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListToolsResult, ErrorData> {
-        let admission = admission(&context)?;
-        let Plan::ListTools(tools) = &admission.plan else { return Err(not_planned(admission)) };
-        let tools = tools.iter().map(|item| (item.tool.name.as_ref(), &item.tool));
-        let (tools, next) = page::of(tools, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
-        let mut result = ListToolsResult::with_all_items(tools);
-        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
-        Ok(result)
+        lists::tools(request.as_ref(), admission(&context)?)
     }
 
     async fn call_tool(
@@ -183,40 +166,7 @@ impl ServerHandler for Handler {
         request: CallToolRequestParams,
         context: Context,
     ) -> Result<CallToolResponse, ErrorData> {
-        let admission = admission(&context)?;
-        let (tool, call) = match &admission.plan {
-            Plan::CallTool(tool, call) => (tool, call),
-            Plan::WrongArguments(tool, wrong) => {
-                let wrong = self.guards.tool_result(&tool.item.name, wrong_arguments(tool, wrong));
-                return Ok(with_request_id(wrong, admission).into());
-            }
-            Plan::NotTransformed(tool) => {
-                return Err(not_transformed(tool, Direction::Request, admission));
-            }
-            // The gate found no such tool.
-            _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
-        };
-        let answers = Answers { responses: request.input_responses, state: request.request_state };
-        let mut reused = None;
-        let result = match self.calling(admission, &context, &tool.target, call).run(answers).await {
-            Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
-            Ok(Ended::CannotAsk) => {
-                failed("this tool has to ask something first, and the client cannot be asked")
-            }
-            Ok(Ended::Result(message, reuse)) => {
-                reused = reuse;
-                let result = content::tool_result(&message).map_err(|status| failure(&status, admission))?;
-                changed(tool, result, admission).await?
-            }
-            Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
-                log_failure(admission, &status);
-                failed(status.message())
-            }
-            Err(failure) => return Err(client_error(failure, admission)),
-        };
-        let mut result = self.guards.tool_result(&tool.item.name, result);
-        result.meta = reuse::meta(result.meta, reused);
-        Ok(with_request_id(result, admission).into())
+        results::call_tool(self, request, &context).await
     }
 
     async fn list_resources(
@@ -224,15 +174,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let admission = admission(&context)?;
-        let fixed = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
-            ShownResource::Fixed(resource) => Some((item.item.name.as_str(), resource)),
-            ShownResource::Template(_) => None,
-        });
-        let (fixed, next) = page::of(fixed, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
-        let mut result = ListResourcesResult::with_all_items(fixed);
-        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
-        Ok(result)
+        lists::resources(request.as_ref(), admission(&context)?)
     }
 
     async fn list_resource_templates(
@@ -240,16 +182,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let admission = admission(&context)?;
-        let templates = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
-            ShownResource::Template(template) => Some((item.item.name.as_str(), template)),
-            ShownResource::Fixed(_) => None,
-        });
-        let (templates, next) =
-            page::of(templates, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
-        let mut result = ListResourceTemplatesResult::with_all_items(templates);
-        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
-        Ok(result)
+        lists::resource_templates(request.as_ref(), admission(&context)?)
     }
 
     async fn read_resource(
@@ -257,28 +190,7 @@ impl ServerHandler for Handler {
         request: ReadResourceRequestParams,
         context: Context,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let admission = admission(&context)?;
-        let Plan::ReadResource(resource, call) = &admission.plan else {
-            return Err(no_resource(&request.uri, admission));
-        };
-        let answers = Answers { responses: request.input_responses, state: request.request_state };
-        match self.calling(admission, &context, &resource.target, call).run(answers).await {
-            Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
-            Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-            Ok(Ended::Result(message, reuse)) => {
-                let read = content::resource_contents(&message, &request.uri, resource.mime_type.as_deref());
-                let mut result = read.map_err(|status| failure(&status, admission))?;
-                (result.ttl_ms, result.cache_scope) = reuse::hints(reuse);
-                let mut result = self.guards.resource(&resource.item.name, result);
-                result.meta = reuse::meta(result.meta, reuse);
-                Ok(result.into())
-            }
-            Err(Failure::Status(status)) if status.code() == tonic::Code::NotFound => {
-                log_failure(admission, &status);
-                Err(no_resource(&request.uri, admission))
-            }
-            Err(failure) => Err(client_error(failure, admission)),
-        }
+        results::read_resource(self, request, &context).await
     }
 
     async fn subscribe(&self, request: SubscribeRequestParams, context: Context) -> Result<(), ErrorData> {
@@ -308,13 +220,7 @@ impl ServerHandler for Handler {
         request: Option<PaginatedRequestParams>,
         context: Context,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let admission = admission(&context)?;
-        let Plan::ListPrompts(prompts) = &admission.plan else { return Err(not_planned(admission)) };
-        let prompts = prompts.iter().map(|item| (item.item.name.as_str(), &item.prompt));
-        let (prompts, next) = page::of(prompts, request.as_ref()).ok_or_else(|| wrong_cursor(admission))?;
-        let mut result = ListPromptsResult::with_all_items(prompts);
-        (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, LIST_TTL_MS, LIST_SCOPE);
-        Ok(result)
+        lists::prompts(request.as_ref(), admission(&context)?)
     }
 
     async fn get_prompt(
@@ -322,20 +228,7 @@ impl ServerHandler for Handler {
         request: GetPromptRequestParams,
         context: Context,
     ) -> Result<GetPromptResponse, ErrorData> {
-        let admission = admission(&context)?;
-        let Plan::GetPrompt(prompt, call) = &admission.plan else {
-            return Err(error(ErrorCode::INVALID_PARAMS, "there is no prompt of this name", admission));
-        };
-        let answers = Answers { responses: request.input_responses, state: request.request_state };
-        match self.calling(admission, &context, &prompt.target, call).run(answers).await {
-            Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
-            Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-            Ok(Ended::Result(message, _)) => {
-                let result = content::prompt(&message).map_err(|status| failure(&status, admission))?;
-                Ok(self.guards.prompt(&prompt.item.name, result).into())
-            }
-            Err(failure) => Err(client_error(failure, admission)),
-        }
+        results::get_prompt(self, request, &context).await
     }
 
     async fn complete(
@@ -343,30 +236,7 @@ impl ServerHandler for Handler {
         _: CompleteRequestParams,
         context: Context,
     ) -> Result<CompleteResult, ErrorData> {
-        let admission = admission(&context)?;
-        let mut found = match &admission.plan {
-            Plan::Complete(completion, call) => {
-                match self
-                    .calling(admission, &context, &completion.target, call)
-                    .run(Answers::default())
-                    .await
-                {
-                    Ok(Ended::Result(message, _)) => {
-                        let mut found = content::completion(&message);
-                        self.guards.texts(&completion.item.name, &mut found.values);
-                        found
-                    }
-                    Ok(_) => return Err(cannot_ask(admission)),
-                    Err(failure) => return Err(client_error(failure, admission)),
-                }
-            }
-            // Nothing completes this argument.
-            _ => drawbridge_proto::mcp::v1::Completion::default(),
-        };
-        let more = found.values.len() > CompletionInfo::MAX_VALUES;
-        found.values.truncate(CompletionInfo::MAX_VALUES);
-        let info = CompletionInfo::with_pagination(found.values, found.total, found.has_more || more);
-        info.map(CompleteResult::new).map_err(|error| failure(&Status::internal(error), admission))
+        results::complete(self, &context).await
     }
 
     async fn on_custom_request(&self, _: CustomRequest, context: Context) -> Result<CustomResult, ErrorData> {
@@ -383,45 +253,10 @@ impl ServerHandler for Handler {
     }
 }
 
-impl Handler {
-    fn calling<'a>(
-        &'a self,
-        admission: &'a Admission,
-        context: &'a Context,
-        target: &'a Target,
-        call: &'a crate::gate::Call,
-    ) -> Calling<'a> {
-        Calling { handler: self, admission, context, target, call }
-    }
-}
-
-/// A tool's result as the config file has it.
-async fn changed(
-    tool: &ToolItem,
-    result: CallToolResult,
-    admission: &Admission,
-) -> Result<CallToolResult, ErrorData> {
-    let Some(changes) = &tool.transformation else { return Ok(result) };
-    changes.response(&tool.item.name, result, &admission.principal).await.map_err(|failure| {
-        let Admission { span, context, .. } = admission;
-        let _entered = span.enter();
-        let (request_id, tool_name) = (&context.request_id, &tool.item.name);
-        tracing::error!(%request_id, tool = tool_name, %failure, "a response transformation failed");
-        not_transformed(tool, Direction::Response, admission)
-    })
-}
-
 /// What the gate admitted. A request without it has not passed the gate, and gets nothing.
 fn admission(context: &Context) -> Result<&Admission, ErrorData> {
     let parts = context.extensions.get::<Parts>();
     parts
         .and_then(|parts| parts.extensions.get::<Admission>())
         .ok_or_else(|| ErrorData::internal_error("the request has not passed the gate", None))
-}
-
-fn planned_resources(admission: &Admission) -> Result<&[Arc<ResourceItem>], ErrorData> {
-    match &admission.plan {
-        Plan::ListResources(resources) => Ok(resources),
-        _ => Err(not_planned(admission)),
-    }
 }
