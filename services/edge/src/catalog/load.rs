@@ -2,33 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drawbridge_proto::{
-    auth::v1 as auth,
-    mcp::v1::{self as mcp, ToolHints},
-};
+use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use drawbridge_sdk::{
     BalancedChannel,
     contract::{Offer, OfferKind, offers},
     reflection::Contract,
 };
-use jsonschema::Validator;
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
-use rmcp::model::{JsonObject, Prompt, PromptArgument, Resource, ResourceTemplate, Tool, ToolAnnotations};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Namespace, PromptItem, ResourceItem, ServiceCatalog, ShownResource, ToolItem, WatchItem,
-    comments::Comments,
-    given::{SchemaError, compile, given_schema},
-    is_tool_name,
-    schema::{Purpose, TooLarge, object_schema},
-    uri::UriTemplate,
+    CompletionItem, Namespace, ServiceCatalog, WatchItem, comments::Comments, given::SchemaError,
+    is_tool_name, schema::TooLarge,
 };
 use crate::{
-    cache::{Rule, RuleError, Tag, TagError},
-    mcp::is_rich,
+    cache::{Rule, RuleError, TagError},
     upstream::Target,
 };
+
+mod prompt;
+mod resource;
+mod tool;
 
 /// How long one watch lasts before its caller is authorized anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
@@ -193,131 +187,6 @@ impl Reader<'_> {
         self.catalog
     }
 
-    fn tool(
-        &mut self,
-        name: String,
-        method: &MethodDescriptor,
-        options: mcp::ToolOptions,
-    ) -> Result<ToolItem, ItemError> {
-        let mut target = self.target(method, options.timeout)?;
-        let hints = options.hints.unwrap_or_default();
-        target.idempotent = hints.read_only() || hints.idempotent();
-        let writes = !(hints.read_only() && hints.idempotent() && options.invalidates.is_empty());
-        target.cache = self.cache(&name, &target, options.cache.as_ref(), writes);
-        target.invalidates = Tag::all(self.namespace.as_str(), &options.invalidates)?;
-        let (input, arguments) = self.input(method, &options.input_schema)?;
-        let output = self.output(&target, &options.output_schema)?;
-        let description = self.description(method, options.description);
-        let mut tool = Tool::new_with_raw(name.clone(), description.map(Into::into), Arc::new(input))
-            .with_annotations(annotations(hints));
-        tool.output_schema = output.map(Arc::new);
-        tool.title = Some(options.title).filter(|title| !title.is_empty());
-        let item = self.item(name, &target, options.scopes);
-        Ok(ToolItem {
-            tool,
-            item,
-            target,
-            rate_class: options.rate_class,
-            arguments: Arc::new(arguments),
-            shown_arguments: None,
-            transformation: None,
-        })
-    }
-
-    /// The schema that clients see, and what checks arguments.
-    fn input(
-        &mut self,
-        method: &MethodDescriptor,
-        given: &str,
-    ) -> Result<(JsonObject, Validator), ItemError> {
-        const WHICH: &str = "input_schema";
-        let wrong = |error| ItemError::Schema(WHICH, error);
-        if let Some(schema) = given_schema(given).map_err(wrong)? {
-            let arguments = compile(&schema).map_err(wrong)?;
-            return Ok((schema, arguments));
-        }
-        let mut derive = |purpose| {
-            object_schema(&method.input(), purpose, &mut self.comments)
-                .map_err(|error| ItemError::Derived(WHICH, error))
-        };
-        let (schema, check) = (derive(Purpose::Arguments)?, derive(Purpose::Check)?);
-        Ok((schema, compile(&check).map_err(wrong)?))
-    }
-
-    /// The schema of the structured result; none where the tool chooses its content itself.
-    fn output(&mut self, target: &Target, given: &str) -> Result<Option<JsonObject>, ItemError> {
-        const WHICH: &str = "output_schema";
-        let wrong = |error| ItemError::Schema(WHICH, error);
-        let Some(schema) = given_schema(given).map_err(wrong)? else {
-            if is_rich(&target.result()) {
-                return Ok(None);
-            }
-            return object_schema(&target.result(), Purpose::Result, &mut self.comments)
-                .map(Some)
-                .map_err(|error| ItemError::Derived(WHICH, error));
-        };
-        // Clients compile it.
-        compile(&schema).map_err(wrong)?;
-        Ok(Some(schema))
-    }
-
-    fn resource(
-        &mut self,
-        name: String,
-        method: &MethodDescriptor,
-        options: mcp::ResourceOptions,
-    ) -> Result<ResourceItem, ItemError> {
-        let mut target = self.target(method, None)?;
-        target.idempotent = true;
-        target.cache = self.cache(&name, &target, options.cache.as_ref(), false);
-        let uri = UriTemplate::parse(&options.uri_template)?;
-        for variable in uri.variables() {
-            let field = method.input().get_field_by_name(variable);
-            if !field.is_some_and(|field| field.kind() == Kind::String && !field.is_list()) {
-                return Err(ItemError::Variable(variable.to_owned()));
-            }
-        }
-        let mime_type = Some(options.mime_type).filter(|mime_type| !mime_type.is_empty());
-        let title = Some(options.title).filter(|title| !title.is_empty());
-        let description = self.description(method, options.description);
-        let shown = if uri.variables().next().is_some() {
-            let mut template = ResourceTemplate::new(uri.as_str(), name.clone());
-            (template.title, template.description) = (title, description);
-            template.mime_type.clone_from(&mime_type);
-            ShownResource::Template(template)
-        } else {
-            let mut resource = Resource::new(uri.as_str(), name.clone());
-            (resource.title, resource.description) = (title, description);
-            resource.mime_type.clone_from(&mime_type);
-            ShownResource::Fixed(resource)
-        };
-        let item = self.item(name, &target, options.scopes);
-        Ok(ResourceItem { shown, uri, item, target, mime_type })
-    }
-
-    fn prompt(
-        &mut self,
-        name: String,
-        method: &MethodDescriptor,
-        options: mcp::PromptOptions,
-    ) -> Result<PromptItem, ItemError> {
-        let mut target = self.target(method, None)?;
-        target.idempotent = true;
-        let input = method.input();
-        let arguments = input.fields().filter(|field| field.kind() == Kind::String && !field.is_list());
-        let arguments = arguments.map(|field| {
-            // A plain field is always said; one that is `optional` need not be.
-            let mut argument = PromptArgument::new(field.name()).with_required(!field.supports_presence());
-            argument.description = self.comments.of_field(&field);
-            argument
-        });
-        let arguments: Vec<_> = arguments.collect();
-        let description = self.description(method, options.description);
-        let mut prompt = Prompt::new(name.clone(), description, Some(arguments));
-        prompt.title = Some(options.title).filter(|title| !title.is_empty());
-        Ok(PromptItem { prompt, item: self.item(name, &target, options.scopes), target })
-    }
-
     /// How results are kept. What asks for it but may not have it is called each time.
     fn cache(
         &self,
@@ -362,16 +231,6 @@ impl Reader<'_> {
         let given = Some(given).filter(|given| !given.is_empty());
         given.or_else(|| self.comments.of(&method.parent_file(), method.path()))
     }
-}
-
-/// MCP's annotations, each said outright so that nobody has to know the defaults.
-fn annotations(hints: ToolHints) -> ToolAnnotations {
-    let mut annotations = ToolAnnotations::default();
-    annotations.read_only_hint = Some(hints.read_only.unwrap_or(false));
-    annotations.destructive_hint = Some(hints.destructive.unwrap_or(true));
-    annotations.idempotent_hint = Some(hints.idempotent.unwrap_or(false));
-    annotations.open_world_hint = Some(hints.open_world.unwrap_or(true));
-    annotations
 }
 
 /// Clients withhold every tool of a server if one name is not theirs to take.
