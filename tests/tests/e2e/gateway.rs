@@ -2,6 +2,7 @@
 
 mod browser;
 mod cache;
+mod docs;
 mod guard;
 mod hygiene;
 mod limits;
