@@ -1,16 +1,11 @@
 //! The tool service that the official conformance suite expects, written with the public contract alone.
 
-use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
 };
 
-use drawbridge_proto::mcp::v1::{
-    self as mcp, ContentBlock, InputRequired, InputResponses, Progress, ToolResult, log_message::Level,
-};
+use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, MtlsServerConfig, Running, Starting, Telemetry,
     identity::{Caller, Verifier, VerifierError},
@@ -26,6 +21,7 @@ use self::{
 
 mod asking;
 mod make;
+mod streaming;
 
 mod pb {
     #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
@@ -38,8 +34,6 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/conform
 const PNG: &str =
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
 const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA=";
-/// Between two events of a stream.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The service, and what it has seen.
 #[derive(Clone, Debug, Default)]
@@ -101,33 +95,6 @@ impl Conformance {
 type Answered = Result<Response<pb::Answer>, Status>;
 type Streamed = Result<Response<ReceiverStream<Result<pb::Event, Status>>>, Status>;
 
-fn event(event: pb::event::Event) -> pb::Event {
-    pb::Event { event: Some(event) }
-}
-
-/// Streams events with a pause after each, and then the result.
-fn stream(events: Vec<pb::event::Event>, result: ToolResult) -> Streamed {
-    let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    tokio::spawn(async move {
-        for next in events {
-            if sender.send(Ok(event(next))).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-        let _ = sender.send(Ok(event(pb::event::Event::Result(result)))).await;
-    });
-    Ok(Response::new(ReceiverStream::new(receiver)))
-}
-
-fn log(line: &str) -> pb::event::Event {
-    pb::event::Event::Log(mcp::LogMessage {
-        level: Level::Info.into(),
-        logger: String::new(),
-        data: Some(prost_types::Value::from(line.to_owned())),
-    })
-}
-
 fn interaction(request: &Request<pb::Asking>) -> InputResponses {
     request.get_ref().interaction.clone().unwrap_or_default()
 }
@@ -186,23 +153,15 @@ impl ConformanceService for Conformance {
     }
 
     async fn tool_with_progress(&self, _: Request<pb::Nothing>) -> Streamed {
-        let progress = |done: f64| {
-            pb::event::Event::Progress(Progress {
-                progress: done,
-                total: Some(100.0),
-                message: String::new(),
-            })
-        };
-        stream([0.0, 50.0, 100.0].map(progress).to_vec(), make::result(vec![text("done")]))
+        streaming::progress()
     }
 
     async fn tool_with_logging(&self, _: Request<pb::Nothing>) -> Streamed {
-        let lines = ["Tool execution started", "Tool processing data", "Tool execution completed"];
-        stream(lines.map(log).to_vec(), make::result(vec![text("done")]))
+        streaming::log_lines()
     }
 
-    async fn logging_tool(&self, request: Request<pb::Nothing>) -> Streamed {
-        self.tool_with_logging(request).await
+    async fn logging_tool(&self, _: Request<pb::Nothing>) -> Streamed {
+        streaming::log_lines()
     }
 
     async fn reconnection(&self, _: Request<pb::Nothing>) -> Answered {
@@ -228,14 +187,7 @@ impl ConformanceService for Conformance {
     }
 
     async fn streaming_elicitation(&self, request: Request<pb::Asking>) -> Streamed {
-        let given = interaction(&request);
-        if given.responses.contains_key("answer") {
-            return stream(vec![], make::result(vec![text("done")]));
-        }
-        let asked = asking::one("answer", make::form("Please answer", &asking::name_form("name")));
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let _ = sender.send(Ok(event(pb::event::Event::InputRequired(asked)))).await;
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        streaming::elicitation(&interaction(&request)).await
     }
 
     async fn missing_capability(&self, request: Request<pb::Asking>) -> Answered {
@@ -300,13 +252,7 @@ impl ConformanceService for Conformance {
         &self,
         _: Request<pb::Nothing>,
     ) -> Result<Response<ReceiverStream<Result<pb::Changed, Status>>>, Status> {
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        tokio::spawn(async move {
-            while sender.send(Ok(pb::Changed {})).await.is_ok() {
-                tokio::time::sleep(2 * PAUSE).await;
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(streaming::changes())
     }
 
     async fn template_data(
@@ -372,27 +318,7 @@ impl ConformanceService for Conformance {
     }
 
     async fn slow_work(&self, request: Request<pb::SlowWorkRequest>) -> Streamed {
-        let steps = request.into_inner().milliseconds / 20;
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        let service = self.clone();
-        tokio::spawn(async move {
-            for step in 0..steps {
-                let progress = Progress {
-                    progress: step.into(),
-                    total: Some(steps.into()),
-                    message: format!("step {step}"),
-                };
-                if sender.send(Ok(event(pb::event::Event::Progress(progress)))).await.is_err() {
-                    service.cancelled.fetch_add(1, Ordering::Relaxed);
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            service.finished.fetch_add(1, Ordering::Relaxed);
-            let result = make::result(vec![text("worked")]);
-            let _ = sender.send(Ok(event(pb::event::Event::Result(result)))).await;
-        });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        streaming::slow_work(self.clone(), request.into_inner().milliseconds)
     }
 
     async fn fail_with(&self, request: Request<pb::FailWithRequest>) -> Answered {
@@ -408,9 +334,4 @@ impl ConformanceService for Conformance {
 /// What a call answers that asks first.
 fn asks(asked: InputRequired) -> Answered {
     Ok(Response::new(ask(asked)))
-}
-
-/// For tests that need a block.
-pub fn a_text(content: &str) -> ContentBlock {
-    text(content)
 }
