@@ -11,14 +11,15 @@ use serde_json::Value;
 use super::{Gate, message::Message};
 use crate::{
     authorizer::Allowed,
-    catalog::{
-        Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem,
-        check_arguments, read_arguments,
-    },
+    catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
     metadata::Endpoint,
     refusal::Refusal,
     upstream::Target,
 };
+
+mod lists;
+mod prompt;
+mod tool;
 
 /// How many resources one request may watch.
 const WATCHES_MAX: usize = 64;
@@ -183,20 +184,6 @@ impl Asking<'_> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
-    /// The same, where another decision follows.
-    async fn foresee(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
-        self.gate.authorizer.foresee(self.context, self.token, self.resource, operation).await
-    }
-
-    async fn filter(
-        &self,
-        (kind, of): (Kind, ItemKind),
-        items: impl Iterator<Item = &auth::CatalogItem>,
-    ) -> Result<auth::Visible, Refusal> {
-        let items = items.filter(|item| self.serves(of, item)).cloned().collect();
-        self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items).await
-    }
-
     async fn connect(&self) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
         Ok((Plan::Connect, allowed.principal))
@@ -206,55 +193,6 @@ impl Asking<'_> {
     async fn refuse(&self, what: &str) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         self.connect().await?;
         Err(Refusal::Params(what.to_owned()))
-    }
-
-    async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible =
-            self.filter((Kind::CallTool, ItemKind::Tool), catalog.tools().map(|tool| &tool.item)).await?;
-        let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
-        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default().into()))
-    }
-
-    async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible = self
-            .filter(
-                (Kind::ReadResource, ItemKind::Resource),
-                catalog.resources().map(|resource| &resource.item),
-            )
-            .await?;
-        let resources = catalog
-            .resources()
-            .filter(|resource| visible.names.contains(&resource.item.name))
-            .map(Arc::clone);
-        Ok((Plan::ListResources(Arc::new(resources.collect())), visible.principal.unwrap_or_default().into()))
-    }
-
-    async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let visible = self
-            .filter((Kind::GetPrompt, ItemKind::Prompt), catalog.prompts().map(|prompt| &prompt.item))
-            .await?;
-        let prompts =
-            catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
-        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default().into()))
-    }
-
-    async fn get_prompt(
-        &self,
-        prompt: &Arc<PromptItem>,
-        params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let message = match prompt_arguments(prompt, params.get("arguments")) {
-            Ok(message) => message,
-            Err(wrong) => {
-                // What is wrong is told only to whom may get the prompt with better arguments.
-                let operation = operation(Kind::GetPrompt, &prompt.item);
-                self.decide(operation).await?;
-                return Err(Refusal::Params(wrong));
-            }
-        };
-        let (call, principal) =
-            self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
-        Ok((Plan::GetPrompt(Arc::clone(prompt), call), principal))
     }
 
     /// All of these resources, or none: a client that is told of some would take the others for unchanged.
@@ -300,60 +238,6 @@ impl Asking<'_> {
         })?;
         let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation });
         Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal))
-    }
-
-    async fn call_tool(
-        &self,
-        tool: &Arc<ToolItem>,
-        params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
-        let none = Value::Object(serde_json::Map::new());
-        let arguments = params.get("arguments").unwrap_or(&none);
-        if !arguments.is_object() {
-            return self.refuse("arguments must be an object").await;
-        }
-        match self.message(tool, arguments).await? {
-            Ok(message) => {
-                let (call, principal) =
-                    self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
-                Ok((Plan::CallTool(Arc::clone(tool), call), principal))
-            }
-            Err(plan) => {
-                // What is wrong is told only to whom may call the tool with better arguments.
-                let operation = operation(Kind::CallTool, &tool.item);
-                let allowed = self.decide(operation).await?;
-                Ok((plan, allowed.principal))
-            }
-        }
-    }
-
-    /// The message that the arguments make, or what is left to do where they make none.
-    async fn message(
-        &self,
-        tool: &Arc<ToolItem>,
-        arguments: &Value,
-    ) -> Result<Result<DynamicMessage, Plan>, Refusal> {
-        let wrong = |wrong| Plan::WrongArguments(Arc::clone(tool), wrong);
-        let (Some(changes), Some(given)) = (&tool.transformation, arguments.as_object()) else {
-            return Ok(read_arguments(tool, arguments).map_err(wrong));
-        };
-        if let Err(mistakes) = check_arguments(tool, arguments) {
-            return Ok(Err(wrong(mistakes)));
-        }
-        let principal = match changes.request {
-            // A program runs only for whom may call the tool with some arguments.
-            Some(_) => self.foresee(operation(Kind::CallTool, &tool.item)).await?.principal,
-            None => Arc::default(),
-        };
-        let name = &tool.item.name;
-        Ok(match changes.request(name, given, &principal).await {
-            Ok(changed) => read_arguments(tool, &changed).map_err(wrong),
-            Err(failure) => {
-                let request_id = &self.context.request_id;
-                tracing::error!(%request_id, tool = name, %failure, "a request transformation failed");
-                Err(Plan::NotTransformed(Arc::clone(tool)))
-            }
-        })
     }
 
     async fn read_resource(
@@ -404,30 +288,5 @@ fn operation_on(
         arguments_json: Some(text(target.policy_form.json(message))),
         recorded_arguments_json: target.policy_form.recorded(message).map(text),
         ..operation(kind, item)
-    }
-}
-
-/// Reads a prompt's arguments, which are texts, into the message that the RPC takes.
-fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<DynamicMessage, String> {
-    let none = serde_json::Map::new();
-    let given = match arguments {
-        None | Some(Value::Null) => &none,
-        Some(Value::Object(given)) => given,
-        Some(_) => return Err("arguments must be an object".to_owned()),
-    };
-    let known = prompt.prompt.arguments.as_deref().unwrap_or_default();
-    let mut message = DynamicMessage::new(prompt.target.input());
-    for (name, value) in given {
-        if !known.iter().any(|argument| argument.name == *name) {
-            return Err(format!("the prompt has no argument {name:?}"));
-        }
-        let value = value.as_str().ok_or_else(|| format!("the argument {name:?} must be a string"))?;
-        message.set_field_by_name(name, Field::String(value.to_owned()));
-    }
-    let missing =
-        known.iter().find(|argument| argument.required == Some(true) && !given.contains_key(&argument.name));
-    match missing {
-        Some(argument) => Err(format!("the argument {:?} is missing", argument.name)),
-        None => Ok(message),
     }
 }
