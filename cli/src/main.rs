@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use drawbridge_cli::{call, catalog, policy, revoke, transform, up, vault};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]

@@ -39,6 +39,12 @@ impl Redis {
         Self { url: server.url.clone(), server }
     }
 
+    /// The process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.server.server.id()
+    }
+
     /// Ends it without a warning.
     pub fn kill(&mut self) {
         self.server.server.kill();

@@ -3,6 +3,10 @@
 use clap::Parser;
 use drawbridge_code::{Config, start};
 use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Searches and reads one source tree.
 #[derive(Debug, Parser)]

@@ -2,6 +2,10 @@
 
 use clap::Parser;
 use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Speaks MCP to AI clients and calls tool services over gRPC.
 #[derive(Parser)]

@@ -2,6 +2,10 @@
 
 use clap::Parser;
 use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A small OAuth 2.1 authorization server for development.
 #[derive(Debug, Parser)]

@@ -3,6 +3,10 @@
 use clap::Parser;
 use drawbridge_invoices::{Config, migrate_by_own_login, start};
 use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Gets the data out of invoices, keeps them, and has them approved.
 #[derive(Debug, Parser)]

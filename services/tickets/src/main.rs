@@ -3,6 +3,10 @@
 use clap::Parser;
 use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
 use drawbridge_tickets::{Config, start};
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Finds, reads, summarizes and answers support tickets.
 #[derive(Debug, Parser)]

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::Mutex,
 };
 use tokio_rustls::{
     TlsConnector,
@@ -36,7 +37,7 @@ use tokio_rustls::{
 use crate::{
     CONNECTIONS,
     load::{self, Load, Sample},
-    rows::{Call, Duties},
+    rows::{Call, Duties, Row},
 };
 
 /// A mesh with a tool that does nothing, and alice in it.
@@ -77,10 +78,11 @@ impl World {
 
 /// An edge with the duties of a row.
 pub(crate) struct Stand {
+    pub(crate) row: Row,
     world: World,
     edge: Edge,
     tls: Option<TlsConnector>,
-    call: Call,
+    callers: Mutex<Vec<Caller>>,
     calls: Arc<AtomicUsize>,
     /// Its config file, and its certificate.
     _folder: TempDir,
@@ -123,12 +125,21 @@ impl Stand {
         });
         let edge = edge.await;
         let tls = row.tls.then(|| trusting(authority));
-        Self { world, edge, tls, call: row.call, calls: Arc::default(), _folder: folder }
+        Self {
+            row: *row,
+            world,
+            edge,
+            tls,
+            callers: Mutex::default(),
+            calls: Arc::default(),
+            _folder: folder,
+        }
     }
 
-    /// What the load of so many connections measures in this time.
+    /// What the load of so many connections, always the same, measures in this time.
     pub(crate) async fn sample(&self, lasts: Duration) -> Sample {
-        Load { connections: CONNECTIONS, lasts }.run(async || self.ready().await).await
+        let load = Load { connections: CONNECTIONS, lasts };
+        load.run_with(&mut *self.callers.lock().await, async || self.ready().await).await
     }
 
     /// A connection on which the tool has answered.
@@ -151,7 +162,7 @@ impl Stand {
             }
         };
         let token = format!("Bearer {}", self.world.0.token);
-        Caller { sender, address, token, call: self.call, calls: Arc::clone(&self.calls) }
+        Caller { sender, address, token, call: self.row.call, calls: Arc::clone(&self.calls) }
     }
 
     pub(crate) async fn stop(self) {

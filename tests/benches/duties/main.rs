@@ -3,7 +3,8 @@
 //!     cargo bench -p drawbridge-tests --bench duties -- [--json] [--short] [--only NAME,NAME]
 //!
 //! A row runs right after the one that it is compared with, again and again, so that noise hits both alike. What counts is
-//! the ratio of the two.
+//! the ratio of the two. Where a tool that does nothing is called, the edge has a processor of its own: how much one carries,
+//! whatever the load, the tool and Redis take. Where the tool's work counts, all share the processors.
 //! Everything but Redis runs in this process, the load too. To measure another duty is a line in `rows.rs`.
 
 #![expect(
@@ -17,16 +18,23 @@
 use std::time::Duration;
 
 use drawbridge_tests::{Redis, TestAuthority};
+use mimalloc::MiMalloc;
 
 use crate::{
     edges::{Stand, World},
     report::{Measured, Report},
+    rows::{Call, Duties},
 };
+
+/// As in the services.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 mod edges;
 #[path = "../shared/load.rs"]
 mod load;
 mod overload;
+mod processors;
 mod report;
 mod rows;
 
@@ -45,13 +53,13 @@ struct Args {
 
 impl Args {
     fn parse() -> Self {
-        let mut args = Self { json: false, only: None, rounds: 9, round: Duration::from_millis(400) };
+        let mut args = Self { json: false, only: None, rounds: 40, round: Duration::from_millis(100) };
         let mut given = std::env::args().skip(1);
         while let Some(arg) = given.next() {
             match arg.as_str() {
                 "--json" => args.json = true,
                 // To see whether it runs.
-                "--short" => (args.rounds, args.round) = (1, Duration::from_millis(100)),
+                "--short" => args.rounds = 1,
                 "--only" => args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names"))),
                 // Cargo says so.
                 "--bench" => {}
@@ -96,25 +104,43 @@ async fn run(args: &Args) -> Report {
         };
         stands.push(Stand::start(world, duties, &redis, &authority).await);
     }
-    let mut measured: Vec<_> = rows.iter().map(|duties| Measured::new(&duties.row)).collect();
+    let (by_edge, by_all): (Vec<_>, Vec<_>) =
+        pairs(&rows).into_iter().partition(|(_, with)| rows[*with].row.call == Call::Text);
+    let shared = measure(args, &stands, by_all).await;
+    processors::divide("edge", &redis);
+    let divided = measure(args, &stands, by_edge).await;
+    let overloaded = match rows.iter().position(|duties| duties.row.name == "none") {
+        Some(plain) => Some(overload::run(&stands[plain]).await),
+        None => None,
+    };
+    for stand in stands {
+        stand.stop().await;
+    }
+    common.stop().await;
+    Report { connections: CONNECTIONS, rounds: args.rounds, divided, shared, overloaded }
+}
+
+/// Each row, after the one that it is compared with. Those that others are compared with run with these.
+fn pairs(rows: &[Duties]) -> Vec<(Option<usize>, usize)> {
+    let without = |with: usize| {
+        let without = rows.iter().position(|other| other.row.name == rows[with].row.against);
+        without.filter(|without| *without != with)
+    };
+    let pairs: Vec<_> = (0..rows.len()).map(|with| (without(with), with)).collect();
+    let runs_anyway = |row: usize| pairs.iter().any(|(without, _)| *without == Some(row));
+    pairs.iter().copied().filter(|&(without, with)| without.is_some() || !runs_anyway(with)).collect()
+}
+
+async fn measure(args: &Args, stands: &[Stand], pairs: Vec<(Option<usize>, usize)>) -> Vec<Measured> {
+    let mut measured: Vec<_> = stands.iter().map(|stand| Measured::new(&stand.row)).collect();
     for round in 0..=args.rounds {
-        for (with, duties) in rows.iter().enumerate() {
-            let without = rows.iter().position(|other| other.row.name == duties.row.against);
-            let before = match without.filter(|without| *without != with) {
-                Some(without) => {
-                    let sample = stands[without].sample(args.round).await;
-                    measured[without].add(&sample);
-                    Some(sample)
-                }
-                // Whatever is compared with it runs it.
-                None if rows.iter().any(|other| {
-                    other.row.name != duties.row.name && other.row.against == duties.row.name
-                }) =>
-                {
-                    continue;
-                }
-                None => None,
-            };
+        for &(without, with) in &pairs {
+            let mut before = None;
+            if let Some(without) = without {
+                let sample = stands[without].sample(args.round).await;
+                measured[without].add(&sample);
+                before = Some(sample);
+            }
             let sample = stands[with].sample(args.round).await;
             measured[with].add(&sample);
             if let Some(before) = before {
@@ -128,13 +154,6 @@ async fn run(args: &Args) -> Report {
         eprint!(".");
     }
     eprintln!();
-    let overloaded = match rows.iter().position(|duties| duties.row.name == "none") {
-        Some(plain) => Some(overload::run(&stands[plain], args.round).await),
-        None => None,
-    };
-    for stand in stands {
-        stand.stop().await;
-    }
-    common.stop().await;
-    Report { connections: CONNECTIONS, rounds: args.rounds, measured, overloaded }
+    measured.retain(Measured::is_any);
+    measured
 }

@@ -11,7 +11,8 @@ const OFFERED: f64 = 3.0;
 const OFFERING: u32 = 1024;
 /// Calls at once at the peak.
 const AT_PEAK: usize = 64;
-const ROUNDS: u32 = 12;
+const PEAK_SPAN: Duration = Duration::from_secs(3);
+const SPAN: Duration = Duration::from_secs(10);
 
 /// The JSON-RPC code of what may be tried again.
 const REFUSED: &str = "-32053";
@@ -32,8 +33,8 @@ fn says(answer: &[u8], text: &str) -> bool {
 
 /// Offers three times as much as the edge has just done, over many connections. One that has no answer yet offers nothing
 /// new: more than [`OFFERING`] calls are never under way.
-pub(crate) async fn run(stand: &Stand, round: Duration) -> Overloaded {
-    let load = Load { connections: AT_PEAK, lasts: round * ROUNDS / 3 };
+pub(crate) async fn run(stand: &Stand) -> Overloaded {
+    let load = Load { connections: AT_PEAK, lasts: PEAK_SPAN };
     let peak = load.run(async || stand.ready().await).await.rate;
     let offered = OFFERED * peak;
     let pause = Duration::from_secs_f64(f64::from(OFFERING) / offered);
@@ -41,7 +42,7 @@ pub(crate) async fn run(stand: &Stand, round: Duration) -> Overloaded {
     for _ in 0..OFFERING {
         callers.push(stand.ready().await);
     }
-    let (started, lasts) = (Instant::now(), round * ROUNDS);
+    let (started, lasts) = (Instant::now(), SPAN);
     let offering: Vec<_> = (0..OFFERING)
         .zip(callers)
         .map(|(number, mut caller)| {

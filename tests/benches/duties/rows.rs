@@ -18,8 +18,17 @@ pub(crate) struct Row {
     /// What the whole mesh does besides, where that is something.
     pub(crate) mesh: Option<fn(&mut MeshConfig)>,
     pub(crate) call: Call,
-    /// Whether it is one of `all`.
-    pub(crate) among_all: bool,
+    /// Where it is done, if it is one of those that are done together.
+    pub(crate) among: Option<Among>,
+}
+
+/// Duties that are done together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Among {
+    /// On a call.
+    Call,
+    /// At the front, besides.
+    Front,
 }
 
 /// What is called.
@@ -55,10 +64,10 @@ const PLAIN: Row = Row {
     access_log: false,
     mesh: None,
     call: Call::Text,
-    among_all: false,
+    among: None,
 };
-/// A duty that the config file turns on.
-const DUTY: Row = Row { among_all: true, ..PLAIN };
+const DUTY: Row = Row { among: Some(Among::Call), ..PLAIN };
+const AT_FRONT: Row = Row { among: Some(Among::Front), ..PLAIN };
 
 /// Whatever can be done to a result, in the order that finds most.
 const GUARDS: &str = r#"
@@ -115,8 +124,8 @@ const ROWS: &[Row] = &[
     Row { name: "guards-search", against: "cache-miss", config: GUARDS, call: Call::SearchAnew, ..PLAIN },
     Row { name: "jq", config: PROGRAMS, ..DUTY },
     Row { name: "jq-search", against: "cache-miss", config: PROGRAMS, call: Call::SearchAnew, ..PLAIN },
-    Row { name: "tls", tls: true, ..DUTY },
-    Row { name: "access-log", access_log: true, ..DUTY },
+    Row { name: "tls", tls: true, ..AT_FRONT },
+    Row { name: "access-log", access_log: true, ..AT_FRONT },
     Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
     Row { name: "search-anew", against: "search", config: NO_CACHE, call: Call::SearchAnew, ..PLAIN },
@@ -131,17 +140,22 @@ pub(crate) struct Duties {
     pub(crate) config: String,
 }
 
-/// All rows, and one that does whatever can be done at once.
+/// All rows, one that does all duties on a call at once, and one that does those at the front too.
 pub(crate) fn all() -> Vec<Duties> {
     let mut duties: Vec<_> = ROWS.iter().map(|&row| Duties { row, config: row.config.to_owned() }).collect();
-    let mut all = Duties { row: Row { name: "all", ..PLAIN }, config: String::new() };
-    for row in ROWS.iter().filter(|row| row.among_all) {
+    duties.push(together("all", &[Among::Call]));
+    duties.push(together("all-and-front", &[Among::Call, Among::Front]));
+    duties
+}
+
+fn together(name: &'static str, among: &[Among]) -> Duties {
+    let mut all = Duties { row: Row { name, ..PLAIN }, config: String::new() };
+    for row in ROWS.iter().filter(|row| row.among.is_some_and(|one| among.contains(&one))) {
         all.config.push_str(row.config);
         all.row.redis |= row.redis;
         all.row.tls |= row.tls;
         all.row.access_log |= row.access_log;
         all.row.mesh = all.row.mesh.or(row.mesh);
     }
-    duties.push(all);
-    duties
+    all
 }

@@ -16,6 +16,7 @@
 use std::{fs, time::Duration};
 
 use drawbridge_tests::{TestIssuer, TestMesh, serve_conformance};
+use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -23,6 +24,10 @@ use crate::{
     paths::{Fresh, Path, Tokens},
     report::{Measured, Report},
 };
+
+/// As in the services.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 mod bare;
 #[path = "../shared/load.rs"]

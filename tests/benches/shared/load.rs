@@ -26,15 +26,24 @@ pub(crate) struct Sample {
 }
 
 impl Load {
-    /// Calls until the time is over.
+    /// Calls over connections of its own until the time is over.
     pub(crate) async fn run<C: Caller>(&self, connect: impl AsyncFn() -> C) -> Sample {
         let mut callers = Vec::new();
-        for _ in 0..self.connections {
+        self.run_with(&mut callers, connect).await
+    }
+
+    /// The same over connections that are there, and more where that is not enough.
+    pub(crate) async fn run_with<C: Caller>(
+        &self,
+        callers: &mut Vec<C>,
+        connect: impl AsyncFn() -> C,
+    ) -> Sample {
+        while callers.len() < self.connections {
             callers.push(connect().await);
         }
         let (started, processor) = (Instant::now(), processor_time());
         let ends = started + self.lasts;
-        let calling = callers.into_iter().map(|mut caller| {
+        let calling = callers.drain(..).map(|mut caller| {
             tokio::spawn(async move {
                 let mut latencies = Vec::with_capacity(32 * 1024);
                 let mut last = Instant::now();
@@ -44,13 +53,15 @@ impl Load {
                     latencies.push(u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX));
                     last = now;
                 }
-                latencies
+                (caller, latencies)
             })
         });
         let calling: Vec<_> = calling.collect();
         let mut latencies = Vec::new();
         for one in calling {
-            latencies.extend(one.await.expect("a caller"));
+            let (caller, one) = one.await.expect("a caller");
+            callers.push(caller);
+            latencies.extend(one);
         }
         let processor = processor_time() - processor;
         #[expect(clippy::cast_precision_loss, reason = "it is a count of calls")]

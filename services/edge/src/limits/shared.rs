@@ -96,9 +96,9 @@ impl Shared {
         numbers: &[u64],
     ) -> Result<Vec<u64>, RedisError> {
         let run = async |command: &str, script: &str| {
-            let command =
-                Cmd::new().arg(command).arg(script).arg(keys.len()).arg(keys).arg(numbers).to_owned();
-            command.query_async(&mut connection.clone()).await
+            let mut call = Cmd::new();
+            call.arg(command).arg(script).arg(keys.len()).arg(keys).arg(numbers);
+            call.query_async(&mut connection.clone()).await
         };
         match run("EVALSHA", self.script.get_hash()).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
