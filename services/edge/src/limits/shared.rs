@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -13,7 +10,10 @@ use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
 
+use self::batch::Asking;
 use super::{gcra::Answer, limit::Ask};
+
+mod batch;
 
 const TAKE: &str = include_str!("take.lua");
 /// Of one slot, so that one script takes from all buckets or from none in a cluster too: it can reach no others.
@@ -24,9 +24,15 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Shared {
+    counter: Arc<Counter>,
+    /// Once it has begun.
+    asking: OnceLock<Asking>,
+}
+
+/// What asks Redis.
+struct Counter {
     redis: RedisBreaker,
     script: Script,
-    begun: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
@@ -37,56 +43,43 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
-        Ok(Self {
-            redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
-            script: Script::new(TAKE),
-            begun: AtomicBool::new(false),
-        })
+        let redis = RedisBreaker::new(url, RESPONSE_TIMEOUT)?;
+        let counter = Arc::new(Counter { redis, script: Script::new(TAKE) });
+        Ok(Self { counter, asking: OnceLock::new() })
     }
 
     /// Connects, once. Redis that is away is no reason to wait for it.
-    pub(super) async fn begin(self: &Arc<Self>) {
-        if self.begun.swap(true, Ordering::Relaxed) {
+    pub(super) async fn begin(&self) {
+        let mut begins = false;
+        self.asking.get_or_init(|| {
+            begins = true;
+            Asking::start(Arc::clone(&self.counter))
+        });
+        if !begins {
             return;
         }
-        match self.connect().await {
-            Ok(connection) => self.turn_on(connection),
-            Err(error) => self.try_again(&error),
+        match self.counter.connect().await {
+            Ok(connection) => self.counter.turn_on(connection),
+            Err(error) => self.counter.try_again(&error),
         }
     }
 
     /// Takes from every bucket, or from none. Without an answer in time it is none that is known.
-    pub(super) async fn take(self: &Arc<Self>, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
-        let connection = self.redis.connection()?;
-        match RedisBreaker::wait(within, self.run(&connection, asks)).await {
+    pub(super) async fn take(&self, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
+        let (connection, asking) = (self.counter.redis.connection()?, self.asking.get()?);
+        match RedisBreaker::wait(within, asking.take(&connection, asks, within)).await {
             Ok(answers) => Some(answers),
             Err(error) => {
-                if self.redis.give_up(&connection) {
-                    self.try_again(&error);
+                if self.counter.redis.give_up(&connection) {
+                    self.counter.try_again(&error);
                 }
                 None
             }
         }
     }
+}
 
-    async fn run(&self, connection: &Redis, asks: &[Ask]) -> Result<Vec<Answer>, RedisError> {
-        let keys =
-            asks.iter().map(|Ask { limit, bucket, .. }| format!("{PREFIX}{}:{}", limit.name, bucket.text()));
-        let numbers = asks
-            .iter()
-            .flat_map(|Ask { limit, cost, .. }| [limit.quota.fill_micros(), limit.quota.micros(*cost)]);
-        let said = self.invoke(connection, &keys.collect::<Vec<_>>(), &numbers.collect::<Vec<_>>()).await?;
-        let answers: Vec<_> = said
-            .chunks_exact(2)
-            .zip(asks)
-            .map(|(said, ask)| Answer { quota: ask.limit.quota, wait_micros: said[0], lack_micros: said[1] })
-            .collect();
-        if answers.len() == asks.len() {
-            return Ok(answers);
-        }
-        Err(RedisError::from((redis::ErrorKind::UnexpectedReturnType, "a limit without an answer")))
-    }
-
+impl Counter {
     /// Runs the script, which a server knows by its hash once it has seen it. Not by `SCRIPT LOAD`: of a cluster all
     /// masters would have to answer.
     async fn invoke(
@@ -111,7 +104,7 @@ impl Shared {
     /// A connection on which the script has run and could write.
     async fn connect(&self) -> Result<Redis, RedisAway> {
         let probe = [format!("{PREFIX}:probe")];
-        self.redis.connect(async |connection| self.invoke(connection, &probe, &[1, 1]).await).await
+        self.redis.connect(async |connection| self.invoke(connection, &probe, &[1, 1, 1, 1]).await).await
     }
 
     fn turn_on(&self, connection: Redis) {
@@ -147,6 +140,7 @@ mod tests {
     use std::{process::Stdio, time::Instant};
 
     use drawbridge_proto::auth::v1::Principal;
+    use futures::future::join_all;
     use rand::RngExt as _;
     use tempfile::TempDir;
     use tokio::process::{Child, Command};
@@ -198,7 +192,7 @@ mod tests {
     }
 
     async fn available(shared: &Shared) {
-        while shared.redis.connection().is_none() {
+        while shared.counter.redis.connection().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -208,7 +202,7 @@ mod tests {
         let (shared, _folder, _server) = start().await;
         let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
-        let mut connection = Redis::clone(&shared.redis.connection().unwrap());
+        let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
         let _: () = redis::cmd("CLIENT")
             .arg("PAUSE")
             .arg(2000)
@@ -219,9 +213,33 @@ mod tests {
         let asked = Instant::now();
         assert!(shared.take(&asks, Duration::from_millis(50)).await.is_none());
         assert!(asked.elapsed() < Duration::from_secs(2), "it has waited for Redis");
-        assert!(shared.redis.connection().is_none(), "the next request does not ask");
+        assert!(shared.counter.redis.connection().is_none(), "the next request does not ask");
         available(&shared).await;
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_asks_at_once_is_counted_together_and_each_as_if_alone() {
+        let (shared, _folder, _server) = start().await;
+        let rules = rules(LIMITS);
+        let persons: Vec<_> = (0..5)
+            .map(|number| Principal { subject: format!("person-{number}"), ..Default::default() })
+            .collect();
+        let tool = Some(CalledTool { name: "dear", class: "" });
+        let asks: Vec<_> = (0..100)
+            .map(|number| rules.asks(&Counted::Caller { principal: &persons[number % 5], tool }))
+            .collect();
+        let answers = join_all(asks.iter().map(|asks| shared.take(asks, Duration::from_secs(30)))).await;
+        let passed =
+            answers.iter().flatten().filter(|answers| answers.iter().all(|one| one.wait_micros == 0));
+        // Of each person's 40 units a call takes 7, and of the tool's 90 it takes 3.
+        assert_eq!((answers.iter().flatten().count(), passed.count()), (100, 25));
+        let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
+        let figures: String =
+            redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let scripts = figures.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+        let scripts: usize = scripts.split(',').next().unwrap().parse().unwrap();
+        assert!(scripts <= 10, "{scripts} scripts for 100 requests");
     }
 
     #[tokio::test]
