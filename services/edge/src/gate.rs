@@ -23,7 +23,7 @@ use tracing::{Instrument as _, Span, field::Empty};
 use crate::{
     authorizer::Authorizer,
     catalog::Catalogs,
-    limits::{Limits, Standing},
+    limits::{Limits, Standing, address},
     metadata::{Endpoint, ProtectedResource},
     overload::Requests,
     refusal::Refusal,
@@ -230,7 +230,8 @@ impl Gate {
         }
         // Whoever shows no token is sent to fetch one, whatever else is wrong.
         let token = token.map_err(refused)?;
-        let in_progress = self.requests.begin(&token).await.map_err(|_| refused(Refusal::Overloaded))?;
+        let begun = self.requests.begin(&token, address(&parts.extensions)).await;
+        let in_progress = begun.map_err(|_| refused(Refusal::Overloaded))?;
         let (message, body, streams) = match body.and_then(|body| read(parts, body)) {
             Ok(read) => read,
             Err(wrong) => {
@@ -242,6 +243,7 @@ impl Gate {
         let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
         let made = match admitting.await {
             Ok((plan, principal)) => {
+                self.requests.know(&in_progress);
                 let counted = self.count(parts, &principal, plan.tool()).await;
                 counted.map(|()| (plan, principal))
             }

@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 pub(crate) use self::{
     address::{Anybody, address, pass_anybody},
     config::{LimitEntry, Rules, Settings},
-    limit::{CalledTool, Counted},
+    limit::{CalledTool, Counted, network},
     standing::{RATE_LIMIT, RATE_LIMIT_POLICY, Standing},
 };
 

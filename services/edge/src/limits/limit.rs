@@ -165,7 +165,7 @@ fn bucket(by: By, principal: &Principal, tool: Option<CalledTool<'_>>) -> Option
 }
 
 /// What counts as one address: of IPv6 the network, in which a host has all addresses to itself.
-fn network(address: IpAddr) -> Vec<u8> {
+pub(crate) fn network(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets()[..8].to_vec(),

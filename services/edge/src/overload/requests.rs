@@ -1,4 +1,6 @@
-//! How many requests are in progress at once, and how many may be. Others wait at the door, where it costs nothing.
+//! How many requests are in progress at once, and how many may be. Others wait at the door, where it costs nothing: each
+//! token in a line of its own, once auth has let it in. Until then it waits with all others of its address, so that
+//! nobody makes lines by making tokens up.
 //!
 //! What tells that this replica no longer keeps up is that its threads have something to do all of the time: how long a
 //! service takes to answer says nothing of the edge. The number of requests then falls by a quarter, again and again,
@@ -6,19 +8,22 @@
 //! threads find nothing to do.
 
 use std::{
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use metrics::{counter, gauge, histogram};
+use moka::sync::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Busy, Rules, Turn,
     load::Load,
-    turns::{Measured, Room, Turns},
+    turns::{Caller, Measured, Room, Turns},
 };
+use crate::limits::network;
 
 /// Busier than this, the replica does not keep up.
 const BUSY: f64 = 0.95;
@@ -28,12 +33,25 @@ const IDLE: f64 = 0.9;
 const WINDOW: Duration = Duration::from_millis(50);
 /// There is one door.
 const DOOR: &str = "";
+/// How many tokens are known, and for how long after they were let in.
+const KNOWN_MAX: u64 = 100_000;
+const KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// The requests that are in progress on this replica, and those at its door.
 #[derive(Debug)]
 pub(crate) struct Requests {
     door: Arc<Turns>,
     bound: Mutex<Bound>,
+    /// The tokens that auth has let in.
+    known: Cache<Caller, ()>,
+}
+
+/// A request in progress, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct InProgress {
+    token: Caller,
+    is_known: bool,
+    _turn: Turn,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +64,11 @@ struct Bound {
 impl Default for Requests {
     fn default() -> Self {
         let bound = Bound::new(&Rules::default());
-        Self { door: Arc::new(Turns::new(bound.room(), measured)), bound: Mutex::new(bound) }
+        Self {
+            door: Arc::new(Turns::new(bound.room(), measured)),
+            bound: Mutex::new(bound),
+            known: Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
+        }
     }
 }
 
@@ -60,13 +82,22 @@ impl Requests {
         }
     }
 
-    /// Waits until a request with this token may begin. Who it is of, nobody knows yet.
+    /// Waits until a request with this token, from this address, may begin.
     ///
     /// # Errors
     /// When that would take too long.
-    pub(crate) async fn begin(&self, token: &SecretString) -> Result<Turn, Busy> {
-        let caller = self.door.caller(token.expose_secret());
-        self.door.take(DOOR, caller).await
+    pub(crate) async fn begin(&self, token: &SecretString, address: IpAddr) -> Result<InProgress, Busy> {
+        let token = self.door.caller(token.expose_secret());
+        let is_known = self.known.contains_key(&token);
+        let caller = if is_known { token } else { self.door.caller(network(address)) };
+        Ok(InProgress { token, is_known, _turn: self.door.take(DOOR, caller).await? })
+    }
+
+    /// Auth has let this request in.
+    pub(crate) fn know(&self, request: &InProgress) {
+        if !request.is_known {
+            self.known.insert(request.token, ());
+        }
     }
 
     /// Lets fewer or more be in progress, after a time in which the replica was so busy.
@@ -147,6 +178,8 @@ pub(crate) async fn watch(requests: Arc<Requests>, stopping: CancellationToken) 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use futures::FutureExt as _;
 
     use super::*;
@@ -180,19 +213,31 @@ mod tests {
         assert_eq!(bound.next(16, DOES_NOT), 1000);
     }
 
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// Requests of which `tokens` are known.
+    async fn requests(rules: Rules, tokens: &[&SecretString]) -> Requests {
+        let requests = Requests::default();
+        requests.set(&rules);
+        for token in tokens {
+            requests.know(&requests.begin(token, ADDRESS).await.unwrap());
+        }
+        requests
+    }
+
     #[tokio::test]
     async fn who_has_sent_much_waits_at_the_door_and_lets_others_pass() {
-        let requests = Requests::default();
-        requests.set(&Rules { requests_min: 1, requests_max: 2, requests_waiting: 3, ..rules() });
         let (alice, bob) = (SecretString::from("alice's"), SecretString::from("bob's"));
-        let first = requests.begin(&alice).await.unwrap();
-        let second = requests.begin(&alice).await.unwrap();
-        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(requests.begin(&alice))).collect();
+        let rules = Rules { requests_min: 1, requests_max: 2, requests_waiting: 3, ..rules() };
+        let requests = requests(rules, &[&alice, &bob]).await;
+        let first = requests.begin(&alice, ADDRESS).await.unwrap();
+        let second = requests.begin(&alice, ADDRESS).await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(requests.begin(&alice, ADDRESS))).collect();
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());
         }
-        assert!(requests.begin(&alice).await.is_err(), "the line is full");
-        let mut other = Box::pin(requests.begin(&bob));
+        assert!(requests.begin(&alice, ADDRESS).await.is_err(), "the line is full");
+        let mut other = Box::pin(requests.begin(&bob, ADDRESS));
         assert!(other.as_mut().now_or_never().is_none());
         let displaced = waiting.pop().unwrap().as_mut().now_or_never();
         assert!(displaced.is_some_and(|outcome| outcome.is_err()), "whoever waits most gives way");
@@ -200,25 +245,38 @@ mod tests {
         let next = waiting.remove(0).as_mut().now_or_never();
         assert!(next.as_ref().is_some_and(|outcome| outcome.is_ok()));
         drop(second);
-        assert!(
-            other.as_mut().now_or_never().is_some_and(|outcome| outcome.is_ok()),
-            "and not the third of alice's"
-        );
+        let other = other.as_mut().now_or_never();
+        assert!(other.is_some_and(|outcome| outcome.is_ok()), "and not the third of alice's");
+    }
+
+    #[tokio::test]
+    async fn who_makes_tokens_up_makes_no_lines() {
+        let alice = SecretString::from("alice's");
+        let rules = Rules { requests_min: 1, requests_max: 1, requests_waiting: 2, ..rules() };
+        let requests = requests(rules, &[&alice]).await;
+        let _running = requests.begin(&alice, ADDRESS).await.unwrap();
+        let made_up: Vec<_> = (0..3).map(|number| SecretString::from(format!("made up {number}"))).collect();
+        let mut waiting: Vec<_> =
+            made_up.iter().map(|token| Box::pin(requests.begin(token, ADDRESS))).collect();
+        assert!(waiting[0].as_mut().now_or_never().is_none());
+        assert!(waiting[1].as_mut().now_or_never().is_none());
+        assert!(waiting[2].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
+        assert!(requests.begin(&alice, ADDRESS).now_or_never().is_none(), "one of theirs has given way");
+        assert!(waiting[1].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
     }
 
     #[tokio::test]
     async fn fewer_begin_once_the_replica_does_not_keep_up() {
-        let requests = Requests::default();
-        requests.set(&Rules { requests_min: 1, ..rules() });
+        let requests = requests(Rules { requests_min: 1, ..rules() }, &[]).await;
         let token = SecretString::from("a token");
         let mut running = Vec::new();
         for _ in 0..8 {
-            running.push(requests.begin(&token).await.unwrap());
+            running.push(requests.begin(&token, ADDRESS).await.unwrap());
         }
         requests.adjust(DOES_NOT);
         running.truncate(6);
-        assert!(requests.begin(&token).now_or_never().is_none(), "six may run, and do");
+        assert!(requests.begin(&token, ADDRESS).now_or_never().is_none(), "six may run, and do");
         running.pop();
-        assert!(requests.begin(&token).now_or_never().is_some());
+        assert!(requests.begin(&token, ADDRESS).now_or_never().is_some());
     }
 }

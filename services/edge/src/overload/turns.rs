@@ -44,7 +44,7 @@ pub(super) struct Room {
 
 /// Who calls. Two of them are one with a likelihood of nothing, and then share what one has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Caller(u64);
+pub(super) struct Caller(u64);
 
 /// A call that runs, as long as this lives.
 #[derive(Debug)]
