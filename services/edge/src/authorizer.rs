@@ -106,12 +106,7 @@ impl Authorizer {
         resource: &str,
         operation: pb::Operation,
     ) -> Result<Allowed, Refusal> {
-        let question = Question::new(token, resource, &operation);
-        if let Some(allowed) = self.kept.get(&question) {
-            repeated(context, &operation, &allowed);
-            return Ok(allowed);
-        }
-        self.ask_and_keep(context, token, resource, operation, question).await
+        self.decide(context, token, resource, operation, repeated).await
     }
 
     /// Decides an operation of which not all is known yet. Once it is, another decision follows, and that one has the
@@ -123,21 +118,22 @@ impl Authorizer {
         resource: &str,
         operation: pb::Operation,
     ) -> Result<Allowed, Refusal> {
-        let question = Question::new(token, resource, &operation);
-        match self.kept.get(&question) {
-            Some(allowed) => Ok(allowed),
-            None => self.ask_and_keep(context, token, resource, operation, question).await,
-        }
+        self.decide(context, token, resource, operation, |_, _, _| {}).await
     }
 
-    async fn ask_and_keep(
+    async fn decide(
         &self,
         context: &CallContext,
         token: &SecretString,
         resource: &str,
         operation: pb::Operation,
-        question: Question,
+        record: impl FnOnce(&CallContext, &pb::Operation, &Allowed),
     ) -> Result<Allowed, Refusal> {
+        let question = Question::new(token, resource, &operation);
+        if let Some(allowed) = self.kept.get(&question) {
+            record(context, &operation, &allowed);
+            return Ok(allowed);
+        }
         let (allowed, reusable_for) = self.ask(context, token, resource, operation).await?;
         if let Some(lasts) = reusable_for {
             self.kept.put(question, &allowed, lasts);
