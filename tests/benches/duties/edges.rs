@@ -33,6 +33,7 @@ use tokio_rustls::{
         pki_types::{CertificateDer, ServerName, pem::PemObject as _},
     },
 };
+use url::Url;
 
 use crate::{
     CONNECTIONS,
@@ -140,6 +141,11 @@ impl Stand {
     pub(crate) async fn sample(&self, lasts: Duration) -> Sample {
         let load = Load { connections: CONNECTIONS, lasts };
         load.run_with(&mut *self.callers.lock().await, async || self.ready().await).await
+    }
+
+    /// What anybody may read.
+    pub(crate) fn metadata_url(&self) -> Url {
+        self.edge.url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL")
     }
 
     /// A connection on which the tool has answered.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use url::Url;
 
 use crate::{edges::Stand, load::Load};
 
@@ -13,6 +14,7 @@ const OFFERING: u32 = 1024;
 const AT_PEAK: usize = 64;
 const PEAK_SPAN: Duration = Duration::from_secs(3);
 const SPAN: Duration = Duration::from_secs(10);
+const METADATA_PAUSE: Duration = Duration::from_millis(50);
 
 /// The JSON-RPC code of what may be tried again.
 const REFUSED: &str = "-32053";
@@ -25,10 +27,29 @@ pub(crate) struct Overloaded {
     pub(crate) refused: f64,
     /// Nanoseconds of every call that was answered.
     pub(crate) latencies: Vec<u64>,
+    /// Nanoseconds of every answer to whoever asked for the metadata meanwhile, without a token.
+    pub(crate) metadata: Vec<u64>,
 }
 
 fn says(answer: &[u8], text: &str) -> bool {
     answer.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+fn nanoseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Asks for the metadata again and again, on a connection of its own each time.
+async fn metadata(url: Url, ends: Instant) -> Vec<u64> {
+    let mut latencies = Vec::new();
+    while Instant::now() < ends {
+        let began = Instant::now();
+        let answer = reqwest::get(url.clone()).await.expect("an answer");
+        assert_eq!(answer.status(), StatusCode::OK);
+        latencies.push(nanoseconds(began));
+        tokio::time::sleep(METADATA_PAUSE).await;
+    }
+    latencies
 }
 
 /// Offers three times as much as the edge has just done, over many connections. One that has no answer yet offers nothing
@@ -57,7 +78,7 @@ pub(crate) async fn run(stand: &Stand) -> Overloaded {
                     match caller.answer().await {
                         (StatusCode::OK, answer) if !says(&answer, REFUSED) => {
                             assert!(says(&answer, "\"content\""), "{}", String::from_utf8_lossy(&answer));
-                            latencies.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                            latencies.push(nanoseconds(began));
                         }
                         // At the door, or because it was not its turn in time.
                         (StatusCode::SERVICE_UNAVAILABLE | StatusCode::OK, answer) => {
@@ -71,6 +92,7 @@ pub(crate) async fn run(stand: &Stand) -> Overloaded {
             })
         })
         .collect();
+    let metadata = tokio::spawn(metadata(stand.metadata_url(), started + lasts));
     let (mut sent, mut refused, mut latencies) = (0, 0, Vec::new());
     for one in offering {
         let done = one.await.expect("a caller");
@@ -78,9 +100,10 @@ pub(crate) async fn run(stand: &Stand) -> Overloaded {
         refused += done.1;
         latencies.extend(done.2);
     }
+    let metadata = metadata.await.expect("somebody who asks for the metadata");
     let seconds = started.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "they are counts of calls")]
     let rate = |count: u64| count as f64 / seconds;
     let answered = rate(latencies.len() as u64);
-    Overloaded { peak, offered: rate(sent), answered, refused: rate(refused), latencies }
+    Overloaded { peak, offered: rate(sent), answered, refused: rate(refused), latencies, metadata }
 }

@@ -152,6 +152,7 @@ impl Report {
                 "refused_per_second": overloaded.refused,
                 "goodput_ratio": overloaded.answered / overloaded.peak,
                 "p99_us": quantile(&overloaded.latencies, 99),
+                "metadata_p99_us": quantile(&overloaded.metadata, 99),
             })),
         })
     }
@@ -188,13 +189,15 @@ impl fmt::Display for Report {
                 writeln!(f, "{name}: {least} of the throughput without, at least: {holds}")?;
             }
         }
-        if let Some(Overloaded { peak, offered, answered, refused, latencies }) = overloaded {
+        if let Some(Overloaded { peak, offered, answered, refused, latencies, metadata }) = overloaded {
             let (ratio, p99) = (answered / peak, quantile(latencies, 99) / 1000.0);
+            let metadata = quantile(metadata, 99) / 1000.0;
             let holds = holds(ratio, GOODPUT_MIN);
             writeln!(
                 f,
                 "overload: of {offered:.0} calls/s {answered:.0} are answered (p99 {p99:.1} ms) and {refused:.0} \
-                 refused; {ratio:.2} of the {peak:.0} calls/s at the peak, {GOODPUT_MIN} at least: {holds}"
+                 refused; {ratio:.2} of the {peak:.0} calls/s at the peak, {GOODPUT_MIN} at least: {holds}; \
+                 metadata p99 {metadata:.1} ms"
             )?;
         }
         Ok(())
