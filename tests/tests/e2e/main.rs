@@ -10,6 +10,7 @@ mod clients;
 mod confinement;
 mod credentials;
 mod gateway;
+mod hardening;
 mod http_face;
 mod identity;
 mod invoices;

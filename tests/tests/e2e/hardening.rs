@@ -1,0 +1,14 @@
+//! What an attacker tried, kept as tests: each fails on the code before its fix.
+
+mod admission;
+mod blocking;
+mod catalog;
+mod code;
+mod files;
+mod idp;
+mod introspection;
+mod memory;
+mod sessions;
+mod tenants;
+mod tokens;
+mod transport;

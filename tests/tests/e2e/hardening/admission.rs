@@ -1,0 +1,1 @@
+//! Before the caller is known, and what a caller may write.

@@ -1,0 +1,1 @@
+//! Work that blocks a thread: deadline, cancellation and stop reach it.

@@ -1,0 +1,1 @@
+//! Opaque tokens that nobody knows.

@@ -1,0 +1,1 @@
+//! Memory of an edge under floods.

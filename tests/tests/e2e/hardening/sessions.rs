@@ -1,0 +1,1 @@
+//! Whose a session is, and when it ends.

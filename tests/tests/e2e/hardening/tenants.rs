@@ -1,0 +1,1 @@
+//! Which issuer may name which tenant.

@@ -1,0 +1,1 @@
+//! What a transaction token is good for.
