@@ -134,7 +134,11 @@ impl Authorizer {
             record(context, &operation, &allowed);
             return Ok(allowed);
         }
-        let (allowed, reusable_for) = self.ask(context, token, resource, operation).await?;
+        let asked = self.ask(context, token, resource, operation).await;
+        if let Err(Refusal::Unauthenticated { description: Some(description) }) = &asked {
+            self.kept.refuse(Question::new(token, resource, &connecting()), description);
+        }
+        let (allowed, reusable_for) = asked?;
         if let Some(lasts) = reusable_for {
             self.kept.put(question, &allowed, lasts);
         }
@@ -168,11 +172,9 @@ impl Authorizer {
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {
                 Err(Refusal::InsufficientScope { scopes: missing.scopes })
             }
-            Some(authorize_response::Outcome::Denied(denied)) => Err(Refusal::Denied {
-                item,
-                reason: denied.reason,
-                decision: denied.decision.unwrap_or_default(),
-            }),
+            Some(authorize_response::Outcome::Denied(denied)) => {
+                Err(Refusal::Denied { item, reason: denied.reason, is_hidden: denied.hidden })
+            }
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -184,8 +186,23 @@ impl Authorizer {
         token: &SecretString,
         resource: &str,
     ) -> Result<Allowed, Refusal> {
-        let operation = pb::Operation { kind: Kind::Connect.into(), ..Default::default() };
-        self.authorize(context, token, resource, operation).await
+        self.authorize(context, token, resource, connecting()).await
+    }
+
+    /// Verifies a caller of whom nothing is known. A token that was refused a moment ago costs auth nothing.
+    pub(crate) async fn authenticate(
+        &self,
+        context: &CallContext,
+        token: &SecretString,
+        resource: &str,
+    ) -> Result<Allowed, Refusal> {
+        match self.kept.refused(&Question::new(token, resource, &connecting())) {
+            Some(description) => {
+                counter!("edge_decisions_total", "source" => "refused").increment(1);
+                Err(Refusal::Unauthenticated { description: Some(description.to_string()) })
+            }
+            None => self.decide(context, token, resource, connecting(), |_, _, _| {}).await,
+        }
     }
 
     /// Says which items the caller may see.
@@ -214,6 +231,11 @@ impl Authorizer {
             None => Err(Refusal::AuthUnavailable),
         }
     }
+}
+
+/// The operation of a caller who only shows a token.
+fn connecting() -> pb::Operation {
+    pb::Operation { kind: Kind::Connect.into(), ..Default::default() }
 }
 
 /// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.

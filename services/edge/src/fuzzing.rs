@@ -42,12 +42,13 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
         Arc::default(),
         Seal::new(&secret)?,
     );
-    let transport = Transport::new(handler, &sessions, config.body_bytes_max, CancellationToken::new());
+    let transport =
+        Transport::new(handler, &sessions, config.bodies.body_bytes_max, CancellationToken::new());
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);
-    let body_bytes_max = config.body_bytes_max;
+    let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
     let requests = Arc::default();
-    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, body_bytes_max };
+    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, bodies };
     Ok(router(front, gate, &transport, metadata))
 }
 

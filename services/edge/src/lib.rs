@@ -26,7 +26,7 @@ use crate::{
     catalog::Catalogs,
     discovery::{Discovery, Pace},
     front::Front,
-    gate::Gate,
+    gate::{BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal},
@@ -42,6 +42,7 @@ pub use crate::{
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
     discovery::ContractError,
     front::ForwardedBy,
+    gate::BodyLimits,
     mcp::SealError,
     offered::{Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
@@ -125,9 +126,9 @@ pub struct Config {
     #[arg(long = "allowed-host", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
 
-    /// The largest request body, in bytes.
-    #[arg(long, default_value_t = 4 * 1024 * 1024)]
-    pub body_bytes_max: usize,
+    /// What request bodies may take.
+    #[command(flatten)]
+    pub bodies: BodyLimits,
 
     /// How long a call may take when its tool says nothing, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
@@ -196,7 +197,7 @@ impl Config {
             contract_poll_ms: 10_000,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
-            body_bytes_max: 4 * 1024 * 1024,
+            bodies: BodyLimits::default(),
             call_timeout_ms: 30_000,
             secret: None,
             redis_url: None,
@@ -291,10 +292,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(authorizer.clone().listen(starting.stopping()));
     let seal = Seal::new(&secret)?;
     let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), calls, cache, guards, seal);
-    let transport = Transport::new(handler, &sessions, config.body_bytes_max, starting.stopping());
+    let transport = Transport::new(handler, &sessions, config.bodies.body_bytes_max, starting.stopping());
     let metadata = resource.routes(&catalogs);
-    let body_bytes_max = config.body_bytes_max;
-    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, body_bytes_max };
+    let bodies = Arc::new(BodyBudget::new(config.bodies));
+    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, bodies };
     let router = router(front, gate, &transport, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

@@ -6,8 +6,8 @@
 pub(crate) use self::{
     calls::Calls,
     config::{Rules, Settings},
-    requests::{Requests, watch},
-    turns::{Busy, Turn},
+    requests::{Requests, Sender, watch},
+    turns::{Busy, Caller, Turn},
 };
 
 mod calls;

@@ -1,7 +1,10 @@
 //! Answers that auth lets the edge repeat for a moment.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,9 @@ use super::Allowed;
 /// How many answers are kept, and for how long at most, whatever auth says.
 const KEPT_MAX: u64 = 20_000;
 const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many refused tokens are remembered, and for how long: a key that auth does not know yet may come any moment.
+const REFUSED_MAX: u64 = 10_000;
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// No epoch: auth is not heard.
 const SILENCE: u64 = 0;
 
@@ -49,19 +55,23 @@ struct Answer {
 pub(super) struct Kept {
     epoch: AtomicU64,
     answers: Cache<Question, Answer>,
+    /// Tokens that are not accepted, and why.
+    refused: Cache<Question, Arc<str>>,
 }
 
 impl Kept {
     /// Keeps nothing until auth is heard.
     pub(super) fn new() -> Self {
         let answers = Cache::builder().max_capacity(KEPT_MAX).time_to_live(KEPT_FOR).build();
-        Self { epoch: AtomicU64::new(SILENCE), answers }
+        let refused = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build();
+        Self { epoch: AtomicU64::new(SILENCE), answers, refused }
     }
 
     /// Auth is in this epoch. Answers of another are worth nothing any more.
     pub(super) fn enter(&self, epoch: u64) {
         if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
             self.answers.invalidate_all();
+            self.refused.invalidate_all();
         }
     }
 
@@ -77,6 +87,16 @@ impl Kept {
         }
         let answer = self.answers.get(question)?;
         (answer.allowed.epoch == epoch && answer.until > Instant::now()).then_some(answer.allowed)
+    }
+
+    /// Why auth has refused this token a moment ago.
+    pub(super) fn refused(&self, question: &Question) -> Option<Arc<str>> {
+        self.refused.get(question)
+    }
+
+    /// Remembers that a token is not accepted.
+    pub(super) fn refuse(&self, question: Question, description: &str) {
+        self.refused.insert(question, description.into());
     }
 
     /// Keeps an answer for as long as auth says.

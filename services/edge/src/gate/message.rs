@@ -1,13 +1,21 @@
 //! A JSON-RPC message, as far as the gate has to know it.
 
+use std::borrow::Cow;
+
 use opentelemetry::propagation::Extractor;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
+use super::{
+    body::BodyPermit,
+    params::{self, ParamsLimits, cut},
+};
 use crate::refusal::Refusal;
 
-/// The longest method name that is taken into a span.
+/// The longest method name, in bytes: spans and logs have it.
 const METHOD_BYTES_MAX: usize = 64;
+/// The longest id, in bytes as it is written: answers, spans and logs have it.
+const ID_BYTES_MAX: usize = 1024;
 
 /// Methods that a metric may name.
 const METHODS: [&str; 17] = [
@@ -44,19 +52,21 @@ pub(crate) struct Message {
 
 // A field that stands twice is refused, so that no two readers can take a message for two things.
 #[derive(Deserialize)]
-struct Envelope {
-    jsonrpc: String,
-    #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    method: String,
-    #[serde(default)]
-    params: Value,
+struct Envelope<'a> {
+    #[serde(borrow)]
+    jsonrpc: Cow<'a, str>,
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Cow<'a, str>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
 }
 
 impl Message {
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, Refusal> {
-        let value: Envelope = match serde_json::from_slice(body) {
+    /// Reads a message of a caller who is authenticated. What its values take of memory is charged to `permit`.
+    pub(crate) fn parse(body: &[u8], limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Self, Refusal> {
+        let envelope: Envelope<'_> = match serde_json::from_slice(body) {
             Ok(envelope) => envelope,
             Err(_) if body.trim_ascii_start().starts_with(b"[") => {
                 return Err(Refusal::Invalid("it must be one object, not a batch".to_owned()));
@@ -64,20 +74,16 @@ impl Message {
             Err(error) if error.is_data() => return Err(Refusal::Invalid(error.to_string())),
             Err(error) => return Err(Refusal::Parse(error.to_string())),
         };
-        let Envelope { jsonrpc, id, method, params } = value;
+        let Envelope { jsonrpc, id, method, params } = envelope;
         if jsonrpc != "2.0" {
             return Err(Refusal::Invalid("jsonrpc must be \"2.0\"".to_owned()));
         }
-        if !matches!(id, Value::Null | Value::String(_) | Value::Number(_)) {
-            return Err(Refusal::Invalid("id must be a string or a number".to_owned()));
-        }
+        let id = id.map_or(Ok(Value::Null), read_id)?;
         if method.len() > METHOD_BYTES_MAX {
             return Err(Refusal::Invalid(format!("method is longer than {METHOD_BYTES_MAX} bytes")));
         }
-        if !matches!(params, Value::Null | Value::Object(_)) {
-            return Err(Refusal::Invalid("params must be an object".to_owned()));
-        }
-        Ok(Self { id, method, params })
+        let params = params.map_or(Ok(Value::Null), |params| read_params(params, limits, permit))?;
+        Ok(Self { id, method: method.into_owned(), params })
     }
 
     /// The tool that a `tools/call` names.
@@ -93,7 +99,7 @@ impl Message {
     /// `{method} {tool}`, or the method alone.
     pub(crate) fn span_name(&self) -> String {
         match self.tool_name() {
-            Some(tool) => format!("{} {tool}", self.method),
+            Some(tool) => format!("{} {}", self.method, cut(tool)),
             None => self.known_method().to_owned(),
         }
     }
@@ -119,12 +125,47 @@ impl Extractor for Message {
     }
 }
 
+fn read_id(raw: &RawValue) -> Result<Value, Refusal> {
+    let text = raw.get();
+    if text.len() > ID_BYTES_MAX {
+        return Err(Refusal::Invalid(format!("id is longer than {ID_BYTES_MAX} bytes")));
+    }
+    match text.as_bytes().first() {
+        Some(b'"' | b'-' | b'0'..=b'9' | b'n') => {
+            serde_json::from_str(text).map_err(|error| Refusal::Invalid(format!("id: {error}")))
+        }
+        _ => Err(Refusal::Invalid("id must be a string or a number".to_owned())),
+    }
+}
+
+fn read_params(raw: &RawValue, limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Value, Refusal> {
+    if !raw.get().starts_with('{') {
+        return Err(Refusal::Invalid("params must be an object".to_owned()));
+    }
+    params::parse(raw, limits, permit).map_err(|error| {
+        let problem = error.to_string();
+        if problem.starts_with(params::NO_MEMORY) {
+            return Refusal::Overloaded;
+        }
+        if error.is_data() { Refusal::Invalid(problem) } else { Refusal::Parse(problem) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::gate::body::{BodyBudget, BodyLimits};
+    use crate::overload::Caller;
+
+    fn parse(body: &[u8]) -> Result<Message, Refusal> {
+        let budget = Arc::new(BodyBudget::new(BodyLimits::default()));
+        Message::parse(body, budget.params_limits(), &mut budget.permit(Caller::new(0)))
+    }
 
     fn check(body: &str, word: &str) {
-        let refusal = Message::parse(body.as_bytes()).expect_err(body);
+        let refusal = parse(body.as_bytes()).expect_err(body);
         assert_eq!(refusal.word(), word, "{body}");
     }
 
@@ -141,12 +182,52 @@ mod tests {
         check(r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, "invalid_request");
         check(r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#, "invalid_request");
         check(&format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(65)), "invalid_request");
-        check(&format!(r#"{{"jsonrpc":"2.0","params":{}1{}}}"#, "[".repeat(200), "]".repeat(200)), "parse");
+    }
+
+    #[test]
+    fn params_beyond_their_bounds_are_refused() {
+        let params = |text: &str| format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
+        let nested = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(params(&nested(62)).as_bytes()).is_ok());
+        check(&params(&nested(64)), "invalid_request");
+        check(&params(&nested(100_000)), "invalid_request");
+        let many = |values: usize| params(&format!("[{}1]", "1,".repeat(values)));
+        assert!(parse(many(30_000).as_bytes()).is_ok());
+        check(&many(33_000), "invalid_request");
+        check(&params(r#"{"b":1,"b":2}"#), "invalid_request");
+        check(&params(r#"{"b":1,"\u0062":2}"#), "invalid_request");
+        check(&params(r#""a\u0000b""#), "invalid_request");
+        check(&params(r#"{"a\u0000b":1}"#), "invalid_request");
+    }
+
+    #[test]
+    fn an_id_is_a_bounded_string_or_number() {
+        let id = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        for good in ["1", "-1", "1.5", "null", r#""a""#, &format!("\"{}\"", "x".repeat(1000))] {
+            assert!(parse(id(good).as_bytes()).is_ok(), "{good}");
+        }
+        for bad in
+            ["true", "[]", "{}", &format!("\"{}\"", "x".repeat(1030)), &format!("[{}]", "[],".repeat(900))]
+        {
+            check(&id(bad), "invalid_request");
+        }
+    }
+
+    proptest::proptest! {
+        /// What is parsed within bounds is what `serde_json` reads.
+        #[test]
+        fn parsed_params_are_those_that_were_sent(text in r#"([\{\}\[\],:"ab01.e\\ -]|true|null|"a"|\{"a":){0,40}"#) {
+            let body = format!(r#"{{"jsonrpc":"2.0","params":{{"a":{text}}}}}"#);
+            let theirs = serde_json::from_str::<Value>(&body).ok().map(|value| value["params"].clone());
+            if let Ok(ours) = parse(body.as_bytes()) {
+                proptest::prop_assert_eq!(Some(ours.params), theirs);
+            }
+        }
     }
 
     #[test]
     fn a_tool_call_names_its_span() {
         let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"code_search"}}"#;
-        assert_eq!(Message::parse(body).unwrap().span_name(), "tools/call code_search");
+        assert_eq!(parse(body).unwrap().span_name(), "tools/call code_search");
     }
 }

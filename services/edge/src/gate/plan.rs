@@ -8,7 +8,7 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Gate, message::Message};
+use super::{Gate, message::Message, params::cut};
 use crate::{
     authorizer::Allowed,
     catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
@@ -82,7 +82,7 @@ pub(crate) struct Call {
     pub(crate) operation: auth::Operation,
 }
 
-/// Asks auth about what `message` asks for.
+/// Asks auth about what `message` asks for. What is hidden from the caller is planned as if it were not there.
 pub(super) async fn make(
     gate: &Gate,
     context: &CallContext,
@@ -100,54 +100,71 @@ pub(super) async fn make(
         catalog: &catalog,
         endpoint: endpoint.namespace.as_deref(),
     };
-    let text = |name: &str| message.params.get(name).and_then(Value::as_str);
-    match message.method.as_str() {
-        "tools/list" => asking.list_tools(&catalog).await,
-        "resources/list" | "resources/templates/list" => asking.list_resources(&catalog).await,
-        "prompts/list" => asking.list_prompts(&catalog).await,
-        "tools/call" => match text("name") {
-            None => asking.refuse("name must be a string").await,
-            Some(name) => match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
-                Some(tool) => asking.call_tool(tool, &message.params).await,
-                // Whoever is not known must not learn what there is and what not.
-                None => asking.connect().await,
-            },
-        },
-        // Each is of its own revisions; the handler says so where it is not.
-        "resources/subscribe" if message.revision().is_none() => match text("uri") {
-            None => asking.refuse("uri must be a string").await,
-            Some(uri) => asking.watch(&catalog, &[uri]).await,
-        },
-        "subscriptions/listen" => {
-            let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
-            let uris: Vec<_> =
-                uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-            asking.watch(&catalog, &uris).await
+    match asking.plan(message).await {
+        Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
+            refusal.record(&context.request_id);
+            tracing::Span::current().record("error.type", refusal.word());
+            asking.connect().await
         }
-        "resources/read" => match text("uri") {
-            None => asking.refuse("uri must be a string").await,
-            Some(uri) => match catalog
-                .resource(uri)
-                .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
-            {
-                Some((resource, values)) => asking.read_resource(resource, values).await,
+        planned => planned,
+    }
+}
+
+impl Asking<'_> {
+    async fn plan(&self, message: &Message) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+        let (asking, catalog) = (self, self.catalog);
+        let text = |name: &str| message.params.get(name).and_then(Value::as_str);
+        match message.method.as_str() {
+            "tools/list" => asking.list_tools(catalog).await,
+            "resources/list" | "resources/templates/list" => asking.list_resources(catalog).await,
+            "prompts/list" => asking.list_prompts(catalog).await,
+            "tools/call" => match text("name") {
+                None => asking.refuse("name must be a string").await,
+                Some(name) => {
+                    match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
+                        Some(tool) => asking.call_tool(tool, &message.params).await,
+                        // Whoever is not known must not learn what there is and what not.
+                        None => asking.connect().await,
+                    }
+                }
+            },
+            // Each is of its own revisions; the handler says so where it is not.
+            "resources/subscribe" if message.revision().is_none() => match text("uri") {
+                None => asking.refuse("uri must be a string").await,
+                Some(uri) => asking.watch(catalog, &[uri]).await,
+            },
+            "subscriptions/listen" => {
+                let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
+                let uris: Vec<_> =
+                    uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+                asking.watch(catalog, &uris).await
+            }
+            "resources/read" => match text("uri") {
+                None => asking.refuse("uri must be a string").await,
+                Some(uri) => match catalog
+                    .resource(uri)
+                    .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
+                {
+                    Some((resource, values)) => asking.read_resource(resource, values).await,
+                    None => asking.connect().await,
+                },
+            },
+            "prompts/get" => match text("name") {
+                None => asking.refuse("name must be a string").await,
+                Some(name) => {
+                    match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item))
+                    {
+                        Some(prompt) => asking.get_prompt(prompt, &message.params).await,
+                        None => asking.connect().await,
+                    }
+                }
+            },
+            "completion/complete" => match completion(asking, &message.params) {
+                Some(completion) => asking.complete(completion, &message.params).await,
                 None => asking.connect().await,
             },
-        },
-        "prompts/get" => match text("name") {
-            None => asking.refuse("name must be a string").await,
-            Some(name) => {
-                match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item)) {
-                    Some(prompt) => asking.get_prompt(prompt, &message.params).await,
-                    None => asking.connect().await,
-                }
-            }
-        },
-        "completion/complete" => match completion(&asking, &message.params) {
-            Some(completion) => asking.complete(completion, &message.params).await,
-            None => asking.connect().await,
-        },
-        _ => asking.connect().await,
+            _ => asking.connect().await,
+        }
     }
 }
 
@@ -208,7 +225,7 @@ impl Asking<'_> {
                 Some((resource, catalog.watch(&resource.item)?, variables))
             });
             let Some((resource, item, variables)) = watched else {
-                return self.refuse(&format!("{uri} cannot be watched")).await;
+                return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
             };
             // Decided on as reading it is.
             let mut read = DynamicMessage::new(resource.target.input());
@@ -216,7 +233,12 @@ impl Asking<'_> {
                 read.set_field_by_name(name, Field::String(value.clone()));
             }
             let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
-            let allowed = self.decide(operation.clone()).await?;
+            let allowed = match self.decide(operation.clone()).await {
+                Err(Refusal::Denied { is_hidden: true, .. }) => {
+                    return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
+                }
+                decided => decided?,
+            };
             let (message, epoch) = (item.request(variables), allowed.epoch);
             let call = Call { message, token: allowed.token()?, epoch, operation };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
