@@ -63,6 +63,8 @@ impl Process {
                 break address.parse().expect("an address");
             }
         };
+        // Whoever writes to a closed pipe ends.
+        tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
         Self { child, address }
     }
 
