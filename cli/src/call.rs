@@ -142,8 +142,7 @@ async fn exchange(
             Ok(token.token.into())
         }
         Some(exchange_response::Outcome::Denied(denied)) => {
-            let decision = denied.decision.unwrap_or_default();
-            bail!("denied by policy: {rpc}: {} {:?}", denied.reason, decision.policy_ids)
+            bail!("denied by policy: {rpc}: {}", denied.reason)
         }
         Some(exchange_response::Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
         Some(exchange_response::Outcome::InsufficientScope(missing)) => {

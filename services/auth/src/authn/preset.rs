@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{TokenError, claims::Claims, mapping::Mapping, token::Jwt};
+use super::{TokenError, claims::Claims, mapping::Mapping, tenants::Tenants, token::Jwt};
 
 /// Claims that ID tokens and logout tokens have, and access tokens that are not marked as such have not.
 const OF_OTHER_KINDS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
@@ -43,9 +43,15 @@ impl Preset {
             email: paths(email),
             mfa: paths(&["amr"]),
             mfa_values: paths(&["mfa"]),
-            // Whoever may make a namespace chooses its name.
-            group_prefix: if self == Self::Kubernetes { "kubernetes:".to_owned() } else { String::new() },
+            group_prefix: self.prefix().unwrap_or_default().to_owned(),
+            tenants: Tenants::default(),
         }
+    }
+
+    /// What its groups, roles and tenants begin with where nothing else is configured: whoever may create a namespace
+    /// of a cluster chooses its name.
+    pub(super) fn prefix(self) -> Option<&'static str> {
+        (self == Self::Kubernetes).then_some("kubernetes:")
     }
 
     /// Whether the issuer's access tokens are JWTs that it publishes keys for.

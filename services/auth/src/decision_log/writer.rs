@@ -45,7 +45,10 @@ pub struct DecisionLogError {
 
 /// A decision, to be written down.
 pub(crate) struct Decided<'a> {
+    /// By which id it is recorded.
     pub(crate) request_id: &'a RequestId,
+    /// What an internal caller calls the request.
+    pub(crate) caller_request_id: Option<&'a RequestId>,
     pub(crate) identity: &'a Identity,
     /// Who calls in their name.
     pub(crate) actor: Option<&'a Actor>,
@@ -94,12 +97,14 @@ impl DecisionLog {
 
     /// Tells of a decision, in the service's log and in this one.
     pub(crate) fn write(&self, decided: &Decided<'_>) {
-        let Decided { request_id, kind, item, outcome, revision, .. } = decided;
+        let Decided { request_id, caller_request_id, kind, item, outcome, revision, .. } = decided;
         let pb::Principal { issuer, subject, client_id, tenant, .. } = &decided.identity.principal;
         counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome.answer.as_str())
             .increment(1);
         tracing::info!(
-            %request_id, issuer, subject, client_id, tenant,
+            %request_id,
+            caller_request_id = caller_request_id.map(RequestId::as_str),
+            issuer, subject, client_id, tenant,
             actor = decided.actor.map(|actor| actor.sub.as_str()),
             item = item.name,
             operation = kind.as_str_name(),
@@ -130,6 +135,7 @@ impl DecisionLog {
         DecisionRecord {
             time: Timestamp::now().to_string(),
             request_id: decided.request_id.to_string(),
+            caller_request_id: decided.caller_request_id.map(ToString::to_string),
             trace_id: trace::current_id().unwrap_or_default(),
             issuer: issuer.clone(),
             subject: subject.clone(),
