@@ -295,11 +295,19 @@ pub struct Auth {
 impl Auth {
     /// Starts it.
     pub async fn start(&self) -> Hosted {
+        self.try_start().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts it, or says why it does not start.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn try_start(&self) -> Result<Hosted, String> {
         let config = self.config.clone();
         let hosted = Hosted::start("auth", &self.telemetry, |telemetry| async move {
             drawbridge_auth::start(config, &telemetry).await
         });
-        hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
+        hosted.await.map_err(|error| format!("{error}: {error:?}"))
     }
 }
 

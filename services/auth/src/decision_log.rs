@@ -9,6 +9,7 @@ use crate::policy::Answer;
 pub(crate) use self::writer::{Decided, DecisionLog};
 pub use self::writer::{DecisionLogConfig, DecisionLogError};
 
+mod files;
 mod writer;
 
 /// One decision. No token and no sensitive argument is ever in it.

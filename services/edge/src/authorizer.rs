@@ -154,6 +154,7 @@ impl Authorizer {
             access_token: token.expose_secret().to_owned(),
             operation: Some(operation),
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -173,6 +174,7 @@ impl Authorizer {
                 reason: denied.reason,
                 decision: denied.decision.unwrap_or_default(),
             }),
+            Some(authorize_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -202,6 +204,7 @@ impl Authorizer {
             kind: kind.into(),
             items,
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -211,9 +214,15 @@ impl Authorizer {
         match answered(response.await, &span)?.into_inner().outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
+            Some(filter_catalog_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
+}
+
+/// By which address auth counts a token that it does not know.
+fn client_address(context: &CallContext) -> String {
+    context.client_address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.

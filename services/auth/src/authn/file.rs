@@ -182,7 +182,7 @@ impl Table {
         if leeway_seconds > LEEWAY_SECONDS_MAX {
             return Err(format!("leeway_seconds must be at most {LEEWAY_SECONDS_MAX}"));
         }
-        let unsaid = self.preset.prefix().filter(|_| self.tenants.is_none());
+        let unsaid = self.preset.tenant_prefix().filter(|_| self.tenants.is_none());
         let prefix = self.claims.tenant_prefix.as_deref().or(unsaid);
         let tenants = Tenants::new(prefix, self.tenants.as_deref())?;
         let keys = self.keys(context)?;

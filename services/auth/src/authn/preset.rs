@@ -43,15 +43,16 @@ impl Preset {
             email: paths(email),
             mfa: paths(&["amr"]),
             mfa_values: paths(&["mfa"]),
-            group_prefix: self.prefix().unwrap_or_default().to_owned(),
+            // Whoever may make a namespace chooses its name.
+            group_prefix: if self == Self::Kubernetes { "kubernetes:".to_owned() } else { String::new() },
             tenants: Tenants::default(),
         }
     }
 
-    /// What its groups, roles and tenants begin with where nothing else is configured: whoever may create a namespace
-    /// of a cluster chooses its name.
-    pub(super) fn prefix(self) -> Option<&'static str> {
-        (self == Self::Kubernetes).then_some("kubernetes:")
+    /// What the names of its tenants begin with where nothing is configured. They stand in paths, of secrets for
+    /// example, so it has no colon.
+    pub(super) fn tenant_prefix(self) -> Option<&'static str> {
+        (self == Self::Kubernetes).then_some("kubernetes.")
     }
 
     /// Whether the issuer's access tokens are JWTs that it publishes keys for.

@@ -38,7 +38,8 @@ impl Gate {
         token: &SecretString,
         refusal: Refusal,
     ) -> Refusal {
-        if matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::AuthUnavailable) {
+        let is_unknown = matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::Unverified);
+        if is_unknown || matches!(refusal, Refusal::AuthUnavailable) {
             return refusal;
         }
         let allowed = match self.authorizer.connect(context, token, &endpoint.resource()).await {
@@ -50,7 +51,7 @@ impl Gate {
 
     /// The same for whoever could not be authenticated, by address.
     pub(super) async fn count_stranger(&self, parts: &Parts, refusal: Refusal) -> Refusal {
-        if !matches!(refusal, Refusal::Unauthenticated { .. }) {
+        if !matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::Unverified) {
             return refusal;
         }
         let taken = self.limits.take(&Counted::Address(address(&parts.extensions))).await;

@@ -141,7 +141,7 @@ async fn beside_other_issuers_an_issuer_names_the_tenants_to_which_it_is_bound()
         ("claims.tenant_prefix = \"partner:\"", Some("partner:acme")),
         ("tenants = []", None),
         ("tenants = [\"globex\"]", None),
-        ("preset = \"kubernetes\"\nclaims.tenant = \"tenant\"", Some("kubernetes:acme")),
+        ("preset = \"kubernetes\"\nclaims.tenant = \"tenant\"", Some("kubernetes.acme")),
         ("preset = \"kubernetes\"\nclaims.tenant = \"tenant\"\ntenants = [\"acme\"]", Some("acme")),
     ] {
         let toml = issuers(own, partner);
