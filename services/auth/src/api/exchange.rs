@@ -142,7 +142,7 @@ impl Api {
 /// the record has that.
 fn refused(identity: &Identity, answer: Answer) -> Exchanged {
     let answer = match answer {
-        Answer::Forbidden | Answer::NotInCatalog => Answer::NotPermitted,
+        Answer::Forbidden | Answer::NotInCatalog | Answer::Error => Answer::NotPermitted,
         answer => answer,
     };
     let (reason, principal) = (reason(answer).to_owned(), Some(identity.principal.clone()));

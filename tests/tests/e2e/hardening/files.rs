@@ -46,7 +46,6 @@ async fn decisions_are_written_where_only_their_own_user_reads() {
     let again = TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
     assert_eq!(mode(file), 0o600);
     let other = again.auth(|config| config.decision_log.decision_log = Some(folder.clone()));
-    again.stop().await;
     let elsewhere = parent.path().join("elsewhere");
     fs::rename(file, &elsewhere).expect("a file that moves");
     symlink(&elsewhere, file).expect("a link");

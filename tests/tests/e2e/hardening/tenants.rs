@@ -88,7 +88,7 @@ async fn a_partners_token_that_claims_a_tenant_is_refused_where_the_partner_is_b
     }
     // Of no tenant the partner's people are let in, and acme's as ever.
     assert_eq!(it.client("").call("tools/list", json!({})).await.status, StatusCode::OK);
-    assert_eq!(tickets(&it.mesh.client("bob").await).await.len(), 15);
+    assert_eq!(tickets(&it.mesh.client("bob").await).await.len(), 22);
     let log = it.mesh.log();
     let warned = |line: &&str| line.contains("this one is bound to no tenant") && line.contains("WARN");
     assert!(log.lines().any(|line| warned(&line) && line.contains(it.partner.name())), "no warning");
