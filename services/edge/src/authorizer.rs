@@ -158,6 +158,7 @@ impl Authorizer {
             access_token: token.expose_secret().to_owned(),
             operation: Some(operation),
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -175,6 +176,7 @@ impl Authorizer {
             Some(authorize_response::Outcome::Denied(denied)) => {
                 Err(Refusal::Denied { item, reason: denied.reason, is_hidden: denied.hidden })
             }
+            Some(authorize_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -219,6 +221,7 @@ impl Authorizer {
             kind: kind.into(),
             items,
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -228,6 +231,7 @@ impl Authorizer {
         match answered(response.await, &span)?.into_inner().outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
+            Some(filter_catalog_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -236,6 +240,11 @@ impl Authorizer {
 /// The operation of a caller who only shows a token.
 fn connecting() -> pb::Operation {
     pb::Operation { kind: Kind::Connect.into(), ..Default::default() }
+}
+
+/// By which address auth counts a token that it does not know.
+fn client_address(context: &CallContext) -> String {
+    context.client_address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.

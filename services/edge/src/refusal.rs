@@ -27,6 +27,8 @@ pub(crate) enum Refusal {
     Denied { item: String, reason: String, is_hidden: bool },
     /// Auth gave no answer, so nothing is allowed.
     AuthUnavailable,
+    /// Nobody can say whether the token is good: its issuer cannot be asked. Who shows it is not known.
+    Unverified,
     /// The request was sent to a name that is not this server's.
     Host,
     /// The page that sent the request is not one that may.
@@ -72,7 +74,7 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
                 StatusCode::FORBIDDEN
             }
-            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => {
+            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -95,6 +97,7 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
             Self::Limited(_) => LIMITED,
             Self::AuthUnavailable
+            | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
             | Self::TooManySessions { .. } => UNAVAILABLE,
@@ -120,6 +123,7 @@ impl Refusal {
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Denied { .. } => "policy_denied",
             Self::AuthUnavailable => "auth_unavailable",
+            Self::Unverified => "unverified",
             Self::Host => "host",
             Self::Origin => "origin",
             Self::TooLarge { .. } => "too_large",
@@ -150,6 +154,7 @@ impl Refusal {
             }
             Self::Denied { item, reason, .. } => format!("denied by policy: {item}: {reason}"),
             Self::AuthUnavailable => "nobody can say now whether this is allowed; try again".to_owned(),
+            Self::Unverified => "the access token cannot be verified now; try again".to_owned(),
             Self::Host => "the Host header names another server".to_owned(),
             Self::Origin => "the page's origin is not allowed".to_owned(),
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
@@ -185,7 +190,7 @@ impl Refusal {
                 data["remaining"] = json!(standing.remaining);
                 data["retryAfterMs"] = json!(standing.millis());
             }
-            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => {
+            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
                 data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000);
             }
             _ => {}
@@ -195,7 +200,9 @@ impl Refusal {
 
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::AuthUnavailable | Self::LimitClosed { .. } | Self::Overloaded => Some(RETRY_AFTER_SECONDS),
+            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
+                Some(RETRY_AFTER_SECONDS)
+            }
             Self::Limited(standing) => Some(standing.seconds()),
             _ => None,
         }

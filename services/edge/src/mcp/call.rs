@@ -205,7 +205,7 @@ impl Calling<'_> {
         let operation = self.call.operation.clone();
         let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
         let token = allowed.and_then(|allowed| allowed.token()).map_err(|refusal| match refusal {
-            Refusal::AuthUnavailable => Status::unavailable("auth gives no answer"),
+            Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
         })?;
         Ok(token)

@@ -95,7 +95,7 @@ pub(super) async fn follow(
         tokio::time::sleep(PAUSE).await;
         token = match authorize(authorizer, admission, watch).await {
             Ok(token) => token,
-            Err(Refusal::AuthUnavailable) => continue,
+            Err(Refusal::AuthUnavailable | Refusal::Unverified) => continue,
             Err(refusal) => {
                 tracing::info!(uri = watch.uri, reason = refusal.word(), "a watch is no longer allowed");
                 return;
