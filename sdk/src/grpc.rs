@@ -83,7 +83,7 @@ impl GrpcServer {
     /// # Errors
     /// When nobody is allowed.
     pub fn accept(mut self, peers: &Peers, config: &MtlsServerConfig) -> Result<Self, MtlsError> {
-        self.accept = peers.accept(&config.mtls_allow)?;
+        self.accept = peers.accept(config)?;
         Ok(self)
     }
 
