@@ -4,14 +4,16 @@ use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient};
 use drawbridge_sdk::{TXN_TOKEN, dynamic, identity::TransactionClaims};
-use drawbridge_tests::{Client, Edge, Spy, TestMesh, connect, serve_conformance, sign_in};
+use drawbridge_tests::{Client, Edge, Spy, TestMesh, connect, permit, serve_conformance, sign_in};
 use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 use serde_json::{Value, json};
 use tonic::{Code, Status, metadata::MetadataMap};
 use url::Url;
 
 use crate::{
+    catalog::PythonService,
     identity::{context, contract, exchange},
     mcp::interaction::call_with,
 };
@@ -132,6 +134,51 @@ async fn a_token_of_a_decision_that_read_arguments_opens_the_rpc_for_that_messag
 }
 
 #[tokio::test]
+async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_message() {
+    let overheard = Overheard::start().await;
+    let state = &overheard.mesh.mesh.state;
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let mut ask = async |name: &str, rpc: &str, arguments: Value, message_sha256: Option<Vec<u8>>| {
+        let item = pb::CatalogItem {
+            name: name.to_owned(),
+            service: "test".to_owned(),
+            rpc: format!("{SERVICE}/{rpc}"),
+            scopes: Vec::new(),
+        };
+        let operation = pb::Operation {
+            kind: pb::operation::Kind::CallTool.into(),
+            item: Some(item),
+            arguments_json: Some(arguments.to_string().into_bytes().into()),
+            recorded_arguments_json: None,
+            message_sha256,
+        };
+        let request = pb::AuthorizeRequest {
+            access_token: overheard.alice.token().to_owned(),
+            operation: Some(operation),
+            resource: overheard.mesh.mesh.mcp_url.to_string(),
+        };
+        let answer = auth.authorize(context().outgoing(request)).await?;
+        match answer.into_inner().outcome.expect("an outcome") {
+            pb::authorize_response::Outcome::Allowed(allowed) => Ok(allowed.transaction_token),
+            other => panic!("{other:?}"),
+        }
+    };
+    let harmless = || json!({ "value": "harmless" });
+    assert_eq!(ask("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"), None);
+    let token = ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 32])).await;
+    let token = token.expect("an answer").expect("a token").token;
+    let digest = URL_SAFE_NO_PAD.encode([7; 32]);
+    assert_eq!(claims(&token).tctx.message_sha256.as_deref(), Some(digest.as_str()));
+    let short: Result<_, Status> =
+        ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 31])).await;
+    assert_eq!(short.expect_err("a refusal").code(), Code::InvalidArgument);
+    // Where no argument matters, neither does the message.
+    let token = ask("test_simple_text", "SimpleText", json!({}), None).await;
+    let token = token.expect("an answer").expect("a token").token;
+    assert_eq!(claims(&token).tctx.message_sha256, None);
+}
+
+#[tokio::test]
 async fn a_token_of_a_decision_that_reads_no_arguments_is_for_the_rpc() {
     let overheard = Overheard::start().await;
     let get = json!({ "name": "test_prompt_with_arguments", "arguments": { "arg1": "a", "arg2": "b" } });
@@ -231,6 +278,41 @@ async fn a_call_with_two_tokens_is_refused() {
         assert!(message.contains("more than one value"), "{message}");
     }
     drop(overheard.edge);
+}
+
+/// A service that does without the SDK checks the digest of the bytes that it receives in a few lines.
+#[tokio::test]
+async fn a_service_in_python_checks_the_message_too() {
+    const GREETER: &str = "greeter.v1.GreeterService";
+    let contract = PythonService::contract().await;
+    let mesh = TestMesh::with(|config| {
+        permit(config, "greeter", &contract);
+        let forbid = r#"
+            @id("not-eve")
+            forbid (principal, action == Action::"greeter_greet", resource) when { context.input.name == "Eve" };
+        "#;
+        fs::write(config.policies.join("not-eve.cedar"), forbid).expect("a file");
+    });
+    let mesh = mesh.await;
+    let service = PythonService::start(&mesh.transaction_keys());
+    let (spy, spied) = Spy::start(&service.url).await;
+    let edge = mesh.edge(&[("greeter", &spied)], |_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let greeted = alice.call_tool("greeter_greet", json!({ "name": "Ada" })).await;
+    assert_eq!(greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!", "{greeted:?}");
+
+    let seen = spy.seen();
+    let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Greet")).expect("a call");
+    let method = method(&service.url, GREETER, "Greet").await;
+    let replay = async |name: &str| {
+        let metadata = |metadata: &mut MetadataMap| {
+            let token = headers[TXN_TOKEN].to_str().expect("a token").parse().expect("a value");
+            metadata.insert(TXN_TOKEN, token);
+        };
+        call(&service.url, &method, json!({ "name": name }), metadata).await
+    };
+    assert_eq!(refused(replay("Eve").await), another_message());
+    assert!(replay("Ada").await.is_ok());
 }
 
 /// The first string field of a message.
