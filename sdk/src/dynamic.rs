@@ -1,5 +1,6 @@
 //! Messages that are known by descriptor alone: their gRPC codec, and their JSON form.
 
+use bytes::{BufMut as _, Bytes};
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::{
@@ -59,6 +60,43 @@ impl Codec for DynamicCodec {
 
     fn decoder(&mut self) -> Self::Decoder {
         self.clone()
+    }
+}
+
+/// Sends messages that are encoded already, byte for byte, and decodes the answers as [`DynamicCodec`] does.
+#[derive(Clone, Debug)]
+pub struct EncodedCodec(DynamicCodec);
+
+impl EncodedCodec {
+    /// A codec whose answers are messages of the type `output`.
+    #[must_use]
+    pub fn new(output: MessageDescriptor) -> Self {
+        Self(DynamicCodec::new(output))
+    }
+}
+
+impl Codec for EncodedCodec {
+    type Encode = Bytes;
+    type Decode = DynamicMessage;
+    type Encoder = Self;
+    type Decoder = DynamicCodec;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.clone()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        self.0.clone()
+    }
+}
+
+impl Encoder for EncodedCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
     }
 }
 

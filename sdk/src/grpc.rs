@@ -12,18 +12,26 @@ use crate::{
     mtls::{Accept, MtlsError, MtlsServerConfig, Peers},
 };
 
-use self::{call_layer::CallLayer, identity_layer::IdentityLayer};
+use self::{
+    call_layer::CallLayer,
+    identity_layer::IdentityLayer,
+    message_layer::{MessageLayer, Messages},
+};
 
 pub use self::incoming::Peer;
 
 mod call_layer;
 mod identity_layer;
 mod incoming;
+mod message_layer;
+mod strings;
 
 /// Calls that one connection may have open at once.
 const CONCURRENT_STREAMS_MAX: u32 = 1024;
 /// The most metadata that one call may carry, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// The largest message that a tool service takes unless it says otherwise, in bytes.
+const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A gRPC server with what every call needs: request id, trace, deadline, metrics, identity, and health
@@ -34,11 +42,13 @@ pub struct GrpcServer {
     service_name: &'static str,
     descriptors: &'static [u8],
     verifier: Option<Arc<Verifier>>,
+    request_bytes_max: usize,
     accept: Accept,
 }
 
 impl GrpcServer {
-    /// A tool service: every RPC needs a transaction token that names it.
+    /// A tool service: every RPC needs a transaction token that names it, and takes one message, which must be the one
+    /// that the token is for and hold no NUL in its strings.
     pub fn tool_service<S>(service: S, verifier: Verifier) -> Self
     where
         S: GrpcService,
@@ -56,8 +66,16 @@ impl GrpcServer {
             service_name: S::NAME,
             descriptors: drawbridge_proto::FILE_DESCRIPTOR_SET,
             verifier: None,
+            request_bytes_max: REQUEST_BYTES_MAX,
             accept: Accept::default(),
         }
+    }
+
+    /// The largest message that a tool service takes, in bytes: 4 MiB by default.
+    #[must_use]
+    pub fn request_bytes_max(mut self, bytes: usize) -> Self {
+        self.request_bytes_max = bytes;
+        self
     }
 
     /// Lets in by mTLS those that the config allows. Without, everybody is let in, by plaintext and on loopback.
@@ -65,7 +83,7 @@ impl GrpcServer {
     /// # Errors
     /// When nobody is allowed.
     pub fn accept(mut self, peers: &Peers, config: &MtlsServerConfig) -> Result<Self, MtlsError> {
-        self.accept = peers.accept(&config.mtls_allow)?;
+        self.accept = peers.accept(config)?;
         Ok(self)
     }
 
@@ -108,11 +126,20 @@ impl GrpcServer {
                 return;
             }
         };
+        let messages = match Messages::new(self.descriptors, self.request_bytes_max) {
+            Ok(messages) => self.verifier.is_some().then_some(messages),
+            Err(error) => {
+                tracing::error!(%error, "the contract's descriptors are broken");
+                return;
+            }
+        };
         let layers = ServiceBuilder::new()
             // Opens the span, notes id and deadline, measures.
             .layer(CallLayer)
             // Refuses whoever has no transaction token for this RPC.
             .option_layer(self.verifier.map(IdentityLayer::new))
+            // Refuses messages that the token is not for, and NUL in strings.
+            .option_layer(messages.map(MessageLayer::new))
             .into_inner();
         let serving = Server::builder()
             .max_concurrent_streams(CONCURRENT_STREAMS_MAX)

@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header, get_current_timestamp};
 use moka::sync::Cache;
 use secrecy::SecretString;
@@ -83,6 +84,10 @@ pub struct TransactionContext {
     pub tool: String,
     /// The one RPC it opens, `package.Service/Method`.
     pub rpc: String,
+    /// The only message that it opens the RPC for: the SHA-256 of the encoded protobuf message, without its gRPC frame,
+    /// as base64url without padding. Absent: any message, because no arguments could have changed the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_sha256: Option<String>,
     /// What else policies read of the subject. Absent: it would be too much, and nobody may act for the subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub facts: Option<Facts>,
@@ -135,6 +140,20 @@ impl Caller {
     pub fn principal(&self) -> &Principal {
         &self.claims.tctx.principal
     }
+
+    /// Checks that the token opens the RPC for this encoded protobuf message. A [`GrpcServer`](crate::GrpcServer) that
+    /// is a tool service does so on every call.
+    ///
+    /// # Errors
+    /// When auth has decided on another message.
+    pub fn check_message(&self, message: &[u8]) -> Result<(), IdentityError> {
+        match &self.claims.tctx.message_sha256 {
+            Some(decided) if *decided != message_digest(&Sha256::digest(message)) => {
+                Err(IdentityError::OtherMessage)
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a transaction token is not accepted.
@@ -146,9 +165,15 @@ pub enum IdentityError {
     /// It is malformed, expired, for another service or not signed by auth.
     #[error("the transaction token is not valid here")]
     Invalid(#[source] Option<jsonwebtoken::errors::Error>),
+    /// There is more than one: who checks one of them may not be who uses it.
+    #[error("the call carries more than one value of {0}")]
+    Ambiguous(&'static str),
     /// It is for another RPC.
     #[error("the transaction token is for another RPC")]
     OtherRpc,
+    /// It is for another message to the same RPC.
+    #[error("the transaction token is for another message")]
+    OtherMessage,
     /// Auth's keys cannot be had.
     #[error("the keys of transaction tokens cannot be had")]
     Keys(#[source] JwksError),
@@ -255,6 +280,12 @@ impl Verifier {
             .claims;
         Ok(Caller { claims: Arc::new(claims), token: Arc::new(token.into()) })
     }
+}
+
+/// How a transaction token writes the SHA-256 of a message: as base64url without padding.
+#[must_use]
+pub fn message_digest(sha256: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(sha256)
 }
 
 /// Seconds since 1970.

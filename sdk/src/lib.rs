@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod dynamic;
 pub mod fetch;
 mod grpc;
+mod handshakes;
 pub mod identity;
 pub mod jwks;
 mod listen;
@@ -39,6 +40,7 @@ pub use call::{
 pub use channel::{BalancedChannel, ChannelError, connect};
 pub use config_text::{ConfigText, ConfigTextError};
 pub use grpc::{GrpcServer, Peer};
+pub use handshakes::HandshakeLimits;
 pub use listen::{BindError, Listen};
 pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
 pub use running::{Running, Starting, shutdown_signal};

@@ -1,10 +1,10 @@
 //! How services speak to one another: by TLS, each with a certificate that names it by a SPIFFE id, and each accepting
 //! those that it is told. See `docs/mtls.md`.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use metrics::counter;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, pki_types::ServerName, server::VerifierBuilderError},
@@ -20,6 +20,7 @@ use crate::{
     BalancedChannel, ChannelError,
     admin::Readiness,
     channel,
+    handshakes::{HandshakeError, HandshakeLimits, Handshakes},
     tls::{CertificateError, PairFiles},
 };
 
@@ -29,9 +30,6 @@ mod spiffe;
 #[cfg(test)]
 mod tests;
 mod verify;
-
-/// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a service shows to others, and whom it believes.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -72,6 +70,10 @@ pub struct MtlsServerConfig {
         requires = "mtls_certificate_file"
     )]
     pub mtls_allow: Vec<SpiffeId>,
+
+    /// What clients may take before they have shown who they are.
+    #[command(flatten)]
+    pub handshakes: HandshakeLimits,
 }
 
 /// A service cannot speak to others.
@@ -213,11 +215,15 @@ impl Peers {
     }
 
     /// How a server speaks whose peers are these.
-    pub(crate) fn accept(&self, allowed: &[SpiffeId]) -> Result<Accept, MtlsError> {
+    pub(crate) fn accept(&self, config: &MtlsServerConfig) -> Result<Accept, MtlsError> {
+        let allowed = config.mtls_allow.as_slice();
         let tls = match &self.identity {
             None => None,
             Some(_) if allowed.is_empty() => return Err(MtlsError::NobodyAllowed),
-            Some(identity) => Some(TlsAcceptor::from(identity.server(allowed.into())?)),
+            Some(identity) => {
+                let handshakes = Arc::new(Handshakes::new(config.handshakes.clone()));
+                Some((TlsAcceptor::from(identity.server(allowed.into())?), handshakes))
+            }
         };
         Ok(Accept { tls, allow_plaintext: self.allow_plaintext })
     }
@@ -226,24 +232,34 @@ impl Peers {
 /// How a server speaks to whoever comes.
 #[derive(Clone, Default)]
 pub(crate) struct Accept {
-    tls: Option<TlsAcceptor>,
+    tls: Option<(TlsAcceptor, Arc<Handshakes>)>,
     allow_plaintext: bool,
 }
 
 impl Accept {
     /// Whether it may listen at such an address.
-    pub(crate) fn may_listen_at(&self, address: std::net::IpAddr) -> bool {
+    pub(crate) fn may_listen_at(&self, address: IpAddr) -> bool {
         self.tls.is_some() || self.allow_plaintext || address.is_loopback()
     }
 
+    /// How many connections may be on their way in at once.
+    pub(crate) fn handshakes_max(&self) -> usize {
+        self.tls.as_ref().map_or(1, |(_, handshakes)| handshakes.max())
+    }
+
     /// Finds out who has come. Nobody, when it is not a peer.
-    pub(crate) async fn welcome(&self, stream: TcpStream) -> Option<(Wire, Option<SpiffeId>)> {
-        let Some(tls) = &self.tls else { return Some((Either::Left(stream), None)) };
-        let shaken = match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err((verify::reason(&error), crate::told(&error))),
-            Err(_) => Err(("timeout", "it takes too long".to_owned())),
-        };
+    pub(crate) async fn welcome(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> Option<(Wire, Option<SpiffeId>)> {
+        let Some((tls, handshakes)) = &self.tls else { return Some((Either::Left(stream), None)) };
+        let shaken = handshakes.shake(tls, stream, address).await.map_err(|error| match error {
+            HandshakeError::Tls(error) => (verify::reason(&error), crate::told(&error)),
+            HandshakeError::Timeout => ("timeout", error.to_string()),
+            HandshakeError::Evicted => ("evicted", error.to_string()),
+            HandshakeError::TooMany => ("too_many", error.to_string()),
+        });
         match shaken {
             Ok(stream) => {
                 let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
@@ -252,8 +268,8 @@ impl Accept {
             }
             Err((reason, error)) => {
                 counter!("grpc_server_handshakes_failed_total", "reason" => reason).increment(1);
-                // A probe that only looks whether somebody listens is no news.
-                if reason == verify::BROKEN {
+                // A probe that only looks whether somebody listens is no news, nor is each connection of a flood.
+                if [verify::BROKEN, "evicted", "too_many"].contains(&reason) {
                     tracing::debug!(reason, error, "a handshake broke off");
                 } else {
                     tracing::info!(reason, error, "a peer is not let in");

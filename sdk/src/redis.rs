@@ -21,6 +21,7 @@ use futures::{
     future::{BoxFuture, Shared},
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
 
 pub use self::breaker::{RedisAway, RedisBreaker};
 use self::servers::Servers;
@@ -39,6 +40,8 @@ const SERVER_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct Redis {
     servers: Arc<Servers>,
     answer_within: Duration,
+    /// What drives the connections. Absent: the runtime of whoever connects.
+    driver: Option<Handle>,
     connecting: Arc<ArcSwap<Connecting>>,
 }
 
@@ -67,16 +70,24 @@ impl Redis {
     /// # Errors
     /// When it is none of them.
     pub fn open(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
+        Self::driven(url, answer_within, None)
+    }
+
+    /// As [`Self::open`], with connections that this runtime drives: it reads answers while the caller's is busy.
+    fn driven(url: &SecretString, answer_within: Duration, driver: Option<Handle>) -> RedisResult<Self> {
         let servers = Arc::new(Servers::parse(url.expose_secret())?);
-        let connecting = Arc::new(ArcSwap::from_pointee(connecting(&servers, answer_within)));
-        Ok(Self { servers, answer_within, connecting })
+        let connecting = ArcSwap::from_pointee(connecting(&servers, answer_within, driver.as_ref()));
+        Ok(Self { servers, answer_within, driver, connecting: Arc::new(connecting) })
     }
 
     /// A connection of its own to the same servers.
     #[must_use]
     pub fn another(&self) -> Self {
-        let connecting = ArcSwap::from_pointee(connecting(&self.servers, self.answer_within));
-        Self { servers: Arc::clone(&self.servers), connecting: Arc::new(connecting), ..*self }
+        Self { connecting: Arc::new(ArcSwap::from_pointee(self.connecting())), ..self.clone() }
+    }
+
+    fn connecting(&self) -> Connecting {
+        connecting(&self.servers, self.answer_within, self.driver.as_ref())
     }
 
     /// Runs a command on the connection, and gives that up when the answer says so.
@@ -95,7 +106,7 @@ impl Redis {
             Err(error) => (Err(error), true),
         };
         if lost {
-            let anew = Arc::new(self::connecting(&self.servers, self.answer_within));
+            let anew = Arc::new(self.connecting());
             // Who is late to find out does not end the connection that came after.
             self.connecting.compare_and_swap(&connecting, anew);
         }
@@ -149,15 +160,17 @@ fn is_no_master(kind: ServerErrorKind) -> bool {
     matches!(kind, ReadOnly | MasterDown | ClusterDown | Moved | ExecAbort)
 }
 
-fn connecting(servers: &Arc<Servers>, answer_within: Duration) -> Connecting {
-    let servers = Arc::clone(servers);
+fn connecting(servers: &Arc<Servers>, answer_within: Duration, driver: Option<&Handle>) -> Connecting {
+    let (servers, driver) = (Arc::clone(servers), driver.cloned());
     let connecting = async move {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&servers, answer_within));
         connecting.await.unwrap_or_else(|_| Err(io::Error::from(TimedOut).into()))
     };
     // A task of its own: whoever does not wait any longer leaves nothing half done.
-    let connected =
-        async { tokio::spawn(connecting).await.unwrap_or_else(|error| Err(io::Error::from(error).into())) };
+    let connected = async move {
+        let connected = driver.unwrap_or_else(Handle::current).spawn(connecting).await;
+        connected.unwrap_or_else(|error| Err(io::Error::from(error).into()))
+    };
     connected.boxed().shared()
 }
 

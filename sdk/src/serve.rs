@@ -15,7 +15,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -23,7 +23,10 @@ use tower::Service as _;
 
 use self::{activity::Activity, body::TimedBody, framing::Broken, lingering::Lingering};
 pub use self::{body::BodyTimeout, certificate::Certificate, limits::HttpLimits};
-use crate::call::{REQUEST_ID, RequestId};
+use crate::{
+    call::{REQUEST_ID, RequestId},
+    handshakes::{HandshakeError, Handshakes},
+};
 
 mod activity;
 mod body;
@@ -44,8 +47,6 @@ const RESET_STREAMS_MAX: usize = 20;
 const WRONG_STREAMS_MAX: usize = 128;
 /// How often an HTTP/2 peer that says nothing is asked whether it is there, and how long it may take to say so.
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long a TLS handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that is asked to end may go on without a request.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// How long accepting rests when the system has no room for another connection.
@@ -70,7 +71,9 @@ pub(crate) async fn serve(
     let room = Arc::new(Semaphore::new(options.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let server = Arc::new(Server {
         http: http(),
-        tls: options.certificate.map(|certificate| certificate.acceptor()),
+        tls: options.certificate.map(|certificate| {
+            (certificate.acceptor(), Arc::new(Handshakes::new(options.limits.handshakes())))
+        }),
         router,
         limits: options.limits,
         stopping: stopping.clone(),
@@ -133,7 +136,7 @@ fn not_framed() -> Response<Body> {
 
 struct Server {
     http: Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<(TlsAcceptor, Arc<Handshakes>)>,
     router: Router,
     limits: HttpLimits,
     stopping: CancellationToken,
@@ -149,14 +152,17 @@ impl Server {
         }
         match &self.tls {
             None => self.speak(stream, peer).await,
-            Some(tls) => match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                Ok(Ok(stream)) => self.speak(stream, peer).await,
-                Ok(Err(error)) => {
-                    counter!("http_server_closed_connections_total", "reason" => "tls").increment(1);
-                    tracing::debug!(%error, "a TLS handshake failed");
-                }
-                Err(_) => {
-                    counter!("http_server_closed_connections_total", "reason" => "tls_timeout").increment(1);
+            Some((tls, handshakes)) => match handshakes.shake(tls, stream, peer.ip()).await {
+                Ok(stream) => self.speak(stream, peer).await,
+                Err(error) => {
+                    let reason = match error {
+                        HandshakeError::Tls(_) => "tls",
+                        HandshakeError::Timeout => "tls_timeout",
+                        HandshakeError::Evicted => "tls_evicted",
+                        HandshakeError::TooMany => "tls_too_many",
+                    };
+                    counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                    tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
                 }
             },
         }

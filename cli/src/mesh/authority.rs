@@ -115,7 +115,7 @@ impl MeshAuthority {
     /// When they cannot be made.
     pub fn issue_to_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, AuthorityError> {
         let mtls_allow = allow.iter().map(|name| Self::id(name)).collect::<Result<_, _>>()?;
-        Ok(MtlsServerConfig { own: self.issue(service)?, mtls_allow })
+        Ok(MtlsServerConfig { own: self.issue(service)?, mtls_allow, ..Default::default() })
     }
 }
 

@@ -24,6 +24,7 @@ fn caller(subject: &str, tenant: Option<&str>) -> Caller {
             client_id: "test".into(),
             tool: "test".into(),
             rpc: "a.B/C".into(),
+            message_sha256: None,
             facts: None,
         },
         act: None,

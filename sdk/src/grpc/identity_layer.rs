@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
@@ -18,6 +18,9 @@ use crate::{
 
 /// Services that anybody may call.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
+/// Metadata by which a caller may be known. A call carries each of them once.
+const CREDENTIALS: [&str; 2] = [TXN_TOKEN, "authorization"];
 
 #[derive(Clone, Debug)]
 pub(crate) struct IdentityLayer {
@@ -68,25 +71,34 @@ where
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         Box::pin(async move {
             let rpc = request.uri().path().trim_start_matches('/').to_owned();
+            let ambiguous = ambiguous(request.headers());
             // Taken out, so that no handler logs it with the headers or sends it on with them.
             let token = request.headers_mut().remove(TXN_TOKEN);
             let token = token.as_ref().and_then(|value| value.to_str().ok());
-            match verifier.verify(token, &rpc).await {
+            let verified = match ambiguous {
+                Some(name) => Err(IdentityError::Ambiguous(name)),
+                None => verifier.verify(token, &rpc).await,
+            };
+            match verified {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await
                 }
-                Err(error) => Ok(refuse(&error)),
+                Err(error) => Ok(refuse(&error).into_http()),
             }
         })
     }
 }
 
-fn refuse(error: &IdentityError) -> Response<Body> {
+/// The name of a credential that the metadata hold more than once.
+fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
+    CREDENTIALS.into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some())
+}
+
+pub(super) fn refuse(error: &IdentityError) -> Status {
     tracing::info!(error = error as &dyn std::error::Error, "a call without a fitting identity is refused");
     match error {
         IdentityError::Keys(_) => Status::unavailable("identities cannot be verified now; try again"),
         _ => Status::unauthenticated(error.to_string()),
     }
-    .into_http()
 }

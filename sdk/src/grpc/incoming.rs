@@ -17,9 +17,6 @@ use tonic::transport::server::Connected;
 
 use crate::mtls::{Accept, SpiffeId, Wire};
 
-/// How many handshakes may be under way at once.
-const HANDSHAKES_MAX: usize = 1024;
-
 /// Who is at the other end of the connection. A handler takes it from the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -37,6 +34,8 @@ impl Peer {
 }
 
 pub(super) fn incoming(listener: TcpListener, accept: Accept) -> impl Stream<Item = io::Result<Connection>> {
+    // One more than may be on their way, so that a newcomer is looked at, for which another goes.
+    let at_once = accept.handshakes_max() + 1;
     TcpListenerStream::new(listener)
         .map(move |accepted| {
             let accept = accept.clone();
@@ -47,7 +46,7 @@ pub(super) fn incoming(listener: TcpListener, accept: Accept) -> impl Stream<Ite
                 }
             }
         })
-        .buffer_unordered(HANDSHAKES_MAX)
+        .buffer_unordered(at_once)
         .filter_map(std::future::ready)
 }
 
@@ -58,7 +57,7 @@ async fn welcome(stream: TcpStream, accept: &Accept) -> Option<Connection> {
     }
     let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
     let address = stream.peer_addr().unwrap_or(unknown);
-    let (wire, id) = accept.welcome(stream).await?;
+    let (wire, id) = accept.welcome(stream, address.ip()).await?;
     Some(Connection { wire, peer: Peer { address, id } })
 }
 

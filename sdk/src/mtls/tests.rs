@@ -1,4 +1,10 @@
-use std::{convert::Infallible, fs, future::Ready, net::SocketAddr, time::SystemTime};
+use std::{
+    convert::Infallible,
+    fs,
+    future::Ready,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use http::{Request, Response};
 use rcgen::{
@@ -6,6 +12,7 @@ use rcgen::{
     SanType,
 };
 use tempfile::TempDir;
+use tokio::time::timeout;
 use tonic::{Status, body::Body, server::NamedService};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
@@ -127,8 +134,11 @@ impl Server {
 
     fn with(files: &Files, allow: &[&str]) -> Self {
         let starting = Starting::new();
-        let config =
-            MtlsServerConfig { own: files.config(), mtls_allow: allow.iter().map(|name| id(name)).collect() };
+        let config = MtlsServerConfig {
+            own: files.config(),
+            mtls_allow: allow.iter().map(|name| id(name)).collect(),
+            ..Default::default()
+        };
         let peers = starting.peers(&config.own).unwrap();
         let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
         let address = starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap();
@@ -228,7 +238,7 @@ async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
     let starting = Starting::new();
     let refused = starting.grpc(&everywhere, GrpcServer::open(WhoAmI)).unwrap_err();
     assert!(crate::told(&refused).contains("plaintext beyond loopback"), "{refused:?}");
-    let said = MtlsServerConfig { own: allowed, mtls_allow: Vec::new() };
+    let said = MtlsServerConfig { own: allowed, ..Default::default() };
     let server = GrpcServer::open(WhoAmI).accept(&Peers::open(&said.own).unwrap(), &said).unwrap();
     assert!(starting.grpc(&everywhere, server).is_ok());
 }
@@ -237,7 +247,7 @@ async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
 fn a_server_with_a_certificate_must_allow_somebody() {
     let authority = Authority::new();
     let files = Files::new(&authority.sign("tools"), &[&authority]);
-    let config = MtlsServerConfig { own: files.config(), mtls_allow: Vec::new() };
+    let config = MtlsServerConfig { own: files.config(), ..Default::default() };
     let refused = GrpcServer::open(WhoAmI).accept(&files.peers(), &config);
     assert!(matches!(refused, Err(MtlsError::NobodyAllowed)));
 }

@@ -1,16 +1,21 @@
 //! Redis that may be away, and then makes nobody wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use ::redis::{RedisError, RedisResult};
 use arc_swap::ArcSwapOption;
 use secrecy::SecretString;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{error::Elapsed, timeout},
+};
 
 use super::Redis;
 
 /// How long connecting may take, and trying it out.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Into how many parts a wait is divided. However late this process finds the end of one, it counts as one.
+const PARTS: u32 = 10;
 
 /// Redis gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +30,13 @@ pub enum RedisAway {
 
 /// A circuit breaker for Redis: a connection that is there for whoever asks, until one of them gives it up. When to do so, and
 /// when to try another, is for those who use it to say.
+///
+/// Its connections have a thread of their own, which reads what Redis answers however busy this process is.
 #[derive(Debug)]
 pub struct RedisBreaker {
     redis: Redis,
+    /// Present until it is dropped.
+    driver: Option<Runtime>,
     /// None while Redis is away.
     connection: ArcSwapOption<Redis>,
 }
@@ -36,9 +45,12 @@ impl RedisBreaker {
     /// For the servers of this URL, as [`Redis::open`] reads it. Redis is away until a connection is turned on.
     ///
     /// # Errors
-    /// When it is no such URL.
+    /// When it is no such URL, or there can be no thread.
     pub fn new(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
-        Ok(Self { redis: Redis::open(url, answer_within)?, connection: ArcSwapOption::empty() })
+        let driver =
+            Builder::new_multi_thread().worker_threads(1).thread_name("redis").enable_all().build()?;
+        let redis = Redis::driven(url, answer_within, Some(driver.handle().clone()))?;
+        Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() })
     }
 
     /// The connection, unless Redis is away.
@@ -59,7 +71,8 @@ impl RedisBreaker {
         Ok(connection)
     }
 
-    /// Waits for an answer, so long and no longer.
+    /// Waits for an answer for as long as Redis may take. Time in which this process was too busy to look for the answer
+    /// is not Redis's: the wait has parts, after each of which there is a look, and one that ends late counts as one.
     ///
     /// # Errors
     /// When there was none by then.
@@ -67,7 +80,13 @@ impl RedisBreaker {
         within: Duration,
         answer: impl Future<Output = RedisResult<T>>,
     ) -> Result<T, RedisAway> {
-        Ok(timeout(within, answer).await??)
+        let mut answer = pin!(answer);
+        for _ in 1..PARTS {
+            if let Ok(answer) = timeout(within / PARTS, answer.as_mut()).await {
+                return Ok(answer?);
+            }
+        }
+        Ok(timeout(within / PARTS, answer).await??)
     }
 
     /// Redis is there, over this connection.
@@ -85,6 +104,15 @@ impl RedisBreaker {
     pub fn give_up(&self, connection: &Arc<Redis>) -> bool {
         let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
         before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection))
+    }
+}
+
+impl Drop for RedisBreaker {
+    fn drop(&mut self) {
+        // A runtime that is dropped waits for its threads, which nobody may in another one.
+        if let Some(driver) = self.driver.take() {
+            driver.shutdown_background();
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::HandshakeLimits;
+
 /// What one client, and all together, may take of an HTTP server.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "HTTP server")]
@@ -16,15 +18,30 @@ pub struct HttpLimits {
     /// How long the body of a request may take, in milliseconds.
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub body_timeout_ms: u64,
+
+    /// What clients may take before TLS is spoken.
+    #[command(flatten)]
+    pub handshakes: HandshakeLimits,
 }
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { connections_max: 16_384, idle_timeout_ms: 30_000, body_timeout_ms: 30_000 }
+        Self {
+            connections_max: 16_384,
+            idle_timeout_ms: 30_000,
+            body_timeout_ms: 30_000,
+            handshakes: HandshakeLimits::default(),
+        }
     }
 }
 
 impl HttpLimits {
+    /// Handshakes take no more than half of the connections: else a newcomer for whom another goes is not accepted.
+    pub(super) fn handshakes(&self) -> HandshakeLimits {
+        let handshakes_max = self.handshakes.handshakes_max.min(self.connections_max.div_ceil(2));
+        HandshakeLimits { handshakes_max, ..self.handshakes.clone() }
+    }
+
     pub(super) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
     }

@@ -21,7 +21,7 @@ use crate::{
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
     revocation::Revocations,
-    transaction::{Delegation, Minter},
+    transaction::{Delegation, Minter, Opens},
 };
 
 use self::identify::{Refused, network_of};
@@ -196,6 +196,9 @@ impl Api {
         }
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
+        let message = operation.message_sha256.as_deref().map(<[u8; 32]>::try_from).transpose();
+        let message =
+            message.map_err(|_| Status::invalid_argument("operation.message_sha256 must have 32 bytes"))?;
         let outcome = policies.decide(identity, kind, &item, arguments);
         let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
         self.log.write(&Decided {
@@ -234,13 +237,11 @@ impl Api {
                 principal,
             }));
         }
-        // Who could be allowed the item with some arguments may complete them. Anything else is minted for the
-        // arguments that were decided on.
+        // Who could be allowed the item with some arguments may complete them.
         let decided = arguments.is_some() && outcome.answer == Answer::Allow;
-        let minted = match decided || kind == Kind::Complete {
-            true => Some(self.mint(token, &item, &deciding.ids.own, None)?),
-            false => None,
-        };
+        let opens = if decided || kind == Kind::Complete { opens(&outcome, message) } else { None };
+        let minted = opens.map(|opens| self.mint(token, &item, opens, &deciding.ids.own, None));
+        let minted = minted.transpose()?;
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
         let allowed = allowed(identity, minted, Some(outcome), &policies, deciding);
         Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
@@ -269,14 +270,21 @@ impl Api {
         &self,
         token: &Token,
         item: &pb::CatalogItem,
+        opens: Opens,
         request_id: &RequestId,
         delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, Status> {
-        self.minter.mint(token, item, request_id, delegation).map_err(|error| {
+        self.minter.mint(token, item, opens, request_id, delegation).map_err(|error| {
             tracing::error!(error = told(&error), "cannot sign a transaction token");
             Status::internal("cannot sign a transaction token")
         })
     }
+}
+
+/// What a token for an allowed operation opens. Other arguments could be refused: then it opens the RPC for the message
+/// that was decided on, and nothing where nobody has said which that is.
+fn opens(outcome: &Outcome, message: Option<[u8; 32]>) -> Option<Opens> {
+    if outcome.reads_arguments { message.map(Opens::Message) } else { Some(Opens::AnyMessage) }
 }
 
 /// For how long an answer may be repeated to the holder of this token.

@@ -7,7 +7,9 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
-    identity::{ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext},
+    identity::{
+        ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext, message_digest,
+    },
 };
 use jsonwebtoken::{
     EncodingKey, Header, encode,
@@ -96,6 +98,15 @@ pub(crate) struct Delegation {
     pub(crate) txn: String,
 }
 
+/// What a transaction token opens an RPC for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opens {
+    /// Any message: no arguments could have changed the decision.
+    AnyMessage,
+    /// The message with this SHA-256.
+    Message([u8; 32]),
+}
+
 /// Signs transaction tokens.
 pub(crate) struct Minter {
     issuer: String,
@@ -153,7 +164,8 @@ impl Minter {
         self.published.store(JwkSet { keys }.into());
     }
 
-    /// Signs the token that carries the holder of `token` to the RPC behind `item`, and nowhere else.
+    /// Signs the token that carries the holder of `token` to the RPC behind `item`, with what it `opens` there, and
+    /// nowhere else.
     ///
     /// A delegated one ends no later than the one that the actor was called with. Otherwise a service that was called
     /// once could act for its caller for as long as services call one another.
@@ -161,6 +173,7 @@ impl Minter {
         &self,
         token: &Token,
         item: &pb::CatalogItem,
+        opens: Opens,
         request_id: &RequestId,
         delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, MintError> {
@@ -184,6 +197,10 @@ impl Minter {
                 client_id: principal.client_id.clone(),
                 tool: item.name.clone(),
                 rpc: item.rpc.clone(),
+                message_sha256: match opens {
+                    Opens::AnyMessage => None,
+                    Opens::Message(sha256) => Some(message_digest(&sha256)),
+                },
                 facts: facts(token),
             },
             act: delegation.map(|delegation| Box::new(delegation.actor.clone())),

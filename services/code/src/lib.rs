@@ -99,7 +99,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier = Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
     let service = CodeServiceServer::new(CodeApi::new(tree)).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+    let server = GrpcServer::tool_service(service, verifier)
+        .request_bytes_max(REQUEST_BYTES_MAX)
+        .accept(&peers, &config.mtls)?;
     let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

@@ -7,7 +7,7 @@ use std::{
 
 use drawbridge_proto::mcp::v1 as mcp;
 use drawbridge_sdk::{
-    BalancedChannel, CallContext, client_span, contract::PolicyForm, dynamic::DynamicCodec, end_client_span,
+    BalancedChannel, CallContext, client_span, contract::PolicyForm, dynamic::EncodedCodec, end_client_span,
     with_transaction_token,
 };
 use http::uri::PathAndQuery;
@@ -16,6 +16,10 @@ use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
 use crate::cache::{Rule, Tag};
+
+pub(crate) use self::encoded::EncodedMessage;
+
+mod encoded;
 
 const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
 const LOG: &str = "drawbridge.mcp.v1.LogMessage";
@@ -138,18 +142,28 @@ impl Target {
         }
     }
 
-    /// Puts what the client answered into a request. A method that has no place for answers gets none.
-    pub(crate) fn set_responses(&self, message: &mut DynamicMessage, responses: &mcp::InputResponses) {
+    /// Whether what the client answered goes into a request, so that it is not whole before.
+    pub(crate) fn takes_responses(&self) -> bool {
+        self.responses.is_some()
+    }
+
+    /// The request with what the client answered. A method that has no place for answers gets none.
+    pub(crate) fn with_responses(
+        &self,
+        request: &EncodedMessage,
+        responses: &mcp::InputResponses,
+    ) -> EncodedMessage {
         let Some((field, Kind::Message(descriptor))) =
             self.responses.as_ref().map(|field| (field, field.kind()))
         else {
-            return;
+            return request.clone();
         };
-        let mut value = DynamicMessage::new(descriptor);
+        let (mut message, mut value) = (request.message().clone(), DynamicMessage::new(descriptor));
         // INVARIANT: the field is of this very type; a service with an older copy of it keeps unknown fields.
         if value.transcode_from(responses).is_ok() {
             message.set_field(field, Value::Message(value));
         }
+        EncodedMessage::new(message)
     }
 
     /// The RPC, `package.Service/Method`.
@@ -178,7 +192,7 @@ impl Target {
         &self,
         context: &CallContext,
         token: &str,
-        message: DynamicMessage,
+        message: &EncodedMessage,
     ) -> Result<Answering, Status> {
         let span = client_span(self.rpc());
         let deadline = context.deadline.min(Instant::now() + self.timeout);
@@ -198,13 +212,13 @@ impl Target {
         &self,
         context: &CallContext,
         token: &str,
-        message: DynamicMessage,
+        message: &EncodedMessage,
     ) -> Result<Answer, Status> {
-        let request = with_transaction_token(context.outgoing(message), token)?;
+        let request = with_transaction_token(context.outgoing(message.bytes()), token)?;
         let mut client =
             tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         client.ready().await.map_err(|_| Status::unavailable("the tool service does not answer"))?;
-        let codec = DynamicCodec::new(self.output.clone());
+        let codec = EncodedCodec::new(self.output.clone());
         match &self.answers {
             Answers::Unary { input_required } => {
                 let response = client.unary(request, self.path.clone(), codec).await?;

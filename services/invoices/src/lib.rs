@@ -44,8 +44,8 @@ const AUTH_ISSUER: &str = "drawbridge-auth";
 const CONNECTIONS_MAX: u32 = 64;
 const APPROVAL_LIMIT: u32 = 10_000;
 const APPROVAL_CURRENCY: &str = "EUR";
-/// What a request holds besides its document, in bytes.
-const REQUEST_REST_BYTES_MAX: usize = 1024;
+/// The largest request, in bytes: a document, and little else.
+const REQUEST_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 1024;
 
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -199,8 +199,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let closing = Arc::clone(&store);
     let in_use = starting.after_calls(async move { closing.close().await });
     let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, in_use))
-        .max_decoding_message_size(DOCUMENT_BYTES_MAX + REQUEST_REST_BYTES_MAX);
-    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
+    let server = GrpcServer::tool_service(service, verifier)
+        .request_bytes_max(REQUEST_BYTES_MAX)
+        .accept(&peers, &config.mtls)?;
     let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

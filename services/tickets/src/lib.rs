@@ -133,7 +133,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, in_use)?;
     let service =
         TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
-    let server = GrpcServer::tool_service(service, verifier).accept(&peers, &config.mtls)?;
+    let server = GrpcServer::tool_service(service, verifier)
+        .request_bytes_max(REQUEST_BYTES_MAX)
+        .accept(&peers, &config.mtls)?;
     let address = starting.grpc(&config.listen, server)?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

@@ -168,6 +168,7 @@ fn claims(subject: &str) -> TransactionClaims {
             client_id: "bench".to_owned(),
             tool: "invoices_search".to_owned(),
             rpc: RPC.to_owned(),
+            message_sha256: None,
             facts: None,
         },
         act: None,

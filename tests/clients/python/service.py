@@ -6,6 +6,8 @@
 It knows nothing of MCP. The protos are compiled as they are, and reflection tells the edge the rest.
 """
 
+import base64
+import hashlib
 import pathlib
 import sys
 import tempfile
@@ -44,7 +46,35 @@ def caller(context, keys, rpc):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is not valid here")
     if claims["tctx"]["rpc"] != f"greeter.v1.GreeterService/{rpc}":
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is for another RPC")
+    # Absent where no arguments could have changed the decision.
+    if claims["tctx"].get("message_sha256") not in (None, context.message_sha256):
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is for another message")
     return claims
+
+
+class Digests(grpc.ServerInterceptor):
+    """Gives each call the digest of its message, of the bytes as they came."""
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+        if handler is None or handler.request_streaming:
+            return handler
+
+        def deserialize(data):
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            return digest, handler.request_deserializer(data)
+
+        def digested(behavior):
+            def call(received, context):
+                context.message_sha256, request = received
+                return behavior(request, context)
+
+            return call
+
+        kind = "unary_stream" if handler.response_streaming else "unary_unary"
+        return handler._replace(
+            request_deserializer=deserialize, **{kind: digested(getattr(handler, kind))}
+        )
 
 
 class Allowed(grpc.ServerInterceptor):
@@ -76,11 +106,11 @@ def serve(add_services, mtls):
     """Serves on a free port, which it prints: by mTLS, or in plaintext on loopback."""
     if mtls:
         certificate, key, trust_bundle = (pathlib.Path(path).read_bytes() for path in mtls[:3])
-        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Allowed(mtls[3])])
+        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Digests(), Allowed(mtls[3])])
         credentials = grpc.ssl_server_credentials([(key, certificate)], trust_bundle, require_client_auth=True)
         port = server.add_secure_port("127.0.0.1:0", credentials)
     else:
-        server = grpc.server(futures.ThreadPoolExecutor(4))
+        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Digests()])
         port = server.add_insecure_port("127.0.0.1:0")
     add_services(server)
     print(port, flush=True)

@@ -30,7 +30,7 @@ pub(crate) struct PythonService {
 }
 
 impl PythonService {
-    fn start(keys: &Url) -> Self {
+    pub(crate) fn start(keys: &Url) -> Self {
         Self::with(keys, "http", &[])
     }
 

@@ -164,6 +164,7 @@ fn somebody(tenant: Option<&str>) -> Caller {
             client_id: "test".to_owned(),
             tool: "test".to_owned(),
             rpc: "a.B/C".to_owned(),
+            message_sha256: None,
             facts: None,
         },
         act: None,

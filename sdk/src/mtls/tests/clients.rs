@@ -164,7 +164,8 @@ async fn whoever_does_not_end_a_handshake_keeps_nobody_waiting() {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
-    let answered = timeout(HANDSHAKE_TIMEOUT / 2, health(&client, &server.url())).await;
+    let handshake_timeout = Duration::from_millis(HandshakeLimits::default().handshake_timeout_ms);
+    let answered = timeout(handshake_timeout / 2, health(&client, &server.url())).await;
     answered.expect("before the silent ones are given up").unwrap();
     for stream in &mut silent {
         let ended = timeout(PATIENCE, stream.read_u8()).await.expect("in time");

@@ -12,7 +12,7 @@ use crate::{
     authn::{Identity, Token},
     decision_log::Decided,
     policy::{Answer, Policies},
-    transaction::{Called, Delegation},
+    transaction::{Called, Delegation, Opens},
 };
 
 /// How many may stand between a subject and an RPC. Whoever needs more has made a loop.
@@ -138,7 +138,8 @@ impl Api {
             let principal = Some(identity.principal.clone());
             return Ok(Exchanged::InsufficientScope(pb::InsufficientScope { scopes, principal }));
         }
-        let token = self.mint(subject, &item, &deciding.ids.own, delegation.as_ref())?;
+        let opens = Opens::AnyMessage;
+        let token = self.mint(subject, &item, opens, &deciding.ids.own, delegation.as_ref())?;
         Ok(Exchanged::Allowed(allowed(identity, Some(token), Some(outcome), policies, deciding)))
     }
 }

@@ -135,7 +135,16 @@ impl<'a> Seen<'a> {
     /// Names every claim, so that none that is added to tokens is forgotten here.
     fn of(claims: &'a TransactionClaims) -> Self {
         let TransactionClaims { iss: _, aud: _, sub, iat: _, exp: _, txn: _, scope, tctx, act } = claims;
-        let TransactionContext { iss, principal: _, tenant, client_id, tool: _, rpc: _, facts } = tctx;
+        let TransactionContext {
+            iss,
+            principal: _,
+            tenant,
+            client_id,
+            tool: _,
+            rpc: _,
+            message_sha256: _,
+            facts,
+        } = tctx;
         let facts = facts.as_ref().map(|facts| {
             let Facts { groups, roles, email, mfa, workload, token_id: _, issued_at: _ } = facts;
             SeenFacts { groups, roles, email: email.as_deref(), mfa: *mfa, workload: *workload }

@@ -135,19 +135,31 @@ impl Shared {
             return None;
         }
         let within = Duration::from_millis(self.within_ms.load(Ordering::Relaxed));
-        let asked = Instant::now();
-        let answer = self.run(command, within).await;
-        if answer.is_none() && asked.elapsed() >= within {
-            self.paused.store(Some(Arc::new(Instant::now() + PAUSE)));
+        match self.ask(command, within).await? {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                if matches!(error, RedisAway::Slow(_)) {
+                    self.paused.store(Some(Arc::new(Instant::now() + PAUSE)));
+                }
+                None
+            }
         }
-        answer
     }
 
     async fn run<T: FromRedisValue>(&self, command: &Pipeline, within: Duration) -> Option<T> {
+        self.ask(command, within).await?.ok()
+    }
+
+    /// Nothing while Redis is away.
+    async fn ask<T: FromRedisValue>(
+        &self,
+        command: &Pipeline,
+        within: Duration,
+    ) -> Option<Result<T, RedisAway>> {
         let connection = self.redis.connection()?;
         let mut sending = Redis::clone(&connection);
         let error = match RedisBreaker::wait(within, command.query_async(&mut sending)).await {
-            Ok(answer) => return Some(answer),
+            Ok(answer) => return Some(Ok(answer)),
             Err(error) => error,
         };
         tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis does not do what it is told");
@@ -156,7 +168,7 @@ impl Shared {
         if is_lost {
             self.redis.give_up(&connection);
         }
-        None
+        Some(Err(error))
     }
 }
 

@@ -39,6 +39,7 @@ fn alice() -> TransactionClaims {
             client_id: "claude".into(),
             tool: "test_item".into(),
             rpc: "test.v1.Service/Get".into(),
+            message_sha256: None,
             facts: Some(Facts { groups: vec!["finance".into()], ..Facts::default() }),
         },
         act: None,

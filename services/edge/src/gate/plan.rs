@@ -14,7 +14,7 @@ use crate::{
     catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
     metadata::Endpoint,
     refusal::Refusal,
-    upstream::Target,
+    upstream::{EncodedMessage, Target},
 };
 
 mod lists;
@@ -74,8 +74,10 @@ impl Plan {
 /// A call that is allowed: the message as it was decided on, and the token for it.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(crate) message: DynamicMessage,
-    pub(crate) token: Arc<SecretString>,
+    pub(crate) message: EncodedMessage,
+    /// Absent where the decision read the arguments and the message is not whole yet: the token names the digest of the
+    /// message that is sent, so each round of a call that asks its client gets one of its own.
+    pub(crate) token: Option<Arc<SecretString>>,
     /// In which it was allowed.
     pub(crate) epoch: u64,
     /// What was asked, to ask it again when the call goes on later.
@@ -233,14 +235,13 @@ impl Asking<'_> {
                 read.set_field_by_name(name, Field::String(value.clone()));
             }
             let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
-            let allowed = match self.decide(operation.clone()).await {
+            let allowed = self.allow(operation, &item.target, item.request(variables)).await;
+            let (call, _) = match allowed {
                 Err(Refusal::Denied { is_hidden: true, .. }) => {
                     return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
                 }
-                decided => decided?,
+                allowed => allowed?,
             };
-            let (message, epoch) = (item.request(variables), allowed.epoch);
-            let call = Call { message, token: allowed.token()?, epoch, operation };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
         let (_, principal) = self.connect().await?;
@@ -253,13 +254,13 @@ impl Asking<'_> {
         params: &Value,
     ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
         let operation = operation(Kind::Complete, &completion.item);
-        let allowed = self.decide(operation.clone()).await?;
-        let token = allowed.token()?;
-        let message = completion.request(params).ok_or_else(|| {
-            Refusal::Params("argument must have a name and a value, both strings".to_owned())
-        })?;
-        let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation });
-        Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal))
+        let Some(message) = completion.request(params) else {
+            // What is wrong is told only to whom may complete.
+            self.decide(operation).await?;
+            return Err(Refusal::Params("argument must have a name and a value, both strings".to_owned()));
+        };
+        let (call, principal) = self.allow(operation, &completion.target, message).await?;
+        Ok((Plan::Complete(Arc::clone(completion), Arc::new(call)), principal))
     }
 
     async fn read_resource(
@@ -287,9 +288,28 @@ impl Asking<'_> {
         target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
         let operation = operation_on(kind, item, target, &message);
-        let allowed = self.decide(operation.clone()).await?;
-        let call = Call { message, token: allowed.token()?, epoch: allowed.epoch, operation };
-        Ok((Arc::new(call), allowed.principal))
+        let (call, principal) = self.allow(operation, target, message).await?;
+        Ok((Arc::new(call), principal))
+    }
+
+    /// Asks whether the operation is allowed, with a token that opens `target` for `message`.
+    async fn allow(
+        &self,
+        operation: auth::Operation,
+        target: &Target,
+        message: DynamicMessage,
+    ) -> Result<(Call, Arc<auth::Principal>), Refusal> {
+        let message = EncodedMessage::new(message);
+        let allowed = match target.takes_responses() {
+            true => self.decide(operation.clone()).await?,
+            false => self.decide(message.named_in(operation.clone())).await?,
+        };
+        let token = match target.takes_responses() {
+            true => allowed.token().ok(),
+            false => Some(allowed.token()?),
+        };
+        let call = Call { message, token, epoch: allowed.epoch, operation };
+        Ok((call, allowed.principal))
     }
 }
 

@@ -20,6 +20,8 @@ const TAKE: &str = include_str!("take.lua");
 const PREFIX: &str = "{drawbridge:limits}:";
 /// Longer than a request may wait: that has a bound of its own.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many times as long as Redis may take a request waits in all: others may be counted before it.
+const TURNS: u32 = 3;
 /// Before Redis that gave no answer is tried again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -67,15 +69,10 @@ impl Shared {
     /// Takes from every bucket, or from none. Without an answer in time it is none that is known.
     pub(super) async fn take(&self, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
         let (connection, asking) = (self.counter.redis.connection()?, self.asking.get()?);
-        match RedisBreaker::wait(within, asking.take(&connection, asks, within)).await {
-            Ok(answers) => Some(answers),
-            Err(error) => {
-                if self.counter.redis.give_up(&connection) {
-                    self.counter.try_again(&error);
-                }
-                None
-            }
-        }
+        // Whether Redis is away is found out where it is asked. A request that has to wait for its turn there is Redis's
+        // to answer for as well, but says nothing of the connection.
+        let answers = RedisBreaker::wait(TURNS * within, asking.take(&connection, asks, within)).await;
+        answers.ok()
     }
 }
 
@@ -105,6 +102,18 @@ impl Counter {
     async fn connect(&self) -> Result<Redis, RedisAway> {
         let probe = [format!("{PREFIX}:probe")];
         self.redis.connect(async |connection| self.invoke(connection, &probe, &[1, 1, 1, 1]).await).await
+    }
+
+    /// Redis gave no answer over this connection.
+    fn give_up(self: &Arc<Self>, connection: &Arc<Redis>, error: &RedisAway) {
+        if self.redis.give_up(connection) {
+            self.try_again(error);
+        }
+    }
+
+    /// Whether the connection has not been given up.
+    fn is_current(&self, connection: &Arc<Redis>) -> bool {
+        self.redis.connection().is_some_and(|current| Arc::ptr_eq(&current, connection))
     }
 
     fn turn_on(&self, connection: Redis) {
@@ -216,6 +225,26 @@ mod tests {
         assert!(shared.counter.redis.connection().is_none(), "the next request does not ask");
         available(&shared).await;
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+    }
+
+    /// The fault: a runtime that was busy for longer than Redis may take found its timer before the answer, which had
+    /// long been there.
+    #[tokio::test]
+    async fn redis_is_not_away_because_this_process_is_busy() {
+        let (shared, _folder, _server) = start().await;
+        let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
+        let within = Duration::from_millis(50);
+        let busy = tokio::spawn(async move {
+            loop {
+                std::thread::sleep(2 * within);
+                tokio::task::yield_now().await;
+            }
+        });
+        for _ in 0..10 {
+            assert!(shared.take(&asks, within).await.is_some());
+        }
+        assert!(shared.counter.redis.connection().is_some());
+        busy.abort();
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cache::{Fetch, Hit, Look, Rule, Ticket},
-    upstream::{Event, Target},
+    upstream::{EncodedMessage, Event, Target},
 };
 
 impl Calling<'_> {
@@ -26,11 +26,12 @@ impl Calling<'_> {
         &self,
         rule: &Arc<Rule>,
         token: &Arc<SecretString>,
-        message: DynamicMessage,
+        epoch: u64,
+        message: &EncodedMessage,
     ) -> Result<(Last, Option<Reuse>), Failure> {
         let cache = &self.handler.cache;
         let noted = |outcome| self.admission.span.record("drawbridge.cache", outcome);
-        let ticket = cache.ticket(rule, self.target.rpc(), &message, token, self.call.epoch);
+        let ticket = cache.ticket(rule, self.target.rpc(), message.message(), token, epoch);
         let Some(ticket) = ticket else {
             noted("bypass");
             return Ok((self.once(token, message).await?, Some(Reuse::passed(rule))));
@@ -66,7 +67,7 @@ impl Calling<'_> {
     }
 
     /// Fetches a result anew with the caller's transaction token, which lives long enough. Nobody waits for it.
-    fn refresh(&self, ticket: Ticket, fetch: Fetch, token: Arc<SecretString>, message: DynamicMessage) {
+    fn refresh(&self, ticket: Ticket, fetch: Fetch, token: Arc<SecretString>, message: EncodedMessage) {
         let (cache, target) = (Arc::clone(&self.handler.cache), self.target.clone());
         let request_id = self.admission.context.request_id.clone();
         // The request's own span ends with its answer.
@@ -77,7 +78,7 @@ impl Calling<'_> {
             let Some(fetch) = cache.refreshed_elsewhere(&ticket, fetch).await else { return };
             let Ok(_turn) = turn.await else { return fetch.fail() };
             let context = CallContext::new(request_id, target.timeout);
-            match called(&target, &context, &token, message).await {
+            match called(&target, &context, &token, &message).await {
                 Ok(Event::Result(result)) if !content::is_error(&result) => {
                     cache.keep(&ticket, fetch, &result).await;
                 }
@@ -95,7 +96,7 @@ async fn called(
     target: &Target,
     context: &CallContext,
     token: &SecretString,
-    message: DynamicMessage,
+    message: &EncodedMessage,
 ) -> Result<Event, Status> {
     let mut answering = target.begin(context, token.expose_secret(), message).await?;
     loop {

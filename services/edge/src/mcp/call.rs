@@ -20,7 +20,7 @@ use crate::{
     gate::{Admission, Call},
     overload::{Busy, Turn},
     refusal::Refusal,
-    upstream::{Event, Target},
+    upstream::{EncodedMessage, Event, Target},
 };
 
 /// Before an idempotent call is repeated, where the service does not say how long.
@@ -122,14 +122,19 @@ impl Calling<'_> {
         // What a client has answered is of this one call.
         let mut rule = self.target.cache.as_ref();
         rule = rule.filter(|_| responses.responses.is_empty() && responses.state.is_empty());
-        let mut token = Arc::clone(&self.call.token);
+        let mut first = self.call.token.clone();
         for _ in 0..ROUNDS_MAX {
-            let mut message = self.call.message.clone();
             responses.client = Some(client);
-            self.target.set_responses(&mut message, &responses);
+            let message = self.target.with_responses(&self.call.message, &responses);
+            // In a later round the person may have taken longer than a transaction token lives, and policy may have
+            // changed. Where the decision reads the arguments, the token is for the message of this round alone.
+            let (token, epoch) = match first.take() {
+                Some(token) => (token, self.call.epoch),
+                None => self.authorize(&message).await?,
+            };
             let (last, reuse) = match rule.take() {
-                Some(rule) => self.kept_or_called(rule, &token, message).await?,
-                None => (self.carried_out(&token, message).await?, None),
+                Some(rule) => self.kept_or_called(rule, &token, epoch, &message).await?,
+                None => (self.carried_out(&token, &message).await?, None),
             };
             let asked = match last {
                 Last::Result(message) => return Ok(Ended::Result(message, reuse)),
@@ -147,8 +152,6 @@ impl Calling<'_> {
                 (false, Some(_)) => return Ok(Ended::CannotAsk),
                 (false, None) => responses = self.ask_now(asked).await?,
             }
-            // The person may have taken longer than a transaction token lives, and policy may have changed.
-            token = self.authorize_again().await?;
         }
         Err(Status::aborted("the tool asks again and again").into())
     }
@@ -179,7 +182,7 @@ impl Calling<'_> {
 
     fn binding(&self) -> Binding {
         // The whole message, also what a policy cannot read.
-        let arguments = dynamic::to_json(&self.call.message).unwrap_or_default();
+        let arguments = dynamic::to_json(self.call.message.message()).unwrap_or_default();
         Binding::new(&self.admission.principal, self.target.rpc(), &arguments)
     }
 
@@ -200,19 +203,22 @@ impl Calling<'_> {
         Ok(pb::InputResponses { responses, state: asked.state, client: None })
     }
 
-    async fn authorize_again(&self) -> Result<Arc<SecretString>, Failure> {
+    /// A transaction token for this message, and the epoch in which it was allowed.
+    async fn authorize(&self, message: &EncodedMessage) -> Result<(Arc<SecretString>, u64), Failure> {
         let Admission { context, token, resource, .. } = self.admission;
-        let operation = self.call.operation.clone();
+        let operation = message.named_in(self.call.operation.clone());
         let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
-        let token = allowed.and_then(|allowed| allowed.token()).map_err(|refusal| match refusal {
-            Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
+        let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
+        Ok(allowed.map_err(|refusal| match refusal {
+            Refusal::AuthUnavailable | Refusal::Unverified => {
+                Status::unavailable("auth gives no answer")
+            }
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
-        })?;
-        Ok(token)
+        })?)
     }
 
     /// Calls, and drops what the call makes outdated.
-    async fn carried_out(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
+    async fn carried_out(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Failure> {
         if self.target.invalidates.is_empty() {
             return self.once(token, message).await;
         }
@@ -233,13 +239,13 @@ impl Calling<'_> {
     }
 
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
-    pub(super) async fn once(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Failure> {
+    pub(super) async fn once(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Failure> {
         // Not held while a person is asked.
         let _turn = self.turn().await?;
         if !self.target.idempotent {
             return Ok(self.attempt(token, message).await?);
         }
-        match self.attempt(token, message.clone()).await {
+        match self.attempt(token, message).await {
             Err(status) if status.code() == Code::Unavailable => {
                 let pause = status::retry_after(&status).unwrap_or(RETRY_PAUSE);
                 // A service that wants a longer pause is not asked again while a client waits.
@@ -255,7 +261,7 @@ impl Calling<'_> {
     }
 
     /// Calls, tells the client what it is told on the way, and returns what the call ends with.
-    async fn attempt(&self, token: &SecretString, message: DynamicMessage) -> Result<Last, Status> {
+    async fn attempt(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Status> {
         let mut answering =
             self.target.begin(&self.admission.context, token.expose_secret(), message).await?;
         loop {

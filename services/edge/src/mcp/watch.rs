@@ -84,7 +84,8 @@ pub(super) async fn follow(
     watch: &Watch,
     listener: Listener<'_>,
 ) {
-    let mut token = Arc::clone(&watch.call.token);
+    // INVARIANT: a watch asks its client nothing, so its token came with the decision.
+    let Some(mut token) = watch.call.token.clone() else { return };
     loop {
         let watching =
             once(authorizer, admission, watch, &token, listener).instrument(admission.span.clone());
@@ -116,8 +117,8 @@ async fn once(
     listener: Listener<'_>,
 ) -> Result<Status, Gone> {
     let context = CallContext::new(admission.context.request_id.clone(), WATCH_TIMEOUT);
-    let message = watch.call.message.clone();
-    let mut answering = match watch.item.target.begin(&context, token.expose_secret(), message).await {
+    let (target, message) = (&watch.item.target, &watch.call.message);
+    let mut answering = match target.begin(&context, token.expose_secret(), message).await {
         Ok(answering) => answering,
         Err(status) => return Ok(status),
     };
@@ -140,6 +141,6 @@ async fn authorize(
     watch: &Watch,
 ) -> Result<Arc<SecretString>, Refusal> {
     let context = CallContext::new(admission.context.request_id.clone(), WATCH_TIMEOUT);
-    let operation = watch.call.operation.clone();
+    let operation = watch.call.message.named_in(watch.call.operation.clone());
     authorizer.authorize(&context, &admission.token, &admission.resource, operation).await?.token()
 }

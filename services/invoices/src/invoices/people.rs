@@ -33,6 +33,7 @@ pub(super) fn person(subject: &str, tenant: Option<&str>) -> Caller {
             client_id: "client".to_owned(),
             tool: String::new(),
             rpc: String::new(),
+            message_sha256: None,
             facts: Some(Facts::default()),
         },
         act: None,

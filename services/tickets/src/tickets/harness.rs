@@ -40,6 +40,7 @@ pub(super) fn from<T>(subject: &str, tenant: Option<&str>, message: T) -> Reques
             client_id: "test".into(),
             tool: "test".into(),
             rpc: "a.B/C".into(),
+            message_sha256: None,
             facts: None,
         },
         act: None,

@@ -108,6 +108,7 @@ impl Delegating {
             item: Some(item),
             arguments_json: Some(arguments.to_string().into_bytes().into()),
             recorded_arguments_json: None,
+            message_sha256: Some(vec![0; 32]),
         };
         let request = pb::AuthorizeRequest {
             access_token: access_token.to_owned(),

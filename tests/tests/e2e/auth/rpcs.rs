@@ -139,6 +139,7 @@ pub(crate) fn claims(service: &str, rpc: &str) -> TransactionClaims {
             client_id: "test".to_owned(),
             tool: "test".to_owned(),
             rpc: rpc.to_owned(),
+            message_sha256: None,
             facts: None,
         },
         act: None,

@@ -203,6 +203,7 @@ async fn the_documented_certificates_are_good() {
     let mtls = MtlsServerConfig {
         own: config("code"),
         mtls_allow: vec!["spiffe://acme.example/edge".parse().expect("an id")],
+        ..Default::default()
     };
     let mut code = Conformance::default();
     code.mtls = mtls;

@@ -1,1 +1,373 @@
 //! What a transaction token is good for.
+
+use std::fs;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient};
+use drawbridge_sdk::{TXN_TOKEN, dynamic, identity::TransactionClaims};
+use drawbridge_tests::{Client, Edge, Spy, TestMesh, connect, permit, serve_conformance, sign_in};
+use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
+use serde_json::{Value, json};
+use tonic::{Code, Status, metadata::MetadataMap};
+use url::Url;
+
+use crate::{
+    catalog::PythonService,
+    identity::{context, contract, exchange},
+    mcp::interaction::call_with,
+};
+
+const SERVICE: &str = "drawbridge.conformance.v1.ConformanceService";
+/// Refuses some arguments, so that decisions on these items read them.
+const READS_ARGUMENTS: &str = r#"
+@id("no-secret-values")
+forbid (principal, action == Action::"test_custom_header", resource)
+when { context.input.value == "secret" };
+@id("no-secret-messages")
+forbid (principal, action == Action::"test_elicitation", resource)
+when { context.input.message == "secret" };
+@id("no-secret-ids")
+forbid (principal, action == Action::"test_template_data", resource)
+when { context.input.id == "secret" };
+"#;
+
+fn reads_arguments(config: &mut MeshConfig) {
+    serve_conformance(config);
+    fs::write(config.policies.join("reads-arguments.cedar"), READS_ARGUMENTS).expect("a file");
+}
+
+/// The conformance service, and what an edge says to it.
+struct Overheard {
+    mesh: TestMesh,
+    service: Url,
+    edge: Edge,
+    spy: Spy,
+    alice: Client,
+    _hosted: (Hosted, Edge),
+}
+
+impl Overheard {
+    async fn start() -> Self {
+        let mesh = TestMesh::with(reads_arguments).await;
+        let (_, hosted, beside) = mesh.conformance(|_| {}).await;
+        let service = mesh.grpc_url(hosted.running.address);
+        let (spy, spied) = Spy::start(&service).await;
+        let edge = mesh.edge(&[("test", &spied)], |_| {}).await;
+        let alice = edge.client(&mesh.client("alice").await);
+        Self { mesh, service, edge, spy, alice, _hosted: (hosted, beside) }
+    }
+
+    /// The transaction token of the last call of this RPC.
+    fn token(&self, rpc: &str) -> String {
+        let path = format!("/{SERVICE}/{rpc}");
+        let seen = self.spy.seen();
+        let (_, headers) = seen.iter().rev().find(|(called, _)| *called == path).expect("a call");
+        headers[TXN_TOKEN].to_str().expect("a token").to_owned()
+    }
+
+    /// Calls the service beside the edge, as whoever has taken over something in front of it could.
+    async fn replay(&self, rpc: &str, token: &str, arguments: Value) -> Result<Value, Status> {
+        let method = method(&self.service, SERVICE, rpc).await;
+        let metadata = |metadata: &mut MetadataMap| {
+            metadata.insert(TXN_TOKEN, token.parse().expect("a value"));
+        };
+        call(&self.service, &method, arguments, metadata).await
+    }
+}
+
+async fn method(url: &Url, service: &str, rpc: &str) -> MethodDescriptor {
+    let service = contract(url).await.pool.get_service_by_name(service).expect("a service");
+    service.methods().find(|method| method.name() == rpc).expect("a method")
+}
+
+/// The first message that an RPC answers.
+async fn call(
+    url: &Url,
+    method: &MethodDescriptor,
+    arguments: Value,
+    metadata: impl FnOnce(&mut MetadataMap),
+) -> Result<Value, Status> {
+    let message = dynamic::from_json(method.input(), &arguments).expect("a message");
+    let mut request = context().outgoing(message);
+    metadata(request.metadata_mut());
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let mut client = tonic::client::Grpc::new(connect(url).expect("a channel"));
+    client.ready().await.expect("a service");
+    let codec = dynamic::DynamicCodec::new(method.output());
+    let answers = client.server_streaming(request, path.parse().expect("a path"), codec).await?;
+    let answer = answers.into_inner().message().await?;
+    Ok(serde_json::to_value(answer).expect("JSON"))
+}
+
+fn claims(token: &str) -> TransactionClaims {
+    let payload = token.split('.').nth(1).expect("a payload");
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("claims")
+}
+
+fn refused(answer: Result<Value, Status>) -> (Code, String) {
+    let status = answer.expect_err("a refusal");
+    (status.code(), status.message().to_owned())
+}
+
+fn another_message() -> (Code, String) {
+    (Code::Unauthenticated, "the transaction token is for another message".to_owned())
+}
+
+/// The attack: a token that was caught on its way carried any arguments for 30 seconds, also those that policy refuses.
+#[tokio::test]
+async fn a_token_of_a_decision_that_read_arguments_opens_the_rpc_for_that_message_alone() {
+    let overheard = Overheard::start().await;
+    let said = overheard.alice.call_tool("test_custom_header", json!({ "value": "harmless" })).await;
+    assert_eq!(said.message(), "harmless", "{said:?}");
+    let denied = overheard.alice.call_tool("test_custom_header", json!({ "value": "secret" })).await;
+    assert_eq!(denied.error_code(), Some(-32043), "{denied:?}");
+
+    let token = overheard.token("CustomHeader");
+    assert!(claims(&token).tctx.message_sha256.is_some());
+    for other in [json!({ "value": "secret" }), json!({ "value": "harmless " }), json!({})] {
+        let answer = overheard.replay("CustomHeader", &token, other.clone()).await;
+        assert_eq!(refused(answer), another_message(), "{other}");
+    }
+    let same = overheard.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
+    assert!(same.is_ok(), "{same:?}");
+}
+
+#[tokio::test]
+async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_message() {
+    let overheard = Overheard::start().await;
+    let state = &overheard.mesh.mesh.state;
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let mut ask = async |name: &str, rpc: &str, arguments: Value, message_sha256: Option<Vec<u8>>| {
+        let item = pb::CatalogItem {
+            name: name.to_owned(),
+            service: "test".to_owned(),
+            rpc: format!("{SERVICE}/{rpc}"),
+            scopes: Vec::new(),
+        };
+        let operation = pb::Operation {
+            kind: pb::operation::Kind::CallTool.into(),
+            item: Some(item),
+            arguments_json: Some(arguments.to_string().into_bytes().into()),
+            recorded_arguments_json: None,
+            message_sha256,
+        };
+        let request = pb::AuthorizeRequest {
+            access_token: overheard.alice.token().to_owned(),
+            operation: Some(operation),
+            resource: overheard.mesh.mesh.mcp_url.to_string(),
+        };
+        let answer = auth.authorize(context().outgoing(request)).await?;
+        match answer.into_inner().outcome.expect("an outcome") {
+            pb::authorize_response::Outcome::Allowed(allowed) => Ok(allowed.transaction_token),
+            other => panic!("{other:?}"),
+        }
+    };
+    let harmless = || json!({ "value": "harmless" });
+    assert_eq!(ask("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"), None);
+    let token = ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 32])).await;
+    let token = token.expect("an answer").expect("a token").token;
+    let digest = URL_SAFE_NO_PAD.encode([7; 32]);
+    assert_eq!(claims(&token).tctx.message_sha256.as_deref(), Some(digest.as_str()));
+    let short: Result<_, Status> =
+        ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 31])).await;
+    assert_eq!(short.expect_err("a refusal").code(), Code::InvalidArgument);
+    // Where no argument matters, neither does the message.
+    let token = ask("test_simple_text", "SimpleText", json!({}), None).await;
+    let token = token.expect("an answer").expect("a token").token;
+    assert_eq!(claims(&token).tctx.message_sha256, None);
+}
+
+#[tokio::test]
+async fn a_token_of_a_decision_that_reads_no_arguments_is_for_the_rpc() {
+    let overheard = Overheard::start().await;
+    let get = json!({ "name": "test_prompt_with_arguments", "arguments": { "arg1": "a", "arg2": "b" } });
+    let got = overheard.alice.call("prompts/get", get).await;
+    assert_eq!(got.error_code(), None, "{got:?}");
+    let token = overheard.token("PromptWithArguments");
+    assert_eq!(claims(&token).tctx.message_sha256, None);
+    let other = overheard.replay("PromptWithArguments", &token, json!({ "arg1": "c", "arg2": "d" })).await;
+    assert!(other.is_ok(), "{other:?}");
+    let elsewhere = overheard.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
+    assert_eq!(refused(elsewhere).0, Code::Unauthenticated);
+}
+
+/// The attack: the token of a question to a person carries an answer that the person never gave.
+#[tokio::test]
+async fn each_round_of_a_call_has_a_token_for_the_answers_that_it_carries() {
+    let overheard = Overheard::start().await;
+    let (alice, arguments) = (&overheard.alice, || json!({ "message": "harmless" }));
+    let elicits = || json!({ "elicitation": {} });
+    let asked = call_with(alice, "test_elicitation", arguments(), elicits(), json!({})).await;
+    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
+    let first = overheard.token("Elicitation");
+
+    let (key, _) = asked.json["result"]["inputRequests"]
+        .as_object()
+        .and_then(|requests| requests.iter().next())
+        .expect("a question");
+    let given = json!({
+        "requestState": asked.json["result"]["requestState"],
+        "inputResponses": { key: { "action": "accept", "content": { "username": "a", "email": "b" } } },
+    });
+    let forged = json!({
+        "message": "harmless",
+        "interaction": { "responses": { key: { "elicitation": { "action": "ACTION_ACCEPT" } } } },
+    });
+    for message in [forged.clone(), arguments()] {
+        let answer = overheard.replay("Elicitation", &first, message).await;
+        assert_eq!(refused(answer), another_message());
+    }
+
+    let done = call_with(alice, "test_elicitation", arguments(), elicits(), given).await;
+    assert!(done.message().starts_with("User response"), "{done:?}");
+    let second = overheard.token("Elicitation");
+    assert_ne!(claims(&first).tctx.message_sha256, claims(&second).tctx.message_sha256);
+    assert_eq!(refused(overheard.replay("Elicitation", &second, forged).await), another_message());
+
+    let denied = json!({ "message": "secret" });
+    let denied = call_with(alice, "test_elicitation", denied, elicits(), json!({})).await;
+    assert_eq!(denied.error_code(), Some(-32043), "{denied:?}");
+}
+
+#[tokio::test]
+async fn resources_and_completions_are_bound_to_their_messages_too() {
+    let overheard = Overheard::start().await;
+    let uri = |id: &str| json!({ "uri": format!("test://template/{id}/data") });
+    let read = overheard.alice.call("resources/read", uri("7")).await;
+    assert_eq!(read.error_code(), None, "{read:?}");
+    let token = overheard.token("TemplateData");
+    let answer = overheard.replay("TemplateData", &token, json!({ "id": "secret" })).await;
+    assert_eq!(refused(answer), another_message());
+    assert!(overheard.replay("TemplateData", &token, json!({ "id": "7" })).await.is_ok());
+
+    let complete = json!({
+        "ref": { "type": "ref/resource", "uri": "test://template/{id}/data" },
+        "argument": { "name": "id", "value": "1" },
+    });
+    let completed = overheard.alice.call("completion/complete", complete).await;
+    assert_eq!(completed.error_code(), None, "{completed:?}");
+}
+
+/// The attack: of two tokens the one is checked and the other is used.
+#[tokio::test]
+async fn a_call_with_two_tokens_is_refused() {
+    let overheard = Overheard::start().await;
+    let said = overheard.alice.call("prompts/get", json!({ "name": "test_simple_prompt" })).await;
+    assert_eq!(said.error_code(), None, "{said:?}");
+    let token = overheard.token("SimplePrompt");
+    let method = method(&overheard.service, SERVICE, "SimplePrompt").await;
+    let with = async |pairs: &[(&'static str, &str)]| {
+        let metadata = |metadata: &mut MetadataMap| {
+            metadata.insert(TXN_TOKEN, token.parse().expect("a value"));
+            for (name, value) in pairs {
+                metadata.append(*name, value.parse().expect("a value"));
+            }
+        };
+        call(&overheard.service, &method, json!({}), metadata).await
+    };
+    assert!(with(&[]).await.is_ok());
+    assert!(with(&[("authorization", "Bearer a")]).await.is_ok());
+    for twice in [
+        [(TXN_TOKEN, token.as_str())].as_slice(),
+        &[(TXN_TOKEN, "nonsense")],
+        &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
+    ] {
+        let (code, message) = refused(with(twice).await);
+        assert_eq!(code, Code::Unauthenticated, "{twice:?}");
+        assert!(message.contains("more than one value"), "{message}");
+    }
+    drop(overheard.edge);
+}
+
+/// A service that does without the SDK checks the digest of the bytes that it receives in a few lines.
+#[tokio::test]
+async fn a_service_in_python_checks_the_message_too() {
+    const GREETER: &str = "greeter.v1.GreeterService";
+    let contract = PythonService::contract().await;
+    let mesh = TestMesh::with(|config| {
+        permit(config, "greeter", &contract);
+        let forbid = r#"
+            @id("not-eve")
+            forbid (principal, action == Action::"greeter_greet", resource) when { context.input.name == "Eve" };
+        "#;
+        fs::write(config.policies.join("not-eve.cedar"), forbid).expect("a file");
+    });
+    let mesh = mesh.await;
+    let service = PythonService::start(&mesh.transaction_keys());
+    let (spy, spied) = Spy::start(&service.url).await;
+    let edge = mesh.edge(&[("greeter", &spied)], |_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let greeted = alice.call_tool("greeter_greet", json!({ "name": "Ada" })).await;
+    assert_eq!(greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!", "{greeted:?}");
+
+    let seen = spy.seen();
+    let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Greet")).expect("a call");
+    let method = method(&service.url, GREETER, "Greet").await;
+    let replay = async |name: &str| {
+        let metadata = |metadata: &mut MetadataMap| {
+            let token = headers[TXN_TOKEN].to_str().expect("a token").parse().expect("a value");
+            metadata.insert(TXN_TOKEN, token);
+        };
+        call(&service.url, &method, json!({ "name": name }), metadata).await
+    };
+    assert_eq!(refused(replay("Eve").await), another_message());
+    assert!(replay("Ada").await.is_ok());
+}
+
+/// The first string field of a message.
+fn text_field(message: &MessageDescriptor) -> Option<String> {
+    let mut fields = message.fields();
+    let field = fields.find(|field| matches!(field.kind(), Kind::String) && !field.is_list())?;
+    Some(field.name().to_owned())
+}
+
+/// The attack: SQLite stops reading a text at NUL, so that a filter that held one matched everything. An internal caller
+/// reaches tool services without the edge.
+#[tokio::test]
+async fn every_tool_service_refuses_nul_in_a_string_and_names_the_field() {
+    let overheard = Overheard::start().await;
+    let state = &overheard.mesh.mesh.state;
+    let mut people = Vec::new();
+    for name in ["alice", "bob", "carol"] {
+        people.push(sign_in(&state.issuer, &state.internal_audience, name, name).await);
+    }
+    let token = async |rpc: &str| {
+        for own in &people {
+            if let Ok(token) = exchange(&overheard.mesh, own, rpc).await {
+                return Some(token);
+            }
+        }
+        None
+    };
+    let services = state.services.iter().map(|(name, url)| (name.as_str(), url));
+    for (name, url) in services.chain([("test", &overheard.service)]) {
+        let contract = contract(url).await;
+        let mut tried = 0;
+        for service in contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name)) {
+            for method in service.methods() {
+                let rpc = format!("{}/{}", service.full_name(), method.name());
+                let Some(field) = text_field(&method.input()) else { continue };
+                let Some(token) = token(&rpc).await else { continue };
+                let metadata = |metadata: &mut MetadataMap| {
+                    metadata.insert(TXN_TOKEN, token.parse().expect("a value"));
+                };
+                let answer = call(url, &method, json!({ &field: "%\0" }), metadata).await;
+                let expected = format!("{field}: must not hold the character NUL (U+0000)");
+                assert_eq!(refused(answer), (Code::InvalidArgument, expected), "{rpc}");
+                tried += 1;
+            }
+        }
+        assert!(tried > 0, "{name}: no RPC was tried");
+    }
+    // In a message within the message too.
+    let rpc = format!("{SERVICE}/Sampling");
+    let token = token(&rpc).await.expect("a token");
+    let answers = json!({ "prompt": "x", "interaction": { "responses": { "a\0": { "roots": {} } } } });
+    let (code, message) = refused(overheard.replay("Sampling", &token, answers).await);
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(message.starts_with("interaction.responses.key: "), "{message}");
+    // What is no text may hold it.
+    let bytes = json!({ "prompt": "x", "interaction": { "state": "AAAA" } });
+    assert!(overheard.replay("Sampling", &token, bytes).await.is_ok());
+}

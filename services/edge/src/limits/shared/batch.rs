@@ -3,12 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::Redis;
+use drawbridge_sdk::{Redis, RedisBreaker};
 use redis::{ErrorKind, RedisError, RedisResult};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Counter, PREFIX};
 use crate::limits::{gcra::Answer, limit::Ask};
@@ -24,7 +21,7 @@ struct Request {
     asks: Vec<Ask>,
     connection: Arc<Redis>,
     within: Duration,
-    tell: oneshot::Sender<RedisResult<Vec<Answer>>>,
+    tell: oneshot::Sender<Vec<Answer>>,
 }
 
 /// Where requests ask. The task behind it ends with it.
@@ -49,7 +46,7 @@ impl Asking {
         let request = Request { asks: asks.to_vec(), connection: Arc::clone(connection), within, tell };
         let ended = || RedisError::from((ErrorKind::Io, "nobody counts any more"));
         self.0.send(request).await.map_err(|_| ended())?;
-        told.await.map_err(|_| ended())?
+        told.await.map_err(|_| ended())
     }
 }
 
@@ -63,26 +60,24 @@ async fn count(counter: Arc<Counter>, mut asked: mpsc::Receiver<Request>) {
         {
             requests.push(request);
         }
-        // Who has given up waits no more.
-        requests.retain(|request| !request.tell.is_closed());
+        // Who has given up waits no more, and who asks over a connection that was given up need not.
+        requests.retain(|request| !request.tell.is_closed() && counter.is_current(&request.connection));
         let within = requests.iter().map(|request| request.within).max();
         let (Some(last), Some(within)) = (requests.last(), within) else { continue };
-        let batch = Batch::of(&requests);
-        // Whoever waits gives up by then, so a connection that is dead holds up nobody who comes after.
-        let said = timeout(within, counter.invoke(&last.connection, &batch.keys, &batch.numbers)).await;
-        let said = said.unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "Redis is too slow"))));
-        let answers = said.and_then(|said| batch.answers(&said, &requests));
+        let (connection, batch) = (Arc::clone(&last.connection), Batch::of(&requests));
+        let said = counter.invoke(&connection, &batch.keys, &batch.numbers);
+        let said = RedisBreaker::wait(within, said).await;
+        let answers = said.and_then(|said| Ok(batch.answers(&said, &requests)?));
         match answers {
             Ok(answers) => {
                 for (request, answers) in requests.drain(..).zip(answers) {
                     // Who has given up is not told.
-                    let _ = request.tell.send(Ok(answers));
+                    let _ = request.tell.send(answers);
                 }
             }
             Err(error) => {
-                for request in requests.drain(..) {
-                    let _ = request.tell.send(Err(error.clone()));
-                }
+                counter.give_up(&connection, &error);
+                requests.clear();
             }
         }
     }

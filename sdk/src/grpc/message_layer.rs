@@ -1,0 +1,182 @@
+//! Reads the one message of each call to a tool service before its handler does: it must be the message that the
+//! transaction token is for, and no string in it may hold NUL.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf as _, Bytes};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
+use tonic::{Status, body::Body};
+use tower::{Layer, Service};
+
+use super::{identity_layer::refuse, strings};
+use crate::{call::CallContext, identity::Caller};
+
+/// The frame before a message: whether it is compressed, and its length.
+const FRAME_BYTES: usize = 5;
+
+/// The messages that the RPCs of a tool service take.
+#[derive(Debug)]
+pub(super) struct Messages {
+    /// By `package.Service/Method`.
+    inputs: HashMap<String, MessageDescriptor>,
+    bytes_max: usize,
+}
+
+impl Messages {
+    /// Those of an encoded `FileDescriptorSet`, none of which may be larger than `bytes_max`.
+    pub(super) fn new(descriptors: &[u8], bytes_max: usize) -> Result<Self, DescriptorError> {
+        let pool = DescriptorPool::decode(descriptors)?;
+        let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+        let inputs = methods
+            .filter(|method| !method.is_client_streaming())
+            .map(|method| {
+                (format!("{}/{}", method.parent_service().full_name(), method.name()), method.input())
+            })
+            .collect();
+        Ok(Self { inputs, bytes_max })
+    }
+
+    /// Reads and checks the message of a call to `rpc`. Gives back the body as it came.
+    async fn check(&self, rpc: &str, caller: &Caller, body: Body) -> Result<Body, Status> {
+        // Streams of requests are nobody's tools: a decision is on one message.
+        let input = self
+            .inputs
+            .get(rpc)
+            .ok_or_else(|| Status::unimplemented("the service has no such RPC that takes one message"))?;
+        let body = self.read(body).await?;
+        let message = message(&body)?;
+        caller.check_message(message).map_err(|error| refuse(&error))?;
+        match strings::nul(input, message) {
+            Ok(None) => Ok(Body::new(Full::new(body))),
+            Ok(Some(field)) => {
+                let refused = format!("{field}: must not hold the character NUL (U+0000)");
+                Err(Status::invalid_argument(refused))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a request message cannot be read");
+                Err(Status::invalid_argument("the message does not fit the contract"))
+            }
+        }
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, Status> {
+        let read = Limited::new(body, FRAME_BYTES + self.bytes_max).collect().await;
+        read.map(http_body_util::Collected::to_bytes).map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                return Status::out_of_range(format!("a request has at most {} bytes", self.bytes_max));
+            }
+            tracing::debug!(%error, "a request broke off");
+            Status::cancelled("the request broke off")
+        })
+    }
+}
+
+/// The message in a body, which must be one and no more.
+fn message(mut body: &[u8]) -> Result<&[u8], Status> {
+    if body.len() < FRAME_BYTES {
+        return Err(Status::invalid_argument("the request holds no message"));
+    }
+    let (compressed, length) = (body.get_u8(), body.get_u32());
+    if compressed != 0 {
+        return Err(Status::unimplemented("compressed requests are not supported"));
+    }
+    if usize::try_from(length).ok() != Some(body.len()) {
+        return Err(Status::invalid_argument("the request must hold one whole message"));
+    }
+    Ok(body)
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MessageLayer(Arc<Messages>);
+
+impl MessageLayer {
+    pub(super) fn new(messages: Messages) -> Self {
+        Self(Arc::new(messages))
+    }
+}
+
+impl<S> Layer<S> for MessageLayer {
+    type Service = MessageService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        MessageService { inner, messages: Arc::clone(&self.0) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct MessageService<S> {
+    inner: S,
+    messages: Arc<Messages>,
+}
+
+impl<S> Service<Request<Body>> for MessageService<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // Health and reflection are open: nobody is known there.
+        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+            return Box::pin(self.inner.call(request));
+        };
+        let messages = Arc::clone(&self.messages);
+        // The service that was polled ready serves this call.
+        let fresh = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, fresh);
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let rpc = parts.uri.path().trim_start_matches('/');
+            let checking = messages.check(rpc, &caller, body);
+            // INVARIANT: the call's layer stands before this one.
+            let deadline = parts.extensions.get().map(|context: &CallContext| context.deadline);
+            let checked = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), checking)
+                    .await
+                    .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request is not whole"))),
+                None => checking.await,
+            };
+            match checked {
+                Ok(body) => inner.call(Request::from_parts(parts, body)).await,
+                Err(refused) => Ok(refused.into_http()),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_body_is_one_whole_message_that_is_not_compressed() {
+        let framed = |flag: u8, length: u32, message: &[u8]| {
+            [[flag].as_slice(), &length.to_be_bytes(), message].concat()
+        };
+        assert_eq!(message(&framed(0, 2, b"ab")).unwrap(), b"ab");
+        assert_eq!(message(&framed(0, 0, b"")).unwrap(), b"");
+        let refused = |body: &[u8]| message(body).unwrap_err().code();
+        for body in [Vec::new(), vec![0, 0, 0, 0], framed(0, 3, b"ab"), framed(0, 1, b"ab")] {
+            assert_eq!(refused(&body), Code::InvalidArgument, "{body:?}");
+        }
+        let two = [framed(0, 1, b"a"), framed(0, 1, b"b")].concat();
+        assert_eq!(refused(&two), Code::InvalidArgument);
+        assert_eq!(refused(&framed(1, 2, b"ab")), Code::Unimplemented);
+    }
+}

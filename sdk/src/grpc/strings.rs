@@ -1,0 +1,65 @@
+//! Looks for NUL in the strings of a message as it was encoded: nothing is built of it.
+
+use memchr::memchr;
+use prost::{
+    DecodeError,
+    bytes::Buf as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+use prost_reflect::{Kind, MessageDescriptor};
+
+/// How deep messages may lie in one another, as prost has it.
+const DEPTH_MAX: usize = 100;
+
+/// The first string field that holds NUL, by its names from the outermost message on. What C code takes for the end of
+/// a text is no character of one. Fields of the type `bytes` may hold what they like.
+///
+/// # Errors
+/// When the bytes are not an encoded message, or hold a group (which proto3 does not have).
+pub(super) fn nul(message: &MessageDescriptor, bytes: &[u8]) -> Result<Option<String>, DecodeError> {
+    within(message, bytes, DEPTH_MAX)
+}
+
+fn within(
+    message: &MessageDescriptor,
+    mut bytes: &[u8],
+    depth: usize,
+) -> Result<Option<String>, DecodeError> {
+    // Most messages hold none at all, whatever their fields.
+    if memchr(0, bytes).is_none() {
+        return Ok(None);
+    }
+    if depth == 0 {
+        return Err(error("too deep"));
+    }
+    while !bytes.is_empty() {
+        let (number, wire_type) = decode_key(&mut bytes)?;
+        match wire_type {
+            WireType::LengthDelimited => {}
+            WireType::StartGroup | WireType::EndGroup => return Err(error("a group")),
+            other => {
+                skip_field(other, number, &mut bytes, DecodeContext::default())?;
+                continue;
+            }
+        }
+        let length = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
+        let value = bytes.get(..length).ok_or_else(|| error("a field that is cut off"))?;
+        bytes.advance(length);
+        let Some(field) = message.get_field(number) else { continue };
+        match field.kind() {
+            Kind::String if memchr(0, value).is_some() => return Ok(Some(field.name().to_owned())),
+            Kind::Message(inner) => {
+                if let Some(found) = within(&inner, value, depth - 1)? {
+                    return Ok(Some(format!("{}.{found}", field.name())));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+#[expect(deprecated, reason = "prost has no other way to make one")]
+fn error(what: &'static str) -> DecodeError {
+    DecodeError::new(what)
+}
