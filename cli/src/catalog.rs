@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, offered};
+use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, Lockable, offered};
 use drawbridge_sdk::{
     ConfigText,
     reflection::{self, Contract},
@@ -67,6 +67,8 @@ struct Report {
     /// Whether it is now what is offered.
     current: bool,
     differences: Vec<LockDifference>,
+    /// What is left out because another service claims its name: a sentence for each.
+    conflicts: Vec<String>,
 }
 
 /// Runs `drawbridge catalog`.
@@ -93,17 +95,17 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
         contracts.push(contract(reflection::built_in()?));
     }
     let now = offered(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
-    let file = args.file.clone().or(now.file).unwrap_or_else(|| PathBuf::from(FILE));
-    let text = now.lock.text();
+    let file = args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
     let before = read(&file, args.check)?;
-    let differences = before.differences(&now.lock);
+    let Lockable { lock, conflicts } = now.lockable(before.clone());
+    let (text, differences) = (lock.text(), before.differences(&lock));
     // A lock that says the same otherwise is written anew too.
     let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
     if !current && !args.check {
         write(&file, &text)?;
         current = true;
     }
-    let report = Report { file, current, differences };
+    let report = Report { file, current, differences, conflicts };
     tell(&report, args)?;
     Ok(report)
 }
@@ -146,6 +148,9 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
     }
     for LockDifference { kind, name, change, diff } in &report.differences {
         anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());
+    }
+    for conflict in &report.conflicts {
+        anstream::eprintln!("drawbridge: left out: {conflict}");
     }
     let file = report.file.display();
     match (report.current, args.check) {

@@ -43,7 +43,7 @@ pub use crate::{
     discovery::ContractError,
     front::ForwardedBy,
     mcp::SealError,
-    offered::{Offered, OfferedError, offered},
+    offered::{Lockable, Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
     transform::{Direction, Principal, Trial, TrialError},
 };
