@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, Lockable, offered};
 use drawbridge_sdk::{
     ConfigText,
@@ -25,11 +25,11 @@ const FILE: &str = "policies/catalog.lock";
 /// What to do about what clients see.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum CatalogCommand {
-    /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas, annotations, and the RPCs
-    /// behind them.
+    /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas,
+    /// annotations, and the RPCs behind them.
     ///
-    /// What differs from the lock is shown line by line. An edge whose config file names the lock withholds what is not
-    /// in it, or warns.
+    /// What differs from the lock is shown line by line. An edge whose config file names the lock
+    /// withholds what is not in it, or warns.
     Lock(LockArgs),
 }
 
@@ -54,6 +54,11 @@ pub struct LockArgs {
     /// Write nothing; fail when the lock is not what is offered.
     #[arg(long)]
     check: bool,
+
+    /// Take what is no longer offered out of the lock. Without this, a lock that would lose
+    /// something is left as it is.
+    #[arg(long, conflicts_with = "check")]
+    remove: bool,
 
     /// Answer as JSON.
     #[arg(long)]
@@ -98,7 +103,13 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     let file = args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
     let before = read(&file, args.check)?;
     let Lockable { lock, conflicts } = now.lockable(before.clone());
+    if lock.is_empty() {
+        bail!("nothing is offered, so there is nothing to lock: {} is as it was", file.display());
+    }
     let (text, differences) = (lock.text(), before.differences(&lock));
+    if !args.check {
+        may_remove(&file, &differences, args)?;
+    }
     // A lock that says the same otherwise is written anew too.
     let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
     if !current && !args.check {
@@ -108,6 +119,24 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     let report = Report { file, current, differences, conflicts };
     tell(&report, args)?;
     Ok(report)
+}
+
+/// Refuses to take something out of the lock unless that is asked for: a service may only have been
+/// left out.
+fn may_remove(file: &Path, differences: &[LockDifference], args: &LockArgs) -> anyhow::Result<()> {
+    let gone = differences.iter().filter(|difference| difference.change == "gone");
+    let gone: Vec<_> = gone.map(|gone| format!("{} {}", gone.kind.as_str(), gone.name)).collect();
+    if gone.is_empty() || args.remove {
+        return Ok(());
+    }
+    let (file, summary) = (file.display(), summary(differences));
+    bail!("{file}: {summary}; no longer offered: {}: `--remove` takes that out of the lock", gone.join(", "))
+}
+
+/// How many items differ, by how.
+fn summary(differences: &[LockDifference]) -> String {
+    let count = |change| differences.iter().filter(|difference| difference.change == change).count();
+    format!("{} new, {} changed, {} gone", count("new"), count("changed"), count("gone"))
 }
 
 fn contract(pool: DescriptorPool) -> Contract {
@@ -145,6 +174,9 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
     if args.json {
         anstream::println!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
+    }
+    if !report.differences.is_empty() {
+        anstream::println!("{}: {}", report.file.display(), summary(&report.differences));
     }
     for LockDifference { kind, name, change, diff } in &report.differences {
         anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());

@@ -1,4 +1,5 @@
-//! What clients would see of some services, found out without an edge that runs: for the catalog lock.
+//! What clients would see of some services, found out without an edge that runs: for the catalog
+//! lock.
 
 use std::{
     collections::BTreeMap,
@@ -32,8 +33,8 @@ pub struct Offered {
 pub struct Lockable {
     /// What clients would see.
     pub lock: CatalogLock,
-    /// What they would not, because another service claims its name or one of its URIs: a sentence for each, which
-    /// names both.
+    /// What they would not, because another service claims its name or one of its URIs: a sentence
+    /// for each, which names both.
     pub conflicts: Vec<String>,
 }
 
@@ -75,7 +76,8 @@ pub enum OfferedError {
     },
 }
 
-/// What clients would see of these contracts or, without any, of the services that a config file names.
+/// What clients would see of these contracts or, without any, of the services that a config file
+/// names.
 ///
 /// # Errors
 /// When the file or a contract cannot be read.

@@ -1,8 +1,8 @@
 //! Who may claim a name, decided before anybody claims it.
 //!
-//! In this order: what the catalog lock says of the name; what the config file says (a tool that it renames); the
-//! namespace that the name begins with; who had the name before. Between equals the order of namespaces decides, so
-//! that replicas that start together agree.
+//! In this order: what the catalog lock says of the name; what the config file says (a tool that it
+//! renames); the namespace that the name begins with; who had the name before. Between equals the
+//! order of namespaces decides, so that replicas that start together agree.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -176,8 +176,8 @@ struct Candidate<T> {
 }
 
 impl Owners<'_> {
-    /// The items that are offered, in their order, as far as their names are theirs. `items` come in the order of
-    /// namespaces.
+    /// The items that are offered, in their order, as far as their names are theirs. `items` come
+    /// in the order of namespaces.
     pub(super) fn settle<T: Claims>(
         &self,
         items: impl Iterator<Item = Arc<T>>,
@@ -228,7 +228,8 @@ impl Owners<'_> {
     fn rank<T: Claims>(&self, item: &T, lock_rank: u8, index: usize) -> Rank {
         let (service, names) = (&item.item().service, item.names());
         let configured = names.iter().any(|name| name.configured);
-        // A longer namespace that the name begins with comes first: it is not yet there, or else has another tool.
+        // A longer namespace that the name begins with comes first: it is not yet there, or else
+        // has another tool.
         let shadowed = names.iter().any(|name| {
             let owner = self.owner(name);
             owner.is_some_and(|owner| owner != service)
@@ -264,7 +265,8 @@ impl Owners<'_> {
         conflict(item, &names[0], None, Owner::Locked(claimant))
     }
 
-    /// The conflict about URIs that the lock gives to another service, whether that has been read or not.
+    /// The conflict about URIs that the lock gives to another service, whether that has been read
+    /// or not.
     fn overlaps_locked<T: Claims>(&self, item: &T) -> Option<Conflict> {
         let (pins, uri) = (self.pins?, item.uri()?);
         let (claimant, locked) = pins.uri_of_another(&item.item().service, uri)?;
@@ -301,8 +303,8 @@ fn claim<T: Claims>(candidates: Vec<Candidate<T>>, conflicts: &mut Vec<Conflict>
     claimed
 }
 
-/// The conflict with the first item of another service whose URIs may be this one's too. Within a service the order of
-/// the contract decides, as it always did: it is one party.
+/// The conflict with the first item of another service whose URIs may be this one's too. Within a
+/// service the order of the contract decides, as it always did: it is one party.
 fn overlap<T: Claims>(item: &T, claimed: &[Candidate<T>]) -> Option<Conflict> {
     let uri = item.uri()?;
     let others = claimed.iter().filter(|other| other.item.item().service != item.item().service);

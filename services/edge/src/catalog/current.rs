@@ -31,9 +31,9 @@ impl Catalogs {
         self.current.load()
     }
 
-    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more than once.
-    /// Subscribers hear of it when what clients see has changed; the log, when there are new conflicts, or an item is
-    /// newly otherwise than it is locked.
+    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more
+    /// than once. Subscribers hear of it when what clients see has changed; the log, when there are
+    /// new conflicts, or an item is newly otherwise than it is locked.
     pub(crate) fn update(&self, mut change: impl FnMut(&Catalog) -> Catalog) {
         let mut after = None;
         let before = self.current.rcu(|catalog| {

@@ -27,7 +27,8 @@ mod tool;
 /// How long one watch lasts before its caller is authorized anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long all URI templates of one service may be together, in bytes: each is compared with those of the others.
+/// How long all URI templates of one service may be together, in bytes: each is compared with those
+/// of the others.
 const URI_TEMPLATES_BYTES_MAX: usize = 16 * 1024;
 
 /// Why an annotated method cannot be offered. The rest of its service is.
@@ -57,7 +58,8 @@ enum ItemError {
     Variable(String),
 }
 
-/// Reads what a service offers in `namespace`. What cannot be offered is left out and logged with its RPC.
+/// Reads what a service offers in `namespace`. What cannot be offered is left out and logged with
+/// its RPC.
 pub(crate) fn read_contract(
     namespace: &Namespace,
     contract: &Contract,

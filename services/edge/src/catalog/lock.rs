@@ -193,6 +193,12 @@ impl CatalogLock {
         Ok(Self(items))
     }
 
+    /// Whether nothing is locked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// As it is written down: sorted, and readable.
     #[must_use]
     pub fn text(&self) -> String {

@@ -74,8 +74,8 @@ impl Catalog {
         self.becomes(self.services.clone(), terms.clone())
     }
 
-    /// This catalog, in which from now on who has a name keeps it. Before, the order of namespaces decides, whoever
-    /// answered first.
+    /// This catalog, in which from now on who has a name keeps it. Before, the order of namespaces
+    /// decides, whoever answered first.
     pub(crate) fn settled(&self) -> Self {
         Self { settled: true, ..self.clone() }
     }

@@ -66,7 +66,8 @@ impl Pins {
         Self { uris: uris.collect(), lock, mode: None }
     }
 
-    /// The RPC of another service to which the lock gives URIs that may be of this template, and its template.
+    /// The RPC of another service to which the lock gives URIs that may be of this template, and
+    /// its template.
     pub(super) fn uri_of_another(&self, service: &str, uri: &UriTemplate) -> Option<(Claimant, &str)> {
         let others = self.uris.iter().filter(|(claimant, _)| claimant.service != service);
         let (claimant, locked) = others.into_iter().find(|(_, locked)| locked.overlaps(uri))?;

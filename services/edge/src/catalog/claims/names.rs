@@ -55,8 +55,8 @@ pub(super) fn owner_of_name<'a>(namespaces: &'a BTreeSet<Namespace>, name: &str)
     owners.max_by_key(|namespace| namespace.len())
 }
 
-/// The namespace that a URI's scheme names: the same word, or else in the plural (`invoice:` is of `invoices`). A scheme
-/// has `-` where a namespace has `_`.
+/// The namespace that a URI's scheme names: the same word, or else in the plural (`invoice:` is of
+/// `invoices`). A scheme has `-` where a namespace has `_`.
 pub(super) fn owner_of_uri<'a>(namespaces: &'a BTreeSet<Namespace>, uri: &str) -> Option<&'a str> {
     let (scheme, _) = uri.split_once(':')?;
     let scheme = scheme.to_ascii_lowercase().replace('-', "_");

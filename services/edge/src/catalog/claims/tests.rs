@@ -129,8 +129,8 @@ fn check_whole(edge: &Edge) {
     assert_eq!(edge.0.completion(&prompt.item).unwrap().item.service, "papers");
 }
 
-/// The attack: a service whose namespace sorts first claims another's names, and URIs by a template that catches them.
-/// Whenever it comes, and however the other is locked, the lock has the word.
+/// The attack: a service whose namespace sorts first claims another's names, and URIs by a template
+/// that catches them. Whenever it comes, and however the other is locked, the lock has the word.
 #[tokio::test]
 async fn names_and_uris_in_the_lock_are_their_services_whoever_comes_first() {
     let reviewed = Edge::of(&[], None, "").reads("papers", &honest());
@@ -160,7 +160,8 @@ async fn names_and_uris_in_the_lock_are_their_services_whoever_comes_first() {
     }
 }
 
-/// The attack: what the lock does not have claims a name, and is withheld afterwards, so that nobody has it.
+/// The attack: what the lock does not have claims a name, and is withheld afterwards, so that
+/// nobody has it.
 #[tokio::test]
 async fn what_is_withheld_claims_nothing() {
     let renamed = "[[tool]]\nname = \"search\"\nrename = \"find\"\n";
@@ -213,7 +214,8 @@ async fn of_two_namespaces_that_a_name_begins_with_the_longer_one_comes_first() 
     assert_eq!(edge.tool("hub_large_list"), Some("hub_large"));
 }
 
-/// The attack: a service claims a name that the config file has given to another's tool, or speaks of a tool of another.
+/// The attack: a service claims a name that the config file has given to another's tool, or speaks
+/// of a tool of another.
 #[tokio::test]
 async fn a_name_that_the_config_file_gives_comes_before_one_that_a_service_gives() {
     let config = "[[tool]]\nname = \"papers_search\"\nrename = \"find\"\n";
@@ -224,7 +226,8 @@ async fn a_name_that_the_config_file_gives_comes_before_one_that_a_service_gives
     assert_eq!(edge.0.tools().count(), 1, "{:?}", edge.conflicts());
 }
 
-/// The attack: a service that appears later, or restarts with another contract, takes what nobody's namespace is in.
+/// The attack: a service that appears later, or restarts with another contract, takes what nobody's
+/// namespace is in.
 #[tokio::test]
 async fn who_has_a_name_keeps_it() {
     let edge = Edge::of(&["aaa", "papers"], None, "").reads("papers", &honest()).settled();

@@ -32,8 +32,9 @@ impl Token {
 }
 
 impl UriTemplate {
-    /// Whether a URI could be of both templates. It may say so of two that have none in common, where a variable is
-    /// followed by a text that its own value may contain; never the other way round.
+    /// Whether a URI could be of both templates. It may say so of two that have none in common,
+    /// where a variable is followed by a text that its own value may contain; never the other way
+    /// round.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (one, other) = (self.tokens(), other.tokens());
         // Most differ early.
@@ -60,8 +61,8 @@ impl UriTemplate {
     }
 }
 
-/// Whether both can be walked through to their ends with the same bytes. A step never goes back in either, so that one
-/// pass over all pairs of places finds each that can be reached.
+/// Whether both can be walked through to their ends with the same bytes. A step never goes back in
+/// either, so that one pass over all pairs of places finds each that can be reached.
 fn meet(one: &[Token], other: &[Token]) -> bool {
     let mut row = vec![false; other.len() + 1];
     row[0] = true;
