@@ -71,12 +71,22 @@ lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows
 	cargo run --quiet --locked -- policy schema --check
 	cargo run --quiet --locked -- catalog lock --check
 	$(DENY) --log-level error check bans licenses sources
+	tests/advisories.sh
+	tests/advisories_test.sh
 	tests/arrows.sh
 
 .PHONY: audit
-audit: ## Known vulnerabilities in dependencies. It needs the advisory database of RustSec.
+audit: ## Known vulnerabilities in dependencies, as in `make lint`; it fails where the advisory database cannot be had.
 	tests/setup.sh lint
-	$(DENY) check advisories
+	tests/advisories.sh required
+
+# Where `make sbom` writes.
+SBOM ?= target/sbom
+
+.PHONY: sbom
+sbom: ## A software bill of materials (CycloneDX) for each shipped binary, in SBOM=target/sbom.
+	tests/setup.sh sbom
+	tests/sbom.sh $(SBOM)
 
 .PHONY: format
 format: ## Format everything.

@@ -5,6 +5,7 @@
 #   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, Redis,
 #                          OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
+#   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
 #
 # System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
@@ -12,6 +13,7 @@
 set -euo pipefail
 
 readonly cargo_deny_version=0.20.2
+readonly cargo_cyclonedx_version=0.5.9
 readonly node_major_min=18
 readonly python_min=3.10
 readonly keycloak_version=26.4.0
@@ -27,7 +29,11 @@ main() {
       keycloak
       return
       ;;
-    *) fail "usage: tests/setup.sh [test|lint|keycloak]" ;;
+    sbom)
+      cargo_cyclonedx
+      return
+      ;;
+    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -166,6 +172,14 @@ cargo_deny() {
   if [[ $("$root/bin/cargo-deny" --version 2>/dev/null) == "cargo-deny $cargo_deny_version" ]]; then return; fi
   cargo install "cargo-deny@$cargo_deny_version" --locked --quiet --root "$root" || fail "cargo-deny could not be built"
   echo "installed cargo-deny in $root"
+}
+
+cargo_cyclonedx() {
+  local root=$tools/cargo
+  if [[ $("$root/bin/cargo-cyclonedx" cyclonedx --version 2>/dev/null) == *" $cargo_cyclonedx_version" ]]; then return; fi
+  cargo install "cargo-cyclonedx@$cargo_cyclonedx_version" --locked --quiet --root "$root" ||
+    fail "cargo-cyclonedx could not be built"
+  echo "installed cargo-cyclonedx in $root"
 }
 
 # It wants a Java of its own, which not every system has: so only who asks for it gets it.

@@ -8,8 +8,8 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::Context as _;
-use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, offered};
+use anyhow::{Context as _, bail};
+use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, Lockable, offered};
 use drawbridge_sdk::{
     ConfigText,
     reflection::{self, Contract},
@@ -25,11 +25,11 @@ const FILE: &str = "policies/catalog.lock";
 /// What to do about what clients see.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum CatalogCommand {
-    /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas, annotations, and the RPCs
-    /// behind them.
+    /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas,
+    /// annotations, and the RPCs behind them.
     ///
-    /// What differs from the lock is shown line by line. An edge whose config file names the lock withholds what is not
-    /// in it, or warns.
+    /// What differs from the lock is shown line by line. An edge whose config file names the lock
+    /// withholds what is not in it, or warns.
     Lock(LockArgs),
 }
 
@@ -55,6 +55,11 @@ pub struct LockArgs {
     #[arg(long)]
     check: bool,
 
+    /// Take what is no longer offered out of the lock. Without this, a lock that would lose
+    /// something is left as it is.
+    #[arg(long, conflicts_with = "check")]
+    remove: bool,
+
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
@@ -67,6 +72,8 @@ struct Report {
     /// Whether it is now what is offered.
     current: bool,
     differences: Vec<LockDifference>,
+    /// What is left out because another service claims its name: a sentence for each.
+    conflicts: Vec<String>,
 }
 
 /// Runs `drawbridge catalog`.
@@ -93,19 +100,43 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
         contracts.push(contract(reflection::built_in()?));
     }
     let now = offered(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
-    let file = args.file.clone().or(now.file).unwrap_or_else(|| PathBuf::from(FILE));
-    let text = now.lock.text();
+    let file = args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
     let before = read(&file, args.check)?;
-    let differences = before.differences(&now.lock);
+    let Lockable { lock, conflicts } = now.lockable(before.clone());
+    if lock.is_empty() {
+        bail!("nothing is offered, so there is nothing to lock: {} is as it was", file.display());
+    }
+    let (text, differences) = (lock.text(), before.differences(&lock));
+    if !args.check {
+        may_remove(&file, &differences, args)?;
+    }
     // A lock that says the same otherwise is written anew too.
     let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
     if !current && !args.check {
         write(&file, &text)?;
         current = true;
     }
-    let report = Report { file, current, differences };
+    let report = Report { file, current, differences, conflicts };
     tell(&report, args)?;
     Ok(report)
+}
+
+/// Refuses to take something out of the lock unless that is asked for: a service may only have been
+/// left out.
+fn may_remove(file: &Path, differences: &[LockDifference], args: &LockArgs) -> anyhow::Result<()> {
+    let gone = differences.iter().filter(|difference| difference.change == "gone");
+    let gone: Vec<_> = gone.map(|gone| format!("{} {}", gone.kind.as_str(), gone.name)).collect();
+    if gone.is_empty() || args.remove {
+        return Ok(());
+    }
+    let (file, summary) = (file.display(), summary(differences));
+    bail!("{file}: {summary}; no longer offered: {}: `--remove` takes that out of the lock", gone.join(", "))
+}
+
+/// How many items differ, by how.
+fn summary(differences: &[LockDifference]) -> String {
+    let count = |change| differences.iter().filter(|difference| difference.change == change).count();
+    format!("{} new, {} changed, {} gone", count("new"), count("changed"), count("gone"))
 }
 
 fn contract(pool: DescriptorPool) -> Contract {
@@ -144,8 +175,14 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
         anstream::println!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
+    if !report.differences.is_empty() {
+        anstream::println!("{}: {}", report.file.display(), summary(&report.differences));
+    }
     for LockDifference { kind, name, change, diff } in &report.differences {
         anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());
+    }
+    for conflict in &report.conflicts {
+        anstream::eprintln!("drawbridge: left out: {conflict}");
     }
     let file = report.file.display();
     match (report.current, args.check) {

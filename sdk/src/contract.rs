@@ -1,7 +1,7 @@
 //! What a tool service's contract offers, and what of its messages a policy can read.
 //!
-//! The edge decides on messages in this form, and the policy schemas are generated from it, so that both mean
-//! the same.
+//! The edge decides on messages in this form, and the policy schemas are generated from it, so that
+//! both mean the same.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use drawbridge_proto::mcp::v1 as mcp;
@@ -90,7 +90,8 @@ pub fn option<M: Message + Name + Default>(options: &DynamicMessage, name: &str)
     raw_option(options, name)?.transcode_to().ok()
 }
 
-/// The message that the custom option `name` holds, as the service's own copy of the contract knows it.
+/// The message that the custom option `name` holds, as the service's own copy of the contract knows
+/// it.
 #[must_use]
 pub fn raw_option(options: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
     let option = options.descriptor().parent_pool().get_extension_by_name(name)?;
@@ -112,6 +113,35 @@ fn snake_case(name: &str) -> String {
         text.push(letter.to_ascii_lowercase());
     }
     text
+}
+
+/// MCP's tool annotations, with MCP's defaults where the tool says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hints {
+    /// The tool changes nothing.
+    pub read_only: bool,
+    /// The tool may destroy or overwrite. One that is read-only does not, unless it says so: MCP
+    /// gives the hint a meaning for the others alone.
+    pub destructive: bool,
+    /// Calling again with the same arguments changes nothing more.
+    pub idempotent: bool,
+    /// The tool reaches an open world, such as the web.
+    pub open_world: bool,
+}
+
+impl Hints {
+    /// The hints of a tool that has these options.
+    #[must_use]
+    pub fn of(tool: &mcp::ToolOptions) -> Self {
+        let hints = tool.hints.unwrap_or_default();
+        let read_only = hints.read_only.unwrap_or(false);
+        Self {
+            read_only,
+            destructive: hints.destructive.unwrap_or(!read_only),
+            idempotent: hints.idempotent.unwrap_or(false),
+            open_world: hints.open_world.unwrap_or(true),
+        }
+    }
 }
 
 /// The type that a field has in a policy.
@@ -140,15 +170,16 @@ pub struct PolicyField {
     pub sensitive: bool,
 }
 
-/// Whether a field's option says that it must never be said back, nor logged, traced or cached in clear.
+/// Whether a field's option says that it must never be said back, nor logged, traced or cached in
+/// clear.
 #[must_use]
 pub fn is_sensitive(field: &FieldDescriptor) -> bool {
     let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
     options.is_some_and(|options| options.sensitive)
 }
 
-/// The fields of a request that a policy can read. Cedar has no floating-point numbers and no maps, and no
-/// message that contains itself; what has no form there is left out on both sides.
+/// The fields of a request that a policy can read. Cedar has no floating-point numbers and no maps,
+/// and no message that contains itself; what has no form there is left out on both sides.
 #[must_use]
 pub fn policy_fields(message: &MessageDescriptor) -> Vec<PolicyField> {
     fields(message, &mut Vec::new())
@@ -173,7 +204,8 @@ fn policy_type(kind: &Kind, within: &mut Vec<String>) -> Option<PolicyType> {
         Kind::Float | Kind::Double => return None,
         Kind::Message(message) => match message.full_name() {
             "google.protobuf.Timestamp" | "google.protobuf.Duration" => PolicyType::Text,
-            // The contract's own types and the open-ended ones say nothing that a policy could be typed on.
+            // The contract's own types and the open-ended ones say nothing that a policy could be
+            // typed on.
             name if name.starts_with("google.protobuf.") || name.starts_with("drawbridge.mcp.v1.") => {
                 return None;
             }
@@ -184,8 +216,8 @@ fn policy_type(kind: &Kind, within: &mut Vec<String>) -> Option<PolicyType> {
     })
 }
 
-/// The form in which policies read a message: every field that is not optional, and each optional one that is
-/// set.
+/// The form in which policies read a message: every field that is not optional, and each optional
+/// one that is set.
 #[derive(Clone, Debug)]
 pub struct PolicyForm {
     fields: Vec<PolicyField>,
@@ -292,6 +324,22 @@ mod tests {
                 ("code_file".to_owned(), rpc("ReadFile")),
             ]
         );
+    }
+
+    #[test]
+    fn a_read_only_tool_is_not_destructive_unless_it_says_so() {
+        let hints = |read_only, destructive| {
+            let hints = mcp::ToolHints { read_only, destructive, ..mcp::ToolHints::default() };
+            Hints::of(&mcp::ToolOptions { hints: Some(hints), ..mcp::ToolOptions::default() })
+        };
+        let silent = Hints::of(&mcp::ToolOptions::default());
+        assert_eq!(
+            silent,
+            Hints { read_only: false, destructive: true, idempotent: false, open_world: true }
+        );
+        assert!(!hints(Some(true), None).destructive && hints(Some(true), None).open_world);
+        assert!(hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive);
+        assert!(hints(Some(true), Some(true)).destructive);
     }
 
     #[test]

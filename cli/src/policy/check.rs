@@ -1,4 +1,8 @@
-use drawbridge_auth::policy::{Problem, Severity, Study};
+use std::path::PathBuf;
+
+use drawbridge_auth::policy::{PolicyError, Problem, Severity, Study, cases};
+use drawbridge_sdk::ConfigText;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{Common, Verdict, count, paint, print_json, print_problems};
@@ -12,6 +16,37 @@ pub struct CheckArgs {
     /// Fail when something looks wrong, though it can be used.
     #[arg(long)]
     deny_warnings: bool,
+
+    /// The file of issuers that auth accepts: a principal of another issuer is nobody.
+    #[arg(long, value_name = "FILE")]
+    issuers: Option<PathBuf>,
+}
+
+/// Of the file of issuers, their names.
+#[derive(Deserialize)]
+struct Issuers {
+    #[serde(default)]
+    issuers: Vec<Issuer>,
+}
+
+#[derive(Deserialize)]
+struct Issuer {
+    issuer: String,
+}
+
+/// What looks wrong with policies that can be used.
+fn look_at(study: &Study, args: &CheckArgs) -> anyhow::Result<Vec<Problem>> {
+    let mut problems = study.warnings();
+    if let Some(path) = &args.issuers {
+        let Issuers { issuers } = ConfigText::read(path)?.parse()?;
+        let issuers: Vec<_> = issuers.into_iter().map(|issuer| issuer.issuer).collect();
+        problems.extend(study.of_unknown_issuers(&issuers));
+    }
+    match cases(&args.common.policies) {
+        Ok(cases) => problems.extend(study.lonely_groups(&cases)),
+        Err(PolicyError(wrong)) => problems.extend(wrong),
+    }
+    Ok(problems)
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Verdict> {
@@ -22,7 +57,7 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Verdict> {
             let items = study.policies().items().count();
             let (policies, items) = (count(study.len(), "policy"), count(items, "item"));
             let revision = study.policies().revision();
-            (study.warnings(), format!("{folder}: {policies} for {items}, revision {revision}"))
+            (look_at(study, args)?, format!("{folder}: {policies} for {items}, revision {revision}"))
         }
         Err(error) => (error.0.clone(), folder.to_string()),
     };

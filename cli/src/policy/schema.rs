@@ -8,10 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use drawbridge_auth::policy::{ALIASES_ANNOTATION, VALUES_ANNOTATION};
 use drawbridge_sdk::{
-    contract::{Offer, OfferKind, PolicyType, offers, policy_fields},
+    contract::{Hints, Offer, OfferKind, PolicyType, offers, policy_fields},
     reflection::{self, Contract},
 };
+use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Value, json};
 
 use crate::contracts::ContractArgs;
@@ -89,7 +91,7 @@ fn schema(namespace: &str, offers: &[Offer]) -> String {
     );
     for offer in offers {
         let (group, resource) = match &offer.kind {
-            OfferKind::Tool(tool) if tool.hints.unwrap_or_default().read_only() => ("read_tool", "Tool"),
+            OfferKind::Tool(tool) if Hints::of(tool).read_only => ("read_tool", "Tool"),
             OfferKind::Tool(_) => ("write_tool", "Tool"),
             OfferKind::Resource(_) => ("read_resource", "Resource"),
             OfferKind::Prompt(_) => ("get_prompt", "Prompt"),
@@ -119,7 +121,8 @@ fn cedar_type(kind: &PolicyType, depth: usize) -> String {
             let lines = fields.iter().map(|known| {
                 let optional = if known.field.supports_presence() { "?" } else { "" };
                 format!(
-                    "{indent}{:?}{optional}: {},\n",
+                    "{}{indent}{:?}{optional}: {},\n",
+                    annotations(&known.field, &indent),
                     known.field.name(),
                     cedar_type(&known.kind, depth + 1)
                 )
@@ -129,20 +132,41 @@ fn cedar_type(kind: &PolicyType, depth: usize) -> String {
     }
 }
 
+/// The values of an enum's field, so that a policy that misspells one is refused.
+fn annotations(field: &FieldDescriptor, indent: &str) -> String {
+    let Kind::Enum(of) = field.kind() else { return String::new() };
+    // Policies read the first name of a number.
+    let name = |number| of.get_value(number).map_or_else(String::new, |value| value.name().to_owned());
+    let (mut names, mut aliases) = (Vec::new(), Vec::new());
+    for value in of.values() {
+        let canonical = name(value.number());
+        if canonical == value.name() {
+            names.push(canonical);
+        } else {
+            aliases.push(format!("{}={canonical}", value.name()));
+        }
+    }
+    let mut text = format!("{indent}@{VALUES_ANNOTATION}({:?})\n", names.join(" "));
+    if !aliases.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{indent}@{ALIASES_ANNOTATION}({:?})", aliases.join(" "));
+    }
+    text
+}
+
 fn entities(namespace: &str, offers: &[Offer]) -> String {
     let service = json!({ "type": "Service", "id": namespace });
     let mut entities = vec![json!({ "uid": service, "attrs": {}, "parents": [] })];
     for offer in offers {
         let (kind, scopes, mut attributes) = match &offer.kind {
             OfferKind::Tool(tool) => {
-                // MCP's defaults where the tool says nothing.
-                let hints = tool.hints.unwrap_or_default();
+                let Hints { read_only, destructive, idempotent, open_world } = Hints::of(tool);
                 let attributes = json!({
                     "rpc": offer.rpc(),
-                    "read_only": hints.read_only.unwrap_or(false),
-                    "destructive": hints.destructive.unwrap_or(true),
-                    "idempotent": hints.idempotent.unwrap_or(false),
-                    "open_world": hints.open_world.unwrap_or(true),
+                    "read_only": read_only,
+                    "destructive": destructive,
+                    "idempotent": idempotent,
+                    "open_world": open_world,
                 });
                 ("Tool", &tool.scopes, attributes)
             }

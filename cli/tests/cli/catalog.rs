@@ -43,7 +43,10 @@ fn lock_writes_what_clients_see_and_check_shows_what_changed() {
     tools.insert("code_search".to_owned(), listing).expect("the tool");
     fs::write(&file, other.to_string()).expect("a file");
     let said = lock(folder, 1, &["--check"]);
-    assert!(said.starts_with("tool code_search is changed\n@@"), "{said}");
+    assert!(
+        said.starts_with("policies/catalog.lock: 0 new, 1 changed, 0 gone\ntool code_search is changed\n@@"),
+        "{said}"
+    );
     assert!(
         said.contains("-    \"name\": \"code_list_files\"")
             && said.contains("+    \"name\": \"code_search\""),
@@ -86,4 +89,33 @@ fn the_services_and_the_place_of_the_lock_may_stand_in_the_edges_config_file() {
     assert!(said.contains("cannot read the contract of the service code"), "{said}");
     fs::write(folder.join("edge.toml"), "[catalog]\nmode = \"warn\"\n").expect("a file");
     assert!(lock(folder, 2, &["--config", "edge.toml"]).contains("missing field `lock`"));
+}
+
+/// `catalog lock --config` with a file that names no services emptied the lock, and said that all was well.
+#[test]
+fn a_lock_loses_nothing_unless_that_is_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("all.binpb"), drawbridge_proto::FILE_DESCRIPTOR_SET).expect("a file");
+    lock(folder, 0, &["--file", "catalog.lock"]);
+    let before = fs::read_to_string(folder.join("catalog.lock")).expect("the lock");
+    let there = || fs::read_to_string(folder.join("catalog.lock")).expect("the lock");
+
+    fs::write(folder.join("edge.toml"), "[catalog]\nlock = \"catalog.lock\"\n").expect("a file");
+    for arguments in [&["--config", "edge.toml"][..], &["--config", "edge.toml", "--remove"]] {
+        let said = lock(folder, 2, arguments);
+        assert!(said.contains("nothing is offered, so there is nothing to lock"), "{said}");
+        assert_eq!(there(), before);
+    }
+
+    let code = "[[services]]\nnamespace = \"code\"\nurls = [\"http://127.0.0.1:1\"]\n";
+    let config = format!("[catalog]\nlock = \"catalog.lock\"\n{code}descriptor_set = \"all.binpb\"\n");
+    fs::write(folder.join("edge.toml"), config).expect("a file");
+    let said = lock(folder, 2, &["--config", "edge.toml"]);
+    assert!(said.contains("0 new, 0 changed, ") && said.contains("tool tickets_search"), "{said}");
+    assert!(said.contains("`--remove` takes that out of the lock"), "{said}");
+    assert_eq!(there(), before);
+    let said = lock(folder, 0, &["--config", "edge.toml", "--remove"]);
+    assert!(said.starts_with("catalog.lock: 0 new, 0 changed, "), "{said}");
+    assert!(!there().contains("tickets_search") && there().contains("code_search"));
 }

@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use crate::{REPOSITORY, drawbridge, text};
 
+mod mistakes;
+
 /// A copy of this repository's policies, to be changed.
 pub(crate) struct Folder(pub(crate) TempDir);
 

@@ -21,9 +21,11 @@ use self::{
 };
 pub use self::{
     case::{Case, CaseResult, Expected, cases},
+    names::suggest,
     problem::{Place, PolicyError, Problem, Severity},
     store::PolicyStore,
     study::{Explained, Explanation, Replayed, Says, Study},
+    values::{ALIASES_ANNOTATION, VALUES_ANNOTATION},
     who::Who,
 };
 use crate::Identity;
@@ -37,6 +39,7 @@ mod head;
 mod lint;
 mod load;
 mod members;
+mod names;
 mod operation;
 mod problem;
 mod source;
@@ -44,6 +47,7 @@ mod store;
 mod study;
 #[cfg(test)]
 mod tests;
+mod values;
 mod who;
 
 /// How many pairs of caller and item are remembered, and for how long after they were last asked for.

@@ -16,10 +16,11 @@ use crate::{transform::Transformation, upstream::Target};
 pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
     arguments::{check_arguments, read_arguments},
+    claims::{Conflict, NameKind},
     current::Catalogs,
     given::{compile, given_schema},
     load::{contract_hash, read_contract},
-    merged::{Catalog, Revision},
+    merged::{Catalog, Revision, Terms},
     pins::{PinMode, Pins},
     uri::{UriTemplate, Variables},
     view::{Server, ToolView, View},
@@ -29,6 +30,7 @@ pub(crate) use self::{
 pub(crate) use self::schema::properties::generate;
 
 mod arguments;
+mod claims;
 mod comments;
 mod current;
 mod given;

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use self::service::Service;
 use crate::{
     StartError,
-    catalog::{Catalogs, Namespace, Pins, View},
+    catalog::{Catalogs, Namespace, Pins, Terms, View},
     services::{ConfigFile, Live, Said, ServiceSettings, Services, Texts},
 };
 
@@ -80,6 +80,7 @@ pub(crate) async fn start(
     let catalogs = Arc::clone(&discovery.catalogs);
     starting.spawn(async move {
         if stopping.run_until_cancelled(asked.join_all()).await.is_some() {
+            catalogs.settle();
             readiness.ready();
             catalogs.warn_of_unknown();
         }
@@ -136,7 +137,8 @@ impl Discovery {
             }
         }
         // Before a new service is asked, so that nothing of it is seen otherwise than it should be.
-        self.catalogs.see_through(&Arc::new(view), pins.as_ref());
+        let namespaces = Arc::new(services.keys().cloned().collect());
+        self.catalogs.set(&Terms { view: Arc::new(view), pins, namespaces });
         let gone: Vec<_> =
             self.followed.keys().filter(|namespace| !services.contains_key(*namespace)).cloned().collect();
         for namespace in gone {

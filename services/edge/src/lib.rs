@@ -44,7 +44,7 @@ pub use crate::{
     front::ForwardedBy,
     gate::BodyLimits,
     mcp::SealError,
-    offered::{Offered, OfferedError, offered},
+    offered::{Lockable, Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
     transform::{Direction, Principal, Trial, TrialError},
 };

@@ -1,4 +1,5 @@
-//! What clients would see of some services, found out without an edge that runs: for the catalog lock.
+//! What clients would see of some services, found out without an edge that runs: for the catalog
+//! lock.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use drawbridge_sdk::{
 use url::Url;
 
 use crate::{
-    catalog::{Catalog, CatalogLock, Namespace, NamespaceError, read_contract},
+    catalog::{Catalog, CatalogLock, Namespace, NamespaceError, Pins, Terms, read_contract},
     discovery::{ContractError, contract},
     services::{Services, lock_path, parse},
 };
@@ -21,10 +22,31 @@ use crate::{
 /// What clients would see.
 #[derive(Debug)]
 pub struct Offered {
-    /// All of it.
-    pub lock: CatalogLock,
     /// Where the config file says that it is locked.
     pub file: Option<PathBuf>,
+    catalog: Catalog,
+    terms: Terms,
+}
+
+/// What there is to lock.
+#[derive(Debug)]
+pub struct Lockable {
+    /// What clients would see.
+    pub lock: CatalogLock,
+    /// What they would not, because another service claims its name or one of its URIs: a sentence
+    /// for each, which names both.
+    pub conflicts: Vec<String>,
+}
+
+impl Offered {
+    /// What there is to lock, where names stay with the services that `before` gives them to.
+    #[must_use]
+    pub fn lockable(&self, before: CatalogLock) -> Lockable {
+        let pins = Some(Arc::new(Pins::owners(before)));
+        let catalog = self.catalog.on(&Terms { pins, ..self.terms.clone() });
+        let conflicts = catalog.conflicts().iter().map(ToString::to_string).collect();
+        Lockable { lock: catalog.lock(), conflicts }
+    }
 }
 
 /// It could not be found out.
@@ -54,7 +76,8 @@ pub enum OfferedError {
     },
 }
 
-/// What clients would see of these contracts or, without any, of the services that a config file names.
+/// What clients would see of these contracts or, without any, of the services that a config file
+/// names.
 ///
 /// # Errors
 /// When the file or a contract cannot be read.
@@ -82,12 +105,15 @@ pub async fn offered(
     // Nothing is called: any address will do.
     let nowhere: Vec<Url> = "http://127.0.0.1:1".parse().into_iter().collect();
     let channel = BalancedChannel::new(&nowhere)?;
-    let nothing = Catalog::default().seen_through(&Arc::new(said.view), None);
+    let namespaces =
+        said.services.keys().chain(found.iter().map(|(namespace, _)| namespace)).cloned().collect();
+    let terms = Terms { view: Arc::new(said.view), pins: None, namespaces: Arc::new(namespaces) };
+    let nothing = Catalog::default().on(&terms);
     let catalog = found.into_iter().fold(nothing, |catalog, (namespace, contract)| {
         let service = read_contract(&namespace, &contract, &channel, Duration::ZERO);
         catalog.with(namespace, service)
     });
-    Ok(Offered { lock: catalog.lock(), file: text.as_ref().and_then(lock_path) })
+    Ok(Offered { file: text.as_ref().and_then(lock_path), catalog, terms })
 }
 
 /// The services of a contract, by the namespaces that they name.

@@ -29,7 +29,7 @@ use url::Url;
 
 pub use crate::{
     keys::KeyError,
-    users::{Workload, tenants},
+    users::{Facts, Workload, facts, tenants},
 };
 use crate::{metadata::Issuer, server::Idp};
 

@@ -44,6 +44,36 @@ pub(crate) struct User {
     pub(crate) mfa: bool,
 }
 
+/// What the tokens of a person say, besides who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The groups.
+    pub groups: Vec<String>,
+    /// The roles.
+    pub roles: Vec<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// The address.
+    pub email: Option<String>,
+    /// Whether more than one factor was shown.
+    pub mfa: bool,
+}
+
+/// What a users file, or the embedded one, says of a person. None when there is no such person.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn facts(path: Option<&Path>, username: &str) -> Result<Option<Facts>, StartError> {
+    let facts = load(path, &[])?.by_name.remove(username).map(|user| Facts {
+        groups: user.groups,
+        roles: user.roles,
+        tenant: user.tenant,
+        email: user.email,
+        mfa: user.mfa,
+    });
+    Ok(facts)
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UsersFile {

@@ -2,20 +2,23 @@
 
 use std::{collections::HashMap, num::NonZero, thread};
 
-use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{EntityUid, Policy, PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{
+    names::is_principal,
     problem::{Problem, Severity},
     source::{ParsedPolicy, Source},
+    values::{Values, Wrong},
 };
 
 /// What is known of policies by their texts, under one schema.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     schemas: Vec<Source>,
+    values: Values,
     known: HashMap<[u8; 32], Checked>,
 }
 
@@ -39,6 +42,7 @@ impl Checks {
     pub(super) fn use_schema(&mut self, schemas: &[Source]) {
         if self.schemas != schemas {
             self.schemas = schemas.to_vec();
+            self.values = Values::of(schemas);
             self.known.clear();
         }
     }
@@ -55,7 +59,7 @@ impl Checks {
             policies.iter().map(|policy| Sha256::digest(&policy.meta.text).into()).collect();
         let with_digests = digests.iter().zip(&*policies);
         let new: Vec<_> = with_digests.filter(|(digest, _)| !before.contains_key(*digest)).collect();
-        before.extend(check_all(&new, schema));
+        before.extend(check_all(&new, schema, &self.values));
         let mut problems = Vec::new();
         for (digest, policy) in digests.iter().zip(policies) {
             let Some(checked) = before.get(digest) else {
@@ -72,12 +76,16 @@ impl Checks {
 }
 
 /// Checks policies on all processors.
-fn check_all(new: &[(&[u8; 32], &ParsedPolicy)], schema: &Schema) -> Vec<([u8; 32], Checked)> {
+fn check_all(
+    new: &[(&[u8; 32], &ParsedPolicy)],
+    schema: &Schema,
+    values: &Values,
+) -> Vec<([u8; 32], Checked)> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = new.len().div_ceil(threads).max(1);
     let check_share = |share: &[(&[u8; 32], &ParsedPolicy)]| {
         let validator = Validator::new(schema.clone());
-        share.iter().map(|(digest, policy)| (**digest, check(&validator, policy))).collect::<Vec<_>>()
+        share.iter().map(|(digest, policy)| (**digest, check(&validator, policy, values))).collect::<Vec<_>>()
     };
     thread::scope(|scope| {
         let shares: Vec<_> = new.chunks(share).map(|share| scope.spawn(move || check_share(share))).collect();
@@ -85,11 +93,12 @@ fn check_all(new: &[(&[u8; 32], &ParsedPolicy)], schema: &Schema) -> Vec<([u8; 3
     })
 }
 
-fn check(validator: &Validator, parsed: &ParsedPolicy) -> Checked {
+fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Checked {
     let path = &parsed.meta.path;
     let whole = (0, parsed.meta.text.len());
     // What cannot be told apart is taken to read them.
-    let reads_arguments = parsed.policy.to_json().map_or(true, |json| names_context(&json));
+    let json = parsed.policy.to_json();
+    let reads_arguments = json.as_ref().map_or(true, names_context);
     let set = match PolicySet::from_policies([parsed.policy.clone()]) {
         Ok(set) => set,
         Err(error) => {
@@ -104,12 +113,57 @@ fn check(validator: &Validator, parsed: &ParsedPolicy) -> Checked {
         let problem = Problem { severity, ..Problem::from_cedar(path, "", diagnostic) };
         Finding { problem, place: place.unwrap_or(whole) }
     };
-    let errors = result.validation_errors().map(|error| finding(error, Severity::Error));
+    let errors = once(result.validation_errors().map(|error| finding(error, Severity::Error)));
     let warnings = result.validation_warnings().map(|warning| finding(warning, Severity::Warning));
-    Checked { findings: errors.chain(warnings).collect(), reads_arguments }
+    let mut findings: Vec<_> = errors.into_iter().chain(warnings).collect();
+    findings.extend(json.iter().flat_map(|json| values.wrong(json)).map(|wrong| {
+        let Wrong { text, message, help } = wrong;
+        Finding::about(parsed, &format!("{text:?}"), Problem { help, ..Problem::error(path, message) })
+    }));
+    findings.extend(ids_without_issuer(&parsed.policy).map(|uid| {
+        let problem = Problem::error(path, format!("{uid} names no issuer, so it is nobody"));
+        let help = format!("the id of a {0} is {0}::\"<issuer>#<subject>\"", uid.type_name());
+        Finding::about(parsed, &uid.to_string(), problem.help(help))
+    }));
+    Checked { findings, reads_arguments }
+}
+
+/// The errors of a policy, those at one place as one: Cedar checks a policy once for each action that its scope lets in.
+fn once(errors: impl Iterator<Item = Finding>) -> Vec<Finding> {
+    let mut once: Vec<(Finding, usize)> = Vec::new();
+    for error in errors {
+        match once.iter_mut().find(|(known, _)| known.place == error.place) {
+            Some((_, times)) => *times += 1,
+            None => once.push((error, 1)),
+        }
+    }
+    let advise = |(mut finding, times): (Finding, usize)| {
+        if times > 1 {
+            let advice = format!(
+                "so it is with {times} of the actions that the scope lets in: name the one that is meant, such as \
+                 `action == Action::\"…\"`"
+            );
+            finding.problem = finding.problem.help(advice);
+        }
+        finding
+    };
+    once.into_iter().map(advise).collect()
+}
+
+/// Principals that a policy names without their issuers: tokens have both.
+fn ids_without_issuer(policy: &Policy) -> impl Iterator<Item = EntityUid> {
+    let named = policy.entity_literals().into_iter();
+    named.filter(|uid| is_principal(uid) && !uid.id().unescaped().contains('#'))
 }
 
 impl Finding {
+    /// At the first place of `needle` in a policy's text.
+    fn about(parsed: &ParsedPolicy, needle: &str, problem: Problem) -> Self {
+        let text = &parsed.meta.text;
+        let place = text.find(needle).map_or((0, text.len()), |offset| (offset, needle.len()));
+        Self { problem, place }
+    }
+
     /// Where it stands in today's files.
     fn in_file(&self, policy: &ParsedPolicy, source: Option<&Source>) -> Problem {
         let problem = Problem { path: policy.meta.path.clone(), place: None, ..self.problem.clone() };

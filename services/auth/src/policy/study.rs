@@ -16,7 +16,8 @@ use super::{
     evaluate::Verdict,
     lint,
     load::{Loaded, Loader},
-    source::{ParsedPolicy, Sources, parse},
+    names::suggest,
+    source::{ParsedPolicy, Source, Sources, parse},
 };
 use crate::{Identity, decision_log::DecisionRecord};
 
@@ -26,6 +27,8 @@ pub struct Study {
     policies: Policies,
     sources: Sources,
     warnings: Vec<Problem>,
+    /// The types of each action's arguments, in the schema's JSON form.
+    inputs: HashMap<String, Value>,
     /// The arguments of each action as they are when nobody gives any.
     defaults: HashMap<String, Value>,
 }
@@ -39,6 +42,8 @@ pub struct Explanation {
     pub shadow: Option<Answer>,
     /// What single policies say: those that decide first, then the others about this item.
     pub policies: Vec<Explained>,
+    /// What is wrong with the arguments, when they do not fit.
+    pub arguments: Vec<String>,
 }
 
 /// What one policy says, and how it is written.
@@ -97,8 +102,10 @@ impl Study {
     pub fn open(root: &Path) -> Result<Self, PolicyError> {
         let sources = Sources::read(root)?;
         let Loaded { policies, warnings } = Loader::default().load(&sources)?;
-        let defaults = defaults(&sources);
-        Ok(Self { policies, sources, warnings, defaults })
+        let inputs = inputs(&sources);
+        let with_default = inputs.iter().filter_map(|(name, input)| Some((name.clone(), default(input)?)));
+        let defaults = with_default.collect();
+        Ok(Self { policies, sources, warnings, inputs, defaults })
     }
 
     /// The policies.
@@ -129,7 +136,12 @@ impl Study {
         self.warnings.iter().cloned().chain(lints).collect()
     }
 
-    fn parsed(&self) -> Vec<(&str, Vec<ParsedPolicy>)> {
+    /// Files that say who is in which group.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Source> {
+        self.sources.members.iter()
+    }
+
+    pub(super) fn parsed(&self) -> Vec<(&str, Vec<ParsedPolicy>)> {
         let sources = self.sources.policies.iter();
         sources.map(|source| (source.text.as_str(), parse(source).unwrap_or_default())).collect()
     }
@@ -165,10 +177,22 @@ impl Study {
         arguments: Option<&Value>,
     ) -> Explanation {
         let outcome = self.decide(who, item, arguments);
+        let wrong = arguments.filter(|_| outcome.answer == Answer::Arguments);
+        let wrong = wrong.map_or_else(Vec::new, |given| self.misfits(&item.1.name, given));
         let arguments = arguments.map(|arguments| self.complete(&item.1.name, arguments).to_string());
         let mut policies = self.said(&who.into(), item, arguments.as_deref().map(str::as_bytes));
         policies.sort_by_key(|policy| (policy.says, policy.permits, policy.id.clone()));
-        Explanation { answer: outcome.answer, shadow: outcome.shadow.map(|shadow| shadow.answer), policies }
+        let shadow = outcome.shadow.map(|shadow| shadow.answer);
+        Explanation { answer: outcome.answer, shadow, policies, arguments: wrong }
+    }
+
+    /// What is wrong with the arguments of an item, one by one.
+    fn misfits(&self, item: &str, arguments: &Value) -> Vec<String> {
+        let mut found = Vec::new();
+        if let Some(input) = self.inputs.get(item) {
+            misfits(input, arguments, "", &mut found);
+        }
+        found
     }
 
     /// What every policy says that is about an item.
@@ -248,9 +272,9 @@ impl Study {
     }
 }
 
-/// The default arguments of every action, as protobuf has them: of each field that is always there.
-fn defaults(sources: &Sources) -> HashMap<String, Value> {
-    let mut defaults = HashMap::new();
+/// The types of every action's arguments.
+fn inputs(sources: &Sources) -> HashMap<String, Value> {
+    let mut inputs = HashMap::new();
     for source in &sources.schemas {
         let schema = SchemaFragment::from_cedarschema_str(&source.text);
         let Some(json) = schema.ok().and_then(|(fragment, _)| fragment.to_json_value().ok()) else {
@@ -258,14 +282,58 @@ fn defaults(sources: &Sources) -> HashMap<String, Value> {
         };
         for (name, action) in json[""]["actions"].as_object().into_iter().flatten() {
             let input = &action["appliesTo"]["context"]["attributes"]["input"];
-            if let Some(value) = default(input) {
-                defaults.insert(name.clone(), value);
-            }
+            inputs.insert(name.clone(), input.clone());
         }
     }
-    defaults
+    inputs
 }
 
+/// Notes arguments that there are not, and those of another type.
+fn misfits(schema: &Value, given: &Value, path: &str, found: &mut Vec<String>) {
+    let (Some(attributes), Some(given)) = (schema["attributes"].as_object(), given.as_object()) else {
+        return;
+    };
+    for (name, value) in given {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let Some(attribute) = attributes.get(name) else {
+            let meant = suggest(name, attributes.keys().map(String::as_str));
+            found.push(match meant {
+                Some(meant) => format!("there is no argument {path:?}; did you mean {meant:?}?"),
+                None => {
+                    let known: Vec<_> = attributes.keys().map(String::as_str).collect();
+                    format!("there is no argument {path:?}; there are {}", known.join(", "))
+                }
+            });
+            continue;
+        };
+        let fits = match type_name(attribute) {
+            Some("String") => value.is_string(),
+            Some("Bool") => value.is_boolean(),
+            Some("Long") => value.is_i64(),
+            Some("Set") => value.is_array(),
+            _ => attribute["attributes"].is_null() || value.is_object(),
+        };
+        if !fits {
+            let expected = type_name(attribute).unwrap_or("record");
+            found.push(format!("the argument {path:?} must be a {expected}, and is {value}"));
+        }
+        misfits(attribute, value, &path, found);
+    }
+}
+
+/// Cedar's name of a type, but of a record.
+fn type_name(schema: &Value) -> Option<&str> {
+    let name = |key: &str| schema[key].as_str().map(|name| name.trim_start_matches("__cedar::"));
+    match (name("type"), name("name")) {
+        (Some("String"), _) | (_, Some("String")) => Some("String"),
+        (Some("Boolean"), _) | (_, Some("Bool")) => Some("Bool"),
+        (Some("Long"), _) | (_, Some("Long")) => Some("Long"),
+        (Some("Set"), _) => Some("Set"),
+        _ => None,
+    }
+}
+
+/// The default arguments of an action, as protobuf has them: of each field that is always there.
 fn default(schema: &Value) -> Option<Value> {
     if let Some(attributes) = schema["attributes"].as_object() {
         let required = attributes.iter().filter(|(_, of)| of["required"] != Value::Bool(false));
@@ -273,12 +341,11 @@ fn default(schema: &Value) -> Option<Value> {
             required.filter_map(|(name, of)| Some((name.clone(), default(of)?))).collect();
         return Some(Value::Object(fields));
     }
-    let name = |key: &str| schema[key].as_str().map(|name| name.trim_start_matches("__cedar::"));
-    match (name("type"), name("name")) {
-        (Some("String"), _) | (_, Some("String")) => Some(Value::from("")),
-        (Some("Boolean"), _) | (_, Some("Bool")) => Some(Value::from(false)),
-        (Some("Long"), _) | (_, Some("Long")) => Some(Value::from(0)),
-        (Some("Set"), _) => Some(Value::Array(Vec::new())),
+    match type_name(schema)? {
+        "String" => Some(Value::from("")),
+        "Bool" => Some(Value::from(false)),
+        "Long" => Some(Value::from(0)),
+        "Set" => Some(Value::Array(Vec::new())),
         _ => None,
     }
 }

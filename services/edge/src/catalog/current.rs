@@ -5,7 +5,10 @@ use std::{collections::HashSet, sync::Arc};
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Catalog, Pins, Revision, View, pins::Departure};
+use super::{Catalog, NameKind, Revision, Terms, claims::Claimant, pins::Departure};
+
+/// How many conflicts are logged when they appear at once. A service may make as many as it likes.
+const CONFLICTS_LOGGED_MAX: usize = 32;
 
 /// The catalog of the moment, and word of its changes.
 #[derive(Debug)]
@@ -28,9 +31,9 @@ impl Catalogs {
         self.current.load()
     }
 
-    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more than once.
-    /// Subscribers hear of it when what clients see has changed; the log, when names clash anew, or an item is newly
-    /// otherwise than it is locked.
+    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more
+    /// than once. Subscribers hear of it when what clients see has changed; the log, when there are
+    /// new conflicts, or an item is newly otherwise than it is locked.
     pub(crate) fn update(&self, mut change: impl FnMut(&Catalog) -> Catalog) {
         let mut after = None;
         let before = self.current.rcu(|catalog| {
@@ -38,17 +41,8 @@ impl Catalogs {
             after = Some(Arc::clone(&changed));
             changed
         });
-        let known: HashSet<_> = before.clashes().iter().collect();
-        for clash in after.iter().flat_map(|after| after.clashes()).filter(|clash| !known.contains(clash)) {
-            tracing::error!(
-                name = clash.name,
-                rpc = clash.left_out,
-                kept = clash.kept,
-                "two RPCs claim one {}; the second is left out",
-                clash.kind
-            );
-        }
         if let Some(after) = &after {
+            report_conflicts(&before, after);
             tell_misfits(&before, after);
             tell_departures(&before, after);
         }
@@ -59,9 +53,14 @@ impl Catalogs {
         });
     }
 
-    /// Clients see it so from now on, as far as it is as these pins say.
-    pub(crate) fn see_through(&self, view: &Arc<View>, pins: Option<&Arc<Pins>>) {
-        self.update(|catalog| catalog.seen_through(view, pins.cloned()));
+    /// These terms are in effect from now on.
+    pub(crate) fn set(&self, terms: &Terms) {
+        self.update(|catalog| catalog.on(terms));
+    }
+
+    /// The first services have all been asked: from now on, who has a name keeps it.
+    pub(crate) fn settle(&self) {
+        self.update(Catalog::settled);
     }
 
     /// Warns of what the config file says of tools that are not there: services come and go.
@@ -74,6 +73,23 @@ impl Catalogs {
     /// Tells of every change from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
+    }
+}
+
+fn report_conflicts(before: &Catalog, after: &Catalog) {
+    let known: HashSet<_> = before.conflicts().iter().collect();
+    let new: Vec<_> = after.conflicts().iter().filter(|conflict| !known.contains(conflict)).collect();
+    for conflict in new.iter().take(CONFLICTS_LOGGED_MAX) {
+        let Claimant { service, rpc } = &conflict.left_out;
+        tracing::error!(service, rpc, name = conflict.name, %conflict, "two services claim a name; the second is left out");
+    }
+    if let Some(more) = new.len().checked_sub(CONFLICTS_LOGGED_MAX).filter(|more| *more > 0) {
+        tracing::error!(more, "more services claim names of others than are logged");
+    }
+    for kind in NameKind::ALL {
+        let count = after.conflicts().iter().filter(|conflict| conflict.kind == kind).count();
+        let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+        metrics::gauge!("edge_catalog_conflicts", "kind" => kind.label()).set(count);
     }
 }
 

@@ -27,6 +27,10 @@ mod tool;
 /// How long one watch lasts before its caller is authorized anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long all URI templates of one service may be together, in bytes: each is compared with those
+/// of the others.
+const URI_TEMPLATES_BYTES_MAX: usize = 16 * 1024;
+
 /// Why an annotated method cannot be offered. The rest of its service is.
 #[derive(Debug, thiserror::Error)]
 enum ItemError {
@@ -48,11 +52,14 @@ enum ItemError {
     Invalidates(#[from] TagError),
     #[error("the URI template is not one: {0}")]
     UriTemplate(#[from] super::uri::UriTemplateError),
+    #[error("the service's URI templates have more than {URI_TEMPLATES_BYTES_MAX} bytes together")]
+    UriTemplates,
     #[error("the URI template's variable {0:?} is no string field of the request")]
     Variable(String),
 }
 
-/// Reads what a service offers in `namespace`. What cannot be offered is left out and logged with its RPC.
+/// Reads what a service offers in `namespace`. What cannot be offered is left out and logged with
+/// its RPC.
 pub(crate) fn read_contract(
     namespace: &Namespace,
     contract: &Contract,
@@ -68,6 +75,7 @@ pub(crate) fn read_contract(
         catalog: ServiceCatalog::default(),
         completions: Vec::new(),
         watches: Vec::new(),
+        templates_bytes: 0,
     };
     for offer in offers(&contract.pool, &contract.services) {
         if offer.namespace != namespace.as_str() {
@@ -113,6 +121,8 @@ struct Reader<'a> {
     completions: Vec<(Target, FieldDescriptor, Vec<String>)>,
     /// Methods that stream changes, until it is known of what.
     watches: Vec<(Target, Vec<String>)>,
+    /// Of the URI templates so far.
+    templates_bytes: usize,
 }
 
 impl Reader<'_> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use similar::TextDiff;
 
+use super::claims::Claimant;
 use crate::guard::is_unseen;
 
 /// The form of the file.
@@ -88,6 +89,11 @@ impl Locked {
     /// The same item: what it is like is in its hash.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.sha256 == other.sha256
+    }
+
+    /// The RPC behind it.
+    pub(super) fn claimant(&self) -> Claimant {
+        Claimant { service: self.service.clone(), rpc: self.rpc.clone() }
     }
 
     fn text(&self) -> String {
@@ -187,6 +193,12 @@ impl CatalogLock {
         Ok(Self(items))
     }
 
+    /// Whether nothing is locked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// As it is written down: sorted, and readable.
     #[must_use]
     pub fn text(&self) -> String {
@@ -196,6 +208,15 @@ impl CatalogLock {
         };
         let (prompts, resources, tools) = (of(ItemKind::Prompt), of(ItemKind::Resource), of(ItemKind::Tool));
         readable(&File { version: VERSION, prompts, resources, tools })
+    }
+
+    /// The RPCs behind its resources, and their URIs or URI templates.
+    pub(super) fn uris(&self) -> impl Iterator<Item = (Claimant, &str)> {
+        let resources = self.0.iter().filter(|(key, _)| key.kind == ItemKind::Resource);
+        resources.filter_map(|(_, locked)| {
+            let uri = locked.shown.get("uri").or_else(|| locked.shown.get("uriTemplate"))?;
+            Some((locked.claimant(), uri.as_str()?))
+        })
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Locked> {

@@ -1,7 +1,7 @@
 //! What all services offer together.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -10,16 +10,17 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogLock, CompletionItem, ItemKind, Namespace, Pins, PromptItem, ResourceItem, ServiceCatalog,
-    ToolItem, Variables, View, WatchItem,
-    pins::{Departure, Pinned as _, pinned},
+    CatalogLock, CompletionItem, Conflict, ItemKind, Namespace, Pins, PromptItem, ResourceItem,
+    ServiceCatalog, ToolItem, Variables, View, WatchItem,
+    claims::{self, Held, Owners},
+    pins::{Departure, Pinned as _},
 };
 
 /// What all tool services offer together. Immutable: a change makes a new one.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     services: BTreeMap<Namespace, ServiceCatalog>,
-    view: Arc<View>,
+    terms: Terms,
     /// By the names that clients see.
     tools: BTreeMap<String, Arc<ToolItem>>,
     resources: Vec<Arc<ResourceItem>>,
@@ -28,18 +29,28 @@ pub(crate) struct Catalog {
     completions: HashMap<(String, String), Arc<CompletionItem>>,
     /// By the resource, as its service and its name.
     watches: HashMap<(String, String), Arc<WatchItem>>,
-    clashes: Vec<Clash>,
+    conflicts: Vec<Conflict>,
     misfits: Vec<Misfit>,
-    /// What the items are held against, if anything.
-    pins: Option<Arc<Pins>>,
     departures: Vec<Departure>,
     revision: Revision,
+    /// Whether the first services have all been asked, so that who has a name keeps it.
+    settled: bool,
+}
+
+/// What the configuration says of the catalog.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) view: Arc<View>,
+    /// What the items are held against, if anything.
+    pub(crate) pins: Option<Arc<Pins>>,
+    /// Of the services that there are to be.
+    pub(crate) namespaces: Arc<BTreeSet<Namespace>>,
 }
 
 impl Default for Catalog {
     /// Nothing is offered.
     fn default() -> Self {
-        Self::merge(BTreeMap::new(), Arc::default(), None)
+        Self::merge(BTreeMap::new(), Terms::default(), &Held::new(), false)
     }
 }
 
@@ -48,60 +59,62 @@ impl Catalog {
     pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
         let mut services = self.services.clone();
         services.insert(namespace, service);
-        Self::merge(services, Arc::clone(&self.view), self.pins.clone())
+        self.becomes(services, self.terms.clone())
     }
 
     /// This catalog without what `namespace` offers.
     pub(crate) fn without(&self, namespace: &Namespace) -> Self {
         let mut services = self.services.clone();
         services.remove(namespace);
-        Self::merge(services, Arc::clone(&self.view), self.pins.clone())
+        self.becomes(services, self.terms.clone())
     }
 
-    /// This catalog as clients see it when this is said of it, held against these pins.
-    pub(crate) fn seen_through(&self, view: &Arc<View>, pins: Option<Arc<Pins>>) -> Self {
-        Self::merge(self.services.clone(), Arc::clone(view), pins)
+    /// This catalog by these terms.
+    pub(crate) fn on(&self, terms: &Terms) -> Self {
+        self.becomes(self.services.clone(), terms.clone())
     }
 
-    /// Where two RPCs claim one name, the first in the order of namespaces keeps it, whoever came first.
+    /// This catalog, in which from now on who has a name keeps it. Before, the order of namespaces
+    /// decides, whoever answered first.
+    pub(crate) fn settled(&self) -> Self {
+        Self { settled: true, ..self.clone() }
+    }
+
+    fn becomes(&self, services: BTreeMap<Namespace, ServiceCatalog>, terms: Terms) -> Self {
+        let held = if self.settled { self.held() } else { Held::new() };
+        Self::merge(services, terms, &held, self.settled)
+    }
+
+    /// Who has which names.
+    fn held(&self) -> Held {
+        let mut held = claims::held(self.tools.values());
+        held.extend(claims::held(self.resources.iter()));
+        held.extend(claims::held(self.prompts.values()));
+        held
+    }
+
     fn merge(
         services: BTreeMap<Namespace, ServiceCatalog>,
-        view: Arc<View>,
-        pins: Option<Arc<Pins>>,
+        terms: Terms,
+        held: &Held,
+        settled: bool,
     ) -> Self {
-        let (mut clashes, mut misfits, mut departures) = (Vec::new(), Vec::new(), Vec::new());
-        let shown: Vec<_> = services
-            .values()
-            .flat_map(|service| &service.tools)
-            .filter_map(|tool| {
-                view.show(tool).unwrap_or_else(|error| {
-                    misfits.push(Misfit { tool: tool.item.name.clone(), problem: error.to_string() });
-                    None
-                })
+        let (mut conflicts, mut misfits, mut departures) = (Vec::new(), Vec::new(), Vec::new());
+        let view = &terms.view;
+        let mut namespaces = BTreeSet::clone(&terms.namespaces);
+        namespaces.extend(services.keys().cloned());
+        let owners = Owners { pins: terms.pins.as_deref(), namespaces: &namespaces, held };
+        let shown = services.values().flat_map(|service| &service.tools).filter_map(|tool| {
+            view.show(tool).unwrap_or_else(|error| {
+                misfits.push(Misfit { tool: tool.item.name.clone(), problem: error.to_string() });
+                None
             })
-            .collect();
-        let tools = claim(
-            shown.iter(),
-            |tool| &tool.item,
-            // A policy names a tool as its service does.
-            |tool| vec![("tool name", tool.tool.name.as_ref()), ("tool's own name", &tool.item.name)],
-            &mut clashes,
-        );
-        let resources = claim(
-            services.values().flat_map(|service| &service.resources),
-            |resource| &resource.item,
-            |resource| vec![("resource name", &resource.item.name), ("resource URI", resource.uri.as_str())],
-            &mut clashes,
-        );
-        let prompts = claim(
-            services.values().flat_map(|service| &service.prompts),
-            |prompt| &prompt.item,
-            |prompt| vec![("prompt name", &prompt.item.name)],
-            &mut clashes,
-        );
-        let tools = pinned(pins.as_deref(), tools, &mut departures);
-        let resources = pinned(pins.as_deref(), resources, &mut departures);
-        let prompts = pinned(pins.as_deref(), prompts, &mut departures);
+        });
+        let tools = owners.settle(shown, &mut conflicts, &mut departures);
+        let resources = services.values().flat_map(|service| &service.resources).cloned();
+        let resources = owners.settle(resources, &mut conflicts, &mut departures);
+        let prompts = services.values().flat_map(|service| &service.prompts).cloned();
+        let prompts = owners.settle(prompts, &mut conflicts, &mut departures);
         let prompts: BTreeMap<_, _> =
             prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
         let completions = services.values().flat_map(|service| &service.completions);
@@ -118,17 +131,17 @@ impl Catalog {
         };
         Self {
             services,
-            view,
+            terms,
             tools,
             resources,
             prompts,
             completions,
             watches,
-            clashes,
+            conflicts,
             misfits,
-            pins,
             departures,
             revision,
+            settled,
         }
     }
 
@@ -137,9 +150,9 @@ impl Catalog {
         self.revision
     }
 
-    /// What is left out because something else has its name.
-    pub(crate) fn clashes(&self) -> &[Clash] {
-        &self.clashes
+    /// What is left out because its name, or one of its URIs, is another's.
+    pub(crate) fn conflicts(&self) -> &[Conflict] {
+        &self.conflicts
     }
 
     /// What is left out because it is not as the config file says.
@@ -165,17 +178,17 @@ impl Catalog {
         let offered = |name: &str| {
             self.services.values().flat_map(|service| &service.tools).any(|tool| tool.item.name == name)
         };
-        self.view.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
+        self.terms.view.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
     }
 
     /// Whether a service of this name has been read, or there is a virtual server.
     pub(crate) fn has_endpoint(&self, name: &str) -> bool {
-        self.services.contains_key(name) || self.view.has_server(name)
+        self.services.contains_key(name) || self.terms.view.has_server(name)
     }
 
     /// Whether an endpoint serves this item.
     pub(crate) fn serves(&self, endpoint: &str, kind: ItemKind, item: &auth::CatalogItem) -> bool {
-        item.service == endpoint || self.view.serves(endpoint, kind, item)
+        item.service == endpoint || self.terms.view.serves(endpoint, kind, item)
     }
 
     /// All tools, by the names that clients see.
@@ -228,46 +241,11 @@ fn key(item: &auth::CatalogItem) -> (String, String) {
     (item.service.clone(), item.name.clone())
 }
 
-/// Two RPCs claim one name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Clash {
-    /// What kind of name it is.
-    pub(crate) kind: &'static str,
-    pub(crate) name: String,
-    /// The RPC that has the name.
-    pub(crate) kept: String,
-    /// The RPC that is left out.
-    pub(crate) left_out: String,
-}
-
 /// A tool is not as the config file says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Misfit {
     pub(crate) tool: String,
     pub(crate) problem: String,
-}
-
-/// Items in the order in which they come, without those of which a name is taken.
-fn claim<'a, T: 'a>(
-    items: impl Iterator<Item = &'a Arc<T>>,
-    item: impl Fn(&T) -> &auth::CatalogItem,
-    names: impl Fn(&T) -> Vec<(&'static str, &str)>,
-    clashes: &mut Vec<Clash>,
-) -> Vec<Arc<T>> {
-    let mut taken: HashMap<(&str, &str), &str> = HashMap::new();
-    let mut kept = Vec::new();
-    for one in items {
-        let (rpc, names) = (&item(one).rpc, names(one));
-        let clash = names.iter().find_map(|&(kind, name)| Some((kind, name, *taken.get(&(kind, name))?)));
-        if let Some((kind, name, first)) = clash {
-            let (name, kept, left_out) = (name.to_owned(), first.to_owned(), rpc.clone());
-            clashes.push(Clash { kind, name, kept, left_out });
-            continue;
-        }
-        taken.extend(names.into_iter().map(|name| (name, rpc.as_str())));
-        kept.push(Arc::clone(one));
-    }
-    kept
 }
 
 /// Tells catalogs apart by what clients see of them.

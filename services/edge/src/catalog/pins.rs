@@ -1,13 +1,12 @@
 //! Holds what clients see against the catalog lock.
 
-use std::sync::Arc;
-
 use drawbridge_sdk::{ConfigText, ConfigTextError};
 use rmcp::model::MetaObject;
 use serde::Deserialize;
 
 use super::{
-    CatalogLock, PromptItem, ResourceItem, ShownResource, ToolItem,
+    CatalogLock, PromptItem, ResourceItem, ShownResource, ToolItem, UriTemplate,
+    claims::Claimant,
     lock::{ItemKind, Key, Locked, diff},
 };
 
@@ -31,13 +30,77 @@ pub(crate) enum PinMode {
 #[derive(Debug)]
 pub(crate) struct Pins {
     lock: CatalogLock,
-    mode: PinMode,
+    /// None: it says whose names are, and of nothing else.
+    mode: Option<PinMode>,
+    /// The URIs of its resources, and the RPCs behind them.
+    uris: Vec<(Claimant, UriTemplate)>,
+}
+
+/// What the lock says of an item.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// There is no lock.
+    Unknown,
+    /// Its name is locked for another service.
+    Locked(Claimant),
+    /// It is not as it is locked, and is not offered.
+    Withheld(Departure),
+    /// It may claim its names, those of a smaller rank first.
+    Offered { rank: u8, departure: Option<Departure> },
 }
 
 impl Pins {
+    /// The rank of what is as it is locked.
+    pub(super) const AS_LOCKED: u8 = 0;
+    /// The rank of what is not in the lock.
+    pub(super) const NOT_LOCKED: u8 = u8::MAX;
+
     /// Reads the lock.
     pub(crate) fn new(lock: &ConfigText, mode: PinMode) -> Result<Self, ConfigTextError> {
-        Ok(Self { lock: CatalogLock::parse(lock)?, mode })
+        Ok(Self { mode: Some(mode), ..Self::owners(CatalogLock::parse(lock)?) })
+    }
+
+    /// A lock that says whose names are, and withholds and flags nothing: for the next lock.
+    pub(crate) fn owners(lock: CatalogLock) -> Self {
+        let uris = lock.uris().filter_map(|(claimant, uri)| Some((claimant, UriTemplate::parse(uri).ok()?)));
+        Self { uris: uris.collect(), lock, mode: None }
+    }
+
+    /// The RPC of another service to which the lock gives URIs that may be of this template, and
+    /// its template.
+    pub(super) fn uri_of_another(&self, service: &str, uri: &UriTemplate) -> Option<(Claimant, &str)> {
+        let others = self.uris.iter().filter(|(claimant, _)| claimant.service != service);
+        let (claimant, locked) = others.into_iter().find(|(_, locked)| locked.overlaps(uri))?;
+        Some((claimant.clone(), locked.as_str()))
+    }
+
+    /// What the lock says of an item.
+    pub(super) fn judge(&self, item: &impl Pinned) -> Verdict {
+        let (key, now) = item.locked();
+        let before = self.lock.get(&key);
+        let (change, rank) = match before {
+            Some(before) if before.is(&now) => {
+                return Verdict::Offered { rank: Self::AS_LOCKED, departure: None };
+            }
+            Some(before) if before.claimant().service != now.claimant().service => {
+                return Verdict::Locked(before.claimant());
+            }
+            Some(before) if before.claimant() == now.claimant() => ("changed", 1),
+            Some(_) => ("changed", 2),
+            None => ("new", Self::NOT_LOCKED),
+        };
+        let Some(mode) = self.mode else { return Verdict::Offered { rank, departure: None } };
+        let mut diff = diff(before, Some(&now));
+        if diff.len() > DIFF_BYTES_MAX {
+            diff.truncate(diff.floor_char_boundary(DIFF_BYTES_MAX));
+            diff.push_str("\n…");
+        }
+        let withheld = mode == PinMode::Enforce;
+        let departure = Departure { key, change, diff, withheld };
+        match mode {
+            PinMode::Enforce => Verdict::Withheld(departure),
+            PinMode::Warn => Verdict::Offered { rank, departure: Some(departure) },
+        }
     }
 }
 
@@ -59,33 +122,6 @@ pub(super) trait Pinned {
 
     /// The same, with a word for clients in its `_meta`.
     fn flagged(&self, word: &'static str) -> Self;
-}
-
-/// These items, as far as they are to be offered.
-pub(super) fn pinned<T: Pinned>(
-    pins: Option<&Pins>,
-    items: Vec<Arc<T>>,
-    departures: &mut Vec<Departure>,
-) -> Vec<Arc<T>> {
-    let Some(pins) = pins else { return items };
-    let offered = items.into_iter().filter_map(|item| {
-        let (key, now) = item.locked();
-        let before = pins.lock.get(&key);
-        let change = match before {
-            Some(before) if before.is(&now) => return Some(item),
-            Some(_) => "changed",
-            None => "new",
-        };
-        let mut diff = diff(before, Some(&now));
-        if diff.len() > DIFF_BYTES_MAX {
-            diff.truncate(diff.floor_char_boundary(DIFF_BYTES_MAX));
-            diff.push_str("\n…");
-        }
-        let withheld = pins.mode == PinMode::Enforce;
-        departures.push(Departure { key, change, diff, withheld });
-        (!withheld).then(|| Arc::new(item.flagged(change)))
-    });
-    offered.collect()
 }
 
 fn flag(meta: &mut Option<MetaObject>, word: &'static str) {

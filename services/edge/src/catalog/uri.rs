@@ -2,6 +2,11 @@
 
 use percent_encoding::percent_decode_str;
 
+mod overlap;
+
+/// The longest URI template, in bytes.
+const URI_TEMPLATE_BYTES_MAX: usize = 2048;
+
 /// A URI template of literals and simple (`{name}`) or reserved (`{+name}`) variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UriTemplate {
@@ -21,6 +26,8 @@ enum Part {
 /// A template that is not one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UriTemplateError {
+    #[error("a URI template has at most {URI_TEMPLATE_BYTES_MAX} bytes")]
+    TooLong,
     #[error("a URI template needs a scheme, such as `code://`")]
     Scheme,
     #[error("a brace is not closed, or names no variable")]
@@ -31,6 +38,9 @@ pub(crate) enum UriTemplateError {
 
 impl UriTemplate {
     pub(crate) fn parse(text: &str) -> Result<Self, UriTemplateError> {
+        if text.len() > URI_TEMPLATE_BYTES_MAX {
+            return Err(UriTemplateError::TooLong);
+        }
         if !text.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty() && !scheme.contains('{')) {
             return Err(UriTemplateError::Scheme);
         }
@@ -136,6 +146,8 @@ mod tests {
 
     #[test]
     fn a_broken_template_is_refused() {
+        let long = format!("x://{}", "a".repeat(URI_TEMPLATE_BYTES_MAX));
+        assert_eq!(UriTemplate::parse(&long), Err(UriTemplateError::TooLong));
         assert_eq!(UriTemplate::parse("{path}"), Err(UriTemplateError::Scheme));
         assert_eq!(UriTemplate::parse("x://{path"), Err(UriTemplateError::Brace));
         assert_eq!(UriTemplate::parse("x://{}"), Err(UriTemplateError::Brace));

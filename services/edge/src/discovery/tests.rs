@@ -125,11 +125,10 @@ async fn two_rpcs_that_claim_one_name_are_both_named() {
     found.offers(&["one_read", "search", "two_write"]).await;
     let catalog = found.current();
     assert_eq!(catalog.tool("search").unwrap().item.rpc, "test.one.Offers/Search");
-    let [clash] = catalog.clashes() else { panic!("{:?}", catalog.clashes()) };
-    assert_eq!((clash.kind, clash.name.as_str()), ("tool name", "search"));
+    let [conflict] = catalog.conflicts() else { panic!("{:?}", catalog.conflicts()) };
     assert_eq!(
-        (clash.kept.as_str(), clash.left_out.as_str()),
-        ("test.one.Offers/Search", "test.two.Offers/Find")
+        conflict.to_string(),
+        "the tool name \"search\" of test.two.Offers/Find (two) belongs to test.one.Offers/Search (one)"
     );
 
     // The name goes to the other when its owner gives it up.
@@ -138,7 +137,7 @@ async fn two_rpcs_that_claim_one_name_are_both_named() {
     while found.current().tool("search").unwrap().item.rpc != "test.two.Offers/Find" {
         tokio::time::timeout(PATIENCE, changed.changed()).await.unwrap().unwrap();
     }
-    assert!(found.current().clashes().is_empty());
+    assert!(found.current().conflicts().is_empty());
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use drawbridge_proto::mcp::v1 as mcp;
 use prost_reflect::{Kind, MethodDescriptor};
 use rmcp::model::{Resource, ResourceTemplate};
 
-use super::{ItemError, Reader};
+use super::{ItemError, Reader, URI_TEMPLATES_BYTES_MAX};
 use crate::catalog::{ResourceItem, ShownResource, uri::UriTemplate};
 
 impl Reader<'_> {
@@ -18,6 +18,12 @@ impl Reader<'_> {
         target.idempotent = true;
         target.cache = self.cache(&name, &target, options.cache.as_ref(), false);
         let uri = UriTemplate::parse(&options.uri_template)?;
+        if uri.variables().next().is_some() {
+            self.templates_bytes += uri.as_str().len();
+            if self.templates_bytes > URI_TEMPLATES_BYTES_MAX {
+                return Err(ItemError::UriTemplates);
+            }
+        }
         for variable in uri.variables() {
             let field = method.input().get_field_by_name(variable);
             if !field.is_some_and(|field| field.kind() == Kind::String && !field.is_list()) {

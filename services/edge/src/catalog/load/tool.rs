@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use drawbridge_proto::mcp::v1::{self as mcp, ToolHints};
+use drawbridge_proto::mcp::v1 as mcp;
+use drawbridge_sdk::contract::Hints;
 use jsonschema::Validator;
 use prost_reflect::MethodDescriptor;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
@@ -27,9 +28,9 @@ impl Reader<'_> {
         options: mcp::ToolOptions,
     ) -> Result<ToolItem, ItemError> {
         let mut target = self.target(method, options.timeout)?;
-        let hints = options.hints.unwrap_or_default();
-        target.idempotent = hints.read_only() || hints.idempotent();
-        let writes = !(hints.read_only() && hints.idempotent() && options.invalidates.is_empty());
+        let hints = Hints::of(&options);
+        target.idempotent = hints.read_only || hints.idempotent;
+        let writes = !(hints.read_only && hints.idempotent && options.invalidates.is_empty());
         target.cache = self.cache(&name, &target, options.cache.as_ref(), writes);
         target.invalidates = Tag::all(self.namespace.as_str(), &options.invalidates)?;
         let (input, arguments) = self.input(method, &options.input_schema)?;
@@ -90,11 +91,11 @@ impl Reader<'_> {
 }
 
 /// MCP's annotations, each said outright so that nobody has to know the defaults.
-fn annotations(hints: ToolHints) -> ToolAnnotations {
+fn annotations(hints: Hints) -> ToolAnnotations {
     let mut annotations = ToolAnnotations::default();
-    annotations.read_only_hint = Some(hints.read_only.unwrap_or(false));
-    annotations.destructive_hint = Some(hints.destructive.unwrap_or(true));
-    annotations.idempotent_hint = Some(hints.idempotent.unwrap_or(false));
-    annotations.open_world_hint = Some(hints.open_world.unwrap_or(true));
+    annotations.read_only_hint = Some(hints.read_only);
+    annotations.destructive_hint = Some(hints.destructive);
+    annotations.idempotent_hint = Some(hints.idempotent);
+    annotations.open_world_hint = Some(hints.open_world);
     annotations
 }

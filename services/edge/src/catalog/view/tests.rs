@@ -4,14 +4,14 @@ use drawbridge_sdk::ConfigText;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{Catalog, ItemKind, ToolItem, check_arguments, read_arguments, testdata},
+    catalog::{Catalog, ItemKind, NameKind, Terms, ToolItem, check_arguments, read_arguments, testdata},
     services::{Services, parse},
 };
 
 /// What the test service offers, seen so.
 fn seen(text: &str) -> Catalog {
     let view = parse(&ConfigText::new("edge.toml", text), &Services::new()).unwrap().view;
-    let catalog = Catalog::default().seen_through(&Arc::new(view), None);
+    let catalog = Catalog::default().on(&Terms { view: Arc::new(view), ..Terms::default() });
     catalog.with("test".parse().unwrap(), testdata::catalog())
 }
 
@@ -39,12 +39,14 @@ async fn a_tool_is_renamed_for_clients_alone() {
 #[tokio::test]
 async fn a_name_that_another_tool_has_is_told() {
     let catalog = seen(&tool("ruled", "rename = \"test_take_choices\""));
-    let [clash] = catalog.clashes() else { panic!("{:?}", catalog.clashes()) };
-    assert_eq!((clash.kind, clash.name.as_str()), ("tool name", "test_take_choices"));
+    let [conflict] = catalog.conflicts() else { panic!("{:?}", catalog.conflicts()) };
+    assert_eq!((conflict.kind, conflict.name.as_str()), (NameKind::Tool, "test_take_choices"));
+    // What the config file says comes before what a service says.
+    assert_eq!(shown(&catalog, "test_take_choices").item.name, "test_take_ruled");
     // A tool that is hidden has no name.
     let hidden = tool("choices", "hidden = true");
     let catalog = seen(&(tool("ruled", "rename = \"test_take_choices\"") + &hidden));
-    assert!(catalog.clashes().is_empty());
+    assert!(catalog.conflicts().is_empty());
     assert_eq!(shown(&catalog, "test_take_choices").item.name, "test_take_ruled");
 }
 

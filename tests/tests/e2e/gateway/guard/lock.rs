@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr};
 
 use drawbridge_cli::mesh::Hosted;
-use drawbridge_edge::offered;
+use drawbridge_edge::{CatalogLock, offered};
 use drawbridge_sdk::{Listen, Peers, TelemetryConfig};
 use drawbridge_tests::{
     Client, Edge, TestMesh,
@@ -60,7 +60,8 @@ impl Locked {
         fs::write(&file, config(address, mode)).expect("a file");
         let lock = offered(Some(&file), &Peers::default(), &[]).await.expect("a catalog");
         assert_eq!(lock.file.as_deref(), Some(folder.path().join("catalog.lock").as_path()));
-        fs::write(folder.path().join("catalog.lock"), lock.lock.text()).expect("a lock");
+        let text = lock.lockable(CatalogLock::default()).lock.text();
+        fs::write(folder.path().join("catalog.lock"), text).expect("a lock");
         let edge =
             mesh.edge(&[], |config| (config.config, config.contract_poll_ms) = (Some(file), 200)).await;
         Self { mesh, edge, folder, address, service }
@@ -180,6 +181,7 @@ async fn a_lock_that_only_warns_flags_what_changed_and_is_followed_when_it_is_ed
     let now = offered(Some(&locked.folder.path().join("edge.toml")), &Peers::default(), &[])
         .await
         .expect("a catalog")
+        .lockable(CatalogLock::default())
         .lock;
     locked.write("catalog.lock", &now.text());
     until("the lock", async || flag().await == Some(Value::Null)).await;
