@@ -156,6 +156,7 @@ async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_m
             access_token: overheard.alice.token().to_owned(),
             operation: Some(operation),
             resource: overheard.mesh.mesh.mcp_url.to_string(),
+            client_address: String::new(),
         };
         let answer = auth.authorize(context().outgoing(request)).await?;
         match answer.into_inner().outcome.expect("an outcome") {
