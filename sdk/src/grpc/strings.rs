@@ -63,3 +63,44 @@ fn within(
 fn error(what: &'static str) -> DecodeError {
     DecodeError::new(what)
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::{DescriptorProto, FieldDescriptorProto};
+
+    use super::*;
+
+    fn message(name: &str) -> MessageDescriptor {
+        crate::reflection::built_in().unwrap().get_message_by_name(name).unwrap()
+    }
+
+    /// A message with a message in it, and so on.
+    fn nested(depth: usize, name: &str) -> DescriptorProto {
+        let outermost = DescriptorProto { name: Some(name.to_owned()), ..Default::default() };
+        (0..depth)
+            .fold(outermost, |inner, _| DescriptorProto { nested_type: vec![inner], ..Default::default() })
+    }
+
+    #[test]
+    fn a_string_is_found_wherever_it_is() {
+        let descriptor = message("google.protobuf.DescriptorProto");
+        let found = |message: &DescriptorProto| nul(&descriptor, &message.encode_to_vec()).unwrap();
+        assert_eq!(found(&nested(2, "x")), None);
+        assert_eq!(found(&nested(2, "\0")).as_deref(), Some("nested_type.nested_type.name"));
+        let field = FieldDescriptorProto { json_name: Some("a\0b".to_owned()), ..Default::default() };
+        let message = DescriptorProto { field: vec![Default::default(), field], ..nested(0, "x") };
+        assert_eq!(found(&message).as_deref(), Some("field.json_name"));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error() {
+        let descriptor = message("google.protobuf.DescriptorProto");
+        let group = [0x0b, 0x0a, 1, 0, 0x0c];
+        for bytes in [[0x0a, 5, 0].as_slice(), &[0x0a, 0xff], &[0x00], &group] {
+            let bytes = [bytes, &[0]].concat();
+            assert!(nul(&descriptor, &bytes).is_err(), "{bytes:?}");
+        }
+        assert!(nul(&descriptor, &nested(DEPTH_MAX, "\0").encode_to_vec()).is_err());
+    }
+}

@@ -14,7 +14,7 @@ use crate::auth::rpcs::{claims, sign};
 /// A world whose Vault trusts an issuer of the test, which signs what auth would not.
 pub(super) async fn world_of(issuer: &TestIssuer) -> World {
     let keys = issuer.url.join("/jwks").expect("a URL");
-    World::start(|setup| setup.jwks_url = keys).await
+    Box::pin(World::start(|setup| setup.jwks_url = keys)).await
 }
 
 /// Somebody, as the service sees them whose own clock is right or wrong: their token is not verified.
