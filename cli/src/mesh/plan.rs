@@ -159,12 +159,9 @@ impl Plan {
         Ok(drawbridge_code::Config {
             listen: self.code.listen.clone(),
             admin_listen: config.ports.bind(7211)?.listen,
-            root: config.code_root.clone(),
-            file_bytes_max: 1024 * 1024,
-            auth_jwks_url: self.keys_for_services()?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            auth_spiffe_id: None,
             mtls: self.mtls_server("code", &CALLERS)?,
+            ..drawbridge_code::Config::new(config.code_root.clone(), self.keys_for_services()?)
         })
     }
 
