@@ -26,6 +26,7 @@ pub use self::{
     authority::{AuthorityError, MeshAuthority},
     vault::{MeshDatabase, MeshVault},
 };
+pub use drawbridge_idp::ConfiguredClient;
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
@@ -53,6 +54,8 @@ pub struct MeshConfig {
     pub issuers: Option<PathBuf>,
     /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     pub users: Option<PathBuf>,
+    /// Clients of the built-in authorization server besides those that register themselves.
+    pub clients: Vec<ConfiguredClient>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,
     /// Origins of pages that may call the edge.
@@ -83,6 +86,7 @@ impl Default for MeshConfig {
             issuer: None,
             issuers: None,
             users: None,
+            clients: Vec::new(),
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
             body_bytes_max: 4 * 1024 * 1024,

@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::{
     Client,
+    browser::internal_client,
     cached::{self, Cached},
     conformance::{self, Conformance},
     peers::{know, know_mesh},
@@ -48,6 +49,7 @@ impl TestMesh {
             ports: Ports::Free,
             policies: policies.path().to_owned(),
             code_root: repository(),
+            clients: vec![internal_client()],
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Json,
                 log: "debug".to_owned(),
