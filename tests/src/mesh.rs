@@ -59,7 +59,7 @@ impl TestMesh {
             ..MeshConfig::default()
         };
         change(&mut config);
-        let mesh = Mesh::start(&config).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let mesh = Box::pin(Mesh::start(&config)).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }

@@ -71,7 +71,7 @@ impl Revoker {
         let revoking = tokio::spawn(async move {
             let all = async {
                 for token in tokens {
-                    self.revoke_one(&token).await
+                    self.revoke_one(&token).await;
                 }
             };
             stopping.run_until_cancelled(all).await
