@@ -27,6 +27,7 @@ pub use self::{
     authority::{AuthorityError, MeshAuthority},
     vault::{MeshDatabase, MeshVault},
 };
+pub use drawbridge_idp::ConfiguredClient;
 
 /// The audience of tokens that internal callers bring to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
@@ -57,6 +58,8 @@ pub struct MeshConfig {
     pub issuers: Option<PathBuf>,
     /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
     pub users: Option<PathBuf>,
+    /// Clients of the built-in authorization server besides those that register themselves.
+    pub clients: Vec<ConfiguredClient>,
     /// Groups of the command line's own workload identity.
     pub workload_groups: Vec<String>,
     /// Origins of pages that may call the edge.
@@ -88,6 +91,7 @@ impl Default for MeshConfig {
             issuer_tenants: Vec::new(),
             issuers: None,
             users: None,
+            clients: Vec::new(),
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
             bodies: BodyLimits::default(),

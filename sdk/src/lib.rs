@@ -5,6 +5,7 @@
 
 mod admin;
 mod args;
+mod blocking;
 mod browser;
 mod call;
 mod channel;
@@ -32,6 +33,7 @@ mod tls;
 pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
 pub use args::parse_args;
+pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
 pub use browser::restrain_browsers;
 pub use call::{
     CallContext, CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span,

@@ -1,10 +1,20 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use drawbridge_cli::mesh::ConfiguredClient;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 const VERIFIER: &str = "a-verifier-that-only-a-test-would-use-0123456789";
+
+/// A client of the built-in authorization server that may get tokens for auth itself.
+pub(crate) fn internal_client() -> ConfiguredClient {
+    ConfiguredClient {
+        client_id: "the-tests".to_owned(),
+        redirect_uris: vec![REDIRECT_URI.to_owned()],
+        internal: true,
+    }
+}
 
 /// Signs in at the built-in authorization server as a person with a browser does, and returns the access
 /// token for `resource`.
@@ -13,15 +23,20 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client");
-    let registration = json!({
-        "client_name": "a test",
-        "redirect_uris": [REDIRECT_URI],
-        "token_endpoint_auth_method": "none",
-    });
     let endpoint = |path: &str| issuer.join(path).expect("a URL");
-    let client = http.post(endpoint("/register")).json(&registration).send().await.expect("a registration");
-    let client: Value = client.json().await.expect("JSON");
-    let client_id = client["client_id"].as_str().expect("a client id");
+    let client_id = if resource.starts_with("http") {
+        let registration = json!({
+            "client_name": "a test",
+            "redirect_uris": [REDIRECT_URI],
+            "token_endpoint_auth_method": "none",
+        });
+        let client = http.post(endpoint("/register")).json(&registration).send().await;
+        let client: Value = client.expect("a registration").json().await.expect("JSON");
+        client["client_id"].as_str().expect("a client id").to_owned()
+    } else {
+        internal_client().client_id
+    };
+    let client_id = client_id.as_str();
 
     let mut authorize = endpoint("/authorize");
     authorize.query_pairs_mut().extend_pairs([

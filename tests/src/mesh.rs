@@ -17,6 +17,7 @@ use url::Url;
 
 use crate::{
     Client,
+    browser::internal_client,
     cached::{self, Cached},
     conformance::{self, Conformance},
     peers::{know, know_mesh},
@@ -48,6 +49,7 @@ impl TestMesh {
             ports: Ports::Free,
             policies: policies.path().to_owned(),
             code_root: repository(),
+            clients: vec![internal_client()],
             telemetry: TelemetryConfig {
                 log_format: LogFormat::Json,
                 log: "debug".to_owned(),
@@ -57,7 +59,7 @@ impl TestMesh {
             ..MeshConfig::default()
         };
         change(&mut config);
-        let mesh = Mesh::start(&config).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let mesh = Box::pin(Mesh::start(&config)).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }

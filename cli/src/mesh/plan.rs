@@ -132,8 +132,7 @@ impl Plan {
             admin_listen: config.ports.bind(7101)?.listen,
             issuer: Some(self.issuer.parse()?),
             // The endpoint for all services, and the one for each.
-            resources: [self.mcp_url.to_string(), INTERNAL_AUDIENCE.to_owned()]
-                .into_iter()
+            resources: std::iter::once(self.mcp_url.to_string())
                 .chain(self.services().map(|(name, _)| format!("{}/{name}", self.mcp_url)))
                 .collect(),
             users: config.users.clone(),
@@ -141,7 +140,13 @@ impl Plan {
                 client_id: workload.client_id.clone(),
                 client_secret: workload.client_secret.clone(),
                 groups: config.workload_groups.clone(),
+                internal: true,
             }],
+            clients: config.clients.clone(),
+            internal_resources: vec![INTERNAL_AUDIENCE.to_owned()],
+            auth_url: Some(self.grpc_url(&self.auth)?),
+            auth_audience: INTERNAL_AUDIENCE.to_owned(),
+            mtls: self.mtls("idp")?,
             ..drawbridge_idp::Config::default()
         })
     }
@@ -163,7 +168,7 @@ impl Plan {
             transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
             decision_log: config.decision_log.clone(),
-            mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets"])?,
+            mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets", "idp"])?,
             mtls_allow_edge: Vec::new(),
         })
     }
@@ -172,12 +177,9 @@ impl Plan {
         Ok(drawbridge_code::Config {
             listen: self.code.listen.clone(),
             admin_listen: config.ports.bind(7211)?.listen,
-            root: config.code_root.clone(),
-            file_bytes_max: 1024 * 1024,
-            auth_jwks_url: self.keys_for_services()?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            auth_spiffe_id: None,
             mtls: self.mtls_server("code", &CALLERS)?,
+            ..drawbridge_code::Config::new(config.code_root.clone(), self.keys_for_services()?)
         })
     }
 

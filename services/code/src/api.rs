@@ -6,23 +6,16 @@ use drawbridge_proto::code::v1::{
     ListFilesRequest, ListFilesResponse, ReadFileRequest, ReadFileResponse, SearchRequest, SearchResponse,
     code_service_server, search_response::Event,
 };
-use drawbridge_sdk::{CallContext, identity::Caller};
+use drawbridge_sdk::{BlockingJob, BlockingJobs, CallContext, Cancellation, identity::Caller};
 use futures::{StreamExt as _, stream, stream::BoxStream};
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinHandle,
-    time::{sleep_until, timeout_at},
-};
+use tokio::{sync::mpsc, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status};
-use tracing::Span;
 
 use crate::{
-    cancellation::Cancellation,
     error::CodeError,
     list::list,
-    query::{ListQuery, Query},
+    query::{ListQuery, Query, SearchLimits},
     resource::resource,
     search::search,
     tree::{Tree, TreePath},
@@ -30,8 +23,6 @@ use crate::{
 
 /// About the most that a response holds, in bytes, so that it fits the 4 MiB which gRPC clients take.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Calls that work at once. Further ones wait, as long as their deadlines allow.
-const CALLS_AT_ONCE_MAX: usize = 64;
 /// Progress events that may wait for a slow caller. Further ones are dropped.
 const PROGRESS_EVENTS_MAX: usize = 4;
 
@@ -39,50 +30,33 @@ const PROGRESS_EVENTS_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct CodeApi {
     tree: Arc<Tree>,
-    turns: Arc<Semaphore>,
+    limits: SearchLimits,
+    jobs: BlockingJobs,
 }
 
 impl CodeApi {
-    pub(crate) fn new(tree: Tree) -> Self {
-        Self { tree: Arc::new(tree), turns: Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX)) }
+    /// The service, which works on at most `jobs_max` calls at once. Further ones queue.
+    pub(crate) fn new(tree: Tree, limits: SearchLimits, jobs_max: usize) -> Self {
+        Self { tree: Arc::new(tree), limits, jobs: BlockingJobs::new(jobs_max) }
     }
 
-    /// Begins work on a thread that may block.
-    async fn begin<T, W>(&self, deadline: Instant, work: W) -> Result<Work<T>, CodeError>
+    async fn start<T, W>(&self, deadline: Instant, work: W) -> Result<Job<T>, CodeError>
     where
         T: Send + 'static,
         W: FnOnce(&Tree, &Cancellation) -> Result<T, CodeError> + Send + 'static,
     {
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned())
-            .await
-            .map_err(|_| CodeError::DeadlinePassed)?
-            .map_err(|error| CodeError::Failed(error.into()))?;
-        let cancellation = Cancellation { gone: CancellationToken::new(), deadline };
-        let guard = cancellation.gone.clone().drop_guard();
         let tree = Arc::clone(&self.tree);
-        let span = Span::current();
-        let handle = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            span.in_scope(|| work(&tree, &cancellation))
-        });
-        Ok(Work { handle, deadline, _guard: guard })
+        Ok(Job(self.jobs.start(deadline, move |cancellation| work(&tree, cancellation)).await?))
     }
 }
 
-/// Work that has begun. Dropping it stops the work.
+/// Work that was started. Dropping it cancels the work.
 #[derive(Debug)]
-struct Work<T> {
-    handle: JoinHandle<Result<T, CodeError>>,
-    deadline: Instant,
-    _guard: DropGuard,
-}
+struct Job<T>(BlockingJob<Result<T, CodeError>>);
 
-impl<T> Work<T> {
-    async fn end(self) -> Result<T, CodeError> {
-        timeout_at(self.deadline.into(), self.handle)
-            .await
-            .map_err(|_| CodeError::DeadlinePassed)?
-            .unwrap_or_else(|error| Err(CodeError::Failed(error.into())))
+impl<T> Job<T> {
+    async fn join(self) -> Result<T, CodeError> {
+        self.0.join().await?
     }
 }
 
@@ -106,11 +80,12 @@ impl code_service_server::CodeService for CodeApi {
     async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
         let deadline = admit(&request, "Search");
         let request = request.into_inner();
-        let parsing = self.begin(deadline, move |tree, _| Query::parse(tree, &request)).await?;
-        let query = parsing.end().await?;
+        let limits = self.limits;
+        let parsing = self.start(deadline, move |tree, _| Query::parse(tree, &request, &limits)).await?;
+        let query = parsing.join().await?;
 
         let (progress, events) = mpsc::channel(PROGRESS_EVENTS_MAX);
-        let searching = self.begin(deadline, move |tree, cancellation| {
+        let searching = self.start(deadline, move |tree, cancellation| {
             // A caller who is slow to take progress must not slow the search.
             search(tree, &query, cancellation, |event| drop(progress.try_send(event)))
         });
@@ -119,7 +94,7 @@ impl code_service_server::CodeService for CodeApi {
         let events = ReceiverStream::new(events)
             .map(|progress| Ok(Event::Progress(progress)))
             .take_until(sleep_until(deadline.into()));
-        let result = stream::once(async { Ok(Event::Result(searching.end().await?)) });
+        let result = stream::once(async { Ok(Event::Result(searching.join().await?)) });
         let responses = events
             .chain(result)
             .map(|event: Result<_, CodeError>| Ok(SearchResponse { event: Some(event?) }));
@@ -132,10 +107,11 @@ impl code_service_server::CodeService for CodeApi {
     ) -> Result<Response<ListFilesResponse>, Status> {
         let deadline = admit(&request, "ListFiles");
         let request = request.into_inner();
-        let listing = self.begin(deadline, move |tree, cancellation| {
-            list(tree, &ListQuery::parse(tree, &request)?, cancellation)
+        let limits = self.limits;
+        let listing = self.start(deadline, move |tree, cancellation| {
+            list(tree, &ListQuery::parse(tree, &request, &limits)?, cancellation)
         });
-        Ok(Response::new(listing.await?.end().await?))
+        Ok(Response::new(listing.await?.join().await?))
     }
 
     async fn read_file(
@@ -144,11 +120,11 @@ impl code_service_server::CodeService for CodeApi {
     ) -> Result<Response<ReadFileResponse>, Status> {
         let deadline = admit(&request, "ReadFile");
         let path = TreePath::parse_file(&request.into_inner().path)?;
-        let reading = self.begin(deadline, move |tree, _| {
-            let contents = tree.read(&path)?;
+        let reading = self.start(deadline, move |tree, cancellation| {
+            let contents = tree.read(&path, cancellation)?;
             Ok(resource(path.as_path(), contents))
         });
-        let contents = reading.await?.end().await?;
+        let contents = reading.await?.join().await?;
         Ok(Response::new(ReadFileResponse { contents: Some(contents) }))
     }
 }
@@ -163,7 +139,11 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::sample::Sample;
+    use crate::sample::{LIMITS, Sample};
+
+    fn api(sample: &Sample) -> CodeApi {
+        CodeApi::new(sample.tree(), LIMITS, 4)
+    }
 
     fn ask(query: &str) -> Request<SearchRequest> {
         Request::new(SearchRequest { query: query.to_owned(), ..Default::default() })
@@ -172,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn a_search_ends_with_its_result() {
         let sample = Sample::of(&[("a.txt", "hit\n")]);
-        let api = CodeApi::new(sample.tree());
+        let api = api(&sample);
         let events: Vec<_> = api.search(ask("hit")).await.unwrap().into_inner().collect().await;
         let [Ok(SearchResponse { event: Some(Event::Result(result)) })] = &events[..] else {
             panic!("{events:?}");
@@ -182,14 +162,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_argument_is_refused_before_the_stream() {
-        let api = CodeApi::new(Sample::of(&[]).tree());
+        let api = api(&Sample::of(&[]));
         let status = api.search(ask("")).await.map(drop).unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "`query`: must not be empty"));
     }
 
     #[tokio::test]
     async fn a_call_past_its_deadline_is_told_so() {
-        let api = CodeApi::new(Sample::of(&[]).tree());
+        let api = api(&Sample::of(&[]));
         let mut request = Request::new(ListFilesRequest::default());
         request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
         let status = api.list_files(request).await.unwrap_err();
@@ -197,25 +177,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_is_cancelled_when_it_is_dropped() {
-        let api = CodeApi::new(Sample::of(&[]).tree());
-        let (cancelled, wait) = tokio::sync::oneshot::channel();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let work = api.begin(deadline, move |_, cancellation| {
-            while cancellation.check().is_ok() {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            let _ = cancelled.send(());
-            Ok(())
-        });
-        drop(work.await.unwrap());
-        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap().unwrap();
-    }
-
-    #[tokio::test]
     async fn a_file_is_read_as_a_resource() {
         let sample = Sample::of(&[("src/a b.rs", "fn main() {}\n")]);
-        let api = CodeApi::new(sample.tree());
+        let api = api(&sample);
         let request = Request::new(ReadFileRequest { path: "src/a b.rs".to_owned() });
         let contents = api.read_file(request).await.unwrap().into_inner().contents.unwrap();
         assert_eq!(contents.uri, "code://src/a%20b.rs");
@@ -228,13 +192,14 @@ mod tests {
         let sample = Sample::of(&[("folder/a", "")]);
         sample.write("binary", b"\0");
         sample.link("out", "../outside/secret.txt");
-        let api = CodeApi::new(sample.tree());
+        let api = api(&sample);
         for (path, code) in [
             ("", Code::InvalidArgument),
             ("../outside/secret.txt", Code::InvalidArgument),
             ("/etc/passwd", Code::InvalidArgument),
             ("missing", Code::NotFound),
             ("out", Code::PermissionDenied),
+            ("server.key", Code::PermissionDenied),
             ("folder", Code::FailedPrecondition),
             ("binary", Code::FailedPrecondition),
         ] {

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, io};
 
+use drawbridge_sdk::BlockingError;
 use tonic::Status;
 
 /// Why a call fails.
@@ -11,6 +12,9 @@ pub(crate) enum CodeError {
     Argument { field: &'static str, problem: String },
     #[error("there is no such file or folder in the source tree")]
     NotFound,
+    /// The configured list names it, or a folder that it lies in.
+    #[error("files that may hold keys are not shown")]
+    Secret,
     /// A symbolic link's target lies outside. An absolute target counts as outside.
     #[error("the path leads out of the source tree")]
     OutOfTree,
@@ -38,6 +42,16 @@ impl CodeError {
     }
 }
 
+impl From<BlockingError> for CodeError {
+    fn from(error: BlockingError) -> Self {
+        match error {
+            BlockingError::DeadlinePassed => Self::DeadlinePassed,
+            BlockingError::Cancelled => Self::Cancelled,
+            BlockingError::Failed(error) => Self::Failed(error.into()),
+        }
+    }
+}
+
 /// Errors of the confined tree.
 impl From<io::Error> for CodeError {
     fn from(error: io::Error) -> Self {
@@ -59,7 +73,7 @@ impl From<CodeError> for Status {
         match error {
             CodeError::Argument { .. } => Self::invalid_argument(message),
             CodeError::NotFound => Self::not_found(message),
-            CodeError::OutOfTree => Self::permission_denied(message),
+            CodeError::OutOfTree | CodeError::Secret => Self::permission_denied(message),
             CodeError::NotAFile | CodeError::NotAFolder | CodeError::Binary | CodeError::TooLarge { .. } => {
                 Self::failed_precondition(message)
             }

@@ -1,6 +1,10 @@
 //! Searches and reads one source tree, and never leaves it.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use drawbridge_proto::code::v1::code_service_server::CodeServiceServer;
 use drawbridge_sdk::{
@@ -10,23 +14,30 @@ use drawbridge_sdk::{
 };
 use url::Url;
 
-use self::{api::CodeApi, tree::Tree};
+use self::{api::CodeApi, query::SearchLimits, secrets::Secrets, tree::Tree};
 
 mod api;
-mod cancellation;
 mod error;
 mod lines;
+mod links;
 mod list;
 mod query;
 mod resource;
 #[cfg(test)]
 mod sample;
 mod search;
+mod secrets;
 mod tree;
 mod walk;
 
+const AUTH_ISSUER: &str = "drawbridge-auth";
 /// The largest request, in bytes. A query, a glob and a path are short.
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const QUERY_BYTES_MAX: usize = 4096;
+const GLOB_BYTES_MAX: usize = 1024;
+const LINE_BYTES_MAX: usize = 16 * 1024;
+const JOBS_MAX: usize = 64;
 
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,15 +56,37 @@ pub struct Config {
 
     /// The largest file that is searched or read, in bytes. gRPC clients commonly take messages of up to
     /// 4 MiB.
-    #[arg(long, default_value_t = 1_048_576)]
+    #[arg(long, default_value_t = FILE_BYTES_MAX)]
     pub file_bytes_max: u64,
+
+    /// Files that may hold keys, besides those that the service knows: globs in the syntax of a `.gitignore`,
+    /// comma-separated, for example `*.secret,!ca.pem`. The last that matches decides, and one that begins
+    /// with `!` says that a file holds no keys. Such files are not found, listed or read.
+    #[arg(long, value_delimiter = ',', value_name = "GLOB")]
+    pub secret_glob: Vec<String>,
+
+    /// The longest query of a search, in bytes.
+    #[arg(long, default_value_t = QUERY_BYTES_MAX)]
+    pub query_bytes_max: usize,
+
+    /// The longest glob of a search or a listing, in bytes.
+    #[arg(long, default_value_t = GLOB_BYTES_MAX)]
+    pub glob_bytes_max: usize,
+
+    /// How much of a line is searched, in bytes. A search cannot be cancelled within it.
+    #[arg(long, default_value_t = LINE_BYTES_MAX)]
+    pub line_bytes_max: usize,
+
+    /// The most calls that are worked on at once. Further ones queue for as long as their deadlines allow.
+    #[arg(long, default_value_t = JOBS_MAX)]
+    pub jobs_max: usize,
 
     /// Where auth serves the keys of its transaction tokens.
     #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
     pub auth_jwks_url: Url,
 
     /// The `iss` of transaction tokens.
-    #[arg(long, default_value = "drawbridge-auth")]
+    #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
     /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
@@ -63,6 +96,30 @@ pub struct Config {
     /// Who may call, and what they are shown.
     #[command(flatten)]
     pub mtls: MtlsServerConfig,
+}
+
+impl Config {
+    /// A service over this source tree, with the keys of auth at this URL and everything else as it is by
+    /// default, on free ports.
+    #[must_use]
+    pub fn new(root: PathBuf, auth_jwks_url: Url) -> Self {
+        let free = Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        Self {
+            listen: free.clone(),
+            admin_listen: free,
+            root,
+            file_bytes_max: FILE_BYTES_MAX,
+            secret_glob: Vec::new(),
+            query_bytes_max: QUERY_BYTES_MAX,
+            glob_bytes_max: GLOB_BYTES_MAX,
+            line_bytes_max: LINE_BYTES_MAX,
+            jobs_max: JOBS_MAX,
+            auth_jwks_url,
+            auth_issuer: AUTH_ISSUER.to_owned(),
+            auth_spiffe_id: None,
+            mtls: MtlsServerConfig::default(),
+        }
+    }
 }
 
 /// The service could not start.
@@ -75,6 +132,14 @@ pub enum StartError {
         root: PathBuf,
         /// What went wrong.
         source: io::Error,
+    },
+    /// A glob of the list of files that may hold keys is none.
+    #[error("`{glob}` of --secret-glob is no glob")]
+    SecretGlob {
+        /// The glob.
+        glob: String,
+        /// What is wrong with it.
+        source: ignore::Error,
     },
     /// What the service shows to others cannot be used.
     #[error("cannot set up mTLS")]
@@ -92,13 +157,21 @@ pub enum StartError {
 /// # Errors
 /// When the root is not a folder that can be opened, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let tree = Tree::open(&config.root, config.file_bytes_max)
+    let secrets = Secrets::new(&config.secret_glob)
+        .map_err(|(glob, source)| StartError::SecretGlob { glob, source })?;
+    let tree = Tree::open(&config.root, config.file_bytes_max, secrets)
         .map_err(|source| StartError::Root { root: config.root, source })?;
     let starting = Starting::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier = Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
-    let service = CodeServiceServer::new(CodeApi::new(tree)).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let limits = SearchLimits {
+        query_bytes_max: config.query_bytes_max,
+        glob_bytes_max: config.glob_bytes_max,
+        line_bytes_max: config.line_bytes_max,
+    };
+    let api = CodeApi::new(tree, limits, config.jobs_max);
+    let service = CodeServiceServer::new(api).max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;

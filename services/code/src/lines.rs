@@ -1,5 +1,7 @@
 //! Lines of a text that is in memory.
 
+use std::ops::Range;
+
 /// The longest line that is shown, in bytes.
 const LINE_BYTES_MAX: usize = 2000;
 
@@ -19,7 +21,7 @@ pub(crate) fn before(text: &[u8], line_start: usize, count: usize) -> Vec<String
     let mut end = line_start;
     let mut lines = Vec::new();
     while end > 0 && lines.len() < count {
-        let start = text[..end - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let start = memchr::memrchr(b'\n', &text[..end - 1]).map_or(0, |newline| newline + 1);
         lines.push(shown(&text[start..end]));
         end = start;
     }
@@ -34,18 +36,55 @@ pub(crate) fn after(text: &[u8], line_end: usize, count: usize) -> Vec<String> {
 
 /// How many lines end in this text.
 pub(crate) fn count(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
+    memchr::memchr_iter(b'\n', text).count()
 }
 
-/// Where the text can be taken apart into pieces of whole lines and about `bytes` bytes: the pieces' ends.
-pub(crate) fn piece_ends(text: &[u8], bytes: usize) -> impl Iterator<Item = usize> {
+/// Where the line that holds the byte before `position` ends, with its line end.
+pub(crate) fn end(text: &[u8], position: usize) -> usize {
+    let last = position.saturating_sub(1);
+    memchr::memchr(b'\n', &text[last..]).map_or(text.len(), |newline| last + newline + 1)
+}
+
+/// A part of a text that is searched at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Whole lines.
+    Lines(Range<usize>),
+    /// The beginning of a line that is too long.
+    Beginning(Range<usize>),
+}
+
+impl Piece {
+    pub(crate) fn range(&self) -> Range<usize> {
+        match self {
+            Self::Lines(range) | Self::Beginning(range) => range.clone(),
+        }
+    }
+}
+
+/// Takes a text apart: into whole lines, together about `bytes`, and the beginnings of lines that are longer
+/// than `line_bytes_max`, without their line ends.
+pub(crate) fn pieces(text: &[u8], bytes: usize, line_bytes_max: usize) -> impl Iterator<Item = Piece> {
+    let is_long = move |line: &Range<usize>| {
+        let without_end = text[line.clone()].strip_suffix(b"\n").unwrap_or(&text[line.clone()]);
+        without_end.len() > line_bytes_max
+    };
+    let line_at = move |start: usize| (start < text.len()).then(|| start..end(text, start + 1));
     let mut start = 0;
     std::iter::from_fn(move || {
-        let rest = text.get(start..).filter(|rest| !rest.is_empty())?;
-        let least = bytes.clamp(1, rest.len());
-        let newline = rest[least - 1..].iter().position(|byte| *byte == b'\n');
-        start += newline.map_or(rest.len(), |newline| least + newline);
-        Some(start)
+        let first = line_at(start)?;
+        if is_long(&first) {
+            start = first.end;
+            return Some(Piece::Beginning(first.start..first.start + line_bytes_max));
+        }
+        let mut lines = first;
+        while lines.len() < bytes
+            && let Some(next) = line_at(lines.end).filter(|next| !is_long(next))
+        {
+            lines.end = next.end;
+        }
+        start = lines.end;
+        Some(Piece::Lines(lines))
     })
 }
 
@@ -98,10 +137,21 @@ mod tests {
     #[test]
     fn pieces_are_whole_lines_and_cover_the_text() {
         let text = b"one\ntwo\nthree\nfour";
-        assert_eq!(piece_ends(text, 1).collect::<Vec<_>>(), [4, 8, 14, 18]);
-        assert_eq!(piece_ends(text, 4).collect::<Vec<_>>(), [4, 8, 14, 18]);
-        assert_eq!(piece_ends(text, 5).collect::<Vec<_>>(), [8, 14, 18]);
-        assert_eq!(piece_ends(text, 100).collect::<Vec<_>>(), [18]);
-        assert_eq!(piece_ends(b"", 1).count(), 0);
+        let ends = |text, bytes| pieces(text, bytes, 5).map(|piece| piece.range().end).collect::<Vec<_>>();
+        assert_eq!(ends(text, 1), [4, 8, 14, 18]);
+        assert_eq!(ends(text, 4), [4, 8, 14, 18]);
+        assert_eq!(ends(text, 5), [8, 14, 18]);
+        assert_eq!(ends(text, 100), [18]);
+        assert_eq!(ends(b"", 1), [0; 0]);
+    }
+
+    #[test]
+    fn of_a_long_line_the_beginning_is_a_piece() {
+        let text = b"one\nlonger\nfour\n\nlongest";
+        assert_eq!(
+            pieces(text, 100, 4).collect::<Vec<_>>(),
+            [Piece::Lines(0..4), Piece::Beginning(4..8), Piece::Lines(11..17), Piece::Beginning(17..21)]
+        );
+        assert_eq!((end(text, 8), end(text, 21), end(text, 4)), (11, 24, 4));
     }
 }

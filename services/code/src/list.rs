@@ -1,10 +1,10 @@
 //! Listing files.
 
 use drawbridge_proto::code::v1::{File, ListFilesResponse};
+use drawbridge_sdk::Cancellation;
 
 use crate::{
     api::RESPONSE_BYTES_MAX,
-    cancellation::Cancellation,
     error::CodeError,
     query::ListQuery,
     tree::Tree,
@@ -43,12 +43,12 @@ mod tests {
     use drawbridge_proto::code::v1::ListFilesRequest;
 
     use super::*;
-    use crate::sample::{Sample, waiting};
+    use crate::sample::{LIMITS, Sample, waiting};
 
     fn list_first(sample: &Sample, max_results: u32) -> ListFilesResponse {
         let tree = sample.tree();
         let request = ListFilesRequest { max_results: Some(max_results), ..Default::default() };
-        list(&tree, &ListQuery::parse(&tree, &request).unwrap(), &waiting()).unwrap()
+        list(&tree, &ListQuery::parse(&tree, &request, &LIMITS).unwrap(), &waiting()).unwrap()
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use drawbridge_code::{Config, start};
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -18,8 +18,11 @@ struct Args {
     telemetry: TelemetryConfig,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    run_main(serve())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let args = parse_args::<Args>("code");
     let telemetry = Telemetry::install("code", &args.telemetry)?;
     let running = start(args.config, &telemetry).await?;

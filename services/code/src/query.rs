@@ -25,6 +25,17 @@ const LIST_RESULTS_DEFAULT: u32 = 1000;
 const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The largest cache of the regular expression's lazy automaton, in bytes.
 const REGEX_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How large a search may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SearchLimits {
+    /// The longest query, in bytes.
+    pub(crate) query_bytes_max: usize,
+    /// The longest glob, in bytes.
+    pub(crate) glob_bytes_max: usize,
+    /// How much of a line is searched, in bytes.
+    pub(crate) line_bytes_max: usize,
+}
+
 /// How deep a regular expression may nest.
 const REGEX_NEST_MAX: u32 = 100;
 
@@ -37,7 +48,13 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn parse(tree: &Tree, path: &str, glob: &str) -> Result<Self, CodeError> {
+    pub(crate) fn parse(
+        tree: &Tree,
+        path: &str,
+        glob: &str,
+        limits: &SearchLimits,
+    ) -> Result<Self, CodeError> {
+        at_most("glob", glob, limits.glob_bytes_max)?;
         let glob = if glob.is_empty() { None } else { Some(parse_glob(glob)?) };
         Ok(Self { folder: tree.folder(&TreePath::parse(path)?)?, glob })
     }
@@ -73,13 +90,20 @@ pub(crate) struct Query {
     pub(crate) matcher: RegexMatcher,
     pub(crate) context_lines: usize,
     pub(crate) max_results: usize,
+    pub(crate) line_bytes_max: usize,
 }
 
 impl Query {
     /// # Errors
     /// When an argument is wrong, naming it, or the folder is not there.
-    pub(crate) fn parse(tree: &Tree, request: &SearchRequest) -> Result<Self, CodeError> {
+    pub(crate) fn parse(
+        tree: &Tree,
+        request: &SearchRequest,
+        limits: &SearchLimits,
+    ) -> Result<Self, CodeError> {
+        at_most("query", &request.query, limits.query_bytes_max)?;
         Ok(Self {
+            line_bytes_max: limits.line_bytes_max.max(1),
             matcher: parse_query(request)?,
             context_lines: within("context_lines", request.context_lines, CONTEXT_LINES)?,
             max_results: within(
@@ -87,7 +111,7 @@ impl Query {
                 request.max_results.unwrap_or(SEARCH_RESULTS_DEFAULT),
                 SEARCH_RESULTS,
             )?,
-            scope: Scope::parse(tree, &request.path, &request.glob)?,
+            scope: Scope::parse(tree, &request.path, &request.glob, limits)?,
         })
     }
 }
@@ -143,13 +167,24 @@ pub(crate) struct ListQuery {
 impl ListQuery {
     /// # Errors
     /// When an argument is wrong, naming it, or the folder is not there.
-    pub(crate) fn parse(tree: &Tree, request: &ListFilesRequest) -> Result<Self, CodeError> {
+    pub(crate) fn parse(
+        tree: &Tree,
+        request: &ListFilesRequest,
+        limits: &SearchLimits,
+    ) -> Result<Self, CodeError> {
         let max_results = request.max_results.unwrap_or(LIST_RESULTS_DEFAULT);
         Ok(Self {
             max_results: within("max_results", max_results, LIST_RESULTS)?,
-            scope: Scope::parse(tree, &request.path, &request.glob)?,
+            scope: Scope::parse(tree, &request.path, &request.glob, limits)?,
         })
     }
+}
+
+fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Result<(), CodeError> {
+    if text.len() > bytes_max {
+        return Err(CodeError::argument(field, format!("must have at most {bytes_max} bytes")));
+    }
+    Ok(())
 }
 
 fn within(field: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<usize, CodeError> {
@@ -163,11 +198,11 @@ fn within(field: &'static str, value: u32, range: RangeInclusive<u32>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample::Sample;
+    use crate::sample::{LIMITS, Sample};
 
     fn refusal(request: &SearchRequest) -> String {
         let sample = Sample::of(&[("a.txt", "")]);
-        Query::parse(&sample.tree(), request).unwrap_err().to_string()
+        Query::parse(&sample.tree(), request, &LIMITS).unwrap_err().to_string()
     }
 
     fn ask(query: &str) -> SearchRequest {
@@ -206,6 +241,14 @@ mod tests {
     }
 
     #[test]
+    fn a_query_and_a_glob_have_a_length() {
+        let long = "x".repeat(LIMITS.query_bytes_max + 1);
+        assert_eq!(refusal(&ask(&long)), "`query`: must have at most 4096 bytes");
+        let request = SearchRequest { glob: "x".repeat(LIMITS.glob_bytes_max + 1), ..ask("a") };
+        assert_eq!(refusal(&request), "`glob`: must have at most 1024 bytes");
+    }
+
+    #[test]
     fn a_bad_glob_is_refused() {
         let request = SearchRequest { glob: "a[".to_owned(), ..ask("a") };
         assert_eq!(refusal(&request), "`glob`: unclosed character class; missing ']'");
@@ -221,7 +264,7 @@ mod tests {
             assert_eq!(refusal(&request), message);
         }
         let list = ListFilesRequest { max_results: Some(10_001), ..Default::default() };
-        let error = ListQuery::parse(&Sample::of(&[]).tree(), &list).unwrap_err();
+        let error = ListQuery::parse(&Sample::of(&[]).tree(), &list, &LIMITS).unwrap_err();
         assert_eq!(error.to_string(), "`max_results`: must be 1 to 10000, not 10001");
     }
 
@@ -237,9 +280,9 @@ mod tests {
     #[test]
     fn a_request_without_limits_has_the_defaults() {
         let tree = Sample::of(&[]).tree();
-        let query = Query::parse(&tree, &ask("a")).unwrap();
+        let query = Query::parse(&tree, &ask("a"), &LIMITS).unwrap();
         assert_eq!((query.max_results, query.context_lines), (100, 0));
-        let list = ListQuery::parse(&tree, &ListFilesRequest::default()).unwrap();
+        let list = ListQuery::parse(&tree, &ListFilesRequest::default(), &LIMITS).unwrap();
         assert_eq!(list.max_results, 1000);
     }
 }

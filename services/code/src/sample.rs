@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_sdk::Cancellation;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::{cancellation::Cancellation, tree::Tree};
+use crate::{query::SearchLimits, secrets::Secrets, tree::Tree};
 
 /// The size limit of the sample's files.
 pub(crate) const FILE_BYTES_MAX: u64 = 100_000;
+pub(crate) const LIMITS: SearchLimits =
+    SearchLimits { query_bytes_max: 4096, glob_bytes_max: 1024, line_bytes_max: 16 * 1024 };
 /// What stands in the files outside of the tree.
 pub(crate) const OUTSIDE: &str = "needle outside of the tree\n";
 
@@ -48,18 +51,24 @@ impl Sample {
         symlink(target, self.0.path().join("tree").join(path)).unwrap();
     }
 
+    /// Another name for the same file.
+    pub(crate) fn hard_link(&self, path: &str, original: &str) {
+        let tree = self.0.path().join("tree");
+        fs::hard_link(tree.join(original), tree.join(path)).unwrap();
+    }
+
     pub(crate) fn fifo(&self, path: &str) {
         let made = Command::new("mkfifo").arg(self.0.path().join("tree").join(path)).status();
         assert!(made.expect("mkfifo comes with coreutils").success());
     }
 
     pub(crate) fn tree(&self) -> Tree {
-        Tree::open(&self.0.path().join("tree"), FILE_BYTES_MAX).unwrap()
+        let secrets = Secrets::new(&[]).unwrap();
+        Tree::open(&self.0.path().join("tree"), FILE_BYTES_MAX, secrets).unwrap()
     }
 }
 
 /// A caller who waits for long.
 pub(crate) fn waiting() -> Cancellation {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    Cancellation { gone: CancellationToken::new(), deadline }
+    Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60))
 }

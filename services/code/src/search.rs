@@ -9,6 +9,7 @@ use drawbridge_proto::{
     code::v1::{Match, SearchResult, Skipped},
     mcp::v1::Progress,
 };
+use drawbridge_sdk::Cancellation;
 use grep_matcher::LineTerminator;
 use grep_searcher::{BinaryDetection, Searcher, SearcherBuilder, Sink, SinkMatch};
 use metrics::{counter, histogram};
@@ -16,9 +17,9 @@ use tracing::field::Empty;
 
 use crate::{
     api::RESPONSE_BYTES_MAX,
-    cancellation::Cancellation,
     error::CodeError,
-    lines,
+    lines::{self, Piece},
+    links::SecretLinks,
     query::Query,
     tree::Tree,
     walk::{Entry, Walk},
@@ -26,8 +27,8 @@ use crate::{
 
 /// The least time between two progress events, and before the first.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// How much text is searched between two looks at whether anybody waits, in bytes, up to a whole line.
-const PIECE_BYTES: usize = 64 * 1024;
+/// About how much text is searched between two checks of the cancellation, in bytes. A line may be longer.
+const PIECE_BYTES: usize = 16 * 1024;
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Searches the tree, and tells now and then how far it is.
@@ -96,6 +97,7 @@ struct Search<'a> {
     tree: &'a Tree,
     query: &'a Query,
     cancellation: &'a Cancellation,
+    secret_links: SecretLinks<'a>,
     searcher: Searcher,
     contents: Vec<u8>,
     result: SearchResult,
@@ -112,7 +114,16 @@ impl<'a> Search<'a> {
             .binary_detection(BinaryDetection::none())
             .build();
         let result = SearchResult { skipped: Some(Skipped::default()), ..Default::default() };
-        Self { tree, query, cancellation, searcher, contents: Vec::new(), result, result_bytes: 0 }
+        Self {
+            tree,
+            query,
+            cancellation,
+            secret_links: SecretLinks::new(tree, cancellation),
+            searcher,
+            contents: Vec::new(),
+            result,
+            result_bytes: 0,
+        }
     }
 
     fn entry(&mut self, entry: &Entry) -> Result<(), CodeError> {
@@ -122,7 +133,8 @@ impl<'a> Search<'a> {
             return Ok(());
         };
         match self.tree.read_into(path.as_ref(), &mut self.contents) {
-            Ok(()) => {
+            Ok(metadata) if self.secret_links.contain(&metadata)? => Ok(()),
+            Ok(_) => {
                 self.result.files_searched += 1;
                 self.file(path)
             }
@@ -145,22 +157,26 @@ impl<'a> Search<'a> {
             path,
             text,
             query: self.query,
+            cancellation: self.cancellation,
             piece_start: 0,
             lines_counted_to: 0,
             lines_counted: 0,
             result: &mut self.result,
             result_bytes: &mut self.result_bytes,
         };
-        for end in lines::piece_ends(text, PIECE_BYTES) {
-            self.cancellation.check()?;
-            let piece = &text[collector.piece_start..end];
+        for piece in lines::pieces(text, PIECE_BYTES, self.query.line_bytes_max) {
+            let range = piece.range();
+            collector.piece_start = range.start;
             self.searcher
-                .search_slice(&self.query.matcher, piece, &mut collector)
+                .search_slice(&self.query.matcher, &text[range], &mut collector)
                 .map_err(|error| CodeError::Failed(error.into()))?;
+            self.cancellation.check()?;
+            if matches!(piece, Piece::Beginning(_)) {
+                collector.result.lines_cut += 1;
+            }
             if collector.result.truncated {
                 break;
             }
-            collector.piece_start = end;
         }
         Ok(())
     }
@@ -171,6 +187,7 @@ struct Collector<'a> {
     path: &'a str,
     text: &'a [u8],
     query: &'a Query,
+    cancellation: &'a Cancellation,
     /// Where the piece that is being searched starts in the text.
     piece_start: usize,
     /// How far lines are counted, and how many there are up to there.
@@ -192,6 +209,9 @@ impl Sink for Collector<'_> {
     type Error = io::Error;
 
     fn matched(&mut self, _: &Searcher, found: &SinkMatch<'_>) -> io::Result<bool> {
+        if self.cancellation.check().is_err() {
+            return Ok(false);
+        }
         if self.result.matches.len() == self.query.max_results {
             self.result.truncated = true;
             return Ok(false);
@@ -204,7 +224,7 @@ impl Sink for Collector<'_> {
             line_number: self.line_number(start),
             line: lines::shown(found.bytes()),
             before: lines::before(self.text, start, context_lines),
-            after: lines::after(self.text, start + found.bytes().len(), context_lines),
+            after: lines::after(self.text, lines::end(self.text, start + found.bytes().len()), context_lines),
         };
         *self.result_bytes += bytes(&found);
         if *self.result_bytes > RESPONSE_BYTES_MAX {

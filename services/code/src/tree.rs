@@ -6,13 +6,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use cap_fs_ext::OpenOptionsSyncExt as _;
+use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt as _, OpenOptionsSyncExt as _};
 use cap_std::{
     ambient_authority,
     fs::{Dir, Metadata, OpenOptions, ReadDir},
 };
+use drawbridge_sdk::Cancellation;
 
-use crate::error::CodeError;
+use crate::{error::CodeError, links::SecretLinks, secrets::Secrets};
 
 /// Git's own folder. It is no source, and its config may hold credentials.
 const GIT_FOLDER: &str = ".git";
@@ -73,6 +74,7 @@ impl TreePath {
 pub(crate) struct Tree {
     root: Dir,
     file_bytes_max: u64,
+    secrets: Secrets,
 }
 
 impl Tree {
@@ -80,34 +82,44 @@ impl Tree {
     ///
     /// # Errors
     /// When `root` is not a folder that can be opened.
-    pub(crate) fn open(root: &Path, file_bytes_max: u64) -> io::Result<Self> {
-        Ok(Self { root: Dir::open_ambient_dir(root, ambient_authority())?, file_bytes_max })
+    pub(crate) fn open(root: &Path, file_bytes_max: u64, secrets: Secrets) -> io::Result<Self> {
+        Ok(Self { root: Dir::open_ambient_dir(root, ambient_authority())?, file_bytes_max, secrets })
     }
 
-    /// The contents of a text file. Hidden and ignored files can be read by name, Git's own cannot. Symbolic
-    /// links are followed as long as they stay in the tree.
+    /// The contents of a text file. Hidden and ignored files can be read by name, Git's own and those that
+    /// may hold keys cannot.
     ///
     /// # Errors
-    /// When there is no such file, or it is not a regular text file within the size limit.
-    pub(crate) fn read(&self, path: &TreePath) -> Result<Vec<u8>, CodeError> {
+    /// When there is no such file, the path leads through a symbolic link, or it is not a regular text file
+    /// within the size limit.
+    pub(crate) fn read(&self, path: &TreePath, cancellation: &Cancellation) -> Result<Vec<u8>, CodeError> {
+        self.check_own_name(path, false)?;
         let mut contents = Vec::new();
-        self.read_into(&self.resolve(path)?, &mut contents)?;
+        let metadata = self.read_into(&path.0, &mut contents)?;
+        if SecretLinks::new(self, cancellation).contain(&metadata)? {
+            return Err(CodeError::Secret);
+        }
         Ok(contents)
     }
 
-    /// The folder that `path` names, without symbolic links.
+    /// The folder that `path` names.
     ///
     /// # Errors
-    /// When there is no such folder.
+    /// When there is no such folder, or the path leads through a symbolic link.
     pub(crate) fn folder(&self, path: &TreePath) -> Result<PathBuf, CodeError> {
         if path.0.as_os_str().is_empty() {
             return Ok(PathBuf::new());
         }
-        let folder = self.resolve(path)?;
-        if !self.metadata(&folder)?.is_dir() {
+        self.check_own_name(path, true)?;
+        if !self.metadata(&path.0)?.is_dir() {
             return Err(CodeError::NotAFolder);
         }
-        Ok(folder)
+        Ok(path.0.clone())
+    }
+
+    /// Whether the file or folder may hold keys, by its name.
+    pub(crate) fn is_secret(&self, path: &Path, is_folder: bool) -> bool {
+        self.secrets.contain(path, is_folder)
     }
 
     /// What `path` leads to, within the tree.
@@ -120,15 +132,17 @@ impl Tree {
         if folder.as_os_str().is_empty() { self.root.entries() } else { self.root.read_dir(folder) }
     }
 
-    /// Replaces `contents` with those of a text file: no NUL, within the size limit.
-    pub(crate) fn read_into(&self, path: &Path, contents: &mut Vec<u8>) -> Result<(), CodeError> {
+    /// Replaces `contents` with those of a text file: no NUL, within the size limit, no symbolic link.
+    pub(crate) fn read_into(&self, path: &Path, contents: &mut Vec<u8>) -> Result<Metadata, CodeError> {
         contents.clear();
         // Opening a device can have effects, so look first. Look again once it is open, because it may
         // have been replaced meanwhile; then a FIFO must not block the opening.
-        if !self.metadata(path)?.is_file() {
+        if !self.root.symlink_metadata(path)?.is_file() {
             return Err(CodeError::NotAFile);
         }
-        let file = self.root.open_with(path, OpenOptions::new().read(true).nonblock(true))?;
+        let mut options = OpenOptions::new();
+        options.read(true).nonblock(true).follow(FollowSymlinks::No);
+        let file = self.root.open_with(path, &options)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(CodeError::NotAFile);
@@ -145,173 +159,36 @@ impl Tree {
         if contents.contains(&0) {
             return Err(CodeError::Binary);
         }
-        Ok(())
+        Ok(metadata)
     }
 
-    fn resolve(&self, path: &TreePath) -> Result<PathBuf, CodeError> {
-        let resolved = self.root.canonicalize(&path.0)?;
-        if resolved.components().any(|name| name.as_os_str().eq_ignore_ascii_case(GIT_FOLDER)) {
+    /// Refuses what is not shown, and each name of it that is a symbolic link or leads through one: what a
+    /// policy has read in `path` is the name of what is read here.
+    fn check_own_name(&self, path: &TreePath, is_folder: bool) -> Result<(), CodeError> {
+        // First by the name as it is written, so that nobody learns which of these files there are.
+        if self.is_secret(&path.0, is_folder) {
+            return Err(CodeError::Secret);
+        }
+        let own = self.root.canonicalize(&path.0)?;
+        if is_gits(&own) {
             return Err(CodeError::NotFound);
         }
-        Ok(resolved)
+        if self.is_secret(&own, is_folder) {
+            return Err(CodeError::Secret);
+        }
+        if own != path.0 {
+            let own = own.display();
+            let problem = format!("leads through a symbolic link; it must be written as `{own}`");
+            return Err(CodeError::argument("path", problem));
+        }
+        Ok(())
     }
+}
+
+/// Whether it is Git's own folder or lies in it.
+pub(crate) fn is_gits(path: &Path) -> bool {
+    path.components().any(|name| name.as_os_str().eq_ignore_ascii_case(GIT_FOLDER))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixListener;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::sample::{FILE_BYTES_MAX, OUTSIDE, Sample};
-
-    fn read(sample: &Sample, path: &str) -> Result<String, CodeError> {
-        let contents = sample.tree().read(&TreePath::parse_file(path)?)?;
-        Ok(String::from_utf8(contents).unwrap())
-    }
-
-    fn sample_with_ways_out() -> Sample {
-        let sample = Sample::of(&[("a.txt", "a\n"), ("src/b.txt", "b\n"), (".git/config", "token\n")]);
-        sample.link("out.txt", "../outside/secret.txt");
-        sample.link("out", "../outside");
-        sample.link("absolute.txt", sample.path().join("outside/secret.txt"));
-        sample.link("absolute", sample.path());
-        sample.link("src/up", "..");
-        sample.link("git", ".git");
-        sample
-    }
-
-    #[test]
-    fn a_file_is_read_by_its_path() {
-        let sample = sample_with_ways_out();
-        for (path, contents) in [("a.txt", "a\n"), ("src/b.txt", "b\n")] {
-            assert_eq!(read(&sample, path).unwrap(), contents, "{path}");
-        }
-    }
-
-    #[test]
-    fn another_spelling_of_a_path_is_refused_so_that_no_policy_is_evaded() {
-        for path in ["./src/b.txt", "src//b.txt", "src/./b.txt", "src/b.txt/", "src/b.txt/."] {
-            let refused = TreePath::parse(path).unwrap_err();
-            assert!(refused.to_string().contains("must be written as `src/b.txt`"), "{path}: {refused}");
-        }
-        for path in [".", "./", "./."] {
-            assert!(TreePath::parse(path).is_err(), "{path}");
-        }
-    }
-
-    #[test]
-    fn a_link_within_the_tree_is_followed() {
-        let sample = Sample::of(&[("src/a.txt", "a\n")]);
-        sample.link("file", "src/a.txt");
-        sample.link("folder", "src");
-        sample.link("src/back", "../src/a.txt");
-        for path in ["file", "folder/a.txt", "src/back"] {
-            assert_eq!(read(&sample, path).unwrap(), "a\n", "{path}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_is_not_within_the_tree_is_a_wrong_argument() {
-        let sample = sample_with_ways_out();
-        for path in
-            ["", ".", "./", "..", "../outside/secret.txt", "src/../a.txt", "/etc/passwd", "/", "a.txt\0"]
-        {
-            let error = read(&sample, path).unwrap_err();
-            assert!(matches!(error, CodeError::Argument { field: "path", .. }), "{path:?}: {error:?}");
-        }
-    }
-
-    #[test]
-    fn a_link_out_of_the_tree_is_refused() {
-        let sample = sample_with_ways_out();
-        for path in ["out.txt", "out/secret.txt", "absolute.txt", "absolute/outside/secret.txt", "out"] {
-            let error = read(&sample, path).unwrap_err();
-            assert!(matches!(error, CodeError::OutOfTree), "{path}: {error:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_not_found() {
-        let sample = sample_with_ways_out();
-        sample.link("dangling", "nowhere");
-        let long = "x".repeat(300);
-        for path in ["missing", "src/missing", "a.txt/b", "dangling", &long] {
-            let error = read(&sample, path).unwrap_err();
-            assert!(matches!(error, CodeError::NotFound), "{path}: {error:?}");
-        }
-    }
-
-    #[test]
-    fn gits_own_folder_is_not_found_not_even_through_a_link() {
-        let sample = sample_with_ways_out();
-        for path in [".git/config", "git/config", "src/up/.git/config"] {
-            let error = read(&sample, path).unwrap_err();
-            assert!(matches!(error, CodeError::NotFound), "{path}: {error:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_refused_and_never_blocks() {
-        let sample = Sample::of(&[("src/a.txt", "a\n")]);
-        sample.fifo("fifo");
-        sample.link("to_fifo", "fifo");
-        let _socket = UnixListener::bind(sample.path().join("tree/socket")).unwrap();
-        for path in ["fifo", "to_fifo", "socket", "src"] {
-            let error = read(&sample, path).unwrap_err();
-            assert!(matches!(error, CodeError::NotAFile), "{path}: {error:?}");
-        }
-    }
-
-    #[test]
-    fn a_device_is_refused() {
-        let tree = Tree::open(Path::new("/dev"), FILE_BYTES_MAX).unwrap();
-        let error = tree.read(&TreePath::parse_file("zero").unwrap()).unwrap_err();
-        assert!(matches!(error, CodeError::NotAFile), "{error:?}");
-    }
-
-    #[test]
-    fn a_binary_file_and_a_large_file_are_refused() {
-        let limit = usize::try_from(FILE_BYTES_MAX).unwrap();
-        let sample = Sample::of(&[("just", &"x".repeat(limit)), ("large", &"x".repeat(limit + 1))]);
-        sample.write("binary", b"text\0text");
-        assert_eq!(read(&sample, "just").unwrap().len(), limit);
-        assert!(matches!(read(&sample, "binary").unwrap_err(), CodeError::Binary));
-        let error = read(&sample, "large").unwrap_err();
-        assert_eq!(error.to_string(), "the file is larger than the limit of 100000 bytes");
-    }
-
-    #[test]
-    fn a_root_that_is_no_folder_cannot_be_opened() {
-        let sample = Sample::of(&[("a.txt", "a\n")]);
-        for root in ["missing", "tree/a.txt"] {
-            assert!(Tree::open(&sample.path().join(root), FILE_BYTES_MAX).is_err(), "{root}");
-        }
-    }
-
-    fn path_text() -> impl Strategy<Value = String> {
-        let name = prop_oneof![
-            Just("..".to_owned()),
-            Just(".".to_owned()),
-            Just(String::new()),
-            prop::sample::select(vec!["out", "out.txt", "absolute", "absolute.txt", "src", "up", "tree"])
-                .prop_map(str::to_owned),
-            prop::sample::select(vec!["outside", "secret.txt", "a.txt", "b.txt", "git", ".git", "config"])
-                .prop_map(str::to_owned),
-            any::<String>(),
-        ];
-        prop_oneof![any::<String>(), prop::collection::vec(name, 1..7).prop_map(|names| names.join("/"))]
-    }
-
-    #[test]
-    fn no_path_reads_what_lies_outside() {
-        let sample = sample_with_ways_out();
-        proptest!(|(path in path_text())| {
-            if let Ok(contents) = read(&sample, &path) {
-                prop_assert!(["a\n", "b\n"].contains(&contents.as_str()), "{path:?} reads {contents:?}");
-            }
-        });
-        assert_eq!(std::fs::read_to_string(sample.path().join("outside/secret.txt")).unwrap(), OUTSIDE);
-    }
-}
+mod tests;

@@ -11,12 +11,13 @@ use std::{
 };
 
 use cap_std::fs::FileType;
+use drawbridge_sdk::Cancellation;
 use ignore::{
     Match,
     gitignore::{Gitignore, GitignoreBuilder},
 };
 
-use crate::{cancellation::Cancellation, error::CodeError, query::Scope, tree::Tree};
+use crate::{error::CodeError, query::Scope, tree::Tree};
 
 const GITIGNORE: &str = ".gitignore";
 
@@ -30,8 +31,8 @@ pub(crate) enum Entry {
     Unreadable,
 }
 
-/// The files of a scope, by path, name by name. Hidden files and what the tree's `.gitignore` files
-/// exclude are left out; links are not followed, as what they lead to in the tree is walked anyway.
+/// The files of a scope, by path, name by name. Hidden files, what the tree's `.gitignore` files exclude and
+/// what may hold keys are left out; links are not followed, as what they lead to in the tree is walked anyway.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     tree: &'a Tree,
@@ -80,7 +81,7 @@ impl<'a> Walk<'a> {
             return Some(None);
         };
         let path = level.folder.join(name);
-        if self.ignored(&path, kind.is_dir()) {
+        if self.ignored(&path, kind.is_dir()) || self.tree.is_secret(&path, kind.is_dir()) {
             return Some(None);
         }
         Some(if kind.is_dir() { self.enter(path) } else { self.file(&path, kind) })
@@ -120,7 +121,7 @@ impl Iterator for Walk<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if let Err(error) = self.cancellation.check() {
-                return Some(Err(error));
+                return Some(Err(error.into()));
             }
             if let Some(entry) = self.step()? {
                 return Some(Ok(entry));
@@ -184,12 +185,16 @@ fn with_slashes(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::sample::{Sample, waiting};
+    use crate::sample::{LIMITS, Sample, waiting};
 
     fn walk(sample: &Sample, path: &str, glob: &str) -> Vec<String> {
         let tree = sample.tree();
-        let scope = Scope::parse(&tree, path, glob).unwrap();
+        let scope = Scope::parse(&tree, path, glob, &LIMITS).unwrap();
         Walk::new(&tree, &scope, &waiting())
             .map(|entry| match entry.unwrap() {
                 Entry::File(path) => path,
@@ -224,10 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_folder_in_the_tree_names_that_folder() {
+    fn a_folder_is_named_by_its_own_name_alone() {
         let sample = sample();
         sample.link("link", "a/sub");
-        assert_eq!(walk(&sample, "link", ""), ["a/sub/y.rs"]);
+        let scope = Scope::parse(&sample.tree(), "link", "", &LIMITS).unwrap_err();
+        let problem = "`path`: leads through a symbolic link; it must be written as `a/sub`";
+        assert_eq!(scope.to_string(), problem);
     }
 
     #[test]
@@ -303,9 +310,10 @@ mod tests {
     fn the_walk_fails_when_nobody_waits() {
         let sample = sample();
         let tree = sample.tree();
-        let scope = Scope::parse(&tree, "", "").unwrap();
-        let cancellation = waiting();
-        cancellation.gone.cancel();
+        let scope = Scope::parse(&tree, "", "", &LIMITS).unwrap();
+        let token = CancellationToken::new();
+        token.cancel();
+        let cancellation = Cancellation::new(token, Instant::now() + Duration::from_secs(60));
         let first = Walk::new(&tree, &scope, &cancellation).next().unwrap();
         assert!(matches!(first, Err(CodeError::Cancelled)));
     }

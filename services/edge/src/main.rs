@@ -1,7 +1,7 @@
 //! The edge service.
 
 use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -17,8 +17,11 @@ struct Args {
     telemetry: TelemetryConfig,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    run_main(serve())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let args: Args = parse_args("edge");
     let telemetry = Telemetry::install("edge", &args.telemetry)?;
     let running = drawbridge_edge::start(args.config, &telemetry).await?;

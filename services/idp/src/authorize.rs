@@ -4,6 +4,7 @@
 //! standing sign-in to ride on, and the id in it is known to the page that was shown alone.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -13,19 +14,24 @@ use std::{
 
 use axum::{
     body::Bytes,
-    extract::{RawQuery, State},
-    http::StatusCode,
+    extract::{ConnectInfo, RawQuery, State},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Redirect, Response},
 };
 
+use tokio::time::sleep;
+
 use crate::{
+    address::ClientAddress,
     client::{Client, ClientId, GrantType, RedirectUri},
     error::{ErrorCode, OAuthError},
     grant::{Challenge, Grant, IssuedCode, Scopes},
+    guesses::Locked,
     metadata::Issuer,
     page::{self, Failed},
     params::Params,
     server::Idp,
+    shares::Full,
     store::{Code, PendingId},
 };
 
@@ -33,6 +39,8 @@ const QUERY_BYTES_MAX: usize = 8 * 1024;
 const ATTEMPTS_MAX: u32 = 5;
 const GONE: &str =
     "This request has expired or was answered already. Go back to the application and start again.";
+const LOCKED: &str = "Too many sign-ins have failed. Wait a while, then try again.";
+const MANY: &str = "Too many sign-ins from your address wait for an answer. Finish or close them, or try again in ten minutes.";
 
 /// Where the answer goes. It exists only for a known client and one of its own redirect URIs.
 pub(crate) struct Callback {
@@ -56,13 +64,17 @@ pub(crate) struct Pending {
 }
 
 /// Shows the sign-in page.
-pub(crate) async fn show(State(idp): State<Arc<Idp>>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn show(
+    State(idp): State<Arc<Idp>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let query = query.unwrap_or_default();
     if query.len() > QUERY_BYTES_MAX {
         return page::problem(StatusCode::URI_TOO_LONG, "The application's request is too long.");
     }
     let params = Params::parse(query.as_bytes());
-    let (client, callback) = match recipient(&idp, &params).await {
+    let (client, callback) = match recipient(&idp, &params) {
         Ok(recipient) => recipient,
         Err(problem) => {
             tracing::info!(reason = problem, "an authorization request is refused");
@@ -73,8 +85,13 @@ pub(crate) async fn show(State(idp): State<Arc<Idp>>, RawQuery(query): RawQuery)
         Ok((challenge, resource, scopes)) => {
             let request = AuthorizationRequest { client, callback, challenge, resource, scopes };
             let pending = Arc::new(Pending { request, attempts: AtomicU32::new(0) });
-            let id = idp.store.add_pending(Arc::clone(&pending)).await;
-            page::sign_in(&id, &pending.request, None)
+            match idp.store.add_pending(Arc::clone(&pending), peer.into()) {
+                Ok(id) => page::sign_in(&id, &pending.request, None),
+                Err(Full) => {
+                    tracing::info!(client_id = pending.request.client.id.0, "too many sign-ins wait");
+                    page::problem(StatusCode::TOO_MANY_REQUESTS, MANY)
+                }
+            }
         }
         Err(error) => {
             tracing::info!(
@@ -90,11 +107,11 @@ pub(crate) async fn show(State(idp): State<Arc<Idp>>, RawQuery(query): RawQuery)
 
 /// Who asks, and where the answer may go. What is wrong here is told to the user and never sent to the
 /// redirect URI, which could be anybody's (RFC 6749 section 4.1.2.1).
-async fn recipient(idp: &Idp, params: &Params) -> Result<(Arc<Client>, Callback), &'static str> {
+fn recipient(idp: &Idp, params: &Params) -> Result<(Arc<Client>, Callback), &'static str> {
     let repeated = |_| "The application's request names itself or its address more than once.";
     let id = params.get("client_id").map_err(repeated)?;
     let id = id.ok_or("The application's request does not say which application it is from.")?;
-    let client = idp.store.client(&ClientId(id.to_owned())).await.ok_or(
+    let client = idp.store.client(&ClientId(id.to_owned())).ok_or(
         "The application is not registered here. It may have been before this server was restarted; \
          remove its connection and connect it again.",
     )?;
@@ -126,61 +143,85 @@ fn check(idp: &Idp, client: &Client, params: &Params) -> Result<(Challenge, Stri
     }
     let challenge = Challenge::parse(challenge)
         .ok_or(ErrorCode::InvalidRequest.because("code_challenge is no SHA-256 digest in base64url"))?;
-    let resource = requested_resource(idp, params)?;
+    let resource = requested_resource(idp, client, params)?;
     let scopes = idp.scopes.narrow(params.get("scope")?)?;
     Ok((challenge, resource.to_owned(), scopes))
 }
 
 /// The one resource that a request is about (RFC 8707 section 2). A token for several would let each use it
 /// against the others.
-pub(crate) fn requested_resource<'a>(idp: &'a Idp, params: &Params) -> Result<&'a str, OAuthError> {
+pub(crate) fn requested_resource<'a>(
+    idp: &'a Idp,
+    client: &Client,
+    params: &Params,
+) -> Result<&'a str, OAuthError> {
     let requested = params
         .get("resource")
         .map_err(|_| ErrorCode::InvalidTarget.because("tokens are issued for one resource at a time"))?;
-    idp.resource(requested)
-        .ok_or(ErrorCode::InvalidTarget.because("no tokens are issued for the requested resource"))
+    let refused = "no tokens are issued for the requested resource, or not through this client";
+    idp.resource(requested, client.internal).ok_or(ErrorCode::InvalidTarget.because(refused))
 }
 
 /// Takes the user's answer.
-pub(crate) async fn decide(State(idp): State<Arc<Idp>>, body: Bytes) -> Response {
+pub(crate) async fn decide(
+    State(idp): State<Arc<Idp>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
     let params = Params::parse(&body);
     let Ok(Some(id)) = params.get("request") else {
         return page::problem(StatusCode::BAD_REQUEST, "The form is incomplete.");
     };
     let id = PendingId(id.to_owned());
-    let Some(pending) = idp.store.pending(&id).await else {
+    let Some(pending) = idp.store.pending(&id) else {
         return page::problem(StatusCode::BAD_REQUEST, GONE);
     };
     match params.get("decision") {
-        Ok(Some("allow")) => sign_in(&idp, &id, &pending, &params).await,
-        Ok(Some("deny")) => end(&idp, &id, "the user denied the request").await,
+        Ok(Some("allow")) => sign_in(&idp, &id, &pending, &params, peer.into()).await,
+        Ok(Some("deny")) => end(&idp, &id, "the user denied the request"),
         _ => page::problem(StatusCode::BAD_REQUEST, "The form does not say whether to allow or to deny."),
     }
 }
 
-async fn sign_in(idp: &Idp, id: &PendingId, pending: &Pending, params: &Params) -> Response {
+async fn sign_in(
+    idp: &Idp,
+    id: &PendingId,
+    pending: &Pending,
+    params: &Params,
+    address: ClientAddress,
+) -> Response {
     let client_id = &pending.request.client.id;
+    let (Ok(username), Ok(password)) = (params.get("username"), params.get("password")) else {
+        return page::problem(StatusCode::BAD_REQUEST, "The form names a field more than once.");
+    };
+    let username = username.unwrap_or_default();
+    let guess = match idp.guesses.attempt(username, address) {
+        Ok(guess) => guess,
+        Err(locked) => {
+            tracing::warn!(client_id = client_id.0, "a sign-in is refused: too many have failed");
+            return locked_out(locked);
+        }
+    };
     // Counted before the password is looked at, so that attempts at once are not more than attempts in turn.
     let attempt = pending.attempts.fetch_add(1, Ordering::SeqCst).saturating_add(1);
     if attempt > ATTEMPTS_MAX {
         return page::problem(StatusCode::BAD_REQUEST, GONE);
     }
-    let (Ok(username), Ok(password)) = (params.get("username"), params.get("password")) else {
-        return page::problem(StatusCode::BAD_REQUEST, "The form names a field more than once.");
-    };
-    let username = username.unwrap_or_default();
     let Some(user) = idp.users.sign_in(username, password.unwrap_or_default()) else {
         // The name is not logged: people type passwords into the wrong field.
         tracing::info!(client_id = client_id.0, attempt, "a sign-in failed");
+        sleep(guess.delay()).await;
         if attempt == ATTEMPTS_MAX {
-            return end(idp, id, "too many sign-ins failed").await;
+            return end(idp, id, "too many sign-ins failed");
         }
         let failed = Failed { username, message: "The user name or the password is not right." };
         return page::sign_in(id, &pending.request, Some(&failed));
     };
-    if idp.store.take_pending(id).await.is_none() {
+    idp.guesses.succeeded(&guess);
+    if idp.store.take_pending(id).is_none() {
         return page::problem(StatusCode::BAD_REQUEST, GONE);
     }
+    idp.store.keep_client(client_id);
     let request = &pending.request;
     let grant = Grant::new(
         client_id.clone(),
@@ -206,9 +247,17 @@ async fn sign_in(idp: &Idp, id: &PendingId, pending: &Pending, params: &Params) 
     request.callback.succeed(&idp.issuer, &code)
 }
 
+/// Says when the next attempt is taken.
+fn locked_out(locked: Locked) -> Response {
+    let mut response = page::problem(StatusCode::TOO_MANY_REQUESTS, LOCKED);
+    let seconds = locked.retry_after.as_secs().max(1);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}
+
 /// Ends a request without a grant and lets the client know.
-async fn end(idp: &Idp, id: &PendingId, reason: &'static str) -> Response {
-    let Some(pending) = idp.store.take_pending(id).await else {
+fn end(idp: &Idp, id: &PendingId, reason: &'static str) -> Response {
+    let Some(pending) = idp.store.take_pending(id) else {
         return page::problem(StatusCode::BAD_REQUEST, GONE);
     };
     tracing::info!(client_id = pending.request.client.id.0, reason, "an authorization request is refused");
@@ -233,9 +282,7 @@ impl Callback {
         }
         // 303: the browser must not post the password on.
         let mut response = Redirect::to(url.as_str()).into_response();
-        response
-            .headers_mut()
-            .insert(axum::http::header::CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response
     }
 }

@@ -6,23 +6,11 @@ use secrecy::SecretString;
 use serde::Serialize;
 use url::{Host, Url};
 
-use crate::{secret, users::Workload};
+use crate::{
+    secret,
+    users::{ConfiguredClient, Workload},
+};
 
-/// Schemes that a browser runs, renders or sends somewhere by itself: no application answers to them.
-const FORBIDDEN_SCHEMES: [&str; 12] = [
-    "about",
-    "blob",
-    "data",
-    "file",
-    "filesystem",
-    "ftp",
-    "javascript",
-    "mailto",
-    "vbscript",
-    "view-source",
-    "ws",
-    "wss",
-];
 const REDIRECT_URI_BYTES_MAX: usize = 2048;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -63,6 +51,8 @@ pub(crate) struct Client {
     pub(crate) secret: Option<SecretString>,
     /// Of a workload.
     pub(crate) groups: Vec<String>,
+    /// Whether its tokens may be for the internal resources.
+    pub(crate) internal: bool,
 }
 
 impl Client {
@@ -74,7 +64,25 @@ impl Client {
             grant_types: vec![GrantType::ClientCredentials],
             secret: Some(workload.client_secret.clone()),
             groups: workload.groups.clone(),
+            internal: workload.internal,
         }
+    }
+
+    /// A public client that the configuration names.
+    pub(crate) fn configured(client: &ConfiguredClient) -> Result<Self, RedirectUriError> {
+        Ok(Self {
+            id: ClientId(client.client_id.clone()),
+            name: Some(client.client_id.clone()),
+            redirect_uris: client
+                .redirect_uris
+                .iter()
+                .map(|uri| RedirectUri::parse(uri))
+                .collect::<Result<_, _>>()?,
+            grant_types: vec![GrantType::AuthorizationCode, GrantType::RefreshToken],
+            secret: None,
+            groups: Vec::new(),
+            internal: client.internal,
+        })
     }
 
     pub(crate) fn may_use(&self, grant_type: GrantType) -> bool {
@@ -114,12 +122,11 @@ pub(crate) struct RedirectUri {
 
 /// A text that cannot be a redirect URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a redirect URI is https, http on a loopback host, or of a private-use scheme")]
+#[error("a redirect URI is https, http on a loopback host, or of another scheme, without a fragment")]
 pub(crate) struct RedirectUriError;
 
 impl RedirectUri {
-    /// Accepts https, http on a loopback host, and private-use schemes. RFC 8252 section 7.1 wants a dot in
-    /// those, but real clients register `cursor://` and `vscode://`.
+    /// Reads a redirect URI. Whether its scheme may be registered, [`Self::has_scheme_of`] says.
     pub(crate) fn parse(text: &str) -> Result<Self, RedirectUriError> {
         // URL parsing drops white space and control characters; what is compared must be what is used.
         if text.len() > REDIRECT_URI_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -129,7 +136,7 @@ impl RedirectUri {
         let scheme_fits = match url.scheme() {
             "https" => true,
             "http" => is_loopback(&url),
-            scheme => !FORBIDDEN_SCHEMES.contains(&scheme),
+            _ => true,
         };
         let anonymous = url.username().is_empty() && url.password().is_none();
         // RFC 6749 section 3.1.2: no fragment.
@@ -138,6 +145,12 @@ impl RedirectUri {
         } else {
             Err(RedirectUriError)
         }
+    }
+
+    /// Whether its scheme is https, http, one of these, or a private-use one with a dot (RFC 8252 section 7.1).
+    pub(crate) fn has_scheme_of(&self, schemes: &[String]) -> bool {
+        let scheme = self.url.scheme();
+        matches!(scheme, "https" | "http") || scheme.contains('.') || schemes.iter().any(|one| one == scheme)
     }
 
     /// Whether a request may use `requested` when this one is registered: it is the same text, or differs

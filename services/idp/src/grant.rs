@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -20,6 +20,9 @@ use crate::{
     error::{ErrorCode, OAuthError},
     secret,
 };
+
+/// Access tokens of one grant that are good at once. A client refreshes about as often as they expire.
+const ACCESS_TOKENS_MAX: usize = 256;
 
 /// A set of scopes, in the order of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,27 +60,63 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// What one sign-in granted. Its code and its refresh tokens share it, so revoking it ends them all.
+/// What one sign-in granted. Its code and its tokens share it, so revoking it ends them all.
 pub(crate) struct Grant {
     pub(crate) client: ClientId,
     /// The username, which is the subject.
     pub(crate) subject: String,
     pub(crate) resource: String,
     pub(crate) scopes: Scopes,
-    revoked: AtomicBool,
+    /// The access tokens that are still good. Absent: the grant is revoked.
+    issued: Mutex<Option<Vec<IssuedToken>>>,
+}
+
+/// An access token that was issued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IssuedToken {
+    /// Its `jti`.
+    pub(crate) id: Uuid,
+    pub(crate) expires: Instant,
+}
+
+/// No further access token can be issued for a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unissued {
+    /// It is revoked.
+    Revoked,
+    /// It has as many that are still good as are remembered.
+    TooMany,
 }
 
 impl Grant {
     pub(crate) fn new(client: ClientId, subject: String, resource: String, scopes: Scopes) -> Self {
-        Self { client, subject, resource, scopes, revoked: AtomicBool::new(false) }
+        Self { client, subject, resource, scopes, issued: Mutex::new(Some(Vec::new())) }
     }
 
-    pub(crate) fn revoke(&self) {
-        self.revoked.store(true, Ordering::SeqCst);
+    /// Remembers an access token, so that it can be revoked.
+    pub(crate) fn issue(&self, token: IssuedToken) -> Result<(), Unissued> {
+        let mut issued = self.issued();
+        let issued = issued.as_mut().ok_or(Unissued::Revoked)?;
+        let now = Instant::now();
+        issued.retain(|token| token.expires > now);
+        if issued.len() >= ACCESS_TOKENS_MAX {
+            return Err(Unissued::TooMany);
+        }
+        issued.push(token);
+        Ok(())
+    }
+
+    /// Ends the grant: nothing more is issued for it. The access tokens that are still good are to be revoked.
+    pub(crate) fn revoke(&self) -> Vec<IssuedToken> {
+        self.issued().take().unwrap_or_default()
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
-        self.revoked.load(Ordering::SeqCst)
+        self.issued().is_none()
+    }
+
+    fn issued(&self) -> MutexGuard<'_, Option<Vec<IssuedToken>>> {
+        self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,20 +2,26 @@
 //! client credentials for workloads, dynamic client registration and resource indicators.
 //!
 //! Everything is held in memory and bounded: a restart forgets clients, tokens and the signing key.
-//! Revoking a grant ends its refresh tokens; access tokens already issued live out their few minutes.
+//! A code or a refresh token that is used twice ends its grant: its refresh tokens here, its access tokens at
+//! auth, where there is one to tell.
 //! It knows its users' passwords in clear, so it listens on loopback alone unless told otherwise.
 
+mod address;
 mod authorize;
 mod client;
+mod client_name;
 mod error;
 mod grant;
+mod guesses;
 mod keys;
 mod metadata;
 mod page;
 mod params;
 mod register;
+mod revoker;
 mod secret;
 mod server;
+mod shares;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,18 +30,28 @@ mod users;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use drawbridge_sdk::{Admin, BindError, ConfigTextError, Listen, Running, Starting, Telemetry};
+use drawbridge_sdk::{
+    Admin, BindError, ChannelError, ConfigTextError, Listen, MtlsConfig, MtlsError, Running, SpiffeId,
+    Starting, Telemetry,
+};
 use url::Url;
 
 pub use crate::{
     keys::KeyError,
-    users::{Facts, Workload, facts, tenants},
+    users::{ConfiguredClient, Facts, Workload, facts, tenants},
 };
-use crate::{metadata::Issuer, server::Idp};
+use crate::{keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7101);
-const RESOURCES: [&str; 2] = ["http://127.0.0.1:7180/mcp", "drawbridge-auth"];
+const RESOURCES: [&str; 1] = ["http://127.0.0.1:7180/mcp"];
+const INTERNAL_RESOURCES: [&str; 1] = ["drawbridge-auth"];
+const REDIRECT_SCHEMES: [&str; 3] = ["cursor", "vscode", "vscode-insiders"];
+const SIGN_IN_FAILURES_MAX: u32 = 5;
+const SIGN_IN_LOCK_SECONDS: u64 = 60;
+const SIGN_INS_OF_ADDRESS_MAX: usize = 64;
+const REGISTRATIONS_OF_ADDRESS_MAX: usize = 256;
+const AUTH_AUDIENCE: &str = "drawbridge-auth";
 const SCOPES: [&str; 1] = ["mcp"];
 const ACCESS_TOKEN_TTL_SECONDS: u64 = 600;
 const REFRESH_TOKEN_TTL_SECONDS: u64 = 86_400;
@@ -62,6 +78,51 @@ pub struct Config {
     /// request that names none.
     #[arg(long, value_delimiter = ',', default_values = RESOURCES)]
     pub resources: Vec<String>,
+
+    /// The resources of the mesh itself, comma-separated. Tokens for them are issued only through workloads and
+    /// clients of the users file that are `internal`, never through clients that register themselves.
+    #[arg(long, value_delimiter = ',', default_values = INTERNAL_RESOURCES)]
+    pub internal_resources: Vec<String>,
+
+    /// The schemes of redirect URIs that clients may register besides https, http on a loopback host, and
+    /// private-use schemes with a dot (RFC 8252 section 7.1), comma-separated.
+    #[arg(long, value_delimiter = ',', default_values = REDIRECT_SCHEMES)]
+    pub redirect_schemes: Vec<String>,
+
+    /// How many sign-ins of one address for one user may fail before there is a lock. An address may fail four
+    /// times as often for all users together, and all addresses together twenty times as often for one user.
+    #[arg(long, default_value_t = SIGN_IN_FAILURES_MAX, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub sign_in_failures_max: u32,
+
+    /// How long a lock after failed sign-ins lasts, in seconds.
+    #[arg(long, default_value_t = SIGN_IN_LOCK_SECONDS, value_parser = ttl_seconds())]
+    pub sign_in_lock_seconds: u64,
+
+    /// The most sign-ins of one address (of IPv6: of a /64) that wait for their user. Further ones are refused.
+    #[arg(long, default_value_t = SIGN_INS_OF_ADDRESS_MAX)]
+    pub sign_ins_of_address_max: usize,
+
+    /// The most registrations of one address through which nobody has signed in yet. Further ones are refused.
+    /// A registration that is not used is forgotten after an hour.
+    #[arg(long, default_value_t = REGISTRATIONS_OF_ADDRESS_MAX)]
+    pub registrations_of_address_max: usize,
+
+    /// Where auth serves gRPC, which revokes the access tokens of a code or a refresh token that was used twice.
+    /// Absent: they are good until they expire.
+    #[arg(long)]
+    pub auth_url: Option<Url>,
+
+    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    pub auth_spiffe_id: Option<SpiffeId>,
+
+    /// The audience of the token that auth is shown for that.
+    #[arg(long, default_value = AUTH_AUDIENCE)]
+    pub auth_audience: String,
+
+    /// What auth is shown, and whom it is believed to be.
+    #[command(flatten)]
+    pub mtls: MtlsConfig,
 
     /// The scopes that it grants, comma-separated. A request that names none is granted all of them.
     #[arg(long, value_delimiter = ',', default_values = SCOPES)]
@@ -90,6 +151,10 @@ pub struct Config {
     /// Workloads besides those of the users file.
     #[arg(skip)]
     pub workloads: Vec<Workload>,
+
+    /// Clients besides those of the users file.
+    #[arg(skip)]
+    pub clients: Vec<ConfiguredClient>,
 }
 
 fn ttl_seconds() -> clap::builder::RangedU64ValueParser {
@@ -110,6 +175,17 @@ impl Default for Config {
             refresh_token_ttl_seconds: REFRESH_TOKEN_TTL_SECONDS,
             code_ttl_seconds: CODE_TTL_SECONDS,
             workloads: Vec::new(),
+            clients: Vec::new(),
+            internal_resources: INTERNAL_RESOURCES.map(str::to_owned).to_vec(),
+            redirect_schemes: REDIRECT_SCHEMES.map(str::to_owned).to_vec(),
+            sign_in_failures_max: SIGN_IN_FAILURES_MAX,
+            sign_in_lock_seconds: SIGN_IN_LOCK_SECONDS,
+            sign_ins_of_address_max: SIGN_INS_OF_ADDRESS_MAX,
+            registrations_of_address_max: REGISTRATIONS_OF_ADDRESS_MAX,
+            auth_url: None,
+            auth_spiffe_id: None,
+            auth_audience: AUTH_AUDIENCE.to_owned(),
+            mtls: MtlsConfig::default(),
         }
     }
 }
@@ -144,6 +220,24 @@ pub enum StartError {
     /// A scope has characters that RFC 6749 section 3.3 does not allow, or there is none.
     #[error("scopes must be one or more words of printable ASCII without quotes and backslashes")]
     Scope,
+    /// Browsers do something of their own with the scheme, or it is none.
+    #[error("{scheme:?} of --redirect-schemes is not a scheme in lower case that applications answer to")]
+    RedirectScheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A client of the configuration has a redirect URI that is none.
+    #[error("the client {client_id:?} has a redirect URI that is none")]
+    RedirectUri {
+        /// The client.
+        client_id: String,
+    },
+    /// What auth is shown cannot be used.
+    #[error("cannot set up mTLS")]
+    Mtls(#[from] MtlsError),
+    /// Auth cannot be called.
+    #[error("cannot call auth")]
+    Auth(#[from] ChannelError),
     /// The users file cannot be used.
     #[error(transparent)]
     Users(#[from] ConfigTextError),
@@ -167,7 +261,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         refuse_non_loopback(&config.listen)?;
         refuse_non_loopback(&config.admin_listen)?;
     }
-    let users = users::load(config.users.as_deref(), &config.workloads)?;
+    let users = users::load(config.users.as_deref(), &config.workloads, &config.clients)?;
     // Bound before the rest is built, because the issuer may follow from the port.
     let (listen, address) = match &config.listen {
         Listen::Address(address) => Listen::bind(*address)?,
@@ -176,13 +270,32 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         }
     };
     let issuer = Issuer::new(config.issuer.as_ref(), address)?;
-    let idp = Idp::new(issuer, &config, users)?;
+    let starting = Starting::new();
+    let key = Arc::new(SigningKey::generate()?);
+    let revoker = revoker(&config, &issuer, &key, &starting)?;
+    let idp = Idp::new(issuer, &config, users, key, revoker)?;
     tracing::info!(issuer = idp.issuer.as_str(), %address, "the authorization server starts");
 
-    let starting = Starting::new();
     let address = starting.http(&listen, server::router(Arc::new(idp)))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+}
+
+fn revoker(
+    config: &Config,
+    issuer: &Issuer,
+    key: &Arc<SigningKey>,
+    starting: &Starting,
+) -> Result<Option<Arc<Revoker>>, StartError> {
+    let Some(url) = &config.auth_url else { return Ok(None) };
+    let peers = starting.peers(&config.mtls)?;
+    Ok(Some(Arc::new(Revoker {
+        auth: peers.connect(url, "auth", config.auth_spiffe_id.as_ref())?,
+        audience: config.auth_audience.clone(),
+        issuer: issuer.as_str().to_owned(),
+        key: Arc::clone(key),
+        stopping: starting.stopping(),
+    })))
 }
 
 fn refuse_non_loopback(listen: &Listen) -> Result<(), StartError> {

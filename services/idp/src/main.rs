@@ -1,7 +1,7 @@
 //! Runs the development authorization server as a process of its own.
 
 use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -17,8 +17,11 @@ struct Args {
     telemetry: TelemetryConfig,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    run_main(serve())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let args: Args = parse_args("idp");
     let telemetry = Telemetry::install("idp", &args.telemetry)?;
     let running = drawbridge_idp::start(args.service, &telemetry).await?;

@@ -1,11 +1,11 @@
 //! Dynamic client registration (RFC 7591).
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json,
     body::Bytes,
-    extract::State,
+    extract::{ConnectInfo, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::{
     client::{Client, ClientId, GrantType, RedirectUri},
+    client_name,
     error::{ErrorCode, OAuthError},
     secret,
     server::{self, Idp},
@@ -60,9 +61,20 @@ enum AuthMethod {
     ClientSecretPost,
 }
 
-pub(crate) async fn register(State(idp): State<Arc<Idp>>, body: Bytes) -> Response {
-    let (client, auth_method) = match read(&body) {
-        Ok(read) => read,
+pub(crate) async fn register(
+    State(idp): State<Arc<Idp>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    body: Bytes,
+) -> Response {
+    let registered = read(&body, &idp.redirect_schemes).and_then(|(client, auth_method)| {
+        let client = Arc::new(client);
+        let added = idp.store.add_client(Arc::clone(&client), peer.into());
+        let full = ErrorCode::TemporarilyUnavailable;
+        let full = full.because("there are too many registrations of this address that nobody has used");
+        added.map(|()| (client, auth_method)).map_err(|_| full)
+    });
+    let (client, auth_method) = match registered {
+        Ok(registered) => registered,
         Err(error) => {
             tracing::info!(
                 error = error.code.as_str(),
@@ -72,8 +84,6 @@ pub(crate) async fn register(State(idp): State<Arc<Idp>>, body: Bytes) -> Respon
             return error.into_response();
         }
     };
-    let client = Arc::new(client);
-    idp.store.add_client(Arc::clone(&client)).await;
     tracing::info!(client_id = client.id.0, client_name = client.name, "a client is registered");
     let registered = Registered {
         client_id: &client.id,
@@ -89,7 +99,7 @@ pub(crate) async fn register(State(idp): State<Arc<Idp>>, body: Bytes) -> Respon
     (StatusCode::CREATED, [(header::CACHE_CONTROL, "no-store")], Json(registered)).into_response()
 }
 
-fn read(body: &[u8]) -> Result<(Client, AuthMethod), OAuthError> {
+fn read(body: &[u8], redirect_schemes: &[String]) -> Result<(Client, AuthMethod), OAuthError> {
     let registration: Registration = serde_json::from_slice(body)
         .map_err(|_| ErrorCode::InvalidClientMetadata.because("the body is not client metadata in JSON"))?;
     let auth_method = auth_method(registration.token_endpoint_auth_method.as_deref())?;
@@ -97,10 +107,11 @@ fn read(body: &[u8]) -> Result<(Client, AuthMethod), OAuthError> {
     let client = Client {
         id: ClientId(Uuid::new_v4().to_string()),
         name: client_name(registration.client_name)?,
-        redirect_uris: redirect_uris(&registration.redirect_uris)?,
+        redirect_uris: redirect_uris(&registration.redirect_uris, redirect_schemes)?,
         grant_types: grant_types(registration.grant_types.as_deref())?,
         secret,
         groups: Vec::new(),
+        internal: false,
     };
     if registration.response_types.is_some_and(|types| !types.iter().any(|kind| kind == "code")) {
         return Err(ErrorCode::InvalidClientMetadata.because("response_types must contain code"));
@@ -135,7 +146,7 @@ fn grant_types(requested: Option<&[String]>) -> Result<Vec<GrantType>, OAuthErro
     }
 }
 
-fn redirect_uris(requested: &[String]) -> Result<Vec<RedirectUri>, OAuthError> {
+fn redirect_uris(requested: &[String], schemes: &[String]) -> Result<Vec<RedirectUri>, OAuthError> {
     let refuse = |description| Err(ErrorCode::InvalidRedirectUri.because(description));
     if requested.is_empty() {
         return refuse("redirect_uris must name at least one URI");
@@ -143,19 +154,27 @@ fn redirect_uris(requested: &[String]) -> Result<Vec<RedirectUri>, OAuthError> {
     if requested.len() > REDIRECT_URIS_MAX {
         return refuse("redirect_uris must name at most 10 URIs");
     }
-    requested.iter().map(|text| RedirectUri::parse(text)).collect::<Result<_, _>>().or_else(|_| {
-        refuse("a redirect URI must be https, http on a loopback host, or of a private-use scheme")
-    })
+    let allowed =
+        |text: &String| RedirectUri::parse(text).ok().filter(|uri: &RedirectUri| uri.has_scheme_of(schemes));
+    requested.iter().map(allowed).collect::<Option<_>>().map_or_else(
+        || {
+            refuse(
+                "a redirect URI must be https, http on a loopback host, of a scheme with a dot, or of a \
+                 scheme that this server is configured for",
+            )
+        },
+        Ok,
+    )
 }
 
 fn client_name(requested: Option<String>) -> Result<Option<String>, OAuthError> {
     let fits =
         |name: &String| name.chars().count() <= CLIENT_NAME_CHARS_MAX && !name.contains(char::is_control);
-    match requested.filter(|name| !name.trim().is_empty()) {
-        Some(name) if !fits(&name) => {
+    match requested {
+        Some(name) if !name.trim().is_empty() && !fits(&name) => {
             Err(ErrorCode::InvalidClientMetadata.because("client_name is too long or has control characters"))
         }
-        name => Ok(name),
+        name => Ok(name.and_then(|name| client_name::cleaned(&name))),
     }
 }
 
@@ -166,7 +185,9 @@ mod tests {
     use super::*;
 
     fn check(metadata: &Value, expected: Result<(), ErrorCode>) {
-        let outcome = read(metadata.to_string().as_bytes()).map(|_| ()).map_err(|error| error.code);
+        let outcome = read(metadata.to_string().as_bytes(), &["cursor".to_owned(), "vscode".to_owned()])
+            .map(|_| ())
+            .map_err(|error| error.code);
         assert_eq!(outcome, expected, "{metadata}");
     }
 
@@ -202,6 +223,10 @@ mod tests {
             "file:///etc/passwd",
             "blob:https://app.example/1",
             "vbscript:x",
+            "ms-msdt:/id",
+            "slack://open",
+            "intent:x",
+            "tel:1",
             &format!("https://app.example/{}", "x".repeat(2048)),
         ] {
             check(&json!({ "redirect_uris": [uri] }), Err(ErrorCode::InvalidRedirectUri));

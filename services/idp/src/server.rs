@@ -28,10 +28,12 @@ use tracing::{Instrument as _, field::Empty};
 use crate::{
     Config, StartError, authorize,
     client::Client,
-    grant::Scopes,
+    grant::{Grant, Scopes},
+    guesses::Guesses,
     keys::SigningKey,
     metadata::{self, Issuer},
     page, register,
+    revoker::Revoker,
     store::Store,
     token,
     users::Users,
@@ -39,6 +41,21 @@ use crate::{
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Schemes that a browser runs, renders or sends somewhere by itself: no application answers to them.
+const UNSAFE_SCHEMES: [&str; 12] = [
+    "about",
+    "blob",
+    "data",
+    "file",
+    "filesystem",
+    "ftp",
+    "javascript",
+    "mailto",
+    "vbscript",
+    "view-source",
+    "ws",
+    "wss",
+];
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// What all endpoints share.
@@ -49,16 +66,35 @@ pub(crate) struct Idp {
     pub(crate) access_token_lifetime: Duration,
     pub(crate) code_lifetime: Duration,
     pub(crate) users: Users,
-    pub(crate) key: SigningKey,
+    pub(crate) key: Arc<SigningKey>,
     pub(crate) store: Store,
+    pub(crate) guesses: Guesses,
+    pub(crate) redirect_schemes: Vec<String>,
+    internal_resources: Vec<String>,
+    /// Absent: access tokens are good until they expire.
+    revoker: Option<Arc<Revoker>>,
 }
 
 impl Idp {
-    pub(crate) fn new(issuer: Issuer, config: &Config, users: Users) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        issuer: Issuer,
+        config: &Config,
+        users: Users,
+        key: Arc<SigningKey>,
+        revoker: Option<Arc<Revoker>>,
+    ) -> Result<Self, StartError> {
         if config.resources.is_empty() {
             return Err(StartError::NoResource);
         }
-        let workloads = users.workloads.iter().map(Client::workload).collect();
+        let unsafe_scheme = config.redirect_schemes.iter().find(|scheme| is_unsafe(scheme));
+        if let Some(scheme) = unsafe_scheme {
+            return Err(StartError::RedirectScheme { scheme: scheme.clone() });
+        }
+        let mut configured: Vec<_> = users.workloads.iter().map(Client::workload).collect();
+        for client in &users.clients {
+            let redirect = || StartError::RedirectUri { client_id: client.client_id.clone() };
+            configured.push(Client::configured(client).map_err(|_| redirect())?);
+        }
         Ok(Self {
             issuer,
             resources: config.resources.clone(),
@@ -66,18 +102,43 @@ impl Idp {
             access_token_lifetime: lifetime(config.access_token_ttl_seconds),
             code_lifetime: lifetime(config.code_ttl_seconds),
             users,
-            key: SigningKey::generate()?,
-            store: Store::new(workloads, lifetime(config.refresh_token_ttl_seconds)),
+            key,
+            store: Store::new(
+                configured,
+                config.registrations_of_address_max,
+                config.sign_ins_of_address_max,
+                lifetime(config.refresh_token_ttl_seconds),
+            ),
+            guesses: Guesses::new(config.sign_in_failures_max, lifetime(config.sign_in_lock_seconds)),
+            redirect_schemes: config.redirect_schemes.clone(),
+            internal_resources: config.internal_resources.clone(),
+            revoker,
         })
     }
 
-    /// The configured resource that this one means, with or without a slash at its end. The first when none
-    /// is named, for clients that do not know RFC 8707.
-    pub(crate) fn resource(&self, requested: Option<&str>) -> Option<&str> {
+    /// Ends a grant, and revokes the access tokens that were issued for it.
+    pub(crate) async fn revoke(&self, grant: &Grant) {
+        let tokens = grant.revoke();
+        if let Some(revoker) = &self.revoker {
+            Arc::clone(revoker).revoke(tokens).await;
+        }
+    }
+
+    /// The configured resource that this one means, with or without a slash at its end; an internal one only
+    /// where those count. The first when none is named, for clients that do not know RFC 8707.
+    pub(crate) fn resource(&self, requested: Option<&str>, internal: bool) -> Option<&str> {
         let Some(requested) = requested else { return self.resources.first().map(String::as_str) };
         let same = |resource: &&String| without_slash(resource) == without_slash(requested);
-        self.resources.iter().find(same).map(String::as_str)
+        let internal = self.internal_resources.iter().filter(|_| internal);
+        self.resources.iter().chain(internal).find(same).map(String::as_str)
     }
+}
+
+fn is_unsafe(scheme: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    let is_scheme =
+        scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(allowed);
+    !is_scheme || UNSAFE_SCHEMES.contains(&scheme)
 }
 
 fn without_slash(resource: &str) -> &str {

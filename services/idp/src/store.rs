@@ -1,5 +1,5 @@
-//! All that the server remembers, in memory and bounded. When a store is full, what was not used for
-//! longest makes room.
+//! All that the server remembers, in memory and bounded. What anybody can add without a password has a share for each
+//! address, and is refused when there is too much; of what follows a sign-in, the oldest makes room.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,16 +7,20 @@ use moka::{future::Cache, policy::EvictionPolicy};
 use uuid::Uuid;
 
 use crate::{
+    address::ClientAddress,
     authorize::Pending,
     client::{Client, ClientId},
     grant::{Family, IssuedCode},
     secret,
+    shares::{Full, Shares},
 };
 
-const CLIENTS_MAX: u64 = 4096;
+/// How long a registration is known through which nobody has signed in yet, and after each sign-in.
+const CLIENT_UNUSED: Duration = Duration::from_secs(3600);
 const CLIENT_IDLE: Duration = Duration::from_secs(30 * 86_400);
-const PENDING_MAX: u64 = 1024;
 const PENDING_LIFETIME: Duration = Duration::from_secs(600);
+/// How many addresses can use up their shares before there is no more.
+const SHARES: usize = 16;
 const GRANTS_MAX: u64 = 4096;
 
 /// The id of an authorization request that waits for its user. It is known to the page that shows it
@@ -29,55 +33,66 @@ pub(crate) struct PendingId(pub(crate) String);
 pub(crate) struct Code(pub(crate) String);
 
 pub(crate) struct Store {
-    workloads: HashMap<ClientId, Arc<Client>>,
-    clients: Cache<ClientId, Arc<Client>>,
-    pending: Cache<PendingId, Arc<Pending>>,
+    configured: HashMap<ClientId, Arc<Client>>,
+    clients: Shares<ClientId, Arc<Client>>,
+    pending: Shares<PendingId, Arc<Pending>>,
     codes: Cache<Code, Arc<IssuedCode>>,
     families: Cache<Uuid, Arc<Family>>,
 }
 
 impl Store {
-    /// A grant can be refreshed for `refresh_lifetime` after its code was issued.
-    pub(crate) fn new(workloads: Vec<Client>, refresh_lifetime: Duration) -> Self {
-        let workloads = workloads.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
+    /// Each address has so many registrations without a sign-in, and so many sign-ins that wait. A grant can be
+    /// refreshed for `refresh_lifetime` after its code was issued.
+    pub(crate) fn new(
+        configured: Vec<Client>,
+        registrations_max: usize,
+        sign_ins_max: usize,
+        refresh_lifetime: Duration,
+    ) -> Self {
+        let configured = configured.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
         Self {
-            workloads,
-            clients: Cache::builder()
-                .max_capacity(CLIENTS_MAX)
-                .eviction_policy(EvictionPolicy::lru())
-                .time_to_idle(CLIENT_IDLE)
-                .build(),
-            pending: bounded(PENDING_MAX, PENDING_LIFETIME),
+            configured,
+            clients: Shares::new(registrations_max.saturating_mul(SHARES), registrations_max),
+            pending: Shares::new(sign_ins_max.saturating_mul(SHARES), sign_ins_max),
             // A used code is remembered as long as the tokens from it, to notice that it is used again.
             codes: bounded(GRANTS_MAX, refresh_lifetime),
             families: bounded(GRANTS_MAX, refresh_lifetime),
         }
     }
 
-    pub(crate) async fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
-        match self.workloads.get(id) {
-            Some(workload) => Some(Arc::clone(workload)),
-            None => self.clients.get(id).await,
+    pub(crate) fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
+        match self.configured.get(id) {
+            Some(configured) => Some(Arc::clone(configured)),
+            None => self.clients.get(id),
         }
     }
 
-    pub(crate) async fn add_client(&self, client: Arc<Client>) {
-        self.clients.insert(client.id.clone(), client).await;
+    pub(crate) fn add_client(&self, client: Arc<Client>, address: ClientAddress) -> Result<(), Full> {
+        self.clients.add(client.id.clone(), client, address, CLIENT_UNUSED)
     }
 
-    pub(crate) async fn add_pending(&self, pending: Arc<Pending>) -> PendingId {
+    pub(crate) fn add_pending(
+        &self,
+        pending: Arc<Pending>,
+        address: ClientAddress,
+    ) -> Result<PendingId, Full> {
         let id = PendingId(secret::random());
-        self.pending.insert(id.clone(), pending).await;
-        id
+        self.pending.add(id.clone(), pending, address, PENDING_LIFETIME)?;
+        Ok(id)
     }
 
-    pub(crate) async fn pending(&self, id: &PendingId) -> Option<Arc<Pending>> {
-        self.pending.get(id).await
+    pub(crate) fn pending(&self, id: &PendingId) -> Option<Arc<Pending>> {
+        self.pending.get(id)
     }
 
     /// Ends a pending request. Of two callers at once, one gets it.
-    pub(crate) async fn take_pending(&self, id: &PendingId) -> Option<Arc<Pending>> {
-        self.pending.remove(id).await
+    pub(crate) fn take_pending(&self, id: &PendingId) -> Option<Arc<Pending>> {
+        self.pending.take(id)
+    }
+
+    /// Somebody has signed in through a client: it takes no longer from the share of its address.
+    pub(crate) fn keep_client(&self, id: &ClientId) {
+        self.clients.keep(id, CLIENT_IDLE);
     }
 
     pub(crate) async fn add_code(&self, issued: IssuedCode) -> Code {

@@ -18,7 +18,7 @@ use crate::{
     authorize::requested_resource,
     client::{Client, ClientId, GrantType},
     error::{ErrorCode, OAuthError},
-    grant::{Family, Grant, RefreshToken, Scopes},
+    grant::{Family, Grant, IssuedToken, RefreshToken, Scopes, Unissued},
     params::Params,
     server::{self, Idp},
     store::Code,
@@ -58,6 +58,9 @@ struct AccessClaims<'a> {
 /// RFC 6749 section 5.1. Not `Debug`, so that it cannot be logged.
 #[derive(Serialize)]
 struct Tokens {
+    /// The `jti` of the access token.
+    #[serde(skip)]
+    id: Uuid,
     access_token: String,
     token_type: &'static str,
     expires_in: u64,
@@ -103,7 +106,7 @@ pub(crate) async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, body:
 async fn authenticate(idp: &Idp, headers: &HeaderMap, params: &Params) -> Result<Arc<Client>, OAuthError> {
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         let id = params.require("client_id", "client_id is missing")?;
-        let client = idp.store.client(&ClientId(id.to_owned())).await;
+        let client = idp.store.client(&ClientId(id.to_owned()));
         return authentic(client, params.get("client_secret")?);
     };
     let (id, secret) = basic_credentials(authorization).ok_or(
@@ -112,7 +115,7 @@ async fn authenticate(idp: &Idp, headers: &HeaderMap, params: &Params) -> Result
     if params.get("client_secret")?.is_some() || params.get("client_id")?.is_some_and(|other| other != id) {
         return Err(ErrorCode::InvalidRequest.because("the client authenticates in more than one way"));
     }
-    let client = idp.store.client(&ClientId(id)).await;
+    let client = idp.store.client(&ClientId(id));
     let secret = Some(secret.as_str()).filter(|secret| !secret.is_empty());
     authentic(client, secret).map_err(OAuthError::with_basic_challenge)
 }
@@ -151,7 +154,7 @@ async fn exchange(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens,
         GrantType::AuthorizationCode => redeem(idp, client, params).await,
         GrantType::RefreshToken => refresh(idp, client, params).await,
         GrantType::ClientCredentials => {
-            let resource = requested_resource(idp, params)?;
+            let resource = requested_resource(idp, client, params)?;
             let scopes = idp.scopes.narrow(params.get("scope")?)?;
             issue(idp, client, &Subject::Workload, resource, &scopes)
         }
@@ -173,13 +176,13 @@ async fn redeem(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, O
     if !issued.challenge.is_met_by(verifier) {
         return Err(invalid("code_verifier does not fit the code_challenge"));
     }
-    check_resource(idp, &issued.grant, params)?;
+    check_resource(idp, client, &issued.grant, params)?;
     // After the other checks, so that somebody who only saw the code can neither use it up nor end its
     // grant. A use that passes them all means that code and verifier are in two hands.
     if !issued.redeem() {
-        issued.grant.revoke();
         let (client_id, subject) = (&client.id.0, &issued.grant.subject);
-        tracing::info!(client_id, subject, "a code is used again; its refresh tokens are revoked");
+        tracing::info!(client_id, subject, "a code is used again; its tokens are revoked");
+        idp.revoke(&issued.grant).await;
         return Err(invalid("the code was used before"));
     }
     if issued.expires < Instant::now() {
@@ -205,14 +208,14 @@ async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, 
     if grant.client != client.id || grant.is_revoked() {
         return Err(invalid());
     }
-    check_resource(idp, grant, params)?;
+    check_resource(idp, client, grant, params)?;
     // RFC 6749 section 6: fewer scopes than granted, for this access token.
     let scopes = grant.scopes.narrow(params.get("scope")?)?;
     let Ok(secret) = family.rotate(&presented.secret) else {
         // OAuth 2.1 section 4.3.1: one of the two who hold it has stolen it, and nobody can tell which.
-        grant.revoke();
         let (client_id, subject) = (&client.id.0, &grant.subject);
-        tracing::info!(client_id, subject, "a refresh token is used again; its family is revoked");
+        tracing::info!(client_id, subject, "a refresh token is used again; its tokens are revoked");
+        idp.revoke(grant).await;
         return Err(invalid());
     };
     let mut tokens = issue_to_user(idp, client, grant, &scopes)?;
@@ -221,9 +224,9 @@ async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, 
 }
 
 /// RFC 8707 section 2.2: a token request may name the resource again, and no other.
-fn check_resource(idp: &Idp, grant: &Grant, params: &Params) -> Result<(), OAuthError> {
+fn check_resource(idp: &Idp, client: &Client, grant: &Grant, params: &Params) -> Result<(), OAuthError> {
     let named = !matches!(params.get("resource"), Ok(None));
-    if named && requested_resource(idp, params)? != grant.resource {
+    if named && requested_resource(idp, client, params)? != grant.resource {
         return Err(ErrorCode::InvalidTarget.because("the resource is not that of the authorization request"));
     }
     Ok(())
@@ -234,7 +237,15 @@ fn issue_to_user(idp: &Idp, client: &Client, grant: &Grant, scopes: &Scopes) -> 
         .users
         .get(&grant.subject)
         .ok_or(ErrorCode::InvalidGrant.because("the user who granted this is gone"))?;
-    issue(idp, client, &Subject::User(user), &grant.resource, scopes)
+    let tokens = issue(idp, client, &Subject::User(user), &grant.resource, scopes)?;
+    let expires = Instant::now() + idp.access_token_lifetime;
+    grant.issue(IssuedToken { id: tokens.id, expires }).map_err(|unissued| match unissued {
+        Unissued::Revoked => ErrorCode::InvalidGrant.because("the grant is revoked"),
+        Unissued::TooMany => {
+            ErrorCode::TemporarilyUnavailable.because("too many access tokens of this grant are still good")
+        }
+    })?;
+    Ok(tokens)
 }
 
 fn issue(
@@ -284,5 +295,12 @@ fn issue(
         token_id = %claims.jti,
         "an access token is issued"
     );
-    Ok(Tokens { access_token, token_type: "Bearer", expires_in, scope: claims.scope, refresh_token: None })
+    Ok(Tokens {
+        id: claims.jti,
+        access_token,
+        token_type: "Bearer",
+        expires_in,
+        scope: claims.scope,
+        refresh_token: None,
+    })
 }

@@ -24,6 +24,26 @@ pub struct Workload {
     /// The groups that its tokens name.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// Whether its tokens may be for the internal resources.
+    #[serde(default = "yes")]
+    pub internal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A public client that is known beforehand and does not register itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredClient {
+    /// Its client id.
+    pub client_id: String,
+    /// Where its users are sent back to.
+    pub redirect_uris: Vec<String>,
+    /// Whether the tokens of its users may be for the internal resources.
+    #[serde(default)]
+    pub internal: bool,
 }
 
 /// A person who may sign in. The username is the subject of their tokens.
@@ -81,6 +101,8 @@ struct UsersFile {
     users: Vec<User>,
     #[serde(default)]
     workloads: Vec<Workload>,
+    #[serde(default)]
+    clients: Vec<ConfiguredClient>,
 }
 
 /// The tenants of the users in a users file, or in the embedded one.
@@ -95,6 +117,7 @@ pub fn tenants(users: Option<&Path>) -> Result<BTreeSet<String>, StartError> {
 pub(crate) struct Users {
     by_name: HashMap<String, User>,
     pub(crate) workloads: Vec<Workload>,
+    pub(crate) clients: Vec<ConfiguredClient>,
     /// Compared with when there is no such user, so that the time taken does not tell.
     nobody: SecretString,
 }
@@ -113,21 +136,29 @@ impl Users {
     }
 }
 
-/// Reads the users file, or the embedded one, and adds `workloads` to its own.
-pub(crate) fn load(path: Option<&Path>, workloads: &[Workload]) -> Result<Users, StartError> {
+/// Reads the users file, or the embedded one, and adds `workloads` and `clients` to its own.
+pub(crate) fn load(
+    path: Option<&Path>,
+    workloads: &[Workload],
+    clients: &[ConfiguredClient],
+) -> Result<Users, StartError> {
     let text =
         path.map_or_else(|| Ok(ConfigText::new("the embedded users file", EMBEDDED)), ConfigText::read)?;
     // A line may hold a password.
     let mut parsed: UsersFile = text.parse_unquoted()?;
     parsed.workloads.extend_from_slice(workloads);
+    parsed.clients.extend_from_slice(clients);
 
     let mut names = HashSet::new();
     let all = parsed.users.iter().map(|user| &user.username);
-    for name in all.chain(parsed.workloads.iter().map(|workload| &workload.client_id)) {
+    let all = all.chain(parsed.workloads.iter().map(|workload| &workload.client_id));
+    for name in all.chain(parsed.clients.iter().map(|client| &client.client_id)) {
         if !names.insert(name) {
             return Err(StartError::DuplicateName { name: name.clone() });
         }
     }
-    let by_name = parsed.users.into_iter().map(|user| (user.username.clone(), user)).collect();
-    Ok(Users { by_name, workloads: parsed.workloads, nobody: secret::random().into() })
+    let users = std::mem::take(&mut parsed.users);
+    let by_name = users.into_iter().map(|user| (user.username.clone(), user)).collect();
+    let UsersFile { workloads, clients, .. } = parsed;
+    Ok(Users { by_name, workloads, clients, nobody: secret::random().into() })
 }

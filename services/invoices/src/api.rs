@@ -7,13 +7,12 @@ use drawbridge_proto::invoices::v1::{
     ReadRequest, ReadResponse, ReviewRequest, ReviewResponse, SaveRequest, SaveResponse, SearchRequest,
     SearchResponse, extract_response::Event, invoice_service_server,
 };
-use drawbridge_sdk::{CallContext, identity::Caller};
+use drawbridge_sdk::{BlockingJobs, CallContext, identity::Caller};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
 use prost::Message as _;
-use tokio::sync::Semaphore;
 use tokio_util::sync::DropGuard;
 use tonic::{Request, Response, Status};
 
@@ -28,8 +27,6 @@ mod documents;
 mod page;
 mod review;
 
-/// Documents that are read at once. Further ones wait, as long as their deadlines allow.
-const DOCUMENTS_AT_ONCE_MAX: usize = 4;
 /// The invoices of a page, where the caller does not say.
 const PAGE_SIZE: u32 = 20;
 const PAGE_SIZE_MAX: u32 = 100;
@@ -39,16 +36,15 @@ const PAGE_SIZE_MAX: u32 = 100;
 pub(crate) struct InvoiceApi {
     store: Arc<Store>,
     limit: Limit,
-    turns: Arc<Semaphore>,
+    jobs: BlockingJobs,
     /// Says that no call is left.
     _in_use: DropGuard,
 }
 
 impl InvoiceApi {
-    /// The service, which lets `in_use` go when no call is left.
-    pub(crate) fn new(store: Arc<Store>, limit: Limit, in_use: DropGuard) -> Self {
-        let turns = Arc::new(Semaphore::new(DOCUMENTS_AT_ONCE_MAX));
-        Self { store, limit, turns, _in_use: in_use }
+    /// The service, which reads documents by `jobs` and lets `in_use` go when no call is left.
+    pub(crate) fn new(store: Arc<Store>, limit: Limit, jobs: BlockingJobs, in_use: DropGuard) -> Self {
+        Self { store, limit, jobs, _in_use: in_use }
     }
 
     /// One invoice with what was read from its document.

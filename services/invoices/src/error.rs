@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use drawbridge_sdk::BlockingError;
 use tonic::Status;
 
 use crate::store::StoreError;
@@ -44,6 +45,16 @@ impl InvoiceError {
     }
 }
 
+impl From<BlockingError> for InvoiceError {
+    fn from(error: BlockingError) -> Self {
+        match error {
+            BlockingError::DeadlinePassed => Self::DeadlinePassed,
+            BlockingError::Cancelled => Self::Cancelled,
+            BlockingError::Failed(error) => Self::Failed(error.into()),
+        }
+    }
+}
+
 impl From<InvoiceError> for Status {
     fn from(error: InvoiceError) -> Self {
         let message = error.to_string();
@@ -73,6 +84,7 @@ fn stored(error: StoreError) -> Status {
     match error {
         StoreError::Credentials(error) => error.into(),
         StoreError::OtherDocument { .. } => Status::already_exists(message),
+        StoreError::Nul => Status::invalid_argument(message),
         StoreError::Timeout => Status::deadline_exceeded(message),
         StoreError::Unavailable(_) | StoreError::Schema { .. } => {
             tracing::warn!(error = error.source(), "{message}");

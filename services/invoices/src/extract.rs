@@ -4,6 +4,7 @@ use drawbridge_proto::{
     invoices::v1::{ExtractResult, Invoice},
     mcp::v1::Progress,
 };
+use drawbridge_sdk::Cancellation;
 use prost::Message as _;
 
 use crate::{
@@ -29,9 +30,10 @@ pub(crate) struct Document {
 /// Extracts an invoice, and tells before each step what it does.
 ///
 /// # Errors
-/// When the document is none that is read here, or `tell` fails.
+/// When the document is none that is read here, nobody waits any more, or `tell` fails.
 pub(crate) fn extract(
     document: &Document,
+    cancellation: &Cancellation,
     mut tell: impl FnMut(Progress) -> Result<(), InvoiceError>,
 ) -> Result<ExtractResult, InvoiceError> {
     let Document { media_type, bytes } = document;
@@ -47,21 +49,22 @@ pub(crate) fn extract(
     let attachment;
     let xml = match media_type.as_str() {
         "application/xml" | "text/xml" => bytes,
-        "application/pdf" => match pdf::attachment(bytes)? {
+        "application/pdf" => match pdf::attachment(bytes, cancellation)? {
             Some(xml) => {
                 attachment = xml;
                 &attachment
             }
             None => {
                 step("reading the text")?;
-                let lines = pdf::text::lines(bytes)?;
-                step("looking for what an invoice says")?;
-                return pdf::fields::read(&lines);
+                return pdf::text::read(bytes, cancellation, |lines| {
+                    step("looking for what an invoice says")?;
+                    pdf::fields::read(&lines)
+                });
             }
         },
         _ => return Err(InvoiceError::MediaType),
     };
-    let root = xml::parse(xml)?;
+    let root = xml::parse(xml, cancellation)?;
     step("extracting the invoice")?;
     let mut values = Values::default();
     let invoice = invoice(&root, &mut values)?;

@@ -1,8 +1,14 @@
 //! Whole documents, from bytes to findings.
 
-use std::{env, fs, path::PathBuf};
+use std::{
+    env, fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
+use drawbridge_sdk::Cancellation;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::InvoiceError,
@@ -23,9 +29,14 @@ mod texts;
 const UBL: &str = include_str!("../samples/invoice.ubl.xml");
 const CII: &str = include_str!("../samples/credit-note.cii.xml");
 
+/// A caller who waits for long.
+fn waiting() -> Cancellation {
+    Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60))
+}
+
 fn read(document: impl Into<Vec<u8>>) -> Result<ExtractResult, InvoiceError> {
     let request = Document { bytes: document.into(), media_type: "application/xml".to_owned() };
-    extract(&request, |_| Ok(()))
+    extract(&request, &waiting(), |_| Ok(()))
 }
 
 #[test]
@@ -90,8 +101,8 @@ fn the_invoices_of_a_folder_have_no_error() {
             _ => continue,
         };
         let request = Document { bytes: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
-        let result =
-            extract(&request, |_| Ok(())).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let result = extract(&request, &waiting(), |_| Ok(()))
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("{}: {} findings", path.display(), result.findings.len());
         for finding in &result.findings {
             println!("  {} {}: {}", finding.rule, finding.field, finding.message);

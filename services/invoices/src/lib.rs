@@ -7,8 +7,8 @@ use std::{
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers, Running, SpiffeId, Starting,
-    Telemetry,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers, Running,
+    SpiffeId, Starting, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -42,6 +42,7 @@ mod xml;
 const MIGRATOR: &str = "invoices-migrator";
 const AUTH_ISSUER: &str = "drawbridge-auth";
 const CONNECTIONS_MAX: u32 = 64;
+const DOCUMENTS_MAX: usize = 4;
 const APPROVAL_LIMIT: u32 = 10_000;
 const APPROVAL_CURRENCY: &str = "EUR";
 /// The largest request, in bytes: a document, and little else.
@@ -79,6 +80,10 @@ pub struct Config {
     #[arg(long, default_value_t = CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub database_connections_max: u32,
 
+    /// The most documents that are read at once. Further ones queue for as long as their deadlines allow.
+    #[arg(long, default_value_t = DOCUMENTS_MAX)]
+    pub documents_max: usize,
+
     /// An invoice of more than this is approved only when the person confirms it.
     #[arg(long, default_value_t = APPROVAL_LIMIT.into())]
     pub approval_limit: Decimal,
@@ -108,6 +113,7 @@ impl Config {
             auth_spiffe_id: None,
             database_url,
             database_connections_max: CONNECTIONS_MAX,
+            documents_max: DOCUMENTS_MAX,
             approval_limit: APPROVAL_LIMIT.into(),
             approval_currency: APPROVAL_CURRENCY.to_owned(),
             credentials: CredentialsConfig::new(auth_url),
@@ -198,7 +204,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
     let closing = Arc::clone(&store);
     let in_use = starting.after_calls(async move { closing.close().await });
-    let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, in_use))
+    let jobs = BlockingJobs::new(config.documents_max);
+    let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs, in_use))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)

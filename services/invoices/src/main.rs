@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use drawbridge_invoices::{Config, migrate_by_own_login, start};
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -27,8 +27,11 @@ enum Command {
     Migrate,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    run_main(serve())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let args = parse_args::<Args>("invoices");
     let telemetry = Telemetry::install("invoices", &args.telemetry)?;
     if let Some(Command::Migrate) = args.command {

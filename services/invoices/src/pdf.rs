@@ -7,6 +7,7 @@
 
 use std::io::Read as _;
 
+use drawbridge_sdk::Cancellation;
 use flate2::read::ZlibDecoder;
 
 use crate::{error::InvoiceError, xml};
@@ -26,14 +27,15 @@ const XML_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// The XML of the one invoice that is attached, if one is.
 ///
 /// # Errors
-/// When there is more than one, or the file has more streams than an invoice has.
-pub(crate) fn attachment(pdf: &[u8]) -> Result<Option<Vec<u8>>, InvoiceError> {
+/// When there is more than one, or the file has more streams than an invoice has; and when nobody waits any more.
+pub(crate) fn attachment(pdf: &[u8], cancellation: &Cancellation) -> Result<Option<Vec<u8>>, InvoiceError> {
     if !pdf.starts_with(b"%PDF-") {
         return Err(InvoiceError::document("is no PDF"));
     }
     let mut found: Option<Vec<u8>> = None;
     let mut xml_bytes = 0;
     for (index, stream) in streams(pdf).enumerate() {
+        cancellation.check()?;
         if index == STREAMS_MAX {
             return Err(InvoiceError::document(format!("is a PDF with more than {STREAMS_MAX} streams")));
         }
@@ -48,7 +50,9 @@ pub(crate) fn attachment(pdf: &[u8]) -> Result<Option<Vec<u8>>, InvoiceError> {
             )));
         }
         xml_bytes += contents.len();
-        if !xml::parse(&contents).is_ok_and(|root| root.is_invoice()) {
+        let is_invoice = xml::parse(&contents, cancellation).is_ok_and(|root| root.is_invoice());
+        cancellation.check()?;
+        if !is_invoice {
             continue;
         }
         // An older version of the same attachment counts: nothing here says which of them is shown.

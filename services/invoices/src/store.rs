@@ -70,6 +70,9 @@ pub enum StoreError {
         /// The invoice that is stored.
         id: String,
     },
+    /// SQLite would take a text for what stands before a NUL, and PostgreSQL has none.
+    #[error("a text must not contain NUL")]
+    Nul,
     /// It cannot be migrated.
     #[error("cannot migrate the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -130,6 +133,9 @@ pub(crate) trait Work: Sync {
 
     fn access(&self) -> Access;
 
+    /// The texts that its statements take, besides those of the scope.
+    fn texts(&self) -> Vec<&str>;
+
     fn run(
         &self,
         transaction: &mut Transaction,
@@ -171,6 +177,9 @@ impl Store {
     /// Does a work within the caller's deadline.
     pub(crate) async fn run<W: Work>(&self, asking: &Asking, work: &W) -> Result<W::Done, StoreError> {
         let scope = Scope::of(asking.caller.principal(), work.access());
+        if work.texts().into_iter().chain(scope.texts()).any(|text| text.contains('\0')) {
+            return Err(StoreError::Nul);
+        }
         let span = self.span(W::NAME);
         let doing = async {
             match self {

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use drawbridge_sdk::Cancellation;
 use quick_xml::{
     NsReader, XmlVersion,
     escape::resolve_predefined_entity,
@@ -18,6 +19,8 @@ use crate::error::InvoiceError;
 const ELEMENTS_MAX: usize = 300_000;
 const DEPTH_MAX: usize = 32;
 const TAG_BYTES_MAX: usize = 4096;
+/// Events between two checks of the cancellation.
+const EVENTS_PER_CHECK: usize = 256;
 
 /// The vocabulary that a name belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,20 +101,28 @@ impl<'a> Element<'a> {
 /// Reads a document.
 ///
 /// # Errors
-/// When it is no well-formed XML in UTF-8, has a document type, or is larger than an invoice is.
-pub(crate) fn parse(document: &[u8]) -> Result<Element<'_>, InvoiceError> {
+/// When it is no well-formed XML in UTF-8, has a document type, or is larger than an invoice is; and when nobody
+/// waits any more.
+pub(crate) fn parse<'a>(
+    document: &'a [u8],
+    cancellation: &Cancellation,
+) -> Result<Element<'a>, InvoiceError> {
     let text = decode(document)?;
     let mut reader = NsReader::from_str(text);
     let mut tree = Tree::default();
-    loop {
+    for number in 0_usize.. {
+        if number.is_multiple_of(EVENTS_PER_CHECK) {
+            cancellation.check()?;
+        }
         let event =
             reader.read_event().map_err(|error| refused(&error.to_string(), reader.error_position()))?;
         if matches!(event, Event::Eof) {
-            return tree.root();
+            break;
         }
         let position = reader.buffer_position();
         tree.take(event, reader.resolver()).map_err(|problem| refused(&problem, position))?;
     }
+    tree.root()
 }
 
 fn decode(document: &[u8]) -> Result<&str, InvoiceError> {

@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Duration};
 
-use drawbridge_sdk::credentials::CredentialsError;
+use drawbridge_sdk::{BlockingError, credentials::CredentialsError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -49,6 +49,16 @@ pub(crate) enum TicketError {
     DeadlinePassed,
     #[error("the work failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<BlockingError> for TicketError {
+    fn from(error: BlockingError) -> Self {
+        match error {
+            // A caller who has gone hears neither.
+            BlockingError::DeadlinePassed | BlockingError::Cancelled => Self::DeadlinePassed,
+            BlockingError::Failed(error) => Self::Failed(error.into()),
+        }
+    }
 }
 
 /// How long to wait, in whole seconds.

@@ -62,6 +62,9 @@ fn query(request: &SearchRequest) -> Result<String, TicketError> {
     if request.query.chars().count() > QUERY_CHARS_MAX {
         return Err(TicketError::argument("query", "must have at most 500 characters"));
     }
+    if request.query.contains('\0') {
+        return Err(TicketError::argument("query", "must not contain NUL"));
+    }
     let mut parts: Vec<String> = request.query.split_whitespace().map(phrase).collect();
     for (field, value, names) in [
         ("state", &request.state, &["state.name"][..]),
@@ -71,6 +74,9 @@ fn query(request: &SearchRequest) -> Result<String, TicketError> {
     ] {
         if value.chars().count() > NAME_CHARS_MAX {
             return Err(TicketError::argument(field, "is too long"));
+        }
+        if value.contains('\0') {
+            return Err(TicketError::argument(field, "must not contain NUL"));
         }
         if !value.trim().is_empty() {
             let any: Vec<_> = names.iter().map(|name| format!("{name}:{}", phrase(value.trim()))).collect();
@@ -135,6 +141,14 @@ mod tests {
              created_at:[\"2026-01-31T00:00:00.000Z\" TO *] AND \
              updated_at:[\"2026-02-01T00:00:00.000Z\" TO \"2026-02-02T23:59:59.999Z\"]"
         );
+    }
+
+    #[test]
+    fn a_text_with_nul_is_refused() {
+        let refused = query_of(|request| request.query = "printer\0".to_owned()).unwrap_err();
+        assert_eq!(refused, "`query`: must not contain NUL");
+        let refused = query_of(|request| request.state = "\0".to_owned()).unwrap_err();
+        assert_eq!(refused, "`state`: must not contain NUL");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The helpdesk of the caller's company, through its REST API (Zammad's), with a token got in the caller's name.
 
 use drawbridge_sdk::{
-    CallContext,
+    BlockingJobs, CallContext,
     credentials::{Credentials, Secret},
     identity::Caller,
 };
@@ -31,6 +31,8 @@ pub(crate) struct Helpdesk {
     client: Client,
     credentials: Credentials,
     url: Option<BaseUrl>,
+    /// What reads and summarizes texts.
+    pub(crate) jobs: BlockingJobs,
     /// Says that no call is left, and no post that has outlived its call.
     _in_use: DropGuard,
 }
@@ -47,9 +49,10 @@ impl Helpdesk {
     pub(crate) fn new(
         credentials: Credentials,
         url: Option<BaseUrl>,
+        jobs: BlockingJobs,
         in_use: DropGuard,
     ) -> Result<Self, reqwest::Error> {
-        Ok(Self { client: Client::new()?, credentials, url, _in_use: in_use })
+        Ok(Self { client: Client::new()?, credentials, url, jobs, _in_use: in_use })
     }
 
     /// One page of the tickets that pass a filter, latest change first.

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
-    Telemetry,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId,
+    Starting, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -31,6 +31,7 @@ mod tickets;
 const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// The `iss` of transaction tokens.
 const AUTH_ISSUER: &str = "drawbridge-auth";
+const JOBS_MAX: usize = 4;
 
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +51,11 @@ pub struct Config {
     /// Serve a helpdesk of sample tickets on loopback, for the tenants acme and umbrella, and use it.
     #[arg(long, conflicts_with = "helpdesk_url")]
     pub sample_helpdesk: bool,
+
+    /// The most tickets whose texts are read or summarized at once. Further ones queue for as long as their
+    /// deadlines allow.
+    #[arg(long, default_value_t = JOBS_MAX)]
+    pub jobs_max: usize,
 
     /// Where auth serves the keys of its transaction tokens.
     #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
@@ -82,6 +88,7 @@ impl Config {
             admin_listen: free(),
             helpdesk_url: None,
             sample_helpdesk: false,
+            jobs_max: JOBS_MAX,
             auth_jwks_url,
             auth_issuer: AUTH_ISSUER.to_owned(),
             auth_spiffe_id: None,
@@ -130,7 +137,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let credentials = credentials.open("tickets", &peers, auth_id)?;
     let closing = credentials.clone();
     let in_use = starting.after_calls(async move { closing.close().await });
-    let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, in_use)?;
+    let jobs = BlockingJobs::new(config.jobs_max);
+    let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, in_use)?;
     let service =
         TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = GrpcServer::tool_service(service, verifier)

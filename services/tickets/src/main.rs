@@ -1,7 +1,7 @@
 //! The tickets service as a process.
 
 use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, shutdown_signal};
+use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
 use drawbridge_tickets::{Config, start};
 use mimalloc::MiMalloc;
 
@@ -18,8 +18,11 @@ struct Args {
     telemetry: TelemetryConfig,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    run_main(serve())
+}
+
+async fn serve() -> anyhow::Result<()> {
     let args = parse_args::<Args>("tickets");
     let telemetry = Telemetry::install("tickets", &args.telemetry)?;
     let running = start(args.config, &telemetry).await?;

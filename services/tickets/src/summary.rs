@@ -92,8 +92,10 @@ impl Summary {
         }
         step("extracting sentences");
         let (texts, sentences_max) = (chosen.texts(), self.sentences_max);
-        let extracting = tokio::task::spawn_blocking(move || extract(&texts, sentences_max));
-        let summary = extracting.await.map_err(|error| TicketError::Failed(error.into()))?;
+        let extracting = helpdesk
+            .jobs
+            .start(call.context.deadline, move |cancellation| extract(&texts, sentences_max, cancellation));
+        let summary = extracting.await?.join().await??;
         Ok(Event::Result(SummarizeResult {
             summary: summary.join("\n"),
             method: SummaryMethod::Extract.into(),

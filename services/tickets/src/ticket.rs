@@ -1,6 +1,9 @@
 //! A ticket as callers see it.
 
+use std::time::Instant;
+
 use drawbridge_proto::tickets::v1::{Article, Person, Ticket};
+use drawbridge_sdk::BlockingJobs;
 
 use crate::{
     error::TicketError,
@@ -34,7 +37,7 @@ pub(crate) async fn whole(helpdesk: &Helpdesk, call: &Call, id: TicketId) -> Res
         person(helpdesk, call, ticket.customer_id),
         person(helpdesk, call, owner_id),
     );
-    let (articles, left_out) = shown(articles?).await?;
+    let (articles, left_out) = shown(&helpdesk.jobs, call.context.deadline, articles?).await?;
     let mut ticket = brief(ticket);
     ticket.customer = customer.or(ticket.customer);
     ticket.assignee = owner.or(ticket.assignee);
@@ -77,13 +80,20 @@ pub(crate) fn brief(ticket: wire::Ticket) -> Ticket {
 }
 
 /// The first article and the latest, and how many lie between. HTML is read where it may take its time.
-async fn shown(mut articles: Vec<wire::Article>) -> Result<(Vec<Article>, u32), TicketError> {
+async fn shown(
+    jobs: &BlockingJobs,
+    deadline: Instant,
+    mut articles: Vec<wire::Article>,
+) -> Result<(Vec<Article>, u32), TicketError> {
     let left_out = articles.len().saturating_sub(ARTICLES_MAX);
     if left_out > 0 {
         articles.drain(1..=left_out);
     }
-    let reading = tokio::task::spawn_blocking(move || articles.into_iter().map(article).collect());
-    let articles = reading.await.map_err(|error| TicketError::Failed(error.into()))?;
+    let reading = jobs.start(deadline, move |cancellation| {
+        let read = |one| cancellation.check().map(|()| article(one));
+        articles.into_iter().map(read).collect::<Result<_, _>>()
+    });
+    let articles = reading.await?.join().await??;
     Ok((articles, u32::try_from(left_out).unwrap_or(u32::MAX)))
 }
 
@@ -125,7 +135,8 @@ mod tests {
             articles.collect()
         };
         for (count, expected, left_out) in [(0, 0, 0), (1, 1, 0), (50, 50, 0), (51, 50, 1), (200, 50, 150)] {
-            let (articles, out) = shown(of(count)).await.unwrap();
+            let deadline = Instant::now() + std::time::Duration::from_secs(60);
+            let (articles, out) = shown(&BlockingJobs::new(1), deadline, of(count)).await.unwrap();
             assert_eq!((articles.len(), out), (expected, left_out));
             if count > 0 {
                 assert_eq!(articles.first().unwrap().article_id, "1");

@@ -1,7 +1,8 @@
 use drawbridge_proto::code::v1::SearchRequest;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::sample::{FILE_BYTES_MAX, Sample, waiting};
+use crate::sample::{FILE_BYTES_MAX, LIMITS, Sample, waiting};
 
 fn ask(query: &str) -> SearchRequest {
     SearchRequest { query: query.to_owned(), ..Default::default() }
@@ -9,7 +10,7 @@ fn ask(query: &str) -> SearchRequest {
 
 fn find(sample: &Sample, request: &SearchRequest) -> SearchResult {
     let tree = sample.tree();
-    let query = Query::parse(&tree, request).unwrap();
+    let query = Query::parse(&tree, request, &LIMITS).unwrap();
     search(&tree, &query, &waiting(), |_| {}).unwrap()
 }
 
@@ -170,11 +171,12 @@ fn two_searches_find_the_same_in_the_same_order() {
 fn a_search_that_nobody_waits_for_stops() {
     let sample = Sample::of(&[("a", "hit")]);
     let tree = sample.tree();
-    let query = Query::parse(&tree, &ask("hit")).unwrap();
-    let late = Cancellation { deadline: Instant::now(), ..waiting() };
+    let query = Query::parse(&tree, &ask("hit"), &LIMITS).unwrap();
+    let late = Cancellation::new(CancellationToken::new(), Instant::now());
     assert!(matches!(search(&tree, &query, &late, |_| {}), Err(CodeError::DeadlinePassed)));
-    let left = waiting();
-    left.gone.cancel();
+    let token = CancellationToken::new();
+    token.cancel();
+    let left = Cancellation::new(token, Instant::now() + Duration::from_secs(60));
     assert!(matches!(search(&tree, &query, &left, |_| {}), Err(CodeError::Cancelled)));
 }
 
@@ -186,4 +188,27 @@ fn progress_grows_and_comes_at_intervals() {
     assert_eq!(told, [None, Some(1.0), None, Some(3.0)]);
     let mut patient = Pace::new(Instant::now(), Duration::from_secs(60));
     assert!(patient.due(1).is_none());
+}
+
+#[test]
+fn of_a_long_line_the_beginning_is_searched_and_the_result_says_so() {
+    let long = "x".repeat(LIMITS.line_bytes_max);
+    let sample = Sample::of(&[("a", &format!("one\nhit{long}hit\nthree hit\n")), ("b", &long)]);
+    let result = find(&sample, &SearchRequest { context_lines: 1, ..ask("hit") });
+    assert_eq!(result.lines_cut, 1, "that of `b` is just as long as a line may be");
+    let lines: Vec<_> = result.matches.iter().map(|found| (found.line_number, &found.after[..])).collect();
+    assert_eq!(lines, [(2, &["three hit".to_owned()][..]), (3, &[])]);
+    assert_eq!(places(&find(&sample, &ask("xhit"))), [""; 0]);
+}
+
+#[test]
+fn files_that_may_hold_keys_are_left_out() {
+    let sample = Sample::of(&[("a.txt", "hit"), ("server.PEM", "hit"), ("keys.key/a.txt", "hit")]);
+    sample.hard_link("harmless.txt", "server.PEM");
+    sample.link("link.txt", "server.PEM");
+    assert_eq!(places(&find(&sample, &ask("hit"))), ["a.txt:1:hit"]);
+    for glob in ["*.PEM", "harmless.txt", "**/a.txt"] {
+        let found = find(&sample, &SearchRequest { glob: glob.to_owned(), ..ask("hit") });
+        assert!(places(&found).iter().all(|place| place == "a.txt:1:hit"), "{glob}: {found:?}");
+    }
 }

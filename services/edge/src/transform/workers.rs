@@ -89,6 +89,10 @@ fn work(waiting: &Arc<Mutex<mpsc::Receiver<Job>>>) {
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { program, input, principal, done, _free }) = job else { return };
+        if done.is_closed() {
+            // Its caller has gone.
+            continue;
+        }
         let outcome = program.run(&input, &principal);
         let stopped = matches!(outcome, Err(Failure::Spent(_) | Failure::Broken));
         // Nobody waits for it when the caller has gone.

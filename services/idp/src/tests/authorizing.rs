@@ -51,6 +51,8 @@ async fn only_s256_is_accepted_as_a_challenge_method() {
 #[tokio::test]
 async fn a_request_that_cannot_be_granted_is_told_to_the_client() {
     check_redirected(&[("resource", "https://other.example/mcp")], "invalid_target").await;
+    // Auth itself is no resource for clients that register themselves.
+    check_redirected(&[("resource", "drawbridge-auth")], "invalid_target").await;
     check_redirected(&[("response_type", "token")], "unsupported_response_type").await;
     check_redirected(&[("response_type", "")], "invalid_request").await;
     check_redirected(&[("response_mode", "fragment")], "invalid_request").await;

@@ -14,11 +14,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use crate::{Config, Workload, start};
+use crate::{Config, ConfiguredClient, Workload, start};
 
 pub(super) const RESOURCE: &str = "http://127.0.0.1:7180/mcp";
 pub(super) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 pub(super) const VERIFIER: &str = "a-verifier-of-sixty-four-characters-0123456789-0123456789-012345";
+/// A client that may get tokens for auth itself.
+pub(super) const INTERNAL_CLIENT: &str = "the-console";
 pub(super) const WORKLOAD_SECRET: &str = "workload:secret&=";
 
 pub(super) fn on_loopback() -> Listen {
@@ -33,6 +35,12 @@ pub(super) fn config() -> Config {
             client_id: "nightly".into(),
             client_secret: WORKLOAD_SECRET.into(),
             groups: vec!["batch".into()],
+            internal: true,
+        }],
+        clients: vec![ConfiguredClient {
+            client_id: INTERNAL_CLIENT.into(),
+            redirect_uris: vec![REDIRECT_URI.into()],
+            internal: true,
         }],
         ..Config::default()
     }

@@ -50,8 +50,17 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
     assert!(matches!(&error, StartError::Users(ConfigTextError::Meaning { line: 4, .. })), "{error:?}");
     assert!(!format!("{error:?}").contains("hush"));
 
+    let redirect_schemes = vec!["javascript".into()];
+    let error = start_error(Config { redirect_schemes, ..config() }).await;
+    assert!(matches!(error, StartError::RedirectScheme { scheme } if scheme == "javascript"));
+
     // A workload with a user's name would have that user's subject.
-    let workloads = vec![Workload { client_id: "alice".into(), client_secret: "x".into(), groups: vec![] }];
+    let workloads = vec![Workload {
+        client_id: "alice".into(),
+        client_secret: "x".into(),
+        groups: vec![],
+        internal: true,
+    }];
     let error = start_error(Config { workloads, ..config() }).await;
     assert!(matches!(error, StartError::DuplicateName { name } if name == "alice"));
 }
@@ -127,7 +136,7 @@ async fn debug_output_redacts_passwords_and_secrets() {
     let file = users_file(
         "[[users]]\nusername = 'a'\npassword = 'hush-1'\n[[workloads]]\nclient_id = 'b'\nclient_secret = 'hush-2'\n",
     );
-    let users = users::load(Some(file.path()), &config.workloads).unwrap();
+    let users = users::load(Some(file.path()), &config.workloads, &[]).unwrap();
     let shown = format!("{users:?}");
     assert!(shown.contains("REDACTED"));
     assert!(!shown.contains("hush") && !shown.contains(WORKLOAD_SECRET), "{shown}");

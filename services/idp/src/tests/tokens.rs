@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::harness::{
-    REDIRECT_URI, RESOURCE, Server, WORKLOAD_SECRET, check_refused, config, json_of, tokens,
+    INTERNAL_CLIENT, REDIRECT_URI, RESOURCE, Server, WORKLOAD_SECRET, check_refused, config, json_of, tokens,
 };
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -40,11 +40,14 @@ async fn the_audience_is_the_configured_resource() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let slash = format!("{RESOURCE}/");
-    for (requested, audience) in
-        [(slash.as_str(), RESOURCE), ("", RESOURCE), ("drawbridge-auth", "drawbridge-auth")]
-    {
-        let code = server.code(&client_id, &[("resource", requested)]).await;
-        let answer = tokens(server.redeem(&client_id, &code, &[("resource", requested)]).await).await;
+    for (client_id, requested, audience) in [
+        (client_id.as_str(), slash.as_str(), RESOURCE),
+        (&client_id, "", RESOURCE),
+        (INTERNAL_CLIENT, "drawbridge-auth", "drawbridge-auth"),
+        (INTERNAL_CLIENT, "", RESOURCE),
+    ] {
+        let code = server.code(client_id, &[("resource", requested)]).await;
+        let answer = tokens(server.redeem(client_id, &code, &[("resource", requested)]).await).await;
         server.verify(text(&answer, "access_token"), audience).await;
     }
 }

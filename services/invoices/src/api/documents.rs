@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use drawbridge_proto::invoices::v1::extract_response::Event;
-use drawbridge_sdk::CallContext;
+use drawbridge_sdk::{BlockingJob, CallContext};
 use tokio::{sync::mpsc, time::timeout_at};
-use tracing::Span;
 
 use super::InvoiceApi;
 use crate::{
@@ -28,6 +27,8 @@ pub(super) struct Source {
 pub(super) struct Told {
     events: mpsc::Receiver<Result<Event, InvoiceError>>,
     deadline: Instant,
+    /// Cancelled with this.
+    _job: BlockingJob<()>,
 }
 
 impl Told {
@@ -67,19 +68,13 @@ impl InvoiceApi {
         document: Arc<Document>,
     ) -> Result<Told, InvoiceError> {
         let deadline = context.deadline;
-        let turn = timeout_at(deadline.into(), Arc::clone(&self.turns).acquire_owned())
-            .await
-            .map_err(|_| InvoiceError::DeadlinePassed)?
-            .map_err(|error| InvoiceError::Failed(error.into()))?;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let span = Span::current();
-        tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+        let job = self.jobs.start(deadline, move |cancellation| {
             // Nobody receives any more when the caller has gone or the deadline has passed.
             let tell = |event| sender.blocking_send(event).map_err(|_| InvoiceError::Cancelled);
-            let result = span.in_scope(|| extract(&document, |progress| tell(Ok(Event::Progress(progress)))));
+            let result = extract(&document, cancellation, |progress| tell(Ok(Event::Progress(progress))));
             drop(tell(result.map(Event::Result)));
         });
-        Ok(Told { events, deadline })
+        Ok(Told { events, deadline, _job: job.await? })
     }
 }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
-use super::{UBL, people::ISSUER};
+use super::{UBL, people::ISSUER, waiting};
 use crate::{
     extract::{Document, extract},
     store::{
@@ -151,7 +151,7 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
     let (alice, bob, dave) =
         (of("alice", Some("acme")), of("bob", Some("acme")), of("dave", Some("umbrella")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, |_| Ok(())).unwrap()).unwrap();
+    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = |shared| Save { document: &document, columns: &columns, shared };
 
     let writer = database.user(&alice, "writer").await;

@@ -6,14 +6,14 @@ use std::{
 use drawbridge_proto::invoices::v1::ExtractResult;
 use flate2::{Compression, write::ZlibEncoder};
 
-use super::{CII, UBL, read};
+use super::{CII, UBL, read, waiting};
 use crate::{
     error::InvoiceError,
     extract::{Document, extract},
 };
 
 pub(super) fn read_pdf(document: Vec<u8>) -> Result<ExtractResult, InvoiceError> {
-    extract(&Document { bytes: document, media_type: "application/pdf".to_owned() }, |_| Ok(()))
+    extract(&Document { bytes: document, media_type: "application/pdf".to_owned() }, &waiting(), |_| Ok(()))
 }
 
 pub(super) fn deflated(contents: &[u8]) -> Vec<u8> {

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use super::{
     CII, UBL,
     people::{api, asking, by, person, store},
+    waiting,
 };
 use crate::{
     api::InvoiceApi,
@@ -172,6 +173,10 @@ impl Work for BrokenSave<'_> {
         self.0.access()
     }
 
+    fn texts(&self) -> Vec<&str> {
+        self.0.texts()
+    }
+
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<(), StoreError> {
         self.0.run(transaction, scope).await?;
         Err(StoreError::Timeout)
@@ -182,7 +187,7 @@ impl Work for BrokenSave<'_> {
 async fn what_breaks_off_leaves_nothing() {
     let (store, alice) = (store().await, person("alice", Some("acme")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, |_| Ok(())).unwrap()).unwrap();
+    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = || Save { document: &document, columns: &columns, shared: false };
     store.run(&asking(&alice), &BrokenSave(save())).await.unwrap_err();
     let (_, created) = store.run(&asking(&alice), &save()).await.unwrap();
@@ -199,7 +204,7 @@ async fn a_file_keeps_what_is_stored_and_takes_several_writers() {
     };
     let alice = asking(&person("alice", Some("acme")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, |_| Ok(())).unwrap()).unwrap();
+    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = Save { document: &document, columns: &columns, shared: false };
     let store = open().await;
     let saved = join_all((0..16).map(|_| store.run(&alice, &save))).await;
@@ -207,4 +212,37 @@ async fn a_file_keeps_what_is_stored_and_takes_several_writers() {
     store.close().await;
     let (_, created) = open().await.run(&alice, &save).await.unwrap();
     assert!(!created);
+}
+
+/// SQLite took `\0` and what follows for nothing, so that a filter matched everything.
+#[tokio::test]
+async fn a_text_with_nul_is_refused_and_never_bound() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    save(&api, &alice, UBL, false).await.unwrap();
+    let texts = |set: fn(&mut SearchRequest, String)| {
+        let mut request = SearchRequest::default();
+        set(&mut request, "\0nothing of this name".to_owned());
+        request
+    };
+    for (field, request) in [
+        ("supplier", texts(|request, text| request.supplier = Some(text))),
+        ("number", texts(|request, text| request.number = Some(text))),
+        ("issued_from", texts(|request, text| request.issued_from = Some(text))),
+        ("issued_to", texts(|request, text| request.issued_to = Some(text))),
+        ("amount_min", texts(|request, text| request.amount_min = Some(text))),
+        ("amount_max", texts(|request, text| request.amount_max = Some(text))),
+        ("currency", texts(|request, text| request.currency = Some(text))),
+        ("text", texts(|request, text| request.text = Some(text))),
+        ("page_token", texts(|request, text| request.page_token = Some(text))),
+    ] {
+        let refused = api.search(by(&alice, request)).await.map(drop).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{field}: {refused:?}");
+        assert!(refused.message().contains(field), "{field}: {refused:?}");
+    }
+    let request = GetRequest { invoice_id: "\0".to_owned() };
+    let refused = api.get(by(&alice, request)).await.map(drop).unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "a text must not contain NUL"));
+    let long = SearchRequest { text: Some("x".repeat(501)), ..SearchRequest::default() };
+    let refused = api.search(by(&alice, long)).await.map(drop).unwrap_err();
+    assert_eq!(refused.message(), "`text`: must have at most 500 bytes");
 }

@@ -2,11 +2,12 @@
 //! cross-references, object streams and objects that lie within one another make much of little.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use drawbridge_sdk::Cancellation;
 use lopdf::{LoadOptions, Object, ObjectId};
 
 use crate::error::InvoiceError;
@@ -21,7 +22,8 @@ const SECTIONS_MAX: usize = 8;
 const TIME: Duration = Duration::from_secs(10);
 
 thread_local! {
-    static LEFT: Cell<Left> = const { Cell::new(Left { values: 0, object_stream_bytes: 0, until: None }) };
+    static LEFT: Cell<Left> = const { Cell::new(Left { values: 0, object_stream_bytes: 0 }) };
+    static WAITING: RefCell<Option<Cancellation>> = const { RefCell::new(None) };
 }
 
 /// What is left of it.
@@ -29,53 +31,55 @@ thread_local! {
 struct Left {
     values: usize,
     object_stream_bytes: usize,
-    until: Option<Instant>,
 }
 
-/// It was used up.
-struct UsedUp;
+/// It was used up, or nobody waits any more.
+struct Ended;
 
 /// Reads a PDF with `read`, which loads it with the options that it is given. A panic is an error too.
 ///
 /// # Errors
-/// Those of `read`, and when it costs more than it may.
+/// Those of `read`, when it costs more than it may, and when nobody waits any more.
 pub(super) fn within<T>(
     pdf: &[u8],
+    cancellation: &Cancellation,
     read: impl FnOnce(LoadOptions) -> Result<T, InvoiceError>,
 ) -> Result<T, InvoiceError> {
     let used_up = || InvoiceError::document("is a PDF that holds more than an invoice does");
     if sections(pdf) > SECTIONS_MAX {
         return Err(used_up());
     }
-    LEFT.set(Left {
-        values: VALUES_MAX,
-        object_stream_bytes: OBJECT_STREAMS_BYTES_MAX,
-        until: Some(Instant::now() + TIME),
-    });
+    LEFT.set(Left { values: VALUES_MAX, object_stream_bytes: OBJECT_STREAMS_BYTES_MAX });
+    WAITING.set(Some(cancellation.within(TIME)));
     let options = LoadOptions {
         max_decompressed_size: Some(STREAM_BYTES_MAX),
         filter: Some(account),
         ..LoadOptions::default()
     };
-    match catch_unwind(AssertUnwindSafe(|| read(options))) {
+    let done = catch_unwind(AssertUnwindSafe(|| read(options)));
+    WAITING.set(None);
+    match done {
         Ok(done) => done,
-        Err(cause) if cause.is::<UsedUp>() => Err(used_up()),
+        Err(cause) if cause.is::<Ended>() => {
+            cancellation.check()?;
+            Err(used_up())
+        }
         Err(_) => Err(InvoiceError::document("is a PDF that cannot be read")),
     }
 }
 
-/// Stops the reading when the time is over.
+/// Stops the reading when the time is over or nobody waits any more.
 pub(super) fn check_time() {
-    if LEFT.get().until.is_some_and(|until| until < Instant::now()) {
+    if WAITING.with_borrow(|waiting| waiting.as_ref().is_some_and(|waiting| waiting.check().is_err())) {
         // Unlike a panic, this says nothing in the log.
-        resume_unwind(Box::new(UsedUp));
+        resume_unwind(Box::new(Ended));
     }
 }
 
 /// Sees each object as it is loaded, an object stream before it is unpacked.
 fn account(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     check_time();
-    let mut left = LEFT.get();
+    let left = LEFT.get();
     let unpacked = match object {
         Object::Stream(stream) if stream.dict.has_type(b"ObjStm") => {
             // What cannot be unpacked now cannot be later.
@@ -86,9 +90,8 @@ fn account(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
         _ => 0,
     };
     let spent = (left.values.checked_sub(values(object)), left.object_stream_bytes.checked_sub(unpacked));
-    let (Some(values), Some(object_stream_bytes)) = spent else { resume_unwind(Box::new(UsedUp)) };
-    left = Left { values, object_stream_bytes, ..left };
-    LEFT.set(left);
+    let (Some(values), Some(object_stream_bytes)) = spent else { resume_unwind(Box::new(Ended)) };
+    LEFT.set(Left { values, object_stream_bytes });
     Some((id, object.clone()))
 }
 

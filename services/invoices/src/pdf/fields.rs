@@ -10,6 +10,7 @@ use drawbridge_proto::invoices::v1::{
 use rust_decimal::Decimal;
 
 use super::{
+    budget,
     labels::{BUYERS, CREDIT_NOTE, DUE, GROSS, ISSUED, Labels, NET, NUMBER, PAYABLE, TAX},
     text::COLUMN,
     values::{amount, currency, date, iban, vat_id},
@@ -126,6 +127,7 @@ impl Text<'_> {
         let kinds: [(_, f64, &[&str]); 2] = [(labels.sure, SURE, &[]), (labels.likely, LIKELY, labels.not)];
         for (labels, confidence, not) in kinds {
             for (index, (_, lower)) in self.lines.iter().enumerate() {
+                budget::check_time();
                 if not.iter().any(|word| after_label(lower, word).is_some()) {
                     continue;
                 }
@@ -152,9 +154,12 @@ impl Text<'_> {
         let (line, _) = self.lines.get(index)?;
         for (column, (cell, own)) in lower.split(COLUMN).zip(line.split(COLUMN)).enumerate() {
             let Some(after) = after_label(cell, label) else { continue };
+            budget::check_time();
             // Lower case may be longer than what it is of: then the cell is read as a whole.
             let rest = own.get(after..).filter(|_| own.len() == cell.len()).unwrap_or(own);
-            let behind = value(rest).or_else(|| line.split(COLUMN).skip(column + 1).find_map(&value));
+            let others = line.split(COLUMN).skip(column + 1);
+            let others = others.inspect(|_| budget::check_time());
+            let behind = value(rest).or_else(|| { others }.find_map(&value));
             if let Some(value) = behind {
                 return Some(Found { value, confidence });
             }
@@ -168,7 +173,10 @@ impl Text<'_> {
     }
 
     fn first<T>(&self, value: impl Fn(&str) -> Option<T>) -> Option<T> {
-        self.lines.iter().find_map(|(line, _)| value(line))
+        self.lines.iter().find_map(|(line, _)| {
+            budget::check_time();
+            value(line)
+        })
     }
 
     fn says(&self, words: &[&str]) -> bool {

@@ -8,9 +8,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, TryLockError},
+    thread,
+    time::Duration,
 };
 
+use drawbridge_sdk::Cancellation;
 use lopdf::{
     Dictionary, Document, Encoding, LoadOptions, Object,
     content::{Content, Operation},
@@ -42,25 +45,47 @@ const USUAL_WIDTH: f64 = 0.5;
 pub(crate) const COLUMN: char = '\t';
 
 /// One at a time, for what a hostile file makes of memory.
-static TURN: Mutex<()> = Mutex::new(());
+static ONE: Mutex<()> = Mutex::new(());
+/// How often a file that waits for another looks whether its caller does, too.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Operators of a page between two checks of the time.
+const OPERATORS_PER_CHECK: usize = 64;
 
-/// The lines of a PDF, page by page, from top to bottom. Columns are separated by [`COLUMN`].
+/// What `found` makes of the lines of a PDF, page by page, from top to bottom. Columns are separated by
+/// [`COLUMN`].
 ///
 /// # Errors
-/// When it is encrypted, cannot be read, or holds more than an invoice does.
-pub(crate) fn lines(pdf: &[u8]) -> Result<Vec<String>, InvoiceError> {
+/// When it is encrypted, cannot be read, or holds more than an invoice does; when nobody waits any more; and
+/// those of `found`.
+pub(crate) fn read<T>(
+    pdf: &[u8],
+    cancellation: &Cancellation,
+    found: impl FnOnce(Vec<String>) -> Result<T, InvoiceError>,
+) -> Result<T, InvoiceError> {
     if pdf.len() > FILE_BYTES_MAX {
         return Err(refused(&format!("without an attached invoice of more than {FILE_BYTES_MAX} bytes")));
     }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    budget::within(pdf, |options| read(pdf, options))
+    let _one = lock(cancellation)?;
+    budget::within(pdf, cancellation, |options| found(lines(pdf, options)?))
+}
+
+/// The standard mutex knows no deadline.
+fn lock(cancellation: &Cancellation) -> Result<MutexGuard<'static, ()>, InvoiceError> {
+    loop {
+        match ONE.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => thread::sleep(POLL_INTERVAL),
+        }
+        cancellation.check()?;
+    }
 }
 
 fn refused(what: &str) -> InvoiceError {
     InvoiceError::document(format!("is a PDF {what}"))
 }
 
-fn read(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> {
+fn lines(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> {
     let document = Document::load_mem_with_options(pdf, options)
         .map_err(|error| refused(&format!("that cannot be read: {error}")))?;
     if document.is_encrypted() {
@@ -79,7 +104,10 @@ fn read(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> {
         let Ok(content) = Content::decode(&content) else { continue };
         let fonts = fonts(&document, page);
         let mut pen = Pen::default();
-        for operation in &content.operations {
+        for (number, operation) in content.operations.iter().enumerate() {
+            if number.is_multiple_of(OPERATORS_PER_CHECK) {
+                budget::check_time();
+            }
             pen.follow(operation, &fonts);
             if pen.pieces.len() > PIECES_MAX {
                 return Err(refused(&format!("with more than {PIECES_MAX} pieces of text on a page")));
@@ -267,6 +295,10 @@ impl Pen {
                 _ => lines.push(vec![piece]),
             }
         }
+        let join = |line| {
+            budget::check_time();
+            join(line)
+        };
         lines.into_iter().map(join).collect()
     }
 }

@@ -23,6 +23,10 @@ impl Work for Approve<'_> {
         Access::Approve
     }
 
+    fn texts(&self) -> Vec<&str> {
+        vec![self.id]
+    }
+
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
         let visible = scope.visible();
         let insert = format!(

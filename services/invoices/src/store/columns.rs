@@ -37,6 +37,28 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
+    /// The texts that are stored.
+    pub(super) fn texts(&self) -> Vec<&str> {
+        [
+            &self.seller_key,
+            &self.number,
+            &self.issue_date,
+            &self.due_date,
+            &self.seller_name,
+            &self.seller_vat_id,
+            &self.buyer_name,
+            &self.currency,
+            &self.gross_amount,
+            &self.payable_amount,
+            &self.payable_order,
+            &self.supplier_text,
+            &self.full_text,
+            &self.digest,
+        ]
+        .map(String::as_str)
+        .to_vec()
+    }
+
     /// What is stored of a document and what was read from it.
     ///
     /// # Errors

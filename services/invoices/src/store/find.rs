@@ -23,6 +23,10 @@ impl Work for Find<'_> {
         self.access
     }
 
+    fn texts(&self) -> Vec<&str> {
+        vec![self.id]
+    }
+
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
         let select = format!("SELECT {SUMMARY}, extracted {FROM} WHERE {} AND id = $4", scope.visible());
         let found: Option<Whole> = in_either!(transaction, connection => {
@@ -57,6 +61,10 @@ impl Work for FindDocument<'_> {
 
     fn access(&self) -> Access {
         Access::Read
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        vec![self.id]
     }
 
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {

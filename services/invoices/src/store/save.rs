@@ -34,6 +34,12 @@ impl Work for Save<'_> {
         Access::Write
     }
 
+    fn texts(&self) -> Vec<&str> {
+        let mut texts = self.columns.texts();
+        texts.push(&self.document.media_type);
+        texts
+    }
+
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
         let Self { document, columns, shared } = self;
         let created = in_either!(transaction, connection => {

@@ -45,6 +45,11 @@ impl Scope {
         "(owner = $1 OR (tenant = $2 AND tenant <> '' AND (shared OR $3)))"
     }
 
+    /// The texts that statements take.
+    pub(super) fn texts(&self) -> [&str; 2] {
+        [&self.owner, &self.tenant]
+    }
+
     /// Whether anything can be shared.
     pub(crate) fn has_tenant(&self) -> bool {
         !self.tenant.is_empty()

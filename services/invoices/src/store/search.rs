@@ -21,6 +21,9 @@ const WHERE: &str = "AND ($4 IS NULL OR supplier_text LIKE $4 ESCAPE '\\') \
      AND ($13 IS NULL OR id < $13) \
      ORDER BY id DESC LIMIT $14";
 
+/// The longest text that is looked for, in bytes. A database compares it with each place of each text.
+const TEXT_BYTES_MAX: usize = 500;
+
 /// Looks for invoices, newest first.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
@@ -42,13 +45,23 @@ impl Search {
     /// What is asked for, after the invoice `before`. An empty text asks for nothing.
     ///
     /// # Errors
-    /// When an amount is none.
+    /// When an amount is none, or a text is too long or contains NUL.
     pub(crate) fn new(
         request: &SearchRequest,
         before: Option<String>,
         rows_max: u32,
     ) -> Result<Self, InvoiceError> {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
+        for (field, text) in [
+            ("supplier", &request.supplier),
+            ("number", &request.number),
+            ("issued_from", &request.issued_from),
+            ("issued_to", &request.issued_to),
+            ("currency", &request.currency),
+            ("text", &request.text),
+        ] {
+            check(field, text.as_deref().unwrap_or_default())?;
+        }
         let amount = |field: &'static str, text: &Option<String>| {
             let problem = "must be a decimal with up to 14 digits before the point and 10 after it";
             let order = |text: &String| decimal::parse(text).map(decimal::order);
@@ -84,6 +97,21 @@ impl Work for Search {
         Access::Read
     }
 
+    fn texts(&self) -> Vec<&str> {
+        let texts = [
+            &self.supplier,
+            &self.number,
+            &self.issued_from,
+            &self.issued_to,
+            &self.amount_min,
+            &self.amount_max,
+            &self.currency,
+            &self.text,
+            &self.before,
+        ];
+        texts.into_iter().filter_map(|text| text.as_deref()).collect()
+    }
+
     async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
         let select = format!("SELECT {SUMMARY} {FROM} WHERE {} {WHERE}", scope.visible());
         Ok(in_either!(transaction, connection => {
@@ -106,6 +134,15 @@ impl Work for Search {
                 .await?
         }))
     }
+}
+
+fn check(field: &'static str, text: &str) -> Result<(), InvoiceError> {
+    let problem = match text {
+        text if text.contains('\0') => "must not contain NUL",
+        text if text.len() > TEXT_BYTES_MAX => "must have at most 500 bytes",
+        _ => return Ok(()),
+    };
+    Err(InvoiceError::Argument { field, problem })
 }
 
 /// The pattern of what contains a text, which is nothing but itself in it.

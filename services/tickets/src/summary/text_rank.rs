@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use drawbridge_sdk::{BlockingError, Cancellation};
 use unicode_segmentation::UnicodeSegmentation as _;
 
 /// Sentences that are compared; each is with each other.
@@ -27,16 +28,24 @@ struct Sentence<'a> {
 }
 
 /// At most so many sentences of the texts, word for word, in their order.
-pub(super) fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
+///
+/// # Errors
+/// When nobody waits any more.
+pub(super) fn extract(
+    texts: &[String],
+    sentences_max: usize,
+    cancellation: &Cancellation,
+) -> Result<Vec<String>, BlockingError> {
     let texts: Vec<_> = texts.iter().map(|text| unwrapped(text)).collect();
     let sentences = sentences(&texts);
-    let ranks = ranks(&sentences);
+    let ranks = ranks(&sentences, cancellation)?;
     let mut best: Vec<usize> = (0..sentences.len()).collect();
     // Of equal ones the earlier.
     best.sort_by(|one, other| ranks[*other].total_cmp(&ranks[*one]));
     best.truncate(sentences_max);
     best.sort_unstable();
-    best.into_iter().map(|at| sentences[at].text.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    let whole = |at: usize| sentences[at].text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(best.into_iter().map(whole).collect())
 }
 
 /// Text whose lines end where its paragraphs, headings and items do. A full line was only wrapped.
@@ -72,19 +81,23 @@ fn words(text: &str) -> HashSet<String> {
     words.map(str::to_lowercase).collect()
 }
 
-fn ranks(sentences: &[Sentence<'_>]) -> Vec<f64> {
-    let links: Vec<Vec<f64>> =
-        sentences.iter().map(|one| sentences.iter().map(|other| likeness(one, other)).collect()).collect();
+fn ranks(sentences: &[Sentence<'_>], cancellation: &Cancellation) -> Result<Vec<f64>, BlockingError> {
+    let mut links: Vec<Vec<f64>> = Vec::new();
+    for one in sentences {
+        cancellation.check()?;
+        links.push(sentences.iter().map(|other| likeness(one, other)).collect());
+    }
     let sums: Vec<f64> = links.iter().map(|row| row.iter().sum()).collect();
     let mut ranks = vec![1.0; sentences.len()];
     for _ in 0..ROUNDS {
+        cancellation.check()?;
         let passed = |to: usize| -> f64 {
             let from = links.iter().zip(&sums).zip(&ranks).filter(|((_, sum), _)| **sum > 0.0);
             from.map(|((row, sum), rank)| row[to] / sum * rank).sum()
         };
         ranks = (0..ranks.len()).map(|to| 1.0 - DAMPING + DAMPING * passed(to)).collect();
     }
-    ranks
+    Ok(ranks)
 }
 
 /// Words in common, held against the sentences' lengths. A sentence does not recommend itself.
@@ -98,7 +111,23 @@ fn likeness(one: &Sentence<'_>, other: &Sentence<'_>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+
+    fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
+        let waiting = Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60));
+        super::extract(texts, sentences_max, &waiting).unwrap()
+    }
+
+    #[test]
+    fn an_extract_that_nobody_waits_for_ends() {
+        let late = Cancellation::new(CancellationToken::new(), Instant::now());
+        let ended = super::extract(&texts(&["Only one sentence stands here."]), 5, &late);
+        assert!(matches!(ended, Err(BlockingError::DeadlinePassed)), "{ended:?}");
+    }
 
     fn texts(texts: &[&str]) -> Vec<String> {
         texts.iter().map(|text| (*text).to_owned()).collect()

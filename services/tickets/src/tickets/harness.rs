@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::Router;
 use drawbridge_sdk::{
-    CallContext, RequestId,
+    BlockingJobs, CallContext, RequestId,
     credentials::{Credentials, Embedded, Limits, Source},
     identity::{Caller, Principal, TransactionClaims, TransactionContext},
 };
@@ -72,7 +72,7 @@ pub(super) fn credentials(url: &str) -> Credentials {
 /// A service that asks the helpdesk at this URL for acme.
 pub(super) fn service(url: &str) -> TicketApi {
     let drained = CancellationToken::new().drop_guard();
-    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, drained).unwrap())
+    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, BlockingJobs::new(4), drained).unwrap())
 }
 
 /// Serves a helpdesk, and returns its URL.

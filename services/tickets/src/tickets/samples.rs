@@ -4,7 +4,7 @@ use drawbridge_proto::tickets::v1::{
     GetRequest, SearchRequest, SearchResponse, Ticket, ticket_service_server::TicketService as _,
 };
 use drawbridge_sdk::{
-    Starting,
+    BlockingJobs, Starting,
     credentials::{Credentials, Limits, Source},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ fn service() -> (TicketApi, Starting) {
     let embedded = Source::Embedded(sample::serve(&starting).unwrap());
     let credentials = Credentials::new(embedded, Limits::default());
     let drained = CancellationToken::new().drop_guard();
-    (TicketApi::new(Helpdesk::new(credentials, None, drained).unwrap()), starting)
+    (TicketApi::new(Helpdesk::new(credentials, None, BlockingJobs::new(4), drained).unwrap()), starting)
 }
 
 async fn search(service: &TicketApi, tenant: &str, request: SearchRequest) -> SearchResponse {

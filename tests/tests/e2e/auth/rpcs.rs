@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_sdk::{
-    Listen, MtlsServerConfig, TelemetryConfig,
+    Listen, TelemetryConfig,
     identity::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
@@ -89,12 +89,7 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let config = drawbridge_code::Config {
         listen: free(),
         admin_listen: free(),
-        root: repository(),
-        file_bytes_max: 1024,
-        auth_jwks_url: jwks_url.clone(),
-        auth_spiffe_id: None,
-        mtls: MtlsServerConfig::default(),
-        auth_issuer: "drawbridge-auth".to_owned(),
+        ..drawbridge_code::Config::new(repository(), jwks_url.clone())
     };
     let code = Hosted::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await

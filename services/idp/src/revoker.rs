@@ -1,0 +1,125 @@
+//! Takes access tokens back. They are JWTs and good without this server, so auth is told which are not.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
+};
+use drawbridge_sdk::{CallContext, RequestId};
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use uuid::Uuid;
+
+use crate::{grant::IssuedToken, keys::SigningKey, server};
+
+/// The subject of this server's own tokens, and the group in which policies permit it to revoke.
+const NAME: &str = "drawbridge-idp";
+const GROUP: &str = "authorization-server";
+/// How long its own token is good for.
+const OWN_TOKEN_SECONDS: u64 = 60;
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that has used a code or a refresh token twice waits for the revocation.
+const WAIT: Duration = Duration::from_secs(3);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why auth has not revoked.
+#[derive(Debug, thiserror::Error)]
+enum RevokeError {
+    #[error("cannot sign a token for auth")]
+    Sign(#[from] jsonwebtoken::errors::Error),
+    #[error("auth gives no answer")]
+    Call(#[from] Box<tonic::Status>),
+    #[error("auth refuses: {0}")]
+    Refused(String),
+}
+
+/// What this server shows to auth.
+#[derive(Serialize)]
+struct OwnClaims<'a> {
+    iss: &'a str,
+    sub: &'static str,
+    aud: &'a str,
+    exp: u64,
+    iat: u64,
+    nbf: u64,
+    jti: Uuid,
+    client_id: &'static str,
+    gty: &'static str,
+    groups: [&'static str; 1],
+}
+
+/// Auth, as this server knows it.
+pub(crate) struct Revoker {
+    pub(crate) auth: Channel,
+    /// The audience of tokens that are for auth itself.
+    pub(crate) audience: String,
+    pub(crate) issuer: String,
+    pub(crate) key: Arc<SigningKey>,
+    /// Cancelled when this server stops.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl Revoker {
+    /// Revokes tokens, and goes on in the background with those that are not revoked soon, until they expire.
+    pub(crate) async fn revoke(self: Arc<Self>, tokens: Vec<IssuedToken>) {
+        let stopping = self.stopping.clone();
+        let revoking = tokio::spawn(async move {
+            let all = async {
+                for token in tokens {
+                    self.revoke_one(&token).await;
+                }
+            };
+            stopping.run_until_cancelled(all).await
+        });
+        drop(timeout(WAIT, revoking).await);
+    }
+
+    async fn revoke_one(&self, token: &IssuedToken) {
+        while token.expires > Instant::now() {
+            match self.call(token.id).await {
+                Ok(()) => {
+                    tracing::info!(token_id = %token.id, "an access token is revoked");
+                    return;
+                }
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(token_id = %token.id, error, "an access token is not revoked yet");
+                }
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn call(&self, id: Uuid) -> Result<(), RevokeError> {
+        let now = server::seconds_since_1970();
+        let own = self.key.sign(&OwnClaims {
+            iss: &self.issuer,
+            sub: NAME,
+            aud: &self.audience,
+            exp: now + OWN_TOKEN_SECONDS,
+            iat: now,
+            nbf: now,
+            jti: Uuid::new_v4(),
+            client_id: NAME,
+            gty: "client-credentials",
+            groups: [GROUP],
+        })?;
+        let tokens =
+            pb::TokenSet { issuer: self.issuer.clone(), which: Some(Which::TokenId(id.to_string())) };
+        let request = pb::RevokeRequest { subject_token: own, tokens: Some(tokens) };
+        let context = CallContext::new(RequestId::generate(), CALL_TIMEOUT);
+        let mut auth = AuthServiceClient::new(self.auth.clone());
+        let answer = auth.revoke(context.outgoing(request)).await.map_err(Box::new)?;
+        match answer.into_inner().outcome {
+            Some(Outcome::Revoked(_)) => Ok(()),
+            Some(Outcome::Unauthenticated(reason)) => Err(RevokeError::Refused(reason.description)),
+            Some(Outcome::Denied(denied)) => Err(RevokeError::Refused(denied.reason)),
+            None => Err(RevokeError::Refused("no outcome".to_owned())),
+        }
+    }
+}
