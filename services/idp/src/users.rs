@@ -84,7 +84,7 @@ pub struct Facts {
 /// # Errors
 /// When the file cannot be used.
 pub fn facts(path: Option<&Path>, username: &str) -> Result<Option<Facts>, StartError> {
-    let facts = load(path, &[])?.by_name.remove(username).map(|user| Facts {
+    let facts = load(path, &[], &[])?.by_name.remove(username).map(|user| Facts {
         groups: user.groups,
         roles: user.roles,
         tenant: user.tenant,
@@ -110,7 +110,7 @@ struct UsersFile {
 /// # Errors
 /// When the file cannot be used.
 pub fn tenants(users: Option<&Path>) -> Result<BTreeSet<String>, StartError> {
-    Ok(load(users, &[])?.by_name.into_values().filter_map(|user| user.tenant).collect())
+    Ok(load(users, &[], &[])?.by_name.into_values().filter_map(|user| user.tenant).collect())
 }
 
 #[derive(Debug)]

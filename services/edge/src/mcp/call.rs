@@ -210,9 +210,7 @@ impl Calling<'_> {
         let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
         let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
         Ok(allowed.map_err(|refusal| match refusal {
-            Refusal::AuthUnavailable | Refusal::Unverified => {
-                Status::unavailable("auth gives no answer")
-            }
+            Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
         })?)
     }
