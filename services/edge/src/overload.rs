@@ -6,7 +6,7 @@
 pub(crate) use self::{
     calls::Calls,
     config::{Rules, Settings},
-    requests::{Requests, watch},
+    requests::{InProgress, Requests, watch},
     turns::{Busy, Turn},
 };
 

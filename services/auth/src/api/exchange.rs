@@ -126,7 +126,7 @@ impl Api {
             return Ok(Exchanged::InsufficientScope(pb::InsufficientScope { scopes, principal }));
         }
         let token = self.mint(subject, &item, deciding.request_id, delegation.as_ref())?;
-        Ok(Exchanged::Allowed(allowed(identity, Some(token), Some(outcome), policies, deciding)))
+        Ok(Exchanged::Allowed(allowed(subject, Some(token), Some(outcome), policies, deciding)))
     }
 }
 

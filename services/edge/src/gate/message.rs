@@ -33,25 +33,55 @@ const METHODS: [&str; 17] = [
 /// Stands for every other method.
 pub(crate) const OTHER: &str = "other";
 
-/// One JSON-RPC 2.0 request or notification. A response, which no stateless server waits for, has an empty
-/// method.
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Notification,
+    /// What a client answers to a request of the server.
+    Response,
+}
+
+/// One JSON-RPC 2.0 message. A response has an empty method.
 #[derive(Debug)]
 pub(crate) struct Message {
+    pub(crate) kind: Kind,
+    /// Null for a notification.
     pub(crate) id: Value,
     pub(crate) method: String,
     pub(crate) params: Value,
+    pub(crate) result: Option<Value>,
+    pub(crate) error: Option<Value>,
 }
 
 // A field that stands twice is refused, so that no two readers can take a message for two things.
 #[derive(Deserialize)]
 struct Envelope {
     jsonrpc: String,
+    #[serde(default, deserialize_with = "present")]
+    id: Option<Value>,
     #[serde(default)]
-    id: Value,
-    #[serde(default)]
-    method: String,
+    method: Option<String>,
     #[serde(default)]
     params: Value,
+    #[serde(default, deserialize_with = "present")]
+    result: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
+    error: Option<Value>,
+}
+
+/// Null is not the same as nothing.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// Whether this is an id: a string or a whole number.
+fn is_id(id: &Value) -> bool {
+    match id {
+        Value::String(_) => true,
+        Value::Number(number) => number.as_f64().is_some_and(|number| number.fract() == 0.0),
+        _ => false,
+    }
 }
 
 impl Message {
@@ -64,20 +94,27 @@ impl Message {
             Err(error) if error.is_data() => return Err(Refusal::Invalid(error.to_string())),
             Err(error) => return Err(Refusal::Parse(error.to_string())),
         };
-        let Envelope { jsonrpc, id, method, params } = value;
+        let Envelope { jsonrpc, id, method, params, result, error } = value;
         if jsonrpc != "2.0" {
             return Err(Refusal::Invalid("jsonrpc must be \"2.0\"".to_owned()));
         }
-        if !matches!(id, Value::Null | Value::String(_) | Value::Number(_)) {
-            return Err(Refusal::Invalid("id must be a string or a number".to_owned()));
+        if id.as_ref().is_some_and(|id| !is_id(id)) {
+            return Err(Refusal::Invalid("id must be a string or a whole number".to_owned()));
         }
+        let kind = match (&method, &id, result.is_some() != error.is_some()) {
+            (Some(_), Some(_), false) => Kind::Request,
+            (Some(_), None, false) => Kind::Notification,
+            (None, Some(_), true) => Kind::Response,
+            _ => return Err(Refusal::Invalid("it must have a method, or an id with its result".to_owned())),
+        };
+        let (id, method) = (id.unwrap_or_default(), method.unwrap_or_default());
         if method.len() > METHOD_BYTES_MAX {
             return Err(Refusal::Invalid(format!("method is longer than {METHOD_BYTES_MAX} bytes")));
         }
         if !matches!(params, Value::Null | Value::Object(_)) {
             return Err(Refusal::Invalid("params must be an object".to_owned()));
         }
-        Ok(Self { id, method, params })
+        Ok(Self { kind, id, method, params, result, error })
     }
 
     /// The tool that a `tools/call` names.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Gate, message::Message};
 use crate::{
-    authorizer::Allowed,
+    authorizer::{Allowed, Caller},
     catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
     metadata::Endpoint,
     refusal::Refusal,
@@ -69,6 +69,17 @@ impl Plan {
             _ => None,
         }
     }
+
+    /// The operation that was decided on, of those that reach a tool service.
+    pub(crate) fn operation(&self) -> Option<&Arc<auth::Operation>> {
+        match self {
+            Self::CallTool(_, call)
+            | Self::ReadResource(_, call)
+            | Self::GetPrompt(_, call)
+            | Self::Complete(_, call) => Some(&call.operation),
+            _ => None,
+        }
+    }
 }
 
 /// A call that is allowed: the message as it was decided on, and the token for it.
@@ -79,7 +90,7 @@ pub(crate) struct Call {
     /// In which it was allowed.
     pub(crate) epoch: u64,
     /// What was asked, to ask it again when the call goes on later.
-    pub(crate) operation: auth::Operation,
+    pub(crate) operation: Arc<auth::Operation>,
 }
 
 /// Asks auth about what `message` asks for.
@@ -89,7 +100,7 @@ pub(super) async fn make(
     endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
-) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+) -> Result<(Plan, Caller), Refusal> {
     let catalog = gate.catalogs.load();
     let resource = endpoint.resource();
     let asking = Asking {
@@ -184,19 +195,19 @@ impl Asking<'_> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
-    async fn connect(&self) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn connect(&self) -> Result<(Plan, Caller), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
-        Ok((Plan::Connect, allowed.principal))
+        Ok((Plan::Connect, allowed.caller()))
     }
 
     /// Refuses parameters, once the caller is known.
-    async fn refuse(&self, what: &str) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn refuse(&self, what: &str) -> Result<(Plan, Caller), Refusal> {
         self.connect().await?;
         Err(Refusal::Params(what.to_owned()))
     }
 
     /// All of these resources, or none: a client that is told of some would take the others for unchanged.
-    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Caller), Refusal> {
         if uris.len() > WATCHES_MAX {
             return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
         }
@@ -218,40 +229,40 @@ impl Asking<'_> {
             let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
             let allowed = self.decide(operation.clone()).await?;
             let (message, epoch) = (item.request(variables), allowed.epoch);
-            let call = Call { message, token: allowed.token()?, epoch, operation };
+            let call = Call { message, token: allowed.token()?, epoch, operation: operation.into() };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
-        let (_, principal) = self.connect().await?;
-        Ok((Plan::Watch(Arc::new(watches)), principal))
+        let (_, caller) = self.connect().await?;
+        Ok((Plan::Watch(Arc::new(watches)), caller))
     }
 
     async fn complete(
         &self,
         completion: &Arc<CompletionItem>,
         params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Caller), Refusal> {
         let operation = operation(Kind::Complete, &completion.item);
         let allowed = self.decide(operation.clone()).await?;
         let token = allowed.token()?;
         let message = completion.request(params).ok_or_else(|| {
             Refusal::Params("argument must have a name and a value, both strings".to_owned())
         })?;
-        let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation });
-        Ok((Plan::Complete(Arc::clone(completion), call), allowed.principal))
+        let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation: operation.into() });
+        Ok((Plan::Complete(Arc::clone(completion), call), allowed.caller()))
     }
 
     async fn read_resource(
         &self,
         resource: &Arc<ResourceItem>,
         values: Variables,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Caller), Refusal> {
         let mut message = DynamicMessage::new(resource.target.input());
         for (name, value) in values {
             message.set_field_by_name(&name, Field::String(value));
         }
-        let (call, principal) =
+        let (call, caller) =
             self.authorize(Kind::ReadResource, &resource.item, &resource.target, message).await?;
-        Ok((Plan::ReadResource(Arc::clone(resource), call), principal))
+        Ok((Plan::ReadResource(Arc::clone(resource), call), caller))
     }
 
     /// Asks whether exactly this message may be sent.
@@ -261,13 +272,14 @@ impl Asking<'_> {
         item: &auth::CatalogItem,
         target: &Target,
         mut message: DynamicMessage,
-    ) -> Result<(Arc<Call>, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Arc<Call>, Caller), Refusal> {
         target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
         let operation = operation_on(kind, item, target, &message);
         let allowed = self.decide(operation.clone()).await?;
-        let call = Call { message, token: allowed.token()?, epoch: allowed.epoch, operation };
-        Ok((Arc::new(call), allowed.principal))
+        let call =
+            Call { message, token: allowed.token()?, epoch: allowed.epoch, operation: operation.into() };
+        Ok((Arc::new(call), allowed.caller()))
     }
 }
 
