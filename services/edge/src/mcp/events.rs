@@ -190,6 +190,8 @@ impl EventStream {
     /// Waits until it is known how the response begins. It becomes a stream with the first event before the
     /// answer, or after a time in which nothing came.
     pub(super) async fn opening(&self, quiet: Option<Duration>) -> Opening {
+        // Whoever stops waiting here never reads it.
+        let _opens = Opens(self);
         let quiet_until = quiet.map(|quiet| Instant::now() + quiet);
         loop {
             let changed = self.changed();
@@ -252,6 +254,16 @@ impl EventStream {
     /// Resolves with the next change, of those from now on.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+}
+
+/// Opens a stream at the latest when this goes: without a reader, its work no longer waits for one.
+struct Opens<'a>(&'a EventStream);
+
+impl Drop for Opens<'_> {
+    fn drop(&mut self) {
+        self.0.lock().is_open = true;
+        self.0.changed.notify_waiters();
     }
 }
 

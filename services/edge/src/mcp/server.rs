@@ -156,11 +156,11 @@ impl Server {
         let exchange = Exchange::direct(revision, &message.params, Arc::clone(&stream), streams);
         let quiet = admission.accepts.quiet(self.quiet);
         let mut work = self.work(admission, message, exchange).fuse().boxed();
-        let opening = stream.opening(quiet);
+        let mut opening = std::pin::pin!(stream.opening(quiet));
         let opening = tokio::select! {
             biased;
-            () = &mut work => stream.opening(quiet).await,
-            opening = opening => opening,
+            () = &mut work => opening.await,
+            opening = &mut opening => opening,
         };
         match opening {
             Opening::Whole(status, message) => Ok(wire::whole(status, message)),
@@ -278,14 +278,13 @@ impl Server {
             accepts.streams(),
             running.cancel,
         );
-        let is_level = message.method == "logging/setLevel";
         let work = self.work(admission, message, exchange);
         let ending = Ending { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
         tokio::spawn(async move {
             work.await;
             drop(ending);
         });
-        let response = match stream.opening(accepts.quiet(self.quiet)).await {
+        Ok(match stream.opening(accepts.quiet(self.quiet)).await {
             Opening::Whole(status, message) => {
                 session.forget(&stream);
                 wire::whole(status, message)
@@ -297,11 +296,7 @@ impl Server {
                 EventBody { first, session: Some(session.clone()), ..self.body(reader, Right::Leased(lease)) }
                     .into_response()
             }
-        };
-        if is_level {
-            self.sessions.write(&session).await;
-        }
-        Ok(response)
+        })
     }
 }
 

@@ -95,9 +95,13 @@ impl EventBody {
             if is_decided {
                 match self.reader.next() {
                     Next::Event(number, event) => {
-                        let is_allowed = match (&event.needs, &self.right) {
-                            (Some(needs), Right::Listening(lease)) => lease.may(needs).await,
-                            _ => true,
+                        let also = match (&event.needs, &self.right) {
+                            (Some(needs), Right::Listening(lease)) => lease.also(needs),
+                            _ => None,
+                        };
+                        let is_allowed = match also {
+                            Some(also) => also.ask().await.is_ok(),
+                            None => true,
                         };
                         if !is_allowed {
                             continue;

@@ -64,9 +64,10 @@ async fn a_session_goes_on_and_ends_when_its_client_says_so() {
     let alice = mesh.client("alice").await;
     let session = open(&alice).await;
     assert_eq!(list(&alice, &session).await.json["result"]["tools"].as_array().map(Vec::len), Some(2));
-    assert!(delete(&alice, &session).await.status.is_success());
+    assert_eq!(delete(&alice, &session).await.status, StatusCode::NO_CONTENT);
     let gone = list(&alice, &session).await;
-    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)));
+    assert_eq!(gone.json["id"], 2);
     gone.assert_names_request();
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1 as auth;
+use futures::{StreamExt as _, stream};
 use http::HeaderValue;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,9 @@ use crate::{mcp::events::Event, refusal::Refusal};
 /// How often sessions that nobody uses are let go, and those looked up that are in use: one may have ended on
 /// another replica.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How many sessions are looked up at once.
+const LOOKED_UP_AT_ONCE: usize = 64;
 
 /// How many of something there may be, and how many of one principal.
 #[derive(Debug)]
@@ -124,7 +128,7 @@ impl Sessions {
         let header = self.binder.header(id, principal, resource).ok_or(Refusal::NoSession)?;
         self.insert(id, principal, state.clone())?;
         if let Some(store) = &self.store {
-            store.write(id, &state, true).await;
+            store.write(id, &state).await;
         }
         Ok(header)
     }
@@ -148,7 +152,7 @@ impl Sessions {
                 }
                 (Known::State(_) | Known::Away, Some(here)) => here,
                 (Known::Nothing, Some(here)) => {
-                    store.write(id, &here.state(), true).await;
+                    store.write(id, &here.state()).await;
                     here
                 }
                 (Known::State(state), None) => self.insert(id, principal, state)?,
@@ -168,13 +172,6 @@ impl Sessions {
             && !store.end(session.id).await
         {
             self.untold().push(session.id);
-        }
-    }
-
-    /// Writes what has changed in a session, for other replicas.
-    pub(in crate::mcp) async fn write(&self, session: &Session) {
-        if let Some(store) = &self.store {
-            store.write(session.id, &session.state(), false).await;
         }
     }
 
@@ -231,11 +228,12 @@ impl Sessions {
             }
         }
         let busy: Vec<_> = self.known().values().filter(|session| session.is_busy()).map(|s| s.id).collect();
-        if busy.is_empty() {
-            return;
-        }
-        for id in store.ended(&busy).await {
-            self.let_go(id);
+        let looking = busy.into_iter().map(|id| async move { (id, store.read(id).await) });
+        let mut found = stream::iter(looking).buffer_unordered(LOOKED_UP_AT_ONCE);
+        while let Some((id, known)) = found.next().await {
+            if matches!(known, Known::Ended) {
+                self.let_go(id);
+            }
         }
     }
 

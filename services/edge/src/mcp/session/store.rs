@@ -96,23 +96,11 @@ impl Store {
         }
     }
 
-    /// Which of these sessions have ended. They are in use.
-    pub(super) async fn ended(&self, ids: &[SessionId]) -> Vec<SessionId> {
-        let mut command = redis::pipe();
-        for id in ids {
-            command.cmd("GETEX").arg(key(*id)).arg("EX").arg(self.idle_seconds);
-        }
-        let texts: Vec<Option<Vec<u8>>> = self.run(&command).await.unwrap_or_default();
-        let is_ended = |text: &Option<Vec<u8>>| text.as_deref() == Some(ENDED);
-        ids.iter().zip(&texts).filter(|(_, text)| is_ended(text)).map(|(id, _)| *id).collect()
-    }
-
-    /// Writes a session, unless it has ended elsewhere.
-    pub(super) async fn write(&self, id: SessionId, state: &State, is_new: bool) {
+    /// Writes a session, where nothing is known of it.
+    pub(super) async fn write(&self, id: SessionId, state: &State) {
         let Ok(text) = serde_json::to_vec(state) else { return };
         let mut command = redis::pipe();
-        command.cmd("SET").arg(key(id)).arg(text).arg("EX").arg(self.idle_seconds);
-        command.arg(if is_new { "NX" } else { "XX" }).ignore();
+        command.cmd("SET").arg(key(id)).arg(text).arg("EX").arg(self.idle_seconds).arg("NX").ignore();
         let _: Option<()> = self.run(&command).await;
     }
 
