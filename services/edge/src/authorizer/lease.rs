@@ -28,7 +28,7 @@ pub(crate) struct Lease {
     decided: u64,
     again_at: Instant,
     /// The decision that is under way, and the epoch that it is for.
-    asking: Option<(u64, BoxFuture<'static, Result<(u64, Instant), Refusal>>)>,
+    asking: Option<(u64, Deciding)>,
 }
 
 impl fmt::Debug for Lease {
@@ -39,6 +39,9 @@ impl fmt::Debug for Lease {
             .finish_non_exhaustive()
     }
 }
+
+/// A decision under way: in which epoch it was allowed, and until when.
+type Deciding = BoxFuture<'static, Result<(u64, Instant), Refusal>>;
 
 /// The stream is no longer allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +82,7 @@ impl Lease {
             }
             return Ok(());
         }
-        let begin =
-            || -> (u64, BoxFuture<'static, _>) { (epoch, Box::pin(ask(Arc::clone(&self.asks), !is_due))) };
+        let begin = || -> (u64, Deciding) { (epoch, Box::pin(ask(Arc::clone(&self.asks), !is_due))) };
         let (asked_in, asking) = self.asking.get_or_insert_with(begin);
         let (asked_in, answer) = (*asked_in, asking.await);
         self.asking = None;

@@ -36,20 +36,20 @@ fn changes(before: Revision, now: Revision) -> impl Iterator<Item = &'static str
 }
 
 /// Tells all sessions in which somebody listens, until the edge stops.
-pub(super) async fn tell_sessions(
+pub(super) async fn notify_sessions(
     sessions: Arc<Sessions>,
     catalogs: Arc<Catalogs>,
     stopping: CancellationToken,
 ) {
     let mut changed = catalogs.subscribe();
-    let mut told = *changed.borrow_and_update();
+    let mut before = *changed.borrow_and_update();
     while let Some(Ok(())) = stopping.run_until_cancelled(changed.changed()).await {
         let now = *changed.borrow_and_update();
-        for method in changes(told, now) {
+        for method in changes(before, now) {
             let message = wire::notification(method, None::<&Value>);
             sessions.notify(&Event { message, needs: None });
         }
-        told = now;
+        before = now;
     }
 }
 
@@ -70,7 +70,7 @@ impl Subscription {
     }
 
     /// Acknowledges the subscription, and tells of changes until a watch ends: then the client would take what it
-    /// is not told of for unchanged.
+    /// is not notified of for unchanged.
     pub(super) async fn run(self, admission: &Admission, watches: &[Watch], catalogs: &Catalogs) {
         let accepted = serde_json::to_value(&self.wants).unwrap_or_default();
         self.notify(ACKNOWLEDGED, json!({ "notifications": accepted }));
@@ -83,19 +83,19 @@ impl Subscription {
             })
             .collect();
         tokio::select! {
-            () = self.tell_lists(catalogs) => {}
+            () = self.notify_lists(catalogs) => {}
             Some(()) = watching.next() => {}
         }
         let (status, result) = (http::StatusCode::OK, self.result());
         self.stream.finish(status, result);
     }
 
-    async fn tell_lists(&self, catalogs: &Catalogs) {
+    async fn notify_lists(&self, catalogs: &Catalogs) {
         let mut changed = catalogs.subscribe();
-        let mut told = *changed.borrow_and_update();
+        let mut before = *changed.borrow_and_update();
         while changed.changed().await.is_ok() {
             let now = *changed.borrow_and_update();
-            for method in changes(told, now) {
+            for method in changes(before, now) {
                 let is_wanted = match method {
                     TOOLS_CHANGED => self.wants.tools_list_changed,
                     RESOURCES_CHANGED => self.wants.resources_list_changed,
@@ -105,7 +105,7 @@ impl Subscription {
                     self.notify(method, json!({}));
                 }
             }
-            told = now;
+            before = now;
         }
     }
 

@@ -25,7 +25,7 @@ use super::{
     events::{Bounds, EventStream, Opening, Reader},
     exchange::Exchange,
     info, interaction,
-    listen::{Subscription, tell_sessions},
+    listen::{Subscription, notify_sessions},
     revision::{self, Revision},
     session::{Owner, Session, Sessions, Slots, State, sweep},
     sse::{EventBody, Right},
@@ -93,7 +93,7 @@ impl Server {
     pub(crate) fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, catalogs) = (Arc::clone(&self.sessions), Arc::clone(&self.handler.catalogs));
         let sweeping = sweep(Arc::clone(&sessions), self.stopping.clone());
-        let telling = tell_sessions(sessions, catalogs, self.stopping.clone());
+        let telling = notify_sessions(sessions, catalogs, self.stopping.clone());
         async move {
             tokio::join!(sweeping, telling);
         }
@@ -194,7 +194,7 @@ impl Server {
             work: None,
             right,
             keep_alive: self.keep_alive,
-            farewell: None,
+            last: None,
             stopping: None,
             first: None,
             session: None,
@@ -286,15 +286,15 @@ impl Server {
         });
         Ok(match stream.opening(accepts.quiet(self.quiet)).await {
             Opening::Whole(status, message) => {
-                session.forget(&stream);
+                session.discard(&stream);
                 wire::whole(status, message)
             }
             Opening::Stream => {
                 let reader = stream.read(None).ok_or(Refusal::NoSession)?;
                 let primes = stream.is_empty() && session.revision == Revision::November2025;
                 let first = stream.id().filter(|_| primes).map(super::sse::priming);
-                EventBody { first, session: Some(session.clone()), ..self.body(reader, Right::Leased(lease)) }
-                    .into_response()
+                let body = self.body(reader, Right::Leased(lease));
+                EventBody { first, session: Some(session), ..body }.into_response()
             }
         })
     }

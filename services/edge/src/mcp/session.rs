@@ -216,7 +216,7 @@ impl Session {
     }
 
     /// A stream whose answer went out whole.
-    pub(super) fn forget(&self, stream: &EventStream) {
+    pub(super) fn discard(&self, stream: &EventStream) {
         if let Some(id) = stream.id() {
             self.activity().streams.remove(&id);
         }

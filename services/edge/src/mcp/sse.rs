@@ -31,7 +31,7 @@ pub(super) struct EventBody {
     pub(super) right: Right,
     pub(super) keep_alive: Duration,
     /// What the stream says when it ends before its answer.
-    pub(super) farewell: Option<Bytes>,
+    pub(super) last: Option<Bytes>,
     /// When listening ends: the edge stops.
     pub(super) stopping: Option<CancellationToken>,
     /// What is sent first, so that a client can take the stream up again before its first event.
@@ -125,7 +125,7 @@ impl EventBody {
             }
         }
         self.work = None;
-        self.farewell.take().map(|message| frame(None, 0, &message))
+        self.last.take().map(|message| frame(None, 0, &message))
     }
 }
 

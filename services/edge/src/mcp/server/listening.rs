@@ -90,14 +90,14 @@ impl Server {
         let operations = watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
         let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
         let lease = Lease::new(asks, admission.caller.epoch, admission.caller.expires_at);
-        let farewell = Some(subscription.result());
+        let last = Some(subscription.result());
         let (admission, watches) = (Arc::clone(admission), Arc::clone(watches));
         let catalogs = Arc::clone(&self.handler.catalogs);
         let work = async move { subscription.run(&admission, &watches, &catalogs).await };
         let reader = stream.read(None).ok_or(Refusal::EventId)?;
         let body = self.body(reader, Right::Listening(lease));
         let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
-        let mut response = EventBody { work, farewell, _slot: slot, stopping, ..body }.into_response();
+        let mut response = EventBody { work, last, _slot: slot, stopping, ..body }.into_response();
         response
             .headers_mut()
             .entry(header::CACHE_CONTROL)

@@ -101,7 +101,7 @@ pub(in crate::mcp) struct Sessions {
     slots: Arc<Slots>,
     store: Option<Store>,
     /// Sessions whose end Redis does not know of yet.
-    untold: Mutex<Vec<SessionId>>,
+    unsent: Mutex<Vec<SessionId>>,
     idle: Duration,
 }
 
@@ -113,8 +113,8 @@ impl Sessions {
         redis_url: Option<&SecretString>,
     ) -> Result<Self, redis::RedisError> {
         let store = redis_url.map(|url| Store::new(url, idle)).transpose()?;
-        let (known, untold) = (Mutex::default(), Mutex::default());
-        Ok(Self { binder: Binder::new(secret), known, slots, store, untold, idle })
+        let (known, unsent) = (Mutex::default(), Mutex::default());
+        Ok(Self { binder: Binder::new(secret), known, slots, store, unsent, idle })
     }
 
     /// Opens a session. Its client gets the id with what proves whose it is.
@@ -147,7 +147,7 @@ impl Sessions {
             (None, here) => here.ok_or(Refusal::NoSession)?,
             (Some(store), here) => match (store.read(id).await, here) {
                 (Known::Ended, _) => {
-                    self.let_go(id);
+                    self.remove(id);
                     return Err(Refusal::NoSession);
                 }
                 (Known::State(_) | Known::Away, Some(here)) => here,
@@ -166,12 +166,12 @@ impl Sessions {
 
     /// Ends a session, on all replicas.
     pub(in crate::mcp) async fn end(&self, session: &Session) {
-        self.let_go(session.id);
+        self.remove(session.id);
         session.end();
         if let Some(store) = &self.store
             && !store.end(session.id).await
         {
-            self.untold().push(session.id);
+            self.unsent().push(session.id);
         }
     }
 
@@ -197,7 +197,7 @@ impl Sessions {
         Ok(Arc::clone(self.known().entry(id).or_insert(session)))
     }
 
-    fn let_go(&self, id: SessionId) {
+    fn remove(&self, id: SessionId) {
         let gone = self.known().remove(&id);
         if let Some(session) = gone {
             session.end();
@@ -221,10 +221,10 @@ impl Sessions {
         self.drop_idle();
         metrics::gauge!("mcp_server_sessions").set(self.slots.count());
         let Some(store) = &self.store else { return };
-        let untold = std::mem::take(&mut *self.untold());
-        for id in untold {
+        let unsent = std::mem::take(&mut *self.unsent());
+        for id in unsent {
             if !store.end(id).await {
-                self.untold().push(id);
+                self.unsent().push(id);
             }
         }
         let busy: Vec<_> = self.known().values().filter(|session| session.is_busy()).map(|s| s.id).collect();
@@ -232,7 +232,7 @@ impl Sessions {
         let mut found = stream::iter(looking).buffer_unordered(LOOKED_UP_AT_ONCE);
         while let Some((id, known)) = found.next().await {
             if matches!(known, Known::Ended) {
-                self.let_go(id);
+                self.remove(id);
             }
         }
     }
@@ -241,8 +241,8 @@ impl Sessions {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn untold(&self) -> MutexGuard<'_, Vec<SessionId>> {
-        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsent(&self) -> MutexGuard<'_, Vec<SessionId>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -294,5 +294,28 @@ mod tests {
         let first = sessions.open(&alice, "", state()).await.unwrap();
         sessions.open(&alice, "", state()).await.unwrap();
         assert!(matches!(sessions.find(&first, &alice, "").await, Err(Refusal::NoSession)));
+    }
+
+    /// Pages of this process in memory, in bytes.
+    fn resident() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        let pages: usize = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+        pages * 4096
+    }
+
+    /// 118 KiB with a task of its own for each.
+    #[tokio::test]
+    async fn a_session_at_rest_costs_less_than_20_kib() {
+        const COUNT: usize = 50_000;
+        let slots = Slots::new("sessions", COUNT, COUNT);
+        let sessions = Sessions::new(&"one".into(), slots, Duration::from_secs(60), None).unwrap();
+        let before = resident();
+        for number in 0..COUNT {
+            sessions.open(&principal(&number.to_string()), "", state()).await.unwrap();
+        }
+        let each = resident().saturating_sub(before) / COUNT;
+        println!("a session at rest: {each} bytes");
+        assert!(each < 20 * 1024, "{each} bytes");
+        assert_eq!(sessions.known().len(), COUNT);
     }
 }
