@@ -9,6 +9,7 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
+use drawbridge_edge::BodyLimits;
 use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -57,8 +58,8 @@ pub struct MeshConfig {
     pub workload_groups: Vec<String>,
     /// Origins of pages that may call the edge.
     pub allowed_origins: Vec<String>,
-    /// The largest request body that the edge takes, in bytes.
-    pub body_bytes_max: usize,
+    /// What request bodies may take of the edge.
+    pub bodies: BodyLimits,
     /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
     pub redis_url: Option<SecretString>,
     /// Where the service `invoices` keeps them.
@@ -85,7 +86,7 @@ impl Default for MeshConfig {
             users: None,
             workload_groups: vec!["platform".to_owned()],
             allowed_origins: Vec::new(),
-            body_bytes_max: 4 * 1024 * 1024,
+            bodies: BodyLimits::default(),
             redis_url: None,
             invoices_database_url: "sqlite::memory:".into(),
             vault: None,

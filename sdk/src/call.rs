@@ -24,6 +24,19 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(HeaderValue);
 
+/// The id that a caller from outside gave its request. It stands beside the request's own one in logs and spans, and
+/// nothing goes by it: two requests may bring the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerRequestId(pub RequestId);
+
+impl CallerRequestId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
 /// A text that cannot be a request id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a request id has 1 to {REQUEST_ID_BYTES_MAX} of the characters A-Z a-z 0-9 . _ -")]
@@ -40,10 +53,13 @@ impl RequestId {
     /// The id that a caller brought, or a new one when it brought none or none that is fit to log.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        headers
-            .get(REQUEST_ID)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .unwrap_or_else(Self::generate)
+        Self::of_caller(headers).unwrap_or_else(Self::generate)
+    }
+
+    /// The id that a caller brought, where it is fit to log.
+    #[must_use]
+    pub fn of_caller(headers: &HeaderMap) -> Option<Self> {
+        headers.get(REQUEST_ID)?.to_str().ok()?.parse().ok()
     }
 
     /// The id as text.

@@ -33,7 +33,8 @@ pub use admin::{Admin, Readiness};
 pub use args::parse_args;
 pub use browser::restrain_browsers;
 pub use call::{
-    CallContext, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span, with_transaction_token,
+    CallContext, CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span,
+    with_transaction_token,
 };
 pub use channel::{BalancedChannel, ChannelError, connect};
 pub use config_text::{ConfigText, ConfigTextError};

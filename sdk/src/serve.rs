@@ -3,7 +3,8 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, extract::ConnectInfo};
-use http::{Request, Response};
+use futures::future::{Either, ready};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -20,12 +21,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use self::{activity::Activity, body::TimedBody, lingering::Lingering};
+use self::{activity::Activity, body::TimedBody, framing::Broken, lingering::Lingering};
 pub use self::{body::BodyTimeout, certificate::Certificate, limits::HttpLimits};
+use crate::call::{REQUEST_ID, RequestId};
 
 mod activity;
 mod body;
 mod certificate;
+mod framing;
 mod limits;
 mod lingering;
 
@@ -33,6 +36,8 @@ mod lingering;
 const HEAD_BYTES_MAX: u32 = 32 * 1024;
 /// How many requests one HTTP/2 connection may have open.
 const STREAMS_MAX: u32 = 128;
+/// How much a client may send on an HTTP/2 connection before it is read, in bytes.
+const WINDOW_BYTES: u32 = 64 * 1024;
 /// How many streams that were reset before they were looked at end an HTTP/2 connection (CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 20;
 /// How many streams that were reset for their peer's mistakes end an HTTP/2 connection.
@@ -103,12 +108,27 @@ fn http() -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_EVERY)
+        // What a client may send before somebody reads it.
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         // h2 bounds CONTINUATION frames by the size of the headers.
         .max_header_list_size(HEAD_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .max_local_error_reset_streams(WRONG_STREAMS_MAX);
     builder
+}
+
+/// The answer to a request that another reader could read as two.
+fn not_framed() -> Response<Body> {
+    counter!("http_server_closed_connections_total", "reason" => "framing").increment(1);
+    let mut response = Response::new(Body::from("the request's framing is not that of HTTP/1.1\n"));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    headers.insert(REQUEST_ID, RequestId::generate().header());
+    response
 }
 
 struct Server {
@@ -150,8 +170,9 @@ impl Server {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::new());
-        let service = service_fn(|request| self.answer(request, peer, &activity));
-        let stream = TokioIo::new(Lingering::new(stream));
+        let broken = Broken::default();
+        let service = service_fn(|request| self.answer(request, peer, &activity, &broken));
+        let stream = TokioIo::new(Lingering::new(stream, broken.clone()));
         let mut connection = pin!(self.http.serve_connection(stream, service));
         let idle_timeout = self.limits.idle_timeout();
         let ended = tokio::select! {
@@ -183,11 +204,17 @@ impl Server {
         request: Request<Incoming>,
         peer: SocketAddr,
         activity: &Arc<Activity>,
+        broken: &Broken,
     ) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send + use<> {
         let running = Activity::begin(activity);
-        let mut request = request.map(|body| TimedBody::new(body, self.limits.body_timeout()));
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let answering = self.router.clone().call(request);
+        let answering = if broken.is_set() {
+            Either::Left(ready(Ok(not_framed())))
+        } else {
+            let timeout = self.limits.body_timeout();
+            let mut request = request.map(|body| TimedBody::new(body, broken.clone(), timeout));
+            request.extensions_mut().insert(ConnectInfo(peer));
+            Either::Right(self.router.clone().call(request))
+        };
         async move { Ok(answering.await?.map(|body| running.until_sent(body))) }
     }
 }

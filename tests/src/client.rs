@@ -2,8 +2,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-/// The id that the client gives its requests, to be found again in the answers.
-const REQUEST_ID: &str = "test-request.1";
+/// The id that the client gives its requests. It stands beside their own ones in logs and spans.
+pub const REQUEST_ID: &str = "test-request.1";
 
 /// A plain HTTP client of the edge, which can say what no MCP client would.
 #[derive(Clone, Debug)]
@@ -57,6 +57,19 @@ impl Client {
         }
     }
 
+    /// A GET of the MCP endpoint's event stream, to be changed.
+    pub fn get(&self) -> reqwest::RequestBuilder {
+        let request = self
+            .http
+            .get(self.url.clone())
+            .header("accept", "text/event-stream")
+            .header("mcp-protocol-version", "2025-11-25");
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
     /// Sends a request.
     pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         self.send_built(request.build()).await
@@ -69,7 +82,8 @@ impl Client {
         let text = response.text().await.expect("a body");
         let last_event = text.lines().rev().find_map(|line| line.strip_prefix("data: "));
         let json = serde_json::from_str(last_event.unwrap_or(&text)).unwrap_or(Value::Null);
-        assert_eq!(headers.get("x-request-id").map(http::HeaderValue::as_bytes), Some(REQUEST_ID.as_bytes()));
+        let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        assert!(!request_id.is_empty() && request_id != REQUEST_ID, "{headers:?}");
         Reply { status, headers, text, json }
     }
 
@@ -113,6 +127,17 @@ impl Reply {
     pub fn assert_names_request(&self) {
         let error = &self.json["error"]["data"]["requestId"];
         let result = &self.json["result"]["_meta"]["drawbridge/requestId"];
-        assert!(error == REQUEST_ID || result == REQUEST_ID, "{self:?}");
+        assert!(error == self.request_id() || result == self.request_id(), "{self:?}");
+    }
+
+    /// Whether what was asked for is answered as if it did not exist: it does not, or it is hidden from the caller.
+    pub fn is_hidden(&self) -> bool {
+        let is_unknown = matches!(self.error_code(), Some(-32602 | -32002));
+        self.status == StatusCode::OK && is_unknown && self.message().starts_with("there is no ")
+    }
+
+    /// The id that the edge gave the request.
+    pub fn request_id(&self) -> &str {
+        self.headers["x-request-id"].to_str().expect("a text")
     }
 }

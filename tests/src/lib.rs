@@ -26,7 +26,7 @@ mod vault;
 
 pub use self::redis::{Redis, RedisCluster, RedisSentinel};
 pub use browser::sign_in;
-pub use client::{Client, Reply};
+pub use client::{Client, REQUEST_ID, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;

@@ -205,7 +205,7 @@ impl Plan {
             admin_listen: config.ports.bind(7181)?.listen,
             services: services.collect::<Result<Vec<ServiceAddress>, _>>()?,
             allowed_origins: config.allowed_origins.clone(),
-            body_bytes_max: config.body_bytes_max,
+            bodies: config.bodies.clone(),
             redis_url: config.redis_url.clone(),
             mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)

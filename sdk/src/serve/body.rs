@@ -10,22 +10,30 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use metrics::counter;
 use tokio::time::{Sleep, sleep};
 
+use super::framing::Broken;
+
 /// The body of a request took longer than it may. The answer is 408.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the body took too long")]
 pub struct BodyTimeout;
 
+/// The framing of the body is not that of HTTP/1.1. The answer is 400.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the framing of the body is not valid")]
+pub(super) struct BodyFraming;
+
 /// A body that ends in [`BodyTimeout`] when it has not come whole in time. Its parts buy it no more time.
 pub(super) struct TimedBody {
     body: Incoming,
+    broken: Broken,
     time: Duration,
     /// Runs from when somebody has to wait for the body.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    pub(super) fn new(body: Incoming, time: Duration) -> Self {
-        Self { body, time, deadline: None }
+    pub(super) fn new(body: Incoming, broken: Broken, time: Duration) -> Self {
+        Self { body, broken, time, deadline: None }
     }
 }
 
@@ -37,8 +45,11 @@ impl Body for TimedBody {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Self { body, time, deadline } = self.get_mut();
+        let Self { body, broken, time, deadline } = self.get_mut();
         if let Poll::Ready(frame) = Pin::new(body).poll_frame(context) {
+            if broken.is_set() {
+                return Poll::Ready(Some(Err(BodyFraming.into())));
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(*time)));

@@ -10,20 +10,23 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::framing::{Broken, Framing};
+
 /// How long a client that is still sending is listened to after the last word.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A stream that, when it is shut down, reads on for a moment. A socket that is closed on unread bytes is
-/// reset, and with that the client loses the answer that says why.
+/// The stream of a connection. What comes in is checked as HTTP/1.1's framing. When it is shut down, it reads on for a
+/// moment: a socket that is closed on unread bytes is reset, and with that the client loses the answer that says why.
 pub(super) struct Lingering<I> {
     io: I,
+    framing: Framing,
     /// Runs once nothing is written any more.
     until: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Lingering<I> {
-    pub(super) fn new(io: I) -> Self {
-        Self { io, until: None }
+    pub(super) fn new(io: I, broken: Broken) -> Self {
+        Self { io, framing: Framing::new(broken), until: None }
     }
 }
 
@@ -33,7 +36,10 @@ impl<I: AsyncRead + Unpin> AsyncRead for Lingering<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        self.framing.check(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -63,7 +69,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { io, until } = self.get_mut();
+        let Self { io, until, .. } = self.get_mut();
         if until.is_none() {
             ready!(Pin::new(&mut *io).poll_shutdown(context))?;
         }

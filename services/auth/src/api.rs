@@ -220,7 +220,10 @@ impl Api {
             took: deciding.started.elapsed(),
         });
         if !matches!(outcome.answer, Answer::Allow | Answer::Perhaps) {
-            return Ok(authorize_response::Outcome::Denied(denied(identity, outcome, &policies)));
+            let could_be = arguments.map(|_| policies.decide(identity, kind, &item, None).answer);
+            let hidden = !matches!(could_be, Some(Answer::Allow | Answer::Perhaps));
+            let denied = pb::Denied { hidden, ..denied(identity, outcome, &policies) };
+            return Ok(authorize_response::Outcome::Denied(denied));
         }
         if let Some(scopes) = missing_scopes {
             let principal = Some(principal(identity));
@@ -317,6 +320,7 @@ fn denied(identity: &Identity, outcome: Outcome, policies: &Policies) -> pb::Den
         reason: reason(outcome.answer).to_owned(),
         principal: Some(principal(identity)),
         decision: Some(decision(outcome, policies)),
+        hidden: false,
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Allowed {
 
 /// Who was admitted, and for how long that holds.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub(crate) struct Grant {
     pub(crate) principal: Arc<pb::Principal>,
     /// In which it was decided. Zero: nobody said.
     pub(crate) epoch: u64,
@@ -68,16 +68,16 @@ pub(crate) struct Caller {
     pub(crate) expires_at: Option<SystemTime>,
 }
 
-impl From<pb::Visible> for Caller {
+impl From<pb::Visible> for Grant {
     fn from(visible: pb::Visible) -> Self {
         Self { principal: Arc::new(visible.principal.unwrap_or_default()), epoch: 0, expires_at: None }
     }
 }
 
 impl Allowed {
-    pub(crate) fn caller(&self) -> Caller {
+    pub(crate) fn grant(&self) -> Grant {
         let Self { principal, epoch, expires_at, .. } = self.clone();
-        Caller { principal, epoch, expires_at }
+        Grant { principal, epoch, expires_at }
     }
 
     /// The transaction token, for an operation that reaches a tool service.
@@ -170,7 +170,11 @@ impl Authorizer {
             record(context, &operation, &allowed);
             return Ok(allowed);
         }
-        let (allowed, reusable_for) = self.ask(context, token, resource, operation).await?;
+        let asked = self.ask(context, token, resource, operation).await;
+        if let Err(Refusal::Unauthenticated { description: Some(description) }) = &asked {
+            self.kept.refuse(Question::new(token, resource, &connecting()), description);
+        }
+        let (allowed, reusable_for) = asked?;
         if let Some(lasts) = reusable_for {
             self.kept.put(question, &allowed, lasts);
         }
@@ -204,11 +208,9 @@ impl Authorizer {
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {
                 Err(Refusal::InsufficientScope { scopes: missing.scopes })
             }
-            Some(authorize_response::Outcome::Denied(denied)) => Err(Refusal::Denied {
-                item,
-                reason: denied.reason,
-                decision: denied.decision.unwrap_or_default(),
-            }),
+            Some(authorize_response::Outcome::Denied(denied)) => {
+                Err(Refusal::Denied { item, reason: denied.reason, is_hidden: denied.hidden })
+            }
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -221,6 +223,22 @@ impl Authorizer {
         resource: &str,
     ) -> Result<Allowed, Refusal> {
         self.authorize(context, token, resource, connecting()).await
+    }
+
+    /// Verifies a caller of whom nothing is known. A token that was refused a moment ago costs auth nothing.
+    pub(crate) async fn authenticate(
+        &self,
+        context: &CallContext,
+        token: &SecretString,
+        resource: &str,
+    ) -> Result<Allowed, Refusal> {
+        match self.kept.refused(&Question::new(token, resource, &connecting())) {
+            Some(description) => {
+                counter!("edge_decisions_total", "source" => "refused").increment(1);
+                Err(Refusal::Unauthenticated { description: Some(description.to_string()) })
+            }
+            None => self.decide(context, token, resource, connecting(), |_, _, _| {}).await,
+        }
     }
 
     /// Says which items the caller may see.

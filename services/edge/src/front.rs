@@ -11,7 +11,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use drawbridge_sdk::{REQUEST_ID, RequestId, TXN_TOKEN, restrain_browsers};
+use drawbridge_sdk::{CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, restrain_browsers};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use serde_json::Value;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -19,7 +19,7 @@ use url::{Origin, Url};
 
 use crate::{
     Config, StartError,
-    gate::close,
+    gate::{close, cut},
     limits::{RATE_LIMIT, RATE_LIMIT_POLICY},
     metadata::Endpoint,
     refusal::Refusal,
@@ -31,6 +31,18 @@ use self::client_address::Proxies;
 pub(crate) mod client_address;
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+/// Headers that decide something, and therefore stand once: with two of them, a proxy and the edge may each believe
+/// another.
+const SINGLE: [HeaderName; 8] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    HeaderName::from_static("last-event-id"),
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("mcp-session-id"),
+];
 /// Names of this machine alone.
 const LOOPBACK: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
@@ -89,8 +101,19 @@ impl Front {
         if !host.is_some_and(|host| self.hosts.contains(&host.to_ascii_lowercase())) {
             return Err(Refusal::Host);
         }
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        if !origins.all(|origin| is_allowed(&self.origins, origin)) {
+        if SINGLE.iter().any(|name| headers.get_all(name).iter().nth(1).is_some()) {
+            return Err(Refusal::Headers("a header is given twice that may be given once"));
+        }
+        // Coded twice, it is a body that two readers take for two (RFC 9112 section 6.1).
+        let coding = headers.get(header::TRANSFER_ENCODING);
+        if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(Refusal::Headers("the Transfer-Encoding must be chunked, once"));
+        }
+        let origins = || headers.get_all(header::ORIGIN).iter();
+        if !origins().all(is_origin) {
+            return Err(Refusal::Headers("the Origin header is not an origin"));
+        }
+        if !origins().all(|origin| is_allowed(&self.origins, origin)) {
             return Err(Refusal::Origin);
         }
         // Nothing is unpacked here, so nothing can grow.
@@ -115,21 +138,36 @@ fn own_hosts(public_url: &Url) -> Vec<String> {
     }
 }
 
+/// Whether it is an origin as RFC 6454 section 7 writes one: `null`, or scheme, host and port. A `blob:` URL has
+/// the origin of the page that made it, and is none.
+fn is_origin(header: &HeaderValue) -> bool {
+    let Ok(text) = header.to_str() else { return false };
+    text == "null"
+        || Url::parse(text).is_ok_and(|url| {
+            let authority = text.split_once("://").map_or("", |(_, authority)| authority);
+            url.has_host() && !authority.is_empty() && !authority.contains(['/', '?', '#', '@'])
+        })
+}
+
 fn is_allowed(origins: &[Origin], origin: &HeaderValue) -> bool {
     let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
     origin.is_some_and(|origin| origins.contains(&origin.origin()))
 }
 
-/// Lets a request in: gives it an id and its client's address, strips what only the inside may say, and
+/// Lets a request in: gives it an id of its own and its client's address, strips what only the inside may say, and
 /// refuses a foreign Host or Origin. What it is answered says what browsers may make of it.
 pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let request_id = RequestId::from_headers(request.headers());
+    let request_id = RequestId::generate();
+    let caller_request_id = RequestId::of_caller(request.headers()).map(CallerRequestId);
     let client = front.proxies.client(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     // The transaction token is the inside's; nobody outside has one to show.
     request.headers_mut().remove(TXN_TOKEN);
     request.extensions_mut().insert(request_id.clone());
+    if let Some(id) = &caller_request_id {
+        request.extensions_mut().insert(id.clone());
+    }
     request.extensions_mut().insert(client);
     let mut response = match front.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
@@ -147,9 +185,10 @@ pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request,
     // The query is left out: a token may be in it.
     tracing::info!(
         %request_id,
+        caller_request_id = caller_request_id.as_ref().map(CallerRequestId::as_str),
         client.address = %client.0,
         http.request.method = %method,
-        url.path = path,
+        url.path = cut(&path),
         http.response.status_code = response.status().as_u16(),
         elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
         "answered",

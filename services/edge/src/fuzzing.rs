@@ -41,9 +41,9 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let server = server(config, handler, &secret, CancellationToken::new())?;
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);
-    let body_bytes_max = config.body_bytes_max;
+    let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
     let requests = Arc::default();
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, body_bytes_max };
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
     Ok(router(front, gate, metadata))
 }
 

@@ -1,5 +1,5 @@
-//! The gate: reads a request once, says what it asks for, asks auth whether it may, and passes on what is
-//! left to be done.
+//! The gate: learns who is calling before it reads a body, reads the message once and within bounds, asks auth whether
+//! the caller may do what it asks for, and passes on what is left to be done.
 
 use std::{
     sync::Arc,
@@ -7,40 +7,44 @@ use std::{
 };
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     response::Response,
 };
-use bytes::Bytes;
-use drawbridge_sdk::{BodyTimeout, CallContext, RequestId, trace};
+use drawbridge_sdk::{CallContext, CallerRequestId, RequestId, trace};
 use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    authorizer::{Authorizer, Caller, Reauthorizer},
+    authorizer::{Authorizer, Grant, Reauthorizer},
     catalog::Catalogs,
     limits::{Limits, Standing, address},
     mcp::Server,
     metadata::{Endpoint, ProtectedResource},
-    overload::{InProgress, Requests},
+    overload::{Caller, InProgress, Requests, Sender},
     refusal::Refusal,
 };
 
+use self::body::{BodyPermit, discard};
+
+pub use self::body::BodyLimits;
 pub(crate) use self::{
+    body::BodyBudget,
     message::{Kind, Message},
+    params::cut,
     plan::{Call, Plan, Watch},
 };
 
+mod body;
 mod count;
 mod message;
+mod params;
 mod plan;
 
 /// The longest that one request may take, whatever its tool says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-/// How much of a body is read from whoever shows no token, in bytes.
-const ANONYMOUS_BYTES_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 
@@ -51,7 +55,7 @@ pub(crate) struct Gate {
     pub(crate) limits: Arc<Limits>,
     pub(crate) requests: Arc<Requests>,
     pub(crate) resource: Arc<ProtectedResource>,
-    pub(crate) body_bytes_max: usize,
+    pub(crate) bodies: Arc<BodyBudget>,
 }
 
 /// A request that was admitted, and what is left to do for it.
@@ -60,14 +64,14 @@ pub(crate) struct Admission {
     /// The method, or `other`.
     pub(crate) method: &'static str,
     pub(crate) context: CallContext,
-    pub(crate) caller: Caller,
+    pub(crate) grant: Grant,
     /// Asks auth again about what goes on later.
     pub(crate) again: Reauthorizer,
     pub(crate) plan: Plan,
     pub(crate) accepts: Accepts,
     pub(crate) span: Span,
     /// Held while the request is worked on. Whoever only listens is not in progress.
-    _in_progress: Option<InProgress>,
+    _in_progress: Option<(InProgress, BodyPermit)>,
 }
 
 /// What a client takes for an answer.
@@ -121,7 +125,6 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Res
     let mut response = match answered {
         Ok(response) => response,
         Err((id, refusal)) => {
-            let refusal = gate.count_stranger(&parts, refusal).await;
             let mut response = refusal.into_response(id, &context.request_id, &endpoint);
             // The server closes a connection on which a body is still to come; the client should know.
             if parts.extensions.get::<Unread>().is_some() {
@@ -209,15 +212,18 @@ impl Gate {
         token: Option<HeaderValue>,
     ) -> Result<Admission, Refused> {
         let refused = |refusal| (Value::Null, refusal);
-        let token = bearer(token.as_ref()).map_err(refused)?;
-        let allowed =
-            self.authorizer.connect(context, &token, &endpoint.resource()).await.map_err(refused)?;
+        let authenticated = self.authenticate(context, endpoint, parts, token).await;
+        let (token, sender, _) = authenticated.map_err(refused)?;
+        let allowed = match self.authorizer.connect(context, &token, &endpoint.resource()).await {
+            Ok(allowed) => allowed,
+            Err(refusal) => return Err(refused(self.forget_refused(parts, &sender, refusal).await)),
+        };
         self.count(parts, &allowed.principal, None).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
         Ok(Admission {
             method: message::OTHER,
             context: context.clone(),
-            caller: allowed.caller(),
+            grant: allowed.grant(),
             again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
             plan: Plan::Connect,
             // A client that says nothing takes a stream.
@@ -225,6 +231,44 @@ impl Gate {
             span: Span::none(),
             _in_progress: None,
         })
+    }
+
+    /// Learns whose token it is, before anything of the body is read. Senders who are not known to be authenticated pay
+    /// from the limits of their address first, and queue with all others of it.
+    async fn authenticate(
+        &self,
+        context: &CallContext,
+        endpoint: &Endpoint,
+        parts: &Parts,
+        token: Option<HeaderValue>,
+    ) -> Result<(SecretString, Sender, Caller), Refusal> {
+        let token = match bearer(token.as_ref()) {
+            Ok(token) => token,
+            Err(refusal) => return Err(self.charge_address(parts).await.err().unwrap_or(refusal)),
+        };
+        let sender = self.requests.sender(&token);
+        if let Some(principal) = sender.principal() {
+            return Ok((token, sender, principal));
+        }
+        self.charge_address(parts).await?;
+        let queued = self.requests.acquire(&sender, address(&parts.extensions)).await;
+        let _in_progress = queued.map_err(|_| Refusal::Overloaded)?;
+        let span = tracing::info_span!("authenticate", request_id = %context.request_id);
+        trace::continue_from(&span, &trace::Headers(&parts.headers));
+        let resource = endpoint.resource();
+        let asking = self.authorizer.authenticate(context, &token, &resource).instrument(span);
+        let allowed = asking.await?;
+        let principal = self.requests.mark_authenticated(&sender, &allowed.principal);
+        Ok((token, sender.authenticated(principal), principal))
+    }
+
+    /// A token that was good is refused: its next request pays by address again, as this one does.
+    async fn forget_refused(&self, parts: &Parts, sender: &Sender, refusal: Refusal) -> Refusal {
+        if !matches!(refusal, Refusal::Unauthenticated { .. }) {
+            return refusal;
+        }
+        self.requests.forget(sender);
+        self.charge_address(parts).await.err().unwrap_or(refusal)
     }
 
     async fn admit_message(
@@ -236,36 +280,49 @@ impl Gate {
         body: Body,
     ) -> Result<(Admission, Option<Message>), Refused> {
         let refused = |refusal| (Value::Null, refusal);
-        let token = bearer(token.as_ref());
+        let authenticated = self.authenticate(context, endpoint, parts, token).await;
+        let (token, sender, principal) = match authenticated {
+            Ok(authenticated) => authenticated,
+            Err(refusal) => {
+                if !discard(body).await {
+                    parts.extensions.insert(Unread);
+                }
+                return Err(refused(refusal));
+            }
+        };
         // Read before anything is answered: a client that is still sending would lose its connection.
-        let bytes_max = if token.is_ok() { self.body_bytes_max } else { ANONYMOUS_BYTES_MAX };
-        let body = to_bytes(body, bytes_max).await.map_err(|error| body_error(&error, bytes_max));
-        if body.is_err() {
+        let read = self.bodies.read(principal, body).await;
+        if read.is_err() {
             parts.extensions.insert(Unread);
         }
-        // Whoever shows no token is sent to fetch one, whatever else is wrong.
-        let token = token.map_err(refused)?;
-        let begun = self.requests.begin(&token, address(&parts.extensions)).await;
+        let begun = self.requests.acquire(&sender, address(&parts.extensions)).await;
         let in_progress = begun.map_err(|_| refused(Refusal::Overloaded))?;
-        let (message, accepts) = match body.and_then(|body| read(parts, &body)) {
+        let limits = self.bodies.params_limits();
+        let read = read.and_then(|(body, mut permit)| {
+            let accepts = check_headers(parts)?;
+            Ok((Message::parse(&body, limits, &mut permit)?, permit, accepts))
+        });
+        let (message, permit, accepts) = match read {
             Ok(read) => read,
             Err(wrong) => {
                 return Err(refused(self.count_refused(context, endpoint, parts, &token, wrong).await));
             }
         };
 
-        let span = span(&message, context, &parts.headers);
+        let span = span(&message, context, parts);
         let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
         let made = match admitting.await {
-            Ok((plan, caller)) => {
-                self.requests.know(&in_progress);
-                let counted = self.count(parts, &caller.principal, plan.tool()).await;
-                counted.map(|()| (plan, caller))
+            Ok((plan, grant)) => {
+                let counted = self.count(parts, &grant.principal, plan.tool()).await;
+                counted.map(|()| (plan, grant))
+            }
+            Err(refusal @ Refusal::Unauthenticated { .. }) => {
+                Err(self.forget_refused(parts, &sender, refusal).await)
             }
             Err(refusal) if self.limits.is_empty() => Err(refusal),
             Err(refusal) => Err(self.count_refused(context, endpoint, parts, &token, refusal).await),
         };
-        let (plan, caller) = made.map_err(|refusal| {
+        let (plan, grant) = made.map_err(|refusal| {
             span.record("error.type", refusal.word());
             (message.id.clone(), refusal)
         })?;
@@ -273,9 +330,9 @@ impl Gate {
         let admission = Admission {
             method: message.known_method(),
             context: context.clone(),
-            caller,
+            grant,
             again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
-            _in_progress: Some(in_progress).filter(|_| !matches!(plan, Plan::Watch(_))),
+            _in_progress: Some((in_progress, permit)).filter(|_| !matches!(plan, Plan::Watch(_))),
             plan,
             accepts,
             span,
@@ -284,28 +341,13 @@ impl Gate {
     }
 }
 
-/// Reads a message, and says what its sender takes for an answer.
-fn read(parts: &Parts, body: &Bytes) -> Result<(Message, Accepts), Refusal> {
+/// Checks what the headers say of the body and of the answer. Says what the sender takes for an answer.
+fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {
     check_content_type(&parts.headers)?;
-    let accepts = match parts.headers.contains_key(header::ACCEPT) {
-        true => accept(&parts.headers)?,
-        false => Accepts::Json,
-    };
-    Ok((Message::parse(body)?, accepts))
-}
-
-fn body_error(error: &axum::Error, bytes_max: usize) -> Refusal {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return Refusal::TooLarge { bytes_max };
-        }
-        if error.is::<BodyTimeout>() {
-            return Refusal::Slow;
-        }
-        source = error.source();
+    match parts.headers.contains_key(header::ACCEPT) {
+        true => accept(&parts.headers),
+        false => Ok(Accepts::Json),
     }
-    Refusal::Body
 }
 
 /// The token of a `Bearer` header (RFC 6750 section 2.1).
@@ -348,7 +390,9 @@ fn accept(headers: &HeaderMap) -> Result<Accepts, Refusal> {
 
 /// The span of one MCP request, by OpenTelemetry's MCP conventions. It continues the trace of `_meta`, or
 /// else that of the HTTP headers (SEP-414).
-fn span(message: &Message, context: &CallContext, headers: &HeaderMap) -> Span {
+fn span(message: &Message, context: &CallContext, parts: &Parts) -> Span {
+    let headers = &parts.headers;
+    let caller_request_id = parts.extensions.get::<CallerRequestId>();
     let method = message.method.as_str();
     let span = tracing::info_span!(
         "mcp",
@@ -356,12 +400,13 @@ fn span(message: &Message, context: &CallContext, headers: &HeaderMap) -> Span {
         otel.kind = "server",
         otel.status_code = Empty,
         mcp.method.name = method,
-        mcp.protocol.version = headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok()),
-        gen_ai.tool.name = message.tool_name(),
-        jsonrpc.request.id = %message.id,
+        mcp.protocol.version = headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok()).map(cut),
+        gen_ai.tool.name = message.tool_name().map(cut),
+        jsonrpc.request.id = cut(&message.id.to_string()),
         error.type = Empty,
         drawbridge.cache = Empty,
         request_id = %context.request_id,
+        caller_request_id = caller_request_id.map(CallerRequestId::as_str),
         trace_id = Empty,
     );
     if message.has_trace() {

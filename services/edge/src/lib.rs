@@ -27,7 +27,7 @@ use crate::{
     catalog::Catalogs,
     discovery::{Discovery, Pace},
     front::Front,
-    gate::Gate,
+    gate::{BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal, Server, SessionBounds},
@@ -41,6 +41,7 @@ pub use crate::{
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
     discovery::ContractError,
     front::ForwardedBy,
+    gate::BodyLimits,
     mcp::{SealError, StreamsConfig},
     offered::{Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
@@ -122,9 +123,9 @@ pub struct Config {
     #[arg(long = "allowed-host", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
 
-    /// The largest request body, in bytes.
-    #[arg(long, default_value_t = 4 * 1024 * 1024)]
-    pub body_bytes_max: usize,
+    /// What request bodies may take.
+    #[command(flatten)]
+    pub bodies: BodyLimits,
 
     /// How long a call may take when its tool says nothing, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
@@ -201,7 +202,7 @@ impl Config {
             contract_poll_ms: 10_000,
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
-            body_bytes_max: 4 * 1024 * 1024,
+            bodies: BodyLimits::default(),
             call_timeout_ms: 30_000,
             secret: None,
             redis_url: None,
@@ -296,8 +297,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let server = server(&config, handler, &secret, starting.stopping())?;
     starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);
-    let body_bytes_max = config.body_bytes_max;
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, body_bytes_max };
+    let bodies = Arc::new(BodyBudget::new(config.bodies));
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
     let router = router(front, gate, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

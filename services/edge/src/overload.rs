@@ -6,8 +6,8 @@
 pub(crate) use self::{
     calls::Calls,
     config::{Rules, Settings},
-    requests::{InProgress, Requests, watch},
-    turns::{Busy, Turn},
+    requests::{InProgress, Requests, Sender, watch},
+    turns::{Busy, Caller, Turn},
 };
 
 mod calls;

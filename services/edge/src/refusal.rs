@@ -1,7 +1,6 @@
 //! The one place that turns a refusal into HTTP and JSON-RPC: status, headers, code, message.
 
 use axum::response::{IntoResponse, Response};
-use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
@@ -26,8 +25,8 @@ pub(crate) enum Refusal {
     Unauthenticated { description: Option<String> },
     /// The token lacks a scope.
     InsufficientScope { scopes: Vec<String> },
-    /// Policy refuses.
-    Denied { item: String, reason: String, decision: auth::Decision },
+    /// Policy refuses. Of a hidden item the caller must not learn that it exists.
+    Denied { item: String, reason: String, is_hidden: bool },
     /// Auth gave no answer, so nothing is allowed.
     AuthUnavailable,
     /// The request was sent to a name that is not this server's.
@@ -40,6 +39,8 @@ pub(crate) enum Refusal {
     Body,
     /// The body came too slowly.
     Slow,
+    /// A header is given twice, or says what only an attack would.
+    Headers(&'static str),
     /// The body is packed.
     ContentEncoding,
     /// The body is not JSON.
@@ -90,9 +91,12 @@ impl Refusal {
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Body | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) | Self::EventId => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Body
+            | Self::Headers(_)
+            | Self::Parse(_)
+            | Self::Invalid(_)
+            | Self::Params(_)
+            | Self::EventId => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             // A client that gets it opens another session (MCP, Streamable HTTP).
             Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
@@ -117,6 +121,7 @@ impl Refusal {
             Self::TooLarge { .. }
             | Self::Body
             | Self::Slow
+            | Self::Headers(_)
             | Self::ContentEncoding
             | Self::ContentType
             | Self::NotAcceptable
@@ -140,6 +145,7 @@ impl Refusal {
             Self::TooLarge { .. } => "too_large",
             Self::Body => "body",
             Self::Slow => "slow",
+            Self::Headers(_) => "headers",
             Self::ContentEncoding => "content_encoding",
             Self::ContentType => "content_type",
             Self::NotAcceptable => "not_acceptable",
@@ -175,6 +181,7 @@ impl Refusal {
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
             Self::Body => "the body did not come".to_owned(),
             Self::Slow => "the body came too slowly".to_owned(),
+            Self::Headers(what) => (*what).to_owned(),
             Self::ContentEncoding => "the body must have no Content-Encoding".to_owned(),
             Self::ContentType => "the Content-Type must be application/json".to_owned(),
             Self::NotAcceptable => "the client must accept application/json or text/event-stream".to_owned(),
@@ -204,10 +211,6 @@ impl Refusal {
     fn data(&self, request_id: &RequestId) -> Value {
         let mut data = json!({ "requestId": request_id.as_str(), "reason": self.word() });
         match self {
-            Self::Denied { decision, .. } => {
-                data["policyIds"] = json!(decision.policy_ids);
-                data["policyRevision"] = json!(decision.policy_revision);
-            }
             Self::InsufficientScope { scopes } => data["scopes"] = json!(scopes),
             Self::Limited(standing) => {
                 data["limit"] = json!(standing.limit());
@@ -234,8 +237,8 @@ impl Refusal {
         }
     }
 
-    /// The answer to the message `id`, or to no message in particular.
-    pub(crate) fn into_response(self, id: Value, request_id: &RequestId, endpoint: &Endpoint) -> Response {
+    /// Counts and logs it.
+    pub(crate) fn record(&self, request_id: &RequestId) {
         let (reason, message) = (self.word(), self.message());
         if matches!(self, Self::Overloaded) {
             // The access log has it too, and there is too much to do already.
@@ -243,7 +246,13 @@ impl Refusal {
         } else {
             tracing::info!(%request_id, reason, message, "refused");
         }
-        metrics::counter!("edge_refusals_total", "reason" => self.word()).increment(1);
+        metrics::counter!("edge_refusals_total", "reason" => reason).increment(1);
+    }
+
+    /// The answer to the message `id`, or to no message in particular.
+    pub(crate) fn into_response(self, id: Value, request_id: &RequestId, endpoint: &Endpoint) -> Response {
+        self.record(request_id);
+        let message = self.message();
         let error = json!({
             "jsonrpc": "2.0",
             "id": id,

@@ -41,7 +41,7 @@ async fn a_body_that_is_no_message_is_refused_for_what_it_is() {
 
 #[tokio::test]
 async fn headers_and_sizes_that_do_not_fit_are_refused() {
-    let mesh = TestMesh::with(|config| config.body_bytes_max = 2000).await;
+    let mesh = TestMesh::with(|config| config.bodies.body_bytes_max = 2000).await;
     let alice = mesh.client("alice").await;
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
 

@@ -8,6 +8,7 @@ mod files;
 mod idp;
 mod introspection;
 mod memory;
+mod model;
 mod sessions;
 mod tenants;
 mod tokens;

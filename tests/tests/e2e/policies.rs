@@ -12,11 +12,8 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     let bob = mesh.client("bob").await;
     assert!(bob.tools().await.iter().all(|tool| tool.starts_with("tickets_")));
     let refused = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
-    assert_eq!((refused.status, refused.error_code()), (StatusCode::FORBIDDEN, Some(-32043)));
-    assert_eq!(refused.message(), "denied by policy: code_search: no policy permits it");
+    assert!(refused.is_hidden(), "{refused:?}");
     assert_eq!(refused.json["id"], 1);
-    assert_eq!(refused.json["error"]["data"]["reason"], "policy_denied");
-    assert!(refused.json["error"]["data"]["policyRevision"].is_string());
     refused.assert_names_request();
     assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "a denial that nobody can find");
 
@@ -34,7 +31,7 @@ async fn what_a_hidden_tools_arguments_are_is_not_told() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let refused = bob.call_tool("code_search", json!({ "nonsense": 1 })).await;
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.is_hidden(), "{refused:?}");
     assert!(!refused.text.contains("nonsense"));
 }
 
@@ -45,7 +42,8 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
     for uri in ["code://deploy/tls.key", "code://deploy%2Ftls.key", "code://deploy/tls.%6Bey"] {
         let refused = alice.call("resources/read", json!({ "uri": uri })).await;
         assert_eq!(refused.status, StatusCode::FORBIDDEN, "{uri}");
-        assert_eq!(refused.json["error"]["data"]["policyIds"], json!(["code-no-secrets"]));
+        assert_eq!(refused.json["error"]["data"]["reason"], "policy_denied");
+        assert!(!refused.text.contains("code-no-secrets"), "{refused:?}");
     }
     // What policy cannot see as the same path, the service does not take for it.
     for uri in [
@@ -59,7 +57,7 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
     }
     let bob = mesh.client("bob").await;
     let refused = bob.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
-    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.is_hidden(), "{refused:?}");
     let templates = bob.call("resources/templates/list", json!({})).await;
     let templates = templates.json["result"]["resourceTemplates"].as_array().expect("templates");
     assert!(templates.iter().all(|template| template["name"] == "tickets_ticket"), "{templates:?}");

@@ -1,6 +1,6 @@
 //! One call is one trace.
 
-use drawbridge_tests::{Collector, Span, TestMesh};
+use drawbridge_tests::{Collector, REQUEST_ID, Span, TestMesh};
 use serde_json::json;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -43,7 +43,8 @@ fn check_one_call(spans: &[Span]) {
     assert_eq!(attribute("mcp.method.name"), Some("tools/call"));
     assert_eq!(attribute("gen_ai.tool.name"), Some("code_search"));
     assert_eq!(attribute("mcp.protocol.version"), Some("2025-11-25"));
-    assert_eq!(attribute("request_id"), Some("test-request.1"));
+    assert_eq!(attribute("caller_request_id"), Some(REQUEST_ID));
+    assert!(attribute("request_id").is_some_and(|id| id != REQUEST_ID), "{edge:?}");
 }
 
 fn of_trace(collector: &Collector, trace: &str) -> Vec<Span> {
@@ -58,14 +59,17 @@ async fn a_call_is_one_trace_that_continues_the_clients_header() {
         "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": "code_search", "arguments": { "query": "fn main" } },
     });
-    alice.send(alice.post().header("traceparent", traceparent(TRACE)).body(call.to_string())).await;
+    // Once auth has accepted a token, the edge asks it about the call alone.
+    alice.tools().await;
+    let request = alice.post().header("traceparent", traceparent(TRACE)).body(call.to_string());
+    let reply = alice.send(request).await;
     let log = mesh.log();
     mesh.stop().await;
     check_one_call(&of_trace(&collector, TRACE));
 
     // The log tells of the same trace and the same request.
     let decision = log.lines().find(|line| line.contains(r#""message":"decision""#)).expect("a decision");
-    assert!(decision.contains(TRACE) && decision.contains("test-request.1"), "{decision}");
+    assert!(decision.contains(TRACE) && decision.contains(reply.request_id()), "{decision}");
     assert!(decision.contains(r#""threadName":"auth""#), "{decision}");
 }
 
@@ -73,6 +77,7 @@ async fn a_call_is_one_trace_that_continues_the_clients_header() {
 async fn the_trace_in_meta_wins_over_the_header() {
     let (mesh, collector) = traced().await;
     let alice = mesh.client("alice").await;
+    alice.tools().await;
     let other = "11111111111111111111111111111111";
     let call = json!({
         "jsonrpc": "2.0", "id": 1, "method": "tools/call",

@@ -82,7 +82,12 @@ impl Api {
             let reason =
                 format!("{ACTORS_MAX} services have called one another in the subject's name already");
             let principal = Some(called.token.identity.principal);
-            return Ok(Err(Exchanged::Denied(pb::Denied { reason, principal, decision: None })));
+            return Ok(Err(Exchanged::Denied(pb::Denied {
+                reason,
+                principal,
+                decision: None,
+                hidden: false,
+            })));
         }
         let Called { token, txn, act, .. } = called;
         let actor = Actor { iss: by.issuer.clone(), sub: by.subject.clone(), act };

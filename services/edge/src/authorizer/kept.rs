@@ -1,6 +1,9 @@
 //! Answers that auth lets the edge repeat for a moment.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drawbridge_proto::auth::v1 as pb;
 use moka::sync::Cache;
@@ -14,6 +17,9 @@ use super::Allowed;
 /// How many answers are kept, and for how long at most, whatever auth says.
 const KEPT_MAX: u64 = 20_000;
 const KEPT_FOR: Duration = Duration::from_secs(10);
+/// How many refused tokens are remembered, and for how long: a key that auth does not know yet may come any moment.
+const REFUSED_MAX: u64 = 10_000;
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// No epoch: auth is not heard.
 pub(super) const SILENCE: u64 = 0;
 
@@ -47,13 +53,16 @@ struct Answer {
 pub(super) struct Kept {
     epoch: watch::Sender<u64>,
     answers: Cache<Question, Answer>,
+    /// Tokens that are not accepted, and why.
+    refused: Cache<Question, Arc<str>>,
 }
 
 impl Kept {
     /// Keeps nothing until auth is heard.
     pub(super) fn new() -> Self {
         let answers = Cache::builder().max_capacity(KEPT_MAX).time_to_live(KEPT_FOR).build();
-        Self { epoch: watch::Sender::new(SILENCE), answers }
+        let refused = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build();
+        Self { epoch: watch::Sender::new(SILENCE), answers, refused }
     }
 
     /// Auth is in this epoch. Answers of another are worth nothing any more.
@@ -61,6 +70,7 @@ impl Kept {
         let changed = self.epoch.send_if_modified(|now| std::mem::replace(now, epoch) != epoch);
         if changed {
             self.answers.invalidate_all();
+            self.refused.invalidate_all();
         }
     }
 
@@ -81,6 +91,16 @@ impl Kept {
         }
         let answer = self.answers.get(question)?;
         (answer.allowed.epoch == epoch && answer.until > Instant::now()).then_some(answer.allowed)
+    }
+
+    /// Why auth has refused this token a moment ago.
+    pub(super) fn refused(&self, question: &Question) -> Option<Arc<str>> {
+        self.refused.get(question)
+    }
+
+    /// Remembers that a token is not accepted.
+    pub(super) fn refuse(&self, question: Question, description: &str) {
+        self.refused.insert(question, description.into());
     }
 
     /// Keeps an answer for as long as auth says.

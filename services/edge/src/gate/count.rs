@@ -48,12 +48,8 @@ impl Gate {
         self.count(parts, &allowed.principal, None).await.err().unwrap_or(refusal)
     }
 
-    /// The same for whoever could not be authenticated, by address.
-    pub(super) async fn count_stranger(&self, parts: &Parts, refusal: Refusal) -> Refusal {
-        if !matches!(refusal, Refusal::Unauthenticated { .. }) {
-            return refusal;
-        }
-        let taken = self.limits.take(&Counted::Address(address(&parts.extensions))).await;
-        taken.err().unwrap_or(refusal)
+    /// Takes what a request costs from the limits of its address: nobody is known to be calling.
+    pub(super) async fn charge_address(&self, parts: &Parts) -> Result<(), Refusal> {
+        self.limits.take(&Counted::Address(address(&parts.extensions))).await.map(drop)
     }
 }

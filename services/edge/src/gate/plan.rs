@@ -8,9 +8,9 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Gate, message::Message};
+use super::{Gate, message::Message, params::cut};
 use crate::{
-    authorizer::{Allowed, Caller},
+    authorizer::{Allowed, Grant},
     catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
     metadata::Endpoint,
     refusal::Refusal,
@@ -93,14 +93,14 @@ pub(crate) struct Call {
     pub(crate) operation: Arc<auth::Operation>,
 }
 
-/// Asks auth about what `message` asks for.
+/// Asks auth about what `message` asks for. What is hidden from the caller is planned as if it were not there.
 pub(super) async fn make(
     gate: &Gate,
     context: &CallContext,
     endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
-) -> Result<(Plan, Caller), Refusal> {
+) -> Result<(Plan, Grant), Refusal> {
     let catalog = gate.catalogs.load();
     let resource = endpoint.resource();
     let asking = Asking {
@@ -111,54 +111,71 @@ pub(super) async fn make(
         catalog: &catalog,
         endpoint: endpoint.namespace.as_deref(),
     };
-    let text = |name: &str| message.params.get(name).and_then(Value::as_str);
-    match message.method.as_str() {
-        "tools/list" => asking.list_tools(&catalog).await,
-        "resources/list" | "resources/templates/list" => asking.list_resources(&catalog).await,
-        "prompts/list" => asking.list_prompts(&catalog).await,
-        "tools/call" => match text("name") {
-            None => asking.refuse("name must be a string").await,
-            Some(name) => match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
-                Some(tool) => asking.call_tool(tool, &message.params).await,
-                // Whoever is not known must not learn what there is and what not.
-                None => asking.connect().await,
-            },
-        },
-        // Each is of its own revisions; the handler says so where it is not.
-        "resources/subscribe" if message.revision().is_none() => match text("uri") {
-            None => asking.refuse("uri must be a string").await,
-            Some(uri) => asking.watch(&catalog, &[uri]).await,
-        },
-        "subscriptions/listen" => {
-            let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
-            let uris: Vec<_> =
-                uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-            asking.watch(&catalog, &uris).await
+    match asking.plan(message).await {
+        Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
+            refusal.record(&context.request_id);
+            tracing::Span::current().record("error.type", refusal.word());
+            asking.connect().await
         }
-        "resources/read" => match text("uri") {
-            None => asking.refuse("uri must be a string").await,
-            Some(uri) => match catalog
-                .resource(uri)
-                .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
-            {
-                Some((resource, values)) => asking.read_resource(resource, values).await,
+        planned => planned,
+    }
+}
+
+impl Asking<'_> {
+    async fn plan(&self, message: &Message) -> Result<(Plan, Grant), Refusal> {
+        let (asking, catalog) = (self, self.catalog);
+        let text = |name: &str| message.params.get(name).and_then(Value::as_str);
+        match message.method.as_str() {
+            "tools/list" => asking.list_tools(catalog).await,
+            "resources/list" | "resources/templates/list" => asking.list_resources(catalog).await,
+            "prompts/list" => asking.list_prompts(catalog).await,
+            "tools/call" => match text("name") {
+                None => asking.refuse("name must be a string").await,
+                Some(name) => {
+                    match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
+                        Some(tool) => asking.call_tool(tool, &message.params).await,
+                        // Whoever is not known must not learn what there is and what not.
+                        None => asking.connect().await,
+                    }
+                }
+            },
+            // Each is of its own revisions; the handler says so where it is not.
+            "resources/subscribe" if message.revision().is_none() => match text("uri") {
+                None => asking.refuse("uri must be a string").await,
+                Some(uri) => asking.watch(catalog, &[uri]).await,
+            },
+            "subscriptions/listen" => {
+                let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
+                let uris: Vec<_> =
+                    uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+                asking.watch(catalog, &uris).await
+            }
+            "resources/read" => match text("uri") {
+                None => asking.refuse("uri must be a string").await,
+                Some(uri) => match catalog
+                    .resource(uri)
+                    .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
+                {
+                    Some((resource, values)) => asking.read_resource(resource, values).await,
+                    None => asking.connect().await,
+                },
+            },
+            "prompts/get" => match text("name") {
+                None => asking.refuse("name must be a string").await,
+                Some(name) => {
+                    match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item))
+                    {
+                        Some(prompt) => asking.get_prompt(prompt, &message.params).await,
+                        None => asking.connect().await,
+                    }
+                }
+            },
+            "completion/complete" => match completion(asking, &message.params) {
+                Some(completion) => asking.complete(completion, &message.params).await,
                 None => asking.connect().await,
             },
-        },
-        "prompts/get" => match text("name") {
-            None => asking.refuse("name must be a string").await,
-            Some(name) => {
-                match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item)) {
-                    Some(prompt) => asking.get_prompt(prompt, &message.params).await,
-                    None => asking.connect().await,
-                }
-            }
-        },
-        "completion/complete" => match completion(&asking, &message.params) {
-            Some(completion) => asking.complete(completion, &message.params).await,
-            None => asking.connect().await,
-        },
-        _ => asking.connect().await,
+            _ => asking.connect().await,
+        }
     }
 }
 
@@ -195,19 +212,19 @@ impl Asking<'_> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
-    async fn connect(&self) -> Result<(Plan, Caller), Refusal> {
+    async fn connect(&self) -> Result<(Plan, Grant), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
-        Ok((Plan::Connect, allowed.caller()))
+        Ok((Plan::Connect, allowed.grant()))
     }
 
     /// Refuses parameters, once the caller is known.
-    async fn refuse(&self, what: &str) -> Result<(Plan, Caller), Refusal> {
+    async fn refuse(&self, what: &str) -> Result<(Plan, Grant), Refusal> {
         self.connect().await?;
         Err(Refusal::Params(what.to_owned()))
     }
 
     /// All of these resources, or none: a client that is told of some would take the others for unchanged.
-    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Caller), Refusal> {
+    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Grant), Refusal> {
         if uris.len() > WATCHES_MAX {
             return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
         }
@@ -219,7 +236,7 @@ impl Asking<'_> {
                 Some((resource, catalog.watch(&resource.item)?, variables))
             });
             let Some((resource, item, variables)) = watched else {
-                return self.refuse(&format!("{uri} cannot be watched")).await;
+                return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
             };
             // Decided on as reading it is.
             let mut read = DynamicMessage::new(resource.target.input());
@@ -227,20 +244,25 @@ impl Asking<'_> {
                 read.set_field_by_name(name, Field::String(value.clone()));
             }
             let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
-            let allowed = self.decide(operation.clone()).await?;
+            let allowed = match self.decide(operation.clone()).await {
+                Err(Refusal::Denied { is_hidden: true, .. }) => {
+                    return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
+                }
+                decided => decided?,
+            };
             let (message, epoch) = (item.request(variables), allowed.epoch);
             let call = Call { message, token: allowed.token()?, epoch, operation: operation.into() };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
-        let (_, caller) = self.connect().await?;
-        Ok((Plan::Watch(Arc::new(watches)), caller))
+        let (_, grant) = self.connect().await?;
+        Ok((Plan::Watch(Arc::new(watches)), grant))
     }
 
     async fn complete(
         &self,
         completion: &Arc<CompletionItem>,
         params: &Value,
-    ) -> Result<(Plan, Caller), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let operation = operation(Kind::Complete, &completion.item);
         let allowed = self.decide(operation.clone()).await?;
         let token = allowed.token()?;
@@ -248,21 +270,21 @@ impl Asking<'_> {
             Refusal::Params("argument must have a name and a value, both strings".to_owned())
         })?;
         let call = Arc::new(Call { message, token, epoch: allowed.epoch, operation: operation.into() });
-        Ok((Plan::Complete(Arc::clone(completion), call), allowed.caller()))
+        Ok((Plan::Complete(Arc::clone(completion), call), allowed.grant()))
     }
 
     async fn read_resource(
         &self,
         resource: &Arc<ResourceItem>,
         values: Variables,
-    ) -> Result<(Plan, Caller), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let mut message = DynamicMessage::new(resource.target.input());
         for (name, value) in values {
             message.set_field_by_name(&name, Field::String(value));
         }
-        let (call, caller) =
+        let (call, grant) =
             self.authorize(Kind::ReadResource, &resource.item, &resource.target, message).await?;
-        Ok((Plan::ReadResource(Arc::clone(resource), call), caller))
+        Ok((Plan::ReadResource(Arc::clone(resource), call), grant))
     }
 
     /// Asks whether exactly this message may be sent.
@@ -272,14 +294,14 @@ impl Asking<'_> {
         item: &auth::CatalogItem,
         target: &Target,
         mut message: DynamicMessage,
-    ) -> Result<(Arc<Call>, Caller), Refusal> {
+    ) -> Result<(Arc<Call>, Grant), Refusal> {
         target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
         let operation = operation_on(kind, item, target, &message);
         let allowed = self.decide(operation.clone()).await?;
         let call =
             Call { message, token: allowed.token()?, epoch: allowed.epoch, operation: operation.into() };
-        Ok((Arc::new(call), allowed.caller()))
+        Ok((Arc::new(call), allowed.grant()))
     }
 }
 

@@ -173,7 +173,7 @@ impl Calling<'_> {
     fn binding(&self) -> Binding {
         // The whole message, also what a policy cannot read.
         let arguments = dynamic::to_json(&self.call.message).unwrap_or_default();
-        Binding::new(&self.admission.caller.principal, self.target.rpc(), &arguments)
+        Binding::new(&self.admission.grant.principal, self.target.rpc(), &arguments)
     }
 
     fn ask_by_result(&self, asked: &pb::InputRequired) -> Result<InputRequiredResult, Failure> {
@@ -222,7 +222,7 @@ impl Calling<'_> {
     /// Waits until a call may run.
     pub(super) fn turn(&self) -> impl Future<Output = Result<Turn, Busy>> + Send + use<> {
         let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
-        self.handler.calls.begin(service, &self.admission.caller.principal)
+        self.handler.calls.begin(service, &self.admission.grant.principal)
     }
 
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
@@ -291,7 +291,7 @@ pub(super) fn failure(status: &Status, admission: &Admission) -> ErrorData {
 pub(super) fn log_failure(admission: &Admission, status: &Status) {
     let Admission { span, context, .. } = admission;
     span.record("error.type", format!("{:?}", status.code()));
-    let subject = &admission.caller.principal.subject;
+    let subject = &admission.grant.principal.subject;
     let (code, message) = (status.code(), status.message());
     let _entered = span.enter();
     if status::is_for_the_model(code) {

@@ -73,7 +73,7 @@ async fn changed(
     admission: &Admission,
 ) -> Result<CallToolResult, ErrorData> {
     let Some(changes) = &tool.transformation else { return Ok(result) };
-    changes.response(&tool.item.name, result, &admission.caller.principal).await.map_err(|failure| {
+    changes.response(&tool.item.name, result, &admission.grant.principal).await.map_err(|failure| {
         let Admission { span, context, .. } = admission;
         let _entered = span.enter();
         let (request_id, tool_name) = (&context.request_id, &tool.item.name);

@@ -273,7 +273,14 @@ mod tests {
         });
         let schema = json!({ "properties": { "a": { "properties": { "b": { "x-mcp-header": "B" } } } } });
         let schema = Arc::new(schema.as_object().unwrap().clone());
-        let message = Message::parse(body.to_string().as_bytes()).unwrap();
+        let message = Message {
+            kind: Kind::Request,
+            id: body["id"].clone(),
+            method: body["method"].as_str().unwrap().to_owned(),
+            params: body.get("params").cloned().unwrap_or_default(),
+            result: None,
+            error: None,
+        };
         of(&headers, &message, |_| Some(schema)).map_err(|error| error.code.0)
     }
 

@@ -32,7 +32,7 @@ use super::{
     wire,
 };
 use crate::{
-    authorizer::Lease,
+    authorizer::{Lease, Reauthorizer},
     gate::{Admission, Kind, Message, Plan},
     refusal::Refusal,
 };
@@ -129,7 +129,7 @@ impl Server {
         }
         match headers.get(SESSION_ID) {
             Some(id) => {
-                let (principal, resource) = (&admission.caller.principal, admission.again.resource());
+                let (principal, resource) = (&admission.grant.principal, admission.again.resource());
                 let session = self.sessions.find(id, principal, resource).await?;
                 self.answer_in_session(session, admission, message).await
             }
@@ -214,7 +214,7 @@ impl Server {
         };
         let revision = Revision::negotiated(asked);
         let state = State::opened(revision, interaction::capabilities(client.as_ref()));
-        let (principal, resource) = (&admission.caller.principal, admission.again.resource());
+        let (principal, resource) = (&admission.grant.principal, admission.again.resource());
         let id = self.sessions.open(principal, resource, state).await?;
         let mut info = info();
         info.protocol_version = revision.version();
@@ -235,18 +235,20 @@ impl Server {
             Kind::Notification => {
                 if message.method == "notifications/cancelled" {
                     let id = message.params.get("requestId").unwrap_or(&Value::Null);
-                    if let Some(running) = session.running(id) {
-                        // Only who may make a call may cancel it.
-                        admission.again.of(Arc::clone(running.needs.operation())).ask().await?;
+                    // Only who may make a call may cancel it.
+                    if let Some(running) = session.running(id)
+                        && may(&admission, &running.needs).await?
+                    {
                         running.cancel.cancel();
                     }
                 }
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Kind::Response => {
-                if let Some(needs) = session.asked(&message.id) {
-                    // An answer counts as the call that asked: a person's consent is the caller's.
-                    admission.again.of(Arc::clone(needs.operation())).ask().await?;
+                // An answer counts as the call that asked: a person's consent is the caller's.
+                if let Some(needs) = session.asked(&message.id)
+                    && may(&admission, &needs).await?
+                {
                     let Message { id, result, error, .. } = message;
                     session.answer(&id, result.ok_or_else(|| error.unwrap_or_default()));
                 }
@@ -269,7 +271,7 @@ impl Server {
             operation.map_or_else(|| admission.again.clone(), |operation| admission.again.of(operation));
         let id = message.id.clone();
         let running = session.begin(&id, &stream, needs.clone())?;
-        let lease = Lease::new(vec![needs], admission.caller.epoch, admission.caller.expires_at);
+        let lease = Lease::new(vec![needs], admission.grant.epoch, admission.grant.expires_at);
         let accepts = admission.accepts;
         let exchange = Exchange::in_session(
             Arc::clone(&session),
@@ -297,6 +299,19 @@ impl Server {
                 EventBody { first, session: Some(session), ..body }.into_response()
             }
         })
+    }
+}
+
+/// Whether the caller of a request may also make the call that it belongs to. For whom the call's item is hidden there
+/// is no such call.
+async fn may(admission: &Admission, needs: &Reauthorizer) -> Result<bool, Refusal> {
+    match admission.again.of(Arc::clone(needs.operation())).ask().await {
+        Ok(_) => Ok(true),
+        Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
+            refusal.record(&admission.context.request_id);
+            Ok(false)
+        }
+        Err(refusal) => Err(refusal),
     }
 }
 

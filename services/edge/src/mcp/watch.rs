@@ -31,7 +31,7 @@ pub(super) fn in_session(
     ending: tokio_util::sync::CancellationToken,
 ) {
     let again = admission.again.of(Arc::clone(&watch.call.operation));
-    let mut lease = Lease::new(vec![again.clone()], watch.call.epoch, admission.caller.expires_at);
+    let mut lease = Lease::new(vec![again.clone()], watch.call.epoch, admission.grant.expires_at);
     let (session, watch) = (Arc::downgrade(session), watch.clone());
     let message = wire::notification(UPDATED, Some(&ResourceUpdatedNotificationParam::new(&watch.uri)));
     let (request_id, span) = (admission.context.request_id.clone(), admission.span.clone());

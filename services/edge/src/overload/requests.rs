@@ -1,6 +1,5 @@
-//! How many requests are in progress at once, and how many may be. Others wait at the door, where it costs nothing: each
-//! token in a line of its own, once auth has let it in. Until then it waits with all others of its address, so that
-//! nobody makes lines by making tokens up.
+//! How many requests are in progress at once, and how many may be. Others queue, where it costs nothing: each principal in
+//! a queue of its own, once auth has accepted the token. Until then it queues with all others of its address.
 //!
 //! What tells that this replica no longer keeps up is that its threads have something to do all of the time: how long a
 //! service takes to answer says nothing of the edge. The number of requests then falls by a quarter, again and again,
@@ -13,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use drawbridge_proto::auth::v1::Principal;
 use metrics::{counter, gauge, histogram};
 use moka::sync::Cache;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -33,24 +33,42 @@ const IDLE: f64 = 0.9;
 const WINDOW: Duration = Duration::from_millis(50);
 /// There is one door.
 const DOOR: &str = "";
-/// How many tokens are known, and for how long after they were let in.
+/// How many tokens are known to be good, and for how long after auth has said so.
 const KNOWN_MAX: u64 = 100_000;
-const KNOWN_FOR: Duration = Duration::from_secs(60);
+const KNOWN_FOR: Duration = Duration::from_secs(300);
 
 /// The requests that are in progress on this replica, and those at its door.
 #[derive(Debug)]
 pub(crate) struct Requests {
     door: Arc<Turns>,
     bound: Mutex<Bound>,
-    /// The tokens that auth has let in.
-    known: Cache<Caller, ()>,
+    /// The tokens that auth has accepted, and whose they are.
+    known: Cache<Caller, Caller>,
+}
+
+/// Who sends a request, as far as this replica knows without asking auth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender {
+    token: Caller,
+    /// Absent: auth has not accepted the token yet, or not for a while.
+    principal: Option<Caller>,
+}
+
+impl Sender {
+    /// Whose token it is, once auth has accepted it.
+    pub(crate) fn principal(self) -> Option<Caller> {
+        self.principal
+    }
+
+    /// The same sender, now that auth has accepted its token.
+    pub(crate) fn authenticated(self, principal: Caller) -> Self {
+        Self { principal: Some(principal), ..self }
+    }
 }
 
 /// A request in progress, as long as this lives.
 #[derive(Debug)]
 pub(crate) struct InProgress {
-    token: Caller,
-    is_known: bool,
     _turn: Turn,
 }
 
@@ -82,22 +100,33 @@ impl Requests {
         }
     }
 
-    /// Waits until a request with this token, from this address, may begin.
+    /// Who sends a request with this token.
+    pub(crate) fn sender(&self, token: &SecretString) -> Sender {
+        let token = self.door.caller(token.expose_secret());
+        Sender { token, principal: self.known.get(&token) }
+    }
+
+    /// Auth has accepted the token: it is this principal's.
+    pub(crate) fn mark_authenticated(&self, sender: &Sender, principal: &Principal) -> Caller {
+        let Principal { issuer, subject, tenant, .. } = principal;
+        let principal = self.door.caller((issuer, subject, tenant));
+        self.known.insert(sender.token, principal);
+        principal
+    }
+
+    /// Auth does not accept the token any more.
+    pub(crate) fn forget(&self, sender: &Sender) {
+        self.known.invalidate(&sender.token);
+    }
+
+    /// Waits until a request of this sender, from this address, may begin. Senders who are not authenticated queue
+    /// with all others of their address, so that nobody makes queues by making tokens up.
     ///
     /// # Errors
     /// When that would take too long.
-    pub(crate) async fn begin(&self, token: &SecretString, address: IpAddr) -> Result<InProgress, Busy> {
-        let token = self.door.caller(token.expose_secret());
-        let is_known = self.known.contains_key(&token);
-        let caller = if is_known { token } else { self.door.caller(network(address)) };
-        Ok(InProgress { token, is_known, _turn: self.door.take(DOOR, caller).await? })
-    }
-
-    /// Auth has let this request in.
-    pub(crate) fn know(&self, request: &InProgress) {
-        if !request.is_known {
-            self.known.insert(request.token, ());
-        }
+    pub(crate) async fn acquire(&self, sender: &Sender, address: IpAddr) -> Result<InProgress, Busy> {
+        let caller = sender.principal.unwrap_or_else(|| self.door.caller(network(address)));
+        Ok(InProgress { _turn: self.door.take(DOOR, caller).await? })
     }
 
     /// Lets fewer or more be in progress, after a time in which the replica was so busy.
@@ -215,29 +244,34 @@ mod tests {
 
     const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-    /// Requests of which `tokens` are known.
-    async fn requests(rules: Rules, tokens: &[&SecretString]) -> Requests {
+    /// Requests of which `tokens` are known to be good, each of a principal of its own.
+    fn requests(rules: Rules, tokens: &[&SecretString]) -> Requests {
         let requests = Requests::default();
         requests.set(&rules);
         for token in tokens {
-            requests.know(&requests.begin(token, ADDRESS).await.unwrap());
+            let principal = Principal { subject: token.expose_secret().into(), ..Principal::default() };
+            requests.mark_authenticated(&requests.sender(token), &principal);
         }
         requests
+    }
+
+    async fn begin(requests: &Requests, token: &SecretString) -> Result<InProgress, Busy> {
+        requests.acquire(&requests.sender(token), ADDRESS).await
     }
 
     #[tokio::test]
     async fn who_has_sent_much_waits_at_the_door_and_lets_others_pass() {
         let (alice, bob) = (SecretString::from("alice's"), SecretString::from("bob's"));
         let rules = Rules { requests_min: 1, requests_max: 2, requests_waiting: 3, ..rules() };
-        let requests = requests(rules, &[&alice, &bob]).await;
-        let first = requests.begin(&alice, ADDRESS).await.unwrap();
-        let second = requests.begin(&alice, ADDRESS).await.unwrap();
-        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(requests.begin(&alice, ADDRESS))).collect();
+        let requests = requests(rules, &[&alice, &bob]);
+        let first = begin(&requests, &alice).await.unwrap();
+        let second = begin(&requests, &alice).await.unwrap();
+        let mut waiting: Vec<_> = (0..3).map(|_| Box::pin(begin(&requests, &alice))).collect();
         for one in &mut waiting {
             assert!(one.as_mut().now_or_never().is_none());
         }
-        assert!(requests.begin(&alice, ADDRESS).await.is_err(), "the line is full");
-        let mut other = Box::pin(requests.begin(&bob, ADDRESS));
+        assert!(begin(&requests, &alice).await.is_err(), "the line is full");
+        let mut other = Box::pin(begin(&requests, &bob));
         assert!(other.as_mut().now_or_never().is_none());
         let displaced = waiting.pop().unwrap().as_mut().now_or_never();
         assert!(displaced.is_some_and(|outcome| outcome.is_err()), "whoever waits most gives way");
@@ -253,30 +287,29 @@ mod tests {
     async fn who_makes_tokens_up_makes_no_lines() {
         let alice = SecretString::from("alice's");
         let rules = Rules { requests_min: 1, requests_max: 1, requests_waiting: 2, ..rules() };
-        let requests = requests(rules, &[&alice]).await;
-        let _running = requests.begin(&alice, ADDRESS).await.unwrap();
+        let requests = requests(rules, &[&alice]);
+        let _running = begin(&requests, &alice).await.unwrap();
         let made_up: Vec<_> = (0..3).map(|number| SecretString::from(format!("made up {number}"))).collect();
-        let mut waiting: Vec<_> =
-            made_up.iter().map(|token| Box::pin(requests.begin(token, ADDRESS))).collect();
+        let mut waiting: Vec<_> = made_up.iter().map(|token| Box::pin(begin(&requests, token))).collect();
         assert!(waiting[0].as_mut().now_or_never().is_none());
         assert!(waiting[1].as_mut().now_or_never().is_none());
         assert!(waiting[2].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
-        assert!(requests.begin(&alice, ADDRESS).now_or_never().is_none(), "one of theirs has given way");
+        assert!(Box::pin(begin(&requests, &alice)).now_or_never().is_none(), "one of theirs has given way");
         assert!(waiting[1].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
     }
 
     #[tokio::test]
     async fn fewer_begin_once_the_replica_does_not_keep_up() {
-        let requests = requests(Rules { requests_min: 1, ..rules() }, &[]).await;
+        let requests = requests(Rules { requests_min: 1, ..rules() }, &[]);
         let token = SecretString::from("a token");
         let mut running = Vec::new();
         for _ in 0..8 {
-            running.push(requests.begin(&token, ADDRESS).await.unwrap());
+            running.push(begin(&requests, &token).await.unwrap());
         }
         requests.adjust(DOES_NOT);
         running.truncate(6);
-        assert!(requests.begin(&token, ADDRESS).now_or_never().is_none(), "six may run, and do");
+        assert!(Box::pin(begin(&requests, &token)).now_or_never().is_none(), "six may run, and do");
         running.pop();
-        assert!(requests.begin(&token, ADDRESS).now_or_never().is_some());
+        assert!(Box::pin(begin(&requests, &token)).now_or_never().is_some());
     }
 }

@@ -44,7 +44,14 @@ pub(super) struct Room {
 
 /// Who calls. Two of them are one with a likelihood of nothing, and then share what one has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Caller(u64);
+pub(crate) struct Caller(u64);
+
+#[cfg(test)]
+impl Caller {
+    pub(crate) fn new(digest: u64) -> Self {
+        Self(digest)
+    }
+}
 
 /// A call that runs, as long as this lives.
 #[derive(Debug)]

@@ -1,1 +1,316 @@
 //! Before the caller is known, and what a caller may write.
+
+use std::{fs, net::SocketAddr, path::Path, time::Duration};
+
+use drawbridge_cli::mesh::Hosted;
+use drawbridge_tests::{Client, Edge, Reply, TestIssuer, TestMesh};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Within this time an answer is there, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(20);
+const MIB: usize = 1024 * 1024;
+
+/// Sends these bytes on a connection of their own, and returns what comes back until it is closed.
+async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    stream.write_all(bytes).await.expect("room");
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(read.is_ok(), "the connection stays open: {answer:?} to {:?}", String::from_utf8_lossy(bytes));
+    answer
+}
+
+/// A request of this many bytes with a token, of which only these are sent.
+fn head(edge: &Edge, token: &str, length: usize) -> Vec<u8> {
+    let address = edge.hosted.running.address;
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    head.into_bytes()
+}
+
+async fn metric(service: &Hosted, name: &str) -> u64 {
+    let metrics = reqwest::get(format!("http://{}/metrics", service.running.admin)).await.expect("metrics");
+    let metrics = metrics.text().await.expect("metrics");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.map_or(0, |value| value.parse().expect("a count"))
+}
+
+/// How many questions this edge has asked auth.
+async fn asked(edge: &Edge) -> u64 {
+    metric(&edge.hosted, "edge_decisions_total{source=\"auth\"}").await
+}
+
+async fn limited(mesh: &TestMesh, folder: &Path, limits: &str) -> Edge {
+    let file = folder.join("edge.toml");
+    fs::write(&file, limits).expect("a file");
+    let code = mesh.mesh.state.services["code"].clone();
+    mesh.edge(&[("code", &code)], |config| config.config = Some(file)).await
+}
+
+/// A body of nested arrays: 4 MB of it became half a gigabyte before anybody was asked who is calling.
+#[tokio::test]
+async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
+    let mesh = TestMesh::start().await;
+    let edge = mesh.edge(&[], |_| {}).await;
+    let address = edge.hosted.running.address;
+    // The body never comes. Who would wait for it would wait half a minute.
+    let refused = raw(address, &head(&edge, "x", 4 * MIB)).await;
+    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"), "{refused}");
+    let whole = edge.client(&mesh.client("alice").await);
+    let unit = "[".repeat(100) + &"]".repeat(100);
+    let units = vec![unit.as_str(); 2_000].join(",");
+    let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{units}]}}}}"#);
+    let refused = whole.send_body(body).await;
+    assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
+    assert!(refused.message().contains("params nest deeper than 64 levels"), "{refused:?}");
+    let many =
+        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{}1]}}}}"#, "1,".repeat(40_000));
+    let refused = whole.send_body(many).await;
+    assert!(refused.message().contains("more than 32768 values"), "{refused:?}");
+}
+
+/// 150 connections that held back the last byte of 4 MiB cost 4.2 MB each.
+#[tokio::test]
+async fn bodies_that_are_held_back_leave_memory_for_others() {
+    let mesh = TestMesh::start().await;
+    let edge = mesh.edge(&[], |config| config.bodies.bodies_bytes_max = 8 * MIB).await;
+    let (alice, bob) = (mesh.client("alice").await, edge.client(&mesh.client("bob").await));
+    // Known from now on.
+    assert_eq!(edge.client(&alice).call("ping", json!({})).await.status, StatusCode::OK);
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(edge.hosted.running.address).await.expect("a connection");
+        stream.write_all(&head(&edge, alice.token(), 2 * MIB)).await.expect("room");
+        // As far as the edge reads.
+        let sending = async { stream.write_all(&vec![b' '; 2 * MIB - 1]).await };
+        let _ = timeout(Duration::from_millis(500), sending).await;
+        held.push(stream);
+    }
+    let large = |bytes: usize| {
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "a": "x".repeat(bytes) } })
+            .to_string()
+    };
+    for _ in 0..3 {
+        assert_eq!(bob.send_body(large(MIB)).await.status, StatusCode::OK);
+    }
+    let refused = edge.client(&alice).send_body(large(MIB)).await;
+    assert_eq!((refused.status, refused.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
+    assert!(refused.headers.contains_key("retry-after"));
+}
+
+/// With the bucket of its address empty, 300 made-up tokens still cost 300 questions to auth.
+#[tokio::test]
+async fn whoever_is_not_known_pays_by_address_before_auth_is_asked() {
+    let mesh = TestMesh::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let limit =
+        "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 20\n";
+    let edge = limited(&mesh, folder.path(), limit).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    assert_eq!(alice.call("ping", json!({})).await.status, StatusCode::OK);
+    let before = asked(&edge).await;
+    let mut statuses = Vec::new();
+    for number in 0..100 {
+        let made_up = edge.client(&mesh.client_with(&format!("made.up.{number}")));
+        statuses.push(made_up.call("ping", json!({})).await.status);
+    }
+    let refused = statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
+    assert!(refused >= 79, "{statuses:?}");
+    assert!(asked(&edge).await - before <= 21, "{} questions", asked(&edge).await - before);
+    // Whoever is known pays nothing of it.
+    assert_eq!(alice.call("ping", json!({})).await.status, StatusCode::OK);
+    let anonymous = alice.at(&edge.url);
+    assert_eq!(anonymous.call("ping", json!({})).await.status, StatusCode::OK);
+}
+
+/// A token that names an issuer whose keys are away was never counted.
+#[tokio::test]
+async fn tokens_that_nobody_can_verify_now_are_counted_too() {
+    let issuer = TestIssuer::start().await;
+    let mesh = TestMesh::with(|config| {
+        let file = config.policies.join("issuers.toml");
+        let keys = "jwks_url = \"http://127.0.0.1:9/\"\nallow_private_addresses = true";
+        fs::write(&file, format!("[[issuers]]\nissuer = \"{}\"\n{keys}\n", issuer.name())).expect("a file");
+        config.issuers = Some(file);
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let limit = "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 3\n";
+    let edge = limited(&mesh, folder.path(), limit).await;
+    let token = issuer.sign(&issuer.header(), &issuer.claims(mesh.mesh.mcp_url.as_str()));
+    let client = edge.client(&mesh.client_with(&token));
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(client.call("ping", json!({})).await.status.as_u16());
+    }
+    assert_eq!(statuses, [503, 503, 503, 429, 429]);
+}
+
+#[tokio::test]
+async fn a_token_that_was_refused_a_moment_ago_costs_auth_nothing() {
+    let mesh = TestMesh::start().await;
+    let edge = mesh.edge(&[], |_| {}).await;
+    let made_up = edge.client(&mesh.client_with("made.up"));
+    for _ in 0..20 {
+        let refused = made_up.call("ping", json!({})).await;
+        assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+        assert!(refused.headers.contains_key("www-authenticate"), "{refused:?}");
+    }
+    assert!(asked(&edge).await <= 10, "{} questions", asked(&edge).await);
+}
+
+/// An id of 3 MB made a log line of 3 MB.
+#[tokio::test]
+async fn what_a_caller_writes_into_logs_is_cut() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let long = "x".repeat(100_000);
+    let message = |id: Value, method: &str, name: &str| {
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "name": name } }).to_string()
+    };
+    let refused = alice.send_body(message(json!(long), "ping", "")).await;
+    assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
+    let refused = alice.send_body(message(json!(1), &long, "")).await;
+    assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
+    for method in ["tools/call", "prompts/get"] {
+        assert!(alice.send_body(message(json!(1), method, &long)).await.is_hidden());
+    }
+    let read = alice.call("resources/read", json!({ "uri": format!("code://{long}") })).await;
+    assert!(read.error_code().is_some() || read.json["result"]["isError"] == true, "{read:?}");
+    let path = format!("{}/{}", mesh.mesh.mcp_url, "y".repeat(10_000));
+    alice.at(&path.parse().expect("a URL")).call("ping", json!({})).await;
+    let request = alice.post().header("mcp-protocol-version", "z".repeat(10_000));
+    alice.send(request.body(message(json!(1), "ping", ""))).await;
+    let log = mesh.log();
+    let longest = log.lines().max_by_key(|line| line.len()).expect("a line");
+    assert!(longest.len() < 4096, "{} bytes: {}", longest.len(), &longest[..500]);
+}
+
+/// Whoever chose the id of another's request could hide behind it.
+#[tokio::test]
+async fn a_request_goes_by_an_id_of_the_edges_own() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    // Not the same search, which would be answered from the cache.
+    let call = async |query: &str| alice.call_tool("code_search", json!({ "query": query })).await;
+    let (first, second) = (call("permit (").await, call("forbid (").await);
+    assert_ne!(first.request_id(), second.request_id());
+    first.assert_names_request();
+    let log = mesh.log();
+    for reply in [&first, &second] {
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(reply.request_id())).collect();
+        let answered = lines.iter().find(|line| line.contains("\"answered\"")).expect("an access line");
+        assert!(answered.contains(&format!("\"caller_request_id\":\"{}\"", drawbridge_tests::REQUEST_ID)));
+        assert!(lines.iter().any(|line| line.contains("\"threadName\":\"code\"")), "{lines:#?}");
+    }
+}
+
+#[tokio::test]
+async fn what_two_readers_could_read_as_two_things_is_refused() {
+    let mesh = TestMesh::start().await;
+    let edge = mesh.edge(&[], |_| {}).await;
+    let (address, alice) = (edge.hosted.running.address, edge.client(&mesh.client("alice").await));
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+    let good = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
+         content-type: application/json\r\naccept: application/json, text/event-stream\r\n\
+         content-length: {}\r\n\r\n{body}",
+        alice.token(),
+        body.len()
+    );
+    let answer = raw(address, good.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let chunked = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    let coded = |coding: &str| {
+        let length = format!("content-length: {}\r\n\r\n{body}", body.len());
+        good.replace(&length, &format!("transfer-encoding: {coding}\r\n\r\n{chunked}"))
+    };
+    let answer = raw(address, coded("chunked").as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    for (what, wrong) in [
+        ("two Authorization headers", good.replace("connection:", "authorization: Bearer x\r\nconnection:")),
+        (
+            "two session ids",
+            good.replace("connection:", "mcp-session-id: a\r\nmcp-session-id: b\r\nconnection:"),
+        ),
+        (
+            "a blob's origin",
+            good.replace("connection:", &format!("origin: blob:http://{address}/x\r\nconnection:")),
+        ),
+        (
+            "an origin with a path",
+            good.replace("connection:", &format!("origin: http://{address}/x\r\nconnection:")),
+        ),
+        ("chunked twice", coded("chunked, chunked")),
+        ("chunked in two headers", coded("chunked\r\ntransfer-encoding: chunked")),
+        ("chunked and a length", coded(&format!("chunked\r\ncontent-length: {}", body.len()))),
+        ("a bare LF in the head", good.replace("connection: close\r\n", "connection: close\n")),
+        ("a bare LF at its end", good.replace("\r\n\r\n", "\r\n\n")),
+        ("a bare LF of a chunk", coded("chunked").replace("\r\n0\r\n", "\r\n0\n")),
+    ] {
+        let answer = raw(address, wrong.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
+    }
+    for params in [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","arguments":{"b":[{"c":1,"c":2}]}}"#] {
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+        let refused = alice.send_body(body).await;
+        assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
+        assert!(refused.message().contains("duplicate member"), "{refused:?}");
+    }
+}
+
+/// SQLite stopped at it, and a filter matched everything.
+#[tokio::test]
+async fn nul_is_refused_in_every_text() {
+    let mesh = TestMesh::start().await;
+    let carol = mesh.client("carol").await;
+    let check = |refused: Reply| {
+        assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
+        assert!(refused.message().contains("U+0000"), "{refused:?}");
+    };
+    check(carol.call_tool("invoices_search", json!({ "supplier": "\u{0}" })).await);
+    check(carol.call("resources/read", json!({ "uri": "invoice://\u{0}" })).await);
+    check(carol.call("prompts/get", json!({ "name": "x", "arguments": { "\u{0}": "y" } })).await);
+}
+
+/// The answers differed in status, code, message and the names of policies.
+#[tokio::test]
+async fn what_is_hidden_answers_as_what_does_not_exist() {
+    let mesh = TestMesh::start().await;
+    let bob = mesh.client("bob").await;
+    let told = |reply: Reply| {
+        let mut json = reply.json.clone();
+        json["error"]["data"]["requestId"] = Value::Null;
+        json["error"]["data"]["uri"] = Value::Null;
+        (reply.status, json)
+    };
+    let call =
+        async |client: &Client, name: &str| told(client.call_tool(name, json!({ "query": "x" })).await);
+    assert_eq!(call(&bob, "code_search").await, call(&bob, "code_nothing").await);
+    let read = async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
+    assert_eq!(read("code://Cargo.toml").await, read("nothing://Cargo.toml").await);
+    let prompt = async |name: &str| told(bob.call("prompts/get", json!({ "name": name })).await);
+    assert_eq!(prompt("invoices_review").await, prompt("invoices_nothing").await);
+    let complete = async |name: &str| {
+        let argument = json!({ "name": "invoice_id", "value": "" });
+        let reference = json!({ "type": "ref/prompt", "name": name });
+        told(bob.call("completion/complete", json!({ "ref": reference, "argument": argument })).await)
+    };
+    assert_eq!(complete("invoices_review").await, complete("invoices_nothing").await);
+    let watch = async |uri: &str| {
+        let (status, json) = told(bob.call("resources/subscribe", json!({ "uri": uri })).await);
+        (status, json.to_string().replace(uri, ""))
+    };
+    assert_eq!(watch("code://Cargo.toml").await, watch("nothing://Cargo.toml").await);
+    // The audit has what the caller does not.
+    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "a denial that nobody can find");
+}

@@ -6,20 +6,20 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
 use super::{Asking, Plan};
 use crate::{
-    authorizer::Caller,
+    authorizer::Grant,
     catalog::{Catalog, ItemKind},
     refusal::Refusal,
 };
 
 impl Asking<'_> {
-    pub(super) async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Caller), Refusal> {
+    pub(super) async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible =
             self.filter((Kind::CallTool, ItemKind::Tool), catalog.tools().map(|tool| &tool.item)).await?;
         let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
         Ok((Plan::ListTools(Arc::new(tools.collect())), visible.into()))
     }
 
-    pub(super) async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Caller), Refusal> {
+    pub(super) async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible = self
             .filter(
                 (Kind::ReadResource, ItemKind::Resource),
@@ -33,7 +33,7 @@ impl Asking<'_> {
         Ok((Plan::ListResources(Arc::new(resources.collect())), visible.into()))
     }
 
-    pub(super) async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Caller), Refusal> {
+    pub(super) async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible = self
             .filter((Kind::GetPrompt, ItemKind::Prompt), catalog.prompts().map(|prompt| &prompt.item))
             .await?;

@@ -7,14 +7,14 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use serde_json::Value;
 
 use super::{Asking, Plan, operation};
-use crate::{authorizer::Caller, catalog::PromptItem, refusal::Refusal};
+use crate::{authorizer::Grant, catalog::PromptItem, refusal::Refusal};
 
 impl Asking<'_> {
     pub(super) async fn get_prompt(
         &self,
         prompt: &Arc<PromptItem>,
         params: &Value,
-    ) -> Result<(Plan, Caller), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let message = match prompt_arguments(prompt, params.get("arguments")) {
             Ok(message) => message,
             Err(wrong) => {
@@ -24,8 +24,8 @@ impl Asking<'_> {
                 return Err(Refusal::Params(wrong));
             }
         };
-        let (call, caller) = self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
-        Ok((Plan::GetPrompt(Arc::clone(prompt), call), caller))
+        let (call, grant) = self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
+        Ok((Plan::GetPrompt(Arc::clone(prompt), call), grant))
     }
 }
 

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     Admission, EventBody, EventStream, Lease, Message, Owner, Plan, Refusal, Revision, Right, SESSION_ID,
-    Server, Subscription, invalid_params, malformed, no_method, revision, wire,
+    Server, Subscription, invalid_params, malformed, may, no_method, revision, wire,
 };
 use crate::mcp::sse;
 
@@ -35,7 +35,7 @@ impl Server {
         if let Some(wrong) = version.and_then(|version| revision::check_known(version).err()) {
             return Ok(malformed(&serde_json::Value::Null, wrong, admission));
         }
-        let (principal, resource) = (&admission.caller.principal, admission.again.resource());
+        let (principal, resource) = (&admission.grant.principal, admission.again.resource());
         let session = self.sessions.find(id, principal, resource).await?;
         if method == Method::DELETE {
             self.sessions.end(&session).await;
@@ -60,12 +60,13 @@ impl Server {
         let mut asks = vec![admission.again.clone()];
         if let Some(needs) = needs {
             // Whoever takes the stream of a call up again must be allowed to make it.
-            let again = admission.again.of(Arc::clone(needs.operation()));
-            again.ask().await?;
-            asks.push(again);
+            if !may(admission, &needs).await? {
+                return Err(Refusal::EventId);
+            }
+            asks.push(admission.again.of(Arc::clone(needs.operation())));
         }
         let reader = stream.read(last).ok_or(Refusal::EventId)?;
-        let lease = Lease::new(asks, admission.caller.epoch, admission.caller.expires_at);
+        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
         let (session, first) = (Some(session), Some(sse::beginning()));
         let stopping = Some(self.stopping.clone());
         let body = self.body(reader, Right::Listening(lease));
@@ -86,10 +87,10 @@ impl Server {
         if !admission.accepts.streams() {
             return Err(Refusal::NotAcceptable);
         }
-        let slot = Some(self.listeners.take(Owner::of(&admission.caller.principal))?);
+        let slot = Some(self.listeners.take(Owner::of(&admission.grant.principal))?);
         let operations = watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
         let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
-        let lease = Lease::new(asks, admission.caller.epoch, admission.caller.expires_at);
+        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
         let last = Some(subscription.result());
         let (admission, watches) = (Arc::clone(admission), Arc::clone(watches));
         let catalogs = Arc::clone(&self.handler.catalogs);
