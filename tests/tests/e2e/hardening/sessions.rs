@@ -194,15 +194,10 @@ async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could
             refused.assert_names_request();
         }
     }
-    // Of the same client and all, but not of whom may call the tool.
+    // Of the same client and all, but not of whom may call the tool: it is hidden, and so is what it asks.
     let intern = world.client(json!({ "groups": ["interns"] }));
     for message in [&answer(&content), &cancel] {
-        let refused = send(&intern, &session, message).await;
-        assert_eq!(
-            (refused.status, refused.error_code()),
-            (StatusCode::FORBIDDEN, Some(-32043)),
-            "{refused:?}"
-        );
+        assert_eq!(send(&intern, &session, message).await.status, StatusCode::ACCEPTED);
     }
 
     let consent = json!({ "username": "erin", "email": "erin@example.com" });
