@@ -8,7 +8,7 @@ use std::{io::Read as _, time::Duration};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
 use drawbridge_sdk::{
-    CallContext, RequestId, SpiffeId,
+    CallContext, REQUEST_ID, RequestId, SpiffeId,
     dynamic::{self, DynamicCodec},
     reflection, with_transaction_token,
 };
@@ -137,13 +137,15 @@ async fn exchange(
     let request = pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
     let answer = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
     let answer = answer.map_err(|status| anyhow!("{:?}: {}", status.code(), status.message()))?;
+    let recorded = answer.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let recorded = recorded.to_owned();
     match answer.into_inner().outcome {
         Some(exchange_response::Outcome::Allowed(pb::Allowed { transaction_token: Some(token), .. })) => {
             Ok(token.token.into())
         }
         Some(exchange_response::Outcome::Denied(denied)) => {
-            let decision = denied.decision.unwrap_or_default();
-            bail!("denied by policy: {rpc}: {} {:?}", denied.reason, decision.policy_ids)
+            // Which policy it was, auth's records say by this id.
+            bail!("denied by policy: {rpc}: {} (recorded as {recorded})", denied.reason)
         }
         Some(exchange_response::Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
         Some(exchange_response::Outcome::InsufficientScope(missing)) => {

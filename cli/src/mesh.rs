@@ -50,6 +50,9 @@ pub struct MeshConfig {
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
     pub issuer: Option<Url>,
+    /// Tenants that the tokens of `issuer` may name. Empty: any while it is the only issuer, and none beside others.
+    /// The built-in authorization server names those of its users.
+    pub issuer_tenants: Vec<String>,
     /// A TOML file of more issuers, whose tokens are accepted too.
     pub issuers: Option<PathBuf>,
     /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
@@ -82,6 +85,7 @@ impl Default for MeshConfig {
             policies: PathBuf::from("policies"),
             code_root: PathBuf::from("."),
             issuer: None,
+            issuer_tenants: Vec::new(),
             issuers: None,
             users: None,
             workload_groups: vec!["platform".to_owned()],

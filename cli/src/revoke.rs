@@ -91,8 +91,7 @@ pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
         }
         Some(Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
         Some(Outcome::Denied(denied)) => {
-            let decision = denied.decision.unwrap_or_default();
-            bail!("denied by policy: revoke: {} {:?}", denied.reason, decision.policy_ids)
+            bail!("denied by policy: revoke: {}", denied.reason)
         }
         None => bail!("auth gives no answer"),
     }

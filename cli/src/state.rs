@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 use uuid::Uuid;
 
+pub(crate) mod own;
+
 /// The environment variable that names the folder of the state file.
 pub const STATE_DIR: &str = "DRAWBRIDGE_STATE_DIR";
 const FILE: &str = "mesh.json";
@@ -125,9 +127,14 @@ impl MeshState {
     /// Reads the state of the mesh that runs, if one does.
     ///
     /// # Errors
-    /// When the file cannot be read, or holds something else.
+    /// When the folder or the file is another user's or could be written by one, the file cannot be read, or it holds
+    /// something else. Whoever writes it says to which servers this user's tokens go.
     pub fn read(folder: &Path) -> io::Result<Option<Self>> {
-        match fs::read(folder.join(FILE)) {
+        let reading = || {
+            own::check_folder(folder)?;
+            own::read(&folder.join(FILE))
+        };
+        match reading() {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -137,25 +144,17 @@ impl MeshState {
     /// Writes the state for this user alone to read. The file goes when the guard is dropped.
     ///
     /// # Errors
-    /// When the folder or the file cannot be written.
+    /// When the folder is another user's or could be written by one, or it or the file cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<StateFile> {
-        fs::create_dir_all(folder)?;
+        own::create_folder(folder)?;
+        own::check_folder(folder)?;
         let path = folder.join(FILE);
         let new = folder.join(format!("{FILE}.{}", std::process::id()));
-        let file = private(&new)?;
+        let file = own::create(&new)?;
         serde_json::to_writer_pretty(file, self)?;
         fs::rename(&new, &path)?;
         Ok(StateFile { path })
     }
-}
-
-/// A new file that this user alone reads.
-pub(crate) fn private(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 /// The state file of a running mesh.

@@ -34,6 +34,17 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
     issuer: Option<Url>,
 
+    /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
+    /// none beside those of --issuers. Repeat, or separate by commas.
+    #[arg(
+        long,
+        env = "DRAWBRIDGE_UP_ISSUER_TENANTS",
+        value_name = "TENANT",
+        value_delimiter = ',',
+        requires = "issuer"
+    )]
+    issuer_tenants: Vec<String>,
+
     /// A TOML file of more issuers of access tokens (docs/identity.md).
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
@@ -114,6 +125,7 @@ fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
         policies: args.policies.clone(),
         code_root: args.code_root.clone(),
         issuer: args.issuer.clone(),
+        issuer_tenants: args.issuer_tenants.clone(),
         issuers: args.issuers.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),

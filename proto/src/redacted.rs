@@ -10,11 +10,12 @@ const REDACTED: &str = "[REDACTED]";
 
 impl fmt::Debug for AuthorizeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { access_token: _, operation, resource } = self;
+        let Self { access_token: _, operation, resource, client_address } = self;
         f.debug_struct("AuthorizeRequest")
             .field("access_token", &REDACTED)
             .field("operation", operation)
             .field("resource", resource)
+            .field("client_address", client_address)
             .finish()
     }
 }
@@ -32,12 +33,13 @@ impl fmt::Debug for ExchangeRequest {
 
 impl fmt::Debug for FilterCatalogRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { access_token: _, kind, items, resource } = self;
+        let Self { access_token: _, kind, items, resource, client_address } = self;
         f.debug_struct("FilterCatalogRequest")
             .field("access_token", &REDACTED)
             .field("kind", kind)
             .field("items", items)
             .field("resource", resource)
+            .field("client_address", client_address)
             .finish()
     }
 }

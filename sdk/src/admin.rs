@@ -1,11 +1,19 @@
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use axum::{Json, Router, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{StatusCode, header::HOST, uri::Authority};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
@@ -15,10 +23,14 @@ use crate::{listen::Listen, running::Starting, telemetry::Telemetry};
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// The admin port: health, readiness and metrics, for operators alone.
+///
+/// It answers to IP addresses, `localhost` and the names of `--admin-allowed-host`. A page in an operator's browser
+/// cannot read it by DNS rebinding, which needs a name of the attacker's own.
 #[derive(Debug)]
 pub struct Admin {
     listen: Listen,
     metrics: PrometheusHandle,
+    hosts: Vec<String>,
     extra: Router,
 }
 
@@ -26,10 +38,15 @@ impl Admin {
     /// An admin port that shows this telemetry's metrics.
     #[must_use]
     pub fn new(listen: &Listen, telemetry: &Telemetry) -> Self {
-        Self { listen: listen.clone(), metrics: telemetry.metrics(), extra: Router::new() }
+        Self {
+            listen: listen.clone(),
+            metrics: telemetry.metrics(),
+            hosts: telemetry.admin_allowed_hosts().to_vec(),
+            extra: Router::new(),
+        }
     }
 
-    /// Adds the service's own routes.
+    /// Adds the service's own routes, which anybody may read under any name.
     #[must_use]
     pub fn with(mut self, routes: Router) -> Self {
         self.extra = self.extra.merge(routes);
@@ -103,14 +120,38 @@ impl Readiness {
 }
 
 pub(crate) fn router(admin: Admin, readiness: Readiness, starting: &Starting) -> (Listen, Router) {
-    let Admin { listen, metrics, extra } = admin;
+    let Admin { listen, metrics, hosts, extra } = admin;
     starting.spawn(upkeep(metrics.clone(), starting.stopping()));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readyz(&readiness) }))
         .route("/metrics", get(move || async move { metrics.render() }))
+        .layer(from_fn_with_state(Arc::new(hosts), check_host))
         .merge(extra);
     (listen, router)
+}
+
+async fn check_host(State(hosts): State<Arc<Vec<String>>>, request: Request, next: Next) -> Response {
+    let mut named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    // HTTP/2 has the host in the URI. HTTP/1.0 may have none, and no browser speaks it.
+    let host = request.uri().authority().map(Authority::as_str).or_else(|| named.next());
+    if named.next().is_some() || !host.is_none_or(|host| is_allowed(host, &hosts)) {
+        let told = "the Host header names another server; --admin-allowed-host allows a name\n";
+        return (StatusCode::FORBIDDEN, told).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether the admin port answers under this host, whatever its port.
+fn is_allowed(host: &str, hosts: &[String]) -> bool {
+    let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else {
+        return false;
+    };
+    let name = authority.host();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
 }
 
 fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
@@ -129,5 +170,42 @@ async fn upkeep(metrics: PrometheusHandle, stopping: tokio_util::sync::Cancellat
     let mut interval = tokio::time::interval(METRICS_UPKEEP);
     while stopping.run_until_cancelled(interval.tick()).await.is_some() {
         metrics.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_admin_port_answers_to_addresses_and_configured_names() {
+        let hosts = ["metrics.acme.internal".to_owned()];
+        for host in [
+            "127.0.0.1",
+            "10.1.2.3:7111",
+            "[::1]:7111",
+            "[fd00::1]",
+            "localhost",
+            "LocalHost:7111",
+            "metrics.acme.internal",
+            "Metrics.Acme.Internal:7111",
+        ] {
+            assert!(is_allowed(host, &hosts), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:7111",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.1@evil.example",
+            "evil.example@127.0.0.1",
+            "metrics.acme.internal.evil.example",
+            "a b",
+            "0x7f000001",
+            "127.1",
+        ] {
+            assert!(!is_allowed(host, &hosts), "{host}");
+        }
     }
 }

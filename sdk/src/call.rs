@@ -1,5 +1,6 @@
 use std::{
     fmt,
+    net::IpAddr,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -100,13 +101,15 @@ pub struct CallContext {
     pub request_id: RequestId,
     /// When the caller stops waiting.
     pub deadline: Instant,
+    /// The address of the client that caused it, where an edge knows it. It does not travel by itself.
+    pub client_address: Option<IpAddr>,
 }
 
 impl CallContext {
     /// A context whose deadline is `timeout` from now.
     #[must_use]
     pub fn new(request_id: RequestId, timeout: Duration) -> Self {
-        Self { request_id, deadline: Instant::now() + timeout }
+        Self { request_id, deadline: Instant::now() + timeout, client_address: None }
     }
 
     /// The context of an incoming gRPC call.
@@ -132,7 +135,7 @@ impl CallContext {
     #[must_use]
     pub fn within(&self, timeout: Duration) -> Self {
         let deadline = self.deadline.min(Instant::now() + timeout);
-        Self { request_id: self.request_id.clone(), deadline }
+        Self { deadline, ..self.clone() }
     }
 
     /// How long the caller still waits.

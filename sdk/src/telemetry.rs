@@ -47,6 +47,16 @@ pub struct TelemetryConfig {
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<Url>,
 
+    /// A host name under which the admin port (health, readiness, metrics) answers, besides `localhost` and every IP
+    /// address. Repeat, or separate by commas.
+    #[arg(
+        long = "admin-allowed-host",
+        env = "DRAWBRIDGE_ADMIN_ALLOWED_HOST",
+        value_name = "HOST",
+        value_delimiter = ','
+    )]
+    pub admin_allowed_hosts: Vec<String>,
+
     /// Where log lines go.
     #[arg(skip)]
     pub log_sink: LogSink,
@@ -58,6 +68,7 @@ impl Default for TelemetryConfig {
             log_format: LogFormat::Auto,
             log: LOG.to_owned(),
             otlp_endpoint: None,
+            admin_allowed_hosts: Vec::new(),
             log_sink: LogSink::Stderr,
         }
     }
@@ -147,6 +158,7 @@ pub struct Telemetry {
     dispatch: Dispatch,
     recorder: Arc<PrometheusRecorder>,
     tracer_provider: SdkTracerProvider,
+    admin_allowed_hosts: Vec<String>,
 }
 
 impl Telemetry {
@@ -190,6 +202,7 @@ impl Telemetry {
             dispatch: Dispatch::new(subscriber),
             recorder: Arc::new(recorder),
             tracer_provider,
+            admin_allowed_hosts: config.admin_allowed_hosts.clone(),
         })
     }
 
@@ -220,6 +233,11 @@ impl Telemetry {
             .on_thread_start(move || enter_thread(&dispatch, &recorder))
             .build()
             .map_err(TelemetryError::Runtime)
+    }
+
+    /// Host names under which the admin port answers.
+    pub(crate) fn admin_allowed_hosts(&self) -> &[String] {
+        &self.admin_allowed_hosts
     }
 
     /// The service's name.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawbridge_auth::decision_log::DecisionLogConfig;
+use drawbridge_auth::{RefusedTokensConfig, decision_log::DecisionLogConfig};
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
     Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig, credentials::VaultConfig,
@@ -150,8 +150,10 @@ impl TestMesh {
             admin_listen: Listen::Address(admin),
             issuer: Some(self.mesh.state.issuer_name().to_owned()),
             allow_private_addresses: true,
+            issuer_tenants: Vec::new(),
             issuers: None,
             audience: vec![self.mesh.mcp_url.to_string()],
+            refused_tokens: RefusedTokensConfig::default(),
             internal_audience: self.mesh.state.internal_audience.clone(),
             policies: self.policies.path().to_owned(),
             transaction_issuer: "drawbridge-auth".to_owned(),
@@ -293,11 +295,19 @@ pub struct Auth {
 impl Auth {
     /// Starts it.
     pub async fn start(&self) -> Hosted {
+        self.try_start().await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Starts it, or says why it does not start.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn try_start(&self) -> Result<Hosted, String> {
         let config = self.config.clone();
         let hosted = Hosted::start("auth", &self.telemetry, |telemetry| async move {
             drawbridge_auth::start(config, &telemetry).await
         });
-        hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"))
+        hosted.await.map_err(|error| format!("{error}: {error:?}"))
     }
 }
 

@@ -15,7 +15,7 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-use crate::state::private;
+use crate::state::own;
 
 /// Where its services are: they carry names, and hear at loopback alone.
 const TRUST_DOMAIN: &str = "drawbridge.localhost";
@@ -104,7 +104,7 @@ impl MeshAuthority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, self.issuer.as_ref())?;
-        private(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
+        own::create(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
         fs::write(file("crt"), certificate.pem())?;
         Ok(config)
     }

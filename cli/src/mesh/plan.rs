@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use drawbridge_auth::RefusedTokensConfig;
 use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::CredentialsConfig};
 use url::{Host, Url};
@@ -19,6 +20,16 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Domain(name)) => name == "localhost",
         None => false,
     }
+}
+
+/// The tenants that the mesh's first issuer may name.
+fn issuer_tenants(config: &MeshConfig) -> Result<Vec<String>, MeshError> {
+    if config.issuer.is_some() {
+        return Ok(config.issuer_tenants.clone());
+    }
+    let tenants = drawbridge_idp::tenants(config.users.as_deref())
+        .map_err(|source| MeshError::Service { service: "idp", source: source.into() })?;
+    Ok(tenants.into_iter().collect())
 }
 
 /// Who listens where, and under which names they know one another.
@@ -141,8 +152,10 @@ impl Plan {
             admin_listen: self.auth_admin.listen.clone(),
             issuer: Some(self.issuer.clone()),
             allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
+            issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
+            refused_tokens: RefusedTokensConfig::default(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),

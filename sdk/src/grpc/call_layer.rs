@@ -69,7 +69,8 @@ where
         let handling = self.inner.call(request).instrument(span);
         Box::pin(async move {
             let mut response = handling.await?;
-            response.headers_mut().insert(REQUEST_ID, request_id);
+            // A service that names requests otherwise has said so.
+            response.headers_mut().entry(REQUEST_ID).or_insert(request_id);
             Ok(outcome.watch(response))
         })
     }

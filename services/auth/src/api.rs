@@ -10,14 +10,13 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
     operation::Kind, revoke_response,
 };
-use drawbridge_sdk::{CallContext, Peer, RequestId, SpiffeId, told};
-use metrics::counter;
+use drawbridge_sdk::{CallContext, REQUEST_ID, RequestId, SpiffeId, told};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authn::{Identity, Token, TokenVerifier},
+    authn::{ClientNetwork, Identity, Token, TokenVerifier},
     decision_log::{Decided, DecisionLog},
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
@@ -25,7 +24,10 @@ use crate::{
     transaction::{Delegation, Minter},
 };
 
+use self::identify::{Refused, network_of};
+
 mod exchange;
+mod identify;
 mod revocation;
 
 /// The most items that one list may have.
@@ -59,14 +61,20 @@ impl AuthService for Api {
         self.must_be_edge(&request)?;
         let started = Instant::now();
         let context = CallContext::of(&request);
-        let pb::AuthorizeRequest { access_token, operation, resource } = request.into_inner();
+        let pb::AuthorizeRequest { access_token, operation, resource, client_address } = request.into_inner();
         let operation = operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
         // Read first: what changes from here on makes the answer one of the past.
         let epoch = self.epochs.current();
-        let outcome = match self.identify(&self.outside, &access_token, &resource).await? {
-            Err(unauthenticated) => authorize_response::Outcome::Unauthenticated(unauthenticated),
+        let network = ClientNetwork::of(&client_address);
+        let outcome = match self.identify(&self.outside, &access_token, &resource, network).await? {
+            Err(Refused::Token(refused)) => authorize_response::Outcome::Unauthenticated(refused),
+            Err(Refused::Unverified(reason)) => {
+                authorize_response::Outcome::Unverified(pb::Unverified { reason: reason.into() })
+            }
             Ok(token) => {
-                let deciding = Deciding { request_id: &context.request_id, started, epoch };
+                // The edge gives each request an id of its own.
+                let ids = Ids { own: context.request_id, caller: None };
+                let deciding = Deciding { ids, started, epoch, network };
                 self.decide(&token, operation, &deciding)?
             }
         };
@@ -83,8 +91,13 @@ impl AuthService for Api {
         if request.items.len() > ITEMS_MAX {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
-        let outcome = match self.identify(&self.outside, &request.access_token, &request.resource).await? {
-            Err(unauthenticated) => filter_catalog_response::Outcome::Unauthenticated(unauthenticated),
+        let network = ClientNetwork::of(&request.client_address);
+        let identified = self.identify(&self.outside, &request.access_token, &request.resource, network);
+        let outcome = match identified.await? {
+            Err(Refused::Token(refused)) => filter_catalog_response::Outcome::Unauthenticated(refused),
+            Err(Refused::Unverified(reason)) => {
+                filter_catalog_response::Outcome::Unverified(pb::Unverified { reason: reason.into() })
+            }
             Ok(token) => {
                 let visible = self.filter(&token.identity, kind, request.items).await;
                 filter_catalog_response::Outcome::Visible(visible)
@@ -98,11 +111,11 @@ impl AuthService for Api {
         request: Request<pb::ExchangeRequest>,
     ) -> Result<Response<pb::ExchangeResponse>, Status> {
         let started = Instant::now();
-        let context = CallContext::of(&request);
         let epoch = self.epochs.current();
-        let deciding = Deciding { request_id: &context.request_id, started, epoch };
+        let (ids, network) = (Ids::new(&request), network_of(&request));
+        let deciding = Deciding { ids, started, epoch, network };
         let outcome = self.decide_exchange(request.into_inner(), &deciding).await?;
-        Ok(Response::new(pb::ExchangeResponse { outcome: Some(outcome) }))
+        Ok(deciding.ids.tell(Response::new(pb::ExchangeResponse { outcome: Some(outcome) })))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
@@ -123,76 +136,55 @@ impl AuthService for Api {
         &self,
         request: Request<pb::RevokeRequest>,
     ) -> Result<Response<pb::RevokeResponse>, Status> {
-        let context = CallContext::of(&request);
+        let (ids, network) = (Ids::new(&request), network_of(&request));
         let pb::RevokeRequest { subject_token, tokens } = request.into_inner();
-        let outcome = match self.identify(&self.inside, &subject_token, &self.internal_audience).await? {
+        let outcome = match self.identify_inside(&subject_token, network).await? {
             Err(unauthenticated) => revoke_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(token) => {
-                self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &context.request_id)
-                    .await?
-            }
+            Ok(token) => self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &ids).await?,
         };
-        Ok(Response::new(pb::RevokeResponse { outcome: Some(outcome) }))
+        Ok(ids.tell(Response::new(pb::RevokeResponse { outcome: Some(outcome) })))
+    }
+}
+
+/// The ids of a request.
+struct Ids {
+    /// By it records and transaction tokens name the request. A caller does not choose it: two requests of one id could
+    /// not be told apart.
+    own: RequestId,
+    /// What an internal caller calls it.
+    caller: Option<RequestId>,
+}
+
+impl Ids {
+    /// A new id for the request of an internal caller.
+    fn new<T>(request: &Request<T>) -> Self {
+        let caller = request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        Self { own: RequestId::generate(), caller }
+    }
+
+    /// Tells the caller which id its request has here.
+    fn tell<T>(&self, mut response: Response<T>) -> Response<T> {
+        if let Ok(id) = self.own.as_str().parse() {
+            response.metadata_mut().insert(REQUEST_ID, id);
+        }
+        response
     }
 }
 
 /// What is known of a decision before it is made.
-struct Deciding<'a> {
-    request_id: &'a RequestId,
+struct Deciding {
+    ids: Ids,
     started: Instant,
     epoch: u64,
+    network: ClientNetwork,
 }
 
 impl Api {
-    /// Verifies a token. The outer error means that nobody can say; the inner one that it is not good.
-    /// What clients show to an edge is nobody else's business.
-    fn must_be_edge<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        // In plaintext nobody is known.
-        let known = Peer::of(request).and_then(|peer| peer.id.as_ref());
-        match known {
-            Some(id) if !self.edges.contains(id) => {
-                Err(Status::permission_denied("only an edge may ask this"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn identify(
-        &self,
-        verifier: &TokenVerifier,
-        token: &str,
-        resource: &str,
-    ) -> Result<Result<Arc<Token>, pb::Unauthenticated>, Status> {
-        let refused = |description: String| {
-            tracing::info!(reason = description, "an access token is not accepted");
-            counter!("auth_tokens_refused_total").increment(1);
-            Ok(Err(pb::Unauthenticated { description }))
-        };
-        let token = match verifier.verify(token, resource).await {
-            Ok(token) => token,
-            Err(error) if error.is_unavailable() => {
-                tracing::error!(error = told(&error), "cannot verify an access token");
-                return Err(Status::unavailable("the issuer's keys cannot be had; try again"));
-            }
-            Err(error) => return refused(error.to_string()),
-        };
-        if self.is_revoked(&token)? {
-            return refused("the access token is revoked".to_owned());
-        }
-        Ok(Ok(token))
-    }
-
-    /// Whether a token is revoked. The error means that nobody can say.
-    fn is_revoked(&self, token: &Token) -> Result<bool, Status> {
-        let revoked = self.revocations.has(token);
-        revoked.map_err(|error| Status::unavailable(format!("{error}; try again")))
-    }
-
     fn decide(
         &self,
         token: &Token,
         operation: pb::Operation,
-        deciding: &Deciding<'_>,
+        deciding: &Deciding,
     ) -> Result<authorize_response::Outcome, Status> {
         let kind = operation.kind();
         let identity = &token.identity;
@@ -207,7 +199,8 @@ impl Api {
         let outcome = policies.decide(identity, kind, &item, arguments);
         let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
         self.log.write(&Decided {
-            request_id: deciding.request_id,
+            request_id: &deciding.ids.own,
+            caller_request_id: deciding.ids.caller.as_ref(),
             identity,
             actor: None,
             kind,
@@ -219,13 +212,22 @@ impl Api {
             revision: policies.revision(),
             took: deciding.started.elapsed(),
         });
-        if !matches!(outcome.answer, Answer::Allow | Answer::Perhaps) {
-            let could_be = arguments.map(|_| policies.decide(identity, kind, &item, None).answer);
-            let hidden = !matches!(could_be, Some(Answer::Allow | Answer::Perhaps));
+        // What no arguments could open is hidden: the caller must not learn that it exists.
+        let denied = |identity: &Identity, outcome| {
+            let could_be = arguments.map(|_| policies.decide(identity, kind, &item, None));
+            let hidden = !could_be.is_some_and(|could_be| is_open(&could_be));
             let denied = pb::Denied { hidden, ..denied(identity, outcome, &policies) };
-            return Ok(authorize_response::Outcome::Denied(denied));
+            Ok(authorize_response::Outcome::Denied(denied))
+        };
+        if !is_open(&outcome) {
+            return denied(identity, outcome);
         }
         if let Some(scopes) = missing_scopes {
+            // A challenge makes a person grant more. Where that would change nothing there is none.
+            let granted = policies.decide(&with_scopes(identity, &scopes), kind, &item, arguments);
+            if !is_open(&granted) {
+                return denied(identity, granted);
+            }
             let principal = Some(principal(identity));
             return Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
                 scopes,
@@ -236,7 +238,7 @@ impl Api {
         // arguments that were decided on.
         let decided = arguments.is_some() && outcome.answer == Answer::Allow;
         let minted = match decided || kind == Kind::Complete {
-            true => Some(self.mint(token, &item, deciding.request_id, None)?),
+            true => Some(self.mint(token, &item, &deciding.ids.own, None)?),
             false => None,
         };
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
@@ -252,8 +254,7 @@ impl Api {
             if number % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
                 tokio::task::yield_now().await;
             }
-            let answer = policies.decide(identity, kind, &item, None).answer;
-            if matches!(answer, Answer::Allow | Answer::Perhaps) {
+            if is_open(&policies.decide(identity, kind, &item, None)) {
                 names.push(item.name);
             }
         }
@@ -291,7 +292,7 @@ fn allowed(
     transaction_token: Option<pb::TransactionToken>,
     outcome: Option<Outcome>,
     policies: &Policies,
-    deciding: &Deciding<'_>,
+    deciding: &Deciding,
 ) -> pb::Allowed {
     let identity = &token.identity;
     let (groups, roles) = (identity.groups.clone(), identity.roles.clone());
@@ -334,6 +335,23 @@ fn missing_scopes(identity: &Identity, item: &pb::CatalogItem, locked: &[String]
     wanted.extend(locked.iter().filter(|scope| !item.scopes.contains(scope)).cloned());
     let held = &identity.principal.scopes;
     wanted.iter().any(|scope| !held.contains(scope)).then_some(wanted)
+}
+
+/// Whether policy allows it, with these arguments or with some.
+fn is_open(outcome: &Outcome) -> bool {
+    matches!(outcome.answer, Answer::Allow | Answer::Perhaps)
+}
+
+/// The caller, as its token would tell of it with these scopes too.
+fn with_scopes(identity: &Identity, scopes: &[String]) -> Identity {
+    let mut granted = identity.clone();
+    let held = &mut granted.principal.scopes;
+    for scope in scopes {
+        if !held.contains(scope) {
+            held.push(scope.clone());
+        }
+    }
+    granted
 }
 
 /// What a refused caller is told.

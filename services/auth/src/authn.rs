@@ -10,10 +10,13 @@ use jsonwebtoken::get_current_timestamp;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use self::token::Shape;
+use self::{refused::RefusedTokens, token::Shape};
 
 pub use self::file::IssuersFileError;
-pub(crate) use self::{audience::Audience, error::TokenError, file::Given, issuers::Issuers};
+pub use self::refused::RefusedTokensConfig;
+pub(crate) use self::{
+    audience::Audience, error::TokenError, file::Given, introspection::ClientNetwork, issuers::Issuers,
+};
 
 mod audience;
 mod claims;
@@ -24,6 +27,8 @@ mod issuer;
 mod issuers;
 mod mapping;
 mod preset;
+mod refused;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -79,17 +84,23 @@ pub(crate) struct TokenVerifier {
     audience: Audience,
     /// Tokens that were found good, by their digest: a client shows the same one with each call.
     verified: Cache<[u8; 32], Verified>,
+    refused: RefusedTokens,
 }
 
 impl TokenVerifier {
-    pub(crate) fn new(issuers: Arc<Issuers>, audience: Audience) -> Self {
+    pub(crate) fn new(issuers: Arc<Issuers>, audience: Audience, refused: &RefusedTokensConfig) -> Self {
         let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
-        Self { issuers, audience, verified }
+        Self { issuers, audience, verified, refused: RefusedTokens::new(refused) }
     }
 
-    /// Verifies a token for `resource`, and says whose it is. A token for an endpoint serves what is below it
-    /// too, and never what is above or beside it.
-    pub(crate) async fn verify(&self, token: &str, resource: &str) -> Result<Arc<Token>, TokenError> {
+    /// Verifies a token for `resource` that is shown from `network`, and says whose it is. A token for an endpoint
+    /// serves what is below it too, and never what is above or beside it.
+    pub(crate) async fn verify(
+        &self,
+        token: &str,
+        resource: &str,
+        network: ClientNetwork,
+    ) -> Result<Arc<Token>, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -105,16 +116,42 @@ impl TokenVerifier {
         {
             return Ok(verified.token);
         }
-        let (token, remember_until) = self.verify_anew(token, resource).await?;
-        let left = Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
-        let (token, until) = (Arc::new(token), remember_until.min(Instant::now() + left));
-        self.verified.insert(key, Verified { token: Arc::clone(&token), until, epoch });
-        Ok(token)
+        if let Some(error) = self.refused.get(&key, epoch) {
+            return Err(error);
+        }
+        let shape = Shape::of(token);
+        let is_opaque = matches!(shape, Ok(Shape::Opaque));
+        let verified = match shape {
+            Ok(shape) => self.verify_anew(shape, token, resource, network).await,
+            Err(error) => Err(error),
+        };
+        match verified {
+            Ok((token, remember_until)) => {
+                let left = Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
+                let (token, until) = (Arc::new(token), remember_until.min(Instant::now() + left));
+                self.verified.insert(key, Verified { token: Arc::clone(&token), until, epoch });
+                Ok(token)
+            }
+            Err(error) => {
+                if !error.is_unavailable() {
+                    // Once, and not each time that it is shown.
+                    tracing::info!(reason = %error, "an access token is not accepted");
+                }
+                self.refused.put(key, &error, is_opaque, epoch);
+                Err(error)
+            }
+        }
     }
 
     /// What it says, and until when it may be remembered, if the token does not end before.
-    async fn verify_anew(&self, token: &str, resource: &str) -> Result<(Token, Instant), TokenError> {
-        match Shape::of(token)? {
+    async fn verify_anew(
+        &self,
+        shape: Shape<'_>,
+        token: &str,
+        resource: &str,
+        network: ClientNetwork,
+    ) -> Result<(Token, Instant), TokenError> {
+        match shape {
             Shape::Jwt(jwt) => {
                 let issuer = self.issuers.of(jwt.issuer()?).ok_or(TokenError::Issuer)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
@@ -124,7 +161,7 @@ impl TokenVerifier {
                 // Nothing says who issued it. So at most one issuer is asked, and no other gets to see it.
                 let issuer = self.issuers.introspecting().ok_or(TokenError::Malformed)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
-                issuer.introspect(token, &audiences).await
+                issuer.introspect(token, &audiences, network).await
             }
         }
     }

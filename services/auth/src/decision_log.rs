@@ -9,6 +9,7 @@ use crate::policy::Answer;
 pub(crate) use self::writer::{Decided, DecisionLog};
 pub use self::writer::{DecisionLogConfig, DecisionLogError};
 
+mod files;
 mod writer;
 
 /// One decision. No token and no sensitive argument is ever in it.
@@ -16,8 +17,11 @@ mod writer;
 pub struct DecisionRecord {
     /// When it was made (RFC 3339).
     pub time: String,
-    /// The request's id.
+    /// The request's id: the edge's own, or for an exchange auth's own.
     pub request_id: String,
+    /// What the caller of an exchange calls the request. Nothing goes by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_request_id: Option<String>,
     /// The trace's id, in hexadecimal. Empty: there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,

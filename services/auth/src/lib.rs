@@ -23,7 +23,7 @@ use crate::{
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
-pub use crate::authn::{Identity, IssuersFileError};
+pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig};
 
 mod api;
 mod authn;
@@ -49,6 +49,11 @@ pub struct Config {
     #[arg(long, required_unless_present = "issuers")]
     pub issuer: Option<String>,
 
+    /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
+    /// none beside others. Repeat, or separate by commas.
+    #[arg(long, value_name = "TENANT", value_delimiter = ',', requires = "issuer")]
+    pub issuer_tenants: Vec<String>,
+
     /// Let the keys of --issuer come by http, and from a loopback or private address.
     #[arg(long, requires = "issuer")]
     pub allow_private_addresses: bool,
@@ -61,6 +66,10 @@ pub struct Config {
     /// own. Repeat, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     pub audience: Vec<String>,
+
+    /// How tokens that are not good are remembered.
+    #[command(flatten)]
+    pub refused_tokens: RefusedTokensConfig,
 
     /// The audience that an internal caller's token must name to be exchanged.
     #[arg(long, default_value = "drawbridge-auth")]
@@ -143,7 +152,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
     let minter = Arc::new(Minter::new(&config.transaction_issuer, ttl)?);
     let allow_private_addresses = config.allow_private_addresses;
-    let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses });
+    let tenants = config.issuer_tenants;
+    let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses, tenants });
     let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
     let revocations = Revocations::new(config.redis_url.as_ref())?;
     let epochs = Epochs::new();
@@ -173,8 +183,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let keys = move || std::future::ready(([(CACHE_CONTROL, cached.clone())], Json(published.jwks())));
     let keys = Router::new().route("/.well-known/jwks.json", get(keys));
     let api = Api {
-        outside: TokenVerifier::new(Arc::clone(&issuers), Audience::Edge(config.audience)),
-        inside: TokenVerifier::new(issuers, Audience::Own(config.internal_audience.clone())),
+        outside: TokenVerifier::new(
+            Arc::clone(&issuers),
+            Audience::Edge(config.audience),
+            &config.refused_tokens,
+        ),
+        inside: TokenVerifier::new(
+            issuers,
+            Audience::Own(config.internal_audience.clone()),
+            &config.refused_tokens,
+        ),
         internal_audience: config.internal_audience,
         policies,
         revocations,

@@ -187,7 +187,8 @@ impl Revocations {
                 self.changes.send_modify(|count| *count += 1);
             }
         }
-        readiness.note("revocations", looked.as_ref().err().map(ToString::to_string));
+        // The log has the error, which may name hosts.
+        readiness.note("revocations", looked.is_err().then(|| Unreadable.to_string()));
     }
 
     /// Reads the list if it has changed. What was known stays known, though the list should have lost it.

@@ -194,6 +194,7 @@ impl Authorizer {
             access_token: token.expose_secret().to_owned(),
             operation: Some(operation),
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -211,6 +212,7 @@ impl Authorizer {
             Some(authorize_response::Outcome::Denied(denied)) => {
                 Err(Refusal::Denied { item, reason: denied.reason, is_hidden: denied.hidden })
             }
+            Some(authorize_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -255,6 +257,7 @@ impl Authorizer {
             kind: kind.into(),
             items,
             resource: resource.to_owned(),
+            client_address: client_address(context),
         };
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
@@ -264,6 +267,7 @@ impl Authorizer {
         match answered(response.await, &span)?.into_inner().outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
+            Some(filter_catalog_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }
     }
@@ -272,6 +276,11 @@ impl Authorizer {
 /// What needs a valid caller and reaches no tool service.
 fn connecting() -> pb::Operation {
     pb::Operation { kind: Kind::Connect.into(), ..Default::default() }
+}
+
+/// By which address auth counts a token that it does not know.
+fn client_address(context: &CallContext) -> String {
+    context.client_address.map_or_else(String::new, |address| address.to_string())
 }
 
 /// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.

@@ -103,7 +103,8 @@ impl Accepts {
 /// Lets a request pass, or refuses it.
 pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
-    let context = CallContext::new(request_id, REQUEST_TIMEOUT);
+    let mut context = CallContext::new(request_id, REQUEST_TIMEOUT);
+    context.client_address = Some(address(request.extensions()));
     let endpoint = gate.endpoint(request.uri().path());
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();

@@ -29,6 +29,8 @@ pub(crate) enum Refusal {
     Denied { item: String, reason: String, is_hidden: bool },
     /// Auth gave no answer, so nothing is allowed.
     AuthUnavailable,
+    /// Nobody can say whether the token is good: its issuer cannot be asked. Who shows it is not known.
+    Unverified,
     /// The request was sent to a name that is not this server's.
     Host,
     /// The page that sent the request is not one that may.
@@ -83,6 +85,7 @@ impl Refusal {
                 StatusCode::FORBIDDEN
             }
             Self::AuthUnavailable
+            | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
             | Self::SessionsAway
@@ -111,6 +114,7 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
             Self::Limited(_) => LIMITED,
             Self::AuthUnavailable
+            | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
             | Self::SessionsAway
@@ -140,6 +144,7 @@ impl Refusal {
             Self::InsufficientScope { .. } => "insufficient_scope",
             Self::Denied { .. } => "policy_denied",
             Self::AuthUnavailable => "auth_unavailable",
+            Self::Unverified => "unverified",
             Self::Host => "host",
             Self::Origin => "origin",
             Self::TooLarge { .. } => "too_large",
@@ -176,6 +181,7 @@ impl Refusal {
             }
             Self::Denied { item, reason, .. } => format!("denied by policy: {item}: {reason}"),
             Self::AuthUnavailable => "nobody can say now whether this is allowed; try again".to_owned(),
+            Self::Unverified => "the access token cannot be verified now; try again".to_owned(),
             Self::Host => "the Host header names another server".to_owned(),
             Self::Origin => "the page's origin is not allowed".to_owned(),
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),

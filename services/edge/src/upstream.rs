@@ -182,7 +182,7 @@ impl Target {
     ) -> Result<Answering, Status> {
         let span = client_span(self.rpc());
         let deadline = context.deadline.min(Instant::now() + self.timeout);
-        let context = CallContext { request_id: context.request_id.clone(), deadline };
+        let context = CallContext { deadline, ..context.clone() };
         let mut ended = Ended { span: span.clone(), code: Code::Cancelled };
         let sending = within(deadline, self.send(&context, token, message)).instrument(span);
         match sending.await {

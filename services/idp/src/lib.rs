@@ -27,7 +27,10 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 use drawbridge_sdk::{Admin, BindError, ConfigTextError, Listen, Running, Starting, Telemetry};
 use url::Url;
 
-pub use crate::{keys::KeyError, users::Workload};
+pub use crate::{
+    keys::KeyError,
+    users::{Workload, tenants},
+};
 use crate::{metadata::Issuer, server::Idp};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);

@@ -1,7 +1,7 @@
 //! Who may sign in, and which workloads have an identity of their own.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::Path,
 };
 
@@ -51,6 +51,14 @@ struct UsersFile {
     users: Vec<User>,
     #[serde(default)]
     workloads: Vec<Workload>,
+}
+
+/// The tenants of the users in a users file, or in the embedded one.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn tenants(users: Option<&Path>) -> Result<BTreeSet<String>, StartError> {
+    Ok(load(users, &[])?.by_name.into_values().filter_map(|user| user.tenant).collect())
 }
 
 #[derive(Debug)]

@@ -143,6 +143,7 @@ pub(crate) async fn all(
             access_token: String::new(),
             operation: Some(operation),
             resource: mesh.mesh.mcp_url.to_string(),
+            ..Default::default()
         };
         let channel = connect(&mesh.mesh.state.auth_url).expect("a channel");
         Path { name, to: To::Authorize { channel, request: Box::new(request), tokens } }

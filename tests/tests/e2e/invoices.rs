@@ -2,7 +2,7 @@
 
 mod approvals;
 mod database;
-mod kept;
+pub(crate) mod kept;
 
 use std::{
     io::Write as _,

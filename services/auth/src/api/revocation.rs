@@ -6,7 +6,7 @@ use drawbridge_proto::auth::v1::{self as pb, revoke_response};
 use drawbridge_sdk::{RequestId, told};
 use tonic::Status;
 
-use super::{Api, denied};
+use super::{Api, Ids, denied};
 use crate::{
     authn::Identity,
     policy::Answer,
@@ -21,17 +21,19 @@ impl Api {
         &self,
         identity: &Identity,
         tokens: pb::TokenSet,
-        request_id: &RequestId,
+        ids: &Ids,
     ) -> Result<revoke_response::Outcome, Status> {
         let policies = self.policies.load();
         let outcome = policies.decide_operation(identity, "revoke", ("Issuer", &tokens.issuer));
         let pb::Principal { issuer, subject, .. } = &identity.principal;
         tracing::info!(
-            %request_id, issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
+            request_id = %ids.own, caller_request_id = ids.caller.as_ref().map(RequestId::as_str), issuer, subject, ?tokens, outcome = ?outcome.answer, policy_ids = ?outcome.policy_ids,
             "revocation"
         );
         if outcome.answer != Answer::Allow {
-            return Ok(revoke_response::Outcome::Denied(denied(identity, outcome, &policies)));
+            // The record has the policies; the caller does not.
+            let denied = pb::Denied { decision: None, ..denied(identity, outcome, &policies) };
+            return Ok(revoke_response::Outcome::Denied(denied));
         }
         let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),

@@ -18,10 +18,11 @@ use toml::Spanned;
 use url::Url;
 
 use super::{
-    introspection::{Endpoint, Introspection},
+    introspection::{Endpoint, Introspection, IntrospectionLimits},
     issuer::{Issuer, Rules},
     mapping::MappingTable,
     preset::Preset,
+    tenants::{self, Tenants},
     token::ALGORITHMS,
 };
 
@@ -51,6 +52,8 @@ pub enum IssuersFileError {
 pub(crate) struct Given {
     pub(crate) issuer: String,
     pub(crate) allow_private_addresses: bool,
+    /// The tenants that it may name. Empty: nothing is said of them.
+    pub(crate) tenants: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,6 +70,7 @@ struct Table {
     #[serde(default)]
     preset: Preset,
     audiences: Option<Vec<String>>,
+    tenants: Option<Vec<String>>,
     algorithms: Option<Vec<Algorithm>>,
     jwks_url: Option<Url>,
     jwks_file: Option<PathBuf>,
@@ -89,6 +93,8 @@ struct IntrospectionTable {
     client_id: Option<String>,
     client_secret_file: Option<PathBuf>,
     client_secret_env: Option<String>,
+    #[serde(default)]
+    limits: IntrospectionLimits,
 }
 
 /// Reads the issuers of the flags and of the file.
@@ -123,6 +129,7 @@ pub(super) fn load(
     if issuers.is_empty() {
         return Err(IssuersFileError::None);
     }
+    tenants::separate(&mut issuers);
     Ok(issuers)
 }
 
@@ -139,6 +146,7 @@ impl Table {
             issuer: Spanned::new(0..0, given.issuer),
             preset: Preset::default(),
             audiences: None,
+            tenants: Some(given.tenants).filter(|tenants| !tenants.is_empty()),
             algorithms: None,
             jwks_url: None,
             jwks_file: None,
@@ -174,6 +182,9 @@ impl Table {
         if leeway_seconds > LEEWAY_SECONDS_MAX {
             return Err(format!("leeway_seconds must be at most {LEEWAY_SECONDS_MAX}"));
         }
+        let unsaid = self.preset.tenant_prefix().filter(|_| self.tenants.is_none());
+        let prefix = self.claims.tenant_prefix.as_deref().or(unsaid);
+        let tenants = Tenants::new(prefix, self.tenants.as_deref())?;
         let keys = self.keys(context)?;
         let keys = keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
         Ok(Issuer {
@@ -182,7 +193,7 @@ impl Table {
                 preset: self.preset,
                 audiences: self.audiences.clone(),
                 algorithms,
-                mapping: self.claims.clone().over(self.preset.mapping()),
+                mapping: self.claims.clone().over(self.preset.mapping(), tenants),
                 leeway_seconds,
                 require_at_jwt: self.require_at_jwt,
                 workloads: self.workloads,
@@ -235,7 +246,8 @@ impl Table {
             }
         };
         self.check_url(&url)?;
-        Ok(Some(Introspection::new(url, self.fetcher()?, endpoint)))
+        let limits = self.introspection.as_ref().map(|table| table.limits).unwrap_or_default();
+        Ok(Some(Introspection::new(url, self.fetcher()?, endpoint, limits)))
     }
 
     fn fetcher(&self) -> Result<Fetcher, String> {

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use drawbridge_sdk::fetch::{FetchError, Fetcher};
-use moka::sync::Cache;
+use metrics::counter;
+use moka::{Expiry, future, sync};
 use reqwest::{Method, StatusCode, header::ACCEPT};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
@@ -11,13 +12,17 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use url::{Url, form_urlencoded};
 
+use self::admission::{Admission, Busy};
 use super::{TokenError, claims::Claims};
 
-/// Questions that may be on their way at a time: whoever makes tokens up does not make a flood of them.
-const AT_ONCE_MAX: usize = 32;
-/// How many refused tokens are remembered, and for how long.
+pub(crate) use self::limits::{ClientNetwork, IntrospectionLimits};
+
+mod admission;
+mod limits;
+
+/// How many tokens are remembered as refused, and as known.
 const REFUSED_MAX: u64 = 10_000;
-const REFUSED_FOR: Duration = Duration::from_secs(10);
+const KNOWN_MAX: u64 = 100_000;
 
 /// Where and how to ask about an opaque token.
 #[derive(Debug)]
@@ -25,8 +30,33 @@ pub(super) struct Introspection {
     url: Url,
     fetcher: Fetcher,
     endpoint: Endpoint,
-    at_once: Semaphore,
-    refused: Cache<[u8; 32], ()>,
+    /// Tokens that were good of late, by digest. Their questions wait for no unknown one.
+    known: sync::Cache<[u8; 32], ()>,
+    known_in_flight: Semaphore,
+    unknown: Admission,
+    /// What was answered, by digest. One question about a token is on its way at a time.
+    answers: future::Cache<[u8; 32], Answer>,
+}
+
+/// What the issuer says of a token.
+#[derive(Clone, Debug)]
+enum Answer {
+    Active(Arc<Claims>),
+    Inactive,
+}
+
+/// A refusal is remembered. What an active token means is not: the caller remembers it with what it made of it.
+struct Remembered {
+    refused_for: Duration,
+}
+
+impl Expiry<[u8; 32], Answer> for Remembered {
+    fn expire_after_create(&self, _: &[u8; 32], answer: &Answer, _: std::time::Instant) -> Option<Duration> {
+        Some(match answer {
+            Answer::Active(_) => Duration::ZERO,
+            Answer::Inactive => self.refused_for,
+        })
+    }
 }
 
 /// What kind of endpoint is asked.
@@ -39,30 +69,68 @@ pub(super) enum Endpoint {
 }
 
 impl Introspection {
-    pub(super) fn new(url: Url, fetcher: Fetcher, endpoint: Endpoint) -> Self {
-        let refused = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build();
-        Self { url, fetcher, endpoint, at_once: Semaphore::new(AT_ONCE_MAX), refused }
+    pub(super) fn new(url: Url, fetcher: Fetcher, endpoint: Endpoint, limits: IntrospectionLimits) -> Self {
+        let refused_for = Duration::from_secs(limits.refused_seconds.get().into());
+        let known_for = Duration::from_secs(limits.known_seconds.get().into());
+        let answers = future::Cache::builder().max_capacity(REFUSED_MAX);
+        Self {
+            url,
+            fetcher,
+            endpoint,
+            known: sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(known_for).build(),
+            known_in_flight: Semaphore::new(limits.known_in_flight_max.get() as usize),
+            unknown: Admission::new(limits),
+            answers: answers.expire_after(Remembered { refused_for }).build(),
+        }
     }
 
-    /// What a token means, when it is active.
-    pub(super) async fn ask(&self, token: &str) -> Result<Claims, TokenError> {
-        let key = Sha256::digest(token).into();
-        if self.refused.contains_key(&key) {
-            return Err(TokenError::Inactive);
+    /// What a token means that somebody of this network shows, when it is active.
+    pub(super) async fn ask(&self, token: &str, network: ClientNetwork) -> Result<Arc<Claims>, TokenError> {
+        let key = digest(token);
+        let asking = self.answers.try_get_with(key, self.ask_issuer(token, key, network));
+        // Boxed: it is seldom waited for, and most tokens are not opaque.
+        match Box::pin(asking).await {
+            Ok(Answer::Active(claims)) => Ok(claims),
+            Ok(Answer::Inactive) => Err(TokenError::Inactive),
+            Err(error) => Err(TokenError::clone(&error)),
         }
-        // It is never closed.
-        let _permit = self.at_once.acquire().await;
+    }
+
+    /// Notes that a token is good: from now on it is known.
+    pub(super) fn know(&self, token: &str) {
+        self.known.insert(digest(token), ());
+    }
+
+    async fn ask_issuer(
+        &self,
+        token: &str,
+        key: [u8; 32],
+        network: ClientNetwork,
+    ) -> Result<Answer, TokenError> {
+        let (_known, _unknown);
+        if self.known.contains_key(&key) {
+            // It is never closed.
+            _known = self.known_in_flight.acquire().await;
+        } else {
+            _unknown = self.unknown.enter(network).await.map_err(|Busy| {
+                counter!("auth_introspections_refused_total").increment(1);
+                TokenError::Busy
+            })?;
+        }
         let answer = match &self.endpoint {
             Endpoint::Introspection { client_id, client_secret } => {
                 self.introspect(token, client_id, client_secret).await
             }
             Endpoint::TokenInfo => self.token_info(token).await,
         };
-        let claims = answer.map_err(|error| TokenError::Introspection(Arc::new(error)))?;
-        claims.ok_or_else(|| {
-            self.refused.insert(key, ());
-            TokenError::Inactive
-        })
+        counter!("auth_introspections_total").increment(1);
+        match answer.map_err(|error| TokenError::Introspection(Arc::new(error)))? {
+            Some(claims) => Ok(Answer::Active(Arc::new(claims))),
+            None => {
+                self.known.invalidate(&key);
+                Ok(Answer::Inactive)
+            }
+        }
     }
 
     async fn introspect(
@@ -101,6 +169,10 @@ impl Introspection {
         }
         Ok(Some(claims.into()))
     }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 fn is_text(value: &Value, texts: &[&str]) -> bool {

@@ -6,8 +6,8 @@ use drawbridge_sdk::jwks::{Jwks, JwksError};
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{
-    Token, TokenError, claims::Claims, introspection::Introspection, mapping::Mapping, preset::Preset,
-    token::Jwt,
+    ClientNetwork, Token, TokenError, claims::Claims, introspection::Introspection, mapping::Mapping,
+    preset::Preset, token::Jwt,
 };
 
 /// For how long the answer about an opaque token may be relied on: its issuer may take it back at any time.
@@ -55,7 +55,7 @@ impl Issuer {
         let key_id = jwt.check_header(algorithms)?;
         preset.check_kind(jwt, *require_at_jwt)?;
         let key = keys.key(key_id).await.map_err(|error| match error {
-            JwksError::UnknownKey => TokenError::Signature,
+            JwksError::UnknownKey => TokenError::UnknownKey,
             error => TokenError::Keys(error),
         })?;
         // The algorithm is the key's to say, not the token's.
@@ -73,17 +73,19 @@ impl Issuer {
         &self,
         token: &str,
         audiences: &[String],
+        network: ClientNetwork,
     ) -> Result<(Token, Instant), TokenError> {
         let introspection = self.introspection.as_ref().ok_or(TokenError::Malformed)?;
-        let claims = introspection.ask(token).await?;
+        let claims = introspection.ask(token, network).await?;
         if claims.text("iss")?.is_some_and(|issuer| issuer != self.name) {
             return Err(TokenError::Issuer);
         }
         // RFC 7662 section 2.2 leaves the end of a token to the answer's writer.
         let for_now = get_current_timestamp() + INTROSPECTED_FOR.as_secs();
         let expires_at = claims.seconds("exp")?.unwrap_or(for_now);
-        let token = self.token(&claims, expires_at, audiences)?;
-        Ok((token, Instant::now() + INTROSPECTED_FOR))
+        let meaning = self.token(&claims, expires_at, audiences)?;
+        introspection.know(token);
+        Ok((meaning, Instant::now() + INTROSPECTED_FOR))
     }
 
     /// What the token says, when it is for one of `audiences` and for now.

@@ -4,7 +4,7 @@ use drawbridge_proto::auth::v1 as pb;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Identity, TokenError, claims::Claims};
+use super::{Identity, TokenError, claims::Claims, tenants::Tenants};
 
 /// Names under which issuers write the OAuth client.
 const CLIENT: [&str; 4] = ["client_id", "azp", "appid", "cid"];
@@ -24,6 +24,8 @@ pub(super) struct Mapping {
     pub(super) mfa_values: Vec<String>,
     /// What the names of its groups and roles begin with in policies.
     pub(super) group_prefix: String,
+    /// The tenants that it may name.
+    pub(super) tenants: Tenants,
 }
 
 /// What a config file says instead.
@@ -33,6 +35,7 @@ pub(super) struct MappingTable {
     /// What this issuer's own claims begin with, such as `https://acme.example/`.
     namespace: Option<String>,
     tenant: Option<Paths>,
+    pub(super) tenant_prefix: Option<String>,
     groups: Option<Paths>,
     roles: Option<Paths>,
     email: Option<Paths>,
@@ -49,8 +52,8 @@ enum Paths {
 }
 
 impl MappingTable {
-    /// This table, over `defaults`.
-    pub(super) fn over(self, defaults: Mapping) -> Mapping {
+    /// This table, over `defaults`, for an issuer that may name these tenants.
+    pub(super) fn over(self, defaults: Mapping, tenants: Tenants) -> Mapping {
         let namespace = self.namespace;
         let choose = |chosen: Option<Paths>, name: &str, default: Vec<String>| match chosen {
             Some(Paths::One(path)) => vec![path],
@@ -65,6 +68,7 @@ impl MappingTable {
             mfa: choose(self.mfa, "mfa", defaults.mfa),
             mfa_values: self.mfa_values.unwrap_or(defaults.mfa_values),
             group_prefix: self.group_prefix.unwrap_or(defaults.group_prefix),
+            tenants,
         }
     }
 }
@@ -88,7 +92,7 @@ impl Mapping {
                 issuer: issuer.to_owned(),
                 subject: subject.to_owned(),
                 client_id: client.to_owned(),
-                tenant: one(claims, &self.tenant)?.unwrap_or_default().to_owned(),
+                tenant: self.tenants.bind(one(claims, &self.tenant)?.unwrap_or_default())?,
                 scopes: scopes(claims)?,
                 ..pb::Principal::default()
             },

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{TokenError, claims::Claims, mapping::Mapping, token::Jwt};
+use super::{TokenError, claims::Claims, mapping::Mapping, tenants::Tenants, token::Jwt};
 
 /// Claims that ID tokens and logout tokens have, and access tokens that are not marked as such have not.
 const OF_OTHER_KINDS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
@@ -45,7 +45,14 @@ impl Preset {
             mfa_values: paths(&["mfa"]),
             // Whoever may make a namespace chooses its name.
             group_prefix: if self == Self::Kubernetes { "kubernetes:".to_owned() } else { String::new() },
+            tenants: Tenants::default(),
         }
+    }
+
+    /// What the names of its tenants begin with where nothing is configured. They stand in paths, of secrets for
+    /// example, so it has no colon.
+    pub(super) fn tenant_prefix(self) -> Option<&'static str> {
+        (self == Self::Kubernetes).then_some("kubernetes.")
     }
 
     /// Whether the issuer's access tokens are JWTs that it publishes keys for.

@@ -46,7 +46,11 @@ impl Signed {
 
     fn verifier(&self, toml: &str) -> TokenVerifier {
         let issuers = self.issuers(toml).unwrap_or_else(|error| panic!("{error}"));
-        TokenVerifier::new(Arc::new(issuers), Audience::Edge(vec![EDGE.to_owned()]))
+        TokenVerifier::new(
+            Arc::new(issuers),
+            Audience::Edge(vec![EDGE.to_owned()]),
+            &RefusedTokensConfig::default(),
+        )
     }
 
     fn sign(&self, header: &Value, claims: &Value) -> String {
@@ -56,8 +60,13 @@ impl Signed {
     /// Verifies these claims, under the header that most issuers write.
     async fn verify(&self, toml: &str, claims: &Value) -> Result<Token, TokenError> {
         let token = self.sign(&json!({ "alg": "RS256", "typ": "JWT", "kid": KEY_ID }), claims);
-        self.verifier(toml).verify(&token, EDGE).await.map(|token| (*token).clone())
+        self.verifier(toml).verify(&token, EDGE, somewhere()).await.map(|token| (*token).clone())
     }
+}
+
+/// Somebody's address.
+fn somewhere() -> ClientNetwork {
+    ClientNetwork::of("192.0.2.1")
 }
 
 fn sign(key: &EncodingKey, header: &Value, claims: &Value) -> String {

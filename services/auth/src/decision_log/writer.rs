@@ -1,28 +1,28 @@
 //! Writes the decision log.
 
-use std::{io::Write as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use drawbridge_sdk::{RequestId, identity::Actor, trace};
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};
-use tracing_appender::{
-    non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard},
-    rolling::{InitError, RollingFileAppender, Rotation},
-};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-use super::{DecisionRecord, ShadowRecord};
+use super::{DecisionRecord, ShadowRecord, files::DailyFiles};
 use crate::{Identity, policy::Outcome};
-
-const FILE_PREFIX: &str = "decisions";
-const FILE_SUFFIX: &str = "jsonl";
 
 /// Where decisions are written down, and how much of them.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Decision log")]
 pub struct DecisionLogConfig {
     /// Write every decision as a line of JSON: to standard output (`-`), or into a file for each day in this folder.
+    /// The user of the process alone may read the files, and a folder that is made for them.
     #[arg(long, value_name = "FOLDER|-")]
     pub decision_log: Option<PathBuf>,
 
@@ -40,12 +40,15 @@ pub struct DecisionLogConfig {
 #[error("cannot write the decision log in {}", folder.display())]
 pub struct DecisionLogError {
     folder: PathBuf,
-    source: InitError,
+    source: io::Error,
 }
 
 /// A decision, to be written down.
 pub(crate) struct Decided<'a> {
+    /// By which id it is recorded.
     pub(crate) request_id: &'a RequestId,
+    /// What an internal caller calls the request.
+    pub(crate) caller_request_id: Option<&'a RequestId>,
     pub(crate) identity: &'a Identity,
     /// Who calls in their name.
     pub(crate) actor: Option<&'a Actor>,
@@ -78,12 +81,7 @@ impl DecisionLog {
             None => None,
             Some(path) if path.as_os_str() == "-" => Some(builder().finish(std::io::stdout())),
             Some(folder) => {
-                let file = RollingFileAppender::builder()
-                    .rotation(Rotation::DAILY)
-                    .filename_prefix(FILE_PREFIX)
-                    .filename_suffix(FILE_SUFFIX)
-                    .max_log_files(config.decision_log_days.max(1))
-                    .build(folder)
+                let file = DailyFiles::open(folder, config.decision_log_days)
                     .map_err(|source| DecisionLogError { folder: folder.clone(), source })?;
                 Some(builder().finish(file))
             }
@@ -94,12 +92,14 @@ impl DecisionLog {
 
     /// Tells of a decision, in the service's log and in this one.
     pub(crate) fn write(&self, decided: &Decided<'_>) {
-        let Decided { request_id, kind, item, outcome, revision, .. } = decided;
+        let Decided { request_id, caller_request_id, kind, item, outcome, revision, .. } = decided;
         let pb::Principal { issuer, subject, client_id, tenant, .. } = &decided.identity.principal;
         counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome.answer.as_str())
             .increment(1);
         tracing::info!(
-            %request_id, issuer, subject, client_id, tenant,
+            %request_id,
+            caller_request_id = caller_request_id.map(RequestId::as_str),
+            issuer, subject, client_id, tenant,
             actor = decided.actor.map(|actor| actor.sub.as_str()),
             item = item.name,
             operation = kind.as_str_name(),
@@ -130,6 +130,7 @@ impl DecisionLog {
         DecisionRecord {
             time: Timestamp::now().to_string(),
             request_id: decided.request_id.to_string(),
+            caller_request_id: decided.caller_request_id.map(ToString::to_string),
             trace_id: trace::current_id().unwrap_or_default(),
             issuer: issuer.clone(),
             subject: subject.clone(),

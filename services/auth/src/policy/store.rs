@@ -44,7 +44,15 @@ struct Seen {
     /// Changes that have not settled yet.
     unsettled: Option<(Sources, Instant)>,
     /// What is wrong with what is there.
-    wrong: Option<String>,
+    wrong: Option<Wrong>,
+}
+
+/// What is wrong with the policy files.
+struct Wrong {
+    /// For the log, which quotes the lines.
+    full: String,
+    /// For `/readyz`, which whoever reaches the admin port may read.
+    brief: String,
 }
 
 impl PolicyStore {
@@ -97,7 +105,7 @@ impl PolicyStore {
                     return;
                 }
             }
-            readiness.note("policies", seen.wrong.clone());
+            readiness.note("policies", seen.wrong.as_ref().map(|wrong| wrong.brief.clone()));
         }
     }
 
@@ -154,18 +162,18 @@ impl PolicyStore {
 
     /// Keeps what is in force, and says why once.
     fn refuse(&self, seen: &mut Seen, sources: Option<Sources>, error: &PolicyError) {
-        let wrong = error.to_string();
-        if seen.wrong.as_ref() != Some(&wrong) {
+        let full = error.to_string();
+        if seen.wrong.as_ref().is_none_or(|wrong| wrong.full != full) {
             counter!("auth_policy_reloads_failed_total").increment(1);
             tracing::error!(
                 revision = self.load().revision(),
-                "the policy files cannot be used; what was loaded before stays in force:\n{wrong}"
+                "the policy files cannot be used; what was loaded before stays in force:\n{full}"
             );
         }
         gauge!("auth_policies_current").set(0);
         seen.tried = sources;
         seen.unsettled = None;
-        seen.wrong = Some(wrong);
+        seen.wrong = Some(Wrong { brief: error.brief(), full });
     }
 }
 

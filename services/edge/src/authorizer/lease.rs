@@ -108,7 +108,9 @@ impl Lease {
 async fn ask(asks: Arc<[Reauthorizer]>, has_time: bool) -> Result<(u64, Instant), Refusal> {
     loop {
         match ask_once(&asks).await {
-            Err(Refusal::AuthUnavailable) if has_time => tokio::time::sleep(RETRY_PAUSE).await,
+            Err(Refusal::AuthUnavailable | Refusal::Unverified) if has_time => {
+                tokio::time::sleep(RETRY_PAUSE).await
+            }
             answer => return answer,
         }
     }

@@ -1,6 +1,6 @@
 //! Decisions after admission: what goes on is decided again, on the strength of the token that began it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{CallContext, RequestId};
@@ -23,6 +23,7 @@ pub(crate) struct Reauthorizer {
 struct Asking {
     authorizer: Authorizer,
     request_id: RequestId,
+    client_address: Option<IpAddr>,
     token: SecretString,
     resource: String,
 }
@@ -41,8 +42,9 @@ impl Reauthorizer {
         token: SecretString,
         resource: String,
     ) -> Self {
-        let (authorizer, request_id) = (authorizer.clone(), context.request_id.clone());
-        let asking = Arc::new(Asking { authorizer, request_id, token, resource });
+        let (authorizer, client_address) = (authorizer.clone(), context.client_address);
+        let request_id = context.request_id.clone();
+        let asking = Arc::new(Asking { authorizer, request_id, client_address, token, resource });
         Self { asking, operation: Arc::new(connecting()) }
     }
 
@@ -70,8 +72,9 @@ impl Reauthorizer {
     /// # Errors
     /// When it is no longer allowed, or auth gives no answer.
     pub(crate) async fn ask(&self) -> Result<Allowed, Refusal> {
-        let Asking { authorizer, request_id, token, resource } = &*self.asking;
-        let context = CallContext::new(request_id.clone(), DECISION_TIMEOUT);
+        let Asking { authorizer, request_id, client_address, token, resource } = &*self.asking;
+        let mut context = CallContext::new(request_id.clone(), DECISION_TIMEOUT);
+        context.client_address = *client_address;
         authorizer.authorize(&context, token, resource, (*self.operation).clone()).await
     }
 }

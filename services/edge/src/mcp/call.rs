@@ -198,7 +198,7 @@ impl Calling<'_> {
     async fn authorize_again(&self) -> Result<Arc<SecretString>, Failure> {
         let allowed = self.admission.again.of(Arc::clone(&self.call.operation)).ask().await;
         let token = allowed.and_then(|allowed| allowed.token()).map_err(|refusal| match refusal {
-            Refusal::AuthUnavailable => Status::unavailable("auth gives no answer"),
+            Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
         })?;
         Ok(token)

@@ -61,7 +61,7 @@ pub(super) async fn follow(request_id: &RequestId, watch: &Watch, again: &Reauth
         tokio::time::sleep(PAUSE).await;
         token = match again.ask().await.and_then(|allowed| allowed.token()) {
             Ok(token) => token,
-            Err(Refusal::AuthUnavailable) => continue,
+            Err(Refusal::AuthUnavailable | Refusal::Unverified) => continue,
             Err(refusal) => {
                 tracing::info!(uri = watch.uri, reason = refusal.word(), "a watch is no longer allowed");
                 return;

@@ -141,6 +141,7 @@ async fn is_let_in(auth: &mut AuthServiceClient<Channel>, case: &Case) -> Option
         access_token: case.token.clone(),
         operation: Some(pb::Operation { kind: Kind::Connect.into(), ..Default::default() }),
         resource: case.resource.clone(),
+        ..Default::default()
     };
     let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
     match auth.authorize(context.outgoing(request)).await.ok()?.into_inner().outcome? {

@@ -49,7 +49,7 @@ impl Scene {
             serve_cached(config);
             let file = config.policies.join("issuers.toml");
             let entry = format!(
-                "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\nclaims = {{ tenant = \"tenant\" }}\n",
+                "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\ntenants = [\"*\"]\n",
                 issuer.name()
             );
             fs::write(&file, entry).expect("a file");

@@ -1,1 +1,223 @@
 //! Files, folders and admin ports.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
+
+use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
+use drawbridge_cli::state::MeshState;
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
+};
+use drawbridge_sdk::identity::TransactionClaims;
+use drawbridge_tests::{TestMesh, connect, serve_conformance, sign_in};
+use http::StatusCode;
+use serde_json::json;
+
+use crate::identity::context;
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("it").permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its permissions");
+}
+
+/// Decisions say who did what with which arguments; any user of the machine could read them.
+#[tokio::test]
+async fn decisions_are_written_where_only_their_own_user_reads() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("var/decisions");
+    let mesh = TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
+    let bob = mesh.client("bob").await;
+    assert_eq!(bob.call_tool("tickets_search", json!({})).await.status, StatusCode::OK);
+    mesh.stop().await;
+    let files: Vec<_> =
+        fs::read_dir(&folder).expect("it").map(|entry| entry.expect("a file").path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    assert_eq!((mode(&folder), mode(file)), (0o700, 0o600));
+    assert!(fs::read_to_string(file).expect("a file").contains("tickets_search"));
+
+    // A file of before is closed to others, and a link in its place is not followed.
+    set_mode(file, 0o644);
+    let again = TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
+    assert_eq!(mode(file), 0o600);
+    let other = again.auth(|config| config.decision_log.decision_log = Some(folder.clone()));
+    let elsewhere = parent.path().join("elsewhere");
+    fs::rename(file, &elsewhere).expect("a file that moves");
+    symlink(&elsewhere, file).expect("a link");
+    let refused = other.try_start().await.expect_err("a link is not followed");
+    assert!(refused.contains("DecisionLog"), "{refused}");
+}
+
+/// Whoever writes the state file says where the command line sends its user's tokens.
+#[tokio::test]
+async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_write() {
+    let mesh = TestMesh::start().await;
+    let state = &mesh.mesh.state;
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("state/drawbridge");
+    let file = state.write(&folder).expect("a state");
+    assert_eq!((mode(&folder), mode(&folder.join("mesh.json"))), (0o700, 0o600));
+    assert!(MeshState::read(&folder).expect("a state").is_some());
+
+    let refused = |folder: &Path, why: &str| {
+        for error in [state.write(folder).err(), MeshState::read(folder).err()] {
+            let error = error.unwrap_or_else(|| panic!("not refused though it {why}")).to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    };
+    for mode in [0o770, 0o707, 0o1777] {
+        set_mode(&folder, mode);
+        refused(&folder, "can be written by others");
+    }
+    set_mode(&folder, 0o755);
+    assert!(MeshState::read(&folder).expect("a state").is_some(), "that others may look is no harm");
+    let link = parent.path().join("link");
+    symlink(&folder, &link).expect("a link");
+    refused(&link, "is a symbolic link");
+    // Another user's. Root alone can make one.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&folder, Some(65_534), None).expect("another owner");
+        refused(&folder, "belongs to the user 65534");
+        std::os::unix::fs::chown(&folder, Some(0), None).expect("the owner of before");
+    }
+    // The file itself.
+    let path = folder.join("mesh.json");
+    set_mode(&path, 0o666);
+    assert!(MeshState::read(&folder).expect_err("it is anybody's").to_string().contains("written by others"));
+    fs::rename(&path, folder.join("planted")).expect("a file that moves");
+    symlink(folder.join("planted"), &path).expect("a link");
+    assert!(MeshState::read(&folder).is_err(), "a link is not followed");
+    drop(file);
+    assert!(MeshState::read(&folder).expect("no error").is_none());
+}
+
+/// A page whose name resolves to the admin port (DNS rebinding) read metrics and what is wrong with policies.
+#[tokio::test]
+async fn the_admin_port_answers_to_addresses_and_configured_names_alone() {
+    let mesh = TestMesh::with(|config| {
+        config.telemetry.admin_allowed_hosts = vec!["metrics.acme.internal".to_owned()]
+    })
+    .await;
+    let http = reqwest::Client::new();
+    for service in &mesh.mesh.services {
+        let admin = service.running.admin;
+        let get = async |path: &str, host: &str| {
+            let request = http.get(format!("http://{admin}{path}")).header("host", host);
+            request.send().await.expect("an answer").status()
+        };
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            for host in
+                [&admin.to_string(), "10.0.0.7:7181", "[::1]:7181", "localhost:7181", "Metrics.acme.internal"]
+            {
+                assert_eq!(get(path, host).await, StatusCode::OK, "{path} {host}");
+            }
+            for host in
+                ["evil.example", "evil.example:7181", "127.0.0.1.evil.example", "localhost.evil.example"]
+            {
+                assert_eq!(get(path, host).await, StatusCode::FORBIDDEN, "{path} {host}");
+            }
+        }
+    }
+    // Public keys are for services and Vault, which know auth by whatever name it has.
+    let keys = http.get(mesh.transaction_keys()).header("host", "auth.drawbridge.svc:7111");
+    assert_eq!(keys.send().await.expect("an answer").status(), StatusCode::OK);
+}
+
+/// A caller could give two requests one id, or one that is in the log already.
+#[tokio::test]
+async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = TestMesh::with(|config| {
+        config.decision_log = DecisionLogConfig {
+            decision_log: Some(folder.path().to_owned()),
+            decision_log_days: 2,
+            decision_log_arguments: false,
+        };
+    })
+    .await;
+    let state = &mesh.mesh.state;
+    let subject_token = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let rpc = "drawbridge.code.v1.CodeService/ListFiles".to_owned();
+        let request = pb::ExchangeRequest { subject_token: subject_token.clone(), rpc, ..Default::default() };
+        let mut request = context().outgoing(request);
+        request.metadata_mut().insert("x-request-id", "chosen-by-the-caller".parse().expect("an id"));
+        let answer = auth.exchange(request).await.expect("an answer");
+        let told = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text").to_owned();
+        let Some(Exchanged::Allowed(allowed)) = answer.into_inner().outcome else { panic!("not allowed") };
+        let token = allowed.transaction_token.expect("a token").token;
+        let claims =
+            jsonwebtoken::dangerous::insecure_decode::<TransactionClaims>(&token).expect("claims").claims;
+        assert_eq!(claims.txn, told);
+        seen.push(told);
+    }
+    assert!(seen[0] != seen[1] && !seen.iter().any(|id| id == "chosen-by-the-caller"), "{seen:?}");
+    mesh.stop().await;
+    let records = records(folder.path());
+    let own: Vec<_> = records.iter().map(|record| record.request_id.as_str()).collect();
+    assert_eq!(own, seen);
+    assert!(records.iter().all(|record| record.caller_request_id.as_deref() == Some("chosen-by-the-caller")));
+}
+
+/// An RPC that policy hides from a workload and one that does not exist were refused in different words, and with the
+/// ids of policies. A scope was asked for where no scope would help.
+#[tokio::test]
+async fn a_hidden_rpc_and_an_unknown_one_are_refused_alike_and_no_scope_is_asked_for_in_vain() {
+    const FORBID: &str = r#"
+@id("nobody-with-the-scope")
+forbid (principal, action == Action::"test_scoped", resource)
+when { principal.scopes.contains("test:admin") };
+@id("not-even-listed")
+forbid (principal, action == Action::"code_list_files", resource);
+"#;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mesh = TestMesh::with(|config| {
+        serve_conformance(config);
+        fs::write(config.policies.join("forbid.cedar"), FORBID).expect("a file");
+        config.decision_log.decision_log = Some(folder.path().to_owned());
+    })
+    .await;
+    let state = &mesh.mesh.state;
+    let subject_token = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
+    let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+    let mut refused = Vec::new();
+    for rpc in [
+        "drawbridge.code.v1.CodeService/ListFiles",
+        "drawbridge.code.v1.CodeService/NoSuch",
+        "drawbridge.conformance.v1.ConformanceService/Scoped",
+    ] {
+        let request = pb::ExchangeRequest {
+            subject_token: subject_token.clone(),
+            rpc: rpc.to_owned(),
+            ..Default::default()
+        };
+        let answer = auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let Some(Exchanged::Denied(denied)) = answer.outcome else { panic!("{rpc}: {answer:?}") };
+        refused.push(denied);
+    }
+    assert!(refused.iter().all(|denied| *denied == refused[0] && denied.decision.is_none()), "{refused:?}");
+
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let reply = alice.call_tool("test_scoped", json!({})).await;
+    assert_eq!(reply.status, StatusCode::FORBIDDEN, "{reply:?}");
+    assert_ne!(reply.json["error"]["data"]["reason"], "insufficient_scope", "{reply:?}");
+    mesh.stop().await;
+    let records = records(folder.path());
+    let of = |rpc: &str| records.iter().find(|record| record.rpc.ends_with(rpc)).expect("a record");
+    assert_eq!(of("/ListFiles").policy_ids, ["not-even-listed"]);
+    assert_eq!(of("/NoSuch").outcome.as_str(), "not_in_catalog");
+}
+
+fn records(folder: &Path) -> Vec<DecisionRecord> {
+    let files = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("a file").path());
+    let text: String = files.map(|file| fs::read_to_string(file).expect("a file")).collect();
+    text.lines().map(|line| serde_json::from_str(line).expect("a record")).collect()
+}

@@ -124,7 +124,10 @@ struct World {
 impl World {
     async fn start(change: impl FnOnce(&mut drawbridge_edge::Config)) -> Self {
         let issuer = TestIssuer::start().await;
-        let table = format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name());
+        let table = format!(
+            "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\ntenants = [\"acme\"]\n",
+            issuer.name()
+        );
         let mesh = TestMesh::with(move |config| {
             serve_conformance(config);
             let file = config.policies.join("issuers.toml");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use super::{arguments, sample};
 
 /// Saves the sample, under a number of its own, and returns what is stored.
-pub(super) async fn save(client: &Client, number: &str, shared: bool) -> Value {
+pub(crate) async fn save(client: &Client, number: &str, shared: bool) -> Value {
     let xml = String::from_utf8(sample("invoice.ubl.xml")).expect("text").replace("DB-2026-0042", number);
     let mut arguments = arguments(xml.as_bytes());
     arguments["shared"] = json!(shared);
@@ -15,7 +15,7 @@ pub(super) async fn save(client: &Client, number: &str, shared: bool) -> Value {
 }
 
 /// The numbers that a client finds, newest first.
-pub(super) async fn found(client: &Client, arguments: Value) -> Vec<String> {
+pub(crate) async fn found(client: &Client, arguments: Value) -> Vec<String> {
     let reply = client.call_tool("invoices_search", arguments).await;
     let invoices = reply.json["result"]["structuredContent"]["invoices"].as_array().cloned();
     let invoices = invoices.unwrap_or_else(|| panic!("{reply:?}"));

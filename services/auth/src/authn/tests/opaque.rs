@@ -99,16 +99,16 @@ async fn hydra() -> (Signed, Asked, TokenVerifier) {
 async fn an_opaque_token_is_what_its_issuer_says() {
     let (_signed, asked, verifier) = hydra().await;
     asked.answers(200, active());
-    let token = verifier.verify("opaque-1", EDGE).await.unwrap();
+    let token = verifier.verify("opaque-1", EDGE, somewhere()).await.unwrap();
     let alice = &token.identity;
     assert_eq!(alice.principal.issuer, "https://hydra.example");
     assert_eq!((&alice.groups, token.id.as_deref()), (&vec!["engineering".to_owned()], Some("t-1")));
-    assert!(verifier.verify("opaque-1", EDGE).await.is_ok());
+    assert!(verifier.verify("opaque-1", EDGE, somewhere()).await.is_ok());
     assert_eq!(asked.times(), 1, "the answer is remembered");
     verifier.issuers.forget_verified();
     asked.answers(200, json!({ "active": false }));
-    assert!(matches!(verifier.verify("opaque-1", EDGE).await, Err(TokenError::Inactive)));
-    assert!(matches!(verifier.verify("opaque-1", EDGE).await, Err(TokenError::Inactive)));
+    assert!(matches!(verifier.verify("opaque-1", EDGE, somewhere()).await, Err(TokenError::Inactive)));
+    assert!(matches!(verifier.verify("opaque-1", EDGE, somewhere()).await, Err(TokenError::Inactive)));
     assert_eq!(asked.times(), 2, "a refusal is remembered too");
 }
 
@@ -130,7 +130,7 @@ async fn an_answer_is_checked_like_a_jwt() {
     ] {
         asked.answers(200, with(&active(), over.clone()));
         let token = format!("opaque-{expected}-{}", asked.times()).replace(' ', "-");
-        let refused = verifier.verify(&token, EDGE).await.unwrap_err().to_string();
+        let refused = verifier.verify(&token, EDGE, somewhere()).await.unwrap_err().to_string();
         assert!(refused.contains(expected), "{over}: {refused}");
     }
 }
@@ -140,7 +140,7 @@ async fn an_answer_is_remembered_no_longer_than_the_token_lasts() {
     let (_signed, asked, verifier) = hydra().await;
     asked.answers(200, with(&active(), json!({ "exp": now() })));
     for times in 1..=3 {
-        assert!(verifier.verify("opaque-1", EDGE).await.is_ok(), "the leeway still lets it in");
+        assert!(verifier.verify("opaque-1", EDGE, somewhere()).await.is_ok(), "the leeway still lets it in");
         assert_eq!(asked.times(), times);
     }
 }
@@ -150,11 +150,25 @@ async fn when_the_issuer_does_not_answer_nobody_can_say() {
     let (_signed, asked, verifier) = hydra().await;
     for (status, body) in [(500, json!({})), (401, json!({})), (200, json!([])), (302, json!({}))] {
         asked.answers(status, body);
-        let error = verifier.verify("opaque-1", EDGE).await.unwrap_err();
+        let error = verifier.verify("opaque-1", EDGE, somewhere()).await.unwrap_err();
         assert!(error.is_unavailable(), "{status}: {error}");
     }
     // This one's credentials are refused.
-    assert!(verifier.verify("another", EDGE).await.unwrap_err().is_unavailable());
+    assert!(verifier.verify("another", EDGE, somewhere()).await.unwrap_err().is_unavailable());
+}
+
+/// Three hundred requests that show one token at once are one question, whatever the answer.
+#[tokio::test]
+async fn an_opaque_token_is_asked_about_once_at_a_time() {
+    let (_signed, asked, verifier) = hydra().await;
+    for (answer, token) in [(active(), "opaque-1"), (json!({ "active": false }), "opaque-2")] {
+        asked.answers(200, answer);
+        let before = asked.times();
+        let verify = (0..300).map(|_| verifier.verify(token, EDGE, somewhere()));
+        let verified = futures::future::join_all(verify).await;
+        assert!(verified.iter().all(|verified| verified.is_ok() == (token == "opaque-1")));
+        assert_eq!(asked.times() - before, 1);
+    }
 }
 
 #[tokio::test]
@@ -167,7 +181,7 @@ async fn a_jwt_is_never_sent_to_be_introspected() {
     let encrypted = format!("{foreign}.a.b");
     let padded = foreign.replacen('.', "=.", 1);
     for token in [foreign.as_str(), head, &encrypted, &padded, "e30.e30.", "e30", "e30="] {
-        assert!(verifier.verify(token, EDGE).await.is_err(), "{token}");
+        assert!(verifier.verify(token, EDGE, somewhere()).await.is_err(), "{token}");
     }
     assert_eq!(asked.times(), 0);
 }
@@ -194,7 +208,7 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
         "email_verified": "true", "access_type": "online",
     });
     asked.answers(200, info.clone());
-    let token = verifier.verify("ya29.a0AfB_opaque", EDGE).await.unwrap();
+    let token = verifier.verify("ya29.a0AfB_opaque", EDGE, somewhere()).await.unwrap();
     let alice = &token.identity;
     assert_eq!(alice.principal.issuer, "https://accounts.google.com");
     assert_eq!(alice.principal.subject, "110169484474386276334");
@@ -205,7 +219,7 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
     let refused = |over: Value| {
         verifier.issuers.forget_verified();
         asked.answers(200, with(&info, over));
-        verifier.verify("ya29.a0AfB_opaque", EDGE)
+        verifier.verify("ya29.a0AfB_opaque", EDGE, somewhere())
     };
     assert!(matches!(refused(json!({ "aud": "another app" })).await, Err(TokenError::Audience)));
     assert!(matches!(refused(json!({ "sub": null })).await, Err(TokenError::Claims)), "no scope `openid`");
@@ -216,7 +230,10 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
     );
     verifier.issuers.forget_verified();
     asked.answers(400, json!({ "error": "invalid_token", "error_description": "Invalid Value" }));
-    assert!(matches!(verifier.verify("ya29.a0AfB_opaque", EDGE).await, Err(TokenError::Inactive)));
+    assert!(matches!(
+        verifier.verify("ya29.a0AfB_opaque", EDGE, somewhere()).await,
+        Err(TokenError::Inactive)
+    ));
 
     let id_token = json!({
         "iss": "https://accounts.google.com", "azp": "1234-abc.apps.googleusercontent.com",
@@ -224,5 +241,5 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
         "email": "alice@acme.example", "email_verified": true, "iat": now(), "exp": now() + 3600,
     });
     let id_token = signed.sign(&json!({ "alg": "RS256", "kid": KEY_ID, "typ": "JWT" }), &id_token);
-    assert!(matches!(verifier.verify(&id_token, EDGE).await, Err(TokenError::Kind)));
+    assert!(matches!(verifier.verify(&id_token, EDGE, somewhere()).await, Err(TokenError::Kind)));
 }

@@ -102,7 +102,7 @@ async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organi
     // The profile of RFC 9068, which a tenant can choose.
     let marked = with(&auth0(), json!({ "azp": null, "client_id": "3kP0wqYb1mZ7", "jti": "t-1" }));
     let token = signed.sign(&json!({ "alg": "RS256", "typ": "at+jwt", "kid": KEY_ID }), &marked);
-    let token = signed.verifier(AUTH0).verify(&token, EDGE).await.unwrap();
+    let token = signed.verifier(AUTH0).verify(&token, EDGE, somewhere()).await.unwrap();
     let alice = &token.identity;
     assert_eq!((token.id.as_deref(), alice.principal.client_id.as_str()), (Some("t-1"), "3kP0wqYb1mZ7"));
 
@@ -237,11 +237,16 @@ fn kubernetes() -> Value {
 async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_its_namespace() {
     let signed = Signed::new();
     let issuers = Arc::new(signed.issuers(KUBERNETES).unwrap());
-    let verifier = TokenVerifier::new(issuers, Audience::Own("drawbridge-auth".to_owned()));
+    let verifier = TokenVerifier::new(
+        issuers,
+        Audience::Own("drawbridge-auth".to_owned()),
+        &RefusedTokensConfig::default(),
+    );
     // A cluster writes no type.
     let header = json!({ "alg": "RS256", "kid": KEY_ID });
-    let verify =
-        async |claims: &Value| verifier.verify(&signed.sign(&header, claims), "drawbridge-auth").await;
+    let verify = async |claims: &Value| {
+        verifier.verify(&signed.sign(&header, claims), "drawbridge-auth", somewhere()).await
+    };
 
     let token = verify(&kubernetes()).await.unwrap();
     let Identity { principal, groups, roles, email, mfa, workload } = &token.identity;

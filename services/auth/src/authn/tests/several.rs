@@ -22,7 +22,7 @@ async fn a_key_is_good_for_its_own_issuer_alone_and_a_subject_too() {
     let header = json!({ "alg": "RS256", "kid": KEY_ID });
     let verify = async |key: &EncodingKey, name: &str| {
         let token = sign(key, &header, &claims(name));
-        verifier.verify(&token, EDGE).await.map(|token| token.identity.principal.issuer.clone())
+        verifier.verify(&token, EDGE, somewhere()).await.map(|token| token.identity.principal.issuer.clone())
     };
     assert_eq!(verify(&signed.key, "a").await.unwrap(), "https://a.example");
     assert_eq!(verify(&other, "b").await.unwrap(), "https://b.example");
@@ -61,7 +61,9 @@ async fn an_issuer_may_be_held_to_marked_tokens_some_algorithms_and_no_leeway() 
     assert!(matches!(signed.verify(&strict("leeway_seconds = 0"), &late).await, Err(TokenError::Expired)));
     assert!(signed.verify(&strict("workloads = true"), &good).await.unwrap().identity.workload);
     let marked = signed.sign(&json!({ "alg": "RS256", "typ": "at+JWT", "kid": KEY_ID }), &good);
-    assert!(signed.verifier(&strict("require_at_jwt = true")).verify(&marked, EDGE).await.is_ok());
+    assert!(
+        signed.verifier(&strict("require_at_jwt = true")).verify(&marked, EDGE, somewhere()).await.is_ok()
+    );
 }
 
 #[tokio::test]
@@ -69,16 +71,88 @@ async fn what_was_verified_is_forgotten_when_keys_change() {
     let signed = Signed::new();
     let verifier = signed.verifier(&issuer("a", "keys.json"));
     let token = signed.sign(&json!({ "alg": "RS256", "kid": KEY_ID }), &claims("a"));
-    let first = verifier.verify(&token, EDGE).await.unwrap();
-    assert!(Arc::ptr_eq(&first, &verifier.verify(&token, EDGE).await.unwrap()), "it is remembered");
+    let first = verifier.verify(&token, EDGE, somewhere()).await.unwrap();
+    assert!(
+        Arc::ptr_eq(&first, &verifier.verify(&token, EDGE, somewhere()).await.unwrap()),
+        "it is remembered"
+    );
     let mut changes = verifier.issuers.changes();
     verifier.issuers.forget_verified();
     assert!(changes.has_changed().unwrap());
     changes.mark_unchanged();
-    let second = verifier.verify(&token, EDGE).await.unwrap();
+    let second = verifier.verify(&token, EDGE, somewhere()).await.unwrap();
     assert!(!Arc::ptr_eq(&first, &second) && first == second, "it is verified anew");
     // A token for one endpoint is not remembered for another.
-    assert!(matches!(verifier.verify(&token, "https://evil.example").await, Err(TokenError::Audience)));
+    assert!(matches!(
+        verifier.verify(&token, "https://evil.example", somewhere()).await,
+        Err(TokenError::Audience)
+    ));
+}
+
+/// A made-up token costs a signature check once. What may be good a moment later is looked at each time.
+#[tokio::test]
+async fn a_refused_token_is_remembered_unless_it_may_heal_or_keys_change() {
+    let signed = Signed::new();
+    let stranger = publish(&rsa_key(), signed.folder.path(), "other.json");
+    let verifier = signed.verifier(&issuer("a", "keys.json"));
+    let (header, good) = (json!({ "alg": "RS256", "kid": KEY_ID }), claims("a"));
+    let own = |claims: &Value| signed.sign(&header, claims);
+    for (token, remembered) in [
+        (sign(&stranger, &header, &good), true),
+        (own(&claims("b")), true),
+        (own(&with(&good, json!({ "exp": now() - 600 }))), true),
+        (own(&with(&good, json!({ "aud": "https://other.example" }))), true),
+        ("e30.e30".to_owned(), true),
+        ("no-issuer-knows-it".to_owned(), true),
+        (own(&with(&good, json!({ "nbf": now() + 600 }))), false),
+        (signed.sign(&json!({ "alg": "RS256", "kid": "not published yet" }), &good), false),
+        (own(&good), false),
+    ] {
+        let first = verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
+        let known = || verifier.refused.get(&digest(&token, EDGE), verifier.issuers.epoch());
+        assert_eq!(known().map(|error| error.to_string()), first.clone().err().filter(|_| remembered));
+        let again = verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
+        assert_eq!(again, first);
+        verifier.issuers.forget_verified();
+        assert!(known().is_none(), "a key may have changed");
+    }
+}
+
+fn issuers(first: &str, second: &str) -> String {
+    format!("{}{first}\n{}{second}\n", issuer("a", "keys.json"), issuer("b", "keys.json"))
+}
+
+#[tokio::test]
+async fn beside_other_issuers_an_issuer_names_the_tenants_to_which_it_is_bound() {
+    let signed = Signed::new();
+    let check = async |toml: &str, name: &str, claimed: &str, expected: Option<&str>| {
+        let verified = signed.verify(toml, &with(&claims(name), json!({ "tenant": claimed }))).await;
+        match (&verified, expected) {
+            (Ok(token), Some(tenant)) => assert_eq!(token.identity.principal.tenant, tenant, "{toml}"),
+            (Err(TokenError::Tenant), None) => {}
+            _ => panic!("{toml} {name} {claimed}: {verified:?}"),
+        }
+    };
+    check(&issuer("a", "keys.json"), "a", "acme", Some("acme")).await;
+    let own = r#"tenants = ["acme", "umbrella"]"#;
+    for (partner, bound) in [
+        ("", None),
+        ("claims.group_prefix = \"partner:\"", None),
+        ("claims.tenant_prefix = \"partner:\"", Some("partner:acme")),
+        ("tenants = []", None),
+        ("tenants = [\"globex\"]", None),
+        ("preset = \"kubernetes\"\nclaims.tenant = \"tenant\"", Some("kubernetes.acme")),
+        ("preset = \"kubernetes\"\nclaims.tenant = \"tenant\"\ntenants = [\"acme\"]", Some("acme")),
+    ] {
+        let toml = issuers(own, partner);
+        check(&toml, "a", "acme", Some("acme")).await;
+        check(&toml, "a", "globex", None).await;
+        check(&toml, "b", "acme", bound).await;
+        // Who claims none has none.
+        check(&toml, "b", "", Some("")).await;
+    }
+    check(&issuers(own, "tenants = [\"*\"]"), "b", "anything", Some("anything")).await;
+    check(&issuers("", own), "a", "acme", None).await;
 }
 
 #[test]
@@ -103,6 +177,8 @@ fn a_mistake_is_told_with_its_file_and_line() {
         "[[issuers]]\nissuer = \"https://a.example#b\"\n".to_owned(),
         format!("{url}jwks_url = \"http://a.example/keys\"\n"),
         format!("{url}claims.groups = 1\n"),
+        format!("{url}claims.tenant_prefix = \"\"\n"),
+        format!("{url}tenants = [\"acme\", \"*\"]\n"),
         format!("{url}introspection = {{ url = \"https://a.example/i\", client_id = \"c\" }}\n"),
         format!(
             "{url}introspection = {{ url = \"https://a.example/i\", client_id = \"c\", client_secret_env = \"NO_SUCH_VARIABLE\" }}\n"
@@ -127,7 +203,7 @@ fn a_mistake_is_told_with_its_file_and_line() {
       |
     4 | audience = "x"
       | ^^^^^^^^
-    unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
+    unknown field `audience`, expected one of `issuer`, `preset`, `audiences`, `tenants`, `algorithms`, `jwks_url`, `jwks_file`, `claims`, `leeway_seconds`, `require_at_jwt`, `workloads`, `allow_private_addresses`, `introspection`
 
     /issuers.toml: TOML parse error at line 4, column 10
       |
@@ -156,6 +232,8 @@ fn a_mistake_is_told_with_its_file_and_line() {
       |                 ^
     expected the path of a claim, or a list of them
 
+    /issuers.toml:2: claims.tenant_prefix must not be empty: absent, there is none
+    /issuers.toml:2: tenants are names, or "*" alone for any
     /issuers.toml:2: introspection needs client_secret_file or client_secret_env
     /issuers.toml:2: the environment variable NO_SUCH_VARIABLE is not set
     /issuers.toml:5: another issuer is asked about opaque tokens already: they do not say whose they are

@@ -96,12 +96,14 @@ async fn a_broken_edit_changes_nothing_and_is_noted_with_its_line_until_it_is_me
     let followed = Followed::start(folder(PERMIT));
     let before = followed.store.load().revision().to_owned();
     followed.write("more.cedar", "\n@id(\"m\") permit (principal, action, resource in Servise::\"code\");");
-    followed.notes(|note| note.is_some_and(|note| note.contains("more.cedar:2:"))).await;
+    followed
+        .notes(|note| note.is_some_and(|note| note.contains("more.cedar:2:") && !note.contains("Servise")))
+        .await;
     assert_eq!((followed.answer(), followed.store.load().revision()), (Answer::Allow, &*before));
     // Nor do policies that have gone altogether.
     let hidden = followed.folder.path().with_extension("hidden");
     fs::rename(followed.folder.path(), &hidden).unwrap();
-    followed.notes(|note| note.is_some_and(|note| note.contains("cannot read it"))).await;
+    followed.notes(|note| note.is_some_and(|note| !note.contains("more.cedar"))).await;
     assert_eq!(followed.answer(), Answer::Allow);
     fs::rename(&hidden, followed.folder.path()).unwrap();
 

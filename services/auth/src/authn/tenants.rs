@@ -1,0 +1,171 @@
+//! Which tenants an issuer may name.
+
+use super::{TokenError, issuer::Issuer};
+
+/// Stands for any tenant in a list.
+const ANY: &str = "*";
+
+/// The tenants that one issuer may name.
+///
+/// INVARIANT: beside other issuers, an issuer for which nothing is configured names none. A tenant is whatever its
+/// issuer says, so with two of them one could put its own people into a tenant of the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tenants {
+    /// What the names begin with for everybody but the issuer.
+    prefix: String,
+    named: Named,
+}
+
+/// Which tenants an issuer may write into its tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Named {
+    /// Nothing is configured, and it is the only issuer.
+    #[default]
+    Unbound,
+    /// Any, which is configured.
+    Any,
+    /// These.
+    Only(Vec<String>),
+}
+
+impl Tenants {
+    /// What `claims.tenant_prefix` and `tenants` say.
+    pub(super) fn new(prefix: Option<&str>, names: Option<&[String]>) -> Result<Self, String> {
+        if prefix == Some("") {
+            return Err("claims.tenant_prefix must not be empty: absent, there is none".to_owned());
+        }
+        let named = match names {
+            Some([name]) if name == ANY => Named::Any,
+            Some(names) if names.iter().any(|name| name.is_empty() || name == ANY) => {
+                return Err(format!("tenants are names, or {ANY:?} alone for any"));
+            }
+            Some(names) => Named::Only(names.to_vec()),
+            None if prefix.is_some() => Named::Any,
+            None => Named::Unbound,
+        };
+        Ok(Self { prefix: prefix.unwrap_or_default().to_owned(), named })
+    }
+
+    /// The tenant as policies, databases, Vault and limits know it, for one that a token claims. Empty: none.
+    pub(super) fn bind(&self, claimed: &str) -> Result<String, TokenError> {
+        if claimed.is_empty() {
+            return Ok(String::new());
+        }
+        match &self.named {
+            Named::Only(names) if !names.iter().any(|name| name == claimed) => Err(TokenError::Tenant),
+            Named::Unbound | Named::Any | Named::Only(_) => Ok(format!("{}{claimed}", self.prefix)),
+        }
+    }
+
+    /// Whether there is a name that both may give to a tenant.
+    fn overlap(&self, other: &Self) -> bool {
+        match (&self.named, &other.named) {
+            (Named::Only(names), _) => names.iter().any(|name| other.has(&format!("{}{name}", self.prefix))),
+            (_, Named::Only(_)) => other.overlap(self),
+            _ => self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix),
+        }
+    }
+
+    /// Whether it may give this name to a tenant.
+    fn has(&self, bound: &str) -> bool {
+        let own = bound.strip_prefix(&self.prefix).filter(|name| !name.is_empty());
+        own.is_some_and(|name| self.bind(name).is_ok())
+    }
+}
+
+/// Binds the tenants of each issuer that is not the only one, and warns where two of them could name the same.
+pub(super) fn separate(issuers: &mut [Issuer]) {
+    if issuers.len() < 2 {
+        return;
+    }
+    for issuer in &mut *issuers {
+        let mapping = &mut issuer.rules.mapping;
+        if mapping.tenants.named != Named::Unbound {
+            continue;
+        }
+        mapping.tenants.named = Named::Only(Vec::new());
+        if !mapping.tenant.is_empty() {
+            tracing::warn!(
+                issuer = issuer.name,
+                "there are other issuers, and this one is bound to no tenant: its tokens that claim one are refused; \
+                 give it `tenants` or `claims.tenant_prefix`, or --issuer-tenants (docs/identity.md)"
+            );
+        }
+    }
+    let may_name = |issuer: &&Issuer| !issuer.rules.mapping.tenant.is_empty();
+    let naming: Vec<_> = issuers.iter().filter(may_name).collect();
+    for (at, one) in naming.iter().enumerate() {
+        for other in &naming[at + 1..] {
+            if one.rules.mapping.tenants.overlap(&other.rules.mapping.tenants) {
+                tracing::warn!(
+                    issuer = one.name,
+                    other = other.name,
+                    "two issuers may name one tenant: each can put its people into tenants of the other"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenants(prefix: Option<&str>, names: Option<&[&str]>) -> Tenants {
+        let names: Option<Vec<_>> = names.map(|names| names.iter().map(ToString::to_string).collect());
+        Tenants::new(prefix, names.as_deref()).unwrap()
+    }
+
+    #[test]
+    fn a_tenant_is_bound_to_what_its_issuer_may_name() {
+        let check = |tenants: &Tenants, claimed: &str, expected: Option<&str>| {
+            assert_eq!(tenants.bind(claimed).ok().as_deref(), expected, "{tenants:?} {claimed:?}");
+        };
+        let prefixed = tenants(Some("partner:"), None);
+        check(&prefixed, "acme", Some("partner:acme"));
+        check(&prefixed, "partner:acme", Some("partner:partner:acme"));
+        check(&prefixed, "", Some(""));
+        let listed = tenants(None, Some(&["acme", "umbrella"]));
+        check(&listed, "acme", Some("acme"));
+        check(&listed, "", Some(""));
+        for other in ["globex", "Acme", "acme ", "*"] {
+            check(&listed, other, None);
+        }
+        let both = tenants(Some("partner:"), Some(&["acme"]));
+        check(&both, "acme", Some("partner:acme"));
+        check(&both, "umbrella", None);
+        check(&tenants(None, Some(&[])), "acme", None);
+        check(&tenants(None, Some(&["*"])), "acme", Some("acme"));
+        check(&Tenants::default(), "acme", Some("acme"));
+    }
+
+    #[test]
+    fn two_issuers_that_could_name_one_tenant_are_found() {
+        type Said<'a> = (Option<&'a str>, Option<&'a [&'a str]>);
+        let check = |one: Said<'_>, other: Said<'_>, expected: bool| {
+            let (one, other) = (tenants(one.0, one.1), tenants(other.0, other.1));
+            assert_eq!(one.overlap(&other), expected, "{one:?} {other:?}");
+            assert_eq!(other.overlap(&one), expected, "{other:?} {one:?}");
+        };
+        check((None, Some(&["acme"])), (None, Some(&["umbrella", "acme"])), true);
+        check((None, Some(&["acme"])), (None, Some(&["umbrella"])), false);
+        check((None, Some(&["acme"])), (None, Some(&["*"])), true);
+        check((None, Some(&["acme"])), (None, Some(&[])), false);
+        check((None, Some(&["*"])), (Some("partner:"), None), true);
+        check((Some("a"), None), (Some("ab"), None), true);
+        check((Some("a:"), None), (Some("b:"), None), false);
+        check((Some("p:"), None), (None, Some(&["p:acme"])), true);
+        check((Some("p:"), None), (None, Some(&["acme", "p:"])), false);
+        check((Some("p:"), Some(&["acme"])), (None, Some(&["p:acme"])), true);
+        check((Some("p:"), Some(&["acme"])), (None, Some(&["acme"])), false);
+    }
+
+    #[test]
+    fn a_binding_that_means_nothing_is_refused() {
+        assert!(Tenants::new(Some(""), None).is_err());
+        for names in [vec![""], vec!["*", "acme"]] {
+            let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();
+            assert!(Tenants::new(None, Some(&names)).is_err(), "{names:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Files that only the user of this process reads, one for each day (UTC).
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+const PREFIX: &str = "decisions.";
+const SUFFIX: &str = ".jsonl";
+
+/// A file for each day, of which so many are kept.
+#[derive(Debug)]
+pub(super) struct DailyFiles {
+    folder: PathBuf,
+    days: usize,
+    today: Date,
+    file: File,
+}
+
+impl DailyFiles {
+    /// Opens today's file in a folder, which is made if it is not there.
+    pub(super) fn open(folder: &Path, days: usize) -> io::Result<Self> {
+        make_private(folder)?;
+        warn_of_readers(folder)?;
+        let today = today();
+        let files = Self { folder: folder.to_owned(), days: days.max(1), today, file: open(folder, today)? };
+        files.prune()?;
+        Ok(files)
+    }
+
+    /// Goes on in the file of another day. While it cannot be opened, the old one has everything.
+    fn turn(&mut self, today: Date) {
+        let turned = open(&self.folder, today).and_then(|file| {
+            (self.file, self.today) = (file, today);
+            self.prune()
+        });
+        if let Err(error) = turned {
+            tracing::error!(%error, folder = %self.folder.display(), "cannot turn to the decision log of a new day");
+        }
+    }
+
+    /// Removes the oldest files beyond the days that are kept. Names sort by day.
+    fn prune(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+                files.push(name);
+            }
+        }
+        files.sort_unstable();
+        for name in files.iter().take(files.len().saturating_sub(self.days)) {
+            fs::remove_file(self.folder.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Write for DailyFiles {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let today = today();
+        if today != self.today {
+            self.turn(today);
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+fn open(folder: &Path, day: Date) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        // A link in its place could lead anywhere.
+        options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    }
+    let file = options.open(folder.join(format!("{PREFIX}{day}{SUFFIX}")))?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // One that is there already may be from before this was so.
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
+    }
+    Ok(file)
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// A folder that was there already is the operator's: a volume, or one that a log shipper reads.
+#[cfg(unix)]
+fn warn_of_readers(folder: &Path) -> io::Result<()> {
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder)?.permissions());
+    if mode & 0o077 != 0 {
+        let mode = format!("{:o}", mode & 0o7777);
+        tracing::warn!(folder = %folder.display(), mode, "other users can look into the folder of the decision log");
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix it can fail")]
+fn warn_of_readers(_: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_days_are_kept_and_other_files_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = ["decisions.2026-01-01.jsonl", "decisions.2026-01-02.jsonl", "notes.txt"];
+        for name in old {
+            fs::write(folder.path().join(name), "{}\n").unwrap();
+        }
+        let mut files = DailyFiles::open(folder.path(), 2).unwrap();
+        files.write_all(b"{}\n").unwrap();
+        files.turn(Date::constant(2999, 1, 1));
+        let mut names: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort_unstable();
+        let today = format!("decisions.{}.jsonl", today());
+        assert_eq!(names, [&today, "decisions.2999-01-01.jsonl", "notes.txt"]);
+    }
+}
