@@ -191,7 +191,7 @@ impl Api {
         let policies = self.policies.load();
         if kind == Kind::Connect {
             let reusable_for = Some(reusable_for(token));
-            let allowed = pb::Allowed { reusable_for, ..allowed(identity, None, None, &policies, deciding) };
+            let allowed = pb::Allowed { reusable_for, ..allowed(token, None, None, &policies, deciding) };
             return Ok(authorize_response::Outcome::Allowed(allowed));
         }
         let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
@@ -231,7 +231,7 @@ impl Api {
             if !is_open(&granted) {
                 return denied(identity, granted);
             }
-            let principal = Some(identity.principal.clone());
+            let principal = Some(principal(identity));
             return Ok(authorize_response::Outcome::InsufficientScope(pb::InsufficientScope {
                 scopes,
                 principal,
@@ -243,7 +243,7 @@ impl Api {
         let minted = opens.map(|opens| self.mint(token, &item, opens, &deciding.ids.own, None));
         let minted = minted.transpose()?;
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
-        let allowed = allowed(identity, minted, Some(outcome), &policies, deciding);
+        let allowed = allowed(token, minted, Some(outcome), &policies, deciding);
         Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
     }
 
@@ -261,7 +261,7 @@ impl Api {
         }
         pb::Visible {
             names,
-            principal: Some(identity.principal.clone()),
+            principal: Some(principal(identity)),
             policy_revision: policies.revision().to_owned(),
         }
     }
@@ -296,26 +296,38 @@ fn reusable_for(token: &Token) -> prost_types::Duration {
 }
 
 fn allowed(
-    identity: &Identity,
+    token: &Token,
     transaction_token: Option<pb::TransactionToken>,
     outcome: Option<Outcome>,
     policies: &Policies,
     deciding: &Deciding,
 ) -> pb::Allowed {
+    let identity = &token.identity;
     let (groups, roles) = (identity.groups.clone(), identity.roles.clone());
     pb::Allowed {
-        principal: Some(pb::Principal { groups, roles, ..identity.principal.clone() }),
+        principal: Some(pb::Principal { groups, roles, ..principal(identity) }),
         transaction_token,
         decision: outcome.map(|outcome| decision(outcome, policies)),
         epoch: deciding.epoch,
         reusable_for: None,
+        expires_at: expiry(token),
     }
+}
+
+/// The caller as the edge knows it, with its kind.
+fn principal(identity: &Identity) -> pb::Principal {
+    pb::Principal { workload: identity.workload, ..identity.principal.clone() }
+}
+
+/// When the access token expires. None: later than a timestamp can say.
+fn expiry(token: &Token) -> Option<prost_types::Timestamp> {
+    Some(prost_types::Timestamp { seconds: token.expires_at.try_into().ok()?, nanos: 0 })
 }
 
 fn denied(identity: &Identity, outcome: Outcome, policies: &Policies) -> pb::Denied {
     pb::Denied {
         reason: reason(outcome.answer).to_owned(),
-        principal: Some(identity.principal.clone()),
+        principal: Some(principal(identity)),
         decision: Some(decision(outcome, policies)),
         hidden: false,
     }

@@ -1,6 +1,9 @@
 //! Asks auth: who is calling, and may they?
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, filter_catalog_response,
@@ -9,6 +12,7 @@ use drawbridge_proto::auth::v1::{
 use drawbridge_sdk::{CallContext, client_span, end_client_span};
 use metrics::counter;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 use tracing::{Instrument as _, Span};
@@ -16,8 +20,11 @@ use tracing::{Instrument as _, Span};
 use crate::refusal::Refusal;
 
 use self::kept::{Kept, Question};
+pub(crate) use self::{lease::Lease, reauthorizer::Reauthorizer};
 
 mod kept;
+mod lease;
+mod reauthorizer;
 
 const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
 const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
@@ -25,6 +32,8 @@ const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Auth speaks once a second. For how long its silence is borne.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How many open streams are decided again at once, when an epoch ends.
+const RENEWALS_AT_ONCE: usize = 16;
 /// Before auth is listened to again.
 const LISTEN_PAUSE: Duration = Duration::from_millis(200);
 
@@ -33,6 +42,8 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(200);
 pub(crate) struct Authorizer {
     client: AuthServiceClient<Channel>,
     kept: Arc<Kept>,
+    /// Permits to decide on an open stream again.
+    renewals: Arc<Semaphore>,
 }
 
 /// An operation that is allowed.
@@ -41,11 +52,34 @@ pub(crate) struct Allowed {
     pub(crate) principal: Arc<pb::Principal>,
     /// In which it was allowed. What is kept is kept for this epoch.
     pub(crate) epoch: u64,
+    /// When the access token expires.
+    pub(crate) expires_at: Option<SystemTime>,
     token: Option<Arc<SecretString>>,
     decision: Arc<pb::Decision>,
 }
 
+/// Who was admitted, and for how long that holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Grant {
+    pub(crate) principal: Arc<pb::Principal>,
+    /// In which it was decided. Zero: nobody said.
+    pub(crate) epoch: u64,
+    /// When the access token expires.
+    pub(crate) expires_at: Option<SystemTime>,
+}
+
+impl From<pb::Visible> for Grant {
+    fn from(visible: pb::Visible) -> Self {
+        Self { principal: Arc::new(visible.principal.unwrap_or_default()), epoch: 0, expires_at: None }
+    }
+}
+
 impl Allowed {
+    pub(crate) fn grant(&self) -> Grant {
+        let Self { principal, epoch, expires_at, .. } = self.clone();
+        Grant { principal, epoch, expires_at }
+    }
+
     /// The transaction token, for an operation that reaches a tool service.
     pub(crate) fn token(&self) -> Result<Arc<SecretString>, Refusal> {
         self.token.clone().ok_or(Refusal::AuthUnavailable)
@@ -57,6 +91,7 @@ impl From<pb::Allowed> for Allowed {
         Self {
             principal: Arc::new(allowed.principal.unwrap_or_default()),
             epoch: allowed.epoch,
+            expires_at: allowed.expires_at.and_then(|time| time.try_into().ok()),
             token: allowed.transaction_token.map(|token| Arc::new(token.token.into())),
             decision: Arc::new(allowed.decision.unwrap_or_default()),
         }
@@ -65,7 +100,8 @@ impl From<pb::Allowed> for Allowed {
 
 impl Authorizer {
     pub(crate) fn new(channel: Channel) -> Self {
-        Self { client: AuthServiceClient::new(channel), kept: Arc::new(Kept::new()) }
+        let renewals = Arc::new(Semaphore::new(RENEWALS_AT_ONCE));
+        Self { client: AuthServiceClient::new(channel), kept: Arc::new(Kept::new()), renewals }
     }
 
     /// Hears from auth when decisions change, until `stopping`. What nobody would take back is not kept.
@@ -237,7 +273,7 @@ impl Authorizer {
     }
 }
 
-/// The operation of a caller who only shows a token.
+/// What needs a valid caller and reaches no tool service.
 fn connecting() -> pb::Operation {
     pb::Operation { kind: Kind::Connect.into(), ..Default::default() }
 }

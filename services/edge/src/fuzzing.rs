@@ -11,7 +11,6 @@
 use drawbridge_sdk::{BalancedChannel, connect, dynamic, reflection::Contract};
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::catalog::{ServiceCatalog, read_arguments, read_contract};
@@ -26,30 +25,26 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
         catalogs.update(|catalog| catalog.with(namespace.clone(), service.clone()));
     }
     let secret = made_up_secret();
-    let idle = Duration::from_secs(config.session_idle_seconds);
-    let sessions = Arc::new(Sessions::new(&secret, idle, config.sessions_per_principal_max, None)?);
     let resource =
         Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
     let (cache, _) = Cache::new(&secret, None)?;
-    let handler = Handler::new(
-        Arc::clone(&catalogs),
-        authorizer.clone(),
-        Arc::default(),
-        cache.into(),
-        Arc::default(),
-        Seal::new(&secret)?,
-    );
-    let transport =
-        Transport::new(handler, &sessions, config.bodies.body_bytes_max, CancellationToken::new());
+    let handler = Handler {
+        catalogs: Arc::clone(&catalogs),
+        calls: Arc::default(),
+        cache: cache.into(),
+        guards: Arc::default(),
+        seal: Seal::new(&secret)?.into(),
+    };
+    let server = server(config, handler, &secret, CancellationToken::new())?;
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);
     let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
     let requests = Arc::default();
-    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, bodies };
-    Ok(router(front, gate, &transport, metadata))
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
+    Ok(router(front, gate, metadata))
 }
 
 fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCatalog {

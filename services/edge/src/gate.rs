@@ -9,38 +9,34 @@ use std::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    middleware::Next,
     response::Response,
 };
-use drawbridge_proto::auth::v1 as auth;
 use drawbridge_sdk::{CallContext, CallerRequestId, RequestId, trace};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
 
 use crate::{
-    authorizer::Authorizer,
+    authorizer::{Authorizer, Grant, Reauthorizer},
     catalog::Catalogs,
     limits::{Limits, Standing, address},
+    mcp::Server,
     metadata::{Endpoint, ProtectedResource},
-    overload::{Caller, Requests, Sender},
+    overload::{Caller, InProgress, Requests, Sender},
     refusal::Refusal,
-    sessions::Sessions,
-    transport::InSession,
 };
 
-use self::{body::discard, message::Message};
+use self::body::{BodyPermit, discard};
 
 pub use self::body::BodyLimits;
 pub(crate) use self::{
     body::BodyBudget,
-    message::OTHER,
+    message::{Kind, Message},
     params::cut,
     plan::{Call, Plan, Watch},
 };
 
-mod answer;
 mod body;
 mod count;
 mod message;
@@ -49,15 +45,12 @@ mod plan;
 
 /// The longest that one request may take, whatever its tool says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// The first revision without sessions.
-const STATELESS: &str = "2026-07-28";
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 
 pub(crate) struct Gate {
     pub(crate) authorizer: Authorizer,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) server: Server,
     pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) requests: Arc<Requests>,
@@ -65,26 +58,50 @@ pub(crate) struct Gate {
     pub(crate) bodies: Arc<BodyBudget>,
 }
 
-/// A request that has passed the gate. The handler finds it in the request's extensions, and does what it
-/// says and nothing else.
-#[derive(Clone, Debug)]
+/// A request that was admitted, and what is left to do for it.
+#[derive(Debug)]
 pub(crate) struct Admission {
     /// The method, or `other`.
     pub(crate) method: &'static str,
     pub(crate) context: CallContext,
-    pub(crate) principal: Arc<auth::Principal>,
-    /// The client's token, to ask auth again when a call goes on after a person has answered.
-    pub(crate) token: SecretString,
-    /// The OAuth resource that was addressed.
-    pub(crate) resource: String,
+    pub(crate) grant: Grant,
+    /// Asks auth again about what goes on later.
+    pub(crate) again: Reauthorizer,
     pub(crate) plan: Plan,
-    /// Whether the client takes a stream, on which it can be told of progress.
-    pub(crate) streams: bool,
+    pub(crate) accepts: Accepts,
     pub(crate) span: Span,
+    /// Held while the request is worked on. Whoever only listens is not in progress.
+    _in_progress: Option<(InProgress, BodyPermit)>,
+}
+
+/// What a client takes for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// One JSON message alone.
+    Json,
+    /// An event stream alone.
+    Stream,
+    Both,
+}
+
+impl Accepts {
+    /// Whether the client can be told something before the answer.
+    pub(crate) fn streams(self) -> bool {
+        self != Self::Json
+    }
+
+    /// After how long without an answer a stream is opened. None: never.
+    pub(crate) fn quiet(self, usual: Duration) -> Option<Duration> {
+        match self {
+            Self::Json => None,
+            Self::Stream => Some(Duration::ZERO),
+            Self::Both => Some(usual),
+        }
+    }
 }
 
 /// Lets a request pass, or refuses it.
-pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
     let mut context = CallContext::new(request_id, REQUEST_TIMEOUT);
     context.client_address = Some(address(request.extensions()));
@@ -96,29 +113,18 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
     let admitted = match parts.method {
         // Boxed, so that what waits for the answer later is small.
         Method::POST => Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await,
-        _ => Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await,
+        _ => {
+            let admitted = Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await;
+            admitted.map(|admission| (admission, None))
+        }
     };
     let standing = parts.extensions.remove::<Standing>();
-    let mut response = match admitted {
-        Ok((admission, body)) => {
-            let measured = admission.as_ref().map(|admission| (admission.method, tool_name(&admission.plan)));
-            let span = admission.as_ref().map_or_else(Span::none, |admission| admission.span.clone());
-            let principal = admission.as_ref().map(|admission| Arc::clone(&admission.principal));
-            if let Some(admission) = admission {
-                parts.extensions.insert(admission);
-            }
-            let response = next.run(Request::from_parts(parts, body)).instrument(span).await;
-            let mut response = answer::named(response, &context.request_id).await;
-            if let (Some(principal), Some(id)) = (principal, response.headers().get(SESSION_ID)) {
-                let id = gate.sessions.outside(id, &principal);
-                response.headers_mut().remove(SESSION_ID);
-                response.headers_mut().extend(id.map(|id| (SESSION_ID, id)));
-            }
-            if let Some((method, tool)) = measured {
-                measure(method, tool, started.elapsed());
-            }
-            response
-        }
+    let answered = match admitted {
+        Ok((admission, message)) => gate.answer(admission, message, &parts, started).await,
+        Err(refused) => Err(refused),
+    };
+    let mut response = match answered {
+        Ok(response) => response,
         Err((id, refusal)) => {
             let mut response = refusal.into_response(id, &context.request_id, &endpoint);
             // The server closes a connection on which a body is still to come; the client should know.
@@ -132,10 +138,6 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: 
         standing.tell(response.headers_mut());
     }
     response
-}
-
-fn tool_name(plan: &Plan) -> Option<String> {
-    plan.tool().map(|tool| tool.item.name.clone())
 }
 
 /// Marks a request whose body was not read to its end.
@@ -178,6 +180,30 @@ impl Gate {
         }
     }
 
+    /// Has the server answer what was admitted.
+    async fn answer(
+        &self,
+        admission: Admission,
+        message: Option<Message>,
+        parts: &Parts,
+        started: Instant,
+    ) -> Result<Response, Refused> {
+        let span = admission.span.clone();
+        let Some(message) = message else {
+            let answering = self.server.answer_other(&admission, &parts.method, &parts.headers);
+            return answering.instrument(span).await.map_err(|refusal| (Value::Null, refusal));
+        };
+        let (method, id) = (admission.method, message.id.clone());
+        let tool = admission.plan.tool().map(|tool| tool.item.name.clone());
+        let answering = self.server.answer(admission, message, &parts.headers).instrument(span.clone());
+        let answered = Box::pin(answering).await;
+        measure(method, tool, started.elapsed());
+        answered.map_err(|refusal| {
+            span.record("error.type", refusal.word());
+            (id, refusal)
+        })
+    }
+
     /// GET and DELETE, which belong to a session.
     async fn admit_other(
         &self,
@@ -185,7 +211,7 @@ impl Gate {
         endpoint: &Endpoint,
         parts: &mut Parts,
         token: Option<HeaderValue>,
-    ) -> Result<(Option<Admission>, Body), Refused> {
+    ) -> Result<Admission, Refused> {
         let refused = |refusal| (Value::Null, refusal);
         let authenticated = self.authenticate(context, endpoint, parts, token).await;
         let (token, sender, _) = authenticated.map_err(refused)?;
@@ -195,8 +221,17 @@ impl Gate {
         };
         self.count(parts, &allowed.principal, None).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
-        self.enter_session(parts, &allowed.principal, None).await.map_err(refused)?;
-        Ok((None, Body::empty()))
+        Ok(Admission {
+            method: message::OTHER,
+            context: context.clone(),
+            grant: allowed.grant(),
+            again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
+            plan: Plan::Connect,
+            // A client that says nothing takes a stream.
+            accepts: accept(&parts.headers).unwrap_or(Accepts::Json),
+            span: Span::none(),
+            _in_progress: None,
+        })
     }
 
     /// Learns whose token it is, before anything of the body is read. Senders who are not known to be authenticated pay
@@ -237,24 +272,6 @@ impl Gate {
         self.charge_address(parts).await.err().unwrap_or(refusal)
     }
 
-    /// Sends a request to its session, when it names one or opens one.
-    async fn enter_session(
-        &self,
-        parts: &mut Parts,
-        principal: &auth::Principal,
-        method: Option<&str>,
-    ) -> Result<(), Refusal> {
-        if let Some(id) = parts.headers.get(SESSION_ID) {
-            let inside = self.sessions.inside(id, principal)?;
-            parts.headers.insert(SESSION_ID, inside);
-            parts.extensions.insert(InSession);
-        } else if method == Some("initialize") {
-            self.sessions.check_room(principal).await?;
-            parts.extensions.insert(InSession);
-        }
-        Ok(())
-    }
-
     async fn admit_message(
         &self,
         context: &CallContext,
@@ -262,7 +279,7 @@ impl Gate {
         parts: &mut Parts,
         token: Option<HeaderValue>,
         body: Body,
-    ) -> Result<(Option<Admission>, Body), Refused> {
+    ) -> Result<(Admission, Option<Message>), Refused> {
         let refused = |refusal| (Value::Null, refusal);
         let authenticated = self.authenticate(context, endpoint, parts, token).await;
         let (token, sender, principal) = match authenticated {
@@ -283,11 +300,10 @@ impl Gate {
         let in_progress = begun.map_err(|_| refused(Refusal::Overloaded))?;
         let limits = self.bodies.params_limits();
         let read = read.and_then(|(body, mut permit)| {
-            let streams = check_headers(parts)?;
-            let message = Message::parse(&body, limits, &mut permit)?;
-            Ok((message, body, permit, streams))
+            let accepts = check_headers(parts)?;
+            Ok((Message::parse(&body, limits, &mut permit)?, permit, accepts))
         });
-        let (message, body, permit, streams) = match read {
+        let (message, permit, accepts) = match read {
             Ok(read) => read,
             Err(wrong) => {
                 return Err(refused(self.count_refused(context, endpoint, parts, &token, wrong).await));
@@ -297,9 +313,9 @@ impl Gate {
         let span = span(&message, context, parts);
         let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
         let made = match admitting.await {
-            Ok((plan, principal)) => {
-                let counted = self.count(parts, &principal, plan.tool()).await;
-                counted.map(|()| (plan, principal))
+            Ok((plan, grant)) => {
+                let counted = self.count(parts, &grant.principal, plan.tool()).await;
+                counted.map(|()| (plan, grant))
             }
             Err(refusal @ Refusal::Unauthenticated { .. }) => {
                 Err(self.forget_refused(parts, &sender, refusal).await)
@@ -307,32 +323,32 @@ impl Gate {
             Err(refusal) if self.limits.is_empty() => Err(refusal),
             Err(refusal) => Err(self.count_refused(context, endpoint, parts, &token, refusal).await),
         };
-        let (plan, principal) = made.map_err(|refusal| {
+        let (plan, grant) = made.map_err(|refusal| {
             span.record("error.type", refusal.word());
             (message.id.clone(), refusal)
         })?;
         self.check(endpoint).map_err(|refusal| (message.id.clone(), refusal))?;
-        // The stateless revision has no sessions, and no `initialize`.
-        if message.revision().is_none_or(|revision| revision < STATELESS) {
-            let entered = self.enter_session(parts, &principal, Some(&message.method)).await;
-            entered.map_err(|refusal| (message.id.clone(), refusal))?;
-        }
-        let method = message.known_method();
-        let context = context.clone();
-        let resource = endpoint.resource();
-        let admission = Admission { method, context, principal, token, resource, plan, streams, span };
-        if !matches!(admission.plan, Plan::Watch(_)) {
-            // What works on the request holds these parts. Whoever only listens is not in progress.
-            parts.extensions.insert(Arc::new((in_progress, permit)));
-        }
-        Ok((Some(admission), Body::from(body)))
+        let admission = Admission {
+            method: message.known_method(),
+            context: context.clone(),
+            grant,
+            again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
+            _in_progress: Some((in_progress, permit)).filter(|_| !matches!(plan, Plan::Watch(_))),
+            plan,
+            accepts,
+            span,
+        };
+        Ok((admission, Some(message)))
     }
 }
 
-/// Checks what the headers say of the body and of the answer. Says whether the sender takes a stream.
-fn check_headers(parts: &mut Parts) -> Result<bool, Refusal> {
+/// Checks what the headers say of the body and of the answer. Says what the sender takes for an answer.
+fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {
     check_content_type(&parts.headers)?;
-    accept(&mut parts.headers)
+    match parts.headers.contains_key(header::ACCEPT) {
+        true => accept(&parts.headers),
+        false => Ok(Accepts::Json),
+    }
 }
 
 /// The token of a `Bearer` header (RFC 6750 section 2.1).
@@ -355,21 +371,22 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Says whether the client takes a stream. rmcp wants both kinds to be accepted; a client that takes JSON
-/// alone gets JSON, because then nothing is sent before the result.
-fn accept(headers: &mut HeaderMap) -> Result<bool, Refusal> {
+/// What the client takes for an answer. One that says nothing takes all.
+fn accept(headers: &HeaderMap) -> Result<Accepts, Refusal> {
     let text: Vec<_> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let text = text.join(",").to_ascii_lowercase();
     let takes = |kinds: &[&str]| {
         text.split(',').filter_map(|range| range.split(';').next()).any(|range| kinds.contains(&range.trim()))
     };
-    let streams = takes(&[EVENT_STREAM, "text/*", "*/*"]);
-    if !text.is_empty() && !streams && !takes(&[JSON, "application/*"]) {
-        return Err(Refusal::NotAcceptable);
+    let streams = text.is_empty() || takes(&[EVENT_STREAM, "text/*", "*/*"]);
+    let json = text.is_empty() || takes(&[JSON, "application/*", "*/*"]);
+    match (json, streams) {
+        (true, true) => Ok(Accepts::Both),
+        (true, false) => Ok(Accepts::Json),
+        (false, true) => Ok(Accepts::Stream),
+        (false, false) => Err(Refusal::NotAcceptable),
     }
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    Ok(streams)
 }
 
 /// The span of one MCP request, by OpenTelemetry's MCP conventions. It continues the trace of `_meta`, or

@@ -1,6 +1,6 @@
 //! MCP over HTTP in, typed gRPC out.
 //!
-//! The edge is the only place that knows rmcp and the public side of HTTP. Every request passes the gate,
+//! The edge is the only place that knows MCP and the public side of HTTP. Every request passes the gate,
 //! which says who is calling and whether they may; what passes is answered by the MCP handler, which calls
 //! tool services by their descriptors.
 
@@ -17,6 +17,7 @@ use drawbridge_sdk::{
     Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry,
 };
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use url::Url;
 
@@ -29,12 +30,10 @@ use crate::{
     gate::{BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
-    mcp::{Handler, Seal},
+    mcp::{Handler, Seal, Server, SessionBounds},
     metadata::{Endpoint, ProtectedResource},
     overload::{Calls, Requests},
     services::{ConfigFile, Live},
-    sessions::Sessions,
-    transport::Transport,
 };
 
 pub use crate::{
@@ -43,7 +42,7 @@ pub use crate::{
     discovery::ContractError,
     front::ForwardedBy,
     gate::BodyLimits,
-    mcp::SealError,
+    mcp::{SealError, StreamsConfig},
     offered::{Lockable, Offered, OfferedError, offered},
     services::{ServiceAddress, ServiceAddressError},
     transform::{Direction, Principal, Trial, TrialError},
@@ -65,9 +64,7 @@ mod offered;
 mod overload;
 mod refusal;
 mod services;
-mod sessions;
 mod transform;
-mod transport;
 mod upstream;
 
 /// How the edge runs.
@@ -152,6 +149,14 @@ pub struct Config {
     #[arg(long, default_value_t = 32)]
     pub sessions_per_principal_max: usize,
 
+    /// How many sessions this replica may have open, of all principals.
+    #[arg(long, default_value_t = 10_000)]
+    pub sessions_max: usize,
+
+    /// What clients may take of its streams.
+    #[command(flatten)]
+    pub streams: StreamsConfig,
+
     /// How many proxies in front of the edge are trusted to say whom they forward for. 0: the address of the
     /// connection is the client's.
     #[arg(long, default_value_t = 0)]
@@ -203,6 +208,8 @@ impl Config {
             redis_url: None,
             session_idle_seconds: 1800,
             sessions_per_principal_max: 32,
+            sessions_max: 10_000,
+            streams: StreamsConfig::default(),
             trusted_hops: 0,
             forwarded_by: ForwardedBy::XForwardedFor,
             tls_certificate_file: None,
@@ -278,11 +285,6 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
-    let idle = Duration::from_secs(config.session_idle_seconds);
-    let sessions = Sessions::new(&secret, idle, config.sessions_per_principal_max, redis_url)?;
-    let sessions = Arc::new(sessions);
-    starting.spawn(sessions::sweep(Arc::clone(&sessions), starting.stopping()));
-
     let resource =
         Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
@@ -290,13 +292,14 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let authorizer =
         Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
-    let seal = Seal::new(&secret)?;
-    let handler = Handler::new(Arc::clone(&catalogs), authorizer.clone(), calls, cache, guards, seal);
-    let transport = Transport::new(handler, &sessions, config.bodies.body_bytes_max, starting.stopping());
+    let seal = Arc::new(Seal::new(&secret)?);
+    let handler = Handler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal };
+    let server = server(&config, handler, &secret, starting.stopping())?;
+    starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let gate = Gate { authorizer, sessions, catalogs, limits, requests, resource, bodies };
-    let router = router(front, gate, &transport, metadata);
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
+    let router = router(front, gate, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
@@ -309,7 +312,22 @@ fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> 
     }
 }
 
-fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> Router {
+/// The server of MCP.
+fn server(
+    config: &Config,
+    handler: Handler,
+    secret: &SecretString,
+    stopping: CancellationToken,
+) -> Result<Server, redis::RedisError> {
+    let sessions = SessionBounds {
+        max: config.sessions_max,
+        per_principal_max: config.sessions_per_principal_max,
+        idle: Duration::from_secs(config.session_idle_seconds),
+    };
+    Server::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
+}
+
+fn router(front: Front, gate: Gate, metadata: Router) -> Router {
     let path = gate.resource.path().to_owned();
     // Clients differ in whether they keep the slash. Below stand the endpoints of single services.
     let mut paths =
@@ -317,16 +335,12 @@ fn router(front: Front, gate: Gate, transport: &Transport, metadata: Router) -> 
     if !path.is_empty() {
         paths.push(path);
     }
-    let mut mcp = Router::new();
-    for path in &paths {
-        let transport = transport.clone();
-        mcp = mcp.route(path, any(move |request| transport.answer(request)));
-    }
     let cors = front.cors();
     let endpoint = Endpoint { resource: Arc::clone(&gate.resource), namespace: None };
     let anybody = Arc::new(Anybody { limits: Arc::clone(&gate.limits), endpoint });
     let metadata = metadata.route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
-    mcp.route_layer(middleware::from_fn_with_state(Arc::new(gate), gate::pass))
+    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(gate::pass)));
+    mcp.with_state(Arc::new(gate))
         .merge(metadata)
         // From the inside out: browsers' preflights; a panic is a 500; Host and Origin, the request id.
         .layer(cors)

@@ -6,7 +6,7 @@
 pub(crate) use self::{
     calls::Calls,
     config::{Rules, Settings},
-    requests::{Requests, Sender, watch},
+    requests::{InProgress, Requests, Sender, watch},
     turns::{Busy, Caller, Turn},
 };
 

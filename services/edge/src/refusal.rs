@@ -12,6 +12,8 @@ const UNAUTHENTICATED: i32 = -32041;
 const FORBIDDEN: i32 = -32043;
 const LIMITED: i32 = -32049;
 const UNAVAILABLE: i32 = -32053;
+/// By which clients know that their session is gone.
+const NO_SESSION: i32 = -32001;
 
 /// Seconds after which a client may try again when auth or Redis gave no answer, or there is too much to do.
 const RETRY_AFTER_SECONDS: u64 = 1;
@@ -57,8 +59,16 @@ pub(crate) enum Refusal {
     NoEndpoint,
     /// The session is not there, or not this caller's.
     NoSession,
-    /// The caller has as many sessions as there may be.
-    TooManySessions { max: usize },
+    /// Nobody can say now whether there is such a session.
+    SessionsAway,
+    /// The caller has as many of these as one principal may.
+    TooMany { what: &'static str, max: usize },
+    /// This replica has as many of these as it may.
+    Full { what: &'static str },
+    /// The HTTP method has no meaning here.
+    Method,
+    /// The stream that the client wants to take up again is not there.
+    EventId,
     /// A rate limit refuses.
     Limited(Standing),
     /// A rate limit lets nothing pass while Redis does not count.
@@ -74,19 +84,26 @@ impl Refusal {
             Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
                 StatusCode::FORBIDDEN
             }
-            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::AuthUnavailable
+            | Self::Unverified
+            | Self::LimitClosed { .. }
+            | Self::Overloaded
+            | Self::SessionsAway
+            | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Body | Self::Headers(_) | Self::Parse(_) | Self::Invalid(_) | Self::Params(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Body
+            | Self::Headers(_)
+            | Self::Parse(_)
+            | Self::Invalid(_)
+            | Self::Params(_)
+            | Self::EventId => StatusCode::BAD_REQUEST,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             // A client that gets it opens another session (MCP, Streamable HTTP).
             Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
-            Self::TooManySessions { .. } | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany { .. } | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -100,7 +117,10 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
-            | Self::TooManySessions { .. } => UNAVAILABLE,
+            | Self::SessionsAway
+            | Self::Full { .. }
+            | Self::TooMany { .. } => UNAVAILABLE,
+            Self::NoSession => NO_SESSION,
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
             | Self::Body
@@ -110,8 +130,9 @@ impl Refusal {
             | Self::ContentType
             | Self::NotAcceptable
             | Self::Invalid(_)
-            | Self::NoEndpoint
-            | Self::NoSession => -32600,
+            | Self::Method
+            | Self::EventId
+            | Self::NoEndpoint => -32600,
             Self::Params(_) => -32602,
         }
     }
@@ -138,7 +159,13 @@ impl Refusal {
             Self::Params(_) => "invalid_params",
             Self::NoEndpoint => "no_endpoint",
             Self::NoSession => "no_session",
-            Self::TooManySessions { .. } => "too_many_sessions",
+            Self::SessionsAway => "sessions_unavailable",
+            Self::TooMany { what: "streams", .. } => "too_many_streams",
+            Self::TooMany { .. } => "too_many_sessions",
+            Self::Full { what: "streams" } => "streams_full",
+            Self::Full { .. } => "sessions_full",
+            Self::Method => "method_not_allowed",
+            Self::EventId => "event_id",
             Self::Limited(_) => "rate_limited",
             Self::LimitClosed { .. } => "limit_closed",
             Self::Overloaded => "overloaded",
@@ -169,7 +196,13 @@ impl Refusal {
             Self::Params(what) => format!("the parameters are not right: {what}"),
             Self::NoEndpoint => "there is no service of this name here".to_owned(),
             Self::NoSession => "there is no such session; initialize again".to_owned(),
-            Self::TooManySessions { max } => format!("there are {max} sessions open already; end one"),
+            Self::SessionsAway => "nobody can say now whether there is such a session; try again".to_owned(),
+            Self::TooMany { what, max } => format!("there are {max} {what} open already; end one"),
+            Self::Full { what } => format!("there are as many {what} open as there may be; try again"),
+            Self::Method => "only POST, and GET and DELETE with a session, have a meaning here".to_owned(),
+            Self::EventId => {
+                "the Last-Event-ID names no event of this session that can be taken up again".to_owned()
+            }
             Self::Limited(standing) => {
                 let (limit, seconds) = (standing.limit(), standing.seconds());
                 format!("the rate limit {limit} is reached; try again in {seconds} s")
@@ -190,7 +223,7 @@ impl Refusal {
                 data["remaining"] = json!(standing.remaining);
                 data["retryAfterMs"] = json!(standing.millis());
             }
-            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
+            _ if self.retry_after_seconds().is_some() => {
                 data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000);
             }
             _ => {}
@@ -200,9 +233,11 @@ impl Refusal {
 
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
-            Self::AuthUnavailable | Self::Unverified | Self::LimitClosed { .. } | Self::Overloaded => {
-                Some(RETRY_AFTER_SECONDS)
-            }
+            Self::AuthUnavailable
+            | Self::LimitClosed { .. }
+            | Self::Overloaded
+            | Self::SessionsAway
+            | Self::Full { .. } => Some(RETRY_AFTER_SECONDS),
             Self::Limited(standing) => Some(standing.seconds()),
             _ => None,
         }
@@ -238,6 +273,9 @@ impl Refusal {
             standing.tell(headers);
         }
         headers.extend(self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())));
+        if matches!(self, Self::Method) {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
+        }
         if matches!(self, Self::ContentEncoding) {
             // RFC 9110 section 15.5.16.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

@@ -66,7 +66,8 @@ pub struct Principal {
 
 impl From<&auth::Principal> for Principal {
     fn from(principal: &auth::Principal) -> Self {
-        let auth::Principal { issuer, subject, client_id, tenant, scopes, groups, roles } = principal.clone();
+        let auth::Principal { issuer, subject, client_id, tenant, scopes, groups, roles, .. } =
+            principal.clone();
         let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
         Self { issuer, subject, tenant, client: client_id, groups, roles, scopes }
     }

@@ -140,7 +140,7 @@ impl Api {
         }
         let opens = Opens::AnyMessage;
         let token = self.mint(subject, &item, opens, &deciding.ids.own, delegation.as_ref())?;
-        Ok(Exchanged::Allowed(allowed(identity, Some(token), Some(outcome), policies, deciding)))
+        Ok(Exchanged::Allowed(allowed(subject, Some(token), Some(outcome), policies, deciding)))
     }
 }
 

@@ -1,10 +1,7 @@
 //! Answers that auth lets the edge repeat for a moment.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,6 +10,7 @@ use moka::sync::Cache;
 use prost_reflect::prost::Message as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 use super::Allowed;
 
@@ -23,7 +21,7 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 const REFUSED_MAX: u64 = 10_000;
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// No epoch: auth is not heard.
-const SILENCE: u64 = 0;
+pub(super) const SILENCE: u64 = 0;
 
 /// What was asked: a digest, so that no token is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +51,7 @@ struct Answer {
 /// The answers of the epoch that auth last told of.
 #[derive(Debug)]
 pub(super) struct Kept {
-    epoch: AtomicU64,
+    epoch: watch::Sender<u64>,
     answers: Cache<Question, Answer>,
     /// Tokens that are not accepted, and why.
     refused: Cache<Question, Arc<str>>,
@@ -64,15 +62,21 @@ impl Kept {
     pub(super) fn new() -> Self {
         let answers = Cache::builder().max_capacity(KEPT_MAX).time_to_live(KEPT_FOR).build();
         let refused = Cache::builder().max_capacity(REFUSED_MAX).time_to_live(REFUSED_FOR).build();
-        Self { epoch: AtomicU64::new(SILENCE), answers, refused }
+        Self { epoch: watch::Sender::new(SILENCE), answers, refused }
     }
 
     /// Auth is in this epoch. Answers of another are worth nothing any more.
     pub(super) fn enter(&self, epoch: u64) {
-        if self.epoch.swap(epoch, Ordering::AcqRel) != epoch {
+        let changed = self.epoch.send_if_modified(|now| std::mem::replace(now, epoch) != epoch);
+        if changed {
             self.answers.invalidate_all();
             self.refused.invalidate_all();
         }
+    }
+
+    /// The epoch, as it changes.
+    pub(super) fn epochs(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
     }
 
     /// Auth is not heard: it may have changed its mind.
@@ -81,7 +85,7 @@ impl Kept {
     }
 
     pub(super) fn get(&self, question: &Question) -> Option<Allowed> {
-        let epoch = self.epoch.load(Ordering::Acquire);
+        let epoch = *self.epoch.borrow();
         if epoch == SILENCE {
             return None;
         }
@@ -101,7 +105,7 @@ impl Kept {
 
     /// Keeps an answer for as long as auth says.
     pub(super) fn put(&self, question: Question, allowed: &Allowed, lasts: Duration) {
-        if allowed.epoch == SILENCE || allowed.epoch != self.epoch.load(Ordering::Acquire) {
+        if allowed.epoch == SILENCE || allowed.epoch != *self.epoch.borrow() {
             return;
         }
         let answer = Answer { allowed: allowed.clone(), until: Instant::now() + lasts.min(KEPT_FOR) };
@@ -123,7 +127,7 @@ mod tests {
 
     fn allowed(subject: &str, epoch: u64) -> Allowed {
         let principal = pb::Principal { subject: subject.to_owned(), ..Default::default() };
-        Allowed { principal: principal.into(), epoch, token: None, decision: pb::Decision::default().into() }
+        pb::Allowed { principal: Some(principal), epoch, ..Default::default() }.into()
     }
 
     fn subject(kept: &Kept, question: Question) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use opentelemetry::propagation::Extractor;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -41,13 +41,25 @@ const METHODS: [&str; 17] = [
 /// Stands for every other method.
 pub(crate) const OTHER: &str = "other";
 
-/// One JSON-RPC 2.0 request or notification. A response, which no stateless server waits for, has an empty
-/// method.
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Notification,
+    /// What a client answers to a request of the server.
+    Response,
+}
+
+/// One JSON-RPC 2.0 message. A response has an empty method.
 #[derive(Debug)]
 pub(crate) struct Message {
+    pub(crate) kind: Kind,
+    /// Null for a notification.
     pub(crate) id: Value,
     pub(crate) method: String,
     pub(crate) params: Value,
+    pub(crate) result: Option<Value>,
+    pub(crate) error: Option<Value>,
 }
 
 // A field that stands twice is refused, so that no two readers can take a message for two things.
@@ -55,12 +67,21 @@ pub(crate) struct Message {
 struct Envelope<'a> {
     #[serde(borrow)]
     jsonrpc: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Cow<'a, str>,
+    #[serde(borrow)]
+    method: Option<Cow<'a, str>>,
     #[serde(borrow)]
     params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+/// Null is not the same as nothing.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Message {
@@ -74,16 +95,30 @@ impl Message {
             Err(error) if error.is_data() => return Err(Refusal::Invalid(error.to_string())),
             Err(error) => return Err(Refusal::Parse(error.to_string())),
         };
-        let Envelope { jsonrpc, id, method, params } = envelope;
+        let Envelope { jsonrpc, id, method, params, result, error } = envelope;
         if jsonrpc != "2.0" {
             return Err(Refusal::Invalid("jsonrpc must be \"2.0\"".to_owned()));
         }
-        let id = id.map_or(Ok(Value::Null), read_id)?;
+        let id = id.map(read_id).transpose()?;
+        let kind = match (&method, &id, result.is_some() != error.is_some()) {
+            (Some(_), Some(_), false) => Kind::Request,
+            (Some(_), None, false) => Kind::Notification,
+            (None, Some(_), true) => Kind::Response,
+            _ => {
+                let text = "it must have a method, or an id with its result or error";
+                return Err(Refusal::Invalid(text.to_owned()));
+            }
+        };
+        let method = method.unwrap_or_default();
         if method.len() > METHOD_BYTES_MAX {
             return Err(Refusal::Invalid(format!("method is longer than {METHOD_BYTES_MAX} bytes")));
         }
-        let params = params.map_or(Ok(Value::Null), |params| read_params(params, limits, permit))?;
-        Ok(Self { id, method: method.into_owned(), params })
+        let mut read =
+            |name, raw: Option<&RawValue>| raw.map(|raw| read_object(name, raw, limits, permit)).transpose();
+        let params = read("params", params)?.unwrap_or_default();
+        let (result, error) = (read("result", result)?, read("error", error)?);
+        let (id, method) = (id.unwrap_or_default(), method.into_owned());
+        Ok(Self { kind, id, method, params, result, error })
     }
 
     /// The tool that a `tools/call` names.
@@ -130,17 +165,26 @@ fn read_id(raw: &RawValue) -> Result<Value, Refusal> {
     if text.len() > ID_BYTES_MAX {
         return Err(Refusal::Invalid(format!("id is longer than {ID_BYTES_MAX} bytes")));
     }
-    match text.as_bytes().first() {
-        Some(b'"' | b'-' | b'0'..=b'9' | b'n') => {
-            serde_json::from_str(text).map_err(|error| Refusal::Invalid(format!("id: {error}")))
-        }
-        _ => Err(Refusal::Invalid("id must be a string or a number".to_owned())),
+    let problem = || Refusal::Invalid("id must be a string or a whole number".to_owned());
+    let id = match text.as_bytes().first() {
+        Some(b'"' | b'-' | b'0'..=b'9') => serde_json::from_str(text).map_err(|_| problem())?,
+        _ => Value::Null,
+    };
+    match &id {
+        Value::String(_) => Ok(id),
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => Ok(id),
+        _ => Err(problem()),
     }
 }
 
-fn read_params(raw: &RawValue, limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Value, Refusal> {
+fn read_object(
+    name: &str,
+    raw: &RawValue,
+    limits: ParamsLimits,
+    permit: &mut BodyPermit,
+) -> Result<Value, Refusal> {
     if !raw.get().starts_with('{') {
-        return Err(Refusal::Invalid("params must be an object".to_owned()));
+        return Err(Refusal::Invalid(format!("{name} must be an object")));
     }
     params::parse(raw, limits, permit).map_err(|error| {
         let problem = error.to_string();
@@ -201,14 +245,21 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_a_bounded_string_or_number() {
+    fn an_id_is_a_bounded_string_or_whole_number() {
         let id = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
-        for good in ["1", "-1", "1.5", "null", r#""a""#, &format!("\"{}\"", "x".repeat(1000))] {
+        for good in ["1", "-1", "1.0", "9223372036854775808", r#""a""#, &format!("\"{}\"", "x".repeat(1000))]
+        {
             assert!(parse(id(good).as_bytes()).is_ok(), "{good}");
         }
-        for bad in
-            ["true", "[]", "{}", &format!("\"{}\"", "x".repeat(1030)), &format!("[{}]", "[],".repeat(900))]
-        {
+        for bad in [
+            "true",
+            "[]",
+            "{}",
+            "null",
+            "1.5",
+            &format!("\"{}\"", "x".repeat(1030)),
+            &format!("[{}]", "[],".repeat(900)),
+        ] {
             check(&id(bad), "invalid_request");
         }
     }
@@ -217,7 +268,7 @@ mod tests {
         /// What is parsed within bounds is what `serde_json` reads.
         #[test]
         fn parsed_params_are_those_that_were_sent(text in r#"([\{\}\[\],:"ab01.e\\ -]|true|null|"a"|\{"a":){0,40}"#) {
-            let body = format!(r#"{{"jsonrpc":"2.0","params":{{"a":{text}}}}}"#);
+            let body = format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
             let theirs = serde_json::from_str::<Value>(&body).ok().map(|value| value["params"].clone());
             if let Ok(ours) = parse(body.as_bytes()) {
                 proptest::prop_assert_eq!(Some(ours.params), theirs);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Gate, message::Message, params::cut};
 use crate::{
-    authorizer::Allowed,
+    authorizer::{Allowed, Grant},
     catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
     metadata::Endpoint,
     refusal::Refusal,
@@ -69,6 +69,17 @@ impl Plan {
             _ => None,
         }
     }
+
+    /// The operation that was decided on, of those that reach a tool service.
+    pub(crate) fn operation(&self) -> Option<&Arc<auth::Operation>> {
+        match self {
+            Self::CallTool(_, call)
+            | Self::ReadResource(_, call)
+            | Self::GetPrompt(_, call)
+            | Self::Complete(_, call) => Some(&call.operation),
+            _ => None,
+        }
+    }
 }
 
 /// A call that is allowed: the message as it was decided on, and the token for it.
@@ -81,7 +92,7 @@ pub(crate) struct Call {
     /// In which it was allowed.
     pub(crate) epoch: u64,
     /// What was asked, to ask it again when the call goes on later.
-    pub(crate) operation: auth::Operation,
+    pub(crate) operation: Arc<auth::Operation>,
 }
 
 /// Asks auth about what `message` asks for. What is hidden from the caller is planned as if it were not there.
@@ -91,7 +102,7 @@ pub(super) async fn make(
     endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
-) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+) -> Result<(Plan, Grant), Refusal> {
     let catalog = gate.catalogs.load();
     let resource = endpoint.resource();
     let asking = Asking {
@@ -113,7 +124,7 @@ pub(super) async fn make(
 }
 
 impl Asking<'_> {
-    async fn plan(&self, message: &Message) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn plan(&self, message: &Message) -> Result<(Plan, Grant), Refusal> {
         let (asking, catalog) = (self, self.catalog);
         let text = |name: &str| message.params.get(name).and_then(Value::as_str);
         match message.method.as_str() {
@@ -203,19 +214,19 @@ impl Asking<'_> {
         self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
-    async fn connect(&self) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn connect(&self) -> Result<(Plan, Grant), Refusal> {
         let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
-        Ok((Plan::Connect, allowed.principal))
+        Ok((Plan::Connect, allowed.grant()))
     }
 
     /// Refuses parameters, once the caller is known.
-    async fn refuse(&self, what: &str) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn refuse(&self, what: &str) -> Result<(Plan, Grant), Refusal> {
         self.connect().await?;
         Err(Refusal::Params(what.to_owned()))
     }
 
     /// All of these resources, or none: a client that is told of some would take the others for unchanged.
-    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Grant), Refusal> {
         if uris.len() > WATCHES_MAX {
             return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
         }
@@ -244,37 +255,37 @@ impl Asking<'_> {
             };
             watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
         }
-        let (_, principal) = self.connect().await?;
-        Ok((Plan::Watch(Arc::new(watches)), principal))
+        let (_, grant) = self.connect().await?;
+        Ok((Plan::Watch(Arc::new(watches)), grant))
     }
 
     async fn complete(
         &self,
         completion: &Arc<CompletionItem>,
         params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let operation = operation(Kind::Complete, &completion.item);
         let Some(message) = completion.request(params) else {
             // What is wrong is told only to whom may complete.
             self.decide(operation).await?;
             return Err(Refusal::Params("argument must have a name and a value, both strings".to_owned()));
         };
-        let (call, principal) = self.allow(operation, &completion.target, message).await?;
-        Ok((Plan::Complete(Arc::clone(completion), Arc::new(call)), principal))
+        let (call, grant) = self.allow(operation, &completion.target, message).await?;
+        Ok((Plan::Complete(Arc::clone(completion), Arc::new(call)), grant))
     }
 
     async fn read_resource(
         &self,
         resource: &Arc<ResourceItem>,
         values: Variables,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let mut message = DynamicMessage::new(resource.target.input());
         for (name, value) in values {
             message.set_field_by_name(&name, Field::String(value));
         }
-        let (call, principal) =
+        let (call, grant) =
             self.authorize(Kind::ReadResource, &resource.item, &resource.target, message).await?;
-        Ok((Plan::ReadResource(Arc::clone(resource), call), principal))
+        Ok((Plan::ReadResource(Arc::clone(resource), call), grant))
     }
 
     /// Asks whether exactly this message may be sent.
@@ -284,12 +295,12 @@ impl Asking<'_> {
         item: &auth::CatalogItem,
         target: &Target,
         mut message: DynamicMessage,
-    ) -> Result<(Arc<Call>, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Arc<Call>, Grant), Refusal> {
         target.clear_responses(&mut message);
         // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
         let operation = operation_on(kind, item, target, &message);
-        let (call, principal) = self.allow(operation, target, message).await?;
-        Ok((Arc::new(call), principal))
+        let (call, grant) = self.allow(operation, target, message).await?;
+        Ok((Arc::new(call), grant))
     }
 
     /// Asks whether the operation is allowed, with a token that opens `target` for `message`.
@@ -298,18 +309,14 @@ impl Asking<'_> {
         operation: auth::Operation,
         target: &Target,
         message: DynamicMessage,
-    ) -> Result<(Call, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Call, Grant), Refusal> {
         let message = EncodedMessage::new(message);
-        let allowed = match target.takes_responses() {
-            true => self.decide(operation.clone()).await?,
-            false => self.decide(message.named_in(operation.clone())).await?,
-        };
-        let token = match target.takes_responses() {
-            true => allowed.token().ok(),
-            false => Some(allowed.token()?),
-        };
-        let call = Call { message, token, epoch: allowed.epoch, operation };
-        Ok((call, allowed.principal))
+        let takes_responses = target.takes_responses();
+        let operation = if takes_responses { operation } else { message.named_in(operation) };
+        let allowed = self.decide(operation.clone()).await?;
+        let token = if takes_responses { allowed.token().ok() } else { Some(allowed.token()?) };
+        let call = Call { message, token, epoch: allowed.epoch, operation: operation.into() };
+        Ok((call, allowed.grant()))
     }
 }
 

@@ -8,14 +8,13 @@ use drawbridge_sdk::dynamic;
 use prost_reflect::DynamicMessage;
 use rmcp::{
     ErrorData,
-    model::{InputRequiredResult, InputResponses, ProgressNotificationParam, ProtocolVersion},
+    model::{InputRequiredResult, InputResponses, ProgressNotificationParam},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tonic::{Code, Status};
-use tracing::Instrument as _;
 
-use super::{Context, Handler, interaction, logging, reuse::Reuse, seal::Binding, status};
+use super::{Handler, exchange::Exchange, interaction, logging, reuse::Reuse, seal::Binding, status};
 use crate::{
     gate::{Admission, Call},
     overload::{Busy, Turn},
@@ -84,23 +83,23 @@ pub(super) struct Answers {
 pub(super) struct Calling<'a> {
     pub(super) handler: &'a Handler,
     pub(super) admission: &'a Admission,
-    pub(super) context: &'a Context,
+    pub(super) exchange: &'a Exchange,
     pub(super) target: &'a Target,
     pub(super) call: &'a Call,
 }
 
 impl Calling<'_> {
-    /// Calls until there is a result, within the request's span and until the client cancels.
+    /// Calls until there is a result, or the client cancels.
     pub(super) async fn run(&self, answers: Answers) -> Result<Ended, Failure> {
         let running = async {
             tokio::select! {
                 ended = self.rounds(answers) => ended,
                 // Dropping the call resets its stream, which the service sees.
-                () = self.context.ct.cancelled() => Err(Status::cancelled("the client cancelled").into()),
+                () = self.exchange.cancelled.cancelled() => Err(Status::cancelled("the client cancelled").into()),
             }
         };
-        // rmcp moves the future that this is part of from task to task.
-        let ended = Box::pin(running.instrument(self.admission.span.clone())).await;
+        // Boxed: it is large, and what waits for it is moved.
+        let ended = Box::pin(running).await;
         ended.map_err(|failure| self.guarded(failure))
     }
 
@@ -117,7 +116,7 @@ impl Calling<'_> {
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
-        let client = interaction::capabilities(self.context.client_capabilities().as_ref());
+        let client = self.exchange.client;
         let mut responses = self.given(answers)?;
         // What a client has answered is of this one call.
         let mut rule = self.target.cache.as_ref();
@@ -144,7 +143,7 @@ impl Calling<'_> {
                     asked
                 }
             };
-            match (self.is_stateless(), interaction::missing(&asked, &client)) {
+            match (self.exchange.is_stateless(), interaction::missing(&asked, &client)) {
                 (true, Some(missing)) => {
                     return Err(ErrorData::missing_required_client_capability(missing).into());
                 }
@@ -159,12 +158,6 @@ impl Calling<'_> {
     /// The name of what is called.
     fn item(&self) -> &str {
         self.call.operation.item.as_ref().map_or("", |item| &item.name)
-    }
-
-    /// Whether the client's revision has no requests from server to client.
-    fn is_stateless(&self) -> bool {
-        let version = self.context.protocol_version();
-        version.is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
     }
 
     /// What the client brought from an earlier round. Answers may come without a state: then the service had
@@ -183,7 +176,7 @@ impl Calling<'_> {
     fn binding(&self) -> Binding {
         // The whole message, also what a policy cannot read.
         let arguments = dynamic::to_json(self.call.message.message()).unwrap_or_default();
-        Binding::new(&self.admission.principal, self.target.rpc(), &arguments)
+        Binding::new(&self.admission.grant.principal, self.target.rpc(), &arguments)
     }
 
     fn ask_by_result(&self, asked: &pb::InputRequired) -> Result<InputRequiredResult, Failure> {
@@ -195,7 +188,9 @@ impl Calling<'_> {
 
     async fn ask_now(&self, asked: pb::InputRequired) -> Result<pb::InputResponses, Failure> {
         let requests = interaction::requests(&asked)?;
-        let answers = interaction::ask(&self.context.peer, requests).await.map_err(|error| {
+        let again = self.admission.again.of(Arc::clone(&self.call.operation));
+        let within = self.admission.context.remaining();
+        let answers = interaction::ask(self.exchange, &again, requests, within).await.map_err(|error| {
             tracing::info!(%error, "the client does not answer");
             ErrorData::invalid_request("the client did not answer what the tool asked", None)
         })?;
@@ -205,9 +200,8 @@ impl Calling<'_> {
 
     /// A transaction token for this message, and the epoch in which it was allowed.
     async fn authorize(&self, message: &EncodedMessage) -> Result<(Arc<SecretString>, u64), Failure> {
-        let Admission { context, token, resource, .. } = self.admission;
-        let operation = message.named_in(self.call.operation.clone());
-        let allowed = self.handler.authorizer.authorize(context, token, resource, operation).await;
+        let operation = message.named_in((*self.call.operation).clone());
+        let allowed = self.admission.again.of(operation.into()).ask().await;
         let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
         Ok(allowed.map_err(|refusal| match refusal {
             Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
@@ -233,7 +227,7 @@ impl Calling<'_> {
     /// Waits until a call may run.
     pub(super) fn turn(&self) -> impl Future<Output = Result<Turn, Busy>> + Send + use<> {
         let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
-        self.handler.calls.begin(service, &self.admission.principal)
+        self.handler.calls.begin(service, &self.admission.grant.principal)
     }
 
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
@@ -273,27 +267,21 @@ impl Calling<'_> {
     }
 
     async fn tell_progress(&self, progress: pb::Progress) {
-        let token = self.context.meta.get_progress_token().filter(|_| self.admission.streams);
-        let Some(token) = token else { return };
-        let mut param = ProgressNotificationParam::new(token, progress.progress);
+        let Some(token) = self.exchange.progress_token() else { return };
+        let mut param = ProgressNotificationParam::new(token.clone(), progress.progress);
         param.total = progress.total;
         param.message = Some(progress.message).filter(|message| !message.is_empty());
         self.handler.guards.texts(self.item(), &mut param.message);
-        // A client that has gone also cancels the call; there is nobody to tell.
-        let _ = self.context.peer.notify_progress(param).await;
+        self.exchange.notify("notifications/progress", &param).await;
     }
 
     async fn tell(&self, line: pb::LogMessage) {
-        // The stateless revision names a level with each request, or gets no lines (SEP-2575).
-        let wanted =
-            if self.is_stateless() { self.context.meta.log_level() } else { Some(self.handler.level.get()) };
-        if !self.admission.streams || !wanted.is_some_and(|wanted| logging::is_at_least(line.level(), wanted))
-        {
+        if !self.exchange.wants(logging::of_line(line.level())) {
             return;
         }
         let mut message = logging::message(line);
         self.handler.guards.value(self.item(), &mut message.data);
-        let _ = self.context.peer.notify_logging_message(message).await;
+        self.exchange.notify("notifications/message", &message).await;
     }
 }
 
@@ -308,7 +296,7 @@ pub(super) fn failure(status: &Status, admission: &Admission) -> ErrorData {
 pub(super) fn log_failure(admission: &Admission, status: &Status) {
     let Admission { span, context, .. } = admission;
     span.record("error.type", format!("{:?}", status.code()));
-    let subject = &admission.principal.subject;
+    let subject = &admission.grant.principal.subject;
     let (code, message) = (status.code(), status.message());
     let _entered = span.enter();
     if status::is_for_the_model(code) {

@@ -33,14 +33,17 @@ pub(super) fn client_error(failed: Failure, admission: &Admission) -> ErrorData 
     match failed {
         Failure::Status(status) => failure(&status, admission),
         Failure::Busy(busy) => too_busy(busy, admission),
-        Failure::Client(mut error) => {
-            let data = error.data.get_or_insert_with(|| json!({}));
-            if data.is_object() {
-                data["requestId"] = json!(admission.context.request_id.as_str());
-            }
-            error
-        }
+        Failure::Client(error) => with_request(error, admission),
     }
+}
+
+/// An error that names the request.
+pub(super) fn with_request(mut error: ErrorData, admission: &Admission) -> ErrorData {
+    let data = error.data.get_or_insert_with(|| json!({}));
+    if data.is_object() {
+        data["requestId"] = json!(admission.context.request_id.as_str());
+    }
+    error
 }
 
 /// The call did not reach the tool service, and may be made again.
@@ -67,6 +70,10 @@ pub(super) fn no_method(admission: &Admission) -> ErrorData {
     error(ErrorCode::METHOD_NOT_FOUND, "there is no method of this name", admission)
 }
 
+pub(super) fn invalid_params(admission: &Admission) -> ErrorData {
+    error(ErrorCode::INVALID_PARAMS, "the parameters are not this method's", admission)
+}
+
 pub(super) fn no_resource(uri: &str, admission: &Admission) -> ErrorData {
     let data = json!({ "requestId": admission.context.request_id.as_str(), "uri": uri });
     ErrorData::resource_not_found("there is no resource of this URI", Some(data))
@@ -91,7 +98,7 @@ pub(super) fn not_transformed(tool: &ToolItem, direction: Direction, admission: 
     ErrorData::new(ErrorCode::INTERNAL_ERROR, message, Some(data))
 }
 
-/// The gate and rmcp took one message for two things. Nothing is done.
+/// Admission and the method do not fit. Nothing is done.
 pub(super) fn not_planned(admission: &Admission) -> ErrorData {
     tracing::error!(request_id = %admission.context.request_id, "the gate admitted something else");
     error(ErrorCode::INTERNAL_ERROR, "internal error", admission)

@@ -1,18 +1,20 @@
 //! What a tool service asks of a client, in the words of the client's revision, and what the client answers.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use drawbridge_proto::mcp::v1::{
     self as pb, elicit_result::Action, input_request::Kind as Asked, input_response::Kind as Answered,
 };
-use rmcp::{
-    model::{ClientCapabilities, InputRequest, InputRequests, InputResponses},
-    service::{Peer, RoleServer, ServiceError},
-};
+use rmcp::model::{ClientCapabilities, InputRequests, InputResponses};
 use serde_json::{Value, json};
 use tonic::Status;
 
-use super::{content, json as structs};
+use super::{
+    content,
+    exchange::{Exchange, Unanswered},
+    json as structs,
+};
+use crate::authorizer::Reauthorizer;
 
 /// What a service asks, as MCP's requests.
 pub(super) fn requests(asked: &pb::InputRequired) -> Result<InputRequests, Status> {
@@ -137,26 +139,22 @@ pub(super) fn missing(
     if missing == json!({}) { None } else { serde_json::from_value(missing).ok() }
 }
 
-/// Asks a client of an older revision, on the stream of the request that needs the answers.
+/// Asks a client of an older revision, on the stream of the request that needs the answers. Whoever answers must
+/// be allowed what `needs` asks about.
 pub(super) async fn ask(
-    peer: &Peer<RoleServer>,
+    exchange: &Exchange,
+    needs: &Reauthorizer,
     requests: InputRequests,
-) -> Result<InputResponses, ServiceError> {
+    within: Duration,
+) -> Result<InputResponses, Unanswered> {
     let mut responses = InputResponses::new();
     for (key, request) in requests {
-        let response = match request {
-            InputRequest::Elicitation(request) => json_of(peer.create_elicitation(request.params).await?),
-            InputRequest::CreateMessage(request) => json_of(peer.create_message(request.params).await?),
-            InputRequest::ListRoots(_) => json_of(peer.list_roots().await?),
-            _ => continue,
-        };
-        responses.insert(key, response);
+        let request = serde_json::to_value(request).unwrap_or_default();
+        let method = request["method"].as_str().unwrap_or_default();
+        let answer = exchange.ask(needs.clone(), method, request.get("params"), within).await?;
+        responses.insert(key, answer);
     }
     Ok(responses)
-}
-
-fn json_of(answer: impl serde::Serialize) -> Value {
-    serde_json::to_value(answer).unwrap_or_default()
 }
 
 /// What a client answered, as the service reads it. What is no answer counts as not given, so that the

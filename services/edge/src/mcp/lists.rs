@@ -6,9 +6,10 @@ use rmcp::{
     ErrorData,
     model::{
         CacheScope, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        PaginatedRequestParams,
+        ServerResult,
     },
 };
+use serde_json::Value;
 
 use super::{
     errors::{not_planned, wrong_cursor},
@@ -24,56 +25,44 @@ const TTL_MS: Option<u64> = Some(30_000);
 /// Lists are filtered for each caller.
 const SCOPE: Option<CacheScope> = Some(CacheScope::Private);
 
-pub(super) fn tools(
-    request: Option<&PaginatedRequestParams>,
-    admission: &Admission,
-) -> Result<ListToolsResult, ErrorData> {
+pub(super) fn tools(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
     let Plan::ListTools(tools) = &admission.plan else { return Err(not_planned(admission)) };
     let tools = tools.iter().map(|item| (item.tool.name.as_ref(), &item.tool));
-    let (tools, next) = page::of(tools, request).ok_or_else(|| wrong_cursor(admission))?;
+    let (tools, next) = page::of(tools, params).ok_or_else(|| wrong_cursor(admission))?;
     let mut result = ListToolsResult::with_all_items(tools);
     (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
-    Ok(result)
+    Ok(result.into())
 }
 
-pub(super) fn resources(
-    request: Option<&PaginatedRequestParams>,
-    admission: &Admission,
-) -> Result<ListResourcesResult, ErrorData> {
+pub(super) fn resources(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
     let fixed = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
         ShownResource::Fixed(resource) => Some((item.item.name.as_str(), resource)),
         ShownResource::Template(_) => None,
     });
-    let (fixed, next) = page::of(fixed, request).ok_or_else(|| wrong_cursor(admission))?;
+    let (fixed, next) = page::of(fixed, params).ok_or_else(|| wrong_cursor(admission))?;
     let mut result = ListResourcesResult::with_all_items(fixed);
     (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
-    Ok(result)
+    Ok(result.into())
 }
 
-pub(super) fn resource_templates(
-    request: Option<&PaginatedRequestParams>,
-    admission: &Admission,
-) -> Result<ListResourceTemplatesResult, ErrorData> {
+pub(super) fn resource_templates(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
     let templates = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
         ShownResource::Template(template) => Some((item.item.name.as_str(), template)),
         ShownResource::Fixed(_) => None,
     });
-    let (templates, next) = page::of(templates, request).ok_or_else(|| wrong_cursor(admission))?;
+    let (templates, next) = page::of(templates, params).ok_or_else(|| wrong_cursor(admission))?;
     let mut result = ListResourceTemplatesResult::with_all_items(templates);
     (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
-    Ok(result)
+    Ok(result.into())
 }
 
-pub(super) fn prompts(
-    request: Option<&PaginatedRequestParams>,
-    admission: &Admission,
-) -> Result<ListPromptsResult, ErrorData> {
+pub(super) fn prompts(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
     let Plan::ListPrompts(prompts) = &admission.plan else { return Err(not_planned(admission)) };
     let prompts = prompts.iter().map(|item| (item.item.name.as_str(), &item.prompt));
-    let (prompts, next) = page::of(prompts, request).ok_or_else(|| wrong_cursor(admission))?;
+    let (prompts, next) = page::of(prompts, params).ok_or_else(|| wrong_cursor(admission))?;
     let mut result = ListPromptsResult::with_all_items(prompts);
     (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
-    Ok(result)
+    Ok(result.into())
 }
 
 fn planned_resources(admission: &Admission) -> Result<&[Arc<ResourceItem>], ErrorData> {

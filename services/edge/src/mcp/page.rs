@@ -2,7 +2,7 @@
 //! pages neither repeat nor hide others.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use rmcp::model::PaginatedRequestParams;
+use serde_json::Value;
 
 /// The most items that one page shows.
 const PAGE_ITEMS_MAX: usize = 200;
@@ -11,11 +11,11 @@ const PAGE_ITEMS_MAX: usize = 200;
 /// cursor is none.
 pub(super) fn of<'a, T: Clone + 'a>(
     items: impl Iterator<Item = (&'a str, &'a T)>,
-    request: Option<&PaginatedRequestParams>,
+    params: &Value,
 ) -> Option<(Vec<T>, Option<String>)> {
-    let after = match request.and_then(|request| request.cursor.as_deref()) {
-        None => None,
-        Some(cursor) => Some(String::from_utf8(BASE64.decode(cursor).ok()?).ok()?),
+    let after = match params.get("cursor") {
+        None | Some(Value::Null) => None,
+        Some(cursor) => Some(String::from_utf8(BASE64.decode(cursor.as_str()?).ok()?).ok()?),
     };
     let mut items: Vec<_> = items.collect();
     items.sort_by_key(|(name, _)| *name);
@@ -30,10 +30,8 @@ pub(super) fn of<'a, T: Clone + 'a>(
 mod tests {
     use super::*;
 
-    fn request(cursor: Option<String>) -> PaginatedRequestParams {
-        let mut request = PaginatedRequestParams::default();
-        request.cursor = cursor;
-        request
+    fn request(cursor: Option<String>) -> Value {
+        serde_json::json!({ "cursor": cursor })
     }
 
     #[test]
@@ -42,7 +40,7 @@ mod tests {
         let items = || names.iter().map(|name| (name.as_str(), name));
         let (mut seen, mut cursor) = (Vec::new(), None);
         loop {
-            let (page, next) = of(items(), Some(&request(cursor))).unwrap();
+            let (page, next) = of(items(), &request(cursor)).unwrap();
             assert!(page.len() <= PAGE_ITEMS_MAX);
             seen.extend(page);
             cursor = next;
@@ -59,13 +57,13 @@ mod tests {
     fn an_item_that_went_does_not_end_the_list() {
         let names = ["a", "c"];
         let cursor = BASE64.encode("b");
-        let (page, next) = of(names.iter().map(|name| (*name, name)), Some(&request(Some(cursor)))).unwrap();
+        let (page, next) = of(names.iter().map(|name| (*name, name)), &request(Some(cursor))).unwrap();
         assert_eq!((page, next), (vec!["c"], None));
     }
 
     #[test]
     fn a_cursor_that_is_none_is_refused() {
         let none: [(&str, &u8); 0] = [];
-        assert!(of(none.into_iter(), Some(&request(Some("!".to_owned())))).is_none());
+        assert!(of(none.into_iter(), &request(Some("!".to_owned()))).is_none());
     }
 }

@@ -2,22 +2,21 @@
 
 use rmcp::{
     ErrorData,
-    model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, CompleteResult, CompletionInfo, ErrorCode,
-        GetPromptRequestParams, GetPromptResponse, ReadResourceRequestParams, ReadResourceResponse,
-    },
+    model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, ServerResult},
 };
+use serde_json::Value;
 use tonic::{Code, Status};
 
 use super::{
-    Context, Handler, admission,
+    Handler,
     call::{Answers, Calling, Ended, Failure, failure, log_failure},
     content,
     errors::{
-        cannot_ask, client_error, error, failed, no_resource, not_transformed, with_request_id,
-        wrong_arguments,
+        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed,
+        with_request_id, wrong_arguments,
     },
-    reuse, status,
+    exchange::Exchange,
+    reuse, status, watch,
 };
 use crate::{
     catalog::ToolItem,
@@ -28,10 +27,10 @@ use crate::{
 
 pub(super) async fn call_tool(
     handler: &Handler,
-    request: CallToolRequestParams,
-    context: &Context,
-) -> Result<CallToolResponse, ErrorData> {
-    let admission = admission(context)?;
+    params: &Value,
+    admission: &Admission,
+    exchange: &Exchange,
+) -> Result<ServerResult, ErrorData> {
     let (tool, call) = match &admission.plan {
         Plan::CallTool(tool, call) => (tool, call),
         Plan::WrongArguments(tool, wrong) => {
@@ -44,9 +43,9 @@ pub(super) async fn call_tool(
         // The gate found no such tool.
         _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
     };
-    let answers = Answers { responses: request.input_responses, state: request.request_state };
+    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
     let mut reused = None;
-    let result = match calling(handler, admission, context, &tool.target, call).run(answers).await {
+    let result = match calling(handler, admission, exchange, &tool.target, call).run(answers).await {
         Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
         Ok(Ended::CannotAsk) => {
             failed("this tool has to ask something first, and the client cannot be asked")
@@ -74,7 +73,7 @@ async fn changed(
     admission: &Admission,
 ) -> Result<CallToolResult, ErrorData> {
     let Some(changes) = &tool.transformation else { return Ok(result) };
-    changes.response(&tool.item.name, result, &admission.principal).await.map_err(|failure| {
+    changes.response(&tool.item.name, result, &admission.grant.principal).await.map_err(|failure| {
         let Admission { span, context, .. } = admission;
         let _entered = span.enter();
         let (request_id, tool_name) = (&context.request_id, &tool.item.name);
@@ -85,19 +84,20 @@ async fn changed(
 
 pub(super) async fn read_resource(
     handler: &Handler,
-    request: ReadResourceRequestParams,
-    context: &Context,
-) -> Result<ReadResourceResponse, ErrorData> {
-    let admission = admission(context)?;
+    params: &Value,
+    admission: &Admission,
+    exchange: &Exchange,
+) -> Result<ServerResult, ErrorData> {
+    let uri = watch::uri(params);
     let Plan::ReadResource(resource, call) = &admission.plan else {
-        return Err(no_resource(&request.uri, admission));
+        return Err(no_resource(uri, admission));
     };
-    let answers = Answers { responses: request.input_responses, state: request.request_state };
-    match calling(handler, admission, context, &resource.target, call).run(answers).await {
+    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
+    match calling(handler, admission, exchange, &resource.target, call).run(answers).await {
         Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
         Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
         Ok(Ended::Result(message, reuse)) => {
-            let read = content::resource_contents(&message, &request.uri, resource.mime_type.as_deref());
+            let read = content::resource_contents(&message, uri, resource.mime_type.as_deref());
             let mut result = read.map_err(|status| failure(&status, admission))?;
             (result.ttl_ms, result.cache_scope) = reuse::hints(reuse);
             let mut result = handler.guards.resource(&resource.item.name, result);
@@ -106,7 +106,7 @@ pub(super) async fn read_resource(
         }
         Err(Failure::Status(status)) if status.code() == Code::NotFound => {
             log_failure(admission, &status);
-            Err(no_resource(&request.uri, admission))
+            Err(no_resource(uri, admission))
         }
         Err(failure) => Err(client_error(failure, admission)),
     }
@@ -114,15 +114,15 @@ pub(super) async fn read_resource(
 
 pub(super) async fn get_prompt(
     handler: &Handler,
-    request: GetPromptRequestParams,
-    context: &Context,
-) -> Result<GetPromptResponse, ErrorData> {
-    let admission = admission(context)?;
+    params: &Value,
+    admission: &Admission,
+    exchange: &Exchange,
+) -> Result<ServerResult, ErrorData> {
     let Plan::GetPrompt(prompt, call) = &admission.plan else {
         return Err(error(ErrorCode::INVALID_PARAMS, "there is no prompt of this name", admission));
     };
-    let answers = Answers { responses: request.input_responses, state: request.request_state };
-    match calling(handler, admission, context, &prompt.target, call).run(answers).await {
+    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
+    match calling(handler, admission, exchange, &prompt.target, call).run(answers).await {
         Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
         Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
         Ok(Ended::Result(message, _)) => {
@@ -133,11 +133,18 @@ pub(super) async fn get_prompt(
     }
 }
 
-pub(super) async fn complete(handler: &Handler, context: &Context) -> Result<CompleteResult, ErrorData> {
-    let admission = admission(context)?;
+pub(super) async fn complete(
+    handler: &Handler,
+    params: &Value,
+    admission: &Admission,
+    exchange: &Exchange,
+) -> Result<ServerResult, ErrorData> {
+    if !is_completion(params) {
+        return Err(invalid_params(admission));
+    }
     let mut found = match &admission.plan {
         Plan::Complete(completion, call) => {
-            let calling = calling(handler, admission, context, &completion.target, call);
+            let calling = calling(handler, admission, exchange, &completion.target, call);
             match calling.run(Answers::default()).await {
                 Ok(Ended::Result(message, _)) => {
                     let mut found = content::completion(&message);
@@ -154,15 +161,36 @@ pub(super) async fn complete(handler: &Handler, context: &Context) -> Result<Com
     let more = found.values.len() > CompletionInfo::MAX_VALUES;
     found.values.truncate(CompletionInfo::MAX_VALUES);
     let info = CompletionInfo::with_pagination(found.values, found.total, found.has_more || more);
-    info.map(CompleteResult::new).map_err(|error| failure(&Status::internal(error), admission))
+    let info = info.map_err(|error| failure(&Status::internal(error), admission))?;
+    Ok(CompleteResult::new(info).into())
+}
+
+/// Whether these are parameters of `completion/complete`.
+fn is_completion(params: &Value) -> bool {
+    let is_text = |value: &Value| value.is_string();
+    let (reference, argument) = (&params["ref"], &params["argument"]);
+    let named = match reference["type"].as_str() {
+        Some("ref/prompt") => &reference["name"],
+        Some("ref/resource") => &reference["uri"],
+        _ => return false,
+    };
+    [named, &argument["name"], &argument["value"]].into_iter().all(is_text)
+}
+
+/// What a client answers to an earlier call. None: it is not what it should be.
+fn answers(params: &Value) -> Option<Answers> {
+    let given = |name: &str| params.get(name).filter(|value| !value.is_null());
+    let responses = given("inputResponses").map(|responses| serde_json::from_value(responses.clone()));
+    let state = given("requestState").map(|state| state.as_str().map(ToOwned::to_owned).ok_or(()));
+    Some(Answers { responses: responses.transpose().ok()?, state: state.transpose().ok()? })
 }
 
 fn calling<'a>(
     handler: &'a Handler,
     admission: &'a Admission,
-    context: &'a Context,
+    exchange: &'a Exchange,
     target: &'a Target,
     call: &'a Call,
 ) -> Calling<'a> {
-    Calling { handler, admission, context, target, call }
+    Calling { handler, admission, exchange, target, call }
 }

@@ -91,7 +91,9 @@ pub(crate) struct Binding([u8; 32]);
 impl Binding {
     pub(crate) fn new(principal: &auth::Principal, rpc: &str, arguments: &Value) -> Self {
         let mut digest = Sha256::new();
-        for part in [&principal.issuer, &principal.subject, &principal.client_id, rpc] {
+        let auth::Principal { issuer, subject, client_id, tenant, workload, .. } = principal;
+        digest.update([u8::from(*workload)]);
+        for part in [issuer, subject, client_id, tenant, rpc] {
             add(&mut digest, part.as_bytes());
         }
         add_json(&mut digest, arguments);

@@ -1,1 +1,379 @@
-//! Whose a session is, and when it ends.
+//! Whose a session is, and when it and its streams end.
+
+use std::{fs, time::Duration};
+
+use drawbridge_tests::{
+    Client, Edge, Redis, Reply, TestIssuer, TestMesh, conformance::Conformance, now, serve_conformance,
+};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    auth::revocation::{platform, revoke_of},
+    mcp::sessions::{list, open},
+};
+
+const WATCHED: &str = "test://watched-resource";
+/// How long a test waits for what should come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An event stream, read as it comes.
+struct Stream(reqwest::Response);
+
+impl Stream {
+    async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
+        let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        Self(response)
+    }
+
+    /// The first message that holds this text.
+    async fn until(&mut self, wanted: &str) -> Value {
+        let mut text = String::new();
+        loop {
+            let line = text.lines().find(|line| line.starts_with("data: ") && line.contains(wanted));
+            if let Some(message) =
+                line.and_then(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+            {
+                return message;
+            }
+            let next = tokio::time::timeout(PATIENCE, self.0.chunk()).await;
+            let next = next.unwrap_or_else(|_| panic!("{wanted} does not come: {text}"));
+            let next = next.expect("a chunk").unwrap_or_else(|| panic!("it ended without {wanted}: {text}"));
+            text.push_str(&String::from_utf8_lossy(&next));
+        }
+    }
+
+    /// What is left, until the stream ends.
+    async fn to_end(&mut self) -> String {
+        let mut text = String::new();
+        let reading = async {
+            while let Ok(Some(next)) = self.0.chunk().await {
+                text.push_str(&String::from_utf8_lossy(&next));
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("a stream that ends");
+        text
+    }
+}
+
+fn request(client: &Client, method: Method, session: &HeaderValue) -> reqwest::Result<reqwest::Request> {
+    client.post().header("mcp-session-id", session).build().map(|mut request| {
+        *request.method_mut() = method;
+        request
+    })
+}
+
+async fn send(client: &Client, session: &HeaderValue, message: &Value) -> Reply {
+    client.send(client.post().header("mcp-session-id", session).body(message.to_string())).await
+}
+
+/// Opens a session of a client that can be asked.
+async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
+    let reply = client
+        .call(
+            "initialize",
+            json!({
+                "protocolVersion": "2025-11-25",
+                "capabilities": { "elicitation": {} },
+                "clientInfo": { "name": "test", "version": "1" },
+            }),
+        )
+        .await;
+    let session = reply.headers.get("mcp-session-id").cloned();
+    (reply, session)
+}
+
+/// Calls a tool in a session, and reads the answer as it comes.
+async fn begin(client: &Client, session: &HeaderValue, tool: &str, arguments: Value) -> Stream {
+    let call = json!({
+        "jsonrpc": "2.0", "id": "a call", "method": "tools/call",
+        "params": { "name": tool, "arguments": arguments, "_meta": { "progressToken": 1 } },
+    });
+    Stream::open(client.post().header("mcp-session-id", session).body(call.to_string()).build()).await
+}
+
+/// Subscribes without a session (2026-07-28).
+fn listen(client: &Client) -> reqwest::Result<reqwest::Request> {
+    let body = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen",
+        "params": {
+            "notifications": { "resourceSubscriptions": [WATCHED] },
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    });
+    client.post().body(body.to_string()).build().map(|mut request| {
+        let headers = request.headers_mut();
+        headers.insert("mcp-protocol-version", HeaderValue::from_static("2026-07-28"));
+        headers.insert("mcp-method", HeaderValue::from_static("subscriptions/listen"));
+        request
+    })
+}
+
+/// A mesh that takes the tokens of a test's own issuer, before a service that engineers may use.
+struct World {
+    issuer: TestIssuer,
+    mesh: TestMesh,
+    edge: Edge,
+    _service: (Conformance, drawbridge_cli::mesh::Hosted),
+}
+
+impl World {
+    async fn start(change: impl FnOnce(&mut drawbridge_edge::Config)) -> Self {
+        let issuer = TestIssuer::start().await;
+        let table = format!(
+            "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\ntenants = [\"acme\"]\n",
+            issuer.name()
+        );
+        let mesh = TestMesh::with(move |config| {
+            serve_conformance(config);
+            let file = config.policies.join("issuers.toml");
+            fs::write(&file, table).expect("a file");
+            config.issuers = Some(file);
+            let policy = config.policies.join("test.cedar");
+            let text = fs::read_to_string(&policy).expect("a policy");
+            let text =
+                text.replacen("permit (principal,", r#"permit (principal in Group::"engineering","#, 1);
+            fs::write(&policy, text).expect("a policy");
+        })
+        .await;
+        let (service, hosted, edge) = mesh.conformance(change).await;
+        Self { issuer, mesh, edge, _service: (service, hosted) }
+    }
+
+    /// The client of an engineer whose token has these claims besides.
+    fn client(&self, claims: Value) -> Client {
+        let mut all = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
+        all.as_object_mut().expect("claims").extend(claims.as_object().expect("claims").clone());
+        self.edge.client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &all)))
+    }
+}
+
+/// The attack: a token of the same person, for another client, tenant, endpoint or kind, or without the group that
+/// may call, answered what a tool had asked, cancelled the call, listened to the session and ended it.
+#[tokio::test]
+async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could_have_made_the_call() {
+    let world = World::start(|_| {}).await;
+    let erin = world.client(json!({}));
+    let session = initialize(&erin).await.1.expect("a session");
+    let mut call = begin(&erin, &session, "test_elicitation", json!({ "message": "Pay?" })).await;
+    let asked = call.until("elicitation/create").await;
+    let content = json!({ "username": "mallory", "email": "m@example.com" });
+    let answer = |content: &Value| {
+        let result = json!({ "action": "accept", "content": content });
+        json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })
+    };
+    let cancel = json!({
+        "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "a call" },
+    });
+
+    let mut below = world.edge.url.clone();
+    below.set_path("/mcp/test");
+    let others = [
+        ("another client", world.client(json!({ "client_id": "another" }))),
+        ("another tenant", world.client(json!({ "tenant": "acme" }))),
+        ("another person", world.client(json!({ "sub": "mallory" }))),
+        ("a workload of the same name", world.client(json!({ "gty": "client-credentials" }))),
+        ("another endpoint", erin.at(&below)),
+    ];
+    for (who, client) in &others {
+        let mut replies = vec![
+            send(client, &session, &answer(&content)).await,
+            send(client, &session, &cancel).await,
+            list(client, &session).await,
+        ];
+        for method in [Method::GET, Method::DELETE] {
+            replies.push(client.send_built(request(client, method, &session)).await);
+        }
+        for refused in replies {
+            assert_eq!(
+                (refused.status, refused.error_code()),
+                (StatusCode::NOT_FOUND, Some(-32001)),
+                "{who}"
+            );
+            refused.assert_names_request();
+        }
+    }
+    // Of the same client and all, but not of whom may call the tool: it is hidden, and so is what it asks.
+    let intern = world.client(json!({ "groups": ["interns"] }));
+    for message in [&answer(&content), &cancel] {
+        assert_eq!(send(&intern, &session, message).await.status, StatusCode::ACCEPTED);
+    }
+
+    let consent = json!({ "username": "erin", "email": "erin@example.com" });
+    assert_eq!(send(&erin, &session, &answer(&consent)).await.status, StatusCode::ACCEPTED);
+    let result = call.until("result").await;
+    let text = result["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert!(text.contains("action=accept") && text.contains("erin@example.com"), "{result}");
+    assert_eq!(list(&erin, &session).await.status, StatusCode::OK);
+}
+
+/// The attack: what a call tells was read by taking its stream up again, with a token that may not make the call.
+#[tokio::test]
+async fn a_stream_is_taken_up_again_only_by_who_may_make_its_call() {
+    let world = World::start(|_| {}).await;
+    let erin = world.client(json!({}));
+    let session = initialize(&erin).await.1.expect("a session");
+    let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 300 })).await;
+    let chunk = call.0.chunk().await.expect("a chunk").expect("an event");
+    let text = String::from_utf8_lossy(&chunk).into_owned();
+    let id = text.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned();
+    drop(call);
+
+    let resume = |client: &Client, id: &str| {
+        let id = HeaderValue::from_str(id).expect("an id");
+        request(client, Method::GET, &session).map(|mut request| {
+            request.headers_mut().insert("last-event-id", id);
+            request
+        })
+    };
+    let intern = world.client(json!({ "groups": ["interns"] }));
+    let refused = intern.send_built(resume(&intern, &id)).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    assert!(!refused.text.contains("step") && !refused.text.contains("worked"), "{refused:?}");
+    let mut again = Stream::open(resume(&erin, &id)).await;
+    assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
+    // What was never sent in this session cannot be asked for.
+    let other = initialize(&erin).await.1.expect("a session");
+    for (session, id) in [(&session, "nonsense"), (&session, "0000000000000000-1"), (&other, id.as_str())] {
+        let request = request(&erin, Method::GET, session).map(|mut request| {
+            request.headers_mut().insert("last-event-id", HeaderValue::from_str(id).expect("an id"));
+            request
+        });
+        let refused = erin.send_built(request).await;
+        assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)), "{id}");
+    }
+}
+
+/// The attack: GET and `subscriptions/listen` went on after the token had expired.
+#[tokio::test]
+async fn streams_end_when_their_token_expires() {
+    let world = World::start(|_| {}).await;
+    let expires = now() + 6;
+    let erin = world.client(json!({ "exp": expires }));
+    let session = initialize(&erin).await.1.expect("a session");
+    let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
+    let mut subscription = Stream::open(listen(&erin)).await;
+    let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
+    subscription.until("acknowledged").await;
+    let (_, left, _) = tokio::join!(standalone.to_end(), subscription.to_end(), call.to_end());
+    assert!(now() >= expires, "they ended before their token");
+    assert!(left.contains(r#""resultType":"complete""#), "{left}");
+}
+
+/// The attack: both went on after the token was revoked.
+#[tokio::test]
+async fn streams_end_when_their_token_is_revoked() {
+    let world = World::start(|_| {}).await;
+    let (erin, other) = (world.client(json!({})), world.client(json!({ "sub": "frank" })));
+    let (session, others) =
+        (initialize(&erin).await.1.expect("one"), initialize(&other).await.1.expect("one"));
+    let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
+    let mut subscription = Stream::open(listen(&erin)).await;
+    let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
+    let mut unrevoked = Stream::open(listen(&other)).await;
+    subscription.until("resources/updated").await;
+    let which = drawbridge_proto::auth::v1::token_set::Which::Subject("erin".to_owned());
+    revoke_of(&world.mesh, &platform(&world.mesh).await, world.issuer.name(), which).await;
+    tokio::join!(standalone.to_end(), subscription.to_end(), call.to_end());
+    unrevoked.until("resources/updated").await;
+    assert_eq!(list(&other, &others).await.status, StatusCode::OK);
+}
+
+/// The attack: a subscription went on, in silence, after policy no longer allowed it.
+#[tokio::test]
+async fn a_subscription_ends_when_policy_no_longer_allows_it() {
+    let world = World::start(|_| {}).await;
+    let (erin, boss) =
+        (world.client(json!({})), world.client(json!({ "groups": ["engineering", "bosses"] })));
+    let mut subscription = Stream::open(listen(&erin)).await;
+    let mut allowed = Stream::open(listen(&boss)).await;
+    subscription.until("resources/updated").await;
+    world.mesh.edit_policy("test.cedar", r#"Group::"engineering""#, r#"Group::"bosses""#);
+    let left = subscription.to_end().await;
+    assert!(left.contains(r#""resultType":"complete""#), "{left}");
+    allowed.until("resources/updated").await;
+}
+
+/// The attack: one principal opened streams and sessions without end.
+#[tokio::test]
+async fn streams_and_sessions_are_bounded_per_principal_and_in_all() {
+    let world = World::start(|config| {
+        config.sessions_max = 4;
+        config.sessions_per_principal_max = 2;
+        config.streams.streams_max = 3;
+        config.streams.streams_per_principal_max = 2;
+    })
+    .await;
+    let people: Vec<_> = ["a", "b", "c"].map(|sub| world.client(json!({ "sub": sub }))).into();
+    let mut sessions = Vec::new();
+    for person in &people[..2] {
+        for _ in 0..2 {
+            sessions.push(initialize(person).await.1.expect("a session"));
+        }
+    }
+    let full = initialize(&people[2]).await.0;
+    assert_eq!((full.status, full.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)), "{full:?}");
+    let refused = initialize(&people[0]).await.0;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
+
+    let first = Stream::open(request(&people[0], Method::GET, &sessions[0])).await;
+    let _second = Stream::open(listen(&people[0])).await;
+    for again in [request(&people[0], Method::GET, &sessions[1]), listen(&people[0])] {
+        let refused = people[0].send_built(again).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
+        refused.assert_names_request();
+    }
+    let _third = Stream::open(request(&people[1], Method::GET, &sessions[2])).await;
+    let full = people[1].send_built(listen(&people[1])).await;
+    assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE, "{full:?}");
+    assert!(full.headers.contains_key("retry-after"));
+    // A stream that ends makes room.
+    drop(first);
+    let opened = async {
+        loop {
+            let request = listen(&people[1]).expect("a request");
+            let response = reqwest::Client::new().execute(request).await.expect("an answer");
+            if response.status() == StatusCode::OK {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, opened).await.expect("room");
+}
+
+/// The attack: a session that its client had ended lived on, with its streams, on every other replica.
+#[tokio::test]
+async fn a_session_that_ends_on_one_replica_ends_on_all() {
+    let redis = Redis::start().await;
+    let mesh = TestMesh::start().await;
+    let code = mesh.mesh.state.services["code"].clone();
+    let replica = async || {
+        mesh.edge(&[("code", &code)], |config| {
+            config.secret = Some("one secret for both".into());
+            config.redis_url = Some(redis.url.as_str().into());
+        })
+        .await
+    };
+    let alice = mesh.client("alice").await;
+    let replicas = (replica().await, replica().await);
+    let (one, other) = (replicas.0.client(&alice), replicas.1.client(&alice));
+    let session = open(&one).await;
+    assert_eq!(list(&other, &session).await.status, StatusCode::OK);
+    let mut stream = Stream::open(request(&other, Method::GET, &session)).await;
+    let ended = one.send_built(request(&one, Method::DELETE, &session)).await;
+    assert_eq!((ended.status, ended.text.as_str()), (StatusCode::NO_CONTENT, ""));
+    for replica in [&one, &other] {
+        let gone = list(replica, &session).await;
+        assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)), "{gone:?}");
+        assert_eq!(gone.json["id"], 2);
+    }
+    stream.to_end().await;
+    // There is nothing left to end.
+    let again = other.send_built(request(&other, Method::DELETE, &session)).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND);
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge_tests::{Client, Edge, Redis, Reply, TestMesh};
+use drawbridge_tests::{Client, Edge, Redis, Reply, TestMesh, serve_conformance};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::json;
 use url::Url;
@@ -64,9 +64,10 @@ async fn a_session_goes_on_and_ends_when_its_client_says_so() {
     let alice = mesh.client("alice").await;
     let session = open(&alice).await;
     assert_eq!(list(&alice, &session).await.json["result"]["tools"].as_array().map(Vec::len), Some(2));
-    assert!(delete(&alice, &session).await.status.is_success());
+    assert_eq!(delete(&alice, &session).await.status, StatusCode::NO_CONTENT);
     let gone = list(&alice, &session).await;
-    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)));
+    assert_eq!(gone.json["id"], 2);
     gone.assert_names_request();
 }
 
@@ -128,4 +129,97 @@ async fn idle_sessions_expire_and_one_principal_has_only_so_many() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(list(&alice, &session).await.status, StatusCode::NOT_FOUND);
     open(&alice).await;
+}
+
+#[tokio::test]
+async fn a_short_answer_is_json_and_a_stream_has_nothing_that_older_clients_cannot_read() {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let (_, _service, edge) = mesh.conformance(|_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let (opened, session) = initialize(&alice).await;
+    let session = session.expect("a session");
+    let listed = list(&alice, &session).await;
+    for short in [&opened, &listed] {
+        assert_eq!(short.headers["content-type"], "application/json", "{short:?}");
+    }
+    let call = json!({
+        "jsonrpc": "2.0", "id": "x", "method": "tools/call",
+        "params": {
+            "name": "test_slow_work", "arguments": { "milliseconds": 100 }, "_meta": { "progressToken": 1 },
+        },
+    });
+    let in_session = || alice.post().header("mcp-session-id", &session).body(call.to_string());
+    let streamed = alice.send(in_session()).await;
+    assert_eq!(streamed.headers["content-type"], "text/event-stream");
+    assert_eq!((&streamed.json["id"], streamed.message()), (&json!("x"), "worked"));
+    for line in streamed.text.lines() {
+        assert!(!line.starts_with("retry:") && line.trim_end() != "data:", "{streamed:?}");
+    }
+    // Who takes JSON alone gets that.
+    let plain = in_session().build().map(|mut request| {
+        request.headers_mut().insert("accept", HeaderValue::from_static("application/json"));
+        request
+    });
+    let plain = alice.send_built(plain).await;
+    assert_eq!(plain.headers["content-type"], "application/json", "{plain:?}");
+    assert_eq!(plain.message(), "worked");
+}
+
+#[tokio::test]
+async fn a_client_may_listen_whatever_it_says_it_accepts_but_json_alone() {
+    let mesh = TestMesh::start().await;
+    let alice = mesh.client("alice").await;
+    let session = open(&alice).await;
+    for (accept, status) in [
+        (Some("*/*"), StatusCode::OK),
+        (Some("text/event-stream"), StatusCode::OK),
+        (None, StatusCode::OK),
+        (Some("application/json"), StatusCode::NOT_ACCEPTABLE),
+    ] {
+        let request = alice.post().header("mcp-session-id", &session).build().map(|mut request| {
+            *request.method_mut() = Method::GET;
+            request.headers_mut().remove("accept");
+            if let Some(accept) = accept {
+                request.headers_mut().insert("accept", HeaderValue::from_static(accept));
+            }
+            request
+        });
+        let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+        assert_eq!(response.status(), status, "{accept:?}");
+    }
+    // Without a session there is nothing to listen to.
+    let alone = alice.post().build().map(|mut request| {
+        *request.method_mut() = Method::GET;
+        request
+    });
+    let alone = alice.send_built(alone).await;
+    assert_eq!(
+        (alone.status, &alone.headers["allow"]),
+        (StatusCode::METHOD_NOT_ALLOWED, &HeaderValue::from_static("POST, GET, DELETE"))
+    );
+}
+
+#[tokio::test]
+async fn a_silent_call_becomes_a_stream_that_shows_signs_of_life() {
+    let mesh = TestMesh::with(serve_conformance).await;
+    let (_, _service, edge) = mesh
+        .conformance(|config| {
+            config.streams.stream_quiet_ms = 50;
+            config.streams.stream_keep_alive_ms = 100;
+        })
+        .await;
+    let alice = edge.client(&mesh.client("alice").await);
+    let session = open(&alice).await;
+    let call = json!({
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call",
+        "params": { "name": "test_slow_work", "arguments": { "milliseconds": 1000 } },
+    });
+    for in_session in [true, false] {
+        let request = alice.post().body(call.to_string());
+        let request = if in_session { request.header("mcp-session-id", &session) } else { request };
+        let reply = alice.send(request).await;
+        assert_eq!(reply.headers["content-type"], "text/event-stream", "{reply:?}");
+        assert!(reply.text.lines().any(|line| line == ":"), "{reply:?}");
+        assert_eq!(reply.message(), "worked", "{reply:?}");
+    }
 }

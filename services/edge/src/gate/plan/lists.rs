@@ -6,25 +6,20 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
 use super::{Asking, Plan};
 use crate::{
+    authorizer::Grant,
     catalog::{Catalog, ItemKind},
     refusal::Refusal,
 };
 
 impl Asking<'_> {
-    pub(super) async fn list_tools(
-        &self,
-        catalog: &Catalog,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    pub(super) async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible =
             self.filter((Kind::CallTool, ItemKind::Tool), catalog.tools().map(|tool| &tool.item)).await?;
         let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name)).map(Arc::clone);
-        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.principal.unwrap_or_default().into()))
+        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.into()))
     }
 
-    pub(super) async fn list_resources(
-        &self,
-        catalog: &Catalog,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    pub(super) async fn list_resources(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible = self
             .filter(
                 (Kind::ReadResource, ItemKind::Resource),
@@ -35,19 +30,16 @@ impl Asking<'_> {
             .resources()
             .filter(|resource| visible.names.contains(&resource.item.name))
             .map(Arc::clone);
-        Ok((Plan::ListResources(Arc::new(resources.collect())), visible.principal.unwrap_or_default().into()))
+        Ok((Plan::ListResources(Arc::new(resources.collect())), visible.into()))
     }
 
-    pub(super) async fn list_prompts(
-        &self,
-        catalog: &Catalog,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    pub(super) async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let visible = self
             .filter((Kind::GetPrompt, ItemKind::Prompt), catalog.prompts().map(|prompt| &prompt.item))
             .await?;
         let prompts =
             catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
-        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.principal.unwrap_or_default().into()))
+        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.into()))
     }
 
     async fn filter(

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
+use drawbridge_proto::auth::v1::operation::Kind;
 use prost_reflect::{DynamicMessage, Value as Field};
 use serde_json::Value;
 
 use super::{Asking, Plan, operation};
-use crate::{catalog::PromptItem, refusal::Refusal};
+use crate::{authorizer::Grant, catalog::PromptItem, refusal::Refusal};
 
 impl Asking<'_> {
     pub(super) async fn get_prompt(
         &self,
         prompt: &Arc<PromptItem>,
         params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let message = match prompt_arguments(prompt, params.get("arguments")) {
             Ok(message) => message,
             Err(wrong) => {
@@ -24,9 +24,8 @@ impl Asking<'_> {
                 return Err(Refusal::Params(wrong));
             }
         };
-        let (call, principal) =
-            self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
-        Ok((Plan::GetPrompt(Arc::clone(prompt), call), principal))
+        let (call, grant) = self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
+        Ok((Plan::GetPrompt(Arc::clone(prompt), call), grant))
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Asking, Plan, operation};
 use crate::{
-    authorizer::Allowed,
+    authorizer::{Allowed, Grant},
     catalog::{ToolItem, check_arguments, read_arguments},
     refusal::Refusal,
 };
@@ -18,7 +18,7 @@ impl Asking<'_> {
         &self,
         tool: &Arc<ToolItem>,
         params: &Value,
-    ) -> Result<(Plan, Arc<auth::Principal>), Refusal> {
+    ) -> Result<(Plan, Grant), Refusal> {
         let none = Value::Object(serde_json::Map::new());
         let arguments = params.get("arguments").unwrap_or(&none);
         if !arguments.is_object() {
@@ -26,15 +26,14 @@ impl Asking<'_> {
         }
         match self.message(tool, arguments).await? {
             Ok(message) => {
-                let (call, principal) =
-                    self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
-                Ok((Plan::CallTool(Arc::clone(tool), call), principal))
+                let (call, grant) = self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
+                Ok((Plan::CallTool(Arc::clone(tool), call), grant))
             }
             Err(plan) => {
                 // What is wrong is told only to whom may call the tool with better arguments.
                 let operation = operation(Kind::CallTool, &tool.item);
                 let allowed = self.decide(operation).await?;
-                Ok((plan, allowed.principal))
+                Ok((plan, allowed.grant()))
             }
         }
     }

@@ -1,0 +1,49 @@
+//! What clients may take of the edge's streams.
+
+/// How many streams are open, and what their buffers hold.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct StreamsConfig {
+    /// How many streams of clients that listen this replica has open: GET and `subscriptions/listen`.
+    #[arg(long, default_value_t = 10_000)]
+    pub streams_max: usize,
+
+    /// How many of them one principal may have open on this replica.
+    #[arg(long, default_value_t = 64)]
+    pub streams_per_principal_max: usize,
+
+    /// How many events of one stream are held for a client that reads slowly, or comes back after its connection
+    /// broke.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    pub stream_events_max: u32,
+
+    /// How many bytes of one stream's events are held so. The last event is held whatever its size.
+    #[arg(long, default_value_t = 1024 * 1024)]
+    pub stream_bytes_max: usize,
+
+    /// How many bytes of events are held on this replica. Beyond that nothing is held for clients that come back.
+    #[arg(long, default_value_t = 64 * 1024 * 1024)]
+    pub streams_bytes_max: usize,
+
+    /// After how long a request without an answer is answered with an event stream, so that proxies see that the
+    /// connection is in use, in milliseconds.
+    #[arg(long, default_value_t = 10_000)]
+    pub stream_quiet_ms: u64,
+
+    /// How often an open stream in which nothing happens shows that it is open, in milliseconds.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(100..))]
+    pub stream_keep_alive_ms: u64,
+}
+
+impl Default for StreamsConfig {
+    fn default() -> Self {
+        Self {
+            streams_max: 10_000,
+            streams_per_principal_max: 64,
+            stream_events_max: 256,
+            stream_bytes_max: 1024 * 1024,
+            streams_bytes_max: 64 * 1024 * 1024,
+            stream_quiet_ms: 10_000,
+            stream_keep_alive_ms: 15_000,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Clients that listen: GET in a session, and `subscriptions/listen` without one.
+
+use std::sync::Arc;
+
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::{
+    Admission, EventBody, EventStream, Lease, Message, Owner, Plan, Refusal, Revision, Right, SESSION_ID,
+    Server, Subscription, invalid_params, malformed, may, no_method, revision, wire,
+};
+use crate::mcp::sse;
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+impl Server {
+    /// Answers GET and DELETE, which belong to a session.
+    ///
+    /// # Errors
+    /// When there is no such session, or no such stream in it.
+    pub(crate) async fn answer_other(
+        &self,
+        admission: &Admission,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Response, Refusal> {
+        let version = match revision::header(headers) {
+            Ok(version) => version,
+            Err(wrong) => return Ok(malformed(&serde_json::Value::Null, wrong, admission)),
+        };
+        let id = headers.get(SESSION_ID).filter(|_| !version.is_some_and(Revision::is_stateless));
+        let Some(id) = id.filter(|_| [Method::GET, Method::DELETE].contains(method)) else {
+            return Err(Refusal::Method);
+        };
+        if let Some(wrong) = version.and_then(|version| revision::check_known(version).err()) {
+            return Ok(malformed(&serde_json::Value::Null, wrong, admission));
+        }
+        let (principal, resource) = (&admission.grant.principal, admission.again.resource());
+        let session = self.sessions.find(id, principal, resource).await?;
+        if method == Method::DELETE {
+            self.sessions.end(&session).await;
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+        if !admission.accepts.streams() {
+            return Err(Refusal::NotAcceptable);
+        }
+        let slot = Some(self.listeners.take(Owner::of(principal))?);
+        let last = headers.get(LAST_EVENT_ID).map(|id| id.to_str().ok().and_then(sse::event_id));
+        let (stream, last, needs) = match last {
+            None => {
+                let make = || EventStream::new(&self.bounds, Some(rand::random()));
+                (session.standalone(make).ok_or(Refusal::NoSession)?, None, None)
+            }
+            Some(last) => {
+                let (stream, number) = last.ok_or(Refusal::EventId)?;
+                let (stream, needs) = session.stream(stream).ok_or(Refusal::EventId)?;
+                (stream, Some(number), needs)
+            }
+        };
+        let mut asks = vec![admission.again.clone()];
+        if let Some(needs) = needs {
+            // Whoever takes the stream of a call up again must be allowed to make it.
+            if !may(admission, &needs).await? {
+                return Err(Refusal::EventId);
+            }
+            asks.push(admission.again.of(Arc::clone(needs.operation())));
+        }
+        let reader = stream.read(last).ok_or(Refusal::EventId)?;
+        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
+        let (session, first) = (Some(session), Some(sse::beginning()));
+        let stopping = Some(self.stopping.clone());
+        let body = self.body(reader, Right::Listening(lease));
+        Ok(EventBody { first, session, _slot: slot, stopping, ..body }.into_response())
+    }
+
+    /// `subscriptions/listen`.
+    pub(super) fn listen(&self, admission: &Arc<Admission>, message: &Message) -> Result<Response, Refusal> {
+        let stream = EventStream::new(&self.bounds, None);
+        let Plan::Watch(watches) = &admission.plan else {
+            let wrong = wire::error(&message.id, &no_method(admission));
+            return Ok(wire::whole(StatusCode::NOT_FOUND, wrong));
+        };
+        let Some(subscription) = Subscription::new(&message.id, &message.params, &stream) else {
+            let wrong = wire::error(&message.id, &invalid_params(admission));
+            return Ok(wire::whole(StatusCode::OK, wrong));
+        };
+        if !admission.accepts.streams() {
+            return Err(Refusal::NotAcceptable);
+        }
+        let slot = Some(self.listeners.take(Owner::of(&admission.grant.principal))?);
+        let operations = watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
+        let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
+        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
+        let last = Some(subscription.result());
+        let (admission, watches) = (Arc::clone(admission), Arc::clone(watches));
+        let catalogs = Arc::clone(&self.handler.catalogs);
+        let work = async move { subscription.run(&admission, &watches, &catalogs).await };
+        let reader = stream.read(None).ok_or(Refusal::EventId)?;
+        let body = self.body(reader, Right::Listening(lease));
+        let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
+        let mut response = EventBody { work, last, _slot: slot, stopping, ..body }.into_response();
+        response
+            .headers_mut()
+            .entry(header::CACHE_CONTROL)
+            .or_insert(http::HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+}

@@ -1,0 +1,131 @@
+//! Sessions in Redis: other replicas go on with them, and learn that one has ended.
+
+use std::{
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use drawbridge_proto::mcp::v1 as pb;
+use drawbridge_sdk::Redis;
+use redis::{FromRedisValue, Pipeline, RedisError};
+use rmcp::model::LoggingLevel;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::{super::revision::Revision, SessionId};
+
+const PREFIX: &str = "drawbridge:mcp:session:2:";
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long Redis is not asked after it gave no answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What stands where a session has ended. It stays for as long as another replica may still have the session.
+const ENDED: &[u8] = b"ended";
+
+/// What a replica needs to go on with a session. Nothing in it is secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::mcp) struct State {
+    revision: String,
+    elicit_form: bool,
+    elicit_url: bool,
+    sampling: bool,
+    roots: bool,
+    pub(super) level: u8,
+}
+
+impl State {
+    /// That of a session that is opened.
+    pub(in crate::mcp) fn opened(revision: Revision, client: pb::ClientCapabilities) -> Self {
+        Self::new(revision, client, LoggingLevel::Info as u8)
+    }
+
+    pub(super) fn new(revision: Revision, client: pb::ClientCapabilities, level: u8) -> Self {
+        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots } = client;
+        Self { revision: revision.version().to_string(), elicit_form, elicit_url, sampling, roots, level }
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        Revision::negotiated(&self.revision)
+    }
+
+    pub(super) fn client(&self) -> pb::ClientCapabilities {
+        let Self { elicit_form, elicit_url, sampling, roots, .. } = *self;
+        pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots }
+    }
+}
+
+/// What Redis says of a session.
+#[derive(Debug)]
+pub(super) enum Known {
+    State(State),
+    Ended,
+    /// Nothing: there is none, or Redis has lost it.
+    Nothing,
+    /// Redis gives no answer.
+    Away,
+}
+
+pub(super) struct Store {
+    redis: Redis,
+    idle_seconds: u64,
+    away_until: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    /// Connects when first used: Redis that is away is no reason not to start.
+    pub(super) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
+        let redis = Redis::open(url, RESPONSE_TIMEOUT)?;
+        Ok(Self { redis, idle_seconds: idle.as_secs().max(1), away_until: Mutex::default() })
+    }
+
+    /// Reads a session, which is in use.
+    pub(super) async fn read(&self, id: SessionId) -> Known {
+        let mut command = redis::pipe();
+        command.cmd("GETEX").arg(key(id)).arg("EX").arg(self.idle_seconds);
+        match self.run::<(Option<Vec<u8>>,)>(&command).await {
+            None => Known::Away,
+            Some((None,)) => Known::Nothing,
+            Some((Some(text),)) if text == ENDED => Known::Ended,
+            Some((Some(text),)) => serde_json::from_slice(&text).map_or(Known::Nothing, Known::State),
+        }
+    }
+
+    /// Writes a session, where nothing is known of it.
+    pub(super) async fn write(&self, id: SessionId, state: &State) {
+        let Ok(text) = serde_json::to_vec(state) else { return };
+        let mut command = redis::pipe();
+        command.cmd("SET").arg(key(id)).arg(text).arg("EX").arg(self.idle_seconds).arg("NX").ignore();
+        let _: Option<()> = self.run(&command).await;
+    }
+
+    /// Notes that a session has ended. False: Redis does not know.
+    pub(super) async fn end(&self, id: SessionId) -> bool {
+        let mut command = redis::pipe();
+        command.cmd("SET").arg(key(id)).arg(ENDED).arg("EX").arg(self.idle_seconds).ignore();
+        self.run::<()>(&command).await.is_some()
+    }
+
+    async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+        let away_until = || self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if away_until().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let answer = command.query_async(&mut self.redis.clone()).await;
+        answer
+            .map_err(|error| {
+                *away_until() = Some(Instant::now() + PAUSE);
+                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about a session");
+            })
+            .ok()
+    }
+}
+
+fn key(id: SessionId) -> String {
+    format!("{PREFIX}{}", id.text())
+}

@@ -1,0 +1,104 @@
+//! JSON-RPC messages as they go out.
+
+use axum::{
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use rmcp::{
+    ErrorData,
+    model::{ErrorCode, ServerResult},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::revision::Revision;
+
+#[derive(Serialize)]
+struct Success<'a> {
+    jsonrpc: &'a str,
+    id: &'a Value,
+    result: &'a ServerResult,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    jsonrpc: &'a str,
+    id: &'a Value,
+    error: &'a ErrorData,
+}
+
+#[derive(Serialize)]
+struct Call<'a, P> {
+    jsonrpc: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
+    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<P>,
+}
+
+/// The answer to the request `id`, in the shape of its revision, with the status that it has on its own.
+pub(super) fn answer(
+    id: &Value,
+    outcome: Result<ServerResult, ErrorData>,
+    revision: Revision,
+) -> (StatusCode, Bytes) {
+    let is_stateless = revision == Revision::Stateless;
+    match outcome {
+        Ok(mut result) => {
+            if is_stateless {
+                result.fill_missing_cache_hints();
+            } else {
+                result.strip_result_type_for_legacy_peer();
+                result.strip_non_object_output_for_legacy_peer();
+            }
+            (StatusCode::OK, bytes(&Success { jsonrpc: "2.0", id, result: &result }))
+        }
+        Err(mut error) => {
+            let status = if is_stateless { status(error.code) } else { StatusCode::OK };
+            if is_stateless && error.code == ErrorCode::RESOURCE_NOT_FOUND {
+                error.code = ErrorCode::INVALID_PARAMS;
+            }
+            (status, self::error(id, &error))
+        }
+    }
+}
+
+/// The status of an error, in the stateless revision.
+fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::UNSUPPORTED_PROTOCOL_VERSION
+        | ErrorCode::MISSING_REQUIRED_CLIENT_CAPABILITY
+        | ErrorCode::HEADER_MISMATCH => StatusCode::BAD_REQUEST,
+        ErrorCode::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
+        _ => StatusCode::OK,
+    }
+}
+
+/// An error that answers the request `id`.
+pub(super) fn error(id: &Value, error: &ErrorData) -> Bytes {
+    bytes(&Failure { jsonrpc: "2.0", id, error })
+}
+
+pub(super) fn notification(method: &str, params: Option<&impl Serialize>) -> Bytes {
+    bytes(&Call { jsonrpc: "2.0", id: None, method, params })
+}
+
+/// A request to the client.
+pub(super) fn request(id: i64, method: &str, params: Option<&Value>) -> Bytes {
+    bytes(&Call { jsonrpc: "2.0", id: Some(id), method, params })
+}
+
+fn bytes(message: &impl Serialize) -> Bytes {
+    // INVARIANT: messages are JSON by their types; their maps have texts as keys.
+    serde_json::to_vec(message).unwrap_or_default().into()
+}
+
+/// A whole message as a response.
+pub(super) fn whole(status: StatusCode, message: Bytes) -> Response {
+    let mut response = (status, Body::from(message)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
