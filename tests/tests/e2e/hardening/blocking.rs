@@ -133,7 +133,9 @@ async fn the_code_service_stops_while_a_search_goes_on_that_nothing_interrupts()
 
 /// A PDF of one page, whose one line has so many cells that each look like a label.
 fn pdf(cells: usize) -> Vec<u8> {
-    let content = format!("BT /F 1 Tf 1 0 0 1 0 700 Tm{} ET", " (due date) Tj 20 0 Td".repeat(cells));
+    let cells = " (due date) Tj 20 0 Td".repeat(cells);
+    // Without a line below, the search for a value ends early.
+    let content = format!("BT /F 1 Tf 1 0 0 1 0 700 Tm{cells} 1 0 0 1 0 600 Tm (below) Tj ET");
     let objects = [
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),
         "<</Type/Pages/Kids[3 0 R]/Count 1>>".to_owned(),
