@@ -57,7 +57,7 @@ impl TestMesh {
             ..MeshConfig::default()
         };
         change(&mut config);
-        let mesh = Mesh::start(&config).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let mesh = Box::pin(Mesh::start(&config)).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
@@ -66,7 +66,7 @@ impl TestMesh {
     pub async fn restart(self) -> Self {
         let Self { mesh, config, log, policies } = self;
         mesh.stop().await;
-        let mesh = Mesh::start(&config).await.expect("a mesh that starts again");
+        let mesh = Box::pin(Mesh::start(&config)).await.expect("a mesh that starts again");
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
