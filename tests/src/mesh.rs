@@ -68,7 +68,7 @@ impl TestMesh {
     pub async fn restart(self) -> Self {
         let Self { mesh, config, log, policies } = self;
         mesh.stop().await;
-        let mesh = Mesh::start(&config).await.expect("a mesh that starts again");
+        let mesh = Box::pin(Mesh::start(&config)).await.expect("a mesh that starts again");
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }

@@ -109,7 +109,7 @@ async fn ask(asks: Arc<[Reauthorizer]>, has_time: bool) -> Result<(u64, Instant)
     loop {
         match ask_once(&asks).await {
             Err(Refusal::AuthUnavailable | Refusal::Unverified) if has_time => {
-                tokio::time::sleep(RETRY_PAUSE).await
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             answer => return answer,
         }

@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// What is left, until the stream ends.
-    async fn to_end(&mut self) -> String {
+    async fn end(&mut self) -> String {
         let mut text = String::new();
         let reading = async {
             while let Ok(Some(next)) = self.0.chunk().await {
@@ -259,7 +259,7 @@ async fn streams_end_when_their_token_expires() {
     let mut subscription = Stream::open(listen(&erin)).await;
     let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     subscription.until("acknowledged").await;
-    let (_, left, _) = tokio::join!(standalone.to_end(), subscription.to_end(), call.to_end());
+    let (_, left, _) = tokio::join!(standalone.end(), subscription.end(), call.end());
     assert!(now() >= expires, "they ended before their token");
     assert!(left.contains(r#""resultType":"complete""#), "{left}");
 }
@@ -278,7 +278,7 @@ async fn streams_end_when_their_token_is_revoked() {
     subscription.until("resources/updated").await;
     let which = drawbridge_proto::auth::v1::token_set::Which::Subject("erin".to_owned());
     revoke_of(&world.mesh, &platform(&world.mesh).await, world.issuer.name(), which).await;
-    tokio::join!(standalone.to_end(), subscription.to_end(), call.to_end());
+    tokio::join!(standalone.end(), subscription.end(), call.end());
     unrevoked.until("resources/updated").await;
     assert_eq!(list(&other, &others).await.status, StatusCode::OK);
 }
@@ -293,7 +293,7 @@ async fn a_subscription_ends_when_policy_no_longer_allows_it() {
     let mut allowed = Stream::open(listen(&boss)).await;
     subscription.until("resources/updated").await;
     world.mesh.edit_policy("test.cedar", r#"Group::"engineering""#, r#"Group::"bosses""#);
-    let left = subscription.to_end().await;
+    let left = subscription.end().await;
     assert!(left.contains(r#""resultType":"complete""#), "{left}");
     allowed.until("resources/updated").await;
 }
@@ -372,7 +372,7 @@ async fn a_session_that_ends_on_one_replica_ends_on_all() {
         assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)), "{gone:?}");
         assert_eq!(gone.json["id"], 2);
     }
-    stream.to_end().await;
+    stream.end().await;
     // There is nothing left to end.
     let again = other.send_built(request(&other, Method::DELETE, &session)).await;
     assert_eq!(again.status, StatusCode::NOT_FOUND);
