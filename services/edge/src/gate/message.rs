@@ -258,7 +258,7 @@ mod tests {
             "null",
             "1.5",
             &format!("\"{}\"", "x".repeat(1030)),
-            &format!("[{}]", "[],".repeat(900)),
+            &format!("[{}[]]", "[],".repeat(900)),
         ] {
             check(&id(bad), "invalid_request");
         }

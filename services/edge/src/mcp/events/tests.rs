@@ -83,8 +83,8 @@ fn each_event_goes_to_one_reader_which_is_the_newest() {
     assert_eq!(all(&mut first), ["2"]);
 }
 
-#[test]
-fn a_buffer_is_bounded_in_events_and_bytes() {
+#[tokio::test]
+async fn a_buffer_is_bounded_in_events_and_bytes() {
     let bounds = bounds(2, 10, 100);
     let stream = resumable(&bounds);
     let reader = stream.read(None).unwrap();
