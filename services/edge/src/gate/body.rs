@@ -278,7 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_beyond_its_bound_is_refused_however_it_comes() {
-        let (budget, [alice]) = (budget(), callers());
+        let (budget, [alice]) = (Arc::new(BodyBudget::new(BodyLimits::default())), callers());
         let bytes_max = budget.limits.body_bytes_max;
         let parts = (0..5).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; MIB])));
         let body = Body::from_stream(futures::stream::iter(parts));

@@ -100,7 +100,7 @@ async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_writ
 #[tokio::test]
 async fn the_admin_port_answers_to_addresses_and_configured_names_alone() {
     let mesh = TestMesh::with(|config| {
-        config.telemetry.admin_allowed_hosts = vec!["metrics.acme.internal".to_owned()]
+        config.telemetry.admin_allowed_hosts = vec!["metrics.acme.internal".to_owned()];
     })
     .await;
     let http = reqwest::Client::new();
