@@ -95,13 +95,15 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     backing.migrate().await?;
     let mesh = Mesh::start(&config(&args, &backing)).await?;
     let folder = MeshState::folder();
+    // Before anything is said: whoever reads it may stop the mesh at once.
+    let shutdown = shutdown_signal();
     let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     if args.json {
         anstream::println!("{}", as_json(&mesh));
     } else {
         anstream::println!("{}", as_text(&mesh, &args, &backing));
     }
-    shutdown_signal().await;
+    shutdown.await;
     anstream::eprintln!("stopping …");
     drop(state);
     mesh.stop().await;

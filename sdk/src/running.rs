@@ -183,30 +183,37 @@ impl Running {
     }
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn shutdown_signal() {
-    let interrupt = async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::error!(%error, "cannot listen for Ctrl-C");
-            std::future::pending::<()>().await;
-        }
-    };
+/// Listens for Ctrl-C and SIGTERM from this call on, and waits for one of them.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+    let (interrupt, terminate) = {
+        use tokio::signal::unix::SignalKind;
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    };
+    #[cfg(not(unix))]
+    let (interrupt, terminate) =
+        (async { drop(tokio::signal::ctrl_c().await) }, std::future::pending::<()>());
+    async move {
+        tokio::select! {
+            () = interrupt => {}
+            () = terminate => {}
+        }
+    }
+}
+
+/// A signal is held from this call on, so that none is lost before somebody waits.
+#[cfg(unix)]
+fn signal(kind: tokio::signal::unix::SignalKind) -> impl Future<Output = ()> + Send {
+    let signal = tokio::signal::unix::signal(kind);
+    async move {
+        match signal {
             Ok(mut signal) => {
                 signal.recv().await;
             }
             Err(error) => {
-                tracing::error!(%error, "cannot listen for SIGTERM");
+                tracing::error!(%error, ?kind, "cannot listen for a signal");
                 std::future::pending::<()>().await;
             }
         }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
     }
 }

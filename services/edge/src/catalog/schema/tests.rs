@@ -50,7 +50,7 @@ fn comments_become_descriptions_and_rules_become_keywords() {
         },
         "path": {
           "type": "string",
-          "description": "Only files under this folder, relative to the tree's root."
+          "description": "Only files under this folder, relative to the tree's root. It is no symbolic link."
         },
         "ignore_case": {
           "type": "boolean",
