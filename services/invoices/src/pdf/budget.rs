@@ -19,6 +19,10 @@ const OBJECT_STREAMS_BYTES_MAX: usize = 2 * 1024 * 1024;
 const VALUES_MAX: usize = 1_000_000;
 /// Sections of cross-references.
 const SECTIONS_MAX: usize = 8;
+/// How far before and after an escape the name is looked at that it is in.
+const NAME_BYTES_MAX: usize = 24;
+/// Escapes in names between two checks of the time.
+const ESCAPES_PER_CHECK: usize = 1024;
 const TIME: Duration = Duration::from_secs(10);
 
 thread_local! {
@@ -46,9 +50,6 @@ pub(super) fn within<T>(
     read: impl FnOnce(LoadOptions) -> Result<T, InvoiceError>,
 ) -> Result<T, InvoiceError> {
     let used_up = || InvoiceError::document("is a PDF that holds more than an invoice does");
-    if sections(pdf) > SECTIONS_MAX {
-        return Err(used_up());
-    }
     LEFT.set(Left { values: VALUES_MAX, object_stream_bytes: OBJECT_STREAMS_BYTES_MAX });
     WAITING.set(Some(cancellation.within(TIME)));
     let options = LoadOptions {
@@ -56,7 +57,13 @@ pub(super) fn within<T>(
         filter: Some(account),
         ..LoadOptions::default()
     };
-    let done = catch_unwind(AssertUnwindSafe(|| read(options)));
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        check_time();
+        if sections(pdf) > SECTIONS_MAX {
+            return Err(used_up());
+        }
+        read(options)
+    }));
     WAITING.set(None);
     match done {
         Ok(done) => done,
@@ -105,15 +112,19 @@ fn values(object: &Object) -> usize {
     }
 }
 
-/// How often a file may refer to another section of cross-references. A name that is written with `#` counts: such names are
-/// not written so but to hide.
+/// How often a file refers to another section of cross-references. A name that is written with `#` counts: such names
+/// are not written so but to hide.
 fn sections(pdf: &[u8]) -> usize {
     let plain = |name: &[u8]| memchr::memmem::find_iter(pdf, name).count();
-    let hidden = memchr::memchr_iter(b'#', pdf).filter(|at| {
-        let start = pdf[..*at].iter().rposition(|byte| *byte == b'/').unwrap_or(*at);
-        let end = (*at + 24).min(pdf.len());
-        at - start <= 24
-            && ["Prev", "XRefStm"].iter().any(|name| unescaped(&pdf[start..end]).starts_with(name.as_bytes()))
+    let hidden = memchr::memchr_iter(b'#', pdf).enumerate().filter(|(number, at)| {
+        if number.is_multiple_of(ESCAPES_PER_CHECK) {
+            check_time();
+        }
+        let from = at.saturating_sub(NAME_BYTES_MAX);
+        let Some(start) = memchr::memrchr(b'/', &pdf[from..*at]) else { return false };
+        let end = (*at + NAME_BYTES_MAX).min(pdf.len());
+        let name = unescaped(&pdf[from + start..end]);
+        ["Prev", "XRefStm"].iter().any(|section| name.starts_with(section.as_bytes()))
     });
     plain(b"/Prev") + plain(b"/XRefStm") + hidden.count()
 }
@@ -141,10 +152,37 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
     #[test]
     fn sections_are_counted_however_they_are_written() {
         assert_eq!(sections(b"<</Prev 1>> <</Pr#65v 1>> <</#50#72#65#76 1>> /Arial#20Bold"), 2 + 4);
+    }
+    /// Each escape was searched for its name back to the beginning of the file: minutes for a few MiB.
+    #[test]
+    fn a_file_of_escapes_alone_is_searched_once() {
+        let pdf = [b"%PDF-1.7\n".as_slice(), &vec![b'#'; 3 * 1024 * 1024]].concat();
+        assert_eq!(sections(&pdf), 0);
+    }
+
+    #[test]
+    fn a_file_is_given_up_before_its_sections_are_counted_when_nobody_waits() {
+        let pdf = [b"%PDF-1.7\n".as_slice(), &vec![b'#'; 1024]].concat();
+        let passed = Cancellation::new(CancellationToken::new(), Instant::now());
+        let read = within(&pdf, &passed, |_| Ok(()));
+        assert!(matches!(read, Err(InvoiceError::DeadlinePassed)), "{read:?}");
+    }
+
+    /// A search that has begun ends too.
+    #[test]
+    fn the_time_is_checked_while_sections_are_counted() {
+        WAITING.set(Some(Cancellation::new(CancellationToken::new(), Instant::now())));
+        let ended = catch_unwind(|| sections(b"/a#20b"));
+        WAITING.set(None);
+        assert!(ended.is_err_and(|cause| cause.is::<Ended>()));
     }
 }

@@ -143,6 +143,7 @@ fn fonts(document: &Document, page: lopdf::ObjectId) -> BTreeMap<Vec<u8>, Font<'
         )
     };
     let known = fonts.into_iter().take(FONTS_MAX).filter_map(|(name, dictionary)| {
+        budget::check_time();
         let encoding = dictionary.get_font_encoding_with_limit(document, PAGE_BYTES_MAX).ok()?;
         let (first, widths, bytes_of_character) = font(dictionary);
         Some((name, Font { encoding, first, widths, bytes_of_character }))
