@@ -29,12 +29,11 @@ const GLOBS: &[&str] = &[
     // Settings of a process.
     ".env",
     ".env.*",
+    ".env-*",
+    ".env_*",
     "*.env",
     ".envrc",
-    "!.env.example",
-    "!.env.sample",
-    "!.env.template",
-    "!.env.dist",
+    "!.env[._-]{example,sample,template,dist}",
     // Logins of package managers and other clients.
     ".npmrc",
     ".yarnrc",
@@ -68,6 +67,10 @@ const GLOBS: &[&str] = &[
     "*.tfstate.*",
     ".terraformrc",
     "credentials.tfrc.json",
+    // Copies of these that editors and people make.
+    "*.{pem,key,p8,p12,pfx,jks,jceks,bcfks,keystore,ppk,kdbx,ovpn,env}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
+    ".{envrc,npmrc,yarnrc,yarnrc.yml,pypirc,netrc,pgpass,my.cnf}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
+    ".{htpasswd,git-credentials,dockercfg,boto,s3cfg,vault-token}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
 ];
 
 /// The list of files that may hold keys.
@@ -79,15 +82,14 @@ impl Secrets {
     /// decides; one that begins with `!` says that a file holds no keys.
     ///
     /// # Errors
-    /// The first glob that is none, and why.
+    /// The first glob that is none or would be passed over (blank, or a comment), and why.
     pub(crate) fn new(globs: &[String]) -> Result<Self, (String, ignore::Error)> {
         let mut builder = GitignoreBuilder::new("");
         let all = GLOBS.iter().copied().chain(globs.iter().map(String::as_str));
-        // File systems may tell capital letters from small ones or not. Whoever looks for a key does not.
         let failed = |glob: &str, error| (glob.to_owned(), error);
-        builder.case_insensitive(true).map_err(|error| failed("", error))?;
         for glob in all {
-            builder.add_line(None, glob).map_err(|error| failed(glob, error))?;
+            check(glob).map_err(|error| failed(glob, error))?;
+            builder.add_line(None, &folded(glob)).map_err(|error| failed(glob, error))?;
         }
         Ok(Self(builder.build().map_err(|error| failed("", error))?))
     }
@@ -95,10 +97,31 @@ impl Secrets {
     /// Whether a file or folder at this path, relative to the tree's root, or a folder that it lies in, is
     /// on the list.
     pub(crate) fn contain(&self, path: &Path, is_folder: bool) -> bool {
-        // The globs fold ASCII. File systems that fold also take `ſ` (U+017F) for `s`, and `K` (U+212A) for `k`.
-        let folded = path.to_string_lossy().to_uppercase().to_lowercase();
+        let folded = folded(&path.to_string_lossy());
         !folded.is_empty() && self.0.matched_path_or_any_parents(&folded, is_folder).is_ignore()
     }
+}
+
+/// File systems may tell capital letters from small ones or not; whoever looks for a key does not. Those that do not also
+/// take `ſ` (U+017F) for `s`, and `K` (U+212A) for `k`. Each letter is folded by itself: a word's other letters do not
+/// change a glob's.
+fn folded(text: &str) -> String {
+    text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
+}
+
+/// Refuses lines of a `.gitignore` that name nothing.
+fn check(glob: &str) -> Result<(), ignore::Error> {
+    let names_nothing = |why: &str| {
+        let (glob, err) = (Some(glob.to_owned()), format!("{why} names no file"));
+        Err(ignore::Error::Glob { glob, err })
+    };
+    if glob.trim_start_matches('!').trim().is_empty() {
+        return names_nothing("a blank glob");
+    }
+    if glob.starts_with('#') {
+        return names_nothing("a comment (write `\\#` for a name that begins with `#`)");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -129,6 +152,15 @@ mod tests {
             ".ſsh/config",
             "client.\u{212a}ey",
             ".git-credentials",
+            ".env-production",
+            "web/.env_local",
+            ".env~",
+            "server.pem~",
+            "SERVER.PEM.BAK",
+            "tls/server.key.old",
+            ".server.key.swp",
+            ".npmrc.bak",
+            ".netrc~",
         ] {
             assert!(secrets.contain(Path::new(path), false), "{path}");
         }
@@ -139,6 +171,8 @@ mod tests {
             "server.pem.md",
             ".env.example",
             "web/.env.sample",
+            ".env-example",
+            "npmrc.bak",
             "id_rsa.pub",
             "environment",
             "docker/config.json",
@@ -162,7 +196,31 @@ mod tests {
 
     #[test]
     fn what_is_no_glob_is_refused() {
-        let (glob, _) = Secrets::new(&["{a".to_owned()]).unwrap_err();
-        assert_eq!(glob, "{a");
+        for glob in ["{a", "", "  ", "!", "# keys", "#keys"] {
+            let (refused, _) = Secrets::new(&[glob.to_owned()]).unwrap_err();
+            assert_eq!(refused, glob);
+        }
+    }
+
+    /// Paths were folded by Unicode and globs by ASCII, so a glob with such a capital letter matched nothing.
+    #[test]
+    fn a_glob_with_letters_beyond_ascii_is_folded_as_paths_are() {
+        let globs = ["Übergabe*", "ΟΔΟΣ*", "Straße.txt", "\\#Q[A-C]*"].map(str::to_owned);
+        let secrets = Secrets::new(&globs).unwrap();
+        for path in [
+            "Übergabe.txt",
+            "übergabe",
+            "x/ÜBERGABE-2",
+            "οδος",
+            "οδοσα.txt",
+            "ΟΔΟΣΑ",
+            "STRASSE.TXT",
+            "straße.txt",
+            "#Qa",
+            "#qB.md",
+        ] {
+            assert!(secrets.contain(Path::new(path), false), "{path}");
+        }
+        assert!(!secrets.contain(Path::new("ubergabe"), false));
     }
 }
