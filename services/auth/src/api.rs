@@ -176,7 +176,7 @@ struct Deciding {
     ids: Ids,
     started: Instant,
     epoch: u64,
-    network: ClientNetwork,
+    network: Option<ClientNetwork>,
 }
 
 impl Api {

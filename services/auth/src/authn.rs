@@ -99,7 +99,7 @@ impl TokenVerifier {
         &self,
         token: &str,
         resource: &str,
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
     ) -> Result<Arc<Token>, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
@@ -122,7 +122,7 @@ impl TokenVerifier {
         let shape = Shape::of(token);
         let is_opaque = matches!(shape, Ok(Shape::Opaque));
         let verified = match shape {
-            Ok(shape) => self.verify_anew(shape, token, resource, network).await,
+            Ok(shape) => self.verify_anew(shape, token, resource, network, epoch).await,
             Err(error) => Err(error),
         };
         match verified {
@@ -149,19 +149,21 @@ impl TokenVerifier {
         shape: Shape<'_>,
         token: &str,
         resource: &str,
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
+        epoch: u64,
     ) -> Result<(Token, Instant), TokenError> {
         match shape {
             Shape::Jwt(jwt) => {
                 let issuer = self.issuers.of(jwt.issuer()?).ok_or(TokenError::Issuer)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
-                issuer.verify(&jwt, &audiences).await
+                issuer.verify(&jwt, &audiences).await.inspect_err(|error| issuer.log_failure(error))
             }
             Shape::Opaque => {
                 // Nothing says who issued it. So at most one issuer is asked, and no other gets to see it.
                 let issuer = self.issuers.introspecting().ok_or(TokenError::Malformed)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
-                issuer.introspect(token, &audiences, network).await
+                let token = issuer.introspect(token, &audiences, network, epoch).await;
+                token.inspect_err(|error| issuer.log_failure(error))
             }
         }
     }

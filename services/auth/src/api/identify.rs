@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as pb, unverified::Reason};
-use drawbridge_sdk::{Peer, told};
+use drawbridge_sdk::Peer;
 use metrics::counter;
 use tonic::{Request, Status};
 
 use super::Api;
-use crate::authn::{ClientNetwork, Token, TokenError, TokenVerifier};
+use crate::authn::{ClientNetwork, Token, TokenVerifier};
 
 /// Why whoever shows a token is not known.
 pub(super) enum Refused {
@@ -37,7 +37,7 @@ impl Api {
         verifier: &TokenVerifier,
         token: &str,
         resource: &str,
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
     ) -> Result<Result<Arc<Token>, Refused>, Status> {
         let refused = |description: String| {
             counter!("auth_tokens_refused_total").increment(1);
@@ -48,7 +48,6 @@ impl Api {
             Err(error) => match error.unverified() {
                 Some(reason) => {
                     counter!("auth_tokens_unverified_total", "reason" => reason.as_str_name()).increment(1);
-                    log_unverified(&error);
                     return Ok(Err(Refused::Unverified(reason)));
                 }
                 None => return refused(error.to_string()),
@@ -65,7 +64,7 @@ impl Api {
     pub(super) async fn identify_inside(
         &self,
         token: &str,
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
     ) -> Result<Result<Arc<Token>, pb::Unauthenticated>, Status> {
         match self.identify(&self.inside, token, &self.internal_audience, network).await? {
             Ok(token) => Ok(Ok(token)),
@@ -83,15 +82,7 @@ impl Api {
     }
 }
 
-/// A flood of unknown tokens makes no flood of errors: it is counted.
-fn log_unverified(error: &TokenError) {
-    match error {
-        TokenError::Busy => tracing::debug!(error = told(error), "cannot verify an access token"),
-        _ => tracing::error!(error = told(error), "cannot verify an access token"),
-    }
-}
-
 /// Where a request to auth itself comes from.
-pub(super) fn network_of<T>(request: &Request<T>) -> ClientNetwork {
-    Peer::of(request).map_or_else(|| ClientNetwork::of(""), |peer| peer.address.ip().into())
+pub(super) fn network_of<T>(request: &Request<T>) -> Option<ClientNetwork> {
+    Peer::of(request).map(|peer| peer.address.ip().into())
 }

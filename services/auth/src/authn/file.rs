@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{
     introspection::{Endpoint, Introspection, IntrospectionLimits},
-    issuer::{Issuer, Rules},
+    issuer::{Failures, Issuer, Rules},
     mapping::MappingTable,
     preset::Preset,
     tenants::{self, Tenants},
@@ -188,6 +188,7 @@ impl Table {
         let keys = self.keys(context)?;
         let keys = keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
         Ok(Issuer {
+            failures: Failures::default(),
             name: name.clone(),
             rules: Rules {
                 preset: self.preset,

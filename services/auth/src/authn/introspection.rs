@@ -1,8 +1,12 @@
 //! Opaque tokens: their issuer says what they mean (RFC 7662).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drawbridge_sdk::fetch::{FetchError, Fetcher};
+use jsonwebtoken::get_current_timestamp;
 use metrics::counter;
 use moka::{Expiry, future, sync};
 use reqwest::{Method, StatusCode, header::ACCEPT};
@@ -20,9 +24,11 @@ pub(crate) use self::limits::{ClientNetwork, IntrospectionLimits};
 mod admission;
 mod limits;
 
-/// How many tokens are remembered as refused, and as known.
-const REFUSED_MAX: u64 = 10_000;
+/// How many answers and known tokens are remembered.
+const ANSWERS_MAX: u64 = 10_000;
 const KNOWN_MAX: u64 = 100_000;
+/// For how long the answer about an active token may be relied on: its issuer may take it back at any time.
+const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
 
 /// Where and how to ask about an opaque token.
 #[derive(Debug)]
@@ -34,26 +40,28 @@ pub(super) struct Introspection {
     known: sync::Cache<[u8; 32], ()>,
     known_in_flight: Semaphore,
     unknown: Admission,
-    /// What was answered, by digest. One question about a token is on its way at a time.
-    answers: future::Cache<[u8; 32], Answer>,
+    /// What was answered, by digest and [`Issuers::epoch`](super::Issuers::epoch), whatever resource the token was shown
+    /// for. One question about a token is on its way at a time.
+    answers: future::Cache<([u8; 32], u64), Answer>,
 }
 
 /// What the issuer says of a token.
 #[derive(Clone, Debug)]
 enum Answer {
-    Active(Arc<Claims>),
+    /// It means this, and that may be relied on until then.
+    Active(Arc<Claims>, Instant),
     Inactive,
 }
 
-/// A refusal is remembered. What an active token means is not: the caller remembers it with what it made of it.
+/// For how long an answer is remembered.
 struct Remembered {
     refused_for: Duration,
 }
 
-impl Expiry<[u8; 32], Answer> for Remembered {
-    fn expire_after_create(&self, _: &[u8; 32], answer: &Answer, _: std::time::Instant) -> Option<Duration> {
+impl Expiry<([u8; 32], u64), Answer> for Remembered {
+    fn expire_after_create(&self, _: &([u8; 32], u64), answer: &Answer, now: Instant) -> Option<Duration> {
         Some(match answer {
-            Answer::Active(_) => Duration::ZERO,
+            Answer::Active(_, until) => until.saturating_duration_since(now),
             Answer::Inactive => self.refused_for,
         })
     }
@@ -72,7 +80,7 @@ impl Introspection {
     pub(super) fn new(url: Url, fetcher: Fetcher, endpoint: Endpoint, limits: IntrospectionLimits) -> Self {
         let refused_for = Duration::from_secs(limits.refused_seconds.get().into());
         let known_for = Duration::from_secs(limits.known_seconds.get().into());
-        let answers = future::Cache::builder().max_capacity(REFUSED_MAX);
+        let answers = future::Cache::builder().max_capacity(ANSWERS_MAX);
         Self {
             url,
             fetcher,
@@ -84,13 +92,19 @@ impl Introspection {
         }
     }
 
-    /// What a token means that somebody of this network shows, when it is active.
-    pub(super) async fn ask(&self, token: &str, network: ClientNetwork) -> Result<Arc<Claims>, TokenError> {
+    /// What a token means that somebody of this network shows, when it is active, and until when that may be relied on.
+    /// What was answered in another epoch is not.
+    pub(super) async fn ask(
+        &self,
+        token: &str,
+        network: Option<ClientNetwork>,
+        epoch: u64,
+    ) -> Result<(Arc<Claims>, Instant), TokenError> {
         let key = digest(token);
-        let asking = self.answers.try_get_with(key, self.ask_issuer(token, key, network));
+        let asking = self.answers.try_get_with((key, epoch), self.ask_issuer(token, key, network));
         // Boxed: it is seldom waited for, and most tokens are not opaque.
         match Box::pin(asking).await {
-            Ok(Answer::Active(claims)) => Ok(claims),
+            Ok(Answer::Active(claims, until)) => Ok((claims, until)),
             Ok(Answer::Inactive) => Err(TokenError::Inactive),
             Err(error) => Err(TokenError::clone(&error)),
         }
@@ -105,7 +119,7 @@ impl Introspection {
         &self,
         token: &str,
         key: [u8; 32],
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
     ) -> Result<Answer, TokenError> {
         let (_known, _unknown);
         if self.known.contains_key(&key) {
@@ -117,6 +131,7 @@ impl Introspection {
                 TokenError::Busy
             })?;
         }
+        let asked = Instant::now();
         let answer = match &self.endpoint {
             Endpoint::Introspection { client_id, client_secret } => {
                 self.introspect(token, client_id, client_secret).await
@@ -125,7 +140,10 @@ impl Introspection {
         };
         counter!("auth_introspections_total").increment(1);
         match answer.map_err(|error| TokenError::Introspection(Arc::new(error)))? {
-            Some(claims) => Ok(Answer::Active(Arc::new(claims))),
+            Some(claims) => {
+                let until = asked + INTROSPECTED_FOR.min(left(&claims));
+                Ok(Answer::Active(Arc::new(claims), until))
+            }
             None => {
                 self.known.invalidate(&key);
                 Ok(Answer::Inactive)
@@ -169,6 +187,12 @@ impl Introspection {
         }
         Ok(Some(claims.into()))
     }
+}
+
+/// How long a token lasts, as far as its issuer says (RFC 7662 section 2.2).
+fn left(claims: &Claims) -> Duration {
+    let end = claims.seconds("exp").ok().flatten();
+    end.map_or(Duration::MAX, |end| Duration::from_secs(end.saturating_sub(get_current_timestamp())))
 }
 
 fn digest(token: &str) -> [u8; 32] {

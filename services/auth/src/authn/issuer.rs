@@ -1,8 +1,14 @@
 //! One issuer, and what makes its tokens good.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
-use drawbridge_sdk::jwks::{Jwks, JwksError};
+use drawbridge_sdk::{
+    jwks::{Jwks, JwksError},
+    told,
+};
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{
@@ -10,8 +16,8 @@ use super::{
     preset::Preset, token::Jwt,
 };
 
-/// For how long the answer about an opaque token may be relied on: its issuer may take it back at any time.
-const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
+/// How often it is logged that an issuer is away, however many tokens name it: anybody can make tokens up.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One issuer.
 #[derive(Debug)]
@@ -22,6 +28,25 @@ pub(super) struct Issuer {
     /// Keys of this issuer alone. Absent when its tokens are opaque.
     pub(super) keys: Option<Jwks>,
     pub(super) introspection: Option<Introspection>,
+    pub(super) failures: Failures,
+}
+
+/// When it was last logged that an issuer is away.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    logged: Mutex<Option<Instant>>,
+}
+
+impl Failures {
+    /// Whether a failure is to be logged now: others are of the same kind.
+    fn is_due(&self, now: Instant) -> bool {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
+        if is_due {
+            *logged = Some(now);
+        }
+        is_due
+    }
 }
 
 /// What makes an issuer's tokens good, and what they say.
@@ -68,24 +93,38 @@ impl Issuer {
         Ok((token, keys.remember_until()))
     }
 
-    /// Asks about an opaque token, which must be for one of `audiences`.
+    /// Asks about an opaque token, which must be for one of `audiences`. What was answered in another epoch does not count.
     pub(super) async fn introspect(
         &self,
         token: &str,
         audiences: &[String],
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
+        epoch: u64,
     ) -> Result<(Token, Instant), TokenError> {
         let introspection = self.introspection.as_ref().ok_or(TokenError::Malformed)?;
-        let claims = introspection.ask(token, network).await?;
+        let (claims, until) = introspection.ask(token, network, epoch).await?;
         if claims.text("iss")?.is_some_and(|issuer| issuer != self.name) {
             return Err(TokenError::Issuer);
         }
         // RFC 7662 section 2.2 leaves the end of a token to the answer's writer.
-        let for_now = get_current_timestamp() + INTROSPECTED_FOR.as_secs();
+        let for_now = get_current_timestamp() + until.saturating_duration_since(Instant::now()).as_secs();
         let expires_at = claims.seconds("exp")?.unwrap_or(for_now);
         let meaning = self.token(&claims, expires_at, audiences)?;
         introspection.know(token);
-        Ok((meaning, Instant::now() + INTROSPECTED_FOR))
+        Ok((meaning, until))
+    }
+
+    /// Logs that nobody can say whether a token is good. All of that is counted besides.
+    pub(super) fn log_failure(&self, error: &TokenError) {
+        let is_busy = matches!(error, TokenError::Busy);
+        if !error.is_unavailable() {
+            return;
+        }
+        if !is_busy && self.failures.is_due(Instant::now()) {
+            tracing::error!(issuer = self.name, error = told(error), "cannot verify access tokens");
+        } else {
+            tracing::debug!(issuer = self.name, error = told(error), "cannot verify an access token");
+        }
     }
 
     /// What the token says, when it is for one of `audiences` and for now.
@@ -120,5 +159,18 @@ impl Issuer {
             issued_at: claims.seconds("iat")?,
             expires_at,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each made-up token that named an issuer whose keys could not be had was an error in the log.
+    #[test]
+    fn that_an_issuer_is_away_is_logged_once_in_a_while() {
+        let (failures, now) = (Failures::default(), Instant::now());
+        let due = [0, 0, 1, 9, 10, 11, 19, 20].map(|after| failures.is_due(now + Duration::from_secs(after)));
+        assert_eq!(due, [true, false, false, false, true, false, false, true]);
     }
 }

@@ -65,7 +65,7 @@ impl Signed {
 }
 
 /// Somebody's address.
-fn somewhere() -> ClientNetwork {
+fn somewhere() -> Option<ClientNetwork> {
     ClientNetwork::of("192.0.2.1")
 }
 

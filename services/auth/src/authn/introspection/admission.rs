@@ -15,7 +15,8 @@ use tokio::{
 use super::{ClientNetwork, IntrospectionLimits};
 
 /// Admits questions about unknown tokens: no more often than the rate, and the networks that they come from in turns.
-/// A flood from one network waits for itself.
+/// A flood from one network waits for itself. Questions of which nobody can say where they come from take turns as one
+/// network does, but have no bounds of their own.
 #[derive(Debug)]
 pub(super) struct Admission {
     inner: Arc<Inner>,
@@ -30,10 +31,10 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     /// Networks that have questions in the queue, the next one first.
-    turns: VecDeque<ClientNetwork>,
-    queues: HashMap<ClientNetwork, VecDeque<oneshot::Sender<Permit>>>,
+    turns: VecDeque<Option<ClientNetwork>>,
+    queues: HashMap<Option<ClientNetwork>, VecDeque<oneshot::Sender<Permit>>>,
     queued: usize,
-    in_flight: HashMap<ClientNetwork, u32>,
+    in_flight: HashMap<Option<ClientNetwork>, u32>,
     in_flight_total: u32,
     /// When the rate allows the next question.
     next_at: Instant,
@@ -50,7 +51,7 @@ pub(super) struct Busy;
 pub(super) struct Permit {
     /// Absent: it was never granted.
     inner: Option<Arc<Inner>>,
-    network: ClientNetwork,
+    network: Option<ClientNetwork>,
 }
 
 impl Admission {
@@ -68,7 +69,7 @@ impl Admission {
     }
 
     /// Waits for a permit. A full queue refuses at once.
-    pub(super) async fn enter(&self, network: ClientNetwork) -> Result<Permit, Busy> {
+    pub(super) async fn enter(&self, network: Option<ClientNetwork>) -> Result<Permit, Busy> {
         let granted = {
             let mut state = self.inner.lock();
             let granted = state.enqueue(network, &self.inner.limits)?;
@@ -125,14 +126,12 @@ impl Inner {
 impl State {
     fn enqueue(
         &mut self,
-        network: ClientNetwork,
+        network: Option<ClientNetwork>,
         limits: &IntrospectionLimits,
     ) -> Result<oneshot::Receiver<Permit>, Busy> {
-        if self.is_full(network, limits) {
+        if !self.has_room(network, limits) {
             self.forget_abandoned();
-            if self.is_full(network, limits) {
-                return Err(Busy);
-            }
+            self.make_room(network, limits)?;
         }
         let (grant, granted) = oneshot::channel();
         let queue = self.queues.entry(network).or_default();
@@ -144,10 +143,39 @@ impl State {
         Ok(granted)
     }
 
-    fn is_full(&self, network: ClientNetwork, limits: &IntrospectionLimits) -> bool {
-        let of_network = self.queues.get(&network).map_or(0, VecDeque::len);
-        self.queued >= limits.unknown_queue_max.get() as usize
-            || of_network >= limits.unknown_queue_per_address_max.get() as usize
+    fn has_room(&self, network: Option<ClientNetwork>, limits: &IntrospectionLimits) -> bool {
+        self.queued < limits.unknown_queue_max.get() as usize && self.may_queue(network, limits)
+    }
+
+    /// Whether a network has not its whole share of the queue.
+    fn may_queue(&self, network: Option<ClientNetwork>, limits: &IntrospectionLimits) -> bool {
+        network.is_none() || self.queued_of(network) < limits.unknown_queue_per_address_max.get() as usize
+    }
+
+    fn queued_of(&self, network: Option<ClientNetwork>) -> usize {
+        self.queues.get(&network).map_or(0, VecDeque::len)
+    }
+
+    /// Makes room for a question. When the queue is full, the network with the most questions in it loses its newest
+    /// one, so that a few networks that flood shut nobody else out.
+    fn make_room(
+        &mut self,
+        network: Option<ClientNetwork>,
+        limits: &IntrospectionLimits,
+    ) -> Result<(), Busy> {
+        if self.has_room(network, limits) {
+            return Ok(());
+        }
+        if !self.may_queue(network, limits) {
+            return Err(Busy);
+        }
+        let own = self.queued_of(network);
+        let longest = self.queues.iter_mut().max_by_key(|(_, queue)| queue.len());
+        let (_, longest) = longest.filter(|(_, queue)| queue.len() > own + 1).ok_or(Busy)?;
+        // Whoever waits for it is told that the issuer is busy. The queue is not empty after that.
+        longest.pop_back();
+        self.queued -= 1;
+        Ok(())
     }
 
     /// Questions for whose answer nobody waits any more.
@@ -161,11 +189,15 @@ impl State {
     }
 
     /// Takes the next question whose network has not its whole share on the way.
-    fn next(&mut self, limits: &IntrospectionLimits) -> Option<(ClientNetwork, oneshot::Sender<Permit>)> {
+    fn next(
+        &mut self,
+        limits: &IntrospectionLimits,
+    ) -> Option<(Option<ClientNetwork>, oneshot::Sender<Permit>)> {
         for _ in 0..self.turns.len() {
             let network = self.turns.pop_front()?;
             let in_flight = self.in_flight.get(&network).copied().unwrap_or_default();
-            if in_flight >= limits.unknown_in_flight_per_address_max.get() {
+            let has_share = network.is_some() && in_flight >= limits.unknown_in_flight_per_address_max.get();
+            if has_share {
                 self.turns.push_back(network);
                 continue;
             }
@@ -215,7 +247,7 @@ mod tests {
         IntrospectionLimits { unknown_per_second: of(1_000_000), ..IntrospectionLimits::default() }
     }
 
-    fn network(address: &str) -> ClientNetwork {
+    fn network(address: &str) -> Option<ClientNetwork> {
         ClientNetwork::of(address)
     }
 
@@ -279,12 +311,65 @@ mod tests {
         assert!(state.in_flight.is_empty() && state.in_flight_total == 0 && state.queued == 0, "{state:?}");
     }
 
+    /// Eight networks with sixteen questions each filled the queue, and everybody else was refused at once.
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_is_queued_though_a_few_networks_have_filled_the_queue() {
+        let admission = Admission::new(IntrospectionLimits {
+            unknown_in_flight_max: of(1),
+            unknown_queue_max: of(128),
+            unknown_queue_per_address_max: of(16),
+            ..limits()
+        });
+        let on_its_way = admission.enter(network("192.0.2.100")).await.unwrap();
+        let floods: Vec<_> = (1..=8).map(|last| network(&format!("192.0.2.{last}"))).collect();
+        let mut waiting: Vec<_> =
+            floods.iter().flat_map(|flood| (0..16).map(|_| Box::pin(admission.enter(*flood)))).collect();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        let mut newcomer = Box::pin(admission.enter(network("198.51.100.1")));
+        assert!(futures::poll!(&mut newcomer).is_pending(), "it is queued");
+        let mut refused = 0;
+        for waiting in &mut waiting {
+            refused += usize::from(futures::poll!(waiting).is_ready());
+        }
+        assert_eq!(refused, 1, "the newest question of a flood gave way");
+        // A flood does not push out another.
+        let flooding = futures::poll!(Box::pin(admission.enter(floods[0])));
+        assert!(matches!(flooding, std::task::Poll::Ready(Err(Busy))));
+        drop(on_its_way);
+        drop(waiting);
+        assert!(newcomer.await.is_ok());
+    }
+
+    /// An edge of an older version does not say where its clients are: all of them had the share of one address.
+    #[tokio::test(start_paused = true)]
+    async fn callers_without_an_address_have_no_share_of_one_address() {
+        let admission = Admission::new(IntrospectionLimits {
+            unknown_in_flight_per_address_max: of(1),
+            unknown_queue_per_address_max: of(1),
+            ..limits()
+        });
+        let in_flight = limits().unknown_in_flight_max.get();
+        let mut permits = Vec::new();
+        for _ in 0..in_flight {
+            permits.push(admission.enter(None).await.unwrap());
+        }
+        let queued = limits().unknown_queue_max.get();
+        let mut waiting: Vec<_> = (0..queued).map(|_| Box::pin(admission.enter(None))).collect();
+        for waiting in &mut waiting {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        let refused = futures::poll!(Box::pin(admission.enter(None)));
+        assert!(matches!(refused, std::task::Poll::Ready(Err(Busy))), "the overall bounds hold");
+    }
+
     #[test]
     fn addresses_of_one_ipv6_network_share() {
         assert_eq!(network("2001:db8:1:2::1"), network("2001:db8:1:2:ffff::9"));
         assert_ne!(network("2001:db8:1:2::1"), network("2001:db8:1:3::1"));
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network(""), network("what is no address"));
+        assert_eq!((network(""), network("what is no address")), (None, None));
     }
 }

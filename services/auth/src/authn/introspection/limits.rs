@@ -1,7 +1,7 @@
 //! How much an issuer is asked about opaque tokens, and by whom.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
 };
 
@@ -51,7 +51,7 @@ impl Default for IntrospectionLimits {
             unknown_in_flight_max: of(16),
             unknown_in_flight_per_address_max: of(4),
             unknown_queue_max: of(128),
-            unknown_queue_per_address_max: of(16),
+            unknown_queue_per_address_max: of(32),
             unknown_queue_timeout_ms: of(2000),
         }
     }
@@ -63,9 +63,9 @@ impl Default for IntrospectionLimits {
 pub(crate) struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
-    /// The network of an address. All of which nobody can say share one.
-    pub(crate) fn of(address: &str) -> Self {
-        address.parse().map_or(Self(Ipv4Addr::UNSPECIFIED.into()), |address: IpAddr| address.into())
+    /// The network of an address. Absent: nobody can say where it is, as an older edge does not.
+    pub(crate) fn of(address: &str) -> Option<Self> {
+        address.parse().ok().map(|address: IpAddr| address.into())
     }
 }
 

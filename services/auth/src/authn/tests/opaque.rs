@@ -112,6 +112,23 @@ async fn an_opaque_token_is_what_its_issuer_says() {
     assert_eq!(asked.times(), 2, "a refusal is remembered too");
 }
 
+/// A token that is shown at each endpoint of an edge was asked about for each.
+#[tokio::test]
+async fn an_active_answer_is_remembered_for_every_resource_and_checked_for_each() {
+    let (_signed, asked, verifier) = hydra().await;
+    asked.answers(200, active());
+    for path in ["", "/a", "/b", "/c"] {
+        let resource = format!("{EDGE}{path}");
+        assert!(verifier.verify("opaque-1", &resource, somewhere()).await.is_ok(), "{resource}");
+    }
+    let elsewhere = format!("{EDGE}/a");
+    asked.answers(200, with(&active(), json!({ "aud": elsewhere })));
+    assert!(verifier.verify("opaque-2", &elsewhere, somewhere()).await.is_ok());
+    let refused = verifier.verify("opaque-2", EDGE, somewhere()).await;
+    assert!(matches!(refused, Err(TokenError::Audience)), "{refused:?}");
+    assert_eq!(asked.times(), 2);
+}
+
 #[tokio::test]
 async fn an_answer_is_checked_like_a_jwt() {
     let (_signed, asked, verifier) = hydra().await;
