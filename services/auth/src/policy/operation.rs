@@ -1,6 +1,8 @@
 //! Operations on what no catalog lists.
 
-use cedar_policy::{Context, Entities, Request};
+use std::collections::{HashMap, HashSet};
+
+use cedar_policy::{Context, Entities, Entity, Request, RestrictedExpression};
 use metrics::counter;
 
 use super::{Answer, Outcome, Policies, failed, head::Head, log_errors, uid};
@@ -8,7 +10,7 @@ use crate::Identity;
 
 impl Policies {
     /// Decides an operation on a resource that no catalog lists, such as `Action::"revoke"` on an `Issuer`. It has no
-    /// arguments.
+    /// arguments; the resource has its id as the attribute `name` too.
     pub fn decide_operation(
         &self,
         identity: &Identity,
@@ -36,10 +38,13 @@ impl Policies {
             return Err(Answer::NotPermitted.into());
         }
         let heads = (Head::all_of(&action, []), Head::all_of(&resource, []));
+        let name = ("name".to_owned(), RestrictedExpression::new_string(id.to_owned()));
+        let named = Entity::new(resource.clone(), HashMap::from([name]), HashSet::new())
+            .map_err(|error| failed("resource", &error))?;
         let principal = caller.entity.uid();
         let request = Request::new(principal, action, resource, Context::empty(), Some(&self.schema))
             .map_err(|error| failed("request", &error))?;
-        let entities = Entities::from_entities([caller.entity.clone()], None)
+        let entities = Entities::from_entities([caller.entity.clone(), named], None)
             .map_err(|error| failed("entities", &error))?;
         let mut said = Vec::new();
         for number in self.index.slice(&self.index.groups(&heads.0, &heads.1), &caller.heads) {

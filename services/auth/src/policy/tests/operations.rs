@@ -69,3 +69,16 @@ fn a_schema_of_before_permits_nobody_to_act() {
     let outcome = policies.decide_operation(&program(&["deputies"]), "act", CODE);
     assert_eq!(outcome.answer, Answer::NotPermitted);
 }
+
+/// A workload that another issuer puts into the group could revoke the tokens of all.
+#[test]
+fn an_authorization_server_revokes_its_own_tokens_alone() {
+    let shipped = include_str!("../../../../../policies/administration.cedar");
+    let server = program(&["authorization-server"]);
+    let own = server.principal.issuer.clone();
+    let revoke = |who: &Identity, issuer: &str| decide(shipped, who, "revoke", ("Issuer", issuer)).0;
+    assert_eq!(revoke(&server, &own), Answer::Allow);
+    assert_eq!(revoke(&server, "https://other.example"), Answer::NotPermitted);
+    assert_eq!(revoke(&alice(&["authorization-server"]), &own), Answer::NotPermitted, "a person");
+    assert_eq!(revoke(&program(&["platform"]), "https://other.example"), Answer::Allow);
+}
