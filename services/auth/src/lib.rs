@@ -198,7 +198,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         revocations,
         epochs,
         minter,
-        log: DecisionLog::open(&config.decision_log)?,
+        log: DecisionLog::open(&config.decision_log, &starting)?,
         edges: edges.clone(),
         stopping: starting.stopping(),
     };

@@ -27,18 +27,29 @@ impl DailyFiles {
         warn_of_readers(folder)?;
         let today = today();
         let files = Self { folder: folder.to_owned(), days: days.max(1), today, file: open(folder, today)? };
-        files.prune()?;
+        files.prune_or_warn();
         Ok(files)
     }
 
     /// Goes on in the file of another day. While it cannot be opened, the old one has everything.
     fn turn(&mut self, today: Date) {
-        let turned = open(&self.folder, today).and_then(|file| {
-            (self.file, self.today) = (file, today);
-            self.prune()
-        });
-        if let Err(error) = turned {
-            tracing::error!(%error, folder = %self.folder.display(), "cannot turn to the decision log of a new day");
+        match open(&self.folder, today) {
+            Ok(file) => {
+                (self.file, self.today) = (file, today);
+                self.prune_or_warn();
+            }
+            Err(error) => {
+                let folder = self.folder.display();
+                tracing::error!(%error, %folder, "cannot turn to the decision log of a new day");
+            }
+        }
+    }
+
+    /// A file that cannot be removed takes space, and is no reason to write no decisions down.
+    fn prune_or_warn(&self) {
+        if let Err(error) = self.prune() {
+            let folder = self.folder.display();
+            tracing::error!(%error, %folder, "an old file of the decision log cannot be removed");
         }
     }
 
@@ -52,10 +63,9 @@ impl DailyFiles {
             }
         }
         files.sort_unstable();
-        for name in files.iter().take(files.len().saturating_sub(self.days)) {
-            fs::remove_file(self.folder.join(name))?;
-        }
-        Ok(())
+        let old = files.iter().take(files.len().saturating_sub(self.days));
+        // One that cannot be removed does not keep the others.
+        old.map(|name| fs::remove_file(self.folder.join(name))).fold(Ok(()), io::Result::and)
     }
 }
 
@@ -86,16 +96,24 @@ fn open(folder: &Path, day: Date) -> io::Result<File> {
         // A link in its place could lead anywhere.
         options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
-    let file = options.open(folder.join(format!("{PREFIX}{day}{SUFFIX}")))?;
+    let path = folder.join(format!("{PREFIX}{day}{SUFFIX}"));
+    let file = options.open(&path)?;
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        // One that is there already may be from before this was so.
-        if file.metadata()?.permissions().mode() & 0o077 != 0 {
-            file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        }
+    if let Err(error) = hide(&file) {
+        // It may be another user's, or on a volume that gives a group what is written there.
+        tracing::warn!(%error, file = %path.display(), "other users may be able to read the decision log");
     }
     Ok(file)
+}
+
+/// A file that is there already may be from before only its user could read it.
+#[cfg(unix)]
+fn hide(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {
@@ -144,5 +162,28 @@ mod tests {
         names.sort_unstable();
         let today = format!("decisions.{}.jsonl", today());
         assert_eq!(names, [&today, "decisions.2999-01-01.jsonl", "notes.txt"]);
+    }
+
+    /// A folder in the place of an old file cannot be removed as one: the service did not start.
+    #[test]
+    fn an_old_file_that_cannot_be_removed_stops_nothing_and_holds_up_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("decisions.2026-01-01.jsonl")).unwrap();
+        fs::write(folder.path().join("decisions.2026-01-02.jsonl"), "{}\n").unwrap();
+        let mut files = DailyFiles::open(folder.path(), 1).unwrap();
+        files.write_all(b"{}\n").unwrap();
+        assert!(!folder.path().join("decisions.2026-01-02.jsonl").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_hidden_when_it_is_there_already() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("decisions.{}.jsonl", today()));
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        DailyFiles::open(folder.path(), 1).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -3,15 +3,15 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::{RequestId, identity::Actor, trace};
+use drawbridge_sdk::{RequestId, Starting, identity::Actor, trace};
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::DropGuard;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::{DecisionRecord, ShadowRecord, files::DailyFiles};
@@ -68,13 +68,14 @@ pub(crate) struct Decided<'a> {
 /// Writes decisions down, without making anybody wait for the disk.
 #[derive(Debug)]
 pub(crate) struct DecisionLog {
-    lines: Option<(NonBlocking, Arc<WorkerGuard>)>,
+    lines: Option<(NonBlocking, DropGuard)>,
     with_arguments: bool,
 }
 
 impl DecisionLog {
-    /// Opens the log that the config asks for.
-    pub(crate) fn open(config: &DecisionLogConfig) -> Result<Self, DecisionLogError> {
+    /// Opens the log that the config asks for. When the service stops, what was decided is written once calls have ended,
+    /// or some seconds later: a call that lasts longer does not keep it from the disk.
+    pub(crate) fn open(config: &DecisionLogConfig, starting: &Starting) -> Result<Self, DecisionLogError> {
         // A decision is never lost for want of room: whoever is too fast waits.
         let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
         let lines = match &config.decision_log {
@@ -86,7 +87,7 @@ impl DecisionLog {
                 Some(builder().finish(file))
             }
         };
-        let lines = lines.map(|(lines, guard)| (lines, Arc::new(guard)));
+        let lines = lines.map(|(lines, writer)| (lines, starting.after_calls(flush(writer))));
         Ok(Self { lines, with_arguments: config.decision_log_arguments })
     }
 
@@ -163,6 +164,46 @@ impl DecisionLog {
     }
 }
 
+/// Waits until everything is written, for about a second at most. Further lines are errors.
+async fn flush(writer: WorkerGuard) {
+    if let Err(error) = tokio::task::spawn_blocking(move || drop(writer)).await {
+        tracing::error!(%error, "the decision log could not be flushed");
+    }
+}
+
 fn digest(arguments: &[u8]) -> String {
     Sha256::digest(arguments).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The log was flushed when the last call had ended: never, when the drain deadline passed first.
+    #[tokio::test(start_paused = true)]
+    async fn the_log_is_flushed_at_stop_though_a_call_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = DecisionLogConfig {
+            decision_log: Some(folder.path().to_owned()),
+            decision_log_days: 1,
+            ..DecisionLogConfig::default()
+        };
+        let starting = Starting::new();
+        let log = DecisionLog::open(&config, &starting).unwrap();
+        let (lines, _in_use) = log.lines.as_ref().unwrap();
+        lines.clone().write_all(b"{}\n").unwrap();
+        // It stops what had begun.
+        drop(starting);
+        let mut is_flushed = false;
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            is_flushed = lines.clone().write_all(b"late\n").is_err();
+            if is_flushed {
+                break;
+            }
+        }
+        assert!(is_flushed, "the writer has ended");
+        let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
+        assert!(std::fs::read_to_string(file.path()).unwrap().starts_with("{}\n"));
+    }
 }
