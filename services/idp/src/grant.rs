@@ -174,14 +174,21 @@ impl Family {
         (Self { grant, current: Mutex::new(first.clone().into()) }, first)
     }
 
-    /// Takes the current secret and gives its successor.
-    pub(crate) fn rotate(&self, presented: &str) -> Result<String, Reused> {
+    /// Takes the current secret for what `issue` gives, together with the secret's successor. When that fails, the
+    /// secret stays good. Of two callers at once, one gets something for it.
+    pub(crate) fn rotate<T, E>(
+        &self,
+        presented: &str,
+        issue: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<(T, String), E>, Reused> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if !secret::matches(&current, presented) {
             return Err(Reused);
         }
-        *current = secret::random().into();
-        Ok(current.expose_secret().to_owned())
+        Ok(issue().map(|issued| {
+            *current = secret::random().into();
+            (issued, current.expose_secret().to_owned())
+        }))
     }
 }
 
@@ -199,5 +206,35 @@ impl RefreshToken {
 
     pub(crate) fn into_text(self) -> String {
         format!("{}.{}", self.family.simple(), self.secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A refusal, for too many access tokens, used the refresh token up, and trying again ended the grant.
+    #[test]
+    fn a_refresh_token_stays_good_when_nothing_can_be_issued_for_it() {
+        let grant = Grant::new(
+            ClientId("client".to_owned()),
+            "alice".to_owned(),
+            "https://mcp.example".to_owned(),
+            Scopes::new(&["mcp".to_owned()]).unwrap(),
+        );
+        let (family, first) = Family::new(Arc::new(grant));
+        let expires = Instant::now() + std::time::Duration::from_secs(600);
+        let issue = || family.grant.issue(IssuedToken { id: Uuid::new_v4(), expires });
+        for _ in 0..ACCESS_TOKENS_MAX {
+            issue().unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(family.rotate(&first, issue), Ok(Err(Unissued::TooMany)));
+        }
+        let Ok(Ok(((), second))) = family.rotate(&first, || Ok::<_, Unissued>(())) else {
+            panic!("it is used up")
+        };
+        assert_eq!(family.rotate(&first, issue), Err(Reused));
+        assert!(second != first && family.rotate(&second, || Ok::<_, Unissued>(())).is_ok());
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Shares<K, V> {
 struct Entry<V> {
     value: V,
     expires: Instant,
-    /// Whose share it takes from. Absent: nobody's any more.
-    address: Option<ClientAddress>,
+    /// Whose share it takes from.
+    address: ClientAddress,
 }
 
 impl<K: Eq + Hash, V: Clone> Shares<K, V> {
@@ -44,11 +44,11 @@ impl<K: Eq + Hash, V: Clone> Shares<K, V> {
         let mut entries = self.entries();
         let now = Instant::now();
         entries.retain(|_, entry| entry.expires > now);
-        let of_address = entries.values().filter(|entry| entry.address == Some(address)).count();
+        let of_address = entries.values().filter(|entry| entry.address == address).count();
         if entries.len() >= self.entries_max || of_address >= self.of_address_max {
             return Err(Full);
         }
-        entries.insert(key, Entry { value, expires: now + lifetime, address: Some(address) });
+        entries.insert(key, Entry { value, expires: now + lifetime, address });
         Ok(())
     }
 
@@ -60,18 +60,6 @@ impl<K: Eq + Hash, V: Clone> Shares<K, V> {
         let entries = self.entries();
         let entry = entries.get(key).filter(|entry| entry.expires > Instant::now())?;
         Some(entry.value.clone())
-    }
-
-    /// Takes an entry out of the share of its address, for at least so long.
-    pub(crate) fn keep<Q>(&self, key: &Q, lifetime: Duration)
-    where
-        K: Borrow<Q>,
-        Q: Eq + Hash + ?Sized,
-    {
-        if let Some(entry) = self.entries().get_mut(key) {
-            entry.address = None;
-            entry.expires = entry.expires.max(Instant::now() + lifetime);
-        }
     }
 
     /// Removes an entry. Of two callers at once, one gets it.
@@ -111,8 +99,9 @@ mod tests {
         assert_eq!(shares.add("c", 1, address(2), LONG), Err(Full));
         shares.add("d", 1, address(3), LONG).unwrap();
         assert_eq!(shares.get("mine"), Some(0));
-        shares.keep("a", LONG);
+        assert_eq!(shares.take("a"), Some(1));
         shares.add("c", 1, address(2), LONG).unwrap();
+        shares.add("f", 1, address(5), LONG).unwrap();
         assert_eq!(shares.add("e", 1, address(4), LONG), Err(Full), "of all there are five");
         assert_eq!((shares.take("c"), shares.take("c")), (Some(1), None));
         shares.add("e", 1, address(4), LONG).unwrap();

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use moka::{future::Cache, policy::EvictionPolicy};
+use moka::{future::Cache, policy::EvictionPolicy, sync};
 use uuid::Uuid;
 
 use crate::{
@@ -15,13 +15,15 @@ use crate::{
     shares::{Full, Shares},
 };
 
-/// How long a registration is known through which nobody has signed in yet, and after each sign-in.
+/// How long a registration is known through which nobody has signed in yet, and after each use when somebody has.
 const CLIENT_UNUSED: Duration = Duration::from_secs(3600);
 const CLIENT_IDLE: Duration = Duration::from_secs(30 * 86_400);
 const PENDING_LIFETIME: Duration = Duration::from_secs(600);
 /// How many addresses can use up their shares before there is no more.
 const SHARES: usize = 16;
 const GRANTS_MAX: u64 = 4096;
+/// Registered clients through which somebody has signed in.
+const SIGNED_IN_CLIENTS_MAX: u64 = 4096;
 
 /// The id of an authorization request that waits for its user. It is known to the page that shows it
 /// alone, and is not `Debug`, so that it cannot be logged.
@@ -34,7 +36,10 @@ pub(crate) struct Code(pub(crate) String);
 
 pub(crate) struct Store {
     configured: HashMap<ClientId, Arc<Client>>,
-    clients: Shares<ClientId, Arc<Client>>,
+    /// Registrations through which nobody has signed in yet.
+    unused: Shares<ClientId, Arc<Client>>,
+    /// Those through which somebody has. The one that is unused for longest makes room.
+    clients: sync::Cache<ClientId, Arc<Client>>,
     pending: Shares<PendingId, Arc<Pending>>,
     codes: Cache<Code, Arc<IssuedCode>>,
     families: Cache<Uuid, Arc<Family>>,
@@ -52,7 +57,12 @@ impl Store {
         let configured = configured.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
         Self {
             configured,
-            clients: Shares::new(registrations_max.saturating_mul(SHARES), registrations_max),
+            unused: Shares::new(registrations_max.saturating_mul(SHARES), registrations_max),
+            clients: sync::Cache::builder()
+                .max_capacity(SIGNED_IN_CLIENTS_MAX)
+                .eviction_policy(EvictionPolicy::lru())
+                .time_to_idle(CLIENT_IDLE)
+                .build(),
             pending: Shares::new(sign_ins_max.saturating_mul(SHARES), sign_ins_max),
             // A used code is remembered as long as the tokens from it, to notice that it is used again.
             codes: bounded(GRANTS_MAX, refresh_lifetime),
@@ -63,12 +73,12 @@ impl Store {
     pub(crate) fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
         match self.configured.get(id) {
             Some(configured) => Some(Arc::clone(configured)),
-            None => self.clients.get(id),
+            None => self.clients.get(id).or_else(|| self.unused.get(id)),
         }
     }
 
     pub(crate) fn add_client(&self, client: Arc<Client>, address: ClientAddress) -> Result<(), Full> {
-        self.clients.add(client.id.clone(), client, address, CLIENT_UNUSED)
+        self.unused.add(client.id.clone(), client, address, CLIENT_UNUSED)
     }
 
     pub(crate) fn add_pending(
@@ -90,9 +100,14 @@ impl Store {
         self.pending.take(id)
     }
 
-    /// Somebody has signed in through a client: it takes no longer from the share of its address.
+    /// Somebody has signed in through a client: it takes no longer from the share of its address, nor from what all
+    /// addresses may register.
     pub(crate) fn keep_client(&self, id: &ClientId) {
-        self.clients.keep(id, CLIENT_IDLE);
+        // Added before it is removed, so that it is always known.
+        if let Some(client) = self.unused.get(id) {
+            self.clients.insert(id.clone(), client);
+            self.unused.take(id);
+        }
     }
 
     pub(crate) async fn add_code(&self, issued: IssuedCode) -> Code {
@@ -127,4 +142,35 @@ where
         .eviction_policy(EvictionPolicy::lru())
         .time_to_live(lifetime)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// Clients with a sign-in counted among the registrations of all addresses for thirty days.
+    #[test]
+    fn clients_with_a_sign_in_leave_the_registrations_of_others_free() {
+        let store = Store::new(Vec::new(), 1, 1, Duration::from_secs(60));
+        let client = |number: usize| {
+            Arc::new(Client {
+                id: ClientId(format!("client-{number}")),
+                name: None,
+                redirect_uris: Vec::new(),
+                grant_types: Vec::new(),
+                secret: None,
+                groups: Vec::new(),
+                internal: false,
+            })
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1)).into();
+        for number in 0..=SHARES {
+            let client = client(number);
+            store.add_client(Arc::clone(&client), address).unwrap();
+            store.keep_client(&client.id);
+        }
+        assert!((0..=SHARES).all(|number| store.client(&client(number).id).is_some()));
+    }
 }

@@ -211,14 +211,16 @@ async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, 
     check_resource(idp, client, grant, params)?;
     // RFC 6749 section 6: fewer scopes than granted, for this access token.
     let scopes = grant.scopes.narrow(params.get("scope")?)?;
-    let Ok(secret) = family.rotate(&presented.secret) else {
+    // It is rotated only with an access token to answer with: else a refusal would use it up.
+    let refreshed = family.rotate(&presented.secret, || issue_to_user(idp, client, grant, &scopes));
+    let Ok(refreshed) = refreshed else {
         // OAuth 2.1 section 4.3.1: one of the two who hold it has stolen it, and nobody can tell which.
         let (client_id, subject) = (&client.id.0, &grant.subject);
         tracing::info!(client_id, subject, "a refresh token is used again; its tokens are revoked");
         idp.revoke(grant).await;
         return Err(invalid());
     };
-    let mut tokens = issue_to_user(idp, client, grant, &scopes)?;
+    let (mut tokens, secret) = refreshed?;
     tokens.refresh_token = Some(RefreshToken { family: presented.family, secret }.into_text());
     Ok(tokens)
 }
