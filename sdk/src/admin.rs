@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{StatusCode, header::HOST, uri::Authority};
+use http::{HeaderMap, StatusCode, Uri, header::HOST, uri::Authority};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
@@ -132,14 +132,24 @@ pub(crate) fn router(admin: Admin, readiness: Readiness, starting: &Starting) ->
 }
 
 async fn check_host(State(hosts): State<Arc<Vec<String>>>, request: Request, next: Next) -> Response {
-    let mut named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    // HTTP/2 has the host in the URI. HTTP/1.0 may have none, and no browser speaks it.
-    let host = request.uri().authority().map(Authority::as_str).or_else(|| named.next());
-    if named.next().is_some() || !host.is_none_or(|host| is_allowed(host, &hosts)) {
+    if !is_host_allowed(request.uri(), request.headers(), &hosts) {
         let told = "the Host header names another server; --admin-allowed-host allows a name\n";
         return (StatusCode::FORBIDDEN, told).into_response();
     }
     next.run(request).await
+}
+
+/// Whether the admin port answers to a request under the host that it names. HTTP/2 and the absolute form of HTTP/1.1
+/// have it in the URI, and may repeat it in one header (RFC 9112 section 3.2.2). HTTP/1.0 may have none, and no
+/// browser speaks it.
+fn is_host_allowed(uri: &Uri, headers: &HeaderMap, hosts: &[String]) -> bool {
+    let mut named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let (header, further) = (named.next(), named.next());
+    let host = match (uri.authority().map(Authority::as_str), header) {
+        (Some(authority), Some(header)) if !authority.eq_ignore_ascii_case(header) => return false,
+        (authority, header) => authority.or(header),
+    };
+    further.is_none() && host.is_none_or(|host| is_allowed(host, hosts))
 }
 
 /// Whether the admin port answers under this host, whatever its port.
@@ -176,6 +186,30 @@ async fn upkeep(metrics: PrometheusHandle, stopping: tokio_util::sync::Cancellat
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(uri: &str, headers: &[&str], expected: bool) {
+        let mut named = HeaderMap::new();
+        for host in headers {
+            named.append(HOST, host.parse().unwrap());
+        }
+        assert_eq!(is_host_allowed(&uri.parse().unwrap(), &named, &[]), expected, "{uri} {headers:?}");
+    }
+
+    /// A request of the absolute form names its host twice, and was refused.
+    #[test]
+    fn a_request_may_name_its_host_in_the_uri_and_the_same_in_the_header() {
+        check("/readyz", &["127.0.0.1:7111"], true);
+        check("/readyz", &[], true);
+        check("http://127.0.0.1:7111/readyz", &["127.0.0.1:7111"], true);
+        check("http://LOCALHOST:7111/readyz", &["localhost:7111"], true);
+        check("http://127.0.0.1:7111/readyz", &[], true);
+        check("/readyz", &["evil.example"], false);
+        check("http://127.0.0.1:7111/readyz", &["evil.example"], false);
+        check("http://evil.example/readyz", &["127.0.0.1"], false);
+        check("http://evil.example/readyz", &["evil.example"], false);
+        check("/readyz", &["127.0.0.1", "127.0.0.1"], false);
+        check("/readyz", &["127.0.0.1", "evil.example"], false);
+    }
 
     #[test]
     fn the_admin_port_answers_to_addresses_and_configured_names() {

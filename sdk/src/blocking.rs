@@ -88,8 +88,9 @@ impl BlockingJobs {
         W: FnOnce(&Cancellation) -> T + Send + 'static,
     {
         let acquiring = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
-        // The semaphore is never closed.
-        let permit = acquiring.await.map_err(|_| BlockingError::DeadlinePassed)?.ok();
+        let permit = acquiring.await.map_err(|_| BlockingError::DeadlinePassed)?;
+        // The semaphore is never closed. No job runs without a permit.
+        let permit = permit.map_err(|_| BlockingError::Cancelled)?;
         let token = CancellationToken::new();
         let guard = token.clone().drop_guard();
         let cancellation = Cancellation { token, deadline };

@@ -1,6 +1,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use prost_reflect::DescriptorPool;
 use tokio_util::sync::CancellationToken;
 use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
@@ -107,6 +108,14 @@ impl GrpcServer {
         self
     }
 
+    /// Whether a tool service is in its own contract: else it would answer no call.
+    pub(crate) fn check_contract(&self) -> Result<(), String> {
+        if self.verifier.is_none() {
+            return Ok(());
+        }
+        contract_holds(self.descriptors, self.service_name)
+    }
+
     /// Serves until `stopping`, then lets the calls in flight end.
     pub(crate) async fn serve(
         self,
@@ -181,6 +190,17 @@ impl GrpcServer {
     }
 }
 
+fn contract_holds(descriptors: &[u8], service_name: &str) -> Result<(), String> {
+    let pool = DescriptorPool::decode(descriptors)
+        .map_err(|error| format!("the descriptors of {service_name} are broken: {error}"))?;
+    match pool.get_service_by_name(service_name) {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "the descriptors lack the service {service_name}: give its own with `GrpcServer::descriptors`"
+        )),
+    }
+}
+
 /// What a generated gRPC server is.
 pub trait GrpcService:
     tower::Service<
@@ -208,4 +228,19 @@ impl<S> GrpcService for S where
         + Sync
         + 'static
 {
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a service started, and answered every call with UNIMPLEMENTED.
+    #[test]
+    fn a_tool_service_whose_descriptors_lack_it_does_not_start() {
+        let descriptors = drawbridge_proto::FILE_DESCRIPTOR_SET;
+        contract_holds(descriptors, "drawbridge.code.v1.CodeService").unwrap();
+        let refused = contract_holds(descriptors, "acme.v1.AcmeService").unwrap_err();
+        assert!(refused.contains("acme.v1.AcmeService") && refused.contains("descriptors"), "{refused}");
+        assert!(contract_holds(b"no descriptors", "acme.v1.AcmeService").is_err());
+    }
 }

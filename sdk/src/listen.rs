@@ -29,6 +29,11 @@ impl BindError {
         let why = "plaintext beyond loopback: give --mtls-certificate-file, or allow it (--allow-plaintext)";
         Self { address, source: io::Error::other(why) }
     }
+
+    /// What is to be served there is not what its contract says.
+    pub(crate) fn contract(address: SocketAddr, why: String) -> Self {
+        Self { address, source: io::Error::other(why) }
+    }
 }
 
 impl Listen {

@@ -97,13 +97,14 @@ impl Starting {
     /// Serves gRPC with health and reflection.
     ///
     /// # Errors
-    /// When the address cannot be bound, or is not to be served in plaintext.
+    /// When the address cannot be bound, or is not to be served in plaintext; when a tool service's descriptors lack it.
     pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<SocketAddr, BindError> {
         let listener = listen.listener()?;
         let address = local_address(&listener);
         if !server.may_listen_at(address.ip()) {
             return Err(BindError::plaintext(address));
         }
+        server.check_contract().map_err(|why| BindError::contract(address, why))?;
         let serving = server.serve(listener, self.readiness(), self.stopping());
         self.tasks.spawn(serving);
         Ok(address)
