@@ -108,7 +108,7 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     }
     let (text, differences) = (lock.text(), before.differences(&lock));
     if !args.check {
-        may_remove(&file, &differences, args)?;
+        may_remove(&file, &differences, &conflicts, args)?;
     }
     // A lock that says the same otherwise is written anew too.
     let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
@@ -122,15 +122,33 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
 }
 
 /// Refuses to take something out of the lock unless that is asked for: a service may only have been
-/// left out.
-fn may_remove(file: &Path, differences: &[LockDifference], args: &LockArgs) -> anyhow::Result<()> {
-    let gone = differences.iter().filter(|difference| difference.change == "gone");
-    let gone: Vec<_> = gone.map(|gone| format!("{} {}", gone.kind.as_str(), gone.name)).collect();
-    if gone.is_empty() || args.remove {
+/// left out, or another one may claim the name.
+fn may_remove(
+    file: &Path,
+    differences: &[LockDifference],
+    conflicts: &[String],
+    args: &LockArgs,
+) -> anyhow::Result<()> {
+    if args.remove || differences.iter().all(|difference| difference.change != "gone") {
         return Ok(());
     }
     let (file, summary) = (file.display(), summary(differences));
-    bail!("{file}: {summary}; no longer offered: {}: `--remove` takes that out of the lock", gone.join(", "))
+    bail!("{file}: {summary}; {}: `--remove` takes that out of the lock", gone(differences, conflicts))
+}
+
+/// What is no longer offered, with the conflict that is the reason, and then the other conflicts.
+fn gone(differences: &[LockDifference], conflicts: &[String]) -> String {
+    let mut others: Vec<_> = conflicts.iter().collect();
+    let mut gone = Vec::new();
+    for LockDifference { kind, name, .. } in differences.iter().filter(|item| item.change == "gone") {
+        let kind = kind.as_str();
+        let about = [" name", "'s own name"].map(|what| format!("the {kind}{what} {name:?} of "));
+        let claimed = others.iter().position(|conflict| about.iter().any(|it| conflict.starts_with(it)));
+        let claimed = claimed.map(|at| format!(" (claimed instead: {})", others.remove(at)));
+        gone.push(format!("{kind} {name}{}", claimed.unwrap_or_default()));
+    }
+    let left_out: String = others.iter().map(|conflict| format!("; left out: {conflict}")).collect();
+    format!("no longer offered: {}{left_out}", gone.join(", "))
 }
 
 /// How many items differ, by how.
@@ -195,4 +213,38 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use drawbridge_edge::ItemKind;
+
+    use super::*;
+
+    /// It said only that the tool was gone, not that another service had taken its name.
+    #[test]
+    fn what_is_gone_because_another_service_claims_it_is_said_with_the_conflict() {
+        let difference = |name: &str, change| LockDifference {
+            kind: ItemKind::Tool,
+            name: name.to_owned(),
+            change,
+            diff: String::new(),
+        };
+        let differences = [
+            difference("code_search", "gone"),
+            difference("code_read", "gone"),
+            difference("code_list", "new"),
+        ];
+        let conflicts = [
+            "the tool name \"code_search\" of a.B/C (x) belongs to d.E/F (y)".to_owned(),
+            "the prompt name \"ask\" of a.B/G (x) belongs to d.E/H (y)".to_owned(),
+        ];
+        assert_eq!(
+            gone(&differences, &conflicts),
+            format!(
+                "no longer offered: tool code_search (claimed instead: {}), tool code_read; left out: {}",
+                conflicts[0], conflicts[1]
+            )
+        );
+    }
 }
