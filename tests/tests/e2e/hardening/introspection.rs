@@ -56,8 +56,9 @@ impl Opaque {
     async fn answer(&self, token: &str) -> Value {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(token.to_owned());
         if token == GOOD {
+            // Its end is now: the leeway still lets it in, and no answer is remembered.
             return json!({
-                "active": true, "sub": "alice", "aud": self.audience(), "client_id": "cli", "exp": now() + 300,
+                "active": true, "sub": "alice", "aud": self.audience(), "client_id": "cli", "exp": now(),
             });
         }
         let released = self.release.notified();
@@ -156,8 +157,8 @@ async fn made_up_opaque_tokens_do_not_shut_out_a_good_one() {
     let scene = Scene::start("unknown_queue_timeout_ms = 60000").await;
     let (opaque, busy) = (scene.opaque.clone(), Arc::default());
     let flood = scene.flood(|_| FLOOD.to_owned(), &busy);
-    // 4 are on their way, and the issuer answers none of them. 16 wait; the others are refused without waiting.
-    until(|| busy.load(Ordering::SeqCst) >= MADE_UP - 20 && opaque.asked_of_made_up() >= 4).await;
+    // 4 are on their way, and the issuer answers none of them. 32 wait; the others are refused without waiting.
+    until(|| busy.load(Ordering::SeqCst) >= MADE_UP - 36 && opaque.asked_of_made_up() >= 4).await;
     // An unknown one from elsewhere is asked about at once. Then it is known, and goes first even from the address
     // of the flood.
     for (endpoint, address) in [("", HONEST), ("/code", FLOOD), ("/tickets", FLOOD)] {
@@ -168,7 +169,7 @@ async fn made_up_opaque_tokens_do_not_shut_out_a_good_one() {
     opaque.release();
     let flooded = flood.join_all().await;
     assert!(!flooded.iter().any(|outcome| matches!(outcome, Outcome::Allowed(_))), "{flooded:?}");
-    assert!(opaque.asked_of_made_up() <= 20, "{}", opaque.asked_of_made_up());
+    assert!(opaque.asked_of_made_up() <= 36, "{}", opaque.asked_of_made_up());
 }
 
 /// From however many addresses they come.
