@@ -21,7 +21,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service as _;
 
-use self::{activity::Activity, body::TimedBody, framing::Broken, lingering::Lingering};
+use self::{
+    activity::{Activity, Idle},
+    body::TimedBody,
+    framing::Broken,
+    lingering::Lingering,
+};
 pub use self::{body::BodyTimeout, certificate::Certificate, limits::HttpLimits};
 use crate::{
     call::{REQUEST_ID, RequestId},
@@ -180,12 +185,16 @@ impl Server {
         let service = service_fn(|request| self.answer(request, peer, &activity, &broken));
         let stream = TokioIo::new(Lingering::new(stream, broken.clone()));
         let mut connection = pin!(self.http.serve_connection(stream, service));
-        let idle_timeout = self.limits.idle_timeout();
+        let (idle_timeout, send_timeout) = (self.limits.idle_timeout(), self.limits.send_timeout());
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = self.stopping.cancelled() => None,
-            () = activity.idle(idle_timeout) => {
-                counter!("http_server_closed_connections_total", "reason" => "idle").increment(1);
+            idle = activity.idle(idle_timeout, send_timeout) => {
+                let reason = if idle == Idle::Stuck { "send_timeout" } else { "idle" };
+                counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                if idle == Idle::Stuck {
+                    return;
+                }
                 None
             }
         };
@@ -195,7 +204,7 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    () = async { sleep(GOODBYE).await; activity.idle(GOODBYE).await } => Ok(()),
+                    () = async { sleep(GOODBYE).await; activity.idle(GOODBYE, send_timeout).await; } => Ok(()),
                 }
             }
         };

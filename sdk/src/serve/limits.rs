@@ -19,6 +19,10 @@ pub struct HttpLimits {
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub body_timeout_ms: u64,
 
+    /// How long a client may take to take a part of an answer, in milliseconds. Its connection ends then.
+    #[arg(long, default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub send_timeout_ms: u64,
+
     /// What clients may take before TLS is spoken.
     #[command(flatten)]
     pub handshakes: HandshakeLimits,
@@ -30,6 +34,7 @@ impl Default for HttpLimits {
             connections_max: 16_384,
             idle_timeout_ms: 30_000,
             body_timeout_ms: 30_000,
+            send_timeout_ms: 120_000,
             handshakes: HandshakeLimits::default(),
         }
     }
@@ -44,6 +49,10 @@ impl HttpLimits {
 
     pub(super) fn idle_timeout(&self) -> Duration {
         Duration::from_millis(self.idle_timeout_ms)
+    }
+
+    pub(super) fn send_timeout(&self) -> Duration {
+        Duration::from_millis(self.send_timeout_ms)
     }
 
     pub(super) fn body_timeout(&self) -> Duration {

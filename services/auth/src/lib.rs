@@ -33,6 +33,9 @@ pub mod policy;
 mod revocation;
 mod transaction;
 
+/// The largest question, in bytes: it holds the arguments of a request of an edge, twice where some are sensitive.
+const QUESTION_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// How auth runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -202,7 +205,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         edges: edges.clone(),
         stopping: starting.stopping(),
     };
-    let server = GrpcServer::open(AuthServiceServer::new(api)).document(keys.clone());
+    let service = AuthServiceServer::new(api).max_decoding_message_size(QUESTION_BYTES_MAX);
+    let server = GrpcServer::open(service).document(keys.clone());
     let mut mtls = config.mtls;
     mtls.mtls_allow.extend(edges);
     let address = starting.grpc(&config.listen, server.accept(&peers, &mtls)?)?;

@@ -20,7 +20,7 @@ use tracing::{Instrument as _, Span};
 use crate::refusal::Refusal;
 
 use self::kept::{Kept, Question};
-pub(crate) use self::{lease::Lease, reauthorizer::Reauthorizer};
+pub(crate) use self::{kept::SILENCE, lease::Lease, reauthorizer::Reauthorizer};
 
 mod kept;
 mod lease;

@@ -37,6 +37,7 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
         cache: cache.into(),
         guards: Arc::default(),
         seal: Seal::new(&secret)?.into(),
+        watches: mcp::watches(&config.streams),
     };
     let server = server(config, handler, &secret, CancellationToken::new())?;
     let metadata = resource.routes(&catalogs);

@@ -12,7 +12,7 @@ use axum::{
     response::Response,
 };
 use drawbridge_sdk::{CallContext, CallerRequestId, RequestId, trace};
-use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts};
+use http::{HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
 use tracing::{Instrument as _, Span, field::Empty};
@@ -27,7 +27,10 @@ use crate::{
     refusal::Refusal,
 };
 
-use self::body::{BodyPermit, discard};
+use self::{
+    body::{BodyPermit, discard},
+    headers::{Accepts, accept, bearer, check_headers},
+};
 
 pub use self::body::BodyLimits;
 pub(crate) use self::{
@@ -39,14 +42,13 @@ pub(crate) use self::{
 
 mod body;
 mod count;
+mod headers;
 mod message;
 mod params;
 mod plan;
 
 /// The longest that one request may take, whatever its tool says.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-const JSON: &str = "application/json";
-const EVENT_STREAM: &str = "text/event-stream";
 
 pub(crate) struct Gate {
     pub(crate) authorizer: Authorizer,
@@ -72,32 +74,6 @@ pub(crate) struct Admission {
     pub(crate) span: Span,
     /// Held while the request is worked on. Whoever only listens is not in progress.
     _in_progress: Option<(InProgress, BodyPermit)>,
-}
-
-/// What a client takes for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accepts {
-    /// One JSON message alone.
-    Json,
-    /// An event stream alone.
-    Stream,
-    Both,
-}
-
-impl Accepts {
-    /// Whether the client can be told something before the answer.
-    pub(crate) fn streams(self) -> bool {
-        self != Self::Json
-    }
-
-    /// After how long without an answer a stream is opened. None: never.
-    pub(crate) fn quiet(self, usual: Duration) -> Option<Duration> {
-        match self {
-            Self::Json => None,
-            Self::Stream => Some(Duration::ZERO),
-            Self::Both => Some(usual),
-        }
-    }
 }
 
 /// Lets a request pass, or refuses it.
@@ -339,53 +315,6 @@ impl Gate {
             span,
         };
         Ok((admission, Some(message)))
-    }
-}
-
-/// Checks what the headers say of the body and of the answer. Says what the sender takes for an answer.
-fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {
-    check_content_type(&parts.headers)?;
-    match parts.headers.contains_key(header::ACCEPT) {
-        true => accept(&parts.headers),
-        false => Ok(Accepts::Json),
-    }
-}
-
-/// The token of a `Bearer` header (RFC 6750 section 2.1).
-fn bearer(header: Option<&HeaderValue>) -> Result<SecretString, Refusal> {
-    let header = header.ok_or(Refusal::Unauthenticated { description: None })?;
-    let token = header.to_str().ok().and_then(|header| {
-        let (scheme, token) = header.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| SecretString::from(token.trim()))
-    });
-    token.ok_or(Refusal::Unauthenticated {
-        description: Some("the Authorization header holds no bearer token".to_owned()),
-    })
-}
-
-fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let essence = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
-    match essence {
-        Some(essence) if essence.trim().eq_ignore_ascii_case(JSON) => Ok(()),
-        _ => Err(Refusal::ContentType),
-    }
-}
-
-/// What the client takes for an answer. One that says nothing takes all.
-fn accept(headers: &HeaderMap) -> Result<Accepts, Refusal> {
-    let text: Vec<_> =
-        headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
-    let text = text.join(",").to_ascii_lowercase();
-    let takes = |kinds: &[&str]| {
-        text.split(',').filter_map(|range| range.split(';').next()).any(|range| kinds.contains(&range.trim()))
-    };
-    let streams = text.is_empty() || takes(&[EVENT_STREAM, "text/*", "*/*"]);
-    let json = text.is_empty() || takes(&[JSON, "application/*", "*/*"]);
-    match (json, streams) {
-        (true, true) => Ok(Accepts::Both),
-        (true, false) => Ok(Accepts::Json),
-        (false, true) => Ok(Accepts::Stream),
-        (false, false) => Err(Refusal::NotAcceptable),
     }
 }
 

@@ -293,7 +293,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
     starting.spawn(authorizer.clone().listen(starting.stopping()));
     let seal = Arc::new(Seal::new(&secret)?);
-    let handler = Handler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal };
+    let watches = mcp::watches(&config.streams);
+    let handler = Handler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal, watches };
     let server = server(&config, handler, &secret, starting.stopping())?;
     starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);

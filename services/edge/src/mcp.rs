@@ -28,6 +28,7 @@ use self::{
     errors::{error, invalid_params, no_method, not_planned},
     exchange::Exchange,
     revision::Revision,
+    session::{Owner, Slots},
 };
 
 pub use self::{config::StreamsConfig, seal::SealError};
@@ -73,6 +74,8 @@ pub(crate) struct Handler {
     pub(crate) cache: Arc<Cache>,
     pub(crate) guards: Arc<Guards>,
     pub(crate) seal: Arc<Seal>,
+    /// Who watches resources.
+    pub(crate) watches: Arc<Slots>,
 }
 
 impl Handler {
@@ -105,7 +108,7 @@ impl Handler {
                 exchange.session.iter().for_each(|session| session.set_level(level));
                 Ok(ServerResult::empty(()))
             }
-            "resources/subscribe" => subscribe(params, admission, exchange),
+            "resources/subscribe" => self.subscribe(params, admission, exchange),
             "resources/unsubscribe" => {
                 exchange.session.iter().for_each(|session| session.unsubscribe(watch::uri(params)));
                 Ok(ServerResult::empty(()))
@@ -117,6 +120,33 @@ impl Handler {
             _ => Err(no_method(admission)),
         }
     }
+
+    fn subscribe(
+        &self,
+        params: &Value,
+        admission: &Arc<Admission>,
+        exchange: &Exchange,
+    ) -> Result<ServerResult, ErrorData> {
+        let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
+        let refused = |text| error(ErrorCode::INVALID_REQUEST, text, admission);
+        let session = exchange.session.as_ref();
+        let session =
+            session.ok_or_else(|| refused("resources are watched in a session; initialize first"))?;
+        for watch in watches.iter() {
+            let owner = Owner::of(&admission.grant.principal);
+            let slot =
+                self.watches.take(owner).map_err(|_| refused("as many resources are watched as may be"))?;
+            let ending = session.subscribe(watch::uri(params));
+            let ending = ending.ok_or_else(|| refused("this session watches as much as it may"))?;
+            watch::in_session(session, admission, watch, ending, slot);
+        }
+        Ok(ServerResult::empty(()))
+    }
+}
+
+/// Who watches resources, and how many.
+pub(crate) fn watches(config: &StreamsConfig) -> Arc<Slots> {
+    Slots::new("watches", config.watches_max, config.watches_per_principal_max)
 }
 
 /// What the edge says of itself.
@@ -135,21 +165,4 @@ fn info() -> ServerConfig {
     let mut info = ServerConfig::new(capabilities);
     info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
     info
-}
-
-fn subscribe(
-    params: &Value,
-    admission: &Arc<Admission>,
-    exchange: &Exchange,
-) -> Result<ServerResult, ErrorData> {
-    let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
-    let refused = |text| error(ErrorCode::INVALID_REQUEST, text, admission);
-    let session = exchange.session.as_ref();
-    let session = session.ok_or_else(|| refused("resources are watched in a session; initialize first"))?;
-    for watch in watches.iter() {
-        let ending = session.subscribe(watch::uri(params));
-        let ending = ending.ok_or_else(|| refused("this session watches as much as it may"))?;
-        watch::in_session(session, admission, watch, ending);
-    }
-    Ok(ServerResult::empty(()))
 }

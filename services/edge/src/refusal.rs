@@ -15,6 +15,8 @@ const UNAVAILABLE: i32 = -32053;
 /// By which clients know that their session is gone.
 const NO_SESSION: i32 = -32001;
 
+/// The longest message, in bytes.
+const MESSAGE_BYTES_MAX: usize = 1024;
 /// Seconds after which a client may try again when auth or Redis gave no answer, or there is too much to do.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
@@ -172,7 +174,14 @@ impl Refusal {
         }
     }
 
+    /// What the caller is told, in a bounded text: some of it may be the caller's own.
     fn message(&self) -> String {
+        let mut message = self.text();
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        message
+    }
+
+    fn text(&self) -> String {
         match self {
             Self::Unauthenticated { description: None } => "an access token is needed".to_owned(),
             Self::Unauthenticated { description: Some(description) } => description.clone(),
@@ -234,6 +243,7 @@ impl Refusal {
     fn retry_after_seconds(&self) -> Option<u64> {
         match self {
             Self::AuthUnavailable
+            | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
             | Self::SessionsAway

@@ -21,7 +21,7 @@ const KEPT_FOR: Duration = Duration::from_secs(10);
 const REFUSED_MAX: u64 = 10_000;
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// No epoch: auth is not heard.
-pub(super) const SILENCE: u64 = 0;
+pub(crate) const SILENCE: u64 = 0;
 
 /// What was asked: a digest, so that no token is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

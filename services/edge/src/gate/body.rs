@@ -22,6 +22,9 @@ use super::params::ParamsLimits;
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
 /// A body beyond this is a large one, in bytes.
 const LARGE_BYTES: usize = 64 * 1024;
+/// For so many copies of its bytes a body is charged: itself, its texts as they are parsed, and the message that they
+/// make.
+const COPIES: usize = 3;
 /// How long a body waits for memory, and how long the rest of one is waited for that is thrown away.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -33,8 +36,8 @@ pub struct BodyLimits {
     #[arg(long, default_value_t = 4 * 1024 * 1024)]
     pub body_bytes_max: usize,
 
-    /// How many bytes of bodies are in memory at once, with the values that they are parsed to. One principal has a
-    /// quarter of it, and large bodies three quarters.
+    /// How many bytes of bodies are in memory at once, each counted three times, with the values that they are parsed to.
+    /// One principal has a quarter of it, and large bodies three quarters.
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub bodies_bytes_max: usize,
 
@@ -103,14 +106,15 @@ impl BodyBudget {
     ) -> Result<(Bytes, BodyPermit), Refusal> {
         let bytes_max = self.limits.body_bytes_max;
         let mut permit = self.permit(caller);
-        let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+        let (mut first, mut rest, mut length) = (Bytes::new(), BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| body_error(&error))?;
             let Ok(data) = frame.into_data() else { continue };
-            if permit.bytes + data.len() > bytes_max {
+            length += data.len();
+            if length > bytes_max {
                 return Err(Refusal::TooLarge { bytes_max });
             }
-            permit.grow(data.len()).await?;
+            permit.grow(COPIES * data.len()).await?;
             // Most bodies come whole.
             if first.is_empty() && rest.is_empty() {
                 first = data;
@@ -127,7 +131,7 @@ impl BodyBudget {
 
     fn try_take(&self, caller: Caller, held: usize, more: usize) -> bool {
         let total = self.limits.bodies_bytes_max;
-        let room = if held + more > LARGE_BYTES { total / 4 * 3 } else { total };
+        let room = if held + more > COPIES * LARGE_BYTES { total / 4 * 3 } else { total };
         let used = &mut *self.used();
         let own = used.callers.entry(caller).or_default();
         if used.bytes + more > room || *own + more > total / 4 {
@@ -172,7 +176,7 @@ impl BodyPermit {
         if self.try_grow(more) {
             return Ok(());
         }
-        gauge!("edge_bodies_waiting").increment(1);
+        let _waiting = Waits::new();
         let budget = Arc::clone(&self.budget);
         let waiting = async {
             loop {
@@ -184,11 +188,26 @@ impl BodyPermit {
             }
         };
         let waited = timeout(WAIT, waiting).await;
-        gauge!("edge_bodies_waiting").decrement(1);
         waited.map_err(|_| {
             counter!("edge_bodies_refused_total").increment(1);
             Refusal::Overloaded
         })
+    }
+}
+
+/// Counts a body that waits for memory, as long as this lives.
+struct Waits;
+
+impl Waits {
+    fn new() -> Self {
+        gauge!("edge_bodies_waiting").increment(1);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        gauge!("edge_bodies_waiting").decrement(1);
     }
 }
 
@@ -235,7 +254,7 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn budget() -> Arc<BodyBudget> {
-        Arc::new(BodyBudget::new(BodyLimits { bodies_bytes_max: 8 * MIB, ..BodyLimits::default() }))
+        Arc::new(BodyBudget::new(BodyLimits { bodies_bytes_max: 24 * MIB, ..BodyLimits::default() }))
     }
 
     fn callers<const N: usize>() -> [Caller; N] {

@@ -73,9 +73,9 @@ struct Envelope<'a> {
     method: Option<Cow<'a, str>>,
     #[serde(borrow)]
     params: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     result: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     error: Option<&'a RawValue>,
 }
 
@@ -87,11 +87,14 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 impl Message {
     /// Reads a message of a caller who is authenticated. What its values take of memory is charged to `permit`.
     pub(crate) fn parse(body: &[u8], limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Self, Refusal> {
+        // serde would put what else it is into its error, whole.
+        match body.trim_ascii_start().first() {
+            Some(b'{') | None => {}
+            Some(b'[') => return Err(Refusal::Invalid("it must be one object, not a batch".to_owned())),
+            Some(_) => return Err(Refusal::Invalid("it must be one object".to_owned())),
+        }
         let envelope: Envelope<'_> = match serde_json::from_slice(body) {
             Ok(envelope) => envelope,
-            Err(_) if body.trim_ascii_start().starts_with(b"[") => {
-                return Err(Refusal::Invalid("it must be one object, not a batch".to_owned()));
-            }
             Err(error) if error.is_data() => return Err(Refusal::Invalid(error.to_string())),
             Err(error) => return Err(Refusal::Parse(error.to_string())),
         };
@@ -100,10 +103,10 @@ impl Message {
             return Err(Refusal::Invalid("jsonrpc must be \"2.0\"".to_owned()));
         }
         let id = id.map(read_id).transpose()?;
-        let kind = match (&method, &id, result.is_some() != error.is_some()) {
-            (Some(_), Some(_), false) => Kind::Request,
-            (Some(_), None, false) => Kind::Notification,
-            (None, Some(_), true) => Kind::Response,
+        let kind = match (&method, &id, &result, &error) {
+            (Some(_), Some(_), None, None) => Kind::Request,
+            (Some(_), None, None, None) => Kind::Notification,
+            (None, Some(_), Some(_), None) | (None, Some(_), None, Some(_)) => Kind::Response,
             _ => {
                 let text = "it must have a method, or an id with its result or error";
                 return Err(Refusal::Invalid(text.to_owned()));

@@ -21,6 +21,8 @@ mod lists;
 mod prompt;
 mod tool;
 
+/// The longest URI of a resource that is watched, in bytes: it is held as long as it is.
+const WATCHED_URI_BYTES_MAX: usize = 2048;
 /// How many resources one request may watch.
 const WATCHES_MAX: usize = 64;
 
@@ -142,7 +144,7 @@ impl Asking<'_> {
                 }
             },
             // Each is of its own revisions; the handler says so where it is not.
-            "resources/subscribe" if message.revision().is_none() => match text("uri") {
+            "resources/subscribe" => match text("uri") {
                 None => asking.refuse("uri must be a string").await,
                 Some(uri) => asking.watch(catalog, &[uri]).await,
             },
@@ -230,8 +232,16 @@ impl Asking<'_> {
         if uris.len() > WATCHES_MAX {
             return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
         }
-        let mut watches = Vec::new();
+        let mut watches: Vec<Watch> = Vec::new();
         for uri in uris {
+            if uri.len() > WATCHED_URI_BYTES_MAX {
+                return self
+                    .refuse(&format!("{} is longer than {WATCHED_URI_BYTES_MAX} bytes", cut(uri)))
+                    .await;
+            }
+            if watches.iter().any(|watch| watch.uri == **uri) {
+                continue;
+            }
             let found =
                 catalog.resource(uri).filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
             let watched = found.and_then(|(resource, variables)| {

@@ -11,6 +11,14 @@ pub struct StreamsConfig {
     #[arg(long, default_value_t = 64)]
     pub streams_per_principal_max: usize,
 
+    /// How many resources clients watch at once on this replica. Each is a call of its tool service.
+    #[arg(long, default_value_t = 512)]
+    pub watches_max: usize,
+
+    /// How many of them one principal may watch on this replica.
+    #[arg(long, default_value_t = 128)]
+    pub watches_per_principal_max: usize,
+
     /// How many events of one stream are held for a client that reads slowly, or comes back after its connection
     /// broke.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
@@ -39,6 +47,8 @@ impl Default for StreamsConfig {
         Self {
             streams_max: 10_000,
             streams_per_principal_max: 64,
+            watches_max: 512,
+            watches_per_principal_max: 128,
             stream_events_max: 256,
             stream_bytes_max: 1024 * 1024,
             streams_bytes_max: 64 * 1024 * 1024,

@@ -179,8 +179,10 @@ impl EventStream {
             let retained = self.bounds.retained_bytes.load(Ordering::Relaxed);
             let retains = self.id.is_some() && retained <= self.bounds.retained_bytes_max;
             let was_delivered = inner.delivered > inner.gone;
+            // Nobody reads it, and nobody has come back for it yet.
+            let is_abandoned = inner.is_open && inner.readers.is_empty();
             let is_over = inner.events.len() > self.bounds.events_max || inner.bytes > self.bounds.bytes_max;
-            if !(was_delivered && !retains || is_over && inner.events.len() > 1) {
+            if !((was_delivered || is_abandoned) && !retains || is_over && inner.events.len() > 1) {
                 return;
             }
             let Some(event) = inner.events.pop_front() else { return };
@@ -287,7 +289,7 @@ impl Reader {
     pub(super) fn next(&mut self) -> Next {
         let mut inner = self.stream.lock();
         if let Some(has) = self.behind {
-            if has < inner.delivered
+            if has.max(inner.gone) < inner.delivered
                 && let Some((number, event)) = inner.get(has)
             {
                 self.behind = Some(number);

@@ -15,7 +15,7 @@ use rmcp::{
 };
 use secrecy::SecretString;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument as _;
 
 use super::{
@@ -32,7 +32,7 @@ use super::{
     wire,
 };
 use crate::{
-    authorizer::{Lease, Reauthorizer},
+    authorizer::{Lease, Reauthorizer, SILENCE},
     gate::{Admission, Kind, Message, Plan},
     refusal::Refusal,
 };
@@ -110,8 +110,8 @@ impl Server {
         headers: &HeaderMap,
     ) -> Result<Response, Refusal> {
         let admission = Arc::new(admission);
-        let schema =
-            |name: &str| Some(Arc::clone(&self.handler.catalogs.load().tool(name)?.tool.input_schema));
+        // Of a tool that the caller may not call, nothing is told.
+        let schema = |_: &str| admission.plan.tool().map(|tool| Arc::clone(&tool.tool.input_schema));
         let revision = match revision::of(headers, &message, schema) {
             Ok(revision) => revision,
             Err(wrong) => return Ok(malformed(&message.id, wrong, &admission)),
@@ -166,6 +166,9 @@ impl Server {
             Opening::Whole(status, message) => Ok(wire::whole(status, message)),
             Opening::Stream => {
                 let reader = stream.read(None).ok_or(Refusal::NoSession)?;
+                // Not polled by the response alone: a client that does not read would stop its clocks.
+                let work = AbortOnDropHandle::new(tokio::spawn(work));
+                let work = async move { drop(work.await) }.boxed();
                 Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted) }.into_response())
             }
         }

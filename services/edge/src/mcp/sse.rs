@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::{future::BoxFuture, stream};
+use futures::{FutureExt as _, future::BoxFuture, stream};
 use http::{HeaderName, HeaderValue, header};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::{
     events::{Next, Reader},
     session::{Session, Slot},
 };
-use crate::authorizer::Lease;
+use crate::{authorizer::Lease, refusal::Refusal};
 
 /// Keeps a connection open that has nothing to say, and lets a client see that its stream has begun.
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
@@ -90,6 +90,15 @@ impl EventBody {
         }
         let stream = Arc::clone(self.reader.stream());
         while !self.is_over {
+            // Before anything is sent: whoever has no right any more gets nothing of what waits.
+            match self.right.renew().now_or_never() {
+                Some(true) => continue,
+                Some(false) => {
+                    self.is_over = true;
+                    continue;
+                }
+                None => {}
+            }
             let changed = stream.changed();
             let is_decided = self.right.is_decided();
             if is_decided {
@@ -99,12 +108,18 @@ impl EventBody {
                             (Some(needs), Right::Listening(lease)) => lease.also(needs),
                             _ => None,
                         };
-                        let is_allowed = match also {
-                            Some(also) => also.ask().await.is_ok(),
-                            None => true,
+                        let asked = match also {
+                            Some(also) => also.ask().await.map(drop),
+                            None => Ok(()),
                         };
-                        if !is_allowed {
-                            continue;
+                        match asked {
+                            Ok(()) => {}
+                            // The client takes the stream up again, and with it this event.
+                            Err(Refusal::AuthUnavailable | Refusal::Unverified) => {
+                                self.is_over = true;
+                                continue;
+                            }
+                            Err(_) => continue,
                         }
                         return Some(frame(stream.id(), number, &event.message));
                     }

@@ -1,25 +1,33 @@
 //! Changes of resources, for whoever subscribes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use drawbridge_sdk::{CallContext, RequestId};
 use rmcp::model::ResourceUpdatedNotificationParam;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::{events::Event, session::Session, wire};
+use super::{
+    events::Event,
+    session::{Session, Slot},
+    wire,
+};
 use crate::{
     authorizer::{Lease, Reauthorizer},
-    gate::{Admission, Watch},
+    gate::{Admission, Watch, cut},
     refusal::Refusal,
     upstream,
 };
 
 pub(super) const UPDATED: &str = "notifications/resources/updated";
-/// Before a watch that broke is begun again.
+/// Before a watch that broke is begun again, and at most when it breaks again and again.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(16);
 /// How long one watch may last before its caller is authorized anew.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -29,6 +37,7 @@ pub(super) fn in_session(
     admission: &Arc<Admission>,
     watch: &Watch,
     ending: tokio_util::sync::CancellationToken,
+    slot: Slot,
 ) {
     let again = admission.again.of(Arc::clone(&watch.call.operation));
     let mut lease = Lease::new(vec![again.clone()], watch.call.epoch, admission.grant.expires_at);
@@ -36,6 +45,7 @@ pub(super) fn in_session(
     let message = wire::notification(UPDATED, Some(&ResourceUpdatedNotificationParam::new(&watch.uri)));
     let (request_id, span) = (admission.context.request_id.clone(), admission.span.clone());
     let following = async move {
+        let _slot = slot;
         let changed = || {
             let event = Event { message: message.clone(), needs: Some(again.clone()) };
             session.upgrade().into_iter().for_each(|session| session.notify(event.clone()));
@@ -44,7 +54,7 @@ pub(super) fn in_session(
             () = ending.cancelled() => {}
             () = follow(&request_id, &watch, &again, changed) => {}
             () = async { while lease.renew().await.is_ok() {} } => {
-                tracing::info!(uri = watch.uri, "a watch is no longer allowed");
+                tracing::info!(uri = cut(&watch.uri), "a watch is no longer allowed");
             }
         }
     };
@@ -56,20 +66,36 @@ pub(super) fn in_session(
 pub(super) async fn follow(request_id: &RequestId, watch: &Watch, again: &Reauthorizer, changed: impl Fn()) {
     // INVARIANT: a watch asks its client nothing, so its token came with the decision.
     let Some(mut token) = watch.call.token.clone() else { return };
+    let mut pause = PAUSE;
     loop {
+        let began = Instant::now();
         let status = once(request_id, watch, &token, &changed).await;
-        tracing::debug!(uri = watch.uri, code = ?status.code(), "a watch ended");
-        tokio::time::sleep(PAUSE).await;
+        tracing::debug!(uri = cut(&watch.uri), code = ?status.code(), "a watch ended");
+        if is_final(status.code()) {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        // One that breaks at once is begun again ever more seldom.
+        pause = if began.elapsed() < PAUSE_MAX { (2 * pause).min(PAUSE_MAX) } else { PAUSE };
         token = match again.ask().await.and_then(|allowed| allowed.token()) {
             Ok(token) => token,
             Err(Refusal::AuthUnavailable | Refusal::Unverified) => continue,
             Err(refusal) => {
-                tracing::info!(uri = watch.uri, reason = refusal.word(), "a watch is no longer allowed");
+                tracing::info!(
+                    uri = cut(&watch.uri),
+                    reason = refusal.word(),
+                    "a watch is no longer allowed"
+                );
                 return;
             }
         };
         changed();
     }
+}
+
+/// Whether a watch that ended so would end so again.
+fn is_final(code: Code) -> bool {
+    matches!(code, Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented)
 }
 
 /// Watches until the stream ends, and says why it did.

@@ -82,7 +82,7 @@ async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
 #[tokio::test]
 async fn bodies_that_are_held_back_leave_memory_for_others() {
     let mesh = TestMesh::start().await;
-    let edge = mesh.edge(&[], |config| config.bodies.bodies_bytes_max = 8 * MIB).await;
+    let edge = mesh.edge(&[], |config| config.bodies.bodies_bytes_max = 24 * MIB).await;
     let (alice, bob) = (mesh.client("alice").await, edge.client(&mesh.client("bob").await));
     // Known from now on.
     assert_eq!(edge.client(&alice).call("ping", json!({})).await.status, StatusCode::OK);
@@ -184,6 +184,19 @@ async fn what_a_caller_writes_into_logs_is_cut() {
     for method in ["tools/call", "prompts/get"] {
         assert!(alice.send_body(message(json!(1), method, &long)).await.is_hidden());
     }
+    // serde puts such a text into its error, and each of these characters into eight bytes.
+    for body in [json!("\u{e000}".repeat(100_000)).to_string(), "7".repeat(100_000), format!("tru{long}")] {
+        let refused = alice.send_body(body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+        assert!(refused.text.len() < 4096, "{} bytes", refused.text.len());
+    }
+    let carol = mesh.client("carol").await;
+    let prompt = json!({ "name": "invoices_review", "arguments": { (long.clone()): "x" } });
+    let refused = carol.call("prompts/get", prompt).await;
+    assert!(refused.error_code().is_some() && refused.text.len() < 4096, "{refused:?}");
+    let method = http::Method::from_bytes(&vec![b'M'; 20_000]).expect("a method");
+    let extension = reqwest::Client::new().request(method, mesh.mesh.mcp_url.clone());
+    assert!(extension.send().await.expect("an answer").status().is_client_error());
     let read = alice.call("resources/read", json!({ "uri": format!("code://{long}") })).await;
     assert!(read.error_code().is_some() || read.json["result"]["isError"] == true, "{read:?}");
     let path = format!("{}/{}", mesh.mesh.mcp_url, "y".repeat(10_000));
@@ -296,6 +309,8 @@ async fn what_is_hidden_answers_as_what_does_not_exist() {
     let call =
         async |client: &Client, name: &str| told(client.call_tool(name, json!({ "query": "x" })).await);
     assert_eq!(call(&bob, "code_search").await, call(&bob, "code_nothing").await);
+    let odd = async |name: &str| told(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await);
+    assert_eq!(odd("code_search").await, odd("code_nothing").await);
     let read = async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
     assert_eq!(read("code://Cargo.toml").await, read("nothing://Cargo.toml").await);
     let prompt = async |name: &str| told(bob.call("prompts/get", json!({ "name": name })).await);

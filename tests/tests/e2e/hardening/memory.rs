@@ -141,11 +141,18 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
     nested.resize(BODY - 3, b' ');
     nested.extend(b"]}}");
     let nested = Arc::new(nested);
-    let held_back = Arc::new(vec![b' '; BODY - 1]);
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"code_search","arguments":{{"query":"{}"}}}}}}"#,
+        "x".repeat(BODY - 200)
+    );
+    let mut text = text.into_bytes();
+    text.resize(BODY, b' ');
+    let (text, held_back) = (Arc::new(text), Arc::new(vec![b' '; BODY - 1]));
     let mut floods = JoinSet::new();
     for token in ["x", alice.token()] {
         for _ in 0..6 {
             floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&nested), end));
+            floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&text), end));
         }
         for _ in 0..75 {
             floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&held_back), end));

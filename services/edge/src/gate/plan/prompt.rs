@@ -41,7 +41,7 @@ fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<Dy
     let mut message = DynamicMessage::new(prompt.target.input());
     for (name, value) in given {
         if !known.iter().any(|argument| argument.name == *name) {
-            return Err(format!("the prompt has no argument {name:?}"));
+            return Err(format!("the prompt has no argument {:?}", crate::gate::cut(name)));
         }
         let value = value.as_str().ok_or_else(|| format!("the argument {name:?} must be a string"))?;
         message.set_field_by_name(name, Field::String(value.to_owned()));

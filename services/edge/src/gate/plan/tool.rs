@@ -22,7 +22,9 @@ impl Asking<'_> {
         let none = Value::Object(serde_json::Map::new());
         let arguments = params.get("arguments").unwrap_or(&none);
         if !arguments.is_object() {
-            return self.refuse("arguments must be an object").await;
+            // What is wrong is told only to whom may call the tool.
+            self.decide(operation(Kind::CallTool, &tool.item)).await?;
+            return Err(Refusal::Params("arguments must be an object".to_owned()));
         }
         match self.message(tool, arguments).await? {
             Ok(message) => {

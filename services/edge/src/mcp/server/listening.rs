@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::{
     Admission, EventBody, EventStream, Lease, Message, Owner, Plan, Refusal, Revision, Right, SESSION_ID,
-    Server, Subscription, invalid_params, malformed, may, no_method, revision, wire,
+    SILENCE, Server, Subscription, invalid_params, malformed, may, no_method, revision, wire,
 };
-use crate::mcp::sse;
+use crate::mcp::{session::Slot, sse};
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -90,19 +90,23 @@ impl Server {
         let slot = Some(self.listeners.take(Owner::of(&admission.grant.principal))?);
         let operations = watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
         let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
-        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
+        // What was allowed in several epochs is decided again at once.
+        let epoch = admission.grant.epoch;
+        let is_one = watches.iter().all(|watch| watch.call.epoch == epoch);
+        let lease = Lease::new(asks, if is_one { epoch } else { SILENCE }, admission.grant.expires_at);
         let last = Some(subscription.result());
         let (admission, watches) = (Arc::clone(admission), Arc::clone(watches));
         let catalogs = Arc::clone(&self.handler.catalogs);
-        let work = async move { subscription.run(&admission, &watches, &catalogs).await };
+        let owner = Owner::of(&admission.grant.principal);
+        let watched = watches.iter().map(|_| self.handler.watches.take(owner));
+        let watched = watched.collect::<Result<Vec<Slot>, _>>()?;
+        let work = async move {
+            let _watched = watched;
+            subscription.run(&admission, &watches, &catalogs).await;
+        };
         let reader = stream.read(None).ok_or(Refusal::EventId)?;
         let body = self.body(reader, Right::Listening(lease));
         let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
-        let mut response = EventBody { work, last, _slot: slot, stopping, ..body }.into_response();
-        response
-            .headers_mut()
-            .entry(header::CACHE_CONTROL)
-            .or_insert(http::HeaderValue::from_static("no-store"));
-        Ok(response)
+        Ok(EventBody { work, last, _slot: slot, stopping, ..body }.into_response())
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use drawbridge_proto::auth::v1 as auth;
@@ -23,12 +23,18 @@ use crate::{mcp::events::Event, refusal::Refusal};
 /// another replica.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How often idle sessions are looked for at most because there are as many as there may be.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How many ends of sessions wait for Redis.
+const UNSENT_MAX: usize = 10_000;
+
 /// How many sessions are looked up at once.
 const LOOKED_UP_AT_ONCE: usize = 64;
 
 /// How many of something there may be, and how many of one principal.
 #[derive(Debug)]
-pub(in crate::mcp) struct Slots {
+pub(crate) struct Slots {
     what: &'static str,
     max: usize,
     per_owner_max: usize,
@@ -102,6 +108,8 @@ pub(in crate::mcp) struct Sessions {
     store: Option<Store>,
     /// Sessions whose end Redis does not know of yet.
     unsent: Mutex<Vec<SessionId>>,
+    /// When idle sessions were last looked for because there were as many as there may be.
+    looked: Mutex<Instant>,
     idle: Duration,
 }
 
@@ -113,8 +121,8 @@ impl Sessions {
         redis_url: Option<&SecretString>,
     ) -> Result<Self, redis::RedisError> {
         let store = redis_url.map(|url| Store::new(url, idle)).transpose()?;
-        let (known, unsent) = (Mutex::default(), Mutex::default());
-        Ok(Self { binder: Binder::new(secret), known, slots, store, unsent, idle })
+        let (known, unsent, looked) = (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
+        Ok(Self { binder: Binder::new(secret), known, slots, store, unsent, looked, idle })
     }
 
     /// Opens a session. Its client gets the id with what proves whose it is.
@@ -171,7 +179,10 @@ impl Sessions {
         if let Some(store) = &self.store
             && !store.end(session.id).await
         {
-            self.unsent().push(session.id);
+            let mut unsent = self.unsent();
+            if unsent.len() < UNSENT_MAX {
+                unsent.push(session.id);
+            }
         }
     }
 
@@ -188,7 +199,10 @@ impl Sessions {
         state: State,
     ) -> Result<Arc<Session>, Refusal> {
         let owner = Owner::of(principal);
-        let slot = self.slots.take(owner).or_else(|_| {
+        let slot = self.slots.take(owner).or_else(|refusal| {
+            if !self.may_look() {
+                return Err(refusal);
+            }
             self.drop_idle();
             self.slots.take(owner)
         })?;
@@ -202,6 +216,16 @@ impl Sessions {
         if let Some(session) = gone {
             session.end();
         }
+    }
+
+    /// Whether it is time to look at all sessions again, of whoever has too many.
+    fn may_look(&self) -> bool {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = looked.elapsed() >= LOOK_INTERVAL.min(self.idle);
+        if is_time {
+            *looked = Instant::now();
+        }
+        is_time
     }
 
     fn drop_idle(&self) {
