@@ -89,9 +89,11 @@ impl Message {
     pub(crate) fn parse(body: &[u8], limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Self, Refusal> {
         // serde would put what else it is into its error, whole.
         match body.trim_ascii_start().first() {
-            Some(b'{') | None => {}
             Some(b'[') => return Err(Refusal::Invalid("it must be one object, not a batch".to_owned())),
-            Some(_) => return Err(Refusal::Invalid("it must be one object".to_owned())),
+            Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+                return Err(Refusal::Invalid("it must be one object".to_owned()));
+            }
+            _ => {}
         }
         let envelope: Envelope<'_> = match serde_json::from_slice(body) {
             Ok(envelope) => envelope,

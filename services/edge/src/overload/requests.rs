@@ -31,6 +31,8 @@ const BUSY: f64 = 0.95;
 const IDLE: f64 = 0.9;
 /// How often that is looked at.
 const WINDOW: Duration = Duration::from_millis(50);
+/// So many requests of one principal may be in progress, where the replica takes as many.
+const REQUESTS_OF_PRINCIPAL_MIN: usize = 16;
 /// There is one door.
 const DOOR: &str = "";
 /// How many tokens are known to be good, and for how long after they were last shown.
@@ -157,7 +159,7 @@ impl Bound {
     fn room(&self) -> Room {
         Room {
             // Requests may take long, such as those that wait for a person: nobody has them all.
-            per_caller: (self.now / 4).max(1),
+            per_caller: (self.now / 4).max(self.now.min(REQUESTS_OF_PRINCIPAL_MIN)),
             per_line: self.now,
             lines: [].into(),
             waiting_per_caller: usize::MAX,
