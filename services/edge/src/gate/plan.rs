@@ -23,6 +23,8 @@ mod tool;
 
 /// The longest URI of a resource that is watched, in bytes: it is held as long as it is.
 const WATCHED_URI_BYTES_MAX: usize = 2048;
+/// The first revision without sessions, in which `subscriptions/listen` is in place of `resources/subscribe`.
+const STATELESS: &str = "2026-07-28";
 /// How many resources one request may watch.
 const WATCHES_MAX: usize = 64;
 
@@ -144,10 +146,12 @@ impl Asking<'_> {
                 }
             },
             // Each is of its own revisions; the handler says so where it is not.
-            "resources/subscribe" => match text("uri") {
-                None => asking.refuse("uri must be a string").await,
-                Some(uri) => asking.watch(catalog, &[uri]).await,
-            },
+            "resources/subscribe" if message.revision().is_none_or(|revision| revision < STATELESS) => {
+                match text("uri") {
+                    None => asking.refuse("uri must be a string").await,
+                    Some(uri) => asking.watch(catalog, &[uri]).await,
+                }
+            }
             "subscriptions/listen" => {
                 let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
                 let uris: Vec<_> =
