@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::body::Body;
+use axum::body::HttpBody as _;
 use bytes::{Bytes, BytesMut};
 use drawbridge_sdk::BodyTimeout;
 use http_body_util::BodyExt as _;
@@ -106,6 +107,10 @@ impl BodyBudget {
     ) -> Result<(Bytes, BodyPermit), Refusal> {
         let bytes_max = self.limits.body_bytes_max;
         let mut permit = self.permit(caller);
+        // What is said to come is charged at once: of bodies that wait for one another's memory none would get it.
+        let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
+        let declared = declared.filter(|length| *length <= bytes_max).unwrap_or_default();
+        permit.grow(COPIES * declared).await?;
         let (mut first, mut rest, mut length) = (Bytes::new(), BytesMut::new(), 0);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| body_error(&error))?;
@@ -114,7 +119,9 @@ impl BodyBudget {
             if length > bytes_max {
                 return Err(Refusal::TooLarge { bytes_max });
             }
-            permit.grow(COPIES * data.len()).await?;
+            if length > declared {
+                permit.grow(COPIES * data.len()).await?;
+            }
             // Most bodies come whole.
             if first.is_empty() && rest.is_empty() {
                 first = data;
@@ -293,6 +300,13 @@ mod tests {
         tokio::task::yield_now().await;
         drop(first);
         assert!(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn of_bodies_that_are_sent_at_once_each_gets_its_memory_in_its_turn() {
+        let (budget, [alice]) = (budget(), callers());
+        let reading = (0..4).map(|_| async { read(&budget, alice, MIB + MIB / 2).await.is_ok() });
+        assert_eq!(futures::future::join_all(reading).await, [true; 4]);
     }
 
     #[tokio::test]
