@@ -16,6 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod catalog;
+mod front_door;
 mod policy;
 mod revoke;
 mod transform;

@@ -9,6 +9,7 @@ mod catalog;
 mod clients;
 mod confinement;
 mod credentials;
+mod front_door;
 mod gateway;
 mod hardening;
 mod http_face;

@@ -1,0 +1,1 @@
+//! Commands that say yes have done what they say.

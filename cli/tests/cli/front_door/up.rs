@@ -1,0 +1,1 @@
+//! `drawbridge up`: what it says is so, and what it starts ends with it.

@@ -1,0 +1,8 @@
+//! What newcomers, real clients and real documents showed: each fails on the code before its fix.
+
+mod clients;
+mod docs;
+mod documents;
+mod pages;
+mod schemas;
+mod values;

@@ -1,0 +1,1 @@
+//! Documents of the field, read as they are.

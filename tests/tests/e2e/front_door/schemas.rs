@@ -1,0 +1,1 @@
+//! Input and output schemas as model APIs accept them.

@@ -1,0 +1,1 @@
+//! Values as real clients write them.
