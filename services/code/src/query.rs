@@ -70,13 +70,24 @@ impl Scope {
     }
 }
 
-/// As in a `.gitignore`, a glob without `/` is about names in any folder; one with `/` is about whole paths.
+/// As in a `.gitignore`, a glob without `/` is about names in any folder; one with `/` is about whole paths; one
+/// that ends with `/` is about all files of a folder. `./` at its beginning means the tree's root.
 fn parse_glob(text: &str) -> Result<GlobMatcher, CodeError> {
-    let pattern = match text.strip_prefix('/') {
-        Some(from_root) => from_root.to_owned(),
-        None if text.contains('/') => text.to_owned(),
-        None => format!("**/{text}"),
-    };
+    let refuse = |problem: String| Err(CodeError::argument("glob", problem));
+    if text.starts_with('!') {
+        return refuse(
+            "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)".to_owned(),
+        );
+    }
+    let from_root = text.strip_prefix("./").map(|rest| rest.trim_start_matches('/'));
+    let from_root = from_root.or_else(|| text.strip_prefix('/'));
+    let path = from_root.unwrap_or(text);
+    if path.split('/').any(|name| matches!(name, "." | "..")) {
+        return refuse("must not contain `.` or `..` as a name".to_owned());
+    }
+    let (path, rest) = path.strip_suffix('/').map_or((path, ""), |folder| (folder, "/**"));
+    let anywhere = if from_root.is_none() && !path.contains('/') { "**/" } else { "" };
+    let pattern = if path.is_empty() { "**".to_owned() } else { format!("{anywhere}{path}{rest}") };
     let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
     // The error's own text repeats the pattern, which is not quite what the caller wrote.
     let glob = glob.map_err(|error| CodeError::argument("glob", error.kind().to_string()))?;
@@ -252,6 +263,15 @@ mod tests {
     fn a_bad_glob_is_refused() {
         let request = SearchRequest { glob: "a[".to_owned(), ..ask("a") };
         assert_eq!(refusal(&request), "`glob`: unclosed character class; missing ']'");
+        for (glob, problem) in [
+            ("!*.rs", "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)"),
+            ("../a", "must not contain `.` or `..` as a name"),
+            ("a/./b", "must not contain `.` or `..` as a name"),
+            (".", "must not contain `.` or `..` as a name"),
+        ] {
+            let request = SearchRequest { glob: glob.to_owned(), ..ask("a") };
+            assert_eq!(refusal(&request), format!("`glob`: {problem}"), "{glob}");
+        }
     }
 
     #[test]

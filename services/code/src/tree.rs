@@ -177,8 +177,11 @@ impl Tree {
             return Err(CodeError::Secret);
         }
         if own != path.0 {
-            let own = own.display();
-            let problem = format!("leads through a symbolic link; it must be written as `{own}`");
+            let problem = if own.as_os_str().is_empty() || own == Path::new(".") {
+                "leads through a symbolic link to the root; it must be left empty".to_owned()
+            } else {
+                format!("leads through a symbolic link; it must be written as `{}`", own.display())
+            };
             return Err(CodeError::argument("path", problem));
         }
         Ok(())

@@ -12,10 +12,7 @@ use std::{
 
 use cap_std::fs::FileType;
 use drawbridge_sdk::Cancellation;
-use ignore::{
-    Match,
-    gitignore::{Gitignore, GitignoreBuilder},
-};
+use gix_ignore::{Search as IgnoreRules, glob::pattern::Case, search::Ignore};
 
 use crate::{error::CodeError, query::Scope, tree::Tree};
 
@@ -48,7 +45,7 @@ pub(crate) struct Walk<'a> {
 struct Level {
     folder: PathBuf,
     entries: vec::IntoIter<(OsString, FileType)>,
-    ignore: Gitignore,
+    ignore: IgnoreRules,
 }
 
 impl<'a> Walk<'a> {
@@ -87,17 +84,13 @@ impl<'a> Walk<'a> {
         Some(if kind.is_dir() { self.enter(path) } else { self.file(&path, kind) })
     }
 
-    /// The innermost `.gitignore` with an opinion decides.
+    /// The innermost `.gitignore` with a pattern that matches decides (gitignore(5)).
     fn ignored(&self, path: &Path, is_folder: bool) -> bool {
-        for level in self.levels.iter().rev() {
-            let Ok(inside) = path.strip_prefix(&level.folder) else { continue };
-            match level.ignore.matched(inside, is_folder) {
-                Match::Ignore(_) => return true,
-                Match::Whitelist(_) => return false,
-                Match::None => {}
-            }
-        }
-        false
+        let decided = self.levels.iter().rev().find_map(|level| {
+            let inside = path.strip_prefix(&level.folder).ok()?.as_os_str().as_encoded_bytes();
+            level.ignore.pattern_matching_relative_path(inside.into(), Some(is_folder), Case::Sensitive)
+        });
+        decided.is_some_and(|rule| !rule.pattern.is_negative())
     }
 
     fn file(&self, path: &Path, kind: FileType) -> Option<Entry> {
@@ -133,7 +126,7 @@ impl Iterator for Walk<'_> {
 impl Level {
     fn read(tree: &Tree, scope: &Scope, folder: PathBuf) -> io::Result<Self> {
         let mut entries = Vec::new();
-        let mut ignore = Gitignore::empty();
+        let mut ignore = IgnoreRules::default();
         for entry in tree.entries(&folder)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -155,24 +148,22 @@ impl Level {
     }
 }
 
-/// The rules of a folder's `.gitignore`. Git, too, passes over lines that it does not understand.
-fn gitignore(tree: &Tree, folder: &Path) -> Gitignore {
+/// The rules of a folder's `.gitignore`, read as git reads them.
+fn gitignore(tree: &Tree, folder: &Path) -> IgnoreRules {
     let path = folder.join(GITIGNORE);
+    let mut rules = IgnoreRules::default();
     let mut contents = Vec::new();
-    if let Err(error) = tree.read_into(&path, &mut contents) {
-        tracing::warn!(path = %path.display(), %error, "a .gitignore is passed over");
-        return Gitignore::empty();
+    let read = tree.read_into(&path, &mut contents).map_err(|error| error.to_string());
+    let added = read.and_then(|_| {
+        // As git does: it takes a `\r` away only before a `\n`, the one that it adds to the last line included.
+        contents.push(b'\n');
+        let added = rules.add_patterns_buffer(&contents, &path, None, Ignore::default());
+        added.map_err(|error| error.to_string())
+    });
+    if let Err(error) = added {
+        tracing::warn!(path = %path.display(), error, "a .gitignore is ignored: it cannot be read");
     }
-    let mut builder = GitignoreBuilder::new(".");
-    for line in String::from_utf8_lossy(&contents).trim_start_matches('\u{feff}').lines() {
-        if let Err(error) = builder.add_line(None, line) {
-            tracing::debug!(path = %path.display(), %error, "a line of a .gitignore is passed over");
-        }
-    }
-    builder.build().unwrap_or_else(|error| {
-        tracing::warn!(path = %path.display(), %error, "a .gitignore is passed over");
-        Gitignore::empty()
-    })
+    rules
 }
 
 fn with_slashes(path: &Path) -> Option<String> {
@@ -182,6 +173,9 @@ fn with_slashes(path: &Path) -> Option<String> {
     });
     Some(names.collect::<Option<Vec<_>>>()?.join("/"))
 }
+
+#[cfg(test)]
+mod git;
 
 #[cfg(test)]
 mod tests {
@@ -237,6 +231,23 @@ mod tests {
         assert_eq!(scope.to_string(), problem);
     }
 
+    /// The advice was to write nothing between quotes.
+    #[test]
+    fn a_link_to_the_root_is_refused_with_how_the_root_is_named() {
+        let sample = sample();
+        sample.link("root", ".");
+        sample.link("a/up", "..");
+        let problem = "`path`: leads through a symbolic link to the root; it must be left empty";
+        for path in ["root", "a/up"] {
+            let refused = Scope::parse(&sample.tree(), path, "", &LIMITS).unwrap_err();
+            assert_eq!(refused.to_string(), problem, "{path}");
+        }
+        let refused = Scope::parse(&sample.tree(), "root/a", "", &LIMITS).unwrap_err();
+        let problem = "`path`: leads through a symbolic link; it must be written as `a`";
+        assert_eq!(refused.to_string(), problem);
+        assert!(!walk(&sample, "", "").contains(&"?".to_owned()), "a link to the root leads into the tree");
+    }
+
     #[test]
     fn a_glob_without_a_slash_is_about_names_and_one_with_a_slash_about_paths() {
         let rust = ["a/sub/y.rs", "a/z.rs", "a-b/x.rs", "a.rs", "b.rs"];
@@ -246,6 +257,20 @@ mod tests {
         assert_eq!(walk(&sample(), "", "/*.rs"), ["a.rs", "b.rs"]);
         assert_eq!(walk(&sample(), "a", "**/{x,y}.rs"), ["a/sub/y.rs"]);
         assert!(walk(&sample(), "", "*.none").is_empty());
+    }
+
+    /// These matched nothing, in silence.
+    #[test]
+    fn a_glob_may_begin_at_the_root_by_a_dot_and_name_a_folder_by_a_slash() {
+        let all = walk(&sample(), "", "");
+        assert_eq!(walk(&sample(), "", "./**"), all);
+        assert_eq!(walk(&sample(), "", "./"), all);
+        assert_eq!(walk(&sample(), "", "/"), all);
+        assert_eq!(walk(&sample(), "", "./*.rs"), ["a.rs", "b.rs"]);
+        assert_eq!(walk(&sample(), "", "a/"), ["a/sub/y.rs", "a/z.rs"]);
+        assert_eq!(walk(&sample(), "", "sub/"), ["a/sub/y.rs"]);
+        assert_eq!(walk(&sample(), "", "./sub/"), [""; 0]);
+        assert_eq!(walk(&sample(), "", "a/s*/"), ["a/sub/y.rs"]);
     }
 
     #[test]
