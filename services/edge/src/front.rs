@@ -29,6 +29,7 @@ pub use self::client_address::ForwardedBy;
 use self::client_address::Proxies;
 
 pub(crate) mod client_address;
+pub(crate) mod page;
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Headers that decide something, and therefore stand once: with two of them, a proxy and the edge may each believe

@@ -81,7 +81,7 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Res
     let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
     let mut context = CallContext::new(request_id, REQUEST_TIMEOUT);
     context.client_address = Some(address(request.extensions()));
-    let endpoint = gate.endpoint(request.uri().path());
+    let endpoint = Endpoint::at(&gate.resource, request.uri().path());
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
     // Taken out, so that nothing behind the gate can log it or send it on.
@@ -140,14 +140,6 @@ fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
 type Refused = (Value, Refusal);
 
 impl Gate {
-    /// The endpoint at a path: the one for all services, or below it the one for the service or virtual server that it
-    /// names.
-    fn endpoint(&self, path: &str) -> Endpoint {
-        let below = path.strip_prefix(self.resource.path()).unwrap_or_default().trim_matches('/');
-        let namespace = Some(below).filter(|below| !below.is_empty()).map(ToOwned::to_owned);
-        Endpoint { resource: Arc::clone(&self.resource), namespace }
-    }
-
     /// Refuses an endpoint that is not there. Only who is known is told.
     fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         match &endpoint.namespace {

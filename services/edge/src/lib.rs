@@ -26,12 +26,12 @@ use crate::{
     cache::Cache,
     catalog::Catalogs,
     discovery::{Discovery, Pace},
-    front::Front,
+    front::{Front, page},
     gate::{BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal, Server, SessionBounds},
-    metadata::{Endpoint, ProtectedResource},
+    metadata::{Endpoint, Endpoints, ProtectedResource},
     overload::{Calls, Requests},
     services::{ConfigFile, Live},
 };
@@ -338,10 +338,15 @@ fn router(front: Front, gate: Gate, metadata: Router) -> Router {
     }
     let cors = front.cors();
     let endpoint = Endpoint { resource: Arc::clone(&gate.resource), namespace: None };
+    // With MCP at the root, whoever opens it gets the page there.
+    let home = if gate.resource.path().is_empty() { Router::new() } else { page::route(&endpoint) };
     let anybody = Arc::new(Anybody { limits: Arc::clone(&gate.limits), endpoint });
-    let metadata = metadata.route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
+    let endpoints = Endpoints { resource: Arc::clone(&gate.resource), catalogs: Arc::clone(&gate.catalogs) };
+    let metadata =
+        metadata.merge(home).route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
     let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(gate::pass)));
-    mcp.with_state(Arc::new(gate))
+    mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::for_browsers))
+        .with_state(Arc::new(gate))
         .merge(metadata)
         // From the inside out: browsers' preflights; a panic is a 500; Host and Origin, the request id.
         .layer(cors)

@@ -34,6 +34,14 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
+    /// The endpoint at a path: the one for all services, or below it the one for the service or virtual server that
+    /// the path names, whether there is one of this name or not.
+    pub(crate) fn at(resource: &Arc<ProtectedResource>, path: &str) -> Self {
+        let below = path.strip_prefix(resource.path()).unwrap_or_default().trim_matches('/');
+        let namespace = Some(below).filter(|below| !below.is_empty()).map(ToOwned::to_owned);
+        Self { resource: Arc::clone(resource), namespace }
+    }
+
     /// The OAuth resource that it is: one canonical form, with its path, without a trailing slash.
     pub(crate) fn resource(&self) -> String {
         let base = self.resource.public_url.as_str().trim_end_matches('/');
@@ -69,6 +77,22 @@ impl Endpoint {
             "bearer_methods_supported": ["header"],
             "scopes_supported": self.resource.scopes,
         })
+    }
+}
+
+/// All endpoints, those of the catalog as it is now.
+#[derive(Debug)]
+pub(crate) struct Endpoints {
+    pub(crate) resource: Arc<ProtectedResource>,
+    pub(crate) catalogs: Arc<Catalogs>,
+}
+
+impl Endpoints {
+    /// The endpoint at a path, or the one for all services where there is none.
+    pub(crate) fn at_or_whole(&self, path: &str) -> Endpoint {
+        let endpoint = Endpoint::at(&self.resource, path);
+        let is_known = |name: &String| self.catalogs.load().has_endpoint(name);
+        Endpoint { namespace: endpoint.namespace.filter(is_known), ..endpoint }
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) async fn show(
             let request = AuthorizationRequest { client, callback, challenge, resource, scopes };
             let pending = Arc::new(Pending { request, attempts: AtomicU32::new(0) });
             match idp.store.add_pending(Arc::clone(&pending), peer.into()) {
-                Ok(id) => page::sign_in(&id, &pending.request, None),
+                Ok(id) => page::sign_in(&idp, &id, &pending.request, None),
                 Err(Full) => {
                     tracing::info!(client_id = pending.request.client.id.0, "too many sign-ins wait");
                     page::problem(StatusCode::TOO_MANY_REQUESTS, MANY)
@@ -215,7 +215,7 @@ async fn sign_in(
             return end(idp, id, "too many sign-ins failed");
         }
         let failed = Failed { username, message: "The user name or the password is not right." };
-        return page::sign_in(id, &pending.request, Some(&failed));
+        return page::sign_in(idp, id, &pending.request, Some(&failed));
     };
     idp.guesses.succeeded(&guess);
     if idp.store.take_pending(id).is_none() {

@@ -12,6 +12,7 @@ use crate::{StartError, server::Idp};
 pub(crate) const AUTHORIZE: &str = "/authorize";
 pub(crate) const TOKEN: &str = "/token";
 pub(crate) const REGISTER: &str = "/register";
+pub(crate) const SERVER_METADATA: &str = "/.well-known/oauth-authorization-server";
 pub(crate) const JWKS: &str = "/.well-known/jwks.json";
 
 /// The issuer identifier: an origin without a trailing slash. Clients compare it as text.

@@ -157,7 +157,7 @@ pub(crate) fn seconds_since_1970() -> u64 {
 pub(crate) fn router(idp: Arc<Idp>) -> Router {
     // Clients in browsers call these from any origin. They bring no cookies, so no origin is special.
     let for_clients = Router::new()
-        .route("/.well-known/oauth-authorization-server", get(metadata::server_metadata))
+        .route(metadata::SERVER_METADATA, get(metadata::server_metadata))
         .route("/.well-known/openid-configuration", get(metadata::server_metadata))
         .route(metadata::JWKS, get(metadata::jwks))
         .route(metadata::TOKEN, post(token::token))
@@ -173,6 +173,7 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
         );
     // People come here by navigation; no script of another origin has business here.
     let for_people = Router::new()
+        .route("/", get(page::home))
         .route(metadata::AUTHORIZE, get(authorize::show).post(authorize::decide))
         .layer(middleware::from_fn_with_state(Arc::clone(&idp), refuse_rebinding));
     let layers = ServiceBuilder::new()

@@ -118,6 +118,8 @@ pub(crate) struct Users {
     by_name: HashMap<String, User>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) clients: Vec<ConfiguredClient>,
+    /// The names of the embedded users, sorted, each of whom has it as password. Empty with a users file.
+    pub(crate) built_in: Vec<String>,
     /// Compared with when there is no such user, so that the time taken does not tell.
     nobody: SecretString,
 }
@@ -158,7 +160,9 @@ pub(crate) fn load(
         }
     }
     let users = std::mem::take(&mut parsed.users);
+    let built_in = users.iter().filter(|_| path.is_none()).map(|user| user.username.clone());
+    let built_in = built_in.collect::<BTreeSet<_>>().into_iter().collect();
     let by_name = users.into_iter().map(|user| (user.username.clone(), user)).collect();
     let UsersFile { workloads, clients, .. } = parsed;
-    Ok(Users { by_name, workloads, clients, nobody: secret::random().into() })
+    Ok(Users { by_name, workloads, clients, built_in, nobody: secret::random().into() })
 }

@@ -227,3 +227,69 @@ async fn the_page_is_not_served_under_a_foreign_host_name() {
         assert_eq!(status == StatusCode::MISDIRECTED_REQUEST, refused, "{host}");
     }
 }
+
+#[tokio::test]
+async fn the_sign_in_page_says_in_words_what_the_client_asks_for_and_who_may_sign_in() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let page = server.authorize(&client_id, &[]).await.text().await.unwrap();
+    for part in [
+        "Sign in to let “<bdi>A test</bdi>” act for you",
+        "call the tools that you may call, and read what you may read <span class=\"soft\">(mcp)</span>",
+        "This is a development server. Its users are alice, bob, carol, dave, erin, frank; the password is the",
+        "spellcheck=\"false\" required autofocus>",
+    ] {
+        assert!(page.contains(part), "{part} is missing: {page}");
+    }
+    assert!(!page.contains("aria-invalid=\""), "nothing is wrong yet");
+    assert_eq!(page.matches("autofocus").count(), 1);
+}
+
+#[tokio::test]
+async fn every_built_in_user_has_the_own_name_as_password_as_the_page_says() {
+    for user in ["alice", "bob", "carol", "dave", "erin", "frank"] {
+        let server = Server::start().await;
+        let client_id = server.public_client().await;
+        let request = server.pending(&client_id, &[]).await;
+        assert!(callback(&server.decide(&request, (user, user), "allow").await).contains_key("code"));
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sign_in_marks_the_fields_and_goes_on_at_the_password() {
+    let server = Server::start().await;
+    let client_id = server.public_client().await;
+    let request = server.pending(&client_id, &[]).await;
+    let page = server.decide(&request, ("alice", "wrong"), "allow").await.text().await.unwrap();
+    assert_eq!(page.matches("aria-invalid=\"true\" aria-describedby=\"error\"").count(), 2, "{page}");
+    assert!(page.contains("role=\"alert\" id=\"error\""));
+    let password = page.split_once("<input id=\"password\"").unwrap().1;
+    assert!(password.split_once('>').unwrap().0.ends_with("autofocus"), "{page}");
+    assert_eq!(page.matches("autofocus").count(), 1);
+}
+
+#[tokio::test]
+async fn users_of_a_file_are_named_to_nobody() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[[users]]\nusername = \"zoe\"\npassword = \"a secret\"\n").unwrap();
+    let config = crate::Config { users: Some(file.path().to_owned()), ..super::harness::config() };
+    let server = Server::start_with(config).await;
+    let client_id = server.public_client().await;
+    let sign_in = server.authorize(&client_id, &[]).await.text().await.unwrap();
+    let home = server.get("/").await.text().await.unwrap();
+    for page in [sign_in, home] {
+        assert!(!page.contains("zoe") && !page.contains("password is the"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_who_opens_the_server_itself_learns_what_to_do() {
+    let server = Server::start().await;
+    let response = server.get("/").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
+    let page = response.text().await.unwrap();
+    for part in [super::harness::RESOURCE, &server.issuer, "/.well-known/oauth-authorization-server"] {
+        assert!(page.contains(part), "{part} is missing: {page}");
+    }
+}
