@@ -43,6 +43,33 @@ pub enum OfferKind {
     Completion(mcp::CompletionOptions),
     /// What streams changes of resources.
     Watch(mcp::WatchOptions),
+    /// What pages the resources of a template.
+    List(mcp::ListOptions),
+}
+
+/// What a gRPC service tells models of itself.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// The gRPC service's full name.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What the services of these names tell models of themselves, in the order of the contract.
+pub fn instructions<'a>(
+    pool: &'a DescriptorPool,
+    services: &'a [String],
+) -> impl Iterator<Item = Introduction> + 'a {
+    let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
+    services.filter_map(|service| {
+        let options: mcp::ServiceOptions = option(&service.options(), "drawbridge.mcp.v1.service")?;
+        let mcp::ServiceOptions { namespace, instructions: text } = options;
+        let service = service.full_name().to_owned();
+        Some(Introduction { service, namespace, text }).filter(|one| !one.text.is_empty())
+    })
 }
 
 impl Offer {
@@ -79,7 +106,8 @@ fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
     } else {
         let completion = option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
         let watch = || option(&options, "drawbridge.mcp.v1.watch").map(OfferKind::Watch);
-        (named(""), completion.or_else(watch)?)
+        let list = || option(&options, "drawbridge.mcp.v1.list").map(OfferKind::List);
+        (named(""), completion.or_else(watch).or_else(list)?)
     };
     Some(Offer { name, namespace: namespace.to_owned(), method, kind })
 }

@@ -20,6 +20,7 @@ use crate::{
     browser::internal_client,
     cached::{self, Cached},
     conformance::{self, Conformance},
+    notes::{self, Notes},
     peers::{know, know_mesh},
     repository, sign_in,
 };
@@ -232,6 +233,20 @@ impl TestMesh {
         (service, hosted, edge)
     }
 
+    /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
+    pub async fn notes(&self, change: impl FnOnce(&mut drawbridge_edge::Config)) -> (Hosted, Edge) {
+        let service = Notes { mtls: self.mtls_server("notes") };
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let keys = self.transaction_keys();
+        let hosted = Hosted::start("notes", &self.config.telemetry, |telemetry| async move {
+            service.start(listen, keys, &telemetry).await
+        });
+        let hosted = hosted.await.expect("the service");
+        let url = self.grpc_url(address);
+        know(&self.mesh, "notes", &url);
+        (hosted, self.edge(&[("notes", &url)], change).await)
+    }
+
     /// Starts the service whose results may be kept, for a mesh that [`serve_cached`] has set up.
     pub async fn cached(&self) -> (Cached, Hosted, Url) {
         let service = Cached::default();
@@ -333,6 +348,13 @@ pub fn serve_cached(config: &mut MeshConfig) {
         "cached",
         &Contract { pool, services: vec!["drawbridge.cached.v1.CachedService".to_owned()] },
     );
+}
+
+/// Locks the notes service into the policies of a mesh, and permits it to everybody.
+pub fn serve_notes(config: &mut MeshConfig) {
+    let pool = DescriptorPool::decode(notes::DESCRIPTORS).expect("a contract");
+    let services = vec!["drawbridge.notes.v1.NotesService".to_owned()];
+    permit(config, "notes", &Contract { pool, services });
 }
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.

@@ -237,9 +237,10 @@ impl Api {
                 principal,
             }));
         }
-        // Who could be allowed the item with some arguments may complete them.
+        // Who could be allowed the item with some arguments may complete them, and list what there is of it.
         let decided = arguments.is_some() && outcome.answer == Answer::Allow;
-        let opens = if decided || kind == Kind::Complete { opens(&outcome, message) } else { None };
+        let serves = matches!(kind, Kind::Complete | Kind::ListResources);
+        let opens = if decided || serves { opens(&outcome, message) } else { None };
         let minted = opens.map(|opens| self.mint(token, &item, opens, &deciding.ids.own, None));
         let minted = minted.transpose()?;
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));

@@ -35,13 +35,15 @@ use self::{
 pub use self::body::BodyLimits;
 pub(crate) use self::{
     body::BodyBudget,
+    cursor::{Cursor, PAGE_ITEMS_MAX},
     message::{Kind, Message},
     params::cut,
-    plan::{Call, Plan, Watch},
+    plan::{Call, Listed, Plan, Watch, reading},
 };
 
 mod body;
 mod count;
+mod cursor;
 mod headers;
 mod message;
 mod params;

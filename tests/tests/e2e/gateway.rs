@@ -5,7 +5,7 @@ mod cache;
 mod docs;
 mod guard;
 mod hygiene;
-mod limits;
+pub(crate) mod limits;
 mod mtls;
 mod overload;
 mod redis;

@@ -15,7 +15,7 @@ use url::Url;
 use super::{ServiceSettings, Services};
 use crate::{
     cache::{self, CacheTable},
-    catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins, View},
+    catalog::{LOCK_BYTES_MAX, MetaKeys, Namespace, PinMode, Pins, View},
     guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
     overload,
@@ -48,6 +48,16 @@ struct Content {
     #[serde(default)]
     server: Vec<ServerEntry>,
     catalog: Option<CatalogSettings>,
+    #[serde(default)]
+    meta: MetaSettings,
+}
+
+/// `[meta]`: what reaches clients of the `_meta` of items and results.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetaSettings {
+    /// Keys; one that ends with `*` stands for all that begin so. Absent: those that the documentation names.
+    allow: Option<Vec<String>>,
 }
 
 /// `[catalog]`: what clients may see.
@@ -165,7 +175,8 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
-    let view = transform::read(text, &content.tool, &content.server, &services)?;
+    let mut view = transform::read(text, &content.tool, &content.server, &services)?;
+    view.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let duties = Duties { limits, concurrency, guards, cache };
     Ok(Said { services, view, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
 }
