@@ -41,7 +41,7 @@ bench: ## What the edge, its duties, decisions and credentials cost, each beside
 SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments), for SECONDS=60.
+fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60.
 	tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
