@@ -12,7 +12,10 @@ use prost_reflect::{
 };
 use serde_json::{Map, Value};
 
+use self::names::snake_case;
 use crate::dynamic;
+
+mod names;
 
 /// What is written down for a sensitive value.
 const HIDDEN: &str = "[sensitive]";
@@ -128,19 +131,6 @@ pub fn raw_option(options: &DynamicMessage, name: &str) -> Option<DynamicMessage
         return None;
     }
     options.get_extension(&option).as_message().cloned()
-}
-
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    let mut previous_lower = false;
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && previous_lower {
-            text.push('_');
-        }
-        previous_lower = letter.is_ascii_lowercase() || letter.is_ascii_digit();
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
 }
 
 /// MCP's tool annotations, with MCP's defaults where the tool says nothing.
@@ -368,18 +358,6 @@ mod tests {
         assert!(!hints(Some(true), None).destructive && hints(Some(true), None).open_world);
         assert!(hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive);
         assert!(hints(Some(true), Some(true)).destructive);
-    }
-
-    #[test]
-    fn a_method_name_becomes_snake_case() {
-        for (name, snake) in [
-            ("Search", "search"),
-            ("ListFiles", "list_files"),
-            ("GetV2Thing", "get_v2_thing"),
-            ("ReadURL", "read_url"),
-        ] {
-            assert_eq!(snake_case(name), snake);
-        }
     }
 
     #[test]

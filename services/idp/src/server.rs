@@ -158,7 +158,10 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
     // Clients in browsers call these from any origin. They bring no cookies, so no origin is special.
     let for_clients = Router::new()
         .route(metadata::SERVER_METADATA, get(metadata::server_metadata))
+        // With a slash at the end too: clients make the URL out of one that a person typed.
+        .route("/.well-known/oauth-authorization-server/", get(metadata::server_metadata))
         .route("/.well-known/openid-configuration", get(metadata::server_metadata))
+        .route("/.well-known/openid-configuration/", get(metadata::server_metadata))
         .route(metadata::JWKS, get(metadata::jwks))
         .route(metadata::TOKEN, post(token::token))
         .route(metadata::REGISTER, post(register::register))
