@@ -24,7 +24,8 @@ fn main() {
     }
 }
 
-/// The commit that is checked out here, with its day. What was unpacked within another checkout is not of it.
+/// The commit that is checked out here, with its day. What was unpacked within another checkout is
+/// not of it.
 fn commit() -> Option<String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?).parent()?.canonicalize().ok()?;
     let checkout = Path::new(&git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()?;

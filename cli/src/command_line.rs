@@ -1,4 +1,5 @@
-//! The command line: what `drawbridge` can be asked, and the environment variables that say the same.
+//! The command line: what `drawbridge` can be asked, and the environment variables that say the
+//! same.
 
 use std::{
     fs,
@@ -69,7 +70,8 @@ Examples:
 const NAME: &str = "drawbridge";
 
 impl CommandLine {
-    /// Parses this process's arguments and environment. Prints help or a clear error and exits when they are not right.
+    /// Parses this process's arguments and environment. Prints help or a clear error and exits when
+    /// they are not right.
     #[must_use]
     pub fn read() -> Self {
         let matches = command().get_matches();
@@ -77,8 +79,8 @@ impl CommandLine {
     }
 }
 
-/// The command line with all its environment variables: `DRAWBRIDGE_<COMMAND>_<OPTION>`, and `DRAWBRIDGE_UP_<OPTION>` without
-/// a command.
+/// The command line with all its environment variables: `DRAWBRIDGE_<COMMAND>_<OPTION>`, and
+/// `DRAWBRIDGE_UP_<OPTION>` without a command.
 #[must_use]
 pub fn command() -> Command {
     CommandLine::command()

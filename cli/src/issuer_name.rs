@@ -6,8 +6,8 @@ use drawbridge_sdk::{UrlTextError, parse_url};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// An issuer to the letter as it writes itself in `iss` (RFC 8414 section 2): the URL that it is would end with a slash
-/// that its name may lack.
+/// An issuer to the letter as it writes itself in `iss` (RFC 8414 section 2): the URL that it is
+/// would end with a slash that its name may lack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IssuerName {

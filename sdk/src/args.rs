@@ -30,11 +30,13 @@ pub fn parse_args<A: Args>(service: &str, about: &'static str) -> A {
 /// `DRAWBRIDGE_<SERVICE>_LONG_NAME`, unless the argument names another.
 #[must_use]
 pub fn service_command<A: Args>(service: &str, about: &'static str) -> Command {
-    let command = Command::new(format!("drawbridge-{service}")).about(about).version(version());
-    with_env(A::augment_args(command), service)
+    // After the arguments, whose own descriptions would replace it.
+    let command = A::augment_args(Command::new(format!("drawbridge-{service}")));
+    with_env(command.about(about).long_about(None::<&str>).version(version()), service)
 }
 
-/// The version of a service: with the commit, where `DRAWBRIDGE_COMMIT` named it when this was built.
+/// The version of a service: with the commit, where `DRAWBRIDGE_COMMIT` named it when this was
+/// built.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
     option_env!("DRAWBRIDGE_COMMIT").map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
@@ -45,7 +47,8 @@ fn env_prefix(path: &[&str]) -> String {
     path.iter().fold("DRAWBRIDGE_".to_owned(), |prefix, name| prefix + &shouted(name) + "_")
 }
 
-/// The environment variable of an option of the command with this path: `DRAWBRIDGE_<COMMAND>_<OPTION>`.
+/// The environment variable of an option of the command with this path:
+/// `DRAWBRIDGE_<COMMAND>_<OPTION>`.
 #[must_use]
 pub fn env_name(path: &[&str], long: &str) -> String {
     env_prefix(path) + &shouted(long)
@@ -55,9 +58,9 @@ fn shouted(name: &str) -> String {
     name.replace('-', "_").to_uppercase()
 }
 
-/// Names an environment variable for every option of a service or a command, and of its subcommands, that names none
-/// itself. Switches take `true` and `false` from theirs. An option that is a URL explains what one without a scheme
-/// lacks.
+/// Names an environment variable for every option of a service or a command, and of its
+/// subcommands, that names none itself. Switches take `true` and `false` from theirs. An option
+/// that is a URL explains what one without a scheme lacks.
 #[must_use]
 pub fn with_env(command: Command, name: &str) -> Command {
     below(command, &env_prefix(&[name]))
@@ -85,7 +88,8 @@ pub fn argument_with_env(argument: Arg, prefix: &str) -> Arg {
         None => return argument,
     };
     match std::env::var_os(&name) {
-        // To clap, a switch whose variable says no is one that is given: it would conflict with others, and need them.
+        // To clap, a switch whose variable says no is one that is given: it would conflict with
+        // others, and need them.
         Some(value) if is_switch && is_no(&value) => argument,
         _ if is_switch => argument.env(name).value_parser(BoolishValueParser::new()),
         _ => argument.env(name),
@@ -97,8 +101,8 @@ fn is_no(value: &OsStr) -> bool {
     ["", "n", "no", "f", "false", "off", "0"].contains(&value.as_str())
 }
 
-/// Ends a process as a service or a command does: what went wrong is printed as clap prints what is wrong with the
-/// arguments, `error: ` and the causes on one line.
+/// Ends a process as a service or a command does: what went wrong is printed as clap prints what is
+/// wrong with the arguments, `error: ` and the causes on one line.
 pub fn exit_code<E>(ended: Result<(), E>) -> ExitCode
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -144,6 +148,8 @@ mod tests {
 
     #[test]
     fn every_option_has_an_environment_variable_named_after_the_service() {
+        let command = service_command::<ServiceArgs<Sample>>("edge", "What it does");
+        assert_eq!(command.get_about().map(ToString::to_string).as_deref(), Some("What it does"));
         let command = service_command::<Sample>("edge", "");
         assert_eq!(
             names(&command),

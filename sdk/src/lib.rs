@@ -52,4 +52,4 @@ pub use running::{Running, Starting, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
 pub use tls::CertificateError;
-pub use url_text::{UrlTextError, parse_url, url_text};
+pub use url_text::{UrlTextError, WrittenUrl, parse_url, url_text};

@@ -25,8 +25,8 @@ pub enum UrlTextError {
 /// Parses the URL of an HTTP or gRPC server, as an operator gives it in a flag.
 ///
 /// # Errors
-/// When it has no scheme, another than `http` and `https`, or is no URL. To [`Url`] itself `localhost:7450` is one, of the
-/// scheme `localhost`.
+/// When it has no scheme, another than `http` and `https`, or is no URL. To [`Url`] itself
+/// `localhost:7450` is one, of the scheme `localhost`.
 pub fn parse_url(text: &str) -> Result<Url, UrlTextError> {
     let text = text.trim();
     match text.split_once("://") {
@@ -39,6 +39,19 @@ pub fn parse_url(text: &str) -> Result<Url, UrlTextError> {
             let _: Url = format!("http://{text}").parse()?;
             Err(UrlTextError::NoScheme { text: text.to_owned() })
         }
+    }
+}
+
+/// A URL in a config file, read by [`parse_url`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct WrittenUrl(pub Url);
+
+impl TryFrom<String> for WrittenUrl {
+    type Error = UrlTextError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        parse_url(&text).map(Self)
     }
 }
 

@@ -1,7 +1,8 @@
-//! Sets a Vault up for tool services: it trusts auth's transaction tokens, and gives each service what it may have and
-//! nothing else. What is already as it should be is left alone.
+//! Sets a Vault up for tool services: it trusts auth's transaction tokens, and gives each service
+//! what it may have and nothing else. What is already as it should be is left alone.
 //!
-//! It stands here, and not in the command line, because the names that it sets up are those that [`super::Vault`] uses.
+//! It stands here, and not in the command line, because the names that it sets up are those that
+//! [`super::Vault`] uses.
 
 use std::fmt;
 
@@ -214,8 +215,8 @@ impl<'a> Bootstrap<'a> {
     }
 }
 
-/// Whether this is the config of a server that takes no audit device by its API: OpenBao says so, and Vault knows nothing of
-/// it.
+/// Whether this is the config of a server that takes no audit device by its API: OpenBao says so,
+/// and Vault knows nothing of it.
 fn is_api_closed(server_config: &Value) -> bool {
     server_config["unsafe_allow_api_audit_creation"] == false
 }

@@ -16,8 +16,8 @@ use super::Token;
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Revocation")]
 pub struct SeenConfig {
-    /// How many subjects, how many clients and how many token ids of verified tokens are remembered, so that a
-    /// revocation says whether there has been such a token.
+    /// How many subjects, how many clients and how many token ids of verified tokens are
+    /// remembered, so that a revocation says whether there has been such a token.
     #[arg(long, value_name = "NAMES", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..))]
     pub seen_names_max: u32,
 }
@@ -54,8 +54,7 @@ struct Names {
 }
 
 impl Names {
-    fn new(names_max: usize) -> Self {
-        let now = SystemTime::now();
+    fn new(names_max: usize, now: SystemTime) -> Self {
         Self {
             generation_max: names_max / 2,
             current: HashSet::new(),
@@ -82,7 +81,8 @@ impl Names {
 
 impl Seen {
     pub(crate) fn new(config: SeenConfig) -> Self {
-        let names = || Names::new(usize::try_from(config.seen_names_max).unwrap_or(usize::MAX));
+        let (names_max, now) = (usize::try_from(config.seen_names_max), SystemTime::now());
+        let names = || Names::new(names_max.unwrap_or(usize::MAX), now);
         let kinds = Kinds { subjects: names(), clients: names(), tokens: names() };
         Self { hasher: RandomState::new(), kinds: Mutex::new(kinds) }
     }
@@ -99,8 +99,8 @@ impl Seen {
         }
     }
 
-    /// Since when none of these tokens has been verified here: the start of this process, or later when more names came
-    /// than are remembered. Absent: one has been.
+    /// Since when none of these tokens has been verified here: the start of this process, or later
+    /// when more names came than are remembered. Absent: one has been.
     pub(crate) fn none_since(&self, tokens: &TokenSet) -> Option<SystemTime> {
         let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let (names, name) = match tokens.which.as_ref()? {

@@ -30,6 +30,7 @@ fn a_switch_of_a_service_is_turned_on_by_its_variable() {
     let code = env!("CARGO_BIN_EXE_code-process");
     let help = Command::new(code).arg("--help").output().expect("the binary");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.starts_with("Searches and reads one source tree\n\nUsage: "), "{help}");
     assert!(help.contains("[env: DRAWBRIDGE_CODE_ALLOW_PLAINTEXT="), "{help}");
     let mut command = Command::new(code);
     command.args(["--listen", "0.0.0.0:0", "--admin-listen", "nonsense"]);

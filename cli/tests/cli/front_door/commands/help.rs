@@ -1,6 +1,7 @@
 //! What `--help` says, of every command and of every service.
 
 use std::{
+    any::TypeId,
     fs,
     io::{BufRead as _, BufReader},
     process::{Command as Process, Stdio},
@@ -9,6 +10,7 @@ use std::{
 use clap::Command;
 use drawbridge_cli::command_line;
 use drawbridge_sdk::{ServiceArgs, env_name, service_command};
+use secrecy::SecretString;
 
 use crate::{REPOSITORY, drawbridge, text};
 
@@ -24,7 +26,8 @@ const NAMED_OTHERWISE: [(&str, &str); 9] = [
     ("public-url", "DRAWBRIDGE_EDGE_PUBLIC_URL"),
     ("mesh", "DRAWBRIDGE_MESH"),
 ];
-/// What an option under each heading begins with. Under none of them it may begin with anything else.
+/// What an option under each heading begins with. Under none of them it may begin with anything
+/// else.
 const HEADINGS: [(&str, &[&str]); 14] = [
     ("Telemetry", &["log", "otlp-", "admin-allowed-host"]),
     ("Between services", &["mtls-", "allow-plaintext"]),
@@ -90,6 +93,20 @@ fn every_option_has_an_environment_variable_named_by_the_rule() {
     });
     assert!(problems.is_empty(), "{}", problems.join("\n"));
     assert!(options > 200, "{options}");
+}
+
+#[test]
+fn no_help_shows_a_secret_that_a_variable_holds() {
+    let mut secrets = 0;
+    everywhere(|path, command| {
+        for argument in command.get_arguments() {
+            if argument.get_value_parser().type_id() == TypeId::of::<SecretString>() {
+                assert!(argument.is_hide_env_values_set(), "{path:?}: {}", argument.get_id());
+                secrets += 1;
+            }
+        }
+    });
+    assert!(secrets >= 8, "{secrets}");
 }
 
 #[test]
