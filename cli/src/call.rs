@@ -25,11 +25,12 @@ use crate::{caller::CallerArgs, state::MeshState};
 #[command(after_help = "\
 Examples:
   drawbridge call code Search '{\"query\":\"fn main\"}'
-  drawbridge call code drawbridge.code.v1.CodeService/ListFiles '{\"glob\":\"*.proto\"}' --json
+  drawbridge call --json code drawbridge.code.v1.CodeService/ListFiles \\
+    '{\"glob\":\"*.proto\"}'
   echo '{\"query\":\"TODO\"}' | drawbridge call code Search -
 
-With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth and the service
-are, and who is calling: a token, or a client id and secret at an issuer.")]
+With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth \
+and the service are, and who is calling: a token, or a client id and secret at an issuer.")]
 pub struct CallArgs {
     /// The tool service's namespace.
     service: String,
@@ -49,9 +50,6 @@ pub struct CallArgs {
     #[arg(long, value_name = "SPIFFE_ID")]
     service_spiffe_id: Option<SpiffeId>,
 
-    #[command(flatten)]
-    caller: CallerArgs,
-
     /// How long the call may take, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     timeout_ms: u64,
@@ -59,6 +57,9 @@ pub struct CallArgs {
     /// Write each answer as one line of JSON.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    caller: CallerArgs,
 }
 
 /// Calls the RPC and prints what comes back, one JSON document for each message.

@@ -22,12 +22,8 @@ pub struct CallerArgs {
     auth_url: Option<Url>,
 
     /// The SPIFFE id of auth. Absent: the caller's own with `auth` as its last segment.
-    #[arg(long, value_name = "SPIFFE_ID")]
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_SPIFFE_ID", value_name = "SPIFFE_ID")]
     auth_spiffe_id: Option<SpiffeId>,
-
-    /// What services are shown, and which are believed.
-    #[command(flatten)]
-    mtls: MtlsConfig,
 
     /// An access token whose audience is auth.
     #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
@@ -48,6 +44,10 @@ pub struct CallerArgs {
     /// The audience of the token: auth, as it knows itself.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
     audience: String,
+
+    /// What services are shown, and which are believed.
+    #[command(flatten)]
+    mtls: MtlsConfig,
 }
 
 impl CallerArgs {
@@ -73,7 +73,7 @@ impl CallerArgs {
         if let Some(token) = &self.token {
             return Ok(token.clone());
         }
-        let own = state.and_then(|state| Some((&state.issuer, state.workload.as_ref()?)));
+        let own = state.and_then(|state| Some((&*state.issuer, state.workload.as_ref()?)));
         let (issuer, client_id, client_secret) = match (
             &self.issuer,
             &self.client_id,

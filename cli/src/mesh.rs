@@ -10,12 +10,15 @@ use std::{
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::BodyLimits;
-use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
+use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError, UrlTextError};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use url::Url;
 
-use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
+use crate::{
+    issuer_name::IssuerName,
+    state::{MeshState, MtlsFiles, WorkloadCredentials},
+};
 
 use self::plan::{Plan, Socket};
 
@@ -50,7 +53,7 @@ pub struct MeshConfig {
     /// The source tree that the service `code` searches.
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
-    pub issuer: Option<Url>,
+    pub issuer: Option<IssuerName>,
     /// Tenants that the tokens of `issuer` may name. Empty: any while it is the only issuer, and none beside others.
     /// The built-in authorization server names those of its users.
     pub issuer_tenants: Vec<String>,
@@ -161,6 +164,9 @@ pub enum MeshError {
     /// An address makes no URL.
     #[error("cannot make a URL")]
     Url(#[from] url::ParseError),
+    /// The issuer's name is no URL.
+    #[error("cannot use the issuer")]
+    Issuer(#[from] UrlTextError),
 }
 
 /// A mesh that runs.

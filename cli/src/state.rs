@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 use uuid::Uuid;
 
+use crate::issuer_name::IssuerName;
+
 pub(crate) mod own;
 
 /// The environment variable that names the folder of the state file.
@@ -24,7 +26,7 @@ const FILE: &str = "mesh.json";
 #[serde(deny_unknown_fields)]
 pub struct MeshState {
     /// The issuer of tokens.
-    pub issuer: Url,
+    pub issuer: IssuerName,
     /// Where auth serves gRPC.
     pub auth_url: Url,
     /// The audience of tokens that auth exchanges.
@@ -95,7 +97,7 @@ impl MeshState {
     /// The issuer as it writes itself in `iss`.
     #[must_use]
     pub fn issuer_name(&self) -> &str {
-        self.issuer.as_str().trim_end_matches('/')
+        self.issuer.name()
     }
 
     /// The mesh's services, as the command line speaks to them.

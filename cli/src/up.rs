@@ -1,17 +1,17 @@
 //! `drawbridge up`: the whole mesh on one machine.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, ensure};
-use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Cell, Color, Table};
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_sdk::{TelemetryConfig, shutdown_signal};
 use secrecy::SecretString;
 use serde_json::json;
-use url::Url;
 
 use crate::{
     backing::{Backing, Programs},
+    issuer_name::IssuerName,
     mesh::{Mesh, MeshConfig, Ports},
     state::MeshState,
 };
@@ -32,7 +32,7 @@ pub struct UpArgs {
 
     /// The issuer of access tokens. Absent: a built-in authorization server for development.
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
-    issuer: Option<Url>,
+    issuer: Option<IssuerName>,
 
     /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
     /// none beside those of --issuers. Repeat, or separate by commas.
@@ -245,10 +245,7 @@ fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
 }
 
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
-    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
-        table.force_no_tty();
-    }
+    let mut table = crate::table::new();
+    table.set_header(header);
     table
 }

@@ -28,11 +28,14 @@ mod running;
 mod serve;
 mod telemetry;
 mod tls;
+mod url_text;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
-pub use args::parse_args;
+pub use args::{
+    ServiceArgs, argument_with_env, env_name, exit_code, parse_args, print_error, service_command, with_env,
+};
 pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
 pub use browser::restrain_browsers;
 pub use call::{
@@ -49,3 +52,4 @@ pub use running::{Running, Starting, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
 pub use tls::CertificateError;
+pub use url_text::{UrlTextError, WrittenUrl, parse_url, url_text};

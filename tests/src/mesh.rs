@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawbridge_auth::{RefusedTokensConfig, decision_log::DecisionLogConfig};
+use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
     Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig, credentials::VaultConfig,
@@ -157,6 +157,7 @@ impl TestMesh {
             issuers: None,
             audience: vec![self.mesh.mcp_url.to_string()],
             refused_tokens: RefusedTokensConfig::default(),
+            seen: SeenConfig::default(),
             internal_audience: self.mesh.state.internal_audience.clone(),
             policies: self.policies.path().to_owned(),
             transaction_issuer: "drawbridge-auth".to_owned(),

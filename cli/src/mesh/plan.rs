@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use drawbridge_auth::RefusedTokensConfig;
+use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
 use drawbridge_edge::ServiceAddress;
 use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::CredentialsConfig};
 use url::{Host, Url};
@@ -61,7 +61,7 @@ impl Plan {
     pub(super) fn new(config: &MeshConfig) -> Result<Self, MeshError> {
         let ports = config.ports;
         let (idp, issuer) = match &config.issuer {
-            Some(issuer) => (None, issuer.as_str().trim_end_matches('/').to_owned()),
+            Some(issuer) => (None, issuer.name().to_owned()),
             None => {
                 let socket = ports.bind(7100)?;
                 let issuer = format!("http://{}", socket.address);
@@ -156,11 +156,12 @@ impl Plan {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
             issuer: Some(self.issuer.clone()),
-            allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
+            allow_private_addresses: config.issuer.as_ref().is_none_or(|issuer| is_loopback(issuer)),
             issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
             refused_tokens: RefusedTokensConfig::default(),
+            seen: SeenConfig::default(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),

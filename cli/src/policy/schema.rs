@@ -21,9 +21,6 @@ use crate::contracts::ContractArgs;
 /// Which services, and where to write.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SchemaArgs {
-    #[command(flatten)]
-    services: ContractArgs,
-
     /// The folder to write to.
     #[arg(long, default_value = "policies/catalog")]
     out: PathBuf,
@@ -31,6 +28,9 @@ pub struct SchemaArgs {
     /// Write nothing; fail when a file is not what would be written.
     #[arg(long)]
     check: bool,
+
+    #[command(flatten)]
+    services: ContractArgs,
 }
 
 /// Runs `drawbridge policy schema`.

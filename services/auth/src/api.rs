@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authn::{ClientNetwork, Identity, Token, TokenVerifier},
+    authn::{ClientNetwork, Identity, Issuers, Token, TokenVerifier},
     decision_log::{Decided, DecisionLog},
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
@@ -40,6 +40,7 @@ const REUSABLE_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Api {
     pub(crate) outside: TokenVerifier,
     pub(crate) inside: TokenVerifier,
+    pub(crate) issuers: Arc<Issuers>,
     /// The audience of tokens that internal callers bring.
     pub(crate) internal_audience: String,
     pub(crate) policies: Arc<PolicyStore>,

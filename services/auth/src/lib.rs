@@ -6,9 +6,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
+use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
+    Telemetry, url_text,
 };
 use redis::RedisError;
 use secrecy::SecretString;
@@ -23,7 +25,7 @@ use crate::{
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
-pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig};
+pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig, SeenConfig};
 
 mod api;
 mod authn;
@@ -38,6 +40,7 @@ const QUESTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How auth runs.
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = ArgGroup::new("accepted").args(["issuer", "issuers"]).required(true).multiple(true))]
 pub struct Config {
     /// Where to serve gRPC.
     #[arg(long, default_value = "127.0.0.1:7110")]
@@ -49,7 +52,7 @@ pub struct Config {
 
     /// An issuer of access tokens, exactly as it writes itself in `iss`: the short way for one whose tokens name
     /// the edge's URLs and whose keys its metadata leads to. It adds to those of --issuers.
-    #[arg(long, required_unless_present = "issuers")]
+    #[arg(long, value_parser = url_text)]
     pub issuer: Option<String>,
 
     /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
@@ -69,10 +72,6 @@ pub struct Config {
     /// own. Repeat, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     pub audience: Vec<String>,
-
-    /// How tokens that are not good are remembered.
-    #[command(flatten)]
-    pub refused_tokens: RefusedTokensConfig,
 
     /// The audience that an internal caller's token must name to be exchanged.
     #[arg(long, default_value = "drawbridge-auth")]
@@ -98,6 +97,14 @@ pub struct Config {
     /// revocations are this replica's alone, and end with it.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
+
+    /// How tokens that are not good are remembered.
+    #[command(flatten)]
+    pub refused_tokens: RefusedTokensConfig,
+
+    /// What is remembered of verified tokens.
+    #[command(flatten)]
+    pub seen: SeenConfig,
 
     /// What is written down of decisions.
     #[command(flatten)]
@@ -157,7 +164,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let allow_private_addresses = config.allow_private_addresses;
     let tenants = config.issuer_tenants;
     let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses, tenants });
-    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
+    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref(), config.seen)?);
     let revocations = Revocations::new(config.redis_url.as_ref())?;
     let epochs = Epochs::new();
 
@@ -192,10 +199,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
             &config.refused_tokens,
         ),
         inside: TokenVerifier::new(
-            issuers,
+            Arc::clone(&issuers),
             Audience::Own(config.internal_audience.clone()),
             &config.refused_tokens,
         ),
+        issuers,
         internal_audience: config.internal_audience,
         policies,
         revocations,

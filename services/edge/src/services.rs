@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-use drawbridge_sdk::SpiffeId;
+use drawbridge_sdk::{SpiffeId, UrlTextError, parse_url};
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
@@ -34,8 +34,8 @@ pub enum ServiceAddressError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// The URL is not one.
-    #[error("the URL is not one: {0}")]
-    Url(#[from] url::ParseError),
+    #[error(transparent)]
+    Url(#[from] UrlTextError),
 }
 
 impl FromStr for ServiceAddress {
@@ -43,7 +43,7 @@ impl FromStr for ServiceAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (namespace, url) = text.split_once('=').ok_or(ServiceAddressError::Form)?;
-        Ok(Self { namespace: namespace.parse()?, url: url.parse()? })
+        Ok(Self { namespace: namespace.parse()?, url: parse_url(url)? })
     }
 }
 

@@ -60,7 +60,6 @@ const TTL_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// How the authorization server runs.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Authorization server")]
 pub struct Config {
     /// Where clients and browsers reach it.
     #[arg(long, default_value = "127.0.0.1:7100")]
@@ -120,15 +119,12 @@ pub struct Config {
     #[arg(long, default_value = AUTH_AUDIENCE)]
     pub auth_audience: String,
 
-    /// What auth is shown, and whom it is believed to be.
-    #[command(flatten)]
-    pub mtls: MtlsConfig,
-
     /// The scopes that it grants, comma-separated. A request that names none is granted all of them.
     #[arg(long, value_delimiter = ',', default_values = SCOPES)]
     pub scopes: Vec<String>,
 
-    /// A TOML file of users and workloads. Absent: alice and bob, each with their name as password.
+    /// A TOML file of users and workloads. Absent: alice, bob, carol, dave, erin and frank, each with their name
+    /// as password.
     #[arg(long)]
     pub users: Option<PathBuf>,
 
@@ -155,6 +151,10 @@ pub struct Config {
     /// Clients besides those of the users file.
     #[arg(skip)]
     pub clients: Vec<ConfiguredClient>,
+
+    /// What auth is shown, and whom it is believed to be.
+    #[command(flatten)]
+    pub mtls: MtlsConfig,
 }
 
 fn ttl_seconds() -> clap::builder::RangedU64ValueParser {

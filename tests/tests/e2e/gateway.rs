@@ -2,7 +2,6 @@
 
 mod browser;
 mod cache;
-mod docs;
 mod guard;
 mod hygiene;
 pub(crate) mod limits;

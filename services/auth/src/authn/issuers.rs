@@ -8,6 +8,7 @@ use super::{
     IssuersFileError,
     file::{self, Given},
     issuer::Issuer,
+    seen::{Seen, SeenConfig},
 };
 
 /// All issuers whose tokens are accepted.
@@ -16,18 +17,33 @@ pub(crate) struct Issuers {
     all: Vec<Issuer>,
     /// Counts what makes verified tokens doubtful.
     changes: watch::Sender<u64>,
+    seen: Seen,
 }
 
 impl Issuers {
     /// The issuer that the flags give, if they do, and those of a file.
-    pub(crate) fn load(flags: Option<Given>, path: Option<&Path>) -> Result<Self, IssuersFileError> {
+    pub(crate) fn load(
+        flags: Option<Given>,
+        path: Option<&Path>,
+        seen: SeenConfig,
+    ) -> Result<Self, IssuersFileError> {
         let changes = watch::Sender::new(0);
-        Ok(Self { all: file::load(flags, path, &changes)?, changes })
+        Ok(Self { all: file::load(flags, path, &changes)?, changes, seen: Seen::new(seen) })
     }
 
     /// The issuer of this very name.
     pub(super) fn of(&self, name: &str) -> Option<&Issuer> {
         self.all.iter().find(|issuer| issuer.name == name)
+    }
+
+    /// How they call themselves.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().map(|issuer| issuer.name.as_str())
+    }
+
+    /// Whose tokens have been verified.
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     /// The one that can be asked about opaque tokens.

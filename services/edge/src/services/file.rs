@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId};
+use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId, WrittenUrl};
 use serde::Deserialize;
 use toml::Spanned;
-use url::Url;
 
 use super::{ServiceSettings, Services};
 use crate::{
@@ -102,7 +101,7 @@ pub(crate) struct Duties {
 #[serde(deny_unknown_fields)]
 struct Service {
     namespace: Spanned<Namespace>,
-    urls: Vec<Url>,
+    urls: Vec<WrittenUrl>,
     timeout_ms: Option<Spanned<u64>>,
     descriptor_set: Option<PathBuf>,
     spiffe_id: Option<SpiffeId>,
@@ -192,7 +191,8 @@ fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, Con
     let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
     let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
     let spiffe_id = service.spiffe_id.clone();
-    Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set, spiffe_id })
+    let urls = service.urls.iter().map(|WrittenUrl(url)| url.clone()).collect();
+    Ok(ServiceSettings { urls, timeout, descriptor_set, spiffe_id })
 }
 
 #[cfg(test)]
@@ -235,7 +235,7 @@ mod tests {
         let mistakes = [
             code.replace("code", "Code"),
             format!("{code}url = []\n"),
-            format!("{code}urls = [\"no\"]\n"),
+            format!("{code}urls = [\"localhost:7450\"]\n"),
             format!("{code}urls = []\n"),
             format!("{code}{here}timeout_ms = 0\n"),
             format!("{code}{here}spiffe_id = \"code\"\n"),
@@ -256,11 +256,11 @@ mod tests {
           | ^^^
         unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`, `spiffe_id`
 
-        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 9
+        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 8
           |
-        3 | urls = ["no"]
-          |         ^^^^
-        relative URL without a base: "no"
+        3 | urls = ["localhost:7450"]
+          |        ^^^^^^^^^^^^^^^^^^
+        the scheme is missing: write `http://localhost:7450` or `https://localhost:7450`
 
         /etc/drawbridge/edge.toml:2: the service code has no url
         /etc/drawbridge/edge.toml:4: timeout_ms must not be 0
