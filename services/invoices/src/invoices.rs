@@ -16,8 +16,10 @@ use crate::{
 };
 
 mod approvals;
+mod attachments;
 mod database;
 mod decimals;
+mod field;
 mod hostile;
 mod pdf;
 mod people;

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use drawbridge_proto::invoices::v1::{Invoice, TaxCategory, TaxSubtotal};
 use rust_decimal::Decimal;
 
-use super::{PRODUCT_TOLERANCE, round};
-use crate::{decimal, findings::Findings};
+use super::{PRODUCT_TOLERANCE, is_summed, round, tolerance};
+use crate::{decimal, findings::Findings, profile::Profile};
 
 /// A category's code in UNTDID 5305, its name in the ids of rules, and how it taxes.
 const CATEGORIES: [(&str, &str, Taxes); 10] = [
@@ -35,11 +35,18 @@ enum Taxes {
 }
 
 /// What lines, allowances and charges make of one category, and of one rate where rates count.
-type Bases<'a> = HashMap<(&'a str, Option<Decimal>), Decimal>;
+type Bases<'a> = HashMap<(&'a str, Option<Decimal>), Base>;
+
+/// A sum, and of how many parts.
+#[derive(Clone, Copy, Default)]
+struct Base {
+    amount: Decimal,
+    parts: usize,
+}
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     findings.require(!invoice.taxes.is_empty(), "BR-CO-18", "taxes", "the VAT breakdown");
-    let bases = bases(invoice);
+    let bases = bases(invoice, findings.profile);
     for (code, name, _) in CATEGORIES {
         let is_used = bases.keys().any(|(used, _)| *used == code);
         let is_broken_down = invoice.taxes.iter().any(|tax| category(tax).0 == code);
@@ -51,13 +58,16 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     }
 }
 
-fn bases(invoice: &Invoice) -> Bases<'_> {
-    let lines = invoice.lines.iter().map(|line| (&line.tax, &line.net_amount, false));
+fn bases(invoice: &Invoice, profile: Profile) -> Bases<'_> {
+    let lines = invoice.lines.iter().filter(|line| is_summed(line, profile));
+    let lines = lines.map(|line| (&line.tax, &line.net_amount, false));
     let others = invoice.allowances_charges.iter().map(|item| (&item.tax, &item.amount, !item.charge));
     let mut bases = Bases::new();
     for (tax, amount, negative) in lines.chain(others) {
         let (Some(tax), Some(amount)) = (tax, decimal::of(amount.as_ref())) else { continue };
-        *bases.entry(key(tax)).or_default() += if negative { -amount } else { amount };
+        let base = bases.entry(key(tax)).or_default();
+        base.amount += if negative { -amount } else { amount };
+        base.parts += 1;
     }
     bases
 }
@@ -112,10 +122,11 @@ fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, at: &str, findings: &mut Findi
     }
     let of_lines =
         tax.category.as_ref().and_then(|category| bases.get(&key(category))).copied().unwrap_or_default();
-    let tolerance = if *taxes == Taxes::AtRate { PRODUCT_TOLERANCE } else { Decimal::ZERO };
-    if base.is_some_and(|base| (round(base) - round(of_lines)).abs() > tolerance) {
+    let of_rounding = tolerance(of_lines.parts, findings.profile);
+    let tolerance = if *taxes == Taxes::AtRate { of_rounding.max(PRODUCT_TOLERANCE) } else { of_rounding };
+    if base.is_some_and(|base| (round(base) - round(of_lines.amount)).abs() > tolerance) {
         findings.error(&rule("08"), &field("taxable_amount"), || {
-            format!("{} is said; lines, allowances and charges make {of_lines}", shown(base))
+            format!("{} is said; lines, allowances and charges make {}", shown(base), of_lines.amount)
         });
     }
 }
