@@ -54,6 +54,11 @@ keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; 
 	tests/setup.sh keycloak
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
+.PHONY: validators-test
+validators-test: ## Compare findings about invoices with the official rules of EN 16931 (Java and Maven); `make test` leaves it out.
+	tests/setup.sh validators
+	cargo test --package drawbridge-invoices --lib --locked -- invoices::judge --ignored --nocapture
+
 .PHONY: terraform-test
 terraform-test: ## Set a Vault up by Terraform as `drawbridge vault bootstrap` does; `make test` leaves it out.
 	tests/setup.sh test

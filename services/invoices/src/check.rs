@@ -5,6 +5,8 @@ use rust_decimal::{Decimal, RoundingStrategy};
 
 use crate::{decimal, findings::Findings, profile::Profile};
 
+mod category;
+mod decimals;
 mod line;
 mod presence;
 mod sublines;
@@ -32,6 +34,8 @@ pub(crate) fn check(invoice: &Invoice, findings: &mut Findings) {
     }
     total::check(invoice, findings);
     tax::check(invoice, findings);
+    category::check(invoice, findings);
+    decimals::check(invoice, findings);
 }
 
 /// To two decimals, as EN 16931 rounds amounts.

@@ -197,7 +197,8 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
         let said = |amount: &Element<'_>| amount.attribute("currencyID").map(str::to_owned);
         let one = sums.all(name).find(|amount| said(amount).as_ref() == Some(&currency));
         let unsaid = || sums.all(name).find(|amount| said(amount).is_none());
-        one.or_else(unsaid).or_else(|| sums.all(name).next().filter(|_| name != "TaxTotalAmount"))
+        one.or_else(unsaid)
+            .or_else(|| sums.all(name).next().filter(|_| name != "TaxTotalAmount" || currency.is_empty()))
     };
     let in_tax_currency = sums
         .all("TaxTotalAmount")

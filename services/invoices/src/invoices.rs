@@ -21,6 +21,7 @@ mod database;
 mod decimals;
 mod field;
 mod hostile;
+mod judge;
 mod pdf;
 mod people;
 mod rules;

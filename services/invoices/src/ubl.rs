@@ -46,8 +46,8 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
             .map(|id| id.text().to_owned())
             .collect(),
         notes: root.all("Note").map(|note| note.text().to_owned()).collect(),
-        seller: root.at("AccountingSupplierParty/Party").map(party),
-        buyer: root.at("AccountingCustomerParty/Party").map(party),
+        seller: root.at("AccountingSupplierParty/Party").map(legal_party),
+        buyer: root.at("AccountingCustomerParty/Party").map(legal_party),
         payee: root.at("PayeeParty").map(party),
         tax_representative: representative.map(party),
         payment_means: root.all("PaymentMeans").map(payment_means).collect(),
@@ -60,6 +60,15 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
             .enumerate()
             .map(|(index, element)| line(element, &format!("lines[{index}]"), values))
             .collect(),
+    }
+}
+
+/// A seller or a buyer, whose name is the one that is registered.
+fn legal_party(element: &Element<'_>) -> Party {
+    let read = party(element);
+    match element.at("PartyLegalEntity/RegistrationName") {
+        Some(_) => read,
+        None => Party { trading_name: read.name, name: String::new(), ..read },
     }
 }
 
@@ -164,11 +173,14 @@ fn tax_total<'e, 'a>(root: &'e Element<'a>) -> Option<&'e Element<'a>> {
     let is_broken_down = |total: &&Element<'_>| total.at("TaxSubtotal").is_some();
     let in_currency = || root.all("TaxTotal").filter(|total| said(total).as_ref() == Some(&currency));
     let unsaid = || root.all("TaxTotal").filter(|total| said(total).is_none());
+    let any = || root.all("TaxTotal").filter(|_| currency.is_empty());
     in_currency()
         .find(is_broken_down)
         .or_else(|| in_currency().next())
         .or_else(|| unsaid().find(is_broken_down))
         .or_else(|| unsaid().next())
+        .or_else(|| any().find(is_broken_down))
+        .or_else(|| any().next())
 }
 
 fn taxes(root: &Element<'_>, values: &mut Values) -> Vec<TaxSubtotal> {

@@ -5,7 +5,7 @@ use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
 use super::{CII, UBL, read};
 
 /// A line of CII: its number, what its line document says besides, quantity, price and net amount.
-fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
+pub(super) fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
     format!(
         "<ram:IncludedSupplyChainTradeLineItem><ram:AssociatedDocumentLineDocument><ram:LineID>{id}</ram:LineID>\
          {document}</ram:AssociatedDocumentLineDocument>\
@@ -23,7 +23,13 @@ fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
 
 /// An invoice of CII over 100.00 and VAT of 19.00: its specification, type, lines, and what its settlement says before the
 /// totals and in them.
-fn cii(specification: &str, type_code: &str, lines: &str, settlement: &str, totals: &str) -> String {
+pub(super) fn cii(
+    specification: &str,
+    type_code: &str,
+    lines: &str,
+    settlement: &str,
+    totals: &str,
+) -> String {
     let party = |name: &str, vat_id: &str| {
         format!(
             "<ram:Name>{name}</ram:Name><ram:PostalTradeAddress><ram:CountryID>DE</ram:CountryID>\
@@ -53,14 +59,14 @@ fn cii(specification: &str, type_code: &str, lines: &str, settlement: &str, tota
     )
 }
 
-const EN16931: &str = "urn:cen.eu:en16931:2017";
+pub(super) const EN16931: &str = "urn:cen.eu:en16931:2017";
 const EXTENDED: &str = "urn:cen.eu:en16931:2017#conformant#urn:factur-x.eu:1p0:extended";
-const TAX: &str = "<ram:ApplicableTradeTax><ram:CalculatedAmount>19.00</ram:CalculatedAmount><ram:TypeCode>VAT</ram:TypeCode>\
+pub(super) const TAX: &str = "<ram:ApplicableTradeTax><ram:CalculatedAmount>19.00</ram:CalculatedAmount><ram:TypeCode>VAT</ram:TypeCode>\
     <ram:BasisAmount>100.00</ram:BasisAmount><ram:CategoryCode>S</ram:CategoryCode>\
     <ram:RateApplicablePercent>19</ram:RateApplicablePercent></ram:ApplicableTradeTax>";
-const DUE: &str = "<ram:SpecifiedTradePaymentTerms><ram:DueDateDateTime><udt:DateTimeString format=\"102\">20260201\
+pub(super) const DUE: &str = "<ram:SpecifiedTradePaymentTerms><ram:DueDateDateTime><udt:DateTimeString format=\"102\">20260201\
     </udt:DateTimeString></ram:DueDateDateTime></ram:SpecifiedTradePaymentTerms>";
-const TOTALS: &str = "<ram:LineTotalAmount>100.00</ram:LineTotalAmount><ram:TaxBasisTotalAmount>100.00\
+pub(super) const TOTALS: &str = "<ram:LineTotalAmount>100.00</ram:LineTotalAmount><ram:TaxBasisTotalAmount>100.00\
     </ram:TaxBasisTotalAmount><ram:TaxTotalAmount currencyID=\"EUR\">19.00</ram:TaxTotalAmount>\
     <ram:GrandTotalAmount>119.00</ram:GrandTotalAmount><ram:DuePayableAmount>119.00</ram:DuePayableAmount>";
 
@@ -145,9 +151,15 @@ fn sums_of_an_extension_may_be_off_by_a_cent_for_each_part() {
     let lines: String = (1..=3).map(|id| line([&id.to_string(), "", "1", "33.33", "33.33"])).collect();
     let settlement = format!("{TAX}{DUE}");
     valid(cii(EXTENDED, "380", &lines, &settlement, TOTALS));
-    assert_eq!(rules(&read(cii(EN16931, "380", &lines, &settlement, TOTALS)).unwrap()), ["BR-CO-10"]);
+    assert_eq!(
+        rules(&read(cii(EN16931, "380", &lines, &settlement, TOTALS)).unwrap()),
+        ["BR-CO-10", "BR-S-08"]
+    );
     let lines = format!("{lines}{}", line(["4", "", "1", "0.06", "0.06"]));
-    assert_eq!(rules(&read(cii(EXTENDED, "380", &lines, &settlement, TOTALS)).unwrap()), ["BR-CO-10"]);
+    assert_eq!(
+        rules(&read(cii(EXTENDED, "380", &lines, &settlement, TOTALS)).unwrap()),
+        ["BR-CO-10", "BR-S-08"]
+    );
 }
 
 #[test]
