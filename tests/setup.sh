@@ -206,16 +206,16 @@ keycloak() {
   echo "installed Keycloak $keycloak_version in $folder"
 }
 
-# They are compiled and run by a Java of their own, as Keycloak is. The official examples come along, in the artefact of
+# They need a JDK, which not every system has. The official examples come along, in the artefact of
 # phive's own tests.
 validators() {
   local folder=$tools/validators sources=$here/validators examples
   local plugin=org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
-  # What they are made of: both files.
   local made_of
   made_of=$(fingerprint "$sources/pom.xml")$(fingerprint "$sources/Judge.java")
   if [[ -f $folder/stamp && $(<"$folder/stamp") == "$made_of" ]]; then return; fi
-  command -v javac >/dev/null || fail "the validators need a JDK of Java 17 or newer: install openjdk-17-jdk-headless or the like"
+  command -v javac >/dev/null ||
+    fail "the validators need a JDK of Java 17 or newer: install openjdk-17-jdk-headless or the like"
   command -v mvn >/dev/null || fail "the validators come by Maven: install maven"
   command -v unzip >/dev/null || fail "the examples are unpacked by unzip: install unzip"
   rm -rf "$folder"
@@ -226,10 +226,12 @@ validators() {
     tail -n 20 "$folder/maven.log" >&2
     fail "Maven could not get what $sources/pom.xml names"
   }
-  javac -cp "$folder/lib/*" -d "$folder/classes" "$sources/Judge.java" || fail "javac could not compile $sources/Judge.java"
+  javac -cp "$folder/lib/*" -d "$folder/classes" "$sources/Judge.java" ||
+    fail "javac could not compile $sources/Judge.java"
   # Those of the newest version of the rules.
   examples=$(compgen -G "$folder/lib/*-test-sources.jar") || fail "Maven brought no examples"
-  unzip -jqo "$examples" 'external/test-files/1.3.16/*' -d "$folder/samples" || fail "the examples could not be unpacked"
+  unzip -jqo "$examples" 'external/test-files/1.3.16/*' -d "$folder/samples" ||
+    fail "the examples could not be unpacked"
   echo "$made_of" >"$folder/stamp"
   echo "installed the validation artefacts of EN 16931 in $folder"
 }

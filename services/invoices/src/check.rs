@@ -16,7 +16,8 @@ mod total;
 /// How far a product may be off, as in the official validation artefacts: one unit of the currency. Sums are exact.
 const PRODUCT_TOLERANCE: Decimal = Decimal::ONE;
 
-/// How far a sum may be off for each of its parts in an extension: a cent. Elsewhere sums are exact.
+/// How far a sum may be off for each of its parts in an extension: a cent. Elsewhere sums are
+/// exact.
 const PART_TOLERANCE: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
 /// Checks an invoice.

@@ -138,7 +138,8 @@ fn payment_means(means: &Element<'_>, settlement: &Element<'_>) -> PaymentMeans 
     }
 }
 
-/// Those of the document, or of the line at this path. The logistics charges of Factur-X EXTENDED (BG-X-42) come last.
+/// Those of the document, or of the line at this path. The logistics charges of Factur-X EXTENDED
+/// (BG-X-42) come last.
 fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Vec<AllowanceCharge> {
     let mut all = Vec::new();
     for (index, element) in holder.all("SpecifiedTradeAllowanceCharge").enumerate() {

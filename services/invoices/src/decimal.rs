@@ -6,13 +6,14 @@ use rust_decimal::Decimal;
 const WHOLE_DIGITS_MAX: usize = 14;
 /// The most digits after the point, zeros at the end left out.
 const FRACTION_DIGITS_MAX: usize = 18;
-/// The most digits after the point with zeros at the end, which say how exact a value is and no more.
+/// The most digits after the point with zeros at the end, which say how exact a value is and no
+/// more.
 const FRACTION_DIGITS_KEPT: usize = 10;
 /// How exactly decimals sort, in digits after the point.
 const ORDER_FRACTION_DIGITS: usize = 10;
 
-/// Reads a decimal of XML Schema: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators. Zeros at the end are kept
-/// up to the tenth digit after the point; a longer fraction loses all of them.
+/// Reads a decimal of XML Schema: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators. Zeros at
+/// the end are kept up to the tenth digit after the point; a longer fraction loses all of them.
 pub(crate) fn parse(text: &str) -> Option<Decimal> {
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -41,7 +42,8 @@ pub(crate) fn of(text: Option<&String>) -> Option<Decimal> {
     parse(text?)
 }
 
-/// A text that sorts, byte by byte, as the decimals of [`parse`] do when they are rounded to ten digits after the point.
+/// A text that sorts, byte by byte, as the decimals of [`parse`] do when they are rounded to ten
+/// digits after the point.
 pub(crate) fn order(value: Decimal) -> String {
     const DIGITS: usize = WHOLE_DIGITS_MAX + ORDER_FRACTION_DIGITS;
     let mut value = value;

@@ -86,8 +86,8 @@ pub(crate) fn extract(
     Ok(result)
 }
 
-/// What the text of a PDF says. An attachment that should be the invoice and cannot be read is an error in its findings,
-/// and the reason where the text says nothing.
+/// What the text of a PDF says. An attachment that should be the invoice and cannot be read is an
+/// error in its findings, and the reason where the text says nothing.
 fn pdf_text(
     bytes: &[u8],
     unread: &[Unread],

@@ -1,7 +1,8 @@
 //! The invoice that a PDF carries as an attachment: Factur-X and ZUGFeRD. What others show is read in [`text`].
 //!
-//! What counts is what the last revision attaches, and nothing else that lies in the file ([`files`]). Each attachment is
-//! decoded and read; that one cannot be read is reported, since it may have been the invoice.
+//! What counts is what the last revision attaches, and nothing else that lies in the file
+//! ([`files`]). Each attachment is decoded and read; that one cannot be read is reported, since it
+//! may have been the invoice.
 
 use drawbridge_sdk::Cancellation;
 use lopdf::{Document, Stream};
@@ -50,8 +51,8 @@ impl Unread {
 /// Reads the attachments.
 ///
 /// # Errors
-/// When the file is no PDF, cannot be read, is encrypted with a password, holds more than an invoice does, or has
-/// more than one invoice attached; and when nobody waits any more.
+/// When the file is no PDF, cannot be read, is encrypted with a password, holds more than an
+/// invoice does, or has more than one invoice attached; and when nobody waits any more.
 pub(crate) fn attached(pdf: &[u8], cancellation: &Cancellation) -> Result<Attached, InvoiceError> {
     if !pdf.starts_with(b"%PDF-") {
         return Err(InvoiceError::document("is no PDF"));

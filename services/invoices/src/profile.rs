@@ -3,14 +3,16 @@
 /// The part of EN 16931 that a document follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// All of it: EN 16931 itself, and what restricts it (a CIUS), such as XRechnung, Peppol and Factur-X BASIC.
+    /// All of it: EN 16931 itself, and what restricts it (a CIUS), such as XRechnung, Peppol and
+    /// Factur-X BASIC.
     #[default]
     Full,
     /// Factur-X and ZUGFeRD MINIMUM: parties and totals.
     Minimum,
     /// Factur-X and ZUGFeRD BASIC WL: no lines.
     BasicWl,
-    /// An extension, such as Factur-X EXTENDED: lines may be parts of others, and totals round each part.
+    /// An extension, such as Factur-X EXTENDED: lines may be parts of others, and totals round each
+    /// part.
     Extended,
 }
 

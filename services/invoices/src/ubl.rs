@@ -163,8 +163,8 @@ fn tax_category(category: &Element<'_>, at: &str, values: &mut Values) -> TaxCat
     TaxCategory { code: text(category.at("ID")), percent }
 }
 
-/// The total of VAT in the document's currency, of several the one with a breakdown. Where none says its currency, it
-/// is the one with a breakdown.
+/// The total of VAT in the document's currency, of several the one with a breakdown. Where none
+/// says its currency, it is the one with a breakdown.
 fn tax_total<'e, 'a>(root: &'e Element<'a>) -> Option<&'e Element<'a>> {
     let currency = text(root.at("DocumentCurrencyCode"));
     let said = |total: &Element<'_>| {

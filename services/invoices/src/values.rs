@@ -80,7 +80,8 @@ pub(crate) fn text(element: Option<&Element<'_>>) -> String {
     element.map(|element| element.text().to_owned()).unwrap_or_default()
 }
 
-/// Which way the money goes, by a code of UNTDID 1001 (BT-3). The credit notes are those of EN 16931's code list.
+/// Which way the money goes, by a code of UNTDID 1001 (BT-3). The credit notes are those of EN
+/// 16931's code list.
 pub(crate) fn kind(type_code: &str) -> InvoiceKind {
     match type_code {
         "81" | "83" | "261" | "262" | "296" | "308" | "381" | "396" | "420" | "458" | "502" | "503"

@@ -30,7 +30,8 @@ const EVENTS_PER_CHECK: usize = 256;
 pub(crate) enum Vocabulary {
     Ubl,
     Cii,
-    /// The Standard Business Document of UN/CEFACT, in which networks such as Peppol send an invoice.
+    /// The Standard Business Document of UN/CEFACT, in which networks such as Peppol send an
+    /// invoice.
     Envelope,
     /// Extensions, signatures and whatever else; never looked at.
     #[default]
@@ -85,8 +86,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The root of the invoice or credit note: this element, or the one document of an envelope. Absent: it is
-    /// neither.
+    /// The root of the invoice or credit note: this element, or the one document of an envelope.
+    /// Absent: it is neither.
     ///
     /// # Errors
     /// When an envelope holds no invoice, or several.
@@ -128,8 +129,8 @@ impl<'a> Element<'a> {
 /// Reads the text of a document, which [`decode`] gives.
 ///
 /// # Errors
-/// When it is no well-formed XML, has a document type, or is larger than an invoice is; and when nobody waits any
-/// more.
+/// When it is no well-formed XML, has a document type, or is larger than an invoice is; and when
+/// nobody waits any more.
 pub(crate) fn parse<'a>(text: &'a str, cancellation: &Cancellation) -> Result<Element<'a>, InvoiceError> {
     let mut reader = NsReader::from_str(text);
     let mut tree = Tree::default();

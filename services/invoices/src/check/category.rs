@@ -16,7 +16,8 @@ enum Rate {
     Absent,
 }
 
-/// Where a category is used: the number of its rule about who is registered, and of its rule about the rate.
+/// Where a category is used: the number of its rule about who is registered, and of its rule about
+/// the rate.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Line,

@@ -141,7 +141,8 @@ fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, syntax: Syntax, at: &str, find
     let of_lines =
         tax.category.as_ref().and_then(|category| bases.get(&key(category))).copied().unwrap_or_default();
     let of_rounding = tolerance(of_lines.parts, findings.profile);
-    // The artefacts of UBL let a base at a rate be off by less than one unit, and those of CII do not.
+    // The artefacts of UBL let a base at a rate be off by less than one unit, and those of CII do
+    // not.
     let is_lenient = *taxes == Taxes::AtRate && syntax == Syntax::Ubl && of_lines.parts > 0;
     let is_off = |base| {
         let difference = (round(base) - round(of_lines.amount)).abs();

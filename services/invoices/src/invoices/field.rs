@@ -21,8 +21,8 @@ pub(super) fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
     )
 }
 
-/// An invoice of CII over 100.00 and VAT of 19.00: its specification, type, lines, and what its settlement says before the
-/// totals and in them.
+/// An invoice of CII over 100.00 and VAT of 19.00: its specification, type, lines, and what its
+/// settlement says before the totals and in them.
 pub(super) fn cii(
     specification: &str,
     type_code: &str,

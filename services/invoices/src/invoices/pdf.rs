@@ -30,7 +30,8 @@ pub(super) fn stream(entries: &str, contents: &[u8]) -> Vec<u8> {
     [head.as_bytes(), contents, b"\nendstream"].concat()
 }
 
-/// A PDF of one page with this content, more entries in its catalog and its page, and more objects, from number 6 on.
+/// A PDF of one page with this content, more entries in its catalog and its page, and more objects,
+/// from number 6 on.
 pub(super) fn assembled(content: &[u8], catalog: &str, page: &str, more: &[Vec<u8>]) -> Vec<u8> {
     let mut objects = vec![
         format!("<</Type /Catalog /Pages 2 0 R {catalog}>>").into_bytes(),

@@ -126,18 +126,13 @@ fn findings_are_bounded() {
 /// An invoice over 100.00 of one category, at this rate, with this VAT.
 fn of_category(category: &str, rate: &str, vat: &str) -> String {
     let tax = TAX.replace(">19.00<", &format!(">{vat}<"));
-    let due = (vat == "19.00").then_some("119.00").unwrap_or("100.00");
+    let due = if vat == "19.00" { "119.00" } else { "100.00" };
     let totals = TOTALS.replace(">19.00<", &format!(">{vat}<")).replace(">119.00<", &format!(">{due}<"));
     let document =
         cii(EN16931, "380", &line(["1", "", "1", "100.00", "100.00"]), &format!("{tax}{DUE}"), &totals);
-    let rate = if rate.is_empty() { String::new() } else { format!(">{rate}</ram:RateApplicablePercent>") };
-    document.replace("CategoryCode>S<", &format!("CategoryCode>{category}<")).replace(
-        "<ram:RateApplicablePercent>19</ram:RateApplicablePercent>",
-        &match rate.as_str() {
-            "" => String::new(),
-            rate => format!("<ram:RateApplicablePercent{rate}"),
-        },
-    )
+    let element = |rate| format!("<ram:RateApplicablePercent>{rate}</ram:RateApplicablePercent>");
+    let rate = if rate.is_empty() { String::new() } else { element(rate) };
+    document.replace("CategoryCode>S<", &format!("CategoryCode>{category}<")).replace(&element("19"), &rate)
 }
 
 #[test]
@@ -173,22 +168,13 @@ fn each_vat_category_asks_for_its_rate_and_its_registrations() {
     }
     let mixed = of_category("O", "", "0.00").replacen("CategoryCode>O<", "CategoryCode>S<", 1);
     assert!(found(mixed).contains(&"BR-O-12".to_owned()));
-    let reason =
-        |category| {
-            let document = of_category(
-                category,
-                if category == "S" { "19" } else { "0" },
-                if category == "S" { "19.00" } else { "0.00" },
-            );
-            found(document.replace(
-                "<ram:BasisAmount>",
-                "<ram:ExemptionReason>none</ram:ExemptionReason><ram:BasisAmount>",
-            ))
-        };
-    assert_eq!(
-        (reason("S"), reason("Z"), reason("E")),
-        (vec!["BR-S-10".into()], vec!["BR-Z-10".into()], vec![])
-    );
+    let reason = |category, rate, vat| {
+        let reason = "<ram:ExemptionReason>none</ram:ExemptionReason><ram:BasisAmount>";
+        found(of_category(category, rate, vat).replace("<ram:BasisAmount>", reason))
+    };
+    assert_eq!(reason("S", "19", "19.00"), ["BR-S-10"]);
+    assert_eq!(reason("Z", "0", "0.00"), ["BR-Z-10"]);
+    assert_eq!(reason("E", "0", "0.00"), [""; 0]);
 }
 
 #[test]

@@ -101,8 +101,8 @@ fn lock(cancellation: &Cancellation) -> Result<MutexGuard<'static, ()>, InvoiceE
     }
 }
 
-/// Loads a file whose object streams cannot be unpacked while it is loaded: they are kept as streams of the type
-/// [`HIDDEN_OBJECT_STREAM`].
+/// Loads a file whose object streams cannot be unpacked while it is loaded: they are kept as
+/// streams of the type [`HIDDEN_OBJECT_STREAM`].
 pub(super) fn keep_object_streams<T>(load: impl FnOnce() -> T) -> T {
     /// A load that panics keeps nothing for the next.
     struct Reset;
@@ -139,7 +139,8 @@ fn account(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     Some((id, object.clone()))
 }
 
-/// Counts what an object stream unpacks to, and says how much that is in bytes. None: it cannot be unpacked.
+/// Counts what an object stream unpacks to, and says how much that is in bytes. None: it cannot be
+/// unpacked.
 pub(super) fn object_stream(stream: &Stream) -> Option<usize> {
     check_time();
     let mut left = LEFT.get();
@@ -177,8 +178,8 @@ fn values(object: &Object) -> usize {
     }
 }
 
-/// How often a file refers to another section of cross-references, by its place. In other dictionaries, such as those
-/// of bookmarks, `/Prev` is an object.
+/// How often a file refers to another section of cross-references, by its place. In other
+/// dictionaries, such as those of bookmarks, `/Prev` is an object.
 fn sections(pdf: &[u8]) -> usize {
     let of = |name: &[u8]| {
         let places = memchr::memmem::find_iter(pdf, name);

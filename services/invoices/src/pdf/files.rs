@@ -1,6 +1,6 @@
-//! The files that a PDF attaches: in its name tree of embedded files, as associated files (`/AF`) of the document, its
-//! pages and their annotations, and in annotations that are file attachments (ISO 32000-1, 7.11.4 and 12.5.6.15; ISO
-//! 19005-3, 6.8).
+//! The files that a PDF attaches: in its name tree of embedded files, as associated files (`/AF`)
+//! of the document, its pages and their annotations, and in annotations that are file attachments
+//! (ISO 32000-1, 7.11.4 and 12.5.6.15; ISO 19005-3, 6.8).
 
 use std::collections::HashSet;
 
@@ -156,7 +156,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// A file specification. One without an embedded file names a file elsewhere, and attaches nothing.
+    /// A file specification. One without an embedded file names a file elsewhere, and attaches
+    /// nothing.
     fn file(&mut self, specification: &'a Object) -> Result<(), InvoiceError> {
         if !self.is_new(specification) {
             return Ok(());

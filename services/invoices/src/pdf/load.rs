@@ -1,7 +1,8 @@
 //! Loads a PDF, also one that is encrypted with an empty password.
 //!
-//! `lopdf` decrypts while it loads, and then calls nothing back, so that nothing bounds what the file makes of it. So the
-//! entry that says that a file is encrypted is hidden from it, and the objects are decrypted when they are loaded.
+//! `lopdf` decrypts while it loads, and then calls nothing back, so that nothing bounds what the
+//! file makes of it. So the entry that says that a file is encrypted is hidden from it, and the
+//! objects are decrypted when they are loaded.
 
 use std::borrow::Cow;
 
@@ -45,7 +46,8 @@ pub(super) fn load(pdf: &[u8], options: LoadOptions) -> Result<Document, Invoice
         }
     }
     document.authenticate_password("").map_err(|_| encrypted())?;
-    // The first object that cannot be decrypted is an error, and the others are decrypted all the same.
+    // The first object that cannot be decrypted is an error, and the others are decrypted all the
+    // same.
     drop(document.decrypt(""));
     if document.is_encrypted() {
         return Err(encrypted());
@@ -97,7 +99,8 @@ fn unpack(document: &mut Document) {
     }
 }
 
-/// A stream whose filters and their parameters stand in it, and none of them is `Crypt`, which is undone already.
+/// A stream whose filters and their parameters stand in it, and none of them is `Crypt`, which is
+/// undone already.
 ///
 /// # Errors
 /// When its contents are in another file.

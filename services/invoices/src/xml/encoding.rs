@@ -1,4 +1,5 @@
-//! From a document's bytes to text, in the encoding that it declares (XML 1.0, section 4.3.3 and appendix F).
+//! From a document's bytes to text, in the encoding that it declares (XML 1.0, section 4.3.3 and
+//! appendix F).
 
 use std::borrow::Cow;
 
@@ -13,11 +14,12 @@ const DECLARATION_BYTES_MAX: usize = 1024;
 
 /// The text of a document. Without a declaration and a byte order mark it is UTF-8.
 ///
-/// ISO-8859-1 and US-ASCII are read as Windows-1252, which has them and more: what the web's encoding standard does.
+/// ISO-8859-1 and US-ASCII are read as Windows-1252, which has them and more: what the web's
+/// encoding standard does.
 ///
 /// # Errors
-/// When the encoding is not read here, is not the one that the bytes are in, or has no such bytes; and when a
-/// character is none of XML's.
+/// When the encoding is not read here, is not the one that the bytes are in, or has no such bytes;
+/// and when a character is none of XML's.
 pub(crate) fn decode(document: &[u8]) -> Result<Cow<'_, str>, InvoiceError> {
     let marked = Encoding::for_bom(document);
     let (found, document) = match marked {

@@ -16,9 +16,7 @@ fn pdf(objects: &[String]) -> Vec<u8> {
     }
     let start = pdf.len();
     let size = objects.len() + 1;
-    pdf.push_str(&format!(
-        "{table}trailer\n<</Size {size} /Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"
-    ));
+    pdf.push_str(&format!("{table}trailer\n<</Size {size} /Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"));
     pdf.into_bytes()
 }
 
@@ -26,7 +24,8 @@ fn stream(entries: &str, contents: &str) -> String {
     format!("<<{entries} /Length {}>>\nstream\n{contents}\nendstream", contents.len())
 }
 
-/// One that attaches `attached`, and holds `hidden` where nothing attaches it. Its page names the invoice `TEXT-1`.
+/// One that attaches `attached`, and holds `hidden` where nothing attaches it. Its page names the
+/// invoice `TEXT-1`.
 fn carrying(attached: &str, hidden: &str) -> Vec<u8> {
     let hex: String = attached.bytes().map(|byte| format!("{byte:02x}")).collect();
     let page = "BT /F1 10 Tf 50 700 Td (Invoice number: TEXT-1) Tj ET";

@@ -1,4 +1,5 @@
-//! Where findings differ from the official rules on purpose. Each reason stands in docs/invoices.md, word for word.
+//! Where findings differ from the official rules on purpose. Each reason stands in
+//! docs/invoices.md, word for word.
 
 /// Rules of the official artefacts that are not checked here.
 const UNCHECKED: [(&str, &str); 13] = [
@@ -64,7 +65,8 @@ pub(super) fn unchecked(rule: &str) -> Option<&'static str> {
     UNCHECKED.iter().find(|(family, _)| rule.starts_with(family)).map(|(_, reason)| *reason)
 }
 
-/// Why a rule is found here alone, or by the official rules alone, of a document, whose name says what was changed.
+/// Why a rule is found here alone, or by the official rules alone, of a document, whose name says
+/// what was changed.
 pub(super) fn reason(rule: &str, document: &str, is_here: bool) -> Option<&'static str> {
     let is_cii =
         ["CII", "XRechnung-O", "huf_", "own-credit-note"].iter().any(|name| document.starts_with(name));
