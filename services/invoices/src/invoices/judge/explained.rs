@@ -92,7 +92,7 @@ pub(super) fn reason(rule: &str, document: &str, is_here: bool) -> Option<&'stat
             // The new category asks for a rate, which the subtotal does not have.
             (document.contains("Category") && ["BR-S-09", "BR-AF-09", "BR-AG-09"].contains(&rule), MISSING),
             (is_scheme && (ends(&["-32", "-37", "-47", "-48", "-04", "-02"])), SCHEME),
-            (ends(&["-01"]), UNUSED),
+            (ends(&["-01"]) || (document.contains("TaxCategory-") && rule == "BR-S-08"), UNUSED),
             (is_cii && rule.starts_with("BR-O-1"), CII_O),
             (
                 is_cii
