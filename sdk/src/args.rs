@@ -1,5 +1,9 @@
 use clap::Parser;
 
+mod environment;
+
+pub use environment::{EnvironmentError, apply_environment};
+
 /// Parses the command line of a service. Every `--long-name` is also the environment variable
 /// `DRAWBRIDGE_<SERVICE>_LONG_NAME`, unless the argument names another.
 ///

@@ -21,18 +21,20 @@ pub mod identity;
 pub mod jwks;
 mod listen;
 mod mtls;
+pub mod own;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod reflection;
 mod running;
 mod serve;
+mod status;
 mod telemetry;
 mod tls;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
-pub use args::parse_args;
+pub use args::{EnvironmentError, apply_environment, parse_args};
 pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
 pub use browser::restrain_browsers;
 pub use call::{
@@ -47,5 +49,6 @@ pub use listen::{BindError, Listen};
 pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
 pub use running::{Running, Starting, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
+pub use status::status_text;
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
 pub use tls::CertificateError;
