@@ -73,11 +73,14 @@ pub fn read_from(file: fs::File, path: &Path, bytes_max: u64) -> io::Result<Vec<
 /// # Errors
 /// When it cannot be made.
 pub fn create(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    no_links(&mut options);
+    private(path, fs::OpenOptions::new().create(true).truncate(true))
+}
+
+fn private(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+    options.write(true);
+    no_links(options);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     options.open(path)
 }
 
@@ -104,7 +107,12 @@ pub fn replace_with(
     name.push(format!(".{}-{}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let partial = path.with_file_name(name);
     let write = || {
-        let mut file = create(&partial)?;
+        // A process of before had the same number, perhaps. What others put there is not written into.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = private(&partial, fs::OpenOptions::new().create_new(true))?;
         before(&file)?;
         file.write_all(bytes)?;
         file.sync_all()?;
