@@ -1,11 +1,7 @@
 //! The environment variables of services, for a mesh that honours them.
 
 use clap::{Args as _, Command};
-use drawbridge_sdk::{
-    apply_environment,
-    credentials::{CredentialsConfig, VaultConfig},
-};
-use url::Url;
+use drawbridge_sdk::{apply_environment, credentials::CredentialsConfig};
 
 use super::{MeshConfig, MeshError};
 
@@ -66,12 +62,6 @@ pub(super) fn apply<A: clap::Args>(
         }
     }
     Ok(own)
-}
-
-/// Credentials for a config that variables change, and which then gets the mesh's own: of all that
-/// could be there, so that nothing of it is missing.
-pub(super) fn placeholder(auth: &Url) -> CredentialsConfig {
-    CredentialsConfig { vault: Some(VaultConfig::new(auth.clone())), ..CredentialsConfig::new(auth.clone()) }
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ impl Plan {
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             mtls: self.mtls_server("invoices", &CALLERS)?,
-            credentials: environment::placeholder(&auth),
+            credentials: CredentialsConfig::placeholder(&auth),
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
         };
         let invoices = environment::apply(config, "invoices", invoices)?;
@@ -241,7 +241,7 @@ impl Plan {
             sample_helpdesk: true,
             mtls: self.mtls_server("tickets", &CALLERS)?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            credentials: environment::placeholder(&auth),
+            credentials: CredentialsConfig::placeholder(&auth),
             ..own
         };
         let tickets = environment::apply(config, "tickets", tickets)?;

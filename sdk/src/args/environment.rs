@@ -42,6 +42,9 @@ pub fn apply_environment<A: clap::Args>(
             command = command.arg(alone(option).env(variable.to_owned()));
         }
     }
+    if names.iter().all(|(_, variable)| env::var_os(variable).is_none()) {
+        return Ok(ignored);
+    }
     let failed = |error: clap::Error| {
         let mut problem = error.to_string().trim_start_matches("error: ").trim_end().to_owned();
         // What a person has set is the variable.

@@ -148,8 +148,12 @@ fn variables_of_the_services_count_and_those_that_the_mesh_sets_are_said_to_chan
     let said = text(&wrong.stderr);
     assert!(said.contains("invalid value 'many' for 'DRAWBRIDGE_EDGE_SESSIONS_MAX"), "{said}");
 
-    let mut command =
-        up(&[("DRAWBRIDGE_EDGE_SCOPES", "mcp,more"), ("DRAWBRIDGE_EDGE_AUTH_URL", "http://127.0.0.1:1")]);
+    let mut command = up(&[
+        ("DRAWBRIDGE_EDGE_SCOPES", "mcp,more"),
+        ("DRAWBRIDGE_EDGE_AUTH_URL", "http://127.0.0.1:1"),
+        ("DRAWBRIDGE_INVOICES_DOCUMENTS_MAX", "10"),
+        ("DRAWBRIDGE_TICKETS_JOBS_MAX", "3"),
+    ]);
     let mut up = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary"));
     let mut line = String::new();
     BufReader::new(up.0.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
