@@ -11,12 +11,18 @@ use serde::Deserialize;
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::{contracts, state::MeshState};
+use crate::{
+    contracts,
+    state::{Found, MeshArgs, MeshState},
+};
 
 /// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Caller")]
 pub struct CallerArgs {
+    #[command(flatten)]
+    mesh: MeshArgs,
+
     /// Where auth serves gRPC.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
     auth_url: Option<Url>,
@@ -51,10 +57,15 @@ pub struct CallerArgs {
 }
 
 impl CallerArgs {
+    /// The mesh that is meant, if one runs.
+    pub(crate) fn mesh(&self) -> anyhow::Result<Found> {
+        self.mesh.find()
+    }
+
     /// Where auth serves gRPC: as given, or as the running mesh says.
-    pub(crate) fn auth_url(&self, state: Option<&MeshState>) -> anyhow::Result<Url> {
-        let known = self.auth_url.clone().or_else(|| Some(state?.auth_url.clone()));
-        known.context("auth is not known here; start a mesh, or give --auth-url")
+    pub(crate) fn auth_url(&self, mesh: &Found) -> anyhow::Result<Url> {
+        let known = self.auth_url.clone().or_else(|| Some(mesh.state()?.auth_url.clone()));
+        known.with_context(|| format!("auth is not known here; {}, or give --auth-url", mesh.advice()))
     }
 
     /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.

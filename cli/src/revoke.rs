@@ -6,13 +6,13 @@ use anyhow::{Context as _, anyhow, bail};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_sdk::{CallContext, RequestId, status_text};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tonic::Code;
 
-use crate::{caller::CallerArgs, state::MeshState};
+use crate::caller::CallerArgs;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -70,23 +70,24 @@ impl WhichArgs {
 /// # Errors
 /// When the caller is not known or may not, or auth cannot write the revocation down.
 pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
-    let state = MeshState::found()?;
-    let auth_url = args.caller.auth_url(state.as_ref())?;
-    let issuer = args.of.clone().or_else(|| Some(state.as_ref()?.issuer_name().to_owned()));
+    let mesh = args.caller.mesh()?;
+    let state = mesh.state();
+    let auth_url = args.caller.auth_url(&mesh)?;
+    let issuer = args.of.clone().or_else(|| Some(state?.issuer_name().to_owned()));
     let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;
-    let own = args.caller.token(state.as_ref()).await?;
+    let own = args.caller.token(state).await?;
 
     let context = CallContext::new(RequestId::generate(), TIMEOUT);
     let tokens = pb::TokenSet { issuer, which: args.which.which() };
     let request =
         pb::RevokeRequest { subject_token: own.expose_secret().to_owned(), tokens: Some(tokens.clone()) };
-    let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state.as_ref())?, &auth_url)?);
+    let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state)?, &auth_url)?);
     let answer = auth.revoke(context.outgoing(request)).await;
     let answer = answer
         .map_err(|status| match status.code() {
             // What is wrong with the request it says in full.
             Code::InvalidArgument => anyhow!("{}", status.message()),
-            code => anyhow!("auth at {auth_url}: {code:?}: {}", status.message()),
+            _ => anyhow!("auth at {auth_url}: {}", status_text(&status)),
         })
         .with_context(|| format!("request {}", context.request_id))?;
     match answer.into_inner().outcome {

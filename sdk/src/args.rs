@@ -7,6 +7,10 @@ use url::Url;
 
 use crate::{TelemetryConfig, told, url_text::parse_url};
 
+mod environment;
+
+pub use self::environment::{EnvironmentError, apply_environment};
+
 /// The command line of a service: its own options, and those of telemetry.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServiceArgs<C: Args> {

@@ -164,6 +164,7 @@ impl TestMesh {
             transaction_ttl_seconds: 30,
             transaction_key_seconds: 86_400,
             redis_url: None,
+            revocations_file: None,
             decision_log: DecisionLogConfig::default(),
             mtls: MtlsServerConfig::default(),
             mtls_allow_edge: Vec::new(),

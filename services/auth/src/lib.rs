@@ -12,7 +12,6 @@ use drawbridge_sdk::{
     Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
     Telemetry, url_text,
 };
-use redis::RedisError;
 use secrecy::SecretString;
 
 use crate::{
@@ -21,7 +20,7 @@ use crate::{
     decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
     epoch::{Ending, Epochs},
     policy::{PolicyError, PolicyStore},
-    revocation::Revocations,
+    revocation::{Revocations, RevocationsError},
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
@@ -105,6 +104,10 @@ pub struct Config {
     /// What is remembered of verified tokens.
     #[command(flatten)]
     pub seen: SeenConfig,
+    /// A file that holds what is revoked, so that a restart forgets none of it: for a single replica without Redis. It is
+    /// made for this user alone to read.
+    #[arg(long, value_name = "FILE")]
+    pub revocations_file: Option<PathBuf>,
 
     /// What is written down of decisions.
     #[command(flatten)]
@@ -141,15 +144,30 @@ pub enum StartError {
     /// The issuers are not right.
     #[error("cannot load the issuers")]
     Issuers(#[from] IssuersFileError),
-    /// The Redis URL is not one.
-    #[error("cannot use the Redis URL")]
-    Redis(#[from] RedisError),
+    /// What was revoked before cannot be had.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
     /// The decision log cannot be written.
     #[error(transparent)]
     DecisionLog(#[from] DecisionLogError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+}
+
+/// Asks the issuer of `--issuer` and those of `--issuers` for their keys, as auth does: the name of each, and why there
+/// is no answer.
+///
+/// # Errors
+/// When the issuers are not right.
+pub async fn reach_issuers(
+    issuer: Option<&str>,
+    allow_private_addresses: bool,
+    issuers: Option<&std::path::Path>,
+) -> Result<Vec<(String, Option<String>)>, IssuersFileError> {
+    let given =
+        |issuer: &str| Given { issuer: issuer.to_owned(), allow_private_addresses, tenants: Vec::new() };
+    Ok(Issuers::load(issuer.map(given), issuers, SeenConfig::default())?.reach().await)
 }
 
 /// Starts auth.
@@ -165,7 +183,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let tenants = config.issuer_tenants;
     let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses, tenants });
     let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref(), config.seen)?);
-    let revocations = Revocations::new(config.redis_url.as_ref())?;
+    let revocations = Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
     let epochs = Epochs::new();
 
     let starting = Starting::new();

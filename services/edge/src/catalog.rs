@@ -78,7 +78,9 @@ impl TryFrom<String> for Namespace {
 }
 
 impl Namespace {
-    pub(crate) fn as_str(&self) -> &str {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

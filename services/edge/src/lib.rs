@@ -44,7 +44,7 @@ pub use crate::{
     gate::BodyLimits,
     mcp::{SealError, StreamsConfig},
     offered::{Lockable, Offered, OfferedError, offered},
-    services::{ServiceAddress, ServiceAddressError},
+    services::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
     transform::{Direction, Principal, Trial, TrialError},
 };
 

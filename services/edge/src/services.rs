@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
+pub use self::named::{NamedServices, named_services};
 pub(crate) use self::{
     file::{ConfigFile, Duties, Said, Texts, lock_path, parse},
     live::Live,
@@ -14,6 +15,7 @@ pub(crate) use self::{
 
 mod file;
 mod live;
+mod named;
 
 /// A tool service and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

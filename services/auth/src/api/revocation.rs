@@ -42,7 +42,7 @@ impl Api {
         let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
             RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
-            RevokeError::Unwritable(_) => {
+            RevokeError::Unwritable(_) | RevokeError::Unsaved(_) => {
                 tracing::error!(error = told(&error), "cannot revoke");
                 Status::unavailable(error.to_string())
             }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use drawbridge_sdk::{jwks::JwksError, told};
+use futures::future::join_all;
 use tokio::sync::watch;
 
 use super::{
@@ -44,6 +46,20 @@ impl Issuers {
     /// Whose tokens have been verified.
     pub(crate) fn seen(&self) -> &Seen {
         &self.seen
+    }
+
+    /// Asks each for its keys: its name, and why there is no answer. One whose tokens are opaque is not asked.
+    pub(crate) async fn reach(&self) -> Vec<(String, Option<String>)> {
+        let asked = self.all.iter().map(|issuer| async {
+            let Some(keys) = &issuer.keys else { return (issuer.name.clone(), None) };
+            // No key has this id: the keys are fetched to see that.
+            let problem = match keys.key("").await {
+                Ok(_) | Err(JwksError::UnknownKey) => None,
+                Err(error) => Some(told(&error)),
+            };
+            (issuer.name.clone(), problem)
+        });
+        join_all(asked).await
     }
 
     /// The one that can be asked about opaque tokens.
