@@ -18,6 +18,7 @@ mod mesh;
 mod moto;
 mod peers;
 mod postgres;
+mod proxy;
 mod redis;
 mod spy;
 mod tls;
@@ -34,7 +35,11 @@ pub use mesh::{Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, un
 pub use moto::Moto;
 pub use peers::connect;
 pub use postgres::Postgres;
+pub use proxy::{Passing, Proxy};
 pub use spy::Spy;
 pub use tls::{Signed, TestAuthority, TlsListener};
-pub use tools::{chromium, conformance_suite, node_modules, program, python, repository};
+pub use tools::{
+    chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program, python,
+    python_with, repository,
+};
 pub use vault::{Vault, bao};
