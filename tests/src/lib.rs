@@ -26,7 +26,7 @@ mod tools;
 mod vault;
 
 pub use self::redis::{Redis, RedisCluster, RedisSentinel};
-pub use browser::sign_in;
+pub use browser::{authorize_as, sign_in};
 pub use client::{Client, REQUEST_ID, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};

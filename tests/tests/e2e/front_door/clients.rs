@@ -130,7 +130,7 @@ const CLIENTS: [Client; 11] = [
     Client {
         name: "mcp-remote",
         release: "mcp-remote 0.15.1",
-        revisions: &[NOVEMBER_2025],
+        revisions: &[JUNE_2025, NOVEMBER_2025],
         access: Access::SignsIn,
         cannot: &[],
     },
@@ -165,7 +165,7 @@ const CLIENTS: [Client; 11] = [
         name: "rmcp",
         release: "rmcp 3.11",
         revisions: &[JUNE_2025, NOVEMBER_2025, STATELESS],
-        access: Access::Given,
+        access: Access::SignsIn,
         cannot: &[],
     },
 ];

@@ -18,6 +18,9 @@ const STEPS: [&str; 7] = [
     "POST /token 200",
 ];
 
+/// Whose own requests nobody sees.
+const UNSEEN: [&str; 2] = ["mcp-remote", "rmcp"];
+
 pub(super) fn check(client: &Client, revision: &str, scenarios: &[Scenario], seen: &Value) {
     let about = format!("{} in {revision}", client.release);
     assert_eq!(seen["client"], client.release, "{about}");
@@ -45,8 +48,7 @@ pub(super) fn check(client: &Client, revision: &str, scenarios: &[Scenario], see
 
 /// A needle for the tests of real clients.
 fn check_flow(client: &Client, seen: &Value, about: &str) {
-    // Those of mcp-remote are seen by nobody.
-    if client.access == Access::SignsIn && client.name != "mcp-remote" {
+    if client.access == Access::SignsIn && !UNSEEN.contains(&client.name) {
         let mut steps = seen["steps"].as_array().expect("steps").iter().filter_map(Value::as_str);
         for step in STEPS {
             assert!(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use drawbridge_tests::authorize_as;
 use rmcp::{
     ClientHandler, RoleClient,
     model::{
@@ -13,7 +14,11 @@ use rmcp::{
         ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestHandle,
         RunningService, ServiceError,
     },
-    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
+    transport::{
+        StreamableHttpClientTransport,
+        auth::{AuthClient, AuthorizationRequest, OAuthState},
+        streamable_http_client::{StreamableHttpClient, StreamableHttpClientTransportConfig},
+    },
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::{
@@ -28,6 +33,8 @@ use super::{
 };
 
 const SLOW: &str = "test_slow_work";
+/// Nothing listens here: the answer is read from the redirect and never followed.
+const REDIRECT_URI: &str = "http://127.0.0.1:8976/callback";
 
 /// Hears of progress.
 #[derive(Clone)]
@@ -51,6 +58,29 @@ impl ClientHandler for Listener {
 }
 
 async fn connect(url: &Url, token: &str, revision: &str) -> Connection {
+    let config = StreamableHttpClientTransportConfig::with_uri(url.as_str()).auth_header(token);
+    serve(StreamableHttpClientTransport::from_config(config), revision).await
+}
+
+/// Connects as a person who registers and signs in.
+async fn connect_as_person(url: &Url, revision: &str) -> Connection {
+    let mut state = OAuthState::new(url.as_str(), None).await.expect("an authorization");
+    let request = AuthorizationRequest::new(REDIRECT_URI).with_client_name("rust scenarios");
+    let request = request.with_initial_scope_selection();
+    state.start_authorization(request).await.expect("a registration");
+    let authorize = state.get_authorization_url().await.expect("a URL");
+    let answer = authorize_as(&authorize.parse().expect("a URL"), "alice", "alice").await;
+    state.handle_callback_url(answer.as_str()).await.expect("a token");
+    let manager = state.into_authorization_manager().expect("an authorization");
+    let client = AuthClient::new(reqwest::Client::new(), manager);
+    let config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
+    serve(StreamableHttpClientTransport::with_client(client, config), revision).await
+}
+
+async fn serve<C>(transport: StreamableHttpClientTransport<C>, revision: &str) -> Connection
+where
+    C: StreamableHttpClient + Clone + Send + 'static,
+{
     let revision: ProtocolVersion = serde_json::from_value(json!(revision)).expect("a revision");
     let lifecycle = match revision.as_str() {
         STATELESS => ClientLifecycleMode::Discover { preferred_versions: vec![revision.clone()] },
@@ -58,8 +88,6 @@ async fn connect(url: &Url, token: &str, revision: &str) -> Connection {
     };
     let (sender, progress) = unbounded_channel();
     let listener = Listener { revision, sender, progress: Arc::new(Mutex::new(progress)) };
-    let config = StreamableHttpClientTransportConfig::with_uri(url.as_str()).auth_header(token);
-    let transport = StreamableHttpClientTransport::from_config(config);
     listener.serve_with_lifecycle(transport, lifecycle).await.expect("a connection")
 }
 
@@ -125,7 +153,7 @@ async fn reported(connection: &Connection, work: Work) -> Vec<String> {
 }
 
 async fn flow(field: &Field, revision: &str) -> Value {
-    let connection = connect(&field.mesh.mesh.mcp_url, &field.token, revision).await;
+    let connection = connect_as_person(&field.mesh.mesh.mcp_url, revision).await;
     let tools = connection.list_all_tools().await.expect("tools");
     let templates = connection.list_all_resource_templates().await.expect("templates");
     let called = connection.call_tool(params("code_search", field::search())).await.expect("a result");
