@@ -45,21 +45,21 @@ type work struct {
 }
 
 type plan struct {
-	URL       string            `json:"url"`
-	Username  string            `json:"username"`
-	Password  string            `json:"password"`
-	Token     string            `json:"token"`
-	Protocol  string            `json:"protocol"`
-	Service   string            `json:"service"`
-	Control   string            `json:"control"`
-	Proxies   map[string]string `json:"proxies"`
-	Slow      work              `json:"slow"`
-	Quick     work              `json:"quick"`
-	Silent    map[string]any    `json:"silent"`
-	Call      call              `json:"call"`
-	Denied    call              `json:"denied"`
-	Read      string            `json:"read"`
-	Scenarios []string          `json:"scenarios"`
+	URL       string                    `json:"url"`
+	Username  string                    `json:"username"`
+	Password  string                    `json:"password"`
+	Token     string                    `json:"token"`
+	Protocol  string                    `json:"protocol"`
+	Service   string                    `json:"service"`
+	Control   string                    `json:"control"`
+	Proxies   map[string]string         `json:"proxies"`
+	Slow      work                      `json:"slow"`
+	Quick     work                      `json:"quick"`
+	Silent    map[string]map[string]any `json:"silent"`
+	Call      call                      `json:"call"`
+	Denied    call                      `json:"denied"`
+	Read      string                    `json:"read"`
+	Scenarios []string                  `json:"scenarios"`
 }
 
 // --- Signing in ---------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ func (s *scenarios) proxies(ctx context.Context) (any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		silent, err := text(ctx, session, slow, s.plan.Silent, nil)
+		silent, err := text(ctx, session, slow, s.plan.Silent[name], nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}

@@ -349,7 +349,7 @@ class Scenarios:
             # In the newest revision the client finds out whether that passes, and else speaks the
             # one before.
             connection = await self.open(url, "auto" if MODE == "2026-07-28" else MODE)
-            silent = await connection.call(SLOW, PLAN["silent"])
+            silent = await connection.call(SLOW, PLAN["silent"][name])
             events = await reported(connection, PLAN["quick"])
             seen[name] = {"protocol": connection.protocol, "silent": silent, "events": events}
         return seen

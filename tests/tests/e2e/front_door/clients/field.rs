@@ -1,6 +1,6 @@
 //! The servers that the clients use, and how their programs are run.
 
-use std::{process::Stdio, time::Duration};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_tests::{
@@ -14,10 +14,10 @@ use url::Url;
 use super::{Client, Scenario, control::Control};
 
 /// The longest that a client may take with all of it.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(90);
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(180);
 /// After how long a connection on which nothing passes is closed: more than the edge's signs of
 /// life take.
-const IDLE: Duration = Duration::from_secs(1);
+const IDLE: Duration = Duration::from_secs(2);
 const QUIET_MS: u64 = 300;
 /// How long SlowWork takes for one step.
 const STEP_MS: u32 = 20;
@@ -33,8 +33,12 @@ impl Work {
     /// Is silent for longer than the edge is.
     pub(super) const SLOW: Self = Self { steps: 15, silent_ms: 500 };
     pub(super) const QUICK: Self = Self { steps: 5, silent_ms: 0 };
-    /// Asked for no progress, this is silent for longer than a proxy lets pass.
-    pub(super) const SILENT: Self = Self { steps: 60, silent_ms: 0 };
+
+    /// What a call without progress has done through a proxy: where that closes idle connections, it
+    /// is silent for longer than the proxy lets pass.
+    pub(super) fn silent(proxy: &str) -> Self {
+        if proxy == "idle" { Self { steps: 0, silent_ms: 2_500 } } else { Self::QUICK }
+    }
 
     pub(super) fn arguments(self) -> Value {
         json!({ "milliseconds": self.steps * STEP_MS, "silent_milliseconds": self.silent_ms })
@@ -109,8 +113,9 @@ impl Field {
     }
 
     fn plan(&self, client: &Client, revision: &str, scenarios: &[Scenario]) -> Value {
-        let proxies: serde_json::Map<_, _> =
-            self.proxies.iter().map(|(name, url)| ((*name).to_owned(), json!(url))).collect();
+        let proxies: BTreeMap<_, _> = self.proxies.iter().map(|(name, url)| (name, url)).collect();
+        let silent: BTreeMap<_, _> =
+            proxies.keys().map(|name| (name, Work::silent(name).arguments())).collect();
         json!({
             "client": client.name,
             "protocol": revision,
@@ -127,7 +132,7 @@ impl Field {
             "proxies": proxies,
             "slow": Work::SLOW.plan(),
             "quick": Work::QUICK.plan(),
-            "silent": Work::SILENT.arguments(),
+            "silent": silent,
         })
     }
 }

@@ -200,7 +200,7 @@ async fn proxies(field: &Field, revision: &str) -> Value {
         // The SDK does not find out that the headers of the newest revision do not pass.
         let speaks = if (*name, revision) == ("stripping", STATELESS) { NOVEMBER_2025 } else { revision };
         let connection = connect(url, &field.token, speaks).await;
-        let silent = connection.call_tool(params(SLOW, Work::SILENT.arguments())).await;
+        let silent = connection.call_tool(params(SLOW, Work::silent(name).arguments())).await;
         let protocol = connection.peer_info().expect("a server").protocol_version.clone();
         // The SDK asks for progress with every call.
         while connection.service().progress.lock().await.try_recv().is_ok() {}

@@ -203,7 +203,7 @@ public final class Scenarios {
       var proxy = proxies.next();
       McpSyncClient client = connect(proxy.getValue().asText());
       ObjectNode calls = seen.putObject(proxy.getKey());
-      calls.put("silent", text(client, SLOW, map(plan.get("silent")), null));
+      calls.put("silent", text(client, SLOW, map(plan.get("silent").get(proxy.getKey())), null));
       calls.set("events", reported(client, plan.get("quick")));
       calls.put("protocol", client.getCurrentInitializationResult().protocolVersion());
     }
