@@ -159,7 +159,9 @@ java_client() {
   mkdir -p "$folder/src/main/java"
   cp "${files[0]}" "$folder"
   cp "$program" "$folder/src/main/java"
-  (cd "$folder" && mvn --batch-mode --quiet -Dstyle.color=never compile >/dev/null) || fail "Maven could not build $folder"
+  local output
+  output=$(cd "$folder" && mvn --batch-mode --quiet compile 2>&1) ||
+    fail "Maven could not build $folder: $output"
   stamp "$folder" "${files[@]}"
   echo "built the MCP client $1 in $folder"
 }
