@@ -41,7 +41,7 @@ bench: ## What the edge, its duties, decisions and credentials cost, each beside
 SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments), for SECONDS=60.
+fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60.
 	tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
@@ -53,6 +53,12 @@ conformance: ## The official MCP conformance suite against the real edge; `make 
 keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; `make test` leaves it out.
 	tests/setup.sh keycloak
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
+
+.PHONY: validators-test
+validators-test: ## Compare findings about invoices with the official rules of EN 16931 (Java and Maven); `make test` leaves it out.
+	tests/setup.sh validators
+	DRAWBRIDGE_INVOICE_SAMPLES=$(DRAWBRIDGE_TOOLS)/validators/samples cargo test --package drawbridge-invoices --lib --locked -- \
+		invoices:: --ignored --nocapture --test-threads=1
 
 .PHONY: terraform-test
 terraform-test: ## Set a Vault up by Terraform as `drawbridge vault bootstrap` does; `make test` leaves it out.

@@ -7,7 +7,7 @@ use prost::Message as _;
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-changed=../proto/proto");
-    for service in ["conformance", "cached"] {
+    for service in ["conformance", "cached", "notes"] {
         let mut compiler = protox::Compiler::new(["proto", "../proto/proto"])?;
         compiler.include_source_info(true).include_imports(true);
         compiler.open_files([format!("{service}.proto")])?;

@@ -7,6 +7,7 @@
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
+#   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN 16931, by Maven
 #
 # System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
 # folder DRAWBRIDGE_TOOLS, by default .tools in the repository, and nothing outside it is changed.
@@ -32,11 +33,15 @@ main() {
       keycloak
       return
       ;;
+    validators)
+      validators
+      return
+      ;;
     sbom)
       cargo_cyclonedx
       return
       ;;
-    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak]" ;;
+    *) fail "usage: tests/setup.sh [test|lint|sbom|keycloak|validators]" ;;
   esac
   local program
   for program in cargo rustc; do
@@ -257,6 +262,36 @@ keycloak() {
   rmdir "$folder/keycloak-$keycloak_version"
   echo "$keycloak_version" >"$folder/stamp"
   echo "installed Keycloak $keycloak_version in $folder"
+}
+
+# They need a JDK, which not every system has. The official examples come along, in the artefact of
+# phive's own tests.
+validators() {
+  local folder=$tools/validators sources=$here/validators examples
+  local plugin=org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+  local made_of
+  made_of=$(fingerprint "$sources/pom.xml")$(fingerprint "$sources/Judge.java")
+  if [[ -f $folder/stamp && $(<"$folder/stamp") == "$made_of" ]]; then return; fi
+  command -v javac >/dev/null ||
+    fail "the validators need a JDK of Java 17 or newer: install openjdk-17-jdk-headless or the like"
+  command -v mvn >/dev/null || fail "the validators come by Maven: install maven"
+  command -v unzip >/dev/null || fail "the examples are unpacked by unzip: install unzip"
+  rm -rf "$folder"
+  mkdir -p "$folder/classes" "$folder/samples"
+  cp "$sources/pom.xml" "$folder"
+  # Maven tells of every step on standard output, and there too what went wrong.
+  (cd "$folder" && mvn --batch-mode --quiet "$plugin" "-DoutputDirectory=$folder/lib" >"$folder/maven.log") || {
+    tail -n 20 "$folder/maven.log" >&2
+    fail "Maven could not get what $sources/pom.xml names"
+  }
+  javac -cp "$folder/lib/*" -d "$folder/classes" "$sources/Judge.java" ||
+    fail "javac could not compile $sources/Judge.java"
+  # Those of the newest version of the rules.
+  examples=$(compgen -G "$folder/lib/*-test-sources.jar") || fail "Maven brought no examples"
+  unzip -jqo "$examples" 'external/test-files/1.3.16/*' -d "$folder/samples" ||
+    fail "the examples could not be unpacked"
+  echo "$made_of" >"$folder/stamp"
+  echo "installed the validation artefacts of EN 16931 in $folder"
 }
 
 # Whether the folder $1 has the stamp of the files that it was made of. The stamp is written last, so a folder whose

@@ -9,12 +9,14 @@ use std::{
 mod all;
 mod postgres;
 mod redis;
+mod run_folder;
 mod server;
 mod vault;
 
 pub use all::{Backing, migrate};
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub(crate) use run_folder::{RunFolder, remove_left_over};
 pub use server::Server;
 pub use vault::{Storage, Vault};
 

@@ -10,7 +10,7 @@ use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceCli
 use drawbridge_sdk::{
     CallContext, REQUEST_ID, RequestId, SpiffeId,
     dynamic::{self, DynamicCodec},
-    reflection, with_transaction_token,
+    reflection, status_text, with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -18,18 +18,19 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Status, transport::Channel};
 use url::Url;
 
-use crate::{caller::CallerArgs, state::MeshState};
+use crate::{caller::CallerArgs, state::Found};
 
 /// What to call, and as whom.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   drawbridge call code Search '{\"query\":\"fn main\"}'
-  drawbridge call code drawbridge.code.v1.CodeService/ListFiles '{\"glob\":\"*.proto\"}' --json
+  drawbridge call --json code drawbridge.code.v1.CodeService/ListFiles \\
+    '{\"glob\":\"*.proto\"}'
   echo '{\"query\":\"TODO\"}' | drawbridge call code Search -
 
-With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth and the service
-are, and who is calling: a token, or a client id and secret at an issuer.")]
+With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth \
+and the service are, and who is calling: a token, or a client id and secret at an issuer.")]
 pub struct CallArgs {
     /// The tool service's namespace.
     service: String,
@@ -49,9 +50,6 @@ pub struct CallArgs {
     #[arg(long, value_name = "SPIFFE_ID")]
     service_spiffe_id: Option<SpiffeId>,
 
-    #[command(flatten)]
-    caller: CallerArgs,
-
     /// How long the call may take, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     timeout_ms: u64,
@@ -59,6 +57,9 @@ pub struct CallArgs {
     /// Write each answer as one line of JSON.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    caller: CallerArgs,
 }
 
 /// Calls the RPC and prints what comes back, one JSON document for each message.
@@ -66,18 +67,17 @@ pub struct CallArgs {
 /// # Errors
 /// When the caller is not known, the call is not allowed, or the service fails.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
-    let state = MeshState::found()?;
+    let mesh = args.caller.mesh()?;
+    let state = mesh.state();
     let service_url = args
         .service_url
         .clone()
-        .or_else(|| state.as_ref()?.services.get(&args.service).cloned())
-        .ok_or_else(|| {
-            anyhow!("no service {} is known here; start a mesh, or give --service-url", args.service)
-        })?;
-    let auth_url = args.caller.auth_url(state.as_ref())?;
+        .or_else(|| state?.services.get(&args.service).cloned())
+        .ok_or_else(|| unknown_service(&args.service, &mesh))?;
+    let auth_url = args.caller.auth_url(&mesh)?;
     let context = CallContext::new(RequestId::generate(), Duration::from_millis(args.timeout_ms));
 
-    let peers = args.caller.peers(state.as_ref())?;
+    let peers = args.caller.peers(state)?;
     let channel = peers.connect(&service_url, &args.service, args.service_spiffe_id.as_ref())?;
     let contract = reflection::contract(channel.clone(), &context)
         .await
@@ -85,14 +85,22 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let method = find(&contract, &args.method)?;
     let request = read_request(&args, &method)?;
 
-    let own = args.caller.token(state.as_ref()).await?;
+    let own = args.caller.token(state).await?;
     let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
     let auth = args.caller.auth(&peers, &auth_url)?;
     let token = exchange(auth, &context, &own, &rpc).await.with_context(|| format!("auth at {auth_url}"))?;
     call(channel, &context, &method, &token, request, args.json)
         .await
-        .map_err(|status| anyhow!("{rpc}: {:?}: {}", status.code(), status.message()))
+        .map_err(|status| anyhow!("{rpc}: {}", status_text(&status)))
         .with_context(|| format!("request {}", context.request_id))
+}
+
+fn unknown_service(service: &str, mesh: &Found) -> anyhow::Error {
+    let known = mesh.state().map(|state| state.services.keys().cloned().collect::<Vec<_>>().join(", "));
+    match known {
+        Some(known) => anyhow!("no service {service} is known here (known: {known}); give --service-url"),
+        None => anyhow!("no service {service} is known here; {}, or give --service-url", mesh.advice()),
+    }
 }
 
 fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
@@ -136,7 +144,7 @@ async fn exchange(
     let subject_token = own.expose_secret().to_owned();
     let request = pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
     let answer = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
-    let answer = answer.map_err(|status| anyhow!("{:?}: {}", status.code(), status.message()))?;
+    let answer = answer.map_err(|status| anyhow!("{}", status_text(&status)))?;
     let recorded = answer.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let recorded = recorded.to_owned();
     match answer.into_inner().outcome {

@@ -11,23 +11,25 @@ use serde::Deserialize;
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::{contracts, state::MeshState};
+use crate::{
+    contracts,
+    state::{Found, MeshArgs, MeshState},
+};
 
 /// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Caller")]
 pub struct CallerArgs {
+    #[command(flatten)]
+    mesh: MeshArgs,
+
     /// Where auth serves gRPC.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
     auth_url: Option<Url>,
 
     /// The SPIFFE id of auth. Absent: the caller's own with `auth` as its last segment.
-    #[arg(long, value_name = "SPIFFE_ID")]
+    #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_SPIFFE_ID", value_name = "SPIFFE_ID")]
     auth_spiffe_id: Option<SpiffeId>,
-
-    /// What services are shown, and which are believed.
-    #[command(flatten)]
-    mtls: MtlsConfig,
 
     /// An access token whose audience is auth.
     #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
@@ -48,13 +50,22 @@ pub struct CallerArgs {
     /// The audience of the token: auth, as it knows itself.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
     audience: String,
+
+    /// What services are shown, and which are believed.
+    #[command(flatten)]
+    mtls: MtlsConfig,
 }
 
 impl CallerArgs {
+    /// The mesh that is meant, if one runs.
+    pub(crate) fn mesh(&self) -> anyhow::Result<Found> {
+        self.mesh.find()
+    }
+
     /// Where auth serves gRPC: as given, or as the running mesh says.
-    pub(crate) fn auth_url(&self, state: Option<&MeshState>) -> anyhow::Result<Url> {
-        let known = self.auth_url.clone().or_else(|| Some(state?.auth_url.clone()));
-        known.context("auth is not known here; start a mesh, or give --auth-url")
+    pub(crate) fn auth_url(&self, mesh: &Found) -> anyhow::Result<Url> {
+        let known = self.auth_url.clone().or_else(|| Some(mesh.state()?.auth_url.clone()));
+        known.with_context(|| format!("auth is not known here; {}, or give --auth-url", mesh.advice()))
     }
 
     /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.
@@ -73,7 +84,7 @@ impl CallerArgs {
         if let Some(token) = &self.token {
             return Ok(token.clone());
         }
-        let own = state.and_then(|state| Some((&state.issuer, state.workload.as_ref()?)));
+        let own = state.and_then(|state| Some((&*state.issuer, state.workload.as_ref()?)));
         let (issuer, client_id, client_secret) = match (
             &self.issuer,
             &self.client_id,

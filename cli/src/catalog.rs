@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, Lockable, offered};
 use drawbridge_sdk::{
-    ConfigText,
+    ConfigText, print_error,
     reflection::{self, Contract},
 };
 use prost_reflect::DescriptorPool;
@@ -40,9 +40,6 @@ pub struct LockArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    #[command(flatten)]
-    services: ContractArgs,
-
     /// A file that holds the contract of services. Repeat for more.
     #[arg(long, value_name = "FILE")]
     descriptor_set: Vec<PathBuf>,
@@ -63,6 +60,9 @@ pub struct LockArgs {
     /// Answer as JSON.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    services: ContractArgs,
 }
 
 /// What became of the lock.
@@ -83,7 +83,7 @@ pub async fn run(command: CatalogCommand) -> ExitCode {
         Ok(report) if report.current => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
         Err(error) => {
-            anstream::eprintln!("drawbridge: {error:#}");
+            print_error(error.as_ref());
             ExitCode::from(2)
         }
     }
@@ -172,7 +172,7 @@ fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
         Ok(lock) => Ok(lock),
         Err(error) if check => Err(error.into()),
         Err(error) => {
-            anstream::eprintln!("drawbridge: {error}; it is written anew");
+            anstream::eprintln!("warning: {error}; it is written anew");
             Ok(CatalogLock::default())
         }
     }
@@ -200,7 +200,7 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
         anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());
     }
     for conflict in &report.conflicts {
-        anstream::eprintln!("drawbridge: left out: {conflict}");
+        anstream::eprintln!("warning: left out: {conflict}");
     }
     let file = report.file.display();
     match (report.current, args.check) {

@@ -10,7 +10,7 @@ use drawbridge_sdk::{
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::state::MeshState;
+use crate::state::{MeshArgs, MeshState};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,16 +28,19 @@ pub struct ContractArgs {
     /// What services are shown, and which are believed.
     #[command(flatten)]
     mtls: MtlsConfig,
+
+    #[command(flatten)]
+    mesh: MeshArgs,
 }
 
 impl ContractArgs {
     /// The contracts of the services that are named.
     pub(crate) async fn read(&self) -> anyhow::Result<Vec<Contract>> {
-        let state = MeshState::found()?;
+        let mesh = self.mesh.find()?;
         let mut contracts = Vec::new();
         for url in &self.service_url {
             let context = CallContext::new(RequestId::generate(), TIMEOUT);
-            let contract = reflection::contract(self.channel(state.as_ref(), url)?, &context).await;
+            let contract = reflection::contract(self.channel(mesh.state(), url)?, &context).await;
             contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
         }
         Ok(contracts)
@@ -45,7 +48,7 @@ impl ContractArgs {
 
     /// The services of a config file, as the command speaks to them.
     pub(crate) fn peers(&self) -> anyhow::Result<Peers> {
-        peers(&self.mtls, MeshState::found()?.as_ref())
+        peers(&self.mtls, self.mesh.find()?.state())
     }
 
     fn channel(&self, state: Option<&MeshState>, url: &Url) -> anyhow::Result<Channel> {

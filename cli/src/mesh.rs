@@ -9,17 +9,24 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
-use drawbridge_edge::BodyLimits;
-use drawbridge_sdk::{BindError, Listen, Running, Telemetry, TelemetryConfig, TelemetryError};
+use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
+use drawbridge_sdk::{
+    BindError, ConfigTextError, EnvironmentError, Listen, Running, Telemetry, TelemetryConfig,
+    TelemetryError, UrlTextError,
+};
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use url::Url;
 
-use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
+use crate::{
+    issuer_name::IssuerName,
+    state::{MeshName, MeshState, WorkloadCredentials},
+};
 
 use self::plan::{Plan, Socket};
 
 mod authority;
+mod environment;
 mod plan;
 mod vault;
 
@@ -45,12 +52,26 @@ const READY_DEADLINE: Duration = Duration::from_secs(20);
 pub struct MeshConfig {
     /// Fixed, well-known ports, or free ones.
     pub ports: Ports,
+    /// The name of the mesh among those of its user. Absent: the port of its edge.
+    pub name: Option<MeshName>,
+    /// The URL under which clients know the MCP endpoint. Absent: `/mcp` at the edge's address.
+    pub public_url: Option<Url>,
+    /// Tool services besides the mesh's own.
+    pub own_services: Vec<ServiceAddress>,
+    /// The edge's config file.
+    pub edge_config: Option<PathBuf>,
+    /// Whether the variables of the services' own processes (`DRAWBRIDGE_<SERVICE>_…`) count here too.
+    pub environment: bool,
+    /// Where the built-in authorization server keeps over restarts what it remembers. Absent: in memory.
+    pub idp_state_file: Option<PathBuf>,
+    /// Where auth keeps revocations over restarts. Absent: in memory, or in `redis_url`.
+    pub revocations_file: Option<PathBuf>,
     /// The folder of Cedar policies.
     pub policies: PathBuf,
     /// The source tree that the service `code` searches.
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
-    pub issuer: Option<Url>,
+    pub issuer: Option<IssuerName>,
     /// Tenants that the tokens of `issuer` may name. Empty: any while it is the only issuer, and none beside others.
     /// The built-in authorization server names those of its users.
     pub issuer_tenants: Vec<String>,
@@ -84,7 +105,14 @@ impl Default for MeshConfig {
     /// Well-known ports, this folder's policies and source tree.
     fn default() -> Self {
         Self {
-            ports: Ports::WellKnown,
+            ports: Ports::WELL_KNOWN,
+            name: None,
+            public_url: None,
+            own_services: Vec::new(),
+            edge_config: None,
+            environment: false,
+            idp_state_file: None,
+            revocations_file: None,
             policies: PathBuf::from("policies"),
             code_root: PathBuf::from("."),
             issuer: None,
@@ -108,15 +136,38 @@ impl Default for MeshConfig {
 /// Where services listen, on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// The ports that the documentation names.
-    WellKnown,
+    /// The first is that of the authorization server; the others lie as far above it as those that the documentation
+    /// names lie above 7100.
+    From(u16),
     /// Free ports.
     Free,
 }
 
 impl Ports {
+    /// The first of the ports that the documentation names.
+    pub const FIRST: u16 = 7100;
+    /// How far above the first the last one is.
+    pub const SPAN: u16 = 131;
+    /// The ports that the documentation names.
+    pub const WELL_KNOWN: Self = Self::From(Self::FIRST);
+    /// The edge's among those that the documentation names.
+    const EDGE: u16 = 7180;
+
+    /// The port of the edge, if it is known before it is bound.
+    #[must_use]
+    pub fn edge(self) -> Option<u16> {
+        match self {
+            Self::From(first) => Some(first + (Self::EDGE - Self::FIRST)),
+            Self::Free => None,
+        }
+    }
+
+    /// Binds the port that the documentation names so.
     fn bind(self, port: u16) -> Result<Socket, BindError> {
-        let port = if self == Self::WellKnown { port } else { 0 };
+        let port = match self {
+            Self::From(first) => first + (port - Self::FIRST),
+            Self::Free => 0,
+        };
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         Ok(Socket { listen, address })
     }
@@ -126,7 +177,7 @@ impl Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A port is taken.
-    #[error("{0}; is another mesh running? (--free-ports takes free ports)")]
+    #[error("{0}; is another mesh running? (--free-ports takes free ports, --first-port others)")]
     Bind(#[from] BindError),
     /// A service's telemetry could not start.
     #[error("cannot start the telemetry of {service}")]
@@ -161,6 +212,21 @@ pub enum MeshError {
     /// An address makes no URL.
     #[error("cannot make a URL")]
     Url(#[from] url::ParseError),
+    /// The issuer's name is no URL.
+    #[error("cannot use the issuer")]
+    Issuer(#[from] UrlTextError),
+    /// A service's variable cannot be used.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// The edge's config file cannot be used.
+    #[error(transparent)]
+    EdgeConfig(#[from] ConfigTextError),
+    /// A service has the name of one of the mesh's own.
+    #[error("the mesh has a service {namespace} of its own: give yours another namespace")]
+    OwnService {
+        /// The name.
+        namespace: String,
+    },
 }
 
 /// A mesh that runs.
@@ -170,6 +236,10 @@ pub struct Mesh {
     pub services: Vec<Hosted>,
     /// Where clients reach MCP.
     pub mcp_url: Url,
+    /// The edge's config file.
+    pub edge_config: Option<PathBuf>,
+    /// The tool services and virtual servers besides the mesh's own.
+    pub own_services: NamedServices,
     /// What other commands need to know.
     pub state: MeshState,
     /// What signs the certificates of services. Absent: they speak plaintext.
@@ -185,7 +255,9 @@ impl Mesh {
         // All sockets first: each service needs to know where others are before any of them starts.
         let plan = Plan::new(config)?;
         let telemetry = &config.telemetry;
-        let (edge, auth) = (plan.edge(config)?, plan.auth(config)?);
+        let auth = plan.auth(config)?;
+        let (edge, own_services) = plan.edge(config)?;
+        let edge_config = edge.config.clone();
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
         let tickets = plan.tickets(config)?;
         let mut services = vec![
@@ -213,7 +285,7 @@ impl Mesh {
         let mut workload = None;
         if let Some(idp_socket) = &plan.idp {
             let credentials = WorkloadCredentials::generate(WORKLOAD);
-            let idp = plan.idp(config, idp_socket, &credentials)?;
+            let idp = plan.idp(config, idp_socket, &credentials, &own_services)?;
             workload = Some(credentials);
             services.push(
                 Hosted::start("idp", telemetry, |telemetry| async move {
@@ -222,21 +294,12 @@ impl Mesh {
                 .await?,
             );
         }
-        let state = MeshState {
-            issuer: plan.issuer.parse()?,
-            auth_url: plan.grpc_url(&plan.auth)?,
-            internal_audience: INTERNAL_AUDIENCE.to_owned(),
-            services: plan
-                .services()
-                .map(|(name, url)| Ok((name.to_owned(), url?)))
-                .collect::<Result<_, MeshError>>()?,
-            workload,
-            mtls: MtlsFiles::of(&plan.mtls(WORKLOAD)?),
-        };
+        let state = plan.state(config, workload, &own_services)?;
         if let Some(vault) = &config.vault {
             vault.bootstrap(plan.keys()?).await?;
         }
-        let mesh = Self { services, mcp_url: plan.mcp_url, state, authority: plan.authority };
+        let (mcp_url, authority) = (plan.mcp_url, plan.authority);
+        let mesh = Self { services, mcp_url, edge_config, own_services, state, authority };
         mesh.ready().await?;
         Ok(mesh)
     }

@@ -6,6 +6,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use drawbridge_auth::policy::{PolicyError, Problem, Severity, Study};
+use drawbridge_sdk::print_error;
 use serde::Serialize;
 
 mod check;
@@ -71,7 +72,7 @@ pub async fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Schema(args) => match schema::run(args).await {
             Ok(()) => Ok(Verdict::Good),
             Err(error) => {
-                anstream::eprintln!("drawbridge: {error:#}");
+                print_error(error.as_ref());
                 Ok(Verdict::Bad)
             }
         },
@@ -80,7 +81,7 @@ pub async fn run(command: PolicyCommand) -> ExitCode {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::from(1),
         Err(error) => {
-            anstream::eprintln!("drawbridge: {error:#}");
+            print_error(error.as_ref());
             ExitCode::from(2)
         }
     }

@@ -6,12 +6,13 @@ use anyhow::{Context as _, anyhow, bail};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_sdk::{CallContext, RequestId, status_text};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use tonic::Code;
 
-use crate::{caller::CallerArgs, state::MeshState};
+use crate::caller::CallerArgs;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -23,8 +24,8 @@ Examples:
   drawbridge revoke --client mcp-client --of https://idp.example
   drawbridge revoke --token-id 0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a
 
-A subject's or a client's tokens are refused if they were issued until now; later ones are good, unless the
-issuer gives none. Policies say who may revoke, by the action `revoke`.")]
+A subject's or a client's tokens are refused if they were issued until now; later ones are good, unless \
+the issuer gives none. Policies say who may revoke, by the action `revoke`.")]
 pub struct RevokeArgs {
     #[command(flatten)]
     which: WhichArgs,
@@ -33,12 +34,12 @@ pub struct RevokeArgs {
     #[arg(long = "of", value_name = "ISSUER")]
     of: Option<String>,
 
-    #[command(flatten)]
-    caller: CallerArgs,
-
     /// Say what was done as one line of JSON.
     #[arg(long)]
     json: bool,
+
+    #[command(flatten)]
+    caller: CallerArgs,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -69,24 +70,29 @@ impl WhichArgs {
 /// # Errors
 /// When the caller is not known or may not, or auth cannot write the revocation down.
 pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
-    let state = MeshState::found()?;
-    let auth_url = args.caller.auth_url(state.as_ref())?;
-    let issuer = args.of.clone().or_else(|| Some(state.as_ref()?.issuer_name().to_owned()));
+    let mesh = args.caller.mesh()?;
+    let state = mesh.state();
+    let auth_url = args.caller.auth_url(&mesh)?;
+    let issuer = args.of.clone().or_else(|| Some(state?.issuer_name().to_owned()));
     let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;
-    let own = args.caller.token(state.as_ref()).await?;
+    let own = args.caller.token(state).await?;
 
     let context = CallContext::new(RequestId::generate(), TIMEOUT);
     let tokens = pb::TokenSet { issuer, which: args.which.which() };
     let request =
         pb::RevokeRequest { subject_token: own.expose_secret().to_owned(), tokens: Some(tokens.clone()) };
-    let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state.as_ref())?, &auth_url)?);
+    let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state)?, &auth_url)?);
     let answer = auth.revoke(context.outgoing(request)).await;
     let answer = answer
-        .map_err(|status| anyhow!("auth at {auth_url}: {:?}: {}", status.code(), status.message()))
+        .map_err(|status| match status.code() {
+            // What is wrong with the request it says in full.
+            Code::InvalidArgument => anyhow!("{}", status.message()),
+            _ => anyhow!("auth at {auth_url}: {}", status_text(&status)),
+        })
         .with_context(|| format!("request {}", context.request_id))?;
     match answer.into_inner().outcome {
         Some(Outcome::Revoked(revoked)) => {
-            say(&tokens, &revoked, args.json);
+            report(&tokens, &revoked, args.json);
             Ok(())
         }
         Some(Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
@@ -97,26 +103,38 @@ pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
     }
 }
 
-fn say(tokens: &pb::TokenSet, revoked: &pb::Revoked, as_json: bool) {
+fn report(tokens: &pb::TokenSet, revoked: &pb::Revoked, as_json: bool) {
     let time = |time: Option<prost_types::Timestamp>| {
         let time = Timestamp::new(time?.seconds, 0).ok()?;
         Some(time.to_string())
     };
     let (at, until) = (time(revoked.revoked_at), time(revoked.forgotten_at));
-    let (what, name) = match &tokens.which {
-        Some(Which::Subject(name)) => ("subject", name.as_str()),
-        Some(Which::ClientId(name)) => ("client", name.as_str()),
-        Some(Which::TokenId(name)) => ("tokenId", name.as_str()),
-        None => ("", ""),
+    let not_seen_since = time(revoked.not_seen_since);
+    let (key, what, name) = match &tokens.which {
+        Some(Which::Subject(name)) => ("subject", "subject", name.as_str()),
+        Some(Which::ClientId(name)) => ("client", "client", name.as_str()),
+        Some(Which::TokenId(name)) => ("tokenId", "token id", name.as_str()),
+        None => ("", "", ""),
     };
     let issuer = &tokens.issuer;
     if as_json {
         anstream::println!(
             "{}",
-            json!({ "issuer": issuer, what: name, "revokedAt": at, "forgottenAt": until })
+            json!({
+                "issuer": issuer,
+                key: name,
+                "revokedAt": at,
+                "forgottenAt": until,
+                "notSeenSince": not_seen_since,
+            })
         );
     } else {
         let at = at.unwrap_or_default();
         anstream::println!("tokens of {issuer} for the {what} {name}, issued until {at}, are refused");
+    }
+    if let Some(since) = not_seen_since {
+        anstream::eprintln!(
+            "warning: auth has verified no token of {issuer} for the {what} {name} since {since}; is the name right?"
+        );
     }
 }

@@ -26,9 +26,10 @@ pub enum TransformCommand {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  echo '{\"limit\": 500}' | drawbridge transform try --config edge.toml --tool invoices_search --input -
-  drawbridge transform try --config edge.toml --tool invoices_search --response --input result.json \\
-    --principal alice.json
+  echo '{\"limit\": 500}' | drawbridge transform try --config edge.toml \\
+    --tool invoices_search --input -
+  drawbridge transform try --config edge.toml --tool invoices_search \\
+    --response --input result.json --principal alice.json
 
 A principal's file has what `$principal` has: issuer, subject, tenant, client, groups, roles, scopes.")]
 pub struct TryArgs {

@@ -1,26 +1,42 @@
 //! `drawbridge up`: the whole mesh on one machine.
 
-use std::{io::IsTerminal as _, net::SocketAddr, path::PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
-use comfy_table::{Cell, Color, Table, presets::UTF8_HORIZONTAL_ONLY};
+use anyhow::{Context as _, bail, ensure};
 use drawbridge_auth::decision_log::DecisionLogConfig;
-use drawbridge_sdk::{TelemetryConfig, shutdown_signal};
+use drawbridge_edge::ServiceAddress;
+use drawbridge_sdk::{TelemetryConfig, own, shutdown_signal};
 use secrecy::SecretString;
-use serde_json::json;
 use url::Url;
 
 use crate::{
-    backing::{Backing, Programs},
+    backing::{self, Backing, Programs},
+    issuer_name::IssuerName,
     mesh::{Mesh, MeshConfig, Ports},
-    state::MeshState,
+    state::{MeshName, MeshState},
 };
+
+use self::{dependencies::Dependency, own_services::OwnService};
+
+mod dependencies;
+mod hangup;
+mod own_services;
+mod report;
 
 /// Where MCP Inspector's page comes from.
 const INSPECTOR_ORIGINS: [&str; 2] = ["http://localhost:6274", "http://127.0.0.1:6274"];
+/// The edge's variable for Redis, which the whole mesh then uses.
+const EDGE_REDIS_URL: &str = "DRAWBRIDGE_EDGE_REDIS_URL";
 
 /// How to start the mesh.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  drawbridge up
+  drawbridge up --config edge.toml --service rooms=http://127.0.0.1:7450
+  drawbridge up --name second --first-port 8100
+
+The variables of the services' own processes, such as DRAWBRIDGE_EDGE_SESSIONS_MAX, count here too.")]
 pub struct UpArgs {
     /// The folder of Cedar policies.
     #[arg(long, env = "DRAWBRIDGE_UP_POLICIES", default_value = "policies")]
@@ -30,12 +46,31 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_CODE_ROOT", default_value = ".")]
     code_root: PathBuf,
 
+    /// The edge's config file: more tool services, limits, guards and the rest of docs/edge.md.
+    #[arg(long, env = "DRAWBRIDGE_UP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// A tool service of your own, as `namespace=URL`; plaintext is fine on loopback. Repeat, or
+    /// separate by commas.
+    #[arg(
+        long = "service",
+        env = "DRAWBRIDGE_UP_SERVICE",
+        value_name = "NAMESPACE=URL",
+        value_delimiter = ','
+    )]
+    services: Vec<ServiceAddress>,
+
+    /// The URL under which clients know the MCP endpoint, with its path. Absent: `/mcp` at the
+    /// edge's address.
+    #[arg(long, env = "DRAWBRIDGE_EDGE_PUBLIC_URL", value_name = "URL")]
+    public_url: Option<Url>,
+
     /// The issuer of access tokens. Absent: a built-in authorization server for development.
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
-    issuer: Option<Url>,
+    issuer: Option<IssuerName>,
 
-    /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
-    /// none beside those of --issuers. Repeat, or separate by commas.
+    /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is
+    /// the only issuer, and none beside those of --issuers. Repeat, or separate by commas.
     #[arg(
         long,
         env = "DRAWBRIDGE_UP_ISSUER_TENANTS",
@@ -49,15 +84,38 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
-    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
+    /// A TOML file of users for the built-in authorization server. Absent: alice, bob, carol, dave,
+    /// erin and frank.
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
+
+    /// The name of the mesh, for --mesh of other commands, and for what it keeps over restarts.
+    /// Absent: the port of its edge.
+    #[arg(long, env = "DRAWBRIDGE_UP_NAME")]
+    name: Option<MeshName>,
+
+    /// Listen on these ports instead of the well-known ones: the authorization server on this one,
+    /// and the others as far above it as theirs are above 7100 (the edge: 80).
+    #[arg(
+        long,
+        env = "DRAWBRIDGE_UP_FIRST_PORT",
+        value_name = "PORT",
+        conflicts_with = "free_ports",
+        value_parser = clap::value_parser!(u16).range(1..=(u16::MAX - Ports::SPAN) as i64)
+    )]
+    first_port: Option<u16>,
 
     /// Listen on free ports instead of the well-known ones.
     #[arg(long)]
     free_ports: bool,
 
-    /// An origin whose pages may call the edge, besides MCP Inspector's. Repeat, or separate by commas.
+    /// Keep nothing over a restart: registered clients, signing keys, refresh tokens and
+    /// revocations end with the mesh. So it is with --free-ports without a --name too.
+    #[arg(long)]
+    ephemeral: bool,
+
+    /// An origin whose pages may call the edge, besides MCP Inspector's. Repeat, or separate by
+    /// commas.
     #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
     allowed_origins: Vec<String>,
 
@@ -65,12 +123,13 @@ pub struct UpArgs {
     #[arg(long)]
     json: bool,
 
-    /// Redis, for what replicas share: sessions and revocations. Absent: one is started if `redis-server` is on this
-    /// machine, else this process keeps them.
+    /// Redis, for what replicas share: sessions and revocations. Absent: one is started if
+    /// `redis-server` is on this machine, else this process keeps them.
     #[arg(long, env = "DRAWBRIDGE_UP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
 
-    /// Start no Redis, Vault or PostgreSQL, though they are on this machine: this process stands in for them.
+    /// Start no Redis, Vault or PostgreSQL, though they are on this machine: this process stands in
+    /// for them.
     #[arg(long)]
     embedded: bool,
 
@@ -81,33 +140,88 @@ pub struct UpArgs {
     telemetry: TelemetryConfig,
 }
 
+/// A mesh that runs, and what is said of it.
+struct Up {
+    args: UpArgs,
+    mesh: Mesh,
+    dependencies: Vec<Dependency>,
+    own_services: Vec<OwnService>,
+}
+
 /// Starts the mesh, says where everything is, and runs until Ctrl-C.
 ///
 /// # Errors
 /// When the mesh cannot start.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
+    // The starts of all services together are too large for the stack.
+    Box::pin(start(args)).await
+}
+
+async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     ensure!(
         args.policies.is_dir(),
         "there is no folder {}; run this in a checkout, or name one with --policies",
         args.policies.display()
     );
-    let backing = Backing::start(&programs(&args)).await?;
-    backing.migrate().await?;
-    let mesh = Mesh::start(&config(&args, &backing)).await?;
-    let folder = MeshState::folder();
-    // Before anything is said: whoever reads it may stop the mesh at once.
-    let shutdown = shutdown_signal();
-    let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
-    if args.json {
-        anstream::println!("{}", as_json(&mesh));
-    } else {
-        anstream::println!("{}", as_text(&mesh, &args, &backing));
+    if args.redis_url.is_none() {
+        args.redis_url =
+            std::env::var(EDGE_REDIS_URL).ok().filter(|url| !url.is_empty()).map(SecretString::from);
     }
-    shutdown.await;
+    let name = args.name.clone().or_else(|| Some(ports(&args).edge()?.into()));
+    let folder = prepare_state(name.as_ref())?;
+    backing::remove_left_over();
+    let programs = programs(&args);
+    let backing = Backing::start(&programs).await?;
+    backing.migrate().await?;
+    let mesh = Mesh::start(&config(&args, &backing, &folder, name)).await?;
+    // Before anything is said: whoever reads it may stop the mesh at once.
+    let (shutdown, hangup) = (shutdown_signal(), hangup::signal());
+    let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    let (dependencies, own_services) =
+        tokio::join!(dependencies::look(&args, &backing, &programs), own_services::look(&args, &mesh));
+    let up = Up { args, mesh, dependencies, own_services };
+    if up.args.json {
+        anstream::println!("{}", report::as_json(&up));
+    } else {
+        anstream::println!("{}", report::as_text(&up));
+    }
+    tokio::select! {
+        () = shutdown => {}
+        () = hangup => {}
+    }
     anstream::eprintln!("stopping …");
     drop(state);
-    mesh.stop().await;
+    up.mesh.stop().await;
     Ok(())
+}
+
+fn ports(args: &UpArgs) -> Ports {
+    match (args.free_ports, args.first_port) {
+        (true, _) => Ports::Free,
+        (false, Some(first)) => Ports::From(first),
+        (false, None) => Ports::WELL_KNOWN,
+    }
+}
+
+/// The state folder, without what meshes of before left there. No mesh of this name may run.
+fn prepare_state(name: Option<&MeshName>) -> anyhow::Result<PathBuf> {
+    let folder = MeshState::folder();
+    let prepare = || {
+        own::create_folder(&folder)?;
+        let running = name.map(|name| MeshState::runs(&folder, name)).transpose()?.flatten();
+        if running.is_none() {
+            MeshState::remove_stale(&folder)?;
+        }
+        std::io::Result::Ok(running)
+    };
+    let running = prepare().with_context(|| format!("cannot use the state folder {}", folder.display()))?;
+    if let (Some(pid), Some(name)) = (running, name) {
+        bail!(
+            "a mesh named {name} runs already (pid {pid}): stop it, or start another with --name and \
+             --first-port or --free-ports"
+        );
+    }
+    Ok(folder)
 }
 
 /// What is to be started beside the mesh.
@@ -119,11 +233,23 @@ fn programs(args: &UpArgs) -> Programs {
     programs
 }
 
-fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
+fn config(args: &UpArgs, backing: &Backing, folder: &Path, name: Option<MeshName>) -> MeshConfig {
     let inspector = INSPECTOR_ORIGINS.map(str::to_owned);
     let default = MeshConfig::default();
+    // A mesh without a name of its own is not found again.
+    let lasting = |what: &str| {
+        let name = name.as_ref().filter(|_| !args.ephemeral)?;
+        Some(folder.join(format!("{what}-{name}.json")))
+    };
     MeshConfig {
-        ports: if args.free_ports { Ports::Free } else { Ports::WellKnown },
+        ports: ports(args),
+        idp_state_file: lasting("idp"),
+        revocations_file: lasting("revocations").filter(|_| args.redis_url.is_none()),
+        name,
+        public_url: args.public_url.clone(),
+        own_services: args.services.clone(),
+        edge_config: args.config.clone(),
+        environment: true,
         policies: args.policies.clone(),
         code_root: args.code_root.clone(),
         issuer: args.issuer.clone(),
@@ -138,117 +264,4 @@ fn config(args: &UpArgs, backing: &Backing) -> MeshConfig {
         invoices_database_url: backing.invoices_database_url().unwrap_or(default.invoices_database_url),
         ..default
     }
-}
-
-fn as_json(mesh: &Mesh) -> serde_json::Value {
-    let service = |name: &str, address: fn(&crate::mesh::Hosted) -> SocketAddr| {
-        mesh.service(name).map(|service| address(service).to_string())
-    };
-    let services: serde_json::Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
-        .into_iter()
-        .map(|name| {
-            let address = service(name, |service| service.running.address);
-            let admin = service(name, |service| service.running.admin);
-            (name.to_owned(), json!({ "address": address, "admin": admin }))
-        })
-        .collect();
-    json!({ "mcpUrl": mesh.mcp_url, "issuer": mesh.state.issuer, "services": services })
-}
-
-fn as_text(mesh: &Mesh, args: &UpArgs, backing: &Backing) -> String {
-    let users = match (&args.issuer, &args.users) {
-        (Some(issuer), _) => format!("those of {issuer}"),
-        (None, None) => {
-            "alice (engineering), bob (support), carol (auditor), erin (approves invoices), and of another tenant dave \
-             (engineering), frank (support); password as name"
-                .to_owned()
-        }
-        (None, Some(path)) => format!("those of {}", path.display()),
-    };
-    let mcp_url = &mesh.mcp_url;
-    format!(
-        "\n{}\n\n{}\n
-MCP URL      {mcp_url}
-Users        {users}
-
-Claude Code     claude mcp add --transport http drawbridge {mcp_url}
-MCP Inspector   npx @modelcontextprotocol/inspector    then connect to {mcp_url} (Streamable HTTP)
-curl            curl -i -X POST {mcp_url}    (401: it names where to get a token)
-Internal call   drawbridge call code Search '{{\"query\":\"fn main\"}}'
-
-Ctrl-C ends it.",
-        services_table(mesh),
-        backing_table(args, backing),
-    )
-}
-
-fn services_table(mesh: &Mesh) -> Table {
-    let mut table = new_table(["service", "what it is", "address", "health and metrics"]);
-    let rows = [
-        ("edge", "MCP over HTTP in, gRPC out", "http://"),
-        ("auth", "tokens and policies (gRPC)", ""),
-        ("code", "searches a source tree (gRPC)", ""),
-        ("invoices", "reads, keeps and approves invoices (gRPC)", ""),
-        ("tickets", "works on support tickets (gRPC)", ""),
-        ("idp", "OAuth 2.1 authorization server", "http://"),
-    ];
-    for (name, what, scheme) in rows {
-        let Some(service) = mesh.service(name) else { continue };
-        let address = format!("{scheme}{}", service.running.address);
-        let admin = format!("http://{}/readyz", service.running.admin);
-        table.add_row([name, what, &address, &admin]);
-    }
-    table
-}
-
-/// What stands behind the services: real things, or embedded stand-ins.
-fn backing_table(args: &UpArgs, backing: &Backing) -> Table {
-    let mut table = new_table(["behind them", "", "which"]);
-    let root = args.code_root.canonicalize().unwrap_or_else(|_| args.code_root.clone());
-    let traces = match &args.telemetry.otlp_endpoint {
-        Some(endpoint) => ("real", endpoint.to_string()),
-        None => ("none", "set OTEL_EXPORTER_OTLP_ENDPOINT to send them".to_owned()),
-    };
-    let issuer = match &args.issuer {
-        Some(issuer) => ("real", issuer.to_string()),
-        None => ("embedded", "for development; see the service idp".to_owned()),
-    };
-    let redis = match (&args.redis_url, &backing.redis) {
-        (Some(_), _) => ("real", "Redis, which --redis-url names".to_owned()),
-        (None, Some(redis)) => ("real", format!("Redis, started on port {}", redis.port)),
-        (None, None) => ("embedded", "in this process; redis-server is not on PATH".to_owned()),
-    };
-    let vault = match &backing.vault {
-        Some(vault) => ("real", format!("Vault, started at {}", vault.url)),
-        None => ("embedded", "in this process; neither bao nor vault is on PATH".to_owned()),
-    };
-    let database = match &backing.postgres {
-        Some(postgres) => ("real", format!("PostgreSQL, started on port {}", postgres.port)),
-        None => ("embedded", "SQLite in memory; PostgreSQL or Vault is not on this machine".to_owned()),
-    };
-    let rows = [
-        ("authorization server", issuer.0, issuer.1),
-        ("credentials", vault.0, vault.1),
-        ("invoices", database.0, database.1),
-        ("sessions, revocations", redis.0, redis.1),
-        ("services among themselves", "embedded", "mTLS, by an authority of this run".to_owned()),
-        ("helpdesk", "embedded", "sample tickets of acme and umbrella".to_owned()),
-        ("policies", "real", args.policies.display().to_string()),
-        ("source tree", "real", root.display().to_string()),
-        ("traces", traces.0, traces.1),
-    ];
-    for (what, kind, which) in rows {
-        let color = if kind == "real" { Color::Green } else { Color::Yellow };
-        table.add_row([Cell::new(what), Cell::new(kind).fg(color), Cell::new(which)]);
-    }
-    table
-}
-
-fn new_table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(header);
-    if !std::io::stdout().is_terminal() || std::env::var_os("NO_COLOR").is_some() {
-        table.force_no_tty();
-    }
-    table
 }

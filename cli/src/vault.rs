@@ -22,16 +22,15 @@ pub enum VaultCommand {
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 --setup deploy/vault/setup.toml --dry-run
+  drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 \\
+    --setup deploy/vault/setup.toml --dry-run
 
-The plan has a line for each thing: `+` is made, `~` is changed, `=` stays as it is.")]
+The plan has a line for each thing: `+` is made, `~` is changed, `=` stays as it is, and `!` is for the \
+config of the server: OpenBao takes its audit devices from there alone.")]
 pub struct BootstrapArgs {
     /// The TOML file that says what to set up.
     #[arg(long, default_value = "deploy/vault/setup.toml")]
     setup: PathBuf,
-
-    #[command(flatten)]
-    vault: VaultConfig,
 
     /// A Vault token that may set all this up.
     #[arg(long, env = "VAULT_TOKEN", hide_env_values = true)]
@@ -44,6 +43,9 @@ pub struct BootstrapArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    vault: VaultConfig,
 }
 
 /// Runs `drawbridge vault`.
@@ -64,12 +66,22 @@ pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<
     for change in &plan {
         anstream::println!("{change}");
     }
-    let to_do = |changes: &[Change]| changes.iter().filter(|change| change.kind != ChangeKind::Keep).count();
+    let count = |changes: &[Change]| {
+        let is_own = |change: &&Change| matches!(change.kind, ChangeKind::Create | ChangeKind::Update);
+        changes.iter().filter(is_own).count()
+    };
     if args.dry_run {
-        anstream::println!("{} of {} to do; nothing was done", to_do(&plan), plan.len());
-        return Ok(());
+        anstream::println!("{} of {} to do; nothing was done", count(&plan), plan.len());
+    } else {
+        let done = bootstrap.apply(&setup).await?;
+        anstream::println!("{} of {} done", count(&done), done.len());
     }
-    let done = bootstrap.apply(&setup).await?;
-    anstream::println!("{} of {} done", to_do(&done), done.len());
+    let for_server = plan.iter().any(|change| change.kind == ChangeKind::Configure);
+    if let Some(config) = setup.audit_config().filter(|_| for_server) {
+        anstream::println!(
+            "\nThe audit device is left to you: this OpenBao takes it from its server's config alone. Put this into it, and \
+             send the server SIGHUP or start it again:\n\n{config}"
+        );
+    }
     Ok(())
 }

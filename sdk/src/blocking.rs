@@ -1,6 +1,7 @@
 //! Work that takes a thread: how many jobs there are at once, and when each has to end.
 
 use std::{
+    process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,6 +14,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Span;
+
+use crate::args::{exit_code, print_error};
 
 /// Why a blocking job gives no result.
 #[derive(Debug, thiserror::Error)]
@@ -123,18 +126,22 @@ impl<T> BlockingJob<T> {
 }
 
 /// Runs a service's `main` in a runtime that, unlike that of `#[tokio::main]`, does not wait in the end for
-/// blocking jobs: the end of the process ends them.
-///
-/// # Errors
-/// When the operating system gives no threads, and those of `main`.
-pub fn run_main<E>(main: impl Future<Output = Result<(), E>>) -> Result<(), E>
+/// blocking jobs: the end of the process ends them. What went wrong is printed: the operating system gives no threads, or
+/// `main` fails.
+pub fn run_main<E>(main: impl Future<Output = Result<(), E>>) -> ExitCode
 where
-    E: From<std::io::Error>,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print_error(&error);
+            return ExitCode::FAILURE;
+        }
+    };
     let ended = runtime.block_on(main);
     runtime.shutdown_background();
-    ended
+    exit_code(ended)
 }
 
 #[cfg(test)]
@@ -187,7 +194,7 @@ mod tests {
             std::mem::forget(job);
             Ok::<_, std::io::Error>(())
         };
-        run_main(main).unwrap();
+        assert_eq!(run_main(main), ExitCode::SUCCESS);
         // The job still runs: it would have ended only now.
         drop(end);
     }

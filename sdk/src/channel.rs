@@ -18,11 +18,15 @@ use crate::mtls::{Dial, MtlsError, Peers, handshake_failure};
 
 mod balanced;
 mod replicas;
+mod status_headers;
 #[cfg(test)]
 mod tests;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+/// The most headers that an answer may have, and the most trailers, in bytes: a status with its message, percent-encoded,
+/// and its details. It is announced to servers, some of which send nothing larger.
+const ANSWER_HEADERS_BYTES_MAX: u32 = 1024 * 1024;
 
 /// A service's address cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,7 @@ pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError>
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
+        .http2_max_header_list_size(ANSWER_HEADERS_BYTES_MAX)
         .tcp_nodelay(true);
     if matches!(dial, Dial::Plaintext) {
         return Ok(endpoint.connect_lazy());

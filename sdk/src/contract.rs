@@ -12,7 +12,10 @@ use prost_reflect::{
 };
 use serde_json::{Map, Value};
 
+use self::names::snake_case;
 use crate::dynamic;
+
+mod names;
 
 /// What is written down for a sensitive value.
 const HIDDEN: &str = "[sensitive]";
@@ -43,6 +46,33 @@ pub enum OfferKind {
     Completion(mcp::CompletionOptions),
     /// What streams changes of resources.
     Watch(mcp::WatchOptions),
+    /// What pages the resources of a template.
+    List(mcp::ListOptions),
+}
+
+/// What a gRPC service tells models of itself.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// The gRPC service's full name.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What the services of these names tell models of themselves, in the order of the contract.
+pub fn instructions<'a>(
+    pool: &'a DescriptorPool,
+    services: &'a [String],
+) -> impl Iterator<Item = Introduction> + 'a {
+    let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
+    services.filter_map(|service| {
+        let options: mcp::ServiceOptions = option(&service.options(), "drawbridge.mcp.v1.service")?;
+        let mcp::ServiceOptions { namespace, instructions: text } = options;
+        let service = service.full_name().to_owned();
+        Some(Introduction { service, namespace, text }).filter(|one| !one.text.is_empty())
+    })
 }
 
 impl Offer {
@@ -79,7 +109,8 @@ fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
     } else {
         let completion = option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
         let watch = || option(&options, "drawbridge.mcp.v1.watch").map(OfferKind::Watch);
-        (named(""), completion.or_else(watch)?)
+        let list = || option(&options, "drawbridge.mcp.v1.list").map(OfferKind::List);
+        (named(""), completion.or_else(watch).or_else(list)?)
     };
     Some(Offer { name, namespace: namespace.to_owned(), method, kind })
 }
@@ -100,19 +131,6 @@ pub fn raw_option(options: &DynamicMessage, name: &str) -> Option<DynamicMessage
         return None;
     }
     options.get_extension(&option).as_message().cloned()
-}
-
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    let mut previous_lower = false;
-    for letter in name.chars() {
-        if letter.is_ascii_uppercase() && previous_lower {
-            text.push('_');
-        }
-        previous_lower = letter.is_ascii_lowercase() || letter.is_ascii_digit();
-        text.push(letter.to_ascii_lowercase());
-    }
-    text
 }
 
 /// MCP's tool annotations, with MCP's defaults where the tool says nothing.
@@ -340,18 +358,6 @@ mod tests {
         assert!(!hints(Some(true), None).destructive && hints(Some(true), None).open_world);
         assert!(hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive);
         assert!(hints(Some(true), Some(true)).destructive);
-    }
-
-    #[test]
-    fn a_method_name_becomes_snake_case() {
-        for (name, snake) in [
-            ("Search", "search"),
-            ("ListFiles", "list_files"),
-            ("GetV2Thing", "get_v2_thing"),
-            ("ReadURL", "read_url"),
-        ] {
-            assert_eq!(snake_case(name), snake);
-        }
     }
 
     #[test]

@@ -8,14 +8,19 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-/// How messages are written as JSON: field names as in the contract, every field said, 64-bit integers as
-/// numbers.
+pub use self::numbers::EXACT_INTEGER_MAX;
+
+mod numbers;
+
+/// How messages are written as JSON: field names as in the contract, and every field. Numbers are written by
+/// [`numbers::Numbers`].
 const JSON: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .skip_default_fields(false)
     .stringify_64_bit_integers(false);
 
-/// Reads a message from JSON. Unknown fields are refused.
+/// Reads a message from JSON. Unknown fields are refused. Integers and floats are read as numbers or as text, `null`
+/// as a field that is not set (the JSON mapping of protobuf).
 ///
 /// # Errors
 /// When the JSON is not one of this message.
@@ -26,12 +31,14 @@ pub fn from_json(
     DynamicMessage::deserialize_with_options(message, json, &DeserializeOptions::new())
 }
 
-/// Writes a message as JSON: every field that the contract does not call optional, set or not.
+/// Writes a message as JSON: every field that the contract does not call optional, set or not. A 64-bit integer
+/// beyond ±[`EXACT_INTEGER_MAX`] is text, any other a number; a `float` has the fewest digits that give the same
+/// float, and a whole `double` no fraction.
 ///
 /// # Errors
 /// When a well-known type holds what has no JSON form, such as a duration out of range.
 pub fn to_json(message: &DynamicMessage) -> Result<serde_json::Value, serde_json::Error> {
-    message.serialize_with_options(serde_json::value::Serializer, &JSON)
+    message.serialize_with_options(numbers::Numbers(serde_json::value::Serializer), &JSON)
 }
 
 /// Encodes and decodes messages that are known by descriptor alone.

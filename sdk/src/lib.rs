@@ -21,18 +21,24 @@ pub mod identity;
 pub mod jwks;
 mod listen;
 mod mtls;
+pub mod own;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod reflection;
 mod running;
 mod serve;
+mod status;
 mod telemetry;
 mod tls;
+mod url_text;
 
 #[cfg(feature = "redis")]
 pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
-pub use args::parse_args;
+pub use args::{
+    EnvironmentError, ServiceArgs, apply_environment, argument_with_env, env_name, exit_code, parse_args,
+    print_error, service_command, with_env,
+};
 pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
 pub use browser::restrain_browsers;
 pub use call::{
@@ -47,5 +53,7 @@ pub use listen::{BindError, Listen};
 pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
 pub use running::{Running, Starting, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
+pub use status::status_text;
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
 pub use tls::CertificateError;
+pub use url_text::{UrlTextError, WrittenUrl, parse_url, url_text};

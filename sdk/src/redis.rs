@@ -80,6 +80,14 @@ impl Redis {
         Ok(Self { servers, answer_within, driver, connecting: Arc::new(connecting) })
     }
 
+    /// Asks whether commands are answered: whether somebody is there, and takes the password.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub async fn ping(&self) -> RedisResult<()> {
+        ::redis::cmd("PING").query_async(&mut self.clone()).await
+    }
+
     /// A connection of its own to the same servers.
     #[must_use]
     pub fn another(&self) -> Self {

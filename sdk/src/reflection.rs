@@ -15,7 +15,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_response::MessageResponse,
 };
 
-use crate::call::CallContext;
+use crate::{call::CallContext, status_text};
 
 /// The most files that one service's contract may have.
 const FILES_MAX: usize = 512;
@@ -28,8 +28,8 @@ const GRPC_PACKAGE: &str = "grpc.";
 #[derive(Debug, thiserror::Error)]
 pub enum ReflectionError {
     /// The service does not answer, or does not serve reflection.
-    #[error("cannot ask the service for its contract")]
-    Call(#[from] Box<Status>),
+    #[error("cannot ask the service for its contract: {}", status_text(.0))]
+    Call(Box<Status>),
     /// It answered something else.
     #[error("the service answered {0}")]
     Answer(String),

@@ -317,13 +317,19 @@ where
     let filter = filter.and(filter_fn(|metadata| {
         *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(TALKATIVE)
     }));
-    let layer =
+    let pretty =
         tracing_subscriber::fmt::layer().with_thread_names(thread_names).with_writer(config.log_sink.clone());
     match config.log_format {
-        LogFormat::Pretty => layer.with_ansi(terminal).with_filter(filter).boxed(),
-        LogFormat::Auto if terminal => layer.with_ansi(true).with_filter(filter).boxed(),
-        LogFormat::Auto | LogFormat::Json => {
-            layer.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
-        }
+        LogFormat::Pretty => pretty.with_ansi(terminal).with_filter(filter).boxed(),
+        LogFormat::Auto if terminal => pretty.with_ansi(true).with_filter(filter).boxed(),
+        // It keeps the fields of spans as values; `tracing_subscriber`'s own formats them for each span, and parses
+        // that text again for each line.
+        LogFormat::Auto | LogFormat::Json => json_subscriber::fmt::layer()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_thread_names(thread_names)
+            .with_writer(config.log_sink.clone())
+            .with_filter(filter)
+            .boxed(),
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets and runs each for a while, side by side.
 #
-#   tests/fuzz/run.sh 600              both, for ten minutes
+#   tests/fuzz/run.sh 600              all, for ten minutes
 #   tests/fuzz/run.sh 60 arguments     one
 #
 # What they learn stays in corpus/, what fails in artifacts/ with the log of the run.
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 readonly seconds=${1:?for how many seconds}
 shift
 targets=("$@")
-((${#targets[@]} > 0)) || targets=(entry arguments)
+((${#targets[@]} > 0)) || targets=(entry arguments sequences)
 
 RUSTC_WORKSPACE_WRAPPER=$PWD/rustc.sh cargo build --locked --package drawbridge-fuzz --bins
 built=${CARGO_TARGET_DIR:-$PWD/../../target}/debug

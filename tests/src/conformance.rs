@@ -329,6 +329,10 @@ impl ConformanceService for Conformance {
         }
         Err(Status::new(Code::from(code), message))
     }
+
+    async fn echo_values(&self, request: Request<pb::Values>) -> Result<Response<pb::Values>, Status> {
+        Ok(Response::new(request.into_inner()))
+    }
 }
 
 /// What a call answers that asks first.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use drawbridge_auth::{RefusedTokensConfig, decision_log::DecisionLogConfig};
+use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
     Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig, credentials::VaultConfig,
@@ -20,6 +20,7 @@ use crate::{
     browser::internal_client,
     cached::{self, Cached},
     conformance::{self, Conformance},
+    notes::{self, Notes},
     peers::{know, know_mesh},
     repository, sign_in,
 };
@@ -156,12 +157,14 @@ impl TestMesh {
             issuers: None,
             audience: vec![self.mesh.mcp_url.to_string()],
             refused_tokens: RefusedTokensConfig::default(),
+            seen: SeenConfig::default(),
             internal_audience: self.mesh.state.internal_audience.clone(),
             policies: self.policies.path().to_owned(),
             transaction_issuer: "drawbridge-auth".to_owned(),
             transaction_ttl_seconds: 30,
             transaction_key_seconds: 86_400,
             redis_url: None,
+            revocations_file: None,
             decision_log: DecisionLogConfig::default(),
             mtls: MtlsServerConfig::default(),
             mtls_allow_edge: Vec::new(),
@@ -230,6 +233,20 @@ impl TestMesh {
         know(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
+    }
+
+    /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
+    pub async fn notes(&self, change: impl FnOnce(&mut drawbridge_edge::Config)) -> (Hosted, Edge) {
+        let service = Notes { mtls: self.mtls_server("notes") };
+        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let keys = self.transaction_keys();
+        let hosted = Hosted::start("notes", &self.config.telemetry, |telemetry| async move {
+            service.start(listen, keys, &telemetry).await
+        });
+        let hosted = hosted.await.expect("the service");
+        let url = self.grpc_url(address);
+        know(&self.mesh, "notes", &url);
+        (hosted, self.edge(&[("notes", &url)], change).await)
     }
 
     /// Starts the service whose results may be kept, for a mesh that [`serve_cached`] has set up.
@@ -333,6 +350,13 @@ pub fn serve_cached(config: &mut MeshConfig) {
         "cached",
         &Contract { pool, services: vec!["drawbridge.cached.v1.CachedService".to_owned()] },
     );
+}
+
+/// Locks the notes service into the policies of a mesh, and permits it to everybody.
+pub fn serve_notes(config: &mut MeshConfig) {
+    let pool = DescriptorPool::decode(notes::DESCRIPTORS).expect("a contract");
+    let services = vec!["drawbridge.notes.v1.NotesService".to_owned()];
+    permit(config, "notes", &Contract { pool, services });
 }
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.

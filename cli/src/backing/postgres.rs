@@ -2,10 +2,12 @@ use std::{
     fs,
     io::{self, Write as _},
     net::Ipv4Addr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
+use drawbridge_sdk::own;
 use rustix::process::geteuid;
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
@@ -44,10 +46,16 @@ impl Postgres {
         let (folder, port) = prepare(PROGRAM)?;
         let password = Uuid::new_v4().to_string();
         let failed = |source| BackingError::Prepare { program: PROGRAM, source };
-        let password_file = folder.path().join("password");
-        fs::write(&password_file, &password).map_err(failed)?;
-        give_away(folder.path()).map_err(failed)?;
-        let data = folder.path().join("data");
+        // Of its own: whoever runs the server must not say which process ends with the folder.
+        let home = folder.path().join("postgres");
+        let password_file = home.join("password");
+        let write = || {
+            own::create_folder(&home)?;
+            own::create(&password_file)?.write_all(password.as_bytes())?;
+            give_away(folder.path(), &home)
+        };
+        write().map_err(failed)?;
+        let data = home.join("data");
         let mut making = as_nobody(&programs.join("initdb"));
         making.args([
             "--auth=scram-sha-256",
@@ -148,10 +156,12 @@ fn as_nobody(program: &Path) -> Command {
     command
 }
 
-fn give_away(folder: &Path) -> io::Result<()> {
+/// Gives a folder to the user who runs the server, and lets that user reach it.
+fn give_away(parent: &Path, folder: &Path) -> io::Result<()> {
     if !geteuid().is_root() {
         return Ok(());
     }
+    fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
     let given = Command::new("chown").args(["-R", "nobody:nogroup"]).arg(folder).status()?;
     if given.success() { Ok(()) } else { Err(io::Error::other("it cannot be given to the user nobody")) }
 }

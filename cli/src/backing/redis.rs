@@ -43,7 +43,7 @@ impl Redis {
         );
         let mut command = Command::new(program);
         // On its standard input nobody else reads the password.
-        command.arg("-").current_dir(folder.path());
+        command.arg("-");
         let server = Server::run(PROGRAM, command, folder, config.into())?;
         let url = format!("redis://:{password}@{}:{port}", Ipv4Addr::LOCALHOST);
         let mut redis = Self { server, port, url };

@@ -10,9 +10,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::{ExposeSecret as _, SecretString};
-use tempfile::TempDir;
 
-use super::BackingError;
+use super::{BackingError, RunFolder};
 
 /// Within this time a server answers, on a machine that is busy too.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,7 +29,7 @@ pub struct Server {
     command: Command,
     input: SecretString,
     child: Child,
-    folder: TempDir,
+    folder: RunFolder,
 }
 
 impl Server {
@@ -38,12 +37,12 @@ impl Server {
     pub(super) fn run(
         program: &'static str,
         mut command: Command,
-        folder: TempDir,
+        folder: RunFolder,
         input: SecretString,
     ) -> Result<Self, BackingError> {
         // A Ctrl-C that is meant for the mesh does not reach it: it is needed until the mesh has stopped.
         command.process_group(0);
-        let child = spawn(&mut command, folder.path(), &input);
+        let child = spawn(&mut command, &folder, &input);
         let child = child.map_err(|source| BackingError::Run { program, source })?;
         Ok(Self { program, command, input, child, folder })
     }
@@ -53,11 +52,12 @@ impl Server {
         self.signal(Signal::KILL);
         // INVARIANT: it is a child, and nobody else waits for it.
         let _ = self.child.wait();
+        self.folder.clear_server();
     }
 
     /// Runs it again after it has ended, with the folder as it is.
     pub(super) fn run_again(&mut self) -> Result<(), BackingError> {
-        let child = spawn(&mut self.command, self.folder.path(), &self.input);
+        let child = spawn(&mut self.command, &self.folder, &self.input);
         self.child = child.map_err(|source| BackingError::Run { program: self.program, source })?;
         Ok(())
     }
@@ -117,9 +117,12 @@ impl Drop for Server {
     }
 }
 
-fn spawn(command: &mut Command, folder: &Path, input: &SecretString) -> io::Result<Child> {
-    let log = File::create(folder.join(LOG))?;
+fn spawn(command: &mut Command, folder: &RunFolder, input: &SecretString) -> io::Result<Child> {
+    let log = File::create(folder.path().join(LOG))?;
+    // By its place a server that is left over is known again.
+    command.current_dir(folder.path());
     let mut child = command.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    folder.set_server(child.id())?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.expose_secret().as_bytes())?;
     }
@@ -127,9 +130,8 @@ fn spawn(command: &mut Command, folder: &Path, input: &SecretString) -> io::Resu
 }
 
 /// A folder for a server, and a port that is free now.
-pub(super) fn prepare(program: &'static str) -> Result<(TempDir, u16), BackingError> {
-    let prepared =
-        || io::Result::Ok((tempfile::Builder::new().prefix("drawbridge-").tempdir()?, free_port()?));
+pub(super) fn prepare(program: &'static str) -> Result<(RunFolder, u16), BackingError> {
+    let prepared = || io::Result::Ok((RunFolder::new()?, free_port()?));
     prepared().map_err(|source| BackingError::Prepare { program, source })
 }
 

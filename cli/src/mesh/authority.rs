@@ -8,14 +8,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError};
+use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError, own};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use tempfile::TempDir;
 
-use crate::state::own;
+use crate::backing::RunFolder;
 
 /// Where its services are: they carry names, and hear at loopback alone.
 const TRUST_DOMAIN: &str = "drawbridge.localhost";
@@ -29,7 +28,7 @@ const BACKDATED: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct MeshAuthority {
     issuer: Arc<Issuer<'static, KeyPair>>,
-    folder: Arc<TempDir>,
+    folder: Arc<RunFolder>,
 }
 
 /// A certificate could not be made.
@@ -57,10 +56,7 @@ impl MeshAuthority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.subject_alt_names = vec![SanType::URI(format!("spiffe://{TRUST_DOMAIN}").try_into()?)];
         let key = KeyPair::generate()?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        let folder = builder.prefix("drawbridge-mtls-").tempdir()?;
+        let folder = RunFolder::new()?;
         fs::write(folder.path().join("ca.crt"), params.self_signed(&key)?.pem())?;
         Ok(Self { issuer: Arc::new(Issuer::new(params, key)), folder: Arc::new(folder) })
     }

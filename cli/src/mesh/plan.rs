@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 
-use drawbridge_auth::RefusedTokensConfig;
-use drawbridge_edge::ServiceAddress;
+use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
+use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
 use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::CredentialsConfig};
 use url::{Host, Url};
 
-use super::{INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD};
-use crate::state::WorkloadCredentials;
+use super::{
+    INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD, environment,
+};
+use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
 
 /// Who calls tool services.
 const CALLERS: [&str; 2] = ["edge", WORKLOAD];
@@ -61,7 +63,7 @@ impl Plan {
     pub(super) fn new(config: &MeshConfig) -> Result<Self, MeshError> {
         let ports = config.ports;
         let (idp, issuer) = match &config.issuer {
-            Some(issuer) => (None, issuer.as_str().trim_end_matches('/').to_owned()),
+            Some(issuer) => (None, issuer.name().to_owned()),
             None => {
                 let socket = ports.bind(7100)?;
                 let issuer = format!("http://{}", socket.address);
@@ -73,7 +75,7 @@ impl Plan {
             idp,
             auth: ports.bind(7110)?,
             auth_admin: ports.bind(7111)?,
-            mcp_url: edge.url("/mcp")?,
+            mcp_url: config.public_url.clone().map_or_else(|| edge.url("/mcp"), Ok)?,
             edge,
             code: ports.bind(7210)?,
             invoices: ports.bind(7220)?,
@@ -121,21 +123,47 @@ impl Plan {
             .map(|(name, socket)| (name, self.grpc_url(socket)))
     }
 
+    /// What other commands need to know.
+    pub(super) fn state(
+        &self,
+        config: &MeshConfig,
+        workload: Option<WorkloadCredentials>,
+        own_services: &NamedServices,
+    ) -> Result<MeshState, MeshError> {
+        let services = self.services().map(|(name, url)| Ok((name.to_owned(), url?)));
+        let own = own_services.services.iter();
+        let own = own.filter_map(|(name, urls, _)| Some(Ok((name.to_string(), urls.first()?.clone()))));
+        Ok(MeshState {
+            name: config.name.clone().unwrap_or_else(|| self.edge.address.port().into()),
+            pid: std::process::id(),
+            issuer: self.issuer.parse()?,
+            auth_url: self.grpc_url(&self.auth)?,
+            internal_audience: INTERNAL_AUDIENCE.to_owned(),
+            services: services.chain(own).collect::<Result<_, MeshError>>()?,
+            workload,
+            mtls: MtlsFiles::of(&self.mtls(WORKLOAD)?),
+        })
+    }
+
     pub(super) fn idp(
         &self,
         config: &MeshConfig,
         socket: &Socket,
         workload: &WorkloadCredentials,
+        own_services: &NamedServices,
     ) -> Result<drawbridge_idp::Config, MeshError> {
-        Ok(drawbridge_idp::Config {
+        let own = own_services.services.iter().map(|(name, _, _)| name).chain(&own_services.servers);
+        let names = self.services().map(|(name, _)| name.to_owned()).chain(own.map(ToString::to_string));
+        let idp = drawbridge_idp::Config {
             listen: socket.listen.clone(),
             admin_listen: config.ports.bind(7101)?.listen,
             issuer: Some(self.issuer.parse()?),
             // The endpoint for all services, and the one for each.
             resources: std::iter::once(self.mcp_url.to_string())
-                .chain(self.services().map(|(name, _)| format!("{}/{name}", self.mcp_url)))
+                .chain(names.map(|name| format!("{}/{name}", self.mcp_url)))
                 .collect(),
             users: config.users.clone(),
+            state_file: config.idp_state_file.clone(),
             workloads: vec![drawbridge_idp::Workload {
                 client_id: workload.client_id.clone(),
                 client_secret: workload.client_secret.clone(),
@@ -148,82 +176,107 @@ impl Plan {
             auth_audience: INTERNAL_AUDIENCE.to_owned(),
             mtls: self.mtls("idp")?,
             ..drawbridge_idp::Config::default()
-        })
+        };
+        environment::apply(config, "idp", idp)
     }
 
     pub(super) fn auth(&self, config: &MeshConfig) -> Result<drawbridge_auth::Config, MeshError> {
-        Ok(drawbridge_auth::Config {
+        let auth = drawbridge_auth::Config {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
             issuer: Some(self.issuer.clone()),
-            allow_private_addresses: config.issuer.as_ref().is_none_or(is_loopback),
+            allow_private_addresses: config.issuer.as_ref().is_none_or(|issuer| is_loopback(issuer)),
             issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
             refused_tokens: RefusedTokensConfig::default(),
+            seen: SeenConfig::default(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             policies: config.policies.clone(),
             transaction_issuer: TRANSACTION_ISSUER.to_owned(),
             transaction_ttl_seconds: 30,
             transaction_key_seconds: 86_400,
             redis_url: config.redis_url.clone(),
+            revocations_file: config.revocations_file.clone(),
             decision_log: config.decision_log.clone(),
             mtls: self.mtls_server("auth", &[WORKLOAD, "code", "invoices", "tickets", "idp"])?,
             mtls_allow_edge: Vec::new(),
-        })
+        };
+        environment::apply(config, "auth", auth)
     }
 
     pub(super) fn code(&self, config: &MeshConfig) -> Result<drawbridge_code::Config, MeshError> {
-        Ok(drawbridge_code::Config {
+        let code = drawbridge_code::Config {
             listen: self.code.listen.clone(),
             admin_listen: config.ports.bind(7211)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             mtls: self.mtls_server("code", &CALLERS)?,
             ..drawbridge_code::Config::new(config.code_root.clone(), self.keys_for_services()?)
-        })
+        };
+        environment::apply(config, "code", code)
     }
 
     pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
         let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
         let vault = config.vault.as_ref().map(|vault| vault.config.clone());
-        Ok(drawbridge_invoices::Config {
+        let credentials = CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) };
+        let invoices = drawbridge_invoices::Config {
             listen: self.invoices.listen.clone(),
             admin_listen: config.ports.bind(7221)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             mtls: self.mtls_server("invoices", &CALLERS)?,
-            credentials: CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) },
+            credentials: CredentialsConfig::placeholder(&auth),
             ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
-        })
+        };
+        let invoices = environment::apply(config, "invoices", invoices)?;
+        Ok(drawbridge_invoices::Config { credentials, ..invoices })
     }
 
     pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
         let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
-        Ok(drawbridge_tickets::Config {
+        let own = drawbridge_tickets::Config::new(auth.clone(), keys);
+        let credentials = own.credentials.clone();
+        let tickets = drawbridge_tickets::Config {
             listen: self.tickets.listen.clone(),
             admin_listen: config.ports.bind(7231)?.listen,
             sample_helpdesk: true,
             mtls: self.mtls_server("tickets", &CALLERS)?,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
-            ..drawbridge_tickets::Config::new(auth, keys)
-        })
+            credentials: CredentialsConfig::placeholder(&auth),
+            ..own
+        };
+        let tickets = environment::apply(config, "tickets", tickets)?;
+        Ok(drawbridge_tickets::Config { credentials, ..tickets })
     }
 
-    pub(super) fn edge(&self, config: &MeshConfig) -> Result<drawbridge_edge::Config, MeshError> {
-        let services = self.services().map(|(name, url)| {
-            format!("{name}={}", url?).parse().map_err(|source: drawbridge_edge::ServiceAddressError| {
-                MeshError::Service { service: "edge", source: source.into() }
-            })
-        });
+    /// The edge, and what it offers besides the mesh's own services.
+    pub(super) fn edge(
+        &self,
+        config: &MeshConfig,
+    ) -> Result<(drawbridge_edge::Config, NamedServices), MeshError> {
         let (mcp, auth) = (self.mcp_url.clone(), self.grpc_url(&self.auth)?);
-        Ok(drawbridge_edge::Config {
+        let edge = drawbridge_edge::Config {
             listen: self.edge.listen.clone(),
             admin_listen: config.ports.bind(7181)?.listen,
-            services: services.collect::<Result<Vec<ServiceAddress>, _>>()?,
-            allowed_origins: config.allowed_origins.clone(),
             bodies: config.bodies.clone(),
             redis_url: config.redis_url.clone(),
             mtls: self.mtls("edge")?,
             ..drawbridge_edge::Config::new(mcp, self.issuer.clone(), auth)
-        })
+        };
+        let mut edge = environment::apply(config, "edge", edge)?;
+        edge.allowed_origins.extend(config.allowed_origins.iter().cloned());
+        edge.services.extend(config.own_services.iter().cloned());
+        edge.config = config.edge_config.clone().or(edge.config);
+        let own = named_services(&edge.services, edge.config.as_deref())?;
+        for (name, url) in self.services() {
+            if own.services.iter().any(|(namespace, _, _)| namespace.as_str() == name) {
+                return Err(MeshError::OwnService { namespace: name.to_owned() });
+            }
+            let address = format!("{name}={}", url?).parse::<ServiceAddress>();
+            edge.services.push(
+                address.map_err(|source| MeshError::Service { service: "edge", source: source.into() })?,
+            );
+        }
+        Ok((edge, own))
     }
 }

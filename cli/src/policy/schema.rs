@@ -21,9 +21,6 @@ use crate::contracts::ContractArgs;
 /// Which services, and where to write.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SchemaArgs {
-    #[command(flatten)]
-    services: ContractArgs,
-
     /// The folder to write to.
     #[arg(long, default_value = "policies/catalog")]
     out: PathBuf,
@@ -31,6 +28,9 @@ pub struct SchemaArgs {
     /// Write nothing; fail when a file is not what would be written.
     #[arg(long)]
     check: bool,
+
+    #[command(flatten)]
+    services: ContractArgs,
 }
 
 /// Runs `drawbridge policy schema`.
@@ -95,7 +95,7 @@ fn schema(namespace: &str, offers: &[Offer]) -> String {
             OfferKind::Tool(_) => ("write_tool", "Tool"),
             OfferKind::Resource(_) => ("read_resource", "Resource"),
             OfferKind::Prompt(_) => ("get_prompt", "Prompt"),
-            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
+            OfferKind::Completion(_) | OfferKind::Watch(_) | OfferKind::List(_) => continue,
         };
         let input = cedar_type(&PolicyType::Record(policy_fields(&offer.method.input())), 2);
         // Writing to a string cannot fail.
@@ -172,7 +172,7 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
             }
             OfferKind::Resource(resource) => ("Resource", &resource.scopes, json!({ "rpc": offer.rpc() })),
             OfferKind::Prompt(prompt) => ("Prompt", &prompt.scopes, json!({ "rpc": offer.rpc() })),
-            OfferKind::Completion(_) | OfferKind::Watch(_) => continue,
+            OfferKind::Completion(_) | OfferKind::Watch(_) | OfferKind::List(_) => continue,
         };
         if !scopes.is_empty() {
             attributes["scopes"] = json!(scopes);
@@ -193,8 +193,9 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
 fn served_by(item: &str, offers: &[Offer]) -> BTreeMap<&'static str, String> {
     let serving = offers.iter().filter_map(|offer| {
         let (attribute, items) = match &offer.kind {
-            OfferKind::Completion(options) => ("completion_rpc", &options.items),
-            OfferKind::Watch(options) => ("watch_rpc", &options.items),
+            OfferKind::Completion(options) => ("completion_rpc", options.items.as_slice()),
+            OfferKind::Watch(options) => ("watch_rpc", options.items.as_slice()),
+            OfferKind::List(options) => ("list_rpc", std::slice::from_ref(&options.item)),
             _ => return None,
         };
         items.iter().any(|name| name == item).then(|| (attribute, offer.rpc()))

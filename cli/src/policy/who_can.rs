@@ -1,12 +1,13 @@
-use std::{collections::BTreeSet, io::IsTerminal as _};
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{ColumnConstraint, Table, Width};
 use drawbridge_auth::policy::{Answer, Study, Who};
 use drawbridge_proto::auth::v1::{CatalogItem, operation::Kind};
 use serde::Serialize;
 
 use super::{Common, Verdict, explain::no_such_item, open, print_json};
+use crate::table;
 
 /// About what to ask.
 #[derive(Clone, Debug, clap::Args)]
@@ -128,6 +129,12 @@ fn cell(study: &Study, kind: &str, id: &str, tenant: Option<&str>, item: &(Kind,
     }
 }
 
+impl Row {
+    fn name(&self) -> String {
+        if self.id.is_empty() { self.kind.clone() } else { format!("{} {}", self.kind, self.id) }
+    }
+}
+
 impl Cell {
     fn written(&self) -> String {
         match (self.user, self.workload) {
@@ -141,22 +148,61 @@ impl Cell {
     }
 }
 
+/// A row for each item, and a column for each caller; as many tables as it takes to fit the width.
 fn print(rows: &[Row], tenant: Option<&str>) {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    if !std::io::stdout().is_terminal() {
-        table.force_no_tty();
+    let mut left = rows;
+    while !left.is_empty() {
+        let (shown, rest) = left.split_at(fitting(left));
+        anstream::println!("{}", table(shown));
+        left = rest;
     }
-    let items = rows.first().into_iter().flat_map(|row| row.may.iter().map(|cell| cell.item.clone()));
-    table.set_header([String::new()].into_iter().chain(items));
-    for row in rows {
-        let name = if row.id.is_empty() { row.kind.clone() } else { format!("{} {}", row.kind, row.id) };
-        table.add_row([name].into_iter().chain(row.may.iter().map(Cell::written)));
-    }
-    anstream::println!("{table}");
     let tenant =
         tenant.map_or_else(|| "without a tenant".to_owned(), |tenant| format!("of the tenant {tenant}"));
     anstream::println!(
         "For callers {tenant}, without scopes or an address. With mfa: after a second factor."
     );
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = table::new();
+    table.set_header([String::new()].into_iter().chain(rows.iter().map(Row::name)));
+    let items = rows.first().map(|row| row.may.as_slice()).unwrap_or_default();
+    for (place, Cell { item, .. }) in items.iter().enumerate() {
+        table.add_row([item.clone()].into_iter().chain(rows.iter().map(|row| row.may[place].written())));
+    }
+    // A word that is broken is hard to find.
+    let widths = [item_width(rows)].into_iter().chain(rows.iter().map(word_width));
+    for (column, width) in table.column_iter_mut().zip(widths) {
+        let width = u16::try_from(width).unwrap_or(u16::MAX);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
+    }
+    table
+}
+
+/// How many columns of text separate one cell from the next.
+const PADDING: usize = 3;
+
+/// How wide the names of the items are.
+fn item_width(rows: &[Row]) -> usize {
+    let items = rows.first().map(|row| row.may.as_slice()).unwrap_or_default();
+    items.iter().map(|cell| cell.item.chars().count()).max().unwrap_or(0) + PADDING
+}
+
+/// How wide a caller must be, so that no word is broken.
+fn word_width(row: &Row) -> usize {
+    let texts = [row.name()].into_iter().chain(row.may.iter().map(Cell::written));
+    let longest = |text: String| text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
+    texts.map(longest).max().unwrap_or(0) + PADDING
+}
+
+/// How many of these callers fit beside the items without a word being broken; at least one.
+fn fitting(rows: &[Row]) -> usize {
+    let mut left = usize::from(table::columns()).saturating_sub(item_width(rows));
+    let fits = rows.iter().take_while(|row| {
+        let width = word_width(row);
+        let fits = width <= left;
+        left = left.saturating_sub(width);
+        fits
+    });
+    fits.count().max(1)
 }

@@ -7,8 +7,9 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// A running `drawbridge up`.
 struct Up {
     child: Child,
-    state: TempDir,
+    state: Arc<TempDir>,
     said: Value,
 }
 
@@ -36,19 +37,42 @@ impl Up {
     }
 
     fn with(more: &[&str]) -> Self {
-        let state = tempfile::tempdir().expect("a folder");
-        let mut child = drawbridge(state.path())
-            .args(["up", "--free-ports", "--json", "--log", "warn"])
-            .args(more)
-            .current_dir(REPOSITORY)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the binary");
+        Self::with_env(more, &[])
+    }
+
+    fn with_env(more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let state = new_state();
+        let mut command = drawbridge(state.path());
+        command.args(["up", "--free-ports", "--json", "--log", "warn"]).args(more);
+        command.envs(variables.iter().copied());
+        Self::spawn(state, command)
+    }
+
+    /// A mesh of the same user.
+    fn beside(&self, more: &[&str]) -> Self {
+        let mut command = drawbridge(self.state.path());
+        command.args(["up", "--free-ports", "--json", "--log", "warn"]).args(more);
+        Self::spawn(Arc::clone(&self.state), command)
+    }
+
+    /// A mesh on ports that the arguments name, with what another one has left.
+    fn again(state: Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut command = drawbridge(state.path());
+        command.args(["up", "--json", "--log", "warn"]).args(arguments);
+        Self::spawn(state, command)
+    }
+
+    fn spawn(state: Arc<TempDir>, mut command: Command) -> Self {
+        let mut child = command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
         let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         Self { child, state, said }
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.state.path().join(format!("mesh-{}.json", self.said["name"].as_str().expect("a name")))
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> Output {
@@ -75,6 +99,10 @@ impl Drop for Up {
     }
 }
 
+fn new_state() -> Arc<TempDir> {
+    Arc::new(tempfile::tempdir().expect("a folder"))
+}
+
 fn drawbridge(state: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
     command.env("DRAWBRIDGE_STATE_DIR", state);
@@ -92,7 +120,7 @@ fn up_says_where_everything_is_and_ends_soon_after_ctrl_c() {
     for service in ["edge", "auth", "code", "idp"] {
         assert!(up.said["services"][service]["address"].is_string(), "{}", up.said);
     }
-    let file = up.state.path().join("mesh.json");
+    let file = up.state_file();
     let mode = fs::metadata(&file).expect("the state").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let (code, elapsed) = up.stop();
@@ -118,7 +146,7 @@ fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
         (&["nowhere", "Search"][..], "no service nowhere is known here"),
         (&["code", "Search", "{"][..], "the request is not JSON"),
         (&["code", "Search", r#"{"nonsense":1}"#][..], "the request is no drawbridge.code.v1.SearchRequest"),
-        (&["code", "Search", r#"{"query":""}"#][..], "InvalidArgument"),
+        (&["code", "Search", r#"{"query":""}"#][..], "INVALID_ARGUMENT"),
         (&["code", "ReadFile", r#"{"path":"Cargo.toml"}"#][..], "denied by policy"),
         (&["code", "Search", "--token", "nonsense"][..], "the access token is malformed"),
     ] {
@@ -133,7 +161,7 @@ fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
 fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
     let up = Up::start();
     let read = |path: &Path| fs::read_to_string(path).expect("a file");
-    let state: Value = serde_json::from_str(&read(&up.state.path().join("mesh.json"))).expect("JSON");
+    let state: Value = serde_json::from_str(&read(&up.state_file())).expect("JSON");
     let code = state["services"]["code"].as_str().expect("a URL").to_owned();
     assert!(
         code.starts_with("https://") && state["auth_url"].as_str().expect("a URL").starts_with("https://")

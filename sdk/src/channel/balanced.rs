@@ -12,8 +12,9 @@ use tonic::{Code, Status, body::Body};
 use url::Url;
 
 use super::{
-    ChannelError,
+    ANSWER_HEADERS_BYTES_MAX, ChannelError,
     replicas::{self, Origin, Replicas},
+    status_headers,
 };
 use crate::mtls::{Dial, Peers};
 
@@ -72,12 +73,17 @@ impl BalancedChannel {
             *request.uri_mut() = absolute(request.uri(), connection.origin())?;
             match connection.sender.try_send_request(request).await {
                 // The call counts as in flight until its last byte is read.
-                Ok(response) => {
+                Ok(mut response) => {
+                    status_headers::repair(response.headers_mut());
                     return Ok(response.map(|body| {
-                        Body::new(body.map_frame(move |frame| {
+                        let body = body.map_frame(move |mut frame| {
                             let _in_flight = &connection;
+                            if let Some(trailers) = frame.trailers_mut() {
+                                status_headers::repair(trailers);
+                            }
                             frame
-                        }))
+                        });
+                        Body::new(body.map_err(unreadable_or))
                     }));
                 }
                 Err(mut error) => match error.take_message() {
@@ -112,8 +118,34 @@ fn absolute(uri: &Uri, origin: &Uri) -> Result<Uri, Status> {
     Uri::from_parts(parts).map_err(|_| Status::internal("a call's path is none"))
 }
 
+/// Whether this side gave up the call, or the connection, for what the service sent. Another attempt would meet the same.
+fn is_unreadable(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            let too_large = error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            return error.is_library() && (error.is_reset() || too_large);
+        }
+        source = cause.source();
+    }
+    false
+}
+
+fn unreadable() -> Status {
+    Status::internal(format!(
+        "the service's answer is not HTTP/2, or has more than {ANSWER_HEADERS_BYTES_MAX} bytes of headers"
+    ))
+}
+
+fn unreadable_or(error: hyper::Error) -> Box<dyn std::error::Error + Send + Sync> {
+    if is_unreadable(&error) { unreadable().into() } else { error.into() }
+}
+
 /// The connection broke under a call.
 fn broken(error: hyper::Error) -> Status {
+    if is_unreadable(&error) {
+        return unreadable();
+    }
     let lost = error.is_canceled() || error.is_closed() || error.is_incomplete_message();
     let status = Status::from_error(Box::new(error));
     if lost || status.code() == Code::Unknown {

@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use url::Url;
 
-use super::{CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
+use super::{ANSWER_HEADERS_BYTES_MAX, CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
 use crate::mtls::{Dial, Wire};
 
 /// How often a host name is resolved again.
@@ -240,6 +240,7 @@ async fn connect(address: SocketAddr, dial: &Dial) -> io::Result<(http2::SendReq
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_while_idle(true)
+            .max_header_list_size(ANSWER_HEADERS_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)

@@ -6,10 +6,14 @@ use std::{
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, transport::Server};
+use tonic::{Code, Request, Response, Status, transport::Server};
 use tonic_health::{
     ServingStatus,
-    pb::{HealthCheckRequest, health_client::HealthClient},
+    pb::{
+        HealthCheckRequest, HealthCheckResponse,
+        health_client::HealthClient,
+        health_server::{Health, HealthServer},
+    },
     server::HealthReporter,
 };
 use url::Url;
@@ -203,4 +207,49 @@ async fn what_is_no_address_is_refused() {
     }
     assert!(matches!(BalancedChannel::new(&[]), Err(ChannelError::Empty)));
     assert!(BalancedChannel::new(&["http://[::1]:7210".parse().unwrap()]).is_ok());
+}
+
+/// Fails each check with a message of as many bytes as the name of the service says.
+struct Wordy;
+
+#[tonic::async_trait]
+impl Health for Wordy {
+    type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
+
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let bytes = request.into_inner().service.parse().unwrap();
+        Err(Status::not_found("x".repeat(bytes)))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watch"))
+    }
+}
+
+#[tokio::test]
+async fn a_status_message_is_read_however_long_and_one_beyond_reading_is_no_lost_connection() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let serving = Server::builder().add_service(HealthServer::new(Wordy));
+    tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
+    let channel = BalancedChannel::new(std::slice::from_ref(&url)).unwrap();
+    let fail = async |bytes: usize| {
+        let request = HealthCheckRequest { service: bytes.to_string() };
+        HealthClient::new(channel.clone()).check(request).await.unwrap_err()
+    };
+    for bytes in [0, 17_000, 500_000] {
+        let status = fail(bytes).await;
+        assert_eq!((status.code(), status.message().len()), (Code::NotFound, bytes));
+    }
+    for bytes in [1_048_576, 1_400_000, 3_000_000] {
+        let status = fail(bytes).await;
+        assert_eq!(status.code(), Code::Internal, "{bytes}: {status:?}");
+        assert!(status.message().contains("more than 1048576 bytes of headers"), "{bytes}: {status:?}");
+    }
+    let request = HealthCheckRequest { service: "17000".to_owned() };
+    let status = HealthClient::new(super::connect(&url).unwrap()).check(request).await.unwrap_err();
+    assert_eq!((status.code(), status.message().len()), (Code::NotFound, 17_000));
 }

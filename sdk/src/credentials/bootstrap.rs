@@ -1,7 +1,8 @@
-//! Sets a Vault up for tool services: it trusts auth's transaction tokens, and gives each service what it may have and
-//! nothing else. What is already as it should be is left alone.
+//! Sets a Vault up for tool services: it trusts auth's transaction tokens, and gives each service
+//! what it may have and nothing else. What is already as it should be is left alone.
 //!
-//! It stands here, and not in the command line, because the names that it sets up are those that [`super::Vault`] uses.
+//! It stands here, and not in the command line, because the names that it sets up are those that
+//! [`super::Vault`] uses.
 
 use std::fmt;
 
@@ -23,6 +24,9 @@ pub use setup::{
     Setup,
 };
 use steps::{Step, contains};
+
+/// Where a server tells its config, without its secrets.
+const SERVER_CONFIG: &str = "sys/config/state/sanitized";
 
 /// Vault cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +80,8 @@ pub enum ChangeKind {
     Update,
     /// It is as it should be.
     Keep,
+    /// It is not there, and only the server's own config can have it.
+    Configure,
 }
 
 impl fmt::Display for Change {
@@ -84,6 +90,7 @@ impl fmt::Display for Change {
             ChangeKind::Create => '+',
             ChangeKind::Update => '~',
             ChangeKind::Keep => '=',
+            ChangeKind::Configure => '!',
         };
         write!(f, "{sign} {}  ({})", self.what, self.path)
     }
@@ -126,6 +133,9 @@ impl<'a> Bootstrap<'a> {
             return Err(BootstrapError::Name { name: name.to_owned() });
         }
         let mut changes = Vec::new();
+        if let Some(step) = steps::audit(setup) {
+            changes.push(self.audit(&step, write).await?);
+        }
         for step in steps::mounts(self.config, setup) {
             changes.push(self.step(&step, write).await?);
         }
@@ -138,6 +148,21 @@ impl<'a> Bootstrap<'a> {
             changes.push(self.step(&step, write).await?);
         }
         Ok(changes)
+    }
+
+    /// The audit device, which OpenBao takes by its API only if it was started so.
+    async fn audit(&self, step: &Step, write: bool) -> Result<Change, BootstrapError> {
+        let by_api = !is_api_closed(&self.server_config().await?);
+        let change = match self.step(step, write && by_api).await {
+            // To a token that may not read the server's config it is said now.
+            Err(BootstrapError::Vault { what, path, source }) if is_for_config(&source) => {
+                return Ok(Change { what, path, kind: ChangeKind::Configure });
+            }
+            change => change?,
+        };
+        let is_left = !by_api && change.kind == ChangeKind::Create;
+        let kind = if is_left { ChangeKind::Configure } else { change.kind };
+        Ok(Change { kind, ..change })
     }
 
     async fn step(&self, step: &Step, write: bool) -> Result<Change, BootstrapError> {
@@ -160,6 +185,15 @@ impl<'a> Bootstrap<'a> {
         Ok(Change { what: what.clone(), path: path.clone(), kind })
     }
 
+    /// The server's config, as far as the token may read it.
+    async fn server_config(&self) -> Result<Value, BootstrapError> {
+        match self.read(SERVER_CONFIG, None).await {
+            Ok(config) => Ok(config.unwrap_or_default()),
+            Err(CredentialsError::Refused { .. }) => Ok(Value::Null),
+            Err(source) => Err(failed("the server's config", SERVER_CONFIG, source)),
+        }
+    }
+
     /// What stands at a path, or under a key there.
     async fn read(&self, path: &str, key: Option<&str>) -> Result<Option<Value>, CredentialsError> {
         let call = Any { method: RequestMethod::GET, path, body: None };
@@ -179,6 +213,17 @@ impl<'a> Bootstrap<'a> {
     fn who(&self) -> As<'_> {
         As { token: Some(self.token), request_id: None }
     }
+}
+
+/// Whether this is the config of a server that takes no audit device by its API: OpenBao says so,
+/// and Vault knows nothing of it.
+fn is_api_closed(server_config: &Value) -> bool {
+    server_config["unsafe_allow_api_audit_creation"] == false
+}
+
+/// Whether OpenBao answers that an audit device is a matter of its config.
+fn is_for_config(error: &CredentialsError) -> bool {
+    matches!(error, CredentialsError::Refused { status: 400, reason } if reason.contains("config-based audit"))
 }
 
 fn failed(what: &str, path: &str, source: CredentialsError) -> BootstrapError {

@@ -53,6 +53,24 @@ impl CredentialsConfig {
         }
     }
 
+    /// With a setting of every source, so that none is missing in a config that environment variables change. It names
+    /// nothing that exists and is not to be opened.
+    #[must_use]
+    pub fn placeholder(url: &Url) -> Self {
+        Self {
+            vault: Some(VaultConfig::new(url.clone())),
+            #[cfg(feature = "credentials-aws")]
+            aws: Some(AwsConfig {
+                aws_secrets_prefix: String::new(),
+                aws_region: None,
+                aws_endpoint_url: None,
+            }),
+            #[cfg(feature = "credentials-azure")]
+            azure: Some(AzureConfig { azure_key_vault_url: url.clone(), azure_client_id: None }),
+            ..Self::new(url.clone())
+        }
+    }
+
     /// The credentials of `service` from the source that is named. Must be called within a runtime, which renews and
     /// revokes them.
     ///

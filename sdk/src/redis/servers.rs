@@ -28,7 +28,9 @@ pub(super) enum Servers {
 impl Servers {
     /// Reads a URL. What is wrong is told without it: there may be a password in it.
     pub(super) fn parse(url: &str) -> RedisResult<Self> {
-        let Some((scheme, rest)) = url.split_once("://") else { return Err(wrong("there is no scheme")) };
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(wrong("the scheme is missing: write `redis://` and the host"));
+        };
         match scheme {
             "redis-cluster" | "rediss-cluster" => Several::parse(scheme, rest)?.cluster(),
             "redis-sentinel" | "rediss-sentinel" => Several::parse(scheme, rest)?.sentinels(),

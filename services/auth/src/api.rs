@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authn::{ClientNetwork, Identity, Token, TokenVerifier},
+    authn::{ClientNetwork, Identity, Issuers, Token, TokenVerifier},
     decision_log::{Decided, DecisionLog},
     epoch::Epochs,
     policy::{Answer, Outcome, Policies, PolicyStore},
@@ -40,6 +40,7 @@ const REUSABLE_FOR: Duration = Duration::from_secs(5);
 pub(crate) struct Api {
     pub(crate) outside: TokenVerifier,
     pub(crate) inside: TokenVerifier,
+    pub(crate) issuers: Arc<Issuers>,
     /// The audience of tokens that internal callers bring.
     pub(crate) internal_audience: String,
     pub(crate) policies: Arc<PolicyStore>,
@@ -237,9 +238,10 @@ impl Api {
                 principal,
             }));
         }
-        // Who could be allowed the item with some arguments may complete them.
+        // Who could be allowed the item with some arguments may complete them, and list what there is of it.
         let decided = arguments.is_some() && outcome.answer == Answer::Allow;
-        let opens = if decided || kind == Kind::Complete { opens(&outcome, message) } else { None };
+        let serves = matches!(kind, Kind::Complete | Kind::ListResources);
+        let opens = if decided || serves { opens(&outcome, message) } else { None };
         let minted = opens.map(|opens| self.mint(token, &item, opens, &deciding.ids.own, None));
         let minted = minted.transpose()?;
         let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));

@@ -14,6 +14,7 @@ use self::{refused::RefusedTokens, token::Shape};
 
 pub use self::file::IssuersFileError;
 pub use self::refused::RefusedTokensConfig;
+pub use self::seen::SeenConfig;
 pub(crate) use self::{
     audience::Audience, error::TokenError, file::Given, introspection::ClientNetwork, issuers::Issuers,
 };
@@ -28,6 +29,7 @@ mod issuers;
 mod mapping;
 mod preset;
 mod refused;
+mod seen;
 mod tenants;
 #[cfg(test)]
 mod tests;
@@ -129,6 +131,7 @@ impl TokenVerifier {
             Ok((token, remember_until)) => {
                 let left = Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
                 let (token, until) = (Arc::new(token), remember_until.min(Instant::now() + left));
+                self.issuers.seen().note(&token);
                 self.verified.insert(key, Verified { token: Arc::clone(&token), until, epoch });
                 Ok(token)
             }

@@ -6,11 +6,12 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
+use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting, Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
+    Telemetry, url_text,
 };
-use redis::RedisError;
 use secrecy::SecretString;
 
 use crate::{
@@ -19,11 +20,11 @@ use crate::{
     decision_log::{DecisionLog, DecisionLogConfig, DecisionLogError},
     epoch::{Ending, Epochs},
     policy::{PolicyError, PolicyStore},
-    revocation::Revocations,
+    revocation::{Revocations, RevocationsError},
     transaction::{KEYS_MAX_AGE, MintError, Minter, ROTATION_SECONDS_MIN, Rotation},
 };
 
-pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig};
+pub use crate::authn::{Identity, IssuersFileError, RefusedTokensConfig, SeenConfig};
 
 mod api;
 mod authn;
@@ -38,6 +39,7 @@ const QUESTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How auth runs.
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = ArgGroup::new("accepted").args(["issuer", "issuers"]).required(true).multiple(true))]
 pub struct Config {
     /// Where to serve gRPC.
     #[arg(long, default_value = "127.0.0.1:7110")]
@@ -49,7 +51,7 @@ pub struct Config {
 
     /// An issuer of access tokens, exactly as it writes itself in `iss`: the short way for one whose tokens name
     /// the edge's URLs and whose keys its metadata leads to. It adds to those of --issuers.
-    #[arg(long, required_unless_present = "issuers")]
+    #[arg(long, value_parser = url_text)]
     pub issuer: Option<String>,
 
     /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is the only issuer, and
@@ -69,10 +71,6 @@ pub struct Config {
     /// own. Repeat, or separate by commas.
     #[arg(long, required = true, value_delimiter = ',')]
     pub audience: Vec<String>,
-
-    /// How tokens that are not good are remembered.
-    #[command(flatten)]
-    pub refused_tokens: RefusedTokensConfig,
 
     /// The audience that an internal caller's token must name to be exchanged.
     #[arg(long, default_value = "drawbridge-auth")]
@@ -98,6 +96,18 @@ pub struct Config {
     /// revocations are this replica's alone, and end with it.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
+
+    /// How tokens that are not good are remembered.
+    #[command(flatten)]
+    pub refused_tokens: RefusedTokensConfig,
+
+    /// What is remembered of verified tokens.
+    #[command(flatten)]
+    pub seen: SeenConfig,
+    /// A file that holds what is revoked, so that a restart forgets none of it: for a single replica without Redis. It is
+    /// made for this user alone to read.
+    #[arg(long, value_name = "FILE")]
+    pub revocations_file: Option<PathBuf>,
 
     /// What is written down of decisions.
     #[command(flatten)]
@@ -134,15 +144,30 @@ pub enum StartError {
     /// The issuers are not right.
     #[error("cannot load the issuers")]
     Issuers(#[from] IssuersFileError),
-    /// The Redis URL is not one.
-    #[error("cannot use the Redis URL")]
-    Redis(#[from] RedisError),
+    /// What was revoked before cannot be had.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
     /// The decision log cannot be written.
     #[error(transparent)]
     DecisionLog(#[from] DecisionLogError),
     /// An address is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+}
+
+/// Asks the issuer of `--issuer` and those of `--issuers` for their keys, as auth does: the name of each, and why there
+/// is no answer.
+///
+/// # Errors
+/// When the issuers are not right.
+pub async fn reach_issuers(
+    issuer: Option<&str>,
+    allow_private_addresses: bool,
+    issuers: Option<&std::path::Path>,
+) -> Result<Vec<(String, Option<String>)>, IssuersFileError> {
+    let given =
+        |issuer: &str| Given { issuer: issuer.to_owned(), allow_private_addresses, tenants: Vec::new() };
+    Ok(Issuers::load(issuer.map(given), issuers, SeenConfig::default())?.reach().await)
 }
 
 /// Starts auth.
@@ -157,8 +182,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let allow_private_addresses = config.allow_private_addresses;
     let tenants = config.issuer_tenants;
     let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses, tenants });
-    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref())?);
-    let revocations = Revocations::new(config.redis_url.as_ref())?;
+    let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref(), config.seen)?);
+    let revocations = Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
     let epochs = Epochs::new();
 
     let starting = Starting::new();
@@ -192,10 +217,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
             &config.refused_tokens,
         ),
         inside: TokenVerifier::new(
-            issuers,
+            Arc::clone(&issuers),
             Audience::Own(config.internal_audience.clone()),
             &config.refused_tokens,
         ),
+        issuers,
         internal_audience: config.internal_audience,
         policies,
         revocations,

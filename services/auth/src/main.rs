@@ -1,30 +1,24 @@
-//! The auth service.
+//! The auth service as a process.
 
-use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
+use std::process::ExitCode;
+
+use drawbridge_auth::{Config, start};
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Validates access tokens, evaluates Cedar policies and signs transaction tokens.
-#[derive(Parser)]
-#[command(name = "drawbridge-auth", version)]
-struct Args {
-    #[command(flatten)]
-    config: drawbridge_auth::Config,
-    #[command(flatten)]
-    telemetry: TelemetryConfig,
-}
+const ABOUT: &str = "Validates access tokens, evaluates Cedar policies and signs transaction tokens";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     run_main(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let args: Args = parse_args("auth");
-    let telemetry = Telemetry::install("auth", &args.telemetry)?;
-    let running = drawbridge_auth::start(args.config, &telemetry).await?;
+    let ServiceArgs::<Config> { config, telemetry } = parse_args("auth", ABOUT);
+    let telemetry = Telemetry::install("auth", &telemetry)?;
+    let running = start(config, &telemetry).await?;
     shutdown_signal().await;
     running.stop().await;
     telemetry.flush().await;

@@ -2,6 +2,8 @@
 
 use std::{
     collections::HashMap,
+    io,
+    path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -16,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authn::Token;
 
-use self::shared::Shared;
+use self::{file::RevocationsFile, shared::Shared};
 
+mod file;
 mod shared;
 
 /// For how long a revocation is remembered. No issuer's access tokens live that long.
@@ -46,6 +49,25 @@ pub(crate) enum RevokeError {
     /// The shared list cannot be written.
     #[error("the list of revocations cannot be written")]
     Unwritable(#[from] RedisError),
+    /// They are revoked, and the file of revocations cannot be written.
+    #[error("the tokens are revoked until auth ends: the file of revocations cannot be written")]
+    Unsaved(#[from] io::Error),
+}
+
+/// Revocations of before cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RevocationsError {
+    /// The Redis URL is not one.
+    #[error("cannot use the Redis URL")]
+    Redis(#[from] RedisError),
+    /// The file cannot be read.
+    #[error("cannot read the revocations in {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// What is revoked: for each issuer by subject, client and token id, when, in seconds since 1970.
@@ -78,6 +100,17 @@ impl List {
         self.len += revoked.len() - known;
     }
 
+    /// All of them, and when each was.
+    fn entries(&self) -> impl Iterator<Item = (TokenSet, u64)> {
+        self.issuers.iter().flat_map(|(issuer, of)| {
+            let subjects = of.subjects.iter().map(|(name, at)| (Which::Subject(name.clone()), *at));
+            let clients = of.clients.iter().map(|(name, at)| (Which::ClientId(name.clone()), *at));
+            let tokens = of.tokens.iter().map(|(name, at)| (Which::TokenId(name.clone()), *at));
+            let all = subjects.chain(clients).chain(tokens);
+            all.map(|(which, at)| (TokenSet { issuer: issuer.clone(), which: Some(which) }, at))
+        })
+    }
+
     fn has(&self, token: &Token) -> bool {
         let principal = &token.identity.principal;
         let Some(of_issuer) = self.issuers.get(&principal.issuer) else { return false };
@@ -94,23 +127,36 @@ impl List {
 pub(crate) struct Revocations {
     list: RwLock<List>,
     shared: Option<Shared>,
+    file: Option<RevocationsFile>,
     /// When the shared list was last known to be as it is here.
     looked: RwLock<Option<Instant>>,
     changes: watch::Sender<u64>,
 }
 
 impl Revocations {
-    /// The revocations at this Redis.
-    pub(crate) fn new(redis_url: Option<&SecretString>) -> Result<Arc<Self>, RedisError> {
-        if redis_url.is_none() {
+    /// The revocations at this Redis, and in this file.
+    pub(crate) fn new(
+        redis_url: Option<&SecretString>,
+        file: Option<&Path>,
+    ) -> Result<Arc<Self>, RevocationsError> {
+        if redis_url.is_none() && file.is_none() {
             tracing::warn!("revocations are this replica's alone and end with it: there is no --redis-url");
         }
-        Ok(Arc::new(Self {
+        let since = now().saturating_sub(REMEMBERED_FOR.as_secs());
+        let opened = file.map(|path| {
+            let failed = |source| RevocationsError::File { path: path.to_owned(), source };
+            RevocationsFile::open(path, since).map_err(failed)
+        });
+        let (file, revoked) = opened.transpose()?.unzip();
+        let revocations = Self {
             list: RwLock::default(),
             shared: redis_url.map(Shared::new).transpose()?,
             looked: RwLock::default(),
             changes: watch::Sender::new(0),
-        }))
+            file,
+        };
+        revocations.add(revoked.unwrap_or_default());
+        Ok(Arc::new(revocations))
     }
 
     /// Ticks when something has been revoked.
@@ -146,6 +192,9 @@ impl Revocations {
             shared.add(&tokens, at).await?;
         }
         self.add([(tokens, at)]);
+        if let Some(file) = &self.file {
+            file.write(|| self.list.read().unwrap_or_else(PoisonError::into_inner).clone()).await?;
+        }
         Ok(at)
     }
 
@@ -225,7 +274,7 @@ mod tests {
     }
 
     async fn revoked(which: Which) -> Arc<Revocations> {
-        let revocations = Revocations::new(None).unwrap();
+        let revocations = Revocations::new(None, None).unwrap();
         revocations.revoke(TokenSet { issuer: "a".to_owned(), which: Some(which) }).await.unwrap();
         revocations
     }
@@ -247,9 +296,37 @@ mod tests {
         }
     }
 
+    /// With keys that outlive a restart, a restart made revoked tokens good again.
+    #[tokio::test]
+    async fn with_a_file_a_restart_forgets_no_revocation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revocations.json");
+        let named = |which| TokenSet { issuer: "a".to_owned(), which: Some(which) };
+        let before = Revocations::new(None, Some(&path)).unwrap();
+        for which in
+            [Which::Subject("alice".into()), Which::ClientId("client".into()), Which::TokenId("1".into())]
+        {
+            before.revoke(named(which)).await.unwrap();
+        }
+        let after = Revocations::new(None, Some(&path)).unwrap();
+        let has =
+            |subject, client, id| after.has(&token("a", subject, client, id, Some(now() - 60))).unwrap();
+        assert!(
+            has("alice", "x", "x") && has("x", "client", "x") && has("x", "x", "1") && !has("x", "x", "x")
+        );
+        // What is older than what is remembered is forgotten.
+        let old = now() - REMEMBERED_FOR.as_secs() - 1;
+        std::fs::write(&path, format!(r#"[{{"issuer":"a","subject":"alice","at":{old}}}]"#)).unwrap();
+        let later = Revocations::new(None, Some(&path)).unwrap();
+        assert!(!later.has(&token("a", "alice", "x", "x", Some(0))).unwrap());
+        std::fs::write(&path, "{").unwrap();
+        let broken = Revocations::new(None, Some(&path)).unwrap_err().to_string();
+        assert!(broken.starts_with("cannot read the revocations in "), "{broken}");
+    }
+
     #[tokio::test]
     async fn a_revocation_says_whose_tokens() {
-        let revocations = Revocations::new(None).unwrap();
+        let revocations = Revocations::new(None, None).unwrap();
         for (issuer, which) in [
             ("a", None),
             ("", Some(Which::Subject("alice".into()))),

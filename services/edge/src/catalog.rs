@@ -7,7 +7,7 @@ use std::sync::Arc;
 use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use jsonschema::Validator;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, Value as Field};
-use rmcp::model::{Prompt, Resource, ResourceTemplate, Tool};
+use rmcp::model::{MetaObject, Prompt, Resource, ResourceTemplate, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,6 +21,7 @@ pub(crate) use self::{
     given::{compile, given_schema},
     load::{contract_hash, read_contract},
     merged::{Catalog, Revision, Terms},
+    meta::{MetaKeys, has_ui, without_ui},
     pins::{PinMode, Pins},
     uri::{UriTemplate, Variables},
     view::{Server, ToolView, View},
@@ -37,6 +38,7 @@ mod given;
 mod load;
 mod lock;
 mod merged;
+mod meta;
 mod pins;
 mod rules;
 mod schema;
@@ -76,7 +78,9 @@ impl TryFrom<String> for Namespace {
 }
 
 impl Namespace {
-    pub(crate) fn as_str(&self) -> &str {
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -122,6 +126,13 @@ pub(crate) struct ResourceItem {
     pub(crate) mime_type: Option<String>,
 }
 
+impl ResourceItem {
+    /// Whether it stands for any number of resources.
+    pub(crate) fn is_template(&self) -> bool {
+        matches!(self.shown, ShownResource::Template(_))
+    }
+}
+
 /// What clients see of a resource.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
@@ -130,6 +141,22 @@ pub(crate) enum ShownResource {
     Fixed(Resource),
     /// A template.
     Template(ResourceTemplate),
+}
+
+impl ShownResource {
+    pub(crate) fn meta(&self) -> Option<&MetaObject> {
+        match self {
+            Self::Fixed(resource) => resource.meta.as_ref(),
+            Self::Template(template) => template.meta.as_ref(),
+        }
+    }
+
+    pub(crate) fn meta_mut(&mut self) -> &mut Option<MetaObject> {
+        match self {
+            Self::Fixed(resource) => &mut resource.meta,
+            Self::Template(template) => &mut template.meta,
+        }
+    }
 }
 
 /// A prompt and how to get it.
@@ -194,14 +221,45 @@ impl WatchItem {
     }
 }
 
+/// What pages the resources that exist of one resource template.
+#[derive(Debug)]
+pub(crate) struct ListItem {
+    /// The resource template, with the RPC that pages: what auth decides on.
+    pub(crate) item: auth::CatalogItem,
+    pub(crate) target: Target,
+    /// The template, to which each resource must belong.
+    pub(crate) resource: Arc<ResourceItem>,
+}
+
+impl ListItem {
+    /// The request for the page at `token`, of at most `items` resources.
+    pub(crate) fn request(&self, token: &str, items: i32) -> DynamicMessage {
+        let mut request = DynamicMessage::new(self.target.input());
+        // A method that does not know these fields gives what there is at once.
+        let _ = request.try_set_field_by_name("page_size", Field::I32(items));
+        let _ = request.try_set_field_by_name("page_token", Field::String(token.to_owned()));
+        request
+    }
+}
+
+/// What a tool service tells models of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Instructions {
+    /// The service, and its gRPC service.
+    pub(crate) item: auth::CatalogItem,
+    pub(crate) text: String,
+}
+
 /// What one tool service offers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServiceCatalog {
+    pub(crate) instructions: Option<Arc<Instructions>>,
     pub(crate) tools: Vec<Arc<ToolItem>>,
     pub(crate) resources: Vec<Arc<ResourceItem>>,
     pub(crate) prompts: Vec<Arc<PromptItem>>,
     pub(crate) completions: Vec<Arc<CompletionItem>>,
     pub(crate) watches: Vec<Arc<WatchItem>>,
+    pub(crate) lists: Vec<Arc<ListItem>>,
 }
 
 /// Whether a text may be a tool's name: clients withhold every tool of a server if one name is not.

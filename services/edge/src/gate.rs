@@ -35,13 +35,15 @@ use self::{
 pub use self::body::BodyLimits;
 pub(crate) use self::{
     body::BodyBudget,
+    cursor::{Cursor, PAGE_ITEMS_MAX},
     message::{Kind, Message},
     params::cut,
-    plan::{Call, Plan, Watch},
+    plan::{Call, Listed, Plan, Watch, reading},
 };
 
 mod body;
 mod count;
+mod cursor;
 mod headers;
 mod message;
 mod params;
@@ -102,7 +104,7 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Res
     let mut response = match answered {
         Ok(response) => response,
         Err((id, refusal)) => {
-            let mut response = refusal.into_response(id, &context.request_id, &endpoint);
+            let mut response = refusal.into_response(id, &context.request_id, &gate.documented(endpoint));
             // The server closes a connection on which a body is still to come; the client should know.
             if parts.extensions.get::<Unread>().is_some() {
                 close(&mut response, parts.version);
@@ -140,6 +142,15 @@ fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
 type Refused = (Value, Refusal);
 
 impl Gate {
+    /// The endpoint whose metadata a challenge names: what is not there has none, and a token for all endpoints is
+    /// good for it too.
+    fn documented(&self, endpoint: Endpoint) -> Endpoint {
+        match self.check(&endpoint) {
+            Ok(()) => endpoint,
+            Err(_) => Endpoint { namespace: None, ..endpoint },
+        }
+    }
+
     /// Refuses an endpoint that is not there. Only who is known is told.
     fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         match &endpoint.namespace {

@@ -14,7 +14,7 @@ use std::{
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
     Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
-    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry,
+    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -44,7 +44,7 @@ pub use crate::{
     gate::BodyLimits,
     mcp::{SealError, StreamsConfig},
     offered::{Lockable, Offered, OfferedError, offered},
-    services::{ServiceAddress, ServiceAddressError},
+    services::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
     transform::{Direction, Principal, Trial, TrialError},
 };
 
@@ -85,7 +85,13 @@ pub struct Config {
 
     /// An authorization server that clients may get tokens from: an issuer that auth accepts, the preferred one first.
     /// Repeat, or separate by commas.
-    #[arg(long = "authorization-server", value_name = "ISSUER", required = true, value_delimiter = ',')]
+    #[arg(
+        long = "authorization-server",
+        value_name = "ISSUER",
+        required = true,
+        value_delimiter = ',',
+        value_parser = url_text
+    )]
     pub authorization_servers: Vec<String>,
 
     /// Scopes that clients are told to ask for. Repeat, or separate by commas.
@@ -123,10 +129,6 @@ pub struct Config {
     #[arg(long = "allowed-host", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
 
-    /// What request bodies may take.
-    #[command(flatten)]
-    pub bodies: BodyLimits,
-
     /// How long a call may take when its tool says nothing, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     pub call_timeout_ms: u64,
@@ -153,10 +155,6 @@ pub struct Config {
     #[arg(long, default_value_t = 10_000)]
     pub sessions_max: usize,
 
-    /// What clients may take of its streams.
-    #[command(flatten)]
-    pub streams: StreamsConfig,
-
     /// How many proxies in front of the edge are trusted to say whom they forward for. 0: the address of the
     /// connection is the client's.
     #[arg(long, default_value_t = 0)]
@@ -174,6 +172,14 @@ pub struct Config {
     /// A PEM file of the certificate's key.
     #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
     pub tls_key_file: Option<PathBuf>,
+
+    /// What request bodies may take.
+    #[command(flatten)]
+    pub bodies: BodyLimits,
+
+    /// What clients may take of its streams.
+    #[command(flatten)]
+    pub streams: StreamsConfig,
 
     /// What a client may take of the HTTP server.
     #[command(flatten)]

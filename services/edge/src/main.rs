@@ -1,30 +1,24 @@
-//! The edge service.
+//! The edge service as a process.
 
-use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
+use std::process::ExitCode;
+
+use drawbridge_edge::{Config, start};
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Speaks MCP to AI clients and calls tool services over gRPC.
-#[derive(Parser)]
-#[command(name = "drawbridge-edge", version)]
-struct Args {
-    #[command(flatten)]
-    config: drawbridge_edge::Config,
-    #[command(flatten)]
-    telemetry: TelemetryConfig,
-}
+const ABOUT: &str = "Speaks MCP to AI clients and calls tool services over gRPC";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     run_main(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let args: Args = parse_args("edge");
-    let telemetry = Telemetry::install("edge", &args.telemetry)?;
-    let running = drawbridge_edge::start(args.config, &telemetry).await?;
+    let ServiceArgs::<Config> { config, telemetry } = parse_args("edge", ABOUT);
+    let telemetry = Telemetry::install("edge", &telemetry)?;
+    let running = start(config, &telemetry).await?;
     shutdown_signal().await;
     running.stop().await;
     telemetry.flush().await;

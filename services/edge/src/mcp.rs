@@ -48,6 +48,7 @@ mod exchange;
 mod interaction;
 mod json;
 mod listen;
+mod listing;
 mod lists;
 mod logging;
 mod page;
@@ -94,7 +95,7 @@ impl Handler {
         match method {
             "tools/call" => results::call_tool(self, params, admission, exchange).await,
             "tools/list" => lists::tools(params, admission),
-            "resources/list" => lists::resources(params, admission),
+            "resources/list" => lists::resources(self, params, admission, exchange).await,
             "resources/templates/list" => lists::resource_templates(params, admission),
             "resources/read" => results::read_resource(self, params, admission, exchange).await,
             "prompts/list" => lists::prompts(params, admission),
@@ -114,7 +115,8 @@ impl Handler {
                 Ok(ServerResult::empty(()))
             }
             "server/discover" if exchange.is_stateless() => {
-                let result = DiscoverResult::from_server_info(Revision::SERVED.to_vec(), info());
+                let info = info(&admission.plan);
+                let result = DiscoverResult::from_server_info(Revision::SERVED.to_vec(), info);
                 Ok(ServerResult::DiscoverResult(result))
             }
             _ => Err(no_method(admission)),
@@ -149,8 +151,8 @@ pub(crate) fn watches(config: &StreamsConfig) -> Arc<Slots> {
     Slots::new("watches", config.watches_max, config.watches_per_principal_max)
 }
 
-/// What the edge says of itself.
-fn info() -> ServerConfig {
+/// What the edge says of itself, and of its services to this caller.
+fn info(plan: &Plan) -> ServerConfig {
     let capabilities = ServerCapabilities::builder()
         .enable_completions()
         .enable_logging()
@@ -164,5 +166,8 @@ fn info() -> ServerConfig {
         .build();
     let mut info = ServerConfig::new(capabilities);
     info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
+    if let Plan::Introduce(text) = plan {
+        info.instructions = Some(text.clone()).filter(|text| !text.is_empty());
+    }
     info
 }

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     extract::Path,
     response::{IntoResponse as _, Redirect, Response},
-    routing::get,
+    routing::{MethodRouter, get},
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -116,9 +116,9 @@ impl ProtectedResource {
         let path = self.path();
         let whole = Endpoint { resource: Arc::clone(self), namespace: None }.document();
         let serve = get(async move || Json(whole));
-        let mut router = Router::new().route(WELL_KNOWN, serve.clone());
+        let mut router = serve_at(Router::new(), WELL_KNOWN, &serve);
         if !path.is_empty() {
-            router = router.route(&format!("{WELL_KNOWN}{path}"), serve);
+            router = serve_at(router, &format!("{WELL_KNOWN}{path}"), &serve);
         }
         let (resource, catalogs) = (Arc::clone(self), Arc::clone(catalogs));
         let of_service = get(async move |Path(namespace): Path<String>| {
@@ -127,7 +127,7 @@ impl ProtectedResource {
             }
             Json(Endpoint { resource, namespace: Some(namespace) }.document()).into_response()
         });
-        router = router.route(&format!("{WELL_KNOWN}{path}/{{namespace}}"), of_service);
+        router = serve_at(router, &format!("{WELL_KNOWN}{path}/{{namespace}}"), &of_service);
         if let Some(issuer) = self.authorization_servers.first() {
             for name in ["oauth-authorization-server", "openid-configuration"] {
                 router = router.merge(self.elsewhere(name, issuer));
@@ -141,12 +141,17 @@ impl ProtectedResource {
         let there = metadata_of(issuer, name);
         let redirect = get(async move || -> Response { Redirect::temporary(&there).into_response() });
         let here = format!("/.well-known/{name}");
-        let mut router = Router::new().route(&here, redirect.clone());
+        let mut router = serve_at(Router::new(), &here, &redirect);
         if !self.path().is_empty() {
-            router = router.route(&format!("{here}{}", self.path()), redirect.clone());
+            router = serve_at(router, &format!("{here}{}", self.path()), &redirect);
         }
-        router.route(&format!("{here}{}/{{namespace}}", self.path()), redirect)
+        serve_at(router, &format!("{here}{}/{{namespace}}", self.path()), &redirect)
     }
+}
+
+/// Serves a path with and without a slash at its end: clients make the URL out of one that a person typed.
+fn serve_at(router: Router, path: &str, method: &MethodRouter) -> Router {
+    router.route(path, method.clone()).route(&format!("{path}/"), method.clone())
 }
 
 /// Where an issuer's metadata is: RFC 8414 puts the well-known part before the issuer's path, OpenID Connect after it.

@@ -183,8 +183,13 @@ impl Refusal {
 
     fn text(&self) -> String {
         match self {
-            Self::Unauthenticated { description: None } => "an access token is needed".to_owned(),
-            Self::Unauthenticated { description: Some(description) } => description.clone(),
+            // Older inspectors look for the word.
+            Self::Unauthenticated { description: None } => {
+                "Unauthorized: an access token is needed".to_owned()
+            }
+            Self::Unauthenticated { description: Some(description) } => {
+                format!("Unauthorized: {description}")
+            }
             Self::InsufficientScope { scopes } => {
                 format!("the access token needs the scopes: {}", scopes.join(" "))
             }
@@ -298,8 +303,7 @@ impl Refusal {
         let (error, scopes) = match self {
             Self::Unauthenticated { description: None } => (String::new(), endpoint.scopes()),
             Self::Unauthenticated { description: Some(description) } => {
-                // A quoted string: nothing in it may end it.
-                let description = description.replace(['"', '\\'], "'");
+                let description = in_quotes(description);
                 let error = format!(r#"error="invalid_token", error_description="{description}", "#);
                 (error, endpoint.scopes())
             }
@@ -314,5 +318,27 @@ impl Refusal {
         };
         let metadata = endpoint.metadata_url();
         HeaderValue::from_str(&format!(r#"Bearer {error}resource_metadata="{metadata}"{scope}"#)).ok()
+    }
+}
+
+/// A text as it may stand in a quoted string of a header (RFC 6750 section 3: printable ASCII, neither quotation mark nor
+/// backslash), within bounds.
+fn in_quotes(text: &str) -> String {
+    let allowed = |letter: char| match letter {
+        '"' | '\\' => '\'',
+        ' '..='~' => letter,
+        _ => '?',
+    };
+    text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)].chars().map(allowed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_fits_a_header_whatever_it_says() {
+        assert_eq!(in_quotes("a \"b\\c\"\r\nd é"), "a 'b'c'??d ?");
+        assert_eq!(in_quotes(&"é".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX / 2);
     }
 }

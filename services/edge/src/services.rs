@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-use drawbridge_sdk::SpiffeId;
+use drawbridge_sdk::{SpiffeId, UrlTextError, parse_url};
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
+pub use self::named::{NamedServices, named_services};
 pub(crate) use self::{
     file::{ConfigFile, Duties, Said, Texts, lock_path, parse},
     live::Live,
@@ -14,6 +15,7 @@ pub(crate) use self::{
 
 mod file;
 mod live;
+mod named;
 
 /// A tool service and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +36,8 @@ pub enum ServiceAddressError {
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
     /// The URL is not one.
-    #[error("the URL is not one: {0}")]
-    Url(#[from] url::ParseError),
+    #[error(transparent)]
+    Url(#[from] UrlTextError),
 }
 
 impl FromStr for ServiceAddress {
@@ -43,7 +45,7 @@ impl FromStr for ServiceAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (namespace, url) = text.split_once('=').ok_or(ServiceAddressError::Form)?;
-        Ok(Self { namespace: namespace.parse()?, url: url.parse()? })
+        Ok(Self { namespace: namespace.parse()?, url: parse_url(url)? })
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cache::{Rule, Tag};
 pub(crate) use self::encoded::EncodedMessage;
 
 mod encoded;
+mod status;
 
 const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
 const LOG: &str = "drawbridge.mcp.v1.LogMessage";
@@ -293,7 +294,7 @@ async fn within<T>(deadline: Instant, task: impl Future<Output = Result<T, Statu
     tokio::time::timeout_at(deadline.into(), task)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
-        .map_err(lost)
+        .map_err(|status| status::readable(lost(status)))
 }
 
 /// A connection that broke under a call is a service that is not there. A status that came from the service has

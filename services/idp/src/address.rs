@@ -9,6 +9,12 @@ const NETWORK_BITS: u32 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientAddress(IpAddr);
 
+impl ClientAddress {
+    pub(crate) fn ip(self) -> IpAddr {
+        self.0
+    }
+}
+
 impl From<SocketAddr> for ClientAddress {
     fn from(peer: SocketAddr) -> Self {
         Self(match peer.ip().to_canonical() {

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use secrecy::SecretString;
-use serde::Serialize;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
 use url::{Host, Url};
 
 use crate::{
     secret,
+    state_file::SavedClient,
     users::{ConfiguredClient, Workload},
 };
 
@@ -23,7 +24,7 @@ impl fmt::Display for ClientId {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum GrantType {
     AuthorizationCode,
@@ -82,6 +83,31 @@ impl Client {
             secret: None,
             groups: Vec::new(),
             internal: client.internal,
+        })
+    }
+
+    /// A registered client as a state file has it.
+    pub(crate) fn save(&self) -> SavedClient {
+        SavedClient {
+            id: self.id.0.clone(),
+            name: self.name.clone(),
+            redirect_uris: self.redirect_uris.iter().map(|uri| uri.as_str().to_owned()).collect(),
+            grant_types: self.grant_types.clone(),
+            secret: self.secret.as_ref().map(|secret| secret.expose_secret().to_owned()),
+        }
+    }
+
+    /// A registered client of a state file. Nothing when a redirect URI of it is none.
+    pub(crate) fn restore(saved: SavedClient) -> Option<Self> {
+        let redirect_uris = saved.redirect_uris.iter().map(|uri| RedirectUri::parse(uri));
+        Some(Self {
+            id: ClientId(saved.id),
+            name: saved.name,
+            redirect_uris: redirect_uris.collect::<Result<_, _>>().ok()?,
+            grant_types: saved.grant_types,
+            secret: saved.secret.map(SecretString::from),
+            groups: Vec::new(),
+            internal: false,
         })
     }
 

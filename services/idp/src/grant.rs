@@ -6,11 +6,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
@@ -18,7 +17,8 @@ use uuid::Uuid;
 use crate::{
     client::ClientId,
     error::{ErrorCode, OAuthError},
-    secret,
+    secret::{self, SecretDigest},
+    state_file::{self, SavedGrant, SavedToken},
 };
 
 /// Access tokens of one grant that are good at once. A client refreshes about as often as they expire.
@@ -115,6 +115,13 @@ impl Grant {
         self.issued().is_none()
     }
 
+    /// The access tokens that are still good. Nothing when the grant is revoked.
+    fn good_tokens(&self) -> Option<Vec<IssuedToken>> {
+        let now = Instant::now();
+        let issued = self.issued();
+        Some(issued.as_ref()?.iter().filter(|token| token.expires > now).copied().collect())
+    }
+
     fn issued(&self) -> MutexGuard<'_, Option<Vec<IssuedToken>>> {
         self.issued.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,7 +167,9 @@ impl IssuedCode {
 /// so any other secret that comes with its id is a token used before.
 pub(crate) struct Family {
     pub(crate) grant: Arc<Grant>,
-    current: Mutex<SecretString>,
+    /// Until when its tokens can be refreshed.
+    pub(crate) expires: Instant,
+    current: Mutex<SecretDigest>,
 }
 
 /// A refresh token was used before, or made up by someone who had one of its family.
@@ -168,10 +177,48 @@ pub(crate) struct Family {
 pub(crate) struct Reused;
 
 impl Family {
-    /// A new family and its first secret.
-    pub(crate) fn new(grant: Arc<Grant>) -> (Self, String) {
+    /// A new family, which lasts so long, and its first secret.
+    pub(crate) fn new(grant: Arc<Grant>, lifetime: Duration) -> (Self, String) {
         let first = secret::random();
-        (Self { grant, current: Mutex::new(first.clone().into()) }, first)
+        let current = Mutex::new(SecretDigest::of(&first));
+        (Self { grant, expires: Instant::now() + lifetime, current }, first)
+    }
+
+    /// A family as a state file has it. Nothing when its grant is revoked.
+    pub(crate) fn save(&self, id: Uuid) -> Option<SavedGrant> {
+        let saved =
+            |token: IssuedToken| SavedToken { id: token.id, expires: state_file::seconds(token.expires) };
+        let Grant { client, subject, resource, scopes, .. } = &*self.grant;
+        // While it is locked, no access token is issued for the next secret.
+        let current = self.current();
+        Some(SavedGrant {
+            family: id,
+            secret_sha256: current.to_text(),
+            client: client.0.clone(),
+            subject: subject.clone(),
+            resource: resource.clone(),
+            scopes: scopes.as_slice().to_vec(),
+            expires: state_file::seconds(self.expires),
+            issued: self.grant.good_tokens()?.into_iter().map(saved).collect(),
+        })
+    }
+
+    /// A family of a state file, whose grant is narrowed to what can be granted now. Nothing when nothing is left, or it
+    /// has expired.
+    pub(crate) fn restore(saved: SavedGrant, grantable: &Scopes) -> Option<Self> {
+        let scopes = grantable.narrow(Some(&saved.scopes.join(" "))).ok()?;
+        let issued = saved.issued.into_iter().filter_map(|token| {
+            Some(IssuedToken { id: token.id, expires: state_file::instant(token.expires)? })
+        });
+        let issued = Mutex::new(Some(issued.collect()));
+        let client = ClientId(saved.client);
+        let grant = Grant { client, subject: saved.subject, resource: saved.resource, scopes, issued };
+        let current = Mutex::new(SecretDigest::parse(&saved.secret_sha256)?);
+        Some(Self { grant: Arc::new(grant), expires: state_file::instant(saved.expires)?, current })
+    }
+
+    fn current(&self) -> MutexGuard<'_, SecretDigest> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the current secret for what `issue` gives, together with the secret's successor. When that fails, the
@@ -181,13 +228,14 @@ impl Family {
         presented: &str,
         issue: impl FnOnce() -> Result<T, E>,
     ) -> Result<Result<(T, String), E>, Reused> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !secret::matches(&current, presented) {
+        let mut current = self.current();
+        if !current.is_of(presented) {
             return Err(Reused);
         }
         Ok(issue().map(|issued| {
-            *current = secret::random().into();
-            (issued, current.expose_secret().to_owned())
+            let next = secret::random();
+            *current = SecretDigest::of(&next);
+            (issued, next)
         }))
     }
 }
@@ -222,8 +270,8 @@ mod tests {
             "https://mcp.example".to_owned(),
             Scopes::new(&["mcp".to_owned()]).unwrap(),
         );
-        let (family, first) = Family::new(Arc::new(grant));
-        let expires = Instant::now() + std::time::Duration::from_secs(600);
+        let (family, first) = Family::new(Arc::new(grant), Duration::from_secs(600));
+        let expires = Instant::now() + Duration::from_secs(600);
         let issue = || family.grant.issue(IssuedToken { id: Uuid::new_v4(), expires });
         for _ in 0..ACCESS_TOKENS_MAX {
             issue().unwrap();

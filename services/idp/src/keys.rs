@@ -1,13 +1,15 @@
-//! The key that signs access tokens. It lives in memory, and so do the tokens' worth: a restart ends both.
+//! The key that signs access tokens. Without a state file it ends with the process, and so do the tokens.
 
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair},
 };
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header,
     jwk::{Jwk, JwkSet, PublicKeyUse, ThumbprintHash},
 };
+use secrecy::SecretString;
 use serde::Serialize;
 
 /// The signing key could not be made.
@@ -16,6 +18,9 @@ pub enum KeyError {
     /// The operating system gave no randomness.
     #[error("cannot generate an ECDSA key")]
     Generate,
+    /// What was read is none.
+    #[error("it is not an ECDSA key of the curve P-256")]
+    Read,
     /// The public key could not be described.
     #[error("cannot describe the public key")]
     Describe(#[from] jsonwebtoken::errors::Error),
@@ -25,13 +30,26 @@ pub(crate) struct SigningKey {
     private: EncodingKey,
     header: Header,
     public: JwkSet,
+    /// As it is written into a state file.
+    saved: SecretString,
 }
 
 impl SigningKey {
     pub(crate) fn generate() -> Result<Self, KeyError> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| KeyError::Generate)?;
-        let private = EncodingKey::from_ec_der(pkcs8.as_ref());
+        Self::new(pkcs8.as_ref())
+    }
+
+    /// Reads a key that [`Self::saved`] gave.
+    pub(crate) fn read(saved: &str) -> Result<Self, KeyError> {
+        let pkcs8 = BASE64_STANDARD.decode(saved).map_err(|_| KeyError::Read)?;
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8).map_err(|_| KeyError::Read)?;
+        Self::new(&pkcs8)
+    }
+
+    fn new(pkcs8: &[u8]) -> Result<Self, KeyError> {
+        let private = EncodingKey::from_ec_der(pkcs8);
         let mut jwk = Jwk::from_encoding_key(&private, Algorithm::ES256)?;
         // RFC 7638: the id follows from the key, so two keys never share one.
         let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
@@ -41,7 +59,13 @@ impl SigningKey {
         // RFC 9068 section 2.1, so that no other kind of token passes for an access token.
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(id);
-        Ok(Self { private, header, public: JwkSet { keys: vec![jwk] } })
+        let saved = BASE64_STANDARD.encode(pkcs8).into();
+        Ok(Self { private, header, public: JwkSet { keys: vec![jwk] }, saved })
+    }
+
+    /// The key as text, for a state file.
+    pub(crate) fn saved(&self) -> &SecretString {
+        &self.saved
     }
 
     /// Signs an access token.

@@ -1,7 +1,8 @@
 //! A small OAuth 2.1 authorization server for development: authorization code with PKCE, refresh tokens,
 //! client credentials for workloads, dynamic client registration and resource indicators.
 //!
-//! Everything is held in memory and bounded: a restart forgets clients, tokens and the signing key.
+//! Everything is held in memory and bounded: a restart forgets clients, tokens and the signing key, unless they are in a
+//! state file besides.
 //! A code or a refresh token that is used twice ends its grant: its refresh tokens here, its access tokens at
 //! auth, where there is one to tell.
 //! It knows its users' passwords in clear, so it listens on loopback alone unless told otherwise.
@@ -22,6 +23,7 @@ mod revoker;
 mod secret;
 mod server;
 mod shares;
+mod state_file;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,10 @@ use url::Url;
 
 pub use crate::{
     keys::KeyError,
+    state_file::StateFileError,
     users::{ConfiguredClient, Facts, Workload, facts, tenants},
 };
-use crate::{keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp};
+use crate::{keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp, state_file::StateFile};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7101);
@@ -60,7 +63,6 @@ const TTL_SECONDS_MAX: u64 = 365 * 86_400;
 
 /// How the authorization server runs.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Authorization server")]
 pub struct Config {
     /// Where clients and browsers reach it.
     #[arg(long, default_value = "127.0.0.1:7100")]
@@ -120,17 +122,19 @@ pub struct Config {
     #[arg(long, default_value = AUTH_AUDIENCE)]
     pub auth_audience: String,
 
-    /// What auth is shown, and whom it is believed to be.
-    #[command(flatten)]
-    pub mtls: MtlsConfig,
-
     /// The scopes that it grants, comma-separated. A request that names none is granted all of them.
     #[arg(long, value_delimiter = ',', default_values = SCOPES)]
     pub scopes: Vec<String>,
 
-    /// A TOML file of users and workloads. Absent: alice and bob, each with their name as password.
+    /// A TOML file of users and workloads. Absent: alice, bob, carol, dave, erin and frank, each with their name
+    /// as password.
     #[arg(long)]
     pub users: Option<PathBuf>,
+
+    /// A file that holds registered clients, the signing key and refresh tokens, so that a restart forgets none of them.
+    /// It is made for this user alone to read. Absent: all of these are in memory.
+    #[arg(long, value_name = "FILE")]
+    pub state_file: Option<PathBuf>,
 
     /// Lets it listen on an address that others can reach. It is made for development.
     #[arg(long, env = "DRAWBRIDGE_IDP_ALLOW_NON_LOOPBACK")]
@@ -155,6 +159,10 @@ pub struct Config {
     /// Clients besides those of the users file.
     #[arg(skip)]
     pub clients: Vec<ConfiguredClient>,
+
+    /// What auth is shown, and whom it is believed to be.
+    #[command(flatten)]
+    pub mtls: MtlsConfig,
 }
 
 fn ttl_seconds() -> clap::builder::RangedU64ValueParser {
@@ -170,6 +178,7 @@ impl Default for Config {
             resources: RESOURCES.map(str::to_owned).to_vec(),
             scopes: SCOPES.map(str::to_owned).to_vec(),
             users: None,
+            state_file: None,
             allow_non_loopback: false,
             access_token_ttl_seconds: ACCESS_TOKEN_TTL_SECONDS,
             refresh_token_ttl_seconds: REFRESH_TOKEN_TTL_SECONDS,
@@ -250,6 +259,9 @@ pub enum StartError {
     /// The signing key could not be made.
     #[error("cannot make a signing key")]
     Key(#[from] KeyError),
+    /// What outlives a restart cannot be read or written.
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
 }
 
 /// Starts the authorization server.
@@ -271,12 +283,23 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     };
     let issuer = Issuer::new(config.issuer.as_ref(), address)?;
     let starting = Starting::new();
-    let key = Arc::new(SigningKey::generate()?);
+    let file = config.state_file.clone().map(StateFile::new);
+    let saved = file.as_ref().map(StateFile::read).transpose()?.flatten();
+    let key = Arc::new(match file.as_ref().zip(saved.as_ref()) {
+        Some((file, saved)) => SigningKey::read(&saved.key)
+            .map_err(|source| StateFileError::Key { path: file.path().to_owned(), source })?,
+        None => SigningKey::generate()?,
+    });
     let revoker = revoker(&config, &issuer, &key, &starting)?;
-    let idp = Idp::new(issuer, &config, users, key, revoker)?;
+    let mut idp = Idp::new(issuer, &config, users, key, revoker)?;
+    if let Some(file) = file {
+        idp.restore(file, saved).await;
+    }
+    let idp = Arc::new(idp);
+    idp.try_save().await?;
     tracing::info!(issuer = idp.issuer.as_str(), %address, "the authorization server starts");
 
-    let address = starting.http(&listen, server::router(Arc::new(idp)))?;
+    let address = starting.http(&listen, server::router(idp))?;
     starting.readiness().ready();
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }

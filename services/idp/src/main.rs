@@ -1,30 +1,24 @@
-//! Runs the development authorization server as a process of its own.
+//! The development authorization server as a process.
 
-use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
+use std::process::ExitCode;
+
+use drawbridge_idp::{Config, start};
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// A small OAuth 2.1 authorization server for development.
-#[derive(Debug, Parser)]
-#[command(name = "drawbridge-idp", version)]
-struct Args {
-    #[command(flatten)]
-    service: drawbridge_idp::Config,
-    #[command(flatten)]
-    telemetry: TelemetryConfig,
-}
+const ABOUT: &str = "A small OAuth 2.1 authorization server for development";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     run_main(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let args: Args = parse_args("idp");
-    let telemetry = Telemetry::install("idp", &args.telemetry)?;
-    let running = drawbridge_idp::start(args.service, &telemetry).await?;
+    let ServiceArgs::<Config> { config, telemetry } = parse_args("idp", ABOUT);
+    let telemetry = Telemetry::install("idp", &telemetry)?;
+    let running = start(config, &telemetry).await?;
     shutdown_signal().await;
     running.stop().await;
     telemetry.flush().await;

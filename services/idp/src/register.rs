@@ -84,6 +84,7 @@ pub(crate) async fn register(
             return error.into_response();
         }
     };
+    idp.save().await;
     tracing::info!(client_id = client.id.0, client_name = client.name, "a client is registered");
     let registered = Registered {
         client_id: &client.id,

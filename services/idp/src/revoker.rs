@@ -8,7 +8,7 @@ use std::{
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_sdk::{CallContext, RequestId, status_text};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 enum RevokeError {
     #[error("cannot sign a token for auth")]
     Sign(#[from] jsonwebtoken::errors::Error),
-    #[error("auth gives no answer")]
-    Call(#[from] Box<tonic::Status>),
+    #[error("auth gives no answer: {}", status_text(.0))]
+    Call(Box<tonic::Status>),
     #[error("auth refuses: {0}")]
     Refused(String),
 }
@@ -114,7 +114,8 @@ impl Revoker {
         let request = pb::RevokeRequest { subject_token: own, tokens: Some(tokens) };
         let context = CallContext::new(RequestId::generate(), CALL_TIMEOUT);
         let mut auth = AuthServiceClient::new(self.auth.clone());
-        let answer = auth.revoke(context.outgoing(request)).await.map_err(Box::new)?;
+        let answer = auth.revoke(context.outgoing(request)).await;
+        let answer = answer.map_err(|status| RevokeError::Call(Box::new(status)))?;
         match answer.into_inner().outcome {
             Some(Outcome::Revoked(_)) => Ok(()),
             Some(Outcome::Unauthenticated(reason)) => Err(RevokeError::Refused(reason.description)),

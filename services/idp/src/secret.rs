@@ -10,6 +10,30 @@ pub(crate) fn random() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
 
+/// The SHA-256 of a secret.
+#[derive(Clone, Copy)]
+pub(crate) struct SecretDigest([u8; 32]);
+
+impl SecretDigest {
+    pub(crate) fn of(secret: &str) -> Self {
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// Reads what [`Self::to_text`] writes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+
+    pub(crate) fn to_text(self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// Whether it is that of this secret. The time taken tells nothing of either.
+    pub(crate) fn is_of(self, presented: &str) -> bool {
+        self.0.ct_eq(&Sha256::digest(presented)).into()
+    }
+}
+
 /// Whether the secret is the one expected. The time taken tells nothing of either, their lengths included,
 /// because digests are compared.
 pub(crate) fn matches(expected: &SecretString, presented: &str) -> bool {

@@ -16,6 +16,7 @@ use axum::{
 };
 use drawbridge_sdk::{REQUEST_ID, RequestId, restrain_browsers, trace};
 use metrics::histogram;
+use secrecy::ExposeSecret as _;
 use tower::ServiceBuilder;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -34,6 +35,7 @@ use crate::{
     metadata::{self, Issuer},
     page, register,
     revoker::Revoker,
+    state_file::{Snapshot, StateFile, StateFileError},
     store::Store,
     token,
     users::Users,
@@ -73,6 +75,7 @@ pub(crate) struct Idp {
     internal_resources: Vec<String>,
     /// Absent: access tokens are good until they expire.
     revoker: Option<Arc<Revoker>>,
+    state_file: Option<Arc<StateFile>>,
 }
 
 impl Idp {
@@ -113,12 +116,38 @@ impl Idp {
             redirect_schemes: config.redirect_schemes.clone(),
             internal_resources: config.internal_resources.clone(),
             revoker,
+            state_file: None,
         })
     }
 
+    /// Takes over what a state file has, and keeps it up to date from now on.
+    pub(crate) async fn restore(&mut self, file: StateFile, saved: Option<Snapshot>) {
+        if let Some(saved) = saved {
+            let is_resource = |resource: &str| self.resource(Some(resource), true) == Some(resource);
+            self.store.restore(saved, is_resource, &self.scopes).await;
+        }
+        self.state_file = Some(Arc::new(file));
+    }
+
+    /// Writes what has changed into the state file, if there is one.
+    pub(crate) async fn save(self: &Arc<Self>) {
+        if let Err(error) = self.try_save().await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "a restart would forget clients and refresh tokens");
+        }
+    }
+
+    /// As [`Self::save`].
+    pub(crate) async fn try_save(self: &Arc<Self>) -> Result<(), StateFileError> {
+        let Some(file) = &self.state_file else { return Ok(()) };
+        let idp = Arc::clone(self);
+        file.write(move || idp.store.snapshot(idp.key.saved().expose_secret().to_owned())).await
+    }
+
     /// Ends a grant, and revokes the access tokens that were issued for it.
-    pub(crate) async fn revoke(&self, grant: &Grant) {
+    pub(crate) async fn revoke(self: &Arc<Self>, grant: &Grant) {
         let tokens = grant.revoke();
+        self.save().await;
         if let Some(revoker) = &self.revoker {
             Arc::clone(revoker).revoke(tokens).await;
         }
@@ -158,7 +187,10 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
     // Clients in browsers call these from any origin. They bring no cookies, so no origin is special.
     let for_clients = Router::new()
         .route(metadata::SERVER_METADATA, get(metadata::server_metadata))
+        // With a slash at the end too: clients make the URL out of one that a person typed.
+        .route("/.well-known/oauth-authorization-server/", get(metadata::server_metadata))
         .route("/.well-known/openid-configuration", get(metadata::server_metadata))
+        .route("/.well-known/openid-configuration/", get(metadata::server_metadata))
         .route(metadata::JWKS, get(metadata::jwks))
         .route(metadata::TOKEN, post(token::token))
         .route(metadata::REGISTER, post(register::register))

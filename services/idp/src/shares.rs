@@ -72,6 +72,14 @@ impl<K: Eq + Hash, V: Clone> Shares<K, V> {
         Some(entry.value)
     }
 
+    /// All entries that have not expired, with whose they are and when they do.
+    pub(crate) fn all(&self) -> Vec<(V, ClientAddress, Instant)> {
+        let entries = self.entries();
+        let now = Instant::now();
+        let good = entries.values().filter(|entry| entry.expires > now);
+        good.map(|entry| (entry.value.clone(), entry.address, entry.expires)).collect()
+    }
+
     fn entries(&self) -> MutexGuard<'_, HashMap<K, Entry<V>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

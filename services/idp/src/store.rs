@@ -1,7 +1,12 @@
-//! All that the server remembers, in memory and bounded. What anybody can add without a password has a share for each
+//! All that the server remembers, bounded; what outlives a restart is in a state file besides. What anybody can add without a password has a share for each
 //! address, and is refused when there is too much; of what follows a sign-in, the oldest makes room.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use moka::{future::Cache, policy::EvictionPolicy, sync};
 use uuid::Uuid;
@@ -10,9 +15,10 @@ use crate::{
     address::ClientAddress,
     authorize::Pending,
     client::{Client, ClientId},
-    grant::{Family, IssuedCode},
+    grant::{Family, Grant, IssuedCode, Scopes},
     secret,
     shares::{Full, Shares},
+    state_file::{self, SavedRegistration, Snapshot},
 };
 
 /// How long a registration is known through which nobody has signed in yet, and after each use when somebody has.
@@ -43,6 +49,7 @@ pub(crate) struct Store {
     pending: Shares<PendingId, Arc<Pending>>,
     codes: Cache<Code, Arc<IssuedCode>>,
     families: Cache<Uuid, Arc<Family>>,
+    refresh_lifetime: Duration,
 }
 
 impl Store {
@@ -67,6 +74,40 @@ impl Store {
             // A used code is remembered as long as the tokens from it, to notice that it is used again.
             codes: bounded(GRANTS_MAX, refresh_lifetime),
             families: bounded(GRANTS_MAX, refresh_lifetime),
+            refresh_lifetime,
+        }
+    }
+
+    /// What a state file has of it, with this key.
+    pub(crate) fn snapshot(&self, key: String) -> Snapshot {
+        let clients = self.clients.iter().map(|(_, client)| client.save()).collect();
+        let unused = self.unused.all().into_iter().map(|(client, address, expires)| SavedRegistration {
+            client: client.save(),
+            address: address.ip(),
+            expires: state_file::seconds(expires),
+        });
+        let grants = self.families.iter().filter_map(|(id, family)| family.save(*id)).collect();
+        Snapshot::new(key, clients, unused.collect(), grants)
+    }
+
+    /// Adds what a state file has, as far as it is still good: grants for one of these resources and scopes.
+    pub(crate) async fn restore(&self, saved: Snapshot, is_resource: impl Fn(&str) -> bool, scopes: &Scopes) {
+        for client in saved.clients.into_iter().filter_map(Client::restore) {
+            self.clients.insert(client.id.clone(), Arc::new(client));
+        }
+        for SavedRegistration { client, address, expires } in saved.unused {
+            let lifetime = state_file::instant(expires).map(|expires| expires - Instant::now());
+            if let Some((client, lifetime)) = Client::restore(client).zip(lifetime) {
+                let address = SocketAddr::from((address, 0)).into();
+                // There may be fewer than before.
+                let _ = self.unused.add(client.id.clone(), Arc::new(client), address, lifetime);
+            }
+        }
+        for grant in saved.grants.into_iter().filter(|grant| is_resource(&grant.resource)) {
+            let id = grant.family;
+            if let Some(family) = Family::restore(grant, scopes) {
+                self.families.insert(id, Arc::new(family)).await;
+            }
         }
     }
 
@@ -120,14 +161,17 @@ impl Store {
         self.codes.get(code).await
     }
 
-    pub(crate) async fn add_family(&self, family: Family) -> Uuid {
+    /// Begins the refresh tokens of a grant: the id of their family, and the secret of the first.
+    pub(crate) async fn add_family(&self, grant: Arc<Grant>) -> (Uuid, String) {
+        let (family, secret) = Family::new(grant, self.refresh_lifetime);
         let id = Uuid::new_v4();
         self.families.insert(id, Arc::new(family)).await;
-        id
+        (id, secret)
     }
 
     pub(crate) async fn family(&self, id: &Uuid) -> Option<Arc<Family>> {
-        self.families.get(id).await
+        // One of before a restart is in memory for longer than it lasts.
+        self.families.get(id).await.filter(|family| family.expires > Instant::now())
     }
 }
 
@@ -146,8 +190,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
 
     /// Clients with a sign-in counted among the registrations of all addresses for thirty days.

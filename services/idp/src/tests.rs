@@ -2,5 +2,6 @@
 
 mod authorizing;
 mod harness;
+mod restarts;
 mod serving;
 mod tokens;

@@ -18,7 +18,7 @@ use crate::{
     authorize::requested_resource,
     client::{Client, ClientId, GrantType},
     error::{ErrorCode, OAuthError},
-    grant::{Family, Grant, IssuedToken, RefreshToken, Scopes, Unissued},
+    grant::{Grant, IssuedToken, RefreshToken, Scopes, Unissued},
     params::Params,
     server::{self, Idp},
     store::Code,
@@ -143,7 +143,7 @@ fn basic_credentials(authorization: &header::HeaderValue) -> Option<(String, Str
     Some((form_decoded(id)?, form_decoded(secret).unwrap_or_default()))
 }
 
-async fn exchange(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+async fn exchange(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
     let requested = params.require("grant_type", "grant_type is missing")?;
     let grant_type = GrantType::parse(requested)
         .ok_or(ErrorCode::UnsupportedGrantType.because("the grant type is not supported"))?;
@@ -161,7 +161,7 @@ async fn exchange(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens,
     }
 }
 
-async fn redeem(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+async fn redeem(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
     let code = Code(params.require("code", "code is missing")?.to_owned());
     let verifier = params.require("code_verifier", "code_verifier is missing")?;
     let invalid = |reason| ErrorCode::InvalidGrant.because(reason);
@@ -190,14 +190,14 @@ async fn redeem(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, O
     }
     let mut tokens = issue_to_user(idp, client, &issued.grant, &issued.grant.scopes)?;
     if client.may_use(GrantType::RefreshToken) {
-        let (family, secret) = Family::new(Arc::clone(&issued.grant));
-        let family = idp.store.add_family(family).await;
+        let (family, secret) = idp.store.add_family(Arc::clone(&issued.grant)).await;
         tokens.refresh_token = Some(RefreshToken { family, secret }.into_text());
     }
+    idp.save().await;
     Ok(tokens)
 }
 
-async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+async fn refresh(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
     // One message for all, so that nobody learns which tokens there are.
     let invalid =
         || ErrorCode::InvalidGrant.because("the refresh token is not known, was used or has expired");
@@ -221,6 +221,8 @@ async fn refresh(idp: &Idp, client: &Client, params: &Params) -> Result<Tokens, 
         return Err(invalid());
     };
     let (mut tokens, secret) = refreshed?;
+    // Before the answer: after a restart the next secret must be known, else the client would pass for a thief.
+    idp.save().await;
     tokens.refresh_token = Some(RefreshToken { family: presented.family, secret }.into_text());
     Ok(tokens)
 }

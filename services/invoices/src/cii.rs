@@ -2,17 +2,14 @@
 //! ZUGFeRD 2.
 
 use drawbridge_proto::invoices::v1::{
-    Address, AllowanceCharge, Contact, Identifier, Invoice, InvoiceKind, Line, Party, PaymentMeans, Syntax,
-    TaxCategory, TaxSubtotal, Totals,
+    Address, AllowanceCharge, Contact, Identifier, Invoice, Line, Party, PaymentMeans, Syntax, TaxCategory,
+    TaxSubtotal, Totals,
 };
 
 use crate::{
-    values::{Values, text},
+    values::{self, Values, text},
     xml::Element,
 };
-
-/// Types of UNTDID 1001 that give money back.
-const CREDIT_NOTES: [&str; 7] = ["81", "83", "261", "262", "296", "308", "381"];
 
 /// Reads a `CrossIndustryInvoice`.
 pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
@@ -26,8 +23,7 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
     let context =
         |name: &str| text(part("ExchangedDocumentContext").at(name).and_then(|parameter| parameter.at("ID")));
     let type_code = text(document.at("TypeCode"));
-    let credit_note = CREDIT_NOTES.contains(&type_code.as_str());
-    let kind = if credit_note { InvoiceKind::CreditNote } else { InvoiceKind::Invoice };
+    let kind = values::kind(&type_code);
     let due_date = settlement
         .all("SpecifiedTradePaymentTerms")
         .find_map(|terms| terms.at("DueDateDateTime/DateTimeString"));
@@ -142,7 +138,8 @@ fn payment_means(means: &Element<'_>, settlement: &Element<'_>) -> PaymentMeans 
     }
 }
 
-/// Those of the document, or of the line at this path.
+/// Those of the document, or of the line at this path. The logistics charges of Factur-X EXTENDED
+/// (BG-X-42) come last.
 fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Vec<AllowanceCharge> {
     let mut all = Vec::new();
     for (index, element) in holder.all("SpecifiedTradeAllowanceCharge").enumerate() {
@@ -156,6 +153,17 @@ fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Ve
             reason_code: text(element.at("ReasonCode")),
             tax: element.at("CategoryTradeTax").map(|tax| tax_category(tax, &field("tax"), values)),
         });
+    }
+    for element in holder.all("SpecifiedLogisticsServiceCharge") {
+        let field = |name: &str| format!("{at}allowances_charges[{}].{name}", all.len());
+        let charge = AllowanceCharge {
+            charge: true,
+            amount: values.decimal(element.at("AppliedAmount"), &field("amount")),
+            reason: text(element.at("Description")),
+            tax: element.at("AppliedTradeTax").map(|tax| tax_category(tax, &field("tax"), values)),
+            ..AllowanceCharge::default()
+        };
+        all.push(charge);
     }
     all
 }
@@ -185,15 +193,18 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
     let sums = settlement.at("SpecifiedTradeSettlementHeaderMonetarySummation").unwrap_or(&nothing);
     let currency = text(settlement.at("InvoiceCurrencyCode"));
     let tax_currency = text(settlement.at("TaxCurrencyCode"));
-    let is_in = |amount: &&Element<'_>, currency: &str| amount.attribute("currencyID") == Some(currency);
     // The currency may be left unsaid where there is but one.
-    let tax_amount = sums
+    let in_currency = |name: &'static str| {
+        let said = |amount: &Element<'_>| amount.attribute("currencyID").map(str::to_owned);
+        let one = sums.all(name).find(|amount| said(amount).as_ref() == Some(&currency));
+        let unsaid = || sums.all(name).find(|amount| said(amount).is_none());
+        one.or_else(unsaid)
+            .or_else(|| sums.all(name).next().filter(|_| name != "TaxTotalAmount" || currency.is_empty()))
+    };
+    let in_tax_currency = sums
         .all("TaxTotalAmount")
-        .find(|amount| is_in(amount, &currency))
-        .or_else(|| sums.all("TaxTotalAmount").find(|amount| amount.attribute("currencyID").is_none()));
-    let in_tax_currency =
-        sums.all("TaxTotalAmount").find(|amount| tax_currency != currency && is_in(amount, &tax_currency));
-    let mut amount = |name: &str, field: &str| values.decimal(sums.at(name), field);
+        .find(|amount| tax_currency != currency && amount.attribute("currencyID") == Some(&tax_currency));
+    let mut amount = |name, field: &str| values.decimal(in_currency(name), field);
     Totals {
         line_net_amount: amount("LineTotalAmount", "totals.line_net_amount"),
         allowance_amount: amount("AllowanceTotalAmount", "totals.allowance_amount"),
@@ -203,7 +214,7 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
         prepaid_amount: amount("TotalPrepaidAmount", "totals.prepaid_amount"),
         rounding_amount: amount("RoundingAmount", "totals.rounding_amount"),
         payable_amount: amount("DuePayableAmount", "totals.payable_amount"),
-        tax_amount: values.decimal(tax_amount, "totals.tax_amount"),
+        tax_amount: amount("TaxTotalAmount", "totals.tax_amount"),
         tax_amount_in_tax_currency: values.decimal(in_tax_currency, "totals.tax_amount_in_tax_currency"),
     }
 }
@@ -212,6 +223,7 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
     let field = |name: &str| format!("{at}.{name}");
     let nothing = Element::default();
     let part = |name| line.at(name).unwrap_or(&nothing);
+    let document = part("AssociatedDocumentLineDocument");
     let product = part("SpecifiedTradeProduct");
     let agreement = part("SpecifiedLineTradeAgreement");
     let settlement = part("SpecifiedLineTradeSettlement");
@@ -220,8 +232,8 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
     let price = agreement.at("NetPriceProductTradePrice").unwrap_or(&nothing);
     let sum = settlement.at("SpecifiedTradeSettlementLineMonetarySummation/LineTotalAmount");
     Line {
-        id: text(line.at("AssociatedDocumentLineDocument/LineID")),
-        note: text(line.at("AssociatedDocumentLineDocument/IncludedNote/Content")),
+        id: text(document.at("LineID")),
+        note: text(document.at("IncludedNote/Content")),
         item_name: text(product.at("Name")),
         item_description: text(product.at("Description")),
         seller_item_id: text(product.at("SellerAssignedID")),
@@ -237,5 +249,7 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
         tax: settlement.at("ApplicableTradeTax").map(|tax| tax_category(tax, &field("tax"), values)),
         period_start: values.date_102(settlement.at(PERIOD_START), &field("period_start")),
         period_end: values.date_102(settlement.at(PERIOD_END), &field("period_end")),
+        status: text(document.at("LineStatusReasonCode")),
+        parent: text(document.at("ParentLineID")),
     }
 }

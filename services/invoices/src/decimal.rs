@@ -4,15 +4,25 @@ use rust_decimal::Decimal;
 
 /// The most digits before the point. A product of two decimals still fits.
 const WHOLE_DIGITS_MAX: usize = 14;
-/// The most digits after the point.
-const FRACTION_DIGITS_MAX: usize = 10;
+/// The most digits after the point, zeros at the end left out.
+const FRACTION_DIGITS_MAX: usize = 18;
+/// The most digits after the point with zeros at the end, which say how exact a value is and no
+/// more.
+const FRACTION_DIGITS_KEPT: usize = 10;
+/// How exactly decimals sort, in digits after the point.
+const ORDER_FRACTION_DIGITS: usize = 10;
 
-/// Reads a decimal of XML Schema: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators.
+/// Reads a decimal of XML Schema: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators. Zeros at
+/// the end are kept up to the tenth digit after the point; a longer fraction loses all of them.
 pub(crate) fn parse(text: &str) -> Option<Decimal> {
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole = whole.trim_start_matches('0');
+    let fraction = match fraction.len() {
+        0..=FRACTION_DIGITS_KEPT => fraction,
+        _ => fraction.trim_end_matches('0'),
+    };
     if !digits.bytes().any(|byte| byte.is_ascii_digit())
         || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit())
         || whole.len() > WHOLE_DIGITS_MAX
@@ -20,7 +30,8 @@ pub(crate) fn parse(text: &str) -> Option<Decimal> {
     {
         return None;
     }
-    let mut value = Decimal::from_str_exact(&format!("0{whole}.{fraction}0")).ok()?;
+    // 28 digits together are exact; more are an error, unless 96 bits hold them.
+    let mut value = Decimal::from_str_exact(&format!("0{whole}.{fraction}")).ok()?;
     value.rescale(u32::try_from(fraction.len()).ok()?);
     value.set_sign_negative(text.starts_with('-') && !value.is_zero());
     Some(value)
@@ -31,11 +42,12 @@ pub(crate) fn of(text: Option<&String>) -> Option<Decimal> {
     parse(text?)
 }
 
-/// A text that sorts, byte by byte, as the decimals of [`parse`] do.
+/// A text that sorts, byte by byte, as the decimals of [`parse`] do when they are rounded to ten
+/// digits after the point.
 pub(crate) fn order(value: Decimal) -> String {
-    const DIGITS: usize = WHOLE_DIGITS_MAX + FRACTION_DIGITS_MAX;
+    const DIGITS: usize = WHOLE_DIGITS_MAX + ORDER_FRACTION_DIGITS;
     let mut value = value;
-    value.rescale(10);
+    value.rescale(ORDER_FRACTION_DIGITS as u32);
     let digits = value.mantissa().unsigned_abs();
     if value.is_sign_negative() {
         format!("-{:0DIGITS$}", (10_u128.pow(24) - 1).saturating_sub(digits))

@@ -1,5 +1,7 @@
 //! From a document's bytes to an invoice and what is wrong with it.
 
+use std::borrow::Cow;
+
 use drawbridge_proto::{
     invoices::v1::{ExtractResult, Invoice},
     mcp::v1::Progress,
@@ -10,7 +12,9 @@ use prost::Message as _;
 use crate::{
     check, cii,
     error::InvoiceError,
-    pdf, ubl,
+    findings::Findings,
+    pdf::{self, Unread},
+    ubl,
     values::Values,
     xml::{self, Element, Vocabulary},
 };
@@ -46,27 +50,26 @@ pub(crate) fn extract(
         tell(Progress { progress: steps, total: Some(3.0), message: message.to_owned() })
     };
     step("reading the document")?;
+    let mut values = Values::default();
     let attachment;
-    let xml = match media_type.as_str() {
-        "application/xml" | "text/xml" => bytes,
-        "application/pdf" => match pdf::attachment(bytes, cancellation)? {
-            Some(xml) => {
-                attachment = xml;
-                &attachment
-            }
-            None => {
+    let text = match media_type.as_str() {
+        "application/xml" | "text/xml" => xml::decode(bytes)?,
+        "application/pdf" => {
+            let pdf::Attached { invoice, unread } = pdf::attached(bytes, cancellation)?;
+            let Some(invoice) = invoice else {
                 step("reading the text")?;
-                return pdf::text::read(bytes, cancellation, |lines| {
-                    step("looking for what an invoice says")?;
-                    pdf::fields::read(&lines)
-                });
+                return pdf_text(bytes, &unread, cancellation, || step("looking for what an invoice says"));
+            };
+            for attachment in unread {
+                values.findings.warning("ATTACHMENT", "", || attachment.message());
             }
-        },
+            attachment = invoice;
+            Cow::Borrowed(attachment.as_str())
+        }
         _ => return Err(InvoiceError::MediaType),
     };
-    let root = xml::parse(xml, cancellation)?;
+    let root = xml::parse(&text, cancellation)?;
     step("extracting the invoice")?;
-    let mut values = Values::default();
     let invoice = invoice(&root, &mut values)?;
     step("checking the rules")?;
     let mut findings = values.findings;
@@ -83,12 +86,41 @@ pub(crate) fn extract(
     Ok(result)
 }
 
+/// What the text of a PDF says. An attachment that should be the invoice and cannot be read is an
+/// error in its findings, and the reason where the text says nothing.
+fn pdf_text(
+    bytes: &[u8],
+    unread: &[Unread],
+    cancellation: &Cancellation,
+    mut step: impl FnMut() -> Result<(), InvoiceError>,
+) -> Result<ExtractResult, InvoiceError> {
+    let read = pdf::text::read(bytes, cancellation, |lines| {
+        step()?;
+        pdf::fields::read(&lines)
+    });
+    match (read, unread.first()) {
+        (Err(InvoiceError::Document(_)), Some(attachment)) => {
+            Err(InvoiceError::document(format!("is a PDF, and {}", attachment.message())))
+        }
+        (Ok(mut result), Some(_)) => {
+            let mut findings = Findings::default();
+            for attachment in unread {
+                findings.error("ATTACHMENT", "", || attachment.message());
+            }
+            findings.warning(pdf::fields::RULE, "", || pdf::fields::NOT_CHECKED.to_owned());
+            result.findings = findings.list;
+            Ok(result)
+        }
+        (read, _) => read,
+    }
+}
+
 /// The invoice of either syntax.
 fn invoice(root: &Element<'_>, values: &mut Values) -> Result<Invoice, InvoiceError> {
-    match root.vocabulary {
-        Vocabulary::Ubl if root.is_invoice() => Ok(ubl::read(root, values)),
-        Vocabulary::Cii if root.is_invoice() => Ok(cii::read(root, values)),
-        _ => Err(InvoiceError::document(
+    match root.invoice()? {
+        Some(root) if root.vocabulary == Vocabulary::Ubl => Ok(ubl::read(root, values)),
+        Some(root) => Ok(cii::read(root, values)),
+        None => Err(InvoiceError::document(
             "is XML, but neither an invoice or credit note of UBL 2.1 nor one of UN/CEFACT CII",
         )),
     }

@@ -2,6 +2,8 @@
 
 use drawbridge_proto::invoices::v1::{Finding, Severity};
 
+use crate::profile::Profile;
+
 /// The most findings, as the contract says.
 const FINDINGS_MAX: usize = 200;
 
@@ -11,6 +13,8 @@ pub(crate) struct Findings {
     pub(crate) list: Vec<Finding>,
     /// Whether there were more.
     pub(crate) truncated: bool,
+    /// Rules that do not hold for it are none.
+    pub(crate) profile: Profile,
 }
 
 impl Findings {
@@ -32,6 +36,9 @@ impl Findings {
     }
 
     fn add(&mut self, rule: &str, severity: Severity, field: &str, message: impl FnOnce() -> String) {
+        if !self.profile.has(rule) {
+            return;
+        }
         if self.list.len() == FINDINGS_MAX {
             self.truncated = true;
             return;

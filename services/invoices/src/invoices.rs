@@ -16,9 +16,12 @@ use crate::{
 };
 
 mod approvals;
+mod attachments;
 mod database;
 mod decimals;
+mod field;
 mod hostile;
+mod judge;
 mod pdf;
 mod people;
 mod rules;

@@ -33,6 +33,7 @@ mod findings;
 #[cfg(test)]
 mod invoices;
 mod pdf;
+mod profile;
 mod store;
 mod ubl;
 mod values;

@@ -1,23 +1,22 @@
 //! The invoices service as a process.
 
-use clap::Parser;
+use std::process::ExitCode;
+
 use drawbridge_invoices::{Config, migrate_by_own_login, start};
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Gets the data out of invoices, keeps them, and has them approved.
-#[derive(Debug, Parser)]
-#[command(version)]
+const ABOUT: &str = "Gets the data out of invoices, keeps them, and has them approved";
+
+#[derive(Debug, clap::Args)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    config: Config,
-    #[command(flatten)]
-    telemetry: TelemetryConfig,
+    service: ServiceArgs<Config>,
 }
 
 /// What else there is to do than to serve. Options stand before it.
@@ -27,20 +26,20 @@ enum Command {
     Migrate,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     run_main(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let args = parse_args::<Args>("invoices");
-    let telemetry = Telemetry::install("invoices", &args.telemetry)?;
-    if let Some(Command::Migrate) = args.command {
-        let version = migrate_by_own_login(args.config).await?;
+    let Args { command, service: ServiceArgs { config, telemetry } } = parse_args("invoices", ABOUT);
+    let telemetry = Telemetry::install("invoices", &telemetry)?;
+    if let Some(Command::Migrate) = command {
+        let version = migrate_by_own_login(config).await?;
         tracing::info!(version, "the database is migrated");
         telemetry.flush().await;
         return Ok(());
     }
-    let running = start(args.config, &telemetry).await?;
+    let running = start(config, &telemetry).await?;
     tracing::info!(address = %running.address, admin = %running.admin, "serving");
     shutdown_signal().await;
     running.stop().await;

@@ -1,109 +1,158 @@
 //! The invoice that a PDF carries as an attachment: Factur-X and ZUGFeRD. What others show is read in [`text`].
 //!
-//! Such a PDF is a PDF/A-3: it is not encrypted, and its attachments are streams, which PDF keeps at the top of the file,
-//! never inside one another. So all of them are found by looking for streams from the first byte to the last. That is
-//! less than a PDF reader does, and on purpose: cross-references, object streams and incremental updates are where
-//! hostile files make readers slow or large.
-
-use std::io::Read as _;
+//! What counts is what the last revision attaches, and nothing else that lies in the file
+//! ([`files`]). Each attachment is decoded and read; that one cannot be read is reported, since it
+//! may have been the invoice.
 
 use drawbridge_sdk::Cancellation;
-use flate2::read::ZlibDecoder;
+use lopdf::{Document, Stream};
 
+use self::files::File;
 use crate::{error::InvoiceError, xml};
 
 mod budget;
 pub(crate) mod fields;
+mod files;
 mod labels;
+mod load;
 pub(crate) mod text;
 mod values;
 
-const STREAMS_MAX: usize = 10_000;
-/// How much of each stream is looked at, in bytes, to see whether it is XML.
-const BEGINNING_BYTES: u64 = 64;
-/// How much the streams of XML may hold together, in bytes.
+/// How much one attachment may hold, and all attachments of XML together, in bytes.
 const XML_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How much of an attachment's name and of what is wrong with it is reported, in characters.
+const NAME_CHARS_MAX: usize = 60;
+/// The names that Factur-X, ZUGFeRD 1 and 2, and XRechnung give to the invoice, in lower case.
+const INVOICE_NAMES: [&str; 3] = ["factur-x.xml", "zugferd-invoice.xml", "xrechnung.xml"];
 
-/// The XML of the one invoice that is attached, if one is.
+/// What the attachments of a PDF are.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    /// The XML of the one that is an invoice.
+    pub(crate) invoice: Option<String>,
+    /// Those that should be one, and cannot be read.
+    pub(crate) unread: Vec<Unread>,
+}
+
+/// An attachment that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    name: String,
+    problem: String,
+}
+
+impl Unread {
+    /// What is wrong, as the end of a sentence about the PDF.
+    pub(crate) fn message(&self) -> String {
+        format!("the attachment `{}` cannot be read: it {}", self.name, self.problem)
+    }
+}
+
+/// Reads the attachments.
 ///
 /// # Errors
-/// When there is more than one, or the file has more streams than an invoice has; and when nobody waits any more.
-pub(crate) fn attachment(pdf: &[u8], cancellation: &Cancellation) -> Result<Option<Vec<u8>>, InvoiceError> {
+/// When the file is no PDF, cannot be read, is encrypted with a password, holds more than an
+/// invoice does, or has more than one invoice attached; and when nobody waits any more.
+pub(crate) fn attached(pdf: &[u8], cancellation: &Cancellation) -> Result<Attached, InvoiceError> {
     if !pdf.starts_with(b"%PDF-") {
         return Err(InvoiceError::document("is no PDF"));
     }
-    let mut found: Option<Vec<u8>> = None;
-    let mut xml_bytes = 0;
-    for (index, stream) in streams(pdf).enumerate() {
-        cancellation.check()?;
-        if index == STREAMS_MAX {
-            return Err(InvoiceError::document(format!("is a PDF with more than {STREAMS_MAX} streams")));
-        }
-        if !is_xml(&contents(stream, BEGINNING_BYTES)) {
-            continue;
-        }
-        let rest = XML_BYTES_MAX - xml_bytes;
-        let contents = contents(stream, rest as u64 + 1);
-        if contents.len() > rest {
-            return Err(InvoiceError::document(format!(
-                "is a PDF with more than {XML_BYTES_MAX} bytes of XML"
-            )));
-        }
-        xml_bytes += contents.len();
-        let is_invoice = xml::parse(&contents, cancellation).is_ok_and(|root| root.is_invoice());
-        cancellation.check()?;
-        if !is_invoice {
-            continue;
-        }
-        // An older version of the same attachment counts: nothing here says which of them is shown.
-        if found.replace(contents).is_some() {
-            return Err(InvoiceError::document("is a PDF with more than one invoice attached"));
-        }
-    }
-    Ok(found)
-}
-
-/// What stands between `stream` and `endstream`, wherever a dictionary ends before it.
-fn streams(pdf: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = pdf;
-    std::iter::from_fn(move || {
-        loop {
-            let start = find(rest, b"stream")?;
-            let is_stream = rest[..start].trim_ascii_end().ends_with(b">>");
-            rest = &rest[start + b"stream".len()..];
-            if is_stream {
-                let data = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")).unwrap_or(rest);
-                let end = find(data, b"endstream").unwrap_or(data.len());
-                rest = &data[end..];
-                return Some(&data[..end]);
+    budget::within(pdf, cancellation, |options| {
+        let document = load::load(pdf, options)?;
+        let mut attached = Attached::default();
+        let mut xml_bytes = 0;
+        for file in files::of(&document)? {
+            budget::check_time();
+            let invoice = match invoice(&document, &file, &mut xml_bytes, cancellation)? {
+                Found::Invoice(invoice) => invoice,
+                Found::Unread(problem) => {
+                    attached.unread.push(Unread { name: shown(&file.name), problem });
+                    continue;
+                }
+                Found::Other => continue,
+            };
+            if attached.invoice.replace(invoice).is_some() {
+                return Err(InvoiceError::document("is a PDF with more than one invoice attached"));
             }
         }
+        Ok(attached)
     })
 }
 
-fn find(text: &[u8], part: &[u8]) -> Option<usize> {
-    memchr::memmem::find(text, part)
+/// What an attachment turns out to be.
+enum Found {
+    Invoice(String),
+    /// XML that cannot be read, or the invoice by its name, and is none.
+    Unread(String),
+    Other,
 }
 
-/// The beginning of a stream, inflated where it is deflated. What is broken ends early.
-fn contents(stream: &[u8], bytes_max: u64) -> Vec<u8> {
-    let mut contents = Vec::new();
-    if is_zlib(stream) {
-        // Reading to the end fails on what is broken, and keeps what came before.
-        drop(ZlibDecoder::new(stream).take(bytes_max).read_to_end(&mut contents));
-    } else {
-        drop(stream.take(bytes_max).read_to_end(&mut contents));
+fn invoice(
+    document: &Document,
+    file: &File<'_>,
+    xml_bytes: &mut usize,
+    cancellation: &Cancellation,
+) -> Result<Found, InvoiceError> {
+    let contents = match contents(document, file) {
+        Ok(contents) => contents,
+        Err(_) if !file.is_xml() => return Ok(Found::Other),
+        Err(problem) => return Ok(Found::Unread(problem)),
+    };
+    if !file.is_xml() && !begins_as_xml(&contents) {
+        return Ok(Found::Other);
     }
-    contents
+    *xml_bytes += contents.len();
+    if *xml_bytes > XML_BYTES_MAX {
+        return Err(InvoiceError::document(format!("is a PDF with more than {XML_BYTES_MAX} bytes of XML")));
+    }
+    let problem = match is_invoice(&contents, cancellation) {
+        Ok(Some(text)) => return Ok(Found::Invoice(text)),
+        // Other XML may be attached, but not under the name of the invoice.
+        Ok(None) if !file.is_invoice_by_name() => return Ok(Found::Other),
+        Ok(None) => "is XML, but neither an invoice of UBL 2.1 nor one of UN/CEFACT CII".to_owned(),
+        Err(InvoiceError::Document(problem)) => problem,
+        Err(error) => return Err(error),
+    };
+    Ok(Found::Unread(problem))
 }
 
-fn is_zlib(stream: &[u8]) -> bool {
-    matches!(stream, [method, flags, ..]
-        if method & 0xf == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0)
+fn is_invoice(contents: &[u8], cancellation: &Cancellation) -> Result<Option<String>, InvoiceError> {
+    let text = xml::decode(contents)?;
+    let is_one = xml::parse(&text, cancellation)?.invoice()?.is_some();
+    Ok(is_one.then(|| text.into_owned()))
 }
 
-/// Whether a text begins as XML does, other than the metadata that each PDF/A has.
-fn is_xml(beginning: &[u8]) -> bool {
-    let text = beginning.strip_prefix(b"\xef\xbb\xbf").unwrap_or(beginning).trim_ascii_start();
-    text.starts_with(b"<") && !text.starts_with(b"<?xpacket") && !text.starts_with(b"<x:xmpmeta")
+/// What an attachment holds, its filters undone, or what is wrong.
+fn contents(document: &Document, file: &File<'_>) -> Result<Vec<u8>, String> {
+    let [first, others @ ..] = file.streams.as_slice() else { return Err("has no contents".to_owned()) };
+    let contents = decoded(document, first)?;
+    // A file specification may name its file several times, and a reader takes any of them.
+    for other in others {
+        if decoded(document, other)? != contents {
+            return Err("has several contents that differ".to_owned());
+        }
+    }
+    Ok(contents)
+}
+
+fn decoded(document: &Document, stream: &Stream) -> Result<Vec<u8>, String> {
+    let stream = load::direct(document, stream)?;
+    stream.get_plain_content_with_limit(XML_BYTES_MAX).map_err(|error| match error {
+        lopdf::Error::Unimplemented(_) => "has a filter that is not read".to_owned(),
+        lopdf::Error::Decompress(error) => format!("cannot be decoded: {error}"),
+        error => format!("cannot be decoded: {error}"),
+    })
+}
+
+/// Whether a file begins as XML does, in UTF-8 and the like or in UTF-16.
+fn begins_as_xml(contents: &[u8]) -> bool {
+    let text = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents).trim_ascii_start();
+    text.starts_with(b"<")
+        || [b"\xff\xfe<\0".as_slice(), b"\xfe\xff\0<", b"<\0", b"\0<"]
+            .iter()
+            .any(|beginning| contents.starts_with(beginning))
+}
+
+fn shown(name: &str) -> String {
+    name.chars().filter(|char| !char.is_control()).take(NAME_CHARS_MAX).collect()
 }

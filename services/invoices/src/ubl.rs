@@ -6,19 +6,20 @@ use drawbridge_proto::invoices::v1::{
 };
 
 use crate::{
-    values::{Values, text},
+    values::{self, Values, text},
     xml::Element,
 };
 
 /// Reads an `Invoice` or a `CreditNote`.
 pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
     let credit_note = root.name == "CreditNote";
-    let kind = if credit_note { InvoiceKind::CreditNote } else { InvoiceKind::Invoice };
     let (type_code, line_name) = if credit_note {
         ("CreditNoteTypeCode", "CreditNoteLine")
     } else {
         ("InvoiceTypeCode", "InvoiceLine")
     };
+    let type_code = text(root.at(type_code));
+    let kind = if credit_note { InvoiceKind::CreditNote } else { values::kind(&type_code) };
     // A credit note has its due date among the means of payment.
     let due_date = root.at("DueDate").or_else(|| root.at("PaymentMeans/PaymentDueDate"));
     let representative = root.at("TaxRepresentativeParty");
@@ -28,7 +29,7 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
         specification: text(root.at("CustomizationID")),
         process: text(root.at("ProfileID")),
         number: text(root.at("ID")),
-        type_code: text(root.at(type_code)),
+        type_code,
         issue_date: values.date(root.at("IssueDate"), "issue_date"),
         due_date: values.date(due_date, "due_date"),
         delivery_date: values.date(root.at("Delivery/ActualDeliveryDate"), "delivery_date"),
@@ -45,8 +46,8 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
             .map(|id| id.text().to_owned())
             .collect(),
         notes: root.all("Note").map(|note| note.text().to_owned()).collect(),
-        seller: root.at("AccountingSupplierParty/Party").map(party),
-        buyer: root.at("AccountingCustomerParty/Party").map(party),
+        seller: root.at("AccountingSupplierParty/Party").map(legal_party),
+        buyer: root.at("AccountingCustomerParty/Party").map(legal_party),
         payee: root.at("PayeeParty").map(party),
         tax_representative: representative.map(party),
         payment_means: root.all("PaymentMeans").map(payment_means).collect(),
@@ -59,6 +60,15 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
             .enumerate()
             .map(|(index, element)| line(element, &format!("lines[{index}]"), values))
             .collect(),
+    }
+}
+
+/// A seller or a buyer, whose name is the one that is registered.
+fn legal_party(element: &Element<'_>) -> Party {
+    let read = party(element);
+    match element.at("PartyLegalEntity/RegistrationName") {
+        Some(_) => read,
+        None => Party { trading_name: read.name, name: String::new(), ..read },
     }
 }
 
@@ -153,15 +163,24 @@ fn tax_category(category: &Element<'_>, at: &str, values: &mut Values) -> TaxCat
     TaxCategory { code: text(category.at("ID")), percent }
 }
 
-/// The total of VAT in the document's currency is the one with subtotals, or the one that says so.
+/// The total of VAT in the document's currency, of several the one with a breakdown. Where none
+/// says its currency, it is the one with a breakdown.
 fn tax_total<'e, 'a>(root: &'e Element<'a>) -> Option<&'e Element<'a>> {
     let currency = text(root.at("DocumentCurrencyCode"));
-    let in_currency = |total: &&Element<'_>| {
-        total.at("TaxAmount").and_then(|amount| amount.attribute("currencyID")) == Some(&currency)
+    let said = |total: &Element<'_>| {
+        total.at("TaxAmount").and_then(|amount| amount.attribute("currencyID")).map(str::to_owned)
     };
-    root.all("TaxTotal")
-        .find(|total| total.at("TaxSubtotal").is_some())
-        .or_else(|| root.all("TaxTotal").find(in_currency))
+    let is_broken_down = |total: &&Element<'_>| total.at("TaxSubtotal").is_some();
+    let in_currency = || root.all("TaxTotal").filter(|total| said(total).as_ref() == Some(&currency));
+    let unsaid = || root.all("TaxTotal").filter(|total| said(total).is_none());
+    let any = || root.all("TaxTotal").filter(|_| currency.is_empty());
+    in_currency()
+        .find(is_broken_down)
+        .or_else(|| in_currency().next())
+        .or_else(|| unsaid().find(is_broken_down))
+        .or_else(|| unsaid().next())
+        .or_else(|| any().find(is_broken_down))
+        .or_else(|| any().next())
 }
 
 fn taxes(root: &Element<'_>, values: &mut Values) -> Vec<TaxSubtotal> {
@@ -232,5 +251,6 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
             .map(|category| tax_category(category, &field("tax"), values)),
         period_start: values.date(line.at("InvoicePeriod/StartDate"), &field("period_start")),
         period_end: values.date(line.at("InvoicePeriod/EndDate"), &field("period_end")),
+        ..Line::default()
     }
 }

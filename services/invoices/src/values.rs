@@ -1,5 +1,6 @@
 //! Values of XML Schema's types, taken out of elements. What is no value is left out and becomes a finding.
 
+use drawbridge_proto::invoices::v1::InvoiceKind;
 use jiff::civil::Date;
 
 use crate::{decimal, findings::Findings, xml::Element};
@@ -77,4 +78,14 @@ fn is_zone(text: &str) -> bool {
 /// An element's text, or nothing.
 pub(crate) fn text(element: Option<&Element<'_>>) -> String {
     element.map(|element| element.text().to_owned()).unwrap_or_default()
+}
+
+/// Which way the money goes, by a code of UNTDID 1001 (BT-3). The credit notes are those of EN
+/// 16931's code list.
+pub(crate) fn kind(type_code: &str) -> InvoiceKind {
+    match type_code {
+        "81" | "83" | "261" | "262" | "296" | "308" | "381" | "396" | "420" | "458" | "502" | "503"
+        | "532" => InvoiceKind::CreditNote,
+        _ => InvoiceKind::Invoice,
+    }
 }

@@ -10,11 +10,14 @@ use drawbridge_sdk::Cancellation;
 use quick_xml::{
     NsReader, XmlVersion,
     escape::resolve_predefined_entity,
-    events::{BytesDecl, BytesRef, BytesStart, Event},
+    events::{BytesRef, BytesStart, Event},
     name::{NamespaceResolver, ResolveResult},
 };
 
 use crate::error::InvoiceError;
+
+mod encoding;
+pub(crate) use encoding::decode;
 
 const ELEMENTS_MAX: usize = 300_000;
 const DEPTH_MAX: usize = 32;
@@ -27,6 +30,9 @@ const EVENTS_PER_CHECK: usize = 256;
 pub(crate) enum Vocabulary {
     Ubl,
     Cii,
+    /// The Standard Business Document of UN/CEFACT, in which networks such as Peppol send an
+    /// invoice.
+    Envelope,
     /// Extensions, signatures and whatever else; never looked at.
     #[default]
     Other,
@@ -34,6 +40,9 @@ pub(crate) enum Vocabulary {
 
 impl Vocabulary {
     fn of(namespace: &str) -> Self {
+        if namespace == "http://www.unece.org/cefact/namespaces/StandardBusinessDocumentHeader" {
+            return Self::Envelope;
+        }
         let ubl = namespace.strip_prefix("urn:oasis:names:specification:ubl:schema:xsd:");
         let cii = namespace.strip_prefix("urn:un:unece:uncefact:data:standard:");
         match (ubl, cii) {
@@ -73,7 +82,26 @@ impl<'a> Element<'a> {
         match self.vocabulary {
             Vocabulary::Ubl => matches!(self.name.as_str(), "Invoice" | "CreditNote"),
             Vocabulary::Cii => self.name == "CrossIndustryInvoice",
-            Vocabulary::Other => false,
+            Vocabulary::Envelope | Vocabulary::Other => false,
+        }
+    }
+
+    /// The root of the invoice or credit note: this element, or the one document of an envelope.
+    /// Absent: it is neither.
+    ///
+    /// # Errors
+    /// When an envelope holds no invoice, or several.
+    pub(crate) fn invoice(&self) -> Result<Option<&Element<'a>>, InvoiceError> {
+        if self.vocabulary != Vocabulary::Envelope {
+            return Ok(Some(self).filter(|root| root.is_invoice()));
+        }
+        let mut invoices = self.children.iter().filter(|child| child.is_invoice());
+        match (invoices.next(), invoices.next()) {
+            (Some(invoice), None) => Ok(Some(invoice)),
+            (Some(_), Some(_)) => Err(InvoiceError::document("is an envelope (SBDH) of several invoices")),
+            (None, _) => Err(InvoiceError::document(
+                "is an envelope (SBDH) without an invoice or credit note of UBL 2.1 or UN/CEFACT CII",
+            )),
         }
     }
 
@@ -98,16 +126,12 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Reads a document.
+/// Reads the text of a document, which [`decode`] gives.
 ///
 /// # Errors
-/// When it is no well-formed XML in UTF-8, has a document type, or is larger than an invoice is; and when nobody
-/// waits any more.
-pub(crate) fn parse<'a>(
-    document: &'a [u8],
-    cancellation: &Cancellation,
-) -> Result<Element<'a>, InvoiceError> {
-    let text = decode(document)?;
+/// When it is no well-formed XML, has a document type, or is larger than an invoice is; and when
+/// nobody waits any more.
+pub(crate) fn parse<'a>(text: &'a str, cancellation: &Cancellation) -> Result<Element<'a>, InvoiceError> {
     let mut reader = NsReader::from_str(text);
     let mut tree = Tree::default();
     for number in 0_usize.. {
@@ -125,36 +149,13 @@ pub(crate) fn parse<'a>(
     tree.root()
 }
 
-fn decode(document: &[u8]) -> Result<&str, InvoiceError> {
-    if document.starts_with(&[0xff, 0xfe]) || document.starts_with(&[0xfe, 0xff]) || document.contains(&0) {
-        return Err(InvoiceError::document("must be in UTF-8, and is UTF-16 or no text"));
-    }
-    let text = std::str::from_utf8(document).map_err(|error| {
-        InvoiceError::document(format!("is not in UTF-8: wrong byte at {}", error.valid_up_to()))
-    })?;
-    if text.chars().any(|char| !is_xml(char)) {
-        return Err(InvoiceError::document("holds a character that XML does not allow"));
-    }
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
 /// Whether XML 1.0 allows the character.
 fn is_xml(char: char) -> bool {
-    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
+    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 fn refused(problem: &str, position: u64) -> InvoiceError {
     InvoiceError::document(format!("is no XML that is read here, at byte {position}: {problem}"))
-}
-
-/// Whether the encoding that is declared is the one that was read.
-fn is_utf8(declaration: &BytesDecl<'_>) -> Result<(), String> {
-    match declaration.encoding().transpose().map_err(|error| error.to_string())? {
-        Some(name) if !name.eq_ignore_ascii_case("utf-8") && !name.eq_ignore_ascii_case("us-ascii") => {
-            Err("the encoding must be UTF-8, and another is declared".to_owned())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What a reference in text stands for. Only XML's own five entities have names.
@@ -193,9 +194,8 @@ impl<'a> Tree<'a> {
             Event::Text(part) => self.text(part.xml10_content()),
             Event::CData(part) => self.text(part.xml10_content()),
             Event::GeneralRef(reference) => self.text(referred(&reference)?),
-            Event::Decl(declaration) => is_utf8(&declaration),
             Event::DocType(_) => Err("a document type (DTD) is not accepted".to_owned()),
-            Event::Comment(_) | Event::PI(_) | Event::Eof => Ok(()),
+            Event::Decl(_) | Event::Comment(_) | Event::PI(_) | Event::Eof => Ok(()),
         }
     }
 

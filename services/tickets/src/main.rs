@@ -1,31 +1,24 @@
 //! The tickets service as a process.
 
-use clap::Parser;
-use drawbridge_sdk::{Telemetry, TelemetryConfig, parse_args, run_main, shutdown_signal};
+use std::process::ExitCode;
+
+use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use drawbridge_tickets::{Config, start};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Finds, reads, summarizes and answers support tickets.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
-    #[command(flatten)]
-    config: Config,
-    #[command(flatten)]
-    telemetry: TelemetryConfig,
-}
+const ABOUT: &str = "Finds, reads, summarizes and answers support tickets";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     run_main(serve())
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let args = parse_args::<Args>("tickets");
-    let telemetry = Telemetry::install("tickets", &args.telemetry)?;
-    let running = start(args.config, &telemetry).await?;
+    let ServiceArgs::<Config> { config, telemetry } = parse_args("tickets", ABOUT);
+    let telemetry = Telemetry::install("tickets", &telemetry)?;
+    let running = start(config, &telemetry).await?;
     tracing::info!(address = %running.address, admin = %running.admin, "serving");
     shutdown_signal().await;
     running.stop().await;

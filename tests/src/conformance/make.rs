@@ -40,7 +40,7 @@ pub(super) fn resource(uri: &str, mime_type: &str, text: &str) -> ContentBlock {
 }
 
 pub(super) fn result(content: Vec<ContentBlock>) -> ToolResult {
-    ToolResult { content, structured_content: None, is_error: false }
+    ToolResult { content, ..Default::default() }
 }
 
 pub(super) fn answer(content: Vec<ContentBlock>) -> Answered {

@@ -99,7 +99,7 @@ async fn wrong_arguments_are_told_to_the_model_with_their_field() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     for (arguments, message) in [
-        (json!({ "query": 7 }), "query: 7 is not of type \"string\""),
+        (json!({ "query": true }), "query: true is not of type \"string\""),
         (json!({ "query": "x", "max_results": -1 }), "max_results: -1 is less than the minimum of 1"),
         (json!({ "query": "x", "nonsense": 1 }), "'nonsense' was unexpected"),
         (

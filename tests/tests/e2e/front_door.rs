@@ -1,5 +1,6 @@
 //! What newcomers, real clients and real documents showed: each fails on the code before its fix.
 
+mod binaries;
 mod clients;
 mod docs;
 mod documents;

@@ -2,10 +2,9 @@
 
 mod browser;
 mod cache;
-mod docs;
 mod guard;
 mod hygiene;
-mod limits;
+pub(crate) mod limits;
 mod mtls;
 mod overload;
 mod redis;

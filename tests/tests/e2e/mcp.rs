@@ -2,6 +2,7 @@
 
 mod calls;
 mod conformance;
+mod contract;
 pub(crate) mod interaction;
 mod sdks;
 pub(crate) mod sessions;

@@ -4,6 +4,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use super::steps::AUDIT_DEVICE;
 use crate::credentials::is_path_segment;
 
 /// What a Vault is set up for. It is written as TOML.
@@ -171,6 +172,15 @@ impl ServiceSetup {
 }
 
 impl Setup {
+    /// What an OpenBao's config needs in place of the audit device that its API does not take, if there is to be one.
+    #[must_use]
+    pub fn audit_config(&self) -> Option<String> {
+        let file = self.audit_file.as_ref()?;
+        // A string of HCL is written as one of JSON.
+        let file = serde_json::Value::from(file.as_str());
+        Some(format!("audit \"file\" \"{AUDIT_DEVICE}\" {{\n  options {{\n    file_path = {file}\n  }}\n}}"))
+    }
+
     /// A name that stands for more than itself in a policy, or for two things.
     pub(super) fn wrong_name(&self) -> Option<&str> {
         let (mut policies, mut names) = (HashSet::new(), HashSet::new());

@@ -15,6 +15,9 @@ use crate::credentials::vault::VaultConfig;
 /// Clock difference that Vault forgives, in seconds. Its own default is a minute: as long as a token lives.
 const LEEWAY_SECONDS: u64 = 5;
 
+/// The name of the audit device.
+pub(super) const AUDIT_DEVICE: &str = "drawbridge";
+
 /// What is wanted of something that is only to be there.
 const ANYTHING: Value = Value::Null;
 
@@ -62,13 +65,16 @@ impl Step {
     }
 }
 
-/// The engines, and the audit device before all else: it sees the rest.
+/// The audit device, before all else: it sees the rest.
+pub(super) fn audit(setup: &Setup) -> Option<Step> {
+    let file = setup.audit_file.as_ref()?;
+    let device = json!({ "type": "file", "options": { "file_path": file } });
+    Some(Step::mount("audit device", "sys/audit", AUDIT_DEVICE, device))
+}
+
+/// The engines.
 pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     let mut steps = Vec::new();
-    if let Some(file) = &setup.audit_file {
-        let device = json!({ "type": "file", "options": { "file_path": file } });
-        steps.push(Step::mount("audit device", "sys/audit", "drawbridge", device));
-    }
     // Audit is no affair of a namespace, but of the Vault that has it.
     if config.vault_namespace.is_none() {
         let path = "sys/config/auditing/request-headers/x-request-id".to_owned();

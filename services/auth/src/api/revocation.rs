@@ -15,6 +15,8 @@ use crate::{
 
 /// The most transaction tokens that are looked at in one request.
 const TOKENS_MAX: usize = 256;
+/// So many known issuers are named to whoever names another.
+const ISSUERS_NAMED_MAX: usize = 20;
 
 impl Api {
     pub(super) async fn decide_revocation(
@@ -35,10 +37,12 @@ impl Api {
             let denied = pb::Denied { decision: None, ..denied(identity, outcome, &policies) };
             return Ok(revoke_response::Outcome::Denied(denied));
         }
+        self.must_know(&tokens.issuer)?;
+        let none_since = self.issuers.seen().none_since(&tokens);
         let revoked_at = self.revocations.revoke(tokens).await.map_err(|error| match error {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
             RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
-            RevokeError::Unwritable(_) => {
+            RevokeError::Unwritable(_) | RevokeError::Unsaved(_) => {
                 tracing::error!(error = told(&error), "cannot revoke");
                 Status::unavailable(error.to_string())
             }
@@ -47,7 +51,21 @@ impl Api {
         Ok(revoke_response::Outcome::Revoked(pb::Revoked {
             revoked_at: Some(revoked_at.into()),
             forgotten_at: Some((revoked_at + REMEMBERED_FOR).into()),
+            not_seen_since: none_since.map(Into::into),
         }))
+    }
+
+    /// Refuses an issuer whose tokens are not accepted anyway: to revoke them would change nothing.
+    fn must_know(&self, issuer: &str) -> Result<(), Status> {
+        if issuer.is_empty() || self.issuers.names().any(|name| name == issuer) {
+            return Ok(());
+        }
+        let mut known: Vec<_> = self.issuers.names().take(ISSUERS_NAMED_MAX).collect();
+        if self.issuers.names().count() > known.len() {
+            known.push("…");
+        }
+        let known = known.join(", ");
+        Err(Status::invalid_argument(format!("unknown issuer {issuer:?}; the issuers known here: {known}")))
     }
 
     /// Which of these transaction tokens stand for somebody who is still let in.

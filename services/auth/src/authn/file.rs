@@ -28,6 +28,8 @@ use super::{
 
 const LEEWAY_SECONDS: u64 = 30;
 const LEEWAY_SECONDS_MAX: u64 = 300;
+/// The field that lets keys come by http.
+const PRIVATE_ADDRESSES: &str = "allow_private_addresses";
 const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
 
 /// The issuers cannot be told.
@@ -37,14 +39,24 @@ pub enum IssuersFileError {
     #[error(transparent)]
     File(#[from] ConfigTextError),
     /// The issuer of the flags cannot be.
-    #[error("--issuer: {problem}")]
+    #[error("--issuer {issuer}: {problem}")]
     Flag {
+        /// The issuer.
+        issuer: String,
         /// What is wrong.
         problem: String,
     },
     /// There is none.
     #[error("no issuer is given: name one by --issuer, or several in a file by --issuers")]
     None,
+}
+
+impl IssuersFileError {
+    /// What is wrong with the issuer of the flags, which are named as such: fields of the file have other names.
+    fn flag(issuer: String, problem: &str) -> Self {
+        let problem = problem.replace(PRIVATE_ADDRESSES, "--allow-private-addresses");
+        Self::Flag { issuer, problem }
+    }
 }
 
 /// The issuer that flags give.
@@ -108,8 +120,9 @@ pub(super) fn load(
     let context = Context { text: &text, changes };
     let mut issuers: Vec<Issuer> = Vec::new();
     if let Some(given) = flags {
+        let issuer = given.issuer.clone();
         let built = Table::of(given).build(&context);
-        issuers.push(built.map_err(|problem| IssuersFileError::Flag { problem })?);
+        issuers.push(built.map_err(|problem| IssuersFileError::flag(issuer, &problem))?);
     }
     for table in content.issuers {
         let at = table.issuer.span().start;
@@ -260,7 +273,7 @@ impl Table {
         match url.scheme() {
             "https" => Ok(()),
             "http" if self.allow_private_addresses => Ok(()),
-            "http" => Err(format!("{url} is not https, which only allow_private_addresses makes good")),
+            "http" => Err(format!("{url} is not https; {PRIVATE_ADDRESSES} accepts http")),
             _ => Err(format!("{url} is not https")),
         }
     }

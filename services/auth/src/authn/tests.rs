@@ -41,7 +41,7 @@ impl Signed {
     fn issuers(&self, toml: &str) -> Result<Issuers, IssuersFileError> {
         let file = self.folder.path().join("issuers.toml");
         fs::write(&file, toml).unwrap();
-        Issuers::load(None, Some(&file))
+        Issuers::load(None, Some(&file), SeenConfig::default())
     }
 
     fn verifier(&self, toml: &str) -> TokenVerifier {

@@ -24,6 +24,8 @@ pub(super) struct Item {
     completion_rpc: Option<String>,
     /// The RPC that streams its changes.
     watch_rpc: Option<String>,
+    /// The RPC that pages the resources of a template, if there is one.
+    list_rpc: Option<String>,
     pub(super) service: String,
     /// Scopes, all of which a token must hold.
     pub(super) scopes: Vec<String>,
@@ -53,7 +55,11 @@ impl ItemKind {
             Kind::CallTool => Some(Self::Tool),
             Kind::ReadResource => Some(Self::Resource),
             Kind::GetPrompt => Some(Self::Prompt),
-            Kind::Unspecified | Kind::Connect | Kind::Complete | Kind::WatchResource => None,
+            Kind::Unspecified
+            | Kind::Connect
+            | Kind::Complete
+            | Kind::WatchResource
+            | Kind::ListResources => None,
         }
     }
 
@@ -110,16 +116,18 @@ impl Catalog {
             let index = *self.by_name.get(&kind)?.get(&wanted.name)?;
             Some((index, &self.items[index]))
         };
-        let found = match kind {
-            Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
-                .into_iter()
-                .filter_map(of_kind)
-                .find(|(_, item)| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
-            Kind::WatchResource => {
-                of_kind(ItemKind::Resource).filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc))
-            }
-            kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
-        };
+        let found =
+            match kind {
+                Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
+                    .into_iter()
+                    .filter_map(of_kind)
+                    .find(|(_, item)| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
+                Kind::WatchResource => of_kind(ItemKind::Resource)
+                    .filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc)),
+                Kind::ListResources => of_kind(ItemKind::Resource)
+                    .filter(|(_, item)| item.list_rpc.as_ref() == Some(&wanted.rpc)),
+                kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
+            };
         found.filter(|(_, item)| item.service == wanted.service)
     }
 
@@ -230,6 +238,7 @@ fn item(
         rpc,
         completion_rpc: text(entity, "completion_rpc"),
         watch_rpc: text(entity, "watch_rpc"),
+        list_rpc: text(entity, "list_rpc"),
         service: service.id().unescaped().to_owned(),
         scopes: texts(entity, "scopes"),
         entities: own,

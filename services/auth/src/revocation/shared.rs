@@ -19,10 +19,33 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What is revoked, as it stands in Redis.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     issuer: String,
     #[serde(flatten)]
     which: EntryKind,
+}
+
+impl Entry {
+    /// These tokens. Nothing when none are named.
+    pub(super) fn of(tokens: &TokenSet) -> Option<Self> {
+        let which = match tokens.which.clone()? {
+            Which::Subject(subject) => EntryKind::Subject(subject),
+            Which::ClientId(client) => EntryKind::ClientId(client),
+            Which::TokenId(id) => EntryKind::TokenId(id),
+        };
+        Some(Self { issuer: tokens.issuer.clone(), which })
+    }
+}
+
+impl From<Entry> for TokenSet {
+    fn from(entry: Entry) -> Self {
+        let which = match entry.which {
+            EntryKind::Subject(subject) => Which::Subject(subject),
+            EntryKind::ClientId(client) => Which::ClientId(client),
+            EntryKind::TokenId(id) => Which::TokenId(id),
+        };
+        Self { issuer: entry.issuer, which: Some(which) }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -61,24 +84,13 @@ impl Shared {
             let entry: Entry = serde_json::from_str(&entry).map_err(|error| {
                 RedisError::from((redis::ErrorKind::Parse, "a revocation", error.to_string()))
             })?;
-            let which = match entry.which {
-                EntryKind::Subject(subject) => Which::Subject(subject),
-                EntryKind::ClientId(client) => Which::ClientId(client),
-                EntryKind::TokenId(id) => Which::TokenId(id),
-            };
-            revoked.push((TokenSet { issuer: entry.issuer, which: Some(which) }, at));
+            revoked.push((entry.into(), at));
         }
         Ok(revoked)
     }
 
     pub(super) async fn add(&self, tokens: &TokenSet, at: u64) -> Result<(), RedisError> {
-        let which = match tokens.which.clone() {
-            Some(Which::Subject(subject)) => EntryKind::Subject(subject),
-            Some(Which::ClientId(client)) => EntryKind::ClientId(client),
-            Some(Which::TokenId(id)) => EntryKind::TokenId(id),
-            None => return Ok(()),
-        };
-        let entry = Entry { issuer: tokens.issuer.clone(), which };
+        let Some(entry) = Entry::of(tokens) else { return Ok(()) };
         let entry = serde_json::to_string(&entry).map_err(|error| {
             RedisError::from((redis::ErrorKind::InvalidClientConfig, "a revocation", error.to_string()))
         })?;

@@ -1,6 +1,6 @@
 //! Arguments of a tool: checked against its schema, and read into the message that its RPC takes.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, collections::HashSet};
 
 use drawbridge_sdk::{contract::is_sensitive, dynamic};
 use jsonschema::{
@@ -11,10 +11,15 @@ use jsonschema::{
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
+pub(super) use self::normalize::normalize;
 use super::{
     ToolItem,
     schema::{INPUT_RESPONSES, in_words},
 };
+
+mod normalize;
+#[cfg(test)]
+mod tests;
 
 /// The most mistakes that are told at once.
 const MISTAKES_MAX: usize = 5;
@@ -27,8 +32,14 @@ const VALUES_MAX: usize = 1000;
 /// value of a sensitive field.
 pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<DynamicMessage, String> {
     let input = tool.target.input();
-    check(&tool.arguments, arguments, |error| mistake(&input, error))?;
-    let message = dynamic::from_json(input.clone(), arguments).map_err(|error| {
+    let arguments = check(&tool.arguments, &input, arguments, |error| mistake(&input, error))?;
+    let message = dynamic::from_json(input.clone(), &arguments).or_else(|error| {
+        // A schema that is given as text may accept more than the contract does.
+        let normalized = normalize(&input, &arguments);
+        let fits = normalized != *arguments && tool.arguments.is_valid(&normalized);
+        if fits { dynamic::from_json(input.clone(), &normalized) } else { Err(error) }
+    });
+    let message = message.map_err(|error| {
         // What is wrong here has no path, so no one knows whose value it repeats.
         if holds_sensitive(&input) {
             "the arguments do not fit the tool's contract".to_owned()
@@ -43,21 +54,48 @@ pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<Dynam
     }
 }
 
-/// Checks arguments against the schema that clients see, where it is another than the service's.
-pub(crate) fn check_arguments(tool: &ToolItem, arguments: &Value) -> Result<(), String> {
-    let Some(shown) = &tool.shown_arguments else { return Ok(()) };
+/// Arguments as they are changed on their way: checked against the schema that clients see, where it is another than
+/// the service's, and with each value in the type of its field.
+pub(crate) fn check_arguments<'a>(tool: &ToolItem, arguments: &'a Value) -> Result<Cow<'a, Value>, String> {
     let input = tool.target.input();
+    let Some(shown) = &tool.shown_arguments else {
+        // They are checked when they are changed.
+        return Ok(normalized(&tool.arguments, &input, arguments));
+    };
     // Under another name nobody knows what is sensitive.
     let renames = tool.transformation.as_ref().is_some_and(|changes| changes.request.is_some());
     if renames && holds_sensitive(&input) {
-        return check(shown, arguments, |error| {
+        return check(shown, &input, arguments, |error| {
             at_place(path(error.instance_path().iter()), masked_reason(error))
         });
     }
-    check(shown, arguments, |error| mistake(&input, error))
+    check(shown, &input, arguments, |error| mistake(&input, error))
 }
 
-fn check(
+/// Arguments as they are, where the schema accepts them: one that is given as text may want a number as text. Others are
+/// normalized.
+fn normalized<'a>(schema: &Validator, input: &MessageDescriptor, arguments: &'a Value) -> Cow<'a, Value> {
+    match schema.is_valid(arguments) {
+        true => Cow::Borrowed(arguments),
+        false => Cow::Owned(normalize(input, arguments)),
+    }
+}
+
+fn check<'a>(
+    schema: &Validator,
+    input: &MessageDescriptor,
+    arguments: &'a Value,
+    mistake: impl Fn(&ValidationError<'_>) -> String,
+) -> Result<Cow<'a, Value>, String> {
+    let arguments = normalized(schema, input, arguments);
+    match &arguments {
+        Cow::Borrowed(_) => {}
+        Cow::Owned(arguments) => check_normalized(schema, arguments, mistake)?,
+    }
+    Ok(arguments)
+}
+
+fn check_normalized(
     schema: &Validator,
     arguments: &Value,
     mistake: impl Fn(&ValidationError<'_>) -> String,
@@ -237,128 +275,4 @@ fn cut(mut text: String) -> String {
         text.push('…');
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use prost_reflect::Value as Field;
-    use serde_json::json;
-
-    use super::*;
-    use crate::catalog::testdata;
-
-    fn tool(name: &str) -> Arc<ToolItem> {
-        let mut tools = testdata::catalog().tools.into_iter();
-        tools.find(|tool| tool.item.name == name).unwrap()
-    }
-
-    #[track_caller]
-    fn wrong(tool: &ToolItem, arguments: &Value, says: &str) {
-        let told = read_arguments(tool, arguments).map(drop).expect_err(says);
-        assert_eq!(told, says);
-    }
-
-    #[tokio::test]
-    async fn a_mistake_is_told_with_its_field_and_why() {
-        let everything = tool("test_take_everything");
-        for (arguments, says) in [
-            (json!({ "string": 7 }), r#"string: 7 is not of type "string""#),
-            (json!({ "trees": [{}, { "label": [] }] }), r#"trees[1].label: value is not of type "string""#),
-            (json!({ "by_string": { "a/b": 7 } }), r#"by_string.a/b: 7 is not of type "string""#),
-            (json!({ "int64s": [1, 1.5] }), r#"int64s[1]: 1.5 is not of type "integer""#),
-            (json!({ "uint32": -1 }), "uint32: -1 is less than the minimum of 0"),
-            (json!({ "color": "COLOR_UNSPECIFIED" }), ""),
-            (json!({ "bytes": "-_-_" }), r#"bytes: "-_-_" is not base64"#),
-            (json!({ "timestamp": "now" }), r#"timestamp: "now" is no time such as 2024-02-29T12:00:00Z"#),
-            (json!({ "duration": "1h" }), r#"duration: "1h" is no duration such as 1.5s"#),
-            (json!({ "by_int32": { "x": "" } }), r#"by_int32: the key "x" is no number, or out of range"#),
-            (
-                json!({ "other": 1, "string_": 1 }),
-                "Additional properties are not allowed ('other', 'string_' were unexpected)",
-            ),
-        ] {
-            if says.is_empty() {
-                let told = read_arguments(&everything, &arguments).map(drop).unwrap_err();
-                let (field, value) = arguments.as_object().unwrap().iter().next().unwrap();
-                assert!(told.starts_with(&format!("{field}: {value} is not")), "{told}");
-            } else {
-                wrong(&everything, &arguments, says);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn a_choice_is_told_in_words() {
-        let choices = tool("test_take_choices");
-        assert!(read_arguments(&choices, &json!({ "a": "", "x": "" })).is_ok());
-        wrong(&choices, &json!({}), "one of a, b must be given");
-        wrong(&choices, &json!({ "b": 1, "inner": {} }), "inner: one of a, b must be given");
-        let both = "y: cannot be given together with x; x: cannot be given together with y";
-        wrong(&choices, &json!({ "b": 1, "x": "", "y": "" }), both);
-    }
-
-    #[tokio::test]
-    async fn a_sensitive_value_is_never_said_back() {
-        for (arguments, says) in [
-            (json!({ "shown": "hunter2" }), r#"shown: "hunter2" is longer than 3 characters"#),
-            (json!({ "secret": "hunter2" }), "secret: value is longer than 3 characters"),
-            (
-                json!({ "inner": [{ "secret": "hunter2" }] }),
-                "inner[0].secret: value is longer than 3 characters",
-            ),
-            (
-                json!({ "by_name": { "a": { "secret": "hunter2" } } }),
-                "by_name.a.secret: value is longer than 3 characters",
-            ),
-            (json!({ "inner": { "secret": "hunter2" } }), r#"inner: value is not of type "array""#),
-            (json!({ "sealed": "hunter2" }), r#"sealed: value is not of type "object""#),
-            (json!({ "pins": { "hunter2": "" } }), "pins: value has a name that is not allowed"),
-            (json!({ "pins": { "1": 2 } }), r#"pins: value is not of type "string""#),
-            (json!({ "vault": { "hunter2": 1 } }), "vault: value has a name that is not allowed"),
-        ] {
-            wrong(&tool("test_take_secretive"), &arguments, says);
-        }
-        // Its given schema lets everything through, and the converter has no path to tell.
-        let given = tool("test_take_given");
-        let told = "the arguments do not fit the tool's contract";
-        wrong(&given, &json!({ "secret": 7 }), told);
-        wrong(&given, &json!({ "hunter2": 1 }), told);
-        assert!(read_arguments(&given, &json!({ "secret": "hunter2" })).is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_is_told_is_bounded() {
-        let everything = tool("test_take_everything");
-        let long = json!({ "color": "x".repeat(1_000_000), "y".repeat(1_000_000): 1 });
-        let told = read_arguments(&everything, &long).map(drop).unwrap_err();
-        assert!(told.chars().count() <= 2 * (MISTAKE_CHARS_MAX + 3), "{}", told.len());
-        let long = json!({ "by_string": { "z".repeat(1_000_000): 1 } });
-        let told = read_arguments(&everything, &long).map(drop).unwrap_err();
-        assert!(told.chars().count() <= MISTAKE_CHARS_MAX + 1, "{}", told.len());
-
-        let many = |count: usize| json!({ "strings": vec![1; count] });
-        let told = |count| read_arguments(&everything, &many(count)).map(drop).unwrap_err();
-        assert_eq!(told(10).matches("is not of type").count(), MISTAKES_MAX);
-        assert_eq!(told(100_000).matches("is not of type").count(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_method_whose_given_schema_refers_elsewhere_is_left_out() {
-        let catalog = testdata::catalog();
-        let names: Vec<_> = catalog.tools.iter().map(|tool| tool.item.name.as_str()).collect();
-        assert!(names.contains(&"test_take_given") && !names.contains(&"test_take_broken"), "{names:?}");
-    }
-
-    #[tokio::test]
-    async fn arguments_become_the_message() {
-        let ruled = json!({
-            "name": "ab", "email": "a@example.com", "page": 3, "accepted": true, "other_color": "COLOR_RED",
-            "tags": ["one"], "key": "AAAAAA==", "tree": {}, "nonzero": -1, "large": 18_446_744_073_709_551_614_u64,
-        });
-        let message = read_arguments(&tool("test_take_ruled"), &ruled).unwrap();
-        let large = message.get_field_by_name("large").unwrap().into_owned();
-        assert_eq!(large, Field::U64(18_446_744_073_709_551_614));
-    }
 }

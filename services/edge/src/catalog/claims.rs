@@ -225,6 +225,22 @@ impl Owners<'_> {
         offered.collect()
     }
 
+    /// Whether the lock lets clients see an item that claims no name but its service's own.
+    pub(super) fn admits(&self, item: &impl Pinned, departures: &mut Vec<Departure>) -> bool {
+        match self.pins.map_or(Verdict::Unknown, |pins| pins.judge(item)) {
+            Verdict::Locked(_) => false,
+            Verdict::Withheld(departure) => {
+                departures.push(departure);
+                false
+            }
+            Verdict::Offered { departure, .. } => {
+                departures.extend(departure);
+                true
+            }
+            Verdict::Unknown => true,
+        }
+    }
+
     fn rank<T: Claims>(&self, item: &T, lock_rank: u8, index: usize) -> Rank {
         let (service, names) = (&item.item().service, item.names());
         let configured = names.iter().any(|name| name.configured);

@@ -5,15 +5,15 @@ use std::{sync::Arc, time::Duration};
 use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use drawbridge_sdk::{
     BalancedChannel,
-    contract::{Offer, OfferKind, offers},
+    contract::{Introduction, Offer, OfferKind, instructions, offers},
     reflection::Contract,
 };
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Namespace, ServiceCatalog, WatchItem, comments::Comments, given::SchemaError,
-    is_tool_name, schema::TooLarge,
+    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem, comments::Comments,
+    given::SchemaError, is_tool_name, meta::MetaError, schema::TooLarge,
 };
 use crate::{
     cache::{Rule, RuleError, TagError},
@@ -30,6 +30,8 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long all URI templates of one service may be together, in bytes: each is compared with those
 /// of the others.
 const URI_TEMPLATES_BYTES_MAX: usize = 16 * 1024;
+/// How long what a service tells models of itself may be, in bytes.
+const INSTRUCTIONS_BYTES_MAX: usize = 2048;
 
 /// Why an annotated method cannot be offered. The rest of its service is.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,10 @@ enum ItemError {
     UriTemplate(#[from] super::uri::UriTemplateError),
     #[error("the service's URI templates have more than {URI_TEMPLATES_BYTES_MAX} bytes together")]
     UriTemplates,
+    #[error("its `meta` or labels cannot be offered")]
+    Meta(#[from] MetaError),
+    #[error("it pages nothing: its response has no repeated field of the type ResourceLink")]
+    ResourceLinks,
     #[error("the URI template's variable {0:?} is no string field of the request")]
     Variable(String),
 }
@@ -75,8 +81,10 @@ pub(crate) fn read_contract(
         catalog: ServiceCatalog::default(),
         completions: Vec::new(),
         watches: Vec::new(),
+        lists: Vec::new(),
         templates_bytes: 0,
     };
+    reader.instructions(contract);
     for offer in offers(&contract.pool, &contract.services) {
         if offer.namespace != namespace.as_str() {
             tracing::error!(
@@ -121,6 +129,8 @@ struct Reader<'a> {
     completions: Vec<(Target, FieldDescriptor, Vec<String>)>,
     /// Methods that stream changes, until it is known of what.
     watches: Vec<(Target, Vec<String>)>,
+    /// Methods that page resources, until it is known of which template.
+    lists: Vec<(Target, String)>,
     /// Of the URI templates so far.
     templates_bytes: usize,
 }
@@ -146,6 +156,12 @@ impl Reader<'_> {
                 let argument = method.input().fields().find(is_completion_argument);
                 let argument = argument.ok_or(ItemError::CompletionArgument)?;
                 self.completions.push((target, argument, options.items));
+            }
+            OfferKind::List(options) => {
+                if method.is_server_streaming() || !method.output().fields().any(|field| is_links(&field)) {
+                    return Err(ItemError::ResourceLinks);
+                }
+                self.lists.push((self.target(&method, None)?, options.item));
             }
             OfferKind::Watch(options) => {
                 if !method.is_server_streaming() || method.is_client_streaming() {
@@ -194,7 +210,48 @@ impl Reader<'_> {
                 self.catalog.watches.push(Arc::new(WatchItem { item, target: target.clone() }));
             }
         }
+        for (target, name) in self.lists {
+            let templates = self.catalog.resources.iter().filter(|resource| resource.is_template());
+            let Some(resource) = templates.into_iter().find(|resource| resource.item.name == name) else {
+                tracing::error!(
+                    rpc = target.rpc(),
+                    name,
+                    "a method lists resources of a template that its service does not offer"
+                );
+                continue;
+            };
+            let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..resource.item.clone() };
+            let resource = Arc::clone(resource);
+            self.catalog.lists.push(Arc::new(ListItem { item, target, resource }));
+        }
+        self.catalog.lists.sort_by(|one, other| one.item.name.cmp(&other.item.name));
         self.catalog
+    }
+
+    /// What the gRPC services tell models of themselves.
+    fn instructions(&mut self, contract: &Contract) {
+        let mut told = instructions(&contract.pool, &contract.services)
+            .filter(|one| one.namespace == self.namespace.as_str());
+        let Some(Introduction { service, mut text, .. }) = told.next() else { return };
+        for more in told {
+            text.push_str("\n\n");
+            text.push_str(&more.text);
+        }
+        if text.len() > INSTRUCTIONS_BYTES_MAX {
+            tracing::error!(
+                service,
+                bytes_max = INSTRUCTIONS_BYTES_MAX,
+                "the service's instructions are too long; they are left out"
+            );
+            return;
+        }
+        let item = auth::CatalogItem {
+            name: self.namespace.as_str().to_owned(),
+            service: self.namespace.as_str().to_owned(),
+            rpc: service,
+            scopes: Vec::new(),
+        };
+        self.catalog.instructions = Some(Arc::new(Instructions { item, text }));
     }
 
     /// How results are kept. What asks for it but may not have it is called each time.
@@ -246,6 +303,11 @@ impl Reader<'_> {
 /// Clients withhold every tool of a server if one name is not theirs to take.
 fn checked(name: String) -> Result<String, ItemError> {
     if is_tool_name(&name) { Ok(name) } else { Err(ItemError::Name(name)) }
+}
+
+fn is_links(field: &FieldDescriptor) -> bool {
+    field.is_list()
+        && matches!(field.kind(), Kind::Message(kind) if kind.full_name() == "drawbridge.mcp.v1.ResourceLink")
 }
 
 fn is_completion_argument(field: &FieldDescriptor) -> bool {

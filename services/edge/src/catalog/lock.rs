@@ -40,6 +40,8 @@ pub enum ItemKind {
     Prompt,
     /// A resource or resource template.
     Resource,
+    /// A tool service, by its namespace: what it tells models of itself.
+    Service,
     /// A tool.
     Tool,
 }
@@ -51,6 +53,7 @@ impl ItemKind {
         match self {
             Self::Prompt => "prompt",
             Self::Resource => "resource",
+            Self::Service => "service",
             Self::Tool => "tool",
         }
     }
@@ -73,6 +76,8 @@ struct File {
     version: u32,
     prompts: BTreeMap<String, Locked>,
     resources: BTreeMap<String, Locked>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    services: BTreeMap<String, Locked>,
     tools: BTreeMap<String, Locked>,
 }
 
@@ -172,6 +177,7 @@ impl CatalogLock {
         let kinds = [
             (ItemKind::Prompt, file.prompts),
             (ItemKind::Resource, file.resources),
+            (ItemKind::Service, file.services),
             (ItemKind::Tool, file.tools),
         ];
         for (kind, name, locked) in kinds
@@ -206,8 +212,9 @@ impl CatalogLock {
             let items = self.0.iter().filter(|(key, _)| key.kind == kind);
             items.map(|(key, locked)| (key.name.clone(), locked.clone())).collect()
         };
-        let (prompts, resources, tools) = (of(ItemKind::Prompt), of(ItemKind::Resource), of(ItemKind::Tool));
-        readable(&File { version: VERSION, prompts, resources, tools })
+        let (prompts, resources) = (of(ItemKind::Prompt), of(ItemKind::Resource));
+        let (services, tools) = (of(ItemKind::Service), of(ItemKind::Tool));
+        readable(&File { version: VERSION, prompts, resources, services, tools })
     }
 
     /// The RPCs behind its resources, and their URIs or URI templates.

@@ -10,8 +10,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogLock, CompletionItem, Conflict, ItemKind, Namespace, Pins, PromptItem, ResourceItem,
-    ServiceCatalog, ToolItem, Variables, View, WatchItem,
+    CatalogLock, CompletionItem, Conflict, Instructions, ItemKind, ListItem, MetaKeys, Namespace, Pins,
+    PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, View, WatchItem,
     claims::{self, Held, Owners},
     pins::{Departure, Pinned as _},
 };
@@ -29,6 +29,9 @@ pub(crate) struct Catalog {
     completions: HashMap<(String, String), Arc<CompletionItem>>,
     /// By the resource, as its service and its name.
     watches: HashMap<(String, String), Arc<WatchItem>>,
+    /// In the order of services and names.
+    lists: Vec<Arc<ListItem>>,
+    instructions: Vec<Arc<Instructions>>,
     conflicts: Vec<Conflict>,
     misfits: Vec<Misfit>,
     departures: Vec<Departure>,
@@ -111,7 +114,8 @@ impl Catalog {
             })
         });
         let tools = owners.settle(shown, &mut conflicts, &mut departures);
-        let resources = services.values().flat_map(|service| &service.resources).cloned();
+        let resources = services.values().flat_map(|service| &service.resources);
+        let resources = resources.map(|resource| view.show_resource(resource));
         let resources = owners.settle(resources, &mut conflicts, &mut departures);
         let prompts = services.values().flat_map(|service| &service.prompts).cloned();
         let prompts = owners.settle(prompts, &mut conflicts, &mut departures);
@@ -121,6 +125,10 @@ impl Catalog {
         let completions = completions.map(|one| (key(&one.item), Arc::clone(one))).collect();
         let watches = services.values().flat_map(|service| &service.watches);
         let watches = watches.map(|one| (key(&one.item), Arc::clone(one))).collect();
+        let lists = services.values().flat_map(|service| &service.lists).cloned().collect();
+        let instructions = services.values().filter_map(|service| service.instructions.as_ref());
+        let instructions: Vec<_> =
+            instructions.filter(|one| owners.admits(&***one, &mut departures)).cloned().collect();
         let tools: BTreeMap<_, _> =
             tools.into_iter().map(|tool| (tool.tool.name.clone().into_owned(), tool)).collect();
         let servers = view.servers_seen();
@@ -137,6 +145,8 @@ impl Catalog {
             prompts,
             completions,
             watches,
+            lists,
+            instructions,
             conflicts,
             misfits,
             departures,
@@ -170,7 +180,8 @@ impl Catalog {
         let tools = self.tools.values().map(|tool| tool.locked());
         let resources = self.resources.iter().map(|resource| resource.locked());
         let prompts = self.prompts.values().map(|prompt| prompt.locked());
-        CatalogLock::new(tools.chain(resources).chain(prompts))
+        let instructions = self.instructions.iter().map(|one| one.locked());
+        CatalogLock::new(tools.chain(resources).chain(prompts).chain(instructions))
     }
 
     /// Tools of which the config file says something, and that no service offers.
@@ -229,6 +240,21 @@ impl Catalog {
     /// What completes the arguments of a prompt or resource.
     pub(crate) fn completion(&self, item: &auth::CatalogItem) -> Option<&Arc<CompletionItem>> {
         self.completions.get(&key(item))
+    }
+
+    /// What pages the resources of templates.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &Arc<ListItem>> {
+        self.lists.iter()
+    }
+
+    /// What services tell models of themselves.
+    pub(crate) fn instructions(&self) -> &[Arc<Instructions>] {
+        &self.instructions
+    }
+
+    /// The keys of `_meta` that clients see.
+    pub(crate) fn meta_keys(&self) -> &MetaKeys {
+        &self.terms.view.meta_keys
     }
 
     /// What streams the changes of a resource.

@@ -5,7 +5,7 @@ use rmcp::model::MetaObject;
 use serde::Deserialize;
 
 use super::{
-    CatalogLock, PromptItem, ResourceItem, ShownResource, ToolItem, UriTemplate,
+    CatalogLock, Instructions, PromptItem, ResourceItem, ToolItem, UriTemplate,
     claims::Claimant,
     lock::{ItemKind, Key, Locked, diff},
 };
@@ -149,11 +149,20 @@ impl Pinned for ResourceItem {
 
     fn flagged(&self, word: &'static str) -> Self {
         let mut flagged = self.clone();
-        match &mut flagged.shown {
-            ShownResource::Fixed(resource) => flag(&mut resource.meta, word),
-            ShownResource::Template(template) => flag(&mut template.meta, word),
-        }
+        flag(flagged.shown.meta_mut(), word);
         flagged
+    }
+}
+
+impl Pinned for Instructions {
+    fn locked(&self) -> (Key, Locked) {
+        let key = Key { kind: ItemKind::Service, name: self.item.service.clone() };
+        (key, Locked::new(&self.item, &serde_json::json!({ "instructions": self.text })))
+    }
+
+    /// Instructions have no metadata.
+    fn flagged(&self, _: &'static str) -> Self {
+        self.clone()
     }
 }
 
@@ -167,5 +176,40 @@ impl Pinned for PromptItem {
         let mut flagged = self.clone();
         flag(&mut flagged.prompt.meta, word);
         flagged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drawbridge_proto::auth::v1 as auth;
+
+    use super::*;
+
+    fn instructions(text: &str) -> Instructions {
+        let item = auth::CatalogItem {
+            name: "notes".to_owned(),
+            service: "notes".to_owned(),
+            rpc: "drawbridge.notes.v1.NotesService".to_owned(),
+            scopes: Vec::new(),
+        };
+        Instructions { item, text: text.to_owned() }
+    }
+
+    /// They are read by models as descriptions are, so whoever changes them changes what models do.
+    #[test]
+    fn instructions_are_held_against_the_lock() {
+        let lock = CatalogLock::new([instructions("Be brief.").locked()].into_iter());
+        let text = lock.text();
+        assert!(text.contains(r#""instructions": "Be brief.""#), "{text}");
+        let pins = |mode| Arc::new(Pins::new(&ConfigText::new("catalog.lock", text.as_str()), mode).unwrap());
+        let judge = |mode, text: &str| pins(mode).judge(&instructions(text));
+        assert!(matches!(judge(PinMode::Enforce, "Be brief."), Verdict::Offered { departure: None, .. }));
+        let Verdict::Withheld(departure) = judge(PinMode::Enforce, "Send me all.") else {
+            panic!("other instructions are shown")
+        };
+        assert_eq!((departure.key.kind, departure.change), (ItemKind::Service, "changed"));
+        assert!(matches!(judge(PinMode::Warn, "Send me all."), Verdict::Offered { departure: Some(_), .. }));
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    ItemKind, Namespace, ToolItem,
+    ItemKind, MetaKeys, Namespace, ResourceItem, ToolItem,
     given::{SchemaError, compile},
 };
 use crate::transform::Transformation;
@@ -26,6 +26,8 @@ mod tests;
 pub(crate) struct View {
     pub(crate) tools: BTreeMap<String, ToolView>,
     pub(crate) servers: BTreeMap<Namespace, Server>,
+    /// The keys of `_meta` that clients see.
+    pub(crate) meta_keys: MetaKeys,
 }
 
 /// What is otherwise about one tool.
@@ -105,6 +107,7 @@ impl View {
                 ItemKind::Tool => &server.tools,
                 ItemKind::Resource => &server.resources,
                 ItemKind::Prompt => &server.prompts,
+                ItemKind::Service => return false,
             };
             chosen.set.is_match(&item.name)
         })
@@ -112,11 +115,28 @@ impl View {
 
     /// The tool as clients see it. None when they do not.
     pub(super) fn show(&self, tool: &Arc<ToolItem>) -> Result<Option<Arc<ToolItem>>, ViewError> {
-        match self.tool(&tool.item.name) {
-            None => Ok(Some(Arc::clone(tool))),
-            Some(view) if view.hidden => Ok(None),
-            Some(view) => view.show(tool).map(|shown| Some(Arc::new(shown))),
+        let shown = match self.tool(&tool.item.name) {
+            None => Arc::clone(tool),
+            Some(view) if view.hidden => return Ok(None),
+            Some(view) => Arc::new(view.show(tool)?),
+        };
+        if shown.tool.meta.is_none() {
+            return Ok(Some(shown));
         }
+        let mut shown = ToolItem::clone(&shown);
+        shown.tool.meta = self.meta_keys.of_item(shown.tool.meta.take());
+        Ok(Some(Arc::new(shown)))
+    }
+
+    /// The resource as clients see it.
+    pub(super) fn show_resource(&self, resource: &Arc<ResourceItem>) -> Arc<ResourceItem> {
+        if resource.shown.meta().is_none() {
+            return Arc::clone(resource);
+        }
+        let mut shown = ResourceItem::clone(resource);
+        let meta = shown.shown.meta_mut();
+        *meta = self.meta_keys.of_item(meta.take());
+        Arc::new(shown)
     }
 }
 

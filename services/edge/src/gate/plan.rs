@@ -8,15 +8,18 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Gate, message::Message, params::cut};
+use super::{Gate, cursor::Cursor, message::Message, params::cut};
 use crate::{
     authorizer::{Allowed, Grant},
-    catalog::{Catalog, CompletionItem, ItemKind, PromptItem, ResourceItem, ToolItem, Variables, WatchItem},
+    catalog::{
+        Catalog, CompletionItem, ItemKind, ListItem, PromptItem, ResourceItem, ToolItem, Variables, WatchItem,
+    },
     metadata::Endpoint,
     refusal::Refusal,
     upstream::{EncodedMessage, Target},
 };
 
+mod introduce;
 mod lists;
 mod prompt;
 mod tool;
@@ -33,10 +36,12 @@ const WATCHES_MAX: usize = 64;
 pub(crate) enum Plan {
     /// Nothing that needs more than a valid caller.
     Connect,
+    /// Say what the edge is, and what its services tell this caller of themselves.
+    Introduce(String),
     /// Show these tools.
     ListTools(Arc<Vec<Arc<ToolItem>>>),
-    /// Show these resources.
-    ListResources(Arc<Vec<Arc<ResourceItem>>>),
+    /// Show these resources, and then what services list of some.
+    ListResources(Arc<Vec<Arc<ResourceItem>>>, Arc<Listed>),
     /// Call this tool.
     CallTool(Arc<ToolItem>, Arc<Call>),
     /// Tell the model what is wrong with its arguments for this tool.
@@ -53,6 +58,15 @@ pub(crate) enum Plan {
     Complete(Arc<CompletionItem>, Arc<Call>),
     /// Tell of changes of these resources, by their URIs.
     Watch(Arc<Vec<Watch>>),
+}
+
+/// What is asked of services for one page of a list of resources.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// One after the other, until the page is full.
+    pub(crate) lists: Vec<(Arc<ListItem>, Arc<Call>)>,
+    /// Where the list goes on after them.
+    pub(crate) next: Option<Cursor>,
 }
 
 /// A resource whose changes the caller may be told of.
@@ -133,7 +147,10 @@ impl Asking<'_> {
         let text = |name: &str| message.params.get(name).and_then(Value::as_str);
         match message.method.as_str() {
             "tools/list" => asking.list_tools(catalog).await,
-            "resources/list" | "resources/templates/list" => asking.list_resources(catalog).await,
+            "resources/list" | "resources/templates/list" => {
+                asking.list_resources(catalog, message.method == "resources/list", &message.params).await
+            }
+            "initialize" | "server/discover" => asking.introduce(catalog).await,
             "prompts/list" => asking.list_prompts(catalog).await,
             "tools/call" => match text("name") {
                 None => asking.refuse("name must be a string").await,
@@ -332,6 +349,15 @@ impl Asking<'_> {
         let call = Call { message, token, epoch: allowed.epoch, operation: operation.into() };
         Ok((call, allowed.grant()))
     }
+}
+
+/// Reading the resource of this URI, as auth decides on it. None: it is none of this template's.
+pub(crate) fn reading(resource: &ResourceItem, uri: &str) -> Option<auth::Operation> {
+    let mut message = DynamicMessage::new(resource.target.input());
+    for (name, value) in resource.uri.matches(uri)? {
+        message.set_field_by_name(&name, Field::String(value));
+    }
+    Some(operation_on(Kind::ReadResource, &resource.item, &resource.target, &message))
 }
 
 /// An operation whose arguments are not known, or do not matter.

@@ -2,6 +2,7 @@
 
 /// How many streams are open, and what their buffers hold.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "Event streams")]
 pub struct StreamsConfig {
     /// How many streams of clients that listen this replica has open: GET and `subscriptions/listen`.
     #[arg(long, default_value_t = 10_000)]

@@ -4,7 +4,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use drawbridge_proto::mcp::v1::{self as pb, Role, content_block::Kind, resource_contents::Contents};
 use drawbridge_sdk::dynamic;
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value as Field};
-use rmcp::model::{CallToolResult, ContentBlock, GetPromptResult, PromptMessage, ReadResourceResult};
+use rmcp::model::{
+    CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult, Resource,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tonic::Status;
@@ -14,6 +16,7 @@ use super::json as structs;
 const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
 const RESOURCE_CONTENTS: &str = "drawbridge.mcp.v1.ResourceContents";
 const PROMPT_MESSAGE: &str = "drawbridge.mcp.v1.PromptMessage";
+const RESOURCE_LINK: &str = "drawbridge.mcp.v1.ResourceLink";
 const COMPLETION: &str = "drawbridge.mcp.v1.Completion";
 
 /// Whether a tool whose result is this message answers with content of its own choice.
@@ -47,7 +50,12 @@ fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
     let content = rich.content.iter().map(|block| typed(content(block)?)).collect::<Result<_, _>>()?;
     let mut result =
         if rich.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
-    result.structured_content = rich.structured_content.as_ref().map(structs::from_struct);
+    let object = rich.structured_content.as_ref().map(structs::from_struct);
+    result.structured_content = rich.structured.as_ref().map(structs::from_field).or(object);
+    result.meta = rich.meta.as_ref().and_then(|meta| match structs::from_struct(meta) {
+        Value::Object(meta) => Some(MetaObject(meta)),
+        _ => None,
+    });
     Ok(result)
 }
 
@@ -96,6 +104,21 @@ pub(super) fn prompt(message: &DynamicMessage) -> Result<GetPromptResult, Status
 /// The completion in a message.
 pub(super) fn completion(message: &DynamicMessage) -> pb::Completion {
     parts(message, COMPLETION).pop().unwrap_or_default()
+}
+
+/// The resources that a service lists, at most `max`, and the token of its next page.
+pub(super) fn listed(message: &DynamicMessage, max: usize) -> (Vec<Resource>, Option<String>) {
+    let links = parts::<pb::ResourceLink>(message, RESOURCE_LINK).into_iter().take(max);
+    let resources = links.map(|link| {
+        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let mut resource = Resource::new(link.uri, link.name);
+        (resource.title, resource.description) = (given(link.title), given(link.description));
+        (resource.mime_type, resource.size) = (given(link.mime_type), link.size);
+        resource
+    });
+    let token = message.get_field_by_name("next_page_token");
+    let token = token.as_ref().and_then(|token| token.as_str()).filter(|token| !token.is_empty());
+    (resources.collect(), token.map(ToOwned::to_owned))
 }
 
 /// The parts of a message that are of one contract type: the message itself, or its fields.

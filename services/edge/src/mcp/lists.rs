@@ -12,12 +12,15 @@ use rmcp::{
 use serde_json::Value;
 
 use super::{
+    Handler,
     errors::{not_planned, wrong_cursor},
+    exchange::Exchange,
+    listing::Listing,
     page,
 };
 use crate::{
     catalog::{ResourceItem, ShownResource},
-    gate::{Admission, Plan},
+    gate::{Admission, Cursor, Plan},
 };
 
 /// How long a client may keep a list, in milliseconds. A change of the catalog is told; one of policy is not.
@@ -34,13 +37,29 @@ pub(super) fn tools(params: &Value, admission: &Admission) -> Result<ServerResul
     Ok(result.into())
 }
 
-pub(super) fn resources(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
-    let fixed = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
-        ShownResource::Fixed(resource) => Some((item.item.name.as_str(), resource)),
-        ShownResource::Template(_) => None,
-    });
-    let (fixed, next) = page::of(fixed, params).ok_or_else(|| wrong_cursor(admission))?;
-    let mut result = ListResourcesResult::with_all_items(fixed);
+pub(super) async fn resources(
+    handler: &Handler,
+    params: &Value,
+    admission: &Admission,
+    exchange: &Exchange,
+) -> Result<ServerResult, ErrorData> {
+    let Plan::ListResources(planned, listed) = &admission.plan else { return Err(not_planned(admission)) };
+    let cursor = Cursor::of(params).ok_or_else(|| wrong_cursor(admission))?;
+    let (mut resources, mut next) = match cursor {
+        Cursor::Listed { .. } => (Vec::new(), None),
+        Cursor::Start | Cursor::After(_) => {
+            let fixed = planned.iter().filter_map(|item| match &item.shown {
+                ShownResource::Fixed(resource) => Some((item.item.name.as_str(), resource)),
+                ShownResource::Template(_) => None,
+            });
+            page::of(fixed, params).ok_or_else(|| wrong_cursor(admission))?
+        }
+    };
+    if next.is_none() {
+        let listing = Listing { handler, admission, exchange };
+        next = listing.fill(&mut resources, listed).await.and_then(|cursor| cursor.text());
+    }
+    let mut result = ListResourcesResult::with_all_items(resources);
     (result.next_cursor, result.ttl_ms, result.cache_scope) = (next, TTL_MS, SCOPE);
     Ok(result.into())
 }
@@ -67,7 +86,7 @@ pub(super) fn prompts(params: &Value, admission: &Admission) -> Result<ServerRes
 
 fn planned_resources(admission: &Admission) -> Result<&[Arc<ResourceItem>], ErrorData> {
     match &admission.plan {
-        Plan::ListResources(resources) => Ok(resources),
+        Plan::ListResources(resources, _) => Ok(resources),
         _ => Err(not_planned(admission)),
     }
 }

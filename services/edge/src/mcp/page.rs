@@ -1,11 +1,9 @@
 //! Lists in pages. A cursor names the last item that was shown, so that items that come and go between two
 //! pages neither repeat nor hide others.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use serde_json::Value;
 
-/// The most items that one page shows.
-const PAGE_ITEMS_MAX: usize = 200;
+use crate::gate::{Cursor, PAGE_ITEMS_MAX};
 
 /// The page that a request asks for, of items by name, and the cursor of the next. Nothing when the request's
 /// cursor is none.
@@ -13,16 +11,18 @@ pub(super) fn of<'a, T: Clone + 'a>(
     items: impl Iterator<Item = (&'a str, &'a T)>,
     params: &Value,
 ) -> Option<(Vec<T>, Option<String>)> {
-    let after = match params.get("cursor") {
-        None | Some(Value::Null) => None,
-        Some(cursor) => Some(String::from_utf8(BASE64.decode(cursor.as_str()?).ok()?).ok()?),
+    let after = match Cursor::of(params)? {
+        Cursor::Start => None,
+        Cursor::After(name) => Some(name),
+        Cursor::Listed { .. } => return None,
     };
     let mut items: Vec<_> = items.collect();
     items.sort_by_key(|(name, _)| *name);
     let start = after.map_or(0, |after| items.partition_point(|(name, _)| *name <= after.as_str()));
     let page = items.get(start..).unwrap_or_default();
     let (page, rest) = page.split_at(page.len().min(PAGE_ITEMS_MAX));
-    let next = page.last().filter(|_| !rest.is_empty()).map(|(name, _)| BASE64.encode(name));
+    let last = page.last().filter(|_| !rest.is_empty());
+    let next = last.and_then(|(name, _)| Cursor::After((*name).to_owned()).text());
     Some((page.iter().map(|(_, item)| (*item).clone()).collect(), next))
 }
 
@@ -56,8 +56,8 @@ mod tests {
     #[test]
     fn an_item_that_went_does_not_end_the_list() {
         let names = ["a", "c"];
-        let cursor = BASE64.encode("b");
-        let (page, next) = of(names.iter().map(|name| (*name, name)), &request(Some(cursor))).unwrap();
+        let cursor = Cursor::After("b".to_owned()).text();
+        let (page, next) = of(names.iter().map(|name| (*name, name)), &request(cursor)).unwrap();
         assert_eq!((page, next), (vec!["c"], None));
     }
 

@@ -2,7 +2,7 @@
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, ServerResult},
+    model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, MetaObject, ServerResult},
 };
 use serde_json::Value;
 use tonic::{Code, Status};
@@ -62,8 +62,19 @@ pub(super) async fn call_tool(
         Err(failure) => return Err(client_error(failure, admission)),
     };
     let mut result = handler.guards.tool_result(&tool.item.name, result);
+    result.meta = result.meta.and_then(|meta| shown_meta(handler, tool, meta));
     result.meta = reuse::meta(result.meta, reused);
     Ok(with_request_id(result, admission).into())
+}
+
+/// What clients see of the `_meta` of a tool's result.
+fn shown_meta(handler: &Handler, tool: &ToolItem, meta: MetaObject) -> Option<MetaObject> {
+    let mut meta = Value::Object(handler.catalogs.load().meta_keys().of_result(meta)?.0);
+    handler.guards.value(&tool.item.name, &mut meta);
+    match meta {
+        Value::Object(meta) => Some(MetaObject(meta)),
+        _ => None,
+    }
 }
 
 /// A tool's result as the config file has it.

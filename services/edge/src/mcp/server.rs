@@ -223,7 +223,7 @@ impl Server {
         let state = State::opened(revision, interaction::capabilities(client.as_ref()));
         let (principal, resource) = (&admission.grant.principal, admission.again.resource());
         let id = self.sessions.open(principal, resource, state).await?;
-        let mut info = info();
+        let mut info = info(&admission.plan);
         info.protocol_version = revision.version();
         let (status, answer) = wire::answer(&message.id, Ok(ServerResult::InitializeResult(info)), revision);
         let mut response = wire::whole(status, answer);

@@ -7,15 +7,14 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId};
+use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId, WrittenUrl};
 use serde::Deserialize;
 use toml::Spanned;
-use url::Url;
 
 use super::{ServiceSettings, Services};
 use crate::{
     cache::{self, CacheTable},
-    catalog::{LOCK_BYTES_MAX, Namespace, PinMode, Pins, View},
+    catalog::{LOCK_BYTES_MAX, MetaKeys, Namespace, PinMode, Pins, View},
     guard::{self, GuardEntry},
     limits::{LimitEntry, Rules, Settings},
     overload,
@@ -48,6 +47,16 @@ struct Content {
     #[serde(default)]
     server: Vec<ServerEntry>,
     catalog: Option<CatalogSettings>,
+    #[serde(default)]
+    meta: MetaSettings,
+}
+
+/// `[meta]`: what reaches clients of the `_meta` of items and results.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MetaSettings {
+    /// Keys; one that ends with `*` stands for all that begin so. Absent: those that the documentation names.
+    allow: Option<Vec<String>>,
 }
 
 /// `[catalog]`: what clients may see.
@@ -92,7 +101,7 @@ pub(crate) struct Duties {
 #[serde(deny_unknown_fields)]
 struct Service {
     namespace: Spanned<Namespace>,
-    urls: Vec<Url>,
+    urls: Vec<WrittenUrl>,
     timeout_ms: Option<Spanned<u64>>,
     descriptor_set: Option<PathBuf>,
     spiffe_id: Option<SpiffeId>,
@@ -165,7 +174,8 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
         };
     }
     let concurrency = overload::Rules::new(text, &content.concurrency, &services)?;
-    let view = transform::read(text, &content.tool, &content.server, &services)?;
+    let mut view = transform::read(text, &content.tool, &content.server, &services)?;
+    view.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let duties = Duties { limits, concurrency, guards, cache };
     Ok(Said { services, view, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
 }
@@ -181,7 +191,8 @@ fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, Con
     let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
     let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
     let spiffe_id = service.spiffe_id.clone();
-    Ok(ServiceSettings { urls: service.urls.clone(), timeout, descriptor_set, spiffe_id })
+    let urls = service.urls.iter().map(|WrittenUrl(url)| url.clone()).collect();
+    Ok(ServiceSettings { urls, timeout, descriptor_set, spiffe_id })
 }
 
 #[cfg(test)]
@@ -224,7 +235,7 @@ mod tests {
         let mistakes = [
             code.replace("code", "Code"),
             format!("{code}url = []\n"),
-            format!("{code}urls = [\"no\"]\n"),
+            format!("{code}urls = [\"localhost:7450\"]\n"),
             format!("{code}urls = []\n"),
             format!("{code}{here}timeout_ms = 0\n"),
             format!("{code}{here}spiffe_id = \"code\"\n"),
@@ -245,11 +256,11 @@ mod tests {
           | ^^^
         unknown field `url`, expected one of `namespace`, `urls`, `timeout_ms`, `descriptor_set`, `spiffe_id`
 
-        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 9
+        /etc/drawbridge/edge.toml: TOML parse error at line 3, column 8
           |
-        3 | urls = ["no"]
-          |         ^^^^
-        relative URL without a base: "no"
+        3 | urls = ["localhost:7450"]
+          |        ^^^^^^^^^^^^^^^^^^
+        the scheme is missing: write `http://localhost:7450` or `https://localhost:7450`
 
         /etc/drawbridge/edge.toml:2: the service code has no url
         /etc/drawbridge/edge.toml:4: timeout_ms must not be 0

@@ -67,6 +67,10 @@ impl Server {
         Self { _telemetry: telemetry, running, issuer, http }
     }
 
+    pub(super) async fn stop(self) {
+        self.running.stop().await;
+    }
+
     pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.issuer)
     }

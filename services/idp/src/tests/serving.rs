@@ -72,6 +72,9 @@ async fn the_metadata_is_published_under_both_well_known_names() {
     let oauth: Value = server.get("/.well-known/oauth-authorization-server").await.json().await.unwrap();
     let openid: Value = server.get("/.well-known/openid-configuration").await.json().await.unwrap();
     assert_eq!(oauth, openid);
+    for path in ["/.well-known/oauth-authorization-server/", "/.well-known/openid-configuration/"] {
+        assert_eq!(server.get(path).await.json::<Value>().await.unwrap(), oauth, "{path}");
+    }
     assert_eq!(oauth["issuer"], "https://idp.example");
     assert_eq!(oauth["token_endpoint"], "https://idp.example/token");
     assert_eq!(oauth["code_challenge_methods_supported"], json!(["S256"]));

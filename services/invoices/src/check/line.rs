@@ -3,23 +3,26 @@
 use drawbridge_proto::invoices::v1::Line;
 use rust_decimal::Decimal;
 
-use super::{of_kind, presence, round, sum};
+use super::{is_summed, of_kind, presence, round, sum};
 use crate::{decimal, findings::Findings};
 
 /// How far the net amount may be from quantity and price, as in the rules of Peppol.
 const NET_TOLERANCE: Decimal = Decimal::from_parts(2, 0, 0, false, 2);
 
 pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
+    let is_summed = is_summed(line, findings.profile);
     let mut require = |present, rule, name: &str| {
         findings.require(present, rule, &format!("{at}.{name}"), &format!("the line's {name}"));
     };
     require(!line.id.is_empty(), "BR-21", "id");
-    require(line.quantity.is_some(), "BR-22", "quantity");
-    require(!line.unit.is_empty(), "BR-23", "unit");
-    require(line.net_amount.is_some(), "BR-24", "net_amount");
     require(!line.item_name.is_empty(), "BR-25", "item_name");
-    require(line.price.is_some(), "BR-26", "price");
-    require(line.tax.as_ref().is_some_and(|tax| !tax.code.is_empty()), "BR-CO-04", "tax.code");
+    if is_summed {
+        require(line.quantity.is_some(), "BR-22", "quantity");
+        require(!line.unit.is_empty(), "BR-23", "unit");
+        require(line.net_amount.is_some(), "BR-24", "net_amount");
+        require(line.price.is_some(), "BR-26", "price");
+        require(line.tax.as_ref().is_some_and(|tax| !tax.code.is_empty()), "BR-CO-04", "tax.code");
+    }
     if decimal::of(line.price.as_ref()).is_some_and(|price| price.is_sign_negative()) {
         findings.error("BR-27", &format!("{at}.price"), || "the price is negative".to_owned());
     }
@@ -28,7 +31,9 @@ pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
         let rules = if item.charge { ["BR-43", "BR-44"] } else { ["BR-41", "BR-42"] };
         presence::allowance_charge(item, rules, &format!("{at}.allowances_charges[{index}]"), findings);
     }
-    net_amount(line, at, findings);
+    if is_summed {
+        net_amount(line, at, findings);
+    }
 }
 
 /// EN 16931 defines the net amount, and has no rule for it; Peppol and XRechnung have.

@@ -31,7 +31,7 @@ proptest! {
             let is_digits = |part: &str, max| {
                 (1..=max).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())
             };
-            prop_assert!(is_digits(whole, 15) && is_digits(fraction, 10), "{text} is {written}");
+            prop_assert!(is_digits(whole, 15) && is_digits(fraction, 18), "{text} is {written}");
             prop_assert_eq!(decimal::parse(&written), Some(value));
         }
     }
@@ -43,8 +43,27 @@ fn what_xml_schema_calls_no_decimal_is_none() {
         assert_eq!(decimal::parse(text), None, "{text}");
     }
     assert_eq!(decimal::parse("123456789012345"), None, "too large");
-    assert_eq!(decimal::parse("0.12345678901"), None, "too fine");
+    assert_eq!(decimal::parse("0.1234567890123456789"), None, "too fine");
+    assert_eq!(decimal::parse("99999999999.123456789012345678"), None, "too many digits");
     for (text, written) in [(".5", "0.5"), ("5.", "5"), ("-0.00", "0.00"), ("007", "7"), ("1.50", "1.50")] {
         assert_eq!(decimal::parse(text).unwrap().to_string(), written);
     }
+}
+
+#[test]
+fn decimals_have_up_to_18_places_and_zeros_beyond_the_tenth_say_nothing() {
+    for (text, written) in [
+        ("33.33333333333", "33.33333333333"),
+        ("0.123456789012345678", "0.123456789012345678"),
+        ("99999999.123456789012345678", "99999999.123456789012345678"),
+        ("2.00000000000", "2"),
+        ("2.0000000000", "2.0000000000"),
+        ("2.5000000000000000000000000", "2.5"),
+        ("-0.00000000000000000000", "0"),
+    ] {
+        assert_eq!(decimal::parse(text).unwrap().to_string(), written, "{text}");
+    }
+    let order = |text| decimal::order(decimal::parse(text).unwrap());
+    assert!(order("-1.000000000000001") <= order("-1") && order("0.99999999999") <= order("1"));
+    assert!(order("0.9999999999") < order("1") && order("-2") < order("-1.5"));
 }

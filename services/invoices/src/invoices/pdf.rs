@@ -1,3 +1,5 @@
+//! PDFs that carry an invoice as an attachment.
+
 use std::{
     io::Write as _,
     time::{Duration, Instant},
@@ -22,15 +24,86 @@ pub(super) fn deflated(contents: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// A PDF of these streams. There is more to a PDF, and nothing of it is looked at.
-fn pdf(streams: &[Vec<u8>]) -> Vec<u8> {
-    let mut pdf = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<</Type /Catalog>>\nendobj\n".to_vec();
-    for (index, stream) in streams.iter().enumerate() {
-        let head = format!("{} 0 obj\n<</Length {}>>\nstream\r\n", index + 2, stream.len());
-        pdf.extend([head.as_bytes(), stream, b"\nendstream\nendobj\n"].concat());
+/// A stream with more entries in its dictionary.
+pub(super) fn stream(entries: &str, contents: &[u8]) -> Vec<u8> {
+    let head = format!("<<{entries} /Length {}>>\nstream\n", contents.len());
+    [head.as_bytes(), contents, b"\nendstream"].concat()
+}
+
+/// A PDF of one page with this content, more entries in its catalog and its page, and more objects,
+/// from number 6 on.
+pub(super) fn assembled(content: &[u8], catalog: &str, page: &str, more: &[Vec<u8>]) -> Vec<u8> {
+    let mut objects = vec![
+        format!("<</Type /Catalog /Pages 2 0 R {catalog}>>").into_bytes(),
+        b"<</Type /Pages /Kids [3 0 R] /Count 1>>".to_vec(),
+        format!(
+            "<</Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R \
+             /Resources <</Font <</F1 5 0 R>>>> {page}>>"
+        )
+        .into_bytes(),
+        stream("/Filter /FlateDecode", &deflated(content)),
+        b"<</Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding>>".to_vec(),
+    ];
+    objects.extend_from_slice(more);
+    let objects: Vec<_> =
+        objects.into_iter().enumerate().map(|(index, object)| (index + 1, object)).collect();
+    revised(b"%PDF-1.7\n".to_vec(), &objects)
+}
+
+/// A PDF with a further revision, in which these objects are new or replaced.
+pub(super) fn revised(mut pdf: Vec<u8>, objects: &[(usize, Vec<u8>)]) -> Vec<u8> {
+    let before = String::from_utf8_lossy(&pdf).rsplit_once("startxref\n").map(|(_, end)| {
+        end.lines().next().and_then(|start| start.parse::<usize>().ok()).expect("where it starts")
+    });
+    let mut table = String::from("xref\n");
+    if before.is_none() {
+        table.push_str("0 1\n0000000000 65535 f \n");
     }
-    pdf.extend(b"trailer\n<</Root 1 0 R>>\n%%EOF\n");
+    for (number, object) in objects {
+        table.push_str(&format!("{number} 1\n{:010} 00000 n \n", pdf.len()));
+        pdf.extend([format!("{number} 0 obj\n").as_bytes(), object, b"\nendobj\n"].concat());
+    }
+    let previous = before.map_or_else(String::new, |before| format!(" /Prev {before}"));
+    let (start, size) = (pdf.len(), 1000);
+    pdf.extend(
+        format!(
+            "{table}trailer\n<</Size {size} /Root 1 0 R /ID [(a) (b)]{previous}>>\nstartxref\n{start}\n%%EOF\n"
+        )
+        .into_bytes(),
+    );
     pdf
+}
+
+/// A page that names an invoice, of which the number is `TEXT-1`.
+pub(super) const PAGE: &[u8] =
+    b"BT /F1 10 Tf 50 700 Td (Invoice number: TEXT-1) Tj 0 -20 Td (Total EUR 12.00) Tj ET";
+
+/// The names of embedded files, each of which is the file specification of this number.
+pub(super) fn embedded(specifications: &[usize]) -> String {
+    let names: Vec<_> = specifications.iter().map(|number| format!("({number}) {number} 0 R")).collect();
+    format!("/Names <</EmbeddedFiles <</Names [{}]>>>>", names.join(" "))
+}
+
+/// A file specification of this name, whose contents are the object of this number.
+pub(super) fn specification(name: &str, number: usize) -> Vec<u8> {
+    format!("<</Type /Filespec /F ({name}) /UF ({name}) /EF <</F {number} 0 R /UF {number} 0 R>>>>")
+        .into_bytes()
+}
+
+/// A PDF that attaches these files under these names.
+pub(super) fn attaching(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let numbers: Vec<_> = (0..files.len()).map(|index| 6 + 2 * index).collect();
+    let objects: Vec<_> = files
+        .iter()
+        .zip(&numbers)
+        .flat_map(|((name, file), number)| [specification(name, number + 1), file.clone()])
+        .collect();
+    assembled(PAGE, &embedded(&numbers), "", &objects)
+}
+
+/// An embedded file, deflated.
+pub(super) fn file(contents: &[u8]) -> Vec<u8> {
+    stream("/Type /EmbeddedFile /Filter /FlateDecode", &deflated(contents))
 }
 
 #[track_caller]
@@ -42,12 +115,12 @@ fn refused(document: Vec<u8>, why: &str) {
 }
 
 #[test]
-fn the_invoice_that_a_pdf_carries_is_read() {
-    let metadata = b"<?xpacket begin=''?><x:xmpmeta xmlns:x='adobe:ns:meta/'/><?xpacket end='w'?>".to_vec();
-    let drawing = deflated(b"<svg xmlns='http://www.w3.org/2000/svg'/>");
-    let page = b"BT /F1 12 Tf (an upstream stream) Tj ET".to_vec();
-    for (sample, attachment) in [(CII, deflated(CII.as_bytes())), (UBL, UBL.as_bytes().to_vec())] {
-        let document = pdf(&[metadata.clone(), drawing.clone(), page.clone(), attachment]);
+fn the_invoice_that_a_pdf_attaches_is_read() {
+    for (sample, attachment) in
+        [(CII, file(CII.as_bytes())), (UBL, stream("/Type /EmbeddedFile", UBL.as_bytes()))]
+    {
+        let drawing = file(b"<svg xmlns='http://www.w3.org/2000/svg'/>");
+        let document = attaching(&[("drawing.svg", drawing), ("factur-x.xml", attachment)]);
         assert_eq!(read_pdf(document).unwrap(), read(sample).unwrap());
     }
 }
@@ -55,22 +128,35 @@ fn the_invoice_that_a_pdf_carries_is_read() {
 #[test]
 fn a_pdf_without_one_invoice_is_refused() {
     refused(b"<a/>".to_vec(), "no PDF");
-    refused(pdf(&[]), "a PDF ");
-    refused(pdf(&[b"BT (Total 12.00) Tj ET".to_vec()]), "a PDF ");
-    refused(pdf(&[deflated(CII.as_bytes()), deflated(UBL.as_bytes())]), "more than one invoice");
-    let attachment = deflated(CII.as_bytes());
-    refused(pdf(&[attachment[..attachment.len() / 2].to_vec()]), "a PDF ");
-    let bomb = format!("<!DOCTYPE a [<!ENTITY b \"ha\">]>{}", CII.split_once("?>").unwrap().1);
-    refused(pdf(&[deflated(bomb.as_bytes())]), "a PDF ");
+    refused(b"%PDF-1.7\n%%EOF\n".to_vec(), "a PDF that cannot be read");
+    refused(assembled(b"BT (Total 12.00) Tj ET", "", "", &[]), "a PDF without an attached invoice");
+    let two = [("a.xml", file(CII.as_bytes())), ("b.xml", file(UBL.as_bytes()))];
+    refused(attaching(&two), "more than one invoice");
+    let twice = [("a.xml", file(CII.as_bytes())), ("b.xml", file(CII.as_bytes()))];
+    refused(attaching(&twice), "more than one invoice");
 }
 
 #[test]
 fn a_pdf_that_inflates_without_end_is_refused() {
-    let bomb = deflated(&[b"<a>".to_vec(), vec![b' '; 50 * 1024 * 1024]].concat());
-    refused(pdf(&[bomb]), "more than 8388608 bytes of XML");
-    let part = deflated(&[b"<a>".to_vec(), vec![b' '; 1024 * 1024]].concat());
-    refused(pdf(&vec![part; 9]), "more than 8388608 bytes of XML");
-    refused(pdf(&vec![deflated(b"x"); 10_001]), "more than 10000 streams");
+    let bomb = file(&[b"<a>".to_vec(), vec![b' '; 50 * 1024 * 1024]].concat());
+    let error = read_pdf(attaching(&[("factur-x.xml", bomb)])).unwrap();
+    assert!(error.findings[0].message.contains("8388608-byte limit"), "{:?}", error.findings);
+    let part = file(&[b"<a>".to_vec(), vec![b' '; 1024 * 1024]].concat());
+    refused(attaching(&vec![("a.xml", part); 9]), "more than 8388608 bytes of XML");
+    refused(attaching(&vec![("a.txt", file(b"x")); 101]), "more than 100 attachments");
     let open = [b"%PDF-".to_vec(), b">>stream\nstream>>".repeat(400_000)].concat();
     refused(open, "a PDF ");
+    // A filter makes much of little again and again.
+    let mut contents = vec![b' '; 8 * 1024 * 1024];
+    let mut filters = String::new();
+    for _ in 0..16 {
+        contents = deflated(&contents);
+        filters.push_str("/FlateDecode ");
+    }
+    let deep = stream(&format!("/Filter [{filters}]"), &contents);
+    let found = read_pdf(attaching(&[("factur-x.xml", deep.clone())])).unwrap();
+    assert_eq!(found.findings[0].rule, "ATTACHMENT", "{:?}", found.findings);
+    let deeper = stream(&format!("/Filter [{filters} /FlateDecode]"), &contents);
+    let found = read_pdf(attaching(&[("factur-x.xml", deeper)])).unwrap();
+    assert!(found.findings[0].message.contains("more than 16 filters"), "{:?}", found.findings);
 }

@@ -1,4 +1,8 @@
-use super::{CII, UBL, read};
+use super::{
+    CII, UBL,
+    field::{DUE, EN16931, TAX, TOTALS, cii, line},
+    read,
+};
 
 /// The rules that a sample breaks when one text in it is replaced by another.
 #[track_caller]
@@ -43,7 +47,7 @@ fn what_is_missing_is_found() {
     check(UBL, "<cbc:ID>DE00000000000000000000</cbc:ID>", "", &["BR-61"]);
     check(UBL, "currencyID=\"EUR\"", "currencyID=\"CHF\"", &["BR-53"]);
     check(CII, "<ram:ExemptionReason>Education</ram:ExemptionReason>", "", &["BR-E-10"]);
-    check(UBL, "<cbc:Percent>7</cbc:Percent>", "", &["BR-48", "BR-CO-17", "BR-S-09", "BR-S-08"]);
+    check(UBL, "<cbc:Percent>7</cbc:Percent>", "", &["BR-48", "BR-CO-17", "BR-S-09"]);
     let timeless = UBL.replace("<cbc:DueDate>2026-04-30+02:00</cbc:DueDate>", "");
     check(&timeless, "<cbc:Note>30 days net</cbc:Note>", "", &["BR-CO-25"]);
 }
@@ -117,4 +121,72 @@ fn findings_are_bounded() {
     let line = "<cac:InvoiceLine><cbc:LineExtensionAmount>x</cbc:LineExtensionAmount></cac:InvoiceLine>";
     let result = read(UBL.replace("</Invoice>", &format!("{}</Invoice>", line.repeat(300)))).unwrap();
     assert_eq!((result.findings.len(), result.findings_truncated), (200, true));
+}
+
+/// An invoice over 100.00 of one category, at this rate, with this VAT.
+fn of_category(category: &str, rate: &str, vat: &str) -> String {
+    let tax = TAX.replace(">19.00<", &format!(">{vat}<"));
+    let due = if vat == "19.00" { "119.00" } else { "100.00" };
+    let totals = TOTALS.replace(">19.00<", &format!(">{vat}<")).replace(">119.00<", &format!(">{due}<"));
+    let document =
+        cii(EN16931, "380", &line(["1", "", "1", "100.00", "100.00"]), &format!("{tax}{DUE}"), &totals);
+    let element = |rate| format!("<ram:RateApplicablePercent>{rate}</ram:RateApplicablePercent>");
+    let rate = if rate.is_empty() { String::new() } else { element(rate) };
+    document.replace("CategoryCode>S<", &format!("CategoryCode>{category}<")).replace(&element("19"), &rate)
+}
+
+#[test]
+fn each_vat_category_asks_for_its_rate_and_its_registrations() {
+    let unregistered = |document: &str| {
+        let (start, end) = ("<ram:SpecifiedTaxRegistration>", "</ram:SpecifiedTaxRegistration>");
+        let mut document = document.to_owned();
+        while let (Some(from), Some(to)) = (document.find(start), document.find(end)) {
+            document.replace_range(from..to + end.len(), "");
+        }
+        document.replace("Seller Ltd</ram:Name>", "Seller Ltd</ram:Name><ram:ID>7</ram:ID>")
+    };
+    let found = |document: String| -> Vec<String> {
+        read(document).unwrap().findings.into_iter().map(|finding| finding.rule).collect()
+    };
+    for (category, rate, vat, rules, rules_unregistered) in [
+        ("S", "19", "19.00", &[][..], &["BR-S-02"][..]),
+        ("S", "0", "0.00", &["BR-S-05"], &["BR-S-02", "BR-S-05"]),
+        ("Z", "0", "0.00", &[], &["BR-Z-02"]),
+        ("Z", "", "0.00", &["BR-48", "BR-Z-05"], &["BR-48", "BR-Z-02", "BR-Z-05"]),
+        ("E", "0", "0.00", &["BR-E-10"], &["BR-E-10", "BR-E-02"]),
+        ("AE", "0", "0.00", &["BR-AE-10"], &["BR-AE-10", "BR-AE-02"]),
+        ("K", "0", "0.00", &["BR-IC-10", "BR-IC-11"], &["BR-IC-10", "BR-IC-02", "BR-IC-11"]),
+        ("G", "0", "0.00", &["BR-G-10"], &["BR-G-10", "BR-G-02"]),
+        ("O", "", "0.00", &["BR-O-10", "BR-O-02"], &["BR-O-10"]),
+        ("O", "0", "0.00", &["BR-O-10", "BR-O-02", "BR-O-05"], &["BR-O-10", "BR-O-05"]),
+        ("L", "0", "0.00", &[], &["BR-AF-02"]),
+        ("B", "19", "19.00", &["BR-B-01"], &["BR-B-01"]),
+    ] {
+        let document = of_category(category, rate, vat);
+        assert_eq!(found(unregistered(&document)), rules_unregistered, "{category} unregistered");
+        assert_eq!(found(document), rules, "{category}");
+    }
+    let mixed = of_category("O", "", "0.00").replacen("CategoryCode>O<", "CategoryCode>S<", 1);
+    assert!(found(mixed).contains(&"BR-O-12".to_owned()));
+    let reason = |category, rate, vat| {
+        let reason = "<ram:ExemptionReason>none</ram:ExemptionReason><ram:BasisAmount>";
+        found(of_category(category, rate, vat).replace("<ram:BasisAmount>", reason))
+    };
+    assert_eq!(reason("S", "19", "19.00"), ["BR-S-10"]);
+    assert_eq!(reason("Z", "0", "0.00"), ["BR-Z-10"]);
+    assert_eq!(reason("E", "0", "0.00"), [""; 0]);
+}
+
+#[test]
+fn amounts_have_two_decimals() {
+    for (from, to, rules) in [
+        (">999.54<", ">999.540<", &["BR-DEC-09"][..]),
+        (">974.54<", ">974.540<", &["BR-DEC-12"]),
+        (">178.13<", ">178.130<", &["BR-DEC-20"]),
+        (">937.50<", ">937.500<", &["BR-DEC-19"]),
+        (">1000.25<", ">1000.250<", &["BR-DEC-18"]),
+        (">12.3456<", ">12.34560<", &[]),
+    ] {
+        check(UBL, from, to, rules);
+    }
 }

@@ -60,6 +60,15 @@ async fn what_is_saved_is_what_the_document_says() {
 }
 
 #[tokio::test]
+async fn a_seller_without_a_legal_name_is_listed_under_the_one_that_it_trades_under() {
+    let (api, alice) = (api().await, person("alice", Some("acme")));
+    let unnamed = UBL.replace("<cbc:RegistrationName>Hanse Bolts GmbH</cbc:RegistrationName>", "");
+    let saved = save(&api, &alice, &unnamed, false).await.unwrap();
+    assert_eq!(saved.invoice.unwrap().seller_name, "Hanse Bolts");
+    assert_eq!(saved.findings.iter().map(|found| found.rule.as_str()).collect::<Vec<_>>(), ["BR-06"]);
+}
+
+#[tokio::test]
 async fn saving_again_changes_nothing_but_who_sees_it_and_another_document_is_refused() {
     let (api, alice) = (api().await, person("alice", Some("acme")));
     let first = save(&api, &alice, UBL, false).await.unwrap().invoice.unwrap();

@@ -17,6 +17,11 @@ use super::{
 };
 use crate::error::InvoiceError;
 
+/// The rule of the finding that the text was read.
+pub(crate) const RULE: &str = "TEXT";
+/// What it says.
+pub(crate) const NOT_CHECKED: &str = "its fields are found in its text, and rules are not checked";
+
 /// A label that means one thing, and its value on the same line.
 const SURE: f64 = 0.9;
 /// A label that often means it.
@@ -87,9 +92,9 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
         ..Invoice::default()
     };
     let finding = Finding {
-        rule: "TEXT".to_owned(),
+        rule: RULE.to_owned(),
         severity: Severity::Warning.into(),
-        message: "the document is no electronic invoice: its fields are found in its text, and rules are not checked".to_owned(),
+        message: format!("the document is no electronic invoice: {NOT_CHECKED}"),
         field: String::new(),
     };
     Ok(ExtractResult {

@@ -6,12 +6,7 @@
 //! Such files come from anywhere. What an attacker could make large is bounded: the file, what loading it may cost
 //! ([`budget`]), its pages, and what is read of each. One is read at a time, and a panic is an error.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, TryLockError},
-    thread,
-    time::Duration,
-};
+use std::collections::BTreeMap;
 
 use drawbridge_sdk::Cancellation;
 use lopdf::{
@@ -19,7 +14,7 @@ use lopdf::{
     content::{Content, Operation},
 };
 
-use super::budget;
+use super::{budget, load};
 use crate::error::InvoiceError;
 
 const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -44,10 +39,6 @@ const USUAL_WIDTH: f64 = 0.5;
 /// Between the columns of a line.
 pub(crate) const COLUMN: char = '\t';
 
-/// One at a time, for what a hostile file makes of memory.
-static ONE: Mutex<()> = Mutex::new(());
-/// How often a file that waits for another looks whether its caller does, too.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Operators of a page between two checks of the time.
 const OPERATORS_PER_CHECK: usize = 64;
 
@@ -65,20 +56,7 @@ pub(crate) fn read<T>(
     if pdf.len() > FILE_BYTES_MAX {
         return Err(refused(&format!("without an attached invoice of more than {FILE_BYTES_MAX} bytes")));
     }
-    let _one = lock(cancellation)?;
     budget::within(pdf, cancellation, |options| found(lines(pdf, options)?))
-}
-
-/// The standard mutex knows no deadline.
-fn lock(cancellation: &Cancellation) -> Result<MutexGuard<'static, ()>, InvoiceError> {
-    loop {
-        match ONE.try_lock() {
-            Ok(guard) => return Ok(guard),
-            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => thread::sleep(POLL_INTERVAL),
-        }
-        cancellation.check()?;
-    }
 }
 
 fn refused(what: &str) -> InvoiceError {
@@ -86,11 +64,7 @@ fn refused(what: &str) -> InvoiceError {
 }
 
 fn lines(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> {
-    let document = Document::load_mem_with_options(pdf, options)
-        .map_err(|error| refused(&format!("that cannot be read: {error}")))?;
-    if document.is_encrypted() {
-        return Err(refused("that is encrypted"));
-    }
+    let document = load::load(pdf, options)?;
     let pages = document.get_pages();
     if pages.len() > PAGES_MAX {
         return Err(refused(&format!("with more than {PAGES_MAX} pages and no attached invoice")));

@@ -67,7 +67,7 @@ impl Columns {
         let invoice = extracted.invoice.clone().unwrap_or_default();
         let (seller, buyer) = (invoice.seller.unwrap_or_default(), invoice.buyer.unwrap_or_default());
         let totals = invoice.totals.unwrap_or_default();
-        let seller_key = if seller.vat_id.is_empty() { &seller.name } else { &seller.vat_id };
+        let seller_key = if seller.vat_id.is_empty() { name(&seller) } else { &seller.vat_id };
         let seller_key = cut(&lower(seller_key), NAME_CHARS_MAX);
         let number = invoice.number.trim().to_owned();
         if number.is_empty() || seller_key.is_empty() {
@@ -99,9 +99,9 @@ impl Columns {
             number,
             issue_date: invoice.issue_date.unwrap_or_default(),
             due_date: invoice.due_date.unwrap_or_default(),
-            seller_name: cut(&seller.name, NAME_CHARS_MAX),
+            seller_name: cut(name(&seller), NAME_CHARS_MAX),
             seller_vat_id: cut(&seller.vat_id, NAME_CHARS_MAX),
-            buyer_name: cut(&buyer.name, NAME_CHARS_MAX),
+            buyer_name: cut(name(&buyer), NAME_CHARS_MAX),
             currency: cut(&invoice.currency, NAME_CHARS_MAX),
             gross_amount: totals.gross_amount.unwrap_or_default(),
             payable_amount: totals.payable_amount.unwrap_or_default(),
@@ -110,6 +110,11 @@ impl Columns {
             extracted: extracted.encode_to_vec(),
         })
     }
+}
+
+/// What a party is called: its legal name, or else the one that it trades under.
+fn name(party: &Party) -> &str {
+    if party.name.is_empty() { &party.trading_name } else { &party.name }
 }
 
 /// In one case, with single spaces.

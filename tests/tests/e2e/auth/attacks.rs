@@ -121,7 +121,7 @@ async fn start() -> (TestMesh, Table) {
             strict.name()
         );
         fs::write(&file, text).expect("a file");
-        config.issuer = Some(main.url.clone());
+        config.issuer = Some(main.url.clone().into());
         config.issuers = Some(file);
     });
     let mesh = mesh.await;

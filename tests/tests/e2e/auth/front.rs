@@ -15,7 +15,7 @@ struct Attack {
 impl Attack {
     async fn start() -> Self {
         let issuer = TestIssuer::start().await;
-        let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone())).await;
+        let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone().into())).await;
         let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
         Self { mesh, issuer, claims }
     }

@@ -77,7 +77,7 @@ async fn keys_are_not_fetched_from_inside_the_network_unless_that_is_allowed() {
 #[tokio::test]
 async fn clients_go_on_when_their_issuer_rotates_its_keys_and_old_tokens_do_not() {
     let mut issuer = TestIssuer::start().await;
-    let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone())).await;
+    let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone().into())).await;
     let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
     let old = mesh.client_with(&issuer.sign(&issuer.header(), &claims));
     assert_eq!(old.tools().await.len(), 2);

@@ -11,6 +11,7 @@ use drawbridge_tests::{Client, Redis, TestMesh, connect, sign_in};
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use tonic::Code;
 
 /// Within this time a revocation holds everywhere.
 const SOON: Duration = Duration::from_secs(1);
@@ -132,8 +133,44 @@ async fn who_may_revoke_is_for_the_policies_to_say() {
     let alice = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
     let answer = revoke(&mesh, &alice, Which::Subject("bob".to_owned())).await;
     assert!(matches!(answer, Outcome::Denied(_)), "{answer:?}");
+    // Whoever may not does not learn which issuers there are.
+    let answer = revoke_of(&mesh, &alice, "nonsense", Which::Subject("bob".to_owned())).await;
+    assert!(matches!(answer, Outcome::Denied(_)), "{answer:?}");
     let outside = mesh.client("alice").await;
     let answer = revoke(&mesh, outside.token(), Which::Subject("bob".to_owned())).await;
     assert!(matches!(answer, Outcome::Unauthenticated(_)), "a token for the edge: {answer:?}");
     assert_eq!(status(&mesh.client("bob").await).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_issuer_that_auth_does_not_know_is_an_invalid_argument_that_names_those_it_knows() {
+    let mesh = TestMesh::start().await;
+    let (state, own) = (&mesh.mesh.state, platform(&mesh).await);
+    for unknown in [format!("{}/", state.issuer_name()), "nonsense".to_owned()] {
+        let which = Some(Which::Subject("alice".to_owned()));
+        let tokens = Some(pb::TokenSet { issuer: unknown.clone(), which });
+        let request = pb::RevokeRequest { subject_token: own.clone(), tokens };
+        let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
+        let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
+        let status = auth.revoke(context.outgoing(request)).await.expect_err("an unknown issuer");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        let known = format!("unknown issuer {unknown:?}; the issuers known here: {}", state.issuer_name());
+        assert_eq!(status.message(), known);
+    }
+    assert_eq!(status(&mesh.client("alice").await).await, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_revocation_says_since_when_no_such_token_was_verified() {
+    let mesh = TestMesh::start().await;
+    let own = platform(&mesh).await;
+    let not_seen = async |subject: &str| {
+        let answer = revoke(&mesh, &own, Which::Subject(subject.to_owned())).await;
+        let Outcome::Revoked(revoked) = answer else { panic!("{answer:?}") };
+        revoked.not_seen_since.is_some()
+    };
+    assert!(not_seen("alice").await, "she has shown no token yet");
+    let bob = mesh.client("bob").await;
+    assert_eq!(status(&bob).await, StatusCode::OK);
+    assert!(!not_seen("bob").await, "an edge has shown his token");
 }

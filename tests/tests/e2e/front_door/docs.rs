@@ -1,1 +1,174 @@
 //! What the documentation shows works in a checkout.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use drawbridge_cli::mesh::Hosted;
+use drawbridge_edge::Trial;
+use drawbridge_sdk::{TelemetryConfig, credentials::bootstrap::Setup, told};
+use drawbridge_tests::{TestMesh, repository};
+
+/// A kind of file, and what its own parser says is wrong with one, if it is of another kind or not
+/// right.
+const KINDS: [&str; 4] = ["edge config", "issuers", "users", "setup of Vault"];
+
+/// A TOML example, or a whole file.
+struct Example {
+    place: String,
+    text: String,
+}
+
+/// All TOML examples of the documentation, except those whose fence says `not-loaded`.
+fn examples() -> Vec<Example> {
+    let mut pages = vec![repository().join("README.md")];
+    let entries = fs::read_dir(repository().join("docs")).expect("docs");
+    pages.extend(entries.map(|entry| entry.expect("an entry").path()));
+    pages.iter().flat_map(|page| examples_of(page)).collect()
+}
+
+fn examples_of(page: &Path) -> Vec<Example> {
+    let text = fs::read_to_string(page).expect("a page");
+    let name = page.file_name().unwrap_or_default().to_string_lossy();
+    let (mut examples, mut lines) = (Vec::new(), text.lines().enumerate());
+    while let Some((number, line)) = lines.next() {
+        let Some(info) = line.trim_start().strip_prefix("```toml") else { continue };
+        let block = lines.by_ref().map(|(_, line)| line.trim_start());
+        let text: String = block.take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        if !info.contains("not-loaded") {
+            examples.push(Example { place: format!("{name}:{}", number + 1), text });
+        }
+    }
+    examples
+}
+
+/// A folder with what examples name beside themselves.
+struct Beside(tempfile::TempDir);
+
+impl Beside {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::copy(repository().join("policies/catalog.lock"), folder.path().join("catalog.lock"))
+            .expect("a lock");
+        for (name, text) in [("introspection.secret", "secret"), ("keys.json", r#"{"keys":[]}"#)] {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        Self(folder)
+    }
+
+    fn write(&self, text: &str) -> PathBuf {
+        let file = self.0.path().join("example.toml");
+        fs::write(&file, text).expect("a file");
+        file
+    }
+}
+
+/// Starts an edge with this config file, and these services as flags.
+async fn edge(mesh: &TestMesh, file: &Path, services: &[String]) -> Result<(), String> {
+    let state = &mesh.mesh.state;
+    let services = services.iter().map(|service| service.parse());
+    let config = drawbridge_edge::Config {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        admin_listen: "127.0.0.1:0".parse().expect("an address"),
+        services: services.collect::<Result<_, _>>().expect("services"),
+        config: Some(file.to_owned()),
+        mtls: mesh.mtls("edge"),
+        ..drawbridge_edge::Config::new(
+            mesh.mesh.mcp_url.clone(),
+            state.issuer_name().to_owned(),
+            state.auth_url.clone(),
+        )
+    };
+    let telemetry = TelemetryConfig { log: "off".to_owned(), ..TelemetryConfig::default() };
+    let hosted = Hosted::start("edge", &telemetry, |telemetry| async move {
+        drawbridge_edge::start(config, &telemetry).await
+    });
+    let hosted = hosted.await.map_err(|error| told(&error))?;
+    hosted.stop().await;
+    Ok(())
+}
+
+/// What each parser says is wrong, by kind; nothing where it takes the file.
+async fn judged(mesh: &TestMesh, file: &Path) -> BTreeMap<&'static str, Option<String>> {
+    let text = fs::read_to_string(file).expect("a file");
+    let auth = mesh.auth(|config| (config.issuer, config.issuers) = (None, Some(file.to_owned())));
+    let issuers = match auth.try_start().await {
+        Ok(auth) => {
+            auth.stop().await;
+            None
+        }
+        Err(error) => Some(error),
+    };
+    // A file names all services, or flags name them.
+    let mut edge = self::edge(mesh, file, &[]).await.err();
+    if edge.is_some() {
+        let services = mesh.mesh.state.services.iter();
+        let flags: Vec<_> = services.map(|(name, url)| format!("{name}={url}")).collect();
+        edge = self::edge(mesh, file, &flags).await.err();
+    }
+    let wrong = [
+        edge,
+        issuers,
+        drawbridge_idp::tenants(Some(file)).err().map(|error| error.to_string()),
+        toml::from_str::<Setup>(&text).err().map(|error| error.to_string()),
+    ];
+    KINDS.into_iter().zip(wrong).collect()
+}
+
+#[tokio::test]
+async fn every_toml_example_is_loaded_by_the_parser_of_its_kind() {
+    let (mesh, beside) = (TestMesh::start().await, Beside::new());
+    let (mut claimed, mut problems) = (BTreeMap::<_, usize>::new(), Vec::new());
+    for Example { place, text } in examples() {
+        let judged = judged(&mesh, &beside.write(&text)).await;
+        let takers: Vec<_> = KINDS.into_iter().filter(|kind| judged[kind].is_none()).collect();
+        match takers.as_slice() {
+            [kind] => *claimed.entry(*kind).or_default() += 1,
+            _ => problems.push(format!("{place}: taken by {takers:?}\n{text}\n{judged:#?}")),
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(claimed["edge config"] >= 10 && claimed["issuers"] >= 6, "{claimed:?}");
+    assert!(claimed.contains_key("users"), "{claimed:?}");
+    mesh.stop().await;
+}
+
+#[tokio::test]
+async fn every_shipped_toml_file_is_loaded_by_the_parser_of_its_kind() {
+    let mesh = TestMesh::start().await;
+    for (file, kind) in [
+        ("deploy/keycloak/issuers.toml", "issuers"),
+        ("deploy/vault/setup.toml", "setup of Vault"),
+        ("services/idp/users.toml", "users"),
+        ("tests/uncached.toml", "edge config"),
+    ] {
+        let judged = judged(&mesh, &repository().join(file)).await;
+        for (other, wrong) in judged {
+            assert_eq!(wrong.is_none(), other == kind, "{file} as {other}: {wrong:?}");
+        }
+    }
+    mesh.stop().await;
+}
+
+/// The tables that an edge's config file may have, as its parser names them.
+fn tables() -> Vec<String> {
+    let beside = Beside::new();
+    let error = Trial::open(&beside.write("nonsense = 1\n")).expect_err("an unknown field").to_string();
+    let (_, expected) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_table_of_the_edges_config_file_has_an_example_in_its_documentation() {
+    let page = examples_of(&repository().join("docs/edge.md"));
+    let tables = tables();
+    assert!(tables.len() >= 9, "{tables:?}");
+    for table in tables {
+        let begins =
+            [format!("[{table}]"), format!("[[{table}]]"), format!("[{table}."), format!("{table} = ")];
+        let shown = |line: &str| begins.iter().any(|beginning| line.starts_with(beginning));
+        assert!(page.iter().any(|example| example.text.lines().any(shown)), "docs/edge.md has no [{table}]");
+    }
+}

@@ -72,7 +72,7 @@ pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
-pub(super) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "{what} takes too long");

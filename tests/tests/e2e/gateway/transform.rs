@@ -124,11 +124,13 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
     };
     assert_eq!((count(json!({})).await, count(json!({ "page_size": 1 })).await), (2, 1));
     assert_eq!(count(json!({ "page_size": 100 })).await, 3);
+    // The program sees a number, and a default where the client says nothing.
+    assert_eq!((count(json!({ "page_size": "1" })).await, count(json!({ "page_size": null })).await), (1, 2));
     let frank = edge.client(&mesh.client("frank").await);
     let of_frank = frank.call_tool("find_open_tickets", json!({})).await;
     assert_eq!(structured(&of_frank)["tickets"][0]["tenant"], "umbrella");
 
-    for (name, value) in [("state", json!("closed")), ("assignee", json!("x")), ("page_size", json!("2"))] {
+    for (name, value) in [("state", json!("closed")), ("assignee", json!("x")), ("page_size", json!("two"))] {
         let reply = bob.call_tool("find_open_tickets", json!({ name: value })).await;
         assert!(reply.json["result"]["isError"] == true && reply.message().contains(name), "{reply:?}");
     }

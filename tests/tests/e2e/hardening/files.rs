@@ -61,11 +61,13 @@ async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_writ
     let parent = tempfile::tempdir().expect("a folder");
     let folder = parent.path().join("state/drawbridge");
     let file = state.write(&folder).expect("a state");
-    assert_eq!((mode(&folder), mode(&folder.join("mesh.json"))), (0o700, 0o600));
-    assert!(MeshState::read(&folder).expect("a state").is_some());
+    let path = folder.join(format!("mesh-{}.json", state.name));
+    assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
+    let known = || MeshState::all(&folder).map(|meshes| meshes.len());
+    assert_eq!(known().expect("a state"), 1);
 
     let refused = |folder: &Path, why: &str| {
-        for error in [state.write(folder).err(), MeshState::read(folder).err()] {
+        for error in [state.write(folder).err(), MeshState::all(folder).err()] {
             let error = error.unwrap_or_else(|| panic!("not refused though it {why}")).to_string();
             assert!(error.contains(why), "{error}");
         }
@@ -75,7 +77,7 @@ async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_writ
         refused(&folder, "can be written by others");
     }
     set_mode(&folder, 0o755);
-    assert!(MeshState::read(&folder).expect("a state").is_some(), "that others may look is no harm");
+    assert_eq!(known().expect("a state"), 1, "that others may look is no harm");
     let link = parent.path().join("link");
     symlink(&folder, &link).expect("a link");
     refused(&link, "is a symbolic link");
@@ -86,14 +88,13 @@ async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_writ
         std::os::unix::fs::chown(&folder, Some(0), None).expect("the owner of before");
     }
     // The file itself.
-    let path = folder.join("mesh.json");
     set_mode(&path, 0o666);
-    assert!(MeshState::read(&folder).expect_err("it is anybody's").to_string().contains("written by others"));
+    assert!(known().expect_err("it is anybody's").to_string().contains("written by others"));
     fs::rename(&path, folder.join("planted")).expect("a file that moves");
     symlink(folder.join("planted"), &path).expect("a link");
-    assert!(MeshState::read(&folder).is_err(), "a link is not followed");
+    assert!(known().is_err(), "a link is not followed");
     drop(file);
-    assert!(MeshState::read(&folder).expect("no error").is_none());
+    assert_eq!(known().expect("no error"), 0);
 }
 
 /// A page whose name resolves to the admin port (DNS rebinding) read metrics and what is wrong with policies.

@@ -223,9 +223,9 @@ fn a_mistake_is_told_with_its_file_and_line() {
     /issuers.toml:2: jwks_url and jwks_file exclude one another
     /issuers.toml:6: the issuer https://a.example is given twice
     /issuers.toml:2: the issuer "a.example" is no URL to find keys at: give jwks_url or jwks_file
-    /issuers.toml:3: http://a.example/ is not https, which only allow_private_addresses makes good
+    /issuers.toml:3: http://a.example/ is not https; allow_private_addresses accepts http
     /issuers.toml:2: an issuer is written as in the claim `iss`, without #
-    /issuers.toml:2: http://a.example/keys is not https, which only allow_private_addresses makes good
+    /issuers.toml:2: http://a.example/keys is not https; allow_private_addresses accepts http
     /issuers.toml: TOML parse error at line 3, column 17
       |
     3 | claims.groups = 1

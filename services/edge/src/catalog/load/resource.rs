@@ -5,7 +5,7 @@ use prost_reflect::{Kind, MethodDescriptor};
 use rmcp::model::{Resource, ResourceTemplate};
 
 use super::{ItemError, Reader, URI_TEMPLATES_BYTES_MAX};
-use crate::catalog::{ResourceItem, ShownResource, uri::UriTemplate};
+use crate::catalog::{ResourceItem, ShownResource, meta, uri::UriTemplate};
 
 impl Reader<'_> {
     pub(super) fn resource(
@@ -30,6 +30,7 @@ impl Reader<'_> {
                 return Err(ItemError::Variable(variable.to_owned()));
             }
         }
+        let meta = meta::of_resource(&options)?;
         let mime_type = Some(options.mime_type).filter(|mime_type| !mime_type.is_empty());
         let title = Some(options.title).filter(|title| !title.is_empty());
         let description = self.description(method, options.description);
@@ -37,11 +38,13 @@ impl Reader<'_> {
             let mut template = ResourceTemplate::new(uri.as_str(), name.clone());
             (template.title, template.description) = (title, description);
             template.mime_type.clone_from(&mime_type);
+            template.meta = meta;
             ShownResource::Template(template)
         } else {
             let mut resource = Resource::new(uri.as_str(), name.clone());
             (resource.title, resource.description) = (title, description);
             resource.mime_type.clone_from(&mime_type);
+            resource.meta = meta;
             ShownResource::Fixed(resource)
         };
         let item = self.item(name, &target, options.scopes);

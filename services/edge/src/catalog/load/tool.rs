@@ -14,6 +14,7 @@ use crate::{
     catalog::{
         ToolItem,
         given::{compile, given_schema},
+        meta,
         schema::{Purpose, object_schema},
     },
     mcp::is_rich,
@@ -35,10 +36,12 @@ impl Reader<'_> {
         target.invalidates = Tag::all(self.namespace.as_str(), &options.invalidates)?;
         let (input, arguments) = self.input(method, &options.input_schema)?;
         let output = self.output(&target, &options.output_schema)?;
+        let meta = meta::of_tool(&options)?;
         let description = self.description(method, options.description);
         let mut tool = Tool::new_with_raw(name.clone(), description.map(Into::into), Arc::new(input))
             .with_annotations(annotations(hints));
         tool.output_schema = output.map(Arc::new);
+        tool.meta = meta;
         tool.title = Some(options.title).filter(|title| !title.is_empty());
         let item = self.item(name, &target, options.scopes);
         Ok(ToolItem {

@@ -1,7 +1,7 @@
 //! Scalars and enums, as protobuf's JSON mapping writes and reads them.
 
 use prost_reflect::{EnumDescriptor, Kind};
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use super::{Object, Purpose, into_object};
 
@@ -10,27 +10,22 @@ const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}(==)?|[A-Za-z0-9+/]{3
 
 /// The schema of a value that is no message.
 pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
+    if let Some((minimum, maximum)) = integer_range(kind) {
+        return into_object(integer(kind, purpose, &minimum, &maximum));
+    }
     let schema = match kind {
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::String => json!({ "type": "string" }),
         Kind::Bytes if purpose == Purpose::Check => json!({ "type": "string", "pattern": BASE64 }),
-        Kind::Bytes => json!({ "type": "string", "contentEncoding": "base64" }),
+        Kind::Bytes => json!({ "type": "string" }),
         // What is no number is written as a word. No model needs to send such a thing.
         Kind::Float | Kind::Double if purpose == Purpose::Result => {
-            json!({ "type": ["number", "string"], "pattern": "^(NaN|-?Infinity)$" })
+            json!({ "anyOf": [{ "type": "number" }, { "type": "string" }] })
         }
         Kind::Float if purpose == Purpose::Check => {
             json!({ "type": "number", "minimum": f32::MIN, "maximum": f32::MAX })
         }
         Kind::Float | Kind::Double => json!({ "type": "number" }),
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
-            json!({ "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX })
-        }
-        Kind::Uint32 | Kind::Fixed32 => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => {
-            json!({ "type": "integer", "minimum": i64::MIN, "maximum": i64::MAX })
-        }
-        Kind::Uint64 | Kind::Fixed64 => json!({ "type": "integer", "minimum": 0, "maximum": u64::MAX }),
         Kind::Enum(descriptor) if descriptor.full_name() == "google.protobuf.NullValue" => {
             json!({ "type": "null" })
         }
@@ -38,24 +33,49 @@ pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
         Kind::Enum(descriptor) if purpose == Purpose::Result => json!({
             "anyOf": [
                 { "type": "string", "enum": written_names(descriptor) },
-                { "type": "integer", "minimum": i32::MIN, "maximum": i32::MAX },
+                { "type": "integer" },
             ]
         }),
         Kind::Enum(descriptor) => json!({ "type": "string", "enum": names(descriptor) }),
-        Kind::Message(_) => json!({}),
+        _ => json!({}),
     };
     into_object(schema)
 }
 
-/// The schema of a map's keys, which JSON writes as text. None when any text will do.
-pub(super) fn map_key(kind: &Kind, purpose: Purpose) -> Option<Value> {
+/// The least and the greatest integer of a kind. None when it is no integer.
+pub(in crate::catalog) fn integer_range(kind: &Kind) -> Option<(Number, Number)> {
+    let range = |(least, greatest): (i64, u64)| (Number::from(least), Number::from(greatest));
+    Some(range(match kind {
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => (i32::MIN.into(), i32::MAX.unsigned_abs().into()),
+        Kind::Uint32 | Kind::Fixed32 => (0, u32::MAX.into()),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => (i64::MIN, i64::MAX.unsigned_abs()),
+        Kind::Uint64 | Kind::Fixed64 => (0, u64::MAX),
+        _ => return None,
+    }))
+}
+
+/// The ranges of types are much to read, and model APIs refuse those of 64 bits: they are checked, and not shown.
+fn integer(kind: &Kind, purpose: Purpose, minimum: &Number, maximum: &Number) -> Value {
+    match purpose {
+        // Beyond 2^53 − 1 they are written as text.
+        Purpose::Result if is_64_bit(kind) => {
+            json!({ "anyOf": [{ "type": "integer" }, { "type": "string" }] })
+        }
+        Purpose::Check => json!({ "type": "integer", "minimum": minimum, "maximum": maximum }),
+        Purpose::Arguments if minimum.as_u64() == Some(0) => json!({ "type": "integer", "minimum": 0 }),
+        Purpose::Arguments | Purpose::Result => json!({ "type": "integer" }),
+    }
+}
+
+fn is_64_bit(kind: &Kind) -> bool {
+    matches!(kind, Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 | Kind::Uint64 | Kind::Fixed64)
+}
+
+/// The schema of a map's keys, which JSON writes as text, for the check. None when any text will do.
+pub(super) fn map_key(kind: &Kind) -> Option<Value> {
     let pattern = match kind {
         Kind::Bool => return Some(json!({ "enum": ["true", "false"] })),
         Kind::String => return None,
-        Kind::Uint32 | Kind::Uint64 | Kind::Fixed32 | Kind::Fixed64 if purpose != Purpose::Check => {
-            "^(0|[1-9][0-9]*)$".to_owned()
-        }
-        _ if purpose != Purpose::Check => "^(0|-?[1-9][0-9]*)$".to_owned(),
         Kind::Uint32 | Kind::Fixed32 => format!("^(0|{})$", up_to(u32::MAX.into())),
         Kind::Uint64 | Kind::Fixed64 => format!("^(0|{})$", up_to(u64::MAX)),
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => signed(i32::MAX.unsigned_abs().into()),
@@ -114,7 +134,7 @@ mod tests {
     #[test]
     fn a_map_key_is_a_number_in_range() {
         let check = |kind: &Kind, accepted: &[&str], refused: &[&str]| {
-            let schema = json!({ "propertyNames": map_key(kind, Purpose::Check).unwrap() });
+            let schema = json!({ "propertyNames": map_key(kind).unwrap() });
             let validator = jsonschema::validator_for(&schema).unwrap();
             for (keys, valid) in [(accepted, true), (refused, false)] {
                 for key in keys {

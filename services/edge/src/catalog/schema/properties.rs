@@ -16,14 +16,15 @@ use self::{
     generate::Tape,
     instances::{instance, mutate},
 };
-use super::{Object, Purpose, object_schema};
-use crate::catalog::{comments::Comments, given::compile, testdata};
+use super::{Detail, Object, Purpose, write};
+use crate::catalog::{arguments::normalize, comments::Comments, given::compile, testdata};
 
 pub(crate) mod generate;
 mod instances;
 
 fn schema(message: &str, purpose: Purpose) -> Object {
-    object_schema(&testdata::message(message), purpose, &mut Comments::default()).unwrap()
+    // With all that a schema can say, however long it gets.
+    write(&testdata::message(message), purpose, Detail::ALL, &mut Comments::default()).unwrap()
 }
 
 fn validators(purpose: Purpose) -> HashMap<&'static str, Validator> {
@@ -97,6 +98,34 @@ static CHECKED: LazyLock<HashMap<&str, Object>> = LazyLock::new(|| {
     ["Everything", "Ruled", "Choices"].map(|name| (name, schema(name, Purpose::Check))).into()
 });
 static SEEN: LazyLock<HashMap<&str, Validator>> = LazyLock::new(|| validators(Purpose::Arguments));
+
+/// How a model may write a value that is not of its field's type.
+fn retype(value: &mut Value, tape: &mut Tape) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(|value| retype(value, tape)),
+        Value::Array(items) => items.iter_mut().for_each(|value| retype(value, tape)),
+        Value::Number(number) if tape.below(2) == 0 => *value = Value::String(number.to_string()),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn numbers_as_text_make_the_same_message(mut tape in tape()) {
+        tape.only_numbers = true;
+        let descriptor = testdata::message("Numbers");
+        let message = generate::message(&descriptor, &mut tape, 0);
+        let given = to_json(&message).unwrap();
+        let mut retyped = given.clone();
+        retype(&mut retyped, &mut tape);
+        let schema = schema("Numbers", Purpose::Check);
+        let arguments = normalize(&descriptor, &retyped);
+        prop_assert!(compile(&schema).unwrap().is_valid(&arguments), "{} {}", retyped, arguments);
+        prop_assert!(sent(&from_json(descriptor, &arguments).unwrap()) == sent(&message), "{}", retyped);
+    }
+}
 
 #[test]
 fn most_generated_arguments_are_accepted() {

@@ -1,7 +1,7 @@
 //! The well-known types, as protobuf's JSON mapping writes and reads them.
 
 use prost_reflect::Kind;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Object, Purpose, into_object, kind};
 
@@ -10,35 +10,35 @@ const TIMESTAMP: &str = "^([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[
     T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
 /// Protobuf's durations reach 315576000000 seconds. What is sent may have one digit less.
 const SENT_DURATION: &str = r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$";
-const WRITTEN_DURATION: &str = r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$";
 
 /// The schema of a well-known type that is no plain object in JSON.
 pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<Object> {
-    let name = full_name.strip_prefix("google.protobuf.")?;
-    if let Some(kind) = wrapped(name) {
+    if let Some(kind) = wrapped(full_name) {
         return Some(wrapper(&kind, purpose));
     }
+    let name = full_name.strip_prefix("google.protobuf.")?;
     Some(into_object(match (name, purpose) {
         ("Timestamp", Purpose::Check) => {
             json!({ "type": "string", "format": "date-time", "pattern": TIMESTAMP })
         }
-        ("Timestamp", _) => json!({ "type": "string", "format": "date-time" }),
-        ("Duration", Purpose::Result) => json!({ "type": "string", "pattern": WRITTEN_DURATION }),
-        ("Duration", _) => json!({ "type": "string", "pattern": SENT_DURATION }),
+        ("Timestamp", Purpose::Arguments) => json!({ "type": "string", "format": "date-time" }),
+        ("Duration", Purpose::Arguments | Purpose::Check) => {
+            json!({ "type": "string", "pattern": SENT_DURATION })
+        }
+        ("Timestamp" | "Duration" | "FieldMask", Purpose::Result) => json!({ "type": "string" }),
         // Paths in lowerCamelCase, with commas between them.
-        ("FieldMask", Purpose::Result) => json!({ "type": "string" }),
         ("FieldMask", _) => json!({ "type": "string", "pattern": "^[^_]*$" }),
-        ("Empty", _) => json!({ "type": "object", "additionalProperties": false }),
+        ("Empty", _) => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
         ("Struct", _) => json!({ "type": "object" }),
         ("ListValue", _) => json!({ "type": "array" }),
         ("Value", _) => json!({}),
-        ("Any", _) => any(),
+        // No name of a property that model APIs take is `@type`.
+        ("Any", Purpose::Check) => {
+            json!({ "type": "object", "properties": { "@type": { "type": "string" } }, "required": ["@type"] })
+        }
+        ("Any", _) => json!({ "type": "object" }),
         _ => return None,
     }))
-}
-
-fn any() -> Value {
-    json!({ "type": "object", "properties": { "@type": { "type": "string" } }, "required": ["@type"] })
 }
 
 /// What a text is not, when it does not match the pattern of a well-known type.
@@ -50,8 +50,9 @@ pub(in crate::catalog) fn in_words(pattern: &str) -> Option<&'static str> {
     }
 }
 
-fn wrapped(name: &str) -> Option<Kind> {
-    Some(match name {
+/// What a wrapper wraps.
+pub(in crate::catalog) fn wrapped(full_name: &str) -> Option<Kind> {
+    Some(match full_name.strip_prefix("google.protobuf.")? {
         "BoolValue" => Kind::Bool,
         "StringValue" => Kind::String,
         "BytesValue" => Kind::Bytes,
@@ -70,7 +71,7 @@ fn wrapped(name: &str) -> Option<Kind> {
 fn wrapper(kind: &Kind, purpose: Purpose) -> Object {
     match kind {
         Kind::Float | Kind::Double if purpose == Purpose::Result => {
-            into_object(json!({ "type": ["number", "null"] }))
+            into_object(json!({ "anyOf": [{ "type": "number" }, { "type": "null" }] }))
         }
         kind => kind::schema(kind, purpose),
     }

@@ -64,7 +64,7 @@ async fn what_is_fixed_is_neither_seen_nor_said() {
         "email": "a@example.com", "accepted": true, "other_color": "COLOR_RED", "key": "AAAAAA==", "tree": {},
         "nonzero": -1, "large": 18_446_744_073_709_551_614_u64,
     });
-    assert_eq!(check_arguments(ruled, &good), Ok(()));
+    assert_eq!(check_arguments(ruled, &good).map(drop), Ok(()));
     for (name, value) in [("name", json!("ab")), ("tags", json!([]))] {
         let mut said = good.clone();
         said[name] = value;

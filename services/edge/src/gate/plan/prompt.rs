@@ -43,11 +43,16 @@ fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<Dy
         if !known.iter().any(|argument| argument.name == *name) {
             return Err(format!("the prompt has no argument {:?}", crate::gate::cut(name)));
         }
-        let value = value.as_str().ok_or_else(|| format!("the argument {name:?} must be a string"))?;
-        message.set_field_by_name(name, Field::String(value.to_owned()));
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            _ => return Err(format!("the argument {name:?} must be a string")),
+        };
+        message.set_field_by_name(name, Field::String(text));
     }
-    let missing =
-        known.iter().find(|argument| argument.required == Some(true) && !given.contains_key(&argument.name));
+    let is_given = |name: &str| given.get(name).is_some_and(|value| !value.is_null());
+    let missing = known.iter().find(|argument| argument.required == Some(true) && !is_given(&argument.name));
     match missing {
         Some(argument) => Err(format!("the argument {:?} is missing", argument.name)),
         None => Ok(message),

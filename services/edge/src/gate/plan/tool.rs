@@ -20,7 +20,7 @@ impl Asking<'_> {
         params: &Value,
     ) -> Result<(Plan, Grant), Refusal> {
         let none = Value::Object(serde_json::Map::new());
-        let arguments = params.get("arguments").unwrap_or(&none);
+        let arguments = params.get("arguments").filter(|given| !given.is_null()).unwrap_or(&none);
         if !arguments.is_object() {
             // What is wrong is told only to whom may call the tool.
             self.decide(operation(Kind::CallTool, &tool.item)).await?;
@@ -47,12 +47,15 @@ impl Asking<'_> {
         arguments: &Value,
     ) -> Result<Result<DynamicMessage, Plan>, Refusal> {
         let wrong = |wrong| Plan::WrongArguments(Arc::clone(tool), wrong);
-        let (Some(changes), Some(given)) = (&tool.transformation, arguments.as_object()) else {
+        let Some(changes) = &tool.transformation else {
             return Ok(read_arguments(tool, arguments).map_err(wrong));
         };
-        if let Err(mistakes) = check_arguments(tool, arguments) {
-            return Ok(Err(wrong(mistakes)));
-        }
+        let arguments = match check_arguments(tool, arguments) {
+            Ok(arguments) => arguments,
+            Err(mistakes) => return Ok(Err(wrong(mistakes))),
+        };
+        let none = serde_json::Map::new();
+        let given = arguments.as_object().unwrap_or(&none);
         let principal = match changes.request {
             // A program runs only for whom may call the tool with some arguments.
             Some(_) => self.foresee(operation(Kind::CallTool, &tool.item)).await?.principal,

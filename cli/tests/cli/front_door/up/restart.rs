@@ -1,0 +1,57 @@
+//! A restart on the same ports.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Up, client::Client, first_port, signal, text};
+use crate::new_state;
+
+async fn sign_in(up: &Up, who: &str) -> Client {
+    let text = |field: &str| up.said[field].as_str().expect("a text");
+    Client::sign_in(text("mcpUrl"), text("issuer"), who).await
+}
+
+/// Every client had to register and sign in again, and most ended with an error instead.
+#[tokio::test]
+async fn a_restart_keeps_those_who_are_signed_in() {
+    let port = first_port().to_string();
+    let start = ["--embedded", "--first-port", &port];
+    let up = Up::again(new_state(), &start);
+    let (mut alice, bob) = (sign_in(&up, "alice").await, sign_in(&up, "bob").await);
+    alice.until_it_sees("code_search").await;
+    let revoked = up.run("revoke", &["--subject", "bob"]);
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    assert_eq!(bob.call("tools/list", json!({})).await.0, 401);
+    let state = Arc::clone(&up.state);
+    up.stop();
+    for file in ["idp", "revocations"] {
+        let path = state.path().join(format!("{file}-{}.json", port.parse::<u16>().expect("a port") + 80));
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).unwrap_or_else(|_| panic!("no {}", path.display())).permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+
+    let mut up = Up::again(state, &start);
+    // The access token is good as before, and so is the refresh token; what was revoked stays so.
+    alice.until_it_sees("code_search").await;
+    alice.refresh().await.expect("tokens");
+    let (status, answer) =
+        alice.call("tools/call", json!({ "name": "code_list_files", "arguments": {} })).await;
+    assert_eq!((status, &answer["result"]["isError"]), (200, &json!(false)), "{answer}");
+    assert_eq!(bob.call("tools/list", json!({})).await.0, 401);
+
+    // Without a chance to write anything at its end.
+    signal("-KILL", up.child.id());
+    up.child.wait().expect("an end");
+    let up = Up::again(Arc::clone(&up.state), &start);
+    alice.refresh().await.expect("tokens");
+    alice.until_it_sees("code_search").await;
+
+    let state = Arc::clone(&up.state);
+    up.stop();
+    let up = Up::again(state, &[&start[..], &["--ephemeral"]].concat());
+    assert_eq!(alice.refresh().await, Err("invalid_client".to_owned()));
+    up.stop();
+}

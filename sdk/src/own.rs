@@ -1,0 +1,187 @@
+//! Files and folders that are this user's alone.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Read as _, Write as _},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Makes a folder, and those above it, that this user alone may enter, unless it exists.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Refuses a folder that another user owns or could write into, and a link to one.
+///
+/// # Errors
+/// When it is such a folder, or none.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(folder)?;
+    if !metadata.is_dir() {
+        let is = if metadata.is_symlink() { "a symbolic link" } else { "no folder" };
+        return Err(refused(folder, &format!("is {is}; a folder of your own is needed")));
+    }
+    check(folder, &metadata)
+}
+
+/// Reads a file of at most `bytes_max` bytes, unless another user owns it or could write it.
+///
+/// # Errors
+/// When it is such a file, is larger, or cannot be read.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    read_from(open(path)?, path, bytes_max)
+}
+
+/// Opens a file to read it, unless another user owns it or could write it.
+///
+/// # Errors
+/// When it is such a file, or cannot be opened.
+pub fn open(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    no_links(&mut options);
+    let file = options.open(path)?;
+    check(path, &file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads at most `bytes_max` bytes of an open file to its end.
+///
+/// # Errors
+/// When it is larger, or cannot be read.
+pub fn read_from(file: fs::File, path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let why = format!("{} has more than {bytes_max} bytes", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(bytes)
+}
+
+/// A new or emptied file that this user alone reads.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn create(path: &Path) -> io::Result<fs::File> {
+    private(path, fs::OpenOptions::new().create(true).truncate(true))
+}
+
+fn private(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+    options.write(true);
+    no_links(options);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    options.open(path)
+}
+
+/// Writes a file that this user alone reads: whoever reads it at any time finds what was there
+/// before or these bytes, also after the machine has lost its power. Gives the open file.
+///
+/// # Errors
+/// When it cannot be written. What was there before is still there then.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<fs::File> {
+    replace_with(path, bytes, |_| Ok(()))
+}
+
+/// As [`replace`], and does something with the new file before others find it.
+///
+/// # Errors
+/// When it cannot be written, or `before` fails.
+pub fn replace_with(
+    path: &Path,
+    bytes: &[u8],
+    before: impl FnOnce(&fs::File) -> io::Result<()>,
+) -> io::Result<fs::File> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.file_name().map(OsString::from).unwrap_or_default();
+    name.push(format!(".{}-{}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
+    let partial = path.with_file_name(name);
+    let write = || {
+        // A process of before had the same number, perhaps. What others put there is not written into.
+        match fs::remove_file(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = private(&partial, fs::OpenOptions::new().create_new(true))?;
+        before(&file)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)?;
+        Ok(file)
+    };
+    let written = write();
+    if written.is_err() {
+        // It may not even be there.
+        let _ = fs::remove_file(&partial);
+    }
+    written
+}
+
+#[cfg(unix)]
+fn no_links(options: &mut fs::OpenOptions) {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags);
+}
+
+#[cfg(not(unix))]
+fn no_links(_: &mut fs::OpenOptions) {}
+
+#[cfg(unix)]
+fn check(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return Err(refused(path, &format!("belongs to the user {owner}, and you are {user}")));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(refused(path, &format!("can be written by others (mode {mode:o}); chmod go-w mends it")));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix it can fail")]
+fn check(_: &Path, _: &fs::Metadata) -> io::Result<()> {
+    Ok(())
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_or_not_at_all_and_is_its_users_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        for text in ["first", "second"] {
+            replace(&path, text.as_bytes()).unwrap();
+            assert_eq!(read(&path, 6).unwrap(), text.as_bytes());
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        let failed = replace_with(&path, b"third", |_| Err(io::Error::other("no")));
+        assert!(failed.is_err());
+        assert!(read(&path, 5).unwrap_err().to_string().contains("more than 5 bytes"));
+        assert_eq!(read(&path, 6).unwrap(), b"second");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half done is left");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
+        assert!(read(&path, 6).unwrap_err().to_string().contains("can be written by others (mode 620)"));
+    }
+}

@@ -1,0 +1,166 @@
+//! Whose tokens have been verified here, so that a revocation of nobody's tokens is noticed.
+
+use std::{
+    collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
+    mem,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
+
+use super::Token;
+
+/// How many names are remembered of those in verified tokens.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Revocation")]
+pub struct SeenConfig {
+    /// How many subjects, how many clients and how many token ids of verified tokens are
+    /// remembered, so that a revocation says whether there has been such a token.
+    #[arg(long, value_name = "NAMES", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub seen_names_max: u32,
+}
+
+impl Default for SeenConfig {
+    fn default() -> Self {
+        Self { seen_names_max: 100_000 }
+    }
+}
+
+/// The names in tokens that were verified: digests of them, under a key of this process.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    hasher: RandomState,
+    kinds: Mutex<Kinds>,
+}
+
+#[derive(Debug)]
+struct Kinds {
+    subjects: Names,
+    clients: Names,
+    tokens: Names,
+}
+
+/// What is remembered of one kind: two generations, of which the earlier one goes as a whole.
+#[derive(Debug)]
+struct Names {
+    /// The most names of one generation.
+    generation_max: usize,
+    current: HashSet<u64>,
+    current_since: SystemTime,
+    earlier: HashSet<u64>,
+    earlier_since: SystemTime,
+}
+
+impl Names {
+    fn new(names_max: usize, now: SystemTime) -> Self {
+        Self {
+            generation_max: names_max / 2,
+            current: HashSet::new(),
+            current_since: now,
+            earlier: HashSet::new(),
+            earlier_since: now,
+        }
+    }
+
+    fn note(&mut self, name: u64) {
+        if self.current.len() >= self.generation_max && !self.current.contains(&name) {
+            self.earlier = mem::take(&mut self.current);
+            self.earlier_since = mem::replace(&mut self.current_since, SystemTime::now());
+        }
+        self.current.insert(name);
+    }
+
+    /// Since when this name has not been noted. Absent: it has.
+    fn missing_since(&self, name: u64) -> Option<SystemTime> {
+        let is_known = self.current.contains(&name) || self.earlier.contains(&name);
+        (!is_known).then_some(self.earlier_since)
+    }
+}
+
+impl Seen {
+    pub(crate) fn new(config: SeenConfig) -> Self {
+        let (names_max, now) = (usize::try_from(config.seen_names_max), SystemTime::now());
+        let names = || Names::new(names_max.unwrap_or(usize::MAX), now);
+        let kinds = Kinds { subjects: names(), clients: names(), tokens: names() };
+        Self { hasher: RandomState::new(), kinds: Mutex::new(kinds) }
+    }
+
+    /// Notes whose token has been verified.
+    pub(super) fn note(&self, token: &Token) {
+        let principal = &token.identity.principal;
+        let digest = |name: &str| self.hasher.hash_one((principal.issuer.as_str(), name));
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.subjects.note(digest(&principal.subject));
+        kinds.clients.note(digest(&principal.client_id));
+        if let Some(id) = &token.id {
+            kinds.tokens.note(digest(id));
+        }
+    }
+
+    /// Since when none of these tokens has been verified here: the start of this process, or later
+    /// when more names came than are remembered. Absent: one has been.
+    pub(crate) fn none_since(&self, tokens: &TokenSet) -> Option<SystemTime> {
+        let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let (names, name) = match tokens.which.as_ref()? {
+            Which::Subject(name) => (&kinds.subjects, name),
+            Which::ClientId(name) => (&kinds.clients, name),
+            Which::TokenId(name) => (&kinds.tokens, name),
+        };
+        names.missing_since(self.hasher.hash_one((tokens.issuer.as_str(), name.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drawbridge_proto::auth::v1::Principal;
+
+    use super::*;
+    use crate::Identity;
+
+    fn token(subject: &str) -> Token {
+        let principal = Principal {
+            issuer: "a".to_owned(),
+            subject: subject.to_owned(),
+            client_id: "client".to_owned(),
+            ..Principal::default()
+        };
+        let identity = Identity { principal, ..Identity::default() };
+        Token { identity, id: Some("1".to_owned()), issued_at: None, expires_at: u64::MAX }
+    }
+
+    fn is_seen(seen: &Seen, issuer: &str, which: Which) -> bool {
+        seen.none_since(&TokenSet { issuer: issuer.to_owned(), which: Some(which) }).is_none()
+    }
+
+    #[test]
+    fn what_has_been_verified_is_seen_by_issuer_subject_client_and_token_id() {
+        let seen = Seen::new(SeenConfig::default());
+        seen.note(&token("alice"));
+        for (which, other) in [
+            (Which::Subject("alice".into()), Which::Subject("client".into())),
+            (Which::ClientId("client".into()), Which::ClientId("alice".into())),
+            (Which::TokenId("1".into()), Which::TokenId("alice".into())),
+        ] {
+            assert!(is_seen(&seen, "a", which.clone()), "{which:?}");
+            assert!(!is_seen(&seen, "b", which) && !is_seen(&seen, "a", other.clone()), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn no_more_names_are_remembered_than_may_be_and_it_says_since_when() {
+        let seen = Seen::new(SeenConfig { seen_names_max: 4 });
+        let started = seen.kinds.lock().unwrap().subjects.earlier_since;
+        for number in 0..6 {
+            seen.note(&token(&number.to_string()));
+        }
+        let known = (0..6).filter(|number| is_seen(&seen, "a", Which::Subject(number.to_string())));
+        assert_eq!(known.collect::<Vec<_>>(), [2, 3, 4, 5]);
+        // Of the one client everything is known since the start.
+        assert!(is_seen(&seen, "a", Which::ClientId("client".into())));
+        let since = |which| seen.none_since(&TokenSet { issuer: "a".to_owned(), which: Some(which) });
+        assert!(since(Which::Subject("0".into())).unwrap() >= started);
+        assert_eq!(since(Which::ClientId("nobody".into())), Some(started));
+    }
+}

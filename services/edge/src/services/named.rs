@@ -1,0 +1,42 @@
+use std::path::{Path, PathBuf};
+
+use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId};
+use url::Url;
+
+use super::{ServiceAddress, file, from_flags};
+use crate::catalog::Namespace;
+
+/// What flags and a config file name, for whoever starts an edge and says what it offers.
+#[derive(Clone, Debug, Default)]
+pub struct NamedServices {
+    /// The tool services: their namespace, where they are, and who they must be.
+    pub services: Vec<(Namespace, Vec<Url>, Option<SpiffeId>)>,
+    /// The virtual servers.
+    pub servers: Vec<Namespace>,
+    /// The catalog lock.
+    pub lock: Option<PathBuf>,
+}
+
+/// Reads which tool services and virtual servers flags and a config file name.
+///
+/// # Errors
+/// When the file cannot be used.
+pub fn named_services(
+    flags: &[ServiceAddress],
+    config: Option<&Path>,
+) -> Result<NamedServices, ConfigTextError> {
+    let text = config.map(ConfigText::read).transpose()?;
+    let flags = from_flags(flags);
+    let said = match &text {
+        Some(text) => file::parse(text, &flags)?,
+        None => super::Said { services: flags, ..super::Said::default() },
+    };
+    let services = said.services.into_iter();
+    Ok(NamedServices {
+        services: services
+            .map(|(namespace, settings)| (namespace, settings.urls, settings.spiffe_id))
+            .collect(),
+        servers: said.view.servers.keys().cloned().collect(),
+        lock: text.as_ref().and_then(file::lock_path),
+    })
+}

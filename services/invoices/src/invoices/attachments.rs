@@ -1,0 +1,363 @@
+//! What counts as attached to a PDF, and what is said of what cannot be read.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use drawbridge_proto::invoices::v1::{Severity, Syntax};
+use lopdf::{
+    EncryptionState, EncryptionVersion, Permissions,
+    encryption::crypt_filters::{Aes128CryptFilter, Aes256CryptFilter, CryptFilter},
+};
+
+use super::{
+    CII, UBL,
+    pdf::{PAGE, assembled, attaching, embedded, file, read_pdf, revised, specification, stream},
+    read,
+};
+
+/// An invoice of this number.
+fn numbered(number: &str) -> Vec<u8> {
+    CII.replacen("CN-7", number, 1).into_bytes()
+}
+
+/// The number that is read of a PDF.
+#[track_caller]
+fn number(pdf: Vec<u8>) -> String {
+    read_pdf(pdf).unwrap().invoice.unwrap().number
+}
+
+/// A PDF of the field may be read by its text alone: then a finding names the attachment.
+#[track_caller]
+fn is_unread(pdf: Vec<u8>, problem: &str) {
+    let result = read_pdf(pdf).unwrap();
+    let finding = &result.findings[0];
+    assert_eq!((finding.rule.as_str(), finding.severity()), ("ATTACHMENT", Severity::Error), "{problem}");
+    assert!(
+        finding.message.starts_with("the attachment `") && finding.message.contains(problem),
+        "{problem}: {finding:?}"
+    );
+    assert!(!result.findings.iter().any(|finding| finding.message.contains("no electronic invoice")));
+    let invoice = result.invoice.unwrap();
+    assert_eq!((invoice.syntax(), invoice.number.as_str()), (Syntax::PdfText, "TEXT-1"));
+}
+
+#[test]
+fn files_are_found_wherever_a_pdf_attaches_them() {
+    let objects = [specification("factur-x.xml", 7), file(&numbered("A-1"))];
+    let kids = "/Names <</EmbeddedFiles 8 0 R>>";
+    let tree = [
+        b"<</Kids [9 0 R 8 0 R 9 0 R]>>".to_vec(),
+        b"<</Limits [(a) (z)] /Kids [10 0 R]>>".to_vec(),
+        b"<</Names [(a) 6 0 R]>>".to_vec(),
+    ];
+    let with_tree = [objects.as_slice(), &tree].concat();
+    let annotation = "<</Type /Annot /Subtype /FileAttachment /FS 6 0 R /Rect [0 0 9 9]>>";
+    for (catalog, page, objects) in [
+        (embedded(&[6]), String::new(), &objects[..]),
+        (kids.to_owned(), String::new(), &with_tree),
+        ("/AF [6 0 R]".to_owned(), String::new(), &objects),
+        ("/AF 6 0 R".to_owned(), String::new(), &objects),
+        (String::new(), "/AF [6 0 R]".to_owned(), &objects),
+        (String::new(), format!("/Annots [{annotation}]"), &objects),
+        (String::new(), "/Annots [<</Subtype /Text /AF [6 0 R]>>]".to_owned(), &objects),
+        // One file that is named everywhere is one file.
+        (
+            format!("{} /AF [6 0 R 6 0 R]", embedded(&[6])),
+            format!("/AF 6 0 R /Annots [{annotation}]"),
+            &objects,
+        ),
+    ] {
+        let pdf = assembled(PAGE, &catalog, &page, objects);
+        assert_eq!(number(pdf), "A-1", "{catalog} {page}");
+    }
+}
+
+#[test]
+fn a_stream_that_nothing_attaches_is_no_invoice() {
+    let hidden = stream("/Type /EmbeddedFile", &numbered("HIDDEN-1"));
+    let private = "/PieceInfo <</X <</Private 8 0 R>>>>";
+    let objects = [specification("factur-x.xml", 7), file(&numbered("REAL-1")), hidden];
+    assert_eq!(number(assembled(PAGE, &embedded(&[6]), private, &objects)), "REAL-1");
+    let result = read_pdf(assembled(PAGE, "", private, &objects)).unwrap();
+    assert_eq!(
+        (result.invoice.unwrap().number.as_str(), result.findings[0].rule.as_str()),
+        ("TEXT-1", "TEXT")
+    );
+    // A specification of a file that is elsewhere attaches nothing.
+    let elsewhere = [b"<</Type /Filespec /F (factur-x.xml)>>".to_vec()];
+    assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &elsewhere)), "TEXT-1");
+}
+
+#[test]
+fn only_what_the_last_revision_attaches_counts() {
+    let attached = attaching(&[("factur-x.xml", file(&numbered("OLD-1")))]);
+    let without = (1, b"<</Type /Catalog /Pages 2 0 R>>".to_vec());
+    let removed = revised(attached.clone(), &[without]);
+    assert_eq!(number(removed.clone()), "TEXT-1");
+    let replaced = revised(attached, &[(7, file(&numbered("NEW-1")))]);
+    assert_eq!(number(replaced), "NEW-1");
+    let again = format!("<</Type /Catalog /Pages 2 0 R {}>>", embedded(&[6]));
+    assert_eq!(number(revised(removed, &[(1, again.into_bytes())])), "OLD-1");
+}
+
+#[test]
+fn a_pdf_with_bookmarks_is_read() {
+    let mut objects = vec![specification("factur-x.xml", 7), file(&numbered("A-1"))];
+    objects.extend((0..40).map(|_| b"<</Title (a) /Prev 8 0 R /Next 9 0 R /Parent 8 0 R>>".to_vec()));
+    assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &objects)), "A-1");
+}
+
+fn hex(contents: &[u8]) -> Vec<u8> {
+    let digits: String = contents.iter().map(|byte| format!("{byte:02X}")).collect();
+    [digits.as_bytes(), b">"].concat()
+}
+
+fn ascii_85(contents: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    for group in contents.chunks(4) {
+        let mut bytes = [0; 4];
+        bytes[..group.len()].copy_from_slice(group);
+        let mut value = u32::from_be_bytes(bytes);
+        let mut digits = [0_u8; 5];
+        for digit in digits.iter_mut().rev() {
+            *digit = u8::try_from(value % 85).unwrap() + b'!';
+            value /= 85;
+        }
+        match value {
+            _ if group == [0; 4] => encoded.push(b'z'),
+            _ => encoded.extend(&digits[..=group.len()]),
+        }
+        encoded.push(b'\n');
+    }
+    [encoded.as_slice(), b"~>"].concat()
+}
+
+fn run_length(contents: &[u8]) -> Vec<u8> {
+    let literal = |part: &[u8]| [&[u8::try_from(part.len() - 1).unwrap()], part].concat();
+    let mut encoded: Vec<u8> = contents.chunks(128).flat_map(literal).collect();
+    encoded.push(128);
+    encoded
+}
+
+/// LZW without a dictionary: codes of nine bits, which start anew before a tenth is needed.
+fn lzw(contents: &[u8]) -> Vec<u8> {
+    let clear_and = |part: &[u8]| {
+        [&[256_u16], part.iter().map(|byte| u16::from(*byte)).collect::<Vec<_>>().as_slice()].concat()
+    };
+    let codes = contents.chunks(200).flat_map(clear_and).chain([257]);
+    let (mut encoded, mut bits, mut count) = (Vec::new(), 0_u32, 0);
+    for code in codes {
+        bits = bits << 9 | u32::from(code);
+        count += 9;
+        while count >= 8 {
+            count -= 8;
+            encoded.push((bits >> count & 0xff) as u8);
+        }
+    }
+    encoded.push((bits << (8 - count) & 0xff) as u8);
+    encoded
+}
+
+/// Rows of ten bytes, each the difference to the row above (PNG's filter 2).
+fn png_up(contents: &[u8]) -> Vec<u8> {
+    let mut above = [0_u8; 10];
+    let mut encoded = Vec::new();
+    for row in contents.chunks(10) {
+        encoded.push(2);
+        encoded.extend(row.iter().zip(above).map(|(byte, above)| byte.wrapping_sub(above)));
+        above[..row.len()].copy_from_slice(row);
+    }
+    encoded
+}
+
+/// Rows of ten bytes, each byte the difference to the one before.
+fn tiff(contents: &[u8]) -> Vec<u8> {
+    let row = |row: &[u8]| -> Vec<u8> {
+        (0..row.len()).map(|at| row[at].wrapping_sub(if at == 0 { 0 } else { row[at - 1] })).collect()
+    };
+    contents.chunks(10).flat_map(row).collect()
+}
+
+#[test]
+fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
+    let mut invoice = numbered("F-1");
+    invoice.resize(invoice.len().next_multiple_of(10), b'\n');
+    let deflated = super::pdf::deflated;
+    let rows = |predictor| format!("<</Predictor {predictor} /Columns 10>>");
+    for (entries, contents) in [
+        (String::new(), invoice.clone()),
+        ("/Filter /FlateDecode".to_owned(), deflated(&invoice)),
+        ("/Filter /ASCIIHexDecode".to_owned(), hex(&invoice)),
+        ("/Filter /ASCII85Decode".to_owned(), ascii_85(&invoice)),
+        ("/Filter [/RunLengthDecode]".to_owned(), run_length(&invoice)),
+        ("/Filter /LZWDecode".to_owned(), lzw(&invoice)),
+        ("/Filter [/ASCII85Decode /FlateDecode]".to_owned(), ascii_85(&deflated(&invoice))),
+        ("/Filter [/ASCIIHexDecode /ASCII85Decode /LZWDecode]".to_owned(), hex(&ascii_85(&lzw(&invoice)))),
+        (format!("/Filter /FlateDecode /DecodeParms {}", rows(12)), deflated(&png_up(&invoice))),
+        (format!("/Filter /LZWDecode /DecodeParms {}", rows(2)), lzw(&tiff(&invoice))),
+        (
+            format!("/Filter [/ASCIIHexDecode /FlateDecode] /DecodeParms [null {}]", rows(15)),
+            hex(&deflated(&png_up(&invoice))),
+        ),
+        // Filters and their parameters may be objects of their own.
+        ("/Filter 8 0 R /DecodeParms 9 0 R".to_owned(), hex(&deflated(&png_up(&invoice)))),
+    ] {
+        let objects = [
+            specification("factur-x.xml", 7),
+            stream(&entries, &contents),
+            b"[/ASCIIHexDecode 10 0 R]".to_vec(),
+            format!("[null {}]", rows(12)).into_bytes(),
+            b"/FlateDecode".to_vec(),
+        ];
+        let pdf = assembled(PAGE, &embedded(&[6]), "", &objects);
+        assert_eq!(read_pdf(pdf).unwrap().findings, read(CII).unwrap().findings, "{entries}");
+        assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &objects)), "F-1", "{entries}");
+    }
+}
+
+#[test]
+fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence() {
+    let whole = numbered("A-1");
+    let named = |contents: Vec<u8>| attaching(&[("factur-x.xml", contents)]);
+    is_unread(named(file(&whole[..whole.len() - 100])), "`factur-x.xml` cannot be read: it is no XML");
+    let cut = super::pdf::deflated(&whole);
+    is_unread(named(stream("/Filter /FlateDecode", &cut[..cut.len() / 2])), "cannot be read");
+    is_unread(named(stream("/Filter /FlateDecode", b"nothing deflated")), "has no root element");
+    is_unread(named(stream("/Filter /ASCII85Decode", b"a~b~c")), "cannot be read");
+    is_unread(named(stream("/Filter /DCTDecode", &whole)), "has a filter that is not read");
+    is_unread(named(stream("/F (elsewhere.xml)", b"")), "stands in another file");
+    let utf_7 = CII.replace("'utf-8'", "'UTF-7'");
+    is_unread(named(file(utf_7.as_bytes())), "declares the encoding `UTF-7`");
+    is_unread(named(file(b"<Order xmlns='urn:a'/>")), "is XML, but neither");
+    is_unread(
+        attaching(&[("ZUGFeRD-invoice.xml", file(b"<CrossIndustryDocument xmlns='urn:a'/>"))]),
+        "neither",
+    );
+    is_unread(attaching(&[("a.xml", file(b"<!DOCTYPE a><a/>"))]), "document type");
+    let missing = [specification("factur-x.xml", 99)];
+    is_unread(assembled(PAGE, &embedded(&[6]), "", &missing), "has no contents");
+    let two =
+        [b"<</F (factur-x.xml) /EF <</F 7 0 R /UF 8 0 R>>>>".to_vec(), file(&whole), file(&numbered("B-1"))];
+    is_unread(assembled(PAGE, &embedded(&[6]), "", &two), "several contents that differ");
+
+    // Where the text says nothing, it is the reason.
+    let objects = [specification("factur-x.xml", 7), file(b"<a>")];
+    let error = read_pdf(assembled(b" ", &embedded(&[6]), "", &objects)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`document`: is a PDF, and the attachment `factur-x.xml` cannot be read: it ends before its elements do"
+    );
+    // Beside an invoice it is worth a look, and what is no XML is not.
+    let beside = attaching(&[
+        ("factur-x.xml", file(&whole)),
+        ("other.xml", file(b"<a>")),
+        ("terms.pdf", stream("/Filter /JBIG2Decode", b"x")),
+        ("data.xml", file(b"<a xmlns='urn:a'/>")),
+    ]);
+    let result = read_pdf(beside).unwrap();
+    let found: Vec<_> = result.findings.iter().map(|found| (found.rule.as_str(), found.severity())).collect();
+    assert_eq!(found, [("ATTACHMENT", Severity::Warning)]);
+    assert_eq!(result.invoice.unwrap().number, "A-1");
+}
+
+/// A PDF, encrypted with this password.
+fn encrypted(pdf: &[u8], version: usize, user_password: &str) -> Vec<u8> {
+    encrypt(lopdf::Document::load_mem(pdf).unwrap(), version, user_password)
+}
+
+fn encrypt(mut document: lopdf::Document, version: usize, user_password: &str) -> Vec<u8> {
+    let (owner_password, permissions) = ("owner", Permissions::all());
+    let filter: Arc<dyn CryptFilter> =
+        if version == 4 { Arc::new(Aes128CryptFilter) } else { Arc::new(Aes256CryptFilter) };
+    let crypt_filters = BTreeMap::from([(b"StdCF".to_vec(), filter)]);
+    let name = || b"StdCF".to_vec();
+    let state = match version {
+        1 => EncryptionVersion::V1 { document: &document, owner_password, user_password, permissions },
+        2 => EncryptionVersion::V2 {
+            document: &document,
+            owner_password,
+            user_password,
+            key_length: 128,
+            permissions,
+        },
+        4 => EncryptionVersion::V4 {
+            document: &document,
+            encrypt_metadata: true,
+            crypt_filters,
+            stream_filter: name(),
+            string_filter: name(),
+            owner_password,
+            user_password,
+            permissions,
+        },
+        _ => EncryptionVersion::V5 {
+            encrypt_metadata: true,
+            crypt_filters,
+            file_encryption_key: &[7; 32],
+            stream_filter: name(),
+            string_filter: name(),
+            owner_password,
+            user_password,
+            permissions,
+        },
+    };
+    let state = EncryptionState::try_from(state).unwrap();
+    document.encrypt(&state).unwrap();
+    let mut bytes = Vec::new();
+    document.save_to(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_pdf_encrypted_with_an_empty_password_is_read_and_with_another_is_refused() {
+    let pdf = attaching(&[("factur-x.xml", file(&numbered("E-1")))]);
+    for version in [1, 2, 4, 5] {
+        let document = encrypted(&pdf, version, "");
+        assert!(memchr::memmem::find(&document, b"/Encrypt").is_some());
+        assert_eq!(number(document), "E-1", "{version}");
+        let text = encrypted(&assembled(PAGE, "", "", &[]), version, "");
+        assert_eq!(number(text), "TEXT-1", "{version}");
+        let error = read_pdf(encrypted(&pdf, version, "secret")).unwrap_err().to_string();
+        assert!(error.contains("is encrypted, and does not open without a password"), "{error}");
+    }
+}
+
+/// Object streams are encrypted as a whole, and not the objects in them.
+#[test]
+fn an_encrypted_pdf_with_object_streams_is_read() {
+    let pdf = attaching(&[("factur-x.xml", file(&numbered("E-2")))]);
+    let mut document = lopdf::Document::load_mem(&pdf).unwrap();
+    document.objects.remove(&(6, 0)).unwrap();
+    let object = [b"6 0 ".to_vec(), specification("factur-x.xml", 7)].concat();
+    let dictionary = lopdf::dictionary! { "Type" => "ObjSt_", "N" => 1, "First" => 4 };
+    document.objects.insert((20, 0), lopdf::Stream::new(dictionary, object).into());
+    document.max_id = 20;
+    let mut bytes = encrypt(document, 4, "");
+    // The writer makes its own object streams, and drops others.
+    let at = memchr::memmem::find(&bytes, b"/ObjSt_").unwrap();
+    bytes[at..at + 7].copy_from_slice(b"/ObjStm");
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let number_after = |text: &str, word: &str| -> usize {
+        let (_, rest) = text.rsplit_once(word).unwrap();
+        rest.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (encrypt, previous) = (number_after(&text, "/Encrypt "), number_after(&text, "startxref\n"));
+    // Object 6 is the first in the object stream 20.
+    let entries = format!(
+        "/Type /XRef /Size 1000 /W [1 4 2] /Index [6 1] /Root 1 0 R /Encrypt {encrypt} 0 R /ID [(a) (b)] \
+         /Prev {previous}"
+    );
+    let start = bytes.len();
+    let references = stream(&entries, &[2, 0, 0, 0, 20, 0, 0]);
+    bytes.extend([b"900 0 obj\n".as_slice(), &references, b"\nendobj\n"].concat());
+    bytes.extend(format!("startxref\n{start}\n%%EOF\n").into_bytes());
+    assert_eq!(number(bytes), "E-2");
+}
+
+#[test]
+fn a_pdf_that_hides_that_it_is_encrypted_is_refused() {
+    let document = encrypted(&attaching(&[("factur-x.xml", file(UBL.as_bytes()))]), 2, "");
+    let at = memchr::memmem::find(&document, b"/Encrypt ").unwrap();
+    let hidden = [&document[..at], b"/#45ncrypt ", &document[at + 9..]].concat();
+    let error = read_pdf(hidden).unwrap_err().to_string();
+    assert!(error.contains("hides that it is encrypted"), "{error}");
+}

@@ -1,0 +1,178 @@
+//! The edge, with an auth that allows everybody and a tool service that answers what it is told to.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{Router, body::Body, response::Response, serve::ListenerExt as _};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use drawbridge_proto::auth::v1::{
+    self as pb,
+    auth_service_server::{AuthService, AuthServiceServer},
+    authorize_response, exchange_response, filter_catalog_response,
+};
+use drawbridge_sdk::{Telemetry, TelemetryConfig};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, response};
+use http_body_util::{BodyExt as _, Full};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
+use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
+use tonic::Status;
+use tower::ServiceExt as _;
+
+use crate::contracts;
+
+pub(crate) struct Edge {
+    pub(crate) runtime: Runtime,
+    router: Router,
+    answer: Arc<Mutex<Bytes>>,
+}
+
+impl Edge {
+    pub(crate) fn start() -> Self {
+        // Spans are made, so that what goes into them is fuzzed too; nothing is logged.
+        let telemetry = TelemetryConfig { log: "off".to_owned(), ..TelemetryConfig::default() };
+        std::mem::forget(Telemetry::install("fuzz", &telemetry).expect("telemetry"));
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let answer = Arc::default();
+        let router = runtime.block_on(async {
+            let auth = listen().await;
+            let auth_url =
+                format!("http://{}", auth.local_addr().expect("an address")).parse().expect("a URL");
+            let serving = tonic::transport::Server::builder().add_service(AuthServiceServer::new(Everybody));
+            let incoming = TcpListenerStream::new(auth).map(|stream| {
+                stream.inspect(|stream| stream.set_nodelay(true).expect("a socket that takes options"))
+            });
+            tokio::spawn(serving.serve_with_incoming(incoming));
+
+            let tools = listen().await;
+            let url = format!("http://{}", tools.local_addr().expect("an address")).parse().expect("a URL");
+            let answers = Arc::clone(&answer);
+            let service = Router::new().fallback(move || std::future::ready(tool_answer(&answers)));
+            let tools = tools.tap_io(|stream| stream.set_nodelay(true).expect("a socket that takes options"));
+            tokio::spawn(async move { axum::serve(tools, service).await });
+
+            let public = "http://edge.test/mcp".parse().expect("a URL");
+            let config = drawbridge_edge::Config::new(public, "http://idp.test".to_owned(), auth_url);
+            drawbridge_edge::fuzzing::front_door(&config, &contracts::contracts(), &url).expect("an edge")
+        });
+        Self { runtime, router, answer }
+    }
+
+    /// What the tool service answers from now on: an encoded message.
+    pub(crate) fn answers(&self, message: &[u8]) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::copy_from_slice(message);
+    }
+
+    /// The response to a request, as far as it comes, where `patience` is waited for its head and each part of its
+    /// body: whether it came to its end, its head and its body. None: no response came in time.
+    pub(crate) async fn ask(
+        &self,
+        request: Request<Body>,
+        patience: Duration,
+    ) -> Option<(bool, response::Parts, Bytes)> {
+        let response = timeout(patience, self.router.clone().oneshot(request)).await.ok()?;
+        let response = response.expect("a router that answers");
+        assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{response:?}");
+        assert!(response.headers().contains_key("x-request-id"), "{response:?}");
+        let (head, mut body) = response.into_parts();
+        let mut text = BytesMut::new();
+        while let Ok(frame) = timeout(patience, body.frame()).await {
+            let Some(frame) = frame else { return Some((true, head, text.freeze())) };
+            if let Some(data) = frame.expect("a body that ends").data_ref() {
+                text.put(data.clone());
+            }
+        }
+        Some((false, head, text.freeze()))
+    }
+}
+
+async fn listen() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("a port")
+}
+
+/// One gRPC message, and that all went well.
+fn tool_answer(answer: &Mutex<Bytes>) -> Response {
+    let message = answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut framed = BytesMut::with_capacity(message.len() + 5);
+    framed.put_u8(0);
+    framed.put_u32(message.len().try_into().unwrap_or_default());
+    framed.put(message);
+    let trailers =
+        HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+    let body =
+        Full::new(framed.freeze()).with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
+    Response::builder().header("content-type", "application/grpc").body(Body::new(body)).expect("a response")
+}
+
+/// An auth that allows everybody everything.
+struct Everybody;
+
+fn allowed() -> pb::Allowed {
+    pb::Allowed {
+        principal: Some(pb::Principal { subject: "alice".to_owned(), ..Default::default() }),
+        transaction_token: Some(pb::TransactionToken { token: "token".to_owned(), expires_at: None }),
+        ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl AuthService for Everybody {
+    async fn authorize(
+        &self,
+        _: tonic::Request<pb::AuthorizeRequest>,
+    ) -> Result<tonic::Response<pb::AuthorizeResponse>, Status> {
+        let outcome = Some(authorize_response::Outcome::Allowed(allowed()));
+        Ok(tonic::Response::new(pb::AuthorizeResponse { outcome }))
+    }
+
+    async fn filter_catalog(
+        &self,
+        request: tonic::Request<pb::FilterCatalogRequest>,
+    ) -> Result<tonic::Response<pb::FilterCatalogResponse>, Status> {
+        let visible = pb::Visible {
+            names: request.into_inner().items.into_iter().map(|item| item.name).collect(),
+            principal: allowed().principal,
+            policy_revision: String::new(),
+        };
+        let outcome = Some(filter_catalog_response::Outcome::Visible(visible));
+        Ok(tonic::Response::new(pb::FilterCatalogResponse { outcome }))
+    }
+
+    async fn exchange(
+        &self,
+        _: tonic::Request<pb::ExchangeRequest>,
+    ) -> Result<tonic::Response<pb::ExchangeResponse>, Status> {
+        let outcome = Some(exchange_response::Outcome::Allowed(allowed()));
+        Ok(tonic::Response::new(pb::ExchangeResponse { outcome }))
+    }
+
+    type WatchStream = tokio_stream::Pending<Result<pb::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _: tonic::Request<pb::WatchRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Ok(tonic::Response::new(tokio_stream::pending()))
+    }
+
+    async fn introspect(
+        &self,
+        request: tonic::Request<pb::IntrospectRequest>,
+    ) -> Result<tonic::Response<pb::IntrospectResponse>, Status> {
+        let active = request.into_inner().transaction_tokens.iter().map(|_| true).collect();
+        Ok(tonic::Response::new(pb::IntrospectResponse { active }))
+    }
+
+    async fn revoke(
+        &self,
+        _: tonic::Request<pb::RevokeRequest>,
+    ) -> Result<tonic::Response<pb::RevokeResponse>, Status> {
+        Err(Status::unimplemented("nothing is revoked here"))
+    }
+}
