@@ -2,8 +2,8 @@
 # Installs what the tests and the lints need and Cargo does not bring. Quick, and silent, when all is there.
 #
 #   tests/setup.sh         all of it
-#   tests/setup.sh test    for the tests: the official MCP SDKs, the MCP conformance suite, Redis,
-#                          OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
+#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the MCP conformance suite,
+#                          Redis, OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
@@ -17,6 +17,9 @@ readonly cargo_deny_version=0.20.2
 readonly cargo_cyclonedx_version=0.5.9
 readonly node_major_min=18
 readonly python_min=3.10
+# From here on Go brings the toolchain itself that a module asks for.
+readonly go_minor_min=21
+readonly java_min=17
 readonly keycloak_version=26.4.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -48,6 +51,7 @@ main() {
   mkdir -p "$tools"
   node_packages
   [[ ${1:-all} == lint ]] || python_packages
+  [[ ${1:-all} == lint ]] || clients
   [[ ${1:-all} == lint ]] || openbao
   [[ ${1:-all} == lint ]] || moto
   [[ ${1:-all} == lint ]] || conformance_suite
@@ -73,6 +77,9 @@ system_packages() {
   [[ $1 == lint ]] || command -v redis-server >/dev/null || missing+=("Redis:redis-server")
   [[ $1 == lint ]] || has_postgres || missing+=("PostgreSQL:postgresql")
   [[ $1 == lint ]] || command -v chromium >/dev/null || missing+=("Chromium:chromium")
+  [[ $1 == lint ]] || command -v go >/dev/null || missing+=("Go 1.$go_minor_min or newer:golang-go")
+  [[ $1 == lint ]] || command -v javac >/dev/null || missing+=("a JDK $java_min or newer:default-jdk-headless")
+  [[ $1 == lint ]] || command -v mvn >/dev/null || missing+=("Maven:maven")
   # Debian has a Python that cannot make virtual environments, and a package that lets it.
   [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
@@ -83,6 +90,10 @@ system_packages() {
     fail "node is too old: install Node.js $node_major_min or newer"
   [[ $1 == lint ]] || python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
     fail "python3 is too old: install Python $python_min or newer"
+  [[ $1 == lint ]] || [[ $(go env GOVERSION) =~ ^go1\.([0-9]+) && ${BASH_REMATCH[1]} -ge $go_minor_min ]] ||
+    fail "go is too old: install Go 1.$go_minor_min or newer from https://go.dev/dl"
+  [[ $1 == lint ]] || [[ $(javac -version 2>&1) =~ ^javac\ ([0-9]+) && ${BASH_REMATCH[1]} -ge $java_min ]] ||
+    fail "javac is too old: install a JDK $java_min or newer"
 }
 
 # Debian keeps its programs off PATH.
@@ -113,15 +124,62 @@ install_system_packages() {
 # --- Private packages -----------------------------------------------------------------------------------------------
 
 python_packages() {
-  local folder=$tools/python pins=$here/clients/python/requirements.txt
-  # A virtual environment is of no use any more once the Python that made it is gone.
-  if is_current "$folder" "$pins" && "$folder/bin/python" -c '' 2>/dev/null; then return; fi
+  virtual_environment "$tools/python" "$here/clients/python/requirements.txt" || return 0
+  echo "installed the Python SDK in $tools/python"
+}
+
+# MCP clients, besides the newest SDKs of Python and of TypeScript's version 1.
+clients() {
+  local name
+  for name in python-1.20 fastmcp; do
+    virtual_environment "$tools/$name" "$here/clients/$name/requirements.txt" || continue
+    echo "installed the MCP client $name in $tools/$name"
+  done
+  for name in typescript-1.20 typescript-2 mcp-remote; do
+    npm_install "$tools/$name" "$here/clients/$name/package.json" || continue
+    echo "installed the MCP client $name in $tools/$name"
+  done
+  go_client
+  java_client java
+  java_client java-0.11
+}
+
+go_client() {
+  local source=$here/clients/go folder=$tools/go-client
+  local files=("$source/go.mod" "$source/go.sum" "$source/main.go")
+  if is_current "$folder" "${files[@]}"; then return; fi
   rm -rf "$folder"
-  python3 -m venv "$folder" || fail "python3 could not make a virtual environment in $folder"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$pins" ||
-    fail "pip could not install $pins"
-  stamp "$folder" "$pins"
-  echo "installed the Python SDK in $folder"
+  (cd "$source" && go build -mod=readonly -buildvcs=false -o "$folder/scenarios" .) ||
+    fail "go could not build $source"
+  stamp "$folder" "${files[@]}"
+  echo "built the MCP client in Go in $folder"
+}
+
+# One program, with the SDK that the project $1 pins.
+java_client() {
+  local program=$here/clients/java/src/main/java/Scenarios.java folder=$tools/$1
+  local files=("$here/clients/$1/pom.xml" "$program")
+  if is_current "$folder" "${files[@]}"; then return; fi
+  rm -rf "$folder"
+  mkdir -p "$folder/src/main/java"
+  cp "${files[0]}" "$folder"
+  cp "$program" "$folder/src/main/java"
+  local output
+  output=$(cd "$folder" && mvn --batch-mode --quiet compile 2>&1) ||
+    fail "Maven could not build $folder: $output"
+  stamp "$folder" "${files[@]}"
+  echo "built the MCP client $1 in $folder"
+}
+
+# Makes a virtual environment in the folder $1 with the packages that $2 pins; 1 when it is there already.
+virtual_environment() {
+  # It is of no use any more once the Python that made it is gone.
+  if is_current "$1" "$2" && "$1/bin/python" -c '' 2>/dev/null; then return 1; fi
+  rm -rf "$1"
+  python3 -m venv "$1" || fail "python3 could not make a virtual environment in $1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2" ||
+    fail "pip could not install $2"
+  stamp "$1" "$2"
 }
 
 openbao() {
@@ -236,18 +294,19 @@ validators() {
   echo "installed the validation artefacts of EN 16931 in $folder"
 }
 
-# The stamp is written last, so a folder whose install was broken off is made anew.
+# Whether the folder $1 has the stamp of the files that it was made of. The stamp is written last, so a folder whose
+# install was broken off is made anew.
 is_current() {
-  [[ -f $1/stamp && $(<"$1/stamp") == "$(fingerprint "$2")" ]]
+  [[ -f $1/stamp && $(<"$1/stamp") == "$(fingerprint "${@:2}")" ]]
 }
 
 stamp() {
-  fingerprint "$2" >"$1/stamp"
+  fingerprint "${@:2}" >"$1/stamp"
 }
 
-# Git names the same hash on every system.
+# Git names the same hashes on every system.
 fingerprint() {
-  git hash-object --no-filters "$1"
+  git hash-object --no-filters "$@"
 }
 
 main "$@"

@@ -19,10 +19,7 @@ pub(crate) fn internal_client() -> ConfiguredClient {
 /// Signs in at the built-in authorization server as a person with a browser does, and returns the access
 /// token for `resource`.
 pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &str) -> String {
-    let http = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .expect("an HTTP client");
+    let http = reqwest::Client::new();
     let endpoint = |path: &str| issuer.join(path).expect("a URL");
     let client_id = if resource.starts_with("http") {
         let registration = json!({
@@ -48,13 +45,7 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
         ("resource", resource),
         ("state", "test"),
     ]);
-    let page = http.get(authorize).send().await.expect("a page").text().await.expect("a text");
-    let (_, rest) = page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("no form: {page}"));
-    let (request, _) = rest.split_once('"').expect("a value");
-    let form = [("request", request), ("username", username), ("password", password), ("decision", "allow")];
-    let redirect = http.post(endpoint("/authorize")).form(&form).send().await.expect("an answer");
-    let location = redirect.headers().get("location").unwrap_or_else(|| panic!("no redirect: {redirect:?}"));
-    let location = Url::parse(location.to_str().expect("a text")).expect("a URL");
+    let location = authorize_as(&authorize, username, password).await;
     let code = location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned();
 
     let form = [
@@ -68,4 +59,21 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
     let token = http.post(endpoint("/token")).form(&form).send().await.expect("an answer");
     let token: Value = token.json().await.expect("JSON");
     token["access_token"].as_str().unwrap_or_else(|| panic!("no token: {token}")).to_owned()
+}
+
+/// Opens the sign-in page of the built-in authorization server as a person with a browser does, and returns
+/// where it leads to.
+pub async fn authorize_as(authorize: &Url, username: &str, password: &str) -> Url {
+    let http = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .expect("an HTTP client");
+    let page = http.get(authorize.clone()).send().await.expect("a page").text().await.expect("a text");
+    let (_, rest) = page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("no form: {page}"));
+    let (request, _) = rest.split_once('"').expect("a value");
+    let form = [("request", request), ("username", username), ("password", password), ("decision", "allow")];
+    let target = authorize.join("/authorize").expect("a URL");
+    let redirect = http.post(target).form(&form).send().await.expect("an answer");
+    let location = redirect.headers().get("location").unwrap_or_else(|| panic!("no redirect: {redirect:?}"));
+    Url::parse(location.to_str().expect("a text")).expect("a URL")
 }

@@ -318,7 +318,7 @@ impl ConformanceService for Conformance {
     }
 
     async fn slow_work(&self, request: Request<pb::SlowWorkRequest>) -> Streamed {
-        streaming::slow_work(self.clone(), request.into_inner().milliseconds)
+        streaming::slow_work(self.clone(), request.into_inner())
     }
 
     async fn fail_with(&self, request: Request<pb::FailWithRequest>) -> Answered {

@@ -19,6 +19,7 @@ mod moto;
 pub mod notes;
 mod peers;
 mod postgres;
+mod proxy;
 mod redis;
 mod spy;
 mod tls;
@@ -26,7 +27,7 @@ mod tools;
 mod vault;
 
 pub use self::redis::{Redis, RedisCluster, RedisSentinel};
-pub use browser::sign_in;
+pub use browser::{authorize_as, sign_in};
 pub use client::{Client, REQUEST_ID, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
@@ -35,7 +36,11 @@ pub use mesh::{Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, se
 pub use moto::Moto;
 pub use peers::connect;
 pub use postgres::Postgres;
+pub use proxy::{Passing, Proxy};
 pub use spy::Spy;
 pub use tls::{Signed, TestAuthority, TlsListener};
-pub use tools::{chromium, conformance_suite, node_modules, program, python, repository};
+pub use tools::{
+    chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program, python,
+    python_with, repository,
+};
 pub use vault::{Vault, bao};

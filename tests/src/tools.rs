@@ -24,12 +24,33 @@ pub(crate) fn program_by(path: PathBuf, installer: &str) -> PathBuf {
 
 /// The Python that has the official SDK.
 pub fn python() -> PathBuf {
-    program(tools().join("python/bin/python"))
+    python_with("python")
+}
+
+/// The Python of the virtual environment `client`, which has an MCP client.
+pub fn python_with(client: &str) -> PathBuf {
+    program(tools().join(client).join("bin/python"))
+}
+
+/// The program that uses the official Go SDK.
+pub fn go_client() -> PathBuf {
+    program(tools().join("go-client/scenarios"))
+}
+
+/// The class path of the program that uses the official Java SDK, in the release of the folder `client`.
+pub fn java_client(client: &str) -> String {
+    let built = program(tools().join(client).join("target"));
+    format!("{0}/classes:{0}/dependency/*", built.display())
 }
 
 /// The folder of npm packages that has the official SDK.
 pub fn node_modules() -> PathBuf {
-    program(tools().join("node/node_modules"))
+    node_modules_of("node")
+}
+
+/// The folder of npm packages of the MCP client `client`.
+pub fn node_modules_of(client: &str) -> PathBuf {
+    program(tools().join(client).join("node_modules"))
 }
 
 /// Chromium, and beside it what drives it.

@@ -3,7 +3,7 @@
 //   DRAWBRIDGE_TOOLS=… node interact.mjs --url URL --token TOKEN
 //
 // Prints one JSON object, and stays connected until its input ends: a test can tell a call that was cancelled from one
-// whose client has gone. flow.mjs says where the SDK is loaded from, and which revision it asks for.
+// whose client has gone. The SDK is loaded from the folder `node` of DRAWBRIDGE_TOOLS, and asks for 2025-11-25.
 
 import { createRequire } from "node:module";
 import { resolve } from "node:path";

@@ -76,9 +76,10 @@ pub(super) fn changes() -> Response<ReceiverStream<Result<pb::Changed, Status>>>
     Response::new(ReceiverStream::new(receiver))
 }
 
-/// Works so long, and counts whether it came to its end.
-pub(super) fn slow_work(service: Conformance, milliseconds: u32) -> Streamed {
-    let steps = milliseconds / STEP_MS;
+/// Works so long, is silent so long, and counts whether it came to its end.
+pub(super) fn slow_work(service: Conformance, request: pb::SlowWorkRequest) -> Streamed {
+    let steps = request.milliseconds / STEP_MS;
+    let silence = Duration::from_millis(request.silent_milliseconds.into());
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         for step in 0..steps {
@@ -93,6 +94,7 @@ pub(super) fn slow_work(service: Conformance, milliseconds: u32) -> Streamed {
             }
             tokio::time::sleep(Duration::from_millis(STEP_MS.into())).await;
         }
+        tokio::time::sleep(silence).await;
         service.finished.fetch_add(1, Ordering::Relaxed);
         let _ = sender.send(Ok(event(Event::Result(result(vec![text("worked")]))))).await;
     });

@@ -6,7 +6,6 @@ mod auth;
 mod backing;
 mod bad_input;
 mod catalog;
-mod clients;
 mod confinement;
 mod credentials;
 mod front_door;

@@ -8,9 +8,12 @@ use serde_json::json;
 async fn the_older_revisions_are_negotiated_by_initialize() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    for (asked, answered) in
-        [("2025-06-18", "2025-06-18"), ("2025-11-25", "2025-11-25"), ("2024-11-05", "2025-11-25")]
-    {
+    for (asked, answered) in [
+        ("2025-03-26", "2025-03-26"),
+        ("2025-06-18", "2025-06-18"),
+        ("2025-11-25", "2025-11-25"),
+        ("2024-11-05", "2025-11-25"),
+    ] {
         let initialize = json!({
             "jsonrpc": "2.0", "id": 1, "method": "initialize",
             "params": { "protocolVersion": asked, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } },

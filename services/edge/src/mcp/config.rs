@@ -33,12 +33,12 @@ pub struct StreamsConfig {
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub streams_bytes_max: usize,
 
-    /// After how long a request without an answer is answered with an event stream, so that proxies see that the
-    /// connection is in use, in milliseconds.
-    #[arg(long, default_value_t = 10_000)]
+    /// After how long a call without an answer is answered with an event stream, and how often that stream then shows
+    /// that it is open, in milliseconds. Less than the time after which proxies close idle connections.
+    #[arg(long, default_value_t = 3_000)]
     pub stream_quiet_ms: u64,
 
-    /// How often an open stream in which nothing happens shows that it is open, in milliseconds.
+    /// How often a stream on which a client only listens shows that it is open, in milliseconds.
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(100..))]
     pub stream_keep_alive_ms: u64,
 }
@@ -53,7 +53,7 @@ impl Default for StreamsConfig {
             stream_events_max: 256,
             stream_bytes_max: 1024 * 1024,
             streams_bytes_max: 64 * 1024 * 1024,
-            stream_quiet_ms: 10_000,
+            stream_quiet_ms: 3_000,
             stream_keep_alive_ms: 15_000,
         }
     }

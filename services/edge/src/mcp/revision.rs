@@ -23,7 +23,9 @@ const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// A revision that is served, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Revision {
-    /// 2025-06-18, which also stands for what came before.
+    /// 2025-03-26, for clients that know none newer. It is served as 2025-06-18 is: its batches are refused.
+    March2025,
+    /// 2025-06-18.
     June2025,
     /// 2025-11-25.
     November2025,
@@ -32,17 +34,19 @@ pub(super) enum Revision {
 }
 
 impl Revision {
-    /// The revisions that are served, oldest first.
+    /// The revisions that are offered, oldest first.
     pub(super) const SERVED: [ProtocolVersion; 3] =
         [ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
 
     /// The revision that `initialize` agrees to, for the one that a client asks for.
     pub(super) fn negotiated(asked: &str) -> Self {
-        if asked == ProtocolVersion::V_2025_06_18.as_str() { Self::June2025 } else { Self::November2025 }
+        let older = [Self::March2025, Self::June2025];
+        older.into_iter().find(|one| asked == one.version().as_str()).unwrap_or(Self::November2025)
     }
 
     pub(super) fn version(self) -> ProtocolVersion {
         match self {
+            Self::March2025 => ProtocolVersion::V_2025_03_26,
             Self::June2025 => ProtocolVersion::V_2025_06_18,
             Self::November2025 => ProtocolVersion::V_2025_11_25,
             Self::Stateless => ProtocolVersion::V_2026_07_28,

@@ -39,6 +39,9 @@ use crate::{
 
 mod listening;
 
+/// The shortest time between two signs of life.
+const SIGN_OF_LIFE_MIN: Duration = Duration::from_millis(50);
+
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
 /// Answers what was admitted.
@@ -169,7 +172,7 @@ impl Server {
                 // Not polled by the response alone: a client that does not read would stop its clocks.
                 let work = AbortOnDropHandle::new(tokio::spawn(work));
                 let work = async move { drop(work.await) }.boxed();
-                Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted) }.into_response())
+                Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted, true) }.into_response())
             }
         }
     }
@@ -191,12 +194,13 @@ impl Server {
         work.instrument(span)
     }
 
-    fn body(&self, reader: Reader, right: Right) -> EventBody {
+    /// The body of a stream: of a call, or of a client that listens.
+    fn body(&self, reader: Reader, right: Right, is_call: bool) -> EventBody {
         EventBody {
             reader,
             work: None,
             right,
-            keep_alive: self.keep_alive,
+            keep_alive: if is_call { self.quiet.max(SIGN_OF_LIFE_MIN) } else { self.keep_alive },
             last: None,
             stopping: None,
             first: None,
@@ -298,7 +302,7 @@ impl Server {
                 let reader = stream.read(None).ok_or(Refusal::NoSession)?;
                 let primes = stream.is_empty() && session.revision == Revision::November2025;
                 let first = stream.id().filter(|_| primes).map(super::sse::priming);
-                let body = self.body(reader, Right::Leased(lease));
+                let body = self.body(reader, Right::Leased(lease), true);
                 EventBody { first, session: Some(session), ..body }.into_response()
             }
         })

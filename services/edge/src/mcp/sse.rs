@@ -17,8 +17,10 @@ use super::{
 };
 use crate::{authorizer::Lease, refusal::Refusal};
 
-/// Keeps a connection open that has nothing to say, and lets a client see that its stream has begun.
-const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+/// Keeps a connection open that has nothing to say, and lets a client see that its stream has begun. A line alone:
+/// readers that remember the last event's id make an empty event of an empty line after it (httpx-sse, and with it
+/// version 1 of the Python SDK, which takes that for a message).
+const COMMENT: Bytes = Bytes::from_static(b":\n");
 /// Tells proxies to pass events on as they come.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));

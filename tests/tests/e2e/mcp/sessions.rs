@@ -220,6 +220,8 @@ async fn a_silent_call_becomes_a_stream_that_shows_signs_of_life() {
         let reply = alice.send(request).await;
         assert_eq!(reply.headers["content-type"], "text/event-stream", "{reply:?}");
         assert!(reply.text.lines().any(|line| line == ":"), "{reply:?}");
+        // An empty line after it would be an event for some readers.
+        assert!(!reply.text.contains(":\n\n"), "{reply:?}");
         assert_eq!(reply.message(), "worked", "{reply:?}");
     }
 }

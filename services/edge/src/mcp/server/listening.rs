@@ -58,6 +58,7 @@ impl Server {
             }
         };
         let mut asks = vec![admission.again.clone()];
+        let is_call = needs.is_some();
         if let Some(needs) = needs {
             // Whoever takes the stream of a call up again must be allowed to make it.
             if !may(admission, &needs).await? {
@@ -69,7 +70,7 @@ impl Server {
         let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
         let (session, first) = (Some(session), Some(sse::beginning()));
         let stopping = Some(self.stopping.clone());
-        let body = self.body(reader, Right::Listening(lease));
+        let body = self.body(reader, Right::Listening(lease), is_call);
         Ok(EventBody { first, session, _slot: slot, stopping, ..body }.into_response())
     }
 
@@ -105,7 +106,7 @@ impl Server {
             subscription.run(&admission, &watches, &catalogs).await;
         };
         let reader = stream.read(None).ok_or(Refusal::EventId)?;
-        let body = self.body(reader, Right::Listening(lease));
+        let body = self.body(reader, Right::Listening(lease), false);
         let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
         Ok(EventBody { work, last, _slot: slot, stopping, ..body }.into_response())
     }
