@@ -25,12 +25,12 @@ pub struct ContractArgs {
     #[arg(long, value_name = "SPIFFE_ID", requires = "service_url")]
     service_spiffe_id: Option<SpiffeId>,
 
+    #[command(flatten)]
+    mesh: MeshArgs,
+
     /// What services are shown, and which are believed.
     #[command(flatten)]
     mtls: MtlsConfig,
-
-    #[command(flatten)]
-    mesh: MeshArgs,
 }
 
 impl ContractArgs {

@@ -97,6 +97,11 @@ pub struct Config {
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 
+    /// A file that holds what is revoked, so that a restart forgets none of it: for a single replica without Redis. It is
+    /// made for this user alone to read.
+    #[arg(long, value_name = "FILE")]
+    pub revocations_file: Option<PathBuf>,
+
     /// How tokens that are not good are remembered.
     #[command(flatten)]
     pub refused_tokens: RefusedTokensConfig,
@@ -104,11 +109,6 @@ pub struct Config {
     /// What is remembered of verified tokens.
     #[command(flatten)]
     pub seen: SeenConfig,
-    /// A file that holds what is revoked, so that a restart forgets none of it: for a single replica without Redis. It is
-    /// made for this user alone to read.
-    #[arg(long, value_name = "FILE")]
-    pub revocations_file: Option<PathBuf>,
-
     /// What is written down of decisions.
     #[command(flatten)]
     pub decision_log: DecisionLogConfig,
