@@ -54,6 +54,24 @@ pub fn open(path: &Path) -> io::Result<fs::File> {
     Ok(file)
 }
 
+/// Reads a file that holds secrets, unless another user owns it, or could read or write it.
+///
+/// # Errors
+/// When it is such a file, is larger, or cannot be read.
+pub fn read_secret(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let mode = file.metadata()?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            let why = format!("can be read by others (mode {mode:o}); chmod 600 mends it");
+            return Err(refused(path, &why));
+        }
+    }
+    read_from(file, path, bytes_max)
+}
+
 /// Reads at most `bytes_max` bytes of an open file to its end.
 ///
 /// # Errors

@@ -33,7 +33,9 @@ const END_DEADLINE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 /// Reads folders until its input ends, which is when the process that wrote them has ended. What is
-/// left of them by then it removes, and first the servers in them.
+/// left of them by then it removes, and first the servers in them. A folder may be another user's by
+/// then, who made one of the same name: it is passed over, and so is a process that does not work in
+/// its folder.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
 set -f
@@ -41,23 +43,27 @@ IFS='
 '
 folders=$(cat)
 pids=
+is_own() { [ -d "$1" ] && [ -O "$1" ] && [ ! -L "$1" ]; }
+runs_in() {
+    case $1 in '' | *[!0-9]*) return 1 ;; esac
+    [ ! -e /proc/self/cwd ] || case $(readlink "/proc/$1/cwd")/ in "$2"/*) ;; *) return 1 ;; esac
+}
 for folder in $folders; do
-    if read -r pid <"$folder/server.pid"; then
-        kill -INT "$pid"
-        pids="$pids$pid
+    is_own "$folder" && read -r pid <"$folder/server.pid" && runs_in "$pid" "$folder" || continue
+    kill -INT "$pid"
+    pids="$pids$pid $folder
 "
-    fi
 done
-for pid in $pids; do
-    tries=0
+for server in $pids; do
+    pid=${server%% *} folder=${server#* } tries=0
     while kill -0 "$pid" && [ "$tries" -lt 50 ]; do
         sleep 0.1
         tries=$((tries + 1))
     done
-    kill -KILL "$pid"
+    is_own "$folder" && runs_in "$pid" "$folder" && kill -KILL "$pid"
 done
 for folder in $folders; do
-    rm -rf -- "$folder"
+    is_own "$folder" && rm -rf -- "$folder"
 done
 "#;
 
@@ -77,7 +83,8 @@ impl RunFolder {
         // Before the file has its name: whoever finds it unlocked takes the folder for one of a
         // process that has ended.
         let owner = own::replace_with(&folder.path().join(OWNER), b"", |file| Ok(file.try_lock()?))?;
-        watch(folder.path());
+        // As the system writes where a process works.
+        watch(&folder.path().canonicalize()?);
         Ok(Self { folder, _owner: owner })
     }
 

@@ -58,7 +58,7 @@ pub(super) fn apply<A: clap::Args>(
     for variable in apply_environment(&mut own, service, &reserved)? {
         // These two are honoured for the whole mesh, by `up`.
         if !["DRAWBRIDGE_EDGE_PUBLIC_URL", "DRAWBRIDGE_EDGE_REDIS_URL"].contains(&variable.as_str()) {
-            anstream::eprintln!("drawbridge: {variable} changes nothing here: the mesh sets it itself");
+            anstream::eprintln!("warning: {variable} changes nothing here: the mesh sets it itself");
         }
     }
     Ok(own)

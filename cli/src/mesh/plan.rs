@@ -160,7 +160,7 @@ impl Plan {
             issuer: Some(self.issuer.parse()?),
             // The endpoint for all services, and the one for each.
             resources: std::iter::once(self.mcp_url.to_string())
-                .chain(names.map(|name| format!("{}/{name}", self.mcp_url)))
+                .chain(names.map(|name| format!("{}/{name}", self.mcp_url.as_str().trim_end_matches('/'))))
                 .collect(),
             users: config.users.clone(),
             state_file: config.idp_state_file.clone(),

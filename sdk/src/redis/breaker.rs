@@ -49,8 +49,14 @@ impl RedisBreaker {
     pub fn new(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
         let driver =
             Builder::new_multi_thread().worker_threads(1).thread_name("redis").enable_all().build()?;
-        let redis = Redis::driven(url, answer_within, Some(driver.handle().clone()))?;
-        Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() })
+        match Redis::driven(url, answer_within, Some(driver.handle().clone())) {
+            Ok(redis) => Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() }),
+            Err(error) => {
+                // Dropped within a runtime, it would panic.
+                driver.shutdown_background();
+                Err(error)
+            }
+        }
     }
 
     /// The connection, unless Redis is away.

@@ -18,13 +18,19 @@ pub(crate) fn cleaned(name: &str) -> Option<String> {
 
 fn is_shown(char: char) -> bool {
     use GeneralCategory::{
-        Control, Format, LineSeparator, ParagraphSeparator, PrivateUse, Surrogate, Unassigned,
+        Control, FinalPunctuation, Format, InitialPunctuation, LineSeparator, ParagraphSeparator, PrivateUse,
+        Surrogate, Unassigned,
     };
     if char.is_whitespace() {
         return true;
     }
     // Every character that changes the direction of text is one for formatting.
     let category = CodePointMapData::<GeneralCategory>::new().get(char);
+    // Double quotes of any kind would end those in which the name is shown.
+    let is_quote = matches!(category, InitialPunctuation | FinalPunctuation) && !matches!(char, '‘' | '’');
+    if is_quote || matches!(char, '"' | '„' | '‟' | '″' | '〝' | '〞' | '〟' | '＂') {
+        return false;
+    }
     let is_text = !matches!(
         category,
         Control | Format | LineSeparator | ParagraphSeparator | PrivateUse | Surrogate | Unassigned
@@ -48,6 +54,7 @@ mod tests {
             (" a \u{2028} \u{a0}b\t", Some("a b")),
             ("\u{200b}\u{2800}\u{3164} ", None),
             ("a\u{e000}b\u{378}", Some("ab")),
+            ("Claude\u{201d} act for you \u{ab}x\u{bb} \"y\"", Some("Claude act for you x y")),
             ("", None),
         ] {
             assert_eq!(cleaned(name).as_deref(), expected, "{name:?}");

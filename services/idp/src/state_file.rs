@@ -173,7 +173,7 @@ impl StateFile {
     /// What the file holds, if it exists.
     pub(crate) fn read(&self) -> Result<Option<Snapshot>, StateFileError> {
         let path = || self.path.clone();
-        let bytes = match own::read(&self.path, STATE_BYTES_MAX as u64) {
+        let bytes = match own::read_secret(&self.path, STATE_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateFileError::Read { path: path(), source }),

@@ -128,7 +128,7 @@ impl MetaKeys {
 
     /// A result's `_meta` without what is not to reach clients. One that is too long is dropped whole.
     pub(crate) fn of_result(&self, meta: MetaObject) -> Option<MetaObject> {
-        let meta = retained(meta, |key| self.allow(key))?;
+        let meta = retained(meta, |key| !key.starts_with(OWN) && key != UI && self.allow(key))?;
         let is_short = serde_json::to_vec(&meta).is_ok_and(|text| text.len() <= META_BYTES_MAX);
         if !is_short {
             tracing::warn!(bytes_max = META_BYTES_MAX, "a result's _meta is dropped: it is too long");
@@ -190,6 +190,9 @@ mod tests {
         let keys = MetaKeys::from(vec!["acme/*".to_owned()]);
         let of = |value: Value| json(keys.of_result(serde_json::from_value(value).unwrap()));
         assert_eq!(of(json!({ "acme/x": 1, "drawbridge/cache": 2, "ui": {} })), json!({ "acme/x": 1 }));
+        let all = MetaKeys::from(vec!["*".to_owned()]);
+        let meta = serde_json::from_value(json!({ "a": 1, "drawbridge/lock": "new", "ui": {} })).unwrap();
+        assert_eq!(json(all.of_result(meta)), json!({ "a": 1 }), "a service speaks in its own name alone");
         assert_eq!(of(json!({ "acme/x": "x".repeat(META_BYTES_MAX) })), Value::Null);
     }
 

@@ -93,6 +93,10 @@ impl UriTemplate {
                         return None;
                     }
                     let value = percent_decode_str(raw).decode_utf8().ok()?;
+                    // No text that reaches a tool holds U+0000.
+                    if value.contains('\0') {
+                        return None;
+                    }
                     values.push((name.clone(), value.into_owned()));
                     rest = after;
                 }

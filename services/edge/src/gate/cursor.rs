@@ -36,15 +36,14 @@ impl Cursor {
         Some(Self::Listed { template: template.to_owned(), token: token.to_owned() })
     }
 
-    /// As a client gets it. None: nothing comes before.
+    /// As a client gets it. None: nothing comes before, or it would be longer than what is read.
     pub(crate) fn text(&self) -> Option<String> {
-        match self {
-            Self::Start => None,
-            Self::After(name) => Some(BASE64.encode(name)),
-            Self::Listed { template, token } => {
-                Some(BASE64.encode(format!("{LISTED}{template}{LISTED}{token}")))
-            }
-        }
+        let text = match self {
+            Self::Start => return None,
+            Self::After(name) => BASE64.encode(name),
+            Self::Listed { template, token } => BASE64.encode(format!("{LISTED}{template}{LISTED}{token}")),
+        };
+        Some(text).filter(|text| text.len() <= CURSOR_BYTES_MAX)
     }
 }
 
@@ -68,6 +67,7 @@ mod tests {
         ] {
             assert_eq!(Cursor::of(&json!({ "cursor": cursor.text() })), Some(cursor));
         }
+        assert_eq!(listed("x", &"t".repeat(CURSOR_BYTES_MAX)).text(), None);
         for wrong in [json!("!"), json!(7), json!(BASE64.encode("\nx")), json!("A".repeat(9000))] {
             assert_eq!(Cursor::of(&json!({ "cursor": wrong })), None, "{wrong}");
         }

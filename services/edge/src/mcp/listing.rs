@@ -39,9 +39,12 @@ impl Listing<'_> {
             let Some(message) = self.call(list, call).await else { continue };
             let (resources, token) = content::listed(&message, LISTED_MAX);
             page.extend(self.readable(list, resources).await);
-            if let Some(token) = token {
-                return next(token);
+            let Some(token) = token else { continue };
+            let cursor = next(token);
+            if cursor.as_ref().is_some_and(|cursor| cursor.text().is_some()) {
+                return cursor;
             }
+            tracing::warn!(rpc = list.item.rpc, "a service's page token is too long; its list ends here");
         }
         listed.next.clone()
     }

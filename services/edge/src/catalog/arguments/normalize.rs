@@ -85,9 +85,21 @@ fn scalar(kind: &Kind, value: &Value) -> Option<Value> {
         (Kind::String, Value::Number(number)) => text(number).map(Value::String),
         (Kind::Enum(descriptor), Value::String(text)) => enum_name(descriptor, text).map(Value::String),
         (Kind::String | Kind::Bytes | Kind::Enum(_) | Kind::Bool | Kind::Message(_), _) => None,
-        (_, Value::String(text)) => number(text).map(Value::Number),
+        (Kind::Float | Kind::Double, Value::String(text)) => number(text).map(Value::Number),
+        (_, Value::String(text)) => integer(text).map(Value::Number),
         _ => None,
     }
+}
+
+/// A text that is an integer, to the last digit: one with a fraction or an exponent passes through a double, which
+/// holds no more than 2^53 exactly.
+fn integer(text: &str) -> Option<Number> {
+    number(text).filter(|number| {
+        let is_whole = number.is_i64() || number.is_u64();
+        #[expect(clippy::cast_precision_loss, reason = "the greatest is exact")]
+        let is_exact = || number.as_f64().is_some_and(|value| value.abs() <= EXACT_INTEGER_MAX as f64);
+        is_whole || is_exact()
+    })
 }
 
 /// A text that is a JSON number and nothing more.
@@ -141,6 +153,14 @@ mod tests {
         let stays = json!({ "value": null, "null_value": null, "values": [null], "strings": [null], "unknown": null,
             "struct": { "a": null }, "by_sfixed64": { "1": null } });
         everything(&stays, &stays);
+    }
+
+    /// It became the nearest integer that a double holds.
+    #[test]
+    fn an_integer_that_a_double_does_not_hold_is_no_integer_with_a_fraction_or_an_exponent() {
+        let stays = json!({ "int64": "9007199254740993.0", "uint64": "9.007199254740993e15" });
+        everything(&stays, &stays);
+        everything(&json!({ "int64": "2.0", "int32": "1e3" }), &json!({ "int64": 2.0, "int32": 1e3 }));
     }
 
     #[test]
