@@ -28,7 +28,7 @@ async fn a_client_may_choose_between_several_authorization_servers() {
         mesh.edge(&[], |config| config.authorization_servers.push("https://b.example/".to_owned())).await;
     let url = edge.url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL");
     let document: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
-    let first = mesh.mesh.state.issuer.as_str();
+    let first = mesh.mesh.state.issuer_name();
     assert_eq!(document["authorization_servers"], json!([first, "https://b.example/"]));
 }
 

@@ -75,7 +75,7 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
     for client in [&alice, &alice_elsewhere] {
         soon(client, StatusCode::UNAUTHORIZED, revoked, SOON).await;
         let refused = client.call("tools/list", json!({})).await;
-        assert_eq!(refused.message(), "the access token is revoked");
+        assert_eq!(refused.message(), "Unauthorized: the access token is revoked");
     }
     for client in [&bob, &bob_elsewhere] {
         assert_eq!(status(client).await, StatusCode::OK, "bob's tokens are good");
