@@ -11,7 +11,7 @@ use std::{
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_sdk::{
-    BindError, ConfigTextError, EnvironmentError, Listen, Running, Telemetry, TelemetryConfig,
+    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, Running, Telemetry, TelemetryConfig,
     TelemetryError, UrlTextError,
 };
 use secrecy::SecretString;
@@ -238,6 +238,8 @@ pub struct Mesh {
     pub mcp_url: Url,
     /// The edge's config file.
     pub edge_config: Option<PathBuf>,
+    /// What the edge shows to tool services, and which it believes.
+    pub edge_mtls: MtlsConfig,
     /// The tool services and virtual servers besides the mesh's own.
     pub own_services: NamedServices,
     /// What other commands need to know.
@@ -257,7 +259,7 @@ impl Mesh {
         let telemetry = &config.telemetry;
         let auth = plan.auth(config)?;
         let (edge, own_services) = plan.edge(config)?;
-        let edge_config = edge.config.clone();
+        let (edge_config, edge_mtls) = (edge.config.clone(), edge.mtls.clone());
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
         let tickets = plan.tickets(config)?;
         let mut services = vec![
@@ -299,7 +301,7 @@ impl Mesh {
             vault.bootstrap(plan.keys()?).await?;
         }
         let (mcp_url, authority) = (plan.mcp_url, plan.authority);
-        let mesh = Self { services, mcp_url, edge_config, own_services, state, authority };
+        let mesh = Self { services, mcp_url, edge_config, edge_mtls, own_services, state, authority };
         mesh.ready().await?;
         Ok(mesh)
     }

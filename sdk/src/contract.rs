@@ -15,6 +15,9 @@ use serde_json::{Map, Value};
 use self::names::snake_case;
 use crate::dynamic;
 
+pub use self::instructions::{Introduction, instructions};
+
+mod instructions;
 mod names;
 
 /// What is written down for a sensitive value.
@@ -48,31 +51,6 @@ pub enum OfferKind {
     Watch(mcp::WatchOptions),
     /// What pages the resources of a template.
     List(mcp::ListOptions),
-}
-
-/// What a gRPC service tells models of itself.
-#[derive(Clone, Debug)]
-pub struct Introduction {
-    /// The gRPC service's full name.
-    pub service: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// The text.
-    pub text: String,
-}
-
-/// What the services of these names tell models of themselves, in the order of the contract.
-pub fn instructions<'a>(
-    pool: &'a DescriptorPool,
-    services: &'a [String],
-) -> impl Iterator<Item = Introduction> + 'a {
-    let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
-    services.filter_map(|service| {
-        let options: mcp::ServiceOptions = option(&service.options(), "drawbridge.mcp.v1.service")?;
-        let mcp::ServiceOptions { namespace, instructions: text } = options;
-        let service = service.full_name().to_owned();
-        Some(Introduction { service, namespace, text }).filter(|one| !one.text.is_empty())
-    })
 }
 
 impl Offer {

@@ -33,7 +33,8 @@ pub(super) struct OwnService {
 /// Asks each for its contract, and compares that with what policies and the catalog lock know.
 pub(super) async fn look(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
     let NamedServices { services, lock, .. } = &mesh.own_services;
-    let peers = match mesh.state.peers() {
+    // As the edge asks them: what it reaches is not to be shown as unreachable.
+    let peers = match Peers::open(&mesh.edge_mtls) {
         Ok(peers) => peers,
         Err(error) => {
             tracing::warn!(error = told(&error), "the tool services cannot be asked");

@@ -39,14 +39,14 @@ fn shortest(value: f32) -> f64 {
     }
 }
 
-/// The integer that a double is, if it is one and every reader holds it exactly. Minus zero is
-/// none.
-#[expect(clippy::cast_possible_truncation, reason = "it is whole and within the exact range")]
-#[expect(clippy::cast_precision_loss, reason = "the range is the exact one")]
+/// Doubles from here on are written with an exponent, and so without a fraction.
+const EXPONENT_MIN: f64 = 1e16;
+
+/// The integer that a double is, where it would be written with a fraction. Minus zero is none.
+#[expect(clippy::cast_possible_truncation, reason = "it is whole and within the range of i64")]
 fn whole(value: f64) -> Option<i64> {
     let is_minus_zero = value == 0.0 && value.is_sign_negative();
-    (value.fract() == 0.0 && value.abs() <= EXACT_INTEGER_MAX as f64 && !is_minus_zero)
-        .then_some(value as i64)
+    (value.fract() == 0.0 && value.abs() < EXPONENT_MIN && !is_minus_zero).then_some(value as i64)
 }
 
 macro_rules! forward {
@@ -257,9 +257,14 @@ mod tests {
         ] {
             assert_eq!(written(&value), text);
         }
-        for (value, text) in
-            [(0.1_f64, "0.1"), (3.0, "3"), (-0.0, "-0.0"), (1e15, "1000000000000000"), (1e300, "1e+300")]
-        {
+        for (value, text) in [
+            (0.1_f64, "0.1"),
+            (3.0, "3"),
+            (-0.0, "-0.0"),
+            (1e15, "1000000000000000"),
+            (9_007_199_254_740_992.0, "9007199254740992"),
+            (1e300, "1e+300"),
+        ] {
             assert_eq!(written(&value), text);
         }
     }
