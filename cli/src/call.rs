@@ -8,7 +8,7 @@ use std::{io::Read as _, time::Duration};
 use anyhow::{Context as _, anyhow, bail, ensure};
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
 use drawbridge_sdk::{
-    CallContext, REQUEST_ID, RequestId, SpiffeId,
+    CallContext, GrpcUrl, REQUEST_ID, RequestId, SpiffeId,
     dynamic::{self, DynamicCodec},
     reflection, status_text, with_transaction_token,
 };
@@ -16,7 +16,6 @@ use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Status, transport::Channel};
-use url::Url;
 
 use crate::{caller::CallerArgs, state::Found};
 
@@ -42,9 +41,9 @@ pub struct CallArgs {
     #[arg(default_value = "{}")]
     request: String,
 
-    /// Where the service serves gRPC.
+    /// Where the service serves gRPC; on this host also `unix:/path`.
     #[arg(long, env = "DRAWBRIDGE_CALL_SERVICE_URL")]
-    service_url: Option<Url>,
+    service_url: Option<GrpcUrl>,
 
     /// The SPIFFE id of the service. Absent: the caller's own with the namespace as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -72,6 +71,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let service_url = args
         .service_url
         .clone()
+        .map(|GrpcUrl(url)| url)
         .or_else(|| state?.services.get(&args.service).cloned())
         .ok_or_else(|| unknown_service(&args.service, &mesh))?;
     let auth_url = args.caller.auth_url(&mesh)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, bail, ensure};
 use drawbridge_sdk::{
-    ChannelError, MtlsConfig, Peers, SpiffeId,
+    ChannelError, GrpcUrl, MtlsConfig, Peers, SpiffeId,
     fetch::{Fetcher, Reach},
 };
 use http::Method;
@@ -25,7 +25,7 @@ pub struct CallerArgs {
 
     /// Where auth serves gRPC.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
-    auth_url: Option<Url>,
+    auth_url: Option<GrpcUrl>,
 
     /// The SPIFFE id of auth. Absent: the caller's own with `auth` as its last segment.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_SPIFFE_ID", value_name = "SPIFFE_ID")]
@@ -64,7 +64,8 @@ impl CallerArgs {
 
     /// Where auth serves gRPC: as given, or as the running mesh says.
     pub(crate) fn auth_url(&self, mesh: &Found) -> anyhow::Result<Url> {
-        let known = self.auth_url.clone().or_else(|| Some(mesh.state()?.auth_url.clone()));
+        let known =
+            self.auth_url.clone().map(|GrpcUrl(url)| url).or_else(|| Some(mesh.state()?.auth_url.clone()));
         known.with_context(|| format!("auth is not known here; {}, or give --auth-url", mesh.advice()))
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use drawbridge_sdk::{
-    CallContext, MtlsConfig, Peers, RequestId, SpiffeId,
+    CallContext, GrpcUrl, MtlsConfig, Peers, RequestId, SpiffeId,
     reflection::{self, Contract},
 };
 use tonic::transport::Channel;
@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ContractArgs {
     /// The gRPC address of a running service. Repeat for more. Absent: the services that this build knows.
     #[arg(long, value_name = "URL")]
-    service_url: Vec<Url>,
+    service_url: Vec<GrpcUrl>,
 
     /// The SPIFFE id of that service. Absent: as the running mesh says.
     #[arg(long, value_name = "SPIFFE_ID", requires = "service_url")]

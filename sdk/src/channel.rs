@@ -7,14 +7,16 @@ use std::{
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use metrics::counter;
-use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use url::Url;
 
 pub use self::balanced::BalancedChannel;
 use self::replicas::Origin;
-use crate::mtls::{Dial, MtlsError, Peers, handshake_failure};
+use crate::{
+    mtls::{Dial, MtlsError, Peers, handshake_failure},
+    socket::SocketPathError,
+};
 
 mod balanced;
 mod replicas;
@@ -41,12 +43,15 @@ pub enum ChannelError {
     },
     /// The URL says more or less than where a gRPC server is.
     #[error(
-        "cannot use {url} as a gRPC address: it must be https://host:port or http://host:port and nothing more"
+        "cannot use {url} as a gRPC address: it must be https://host:port, http://host:port or unix:/path and nothing more"
     )]
     Form {
         /// The URL.
         url: Url,
     },
+    /// The URL names no socket.
+    #[error("cannot use it as a gRPC address")]
+    Socket(#[from] SocketPathError),
     /// TLS needs a certificate of one's own.
     #[error("cannot use {url}: https between services needs a certificate (--mtls-certificate-file)")]
     NoCertificate {
@@ -79,24 +84,27 @@ pub fn connect(url: &Url) -> Result<Channel, ChannelError> {
 /// A channel to whoever `dial` accepts at this URL.
 pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError> {
     let wrong = |source| ChannelError::Url { url: url.clone(), source };
-    let endpoint = Endpoint::from_shared(url.to_string()).map_err(wrong)?;
+    let endpoint = if url.scheme() == "unix" {
+        Endpoint::from(Origin::new(url)?.uri)
+    } else {
+        Endpoint::from_shared(url.to_string()).map_err(wrong)?
+    };
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
         .http2_max_header_list_size(ANSWER_HEADERS_BYTES_MAX)
         .tcp_nodelay(true);
-    if matches!(dial, Dial::Plaintext) {
+    if matches!(dial, Dial::Plaintext) && url.scheme() != "unix" {
         return Ok(endpoint.connect_lazy());
     }
     let (origin, handshakes) = (Arc::new(Origin::new(url)?), Arc::new(Handshakes::default()));
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
         let (origin, dial, handshakes) = (Arc::clone(&origin), dial.clone(), Arc::clone(&handshakes));
         async move {
-            let stream = TcpStream::connect((origin.host.as_str(), origin.port)).await?;
-            let spoken = dial.speak(stream).await;
-            handshakes.tell(&origin.host, spoken.as_ref().err());
-            Ok::<_, io::Error>(TokioIo::new(spoken?))
+            let connected = origin.connect(&dial).await;
+            handshakes.tell(&origin.host, connected.as_ref().err());
+            Ok::<_, io::Error>(TokioIo::new(connected?))
         }
     })))
 }

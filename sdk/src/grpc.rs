@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
 use prost_reflect::DescriptorPool;
@@ -10,6 +10,7 @@ use tower::ServiceBuilder;
 use crate::{
     admin::Readiness,
     identity::Verifier,
+    listen::{Accepted, Address},
     mtls::{Accept, MtlsError, MtlsServerConfig, Peers},
 };
 
@@ -20,6 +21,7 @@ use self::{
 };
 
 pub use self::incoming::Peer;
+pub(crate) use self::incoming::incoming;
 
 mod call_layer;
 mod identity_layer;
@@ -89,7 +91,7 @@ impl GrpcServer {
     }
 
     /// Whether the service may be served at such an address: beyond loopback not in plaintext, unless that is allowed.
-    pub(crate) fn may_listen_at(&self, address: IpAddr) -> bool {
+    pub(crate) fn may_listen_at(&self, address: &Address) -> bool {
         self.accept.may_listen_at(address)
     }
 
@@ -117,12 +119,7 @@ impl GrpcServer {
     }
 
     /// Serves until `stopping`, then lets the calls in flight end.
-    pub(crate) async fn serve(
-        self,
-        listener: tokio::net::TcpListener,
-        readiness: Readiness,
-        stopping: CancellationToken,
-    ) {
+    pub(crate) async fn serve(self, accepted: Accepted, readiness: Readiness, stopping: CancellationToken) {
         let (mut health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(self.descriptors)
@@ -159,7 +156,7 @@ impl GrpcServer {
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(
-                incoming::incoming(listener, self.accept),
+                incoming(accepted, self.accept),
                 stopping.clone().cancelled_owned(),
             );
         let mut changed = readiness.watch();

@@ -1,8 +1,18 @@
 use std::{
-    io,
-    net::{AddrParseError, SocketAddr, TcpListener},
+    fmt, io,
+    net::{AddrParseError, IpAddr, SocketAddr, TcpListener},
     str::FromStr,
     sync::Arc,
+};
+
+use futures::{StreamExt as _, stream::BoxStream};
+use tokio::net::TcpStream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::either::Either;
+
+use crate::{
+    mtls::Plaintext,
+    socket::{self, SocketPath, SocketPathError},
 };
 
 /// Where a service listens: an address still to be bound, or a socket that is bound already, so that
@@ -13,28 +23,73 @@ pub enum Listen {
     Address(SocketAddr),
     /// A bound socket.
     Bound(Arc<TcpListener>),
+    /// A Unix-domain socket to bind, for gRPC.
+    Unix(SocketPath),
+}
+
+/// Where something is served.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix-domain socket.
+    Unix(SocketPath),
+}
+
+impl Address {
+    /// The address and the port. None: a Unix-domain socket.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The network address, of which a Unix-domain socket has none.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.tcp().map(|address| address.ip())
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(socket) => socket.fmt(formatter),
+        }
+    }
 }
 
 /// An address could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
 pub struct BindError {
-    address: SocketAddr,
+    address: Address,
     source: io::Error,
 }
 
 impl BindError {
     /// What other services say is not taken from the network in plaintext.
-    pub(crate) fn plaintext(address: SocketAddr) -> Self {
+    pub(crate) fn plaintext(address: Address) -> Self {
         let why = "plaintext beyond loopback: give --mtls-certificate-file, or allow it (--allow-plaintext)";
         Self { address, source: io::Error::other(why) }
     }
 
     /// What is to be served there is not what its contract says.
-    pub(crate) fn contract(address: SocketAddr, why: String) -> Self {
+    pub(crate) fn contract(address: Address, why: String) -> Self {
         Self { address, source: io::Error::other(why) }
     }
 }
+
+/// Connections as they are accepted, of which nothing is known yet.
+pub(crate) type Accepted = BoxStream<'static, io::Result<Plaintext>>;
 
 impl Listen {
     /// Binds now, and says where.
@@ -42,33 +97,77 @@ impl Listen {
     /// # Errors
     /// When the address is taken or not this machine's.
     pub fn bind(address: SocketAddr) -> Result<(Self, SocketAddr), BindError> {
-        let failed = |source| BindError { address, source };
+        let failed = |source| BindError { address: address.into(), source };
         let listener = TcpListener::bind(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         Ok((Self::Bound(Arc::new(listener)), bound))
     }
 
-    /// The socket, ready for the runtime that this is called in.
-    pub(crate) fn listener(&self) -> Result<tokio::net::TcpListener, BindError> {
+    /// The address and the port, which may be 0 before they are bound.
+    ///
+    /// # Errors
+    /// When it is a Unix-domain socket, over which no HTTP is served to clients, or has lost its address.
+    pub fn tcp_address(&self) -> Result<SocketAddr, BindError> {
         match self {
-            Self::Address(address) => Self::bind(*address)?.0.listener(),
-            Self::Bound(listener) => {
-                let failed = |source| BindError {
-                    address: listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
-                    source,
-                };
-                let listener = listener.try_clone().map_err(failed)?;
-                listener.set_nonblocking(true).map_err(failed)?;
-                tokio::net::TcpListener::from_std(listener).map_err(failed)
-            }
+            Self::Address(address) => Ok(*address),
+            Self::Bound(listener) => listener.local_addr().map_err(|source| {
+                let address = SocketAddr::from(([0, 0, 0, 0], 0)).into();
+                BindError { address, source }
+            }),
+            Self::Unix(socket) => Err(BindError {
+                address: Address::Unix(socket.clone()),
+                source: io::Error::other("HTTP is served over TCP alone: give an address and a port"),
+            }),
         }
+    }
+
+    /// The TCP socket, ready for the runtime that this is called in.
+    pub(crate) fn listener(&self) -> Result<tokio::net::TcpListener, BindError> {
+        let address = self.tcp_address()?;
+        let Self::Bound(listener) = self else { return Self::bind(address)?.0.listener() };
+        let failed = |source| BindError { address: address.into(), source };
+        let listener = listener.try_clone().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        tokio::net::TcpListener::from_std(listener).map_err(failed)
+    }
+
+    /// Accepts connections, over TCP or a Unix-domain socket, and says where.
+    pub(crate) fn accept(&self) -> Result<(Accepted, Address), BindError> {
+        if let Self::Unix(path) = self {
+            let address = Address::Unix(path.clone());
+            let failed = |source| BindError { address: address.clone(), source };
+            let accepted = socket::bind(path).map_err(failed)?;
+            return Ok((accepted.map(|stream| stream.map(Either::Right)).boxed(), address));
+        }
+        let listener = self.listener()?;
+        let address = local_address(&listener).into();
+        let accepted = TcpListenerStream::new(listener);
+        Ok((accepted.map(|stream: io::Result<TcpStream>| stream.map(Either::Left)).boxed(), address))
     }
 }
 
-impl FromStr for Listen {
-    type Err = AddrParseError;
+pub(crate) fn local_address(listener: &tokio::net::TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self::Address)
+/// A text does not say where to listen.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// It is not an address and a port.
+    #[error("{0}: give an address and a port such as 127.0.0.1:7210, or, for gRPC, unix:/absolute/path")]
+    Address(#[from] AddrParseError),
+    /// It is not a Unix-domain socket.
+    #[error(transparent)]
+    Socket(#[from] SocketPathError),
+}
+
+impl FromStr for Listen {
+    type Err = ListenError;
+
+    fn from_str(text: &str) -> Result<Self, ListenError> {
+        if SocketPath::is_meant_by(text) {
+            return Ok(Self::Unix(text.parse()?));
+        }
+        Ok(Self::Address(text.parse()?))
     }
 }

@@ -4,7 +4,6 @@
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
 use metrics::counter;
-use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{self, pki_types::ServerName, server::VerifierBuilderError},
@@ -13,7 +12,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::transport::Channel;
 use url::{Host, Url};
 
-pub(crate) use self::dial::{Dial, Wire};
+pub(crate) use self::dial::{Dial, Plaintext, Wire};
 use self::identity::{Files, Identity};
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
 use crate::{
@@ -21,6 +20,8 @@ use crate::{
     admin::Readiness,
     channel,
     handshakes::{HandshakeError, HandshakeLimits, Handshakes},
+    listen::Address,
+    socket::ForeignUser,
     tls::{CertificateError, PairFiles},
 };
 
@@ -191,6 +192,8 @@ impl Peers {
                 let name = ServerName::try_from(name).map_err(|_| form())?;
                 Ok(Dial::Tls { config: identity.client(peer)?, name })
             }
+            // The socket's mode and the user behind it say who is there.
+            ("unix", _) => Ok(Dial::Plaintext),
             ("https", None) => Err(ChannelError::NoCertificate { url: url.clone() }),
             _ => {
                 self.allow_plaintext_to(url)?;
@@ -238,8 +241,9 @@ pub(crate) struct Accept {
 
 impl Accept {
     /// Whether it may listen at such an address.
-    pub(crate) fn may_listen_at(&self, address: IpAddr) -> bool {
-        self.tls.is_some() || self.allow_plaintext || address.is_loopback()
+    pub(crate) fn may_listen_at(&self, address: &Address) -> bool {
+        let is_local = address.ip().is_none_or(|address| address.is_loopback());
+        self.tls.is_some() || self.allow_plaintext || is_local
     }
 
     /// How many connections may be on their way in at once.
@@ -247,13 +251,17 @@ impl Accept {
         self.tls.as_ref().map_or(1, |(_, handshakes)| handshakes.max())
     }
 
-    /// Finds out who has come. Nobody, when it is not a peer.
+    /// Finds out who has come. Nobody, when it is not a peer. Over a Unix-domain socket, where the user was checked, there is
+    /// no TLS.
     pub(crate) async fn welcome(
         &self,
-        stream: TcpStream,
+        stream: Plaintext,
         address: IpAddr,
     ) -> Option<(Wire, Option<SpiffeId>)> {
-        let Some((tls, handshakes)) = &self.tls else { return Some((Either::Left(stream), None)) };
+        let (tls, handshakes, stream) = match (&self.tls, stream) {
+            (Some((tls, handshakes)), Either::Left(stream)) => (tls, handshakes, stream),
+            (_, stream) => return Some((Either::Left(stream), None)),
+        };
         let shaken = handshakes.shake(tls, stream, address).await.map_err(|error| match error {
             HandshakeError::Tls(error) => (verify::reason(&error), crate::told(&error)),
             HandshakeError::Timeout => ("timeout", error.to_string()),
@@ -288,6 +296,10 @@ impl std::fmt::Debug for Accept {
 
 /// Why a connection to a peer could not be made, in a word for a metric. Nothing when TLS has no part in it.
 pub(crate) fn handshake_failure(error: &io::Error) -> Option<&'static str> {
-    error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let source = error.get_ref()?;
+    if source.is::<ForeignUser>() {
+        return Some("peer_user");
+    }
+    source.downcast_ref::<rustls::Error>()?;
     Some(verify::reason(error))
 }

@@ -8,7 +8,7 @@ use tokio_util::{
 use crate::{
     admin::{self, Admin, Readiness},
     grpc::GrpcServer,
-    listen::{BindError, Listen},
+    listen::{Address, BindError, Listen, local_address},
     mtls::{MtlsConfig, MtlsError, Peers},
     serve::{self, HttpOptions, HttpService},
 };
@@ -97,14 +97,13 @@ impl Starting {
     ///
     /// # Errors
     /// When the address cannot be bound, or is not to be served in plaintext; when a tool service's descriptors lack it.
-    pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<SocketAddr, BindError> {
-        let listener = listen.listener()?;
-        let address = local_address(&listener);
-        if !server.may_listen_at(address.ip()) {
+    pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<Address, BindError> {
+        let (accepted, address) = listen.accept()?;
+        if !server.may_listen_at(&address) {
             return Err(BindError::plaintext(address));
         }
-        server.check_contract().map_err(|why| BindError::contract(address, why))?;
-        let serving = server.serve(listener, self.readiness(), self.stopping());
+        server.check_contract().map_err(|why| BindError::contract(address.clone(), why))?;
+        let serving = server.serve(accepted, self.readiness(), self.stopping());
         self.tasks.spawn(serving);
         Ok(address)
     }
@@ -140,23 +139,25 @@ impl Starting {
     ///
     /// # Errors
     /// When the admin address cannot be bound.
-    pub fn running(self, address: SocketAddr, admin: Admin) -> Result<Running, BindError> {
+    pub fn running(self, address: impl Into<Address>, admin: Admin) -> Result<Running, BindError> {
         let (listen, router) = admin::router(admin, self.readiness.clone(), &self);
         let admin = self.http(&listen, router)?;
         self.unfinished.disarm();
-        Ok(Running { address, admin, readiness: self.readiness, stopping: self.stopping, tasks: self.tasks })
+        Ok(Running {
+            address: address.into(),
+            admin,
+            readiness: self.readiness,
+            stopping: self.stopping,
+            tasks: self.tasks,
+        })
     }
-}
-
-fn local_address(listener: &tokio::net::TcpListener) -> SocketAddr {
-    listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
 /// A service that runs.
 #[derive(Debug)]
 pub struct Running {
     /// Its front door, as bound.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
     readiness: Readiness,

@@ -1,6 +1,10 @@
 //! URLs as operators write them.
 
+use std::{fmt, ops::Deref, str::FromStr};
+
 use url::Url;
+
+use crate::{SocketPath, SocketPathError};
 
 /// A text is no URL of an HTTP or gRPC server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +24,9 @@ pub enum UrlTextError {
     /// It is none.
     #[error("this is not a URL such as `http://127.0.0.1:7450`: {0}")]
     Form(#[from] url::ParseError),
+    /// It is meant to be a Unix-domain socket.
+    #[error(transparent)]
+    Socket(#[from] SocketPathError),
 }
 
 /// Parses the URL of an HTTP or gRPC server, as an operator gives it in a flag.
@@ -42,16 +49,51 @@ pub fn parse_url(text: &str) -> Result<Url, UrlTextError> {
     }
 }
 
-/// A URL in a config file, read by [`parse_url`].
+/// Where a gRPC server is, as an operator gives it: as [`parse_url`] takes it, or a Unix-domain socket by
+/// `unix:/absolute/path` (gRPC's naming).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
-pub struct WrittenUrl(pub Url);
+pub struct GrpcUrl(pub Url);
 
-impl TryFrom<String> for WrittenUrl {
+impl FromStr for GrpcUrl {
+    type Err = UrlTextError;
+
+    fn from_str(text: &str) -> Result<Self, UrlTextError> {
+        let text = text.trim();
+        if !SocketPath::is_meant_by(text) {
+            return parse_url(text).map(Self);
+        }
+        let url = Url::parse(text)?;
+        SocketPath::try_from(&url)?;
+        Ok(Self(url))
+    }
+}
+
+impl TryFrom<String> for GrpcUrl {
     type Error = UrlTextError;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        parse_url(&text).map(Self)
+    fn try_from(text: String) -> Result<Self, UrlTextError> {
+        text.parse()
+    }
+}
+
+impl From<Url> for GrpcUrl {
+    fn from(url: Url) -> Self {
+        Self(url)
+    }
+}
+
+impl Deref for GrpcUrl {
+    type Target = Url;
+
+    fn deref(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for GrpcUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
     }
 }
 

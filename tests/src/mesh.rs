@@ -180,7 +180,7 @@ impl TestMesh {
     }
 
     /// Where a service of this mesh's kind serves gRPC.
-    pub fn grpc_url(&self, address: SocketAddr) -> Url {
+    pub fn grpc_url(&self, address: impl std::fmt::Display) -> Url {
         let scheme = if self.mesh.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}").parse().expect("a URL")
     }

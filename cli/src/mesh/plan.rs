@@ -137,7 +137,7 @@ impl Plan {
             name: config.name.clone().unwrap_or_else(|| self.edge.address.port().into()),
             pid: std::process::id(),
             issuer: self.issuer.parse()?,
-            auth_url: self.grpc_url(&self.auth)?,
+            auth_url: self.grpc_url(&self.auth)?.into(),
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             services: services.chain(own).collect::<Result<_, MeshError>>()?,
             workload,
@@ -172,7 +172,7 @@ impl Plan {
             }],
             clients: config.clients.clone(),
             internal_resources: vec![INTERNAL_AUDIENCE.to_owned()],
-            auth_url: Some(self.grpc_url(&self.auth)?),
+            auth_url: Some(self.grpc_url(&self.auth)?.into()),
             auth_audience: INTERNAL_AUDIENCE.to_owned(),
             mtls: self.mtls("idp")?,
             ..drawbridge_idp::Config::default()

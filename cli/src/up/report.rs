@@ -1,7 +1,4 @@
 //! What `drawbridge up` says once the mesh runs.
-
-use std::net::SocketAddr;
-
 use comfy_table::{Cell, Color, Table};
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -15,14 +12,14 @@ use crate::mesh::Mesh;
 
 pub(super) fn as_json(up: &Up) -> Value {
     let mesh = &up.mesh;
-    let service = |name: &str, address: fn(&crate::mesh::Hosted) -> SocketAddr| {
-        mesh.service(name).map(|service| address(service).to_string())
+    let service = |name: &str, address: fn(&crate::mesh::Hosted) -> String| {
+        mesh.service(name).map(|service| address(service))
     };
     let mut services: Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
         .into_iter()
         .map(|name| {
-            let address = service(name, |service| service.running.address);
-            let admin = service(name, |service| service.running.admin);
+            let address = service(name, |service| service.running.address.to_string());
+            let admin = service(name, |service| service.running.admin.to_string());
             (name.to_owned(), json!({ "address": address, "admin": admin }))
         })
         .collect();

@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -20,12 +19,16 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{either::Either, task::AbortOnDropHandle};
 use tonic::body::Body;
 use url::Url;
 
 use super::{ANSWER_HEADERS_BYTES_MAX, CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
-use crate::mtls::{Dial, Wire};
+use crate::{
+    listen::Address,
+    mtls::{Dial, Wire},
+    socket::{self, SocketPath},
+};
 
 /// How often a host name is resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -35,16 +38,24 @@ const REPLICAS_MAX: usize = 64;
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// Where a service is: `https://host:port` or `http://host:port`.
+/// Where a service is: `https://host:port`, `http://host:port` or `unix:/path`.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    uri: Uri,
+    /// What calls carry as their scheme and authority.
+    pub(super) uri: Uri,
+    /// For the log too, where it is a socket.
     pub(super) host: String,
-    pub(super) port: u16,
+    port: u16,
+    pub(super) socket: Option<SocketPath>,
 }
 
 impl Origin {
     pub(super) fn new(url: &Url) -> Result<Self, ChannelError> {
+        if url.scheme() == "unix" {
+            let socket = SocketPath::try_from(url)?;
+            let uri = Uri::from_static("http://localhost");
+            return Ok(Self { uri, host: socket.to_string(), port: 0, socket: Some(socket) });
+        }
         let form = || ChannelError::Form { url: url.clone() };
         let bare = matches!(url.scheme(), "http" | "https")
             && matches!(url.path(), "" | "/")
@@ -58,7 +69,15 @@ impl Origin {
         let uri = url.as_str().parse().map_err(|_| form())?;
         // The URL of an IPv6 address has brackets, which no resolver knows.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { uri, host, port: url.port_or_known_default().unwrap_or(80) })
+        Ok(Self { uri, host, port: url.port_or_known_default().unwrap_or(80), socket: None })
+    }
+
+    /// Connects to any of its replicas.
+    pub(super) async fn connect(&self, dial: &Dial) -> io::Result<Wire> {
+        match &self.socket {
+            Some(socket) => Ok(Either::Left(Either::Right(socket::connect(socket).await?))),
+            None => dial.speak(TcpStream::connect((self.host.as_str(), self.port)).await?).await,
+        }
     }
 }
 
@@ -164,7 +183,7 @@ pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> Ab
     let first = replicas.undecided();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut first = Some(first);
-        let mut connecting: HashMap<SocketAddr, AbortOnDropHandle<Infallible>> = HashMap::new();
+        let mut connecting: HashMap<Address, AbortOnDropHandle<Infallible>> = HashMap::new();
         loop {
             // A name that cannot be resolved now keeps the addresses that it had.
             match resolve(&origin).await {
@@ -172,7 +191,7 @@ pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> Ab
                     connecting.retain(|address, _| addresses.contains(address));
                     for address in addresses {
                         connecting
-                            .entry(address)
+                            .entry(address.clone())
                             .or_insert_with(|| stay_connected(&replicas, &origin, address, dial.clone()));
                     }
                 }
@@ -184,15 +203,18 @@ pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> Ab
     }))
 }
 
-async fn resolve(origin: &Origin) -> io::Result<Vec<SocketAddr>> {
+async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {
+    if let Some(socket) = &origin.socket {
+        return Ok(vec![Address::Unix(socket.clone())]);
+    }
     let resolving = lookup_host((origin.host.as_str(), origin.port));
-    Ok(timeout(RESOLVE_TIMEOUT, resolving).await??.take(REPLICAS_MAX).collect())
+    Ok(timeout(RESOLVE_TIMEOUT, resolving).await??.take(REPLICAS_MAX).map(Address::Tcp).collect())
 }
 
 fn stay_connected(
     replicas: &Arc<Replicas>,
     origin: &Arc<Origin>,
-    address: SocketAddr,
+    address: Address,
     dial: Dial,
 ) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::clone(origin));
@@ -202,7 +224,7 @@ fn stay_connected(
         let mut delay = RECONNECT_FIRST;
         let handshakes = Handshakes::default();
         loop {
-            let connected = connect(address, &dial).await;
+            let connected = connect(&address, &dial).await;
             handshakes.tell(&origin.host, connected.as_ref().err());
             match connected {
                 Ok((sender, connection)) => {
@@ -233,9 +255,12 @@ fn stay_connected(
 
 type Driver = http2::Connection<TokioIo<Wire>, Body, TokioExecutor>;
 
-async fn connect(address: SocketAddr, dial: &Dial) -> io::Result<(http2::SendRequest<Body>, Driver)> {
+async fn connect(address: &Address, dial: &Dial) -> io::Result<(http2::SendRequest<Body>, Driver)> {
     let connecting = async {
-        let stream = dial.speak(TcpStream::connect(address).await?).await?;
+        let stream = match address {
+            Address::Tcp(address) => dial.speak(TcpStream::connect(address).await?).await?,
+            Address::Unix(socket) => Either::Left(Either::Right(socket::connect(socket).await?)),
+        };
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)

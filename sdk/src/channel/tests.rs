@@ -253,3 +253,45 @@ async fn a_status_message_is_read_however_long_and_one_beyond_reading_is_no_lost
     let status = HealthClient::new(super::connect(&url).unwrap()).check(request).await.unwrap_err();
     assert_eq!((status.code(), status.message().len()), (Code::NotFound, 17_000));
 }
+
+#[tokio::test]
+async fn replicas_of_unix_sockets_and_of_tcp_share_the_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let url: Url = format!("unix:{}/x.sock", folder.path().display()).parse().unwrap();
+    let serve = || async {
+        let starting = crate::Starting::new();
+        let listen = url.as_str().parse().unwrap();
+        let (health, service) = tonic_health::server::health_reporter();
+        health.set_service_status("socket", ServingStatus::Serving).await;
+        let (accepted, _) = crate::Listen::accept(&listen).unwrap();
+        let incoming = crate::grpc::incoming(accepted, crate::mtls::Accept::default());
+        let stopped = starting.stopping().cancelled_owned();
+        starting.spawn(async move {
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, stopped)
+                .await
+                .unwrap();
+        });
+        starting
+    };
+    let (served, tcp) = (serve().await, Replica::start("tcp").await);
+    let channel = BalancedChannel::new(&[url.clone(), tcp.url()]).unwrap();
+    until(&channel, "socket", Code::Ok).await;
+    until(&channel, "tcp", Code::Ok).await;
+    let plain = crate::connect(&url).unwrap();
+    let request = || HealthCheckRequest { service: "socket".to_owned() };
+    assert!(HealthClient::new(plain.clone()).check(request()).await.is_ok());
+
+    // One that goes gets no calls, and one that is back does.
+    drop(served);
+    until(&channel, "socket", Code::NotFound).await;
+    while channel.replicas().open_count() > 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(ask(&channel, "tcp").await, Code::Ok);
+    }
+    let _served = serve().await;
+    until(&channel, "socket", Code::Ok).await;
+}

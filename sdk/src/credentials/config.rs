@@ -5,14 +5,14 @@ use super::{AwsConfig, AwsSecretsManager};
 #[cfg(feature = "credentials-azure")]
 use super::{AzureConfig, AzureKeyVault};
 use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig, VaultLogin};
-use crate::{Peers, SpiffeId};
+use crate::{GrpcUrl, Peers, SpiffeId};
 
 /// Which source of credentials a tool service is started with.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CredentialsConfig {
     /// Where auth serves gRPC. It tells who is revoked, whose leases then end.
     #[arg(long, default_value = "http://127.0.0.1:7110")]
-    pub auth_url: Url,
+    pub auth_url: GrpcUrl,
 
     /// A Vault.
     #[command(flatten)]
@@ -42,7 +42,7 @@ impl CredentialsConfig {
     #[must_use]
     pub fn new(auth_url: Url) -> Self {
         Self {
-            auth_url,
+            auth_url: auth_url.into(),
             vault: None,
             vault_login: VaultLogin::default(),
             #[cfg(feature = "credentials-aws")]

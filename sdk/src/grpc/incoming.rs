@@ -8,19 +8,19 @@ use std::{
 };
 
 use futures::{Stream, StreamExt as _};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
-};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use crate::mtls::{Accept, SpiffeId, Wire};
+use crate::{
+    listen::Accepted,
+    mtls::{Accept, Plaintext, SpiffeId, Wire},
+};
 
 /// Who is at the other end of the connection. A handler takes it from the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where the connection comes from.
+    /// Where the connection comes from. Of a Unix-domain socket, loopback with port 0.
     pub address: SocketAddr,
     /// The service that its certificate names. Absent: the connection is in plaintext.
     pub id: Option<SpiffeId>,
@@ -33,10 +33,10 @@ impl Peer {
     }
 }
 
-pub(super) fn incoming(listener: TcpListener, accept: Accept) -> impl Stream<Item = io::Result<Connection>> {
+pub(crate) fn incoming(accepted: Accepted, accept: Accept) -> impl Stream<Item = io::Result<Connection>> {
     // One more than may be on their way, so that a newcomer is looked at, for which another goes.
     let at_once = accept.handshakes_max() + 1;
-    TcpListenerStream::new(listener)
+    accepted
         .map(move |accepted| {
             let accept = accept.clone();
             async move {
@@ -50,18 +50,23 @@ pub(super) fn incoming(listener: TcpListener, accept: Accept) -> impl Stream<Ite
         .filter_map(std::future::ready)
 }
 
-async fn welcome(stream: TcpStream, accept: &Accept) -> Option<Connection> {
-    // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection keeps its delay");
-    }
-    let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-    let address = stream.peer_addr().unwrap_or(unknown);
+async fn welcome(stream: Plaintext, accept: &Accept) -> Option<Connection> {
+    let address = match &stream {
+        Either::Left(stream) => {
+            // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "a connection keeps its delay");
+            }
+            let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+            stream.peer_addr().unwrap_or(unknown)
+        }
+        Either::Right(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    };
     let (wire, id) = accept.welcome(stream, address.ip()).await?;
     Some(Connection { wire, peer: Peer { address, id } })
 }
 
-pub(super) struct Connection {
+pub(crate) struct Connection {
     wire: Wire,
     peer: Peer,
 }

@@ -7,8 +7,13 @@ use tokio_rustls::{
 };
 use tokio_util::either::Either;
 
+use crate::socket::UnixStream;
+
+/// A connection in plaintext, over TCP or a Unix-domain socket.
+pub(crate) type Plaintext = Either<TcpStream, UnixStream>;
+
 /// A connection between services, in plaintext or by TLS.
-pub(crate) type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(crate) type Wire = Either<Plaintext, Box<TlsStream<TcpStream>>>;
 
 /// How to speak on a connection to a service.
 #[derive(Clone)]
@@ -26,7 +31,7 @@ impl Dial {
     pub(crate) async fn speak(&self, stream: TcpStream) -> io::Result<Wire> {
         stream.set_nodelay(true)?;
         match self {
-            Self::Plaintext => Ok(Either::Left(stream)),
+            Self::Plaintext => Ok(Either::Left(Either::Left(stream))),
             Self::Tls { config, name } => {
                 let connecting = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
                 Ok(Either::Right(Box::new(connecting.await?.into())))

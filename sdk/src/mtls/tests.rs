@@ -141,7 +141,7 @@ impl Server {
         };
         let peers = starting.peers(&config.own).unwrap();
         let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
-        let address = starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap();
+        let address = starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap().tcp().unwrap();
         starting.readiness().ready();
         Self { starting, address, _files: None }
     }

@@ -41,7 +41,7 @@ const QUESTION_BYTES_MAX: usize = 16 * 1024 * 1024;
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = ArgGroup::new("accepted").args(["issuer", "issuers"]).required(true).multiple(true))]
 pub struct Config {
-    /// Where to serve gRPC.
+    /// Where to serve gRPC: an address and a port, or `unix:/path` for this host alone.
     #[arg(long, default_value = "127.0.0.1:7110")]
     pub listen: Listen,
 

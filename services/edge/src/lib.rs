@@ -13,8 +13,8 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
-    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
+    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
+    HttpOptions, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -98,9 +98,9 @@ pub struct Config {
     #[arg(long, default_value = "mcp", value_delimiter = ',')]
     pub scopes: Vec<String>,
 
-    /// Where auth serves gRPC.
+    /// Where auth serves gRPC; on this host also `unix:/path`.
     #[arg(long, default_value = "http://127.0.0.1:7110")]
-    pub auth_url: Url,
+    pub auth_url: GrpcUrl,
 
     /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -201,7 +201,7 @@ impl Config {
             public_url,
             authorization_servers: vec![authorization_server],
             scopes: vec!["mcp".to_owned()],
-            auth_url,
+            auth_url: auth_url.into(),
             auth_spiffe_id: None,
             services: Vec::new(),
             config: None,

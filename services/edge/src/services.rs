@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-use drawbridge_sdk::{SpiffeId, UrlTextError, parse_url};
+use drawbridge_sdk::{GrpcUrl, SpiffeId, UrlTextError};
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
@@ -45,7 +45,7 @@ impl FromStr for ServiceAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (namespace, url) = text.split_once('=').ok_or(ServiceAddressError::Form)?;
-        Ok(Self { namespace: namespace.parse()?, url: parse_url(url)? })
+        Ok(Self { namespace: namespace.parse()?, url: url.parse::<GrpcUrl>()?.0 })
     }
 }
 

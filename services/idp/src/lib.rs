@@ -30,11 +30,11 @@ mod tests;
 mod token;
 mod users;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use drawbridge_sdk::{
-    Admin, BindError, ChannelError, ConfigTextError, Listen, MtlsConfig, MtlsError, Running, SpiffeId,
-    Starting, Telemetry,
+    Admin, BindError, ChannelError, ConfigTextError, GrpcUrl, Listen, MtlsConfig, MtlsError, Running,
+    SpiffeId, Starting, Telemetry,
 };
 use url::Url;
 
@@ -112,7 +112,7 @@ pub struct Config {
     /// Where auth serves gRPC, which revokes the access tokens of a code or a refresh token that was used twice.
     /// Absent: they are good until they expire.
     #[arg(long)]
-    pub auth_url: Option<Url>,
+    pub auth_url: Option<GrpcUrl>,
 
     /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
@@ -214,9 +214,6 @@ pub enum StartError {
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// A socket that was handed over does not say its address.
-    #[error("cannot tell the address of a bound socket")]
-    Address(#[source] io::Error),
     /// The issuer is not one.
     #[error("the issuer {issuer} must be an http or https origin, without path, query or fragment")]
     Issuer {
@@ -275,11 +272,10 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     }
     let users = users::load(config.users.as_deref(), &config.workloads, &config.clients)?;
     // Bound before the rest is built, because the issuer may follow from the port.
+    let address = config.listen.tcp_address()?;
     let (listen, address) = match &config.listen {
-        Listen::Address(address) => Listen::bind(*address)?,
-        bound @ Listen::Bound(listener) => {
-            (bound.clone(), listener.local_addr().map_err(StartError::Address)?)
-        }
+        bound @ Listen::Bound(_) => (bound.clone(), address),
+        _ => Listen::bind(address)?,
     };
     let issuer = Issuer::new(config.issuer.as_ref(), address)?;
     let starting = Starting::new();
@@ -322,9 +318,6 @@ fn revoker(
 }
 
 fn refuse_non_loopback(listen: &Listen) -> Result<(), StartError> {
-    let address = match listen {
-        Listen::Address(address) => *address,
-        Listen::Bound(listener) => listener.local_addr().map_err(StartError::Address)?,
-    };
+    let address = listen.tcp_address()?;
     if address.ip().is_loopback() { Ok(()) } else { Err(StartError::NonLoopback { address }) }
 }

@@ -52,7 +52,7 @@ const REQUEST_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 1024;
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where gRPC is served.
+    /// Where gRPC is served: an address and a port, or `unix:/path` for this host alone.
     #[arg(long, default_value = "127.0.0.1:7220")]
     pub listen: Listen,
 

@@ -36,7 +36,7 @@ const JOBS_MAX: usize = 4;
 /// How the service is set up.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where gRPC is served.
+    /// Where gRPC is served: an address and a port, or `unix:/path` for this host alone.
     #[arg(long, default_value = "127.0.0.1:7230")]
     pub listen: Listen,
 

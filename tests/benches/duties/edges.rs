@@ -113,7 +113,7 @@ impl Stand {
         };
         let signed = authority.sign(&["127.0.0.1"]);
         let Inner { mesh, hosted, .. } = &*world.0;
-        let test = mesh.grpc_url(hosted.running.address);
+        let test = mesh.grpc_url(&hosted.running.address);
         let code = &mesh.mesh.state.services["code"];
         let services = [("test", &test), ("code", code)];
         let edge = mesh.edge_told(&telemetry, &services, |config| {
@@ -157,7 +157,7 @@ impl Stand {
 
     /// A connection of its own.
     async fn connect(&self) -> Caller {
-        let address = self.edge.hosted.running.address;
+        let address = self.edge.hosted.running.address.tcp().expect("an address");
         let stream = TcpStream::connect(address).await.expect("a server");
         stream.set_nodelay(true).expect("a socket");
         let sender = match &self.tls {

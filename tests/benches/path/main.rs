@@ -112,7 +112,7 @@ async fn run(args: &Args) -> Report {
     .await;
     let (_service, hosted, edge) = mesh.conformance(|_| {}).await;
     let tokens = Tokens::of(&mesh).await;
-    let bare = bare::Bare::start(hosted.running.address, &tokens);
+    let bare = bare::Bare::start(hosted.running.address.tcp().expect("an address"), &tokens);
     let fresh = Fresh::of(&issuer, mesh.mesh.mcp_url.as_str(), FRESH_TOKENS);
     let all = paths::all(&mesh, &edge, &hosted, &bare, &tokens, fresh).await;
     let wanted = |path: &Path| args.only.as_deref().is_none_or(|only| path.name == only);

@@ -156,15 +156,15 @@ pub(crate) async fn all(
         http("echo", bare.echo, old.clone()),
         http("rmcp", bare.rmcp, old.clone()),
         grpc("grpc", bare.grpc, None),
-        grpc("grpc-tool", tool.running.address, Some(tokens.clone())),
+        grpc("grpc-tool", tool.running.address.tcp().expect("an address"), Some(tokens.clone())),
         authorize("verify-cold", connecting(), fresh),
         authorize("verify-warm", connecting(), Arc::clone(&same)),
         authorize("authorize", operation, same),
         http("relay", bare.relay, old.clone()),
         http("relay-tool", bare.relay_to_tool, old.clone()),
-        http("edge", edge.hosted.running.address, old),
-        http("edge-2026", edge.hosted.running.address, new),
-        http("edge-asks", edge.hosted.running.address, asked_for),
+        http("edge", edge.hosted.running.address.tcp().expect("an address"), old),
+        http("edge-2026", edge.hosted.running.address.tcp().expect("an address"), new),
+        http("edge-asks", edge.hosted.running.address.tcp().expect("an address"), asked_for),
     ]
 }
 

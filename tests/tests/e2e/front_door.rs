@@ -6,4 +6,5 @@ mod docs;
 mod documents;
 mod pages;
 mod schemas;
+mod sockets;
 mod values;

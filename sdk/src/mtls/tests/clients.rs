@@ -1,6 +1,7 @@
 //! Whom a server lets in.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
     rustls::{

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId, WrittenUrl};
+use drawbridge_sdk::{ConfigText, ConfigTextError, GrpcUrl, SpiffeId};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -101,7 +101,7 @@ pub(crate) struct Duties {
 #[serde(deny_unknown_fields)]
 struct Service {
     namespace: Spanned<Namespace>,
-    urls: Vec<WrittenUrl>,
+    urls: Vec<GrpcUrl>,
     timeout_ms: Option<Spanned<u64>>,
     descriptor_set: Option<PathBuf>,
     spiffe_id: Option<SpiffeId>,
@@ -191,7 +191,7 @@ fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, Con
     let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
     let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
     let spiffe_id = service.spiffe_id.clone();
-    let urls = service.urls.iter().map(|WrittenUrl(url)| url.clone()).collect();
+    let urls = service.urls.iter().map(|GrpcUrl(url)| url.clone()).collect();
     Ok(ServiceSettings { urls, timeout, descriptor_set, spiffe_id })
 }
 

@@ -85,7 +85,7 @@ async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
     let running = auth.start().await;
     let auth_url = auth.url.clone();
     let (_, _service, edge) =
-        mesh.conformance_of(auth.keys.clone(), |config| config.auth_url = auth_url).await;
+        mesh.conformance_of(auth.keys.clone(), |config| config.auth_url = auth_url.into()).await;
     let alice = edge.client(&mesh.client("alice").await);
     // Until the edge hears auth it repeats nothing.
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -61,7 +61,7 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
     let mesh = TestMesh::with(|config| config.redis_url.clone_from(&url)).await;
     let auth = mesh.auth(|config| config.redis_url.clone_from(&url));
     let replica = auth.start().await;
-    let other_edge = mesh.edge(&[], |config| config.auth_url = auth.url.clone()).await;
+    let other_edge = mesh.edge(&[], |config| config.auth_url = auth.url.clone().into()).await;
     let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
     let (alice_elsewhere, bob_elsewhere) = (other_edge.client(&alice), other_edge.client(&bob));
     let started = Instant::now();

@@ -189,7 +189,7 @@ impl Ordinary {
 }
 
 async fn connect(edge: &Edge) -> TcpStream {
-    TcpStream::connect(edge.hosted.running.address).await.expect("a connection")
+    TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection")
 }
 
 /// All that comes until the server closes.

@@ -152,7 +152,9 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
 
     // Somebody answers in place of auth.
     let edge = mesh
-        .edge(&[("code", &state.services["code"])], |config| config.auth_url = state.services["code"].clone())
+        .edge(&[("code", &state.services["code"])], |config| {
+            config.auth_url = state.services["code"].clone().into()
+        })
         .await;
     let refused = search(&edge.client(&alice)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");

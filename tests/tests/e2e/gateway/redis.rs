@@ -29,7 +29,7 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
     let start = async |auth_url: &url::Url| {
         mesh.edge(&[("code", &code)], |config| {
             config.config = Some(file.clone());
-            config.auth_url = auth_url.clone();
+            config.auth_url = auth_url.clone().into();
             config.secret = Some("one secret for both".into());
             config.redis_url = Some(url.into());
         })

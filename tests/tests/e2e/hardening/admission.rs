@@ -34,7 +34,7 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
 
 /// A request of this many bytes with a token, of which only these are sent.
 fn head(edge: &Edge, token: &str, length: usize) -> Vec<u8> {
-    let address = edge.hosted.running.address;
+    let address = edge.hosted.running.address.tcp().expect("an address");
     let head = format!(
         "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -66,7 +66,7 @@ async fn limited(mesh: &TestMesh, folder: &Path, limits: &str) -> Edge {
 async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
-    let address = edge.hosted.running.address;
+    let address = edge.hosted.running.address.tcp().expect("an address");
     // The body never comes. Who would wait for it would wait half a minute.
     let refused = raw(address, &head(&edge, "x", 4 * MIB)).await;
     assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"), "{refused}");
@@ -92,7 +92,7 @@ async fn bodies_that_are_held_back_leave_memory_for_others() {
     // Known from now on.
     assert_eq!(edge.client(&alice).call("ping", json!({})).await.status, StatusCode::OK);
     // All of her share but the last byte, which never comes.
-    let mut held = TcpStream::connect(edge.hosted.running.address).await.expect("a connection");
+    let mut held = TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection");
     held.write_all(&head(&edge, alice.token(), 2 * MIB)).await.expect("room");
     held.write_all(&vec![b' '; 2 * MIB - 1]).await.expect("room");
     let large = |bytes: usize| {

@@ -60,7 +60,7 @@ async fn handshake(
 
 /// Asks for the metadata, and goes on with the connection.
 async fn ask(edge: &Edge, stream: &mut TlsStream<TcpStream>) -> String {
-    let host = edge.hosted.running.address;
+    let host = &edge.hosted.running.address;
     let request = format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a connection that goes on");
     let mut answer = Vec::new();
