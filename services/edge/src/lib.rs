@@ -63,6 +63,7 @@ mod metadata;
 mod offered;
 mod overload;
 mod refusal;
+mod sealer;
 mod services;
 mod transform;
 mod upstream;
@@ -325,7 +326,7 @@ fn server(
     handler: Handler,
     secret: &SecretString,
     stopping: CancellationToken,
-) -> Result<Server, redis::RedisError> {
+) -> Result<Server, StartError> {
     let sessions = SessionBounds {
         max: config.sessions_max,
         per_principal_max: config.sessions_per_principal_max,

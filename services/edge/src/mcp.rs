@@ -52,6 +52,7 @@ mod listing;
 mod lists;
 mod logging;
 mod page;
+mod replicas;
 mod results;
 mod reuse;
 mod revision;

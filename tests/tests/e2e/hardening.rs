@@ -9,6 +9,7 @@ mod idp;
 mod introspection;
 mod memory;
 mod model;
+mod replicas;
 mod sessions;
 mod tenants;
 mod tokens;

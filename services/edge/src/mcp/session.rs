@@ -29,7 +29,7 @@ use crate::{authorizer::Reauthorizer, refusal::Refusal};
 pub(super) use self::{
     id::{Owner, SessionId},
     sessions::{Sessions, Slot, Slots, sweep},
-    store::State,
+    store::{State, Store},
 };
 
 mod id;
@@ -78,7 +78,7 @@ struct Activity {
 pub(super) struct Running {
     pub(super) cancel: CancellationToken,
     /// The stream of its answer.
-    stream: u64,
+    pub(super) stream: u64,
     /// Whoever cancels it must be allowed to make it.
     pub(super) needs: Reauthorizer,
 }

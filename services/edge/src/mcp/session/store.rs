@@ -65,7 +65,7 @@ pub(super) enum Known {
     Away,
 }
 
-pub(super) struct Store {
+pub(in crate::mcp) struct Store {
     redis: Redis,
     idle_seconds: u64,
     away_until: Mutex<Option<Instant>>,
@@ -79,7 +79,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Connects when first used: Redis that is away is no reason not to start.
-    pub(super) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
+    pub(in crate::mcp) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
         let redis = Redis::open(url, RESPONSE_TIMEOUT)?;
         Ok(Self { redis, idle_seconds: idle.as_secs().max(1), away_until: Mutex::default() })
     }
@@ -111,7 +111,8 @@ impl Store {
         self.run::<()>(&command).await.is_some()
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+    /// None: Redis gave no answer, now or a moment ago.
+    pub(in crate::mcp) async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
         let away_until = || self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
         if away_until().is_some_and(|until| Instant::now() < until) {
             return None;
@@ -120,7 +121,7 @@ impl Store {
         answer
             .map_err(|error| {
                 *away_until() = Some(Instant::now() + PAUSE);
-                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about a session");
+                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about sessions");
             })
             .ok()
     }
