@@ -18,10 +18,13 @@ use drawbridge_tests::TestMesh;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, decode, decode_header, encode};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
+use rmcp::model::{CallToolResult, ContentBlock};
 use serde_json::{Value, json};
 
 use crate::{bare::RPC, paths::Tokens};
 
+/// The step that has a budget: a result as it comes from a tool service, to the JSON text of its content block.
+pub(crate) const WIRE_TO_TEXT: &str = "result of 10 matches: wire to text";
 const LASTS: Duration = Duration::from_millis(40);
 const BATCHES: usize = 5;
 
@@ -87,7 +90,14 @@ fn conversion() -> Vec<Step> {
         time("arguments: message to wire", || asked.encode_to_vec()),
         time("result of 10 matches: wire to message", decoded),
         time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),
-        time("result of 10 matches: wire to text", || to_json(&decoded()).expect("JSON").to_string()),
+        time(WIRE_TO_TEXT, || to_json(&decoded()).expect("JSON").to_string()),
+        // As the edge answers: structured, and as text for clients that read only that.
+        time("result of 10 matches: wire to answer", || {
+            let json = to_json(&decoded()).expect("JSON");
+            let mut result = CallToolResult::success(vec![ContentBlock::text(json.to_string())]);
+            result.structured_content = Some(json);
+            serde_json::to_vec(&result).expect("JSON")
+        }),
     ]
 }
 
