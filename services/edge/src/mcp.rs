@@ -124,7 +124,7 @@ impl Handler {
             }
             _ => Err(no_method(admission)),
         };
-        result.map(Outcome::Result)
+        result.map(Outcome::from)
     }
 
     fn subscribe(
