@@ -14,7 +14,7 @@ use std::{
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
     Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
-    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
+    HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -305,14 +305,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let gate = Arc::new(Gate { authorizer, server, catalogs, limits, requests, resource, bodies });
-    let router = router(&front, &gate, metadata);
-    let ingress = Arc::new(Ingress { front, gate, router });
-    let service = service_fn(move |request| {
-        let ingress = Arc::clone(&ingress);
-        // Boxed, so that what a connection moves about is small.
-        Box::pin(async move { Ok(ingress.answer(request).await) })
-    });
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
+    let service = service(front, gate, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, service, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
@@ -338,6 +332,18 @@ fn server(
         idle: Duration::from_secs(config.session_idle_seconds),
     };
     Server::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
+}
+
+/// What answers every request.
+fn service(front: Front, gate: Gate, metadata: Router) -> impl HttpService {
+    let gate = Arc::new(gate);
+    let router = router(&front, &gate, metadata);
+    let ingress = Arc::new(Ingress { front, gate, router });
+    service_fn(move |request| {
+        let ingress = Arc::clone(&ingress);
+        // Boxed, so that what a connection moves about is small.
+        Box::pin(async move { Ok(ingress.answer(request).await) })
+    })
 }
 
 fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {
