@@ -30,8 +30,9 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge, its duties, decisions and credentials cost, each beside the same without, in five minutes.
+bench: ## What the edge, its duties, decisions, credentials and scale cost, each beside the same without, in ten minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
+	cargo bench --locked --package drawbridge-tests --bench scale
 	cargo bench --locked --package drawbridge-tests --bench decisions
 	tests/setup.sh test
 	cargo bench --locked --package drawbridge-tests --bench duties

@@ -149,10 +149,15 @@ impl CallContext {
         let mut request = tonic::Request::new(message);
         request.set_timeout(self.remaining());
         let metadata = request.metadata_mut();
-        if let Ok(id) = self.request_id.as_str().parse() {
-            metadata.insert(REQUEST_ID, id);
+        let headers: &mut HeaderMap = metadata.as_mut();
+        let mut id = self.request_id.header();
+        // Each call has another: HTTP/2 is not to keep them in place of what comes again.
+        id.set_sensitive(true);
+        headers.insert(REQUEST_ID, id);
+        if let Some(timeout) = headers.get_mut("grpc-timeout") {
+            timeout.set_sensitive(true);
         }
-        trace::inject(&mut trace::Metadata(metadata));
+        trace::inject(metadata);
         request
     }
 }

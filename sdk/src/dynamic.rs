@@ -1,6 +1,6 @@
 //! Messages that are known by descriptor alone: their gRPC codec, and their JSON form.
 
-use bytes::{BufMut as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::{
@@ -8,9 +8,16 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
 
-pub use self::numbers::EXACT_INTEGER_MAX;
+pub use self::{
+    numbers::EXACT_INTEGER_MAX,
+    wire::{MessageType, WireError, WireMessage, field_of},
+};
 
 mod numbers;
+#[cfg(test)]
+mod tests;
+mod text;
+mod wire;
 
 /// How messages are written as JSON: field names as in the contract, and every field. Numbers are written by
 /// [`numbers::Numbers`].
@@ -70,40 +77,41 @@ impl Codec for DynamicCodec {
     }
 }
 
-/// Sends messages that are encoded already, byte for byte, and decodes the answers as [`DynamicCodec`] does.
-#[derive(Clone, Debug)]
-pub struct EncodedCodec(DynamicCodec);
+/// Sends messages that are encoded already, byte for byte, and gives answers as they came.
+#[derive(Clone, Copy, Debug)]
+pub struct BytesCodec;
 
-impl EncodedCodec {
-    /// A codec whose answers are messages of the type `output`.
-    #[must_use]
-    pub fn new(output: MessageDescriptor) -> Self {
-        Self(DynamicCodec::new(output))
-    }
-}
-
-impl Codec for EncodedCodec {
+impl Codec for BytesCodec {
     type Encode = Bytes;
-    type Decode = DynamicMessage;
+    type Decode = Bytes;
     type Encoder = Self;
-    type Decoder = DynamicCodec;
+    type Decoder = Self;
 
     fn encoder(&mut self) -> Self::Encoder {
-        self.clone()
+        *self
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        self.0.clone()
+        *self
     }
 }
 
-impl Encoder for EncodedCodec {
+impl Encoder for BytesCodec {
     type Item = Bytes;
     type Error = Status;
 
     fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         buffer.put(message);
         Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
 

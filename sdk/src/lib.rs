@@ -52,7 +52,7 @@ pub use handshakes::HandshakeLimits;
 pub use listen::{BindError, Listen};
 pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
 pub use running::{Running, Starting, shutdown_signal};
-pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions};
+pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions, HttpService};
 pub use status::status_text;
 pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
 pub use tls::CertificateError;

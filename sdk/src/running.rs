@@ -1,6 +1,5 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -11,7 +10,7 @@ use crate::{
     grpc::GrpcServer,
     listen::{BindError, Listen},
     mtls::{MtlsConfig, MtlsError, Peers},
-    serve::{self, HttpOptions},
+    serve::{self, HttpOptions, HttpService},
 };
 
 /// How long load balancers get to notice that a service is no longer ready.
@@ -114,8 +113,8 @@ impl Starting {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub fn http(&self, listen: &Listen, router: Router) -> Result<SocketAddr, BindError> {
-        self.http_with(listen, router, HttpOptions::default())
+    pub fn http(&self, listen: &Listen, service: impl HttpService) -> Result<SocketAddr, BindError> {
+        self.http_with(listen, service, HttpOptions::default())
     }
 
     /// Serves HTTP with limits of its own, or TLS.
@@ -125,7 +124,7 @@ impl Starting {
     pub fn http_with(
         &self,
         listen: &Listen,
-        router: Router,
+        service: impl HttpService,
         options: HttpOptions,
     ) -> Result<SocketAddr, BindError> {
         let listener = listen.listener()?;
@@ -133,7 +132,7 @@ impl Starting {
         if let Some(certificate) = &options.certificate {
             self.tasks.spawn(Arc::clone(certificate).follow(self.readiness(), self.stopping()));
         }
-        self.tasks.spawn(serve::serve(listener, router, options, self.stopping()));
+        self.tasks.spawn(serve::serve(listener, service, options, self.stopping()));
         Ok(address)
     }
 

@@ -1,8 +1,8 @@
 //! The HTTP server: connections in, answers out, and nothing that goes on without a bound.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{body::Body, extract::ConnectInfo};
 use futures::future::{Either, ready};
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service as _;
+use tower::Service;
 
 use self::{
     activity::{Activity, Idle},
@@ -66,10 +66,29 @@ pub struct HttpOptions {
     pub certificate: Option<Arc<Certificate>>,
 }
 
+/// What answers the requests of all connections: an axum router, or a service of one's own.
+pub trait HttpService:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> HttpService for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Serves until `stopping`, and ends when the last connection has.
 pub(crate) async fn serve(
     listener: TcpListener,
-    router: Router,
+    service: impl HttpService,
     options: HttpOptions,
     stopping: CancellationToken,
 ) {
@@ -79,7 +98,7 @@ pub(crate) async fn serve(
         tls: options.certificate.map(|certificate| {
             (certificate.acceptor(), Arc::new(Handshakes::new(options.limits.handshakes())))
         }),
-        router,
+        service,
         limits: options.limits,
         stopping: stopping.clone(),
     });
@@ -139,15 +158,15 @@ fn not_framed() -> Response<Body> {
     response
 }
 
-struct Server {
+struct Server<S> {
     http: Builder<TokioExecutor>,
     tls: Option<(TlsAcceptor, Arc<Handshakes>)>,
-    router: Router,
+    service: S,
     limits: HttpLimits,
     stopping: CancellationToken,
 }
 
-impl Server {
+impl<S: HttpService> Server<S> {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
         let open = gauge!("http_server_open_connections");
         open.increment(1);
@@ -157,22 +176,33 @@ impl Server {
         }
         match &self.tls {
             None => self.speak(stream, peer).await,
-            Some((tls, handshakes)) => match handshakes.shake(tls, stream, peer.ip()).await {
-                Ok(stream) => self.speak(stream, peer).await,
-                Err(error) => {
-                    let reason = match error {
-                        HandshakeError::Tls(_) => "tls",
-                        HandshakeError::Timeout => "tls_timeout",
-                        HandshakeError::Evicted => "tls_evicted",
-                        HandshakeError::TooMany => "tls_too_many",
-                    };
-                    counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
-                    tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
-                }
-            },
+            // Boxed, so that a connection without TLS has no room for it.
+            Some(tls) => Box::pin(self.speak_tls(tls, stream, peer)).await,
         }
         open.decrement(1);
         drop(place);
+    }
+
+    /// The same behind TLS.
+    async fn speak_tls(
+        &self,
+        (tls, handshakes): &(TlsAcceptor, Arc<Handshakes>),
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
+        match Box::pin(handshakes.shake(tls, stream, peer.ip())).await {
+            Ok(stream) => self.speak(stream, peer).await,
+            Err(error) => {
+                let reason = match error {
+                    HandshakeError::Tls(_) => "tls",
+                    HandshakeError::Timeout => "tls_timeout",
+                    HandshakeError::Evicted => "tls_evicted",
+                    HandshakeError::TooMany => "tls_too_many",
+                };
+                counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
+            }
+        }
     }
 
     /// Answers requests until the connection ends.
@@ -220,15 +250,16 @@ impl Server {
         peer: SocketAddr,
         activity: &Arc<Activity>,
         broken: &Broken,
-    ) -> impl Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send + use<> {
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<S> {
         let running = Activity::begin(activity);
         let answering = if broken.is_set() {
             Either::Left(ready(Ok(not_framed())))
         } else {
             let timeout = self.limits.body_timeout();
-            let mut request = request.map(|body| TimedBody::new(body, broken.clone(), timeout));
+            let timed = |body| Body::new(TimedBody::new(body, broken.clone(), timeout));
+            let mut request = request.map(timed);
             request.extensions_mut().insert(ConnectInfo(peer));
-            Either::Right(self.router.clone().call(request))
+            Either::Right(self.service.clone().call(request))
         };
         async move { Ok(answering.await?.map(|body| running.until_sent(body))) }
     }

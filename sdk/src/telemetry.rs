@@ -8,10 +8,14 @@ use std::{
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracer, SdkTracerProvider},
+};
 use tracing::Dispatch;
+use tracing_opentelemetry::OpenTelemetryLayer;
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    EnvFilter, Layer, Registry,
     filter::{FilterExt as _, filter_fn},
     fmt::MakeWriter,
     layer::SubscriberExt as _,
@@ -157,7 +161,8 @@ pub struct Telemetry {
     service: &'static str,
     dispatch: Dispatch,
     recorder: Arc<PrometheusRecorder>,
-    tracer_provider: SdkTracerProvider,
+    /// Absent: spans are not exported.
+    tracer_provider: Option<SdkTracerProvider>,
     admin_allowed_hosts: Vec<String>,
 }
 
@@ -178,19 +183,16 @@ impl Telemetry {
     ) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log)
             .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
-        let tracer_provider = tracer_provider(service, config.otlp_endpoint.as_ref())?;
+        let tracer_provider =
+            config.otlp_endpoint.as_ref().map(|endpoint| tracer_provider(service, endpoint)).transpose()?;
         // Spans are made for every call, whatever is logged: they carry the trace from hop to hop.
-        let spans = tracing_opentelemetry::layer()
-            .with_tracer(tracer_provider.tracer("drawbridge"))
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            // A span is entered at every poll; when, nobody asks, and where it is now, `tracing` knows.
-            .with_tracked_inactivity(false)
-            .with_context_activation(false)
-            .with_filter(filter_fn(|metadata| {
-                metadata.is_span() && metadata.target().starts_with("drawbridge")
-            }));
+        let spans: Box<dyn Layer<Registry> + Send + Sync> = match &tracer_provider {
+            Some(provider) => Box::new(exporting(provider)),
+            None => Box::new(trace::Propagation),
+        };
+        let spans = spans.with_filter(filter_fn(|metadata| {
+            metadata.is_span() && metadata.target().starts_with("drawbridge")
+        }));
         let subscriber =
             tracing_subscriber::registry().with(spans).with(log_layer(config, filter, thread_names));
         let recorder = PrometheusBuilder::new()
@@ -254,7 +256,7 @@ impl Telemetry {
 
     /// Sends the spans that are still here. What cannot leave within two seconds is dropped.
     pub async fn flush(&self) {
-        let provider = self.tracer_provider.clone();
+        let Some(provider) = self.tracer_provider.clone() else { return };
         let flushing = tokio::task::spawn_blocking(move || {
             provider.force_flush().and_then(|()| provider.shutdown_with_timeout(FLUSH_DEADLINE))
         });
@@ -285,17 +287,25 @@ fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
     std::mem::forget(metrics::set_default_local_recorder(recorder));
 }
 
-fn tracer_provider(
-    service: &'static str,
-    endpoint: Option<&Url>,
-) -> Result<SdkTracerProvider, TelemetryError> {
+/// The layer that makes OpenTelemetry's spans of `tracing`'s.
+fn exporting(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkTracer> {
+    tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("drawbridge"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        // A span is entered at every poll; when, nobody asks, and where it is now, `tracing` knows.
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+}
+
+fn tracer_provider(service: &'static str, endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
     let resource = Resource::builder()
         .with_service_name(service)
         .with_attribute(KeyValue::new("service.namespace", "drawbridge"))
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let builder = SdkTracerProvider::builder().with_resource(resource);
-    let Some(endpoint) = endpoint else { return Ok(builder.build()) };
     let exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint.as_str())

@@ -30,7 +30,7 @@ fn unsupported<E: serde::ser::Error>() -> E {
 
 /// The double with the same shortest decimal text as `value`: 0.1 for `0.1_f32`, not
 /// 0.10000000149011612.
-fn shortest(value: f32) -> f64 {
+pub(super) fn shortest(value: f32) -> f64 {
     let exact = f64::from(value);
     match value.to_string().parse::<f64>() {
         // The text of the greatest float is a double beyond it, which readers of floats refuse.
@@ -44,7 +44,7 @@ const EXPONENT_MIN: f64 = 1e16;
 
 /// The integer that a double is, where it would be written with a fraction. Minus zero is none.
 #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the range of i64")]
-fn whole(value: f64) -> Option<i64> {
+pub(super) fn whole(value: f64) -> Option<i64> {
     let is_minus_zero = value == 0.0 && value.is_sign_negative();
     (value.fract() == 0.0 && value.abs() < EXPONENT_MIN && !is_minus_zero).then_some(value as i64)
 }

@@ -1,40 +1,102 @@
 //! W3C trace context, from hop to hop.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use opentelemetry::{
     Context,
-    propagation::{Extractor, Injector, TextMapPropagator as _},
-    trace::TraceContextExt as _,
+    propagation::{Extractor, TextMapPropagator as _},
+    trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
+use tonic::metadata::MetadataMap;
+use tracing::{Span, span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::{Layer, Registry, layer, registry::LookupSpan as _};
 
-/// Makes `span` continue the trace that `carrier` tells of, and notes the trace's id in it.
-pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
-    let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), carrier);
-    if parent.span().span_context().is_valid() {
-        // It fails only for a span without a tracer, which has nothing to continue.
-        let _ = span.set_parent(parent);
+const TRACE_PARENT: &str = "traceparent";
+const TRACE_STATE: &str = "tracestate";
+
+/// Gives spans ids and parents where none are exported: all that other hops, log lines and records need of them.
+pub(super) struct Propagation;
+
+impl Layer<Registry> for Propagation {
+    fn on_new_span(&self, _: &span::Attributes<'_>, id: &span::Id, context: layer::Context<'_, Registry>) {
+        let Some(span) = context.span(id) else { return };
+        let parent = span.parent().and_then(|parent| parent.extensions().get::<SpanContext>().cloned());
+        let context = match parent {
+            Some(parent) => child_of(&parent),
+            None => SpanContext::new(
+                TraceId::from_bytes(rand::random()),
+                SpanId::from_bytes(rand::random()),
+                TraceFlags::SAMPLED,
+                false,
+                Default::default(),
+            ),
+        };
+        span.extensions_mut().insert(context);
     }
-    let trace_id = span.context().span().span_context().trace_id();
-    span.record("trace_id", tracing::field::display(trace_id));
 }
 
-/// Writes the current span's trace context to `carrier`.
-pub fn inject(carrier: &mut dyn Injector) {
-    TraceContextPropagator::new().inject_context(&Span::current().context(), carrier);
+/// A new span of the trace that `parent` is in.
+fn child_of(parent: &SpanContext) -> SpanContext {
+    let (trace, state) = (parent.trace_id(), parent.trace_state().clone());
+    SpanContext::new(trace, SpanId::from_bytes(rand::random()), parent.trace_flags(), false, state)
+}
+
+/// Does something with the context that [`Propagation`] keeps for a span. None: spans are exported.
+fn with_propagated<T>(span: &Span, then: impl FnOnce(&mut SpanContext) -> T) -> Option<T> {
+    let found = span.with_subscriber(|(id, dispatch)| {
+        let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
+        let mut extensions = span.extensions_mut();
+        extensions.get_mut::<SpanContext>().map(then)
+    });
+    found.flatten()
+}
+
+/// The context of a span, if it has one.
+fn context_of(span: &Span) -> Option<SpanContext> {
+    let context = with_propagated(span, |context| context.clone())
+        .unwrap_or_else(|| span.context().span().span_context().clone());
+    context.is_valid().then_some(context)
+}
+
+/// Makes `span` continue the trace that `carrier` has, and notes the trace's id in it.
+pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
+    if carrier.get(TRACE_PARENT).is_some() {
+        let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), carrier);
+        let remote = parent.span().span_context().clone();
+        if remote.is_valid() && with_propagated(span, |context| *context = child_of(&remote)).is_none() {
+            // It fails only for a span without a tracer, which has nothing to continue.
+            let _ = span.set_parent(parent);
+        }
+    }
+    if let Some(context) = context_of(span) {
+        span.record("trace_id", tracing::field::display(context.trace_id()));
+    }
+}
+
+/// Writes the current span's trace context to the metadata of an outgoing call.
+pub(crate) fn inject(metadata: &mut MetadataMap) {
+    let Some(context) = context_of(&Span::current()) else { return };
+    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
+    let headers = metadata.as_mut();
+    if let Ok(mut parent) = HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")) {
+        // Each call has another: HTTP/2 is not to keep it in place of what comes again.
+        parent.set_sensitive(true);
+        headers.insert(TRACE_PARENT, parent);
+    }
+    let state = context.trace_state().header();
+    if let Some(state) = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty()) {
+        headers.insert(TRACE_STATE, state);
+    }
 }
 
 /// The id of the current span's trace, in hexadecimal, if it has one.
 #[must_use]
 pub fn current_id() -> Option<String> {
-    let context = Span::current().context();
-    let trace = context.span().span_context().clone();
-    trace.is_valid().then(|| trace.trace_id().to_string())
+    Some(context_of(&Span::current())?.trace_id().to_string())
 }
 
-/// Trace context in HTTP headers or gRPC metadata.
+/// Trace context in the headers of a request.
 #[derive(Debug)]
 pub struct Headers<'a>(pub &'a HeaderMap);
 
@@ -45,18 +107,5 @@ impl Extractor for Headers<'_> {
 
     fn keys(&self) -> Vec<&str> {
         self.0.keys().map(http::HeaderName::as_str).collect()
-    }
-}
-
-/// Trace context in outgoing gRPC metadata.
-#[derive(Debug)]
-pub struct Metadata<'a>(pub &'a mut tonic::metadata::MetadataMap);
-
-impl Injector for Metadata<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        let key = tonic::metadata::MetadataKey::from_bytes(key.as_bytes());
-        if let (Ok(key), Ok(value)) = (key, value.parse()) {
-            self.0.insert(key, value);
-        }
     }
 }

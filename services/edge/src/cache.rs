@@ -11,7 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use drawbridge_sdk::Starting;
-use prost_reflect::{DynamicMessage, prost::Message as _};
+use prost_reflect::DynamicMessage;
 use redis::RedisError;
 use secrecy::SecretString;
 use tokio::{
@@ -246,9 +246,8 @@ impl Cache {
     }
 
     /// Keeps a result, if it is not too large.
-    pub(crate) async fn keep(&self, ticket: &Ticket, fetch: Fetch, message: &DynamicMessage) {
+    pub(crate) async fn keep(&self, ticket: &Ticket, fetch: Fetch, bytes: Bytes) {
         let settings = **self.settings.load();
-        let bytes = Bytes::from(message.encode_to_vec());
         if !settings.enabled || bytes.len() as u64 > settings.entry_bytes_max {
             return self.forget(ticket, fetch).await;
         }

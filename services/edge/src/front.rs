@@ -2,24 +2,28 @@
 //! from reaching the edge through a browser (DNS rebinding).
 
 use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
+    Router,
     extract::{Request, State},
-    middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use drawbridge_sdk::{CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, restrain_browsers};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use futures::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::Value;
+use tower::ServiceExt as _;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use url::{Origin, Url};
 
 use crate::{
     Config, StartError,
-    gate::{close, cut},
+    gate::{self, Gate, close, cut},
     limits::{RATE_LIMIT, RATE_LIMIT_POLICY},
     metadata::Endpoint,
     refusal::Refusal,
@@ -155,44 +159,78 @@ fn is_allowed(origins: &[Origin], origin: &HeaderValue) -> bool {
     origin.is_some_and(|origin| origins.contains(&origin.origin()))
 }
 
-/// Lets a request in: gives it an id of its own and its client's address, strips what only the inside may say, and
-/// refuses a foreign Host or Origin. What it is answered says what browsers may make of it.
-pub(crate) async fn enter(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let request_id = RequestId::generate();
-    let caller_request_id = RequestId::of_caller(request.headers()).map(CallerRequestId);
-    let client = front.proxies.client(&request);
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    // The transaction token is the inside's; nobody outside has one to show.
-    request.headers_mut().remove(TXN_TOKEN);
-    request.extensions_mut().insert(request_id.clone());
-    if let Some(id) = &caller_request_id {
-        request.extensions_mut().insert(id.clone());
-    }
-    request.extensions_mut().insert(client);
-    let mut response = match front.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => {
-            let mut response = refusal.into_response(Value::Null, &request_id, &front.endpoint);
-            // Nothing is read from whoever was led here by a foreign page.
-            close(&mut response, request.version());
-            response
+/// Answers every request: gives it an id of its own and its client's address, strips what only the inside may say,
+/// and refuses a foreign Host or Origin. What it is answered says what browsers may make of it.
+pub(crate) struct Ingress {
+    pub(crate) front: Front,
+    pub(crate) gate: Arc<Gate>,
+    /// Everything but the calls of MCP clients.
+    pub(crate) router: Router,
+}
+
+impl Ingress {
+    /// Answers a request.
+    pub(crate) async fn answer(&self, mut request: Request) -> Response {
+        let started = Instant::now();
+        let request_id = RequestId::generate();
+        let caller_request_id = RequestId::of_caller(request.headers()).map(CallerRequestId);
+        let client = self.front.proxies.client(&request);
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        // The transaction token is the inside's; nobody outside has one to show.
+        request.headers_mut().remove(TXN_TOKEN);
+        request.extensions_mut().insert(request_id.clone());
+        if let Some(id) = &caller_request_id {
+            request.extensions_mut().insert(id.clone());
         }
-    };
-    let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, request_id.header());
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    restrain_browsers(headers, front.over_tls);
-    // The query is left out: a token may be in it.
-    tracing::info!(
-        %request_id,
-        caller_request_id = caller_request_id.as_ref().map(CallerRequestId::as_str),
-        client.address = %client.0,
-        http.request.method = cut(method.as_str()),
-        url.path = cut(&path),
-        http.response.status_code = response.status().as_u16(),
-        elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        "answered",
-    );
-    response
+        request.extensions_mut().insert(client);
+        let mut response = match self.front.check(request.uri(), request.headers()) {
+            Ok(()) => {
+                let answering = AssertUnwindSafe(self.route(request)).catch_unwind();
+                answering.await.unwrap_or_else(|panic| panicked(&*panic, &request_id))
+            }
+            Err(refusal) => {
+                let version = request.version();
+                let mut response = refusal.into_response(Value::Null, &request_id, &self.front.endpoint);
+                // Nothing is read from whoever was led here by a foreign page.
+                close(&mut response, version);
+                response
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(REQUEST_ID, request_id.header());
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+        restrain_browsers(headers, self.front.over_tls);
+        // The query is left out: a token may be in it.
+        tracing::info!(
+            %request_id,
+            caller_request_id = caller_request_id.as_ref().map(CallerRequestId::as_str),
+            client.address = %client.0,
+            http.request.method = cut(method.as_str()),
+            url.path = cut(uri.path()),
+            http.response.status_code = response.status().as_u16(),
+            elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "answered",
+        );
+        response
+    }
+
+    /// The calls of MCP clients go straight to admission: only pages of a browser send an Origin, and nobody else reads
+    /// what CORS adds.
+    async fn route(&self, request: Request) -> Response {
+        let is_call = request.method() == Method::POST
+            && !request.headers().contains_key(header::ORIGIN)
+            && self.front.endpoint.resource.has(request.uri().path());
+        if is_call {
+            return gate::pass(State(Arc::clone(&self.gate)), request).await;
+        }
+        self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {})
+    }
+}
+
+/// The answer where the code is wrong.
+fn panicked(panic: &(dyn Any + Send), request_id: &RequestId) -> Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    tracing::error!(%request_id, panic = text, "answering a request panicked");
+    (StatusCode::INTERNAL_SERVER_ERROR, "internal error\n").into_response()
 }

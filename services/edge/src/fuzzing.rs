@@ -45,7 +45,7 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
     let requests = Arc::default();
     let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
-    Ok(router(front, gate, metadata))
+    Ok(Router::new().fallback_service(service(front, gate, metadata)))
 }
 
 fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCatalog {

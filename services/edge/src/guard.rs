@@ -70,6 +70,11 @@ impl Guards {
         self.0.store(Arc::new(rules));
     }
 
+    /// Whether any guard sees what this item answers.
+    pub(crate) fn watch(&self, item: &str) -> bool {
+        self.0.load().of(item).next().is_some()
+    }
+
     /// A tool's result as its model may see it.
     pub(crate) fn tool_result(&self, tool: &str, mut result: CallToolResult) -> CallToolResult {
         self.work(tool, |working| working.tool_result(&mut result));

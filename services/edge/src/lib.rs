@@ -14,11 +14,11 @@ use std::{
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
     Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, HttpLimits, HttpOptions,
-    Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
+    HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::service_fn;
 use url::Url;
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     cache::Cache,
     catalog::Catalogs,
     discovery::{Discovery, Pace},
-    front::{Front, page},
+    front::{Front, Ingress, page},
     gate::{BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
@@ -307,8 +307,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
     let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
-    let router = router(front, gate, metadata);
-    let address: SocketAddr = starting.http_with(&config.listen, router, http)?;
+    let service = service(front, gate, metadata);
+    let address: SocketAddr = starting.http_with(&config.listen, service, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
 
@@ -335,7 +335,19 @@ fn server(
     Server::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
 }
 
-fn router(front: Front, gate: Gate, metadata: Router) -> Router {
+/// What answers every request.
+fn service(front: Front, gate: Gate, metadata: Router) -> impl HttpService {
+    let gate = Arc::new(gate);
+    let router = router(&front, &gate, metadata);
+    let ingress = Arc::new(Ingress { front, gate, router });
+    service_fn(move |request| {
+        let ingress = Arc::clone(&ingress);
+        // Boxed, so that what a connection moves about is small.
+        Box::pin(async move { Ok(ingress.answer(request).await) })
+    })
+}
+
+fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {
     let path = gate.resource.path().to_owned();
     // Clients differ in whether they keep the slash. Below stand the endpoints of single services.
     let mut paths =
@@ -343,7 +355,6 @@ fn router(front: Front, gate: Gate, metadata: Router) -> Router {
     if !path.is_empty() {
         paths.push(path);
     }
-    let cors = front.cors();
     let endpoint = Endpoint { resource: Arc::clone(&gate.resource), namespace: None };
     // With MCP at the root, whoever opens it gets the page there.
     let home = if gate.resource.path().is_empty() { Router::new() } else { page::route(&endpoint) };
@@ -353,12 +364,9 @@ fn router(front: Front, gate: Gate, metadata: Router) -> Router {
         metadata.merge(home).route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
     let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(gate::pass)));
     mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::for_browsers))
-        .with_state(Arc::new(gate))
+        .with_state(Arc::clone(gate))
         .merge(metadata)
-        // From the inside out: browsers' preflights; a panic is a 500; Host and Origin, the request id.
-        .layer(cors)
-        .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn_with_state(Arc::new(front), front::enter))
+        .layer(front.cors())
 }
 
 /// A secret for a replica that has none to share.

@@ -29,6 +29,7 @@ use self::{
     exchange::Exchange,
     revision::Revision,
     session::{Owner, Slots},
+    wire::Outcome,
 };
 
 pub use self::{config::StreamsConfig, seal::SealError};
@@ -87,14 +88,16 @@ impl Handler {
         admission: &Arc<Admission>,
         message: &Message,
         exchange: &Exchange,
-    ) -> Result<ServerResult, ErrorData> {
+    ) -> Result<Outcome, ErrorData> {
         let params = &message.params;
         let method = message.method.as_str();
         if exchange.is_stateless() && OLDER_METHODS.contains(&method) {
             return Err(no_method(admission));
         }
-        match method {
-            "tools/call" => results::call_tool(self, params, admission, exchange).await,
+        if method == "tools/call" {
+            return results::call_tool(self, params, admission, exchange).await;
+        }
+        let result = match method {
             "tools/list" => lists::tools(params, admission),
             "resources/list" => lists::resources(self, params, admission, exchange).await,
             "resources/templates/list" => lists::resource_templates(params, admission),
@@ -121,7 +124,8 @@ impl Handler {
                 Ok(ServerResult::DiscoverResult(result))
             }
             _ => Err(no_method(admission)),
-        }
+        };
+        result.map(Outcome::from)
     }
 
     fn subscribe(

@@ -110,6 +110,15 @@ impl ProtectedResource {
         self.public_url.path().trim_end_matches('/')
     }
 
+    /// Whether an endpoint can be at this path: the one for all services, or below it one of a name. Clients differ in
+    /// whether they keep the slash.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        let Some(below) = path.strip_prefix(self.path()) else { return false };
+        let name = below.strip_prefix('/').unwrap_or(below);
+        let name = name.strip_suffix('/').unwrap_or(name);
+        (below.is_empty() || below.starts_with('/')) && !name.contains('/')
+    }
+
     /// The metadata at the root and at the path-suffixed URLs, and the way to the authorization server for
     /// clients that look for it here.
     pub(crate) fn routes(self: &Arc<Self>, catalogs: &Arc<Catalogs>) -> Router {

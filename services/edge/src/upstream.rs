@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use drawbridge_proto::mcp::v1 as mcp;
 use drawbridge_sdk::{
-    BalancedChannel, CallContext, client_span, contract::PolicyForm, dynamic::EncodedCodec, end_client_span,
-    with_transaction_token,
+    BalancedChannel, CallContext, client_span,
+    contract::PolicyForm,
+    dynamic::{BytesCodec, MessageType, WireMessage, field_of},
+    end_client_span, with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
@@ -37,7 +40,8 @@ pub(crate) struct Target {
     input: MessageDescriptor,
     /// As policies read what it takes.
     pub(crate) policy_form: PolicyForm,
-    output: MessageDescriptor,
+    /// The message that is the result.
+    result: Arc<MessageType>,
     answers: Answers,
     /// The request's field for what the client answered, where there is one.
     responses: Option<FieldDescriptor>,
@@ -54,21 +58,20 @@ pub(crate) struct Target {
 #[derive(Clone, Debug)]
 enum Answers {
     /// With one message, which may ask for input instead.
-    Unary { input_required: Option<FieldDescriptor> },
+    Unary { input_required: Option<u32> },
     /// With events, of which one field is the result.
     Stream(Events),
     /// With messages, each of which is a result.
     Watch,
 }
 
-/// The fields of a streamed event.
-#[derive(Clone, Debug)]
+/// The fields of a streamed event, by their numbers.
+#[derive(Clone, Copy, Debug)]
 struct Events {
-    progress: Option<FieldDescriptor>,
-    log: Option<FieldDescriptor>,
-    input_required: Option<FieldDescriptor>,
-    result: FieldDescriptor,
-    result_type: MessageDescriptor,
+    progress: Option<u32>,
+    log: Option<u32>,
+    input_required: Option<u32>,
+    result: u32,
 }
 
 /// What a tool service tells of a call under way.
@@ -81,7 +84,7 @@ pub(crate) enum Event {
     /// It cannot go on without answers.
     InputRequired(mcp::InputRequired),
     /// How it ended.
-    Result(DynamicMessage),
+    Result(WireMessage),
 }
 
 impl Target {
@@ -95,10 +98,11 @@ impl Target {
         timeout: Duration,
     ) -> Result<Self, usize> {
         let (input, output) = (method.input(), method.output());
-        let answers = if method.is_server_streaming() {
-            Answers::Stream(events(&output)?)
+        let (answers, result) = if method.is_server_streaming() {
+            let (events, result) = events(&output)?;
+            (Answers::Stream(events), result)
         } else {
-            Answers::Unary { input_required: field_of_type(&output, INPUT_REQUIRED) }
+            (Answers::Unary { input_required: number_of_type(&output, INPUT_REQUIRED) }, output)
         };
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Ok(Self {
@@ -108,7 +112,7 @@ impl Target {
             responses: field_of_type(&input, INPUT_RESPONSES),
             policy_form: PolicyForm::of(&input),
             input,
-            output,
+            result: Arc::new(MessageType::new(result)),
             answers,
             timeout,
             idempotent: false,
@@ -126,7 +130,7 @@ impl Target {
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
             input: method.input(),
             policy_form: PolicyForm::of(&method.input()),
-            output: method.output(),
+            result: Arc::new(MessageType::new(method.output())),
             answers: Answers::Watch,
             responses: None,
             timeout,
@@ -178,11 +182,8 @@ impl Target {
     }
 
     /// The message that is the result.
-    pub(crate) fn result(&self) -> MessageDescriptor {
-        match &self.answers {
-            Answers::Unary { .. } | Answers::Watch => self.output.clone(),
-            Answers::Stream(events) => events.result_type.clone(),
-        }
+    pub(crate) fn result(&self) -> &Arc<MessageType> {
+        &self.result
     }
 
     /// Begins a call. It ends when its result is there, its deadline passes, or it is dropped.
@@ -219,21 +220,22 @@ impl Target {
         let mut client =
             tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
         client.ready().await.map_err(|_| Status::unavailable("the tool service does not answer"))?;
-        let codec = EncodedCodec::new(self.output.clone());
-        match &self.answers {
+        let (path, result) = (self.path.clone(), Arc::clone(&self.result));
+        Ok(match self.answers {
             Answers::Unary { input_required } => {
-                let response = client.unary(request, self.path.clone(), codec).await?;
-                Ok(Answer::Unary(Some(response.into_inner()), input_required.clone()))
+                let response = client.unary(request, path, BytesCodec).await?;
+                let message = Some(response.into_inner());
+                Answer::Unary { message, input_required, result }
             }
             Answers::Stream(events) => {
-                let response = client.server_streaming(request, self.path.clone(), codec).await?;
-                Ok(Answer::Stream(Box::new(response.into_inner()), events.clone()))
+                let response = client.server_streaming(request, path, BytesCodec).await?;
+                Answer::Stream(Box::new(response.into_inner()), events, result)
             }
             Answers::Watch => {
-                let response = client.server_streaming(request, self.path.clone(), codec).await?;
-                Ok(Answer::Watch(Box::new(response.into_inner())))
+                let response = client.server_streaming(request, path, BytesCodec).await?;
+                Answer::Watch(Box::new(response.into_inner()), result)
             }
-        }
+        })
     }
 }
 
@@ -245,9 +247,9 @@ pub(crate) struct Answering {
 }
 
 enum Answer {
-    Unary(Option<DynamicMessage>, Option<FieldDescriptor>),
-    Stream(Box<Streaming<DynamicMessage>>, Events),
-    Watch(Box<Streaming<DynamicMessage>>),
+    Unary { message: Option<Bytes>, input_required: Option<u32>, result: Arc<MessageType> },
+    Stream(Box<Streaming<Bytes>>, Events, Arc<MessageType>),
+    Watch(Box<Streaming<Bytes>>, Arc<MessageType>),
 }
 
 impl Answering {
@@ -270,19 +272,20 @@ impl Answer {
     async fn next(&mut self) -> Result<Event, Status> {
         let without_result = || Status::internal("the stream ended without a result");
         match self {
-            Self::Unary(message, input_required) => {
+            Self::Unary { message, input_required, result } => {
                 let message = message.take().ok_or_else(without_result)?;
-                let asked = input_required.as_ref().and_then(|field| read(&message, field));
-                Ok(asked.map_or(Event::Result(message), Event::InputRequired))
+                let asked = read(&message, *input_required)?;
+                let result = || Event::Result(WireMessage::new(Arc::clone(result), message));
+                Ok(asked.map_or_else(result, Event::InputRequired))
             }
-            Self::Watch(stream) => stream
-                .message()
-                .await?
-                .map(Event::Result)
-                .ok_or_else(|| Status::unavailable("the stream ended")),
-            Self::Stream(stream, events) => loop {
+            Self::Watch(stream, result) => {
+                let message = stream.message().await?;
+                let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?;
+                Ok(Event::Result(WireMessage::new(Arc::clone(result), message)))
+            }
+            Self::Stream(stream, events, result) => loop {
                 let message = stream.message().await?.ok_or_else(without_result)?;
-                if let Some(event) = events.read(message) {
+                if let Some(event) = events.read(&message, result)? {
                     return Ok(event);
                 }
             },
@@ -327,8 +330,12 @@ fn field_of_type(message: &MessageDescriptor, full_name: &str) -> Option<FieldDe
     })
 }
 
-/// Tells the fields of a streamed event apart.
-fn events(event: &MessageDescriptor) -> Result<Events, usize> {
+fn number_of_type(message: &MessageDescriptor, full_name: &str) -> Option<u32> {
+    field_of_type(message, full_name).map(|field| field.number())
+}
+
+/// Tells the fields of a streamed event apart, and what its result is.
+fn events(event: &MessageDescriptor) -> Result<(Events, MessageDescriptor), usize> {
     let mut results = Vec::new();
     for field in event.fields() {
         match field.kind() {
@@ -338,41 +345,39 @@ fn events(event: &MessageDescriptor) -> Result<Events, usize> {
         }
     }
     let [(result, result_type)] = <[_; 1]>::try_from(results).map_err(|results| results.len())?;
-    Ok(Events {
-        progress: field_of_type(event, PROGRESS),
-        log: field_of_type(event, LOG),
-        input_required: field_of_type(event, INPUT_REQUIRED),
-        result,
-        result_type,
-    })
+    let events = Events {
+        progress: number_of_type(event, PROGRESS),
+        log: number_of_type(event, LOG),
+        input_required: number_of_type(event, INPUT_REQUIRED),
+        result: result.number(),
+    };
+    Ok((events, result_type))
 }
 
 impl Events {
     /// The event that a message is; nothing when it is one that this build does not know.
-    fn read(&self, mut message: DynamicMessage) -> Option<Event> {
-        if message.has_field(&self.result) {
-            return match message.take_field(&self.result)? {
-                Value::Message(result) => Some(Event::Result(result)),
-                _ => None,
-            };
+    fn read(self, message: &Bytes, result: &Arc<MessageType>) -> Result<Option<Event>, Status> {
+        if let Some(found) = field_of(message, self.result).map_err(unlike_contract)? {
+            return Ok(Some(Event::Result(WireMessage::new(Arc::clone(result), found))));
         }
-        let progress = self.progress.as_ref().and_then(|field| read(&message, field));
-        let log = || self.log.as_ref().and_then(|field| read(&message, field));
-        let asked = || self.input_required.as_ref().and_then(|field| read(&message, field));
-        progress
-            .map(Event::Progress)
-            .or_else(|| log().map(Event::Log))
-            .or_else(|| asked().map(Event::InputRequired))
+        if let Some(progress) = read(message, self.progress)? {
+            return Ok(Some(Event::Progress(progress)));
+        }
+        if let Some(line) = read(message, self.log)? {
+            return Ok(Some(Event::Log(line)));
+        }
+        Ok(read(message, self.input_required)?.map(Event::InputRequired))
     }
 }
 
 /// Reads a field that is set, as this build's own type.
-fn read<M: prost::Message + prost::Name + Default>(
-    message: &DynamicMessage,
-    field: &FieldDescriptor,
-) -> Option<M> {
-    if !message.has_field(field) {
-        return None;
-    }
-    message.get_field(field).as_message()?.transcode_to().ok()
+fn read<M: prost::Message + Default>(message: &Bytes, number: Option<u32>) -> Result<Option<M>, Status> {
+    let Some(number) = number else { return Ok(None) };
+    let found = field_of(message, number).map_err(unlike_contract)?;
+    found.map(|found| M::decode(found).map_err(unlike_contract)).transpose()
+}
+
+/// The service's bytes are no message of its contract.
+pub(crate) fn unlike_contract(_: prost::DecodeError) -> Status {
+    Status::internal("the tool service's answer does not fit its contract")
 }

@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
-use drawbridge_sdk::CallContext;
-use prost_reflect::DynamicMessage;
+use drawbridge_sdk::{CallContext, dynamic::WireMessage};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::Status;
 use tracing::Instrument as _;
@@ -43,13 +41,9 @@ impl Calling<'_> {
                 if let Some(fetch) = refresh {
                     self.refresh(ticket.again(), fetch, Arc::clone(token), message.clone());
                 }
-                match read(self.target, kept) {
-                    Some(result) => {
-                        noted("hit");
-                        return Ok((Last::Result(result), Some(Reuse::kept(rule, age))));
-                    }
-                    None => None,
-                }
+                let result = WireMessage::new(Arc::clone(self.target.result()), kept);
+                noted("hit");
+                return Ok((Last::Result(result), Some(Reuse::kept(rule, age))));
             }
             Look::Miss(fetch) => fetch,
         };
@@ -57,8 +51,8 @@ impl Calling<'_> {
         let ended = self.once(token, message).await;
         if let Some(fetch) = fetch {
             match &ended {
-                Ok(Last::Result(result)) if !content::is_error(result) => {
-                    cache.keep(&ticket, fetch, result).await;
+                Ok(Last::Result(result)) if content::is_success(result) => {
+                    cache.keep(&ticket, fetch, result.bytes().clone()).await;
                 }
                 _ => fetch.fail(),
             }
@@ -79,8 +73,8 @@ impl Calling<'_> {
             let Ok(_turn) = turn.await else { return fetch.fail() };
             let context = CallContext::new(request_id, target.timeout);
             match called(&target, &context, &token, &message).await {
-                Ok(Event::Result(result)) if !content::is_error(&result) => {
-                    cache.keep(&ticket, fetch, &result).await;
+                Ok(Event::Result(result)) if content::is_success(&result) => {
+                    cache.keep(&ticket, fetch, result.bytes().clone()).await;
                 }
                 // What there is is answered with until its time is over.
                 Err(status) if !status::says_no(&status) => fetch.fail(),
@@ -105,9 +99,4 @@ async fn called(
             ended => return Ok(ended),
         }
     }
-}
-
-fn read(target: &Target, kept: Bytes) -> Option<DynamicMessage> {
-    let read = DynamicMessage::decode(target.result(), kept);
-    read.map_err(|error| tracing::warn!(%error, "what was kept cannot be read")).ok()
 }

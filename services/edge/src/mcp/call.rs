@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use drawbridge_proto::mcp::v1 as pb;
-use drawbridge_sdk::dynamic;
-use prost_reflect::DynamicMessage;
+use drawbridge_sdk::dynamic::{self, WireMessage};
 use rmcp::{
     ErrorData,
     model::{InputRequiredResult, InputResponses, ProgressNotificationParam},
@@ -31,7 +30,7 @@ const ROUNDS_MAX: usize = 10;
 /// How a call ended.
 pub(super) enum Ended {
     /// With its result, and what the cache had to do with that.
-    Result(DynamicMessage, Option<Reuse>),
+    Result(WireMessage, Option<Reuse>),
     /// The client is asked, and will come again (2026-07-28).
     InputRequired(InputRequiredResult),
     /// The client cannot be asked, and has no error for that.
@@ -40,7 +39,7 @@ pub(super) enum Ended {
 
 /// What one round ended with.
 pub(super) enum Last {
-    Result(DynamicMessage),
+    Result(WireMessage),
     InputRequired(pb::InputRequired),
 }
 

@@ -2,8 +2,8 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use drawbridge_proto::mcp::v1::{self as pb, Role, content_block::Kind, resource_contents::Contents};
-use drawbridge_sdk::dynamic;
-use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage as _, Value as Field};
+use drawbridge_sdk::dynamic::{WireError, WireMessage};
+use prost_reflect::MessageDescriptor;
 use rmcp::model::{
     CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult, Resource,
 };
@@ -12,12 +12,9 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::json as structs;
+use crate::upstream::unlike_contract;
 
 const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
-const RESOURCE_CONTENTS: &str = "drawbridge.mcp.v1.ResourceContents";
-const PROMPT_MESSAGE: &str = "drawbridge.mcp.v1.PromptMessage";
-const RESOURCE_LINK: &str = "drawbridge.mcp.v1.ResourceLink";
-const COMPLETION: &str = "drawbridge.mcp.v1.Completion";
 
 /// Whether a tool whose result is this message answers with content of its own choice.
 pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
@@ -26,28 +23,27 @@ pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
     })
 }
 
-/// Whether a message tells a model that its tool has failed.
-pub(super) fn is_error(message: &DynamicMessage) -> bool {
-    parts::<pb::ToolResult>(message, TOOL_RESULT).pop().is_some_and(|rich| rich.is_error)
+/// Whether a message fits its contract, and does not tell a model that its tool has failed.
+pub(super) fn is_success(message: &WireMessage) -> bool {
+    let rich = message.parts::<pb::ToolResult>();
+    rich.is_ok_and(|mut rich| rich.pop().is_none_or(|rich| !rich.is_error)) && message.decode().is_ok()
 }
 
 /// A message as a tool's result: its `ToolResult`, or else the message itself, structured and as text for
 /// clients that read only that.
-pub(super) fn tool_result(message: &DynamicMessage) -> Result<CallToolResult, Status> {
-    if let Some(rich) = parts::<pb::ToolResult>(message, TOOL_RESULT).pop() {
-        return rich_result(rich);
+pub(super) fn tool_result(message: &WireMessage) -> Result<CallToolResult, Status> {
+    if is_rich(message.descriptor()) {
+        return rich_result(parts::<pb::ToolResult>(message)?.pop().unwrap_or_default());
     }
-    if is_rich(&message.descriptor()) {
-        return rich_result(pb::ToolResult::default());
-    }
-    let json = to_json(message)?;
-    let mut result = CallToolResult::success(vec![ContentBlock::text(json.to_string())]);
-    result.structured_content = Some(json);
+    let text = json_text(message)?;
+    let structured = serde_json::from_str(&text).map_err(|error| broken(&error.to_string()))?;
+    let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
+    result.structured_content = Some(structured);
     Ok(result)
 }
 
 fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
-    let content = rich.content.iter().map(|block| typed(content(block)?)).collect::<Result<_, _>>()?;
+    let content = rich.content.into_iter().map(content_block).collect::<Result<_, _>>()?;
     let mut result =
         if rich.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
     let object = rich.structured_content.as_ref().map(structs::from_struct);
@@ -59,17 +55,26 @@ fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
     Ok(result)
 }
 
+fn content_block(block: pb::ContentBlock) -> Result<ContentBlock, Status> {
+    match block {
+        pb::ContentBlock { kind: Some(Kind::Text(text)), annotations: None } => {
+            Ok(ContentBlock::text(text.text))
+        }
+        block => typed(content(&block)?),
+    }
+}
+
 /// A message as a resource's contents: its `ResourceContents`, or else the message itself as JSON.
 pub(super) fn resource_contents(
-    message: &DynamicMessage,
+    message: &WireMessage,
     uri: &str,
     mime_type: Option<&str>,
 ) -> Result<ReadResourceResult, Status> {
-    let mut found = parts::<pb::ResourceContents>(message, RESOURCE_CONTENTS);
+    let mut found = parts::<pb::ResourceContents>(message)?;
     if found.is_empty() {
         found.push(pb::ResourceContents {
             mime_type: mime_type.unwrap_or("application/json").to_owned(),
-            contents: Some(Contents::Text(to_json(message)?.to_string())),
+            contents: Some(Contents::Text(json_text(message)?)),
             ..Default::default()
         });
     }
@@ -86,12 +91,13 @@ pub(super) fn resource_contents(
 }
 
 /// A message as a prompt: its `PromptMessage`s, and its `description`.
-pub(super) fn prompt(message: &DynamicMessage) -> Result<GetPromptResult, Status> {
-    let messages = parts::<pb::PromptMessage>(message, PROMPT_MESSAGE).into_iter().map(|message| {
+pub(super) fn prompt(message: &WireMessage) -> Result<GetPromptResult, Status> {
+    let messages = parts::<pb::PromptMessage>(message)?.into_iter().map(|message| {
         let block = message.content.as_ref().ok_or_else(|| broken("a prompt message without content"))?;
         typed::<PromptMessage>(json!({ "role": role(message.role()), "content": content(block)? }))
     });
     let mut result = GetPromptResult::new(messages.collect::<Result<_, _>>()?);
+    let message = message.decode().map_err(unlike_contract)?;
     let description = message.get_field_by_name("description");
     result.description = description
         .as_ref()
@@ -102,13 +108,13 @@ pub(super) fn prompt(message: &DynamicMessage) -> Result<GetPromptResult, Status
 }
 
 /// The completion in a message.
-pub(super) fn completion(message: &DynamicMessage) -> pb::Completion {
-    parts(message, COMPLETION).pop().unwrap_or_default()
+pub(super) fn completion(message: &WireMessage) -> Result<pb::Completion, Status> {
+    Ok(parts(message)?.pop().unwrap_or_default())
 }
 
 /// The resources that a service lists, at most `max`, and the token of its next page.
-pub(super) fn listed(message: &DynamicMessage, max: usize) -> (Vec<Resource>, Option<String>) {
-    let links = parts::<pb::ResourceLink>(message, RESOURCE_LINK).into_iter().take(max);
+pub(super) fn listed(message: &WireMessage, max: usize) -> Result<(Vec<Resource>, Option<String>), Status> {
+    let links = parts::<pb::ResourceLink>(message)?.into_iter().take(max);
     let resources = links.map(|link| {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         let mut resource = Resource::new(link.uri, link.name);
@@ -116,25 +122,14 @@ pub(super) fn listed(message: &DynamicMessage, max: usize) -> (Vec<Resource>, Op
         (resource.mime_type, resource.size) = (given(link.mime_type), link.size);
         resource
     });
+    let message = message.decode().map_err(unlike_contract)?;
     let token = message.get_field_by_name("next_page_token");
     let token = token.as_ref().and_then(|token| token.as_str()).filter(|token| !token.is_empty());
-    (resources.collect(), token.map(ToOwned::to_owned))
+    Ok((resources.collect(), token.map(ToOwned::to_owned)))
 }
 
-/// The parts of a message that are of one contract type: the message itself, or its fields.
-fn parts<M: prost::Message + prost::Name + Default>(message: &DynamicMessage, full_name: &str) -> Vec<M> {
-    let read = |message: &DynamicMessage| {
-        (message.descriptor().full_name() == full_name).then(|| message.transcode_to().ok()).flatten()
-    };
-    if let Some(whole) = read(message) {
-        return vec![whole];
-    }
-    let fields = message.fields().flat_map(|(_, field)| match field {
-        Field::Message(message) => read(message).into_iter().collect(),
-        Field::List(list) => list.iter().filter_map(|item| read(item.as_message()?)).collect::<Vec<_>>(),
-        _ => Vec::new(),
-    });
-    fields.collect()
+fn parts<M: prost::Message + prost::Name + Default>(message: &WireMessage) -> Result<Vec<M>, Status> {
+    message.parts().map_err(unlike_contract)
 }
 
 /// A content block as MCP's JSON.
@@ -234,8 +229,12 @@ pub(super) fn typed<T: DeserializeOwned>(json: Value) -> Result<T, Status> {
     serde_json::from_value(json).map_err(|error| broken(&error.to_string()))
 }
 
-fn to_json(message: &DynamicMessage) -> Result<Value, Status> {
-    dynamic::to_json(message).map_err(|error| broken(&error.to_string()))
+/// A message as JSON.
+pub(super) fn json_text(message: &WireMessage) -> Result<String, Status> {
+    message.json_text().map_err(|error| match error {
+        WireError::Decode(error) => unlike_contract(error),
+        WireError::Json(error) => broken(&error.to_string()),
+    })
 }
 
 fn broken(what: &str) -> Status {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rmcp::{
     ErrorData,
-    model::{CallToolResult, ContentBlock, ErrorCode},
+    model::{CallToolResult, ContentBlock, ErrorCode, MetaObject},
 };
 use serde_json::{Value, json};
 
@@ -105,8 +105,13 @@ pub(super) fn not_planned(admission: &Admission) -> ErrorData {
 }
 
 pub(super) fn with_request_id(mut result: CallToolResult, admission: &Admission) -> CallToolResult {
-    let mut meta = result.meta.take().unwrap_or_default();
-    meta.insert(META_REQUEST_ID.to_owned(), Value::from(admission.context.request_id.as_str()));
-    result.meta = Some(meta);
+    result.meta = Some(request_meta(result.meta.take(), admission));
     result
+}
+
+/// The metadata of a result, which names the request.
+pub(super) fn request_meta(meta: Option<MetaObject>, admission: &Admission) -> MetaObject {
+    let mut meta = meta.unwrap_or_default();
+    meta.insert(META_REQUEST_ID.to_owned(), Value::from(admission.context.request_id.as_str()));
+    meta
 }

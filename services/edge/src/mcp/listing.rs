@@ -1,7 +1,7 @@
 //! What services list of their resource templates.
 
+use drawbridge_sdk::dynamic::WireMessage;
 use futures::{StreamExt as _, stream};
-use prost_reflect::DynamicMessage;
 use rmcp::model::Resource;
 
 use super::{
@@ -37,7 +37,10 @@ impl Listing<'_> {
                 return next(String::new());
             }
             let Some(message) = self.call(list, call).await else { continue };
-            let (resources, token) = content::listed(&message, LISTED_MAX);
+            let Ok((resources, token)) = content::listed(&message, LISTED_MAX) else {
+                tracing::warn!(rpc = list.item.rpc, "a service's list does not fit its contract");
+                continue;
+            };
             page.extend(self.readable(list, resources).await);
             let Some(token) = token else { continue };
             let cursor = next(token);
@@ -49,7 +52,7 @@ impl Listing<'_> {
         listed.next.clone()
     }
 
-    async fn call(&self, list: &ListItem, call: &Call) -> Option<DynamicMessage> {
+    async fn call(&self, list: &ListItem, call: &Call) -> Option<WireMessage> {
         let Self { handler, admission, exchange } = *self;
         let calling = Calling { handler, admission, exchange, target: &list.target, call };
         match calling.run(Answers::default()).await {

@@ -1,5 +1,6 @@
 //! Calls as MCP has them: what the client gets for each end that a call can have.
 
+use drawbridge_sdk::dynamic::WireMessage;
 use rmcp::{
     ErrorData,
     model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, MetaObject, ServerResult},
@@ -12,11 +13,12 @@ use super::{
     call::{Answers, Calling, Ended, Failure, failure, log_failure},
     content,
     errors::{
-        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed,
+        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed, request_meta,
         with_request_id, wrong_arguments,
     },
     exchange::Exchange,
     reuse, status, watch,
+    wire::Outcome,
 };
 use crate::{
     catalog::ToolItem,
@@ -30,7 +32,7 @@ pub(super) async fn call_tool(
     params: &Value,
     admission: &Admission,
     exchange: &Exchange,
-) -> Result<ServerResult, ErrorData> {
+) -> Result<Outcome, ErrorData> {
     let (tool, call) = match &admission.plan {
         Plan::CallTool(tool, call) => (tool, call),
         Plan::WrongArguments(tool, wrong) => {
@@ -51,6 +53,10 @@ pub(super) async fn call_tool(
             failed("this tool has to ask something first, and the client cannot be asked")
         }
         Ok(Ended::Result(message, reuse)) => {
+            if let Some(json) = unchanged(handler, tool, &message, admission)? {
+                let meta = request_meta(reuse::meta(None, reuse), admission);
+                return Ok(Outcome::Object { json, meta });
+            }
             reused = reuse;
             let result = content::tool_result(&message).map_err(|status| failure(&status, admission))?;
             changed(tool, result, admission).await?
@@ -65,6 +71,21 @@ pub(super) async fn call_tool(
     result.meta = result.meta.and_then(|meta| shown_meta(handler, tool, meta));
     result.meta = reuse::meta(result.meta, reused);
     Ok(with_request_id(result, admission).into())
+}
+
+/// The JSON object that is a tool's result, where nothing on its way to the client changes it.
+fn unchanged(
+    handler: &Handler,
+    tool: &ToolItem,
+    message: &WireMessage,
+    admission: &Admission,
+) -> Result<Option<String>, ErrorData> {
+    let is_changed = tool.transformation.is_some() || handler.guards.watch(&tool.item.name);
+    if is_changed || content::is_rich(message.descriptor()) {
+        return Ok(None);
+    }
+    let json = content::json_text(message).map_err(|status| failure(&status, admission))?;
+    Ok(Some(json).filter(|json| json.starts_with('{')))
 }
 
 /// What clients see of the `_meta` of a tool's result.
@@ -158,7 +179,8 @@ pub(super) async fn complete(
             let calling = calling(handler, admission, exchange, &completion.target, call);
             match calling.run(Answers::default()).await {
                 Ok(Ended::Result(message, _)) => {
-                    let mut found = content::completion(&message);
+                    let found = content::completion(&message);
+                    let mut found = found.map_err(|status| failure(&status, admission))?;
                     handler.guards.texts(&completion.item.name, &mut found.values);
                     found
                 }

@@ -172,6 +172,7 @@ impl Server {
         let streams = admission.accepts.streams();
         let exchange = Exchange::direct(revision, &message.params, Arc::clone(&stream), streams);
         let quiet = admission.accepts.quiet(self.quiet);
+        let span = admission.span.clone();
         let mut work = self.work(admission, message, exchange).fuse().boxed();
         let mut opening = std::pin::pin!(stream.opening(quiet));
         let opening = tokio::select! {
@@ -184,14 +185,15 @@ impl Server {
             Opening::Stream => {
                 let reader = stream.read(None).ok_or(Refusal::NoSession)?;
                 // Not polled by the response alone: a client that does not read would stop its clocks.
-                let work = AbortOnDropHandle::new(tokio::spawn(work));
+                let work = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
                 let work = async move { drop(work.await) }.boxed();
                 Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted, true) }.into_response())
             }
         }
     }
 
-    /// Does what a request asks for, and finishes its stream with the answer.
+    /// Does what a request asks for, and finishes its stream with the answer. Not within the request's span, in which
+    /// the request is answered: only a task of its own needs to enter it.
     fn work(
         &self,
         admission: Arc<Admission>,
@@ -199,13 +201,11 @@ impl Server {
         exchange: Exchange,
     ) -> impl Future<Output = ()> + Send + 'static {
         let handler = Arc::clone(&self.handler);
-        let span = admission.span.clone();
-        let work = async move {
+        async move {
             let outcome = handler.handle(&admission, &message, &exchange).await;
             let (status, answer) = wire::answer(&message.id, outcome, exchange.revision);
             exchange.stream.finish(status, answer);
-        };
-        work.instrument(span)
+        }
     }
 
     /// The body of a stream: of a call, or of a client that listens.
@@ -239,7 +239,8 @@ impl Server {
         let id = self.sessions.open(principal, resource, state).await?;
         let mut info = info(&admission.plan);
         info.protocol_version = revision.version();
-        let (status, answer) = wire::answer(&message.id, Ok(ServerResult::InitializeResult(info)), revision);
+        let (status, answer) =
+            wire::answer(&message.id, Ok(ServerResult::InitializeResult(info).into()), revision);
         let mut response = wire::whole(status, answer);
         response.headers_mut().insert(SESSION_ID, id);
         Ok(response)
@@ -304,7 +305,8 @@ impl Server {
             accepts.streams(),
             running.cancel,
         );
-        let work = self.work(admission, message, exchange);
+        let span = admission.span.clone();
+        let work = self.work(admission, message, exchange).instrument(span);
         let ending = Ending { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
         tokio::spawn(async move {
             work.await;

@@ -111,7 +111,8 @@ impl EventBody {
                             _ => None,
                         };
                         let asked = match also {
-                            Some(also) => also.ask().await.map(drop),
+                            // Boxed, so that a stream at rest has no room for it.
+                            Some(also) => Box::pin(also.ask()).await.map(drop),
                             None => Ok(()),
                         };
                         match asked {

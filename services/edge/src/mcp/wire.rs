@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use rmcp::{
     ErrorData,
-    model::{ErrorCode, ServerResult},
+    model::{ErrorCode, MetaObject, ServerResult},
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -39,15 +39,34 @@ struct Call<'a, P> {
     params: Option<P>,
 }
 
+/// What answers a request.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Result(Box<ServerResult>),
+    /// A tool's result that is one JSON object, as text and structured. Nothing on its way changes it, so it is
+    /// written once.
+    Object {
+        json: String,
+        meta: MetaObject,
+    },
+}
+
+impl<T: Into<ServerResult>> From<T> for Outcome {
+    fn from(result: T) -> Self {
+        Self::Result(Box::new(result.into()))
+    }
+}
+
 /// The answer to the request `id`, in the shape of its revision, with the status that it has on its own.
 pub(super) fn answer(
     id: &Value,
-    outcome: Result<ServerResult, ErrorData>,
+    outcome: Result<Outcome, ErrorData>,
     revision: Revision,
 ) -> (StatusCode, Bytes) {
     let is_stateless = revision == Revision::Stateless;
     match outcome {
-        Ok(mut result) => {
+        Ok(Outcome::Object { json, meta }) => (StatusCode::OK, object(id, &json, &meta, is_stateless)),
+        Ok(Outcome::Result(mut result)) => {
             if is_stateless {
                 result.fill_missing_cache_hints();
             } else {
@@ -64,6 +83,26 @@ pub(super) fn answer(
             (status, self::error(id, &error))
         }
     }
+}
+
+/// A result as rmcp's `CallToolResult` is written.
+fn object(id: &Value, json: &str, meta: &MetaObject, is_stateless: bool) -> Bytes {
+    let mut text = Vec::with_capacity(json.len() * 2 + json.len() / 4 + 256);
+    text.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
+    // INVARIANT: all three are JSON by their types, and writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut text, id);
+    text.extend_from_slice(br#","result":{"#);
+    if is_stateless {
+        text.extend_from_slice(br#""resultType":"complete","#);
+    }
+    text.extend_from_slice(br#""content":[{"type":"text","text":"#);
+    let _ = serde_json::to_writer(&mut text, json);
+    text.extend_from_slice(br#"}],"structuredContent":"#);
+    text.extend_from_slice(json.as_bytes());
+    text.extend_from_slice(br#","isError":false,"_meta":"#);
+    let _ = serde_json::to_writer(&mut text, meta);
+    text.extend_from_slice(b"}}");
+    text.into()
 }
 
 /// The status of an error, in the stateless revision.

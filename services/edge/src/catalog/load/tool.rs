@@ -80,10 +80,10 @@ impl Reader<'_> {
         const WHICH: &str = "output_schema";
         let wrong = |error| ItemError::Schema(WHICH, error);
         let Some(schema) = given_schema(given).map_err(wrong)? else {
-            if is_rich(&target.result()) {
+            if is_rich(target.result().descriptor()) {
                 return Ok(None);
             }
-            return object_schema(&target.result(), Purpose::Result, &mut self.comments)
+            return object_schema(target.result().descriptor(), Purpose::Result, &mut self.comments)
                 .map(Some)
                 .map_err(|error| ItemError::Derived(WHICH, error));
         };

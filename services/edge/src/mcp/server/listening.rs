@@ -102,7 +102,7 @@ impl Server {
     }
 
     /// `subscriptions/listen`.
-    pub(super) fn listen(&self, admission: &Arc<Admission>, message: &Message) -> Result<Response, Refusal> {
+    pub(super) fn listen(&self, admission: &Admission, message: &Message) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, None);
         let Plan::Watch(watches) = &admission.plan else {
             let wrong = wire::error(&message.id, &no_method(admission));
@@ -123,14 +123,16 @@ impl Server {
         let is_one = watches.iter().all(|watch| watch.call.epoch == epoch);
         let lease = Lease::new(asks, if is_one { epoch } else { SILENCE }, admission.grant.expires_at);
         let last = Some(subscription.result());
-        let (admission, watches) = (Arc::clone(admission), Arc::clone(watches));
+        // Not the whole admission: its span and all that it has would live as long as the stream.
+        let (again, request_id) = (admission.again.clone(), admission.context.request_id.clone());
+        let watches = Arc::clone(watches);
         let catalogs = Arc::clone(&self.handler.catalogs);
         let owner = Owner::of(&admission.grant.principal);
         let watched = watches.iter().map(|_| self.handler.watches.take(owner));
         let watched = watched.collect::<Result<Vec<Slot>, _>>()?;
         let work = async move {
             let _watched = watched;
-            subscription.run(&admission, &watches, &catalogs).await;
+            subscription.run(&request_id, &again, &watches, &catalogs).await;
         };
         let reader = stream.read(None).ok_or(Refusal::EventId)?;
         let body = self.body(reader, Right::Listening(lease), false);
