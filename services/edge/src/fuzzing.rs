@@ -43,8 +43,9 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);
     let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
+    let answers = Arc::new(AnswerBudget::new(config.answers_bytes_max));
     let requests = Arc::default();
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies, answers };
     Ok(Router::new().fallback_service(service(front, gate, metadata)))
 }
 

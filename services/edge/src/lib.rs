@@ -27,7 +27,7 @@ use crate::{
     catalog::Catalogs,
     discovery::{Discovery, Pace},
     front::{Front, Ingress, page},
-    gate::{BodyBudget, Gate},
+    gate::{AnswerBudget, BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal, Server, SessionBounds},
@@ -178,6 +178,11 @@ pub struct Config {
     #[command(flatten)]
     pub bodies: BodyLimits,
 
+    /// How many bytes of answers over 64 KiB are in memory at once that clients have not read. One principal has a quarter
+    /// of it: whoever leaves more unread begins no call before it has read.
+    #[arg(long, default_value_t = 64 * 1024 * 1024)]
+    pub answers_bytes_max: usize,
+
     /// What clients may take of its streams.
     #[command(flatten)]
     pub streams: StreamsConfig,
@@ -210,6 +215,7 @@ impl Config {
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             bodies: BodyLimits::default(),
+            answers_bytes_max: 64 * 1024 * 1024,
             call_timeout_ms: 30_000,
             secret: None,
             redis_url: None,
@@ -306,7 +312,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
+    let answers = Arc::new(AnswerBudget::new(config.answers_bytes_max));
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies, answers };
     let service = service(front, gate, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, service, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)

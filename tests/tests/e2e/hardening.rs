@@ -1,6 +1,7 @@
 //! What an attacker tried, kept as tests: each fails on the code before its fix.
 
 mod admission;
+mod answers;
 mod blocking;
 mod catalog;
 mod code;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::authorizer::Reauthorizer;
+use crate::{authorizer::Reauthorizer, gate::Unsent};
 
 /// How long the events of a stream that has ended can be fetched, at least.
 pub(super) const RETAINED_FOR: Duration = Duration::from_secs(10);
@@ -38,6 +38,14 @@ pub(super) struct Event {
     pub(super) message: Bytes,
     /// What whoever reads it must be allowed, besides.
     pub(super) needs: Option<Reauthorizer>,
+    /// Counts it as unread until it is delivered. Absent: it is small.
+    pub(super) unsent: Option<Arc<Unsent>>,
+}
+
+impl Event {
+    pub(super) fn new(message: Bytes, needs: Option<Reauthorizer>) -> Self {
+        Self { message, needs, unsent: None }
+    }
 }
 
 /// The events of one request, or of one session's standalone stream.
@@ -131,7 +139,7 @@ impl EventStream {
 
     /// Adds an event, once there is room. Without anybody who reads there is always room: the oldest go.
     pub(super) async fn push(&self, message: Bytes) {
-        self.push_event(None, Event { message, needs: None }).await;
+        self.push_event(None, Event::new(message, None)).await;
     }
 
     /// Adds an event of the stream that this one is a copy of, under its number there.
@@ -177,10 +185,10 @@ impl EventStream {
     }
 
     /// Adds the answer, which is the last event.
-    pub(super) fn finish(&self, status: StatusCode, message: Bytes) {
+    pub(super) fn finish(&self, status: StatusCode, message: Bytes, unsent: Option<Arc<Unsent>>) {
         let mut inner = self.lock();
         if inner.ended.is_none() {
-            self.add(&mut inner, Event { message, needs: None });
+            self.add(&mut inner, Event { message, needs: None, unsent });
             inner.ended = Some((Instant::now(), status));
         }
     }
@@ -238,7 +246,9 @@ impl EventStream {
                 let mut inner = self.lock();
                 match inner.ended {
                     Some((_, status)) if inner.last() <= 1 && !inner.is_open => {
-                        let message = inner.events.front().map(|event| event.message.clone());
+                        let event = inner.events.front_mut();
+                        let message =
+                            event.map(|event| Unsent::bytes(event.unsent.take(), event.message.clone()));
                         return Opening::Whole(status, message.unwrap_or_default());
                     }
                     _ => {}
@@ -344,6 +354,12 @@ impl Reader {
         }
         let Some((number, event)) = inner.get(inner.delivered) else { return Next::Nothing };
         inner.delivered = number;
+        // What is retained has a bound of its own.
+        if let Some(event) =
+            usize::try_from(number - 1 - inner.gone).ok().and_then(|at| inner.events.get_mut(at))
+        {
+            event.unsent = None;
+        }
         self.stream.trim(&mut inner);
         drop(inner);
         self.stream.changed.notify_waiters();

@@ -49,7 +49,7 @@ pub(super) async fn notify_sessions(
         let now = *changed.borrow_and_update();
         for method in changes(before, now) {
             let message = wire::notification(method, None::<&Value>);
-            sessions.notify(&Event { message, needs: None });
+            sessions.notify(&Event::new(message, None));
         }
         before = now;
     }
@@ -95,7 +95,7 @@ impl Subscription {
             Some(()) = watching.next() => {}
         }
         let (status, result) = (http::StatusCode::OK, self.result());
-        self.stream.finish(status, result);
+        self.stream.finish(status, result, None);
     }
 
     async fn notify_lists(&self, catalogs: &Catalogs) {
@@ -119,7 +119,7 @@ impl Subscription {
 
     fn notify(&self, method: &str, mut params: Value) {
         params["_meta"] = json!({ SUBSCRIPTION_ID: self.id });
-        self.stream.push_now(Event { message: wire::notification(method, Some(&params)), needs: None });
+        self.stream.push_now(Event::new(wire::notification(method, Some(&params)), None));
     }
 
     /// The final result, with which the server ends a subscription.

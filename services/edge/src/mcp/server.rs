@@ -204,7 +204,8 @@ impl Server {
         async move {
             let outcome = handler.handle(&admission, &message, &exchange).await;
             let (status, answer) = wire::answer(&message.id, outcome, exchange.revision);
-            exchange.stream.finish(status, answer);
+            let unsent = admission.budget.charge(answer.len());
+            exchange.stream.finish(status, answer, unsent);
         }
     }
 
@@ -219,6 +220,7 @@ impl Server {
             stopping: None,
             first: None,
             session: None,
+            budget: None,
             _slot: None,
             is_over: false,
         }
@@ -352,7 +354,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let failed = ErrorData::internal_error("internal error", None);
         // Without effect where there is an answer.
-        self.stream.finish(StatusCode::OK, wire::error(&self.id, &failed));
+        self.stream.finish(StatusCode::OK, wire::error(&self.id, &failed), None);
         self.session.finish(&self.id, &self.stream);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_tests::{Client, Edge, Redis, Reply};
+use drawbridge_tests::{Client, Edge, Redis, RedisCluster, Reply};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
@@ -19,22 +19,20 @@ use crate::mcp::sessions::list;
 
 /// Two replicas that share Redis.
 struct Replicas {
-    redis: Redis,
     world: World,
     other: Edge,
 }
 
 impl Replicas {
-    async fn start() -> Self {
-        let redis = Redis::start().await;
+    async fn start(redis_url: &str) -> Self {
         let shared = |config: &mut drawbridge_edge::Config| {
             config.secret = Some("one secret for both".into());
-            config.redis_url = Some(redis.url.as_str().into());
+            config.redis_url = Some(redis_url.into());
         };
         let world = World::start(shared).await;
         let service = world.mesh.grpc_url(world.service.1.running.address);
         let other = world.mesh.edge(&[("test", &service)], shared).await;
-        Self { redis, world, other }
+        Self { world, other }
     }
 
     /// A client at both replicas, and its session at the first.
@@ -144,9 +142,10 @@ async fn first(stream: &mut Stream) -> (String, Value) {
 
 #[tokio::test]
 async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and_its_result() {
-    let replicas = Replicas::start().await;
+    let redis = Redis::start().await;
+    let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
-    let monitor = Monitor::start(&replicas.redis).await;
+    let monitor = Monitor::start(&redis).await;
     let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 1500 })).await;
     let (id, first) = first(&mut call).await;
     let (stream, number) = id.split_once('-').expect("an id");
@@ -187,14 +186,15 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
     let again = events(&Stream::open(resume(&there, &session, &id)).await.end().await);
     assert_eq!(again.last(), rest.last());
     assert_eq!(Stream::open(resume(&there, &session, last_id)).await.end().await.matches("data:").count(), 0);
-    monitor.assert_tells_nothing(&replicas.redis, &["step ", "worked", "a call", "erin"]).await;
+    monitor.assert_tells_nothing(&redis, &["step ", "worked", "a call", "erin"]).await;
 }
 
 #[tokio::test]
 async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_call() {
-    let replicas = Replicas::start().await;
+    let redis = Redis::start().await;
+    let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
-    let monitor = Monitor::start(&replicas.redis).await;
+    let monitor = Monitor::start(&redis).await;
     let mut call = begin(&here, &session, "test_elicitation", json!({ "message": "planted question" })).await;
     let asked = call.until("elicitation/create").await;
     let answer = |name: &str| {
@@ -212,12 +212,13 @@ async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_cal
     assert!(text.contains("planted name") && !text.contains("intern"), "{result}");
     // What nobody waits for any more has no effect.
     assert_eq!(send(&there, &session, &answer("too late")).await.status, StatusCode::ACCEPTED);
-    monitor.assert_tells_nothing(&replicas.redis, &["planted", "an intern", "username", "erin"]).await;
+    monitor.assert_tells_nothing(&redis, &["planted", "an intern", "username", "erin"]).await;
 }
 
 #[tokio::test]
 async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
-    let replicas = Replicas::start().await;
+    let redis = Redis::start().await;
+    let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
     let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     call.until("progress").await;
@@ -240,24 +241,37 @@ async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
 
 #[tokio::test]
 async fn without_redis_the_replica_of_a_call_still_serves_its_stream_and_the_other_one_says_so() {
-    let mut replicas = Replicas::start().await;
+    let mut redis = Redis::start().await;
+    let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
     let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 3000 })).await;
     let (id, _) = first(&mut call).await;
     drop(call);
     let mut elsewhere = Stream::open(resume(&there, &session, &id)).await;
     first(&mut elsewhere).await;
-    replicas.redis.kill();
+    redis.kill();
     let refused = refused(&there, &session, &id).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
     assert!(refused.headers.contains_key("retry-after"));
     let mut again = Stream::open(resume(&here, &session, &id)).await;
     assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
-    replicas.redis.start_again().await;
+    redis.start_again().await;
     let session = initialize(&here).await.1.expect("a session");
     let call = json!({
         "jsonrpc": "2.0", "id": 5, "method": "tools/call",
         "params": { "name": "test_slow_work", "arguments": { "milliseconds": 40 } },
     });
     assert_eq!(send(&here, &session, &call).await.message(), "worked");
+}
+
+#[tokio::test]
+async fn replicas_reach_one_another_through_a_cluster() {
+    let cluster = RedisCluster::start().await;
+    let replicas = Replicas::start(&cluster.url).await;
+    let (here, there, session) = replicas.client().await;
+    let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 1500 })).await;
+    let (id, _) = first(&mut call).await;
+    drop(call);
+    let mut again = Stream::open(resume(&there, &session, &id)).await;
+    assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     authorizer::Reauthorizer,
+    gate::CallerBudget,
     mcp::events::{Event, EventStream, Next, Reader},
 };
 
@@ -56,6 +57,7 @@ impl Replicas {
         subject: Subject,
         copy: Arc<EventStream>,
         reader: Reauthorizer,
+        budget: CallerBudget,
     ) {
         let mut waiting = self.wait(rand::random());
         let (to, number) = (Some(place.replica), waiting.number);
@@ -78,7 +80,8 @@ impl Replicas {
                 // What cannot be asked about is not shown.
                 let Some(needs) = needs.map_or(Some(None), |needs| needs.map(Some)) else { continue };
                 let needs = needs.map(|operation| reader.of(operation));
-                copy.push_at(number, Event { message, needs }).await;
+                let unsent = budget.charge(message.len());
+                copy.push_at(number, Event { message, needs, unsent }).await;
             }
             if events.is_end {
                 break;

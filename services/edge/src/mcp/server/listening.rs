@@ -72,13 +72,15 @@ impl Server {
         }
         let reader = stream.read(last).ok_or(Refusal::EventId)?;
         if let Some((replicas, place, subject)) = elsewhere {
-            tokio::spawn(replicas.follow(place, subject, stream, admission.again.clone()));
+            let (again, budget) = (admission.again.clone(), admission.budget.clone());
+            tokio::spawn(replicas.follow(place, subject, stream, again, budget));
         }
         let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
         let (session, first) = (Some(session), Some(sse::beginning()));
         let stopping = Some(self.stopping.clone());
         let body = self.body(reader, Right::Listening(lease), is_call);
-        Ok(EventBody { first, session, _slot: slot, stopping, ..body }.into_response())
+        let budget = Some(admission.budget.clone());
+        Ok(EventBody { first, session, budget, _slot: slot, stopping, ..body }.into_response())
     }
 
     /// What a client reads that listens in a session.
