@@ -13,6 +13,7 @@ use drawbridge_sdk::{
 };
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use crate::{
@@ -224,15 +225,28 @@ impl TestMesh {
         let mut service = Conformance::default();
         service.mtls = self.mtls_server("test");
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let starting = service.clone();
-        let hosted = Hosted::start("conformance", &self.config.telemetry, |telemetry| async move {
-            starting.start(listen, keys, &telemetry).await
-        });
-        let hosted = hosted.await.expect("the service");
+        let hosted = host(&service, listen, keys, &self.config.telemetry).await;
         let url = self.grpc_url(address);
         know(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
+    }
+
+    /// As [`Self::conformance`], with a service that comes back whenever one of its tools has changed its contract, as
+    /// in a rollout.
+    pub async fn changing_conformance(&self) -> (AbortOnDropHandle<()>, Edge) {
+        let (service, mut hosted, edge) = self.conformance(|_| {}).await;
+        let (keys, telemetry) = (self.transaction_keys(), self.config.telemetry.clone());
+        let mut changed = service.changed.subscribe();
+        let rollouts = async move {
+            while changed.changed().await.is_ok() {
+                let address = hosted.running.address;
+                hosted.stop().await;
+                let (listen, _) = Listen::bind(address).expect("the same port");
+                hosted = host(&service, listen, keys.clone(), &telemetry).await;
+            }
+        };
+        (AbortOnDropHandle::new(tokio::spawn(rollouts)), edge)
     }
 
     /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
@@ -328,6 +342,14 @@ impl Auth {
         });
         hosted.await.map_err(|error| format!("{error}: {error:?}"))
     }
+}
+
+async fn host(service: &Conformance, listen: Listen, keys: Url, telemetry: &TelemetryConfig) -> Hosted {
+    let service = service.clone();
+    let hosted = Hosted::start("conformance", telemetry, |telemetry| async move {
+        service.start(listen, keys, &telemetry).await
+    });
+    hosted.await.expect("the service")
 }
 
 /// Lets an edge keep no results, for tests of what stands behind it.
