@@ -13,7 +13,6 @@ use drawbridge_sdk::{
 };
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
-use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use crate::{
@@ -25,6 +24,8 @@ use crate::{
     peers::{know, know_mesh},
     repository, sign_in,
 };
+
+mod rollout;
 
 /// A whole mesh on free ports, with policies of its own to edit and a log to read.
 #[derive(Debug)]
@@ -225,28 +226,11 @@ impl TestMesh {
         let mut service = Conformance::default();
         service.mtls = self.mtls_server("test");
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let hosted = host(&service, listen, keys, &self.config.telemetry).await;
+        let hosted = rollout::host(&service, listen, keys, &self.config.telemetry).await;
         let url = self.grpc_url(address);
         know(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
-    }
-
-    /// As [`Self::conformance`], with a service that comes back whenever one of its tools has changed its contract, as
-    /// in a rollout.
-    pub async fn changing_conformance(&self) -> (AbortOnDropHandle<()>, Edge) {
-        let (service, mut hosted, edge) = self.conformance(|_| {}).await;
-        let (keys, telemetry) = (self.transaction_keys(), self.config.telemetry.clone());
-        let mut changed = service.changed.subscribe();
-        let rollouts = async move {
-            while changed.changed().await.is_ok() {
-                let address = hosted.running.address;
-                hosted.stop().await;
-                let (listen, _) = Listen::bind(address).expect("the same port");
-                hosted = host(&service, listen, keys.clone(), &telemetry).await;
-            }
-        };
-        (AbortOnDropHandle::new(tokio::spawn(rollouts)), edge)
     }
 
     /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
@@ -344,14 +328,6 @@ impl Auth {
     }
 }
 
-async fn host(service: &Conformance, listen: Listen, keys: Url, telemetry: &TelemetryConfig) -> Hosted {
-    let service = service.clone();
-    let hosted = Hosted::start("conformance", telemetry, |telemetry| async move {
-        service.start(listen, keys, &telemetry).await
-    });
-    hosted.await.expect("the service")
-}
-
 /// Lets an edge keep no results, for tests of what stands behind it.
 pub fn uncached(config: &mut drawbridge_edge::Config) {
     config.config = Some(repository().join("tests/uncached.toml"));
@@ -359,26 +335,22 @@ pub fn uncached(config: &mut drawbridge_edge::Config) {
 
 /// Locks the conformance service into the policies of a mesh, and permits it to everybody.
 pub fn serve_conformance(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(conformance::DESCRIPTORS).expect("a contract");
-    let services = vec!["drawbridge.conformance.v1.ConformanceService".to_owned()];
-    permit(config, "test", &Contract { pool, services });
+    serve(config, "test", conformance::DESCRIPTORS, "drawbridge.conformance.v1.ConformanceService");
 }
 
 /// Locks the service whose results may be kept into the policies of a mesh, and permits it to everybody.
 pub fn serve_cached(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(cached::DESCRIPTORS).expect("a contract");
-    permit(
-        config,
-        "cached",
-        &Contract { pool, services: vec!["drawbridge.cached.v1.CachedService".to_owned()] },
-    );
+    serve(config, "cached", cached::DESCRIPTORS, "drawbridge.cached.v1.CachedService");
 }
 
 /// Locks the notes service into the policies of a mesh, and permits it to everybody.
 pub fn serve_notes(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(notes::DESCRIPTORS).expect("a contract");
-    let services = vec!["drawbridge.notes.v1.NotesService".to_owned()];
-    permit(config, "notes", &Contract { pool, services });
+    serve(config, "notes", notes::DESCRIPTORS, "drawbridge.notes.v1.NotesService");
+}
+
+fn serve(config: &mut MeshConfig, namespace: &str, descriptors: &[u8], service: &str) {
+    let pool = DescriptorPool::decode(descriptors).expect("a contract");
+    permit(config, namespace, &Contract { pool, services: vec![service.to_owned()] });
 }
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.
