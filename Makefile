@@ -38,12 +38,13 @@ bench: ## What the edge, its duties, decisions, credentials and scale cost, each
 	cargo bench --locked --package drawbridge-tests --bench duties
 	cargo bench --locked --package drawbridge-tests --bench credentials
 
-# For how long each target runs.
+# For how long each target runs, or how often in all.
 SECONDS ?= 60
+RUNS ?=
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60.
-	tests/fuzz/run.sh $(SECONDS) $(T)
+fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60, or RUNS=100000 times, optimized.
+	RUNS=$(RUNS) tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
 conformance: ## The official MCP conformance suite against the real edge; `make test` runs it too.

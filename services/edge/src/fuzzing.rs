@@ -30,6 +30,7 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    tokio::spawn(authorizer.clone().listen(CancellationToken::new()));
     let (cache, _) = Cache::new(&secret, None)?;
     let handler = Handler {
         catalogs: Arc::clone(&catalogs),

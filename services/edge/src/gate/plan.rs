@@ -37,7 +37,11 @@ pub(crate) enum Plan {
     /// Nothing that needs more than a valid caller.
     Connect,
     /// Say what the edge is, and what its services tell this caller of themselves.
-    Introduce(String),
+    Introduce {
+        instructions: String,
+        /// Whether a tool of this caller is shown with a page (MCP Apps).
+        pages: bool,
+    },
     /// Show these tools.
     ListTools(Arc<Vec<Arc<ToolItem>>>),
     /// Show these resources, and then what services list of some.

@@ -236,7 +236,7 @@ impl Server {
             return Ok(wire::whole(StatusCode::OK, wrong));
         };
         let revision = Revision::negotiated(asked);
-        let state = State::opened(revision, interaction::capabilities(client.as_ref()));
+        let state = State::opened(revision, &interaction::capabilities(client.as_ref()));
         let (principal, resource) = (&admission.grant.principal, admission.again.resource());
         let id = self.sessions.open(principal, resource, state).await?;
         let mut info = info(&admission.plan);

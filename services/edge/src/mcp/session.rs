@@ -46,8 +46,8 @@ const SUBSCRIPTIONS_MAX: usize = 64;
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) revision: Revision,
-    /// What the client can be asked.
-    pub(super) client: pb::ClientCapabilities,
+    /// What it was opened with.
+    opened: State,
     level: AtomicU8,
     /// When it was used last, in milliseconds after `began`.
     used_ms: AtomicU64,
@@ -103,8 +103,8 @@ impl Session {
         Self {
             id,
             revision: state.revision(),
-            client: state.client(),
             level: AtomicU8::new(state.level),
+            opened: state,
             used_ms: AtomicU64::new(0),
             began: Instant::now(),
             // Ids of two replicas should not meet in one client.
@@ -116,7 +116,14 @@ impl Session {
 
     /// What another replica needs to go on with it.
     fn state(&self) -> State {
-        State::new(self.revision, self.client, self.level.load(Ordering::Relaxed))
+        let mut state = self.opened.clone();
+        state.level = self.level.load(Ordering::Relaxed);
+        state
+    }
+
+    /// What the client can be asked.
+    pub(super) fn client(&self) -> pb::ClientCapabilities {
+        self.opened.client()
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {

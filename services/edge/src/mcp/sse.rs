@@ -202,6 +202,9 @@ pub(super) fn event_id(text: &str) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

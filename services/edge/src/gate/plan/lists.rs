@@ -62,11 +62,15 @@ impl Asking<'_> {
         }
     }
 
-    /// The tool as this endpoint shows it: a page (MCP Apps) may call any tool of the server that it comes from, so it
-    /// is shown where that is its own service.
+    /// Whether a tool's page (MCP Apps) is shown at this endpoint: a page may call any tool of the server that it comes
+    /// from, so it is shown where that is its own service.
+    pub(super) fn shows_page(&self, tool: &ToolItem) -> bool {
+        self.endpoint == Some(tool.item.service.as_str()) && has_ui(tool.tool.meta.as_ref())
+    }
+
+    /// The tool as this endpoint shows it.
     fn of_endpoint(&self, tool: &Arc<ToolItem>) -> Arc<ToolItem> {
-        let is_own = self.endpoint == Some(tool.item.service.as_str());
-        if is_own || !has_ui(tool.tool.meta.as_ref()) {
+        if self.shows_page(tool) || !has_ui(tool.tool.meta.as_ref()) {
             return Arc::clone(tool);
         }
         let mut tool = ToolItem::clone(tool);

@@ -293,7 +293,7 @@ mod tests {
     use crate::mcp::revision::Revision;
 
     fn state() -> State {
-        State::new(Revision::November2025, Default::default(), 1)
+        State::opened(Revision::November2025, &Default::default())
     }
 
     fn principal(subject: &str) -> auth::Principal {

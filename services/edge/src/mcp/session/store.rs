@@ -13,7 +13,10 @@ use rmcp::model::LoggingLevel;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{super::revision::Revision, SessionId};
+use super::{
+    super::{json as structs, revision::Revision},
+    SessionId,
+};
 
 const PREFIX: &str = "drawbridge:mcp:session:2:";
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -30,18 +33,26 @@ pub(in crate::mcp) struct State {
     elicit_url: bool,
     sampling: bool,
     roots: bool,
+    /// As JSON, which takes less than a parsed one while nobody asks for it. Empty: none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    extensions: Box<str>,
     pub(super) level: u8,
 }
 
 impl State {
     /// That of a session that is opened.
-    pub(in crate::mcp) fn opened(revision: Revision, client: pb::ClientCapabilities) -> Self {
-        Self::new(revision, client, LoggingLevel::Info as u8)
-    }
-
-    pub(super) fn new(revision: Revision, client: pb::ClientCapabilities, level: u8) -> Self {
-        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots } = client;
-        Self { revision: revision.version().to_string(), elicit_form, elicit_url, sampling, roots, level }
+    pub(in crate::mcp) fn opened(revision: Revision, client: &pb::ClientCapabilities) -> Self {
+        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions } = client;
+        let extensions = extensions.as_ref().map(|extensions| structs::from_struct(extensions).to_string());
+        Self {
+            revision: revision.version().to_string(),
+            elicit_form: *elicit_form,
+            elicit_url: *elicit_url,
+            sampling: *sampling,
+            roots: *roots,
+            extensions: extensions.unwrap_or_default().into(),
+            level: LoggingLevel::Info as u8,
+        }
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -50,7 +61,9 @@ impl State {
 
     pub(super) fn client(&self) -> pb::ClientCapabilities {
         let Self { elicit_form, elicit_url, sampling, roots, .. } = *self;
-        pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots }
+        let extensions = serde_json::from_str(&self.extensions).ok();
+        let extensions = extensions.as_ref().map(structs::to_struct);
+        pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions }
     }
 }
 
