@@ -174,14 +174,14 @@ pub struct Config {
     #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// What request bodies may take.
-    #[command(flatten)]
-    pub bodies: BodyLimits,
-
     /// How many bytes of answers over 64 KiB are in memory at once that clients have not read. One principal has a quarter
     /// of it: whoever leaves more unread begins no call before it has read.
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub answers_bytes_max: usize,
+
+    /// What request bodies may take.
+    #[command(flatten)]
+    pub bodies: BodyLimits,
 
     /// What clients may take of its streams.
     #[command(flatten)]
