@@ -30,19 +30,21 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge, its duties, decisions and credentials cost, each beside the same without, in five minutes.
+bench: ## What the edge, its duties, decisions, credentials and scale cost, each beside the same without, in ten minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
+	cargo bench --locked --package drawbridge-tests --bench scale
 	cargo bench --locked --package drawbridge-tests --bench decisions
 	tests/setup.sh test
 	cargo bench --locked --package drawbridge-tests --bench duties
 	cargo bench --locked --package drawbridge-tests --bench credentials
 
-# For how long each target runs.
+# For how long each target runs, or how often in all.
 SECONDS ?= 60
+RUNS ?=
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60.
-	tests/fuzz/run.sh $(SECONDS) $(T)
+fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60, or RUNS=100000 times, optimized.
+	RUNS=$(RUNS) tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
 conformance: ## The official MCP conformance suite against the real edge; `make test` runs it too.

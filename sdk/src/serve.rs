@@ -176,22 +176,33 @@ impl<S: HttpService> Server<S> {
         }
         match &self.tls {
             None => self.speak(stream, peer).await,
-            Some((tls, handshakes)) => match handshakes.shake(tls, stream, peer.ip()).await {
-                Ok(stream) => self.speak(stream, peer).await,
-                Err(error) => {
-                    let reason = match error {
-                        HandshakeError::Tls(_) => "tls",
-                        HandshakeError::Timeout => "tls_timeout",
-                        HandshakeError::Evicted => "tls_evicted",
-                        HandshakeError::TooMany => "tls_too_many",
-                    };
-                    counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
-                    tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
-                }
-            },
+            // Boxed, so that a connection without TLS has no room for it.
+            Some(tls) => Box::pin(self.speak_tls(tls, stream, peer)).await,
         }
         open.decrement(1);
         drop(place);
+    }
+
+    /// The same behind TLS.
+    async fn speak_tls(
+        &self,
+        (tls, handshakes): &(TlsAcceptor, Arc<Handshakes>),
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
+        match Box::pin(handshakes.shake(tls, stream, peer.ip())).await {
+            Ok(stream) => self.speak(stream, peer).await,
+            Err(error) => {
+                let reason = match error {
+                    HandshakeError::Tls(_) => "tls",
+                    HandshakeError::Timeout => "tls_timeout",
+                    HandshakeError::Evicted => "tls_evicted",
+                    HandshakeError::TooMany => "tls_too_many",
+                };
+                counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
+                tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
+            }
+        }
     }
 
     /// Answers requests until the connection ends.

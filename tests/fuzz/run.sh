@@ -1,36 +1,55 @@
 #!/usr/bin/env bash
 # Builds the fuzz targets and runs each for a while, side by side.
 #
-#   tests/fuzz/run.sh 600              all, for ten minutes
-#   tests/fuzz/run.sh 60 arguments     one
+#   tests/fuzz/run.sh 600                        all, for ten minutes
+#   tests/fuzz/run.sh 60 arguments               one
+#   RUNS=100000 tests/fuzz/run.sh 0 sequences    one, so many times: optimized, on every core
 #
 # What they learn stays in corpus/, what fails in artifacts/ with the log of the run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly seconds=${1:?for how many seconds}
+readonly seconds=${1:?for how many seconds} runs=${RUNS:-}
 shift
 targets=("$@")
 ((${#targets[@]} > 0)) || targets=(entry arguments sequences)
 
-RUSTC_WORKSPACE_WRAPPER=$PWD/rustc.sh cargo build --locked --package drawbridge-fuzz --bins
-built=${CARGO_TARGET_DIR:-$PWD/../../target}/debug
+profile=dev folder=debug workers=1 limit=(-max_total_time="$seconds")
+if [[ $runs ]]; then
+  profile=bench folder=release workers=$(nproc)
+  limit=(-runs=$(((runs + workers - 1) / workers)))
+fi
+RUSTC_WORKSPACE_WRAPPER=$PWD/rustc.sh \
+  cargo build --locked --profile "$profile" --package drawbridge-fuzz --bins
+built=${CARGO_TARGET_DIR:-$PWD/../../target}/$folder
+
+# What is of one target alone.
+options() {
+  # Eight steps, and as many from the start.
+  if [[ $1 == sequences ]]; then echo -max_len=48 -len_control=0; fi
+}
 
 declare -A running
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
-  "$built/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 \
-    -artifact_prefix="artifacts/$target/" "corpus/$target" "seeds/$target" >"artifacts/$target.log" 2>&1 &
-  running[$target]=$!
+  for ((worker = 1; worker <= workers; worker++)); do
+    # Without the schedule by entropy, which notes every feature of every run: that costs more than a run of the edge.
+    # shellcheck disable=SC2046
+    "$built/$target" "${limit[@]}" $(options "$target") -entropic=0 -timeout=10 -rss_limit_mb=4096 \
+      -print_final_stats=1 -artifact_prefix="artifacts/$target/" "corpus/$target" "seeds/$target" \
+      >"artifacts/$target.$worker.log" 2>&1 &
+    running[$target.$worker]=$!
+  done
 done
 
 failed=0
-for target in "${targets[@]}"; do
-  if wait "${running[$target]}"; then
-    echo "fuzz $target: $(grep '^Done' "artifacts/$target.log"), nothing found"
+for name in "${!running[@]}"; do
+  target=${name%.*}
+  if wait "${running[$name]}"; then
+    echo "fuzz $target: $(grep '^Done' "artifacts/$name.log"), nothing found"
   else
     failed=1
-    tail -n 100 "artifacts/$target.log" >&2
+    tail -n 100 "artifacts/$name.log" >&2
     echo "fuzz $target: failed; the input stands in tests/fuzz/artifacts/$target" >&2
   fi
 done

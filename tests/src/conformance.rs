@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
@@ -11,6 +11,7 @@ use drawbridge_sdk::{
     identity::{Caller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
@@ -44,9 +45,37 @@ pub struct Conformance {
     pub finished: Arc<AtomicU32>,
     /// Calls of FailWith.
     pub failures: Arc<AtomicU32>,
+    /// Whether the page of OpenPage was opened.
+    pub opened: Arc<AtomicBool>,
+    /// What is otherwise about its contract, from its next start on.
+    pub changed: watch::Sender<Changed>,
     called_with: Arc<Mutex<Option<SecretString>>>,
     /// Who may call, and what they are shown.
     pub mtls: MtlsServerConfig,
+}
+
+/// What is otherwise about a contract.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Changed {
+    tools: bool,
+    prompts: bool,
+}
+
+impl Changed {
+    /// The contract: where something is otherwise, with another description of the same length.
+    fn descriptors(self) -> &'static [u8] {
+        let mut contract = DESCRIPTORS.to_vec();
+        for (is_changed, text) in
+            [(self.tools, "Returns a text."), (self.prompts, "A prompt that asks first.")]
+        {
+            let place = contract.windows(text.len()).position(|window| window == text.as_bytes());
+            let place = place.expect("the description");
+            if is_changed {
+                contract[place..place + text.len()].make_ascii_uppercase();
+            }
+        }
+        contract.leak()
+    }
 }
 
 impl Conformance {
@@ -65,7 +94,8 @@ impl Conformance {
         jwks_url: url::Url,
         telemetry: &Telemetry,
     ) -> Result<Running, VerifierError> {
-        self.start_as(DESCRIPTORS, listen, jwks_url, telemetry).await
+        let descriptors = self.changed.borrow().descriptors();
+        self.start_as(descriptors, listen, jwks_url, telemetry).await
     }
 
     /// Starts the service with this contract instead of its own.
@@ -188,6 +218,25 @@ impl ConformanceService for Conformance {
 
     async fn streaming_elicitation(&self, request: Request<pb::Asking>) -> Streamed {
         streaming::elicitation(&interaction(&request)).await
+    }
+
+    async fn open_page(&self, request: Request<pb::Asking>) -> Answered {
+        asking::page(self.opened.load(Ordering::Relaxed), &interaction(&request))
+    }
+
+    async fn client_extensions(&self, request: Request<pb::Asking>) -> Answered {
+        let extensions = interaction(&request).client.and_then(|client| client.extensions);
+        say(&extensions.map_or_else(|| "none".to_owned(), |extensions| json_struct(&extensions)))
+    }
+
+    async fn trigger_tool_change(&self, _: Request<pb::Nothing>) -> Answered {
+        self.changed.send_modify(|changed| changed.tools = !changed.tools);
+        say("other tools come")
+    }
+
+    async fn trigger_prompt_change(&self, _: Request<pb::Nothing>) -> Answered {
+        self.changed.send_modify(|changed| changed.prompts = !changed.prompts);
+        say("other prompts come")
     }
 
     async fn missing_capability(&self, request: Request<pb::Asking>) -> Answered {

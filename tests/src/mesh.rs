@@ -25,6 +25,8 @@ use crate::{
     repository, sign_in,
 };
 
+mod rollout;
+
 /// A whole mesh on free ports, with policies of its own to edit and a log to read.
 #[derive(Debug)]
 pub struct TestMesh {
@@ -224,11 +226,7 @@ impl TestMesh {
         let mut service = Conformance::default();
         service.mtls = self.mtls_server("test");
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let starting = service.clone();
-        let hosted = Hosted::start("conformance", &self.config.telemetry, |telemetry| async move {
-            starting.start(listen, keys, &telemetry).await
-        });
-        let hosted = hosted.await.expect("the service");
+        let hosted = rollout::host(&service, listen, keys, &self.config.telemetry).await;
         let url = self.grpc_url(address);
         know(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
@@ -337,26 +335,22 @@ pub fn uncached(config: &mut drawbridge_edge::Config) {
 
 /// Locks the conformance service into the policies of a mesh, and permits it to everybody.
 pub fn serve_conformance(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(conformance::DESCRIPTORS).expect("a contract");
-    let services = vec!["drawbridge.conformance.v1.ConformanceService".to_owned()];
-    permit(config, "test", &Contract { pool, services });
+    serve(config, "test", conformance::DESCRIPTORS, "drawbridge.conformance.v1.ConformanceService");
 }
 
 /// Locks the service whose results may be kept into the policies of a mesh, and permits it to everybody.
 pub fn serve_cached(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(cached::DESCRIPTORS).expect("a contract");
-    permit(
-        config,
-        "cached",
-        &Contract { pool, services: vec!["drawbridge.cached.v1.CachedService".to_owned()] },
-    );
+    serve(config, "cached", cached::DESCRIPTORS, "drawbridge.cached.v1.CachedService");
 }
 
 /// Locks the notes service into the policies of a mesh, and permits it to everybody.
 pub fn serve_notes(config: &mut MeshConfig) {
-    let pool = DescriptorPool::decode(notes::DESCRIPTORS).expect("a contract");
-    let services = vec!["drawbridge.notes.v1.NotesService".to_owned()];
-    permit(config, "notes", &Contract { pool, services });
+    serve(config, "notes", notes::DESCRIPTORS, "drawbridge.notes.v1.NotesService");
+}
+
+fn serve(config: &mut MeshConfig, namespace: &str, descriptors: &[u8], service: &str) {
+    let pool = DescriptorPool::decode(descriptors).expect("a contract");
+    permit(config, namespace, &Contract { pool, services: vec![service.to_owned()] });
 }
 
 /// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.

@@ -104,7 +104,7 @@ fn one(field: &FieldDescriptor, rng: &mut StdRng, depth: usize) -> Value {
         Kind::String => Value::String(texts[bits as usize % texts.len()].to_owned()),
         Kind::Bytes => Value::Bytes(Bytes::copy_from_slice(&bits.to_le_bytes()[..bits as usize % 9])),
         // One in seven is of no name.
-        Kind::Enum(_) => Value::EnumNumber(if bits % 7 == 0 { 9 } else { bits as i32 % 3 - 1 }),
+        Kind::Enum(_) => Value::EnumNumber(if bits.is_multiple_of(7) { 9 } else { bits as i32 % 3 - 1 }),
         Kind::Message(message) => Value::Message(random(&message, rng, depth - 1)),
     }
 }

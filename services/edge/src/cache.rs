@@ -24,9 +24,10 @@ use self::{
     flight::{Flight, Flights, Joined, Landed},
     key::{Asked, Key, Keys, claims},
     memory::{Entry, Memory},
-    shared::{Sealer, Shared},
+    shared::Shared,
     tags::{Follower, Tags},
 };
+use crate::sealer::Sealer;
 
 pub(crate) use self::{
     config::{CacheTable, Settings},
@@ -124,7 +125,7 @@ impl Cache {
         redis_url: Option<&SecretString>,
     ) -> Result<(Self, Follower), CacheError> {
         let settings = Settings::default();
-        let sealer = Sealer::new(secret).map_err(|_| CacheError::Key)?;
+        let sealer = Sealer::new(secret, "cache entries").map_err(|_| CacheError::Key)?;
         let shared = redis_url.map(|url| Shared::new(url, sealer, settings.redis_timeout)).transpose()?;
         let shared = shared.map(Arc::new);
         let (tags, follower) = Tags::new(shared.clone());

@@ -30,6 +30,7 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
+    tokio::spawn(authorizer.clone().listen(CancellationToken::new()));
     let (cache, _) = Cache::new(&secret, None)?;
     let handler = Handler {
         catalogs: Arc::clone(&catalogs),
@@ -43,9 +44,10 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
     let metadata = resource.routes(&catalogs);
     let limits = Arc::new(Limits::new(None)?);
     let bodies = Arc::new(BodyBudget::new(config.bodies.clone()));
+    let answers = Arc::new(AnswerBudget::new(config.answers_bytes_max));
     let requests = Arc::default();
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies };
-    Ok(router(front, gate, metadata))
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies, answers };
+    Ok(Router::new().fallback_service(service(front, gate, metadata)))
 }
 
 fn catalog(namespace: &Namespace, contract: &Contract, url: &Url) -> ServiceCatalog {

@@ -34,6 +34,7 @@ use self::{
 
 pub use self::body::BodyLimits;
 pub(crate) use self::{
+    answers::{AnswerBudget, CallerBudget, Unsent},
     body::BodyBudget,
     cursor::{Cursor, PAGE_ITEMS_MAX},
     message::{Kind, Message},
@@ -41,7 +42,9 @@ pub(crate) use self::{
     plan::{Call, Listed, Plan, Watch, reading},
 };
 
+mod answers;
 mod body;
+mod budget;
 mod count;
 mod cursor;
 mod headers;
@@ -60,6 +63,7 @@ pub(crate) struct Gate {
     pub(crate) requests: Arc<Requests>,
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) bodies: Arc<BodyBudget>,
+    pub(crate) answers: Arc<AnswerBudget>,
 }
 
 /// A request that was admitted, and what is left to do for it.
@@ -73,6 +77,8 @@ pub(crate) struct Admission {
     pub(crate) again: Reauthorizer,
     pub(crate) plan: Plan,
     pub(crate) accepts: Accepts,
+    /// The memory of its answer.
+    pub(crate) budget: CallerBudget,
     pub(crate) span: Span,
     /// Held while the request is worked on. Whoever only listens is not in progress.
     _in_progress: Option<(InProgress, BodyPermit)>,
@@ -193,13 +199,16 @@ impl Gate {
     ) -> Result<Admission, Refused> {
         let refused = |refusal| (Value::Null, refusal);
         let authenticated = self.authenticate(context, endpoint, parts, token).await;
-        let (token, sender, _) = authenticated.map_err(refused)?;
+        let (token, sender, principal) = authenticated.map_err(refused)?;
         let allowed = match self.authorizer.connect(context, &token, &endpoint.resource()).await {
             Ok(allowed) => allowed,
             Err(refusal) => return Err(refused(self.forget_refused(parts, &sender, refusal).await)),
         };
         self.count(parts, &allowed.principal, None).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
+        if parts.method == Method::GET {
+            self.answers.admit(principal).await.map_err(refused)?;
+        }
         Ok(Admission {
             method: message::OTHER,
             context: context.clone(),
@@ -208,6 +217,7 @@ impl Gate {
             plan: Plan::Connect,
             // A client that says nothing takes a stream.
             accepts: accept(&parts.headers).unwrap_or(Accepts::Json),
+            budget: self.answers.of(principal),
             span: Span::none(),
             _in_progress: None,
         })
@@ -288,6 +298,9 @@ impl Gate {
                 return Err(refused(self.count_refused(context, endpoint, parts, &token, wrong).await));
             }
         };
+        if message.kind == Kind::Request {
+            self.answers.admit(principal).await.map_err(|refusal| (message.id.clone(), refusal))?;
+        }
 
         let span = span(&message, context, parts);
         let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
@@ -315,6 +328,7 @@ impl Gate {
             _in_progress: Some((in_progress, permit)).filter(|_| !matches!(plan, Plan::Watch(_))),
             plan,
             accepts,
+            budget: self.answers.of(principal),
             span,
         };
         Ok((admission, Some(message)))

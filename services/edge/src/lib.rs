@@ -13,8 +13,8 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
-    HttpOptions, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
+    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits, HttpOptions,
+    HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +27,7 @@ use crate::{
     catalog::Catalogs,
     discovery::{Discovery, Pace},
     front::{Front, Ingress, page},
-    gate::{BodyBudget, Gate},
+    gate::{AnswerBudget, BodyBudget, Gate},
     guard::Guards,
     limits::{Anybody, Limits},
     mcp::{Handler, Seal, Server, SessionBounds},
@@ -63,6 +63,7 @@ mod metadata;
 mod offered;
 mod overload;
 mod refusal;
+mod sealer;
 mod services;
 mod transform;
 mod upstream;
@@ -173,6 +174,11 @@ pub struct Config {
     #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
     pub tls_key_file: Option<PathBuf>,
 
+    /// How many bytes of answers over 64 KiB are in memory at once that clients have not read. One principal has a quarter
+    /// of it: whoever leaves more unread begins no call before it has read.
+    #[arg(long, default_value_t = 64 * 1024 * 1024)]
+    pub answers_bytes_max: usize,
+
     /// What request bodies may take.
     #[command(flatten)]
     pub bodies: BodyLimits,
@@ -209,6 +215,7 @@ impl Config {
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             bodies: BodyLimits::default(),
+            answers_bytes_max: 64 * 1024 * 1024,
             call_timeout_ms: 30_000,
             secret: None,
             redis_url: None,
@@ -305,14 +312,9 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     starting.spawn(server.upkeep());
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let gate = Arc::new(Gate { authorizer, server, catalogs, limits, requests, resource, bodies });
-    let router = router(&front, &gate, metadata);
-    let ingress = Arc::new(Ingress { front, gate, router });
-    let service = service_fn(move |request| {
-        let ingress = Arc::clone(&ingress);
-        // Boxed, so that what a connection moves about is small.
-        Box::pin(async move { Ok(ingress.answer(request).await) })
-    });
+    let answers = Arc::new(AnswerBudget::new(config.answers_bytes_max));
+    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies, answers };
+    let service = service(front, gate, metadata);
     let address: SocketAddr = starting.http_with(&config.listen, service, http)?;
     Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
 }
@@ -331,13 +333,25 @@ fn server(
     handler: Handler,
     secret: &SecretString,
     stopping: CancellationToken,
-) -> Result<Server, redis::RedisError> {
+) -> Result<Server, StartError> {
     let sessions = SessionBounds {
         max: config.sessions_max,
         per_principal_max: config.sessions_per_principal_max,
         idle: Duration::from_secs(config.session_idle_seconds),
     };
     Server::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
+}
+
+/// What answers every request.
+fn service(front: Front, gate: Gate, metadata: Router) -> impl HttpService {
+    let gate = Arc::new(gate);
+    let router = router(&front, &gate, metadata);
+    let ingress = Arc::new(Ingress { front, gate, router });
+    service_fn(move |request| {
+        let ingress = Arc::clone(&ingress);
+        // Boxed, so that what a connection moves about is small.
+        Box::pin(async move { Ok(ingress.answer(request).await) })
+    })
 }
 
 fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {

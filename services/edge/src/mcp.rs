@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData,
     model::{
-        DiscoverResult, ErrorCode, Implementation, LoggingLevel, ServerCapabilities, ServerConfig,
-        ServerResult,
+        DiscoverResult, ErrorCode, Implementation, JsonObject, LoggingLevel, ServerCapabilities,
+        ServerConfig, ServerResult,
     },
 };
 use serde_json::Value;
@@ -53,6 +53,7 @@ mod listing;
 mod lists;
 mod logging;
 mod page;
+mod replicas;
 mod results;
 mod reuse;
 mod revision;
@@ -124,7 +125,7 @@ impl Handler {
             }
             _ => Err(no_method(admission)),
         };
-        result.map(Outcome::Result)
+        result.map(Outcome::from)
     }
 
     fn subscribe(
@@ -170,8 +171,11 @@ fn info(plan: &Plan) -> ServerConfig {
         .build();
     let mut info = ServerConfig::new(capabilities);
     info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
-    if let Plan::Introduce(text) = plan {
-        info.instructions = Some(text.clone()).filter(|text| !text.is_empty());
+    if let Plan::Introduce { instructions, pages } = plan {
+        info.instructions = Some(instructions.clone()).filter(|text| !text.is_empty());
+        // MCP Apps (SEP-1865). It has no settings of a server (SEP-2133).
+        let extensions = pages.then(|| ("io.modelcontextprotocol/ui".to_owned(), JsonObject::new()));
+        info.capabilities.extensions = extensions.map(|extension| [extension].into());
     }
     info
 }

@@ -77,6 +77,8 @@ pub(crate) enum Refusal {
     LimitClosed { limit: String },
     /// More is asked of this replica than it can carry.
     Overloaded,
+    /// The caller leaves so much of earlier answers unread that nothing more begins.
+    Unread,
 }
 
 impl Refusal {
@@ -90,6 +92,7 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
+            | Self::Unread
             | Self::SessionsAway
             | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -119,6 +122,7 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
+            | Self::Unread
             | Self::SessionsAway
             | Self::Full { .. }
             | Self::TooMany { .. } => UNAVAILABLE,
@@ -171,6 +175,7 @@ impl Refusal {
             Self::Limited(_) => "rate_limited",
             Self::LimitClosed { .. } => "limit_closed",
             Self::Overloaded => "overloaded",
+            Self::Unread => "answers_unread",
         }
     }
 
@@ -225,6 +230,10 @@ impl Refusal {
                 format!("nobody can say now whether the rate limit {limit} is reached; try again")
             }
             Self::Overloaded => "there is more to do now than can be done; try again".to_owned(),
+            Self::Unread => {
+                "too much of earlier answers has not been read; read it, then try again: nothing was done"
+                    .to_owned()
+            }
         }
     }
 
@@ -251,6 +260,7 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
+            | Self::Unread
             | Self::SessionsAway
             | Self::Full { .. } => Some(RETRY_AFTER_SECONDS),
             Self::Limited(standing) => Some(standing.seconds()),

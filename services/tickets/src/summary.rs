@@ -75,7 +75,7 @@ impl Summary {
         step("choosing what matters");
         let chosen = Chosen::of(&ticket);
         let has_asked = self.interaction.state == ASKED;
-        let can_ask = self.interaction.client.is_some_and(|client| client.sampling);
+        let can_ask = self.interaction.client.as_ref().is_some_and(|client| client.sampling);
         if let Some((summary, model)) = self.written() {
             step("taking what the model wrote");
             return Ok(Event::Result(SummarizeResult {

@@ -139,7 +139,7 @@ impl Stand {
 
     /// What the load of so many connections, always the same, measures in this time.
     pub(crate) async fn sample(&self, lasts: Duration) -> Sample {
-        let load = Load { connections: CONNECTIONS, lasts };
+        let load = Load::new(CONNECTIONS, lasts);
         load.run_with(&mut *self.callers.lock().await, async || self.ready().await).await
     }
 

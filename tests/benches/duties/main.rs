@@ -34,9 +34,12 @@ mod edges;
 #[path = "../shared/load.rs"]
 mod load;
 mod overload;
+#[path = "../shared/processors.rs"]
 mod processors;
 mod report;
 mod rows;
+#[path = "../shared/threads.rs"]
+mod threads;
 
 /// Connections, and calls at once.
 const CONNECTIONS: usize = 16;
@@ -107,7 +110,7 @@ async fn run(args: &Args) -> Report {
     let (by_edge, by_all): (Vec<_>, Vec<_>) =
         pairs(&rows).into_iter().partition(|(_, with)| rows[*with].row.call == Call::Text);
     let shared = measure(args, &stands, by_all).await;
-    processors::divide("edge", &redis);
+    processors::divide(&["edge"], &[redis.process_id()]);
     let divided = measure(args, &stands, by_edge).await;
     let overloaded = match rows.iter().position(|duties| duties.row.name == "none") {
         Some(plain) => Some(overload::run(&stands[plain]).await),

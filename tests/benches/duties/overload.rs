@@ -55,7 +55,7 @@ async fn metadata(url: Url, ends: Instant) -> Vec<u64> {
 /// Offers three times as much as the edge has just done, over many connections. One that has no answer yet offers nothing
 /// new: more than [`OFFERING`] calls are never under way.
 pub(crate) async fn run(stand: &Stand) -> Overloaded {
-    let load = Load { connections: AT_PEAK, lasts: PEAK_SPAN };
+    let load = Load::new(AT_PEAK, PEAK_SPAN);
     let peak = load.run(async || stand.ready().await).await.rate;
     let offered = OFFERED * peak;
     let pause = Duration::from_secs_f64(f64::from(OFFERING) / offered);

@@ -14,7 +14,7 @@ use axum::{Router, body::Bytes, extract::State, response::IntoResponse, routing:
 use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
 use drawbridge_sdk::with_transaction_token;
 use drawbridge_tests::connect;
-use http::header;
+use http::{header, uri::PathAndQuery};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -36,7 +36,11 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use crate::{paths::Tokens, runtime};
+use crate::{
+    paths::Tokens,
+    runtime,
+    tools::{Answer, Wanted},
+};
 
 pub(crate) const TOOL: &str = "test_simple_text";
 /// A tool like it, whose arguments a policy reads.
@@ -44,15 +48,18 @@ pub(crate) const ASKED_FOR: &str = "test_who_am_i";
 pub(crate) const TEXT: &str = "This is a simple text response for testing.";
 pub(crate) const RPC: &str = "drawbridge.conformance.v1.ConformanceService/SimpleText";
 
-/// The request of the conformance service's SimpleText.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Nothing {}
+/// The largest result that a client of the tools takes, in bytes, as the edge does.
+const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Its answer.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Answer {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) result: Option<ToolResult>,
+/// A tool that a relay knows: its name, and its RPC. The conformance service's takes a message without fields, the other
+/// the size of its result.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) tool: String,
+    pub(crate) path: PathAndQuery,
+    pub(crate) channel: Channel,
+    /// Absent: the service asks for none.
+    pub(crate) tokens: Option<Tokens>,
 }
 
 /// The servers, each in a runtime of its own, as the services of a mesh are.
@@ -76,10 +83,16 @@ impl Bare {
         bare.echo = bare.serve("echo", || Router::new().route("/mcp", post(async |body: Bytes| body)));
         bare.rmcp = bare.serve("rmcp", rmcp);
         bare.grpc = bare.serve_grpc();
-        let (grpc, tokens) = (bare.grpc, tokens.clone());
-        bare.relay = bare.serve("relay", move || relay(grpc, None));
-        bare.relay_to_tool = bare.serve("relay-to-tool", move || relay(tool, Some(tokens)));
+        let grpc = Known::simple_text(bare.grpc, None);
+        bare.relay = bare.serve("relay", || relay(grpc));
+        let tool = Known::simple_text(tool, Some(tokens));
+        bare.relay_to_tool = bare.serve("relay-to-tool", || relay(tool));
         bare
+    }
+
+    /// A relay before another tool.
+    pub(crate) fn relay_to(&mut self, known: Known) -> SocketAddr {
+        self.serve("relay-to-tool", || relay(known))
     }
 
     fn listen(&mut self, name: &str) -> (TcpListener, SocketAddr) {
@@ -152,22 +165,43 @@ fn rmcp() -> Router {
     Router::new().route_service("/mcp", service)
 }
 
-/// Reads a `tools/call`, makes the one typed call, and answers in MCP's words.
-fn relay(to: SocketAddr, tokens: Option<Tokens>) -> Router {
-    let url = format!("http://{to}").parse().expect("a URL");
-    let channel = connect(&url).expect("a channel");
-    Router::new().route("/mcp", post(answer)).with_state((channel, tokens))
+impl Known {
+    /// The conformance service's tool, at this address.
+    pub(crate) fn simple_text(at: SocketAddr, tokens: Option<&Tokens>) -> Self {
+        let path = format!("/{RPC}").parse().expect("a path");
+        Self { tool: TOOL.to_owned(), path, channel: channel(at), tokens: tokens.cloned() }
+    }
+
+    /// Calls it, typed.
+    pub(crate) async fn call(&self, wanted: Wanted) -> Result<Answer, Status> {
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(RESULT_BYTES_MAX);
+        let mut request = tonic::Request::new(wanted);
+        if let Some(tokens) = &self.tokens {
+            request = with_transaction_token(request, &tokens.transaction())?;
+        }
+        client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let codec = ProstCodec::<Wanted, Answer>::default();
+        Ok(client.unary(request, self.path.clone(), codec).await?.into_inner())
+    }
 }
 
-async fn answer(
-    State((channel, tokens)): State<(Channel, Option<Tokens>)>,
-    body: Bytes,
-) -> Result<impl IntoResponse, String> {
+pub(crate) fn channel(to: SocketAddr) -> Channel {
+    connect(&format!("http://{to}").parse().expect("a URL")).expect("a channel")
+}
+
+/// Reads a `tools/call`, makes the one typed call, and answers in MCP's words.
+fn relay(known: Known) -> Router {
+    Router::new().route("/mcp", post(answer)).with_state(Arc::new(known))
+}
+
+async fn answer(State(known): State<Arc<Known>>, body: Bytes) -> Result<impl IntoResponse, String> {
     let message: Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    if message["method"] != "tools/call" || message["params"]["name"] != TOOL {
+    if message["method"] != "tools/call" || message["params"]["name"] != known.tool {
         return Err("there is no such tool".to_owned());
     }
-    let answer = call(Grpc::new(channel), tokens.as_ref()).await.map_err(|status| status.to_string())?;
+    let bytes = message["params"]["arguments"]["bytes"].as_u64().unwrap_or_default();
+    let wanted = Wanted { bytes: u32::try_from(bytes).map_err(|error| error.to_string())? };
+    let answer = known.call(wanted).await.map_err(|status| status.to_string())?;
     let result = answer.result.unwrap_or_default();
     let content = result.content.into_iter().filter_map(|block| match block.kind? {
         Kind::Text(text) => Some(json!({ "type": "text", "text": text.text })),
@@ -179,19 +213,6 @@ async fn answer(
     Ok(([(header::CONTENT_TYPE, "application/json")], answer.to_string()))
 }
 
-/// Calls SimpleText, typed.
-pub(crate) async fn call(mut client: Grpc<Channel>, tokens: Option<&Tokens>) -> Result<Answer, Status> {
-    let mut request = tonic::Request::new(Nothing {});
-    if let Some(tokens) = tokens {
-        request = with_transaction_token(request, &tokens.transaction())?;
-    }
-    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let path =
-        http::uri::PathAndQuery::from_static("/drawbridge.conformance.v1.ConformanceService/SimpleText");
-    let codec = ProstCodec::<Nothing, Answer>::default();
-    Ok(client.unary(request, path, codec).await?.into_inner())
-}
-
 /// The gRPC service without any layer: no identity, no spans, no metrics.
 #[derive(Clone)]
 struct SimpleText;
@@ -200,11 +221,11 @@ impl NamedService for SimpleText {
     const NAME: &'static str = "drawbridge.conformance.v1.ConformanceService";
 }
 
-impl UnaryService<Nothing> for SimpleText {
+impl UnaryService<Wanted> for SimpleText {
     type Response = Answer;
     type Future = Ready<Result<tonic::Response<Answer>, Status>>;
 
-    fn call(&mut self, _: tonic::Request<Nothing>) -> Self::Future {
+    fn call(&mut self, _: tonic::Request<Wanted>) -> Self::Future {
         let text = TextContent { text: TEXT.to_owned() };
         let content = vec![ContentBlock { kind: Some(Kind::Text(text)), annotations: None }];
         let result = Some(ToolResult { content, ..Default::default() });
@@ -223,7 +244,7 @@ impl tower::Service<http::Request<Body>> for SimpleText {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            let codec = ProstCodec::<Answer, Nothing>::default();
+            let codec = ProstCodec::<Answer, Wanted>::default();
             Ok(tonic::server::Grpc::new(codec).unary(Self, request).await)
         })
     }

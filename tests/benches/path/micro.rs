@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 
 use crate::{bare::RPC, paths::Tokens};
 
+/// The step that has a budget: a result as it comes from a tool service, to the JSON text of its content block.
+pub(crate) const WIRE_TO_TEXT: &str = "result of 10 matches: wire to text";
 const LASTS: Duration = Duration::from_millis(40);
 const BATCHES: usize = 5;
 
@@ -91,9 +93,7 @@ fn conversion() -> Vec<Step> {
         time("result of 10 matches: wire to message", decoded),
         time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),
         time("result of 10 matches: by a message to text", || to_json(&decoded()).expect("JSON").to_string()),
-        time("result of 10 matches: wire to text", || {
-            WireMessage::new(Arc::clone(&of), bytes.clone()).json_text().expect("JSON")
-        }),
+        time(WIRE_TO_TEXT, || WireMessage::new(Arc::clone(&of), bytes.clone()).json_text().expect("JSON")),
     ]
 }
 

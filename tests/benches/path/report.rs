@@ -1,18 +1,23 @@
-//! What is printed.
+//! What one run has measured.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
-use crate::{load::Sample, micro::Step};
+use crate::{load::Sample, micro::Step, payload::Payload};
 
 /// The rounds of one path.
 pub(crate) struct Measured {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Calls per second, by round.
     rates: Vec<f64>,
     /// Microseconds of processor time a call, the caller's share too, by round.
     processor: Vec<f64>,
+    /// The same by the names of threads, by round.
+    parts: Vec<BTreeMap<String, f64>>,
     /// Nanoseconds of every call with all connections.
     busy: Vec<u64>,
     /// Nanoseconds of every call with one connection.
@@ -27,22 +32,40 @@ impl Measured {
             name,
             rates: Vec::new(),
             processor: Vec::new(),
+            parts: Vec::new(),
             busy: Vec::new(),
             alone: Vec::new(),
             alone_medians: Vec::new(),
         }
     }
 
-    pub(crate) fn add(&mut self, busy: Sample, mut alone: Sample) {
+    /// Adds a round with all connections, and the processor time of threads in it.
+    pub(crate) fn add(&mut self, busy: &Sample, taken: impl Iterator<Item = (String, Duration)>) {
+        let calls = f64::from(u32::try_from(busy.latencies.len()).unwrap_or(u32::MAX));
+        self.parts.push(taken.map(|(name, time)| (name, time.as_secs_f64() * 1e6 / calls)).collect());
         self.rates.push(busy.rate);
         self.processor.push(busy.processor);
-        self.busy.extend(busy.latencies);
+        self.busy.extend(&busy.latencies);
+    }
+
+    /// Adds a round with one connection.
+    pub(crate) fn add_alone(&mut self, mut alone: Sample) {
         alone.latencies.sort_unstable();
         self.alone_medians.push(quantile(&alone.latencies, 0.5));
         self.alone.extend(alone.latencies);
     }
 
-    fn json(&self) -> Value {
+    /// Microseconds of processor time a call by the names of threads, the most first: the median of the rounds.
+    pub(crate) fn parts(&self) -> Vec<(&str, f64)> {
+        let names: BTreeSet<_> = self.parts.iter().flat_map(BTreeMap::keys).collect();
+        let of =
+            |name: &String| median(self.parts.iter().filter_map(|parts| parts.get(name)).copied().collect());
+        let mut parts: Vec<_> = names.into_iter().map(|name| (name.as_str(), of(name))).collect();
+        parts.sort_by(|one, other| other.1.total_cmp(&one.1));
+        parts
+    }
+
+    pub(crate) fn json(&self) -> Value {
         let (mut busy, mut alone) = (self.busy.clone(), self.alone.clone());
         busy.sort_unstable();
         alone.sort_unstable();
@@ -50,6 +73,7 @@ impl Measured {
             "name": self.name,
             "calls_per_second": median(self.rates.clone()).round(),
             "processor_us": median(self.processor.clone()),
+            "processor_us_by_thread": self.parts().into_iter().collect::<BTreeMap<_, _>>(),
             "busy_p50_us": quantile(&busy, 0.5),
             "busy_p99_us": quantile(&busy, 0.99),
             "alone_p50_us": quantile(&alone, 0.5),
@@ -58,19 +82,26 @@ impl Measured {
     }
 }
 
+/// The median of the rounds, the least and the most.
+pub(crate) type Spread = (f64, f64, f64);
+
 /// All that one run has measured.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) rounds: usize,
     pub(crate) measured: Vec<Measured>,
+    /// While what serves HTTP has a processor of its own.
+    pub(crate) divided: Vec<Measured>,
     pub(crate) micro: Vec<Step>,
+    pub(crate) payloads: Vec<Payload>,
 }
 
 /// Throughput of the first over that of the second.
-const RATIOS: [(&str, &str); 9] = [
+const RATIOS: [(&str, &str); 10] = [
     ("edge", "relay"),
     ("edge", "relay-tool"),
     ("edge", "rmcp"),
+    ("edge-session", "edge"),
     ("edge-2026", "edge"),
     ("edge", "edge-asks"),
     ("verify-warm", "verify-cold"),
@@ -79,112 +110,81 @@ const RATIOS: [(&str, &str); 9] = [
     ("rmcp", "echo"),
 ];
 /// Median latency of the first without that of the second.
-const ADDED: [(&str, &str); 4] =
-    [("edge", "grpc-tool"), ("edge", "grpc"), ("edge", "relay"), ("grpc-tool", "grpc")];
+const ADDED: [(&str, &str); 5] = [
+    ("edge", "grpc-tool"),
+    ("edge-session", "edge"),
+    ("edge", "grpc"),
+    ("edge", "relay"),
+    ("grpc-tool", "grpc"),
+];
+
+/// Compares two paths round by round.
+fn compare(
+    measured: &[Measured],
+    pair: (&str, &str),
+    of: impl Fn(&Measured) -> &[f64],
+    how: impl Fn(f64, f64) -> f64,
+) -> Option<Spread> {
+    let find = |name: &str| measured.iter().find(|measured| measured.name == name);
+    let (one, other) = (find(pair.0)?, find(pair.1)?);
+    let mut all: Vec<_> = of(one).iter().zip(of(other)).map(|(one, other)| how(*one, *other)).collect();
+    all.sort_by(f64::total_cmp);
+    Some((median(all.clone()), *all.first()?, *all.last()?))
+}
+
+fn all<'a>(
+    pairs: &'a [(&'a str, &'a str)],
+    between: &'a str,
+    compare: impl Fn((&str, &str)) -> Option<Spread> + 'a,
+) -> impl Iterator<Item = (String, Spread)> + 'a {
+    pairs.iter().filter_map(move |pair| Some((format!("{}{between}{}", pair.0, pair.1), compare(*pair)?)))
+}
+
+/// Throughput of paths over that of others.
+pub(crate) fn ratios(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
+    all(&RATIOS, "/", |pair| compare(measured, pair, |one| &one.rates, |one, other| one / other))
+}
+
+/// The same by processor time.
+pub(crate) fn processor(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
+    all(&RATIOS, "/", |pair| compare(measured, pair, |one| &one.processor, |one, other| other / one))
+}
+
+/// What paths add to the median latency of others, in microseconds.
+pub(crate) fn added(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
+    all(&ADDED, "-", |pair| compare(measured, pair, |one| &one.alone_medians, |one, other| one - other))
+}
 
 impl Report {
-    fn find(&self, name: &str) -> Option<&Measured> {
-        self.measured.iter().find(|measured| measured.name == name)
-    }
-
-    /// Compares two paths round by round: the median, the least and the most.
-    fn compare(
-        &self,
-        pair: (&str, &str),
-        of: impl Fn(&Measured) -> &[f64],
-        how: impl Fn(f64, f64) -> f64,
-    ) -> Option<(f64, f64, f64)> {
-        let (one, other) = (self.find(pair.0)?, self.find(pair.1)?);
-        let mut all: Vec<_> = of(one).iter().zip(of(other)).map(|(one, other)| how(*one, *other)).collect();
-        all.sort_by(f64::total_cmp);
-        Some((median(all.clone()), *all.first()?, *all.last()?))
-    }
-
-    fn ratios(&self) -> impl Iterator<Item = (String, (f64, f64, f64))> {
-        RATIOS.into_iter().filter_map(|pair| {
-            let name = format!("{}/{}", pair.0, pair.1);
-            Some((name, self.compare(pair, |measured| &measured.rates, |one, other| one / other)?))
-        })
-    }
-
-    fn processor(&self) -> impl Iterator<Item = (String, (f64, f64, f64))> {
-        RATIOS.into_iter().filter_map(|pair| {
-            let name = format!("{}/{}", pair.0, pair.1);
-            Some((name, self.compare(pair, |measured| &measured.processor, |one, other| other / one)?))
-        })
-    }
-
-    fn added(&self) -> impl Iterator<Item = (String, (f64, f64, f64))> {
-        ADDED.into_iter().filter_map(|pair| {
-            let name = format!("{}-{}", pair.0, pair.1);
-            Some((name, self.compare(pair, |measured| &measured.alone_medians, |one, other| one - other)?))
-        })
-    }
-
     pub(crate) fn json(&self) -> Value {
-        let spread = |(name, (median, min, max)): (String, (f64, f64, f64))| {
+        let spread = |(name, (median, min, max)): (String, Spread)| {
             (name, json!({ "median": median, "min": min, "max": max }))
+        };
+        let paths = |measured: &[Measured]| measured.iter().map(Measured::json).collect::<Vec<_>>();
+        let payload = |payload: &Payload| {
+            json!({
+                "bytes": payload.bytes,
+                "edge_us": payload.edge.latency,
+                "relay_us": payload.relay.latency,
+                "edge_processor_us": payload.edge.processor,
+                "relay_processor_us": payload.relay.processor,
+                "ratio": payload.ratio,
+            })
         };
         json!({
             "connections": self.connections,
             "rounds": self.rounds,
-            "paths": self.measured.iter().map(Measured::json).collect::<Vec<_>>(),
-            "throughput_ratios": self.ratios().map(spread).collect::<serde_json::Map<_, _>>(),
-            "processor_ratios": self.processor().map(spread).collect::<serde_json::Map<_, _>>(),
-            "added_latency_us": self.added().map(spread).collect::<serde_json::Map<_, _>>(),
+            "paths": paths(&self.measured),
+            "divided": paths(&self.divided),
+            "throughput_ratios": ratios(&self.measured).map(spread).collect::<serde_json::Map<_, _>>(),
+            "divided_ratios": ratios(&self.divided).map(spread).collect::<serde_json::Map<_, _>>(),
+            "processor_ratios": processor(&self.measured).map(spread).collect::<serde_json::Map<_, _>>(),
+            "added_latency_us": added(&self.measured).map(spread).collect::<serde_json::Map<_, _>>(),
+            "payloads": self.payloads.iter().map(payload).collect::<Vec<_>>(),
             "steps_ns": self.micro.iter()
                 .map(|step| (step.name.to_owned(), json!(step.nanoseconds.round())))
                 .collect::<serde_json::Map<_, _>>(),
         })
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { connections, rounds, .. } = self;
-        writeln!(
-            f,
-            "{rounds} rounds; with {connections} connections, and alone; microseconds of processor time a call and of latency\n"
-        )?;
-        writeln!(
-            f,
-            "{:<12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
-            "", "calls/s", "cpu", "p50", "p99", "alone p50", "p99"
-        )?;
-        for measured in &self.measured {
-            let json = measured.json();
-            let number = |name: &str| json[name].as_f64().unwrap_or_default();
-            writeln!(
-                f,
-                "{:<12} {:>8.0} {:>8.0} {:>8.0} {:>8.0} {:>10.0} {:>10.0}",
-                measured.name,
-                number("calls_per_second"),
-                number("processor_us"),
-                number("busy_p50_us"),
-                number("busy_p99_us"),
-                number("alone_p50_us"),
-                number("alone_p99_us"),
-            )?;
-        }
-        writeln!(f, "\nthroughput, as a ratio: median of the rounds, least and most")?;
-        for (name, (median, min, max)) in self.ratios() {
-            writeln!(f, "{name:<22} {median:>6.2}  {min:.2} to {max:.2}")?;
-        }
-        writeln!(f, "\nthe same by processor time, which a busy machine does not change much")?;
-        for (name, (median, min, max)) in self.processor() {
-            writeln!(f, "{name:<22} {median:>6.2}  {min:.2} to {max:.2}")?;
-        }
-        writeln!(f, "\nadded to the median latency of a call alone, in microseconds")?;
-        for (name, (median, min, max)) in self.added() {
-            writeln!(f, "{name:<22} {median:>6.0}  {min:.0} to {max:.0}")?;
-        }
-        if !self.micro.is_empty() {
-            writeln!(f, "\nsteps, in nanoseconds")?;
-        }
-        for step in &self.micro {
-            writeln!(f, "{:<40} {:>8.0}", step.name, step.nanoseconds)?;
-        }
-        Ok(())
     }
 }
 
@@ -195,12 +195,12 @@ impl fmt::Display for Report {
     clippy::cast_sign_loss,
     reason = "counts and latencies are small, and an index within the list"
 )]
-fn quantile(sorted: &[u64], quantile: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[u64], quantile: f64) -> f64 {
     let index = (sorted.len().saturating_sub(1) as f64 * quantile).round() as usize;
     sorted.get(index).copied().unwrap_or_default() as f64 / 1000.0
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

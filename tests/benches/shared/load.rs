@@ -1,4 +1,4 @@
-//! The load: a number of connections, each of which calls again as soon as it has an answer.
+//! The load: a number of connections, each of which calls again once it has an answer.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ pub(crate) trait Caller: Send + 'static {
 pub(crate) struct Load {
     pub(crate) connections: usize,
     pub(crate) lasts: Duration,
+    /// How long each connection rests between two calls.
+    pub(crate) pause: Duration,
 }
 
 /// What one load has measured.
@@ -26,6 +28,11 @@ pub(crate) struct Sample {
 }
 
 impl Load {
+    /// A load without pauses.
+    pub(crate) fn new(connections: usize, lasts: Duration) -> Self {
+        Self { connections, lasts, pause: Duration::ZERO }
+    }
+
     /// Calls over connections of its own until the time is over.
     pub(crate) async fn run<C: Caller>(&self, connect: impl AsyncFn() -> C) -> Sample {
         let mut callers = Vec::new();
@@ -42,7 +49,7 @@ impl Load {
             callers.push(connect().await);
         }
         let (started, processor) = (Instant::now(), processor_time());
-        let ends = started + self.lasts;
+        let (ends, pause) = (started + self.lasts, self.pause);
         let calling = callers.drain(..).map(|mut caller| {
             tokio::spawn(async move {
                 let mut latencies = Vec::with_capacity(32 * 1024);
@@ -52,6 +59,10 @@ impl Load {
                     let now = Instant::now();
                     latencies.push(u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX));
                     last = now;
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                        last = Instant::now();
+                    }
                 }
                 (caller, latencies)
             })

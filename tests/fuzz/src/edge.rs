@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,7 +22,10 @@ use tokio::{
     runtime::{Builder, Runtime},
     time::timeout,
 };
-use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
+use tokio_stream::{
+    Stream, StreamExt as _,
+    wrappers::{IntervalStream, TcpListenerStream},
+};
 use tonic::Status;
 use tower::ServiceExt as _;
 
@@ -69,27 +73,36 @@ impl Edge {
         *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::copy_from_slice(message);
     }
 
-    /// The response to a request, as far as it comes, where `patience` is waited for its head and each part of its
-    /// body: whether it came to its end, its head and its body. None: no response came in time.
+    /// The response to a request, whose head comes within `patience`. None: it does not.
     pub(crate) async fn ask(
         &self,
         request: Request<Body>,
         patience: Duration,
-    ) -> Option<(bool, response::Parts, Bytes)> {
+    ) -> Option<(response::Parts, Body)> {
         let response = timeout(patience, self.router.clone().oneshot(request)).await.ok()?;
         let response = response.expect("a router that answers");
         assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{response:?}");
         assert!(response.headers().contains_key("x-request-id"), "{response:?}");
-        let (head, mut body) = response.into_parts();
-        let mut text = BytesMut::new();
-        while let Ok(frame) = timeout(patience, body.frame()).await {
-            let Some(frame) = frame else { return Some((true, head, text.freeze())) };
-            if let Some(data) = frame.expect("a body that ends").data_ref() {
-                text.put(data.clone());
-            }
-        }
-        Some((false, head, text.freeze()))
+        Some(response.into_parts())
     }
+}
+
+/// What of a body comes, where `patience` is waited for each part, and whether that is all of it.
+pub(crate) async fn rest(body: &mut Body, patience: Duration) -> (Bytes, bool) {
+    let mut text = BytesMut::new();
+    while let Ok(data) = timeout(patience, part(body)).await {
+        match data {
+            Some(data) => text.put(data),
+            None => return (text.freeze(), true),
+        }
+    }
+    (text.freeze(), false)
+}
+
+/// The next part of a body.
+pub(crate) async fn part(body: &mut Body) -> Option<Bytes> {
+    let frame = body.frame().await?.expect("a body that ends");
+    Some(frame.into_data().unwrap_or_default())
 }
 
 async fn listen() -> TcpListener {
@@ -110,13 +123,20 @@ fn tool_answer(answer: &Mutex<Bytes>) -> Response {
     Response::builder().header("content-type", "application/grpc").body(Body::new(body)).expect("a response")
 }
 
-/// An auth that allows everybody everything.
+/// An auth that allows everybody everything. Who calls is what the token says.
 struct Everybody;
 
-fn allowed() -> pb::Allowed {
+/// The only epoch.
+const EPOCH: u64 = 1;
+
+/// The edge may repeat what it hears of everybody but `bob`.
+fn allowed(token: &str) -> pb::Allowed {
+    let lasts = prost_types::Duration { seconds: 10, nanos: 0 };
     pb::Allowed {
-        principal: Some(pb::Principal { subject: "alice".to_owned(), ..Default::default() }),
+        principal: Some(pb::Principal { subject: token.to_owned(), ..Default::default() }),
         transaction_token: Some(pb::TransactionToken { token: "token".to_owned(), expires_at: None }),
+        epoch: EPOCH,
+        reusable_for: (token != "bob").then_some(lasts),
         ..Default::default()
     }
 }
@@ -125,9 +145,10 @@ fn allowed() -> pb::Allowed {
 impl AuthService for Everybody {
     async fn authorize(
         &self,
-        _: tonic::Request<pb::AuthorizeRequest>,
+        request: tonic::Request<pb::AuthorizeRequest>,
     ) -> Result<tonic::Response<pb::AuthorizeResponse>, Status> {
-        let outcome = Some(authorize_response::Outcome::Allowed(allowed()));
+        let allowed = allowed(&request.into_inner().access_token);
+        let outcome = Some(authorize_response::Outcome::Allowed(allowed));
         Ok(tonic::Response::new(pb::AuthorizeResponse { outcome }))
     }
 
@@ -135,9 +156,10 @@ impl AuthService for Everybody {
         &self,
         request: tonic::Request<pb::FilterCatalogRequest>,
     ) -> Result<tonic::Response<pb::FilterCatalogResponse>, Status> {
+        let request = request.into_inner();
         let visible = pb::Visible {
-            names: request.into_inner().items.into_iter().map(|item| item.name).collect(),
-            principal: allowed().principal,
+            principal: allowed(&request.access_token).principal,
+            names: request.items.into_iter().map(|item| item.name).collect(),
             policy_revision: String::new(),
         };
         let outcome = Some(filter_catalog_response::Outcome::Visible(visible));
@@ -148,17 +170,19 @@ impl AuthService for Everybody {
         &self,
         _: tonic::Request<pb::ExchangeRequest>,
     ) -> Result<tonic::Response<pb::ExchangeResponse>, Status> {
-        let outcome = Some(exchange_response::Outcome::Allowed(allowed()));
+        let outcome = Some(exchange_response::Outcome::Allowed(allowed("")));
         Ok(tonic::Response::new(pb::ExchangeResponse { outcome }))
     }
 
-    type WatchStream = tokio_stream::Pending<Result<pb::WatchResponse, Status>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 
     async fn watch(
         &self,
         _: tonic::Request<pb::WatchRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Ok(tonic::Response::new(tokio_stream::pending()))
+        let ticks = IntervalStream::new(tokio::time::interval(Duration::from_secs(1)));
+        let words = ticks.map(|_| Ok(pb::WatchResponse { epoch: EPOCH, revocations: EPOCH }));
+        Ok(tonic::Response::new(Box::pin(words)))
     }
 
     async fn introspect(

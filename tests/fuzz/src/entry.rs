@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
-use self::edge::Edge;
+use self::edge::{Edge, rest};
 
 mod contracts;
 mod edge;
@@ -43,6 +43,10 @@ fn request(input: &[u8]) -> Option<(Request<Body>, &[u8])> {
 fuzz_target!(|input: &[u8]| -> Corpus {
     let Some((request, answer)) = request(input) else { return Corpus::Reject };
     EDGE.answers(answer);
-    EDGE.runtime.block_on(EDGE.ask(request, PATIENCE));
+    EDGE.runtime.block_on(async {
+        if let Some((_, mut body)) = EDGE.ask(request, PATIENCE).await {
+            rest(&mut body, PATIENCE).await;
+        }
+    });
     Corpus::Keep
 });

@@ -1,8 +1,8 @@
 //! Sequences of messages, in every revision, with and without a session: each request gets exactly one answer or a
 //! clean refusal.
 //!
-//! An input is a sequence of steps of six bytes: method, parameters, id, revision, session, `Accept`. Each byte chooses
-//! from a table.
+//! An input is a sequence of steps of six bytes: method, parameters, id, revision, session and caller, `Accept`. Each
+//! byte chooses from a table.
 
 #![no_main]
 #![expect(clippy::expect_used, clippy::panic, reason = "a fuzz target that finds something says so")]
@@ -10,11 +10,13 @@
 use std::{sync::LazyLock, time::Duration};
 
 use axum::body::Body;
-use http::{HeaderValue, Method, Request, StatusCode, header, response};
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header, response};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
-use self::edge::Edge;
+use self::edge::{Edge, part, rest};
 
 mod contracts;
 mod edge;
@@ -30,12 +32,11 @@ const ACCEPTS: [Option<&str>; 5] = [
     Some("*/*"),
     None,
 ];
-/// What is waited for a stream that has nothing to say.
-const QUIET: Duration = Duration::from_millis(2);
 /// What is waited for an answer. The machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Those that listen never end by themselves.
 const LISTENING: &str = "subscriptions/listen";
+const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 const METHODS: [&str; 20] = [
     "initialize",
     "ping",
@@ -119,6 +120,22 @@ fn id(byte: u8) -> Option<Value> {
     }
 }
 
+/// Who makes a step.
+fn caller(step: &[u8]) -> &'static str {
+    if step[4] & 0x40 == 0 { "alice" } else { "bob" }
+}
+
+/// A request without a body.
+fn empty(method: &str, caller: &str) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/mcp".parse().expect("a path");
+    *request.method_mut() = method.parse().expect("a method of HTTP");
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_static("edge.test"));
+    headers.insert(header::AUTHORIZATION, format!("Bearer {caller}").parse().expect("a header"));
+    request
+}
+
 /// One step: the request, its method, and the id under which it wants to be answered, where it is a request.
 fn request(step: &[u8], session: Option<&HeaderValue>) -> (Request<Body>, &'static str, Option<Value>) {
     let (method, revision) = (choose(&METHODS, step[0]), choose(&REVISIONS, step[3]));
@@ -128,13 +145,11 @@ fn request(step: &[u8], session: Option<&HeaderValue>) -> (Request<Body>, &'stat
         message["id"] = id.clone();
     }
     let is_message = !matches!(method, "GET" | "DELETE");
-    let body = if is_message { Body::from(message.to_string()) } else { Body::empty() };
-    let mut request = Request::new(body);
-    *request.uri_mut() = "/mcp".parse().expect("a path");
-    *request.method_mut() = if is_message { Method::POST } else { method.parse().expect("a method of HTTP") };
+    let mut request = empty(if is_message { "POST" } else { method }, caller(step));
+    if is_message {
+        *request.body_mut() = Body::from(message.to_string());
+    }
     let headers = request.headers_mut();
-    headers.insert(header::HOST, HeaderValue::from_static("edge.test"));
-    headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer token"));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(accept) = choose(&ACCEPTS, step[5]) {
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
@@ -157,22 +172,39 @@ fn request(step: &[u8], session: Option<&HeaderValue>) -> (Request<Body>, &'stat
     (request, method, message_id)
 }
 
+/// The data of each event of a stream, read as a browser reads it (WHATWG HTML, section 9.2.6).
+fn events(text: &str) -> Vec<String> {
+    let (mut events, mut data) = (Vec::new(), Vec::new());
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
+    for line in text.split('\n') {
+        if line.is_empty() {
+            // One with empty data names a place in the stream (SEP-1699).
+            events.extend(Some(data.join("\n")).filter(|data| !data.is_empty()));
+            data.clear();
+        } else if let Some(value) = line.strip_prefix("data:") {
+            data.push(value.strip_prefix(' ').unwrap_or(value).to_owned());
+        }
+    }
+    assert!(data.is_empty(), "an event that does not end: {text:?}");
+    events
+}
+
+fn is_stream(head: &response::Parts) -> bool {
+    head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"text/event-stream")
+}
+
 /// The messages of a body, which is one JSON value or an event stream.
 fn messages(head: &response::Parts, body: &[u8]) -> Vec<Value> {
     let text = str::from_utf8(body).unwrap_or_else(|error| panic!("{error}: {body:?}"));
-    let is_stream =
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"text/event-stream");
-    let read = |text: &str| serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
-    if !is_stream {
-        return if text.is_empty() { Vec::new() } else { vec![read(text)] };
-    }
-    text.lines().filter_map(|line| line.strip_prefix("data: ")).map(read).collect()
+    let texts = match is_stream(head) {
+        true => events(text),
+        false => Some(text.to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
+    };
+    let read = |text: String| serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    texts.into_iter().map(read).collect()
 }
 
-fn check(method: &str, id: Option<&Value>, (ended, head, body): &(bool, response::Parts, bytes::Bytes)) {
-    if method == LISTENING && !ended {
-        return;
-    }
+fn check(method: &str, id: Option<&Value>, head: &response::Parts, body: &[u8]) {
     let messages = messages(head, body);
     let is_answer = |message: &&Value| message.get("result").is_some() || message.get("error").is_some();
     let answers: Vec<_> = messages.iter().filter(is_answer).collect();
@@ -188,9 +220,61 @@ fn check(method: &str, id: Option<&Value>, (ended, head, body): &(bool, response
         Some(id) => {
             let one = answers.len() == 1 && (answers[0]["id"] == *id || answers[0]["id"].is_null());
             let is_result = answers.first().is_some_and(|answer| answer.get("result").is_some());
-            if !(one && *ended && (head.status.is_success() || !is_result)) {
+            if !(one && (head.status.is_success() || !is_result)) {
                 say();
             }
+        }
+    }
+}
+
+/// Waits for what has to come. The machine may be busy.
+async fn due<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} does not come"))
+}
+
+/// What lasts longer than a step.
+#[derive(Default)]
+struct Sequence {
+    /// The ids of the sessions that were opened, and who opened them.
+    sessions: Vec<(HeaderValue, &'static str)>,
+    /// Streams of those who listen in a session.
+    listening: Vec<Body>,
+}
+
+impl Sequence {
+    async fn step(&mut self, step: &[u8]) {
+        let (request, method, id) = request(step, self.sessions.last().map(|(id, _)| id));
+        let (head, mut body) = due(method, EDGE.ask(request, PATIENCE)).await.expect("in time");
+        let mut first = Bytes::new();
+        if is_stream(&head) && matches!(method, LISTENING | "GET") {
+            // It begins at once, and ends with its session or its client.
+            first = due(method, part(&mut body)).await.expect("a beginning");
+            if method == "GET" {
+                return self.listening.push(body);
+            }
+            if messages(&head, &first).first().is_some_and(|first| first["method"] == ACKNOWLEDGED) {
+                return;
+            }
+        }
+        let (text, is_whole) = rest(&mut body, PATIENCE).await;
+        assert!(is_whole, "{method} is not answered to the end: {head:?} {text:?}");
+        check(method, id.as_ref(), &head, &[first, text].concat());
+        if let Some(session) = head.headers.get("mcp-session-id") {
+            self.sessions.push((session.clone(), caller(step)));
+        }
+    }
+
+    /// Ends all sessions, and with them their streams: the next sequence finds none.
+    async fn end(self) {
+        for (session, caller) in self.sessions {
+            let mut request = empty("DELETE", caller);
+            request.headers_mut().insert("mcp-session-id", session);
+            let (head, _) = due("DELETE", EDGE.ask(request, PATIENCE)).await.expect("in time");
+            assert!([StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&head.status), "{head:?}");
+        }
+        for mut body in self.listening {
+            let (text, is_whole) = rest(&mut body, PATIENCE).await;
+            assert!(is_whole, "the stream of a session does not end with it: {text:?}");
         }
     }
 }
@@ -200,18 +284,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     if steps.len() == 0 {
         return Corpus::Reject;
     }
-    let mut session = None;
-    for step in steps {
-        let (request, method, id) = request(step, session.as_ref());
-        let listens = matches!(method, LISTENING | "GET");
-        let patience = if listens { QUIET } else { PATIENCE };
-        let answered = EDGE.runtime.block_on(EDGE.ask(request, patience));
-        let Some(answered) = answered else {
-            assert!(listens, "{method} gets no answer");
-            continue;
-        };
-        check(method, id.as_ref(), &answered);
-        session = answered.1.headers.get("mcp-session-id").cloned().or(session);
-    }
+    EDGE.runtime.block_on(async {
+        let mut sequence = Sequence::default();
+        for step in steps {
+            sequence.step(step).await;
+        }
+        sequence.end().await;
+    });
     Corpus::Keep
 });

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Answered, asks,
-    make::{form as form_request, json_struct, roots, sampling as sampling_request, say},
+    make::{self, form as form_request, json_struct, roots, sampling as sampling_request, say},
 };
 
 pub(super) fn one(key: &str, request: InputRequest) -> InputRequired {
@@ -135,6 +135,15 @@ pub(super) fn enums() -> Value {
     })
 }
 
+/// Asks to open a page, as long as the client can do that and has not answered.
+pub(super) fn page(is_opened: bool, given: &InputResponses) -> Answered {
+    match kind(given, "page") {
+        _ if is_opened => say("the page was opened"),
+        Some(Kind::Elicitation(result)) if result.action() == Action::Accept => say("it will be opened"),
+        _ => asks(one("page", make::page())),
+    }
+}
+
 pub(super) fn user_name(given: &InputResponses) -> Answered {
     match accepted(given, "user_name").and_then(|fields| string(&fields, "name")) {
         Some(name) => say(&format!("Hello, {name}!")),
@@ -203,7 +212,7 @@ pub(super) fn what_can_be_asked(given: &InputResponses) -> Answered {
     if kind(given, "asked").is_some() {
         return say("thank you");
     }
-    let client = given.client.unwrap_or_default();
+    let client = given.client.clone().unwrap_or_default();
     asks(if client.elicit_form {
         one("asked", form_request("What is your name?", &name_form("name")))
     } else if client.sampling {

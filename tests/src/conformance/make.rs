@@ -73,6 +73,15 @@ pub(super) fn form(message: &str, schema: &Value) -> InputRequest {
     InputRequest { kind: Some(input_request::Kind::Form(form)) }
 }
 
+pub(super) fn page() -> InputRequest {
+    let page = mcp::ElicitUrl {
+        message: "Connect your account.".to_owned(),
+        url: "https://pages.test/connect".to_owned(),
+        elicitation_id: String::new(),
+    };
+    InputRequest { kind: Some(input_request::Kind::Url(page)) }
+}
+
 pub(super) fn sampling(prompt: &str) -> InputRequest {
     let message = mcp::SamplingMessage { role: Role::User.into(), content: vec![text(prompt)] };
     let sampling = mcp::Sampling { messages: vec![message], max_tokens: 100, ..Default::default() };

@@ -1,6 +1,7 @@
 //! What an attacker tried, kept as tests: each fails on the code before its fix.
 
 mod admission;
+mod answers;
 mod blocking;
 mod catalog;
 mod code;
@@ -9,6 +10,7 @@ mod idp;
 mod introspection;
 mod memory;
 mod model;
+mod replicas;
 mod sessions;
 mod tenants;
 mod tokens;

@@ -1,6 +1,7 @@
 //! MCP ⇄ gRPC: every kind of content, interaction and revision.
 
 mod calls;
+mod capabilities;
 mod conformance;
 mod contract;
 pub(crate) mod interaction;

@@ -11,17 +11,12 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use aws_lc_rs::{
-    aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
-    error::Unspecified,
-};
-use bytes::Bytes;
 use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
 use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
-use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
+use secrecy::SecretString;
 
 use super::{key::Key, memory::Entry};
+use crate::sealer::Sealer;
 
 /// Each entry is a key of its own, in any slot.
 const ENTRY: &str = "drawbridge:cache:entry:";
@@ -33,7 +28,6 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 const TAGS_TIMEOUT: Duration = Duration::from_millis(500);
 /// For how long Redis that was too slow is not asked for entries.
 const PAUSE: Duration = Duration::from_millis(500);
-const NONCE_BYTES: usize = 12;
 
 /// Redis, over one connection. One that was lost is given up at once, even if it could be had again: what Redis may have
 /// forgotten meanwhile is to be dealt with first.
@@ -89,13 +83,15 @@ impl Shared {
         let asked = Instant::now();
         let (kept, left): (Option<Vec<u8>>, i64) = self.run_quickly(&command).await?;
         let left = Duration::from_millis(u64::try_from(left).ok()?);
-        let bytes = self.sealer.open(key, kept?)?;
+        let bytes = self.sealer.open(key.bytes(), kept?)?;
         let born = asked.checked_sub(lasts.checked_sub(left)?)?;
         Some(Entry { bytes, born, lasts })
     }
 
     pub(super) async fn put(&self, key: &Key, entry: &Entry) {
-        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key, &entry.bytes)) else { return };
+        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key.bytes(), &entry.bytes)) else {
+            return;
+        };
         let mut command = redis::pipe();
         command.pset_ex(name(key), bytes, millis(left).max(1)).ignore();
         let _: Option<()> = self.run_quickly(&command).await;
@@ -178,53 +174,4 @@ fn millis(duration: Duration) -> u64 {
 
 fn name(key: &Key) -> String {
     format!("{ENTRY}{}", key.text())
-}
-
-/// Encrypts entries, each for its key alone.
-#[derive(Debug)]
-pub(super) struct Sealer(RandomizedNonceKey);
-
-impl Sealer {
-    pub(super) fn new(secret: &SecretString) -> Result<Self, Unspecified> {
-        let key =
-            Sha256::new().chain_update(b"drawbridge cache entries\0").chain_update(secret.expose_secret());
-        // SIV: a busy cache draws so many nonces that two could be the same one day.
-        Ok(Self(RandomizedNonceKey::new(&AES_256_GCM_SIV, &key.finalize())?))
-    }
-
-    fn close(&self, key: &Key, bytes: &[u8]) -> Option<Vec<u8>> {
-        let mut text = bytes.to_vec();
-        let nonce = self.0.seal_in_place_append_tag(Aad::from(key.bytes()), &mut text).ok()?;
-        Some([nonce.as_ref().as_slice(), &text].concat())
-    }
-
-    fn open(&self, key: &Key, mut sealed: Vec<u8>) -> Option<Bytes> {
-        let (nonce, text) = sealed.split_at_mut_checked(NONCE_BYTES)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-        let length = self.0.open_in_place(nonce, Aad::from(key.bytes()), text).ok()?.len();
-        Some(Bytes::from(sealed).slice(NONCE_BYTES..NONCE_BYTES + length))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_opens_under_its_key_and_secret_alone() {
-        let sealer = Sealer::new(&"one".into()).unwrap();
-        let (key, other) = (Key::of([1; 32]), Key::of([2; 32]));
-        let sealed = sealer.close(&key, b"IBAN of alice").unwrap();
-        assert!(!sealed.windows(5).any(|window| window == b"alice"));
-        let open = |sealer: &Sealer, key, sealed: &[u8]| sealer.open(key, sealed.to_vec());
-        assert_eq!(open(&sealer, &key, &sealed).as_deref(), Some(b"IBAN of alice".as_slice()));
-        assert_eq!(open(&sealer, &other, &sealed), None);
-        assert_eq!(open(&Sealer::new(&"two".into()).unwrap(), &key, &sealed), None);
-        for at in 0..sealed.len() {
-            let mut changed = sealed.clone();
-            changed[at] ^= 1;
-            assert_eq!(open(&sealer, &key, &changed), None, "byte {at}");
-        }
-        assert_eq!(open(&sealer, &key, b"too short"), None);
-    }
 }

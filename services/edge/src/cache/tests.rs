@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use drawbridge_proto::mcp::v1 as mcp;
 use drawbridge_sdk::identity::{Facts, Principal, TransactionClaims, TransactionContext};
 use prost_reflect::Value;
+use prost_reflect::prost::Message as _;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -57,6 +58,10 @@ fn labelled(label: &str) -> DynamicMessage {
     message
 }
 
+fn bytes_of(message: &DynamicMessage) -> Bytes {
+    message.encode_to_vec().into()
+}
+
 fn alone() -> Arc<Cache> {
     let (cache, follower) = Cache::new(&"secret".into(), None).unwrap();
     tokio::spawn(follower.follow(CancellationToken::new()));
@@ -96,7 +101,7 @@ async fn of_those_who_want_the_same_one_fetches_it() {
         .collect();
     assert!(!has(&cache, &ticket(&cache, &rule, "y").unwrap()).await, "what others want is not waited for");
     tokio::task::yield_now().await;
-    cache.keep(&first, duty, &labelled("result")).await;
+    cache.keep(&first, duty, bytes_of(&labelled("result"))).await;
     for waiting in waiting {
         assert!(waiting.await.unwrap());
     }
@@ -114,7 +119,7 @@ async fn whoever_gives_up_fails_nobody_and_a_failure_is_nobody_elses() {
                     match look(&cache, &ticket).await {
                         // It goes on for the others.
                         Look::Miss(Some(duty)) => {
-                            cache.keep(&ticket, duty, &labelled("result")).await;
+                            cache.keep(&ticket, duty, bytes_of(&labelled("result"))).await;
                             "fetched"
                         }
                         Look::Miss(None) => "called",
@@ -146,10 +151,10 @@ async fn a_read_that_was_under_way_when_something_was_written_is_not_found_after
     let duty = fetch(look(&cache, &before).await);
     let tags = Tag::all("test", &["trees".to_owned()]).unwrap();
     cache.writing(&tags, PATIENCE).ended(true).await;
-    cache.keep(&before, duty, &labelled("old")).await;
+    cache.keep(&before, duty, bytes_of(&labelled("old"))).await;
     let after = ticket(&cache, &rule, "x").unwrap();
     let duty = fetch(look(&cache, &after).await);
-    cache.keep(&after, duty, &labelled("new")).await;
+    cache.keep(&after, duty, bytes_of(&labelled("new"))).await;
     assert!(has(&cache, &after).await);
 
     let others = Tag::all("test", &["leaves".to_owned()]).unwrap();
@@ -172,7 +177,7 @@ async fn a_write_of_which_nobody_knows_the_end_is_expected_until_its_deadline() 
     assert!(generations.len() > 2, "{generations:?}");
     let kept = ticket(&cache, &rule, "x").unwrap();
     let duty = fetch(look(&cache, &kept).await);
-    cache.keep(&kept, duty, &labelled("result")).await;
+    cache.keep(&kept, duty, bytes_of(&labelled("result"))).await;
     tokio::time::sleep(2 * Duration::from_millis(200)).await;
     assert!(has(&cache, &ticket(&cache, &rule, "x").unwrap()).await, "its deadline is over");
 }
@@ -183,9 +188,9 @@ async fn what_is_too_large_or_not_wanted_is_not_kept() {
     let large = ticket(&cache, &rule, "x").unwrap();
     cache.set(Settings { entry_bytes_max: 100, ..Settings::default() });
     let duty = fetch(look(&cache, &large).await);
-    cache.keep(&large, duty, &labelled(&"x".repeat(100))).await;
+    cache.keep(&large, duty, bytes_of(&labelled(&"x".repeat(100)))).await;
     let duty = fetch(look(&cache, &large).await);
-    cache.keep(&large, duty, &labelled(&"x".repeat(90))).await;
+    cache.keep(&large, duty, bytes_of(&labelled(&"x".repeat(90)))).await;
     assert!(has(&cache, &large).await);
     cache.set(Settings { enabled: false, ..Settings::default() });
     assert!(ticket(&cache, &rule, "x").is_none());
@@ -250,7 +255,7 @@ async fn replicas_share_results_and_hear_of_one_anothers_writes() {
     let rule = Arc::new(tagged("trees"));
     let kept = ticket(&one, &rule, "x").unwrap();
     let duty = fetch(look(&one, &kept).await);
-    one.keep(&kept, duty, &labelled("result")).await;
+    one.keep(&kept, duty, bytes_of(&labelled("result"))).await;
     let Look::Hit(hit) = look(&other, &ticket(&other, &rule, "x").unwrap()).await else {
         panic!("the other replica does not find it")
     };
@@ -273,7 +278,7 @@ async fn nothing_tagged_outlives_redis_and_the_rest_goes_on() {
     for rule in [&tagged, &plain] {
         let kept = ticket(&cache, rule, "x").unwrap();
         let duty = fetch(look(&cache, &kept).await);
-        cache.keep(&kept, duty, &labelled("result")).await;
+        cache.keep(&kept, duty, bytes_of(&labelled("result"))).await;
     }
     let tags = Tag::all("test", &["trees".to_owned()]).unwrap();
     let before = cache.tags.generations(&tags);
@@ -298,7 +303,7 @@ async fn a_stale_result_is_answered_with_and_fetched_once() {
     let rule = Arc::new(rule(&mcp::CachePolicy { ttl, stale_while_revalidate, ..Default::default() }));
     let kept = ticket(&cache, &rule, "x").unwrap();
     let duty = fetch(look(&cache, &kept).await);
-    cache.keep(&kept, duty, &labelled("result")).await;
+    cache.keep(&kept, duty, bytes_of(&labelled("result"))).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     let mut duties: Vec<_> = Vec::new();
     for _ in 0..3 {

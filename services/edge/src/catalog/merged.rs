@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -207,6 +208,11 @@ impl Catalog {
         self.tools.values()
     }
 
+    /// The tools after this name, in the order of the names that clients see. None: all.
+    pub(crate) fn tools_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<ToolItem>> {
+        after(&self.tools, name)
+    }
+
     /// The tool that clients know by this name.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
         self.tools.get(name)
@@ -230,6 +236,11 @@ impl Catalog {
     /// All prompts, by name.
     pub(crate) fn prompts(&self) -> impl Iterator<Item = &Arc<PromptItem>> {
         self.prompts.values()
+    }
+
+    /// The prompts after this name, in the order of names. None: all.
+    pub(crate) fn prompts_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<PromptItem>> {
+        after(&self.prompts, name)
     }
 
     /// The prompt of this name.
@@ -261,6 +272,14 @@ impl Catalog {
     pub(crate) fn watch(&self, item: &auth::CatalogItem) -> Option<&Arc<WatchItem>> {
         self.watches.get(&key(item))
     }
+}
+
+fn after<'a, T>(
+    items: &'a BTreeMap<String, Arc<T>>,
+    name: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<T>> + use<'a, T> {
+    let start = name.map_or(Bound::Unbounded, Bound::Excluded);
+    items.range::<str, _>((start, Bound::Unbounded)).map(|(_, item)| item)
 }
 
 fn key(item: &auth::CatalogItem) -> (String, String) {

@@ -1,10 +1,6 @@
 //! Request bodies in memory: how many bytes this replica holds at once, for one caller and in all.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
 use axum::body::HttpBody as _;
@@ -12,11 +8,11 @@ use bytes::{Bytes, BytesMut};
 use drawbridge_sdk::BodyTimeout;
 use http_body_util::BodyExt as _;
 use metrics::{counter, gauge};
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 
 use crate::{overload::Caller, refusal::Refusal};
 
-use super::params::ParamsLimits;
+use super::{budget::Budget, params::ParamsLimits};
 
 /// How much of a body is read, and thrown away, of a caller who is not authenticated: a client that is still
 /// sending would lose its connection, and with it the answer.
@@ -66,14 +62,7 @@ impl Default for BodyLimits {
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
     limits: BodyLimits,
-    used: Mutex<Used>,
-    released: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Used {
-    bytes: usize,
-    callers: HashMap<Caller, usize>,
+    budget: Budget,
 }
 
 /// The memory of one body, as long as this lives.
@@ -86,7 +75,7 @@ pub(crate) struct BodyPermit {
 
 impl BodyBudget {
     pub(crate) fn new(limits: BodyLimits) -> Self {
-        Self { limits, used: Mutex::default(), released: Notify::new() }
+        Self { limits, budget: Budget::default() }
     }
 
     pub(super) fn params_limits(&self) -> ParamsLimits {
@@ -139,32 +128,7 @@ impl BodyBudget {
     fn try_take(&self, caller: Caller, held: usize, more: usize) -> bool {
         let total = self.limits.bodies_bytes_max;
         let room = if held + more > COPIES * LARGE_BYTES { total / 4 * 3 } else { total };
-        let used = &mut *self.used();
-        let own = used.callers.entry(caller).or_default();
-        if used.bytes + more > room || *own + more > total / 4 {
-            if *own == 0 {
-                used.callers.remove(&caller);
-            }
-            return false;
-        }
-        *own += more;
-        used.bytes += more;
-        true
-    }
-
-    fn give_back(&self, caller: Caller, bytes: usize) {
-        let used = &mut *self.used();
-        used.bytes -= bytes;
-        if let Some(own) = used.callers.get_mut(&caller) {
-            *own -= bytes;
-            if *own == 0 {
-                used.callers.remove(&caller);
-            }
-        }
-    }
-
-    fn used(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.budget.take(caller, more, |all, own| all <= room && own <= total / 4)
     }
 }
 
@@ -187,7 +151,7 @@ impl BodyPermit {
         let budget = Arc::clone(&self.budget);
         let waiting = async {
             loop {
-                let released = budget.released.notified();
+                let released = budget.budget.released.notified();
                 if self.try_grow(more) {
                     return;
                 }
@@ -220,8 +184,7 @@ impl Drop for Waits {
 
 impl Drop for BodyPermit {
     fn drop(&mut self) {
-        self.budget.give_back(self.caller, self.bytes);
-        self.budget.released.notify_waiters();
+        self.budget.budget.give_back(self.caller, self.bytes);
     }
 }
 
@@ -285,8 +248,7 @@ mod tests {
         assert!(read(&budget, dave, 1000).await.is_ok());
         held.clear();
         assert!(read(&budget, alice, 2 * MIB).await.is_ok());
-        assert_eq!(budget.used().bytes, 0);
-        assert!(budget.used().callers.is_empty());
+        assert_eq!(budget.budget.taken(), (0, 0));
     }
 
     #[tokio::test]
@@ -318,6 +280,6 @@ mod tests {
         assert!(
             matches!(budget.read(alice, body).await, Err(Refusal::TooLarge { bytes_max: max }) if max == bytes_max)
         );
-        assert_eq!(budget.used().bytes, 0);
+        assert_eq!(budget.budget.taken(), (0, 0));
     }
 }

@@ -37,7 +37,11 @@ pub(crate) enum Plan {
     /// Nothing that needs more than a valid caller.
     Connect,
     /// Say what the edge is, and what its services tell this caller of themselves.
-    Introduce(String),
+    Introduce {
+        instructions: String,
+        /// Whether a tool of this caller is shown with a page (MCP Apps).
+        pages: bool,
+    },
     /// Show these tools.
     ListTools(Arc<Vec<Arc<ToolItem>>>),
     /// Show these resources, and then what services list of some.
@@ -146,12 +150,12 @@ impl Asking<'_> {
         let (asking, catalog) = (self, self.catalog);
         let text = |name: &str| message.params.get(name).and_then(Value::as_str);
         match message.method.as_str() {
-            "tools/list" => asking.list_tools(catalog).await,
+            "tools/list" => asking.list_tools(catalog, &message.params).await,
             "resources/list" | "resources/templates/list" => {
                 asking.list_resources(catalog, message.method == "resources/list", &message.params).await
             }
             "initialize" | "server/discover" => asking.introduce(catalog).await,
-            "prompts/list" => asking.list_prompts(catalog).await,
+            "prompts/list" => asking.list_prompts(catalog, &message.params).await,
             "tools/call" => match text("name") {
                 None => asking.refuse("name must be a string").await,
                 Some(name) => {

@@ -7,13 +7,21 @@ use drawbridge_proto::mcp::v1 as pb;
 use drawbridge_sdk::dynamic::{self, WireMessage};
 use rmcp::{
     ErrorData,
-    model::{InputRequiredResult, InputResponses, ProgressNotificationParam},
+    model::{CustomResult, InputResponses, ProgressNotificationParam},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
 use tonic::{Code, Status};
 
-use super::{Handler, exchange::Exchange, interaction, logging, reuse::Reuse, seal::Binding, status};
+use super::{
+    Handler,
+    exchange::Exchange,
+    interaction::{self, Requests},
+    logging,
+    reuse::Reuse,
+    seal::Binding,
+    status,
+};
 use crate::{
     gate::{Admission, Call},
     overload::{Busy, Turn},
@@ -32,7 +40,7 @@ pub(super) enum Ended {
     /// With its result, and what the cache had to do with that.
     Result(WireMessage, Option<Reuse>),
     /// The client is asked, and will come again (2026-07-28).
-    InputRequired(InputRequiredResult),
+    InputRequired(CustomResult),
     /// The client cannot be asked, and has no error for that.
     CannotAsk,
 }
@@ -115,14 +123,14 @@ impl Calling<'_> {
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
-        let client = self.exchange.client;
+        let client = &self.exchange.client;
         let mut responses = self.given(answers)?;
         // What a client has answered is of this one call.
         let mut rule = self.target.cache.as_ref();
         rule = rule.filter(|_| responses.responses.is_empty() && responses.state.is_empty());
         let mut first = self.call.token.clone();
         for _ in 0..ROUNDS_MAX {
-            responses.client = Some(client);
+            responses.client = Some(client.clone());
             let message = self.target.with_responses(&self.call.message, &responses);
             // In a later round the person may have taken longer than a transaction token lives, and policy may have
             // changed. Where the decision reads the arguments, the token is for the message of this round alone.
@@ -142,14 +150,22 @@ impl Calling<'_> {
                     asked
                 }
             };
-            match (self.exchange.is_stateless(), interaction::missing(&asked, &client)) {
-                (true, Some(missing)) => {
+            let by_result = self.exchange.is_stateless();
+            match interaction::missing(&asked, client) {
+                Some(missing) if by_result => {
                     return Err(ErrorData::missing_required_client_capability(missing).into());
                 }
-                (true, None) => return self.ask_by_result(&asked).map(Ended::InputRequired),
-                (false, Some(_)) => return Ok(Ended::CannotAsk),
-                (false, None) => responses = self.ask_now(asked).await?,
+                Some(_) => return Ok(Ended::CannotAsk),
+                None => {}
             }
+            let requests = interaction::requests(&asked, self.exchange.revision)?;
+            if by_result {
+                return self.ask_by_result(&requests, &asked.state).map(Ended::InputRequired);
+            }
+            if !requests.is_empty() && !self.exchange.asks() {
+                return Err(interaction::pages_required(requests).into());
+            }
+            responses = self.ask_now(requests, asked.state).await?;
         }
         Err(Status::aborted("the tool asks again and again").into())
     }
@@ -178,15 +194,17 @@ impl Calling<'_> {
         Binding::new(&self.admission.grant.principal, self.target.rpc(), &arguments)
     }
 
-    fn ask_by_result(&self, asked: &pb::InputRequired) -> Result<InputRequiredResult, Failure> {
-        let requests = interaction::requests(asked)?;
-        let state = self.handler.seal.close(&self.binding(), &asked.state);
+    fn ask_by_result(&self, requests: &Requests, state: &[u8]) -> Result<CustomResult, Failure> {
+        let state = self.handler.seal.close(&self.binding(), state);
         let state = state.map_err(|_| Status::internal("cannot seal a request state"))?;
-        Ok(InputRequiredResult::new(Some(requests).filter(|requests| !requests.is_empty()), Some(state)))
+        let mut result = json!({ "resultType": "input_required", "requestState": state });
+        if !requests.is_empty() {
+            result["inputRequests"] = json!(requests);
+        }
+        Ok(CustomResult::new(result))
     }
 
-    async fn ask_now(&self, asked: pb::InputRequired) -> Result<pb::InputResponses, Failure> {
-        let requests = interaction::requests(&asked)?;
+    async fn ask_now(&self, requests: Requests, state: Vec<u8>) -> Result<pb::InputResponses, Failure> {
         let again = self.admission.again.of(Arc::clone(&self.call.operation));
         let within = self.admission.context.remaining();
         let answers = interaction::ask(self.exchange, &again, requests, within).await.map_err(|error| {
@@ -194,7 +212,7 @@ impl Calling<'_> {
             ErrorData::invalid_request("the client did not answer what the tool asked", None)
         })?;
         let responses = interaction::responses(&answers);
-        Ok(pb::InputResponses { responses, state: asked.state, client: None })
+        Ok(pb::InputResponses { responses, state, client: None })
     }
 
     /// A transaction token for this message, and the epoch in which it was allowed.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::authorizer::Reauthorizer;
+use crate::{authorizer::Reauthorizer, gate::Unsent};
 
 /// How long the events of a stream that has ended can be fetched, at least.
 pub(super) const RETAINED_FOR: Duration = Duration::from_secs(10);
@@ -38,6 +38,14 @@ pub(super) struct Event {
     pub(super) message: Bytes,
     /// What whoever reads it must be allowed, besides.
     pub(super) needs: Option<Reauthorizer>,
+    /// Counts it as unread until it is delivered. Absent: it is small.
+    pub(super) unsent: Option<Arc<Unsent>>,
+}
+
+impl Event {
+    pub(super) fn new(message: Bytes, needs: Option<Reauthorizer>) -> Self {
+        Self { message, needs, unsent: None }
+    }
 }
 
 /// The events of one request, or of one session's standalone stream.
@@ -45,6 +53,8 @@ pub(super) struct Event {
 pub(super) struct EventStream {
     /// By which a client names it. None: it cannot be taken up again.
     id: Option<u64>,
+    /// Whether what was delivered is retained for a client that comes back.
+    retains: bool,
     bounds: Arc<Bounds>,
     inner: Mutex<Inner>,
     changed: Notify,
@@ -106,8 +116,17 @@ impl Inner {
 
 impl EventStream {
     pub(super) fn new(bounds: &Arc<Bounds>, id: Option<u64>) -> Arc<Self> {
+        Self::retaining(bounds, id, id.is_some())
+    }
+
+    /// A copy of another replica's stream, for one client that takes it up again.
+    pub(super) fn copy(bounds: &Arc<Bounds>, id: u64) -> Arc<Self> {
+        Self::retaining(bounds, Some(id), false)
+    }
+
+    fn retaining(bounds: &Arc<Bounds>, id: Option<u64>, retains: bool) -> Arc<Self> {
         let bounds = Arc::clone(bounds);
-        Arc::new(Self { id, bounds, inner: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self { id, retains, bounds, inner: Mutex::default(), changed: Notify::new() })
     }
 
     pub(super) fn id(&self) -> Option<u64> {
@@ -120,6 +139,15 @@ impl EventStream {
 
     /// Adds an event, once there is room. Without anybody who reads there is always room: the oldest go.
     pub(super) async fn push(&self, message: Bytes) {
+        self.push_event(None, Event::new(message, None)).await;
+    }
+
+    /// Adds an event of the stream that this one is a copy of, under its number there.
+    pub(super) async fn push_at(&self, number: u64, event: Event) {
+        self.push_event(Some(number), event).await;
+    }
+
+    async fn push_event(&self, number: Option<u64>, event: Event) {
         let until = Instant::now() + SLOW_READER;
         loop {
             let changed = self.changed();
@@ -127,13 +155,19 @@ impl EventStream {
                 let mut inner = self.lock();
                 let waiting = inner.last() - inner.delivered;
                 let is_read = !inner.is_open || !inner.readers.is_empty();
+                // Events that are missing before it are skipped once all others have been delivered.
+                let skips = number.is_some_and(|number| number != inner.last() + 1);
                 let is_full = waiting >= self.bounds.events_max as u64
-                    || waiting > 0 && inner.bytes + message.len() > self.bounds.bytes_max;
+                    || waiting > 0 && (skips || inner.bytes + event.message.len() > self.bounds.bytes_max);
                 if inner.ended.is_some() {
                     return;
                 }
                 if !(is_read && is_full) || until <= Instant::now() {
-                    return self.add(&mut inner, Event { message, needs: None });
+                    if skips && let Some(number) = number {
+                        while self.drop_oldest(&mut inner) {}
+                        (inner.gone, inner.delivered) = (number - 1, number - 1);
+                    }
+                    return self.add(&mut inner, event);
                 }
             }
             drop(tokio::time::timeout_at(until.into(), changed).await);
@@ -151,10 +185,10 @@ impl EventStream {
     }
 
     /// Adds the answer, which is the last event.
-    pub(super) fn finish(&self, status: StatusCode, message: Bytes) {
+    pub(super) fn finish(&self, status: StatusCode, message: Bytes, unsent: Option<Arc<Unsent>>) {
         let mut inner = self.lock();
         if inner.ended.is_none() {
-            self.add(&mut inner, Event { message, needs: None });
+            self.add(&mut inner, Event { message, needs: None, unsent });
             inner.ended = Some((Instant::now(), status));
         }
     }
@@ -177,7 +211,7 @@ impl EventStream {
     fn trim(&self, inner: &mut Inner) {
         loop {
             let retained = self.bounds.retained_bytes.load(Ordering::Relaxed);
-            let retains = self.id.is_some() && retained <= self.bounds.retained_bytes_max;
+            let retains = self.retains && retained <= self.bounds.retained_bytes_max;
             let was_delivered = inner.delivered > inner.gone;
             // Nobody reads it, and nobody has come back for it yet.
             let is_abandoned = inner.is_open && inner.readers.is_empty();
@@ -185,12 +219,19 @@ impl EventStream {
             if !((was_delivered || is_abandoned) && !retains || is_over && inner.events.len() > 1) {
                 return;
             }
-            let Some(event) = inner.events.pop_front() else { return };
-            inner.bytes -= event.message.len();
-            self.bounds.retained_bytes.fetch_sub(event.message.len(), Ordering::Relaxed);
-            inner.gone += 1;
-            inner.delivered = inner.delivered.max(inner.gone);
+            if !self.drop_oldest(inner) {
+                return;
+            }
         }
+    }
+
+    fn drop_oldest(&self, inner: &mut Inner) -> bool {
+        let Some(event) = inner.events.pop_front() else { return false };
+        inner.bytes -= event.message.len();
+        self.bounds.retained_bytes.fetch_sub(event.message.len(), Ordering::Relaxed);
+        inner.gone += 1;
+        inner.delivered = inner.delivered.max(inner.gone);
+        true
     }
 
     /// Waits until it is known how the response begins. It becomes a stream with the first event before the
@@ -205,7 +246,9 @@ impl EventStream {
                 let mut inner = self.lock();
                 match inner.ended {
                     Some((_, status)) if inner.last() <= 1 && !inner.is_open => {
-                        let message = inner.events.front().map(|event| event.message.clone());
+                        let event = inner.events.front_mut();
+                        let message =
+                            event.map(|event| Unsent::bytes(event.unsent.take(), event.message.clone()));
                         return Opening::Whole(status, message.unwrap_or_default());
                     }
                     _ => {}
@@ -243,6 +286,11 @@ impl EventStream {
     pub(super) fn is_over(&self) -> bool {
         let inner = self.lock();
         inner.readers.is_empty() && inner.ended.is_some_and(|(since, _)| since.elapsed() > RETAINED_FOR)
+    }
+
+    /// Whether there ever was this event.
+    pub(super) fn has(&self, number: u64) -> bool {
+        number <= self.lock().last()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -306,6 +354,12 @@ impl Reader {
         }
         let Some((number, event)) = inner.get(inner.delivered) else { return Next::Nothing };
         inner.delivered = number;
+        // What is retained has a bound of its own.
+        if let Some(event) =
+            usize::try_from(number - 1 - inner.gone).ok().and_then(|at| inner.events.get_mut(at))
+        {
+            event.unsent = None;
+        }
         self.stream.trim(&mut inner);
         drop(inner);
         self.stream.changed.notify_waiters();

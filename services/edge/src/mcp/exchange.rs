@@ -53,7 +53,11 @@ impl Exchange {
     ) -> Self {
         let meta = meta(params);
         let client: Option<ClientCapabilities> = meta.client_capabilities();
-        let client = interaction::capabilities(client.as_ref().filter(|_| revision == Revision::Stateless));
+        let client = interaction::capabilities(client.as_ref());
+        let client = match revision {
+            Revision::Stateless => client,
+            _ => interaction::by_error(client, revision),
+        };
         let level = match revision {
             // The stateless revision names a level with each request, or gets no lines (SEP-2575).
             Revision::Stateless => meta.log_level(),
@@ -71,9 +75,9 @@ impl Exchange {
         takes_streams: bool,
         cancelled: CancellationToken,
     ) -> Self {
-        // Whoever takes no stream can be asked nothing.
-        let client = if takes_streams { session.client } else { pb::ClientCapabilities::default() };
         let (revision, progress) = (session.revision, meta(params).get_progress_token());
+        let client = session.client();
+        let client = if takes_streams { client } else { interaction::by_error(client, revision) };
         Self {
             revision,
             client,
@@ -88,6 +92,11 @@ impl Exchange {
 
     pub(super) fn is_stateless(&self) -> bool {
         self.revision == Revision::Stateless
+    }
+
+    /// Whether the client can be asked during its request.
+    pub(super) fn asks(&self) -> bool {
+        self.takes_streams && self.session.is_some()
     }
 
     /// Whether the client wants log lines of this level.

@@ -1,11 +1,18 @@
 //! What a tool service asks of a client, in the words of the client's revision, and what the client answers.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use drawbridge_proto::mcp::v1::{
     self as pb, elicit_result::Action, input_request::Kind as Asked, input_response::Kind as Answered,
 };
-use rmcp::model::{ClientCapabilities, InputRequests, InputResponses};
+use drawbridge_sdk::RequestId;
+use rmcp::{
+    ErrorData,
+    model::{ClientCapabilities, ErrorCode, ExtensionCapabilities, InputRequest, InputResponses},
+};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -13,16 +20,39 @@ use super::{
     content,
     exchange::{Exchange, Unanswered},
     json as structs,
+    revision::Revision,
 };
 use crate::authorizer::Reauthorizer;
 
-/// What a service asks, as MCP's requests.
-pub(super) fn requests(asked: &pb::InputRequired) -> Result<InputRequests, Status> {
-    asked
-        .requests
-        .iter()
-        .map(|(key, request)| Ok((key.clone(), content::typed(request_json(request)?)?)))
-        .collect()
+/// `URLElicitationRequiredError` (2025-11-25).
+const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(-32042);
+/// The longest `extensions` of a client that services are given, in bytes of JSON: a session holds them.
+const EXTENSIONS_BYTES_MAX: usize = 4096;
+
+/// Requests to the client, by keys of the service's choice.
+pub(super) type Requests = BTreeMap<String, Value>;
+
+/// What a service asks, as requests of the client's revision.
+pub(super) fn requests(asked: &pb::InputRequired, revision: Revision) -> Result<Requests, Status> {
+    let requests = asked.requests.iter().map(|(key, request)| {
+        let typed: InputRequest = content::typed(request_json(request)?)?;
+        let mut json = serde_json::to_value(typed).unwrap_or_default();
+        // 2026-07-28 has no elicitationId any more (SEP-2322).
+        if revision == Revision::Stateless
+            && let Some(params) = json.get_mut("params").and_then(Value::as_object_mut)
+        {
+            params.remove("elicitationId");
+        }
+        Ok((key.clone(), json))
+    });
+    requests.collect()
+}
+
+/// The error that names the pages that a person must open before the call is made anew (2025-11-25).
+pub(super) fn pages_required(requests: Requests) -> ErrorData {
+    let pages: Vec<_> = requests.into_values().map(|mut request| request["params"].take()).collect();
+    let text = "a person must open a page first; then make this call again";
+    ErrorData::new(URL_ELICITATION_REQUIRED, text, Some(json!({ "elicitations": pages })))
 }
 
 /// What of it a person or a model reads.
@@ -54,15 +84,14 @@ fn request_json(request: &pb::InputRequest) -> Result<Value, Status> {
                 "params": { "mode": "form", "message": form.message, "requestedSchema": schema },
             })
         }
-        Asked::Url(page) => json!({
-            "method": "elicitation/create",
-            "params": {
-                "mode": "url",
-                "message": page.message,
-                "url": page.url,
-                "elicitationId": page.elicitation_id,
-            },
-        }),
+        Asked::Url(page) => {
+            let id = Some(page.elicitation_id.clone()).filter(|id| !id.is_empty());
+            let id = id.unwrap_or_else(|| RequestId::generate().as_str().to_owned());
+            json!({
+                "method": "elicitation/create",
+                "params": { "mode": "url", "message": page.message, "url": page.url, "elicitationId": id },
+            })
+        }
         Asked::Sampling(sampling) => {
             json!({ "method": "sampling/createMessage", "params": sampling_json(sampling)? })
         }
@@ -118,7 +147,24 @@ pub(super) fn capabilities(capabilities: Option<&ClientCapabilities>) -> pb::Cli
         elicit_url: has.elicitation.as_ref().is_some_and(|mode| mode.url.is_some()),
         sampling: has.sampling.is_some(),
         roots: has.roots.is_some(),
+        extensions: has.extensions.as_ref().and_then(extensions),
     }
+}
+
+fn extensions(declared: &ExtensionCapabilities) -> Option<prost_types::Struct> {
+    let json = serde_json::to_value(declared).unwrap_or_default();
+    let bytes = json.to_string().len();
+    if bytes > EXTENSIONS_BYTES_MAX {
+        tracing::info!(bytes, EXTENSIONS_BYTES_MAX, "a client's extensions are too long; services see none");
+        return None;
+    }
+    json.as_object().filter(|extensions| !extensions.is_empty()).map(structs::to_struct)
+}
+
+/// What a client can be asked that takes nothing before its answer: in 2025-11-25 to open pages, by an error.
+pub(super) fn by_error(client: pb::ClientCapabilities, revision: Revision) -> pb::ClientCapabilities {
+    let elicit_url = client.elicit_url && revision == Revision::November2025;
+    pb::ClientCapabilities { elicit_url, extensions: client.extensions, ..Default::default() }
 }
 
 /// The capabilities that a client lacks to be asked this.
@@ -144,12 +190,11 @@ pub(super) fn missing(
 pub(super) async fn ask(
     exchange: &Exchange,
     needs: &Reauthorizer,
-    requests: InputRequests,
+    requests: Requests,
     within: Duration,
 ) -> Result<InputResponses, Unanswered> {
     let mut responses = InputResponses::new();
     for (key, request) in requests {
-        let request = serde_json::to_value(request).unwrap_or_default();
         let method = request["method"].as_str().unwrap_or_default();
         let answer = exchange.ask(needs.clone(), method, request.get("params"), within).await?;
         responses.insert(key, answer);

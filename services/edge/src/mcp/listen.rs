@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use drawbridge_sdk::RequestId;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use rmcp::model::SubscriptionFilter;
 use serde_json::{Value, json};
@@ -15,8 +16,9 @@ use super::{
     wire,
 };
 use crate::{
+    authorizer::Reauthorizer,
     catalog::{Catalogs, Revision},
-    gate::{Admission, Watch},
+    gate::Watch,
 };
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
@@ -47,7 +49,7 @@ pub(super) async fn notify_sessions(
         let now = *changed.borrow_and_update();
         for method in changes(before, now) {
             let message = wire::notification(method, None::<&Value>);
-            sessions.notify(&Event { message, needs: None });
+            sessions.notify(&Event::new(message, None));
         }
         before = now;
     }
@@ -71,15 +73,21 @@ impl Subscription {
 
     /// Acknowledges the subscription, and tells of changes until a watch ends: then the client would take what it
     /// is not notified of for unchanged.
-    pub(super) async fn run(self, admission: &Admission, watches: &[Watch], catalogs: &Catalogs) {
+    pub(super) async fn run(
+        self,
+        request_id: &RequestId,
+        again: &Reauthorizer,
+        watches: &[Watch],
+        catalogs: &Catalogs,
+    ) {
         let accepted = serde_json::to_value(&self.wants).unwrap_or_default();
         self.notify(ACKNOWLEDGED, json!({ "notifications": accepted }));
         let mut watching: FuturesUnordered<_> = watches
             .iter()
             .map(|watch| {
-                let again = admission.again.of(Arc::clone(&watch.call.operation));
+                let again = again.of(Arc::clone(&watch.call.operation));
                 let changed = || self.notify(UPDATED, json!({ "uri": watch.uri }));
-                async move { watch::follow(&admission.context.request_id, watch, &again, changed).await }
+                async move { watch::follow(request_id, watch, &again, changed).await }
             })
             .collect();
         tokio::select! {
@@ -87,7 +95,7 @@ impl Subscription {
             Some(()) = watching.next() => {}
         }
         let (status, result) = (http::StatusCode::OK, self.result());
-        self.stream.finish(status, result);
+        self.stream.finish(status, result, None);
     }
 
     async fn notify_lists(&self, catalogs: &Catalogs) {
@@ -111,7 +119,7 @@ impl Subscription {
 
     fn notify(&self, method: &str, mut params: Value) {
         params["_meta"] = json!({ SUBSCRIPTION_ID: self.id });
-        self.stream.push_now(Event { message: wire::notification(method, Some(&params)), needs: None });
+        self.stream.push_now(Event::new(wire::notification(method, Some(&params)), None));
     }
 
     /// The final result, with which the server ends a subscription.

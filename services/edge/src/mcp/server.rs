@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::response::{IntoResponse as _, Response};
+use drawbridge_proto::auth::v1::Operation;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, StatusCode};
 use rmcp::{
@@ -26,17 +27,20 @@ use super::{
     exchange::Exchange,
     info, interaction,
     listen::{Subscription, notify_sessions},
+    replicas::Replicas,
     revision::{self, Revision},
-    session::{Owner, Session, Sessions, Slots, State, sweep},
+    session::{Owner, Session, Sessions, Slots, State, Store, sweep},
     sse::{EventBody, Right},
     wire,
 };
 use crate::{
-    authorizer::{Lease, Reauthorizer, SILENCE},
+    StartError,
+    authorizer::{Lease, SILENCE},
     gate::{Admission, Kind, Message, Plan},
     refusal::Refusal,
 };
 
+mod elsewhere;
 mod listening;
 
 /// The shortest time between two signs of life.
@@ -49,6 +53,8 @@ pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-i
 pub(crate) struct Server {
     handler: Arc<Handler>,
     sessions: Arc<Sessions>,
+    /// The other replicas. None: there is no Redis by which to reach them.
+    replicas: Option<Arc<Replicas>>,
     /// Who listens.
     listeners: Arc<Slots>,
     bounds: Arc<Bounds>,
@@ -73,7 +79,7 @@ impl Server {
         secret: &SecretString,
         redis_url: Option<&SecretString>,
         stopping: CancellationToken,
-    ) -> Result<Self, redis::RedisError> {
+    ) -> Result<Self, StartError> {
         let slots = Slots::new("sessions", sessions.max, sessions.per_principal_max);
         let bounds = Bounds {
             events_max: streams.stream_events_max.try_into().unwrap_or(usize::MAX),
@@ -81,9 +87,13 @@ impl Server {
             retained_bytes_max: streams.streams_bytes_max,
             retained_bytes: AtomicUsize::new(0),
         };
+        let store = redis_url.map(|url| Store::new(url, sessions.idle)).transpose()?.map(Arc::new);
+        let replicas = redis_url.zip(store.clone());
+        let replicas = replicas.map(|(url, store)| Replicas::new(secret, url, store)).transpose()?;
         Ok(Self {
             handler: Arc::new(handler),
-            sessions: Arc::new(Sessions::new(secret, slots, sessions.idle, redis_url)?),
+            sessions: Arc::new(Sessions::new(secret, slots, sessions.idle, store)),
+            replicas,
             listeners: Slots::new("streams", streams.streams_max, streams.streams_per_principal_max),
             bounds: Arc::new(bounds),
             quiet: Duration::from_millis(streams.stream_quiet_ms),
@@ -96,9 +106,13 @@ impl Server {
     pub(crate) fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, catalogs) = (Arc::clone(&self.sessions), Arc::clone(&self.handler.catalogs));
         let sweeping = sweep(Arc::clone(&sessions), self.stopping.clone());
+        let receiving = self
+            .replicas
+            .clone()
+            .map(|replicas| replicas.receive(Arc::clone(&sessions), self.stopping.clone()));
         let telling = notify_sessions(sessions, catalogs, self.stopping.clone());
         async move {
-            tokio::join!(sweeping, telling);
+            tokio::join!(sweeping, telling, futures::future::OptionFuture::from(receiving));
         }
     }
 
@@ -190,7 +204,8 @@ impl Server {
         async move {
             let outcome = handler.handle(&admission, &message, &exchange).await;
             let (status, answer) = wire::answer(&message.id, outcome, exchange.revision);
-            exchange.stream.finish(status, answer);
+            let unsent = admission.budget.charge(answer.len());
+            exchange.stream.finish(status, answer, unsent);
         }
     }
 
@@ -205,6 +220,7 @@ impl Server {
             stopping: None,
             first: None,
             session: None,
+            budget: None,
             _slot: None,
             is_over: false,
         }
@@ -220,7 +236,7 @@ impl Server {
             return Ok(wire::whole(StatusCode::OK, wrong));
         };
         let revision = Revision::negotiated(asked);
-        let state = State::opened(revision, interaction::capabilities(client.as_ref()));
+        let state = State::opened(revision, &interaction::capabilities(client.as_ref()));
         let (principal, resource) = (&admission.grant.principal, admission.again.resource());
         let id = self.sessions.open(principal, resource, state).await?;
         let mut info = info(&admission.plan);
@@ -243,22 +259,25 @@ impl Server {
             Kind::Notification => {
                 if message.method == "notifications/cancelled" {
                     let id = message.params.get("requestId").unwrap_or(&Value::Null);
-                    // Only who may make a call may cancel it.
-                    if let Some(running) = session.running(id)
-                        && may(&admission, &running.needs).await?
-                    {
-                        running.cancel.cancel();
+                    match session.running(id) {
+                        // Only who may make a call may cancel it.
+                        Some(running) if may(&admission, running.needs.operation()).await? => {
+                            running.cancel.cancel();
+                        }
+                        Some(_) => {}
+                        None => self.cancel_elsewhere(session.id, id.clone(), admission),
                     }
                 }
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Kind::Response => {
-                // An answer counts as the call that asked: a person's consent is the caller's.
-                if let Some(needs) = session.asked(&message.id)
-                    && may(&admission, &needs).await?
-                {
-                    let Message { id, result, error, .. } = message;
-                    session.answer(&id, result.ok_or_else(|| error.unwrap_or_default()));
+                let Message { id, result, error, .. } = message;
+                let answer = result.ok_or_else(|| error.unwrap_or_default());
+                match session.asked(&id) {
+                    // An answer counts as the call that asked: a person's consent is the caller's.
+                    Some(needs) if may(&admission, needs.operation()).await? => session.answer(&id, answer),
+                    Some(_) => {}
+                    None => self.answer_elsewhere(session.id, &id, answer, &admission).await?,
                 }
                 Ok(StatusCode::ACCEPTED.into_response())
             }
@@ -313,8 +332,8 @@ impl Server {
 
 /// Whether the caller of a request may also make the call that it belongs to. For whom the call's item is hidden there
 /// is no such call.
-async fn may(admission: &Admission, needs: &Reauthorizer) -> Result<bool, Refusal> {
-    match admission.again.of(Arc::clone(needs.operation())).ask().await {
+async fn may(admission: &Admission, operation: &Arc<Operation>) -> Result<bool, Refusal> {
+    match admission.again.of(Arc::clone(operation)).ask().await {
         Ok(_) => Ok(true),
         Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
             refusal.record(&admission.context.request_id);
@@ -335,7 +354,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let failed = ErrorData::internal_error("internal error", None);
         // Without effect where there is an answer.
-        self.stream.finish(StatusCode::OK, wire::error(&self.id, &failed));
+        self.stream.finish(StatusCode::OK, wire::error(&self.id, &failed), None);
         self.session.finish(&self.id, &self.stream);
     }
 }

@@ -29,7 +29,7 @@ use crate::{authorizer::Reauthorizer, refusal::Refusal};
 pub(super) use self::{
     id::{Owner, SessionId},
     sessions::{Sessions, Slot, Slots, sweep},
-    store::State,
+    store::{State, Store},
 };
 
 mod id;
@@ -46,8 +46,8 @@ const SUBSCRIPTIONS_MAX: usize = 64;
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) revision: Revision,
-    /// What the client can be asked.
-    pub(super) client: pb::ClientCapabilities,
+    /// What it was opened with.
+    opened: State,
     level: AtomicU8,
     /// When it was used last, in milliseconds after `began`.
     used_ms: AtomicU64,
@@ -78,7 +78,7 @@ struct Activity {
 pub(super) struct Running {
     pub(super) cancel: CancellationToken,
     /// The stream of its answer.
-    stream: u64,
+    pub(super) stream: u64,
     /// Whoever cancels it must be allowed to make it.
     pub(super) needs: Reauthorizer,
 }
@@ -103,8 +103,8 @@ impl Session {
         Self {
             id,
             revision: state.revision(),
-            client: state.client(),
             level: AtomicU8::new(state.level),
+            opened: state,
             used_ms: AtomicU64::new(0),
             began: Instant::now(),
             // Ids of two replicas should not meet in one client.
@@ -116,7 +116,14 @@ impl Session {
 
     /// What another replica needs to go on with it.
     fn state(&self) -> State {
-        State::new(self.revision, self.client, self.level.load(Ordering::Relaxed))
+        let mut state = self.opened.clone();
+        state.level = self.level.load(Ordering::Relaxed);
+        state
+    }
+
+    /// What the client can be asked.
+    pub(super) fn client(&self) -> pb::ClientCapabilities {
+        self.opened.client()
     }
 
     fn activity(&self) -> MutexGuard<'_, Activity> {

@@ -15,7 +15,11 @@ use super::{
     events::{Next, Reader},
     session::{Session, Slot},
 };
-use crate::{authorizer::Lease, refusal::Refusal};
+use crate::{
+    authorizer::Lease,
+    gate::{CallerBudget, Unsent},
+    refusal::Refusal,
+};
 
 /// Keeps a connection open that has nothing to say, and lets a client see that its stream has begun. A line alone:
 /// readers that remember the last event's id make an empty event of an empty line after it (httpx-sse, and with it
@@ -40,6 +44,8 @@ pub(super) struct EventBody {
     pub(super) first: Option<Bytes>,
     /// Whoever listens in a session uses it.
     pub(super) session: Option<Arc<Session>>,
+    /// Where what is delivered once more is charged.
+    pub(super) budget: Option<CallerBudget>,
     pub(super) _slot: Option<Slot>,
     pub(super) is_over: bool,
 }
@@ -111,7 +117,8 @@ impl EventBody {
                             _ => None,
                         };
                         let asked = match also {
-                            Some(also) => also.ask().await.map(drop),
+                            // Boxed, so that a stream at rest has no room for it.
+                            Some(also) => Box::pin(also.ask()).await.map(drop),
                             None => Ok(()),
                         };
                         match asked {
@@ -123,7 +130,9 @@ impl EventBody {
                             }
                             Err(_) => continue,
                         }
-                        return Some(frame(stream.id(), number, &event.message));
+                        let frame = frame(stream.id(), number, &event.message);
+                        let charge = || self.budget.as_ref()?.charge(frame.len());
+                        return Some(Unsent::bytes(event.unsent.or_else(charge), frame));
                     }
                     Next::End => return None,
                     Next::Nothing => {}
@@ -191,6 +200,9 @@ pub(super) fn event_id(text: &str) -> Option<(u64, u64)> {
     }
     Some((u64::from_str_radix(stream, 16).ok()?, number.parse().ok()?))
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

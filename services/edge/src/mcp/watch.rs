@@ -47,7 +47,7 @@ pub(super) fn in_session(
     let following = async move {
         let _slot = slot;
         let changed = || {
-            let event = Event { message: message.clone(), needs: Some(again.clone()) };
+            let event = Event::new(message.clone(), Some(again.clone()));
             session.upgrade().into_iter().for_each(|session| session.notify(event.clone()));
         };
         tokio::select! {

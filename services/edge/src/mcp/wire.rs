@@ -42,7 +42,7 @@ struct Call<'a, P> {
 /// What answers a request.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Result(ServerResult),
+    Result(Box<ServerResult>),
     /// A tool's result that is one JSON object, as text and structured. Nothing on its way changes it, so it is
     /// written once.
     Object {
@@ -53,7 +53,7 @@ pub(super) enum Outcome {
 
 impl<T: Into<ServerResult>> From<T> for Outcome {
     fn from(result: T) -> Self {
-        Self::Result(result.into())
+        Self::Result(Box::new(result.into()))
     }
 }
 

@@ -1,9 +1,6 @@
 //! PDFs that carry an invoice as an attachment.
 
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::io::Write as _;
 
 use drawbridge_proto::invoices::v1::ExtractResult;
 use flate2::{Compression, write::ZlibEncoder};
@@ -108,10 +105,8 @@ pub(super) fn file(contents: &[u8]) -> Vec<u8> {
 
 #[track_caller]
 fn refused(document: Vec<u8>, why: &str) {
-    let started = Instant::now();
     let error = read_pdf(document).unwrap_err().to_string();
     assert!(error.starts_with("`document`: is ") && error.contains(why), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 #[test]

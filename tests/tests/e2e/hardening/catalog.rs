@@ -258,3 +258,37 @@ async fn a_service_that_appears_later_takes_nothing() {
     check_whole(&alice).await;
     assert!(alice.tools().await.contains(&"aaa_work".to_owned()));
 }
+
+#[tokio::test]
+async fn pages_of_tools_are_full_though_most_tools_are_hidden_from_the_caller() {
+    let method = |number: usize| {
+        format!("rpc T{number:03}(Text) returns (Text) {{ option (drawbridge.mcp.v1.tool) = {{}}; }}\n")
+    };
+    // Of the first 400 the policies know one in four, of the next 350 none, and all of the rest.
+    let is_known = |number: usize| number >= 750 || (number < 400 && number.is_multiple_of(4));
+    let known: Vec<_> = (0..900).filter(|number| is_known(*number)).collect();
+    let descriptors = contract(&known.iter().copied().map(method).collect::<String>());
+    let pool = DescriptorPool::decode(descriptors.as_slice()).expect("a contract");
+    let services = vec![format!("test.{NAMESPACE}.Offers")];
+    let mesh = TestMesh::with(|config| permit(config, NAMESPACE, &Contract { pool, services })).await;
+    let service = Impostor::start(&(0..900).map(method).collect::<String>()).await;
+    let url = format!("http://{}", service.address).parse().expect("a URL");
+    let edge = mesh.edge(&[(NAMESPACE, &url)], |_| {}).await;
+    let alice = edge.client(&mesh.client("alice").await);
+
+    let (mut pages, mut tools, mut cursor) = (Vec::new(), Vec::new(), json!(null));
+    loop {
+        let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
+        let result = alice.call("tools/list", params).await.json["result"].clone();
+        let page = result["tools"].as_array().unwrap_or_else(|| panic!("{result}")).clone();
+        pages.push(page.len());
+        tools.extend(page.iter().filter_map(|tool| tool["name"].as_str().map(ToOwned::to_owned)));
+        cursor = result["nextCursor"].clone();
+        if cursor.is_null() {
+            break;
+        }
+    }
+    assert_eq!(pages, [200, 50]);
+    let expected: Vec<_> = known.iter().map(|number| format!("{NAMESPACE}_t{number:03}")).collect();
+    assert_eq!(tools, expected);
+}

@@ -15,20 +15,20 @@ use crate::{
 
 const WATCHED: &str = "test://watched-resource";
 /// How long a test waits for what should come.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An event stream, read as it comes.
-struct Stream(reqwest::Response);
+pub(super) struct Stream(pub(super) reqwest::Response);
 
 impl Stream {
-    async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
+    pub(super) async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
         let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         Self(response)
     }
 
     /// The first message that holds this text.
-    async fn until(&mut self, wanted: &str) -> Value {
+    pub(super) async fn until(&mut self, wanted: &str) -> Value {
         let mut text = String::new();
         loop {
             let line = text.lines().find(|line| line.starts_with("data: ") && line.contains(wanted));
@@ -45,7 +45,7 @@ impl Stream {
     }
 
     /// What is left, until the stream ends.
-    async fn end(&mut self) -> String {
+    pub(super) async fn end(&mut self) -> String {
         let mut text = String::new();
         let reading = async {
             while let Ok(Some(next)) = self.0.chunk().await {
@@ -57,19 +57,23 @@ impl Stream {
     }
 }
 
-fn request(client: &Client, method: Method, session: &HeaderValue) -> reqwest::Result<reqwest::Request> {
+pub(super) fn request(
+    client: &Client,
+    method: Method,
+    session: &HeaderValue,
+) -> reqwest::Result<reqwest::Request> {
     client.post().header("mcp-session-id", session).build().map(|mut request| {
         *request.method_mut() = method;
         request
     })
 }
 
-async fn send(client: &Client, session: &HeaderValue, message: &Value) -> Reply {
+pub(super) async fn send(client: &Client, session: &HeaderValue, message: &Value) -> Reply {
     client.send(client.post().header("mcp-session-id", session).body(message.to_string())).await
 }
 
 /// Opens a session of a client that can be asked.
-async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
+pub(super) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     let reply = client
         .call(
             "initialize",
@@ -85,7 +89,7 @@ async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
 }
 
 /// Calls a tool in a session, and reads the answer as it comes.
-async fn begin(client: &Client, session: &HeaderValue, tool: &str, arguments: Value) -> Stream {
+pub(super) async fn begin(client: &Client, session: &HeaderValue, tool: &str, arguments: Value) -> Stream {
     let call = json!({
         "jsonrpc": "2.0", "id": "a call", "method": "tools/call",
         "params": { "name": tool, "arguments": arguments, "_meta": { "progressToken": 1 } },
@@ -114,15 +118,15 @@ fn listen(client: &Client) -> reqwest::Result<reqwest::Request> {
 }
 
 /// A mesh that takes the tokens of a test's own issuer, before a service that engineers may use.
-struct World {
+pub(super) struct World {
     issuer: TestIssuer,
-    mesh: TestMesh,
-    edge: Edge,
-    _service: (Conformance, drawbridge_cli::mesh::Hosted),
+    pub(super) mesh: TestMesh,
+    pub(super) edge: Edge,
+    pub(super) service: (Conformance, drawbridge_cli::mesh::Hosted),
 }
 
 impl World {
-    async fn start(change: impl FnOnce(&mut drawbridge_edge::Config)) -> Self {
+    pub(super) async fn start(change: impl FnOnce(&mut drawbridge_edge::Config)) -> Self {
         let issuer = TestIssuer::start().await;
         let table = format!(
             "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\ntenants = [\"acme\"]\n",
@@ -141,11 +145,11 @@ impl World {
         })
         .await;
         let (service, hosted, edge) = mesh.conformance(change).await;
-        Self { issuer, mesh, edge, _service: (service, hosted) }
+        Self { issuer, mesh, edge, service: (service, hosted) }
     }
 
     /// The client of an engineer whose token has these claims besides.
-    fn client(&self, claims: Value) -> Client {
+    pub(super) fn client(&self, claims: Value) -> Client {
         let mut all = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
         all.as_object_mut().expect("claims").extend(claims.as_object().expect("claims").clone());
         self.edge.client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &all)))

@@ -91,6 +91,26 @@ async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
 }
 
 #[tokio::test]
+async fn the_extension_for_pages_is_offered_where_the_caller_may_use_a_tool_that_has_one() {
+    let mesh = TestMesh::with(serve_notes).await;
+    let (_service, edge) = mesh.notes(|_| {}).await;
+    let whole = edge.client(&mesh.client("alice").await);
+    let mut url = edge.url.clone();
+    url.set_path("/mcp/notes");
+    let own = whole.at(&url);
+    let pages = json!({ "io.modelcontextprotocol/ui": {} });
+    for client in [&whole, &own] {
+        let expected = if std::ptr::eq(client, &own) { pages.clone() } else { Value::Null };
+        assert_eq!(initialize(client).await["capabilities"]["extensions"], expected);
+        let discovered = stateless(client, "server/discover", None, json!({})).await;
+        assert_eq!(discovered["capabilities"]["extensions"], expected, "{discovered}");
+    }
+    mesh.edit_policy("notes.cedar", "permit (principal,", "permit (principal in Group::\"support\",");
+    let offered = async || initialize(&own).await["capabilities"].get("extensions").is_some();
+    until("an edit of the policies", async || !offered().await).await;
+}
+
+#[tokio::test]
 async fn a_structured_result_may_be_any_json_where_the_revision_knows_that() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;

@@ -12,14 +12,27 @@ use crate::{
 };
 
 impl Asking<'_> {
-    /// The instructions of each service of which the caller may use something at this endpoint. Nobody learns by them
-    /// that there are others.
+    /// The instructions of each service of which the caller may use something at this endpoint, and whether a tool has
+    /// a page. Nobody learns by them that there are others.
     pub(super) async fn introduce(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
         let (_, grant) = self.connect().await?;
-        let mut told: BTreeSet<&str> = catalog.instructions().iter().map(|one| service(one)).collect();
-        if told.is_empty() {
-            return Ok((Plan::Introduce(String::new()), grant));
+        let pages = self.has_pages(catalog).await?;
+        let instructions = self.instructions(catalog).await?;
+        Ok((Plan::Introduce { instructions, pages }, grant))
+    }
+
+    /// Whether the caller may use a tool that this endpoint shows with a page.
+    async fn has_pages(&self, catalog: &Catalog) -> Result<bool, Refusal> {
+        let tools = catalog.tools().filter(|tool| self.shows_page(tool));
+        let tools: Vec<_> = tools.map(|tool| &tool.item).collect();
+        if tools.is_empty() {
+            return Ok(false);
         }
+        Ok(!self.filter((Kind::CallTool, ItemKind::Tool), tools.into_iter()).await?.names.is_empty())
+    }
+
+    async fn instructions(&self, catalog: &Catalog) -> Result<String, Refusal> {
+        let mut told: BTreeSet<&str> = catalog.instructions().iter().map(|one| service(one)).collect();
         let mut open = BTreeSet::new();
         let tools: Vec<_> = catalog.tools().map(|tool| &tool.item).collect();
         let resources: Vec<_> = catalog.resources().map(|resource| &resource.item).collect();
@@ -49,7 +62,7 @@ impl Asking<'_> {
             };
         }
         text.truncate(text.trim_end().len());
-        Ok((Plan::Introduce(text), grant))
+        Ok(text)
     }
 }
 

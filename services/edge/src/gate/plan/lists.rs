@@ -1,6 +1,6 @@
 //! Lists: what the caller may see of what the endpoint serves.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
@@ -17,20 +17,60 @@ use crate::{
 /// The most services that are asked for one page.
 const LISTS_PER_PAGE_MAX: usize = 8;
 
+/// The names of what a caller may see of some items, and who the caller is.
+pub(super) struct Visible {
+    pub(super) names: HashSet<String>,
+    pub(super) grant: Grant,
+}
+
 impl Asking<'_> {
-    pub(super) async fn list_tools(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
-        let visible =
-            self.filter((Kind::CallTool, ItemKind::Tool), catalog.tools().map(|tool| &tool.item)).await?;
-        let tools = catalog.tools().filter(|tool| visible.names.contains(&tool.item.name));
-        let tools = tools.map(|tool| self.of_endpoint(tool));
-        Ok((Plan::ListTools(Arc::new(tools.collect())), visible.into()))
+    pub(super) async fn list_tools(
+        &self,
+        catalog: &Catalog,
+        params: &Value,
+    ) -> Result<(Plan, Grant), Refusal> {
+        let after = after(params);
+        let tools = catalog.tools_after(after.as_deref());
+        let kinds = (Kind::CallTool, ItemKind::Tool);
+        let (tools, grant) = self.page(kinds, tools, |tool| &tool.item).await?;
+        let tools = tools.iter().map(|tool| self.of_endpoint(tool));
+        Ok((Plan::ListTools(Arc::new(tools.collect())), grant))
     }
 
-    /// The tool as this endpoint shows it: a page (MCP Apps) may call any tool of the server that it comes from, so it
-    /// is shown where that is its own service.
+    /// What the caller may see of these items, in their order, up to one more than a page shows. Auth is asked about as
+    /// many as a page needs, and about twice as many each time that too few of them are visible.
+    async fn page<'a, T: 'a>(
+        &self,
+        (kind, of): (Kind, ItemKind),
+        items: impl Iterator<Item = &'a Arc<T>>,
+        item: fn(&T) -> &auth::CatalogItem,
+    ) -> Result<(Vec<Arc<T>>, Grant), Refusal> {
+        let items: Vec<&Arc<T>> = items.filter(|one| self.serves(of, item(one))).collect();
+        let (mut page, mut rest, mut count) = (Vec::new(), items.as_slice(), PAGE_ITEMS_MAX + 1);
+        loop {
+            let next;
+            (next, rest) = rest.split_at(rest.len().min(count));
+            // Asked about nothing, auth still says who the caller is.
+            let asked = next.iter().map(|one| item(one).clone()).collect();
+            let visible = self.visible(kind, asked).await?;
+            let seen = next.iter().filter(|one| visible.names.contains(&item(one).name));
+            page.extend(seen.map(|one| Arc::clone(one)));
+            if page.len() > PAGE_ITEMS_MAX || rest.is_empty() {
+                return Ok((page, visible.grant));
+            }
+            count *= 2;
+        }
+    }
+
+    /// Whether a tool's page (MCP Apps) is shown at this endpoint: a page may call any tool of the server that it comes
+    /// from, so it is shown where that is its own service.
+    pub(super) fn shows_page(&self, tool: &ToolItem) -> bool {
+        self.endpoint == Some(tool.item.service.as_str()) && has_ui(tool.tool.meta.as_ref())
+    }
+
+    /// The tool as this endpoint shows it.
     fn of_endpoint(&self, tool: &Arc<ToolItem>) -> Arc<ToolItem> {
-        let is_own = self.endpoint == Some(tool.item.service.as_str());
-        if is_own || !has_ui(tool.tool.meta.as_ref()) {
+        if self.shows_page(tool) || !has_ui(tool.tool.meta.as_ref()) {
             return Arc::clone(tool);
         }
         let mut tool = ToolItem::clone(tool);
@@ -59,7 +99,7 @@ impl Asking<'_> {
             Some(cursor) => self.listed(catalog, &resources, &cursor).await?,
             None => Listed::default(),
         };
-        Ok((Plan::ListResources(Arc::new(resources), Arc::new(listed)), visible.into()))
+        Ok((Plan::ListResources(Arc::new(resources), Arc::new(listed)), visible.grant))
     }
 
     /// What services are asked for the page at `cursor`: nothing while fixed resources fill it.
@@ -106,21 +146,40 @@ impl Asking<'_> {
         Ok(listed)
     }
 
-    pub(super) async fn list_prompts(&self, catalog: &Catalog) -> Result<(Plan, Grant), Refusal> {
-        let visible = self
-            .filter((Kind::GetPrompt, ItemKind::Prompt), catalog.prompts().map(|prompt| &prompt.item))
-            .await?;
-        let prompts =
-            catalog.prompts().filter(|prompt| visible.names.contains(&prompt.item.name)).map(Arc::clone);
-        Ok((Plan::ListPrompts(Arc::new(prompts.collect())), visible.into()))
+    pub(super) async fn list_prompts(
+        &self,
+        catalog: &Catalog,
+        params: &Value,
+    ) -> Result<(Plan, Grant), Refusal> {
+        let after = after(params);
+        let prompts = catalog.prompts_after(after.as_deref());
+        let kinds = (Kind::GetPrompt, ItemKind::Prompt);
+        let (prompts, grant) = self.page(kinds, prompts, |prompt| &prompt.item).await?;
+        Ok((Plan::ListPrompts(Arc::new(prompts)), grant))
     }
 
     pub(super) async fn filter(
         &self,
         (kind, of): (Kind, ItemKind),
         items: impl Iterator<Item = &auth::CatalogItem>,
-    ) -> Result<auth::Visible, Refusal> {
+    ) -> Result<Visible, Refusal> {
         let items = items.filter(|item| self.serves(of, item)).cloned().collect();
-        self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items).await
+        self.visible(kind, items).await
+    }
+
+    async fn visible(&self, kind: Kind, items: Vec<auth::CatalogItem>) -> Result<Visible, Refusal> {
+        let filtering = self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items);
+        let mut visible = filtering.await?;
+        let names = std::mem::take(&mut visible.names).into_iter().collect();
+        Ok(Visible { names, grant: visible.into() })
+    }
+}
+
+/// The name after which the page of a request begins. None: with the first one; or the cursor is not one, which the
+/// handler says.
+fn after(params: &Value) -> Option<String> {
+    match Cursor::of(params)? {
+        Cursor::After(name) => Some(name),
+        Cursor::Start | Cursor::Listed { .. } => None,
     }
 }

@@ -19,7 +19,7 @@ fn push(stream: &EventStream, text: &'static str) -> bool {
 }
 
 fn finish(stream: &EventStream, text: &'static str) {
-    stream.finish(StatusCode::OK, Bytes::from_static(text.as_bytes()));
+    stream.finish(StatusCode::OK, Bytes::from_static(text.as_bytes()), None);
 }
 
 /// What a reader finds now.
@@ -114,10 +114,29 @@ fn what_was_delivered_is_retained_only_for_whom_may_come_back_and_while_there_is
 fn a_change_that_waits_to_be_read_is_not_repeated() {
     let stream = resumable(&bounds(8, 100, 100));
     let mut reader = stream.read(None).unwrap();
-    let changed = || Event { message: Bytes::from_static(b"changed"), needs: None };
+    let changed = || Event::new(Bytes::from_static(b"changed"), None);
     stream.push_now(changed());
     stream.push_now(changed());
     assert_eq!(all(&mut reader), ["changed"]);
     stream.push_now(changed());
     assert_eq!(all(&mut reader), ["changed"]);
+}
+
+#[tokio::test]
+async fn a_copy_has_the_numbers_of_its_original_and_skips_what_is_missing_there() {
+    let bounds = bounds(8, 100, 100);
+    let copy = EventStream::copy(&bounds, 1);
+    let mut reader = copy.read(None).unwrap();
+    let event = || Event::new(Bytes::from_static(b"event"), None);
+    let push = |number| pin!(copy.push_at(number, event())).now_or_never().is_some();
+    assert!(push(7) && push(8));
+    assert!(!push(12), "events that wait come first");
+    let number = |reader: &mut Reader| match reader.next() {
+        Next::Event(number, _) => number,
+        Next::Nothing | Next::End => 0,
+    };
+    assert_eq!([number(&mut reader), number(&mut reader)], [7, 8]);
+    assert!(push(12));
+    assert_eq!([number(&mut reader), number(&mut reader)], [12, 0]);
+    assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0, "a copy retains nothing");
 }

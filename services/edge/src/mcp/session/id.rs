@@ -32,6 +32,14 @@ impl SessionId {
         Self(rand::random())
     }
 
+    pub(in crate::mcp) fn bytes(self) -> [u8; ID_BYTES] {
+        self.0
+    }
+
+    pub(in crate::mcp) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(Self(bytes.try_into().ok()?))
+    }
+
     pub(super) fn text(self) -> String {
         BASE64.encode(self.0)
     }

@@ -105,7 +105,7 @@ pub(in crate::mcp) struct Sessions {
     binder: Binder,
     known: Mutex<HashMap<SessionId, Arc<Session>>>,
     slots: Arc<Slots>,
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
     /// Sessions whose end Redis does not know of yet.
     unsent: Mutex<Vec<SessionId>>,
     /// When idle sessions were last looked for because there were as many as there may be.
@@ -118,11 +118,10 @@ impl Sessions {
         secret: &SecretString,
         slots: Arc<Slots>,
         idle: Duration,
-        redis_url: Option<&SecretString>,
-    ) -> Result<Self, redis::RedisError> {
-        let store = redis_url.map(|url| Store::new(url, idle)).transpose()?;
+        store: Option<Arc<Store>>,
+    ) -> Self {
         let (known, unsent, looked) = (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
-        Ok(Self { binder: Binder::new(secret), known, slots, store, unsent, looked, idle })
+        Self { binder: Binder::new(secret), known, slots, store, unsent, looked, idle }
     }
 
     /// Opens a session. Its client gets the id with what proves whose it is.
@@ -170,6 +169,16 @@ impl Sessions {
         };
         session.touch();
         Ok(session)
+    }
+
+    /// The session of this id, where this replica has it.
+    pub(in crate::mcp) fn get(&self, id: SessionId) -> Option<Arc<Session>> {
+        self.known().get(&id).filter(|session| !session.is_ended()).cloned()
+    }
+
+    /// Whether somebody listens, or something runs.
+    pub(in crate::mcp) fn is_busy(&self) -> bool {
+        self.known().values().any(|session| session.is_busy())
     }
 
     /// Ends a session, on all replicas.
@@ -284,7 +293,7 @@ mod tests {
     use crate::mcp::revision::Revision;
 
     fn state() -> State {
-        State::new(Revision::November2025, Default::default(), 1)
+        State::opened(Revision::November2025, &Default::default())
     }
 
     fn principal(subject: &str) -> auth::Principal {
@@ -294,7 +303,7 @@ mod tests {
     #[tokio::test]
     async fn sessions_are_bounded_per_principal_and_in_all_and_those_that_have_ended_make_room() {
         let slots = Slots::new("sessions", 3, 2);
-        let sessions = Sessions::new(&"one".into(), slots, Duration::from_secs(60), None).unwrap();
+        let sessions = Sessions::new(&"one".into(), slots, Duration::from_secs(60), None);
         let (alice, bob) = (principal("alice"), principal("bob"));
         let first = sessions.open(&alice, "", state()).await.unwrap();
         sessions.open(&alice, "", state()).await.unwrap();
@@ -313,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn sessions_that_are_idle_make_room() {
         let slots = Slots::new("sessions", 1, 1);
-        let sessions = Sessions::new(&"one".into(), slots, Duration::ZERO, None).unwrap();
+        let sessions = Sessions::new(&"one".into(), slots, Duration::ZERO, None);
         let alice = principal("alice");
         let first = sessions.open(&alice, "", state()).await.unwrap();
         sessions.open(&alice, "", state()).await.unwrap();
@@ -332,7 +341,7 @@ mod tests {
     async fn a_session_at_rest_costs_less_than_20_kib() {
         const COUNT: usize = 50_000;
         let slots = Slots::new("sessions", COUNT, COUNT);
-        let sessions = Sessions::new(&"one".into(), slots, Duration::from_secs(60), None).unwrap();
+        let sessions = Sessions::new(&"one".into(), slots, Duration::from_secs(60), None);
         let before = resident();
         for number in 0..COUNT {
             sessions.open(&principal(&number.to_string()), "", state()).await.unwrap();

@@ -13,7 +13,10 @@ use rmcp::model::LoggingLevel;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{super::revision::Revision, SessionId};
+use super::{
+    super::{json as structs, revision::Revision},
+    SessionId,
+};
 
 const PREFIX: &str = "drawbridge:mcp:session:2:";
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -30,18 +33,26 @@ pub(in crate::mcp) struct State {
     elicit_url: bool,
     sampling: bool,
     roots: bool,
+    /// As JSON, which takes less than a parsed one while nobody asks for it. Empty: none.
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    extensions: Box<str>,
     pub(super) level: u8,
 }
 
 impl State {
     /// That of a session that is opened.
-    pub(in crate::mcp) fn opened(revision: Revision, client: pb::ClientCapabilities) -> Self {
-        Self::new(revision, client, LoggingLevel::Info as u8)
-    }
-
-    pub(super) fn new(revision: Revision, client: pb::ClientCapabilities, level: u8) -> Self {
-        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots } = client;
-        Self { revision: revision.version().to_string(), elicit_form, elicit_url, sampling, roots, level }
+    pub(in crate::mcp) fn opened(revision: Revision, client: &pb::ClientCapabilities) -> Self {
+        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions } = client;
+        let extensions = extensions.as_ref().map(|extensions| structs::from_struct(extensions).to_string());
+        Self {
+            revision: revision.version().to_string(),
+            elicit_form: *elicit_form,
+            elicit_url: *elicit_url,
+            sampling: *sampling,
+            roots: *roots,
+            extensions: extensions.unwrap_or_default().into(),
+            level: LoggingLevel::Info as u8,
+        }
     }
 
     pub(super) fn revision(&self) -> Revision {
@@ -50,7 +61,9 @@ impl State {
 
     pub(super) fn client(&self) -> pb::ClientCapabilities {
         let Self { elicit_form, elicit_url, sampling, roots, .. } = *self;
-        pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots }
+        let extensions = serde_json::from_str(&self.extensions).ok();
+        let extensions = extensions.as_ref().map(structs::to_struct);
+        pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions }
     }
 }
 
@@ -65,7 +78,7 @@ pub(super) enum Known {
     Away,
 }
 
-pub(super) struct Store {
+pub(in crate::mcp) struct Store {
     redis: Redis,
     idle_seconds: u64,
     away_until: Mutex<Option<Instant>>,
@@ -79,7 +92,7 @@ impl fmt::Debug for Store {
 
 impl Store {
     /// Connects when first used: Redis that is away is no reason not to start.
-    pub(super) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
+    pub(in crate::mcp) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
         let redis = Redis::open(url, RESPONSE_TIMEOUT)?;
         Ok(Self { redis, idle_seconds: idle.as_secs().max(1), away_until: Mutex::default() })
     }
@@ -111,7 +124,8 @@ impl Store {
         self.run::<()>(&command).await.is_some()
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+    /// None: Redis gave no answer, now or a moment ago.
+    pub(in crate::mcp) async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
         let away_until = || self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
         if away_until().is_some_and(|until| Instant::now() < until) {
             return None;
@@ -120,7 +134,7 @@ impl Store {
         answer
             .map_err(|error| {
                 *away_until() = Some(Instant::now() + PAUSE);
-                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about a session");
+                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about sessions");
             })
             .ok()
     }

@@ -1,0 +1,152 @@
+//! What many take: memory of an edge in a process of its own, alone, with sessions and with clients that listen; a large
+//! catalog; and what sockets between processes of one machine cost.
+//!
+//!     cargo bench -p drawbridge-tests --bench scale -- [--json] [--short] [--only memory,streams,catalog,sockets]
+//!
+//! A row compares two things that are measured by turns in one run, or is memory. The load, auth and the tool services run
+//! in this process.
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a benchmark that cannot go on says so, and prints what it has measured"
+)]
+
+use drawbridge_tests::TestMesh;
+use mimalloc::MiMalloc;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::{report::Report, tools::Tools};
+
+/// As in the services.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+mod catalog;
+#[path = "../shared/client.rs"]
+mod client;
+#[path = "../shared/load.rs"]
+mod load;
+mod memory;
+mod process;
+mod report;
+mod sockets;
+mod streams;
+#[path = "../shared/taken.rs"]
+mod taken;
+#[path = "../shared/threads.rs"]
+mod threads;
+#[path = "../shared/tools.rs"]
+mod tools;
+
+/// Threads of the load's runtime, as of each service's.
+const WORKER_THREADS: usize = 2;
+/// Files beside the connections.
+const OTHER_FILES: usize = 500;
+
+/// A small and a large tool service.
+type Few = Tools<10>;
+type Many = Tools<5000>;
+
+struct Args {
+    json: bool,
+    /// Parts that are wanted, where not all are.
+    only: Option<String>,
+    /// Sessions, and streams of each kind.
+    many: usize,
+    rounds: usize,
+}
+
+impl Args {
+    fn parse() -> Self {
+        let mut args = Self { json: false, only: None, many: 10_000, rounds: 10 };
+        let mut given = std::env::args().skip(1);
+        while let Some(arg) = given.next() {
+            match arg.as_str() {
+                "--json" => args.json = true,
+                // To see whether it runs.
+                "--short" => (args.many, args.rounds) = (500, 1),
+                "--only" => args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names"))),
+                // Cargo says so.
+                "--bench" => {}
+                other => {
+                    panic!("unknown argument {other}; there are --json, --short and --only NAME,NAME");
+                }
+            }
+        }
+        args
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name))
+    }
+}
+
+fn main() {
+    let args = Args::parse();
+    raise_open_files(args.many);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("bench")
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let report = runtime.block_on(run(&args));
+    match args.json {
+        true => println!("{:#}", report.json()),
+        false => println!("{report}"),
+    }
+}
+
+/// Lets this process and those that it starts open as many files as they may, which must be enough for these
+/// connections.
+fn raise_open_files(connections: usize) {
+    let limits = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
+    setrlimit(Resource::Nofile, raised).expect("a limit of open files");
+    let needed = u64::try_from(connections + OTHER_FILES).unwrap_or(u64::MAX);
+    assert!(
+        limits.maximum.is_none_or(|maximum| maximum >= needed),
+        "{needed} open files are needed, and {:?} allowed: raise the hard limit (ulimit -Hn)",
+        limits.maximum
+    );
+}
+
+async fn run(args: &Args) -> Report {
+    let mesh = TestMesh::with(|config| {
+        config.telemetry.log = "error".to_owned();
+        config.mtls = false;
+        Few::permit(config);
+        Many::permit(config);
+    })
+    .await;
+    let (service, address) = Few::start(mesh.transaction_keys()).await;
+    let token = mesh.client("alice").await.token().to_owned();
+    let world = World { mesh, few: address, token };
+    let mut report = Report::default();
+    if args.wants("memory") {
+        memory::run(&world, args, &mut report).await;
+    }
+    if args.wants("streams") {
+        streams::run(&world, args, &mut report).await;
+    }
+    if args.wants("catalog") {
+        catalog::run(&world, args, &mut report).await;
+    }
+    if args.wants("sockets") {
+        sockets::run(args, &mut report).await;
+    }
+    assert!(!report.rows.is_empty(), "no part has this name");
+    service.stop().await;
+    world.mesh.stop().await;
+    report
+}
+
+/// A mesh with the small tool service, and alice's token.
+struct World {
+    mesh: TestMesh,
+    few: std::net::SocketAddr,
+    token: String,
+}
