@@ -13,8 +13,9 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits, HttpOptions,
-    HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry, url_text,
+    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
+    HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry,
+    url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;

@@ -17,7 +17,7 @@ impl TestMesh {
         let mut changed = service.changed.subscribe();
         let rollouts = async move {
             while changed.changed().await.is_ok() {
-                let address = hosted.running.address;
+                let address = hosted.running.address.tcp().expect("an address");
                 hosted.stop().await;
                 let (listen, _) = Listen::bind(address).expect("the same port");
                 hosted = host(&service, listen, keys.clone(), &telemetry).await;

@@ -201,7 +201,7 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
     let file = folder.path().join("edge.toml");
     let code = &mesh.mesh.state.services["code"];
     let with_code = format!("[[services]]\nnamespace = \"code\"\nurls = [\"{code}\"]\n");
-    let test = mesh.grpc_url(hosted.running.address);
+    let test = mesh.grpc_url(&hosted.running.address);
     let with_both = format!("{with_code}[[services]]\nnamespace = \"test\"\nurls = [\"{test}\"]\n");
     fs::write(&file, &with_code).expect("a file");
     let edge = mesh.edge(&[], |config| config.config = Some(file.clone())).await;

@@ -42,7 +42,7 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
     let test = transaction_token(&mesh, "drawbridge.conformance.v1.ConformanceService/SimpleText").await;
     let test = test.expect("a token");
     let outside = mesh.client("alice").await;
-    let conformance = mesh.grpc_url(conformance.running.address);
+    let conformance = mesh.grpc_url(&conformance.running.address);
     let mut walked = 0;
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
         for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name())) {

@@ -21,9 +21,9 @@ async fn a_call_passes_from_the_edge_to_auth_and_to_a_tool_service_over_unix_soc
     let auth = mesh.auth(|config| config.listen = auth_listen);
     let auth_hosted = auth.start().await;
     assert_eq!(auth_hosted.running.address.to_string(), auth_url.to_string());
-    let hosted = Hosted::start("conformance", &TelemetryConfig::default(), |telemetry| {
-        let keys = auth.keys.clone();
-        async move { Conformance::default().start(listen, keys, &telemetry).await }
+    let (telemetry, keys) = (TelemetryConfig::default(), auth.keys.clone());
+    let hosted = Hosted::start("conformance", &telemetry, |telemetry| async move {
+        Conformance::default().start(listen, keys, &telemetry).await
     });
     let hosted = hosted.await.expect("the service");
     // Health, reflection and calls go over the one socket, and every decision over the other.

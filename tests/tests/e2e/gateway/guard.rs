@@ -46,7 +46,7 @@ impl Guarded {
         let code = mesh.mesh.state.services["code"].clone();
         let (_, service, unguarded) = mesh.conformance(|_| {}).await;
         drop(unguarded);
-        let test = mesh.grpc_url(service.running.address);
+        let test = mesh.grpc_url(&service.running.address);
         let edge = mesh.edge(&[("code", &code), ("test", &test)], |config| config.config = Some(file)).await;
         Self { mesh, edge, folder, _service: service }
     }

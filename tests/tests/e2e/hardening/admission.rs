@@ -238,7 +238,8 @@ async fn a_request_goes_by_an_id_of_the_edges_own() {
 async fn what_two_readers_could_read_as_two_things_is_refused() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
-    let (address, alice) = (edge.hosted.running.address, edge.client(&mesh.client("alice").await));
+    let (address, alice) =
+        (edge.hosted.running.address.tcp().expect("an address"), edge.client(&mesh.client("alice").await));
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let good = format!(
         "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\

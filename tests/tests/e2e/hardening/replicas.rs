@@ -30,7 +30,7 @@ impl Replicas {
             config.redis_url = Some(redis_url.into());
         };
         let world = World::start(shared).await;
-        let service = world.mesh.grpc_url(world.service.1.running.address);
+        let service = world.mesh.grpc_url(world.service.1.running.address.tcp().expect("an address"));
         let other = world.mesh.edge(&[("test", &service)], shared).await;
         Self { world, other }
     }

@@ -51,7 +51,7 @@ impl Overheard {
     async fn start() -> Self {
         let mesh = TestMesh::with(reads_arguments).await;
         let (_, hosted, beside) = mesh.conformance(|_| {}).await;
-        let service = mesh.grpc_url(hosted.running.address);
+        let service = mesh.grpc_url(&hosted.running.address);
         let (spy, spied) = Spy::start(&service).await;
         let edge = mesh.edge(&[("test", &spied)], |_| {}).await;
         let alice = edge.client(&mesh.client("alice").await);

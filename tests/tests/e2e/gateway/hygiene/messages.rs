@@ -15,7 +15,7 @@ async fn said(edge: &Edge, bytes: &[u8]) -> String {
 }
 
 fn head(edge: &Edge, headers: &str) -> String {
-    let host = edge.hosted.running.address;
+    let host = &edge.hosted.running.address;
     format!("POST /mcp HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n{headers}\r\n")
 }
 
@@ -67,7 +67,7 @@ async fn a_request_within_a_request_is_never_answered() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
-    let host = edge.hosted.running.address;
+    let host = &edge.hosted.running.address;
     let smuggled = format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
     let body = format!("0\r\n\r\n{smuggled}");
     let length = format!("content-length: {}\r\n", body.len());
