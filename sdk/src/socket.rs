@@ -12,7 +12,7 @@ use url::Url;
 #[cfg(unix)]
 pub(crate) use self::unix::{UnixStream, bind, connect};
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;
 #[cfg(unix)]
 mod unix;

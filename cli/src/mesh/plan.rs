@@ -137,7 +137,7 @@ impl Plan {
             name: config.name.clone().unwrap_or_else(|| self.edge.address.port().into()),
             pid: std::process::id(),
             issuer: self.issuer.parse()?,
-            auth_url: self.grpc_url(&self.auth)?.into(),
+            auth_url: self.grpc_url(&self.auth)?,
             internal_audience: INTERNAL_AUDIENCE.to_owned(),
             services: services.chain(own).collect::<Result<_, MeshError>>()?,
             workload,

@@ -1,3 +1,5 @@
+#![cfg(unix)]
+
 use std::{
     fs,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
@@ -47,6 +49,7 @@ fn a_socket_is_written_as_grpc_names_it() {
         assert!(error.to_string().contains("unix:/absolute/path"), "{text}: {error}");
         assert!(text.parse::<GrpcUrl>().is_err() && text.parse::<Listen>().is_err(), "{text}");
     }
+    assert!(serde_json::from_str::<GrpcUrl>(r#""unix:/run/x.sock""#).is_ok(), "as in a config file");
     assert!(crate::parse_url("unix:/run/x.sock").is_err(), "HTTP is not spoken over it");
 }
 

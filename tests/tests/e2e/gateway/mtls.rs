@@ -153,7 +153,7 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
     // Somebody answers in place of auth.
     let edge = mesh
         .edge(&[("code", &state.services["code"])], |config| {
-            config.auth_url = state.services["code"].clone().into()
+            config.auth_url = state.services["code"].clone().into();
         })
         .await;
     let refused = search(&edge.client(&alice)).await;
