@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::{
     DecodeError, Message, Name,
-    encoding::{self, DecodeContext, WireType, decode_key, skip_field},
+    encoding::{self, DecodeContext, decode_key, skip_field},
 };
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 
@@ -133,7 +133,7 @@ fn fields(bytes: &Bytes, number: u32) -> Result<Vec<Bytes>, DecodeError> {
     let (mut rest, mut found) = (bytes.clone(), Vec::new());
     while rest.has_remaining() {
         let (key, wire_type) = decode_key(&mut rest)?;
-        if key != number || wire_type != WireType::LengthDelimited {
+        if key != number {
             skip_field(wire_type, key, &mut rest, DecodeContext::default())?;
             continue;
         }

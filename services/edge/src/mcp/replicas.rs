@@ -123,7 +123,9 @@ impl Replicas {
     /// # Errors
     /// When Redis gives no answer.
     pub(super) async fn find(&self, subject: &Subject) -> Result<Option<Place>, Refusal> {
-        let reply = self.ask(None, Kind::Find(subject.into())).await?;
+        // All replicas read this, and it stays for a while: what the client answers goes to the one that wants it.
+        let Some(named) = Named::from(subject).without_answer() else { return Ok(None) };
+        let reply = self.ask(None, Kind::Find(named)).await?;
         let Some((replica, Kind::Found(Found { operation, stream }))) = reply else { return Ok(None) };
         let operation = operation.as_deref().map(Operation::decode).transpose();
         let operation = operation.map_err(|_| Refusal::SessionsAway)?.map(Arc::new);
