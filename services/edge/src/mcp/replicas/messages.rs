@@ -147,6 +147,11 @@ impl Named {
         named.running.as_ref().is_none_or(|id| id.len() <= ID_BYTES_MAX).then_some(named)
     }
 
+    /// Whether it is a stream after one of its events.
+    pub(super) fn is_stream(&self) -> bool {
+        self.last.is_some()
+    }
+
     fn session(&self, sessions: &Sessions) -> Option<Arc<Session>> {
         sessions.get(SessionId::from_bytes(self.session.as_slice())?)
     }
