@@ -185,3 +185,9 @@ fn messages_with_what_json_writes_in_a_way_of_its_own_are_left_to_the_longer_way
     assert!(form("google.protobuf.Struct").is_none());
     assert!(form("google.protobuf.Timestamp").is_none());
 }
+
+#[test]
+fn a_field_of_another_wire_type_is_no_message_of_the_contract() {
+    assert!(field_of(&Bytes::from_static(&[8, 1]), 1).is_err());
+    assert_eq!(field_of(&Bytes::from_static(&[8, 1]), 2).unwrap(), None);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::{
     DecodeError, Message, Name,
-    encoding::{self, DecodeContext, WireType, decode_key, skip_field},
+    encoding::{self, DecodeContext, decode_key, skip_field},
 };
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
 
@@ -77,13 +77,21 @@ impl WireMessage {
         DynamicMessage::decode(self.of.descriptor.clone(), self.bytes.clone())
     }
 
-    /// The message as JSON, as [`to_json`] writes it.
+    /// The message as JSON text.
     ///
     /// # Errors
     /// When the bytes are no message of this type, or it has no form in JSON.
     pub fn json_text(&self) -> Result<String, WireError> {
         let text = self.of.text.as_ref().and_then(|text| text.write(&self.bytes).ok());
-        text.map_or_else(|| Ok(to_json(&self.decode()?)?.to_string()), Ok)
+        text.map_or_else(|| Ok(self.json()?.to_string()), Ok)
+    }
+
+    /// The message as JSON, as [`to_json`] writes it.
+    ///
+    /// # Errors
+    /// As [`Self::json_text`].
+    pub fn json(&self) -> Result<serde_json::Value, WireError> {
+        Ok(to_json(&self.decode()?)?)
     }
 
     /// The parts of a message that are of one type of the contract: the message itself, or its fields, by their
@@ -133,7 +141,7 @@ fn fields(bytes: &Bytes, number: u32) -> Result<Vec<Bytes>, DecodeError> {
     let (mut rest, mut found) = (bytes.clone(), Vec::new());
     while rest.has_remaining() {
         let (key, wire_type) = decode_key(&mut rest)?;
-        if key != number || wire_type != WireType::LengthDelimited {
+        if key != number {
             skip_field(wire_type, key, &mut rest, DecodeContext::default())?;
             continue;
         }

@@ -251,6 +251,8 @@ impl Cache {
         if !settings.enabled || bytes.len() as u64 > settings.entry_bytes_max {
             return self.forget(ticket, fetch).await;
         }
+        // A copy: the bytes may be part of a buffer that is much larger, and would hold all of it.
+        let bytes = Bytes::copy_from_slice(&bytes);
         let entry = Entry { bytes, born: ticket.began, lasts: ticket.rule.lasts() };
         self.memory.put(ticket.key, entry.clone());
         fetch.flight.land(Landed::With(entry.clone()));

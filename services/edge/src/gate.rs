@@ -37,7 +37,7 @@ pub(crate) use self::{
     answers::{AnswerBudget, CallerBudget, Unsent},
     body::BodyBudget,
     cursor::{Cursor, PAGE_ITEMS_MAX},
-    message::{Kind, Message},
+    message::{ID_BYTES_MAX, Kind, Message},
     params::cut,
     plan::{Call, Listed, Plan, Watch, reading},
 };

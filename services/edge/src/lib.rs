@@ -176,7 +176,7 @@ pub struct Config {
     pub tls_key_file: Option<PathBuf>,
 
     /// How many bytes of answers over 64 KiB are in memory at once that clients have not read. One principal has a quarter
-    /// of it: whoever leaves more unread begins no call before it has read.
+    /// of it, and begins no call while it leaves more unread.
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub answers_bytes_max: usize,
 

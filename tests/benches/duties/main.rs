@@ -21,6 +21,7 @@ use drawbridge_tests::{Redis, TestAuthority};
 use mimalloc::MiMalloc;
 
 use crate::{
+    args::{Args, runtime},
     edges::{Stand, World},
     report::{Measured, Report},
     rows::{Call, Duties},
@@ -30,6 +31,8 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+#[path = "../shared/args.rs"]
+mod args;
 mod edges;
 #[path = "../shared/load.rs"]
 mod load;
@@ -43,51 +46,12 @@ mod threads;
 
 /// Connections, and calls at once.
 const CONNECTIONS: usize = 16;
-/// Threads of the load's runtime, as of each service's.
-const WORKER_THREADS: usize = 2;
-
-struct Args {
-    json: bool,
-    /// Rows that are wanted, where not all are.
-    only: Option<String>,
-    rounds: usize,
-    round: Duration,
-}
-
-impl Args {
-    fn parse() -> Self {
-        let mut args = Self { json: false, only: None, rounds: 40, round: Duration::from_millis(100) };
-        let mut given = std::env::args().skip(1);
-        while let Some(arg) = given.next() {
-            match arg.as_str() {
-                "--json" => args.json = true,
-                // To see whether it runs.
-                "--short" => args.rounds = 1,
-                "--only" => args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names"))),
-                // Cargo says so.
-                "--bench" => {}
-                other => {
-                    panic!("unknown argument {other}; there are --json, --short and --only NAME,NAME");
-                }
-            }
-        }
-        args
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name))
-    }
-}
+const ROUNDS: usize = 40;
+const ROUND: Duration = Duration::from_millis(100);
 
 fn main() {
-    let args = Args::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
-        .thread_name("bench")
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let report = runtime.block_on(run(&args));
+    let args = Args::parse(ROUNDS);
+    let report = runtime().block_on(run(&args));
     match args.json {
         true => println!("{:#}", report.json()),
         false => println!("{report}"),
@@ -140,11 +104,11 @@ async fn measure(args: &Args, stands: &[Stand], pairs: Vec<(Option<usize>, usize
         for &(without, with) in &pairs {
             let mut before = None;
             if let Some(without) = without {
-                let sample = stands[without].sample(args.round).await;
+                let sample = stands[without].sample(ROUND).await;
                 measured[without].add(&sample);
                 before = Some(sample);
             }
-            let sample = stands[with].sample(args.round).await;
+            let sample = stands[with].sample(ROUND).await;
             measured[with].add(&sample);
             if let Some(before) = before {
                 measured[with].compare(&sample, &before);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::{
-    Args, Few, Many, World,
+    Few, Many, World,
+    args::Args,
     client::{Connection, Message, WITH_SESSIONS},
     load::Load,
     memory::{Caller, number},

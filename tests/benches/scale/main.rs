@@ -18,12 +18,18 @@ use drawbridge_tests::TestMesh;
 use mimalloc::MiMalloc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{report::Report, tools::Tools};
+use crate::{
+    args::{Args, runtime},
+    report::Report,
+    tools::Tools,
+};
 
 /// As in the services.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+#[path = "../shared/args.rs"]
+mod args;
 mod catalog;
 #[path = "../shared/client.rs"]
 mod client;
@@ -41,8 +47,7 @@ mod threads;
 #[path = "../shared/tools.rs"]
 mod tools;
 
-/// Threads of the load's runtime, as of each service's.
-const WORKER_THREADS: usize = 2;
+const ROUNDS: usize = 10;
 /// Files beside the connections.
 const OTHER_FILES: usize = 500;
 
@@ -50,50 +55,15 @@ const OTHER_FILES: usize = 500;
 type Few = Tools<10>;
 type Many = Tools<5000>;
 
-struct Args {
-    json: bool,
-    /// Parts that are wanted, where not all are.
-    only: Option<String>,
-    /// Sessions, and streams of each kind.
-    many: usize,
-    rounds: usize,
-}
-
-impl Args {
-    fn parse() -> Self {
-        let mut args = Self { json: false, only: None, many: 10_000, rounds: 10 };
-        let mut given = std::env::args().skip(1);
-        while let Some(arg) = given.next() {
-            match arg.as_str() {
-                "--json" => args.json = true,
-                // To see whether it runs.
-                "--short" => (args.many, args.rounds) = (500, 1),
-                "--only" => args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names"))),
-                // Cargo says so.
-                "--bench" => {}
-                other => {
-                    panic!("unknown argument {other}; there are --json, --short and --only NAME,NAME");
-                }
-            }
-        }
-        args
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name))
-    }
+/// Sessions, and streams of each kind.
+fn many(args: &Args) -> usize {
+    if args.short { 500 } else { 10_000 }
 }
 
 fn main() {
-    let args = Args::parse();
-    raise_open_files(args.many);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKER_THREADS)
-        .thread_name("bench")
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let report = runtime.block_on(run(&args));
+    let args = Args::parse(ROUNDS);
+    raise_open_files(many(&args));
+    let report = runtime().block_on(run(&args));
     match args.json {
         true => println!("{:#}", report.json()),
         false => println!("{report}"),

@@ -6,9 +6,11 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    Args, Few, World,
+    Few, World,
+    args::Args,
     client::{Connection, Message, WITH_SESSIONS},
     load::{self, Load},
+    many,
     process::EdgeProcess,
     report::Report,
 };
@@ -31,12 +33,12 @@ pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     report.at_most(IDLE_MIB_MAX, "memory of an edge that is idle after it", idle / 1024.0, "MiB");
     report.add("of it anonymous, not the program's own pages", edge.anonymous() / 1024.0, "MiB");
     let mut connection = Connection::open(edge.address).await;
-    for _ in 0..args.many {
+    for _ in 0..many(args) {
         connection.initialize(&world.token).await;
     }
     sleep(REST).await;
-    let name = format!("memory of a session at rest, of {}", args.many);
-    report.at_most(SESSION_KIB_MAX, name, (edge.memory() - idle) / number(args.many), "KiB");
+    let name = format!("memory of a session at rest, of {}", many(args));
+    report.at_most(SESSION_KIB_MAX, name, (edge.memory() - idle) / number(many(args)), "KiB");
     edge.stop().await;
 }
 

@@ -13,7 +13,8 @@ use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 use crate::{
-    Args, Few,
+    Few,
+    args::Args,
     load::{self, Load},
     report::{Report, median, quantile},
     tools::{Answer, Wanted},

@@ -9,9 +9,11 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    Args, World,
+    World,
+    args::Args,
     client::{Connection, Message, STATELESS, WITH_SESSIONS},
     load::{Load, Sample},
+    many,
     memory::{Caller, REST, number},
     process::EdgeProcess,
     report::{Report, quantile},
@@ -61,11 +63,11 @@ async fn one_kind(world: &World, args: &Args, report: &mut Report, (kind, name):
     let before = ordinary(WITHOUT).await;
     sleep(REST).await;
     let without = edge.memory();
-    let listeners = open(world, args.many, &edge, kind).await;
+    let listeners = open(world, many(args), &edge, kind).await;
     sleep(REST).await;
     let (with, processor) = (edge.memory(), edge.processor());
-    let each = (with - without) / number(args.many);
-    report.at_most(STREAM_KIB_MAX, format!("{name}: memory of each of {}", args.many), each, "KiB");
+    let each = (with - without) / number(many(args));
+    report.at_most(STREAM_KIB_MAX, format!("{name}: memory of each of {}", many(args)), each, "KiB");
     report.at_most(ALL_MIB_MAX, format!("{name}: memory in all"), with / 1024.0, "MiB");
     sleep(REST).await;
     let resting = (edge.processor() - processor).as_secs_f64() / REST.as_secs_f64() * 100.0;

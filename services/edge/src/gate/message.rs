@@ -15,7 +15,7 @@ use crate::refusal::Refusal;
 /// The longest method name, in bytes: spans and logs have it.
 const METHOD_BYTES_MAX: usize = 64;
 /// The longest id, in bytes as it is written: answers, spans and logs have it.
-const ID_BYTES_MAX: usize = 1024;
+pub(crate) const ID_BYTES_MAX: usize = 1024;
 
 /// Methods that a metric may name.
 const METHODS: [&str; 17] = [

@@ -36,7 +36,8 @@ pub(super) fn tool_result(message: &WireMessage) -> Result<CallToolResult, Statu
         return rich_result(parts::<pb::ToolResult>(message)?.pop().unwrap_or_default());
     }
     let text = json_text(message)?;
-    let structured = serde_json::from_str(&text).map_err(|error| broken(&error.to_string()))?;
+    // Deeper than a parser of JSON goes, it is made of the message itself.
+    let structured = serde_json::from_str(&text).or_else(|_| message.json()).map_err(unwritable)?;
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(structured);
     Ok(result)
@@ -231,12 +232,43 @@ pub(super) fn typed<T: DeserializeOwned>(json: Value) -> Result<T, Status> {
 
 /// A message as JSON.
 pub(super) fn json_text(message: &WireMessage) -> Result<String, Status> {
-    message.json_text().map_err(|error| match error {
+    message.json_text().map_err(unwritable)
+}
+
+fn unwritable(error: WireError) -> Status {
+    match error {
         WireError::Decode(error) => unlike_contract(error),
         WireError::Json(error) => broken(&error.to_string()),
-    })
+    }
 }
 
 fn broken(what: &str) -> Status {
     Status::internal(format!("the tool service's answer has no form in MCP: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use drawbridge_sdk::dynamic::MessageType;
+    use prost_reflect::{DynamicMessage, Value as Field, prost::Message as _};
+
+    use super::*;
+    use crate::catalog::testdata;
+
+    #[test]
+    fn a_result_may_lie_as_deep_as_a_message_may() {
+        let descriptor = testdata::message("Tree");
+        let mut tree = DynamicMessage::new(descriptor.clone());
+        // Two levels of JSON each; readers of JSON take 128.
+        for _ in 0..90 {
+            let mut parent = DynamicMessage::new(descriptor.clone());
+            parent.set_field_by_name("children", Field::List(vec![Field::Message(tree)]));
+            tree = parent;
+        }
+        let bytes = tree.encode_to_vec();
+        let message = WireMessage::new(Arc::new(MessageType::new(descriptor)), bytes.into());
+        let result = tool_result(&message).unwrap();
+        assert!(result.structured_content.is_some_and(|tree| tree["children"][0]["children"].is_array()));
+    }
 }

@@ -159,7 +159,8 @@ impl EventStream {
                 let skips = number.is_some_and(|number| number != inner.last() + 1);
                 let is_full = waiting >= self.bounds.events_max as u64
                     || waiting > 0 && (skips || inner.bytes + event.message.len() > self.bounds.bytes_max);
-                if inner.ended.is_some() {
+                // What is there already has arrived twice.
+                if inner.ended.is_some() || number.is_some_and(|number| number <= inner.last()) {
                     return;
                 }
                 if !(is_read && is_full) || until <= Instant::now() {

@@ -28,6 +28,8 @@ use crate::authorizer::Reauthorizer;
 const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(-32042);
 /// The longest `extensions` of a client that services are given, in bytes of JSON: a session holds them.
 const EXTENSIONS_BYTES_MAX: usize = 4096;
+/// How deep they may be, in objects and arrays. Each is three messages of protobuf, whose readers take 100.
+const EXTENSIONS_LEVELS_MAX: usize = 16;
 
 /// Requests to the client, by keys of the service's choice.
 pub(super) type Requests = BTreeMap<String, Value>;
@@ -153,12 +155,27 @@ pub(super) fn capabilities(capabilities: Option<&ClientCapabilities>) -> pb::Cli
 
 fn extensions(declared: &ExtensionCapabilities) -> Option<prost_types::Struct> {
     let json = serde_json::to_value(declared).unwrap_or_default();
-    let bytes = json.to_string().len();
-    if bytes > EXTENSIONS_BYTES_MAX {
-        tracing::info!(bytes, EXTENSIONS_BYTES_MAX, "a client's extensions are too long; services see none");
+    let (bytes, levels) = (json.to_string().len(), levels(&json));
+    if bytes > EXTENSIONS_BYTES_MAX || levels > EXTENSIONS_LEVELS_MAX {
+        tracing::info!(
+            bytes,
+            levels,
+            EXTENSIONS_BYTES_MAX,
+            EXTENSIONS_LEVELS_MAX,
+            "a client's extensions are too long or too deep; services see none"
+        );
         return None;
     }
     json.as_object().filter(|extensions| !extensions.is_empty()).map(structs::to_struct)
+}
+
+/// How deep arrays and objects lie in one another.
+fn levels(json: &Value) -> usize {
+    match json {
+        Value::Array(items) => 1 + items.iter().map(levels).max().unwrap_or_default(),
+        Value::Object(fields) => 1 + fields.values().map(levels).max().unwrap_or_default(),
+        _ => 0,
+    }
 }
 
 /// What a client can be asked that takes nothing before its answer: in 2025-11-25 to open pages, by an error.
@@ -244,4 +261,21 @@ fn answered(answer: &Value) -> Option<Answered> {
         role: role.into(),
         content,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_that_are_too_long_or_too_deep_are_not_seen() {
+        let seen = |extensions: Value| {
+            let declared = serde_json::from_value(json!({ "acme/x": extensions })).unwrap();
+            super::extensions(&declared).is_some()
+        };
+        let deep = |levels| (0..levels).fold(json!({}), |inner, _| json!({ "a": inner }));
+        assert!(seen(deep(EXTENSIONS_LEVELS_MAX - 2)));
+        assert!(!seen(deep(EXTENSIONS_LEVELS_MAX - 1)));
+        assert!(!seen(json!({ "a": "x".repeat(EXTENSIONS_BYTES_MAX) })));
+    }
 }

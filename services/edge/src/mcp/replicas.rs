@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::messages::{Found, Kind, Message, Named};
+use self::messages::{Events, Found, Kind, Message, Named};
 use super::{
     SealError,
     session::{Sessions, Store},
@@ -123,7 +123,9 @@ impl Replicas {
     /// # Errors
     /// When Redis gives no answer.
     pub(super) async fn find(&self, subject: &Subject) -> Result<Option<Place>, Refusal> {
-        let reply = self.ask(None, Kind::Find(subject.into())).await?;
+        // All replicas read this, and it stays for a while: what the client answers goes to the one that wants it.
+        let Some(named) = Named::from(subject).without_answer() else { return Ok(None) };
+        let reply = self.ask(None, Kind::Find(named)).await?;
         let Some((replica, Kind::Found(Found { operation, stream }))) = reply else { return Ok(None) };
         let operation = operation.as_deref().map(Operation::decode).transpose();
         let operation = operation.map_err(|_| Refusal::SessionsAway)?.map(Arc::new);
@@ -212,14 +214,17 @@ impl Replicas {
 
     fn received(self: &Arc<Self>, sessions: &Sessions, from: u64, number: u64, kind: Kind) {
         let reply = match kind {
-            Kind::Find(named) => named.locate(sessions),
+            Kind::Find(named) => named.locate(sessions).map(Kind::Found),
+            // It has arrived twice.
+            Kind::Do(_) if self.waiting().contains_key(&number) => None,
             Kind::Do(named) => match named.reader(sessions) {
                 Some(reader) => {
                     let relaying = Arc::clone(self).relay(from, number, reader);
                     tokio::spawn(relaying);
                     None
                 }
-                None => named.apply(sessions),
+                None if named.is_stream() => Some(Kind::Events(Events { is_end: true, ..Events::default() })),
+                None => named.apply(sessions).map(Kind::Found),
             },
             kind => {
                 let waiting = self.waiting().get(&number).cloned();
@@ -231,9 +236,9 @@ impl Replicas {
                 None
             }
         };
-        if let Some(found) = reply {
+        if let Some(reply) = reply {
             let this = Arc::clone(self);
-            tokio::spawn(async move { drop(this.send(Some(from), number, Kind::Found(found)).await) });
+            tokio::spawn(async move { drop(this.send(Some(from), number, reply).await) });
         }
     }
 }
@@ -245,45 +250,55 @@ fn inbox(of: Option<u64>) -> String {
 /// The two streams that a replica reads, and how far it is with them.
 struct Inbox {
     keys: [String; 2],
-    last: [String; 2],
+    /// The last message of each. None: not known yet.
+    last: Option<[String; 2]>,
     /// Messages of the own one that were read.
     read: Vec<String>,
 }
 
 impl Inbox {
     fn new(number: u64) -> Self {
-        Self { keys: [inbox(None), inbox(Some(number))], last: Self::beginning(), read: Vec::new() }
+        Self { keys: [inbox(None), inbox(Some(number))], last: None, read: Vec::new() }
     }
 
-    /// What lies there when a replica starts, or finds Redis again, is looked at too. Whatever is done twice with it has
-    /// no further effect.
-    fn beginning() -> [String; 2] {
-        ["0".to_owned(), "0".to_owned()]
+    /// Where reading begins: behind what was sent before this replica was there. Ids are times, so they also go on where
+    /// Redis has lost its data, or another server has taken over.
+    async fn beginning(&self, redis: &mut Redis) -> Result<[String; 2], RedisError> {
+        let mut command = redis::pipe();
+        command.cmd("XREVRANGE").arg(&self.keys[0]).arg("+").arg("-").arg("COUNT").arg(1);
+        let (latest,): (Vec<(String, Vec<Vec<u8>>)>,) = command.query_async(redis).await?;
+        let latest = latest.into_iter().next().map_or_else(|| "0".to_owned(), |(id, _)| id);
+        Ok([latest, "0".to_owned()])
     }
 
     /// Waits for messages. Each comes with the key under which it lay.
     async fn read(&mut self, redis: &mut Redis) -> Result<Vec<(String, Vec<u8>)>, RedisError> {
+        let mut last = match self.last.take() {
+            Some(last) => last,
+            None => self.beginning(redis).await?,
+        };
         let mut command = redis::pipe();
         if !self.read.is_empty() {
             command.cmd("XDEL").arg(&self.keys[1]).arg(&self.read).ignore();
         }
         command.cmd("XREAD").arg("COUNT").arg(MESSAGES_AT_ONCE);
         command.arg("BLOCK").arg(u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX));
-        command.arg("STREAMS").arg(&self.keys).arg(&self.last);
+        command.arg("STREAMS").arg(&self.keys).arg(&last);
         let answer: Result<(Unread,), _> = command.query_async(redis).await;
-        let (unread,) = answer.inspect_err(|_| self.last = Self::beginning())?;
+        let (unread,) = answer.inspect_err(|_| self.last = Some(last.clone()))?;
         self.read.clear();
         let mut messages = Vec::new();
         for (key, entries) in unread.unwrap_or_default() {
             let own = key == self.keys[1];
             for (id, fields) in entries {
-                self.last[usize::from(own)].clone_from(&id);
+                last[usize::from(own)].clone_from(&id);
                 if own {
                     self.read.push(id);
                 }
                 messages.extend(fields.into_iter().nth(1).map(|sealed| (key.clone(), sealed)));
             }
         }
+        self.last = Some(last);
         Ok(messages)
     }
 }

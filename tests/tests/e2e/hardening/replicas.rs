@@ -45,7 +45,7 @@ impl Replicas {
     }
 }
 
-/// All that Redis is told.
+/// All commands that Redis gets.
 struct Monitor(Arc<Mutex<Vec<u8>>>);
 
 impl Monitor {
@@ -56,15 +56,15 @@ impl Monitor {
         let password = url.password().unwrap_or_default();
         let commands = format!("AUTH {password}\r\nMONITOR\r\n");
         stream.write_all(commands.as_bytes()).await.expect("commands that are sent");
-        let told: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let telling = Arc::clone(&told);
+        let commands_seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let receiving = Arc::clone(&commands_seen);
         tokio::spawn(async move {
             let mut bytes = vec![0; 64 * 1024];
             while let Ok(read @ 1..) = stream.read(&mut bytes).await {
-                telling.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..read]);
+                receiving.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..read]);
             }
         });
-        let monitor = Self(told);
+        let monitor = Self(commands_seen);
         until("MONITOR answers", async || monitor.text().starts_with("+OK\r\n+OK")).await;
         monitor
     }
@@ -74,16 +74,16 @@ impl Monitor {
     }
 
     /// Asserts that replicas wrote to one another, and none of these texts, and that all they wrote expires.
-    async fn assert_tells_nothing(&self, redis: &Redis, texts: &[&str]) {
+    async fn assert_leaks_nothing(&self, redis: &Redis, texts: &[&str]) {
         let client = redis::Client::open(redis.url.as_str()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
         let _: String =
             redis::cmd("ECHO").arg("the end").query_async(&mut connection).await.expect("an answer");
-        until("MONITOR has told all", async || self.text().contains("the end")).await;
-        let told = self.text();
-        assert!(told.contains("XADD") && told.contains("drawbridge:mcp:"), "{told}");
+        until("MONITOR has shown all", async || self.text().contains("the end")).await;
+        let commands = self.text();
+        assert!(commands.contains("XADD") && commands.contains("drawbridge:mcp:"), "{commands}");
         for text in texts {
-            assert!(!told.contains(text), "{text}: {told}");
+            assert!(!commands.contains(text), "{text}: {commands}");
         }
         let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
         for key in keys.iter().filter(|key| key.starts_with("drawbridge:mcp:")) {
@@ -186,7 +186,31 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
     let again = events(&Stream::open(resume(&there, &session, &id)).await.end().await);
     assert_eq!(again.last(), rest.last());
     assert_eq!(Stream::open(resume(&there, &session, last_id)).await.end().await.matches("data:").count(), 0);
-    monitor.assert_tells_nothing(&redis, &["step ", "worked", "a call", "erin"]).await;
+    monitor.assert_leaks_nothing(&redis, &["step ", "worked", "a call", "erin"]).await;
+}
+
+#[tokio::test]
+async fn a_result_arrives_at_another_replica_though_redis_gave_no_answer_meanwhile() {
+    let redis = Redis::start().await;
+    let replicas = Replicas::start(&redis.url).await;
+    let (here, there, session) = replicas.client().await;
+    let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 3000 })).await;
+    let (id, _) = first(&mut call).await;
+    drop(call);
+    let mut again = Stream::open(resume(&there, &session, &id)).await;
+    let (id, _) = first(&mut again).await;
+    let client = redis::Client::open(redis.url.as_str()).expect("a URL");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
+    // Longer than an edge waits for one answer.
+    let pause = redis::cmd("CLIENT").arg("PAUSE").arg(1200).query_async(&mut connection).await;
+    let _: String = pause.expect("an answer");
+    let rest = events(&again.end().await);
+    let number = |id: &str| id.split_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
+    let numbers: Vec<_> =
+        std::iter::once(&id).chain(rest.iter().map(|(id, _)| id)).map(|id| number(id)).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "each event once: {numbers:?}");
+    let (_, result) = rest.last().expect("a result");
+    assert_eq!(result["result"]["content"][0]["text"], "worked");
 }
 
 #[tokio::test]
@@ -210,9 +234,9 @@ async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_cal
     let result = call.until("result").await;
     let text = result["result"]["content"][0]["text"].as_str().unwrap_or_default();
     assert!(text.contains("planted name") && !text.contains("intern"), "{result}");
-    // What nobody waits for any more has no effect.
+    // An answer to what has been answered has no effect.
     assert_eq!(send(&there, &session, &answer("too late")).await.status, StatusCode::ACCEPTED);
-    monitor.assert_tells_nothing(&redis, &["planted", "an intern", "username", "erin"]).await;
+    monitor.assert_leaks_nothing(&redis, &["planted", "an intern", "username", "erin"]).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use drawbridge_tests::{Client, TestMesh, notes::NOTES, serve_notes};
+use drawbridge_tests::{Client, Edge, TestMesh, notes::NOTES, serve_notes};
 use serde_json::{Value, json};
 
 use crate::gateway::limits::until;
@@ -69,14 +69,20 @@ async fn meta_and_labels_reach_clients_by_the_keys_that_are_allowed() {
     assert_eq!(shown.json["result"]["_meta"]["drawbridge/requestId"], shown.request_id());
 }
 
-#[tokio::test]
-async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
-    let mesh = TestMesh::with(serve_notes).await;
-    let (_service, edge) = mesh.notes(|_| {}).await;
+/// Alice at the endpoint of all services, and at the one of notes.
+async fn endpoints(mesh: &TestMesh, edge: &Edge) -> (Client, Client) {
     let whole = edge.client(&mesh.client("alice").await);
     let mut url = edge.url.clone();
     url.set_path("/mcp/notes");
     let own = whole.at(&url);
+    (whole, own)
+}
+
+#[tokio::test]
+async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
+    let mesh = TestMesh::with(serve_notes).await;
+    let (_service, edge) = mesh.notes(|_| {}).await;
+    let (whole, own) = endpoints(&mesh, &edge).await;
     let ui = async |client: &Client| {
         let tools = client.call("tools/list", json!({})).await.json["result"]["tools"].clone();
         tools[0]["_meta"]["ui"].clone()
@@ -94,10 +100,7 @@ async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
 async fn the_extension_for_pages_is_offered_where_the_caller_may_use_a_tool_that_has_one() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
-    let whole = edge.client(&mesh.client("alice").await);
-    let mut url = edge.url.clone();
-    url.set_path("/mcp/notes");
-    let own = whole.at(&url);
+    let (whole, own) = endpoints(&mesh, &edge).await;
     let pages = json!({ "io.modelcontextprotocol/ui": {} });
     for client in [&whole, &own] {
         let expected = if std::ptr::eq(client, &own) { pages.clone() } else { Value::Null };

@@ -32,7 +32,7 @@ impl Asking<'_> {
     }
 
     async fn instructions(&self, catalog: &Catalog) -> Result<String, Refusal> {
-        let mut told: BTreeSet<&str> = catalog.instructions().iter().map(|one| service(one)).collect();
+        let mut introduced: BTreeSet<&str> = catalog.instructions().iter().map(|one| service(one)).collect();
         let mut open = BTreeSet::new();
         let tools: Vec<_> = catalog.tools().map(|tool| &tool.item).collect();
         let resources: Vec<_> = catalog.resources().map(|resource| &resource.item).collect();
@@ -43,14 +43,14 @@ impl Asking<'_> {
             ((Kind::GetPrompt, ItemKind::Prompt), prompts),
         ] {
             let items: Vec<&auth::CatalogItem> =
-                items.into_iter().filter(|item| told.contains(item.service.as_str())).collect();
+                items.into_iter().filter(|item| introduced.contains(item.service.as_str())).collect();
             if items.is_empty() {
                 continue;
             }
             let visible = self.filter(kinds, items.iter().copied()).await?;
             let seen = items.into_iter().filter(|item| visible.names.contains(&item.name));
             open.extend(seen.map(|item| item.service.as_str()));
-            told.retain(|service| !open.contains(service));
+            introduced.retain(|service| !open.contains(service));
         }
         let open: Vec<_> = catalog.instructions().iter().filter(|one| open.contains(service(one))).collect();
         let mut text = String::new();

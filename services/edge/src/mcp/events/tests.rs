@@ -137,6 +137,7 @@ async fn a_copy_has_the_numbers_of_its_original_and_skips_what_is_missing_there(
     };
     assert_eq!([number(&mut reader), number(&mut reader)], [7, 8]);
     assert!(push(12));
+    assert!(push(7) && push(12), "what arrives twice is passed over");
     assert_eq!([number(&mut reader), number(&mut reader)], [12, 0]);
     assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0, "a copy retains nothing");
 }

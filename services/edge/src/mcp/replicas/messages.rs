@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     authorizer::Reauthorizer,
+    gate::ID_BYTES_MAX,
     mcp::{
         events::Reader,
         session::{Session, SessionId, Sessions},
@@ -140,6 +141,17 @@ pub(super) fn decoded(operation: &[u8]) -> Option<Arc<Operation>> {
 }
 
 impl Named {
+    /// What it takes to find it. None: no request has such an id.
+    pub(super) fn without_answer(self) -> Option<Self> {
+        let named = Self { result: None, error: None, ..self };
+        named.running.as_ref().is_none_or(|id| id.len() <= ID_BYTES_MAX).then_some(named)
+    }
+
+    /// Whether it is a stream after one of its events.
+    pub(super) fn is_stream(&self) -> bool {
+        self.last.is_some()
+    }
+
     fn session(&self, sessions: &Sessions) -> Option<Arc<Session>> {
         sessions.get(SessionId::from_bytes(self.session.as_slice())?)
     }
@@ -184,5 +196,20 @@ impl Named {
         let last = self.last?;
         let (stream, _) = self.session(sessions)?.stream(self.stream?)?;
         stream.read(Some(last))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_replicas_are_sent_neither_what_a_client_answers_nor_an_id_that_no_request_has() {
+        let answered = Named { question: Some(1), result: Some(vec![b'1'; 4096]), ..Named::default() };
+        let sent = answered.without_answer();
+        assert_eq!(sent, Some(Named { question: Some(1), ..Named::default() }));
+        let id = |length| Named { running: Some(vec![b'1'; length]), ..Named::default() };
+        assert!(id(ID_BYTES_MAX).without_answer().is_some());
+        assert!(id(ID_BYTES_MAX + 1).without_answer().is_none());
     }
 }
