@@ -10,7 +10,7 @@ use tower::ServiceBuilder;
 use crate::{
     admin::Readiness,
     identity::Verifier,
-    listen::{Accepted, Address},
+    listen::{Accepted, Address, BindError},
     mtls::{Accept, MtlsError, MtlsServerConfig, Peers},
 };
 
@@ -90,9 +90,12 @@ impl GrpcServer {
         Ok(self)
     }
 
-    /// Whether the service may be served at such an address: beyond loopback not in plaintext, unless that is allowed.
-    pub(crate) fn may_listen_at(&self, address: &Address) -> bool {
-        self.accept.may_listen_at(address)
+    /// Checks that the service may be served at such an address.
+    ///
+    /// # Errors
+    /// When its peers could not prove there who they are.
+    pub(crate) fn check_address(&self, address: &Address) -> Result<(), BindError> {
+        self.accept.check_address(address)
     }
 
     /// Serves a document beside the RPCs, to whoever is let in.

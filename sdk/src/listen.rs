@@ -1,6 +1,6 @@
 use std::{
     fmt, io,
-    net::{AddrParseError, IpAddr, SocketAddr, TcpListener},
+    net::{AddrParseError, SocketAddr, TcpListener},
     str::FromStr,
     sync::Arc,
 };
@@ -45,11 +45,6 @@ impl Address {
             Self::Unix(_) => None,
         }
     }
-
-    /// The network address, of which a Unix-domain socket has none.
-    pub(crate) fn ip(&self) -> Option<IpAddr> {
-        self.tcp().map(|address| address.ip())
-    }
 }
 
 impl From<SocketAddr> for Address {
@@ -79,6 +74,12 @@ impl BindError {
     /// What other services say is not taken from the network in plaintext.
     pub(crate) fn plaintext(address: Address) -> Self {
         let why = "plaintext beyond loopback: give --mtls-certificate-file, or allow it (--allow-plaintext)";
+        Self { address, source: io::Error::other(why) }
+    }
+
+    /// A Unix-domain socket cannot prove the SPIFFE ids that the service allows.
+    pub(crate) fn tls_required(address: Address) -> Self {
+        let why = "a Unix-domain socket has no TLS, so --mtls-allow cannot be enforced on it: give an address and a port, or no certificate";
         Self { address, source: io::Error::other(why) }
     }
 
@@ -118,6 +119,14 @@ impl Listen {
                 address: Address::Unix(socket.clone()),
                 source: io::Error::other("HTTP is served over TCP alone: give an address and a port"),
             }),
+        }
+    }
+
+    /// Where it is to be; the port may be 0.
+    pub(crate) fn address(&self) -> Result<Address, BindError> {
+        match self {
+            Self::Unix(socket) => Ok(Address::Unix(socket.clone())),
+            _ => self.tcp_address().map(Address::Tcp),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     admin::Readiness,
     channel,
     handshakes::{HandshakeError, HandshakeLimits, Handshakes},
-    listen::Address,
+    listen::{Address, BindError},
     socket::ForeignUser,
     tls::{CertificateError, PairFiles},
 };
@@ -240,10 +240,18 @@ pub(crate) struct Accept {
 }
 
 impl Accept {
-    /// Whether it may listen at such an address.
-    pub(crate) fn may_listen_at(&self, address: &Address) -> bool {
-        let is_local = address.ip().is_none_or(|address| address.is_loopback());
-        self.tls.is_some() || self.allow_plaintext || is_local
+    /// Checks that what its peers have to prove can be proved at such an address.
+    ///
+    /// # Errors
+    /// Plaintext beyond loopback that is not allowed; a Unix-domain socket, which has no TLS, where SPIFFE ids are required.
+    pub(crate) fn check_address(&self, address: &Address) -> Result<(), BindError> {
+        match (address, &self.tls) {
+            (Address::Unix(_), Some(_)) => Err(BindError::tls_required(address.clone())),
+            (Address::Tcp(tcp), None) if !self.allow_plaintext && !tcp.ip().is_loopback() => {
+                Err(BindError::plaintext(address.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many connections may be on their way in at once.
@@ -251,17 +259,15 @@ impl Accept {
         self.tls.as_ref().map_or(1, |(_, handshakes)| handshakes.max())
     }
 
-    /// Finds out who has come. Nobody, when it is not a peer. Over a Unix-domain socket, where the user was checked, there is
-    /// no TLS.
+    /// Finds out who has come. Nobody, when it is not a peer.
     pub(crate) async fn welcome(
         &self,
         stream: Plaintext,
         address: IpAddr,
     ) -> Option<(Wire, Option<SpiffeId>)> {
-        let (tls, handshakes, stream) = match (&self.tls, stream) {
-            (Some((tls, handshakes)), Either::Left(stream)) => (tls, handshakes, stream),
-            (_, stream) => return Some((Either::Left(stream), None)),
-        };
+        let Some((tls, handshakes)) = &self.tls else { return Some((Either::Left(stream), None)) };
+        // INVARIANT: where TLS is required no socket is served (`check_address`).
+        let Either::Left(stream) = stream else { return None };
         let shaken = handshakes.shake(tls, stream, address).await.map_err(|error| match error {
             HandshakeError::Tls(error) => (verify::reason(&error), crate::told(&error)),
             HandshakeError::Timeout => ("timeout", error.to_string()),

@@ -98,10 +98,8 @@ impl Starting {
     /// # Errors
     /// When the address cannot be bound, or is not to be served in plaintext; when a tool service's descriptors lack it.
     pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<Address, BindError> {
+        server.check_address(&listen.address()?)?;
         let (accepted, address) = listen.accept()?;
-        if !server.may_listen_at(&address) {
-            return Err(BindError::plaintext(address));
-        }
         server.check_contract().map_err(|why| BindError::contract(address.clone(), why))?;
         let serving = server.serve(accepted, self.readiness(), self.stopping());
         self.tasks.spawn(serving);

@@ -251,3 +251,18 @@ fn a_server_with_a_certificate_must_allow_somebody() {
     let refused = GrpcServer::open(WhoAmI).accept(&files.peers(), &config);
     assert!(matches!(refused, Err(MtlsError::NobodyAllowed)));
 }
+
+#[tokio::test]
+async fn a_service_that_requires_spiffe_ids_is_not_served_over_a_unix_socket() {
+    let authority = Authority::new();
+    let files = Files::new(&authority.sign("tools"), &[&authority]);
+    let starting = Starting::new();
+    let config = MtlsServerConfig { own: files.config(), mtls_allow: vec![id("edge")], ..Default::default() };
+    let peers = starting.peers(&config.own).unwrap();
+    let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
+    let path = files.path("tools.sock");
+    let listen = format!("unix:{}", path.display()).parse().unwrap();
+    let refused = crate::told(&starting.grpc(&listen, server).unwrap_err());
+    assert!(refused.contains("--mtls-allow cannot be enforced"), "{refused}");
+    assert!(!path.exists());
+}

@@ -107,6 +107,23 @@ async fn a_socket_on_which_nobody_listens_is_replaced_and_one_in_use_is_not() {
 }
 
 #[tokio::test]
+async fn of_services_that_replace_a_stale_socket_at_once_one_listens() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = socket(&folder);
+    for _ in 0..50 {
+        drop(std::os::unix::net::UnixListener::bind(socket.path()).unwrap());
+        let starts = [(); 4].map(|()| {
+            let socket = socket.clone();
+            tokio::task::spawn_blocking(move || Listen::Unix(socket).accept())
+        });
+        let started = futures::future::join_all(starts).await;
+        let listening: Vec<_> = started.into_iter().filter_map(|start| start.unwrap().ok()).collect();
+        assert_eq!(listening.len(), 1);
+        assert!(connect(&socket).await.is_ok(), "its file is still there");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_socket_is_never_removed() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);

@@ -37,7 +37,11 @@ pub(crate) async fn connect(socket: &SocketPath) -> io::Result<UnixStream> {
 /// a runtime.
 pub(crate) fn bind(socket: &SocketPath) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + use<>> {
     let path = socket.path();
-    own::check_folder(path.parent().unwrap_or(Path::new("/")))?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    own::check_folder(folder)?;
+    // Two services that replace one stale socket would each remove the other's: one waits until the other listens.
+    let folder = fs::File::open(folder)?;
+    folder.lock()?;
     remove_stale(path)?;
     let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags(), None)?;
     rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
@@ -45,6 +49,7 @@ pub(crate) fn bind(socket: &SocketPath) -> io::Result<impl Stream<Item = io::Res
     // Before it listens, so nobody can have connected by a looser mode.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     rustix::net::listen(&listener, BACKLOG)?;
+    folder.unlock()?;
     let listener = UnixListener::from_std(listener.into())?;
     Ok(UnixListenerStream::new(listener).filter_map(move |accepted| {
         let _until_the_stream_ends = &file;
