@@ -12,7 +12,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         compiler.include_source_info(true).include_imports(true);
         compiler.open_files([format!("{service}.proto")])?;
         let descriptors = compiler.encode_file_descriptor_set();
-        fs::write(PathBuf::from(env::var("OUT_DIR")?).join(format!("{service}.binpb")), &descriptors)?;
+        fs::write(
+            PathBuf::from(env::var("OUT_DIR")?).join(format!("{service}.binpb")),
+            &descriptors,
+        )?;
         let descriptors = tonic_prost_build::FileDescriptorSet::decode(descriptors.as_slice())?;
         tonic_prost_build::configure()
             .build_client(false)

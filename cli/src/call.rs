@@ -6,7 +6,9 @@
 use std::{io::Read as _, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, exchange_response,
+};
 use drawbridge_sdk::{
     CallContext, GrpcUrl, REQUEST_ID, RequestId, SpiffeId,
     dynamic::{self, DynamicCodec},
@@ -79,16 +81,18 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
 
     let peers = args.caller.peers(state)?;
     let channel = peers.connect(&service_url, &args.service, args.service_spiffe_id.as_ref())?;
-    let contract = reflection::contract(channel.clone(), &context)
-        .await
-        .with_context(|| format!("cannot read the contract of {} at {service_url}", args.service))?;
+    let contract = reflection::contract(channel.clone(), &context).await.with_context(|| {
+        format!("cannot read the contract of {} at {service_url}", args.service)
+    })?;
     let method = find(&contract, &args.method)?;
     let request = read_request(&args, &method)?;
 
     let own = args.caller.token(state).await?;
     let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
     let auth = args.caller.auth(&peers, &auth_url)?;
-    let token = exchange(auth, &context, &own, &rpc).await.with_context(|| format!("auth at {auth_url}"))?;
+    let token = exchange(auth, &context, &own, &rpc)
+        .await
+        .with_context(|| format!("auth at {auth_url}"))?;
     call(channel, &context, &method, &token, request, args.json)
         .await
         .map_err(|status| anyhow!("{rpc}: {}", status_text(&status)))
@@ -96,22 +100,33 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
 }
 
 fn unknown_service(service: &str, mesh: &Found) -> anyhow::Error {
-    let known = mesh.state().map(|state| state.services.keys().cloned().collect::<Vec<_>>().join(", "));
+    let known =
+        mesh.state().map(|state| state.services.keys().cloned().collect::<Vec<_>>().join(", "));
     match known {
-        Some(known) => anyhow!("no service {service} is known here (known: {known}); give --service-url"),
-        None => anyhow!("no service {service} is known here; {}, or give --service-url", mesh.advice()),
+        Some(known) => {
+            anyhow!("no service {service} is known here (known: {known}); give --service-url")
+        }
+        None => {
+            anyhow!("no service {service} is known here; {}, or give --service-url", mesh.advice())
+        }
     }
 }
 
 fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
-    let services = contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name));
-    let methods: Vec<_> = services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
-    let full_name =
-        |method: &MethodDescriptor| format!("{}/{}", method.parent_service().full_name(), method.name());
-    let mut found = methods.iter().filter(|method| method.name() == wanted || full_name(method) == wanted);
+    let services =
+        contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name));
+    let methods: Vec<_> =
+        services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect();
+    let full_name = |method: &MethodDescriptor| {
+        format!("{}/{}", method.parent_service().full_name(), method.name())
+    };
+    let mut found =
+        methods.iter().filter(|method| method.name() == wanted || full_name(method) == wanted);
     match (found.next(), found.next()) {
         (Some(method), None) => Ok(method.clone()),
-        (Some(_), Some(_)) => bail!("several services have a method {wanted}; say package.Service/Method"),
+        (Some(_), Some(_)) => {
+            bail!("several services have a method {wanted}; say package.Service/Method")
+        }
         (None, _) => {
             let known: Vec<_> = methods.iter().map(MethodDescriptor::name).collect();
             bail!("there is no method {wanted}; there are: {}", known.join(", "))
@@ -142,20 +157,25 @@ async fn exchange(
     rpc: &str,
 ) -> anyhow::Result<SecretString> {
     let subject_token = own.expose_secret().to_owned();
-    let request = pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
+    let request =
+        pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
     let answer = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
     let answer = answer.map_err(|status| anyhow!("{}", status_text(&status)))?;
-    let recorded = answer.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let recorded =
+        answer.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
     let recorded = recorded.to_owned();
     match answer.into_inner().outcome {
-        Some(exchange_response::Outcome::Allowed(pb::Allowed { transaction_token: Some(token), .. })) => {
-            Ok(token.token.into())
-        }
+        Some(exchange_response::Outcome::Allowed(pb::Allowed {
+            transaction_token: Some(token),
+            ..
+        })) => Ok(token.token.into()),
         Some(exchange_response::Outcome::Denied(denied)) => {
             // Which policy it was, auth's records say by this id.
             bail!("denied by policy: {rpc}: {} (recorded as {recorded})", denied.reason)
         }
-        Some(exchange_response::Outcome::Unauthenticated(reason)) => bail!("{}", reason.description),
+        Some(exchange_response::Outcome::Unauthenticated(reason)) => {
+            bail!("{}", reason.description)
+        }
         Some(exchange_response::Outcome::InsufficientScope(missing)) => {
             bail!("the token needs the scopes: {}", missing.scopes.join(" "))
         }
@@ -172,7 +192,8 @@ async fn call(
     one_line: bool,
 ) -> Result<(), Status> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-    let path: PathAndQuery = path.parse().map_err(|_| Status::internal("the method's name makes no path"))?;
+    let path: PathAndQuery =
+        path.parse().map_err(|_| Status::internal("the method's name makes no path"))?;
     let request = with_transaction_token(context.outgoing(message), token.expose_secret())?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|_| Status::unavailable("the service does not answer"))?;
@@ -180,7 +201,8 @@ async fn call(
     let codec = DynamicCodec::new(method.output());
     let mut answers = client.server_streaming(request, path, codec).await?.into_inner();
     while let Some(answer) = answers.message().await? {
-        let json = dynamic::to_json(&answer).map_err(|error| Status::internal(error.to_string()))?;
+        let json =
+            dynamic::to_json(&answer).map_err(|error| Status::internal(error.to_string()))?;
         if one_line {
             anstream::println!("{json}");
         } else {

@@ -64,9 +64,14 @@ impl CallerArgs {
 
     /// Where auth serves gRPC: as given, or as the running mesh says.
     pub(crate) fn auth_url(&self, mesh: &Found) -> anyhow::Result<Url> {
-        let known =
-            self.auth_url.clone().map(|GrpcUrl(url)| url).or_else(|| Some(mesh.state()?.auth_url.clone()));
-        known.with_context(|| format!("auth is not known here; {}, or give --auth-url", mesh.advice()))
+        let known = self
+            .auth_url
+            .clone()
+            .map(|GrpcUrl(url)| url)
+            .or_else(|| Some(mesh.state()?.auth_url.clone()));
+        known.with_context(|| {
+            format!("auth is not known here; {}, or give --auth-url", mesh.advice())
+        })
     }
 
     /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.
@@ -125,7 +130,8 @@ pub async fn client_credentials(
     audience: &str,
 ) -> anyhow::Result<SecretString> {
     let fetcher = Fetcher::new(Reach::Anywhere)?;
-    let metadata: Metadata = fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
+    let metadata: Metadata =
+        fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
     let form = [("grant_type", "client_credentials"), ("resource", audience)];
     let response = fetcher
         .request(Method::POST, &metadata.token_endpoint)?

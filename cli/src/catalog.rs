@@ -94,13 +94,16 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
     for path in &args.descriptor_set {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let pool = DescriptorPool::decode(bytes.as_slice());
-        contracts.push(contract(pool.with_context(|| format!("{} is no descriptor set", path.display()))?));
+        contracts.push(contract(
+            pool.with_context(|| format!("{} is no descriptor set", path.display()))?,
+        ));
     }
     if contracts.is_empty() && args.config.is_none() {
         contracts.push(contract(reflection::built_in()?));
     }
     let now = offered(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
-    let file = args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
+    let file =
+        args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
     let before = read(&file, args.check)?;
     let Lockable { lock, conflicts } = now.lockable(before.clone());
     if lock.is_empty() {
@@ -133,27 +136,34 @@ fn may_remove(
         return Ok(());
     }
     let (file, summary) = (file.display(), summary(differences));
-    bail!("{file}: {summary}; {}: `--remove` takes that out of the lock", gone(differences, conflicts))
+    bail!(
+        "{file}: {summary}; {}: `--remove` takes that out of the lock",
+        gone(differences, conflicts)
+    )
 }
 
 /// What is no longer offered, with the conflict that is the reason, and then the other conflicts.
 fn gone(differences: &[LockDifference], conflicts: &[String]) -> String {
     let mut others: Vec<_> = conflicts.iter().collect();
     let mut gone = Vec::new();
-    for LockDifference { kind, name, .. } in differences.iter().filter(|item| item.change == "gone") {
+    for LockDifference { kind, name, .. } in differences.iter().filter(|item| item.change == "gone")
+    {
         let kind = kind.as_str();
         let about = [" name", "'s own name"].map(|what| format!("the {kind}{what} {name:?} of "));
-        let claimed = others.iter().position(|conflict| about.iter().any(|it| conflict.starts_with(it)));
+        let claimed =
+            others.iter().position(|conflict| about.iter().any(|it| conflict.starts_with(it)));
         let claimed = claimed.map(|at| format!(" (claimed instead: {})", others.remove(at)));
         gone.push(format!("{kind} {name}{}", claimed.unwrap_or_default()));
     }
-    let left_out: String = others.iter().map(|conflict| format!("; left out: {conflict}")).collect();
+    let left_out: String =
+        others.iter().map(|conflict| format!("; left out: {conflict}")).collect();
     format!("no longer offered: {}{left_out}", gone.join(", "))
 }
 
 /// How many items differ, by how.
 fn summary(differences: &[LockDifference]) -> String {
-    let count = |change| differences.iter().filter(|difference| difference.change == change).count();
+    let count =
+        |change| differences.iter().filter(|difference| difference.change == change).count();
     format!("{} new, {} changed, {} gone", count("new"), count("changed"), count("gone"))
 }
 
@@ -167,7 +177,8 @@ fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
     if !file.exists() {
         return Ok(CatalogLock::default());
     }
-    let read = ConfigText::read_within(file, LOCK_BYTES_MAX).and_then(|text| CatalogLock::parse(&text));
+    let read =
+        ConfigText::read_within(file, LOCK_BYTES_MAX).and_then(|text| CatalogLock::parse(&text));
     match read {
         Ok(lock) => Ok(lock),
         Err(error) if check => Err(error.into()),

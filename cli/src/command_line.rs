@@ -117,7 +117,9 @@ pub fn print_completions(shell: Shell) -> anyhow::Result<()> {
 /// Prints all of it, or as much as whoever reads it wants.
 fn print(text: &[u8]) -> anyhow::Result<()> {
     match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print")
+        }
         _ => Ok(()),
     }
 }
@@ -131,7 +133,9 @@ pub fn man(folder: Option<PathBuf>) -> anyhow::Result<()> {
     match folder {
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(command).render(&mut page).context("cannot render the man page")?;
+            clap_mangen::Man::new(command)
+                .render(&mut page)
+                .context("cannot render the man page")?;
             print(&page)
         }
         Some(folder) => {

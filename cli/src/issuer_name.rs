@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn an_issuer_keeps_its_spelling() {
-        for text in ["http://127.0.0.1:7100", "https://acme.auth0.example/", "https://sso.example/realms/a"] {
+        for text in
+            ["http://127.0.0.1:7100", "https://acme.auth0.example/", "https://sso.example/realms/a"]
+        {
             let issuer: IssuerName = text.parse().unwrap();
             assert_eq!(serde_json::to_value(&issuer).unwrap(), text);
             assert_eq!(serde_json::from_value::<IssuerName>(text.into()).unwrap(), issuer);

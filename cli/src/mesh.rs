@@ -11,8 +11,8 @@ use std::{
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_sdk::{
-    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, Running, Telemetry, TelemetryConfig,
-    TelemetryError, UrlTextError,
+    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, Running, Telemetry,
+    TelemetryConfig, TelemetryError, UrlTextError,
 };
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -301,7 +301,8 @@ impl Mesh {
             vault.bootstrap(plan.keys()?).await?;
         }
         let (mcp_url, authority) = (plan.mcp_url, plan.authority);
-        let mesh = Self { services, mcp_url, edge_config, edge_mtls, own_services, state, authority };
+        let mesh =
+            Self { services, mcp_url, edge_config, edge_mtls, own_services, state, authority };
         mesh.ready().await?;
         Ok(mesh)
     }
@@ -365,7 +366,8 @@ impl Hosted {
             None => unreachable!("it was just made"),
         };
         let broken = |source| MeshError::Service { service, source };
-        let running = started.map_err(|error| broken(error.into()))?.map_err(|error| broken(error.into()))?;
+        let running =
+            started.map_err(|error| broken(error.into()))?.map_err(|error| broken(error.into()))?;
         Ok(Self { running, telemetry, runtime })
     }
 

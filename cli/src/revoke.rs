@@ -79,8 +79,10 @@ pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
 
     let context = CallContext::new(RequestId::generate(), TIMEOUT);
     let tokens = pb::TokenSet { issuer, which: args.which.which() };
-    let request =
-        pb::RevokeRequest { subject_token: own.expose_secret().to_owned(), tokens: Some(tokens.clone()) };
+    let request = pb::RevokeRequest {
+        subject_token: own.expose_secret().to_owned(),
+        tokens: Some(tokens.clone()),
+    };
     let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state)?, &auth_url)?);
     let answer = auth.revoke(context.outgoing(request)).await;
     let answer = answer
@@ -130,7 +132,9 @@ fn report(tokens: &pb::TokenSet, revoked: &pb::Revoked, as_json: bool) {
         );
     } else {
         let at = at.unwrap_or_default();
-        anstream::println!("tokens of {issuer} for the {what} {name}, issued until {at}, are refused");
+        anstream::println!(
+            "tokens of {issuer} for the {what} {name}, issued until {at}, are refused"
+        );
     }
     if let Some(since) = not_seen_since {
         anstream::eprintln!(

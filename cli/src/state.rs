@@ -173,7 +173,9 @@ impl MeshState {
     /// The folder of the state files: `DRAWBRIDGE_STATE_DIR`, or the user's state folder (XDG).
     #[must_use]
     pub fn folder() -> PathBuf {
-        let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let from = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
         from(STATE_DIR)
             .or_else(|| from("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
             .or_else(|| from("HOME").map(|home| home.join(".local/state/drawbridge")))
@@ -257,7 +259,8 @@ impl KnownMesh {
             Ok(state) => Ok(Some(Self { state, runs })),
             Err(_) if !runs => Ok(None),
             Err(error) => {
-                let why = format!("{} is not a state file of this version: {error}", path.display());
+                let why =
+                    format!("{} is not a state file of this version: {error}", path.display());
                 Err(io::Error::new(io::ErrorKind::InvalidData, why))
             }
         }

@@ -67,9 +67,8 @@ pub fn run(TransformCommand::Try(args): TransformCommand) -> anyhow::Result<()> 
     let sample: Value = read(&args.input)?;
     let principal = args.principal.as_deref().map(read).transpose()?;
     let principal: Principal = match (&args.principal, principal) {
-        (Some(path), Some(json)) => {
-            serde_json::from_value(json).with_context(|| format!("{} is no principal", path.display()))?
-        }
+        (Some(path), Some(json)) => serde_json::from_value(json)
+            .with_context(|| format!("{} is no principal", path.display()))?,
         _ => Principal::default(),
     };
     let direction = if args.response { Direction::Response } else { Direction::Request };

@@ -164,8 +164,10 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
         args.policies.display()
     );
     if args.redis_url.is_none() {
-        args.redis_url =
-            std::env::var(EDGE_REDIS_URL).ok().filter(|url| !url.is_empty()).map(SecretString::from);
+        args.redis_url = std::env::var(EDGE_REDIS_URL)
+            .ok()
+            .filter(|url| !url.is_empty())
+            .map(SecretString::from);
     }
     let name = args.name.clone().or_else(|| Some(ports(&args).edge()?.into()));
     let folder = prepare_state(name.as_ref())?;
@@ -176,9 +178,12 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     let mesh = Mesh::start(&config(&args, &backing, &folder, name)).await?;
     // Before anything is said: whoever reads it may stop the mesh at once.
     let (shutdown, hangup) = (shutdown_signal(), hangup::signal());
-    let state = mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
-    let (dependencies, own_services) =
-        tokio::join!(dependencies::look(&args, &backing, &programs), own_services::look(&args, &mesh));
+    let state =
+        mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    let (dependencies, own_services) = tokio::join!(
+        dependencies::look(&args, &backing, &programs),
+        own_services::look(&args, &mesh)
+    );
     let up = Up { args, mesh, dependencies, own_services };
     if up.args.json {
         anstream::println!("{}", report::as_json(&up));
@@ -214,7 +219,8 @@ fn prepare_state(name: Option<&MeshName>) -> anyhow::Result<PathBuf> {
         }
         std::io::Result::Ok(running)
     };
-    let running = prepare().with_context(|| format!("cannot use the state folder {}", folder.display()))?;
+    let running =
+        prepare().with_context(|| format!("cannot use the state folder {}", folder.display()))?;
     if let (Some(pid), Some(name)) = (running, name) {
         bail!(
             "a mesh named {name} runs already (pid {pid}): stop it, or start another with --name and \
@@ -261,7 +267,9 @@ fn config(args: &UpArgs, backing: &Backing, folder: &Path, name: Option<MeshName
         vault: backing.mesh_vault(),
         decision_log: args.decision_log.clone(),
         telemetry: args.telemetry.clone(),
-        invoices_database_url: backing.invoices_database_url().unwrap_or(default.invoices_database_url),
+        invoices_database_url: backing
+            .invoices_database_url()
+            .unwrap_or(default.invoices_database_url),
         ..default
     }
 }

@@ -67,7 +67,8 @@ pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<
         anstream::println!("{change}");
     }
     let count = |changes: &[Change]| {
-        let is_own = |change: &&Change| matches!(change.kind, ChangeKind::Create | ChangeKind::Update);
+        let is_own =
+            |change: &&Change| matches!(change.kind, ChangeKind::Create | ChangeKind::Update);
         changes.iter().filter(is_own).count()
     };
     if args.dry_run {

@@ -2,13 +2,20 @@
 //!
 //! The generated types are built in `OUT_DIR` from `proto/`; their documentation is the comments there.
 
-#![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::clone_on_ref_ptr,
+    unreachable_pub,
+    reason = "generated code"
+)]
 
 mod redacted;
 
 /// Every contract as an encoded `FileDescriptorSet`, with comments and custom options: what a service
 /// registers for reflection.
-pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
 
 pub mod mcp {
     pub mod v1 {

@@ -47,14 +47,20 @@ impl fmt::Debug for FilterCatalogRequest {
 impl fmt::Debug for RevokeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { subject_token: _, tokens } = self;
-        f.debug_struct("RevokeRequest").field("subject_token", &REDACTED).field("tokens", tokens).finish()
+        f.debug_struct("RevokeRequest")
+            .field("subject_token", &REDACTED)
+            .field("tokens", tokens)
+            .finish()
     }
 }
 
 impl fmt::Debug for TransactionToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { token: _, expires_at } = self;
-        f.debug_struct("TransactionToken").field("token", &REDACTED).field("expires_at", expires_at).finish()
+        f.debug_struct("TransactionToken")
+            .field("token", &REDACTED)
+            .field("expires_at", expires_at)
+            .finish()
     }
 }
 
@@ -69,7 +75,11 @@ mod tests {
             format!("{:?}", AuthorizeRequest { access_token: secret(), ..Default::default() }),
             format!(
                 "{:?}",
-                ExchangeRequest { subject_token: secret(), actor_token: secret(), ..Default::default() }
+                ExchangeRequest {
+                    subject_token: secret(),
+                    actor_token: secret(),
+                    ..Default::default()
+                }
             ),
             format!("{:?}", FilterCatalogRequest { access_token: secret(), ..Default::default() }),
             format!("{:?}", RevokeRequest { subject_token: secret(), ..Default::default() }),

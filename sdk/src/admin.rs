@@ -131,7 +131,11 @@ pub(crate) fn router(admin: Admin, readiness: Readiness, starting: &Starting) ->
     (listen, router)
 }
 
-async fn check_host(State(hosts): State<Arc<Vec<String>>>, request: Request, next: Next) -> Response {
+async fn check_host(
+    State(hosts): State<Arc<Vec<String>>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if !is_host_allowed(request.uri(), request.headers(), &hosts) {
         let told = "the Host header names another server; --admin-allowed-host allows a name\n";
         return (StatusCode::FORBIDDEN, told).into_response();
@@ -167,7 +171,9 @@ fn is_allowed(host: &str, hosts: &[String]) -> bool {
 fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
     let (status, mut answer) = match readiness.reason() {
         None => (StatusCode::OK, json!({ "ready": true })),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason })),
+        Some(reason) => {
+            (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason }))
+        }
     };
     let notes = readiness.notes();
     if !notes.is_empty() {
@@ -192,7 +198,11 @@ mod tests {
         for host in headers {
             named.append(HOST, host.parse().unwrap());
         }
-        assert_eq!(is_host_allowed(&uri.parse().unwrap(), &named, &[]), expected, "{uri} {headers:?}");
+        assert_eq!(
+            is_host_allowed(&uri.parse().unwrap(), &named, &[]),
+            expected,
+            "{uri} {headers:?}"
+        );
     }
 
     /// A request of the absolute form names its host twice, and was refused.

@@ -43,7 +43,8 @@ pub fn service_command<A: Args>(service: &str, about: &'static str) -> Command {
 /// built.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
-    option_env!("DRAWBRIDGE_COMMIT").map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
+    option_env!("DRAWBRIDGE_COMMIT")
+        .map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
 }
 
 /// How the environment variables of a command begin, by its path.
@@ -157,7 +158,11 @@ mod tests {
         let command = service_command::<Sample>("edge", "");
         assert_eq!(
             names(&command),
-            ["DRAWBRIDGE_EDGE_PUBLIC_URL", "OTEL_EXPORTER_OTLP_ENDPOINT", "DRAWBRIDGE_EDGE_EMBEDDED"]
+            [
+                "DRAWBRIDGE_EDGE_PUBLIC_URL",
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "DRAWBRIDGE_EDGE_EMBEDDED"
+            ]
         );
     }
 
@@ -167,14 +172,18 @@ mod tests {
         let command = with_env(command, "policy");
         let check = command.find_subcommand("check").unwrap();
         let name = env_name(&["policy", "check"], "public-url");
-        assert_eq!((names(check)[0], name.as_str()), ("DRAWBRIDGE_POLICY_CHECK_PUBLIC_URL", name.as_str()));
+        assert_eq!(
+            (names(check)[0], name.as_str()),
+            ("DRAWBRIDGE_POLICY_CHECK_PUBLIC_URL", name.as_str())
+        );
     }
 
     #[test]
     fn an_option_that_is_a_url_says_what_one_without_a_scheme_lacks() {
         for option in ["--public-url", "--otlp-endpoint"] {
             let command = service_command::<Sample>("edge", "");
-            let error = command.try_get_matches_from(["edge", option, "localhost:7450"]).unwrap_err();
+            let error =
+                command.try_get_matches_from(["edge", option, "localhost:7450"]).unwrap_err();
             assert!(error.to_string().contains("write `http://localhost:7450`"), "{error}");
         }
     }

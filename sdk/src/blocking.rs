@@ -85,7 +85,11 @@ impl BlockingJobs {
     ///
     /// # Errors
     /// [`BlockingError::DeadlinePassed`] when there is no permit in time.
-    pub async fn start<T, W>(&self, deadline: Instant, work: W) -> Result<BlockingJob<T>, BlockingError>
+    pub async fn start<T, W>(
+        &self,
+        deadline: Instant,
+        work: W,
+    ) -> Result<BlockingJob<T>, BlockingError>
     where
         T: Send + 'static,
         W: FnOnce(&Cancellation) -> T + Send + 'static,

@@ -192,8 +192,9 @@ pub fn with_transaction_token<T>(
     mut request: tonic::Request<T>,
     token: &str,
 ) -> Result<tonic::Request<T>, tonic::Status> {
-    let mut token: tonic::metadata::AsciiMetadataValue =
-        token.parse().map_err(|_| tonic::Status::internal("the transaction token is no header value"))?;
+    let mut token: tonic::metadata::AsciiMetadataValue = token
+        .parse()
+        .map_err(|_| tonic::Status::internal("the transaction token is no header value"))?;
     token.set_sensitive(true);
     request.metadata_mut().insert(TXN_TOKEN, token);
     Ok(request)
@@ -226,7 +227,10 @@ mod tests {
         for text in ["", "a b", "a\nb", "ä", &"x".repeat(129)] {
             assert_eq!(text.parse::<RequestId>(), Err(RequestIdError), "{text:?}");
         }
-        assert_eq!("req-1.A_b".parse::<RequestId>().map(|id| id.to_string()), Ok("req-1.A_b".into()));
+        assert_eq!(
+            "req-1.A_b".parse::<RequestId>().map(|id| id.to_string()),
+            Ok("req-1.A_b".into())
+        );
     }
 
     #[test]

@@ -53,7 +53,9 @@ pub enum ChannelError {
     #[error("cannot use it as a gRPC address")]
     Socket(#[from] SocketPathError),
     /// TLS needs a certificate of one's own.
-    #[error("cannot use {url}: https between services needs a certificate (--mtls-certificate-file)")]
+    #[error(
+        "cannot use {url}: https between services needs a certificate (--mtls-certificate-file)"
+    )]
     NoCertificate {
         /// The URL.
         url: Url,
@@ -100,7 +102,8 @@ pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError>
     }
     let (origin, handshakes) = (Arc::new(Origin::new(url)?), Arc::new(Handshakes::default()));
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-        let (origin, dial, handshakes) = (Arc::clone(&origin), dial.clone(), Arc::clone(&handshakes));
+        let (origin, dial, handshakes) =
+            (Arc::clone(&origin), dial.clone(), Arc::clone(&handshakes));
         async move {
             let connected = origin.connect(&dial).await;
             handshakes.tell(&origin.host, connected.as_ref().err());
@@ -119,7 +122,8 @@ impl Handshakes {
     fn tell(&self, host: &str, failed: Option<&io::Error>) {
         let failed = failed.and_then(|error| Some((handshake_failure(error)?, error)));
         let reason = failed.map(|(reason, _)| reason);
-        let before = mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), reason);
+        let before =
+            mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), reason);
         if let Some((reason, error)) = failed {
             counter!("grpc_client_handshakes_failed_total", "reason" => reason).increment(1);
             if before != Some(reason) {

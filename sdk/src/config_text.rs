@@ -211,7 +211,10 @@ mod tests {
 
     #[test]
     fn a_mistake_within_a_text_is_pointed_at() {
-        let text = ConfigText::new("edge.toml", "a = 1\nb = \'\'\'\n.x |\n  foo\n\'\'\'\nc = \"a\\u0062\"\n");
+        let text = ConfigText::new(
+            "edge.toml",
+            "a = 1\nb = \'\'\'\n.x |\n  foo\n\'\'\'\nc = \"a\\u0062\"\n",
+        );
         let value = ".x |\n  foo\n";
         let told = text.pointed(10..27, value, 7..10, "there is no foo").to_string();
         assert_eq!(told, "edge.toml:4: there is no foo\n  |\n4 |   foo\n  |   ^^^");

@@ -62,10 +62,14 @@ impl Offer {
 }
 
 /// All that the services of this name offer, in the order of the contract.
-pub fn offers<'a>(pool: &'a DescriptorPool, services: &'a [String]) -> impl Iterator<Item = Offer> + 'a {
+pub fn offers<'a>(
+    pool: &'a DescriptorPool,
+    services: &'a [String],
+) -> impl Iterator<Item = Offer> + 'a {
     let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
     services.flat_map(|service| {
-        let options: Option<mcp::ServiceOptions> = option(&service.options(), "drawbridge.mcp.v1.service");
+        let options: Option<mcp::ServiceOptions> =
+            option(&service.options(), "drawbridge.mcp.v1.service");
         let namespace = options.map(|options| options.namespace);
         let offered = service.methods().filter_map(|method| offer(namespace.as_ref()?, method));
         offered.collect::<Vec<_>>()
@@ -78,14 +82,20 @@ fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
         "" => format!("{namespace}_{}", snake_case(method.name())),
         given => given.to_owned(),
     };
-    let (name, kind) = if let Some(tool) = option::<mcp::ToolOptions>(&options, "drawbridge.mcp.v1.tool") {
+    let (name, kind) = if let Some(tool) =
+        option::<mcp::ToolOptions>(&options, "drawbridge.mcp.v1.tool")
+    {
         (named(&tool.name), OfferKind::Tool(tool))
-    } else if let Some(resource) = option::<mcp::ResourceOptions>(&options, "drawbridge.mcp.v1.resource") {
+    } else if let Some(resource) =
+        option::<mcp::ResourceOptions>(&options, "drawbridge.mcp.v1.resource")
+    {
         (named(&resource.name), OfferKind::Resource(resource))
-    } else if let Some(prompt) = option::<mcp::PromptOptions>(&options, "drawbridge.mcp.v1.prompt") {
+    } else if let Some(prompt) = option::<mcp::PromptOptions>(&options, "drawbridge.mcp.v1.prompt")
+    {
         (named(&prompt.name), OfferKind::Prompt(prompt))
     } else {
-        let completion = option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
+        let completion =
+            option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
         let watch = || option(&options, "drawbridge.mcp.v1.watch").map(OfferKind::Watch);
         let list = || option(&options, "drawbridge.mcp.v1.list").map(OfferKind::List);
         (named(""), completion.or_else(watch).or_else(list)?)
@@ -202,7 +212,9 @@ fn policy_type(kind: &Kind, within: &mut Vec<String>) -> Option<PolicyType> {
             "google.protobuf.Timestamp" | "google.protobuf.Duration" => PolicyType::Text,
             // The contract's own types and the open-ended ones say nothing that a policy could be
             // typed on.
-            name if name.starts_with("google.protobuf.") || name.starts_with("drawbridge.mcp.v1.") => {
+            name if name.starts_with("google.protobuf.")
+                || name.starts_with("drawbridge.mcp.v1.") =>
+            {
                 return None;
             }
             name if within.iter().any(|outer| outer == name) => return None,
@@ -260,13 +272,16 @@ enum Sensitive {
 }
 
 fn record(message: &DynamicMessage, fields: &[PolicyField], sensitive: Sensitive) -> Value {
-    let said =
-        fields.iter().filter(|known| !known.field.supports_presence() || message.has_field(&known.field));
+    let said = fields
+        .iter()
+        .filter(|known| !known.field.supports_presence() || message.has_field(&known.field));
     let object: Map<_, _> = said
         .map(|known| {
             let said = match known.sensitive && sensitive == Sensitive::Hidden {
                 true => Value::from(HIDDEN),
-                false => value(&message.get_field(&known.field), &known.field, &known.kind, sensitive),
+                false => {
+                    value(&message.get_field(&known.field), &known.field, &known.kind, sensitive)
+                }
             };
             (known.field.name().to_owned(), said)
         })
@@ -274,7 +289,12 @@ fn record(message: &DynamicMessage, fields: &[PolicyField], sensitive: Sensitive
     Value::Object(object)
 }
 
-fn value(field: &Field, descriptor: &FieldDescriptor, kind: &PolicyType, sensitive: Sensitive) -> Value {
+fn value(
+    field: &Field,
+    descriptor: &FieldDescriptor,
+    kind: &PolicyType,
+    sensitive: Sensitive,
+) -> Value {
     match (kind, field) {
         (PolicyType::Set(kind), Field::List(list)) => {
             list.iter().map(|item| value(item, descriptor, kind, sensitive)).collect()
@@ -310,7 +330,8 @@ mod tests {
     fn a_contract_tells_what_it_offers() {
         let pool = built_in().unwrap();
         let services = ["drawbridge.code.v1.CodeService".to_owned()];
-        let names: Vec<_> = offers(&pool, &services).map(|offer| (offer.name.clone(), offer.rpc())).collect();
+        let names: Vec<_> =
+            offers(&pool, &services).map(|offer| (offer.name.clone(), offer.rpc())).collect();
         let rpc = |name: &str| format!("drawbridge.code.v1.CodeService/{name}");
         assert_eq!(
             names,
@@ -334,7 +355,9 @@ mod tests {
             Hints { read_only: false, destructive: true, idempotent: false, open_world: true }
         );
         assert!(!hints(Some(true), None).destructive && hints(Some(true), None).open_world);
-        assert!(hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive);
+        assert!(
+            hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive
+        );
         assert!(hints(Some(true), Some(true)).destructive);
     }
 
@@ -362,7 +385,8 @@ mod tests {
         message.set_field_by_name("subject_token", Field::String("secret".into()));
         let form = PolicyForm::of(&message.descriptor());
         assert_eq!(form.json(&message)["subject_token"], "secret");
-        let recorded = serde_json::json!({ "subject_token": HIDDEN, "rpc": "", "actor_token": HIDDEN });
+        let recorded =
+            serde_json::json!({ "subject_token": HIDDEN, "rpc": "", "actor_token": HIDDEN });
         assert_eq!(form.recorded(&message), Some(recorded));
     }
 

@@ -202,8 +202,10 @@ impl Credentials {
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
         let inner = &self.inner;
-        self.with_session(name, context, |session| async move { inner.lease(&session, context, role).await })
-            .await
+        self.with_session(name, context, |session| async move {
+            inner.lease(&session, context, role).await
+        })
+        .await
     }
 
     /// Asks for something in a session, as long as the caller waits, and once more in another session if the source has

@@ -119,7 +119,11 @@ impl Encoder for DynamicCodec {
     type Item = DynamicMessage;
     type Error = Status;
 
-    fn encode(&mut self, message: Self::Item, buffer: &mut EncodeBuf<'_>) -> Result<(), Self::Error> {
+    fn encode(
+        &mut self,
+        message: Self::Item,
+        buffer: &mut EncodeBuf<'_>,
+    ) -> Result<(), Self::Error> {
         message.encode(buffer).map_err(|_| Status::internal("the request does not fit its buffer"))
     }
 }

@@ -181,7 +181,8 @@ impl Fetched {
         if self.status != StatusCode::OK {
             return Err(FetchError::Status { url: self.url, status: self.status });
         }
-        serde_json::from_slice(&self.body).map_err(|source| FetchError::Malformed { url: self.url, source })
+        serde_json::from_slice(&self.body)
+            .map_err(|source| FetchError::Malformed { url: self.url, source })
     }
 }
 
@@ -193,7 +194,8 @@ struct PublicResolver;
 impl Resolve for PublicResolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             // One private address among public ones is as bad as one alone.
             if found.iter().any(|address| !address::is_public(address.ip())) {
                 return Err(RefusedAddress.into());
@@ -281,8 +283,9 @@ mod tests {
             }),
         ));
         let inside = inside.await;
-        let outside =
-            serve(Router::new().route("/", get(async move || Redirect::temporary(inside.as_str()))));
+        let outside = serve(
+            Router::new().route("/", get(async move || Redirect::temporary(inside.as_str()))),
+        );
         let refused = fetch(Reach::Anywhere, outside.await.as_str()).await.unwrap_err();
         assert!(matches!(refused, FetchError::Status { .. }), "{refused:?}");
         assert_eq!(reached.load(Ordering::SeqCst), 0);

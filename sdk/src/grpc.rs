@@ -122,7 +122,12 @@ impl GrpcServer {
     }
 
     /// Serves until `stopping`, then lets the calls in flight end.
-    pub(crate) async fn serve(self, accepted: Accepted, readiness: Readiness, stopping: CancellationToken) {
+    pub(crate) async fn serve(
+        self,
+        accepted: Accepted,
+        readiness: Readiness,
+        stopping: CancellationToken,
+    ) {
         let (mut health, health_service) = tonic_health::server::health_reporter();
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(self.descriptors)
@@ -167,7 +172,8 @@ impl GrpcServer {
             while stopping
                 .run_until_cancelled(async {
                     let ready = *changed.borrow_and_update();
-                    let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+                    let status =
+                        if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
                     health.set_service_status("", status).await;
                     health.set_service_status(self.service_name, status).await;
                     // The readiness outlives the server, so this waits for a change.
@@ -240,7 +246,10 @@ mod tests {
         let descriptors = drawbridge_proto::FILE_DESCRIPTOR_SET;
         contract_holds(descriptors, "drawbridge.code.v1.CodeService").unwrap();
         let refused = contract_holds(descriptors, "acme.v1.AcmeService").unwrap_err();
-        assert!(refused.contains("acme.v1.AcmeService") && refused.contains("descriptors"), "{refused}");
+        assert!(
+            refused.contains("acme.v1.AcmeService") && refused.contains("descriptors"),
+            "{refused}"
+        );
         assert!(contract_holds(b"no descriptors", "acme.v1.AcmeService").is_err());
     }
 }

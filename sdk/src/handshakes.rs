@@ -131,7 +131,11 @@ impl Handshakes {
 
 impl InProgress {
     /// Takes out the handshake that gives way to one from `network`, if one has to. None: the new one has to.
-    fn evict(&mut self, network: IpAddr, limits: &HandshakeLimits) -> Option<Option<CancellationToken>> {
+    fn evict(
+        &mut self,
+        network: IpAddr,
+        limits: &HandshakeLimits,
+    ) -> Option<Option<CancellationToken>> {
         let own = self.handshakes.values().filter(|one| one.network == network).count();
         let victim = if own >= limits.handshakes_per_address_max {
             self.oldest(|one| one.network == network && one.is_silent)?
@@ -166,7 +170,9 @@ impl InProgress {
 fn network(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() >> HOST_BITS << HOST_BITS).into()
+        }
         v4 => v4,
     }
 }
@@ -199,8 +205,11 @@ mod tests {
 
     /// At most six, of which three are one address's.
     fn handshakes() -> Arc<Handshakes> {
-        let limits =
-            HandshakeLimits { handshakes_max: 6, handshakes_per_address_max: 3, ..Default::default() };
+        let limits = HandshakeLimits {
+            handshakes_max: 6,
+            handshakes_per_address_max: 3,
+            ..Default::default()
+        };
         Arc::new(Handshakes::new(limits))
     }
 
@@ -226,14 +235,19 @@ mod tests {
     #[test]
     fn an_address_with_few_handshakes_takes_the_place_of_one_with_many() {
         let handshakes = handshakes();
-        let places: Vec<_> = [1, 1, 1, 2, 2, 3].map(|host| enter(&handshakes, host).expect("a place")).into();
+        let places: Vec<_> =
+            [1, 1, 1, 2, 2, 3].map(|host| enter(&handshakes, host).expect("a place")).into();
         places.iter().for_each(Place::speak);
         let fourth = enter(&handshakes, 4).expect("a place");
         fourth.speak();
         assert!(places[0].evicted.is_cancelled(), "the oldest of the address that has the most");
         assert!(enter(&handshakes, 1).is_none(), "which has no fewer than any other now");
         drop(places);
-        assert_eq!(handshakes.in_progress().handshakes.len(), 1, "places end with their handshakes");
+        assert_eq!(
+            handshakes.in_progress().handshakes.len(),
+            1,
+            "places end with their handshakes"
+        );
         drop(fourth);
     }
 

@@ -237,7 +237,8 @@ impl Verifier {
             // Auth is inside the network.
             Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?)
         };
-        let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
+        let verified =
+            Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
         Ok(Self { jwks: Jwks::new(source, Limits::default()), validation, verified })
     }
 

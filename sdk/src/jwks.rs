@@ -211,7 +211,8 @@ async fn keep_fresh(inner: Weak<Inner>) {
         tokio::time::sleep(wait).await;
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.refresh().await {
-            let left = inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
+            let left =
+                inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
             let seconds_left = left.unwrap_or_default().as_secs();
             tracing::warn!(
                 error = told(&error),
@@ -230,7 +231,11 @@ impl Inner {
 
     /// When the next refresh is due: while the keys are still fresh, or else at once.
     fn refresh_in(&self) -> Duration {
-        let left = self.keys.load().fresh_until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = self
+            .keys
+            .load()
+            .fresh_until
+            .map(|until| until.saturating_duration_since(Instant::now()));
         left.unwrap_or_default().mul_f32(0.8).max(self.limits.refetch_interval)
     }
 

@@ -37,8 +37,8 @@ mod url_text;
 pub use self::redis::{Redis, RedisAway, RedisBreaker};
 pub use admin::{Admin, Readiness};
 pub use args::{
-    EnvironmentError, ServiceArgs, apply_environment, argument_with_env, env_name, exit_code, parse_args,
-    print_error, service_command, with_env,
+    EnvironmentError, ServiceArgs, apply_environment, argument_with_env, env_name, exit_code,
+    parse_args, print_error, service_command, with_env,
 };
 pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
 pub use browser::restrain_browsers;
@@ -51,7 +51,9 @@ pub use config_text::{ConfigText, ConfigTextError};
 pub use grpc::{GrpcServer, Peer};
 pub use handshakes::HandshakeLimits;
 pub use listen::{Address, BindError, Listen, ListenError};
-pub use mtls::{MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError};
+pub use mtls::{
+    MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError,
+};
 pub use running::{Running, Starting, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions, HttpService};
 pub use socket::{SocketPath, SocketPathError};

@@ -117,7 +117,9 @@ impl Listen {
             }),
             Self::Unix(socket) => Err(BindError {
                 address: Address::Unix(socket.clone()),
-                source: io::Error::other("HTTP is served over TCP alone: give an address and a port"),
+                source: io::Error::other(
+                    "HTTP is served over TCP alone: give an address and a port",
+                ),
             }),
         }
     }
@@ -151,7 +153,10 @@ impl Listen {
         let listener = self.listener()?;
         let address = local_address(&listener).into();
         let accepted = TcpListenerStream::new(listener);
-        Ok((accepted.map(|stream: io::Result<TcpStream>| stream.map(Either::Left)).boxed(), address))
+        Ok((
+            accepted.map(|stream: io::Result<TcpStream>| stream.map(Either::Left)).boxed(),
+            address,
+        ))
     }
 }
 
@@ -163,7 +168,9 @@ pub(crate) fn local_address(listener: &tokio::net::TcpListener) -> SocketAddr {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// It is not an address and a port.
-    #[error("{0}: give an address and a port such as 127.0.0.1:7210, or, for gRPC, unix:/absolute/path")]
+    #[error(
+        "{0}: give an address and a port such as 127.0.0.1:7210, or, for gRPC, unix:/absolute/path"
+    )]
     Address(#[from] AddrParseError),
     /// It is not a Unix-domain socket.
     #[error(transparent)]

@@ -126,7 +126,8 @@ impl Peers {
     /// # Errors
     /// When the files cannot be used.
     pub fn open(config: &MtlsConfig) -> Result<Self, MtlsError> {
-        let files = (&config.mtls_certificate_file, &config.mtls_key_file, &config.mtls_trust_bundle_file);
+        let files =
+            (&config.mtls_certificate_file, &config.mtls_key_file, &config.mtls_trust_bundle_file);
         let identity = match files {
             (Some(certificate), Some(key), Some(trust_bundle)) => {
                 let pair = PairFiles { certificate: certificate.clone(), key: key.clone() };
@@ -151,7 +152,12 @@ impl Peers {
     ///
     /// # Errors
     /// When the URL is not one that gRPC can use, or asks for TLS or plaintext that is not to be had.
-    pub fn connect(&self, url: &Url, service: &str, id: Option<&SpiffeId>) -> Result<Channel, ChannelError> {
+    pub fn connect(
+        &self,
+        url: &Url,
+        service: &str,
+        id: Option<&SpiffeId>,
+    ) -> Result<Channel, ChannelError> {
         channel::connect_by(url, self.dial(url, service, id)?)
     }
 
@@ -182,13 +188,20 @@ impl Peers {
     }
 
     /// How to speak to whoever is at this URL.
-    pub(crate) fn dial(&self, url: &Url, service: &str, id: Option<&SpiffeId>) -> Result<Dial, ChannelError> {
+    pub(crate) fn dial(
+        &self,
+        url: &Url,
+        service: &str,
+        id: Option<&SpiffeId>,
+    ) -> Result<Dial, ChannelError> {
         match (url.scheme(), &self.identity) {
             ("https", Some(identity)) => {
                 let peer = id.cloned().unwrap_or_else(|| identity.id.beside(service));
                 let form = || ChannelError::Form { url: url.clone() };
-                let name =
-                    url.host_str().map(|host| host.trim_matches(['[', ']']).to_owned()).ok_or_else(form)?;
+                let name = url
+                    .host_str()
+                    .map(|host| host.trim_matches(['[', ']']).to_owned())
+                    .ok_or_else(form)?;
                 let name = ServerName::try_from(name).map_err(|_| form())?;
                 Ok(Dial::Tls { config: identity.client(peer)?, name })
             }

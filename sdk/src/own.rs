@@ -164,7 +164,10 @@ fn check(path: &Path, metadata: &fs::Metadata) -> io::Result<()> {
     }
     if metadata.mode() & 0o022 != 0 {
         let mode = metadata.mode() & 0o7777;
-        return Err(refused(path, &format!("can be written by others (mode {mode:o}); chmod go-w mends it")));
+        return Err(refused(
+            path,
+            &format!("can be written by others (mode {mode:o}); chmod go-w mends it"),
+        ));
     }
     Ok(())
 }
@@ -200,6 +203,8 @@ mod tests {
         assert_eq!(read(&path, 6).unwrap(), b"second");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing half done is left");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
-        assert!(read(&path, 6).unwrap_err().to_string().contains("can be written by others (mode 620)"));
+        assert!(
+            read(&path, 6).unwrap_err().to_string().contains("can be written by others (mode 620)")
+        );
     }
 }

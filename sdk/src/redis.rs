@@ -8,8 +8,8 @@ use std::{
 };
 
 use ::redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult, ServerErrorKind,
-    Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, RedisResult,
+    ServerErrorKind, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterConfig,
     cluster_async::ClusterConnection,
@@ -74,9 +74,14 @@ impl Redis {
     }
 
     /// As [`Self::open`], with connections that this runtime drives: it reads answers while the caller's is busy.
-    fn driven(url: &SecretString, answer_within: Duration, driver: Option<Handle>) -> RedisResult<Self> {
+    fn driven(
+        url: &SecretString,
+        answer_within: Duration,
+        driver: Option<Handle>,
+    ) -> RedisResult<Self> {
         let servers = Arc::new(Servers::parse(url.expose_secret())?);
-        let connecting = ArcSwap::from_pointee(connecting(&servers, answer_within, driver.as_ref()));
+        let connecting =
+            ArcSwap::from_pointee(connecting(&servers, answer_within, driver.as_ref()));
         Ok(Self { servers, answer_within, driver, connecting: Arc::new(connecting) })
     }
 
@@ -139,7 +144,9 @@ impl ConnectionLike for Redis {
     ) -> RedisFuture<'a, Vec<Value>> {
         let run = async move |connection| match connection {
             Connection::One(mut one) => one.req_packed_commands(pipeline, offset, count).await,
-            Connection::Cluster(mut cluster) => cluster.req_packed_commands(pipeline, offset, count).await,
+            Connection::Cluster(mut cluster) => {
+                cluster.req_packed_commands(pipeline, offset, count).await
+            }
         };
         Box::pin(self.run(run, |values: &Vec<Value>| values.iter().any(is_refusal)))
     }
@@ -168,7 +175,11 @@ fn is_no_master(kind: ServerErrorKind) -> bool {
     matches!(kind, ReadOnly | MasterDown | ClusterDown | Moved | ExecAbort)
 }
 
-fn connecting(servers: &Arc<Servers>, answer_within: Duration, driver: Option<&Handle>) -> Connecting {
+fn connecting(
+    servers: &Arc<Servers>,
+    answer_within: Duration,
+    driver: Option<&Handle>,
+) -> Connecting {
     let (servers, driver) = (Arc::clone(servers), driver.cloned());
     let connecting = async move {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&servers, answer_within));
@@ -192,7 +203,8 @@ async fn connect(servers: &Servers, answer_within: Duration) -> RedisResult<Conn
         }
         Servers::Sentinels { sentinels, master, settings } => {
             let (sentinels, settings) = (sentinels.clone(), Some(settings.clone()));
-            let mut client = SentinelClient::build(sentinels, master, settings, SentinelServerType::Master)?;
+            let mut client =
+                SentinelClient::build(sentinels, master, settings, SentinelServerType::Master)?;
             Connection::One(client.get_async_connection_with_config(&config).await?)
         }
         Servers::Cluster(client) => {
@@ -219,8 +231,9 @@ mod tests {
                 let address = listener.local_addr().unwrap();
                 let url = format!("{tls}{scheme}://:secret@{address}{path}");
                 let mut redis = Redis::open(&url.clone().into(), Duration::from_secs(30)).unwrap();
-                let asking =
-                    tokio::spawn(async move { ::redis::cmd("PING").query_async::<String>(&mut redis).await });
+                let asking = tokio::spawn(async move {
+                    ::redis::cmd("PING").query_async::<String>(&mut redis).await
+                });
                 let (mut stream, _) = listener.accept().await.unwrap();
                 assert_eq!(stream.read_u8().await.unwrap(), first, "{url}");
                 drop((stream, listener));

@@ -72,7 +72,8 @@ where
         Ok::<_, ReflectionError>((reader, services))
     };
     let read = tokio::time::timeout_at(context.deadline.into(), reading).await;
-    let (reader, services) = read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer").into()))?;
+    let (reader, services) =
+        read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer").into()))?;
     // The bytes are decoded by the pool, which keeps custom options.
     let mut set = Vec::new();
     for file in reader.files.into_values() {
@@ -94,7 +95,10 @@ struct Reader {
 impl Reader {
     /// Opens the stream, and says which services there are. Some languages still serve v1alpha alone, whose
     /// messages are the same.
-    async fn open<C>(channel: C, context: &CallContext) -> Result<(Self, Vec<String>), ReflectionError>
+    async fn open<C>(
+        channel: C,
+        context: &CallContext,
+    ) -> Result<(Self, Vec<String>), ReflectionError>
     where
         C: GrpcService<Body, ResponseBody = Body> + Clone,
     {
@@ -165,7 +169,9 @@ impl Reader {
     async fn answer(&mut self) -> Result<MessageResponse, ReflectionError> {
         let answer = self.answers.message().await?.and_then(|answer| answer.message_response);
         match answer {
-            Some(MessageResponse::ErrorResponse(error)) => Err(ReflectionError::Answer(error.error_message)),
+            Some(MessageResponse::ErrorResponse(error)) => {
+                Err(ReflectionError::Answer(error.error_message))
+            }
             Some(answer) => Ok(answer),
             None => Err(ReflectionError::Answer("nothing".to_owned())),
         }

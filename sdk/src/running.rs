@@ -110,7 +110,11 @@ impl Starting {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub fn http(&self, listen: &Listen, service: impl HttpService) -> Result<SocketAddr, BindError> {
+    pub fn http(
+        &self,
+        listen: &Listen,
+        service: impl HttpService,
+    ) -> Result<SocketAddr, BindError> {
         self.http_with(listen, service, HttpOptions::default())
     }
 
@@ -177,7 +181,10 @@ impl Running {
         self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_DEADLINE, self.tasks.wait()).await.is_err() {
-            tracing::warn!(left = self.tasks.len(), "the drain deadline passed; dropping what is left");
+            tracing::warn!(
+                left = self.tasks.len(),
+                "the drain deadline passed; dropping what is left"
+            );
         }
     }
 }

@@ -104,7 +104,9 @@ pub(crate) async fn serve(
     });
     let connections = TaskTracker::new();
     // Whoever comes when there is no room waits in the system's queue, which is bounded too.
-    while let Some(Ok(place)) = stopping.run_until_cancelled(Arc::clone(&room).acquire_owned()).await {
+    while let Some(Ok(place)) =
+        stopping.run_until_cancelled(Arc::clone(&room).acquire_owned()).await
+    {
         let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await else { break };
         match accepted {
             Ok((stream, peer)) => {
@@ -167,7 +169,12 @@ struct Server<S> {
 }
 
 impl<S: HttpService> Server<S> {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: OwnedSemaphorePermit) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) {
         let open = gauge!("http_server_open_connections");
         open.increment(1);
         // The parts of a stream are for the client now, not when it has acknowledged the one before.

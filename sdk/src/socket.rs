@@ -28,7 +28,9 @@ pub struct SocketPath(PathBuf);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SocketPathError {
     /// It has another form.
-    #[error("a Unix-domain socket is written as unix:/absolute/path and nothing more, not as {text}")]
+    #[error(
+        "a Unix-domain socket is written as unix:/absolute/path and nothing more, not as {text}"
+    )]
     Form {
         /// What was given.
         text: String,
@@ -67,7 +69,8 @@ impl TryFrom<&Url> for SocketPath {
         if !is_bare || url.cannot_be_a_base() || url.path().ends_with('/') {
             return Err(form());
         }
-        let path = percent_encoding::percent_decode_str(url.path()).decode_utf8().map_err(|_| form())?;
+        let path =
+            percent_encoding::percent_decode_str(url.path()).decode_utf8().map_err(|_| form())?;
         if path.contains('\0') || !path.starts_with('/') {
             return Err(form());
         }
@@ -120,6 +123,8 @@ pub(crate) async fn connect(_: &SocketPath) -> std::io::Result<UnixStream> {
 }
 
 #[cfg(not(unix))]
-pub(crate) fn bind(_: &SocketPath) -> std::io::Result<futures::stream::Empty<std::io::Result<UnixStream>>> {
+pub(crate) fn bind(
+    _: &SocketPath,
+) -> std::io::Result<futures::stream::Empty<std::io::Result<UnixStream>>> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -183,8 +183,11 @@ impl Telemetry {
     ) -> Result<Self, TelemetryError> {
         let filter = EnvFilter::try_new(&config.log)
             .map_err(|source| TelemetryError::Filter { filter: config.log.clone(), source })?;
-        let tracer_provider =
-            config.otlp_endpoint.as_ref().map(|endpoint| tracer_provider(service, endpoint)).transpose()?;
+        let tracer_provider = config
+            .otlp_endpoint
+            .as_ref()
+            .map(|endpoint| tracer_provider(service, endpoint))
+            .transpose()?;
         // Spans are made for every call, whatever is logged: they carry the trace from hop to hop.
         let spans: Box<dyn Layer<Registry> + Send + Sync> = match &tracer_provider {
             Some(provider) => Box::new(exporting(provider)),
@@ -193,8 +196,11 @@ impl Telemetry {
         let spans = spans.with_filter(filter_fn(|metadata| {
             metadata.is_span() && metadata.target().starts_with("drawbridge")
         }));
-        let subscriber =
-            tracing_subscriber::registry().with(spans).with(log_layer(config, filter, thread_names));
+        let subscriber = tracing_subscriber::registry().with(spans).with(log_layer(
+            config,
+            filter,
+            thread_names,
+        ));
         let recorder = PrometheusBuilder::new()
             .set_buckets(&SECONDS)
             .map(PrometheusBuilder::build_recorder)
@@ -212,7 +218,10 @@ impl Telemetry {
     ///
     /// # Errors
     /// As [`Telemetry::new`], and when the process has telemetry already.
-    pub fn install(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+    pub fn install(
+        service: &'static str,
+        config: &TelemetryConfig,
+    ) -> Result<Self, TelemetryError> {
         let telemetry = Self::build(service, config, false)?;
         tracing::dispatcher::set_global_default(telemetry.dispatch.clone())
             .map_err(|_| TelemetryError::Installed)?;
@@ -225,7 +234,10 @@ impl Telemetry {
     ///
     /// # Errors
     /// When the operating system gives no threads.
-    pub fn runtime(&self, worker_threads: usize) -> Result<tokio::runtime::Runtime, TelemetryError> {
+    pub fn runtime(
+        &self,
+        worker_threads: usize,
+    ) -> Result<tokio::runtime::Runtime, TelemetryError> {
         let dispatch = self.dispatch.clone();
         let recorder = Arc::clone(&self.recorder);
         tokio::runtime::Builder::new_multi_thread()
@@ -299,7 +311,10 @@ fn exporting(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkTr
         .with_context_activation(false)
 }
 
-fn tracer_provider(service: &'static str, endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
+fn tracer_provider(
+    service: &'static str,
+    endpoint: &Url,
+) -> Result<SdkTracerProvider, TelemetryError> {
     let resource = Resource::builder()
         .with_service_name(service)
         .with_attribute(KeyValue::new("service.namespace", "drawbridge"))
@@ -327,8 +342,9 @@ where
     let filter = filter.and(filter_fn(|metadata| {
         *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(TALKATIVE)
     }));
-    let pretty =
-        tracing_subscriber::fmt::layer().with_thread_names(thread_names).with_writer(config.log_sink.clone());
+    let pretty = tracing_subscriber::fmt::layer()
+        .with_thread_names(thread_names)
+        .with_writer(config.log_sink.clone());
     match config.log_format {
         LogFormat::Pretty => pretty.with_ansi(terminal).with_filter(filter).boxed(),
         LogFormat::Auto if terminal => pretty.with_ansi(true).with_filter(filter).boxed(),

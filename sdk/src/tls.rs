@@ -99,7 +99,8 @@ pub(crate) struct PairContents {
 
 impl PartialEq for PairContents {
     fn eq(&self, other: &Self) -> bool {
-        self.certificate == other.certificate && self.key.expose_secret() == other.key.expose_secret()
+        self.certificate == other.certificate
+            && self.key.expose_secret() == other.key.expose_secret()
     }
 }
 

@@ -46,7 +46,8 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
         ("state", "test"),
     ]);
     let location = authorize_as(&authorize, username, password).await;
-    let code = location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned();
+    let code =
+        location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned();
 
     let form = [
         ("grant_type", "authorization_code"),
@@ -68,12 +69,20 @@ pub async fn authorize_as(authorize: &Url, username: &str, password: &str) -> Ur
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .expect("an HTTP client");
-    let page = http.get(authorize.clone()).send().await.expect("a page").text().await.expect("a text");
-    let (_, rest) = page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("no form: {page}"));
+    let page =
+        http.get(authorize.clone()).send().await.expect("a page").text().await.expect("a text");
+    let (_, rest) =
+        page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("no form: {page}"));
     let (request, _) = rest.split_once('"').expect("a value");
-    let form = [("request", request), ("username", username), ("password", password), ("decision", "allow")];
+    let form = [
+        ("request", request),
+        ("username", username),
+        ("password", password),
+        ("decision", "allow"),
+    ];
     let target = authorize.join("/authorize").expect("a URL");
     let redirect = http.post(target).form(&form).send().await.expect("an answer");
-    let location = redirect.headers().get("location").unwrap_or_else(|| panic!("no redirect: {redirect:?}"));
+    let location =
+        redirect.headers().get("location").unwrap_or_else(|| panic!("no redirect: {redirect:?}"));
     Url::parse(location.to_str().expect("a text")).expect("a URL")
 }

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_proto::mcp::v1::{ContentBlock, InputRequest, InputRequired, TextContent, ToolResult};
+use drawbridge_proto::mcp::v1::{
+    ContentBlock, InputRequest, InputRequired, TextContent, ToolResult,
+};
 use drawbridge_proto::mcp::v1::{ElicitForm, content_block, input_request};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, Running, Starting, Telemetry,
@@ -20,7 +22,13 @@ use tonic::{Request, Response, Status};
 use self::pb::cached_service_server::{CachedService, CachedServiceServer};
 
 mod pb {
-    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::clone_on_ref_ptr,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     tonic::include_proto!("drawbridge.cached.v1");
 }
 
@@ -56,7 +64,11 @@ impl Cached {
 
     /// How often a tool was called about something.
     pub fn count(&self, tool: &str, about: &str) -> usize {
-        self.calls().iter().filter(|(call, _)| call.tool == tool && call.about == about).map(|(_, n)| n).sum()
+        self.calls()
+            .iter()
+            .filter(|(call, _)| call.tool == tool && call.about == about)
+            .map(|(_, n)| n)
+            .sum()
     }
 
     /// Starts the service.
@@ -70,8 +82,8 @@ impl Cached {
         telemetry: &Telemetry,
     ) -> Result<Running, VerifierError> {
         let verifier = Verifier::new("cached", "drawbridge-auth", jwks_url)?;
-        let server =
-            GrpcServer::tool_service(CachedServiceServer::new(self), verifier).descriptors(DESCRIPTORS);
+        let server = GrpcServer::tool_service(CachedServiceServer::new(self), verifier)
+            .descriptors(DESCRIPTORS);
         let starting = Starting::new();
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();
@@ -89,7 +101,11 @@ impl Cached {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(about, text);
     }
 
-    async fn tell(&self, tool: &str, request: Request<pb::Question>) -> Result<Response<pb::Told>, Status> {
+    async fn tell(
+        &self,
+        tool: &str,
+        request: Request<pb::Question>,
+    ) -> Result<Response<pb::Told>, Status> {
         let caller = Caller::of(&request).ok_or_else(|| Status::internal("nobody calls"))?;
         let tctx = &caller.claims.tctx;
         let tenant = tctx.tenant.as_deref().unwrap_or_default();
@@ -167,8 +183,10 @@ service! {
 }
 
 fn question() -> InputRequired {
-    let form =
-        ElicitForm { message: "Really?".to_owned(), requested_schema: Some(prost_types::Struct::default()) };
+    let form = ElicitForm {
+        message: "Really?".to_owned(),
+        requested_schema: Some(prost_types::Struct::default()),
+    };
     let request = InputRequest { kind: Some(input_request::Kind::Form(form)) };
     InputRequired { requests: [("really".to_owned(), request)].into(), ..Default::default() }
 }

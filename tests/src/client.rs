@@ -82,7 +82,8 @@ impl Client {
         let text = response.text().await.expect("a body");
         let last_event = text.lines().rev().find_map(|line| line.strip_prefix("data: "));
         let json = serde_json::from_str(last_event.unwrap_or(&text)).unwrap_or(Value::Null);
-        let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let request_id =
+            headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         assert!(!request_id.is_empty() && request_id != REQUEST_ID, "{headers:?}");
         Reply { status, headers, text, json }
     }

@@ -25,15 +25,20 @@ mod make;
 mod streaming;
 
 mod pb {
-    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::clone_on_ref_ptr,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     tonic::include_proto!("drawbridge.conformance.v1");
 }
 
 /// The service's contract.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/conformance.binpb"));
 
-const PNG: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
+const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
 const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA=";
 
 /// The service, and what it has seen.
@@ -112,8 +117,8 @@ impl Conformance {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
         let (starting, mtls) = (Starting::new(), self.mtls.clone());
         let peers = starting.peers(&mtls.own).expect("a certificate");
-        let server =
-            GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier).descriptors(descriptors);
+        let server = GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier)
+            .descriptors(descriptors);
         let server = server.accept(&peers, &mtls).expect("somebody who may call");
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();
@@ -162,7 +167,11 @@ impl ConformanceService for Conformance {
         answer(vec![
             text("Multiple content types test:"),
             image(PNG),
-            resource("test://mixed-content-resource", "application/json", r#"{"test":"data","value":123}"#),
+            resource(
+                "test://mixed-content-resource",
+                "application/json",
+                r#"{"test":"data","value":123}"#,
+            ),
         ])
     }
 
@@ -175,7 +184,9 @@ impl ConformanceService for Conformance {
     }
 
     async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
-        let Some(caller) = Caller::of(&request) else { return Err(Status::internal("nobody calls")) };
+        let Some(caller) = Caller::of(&request) else {
+            return Err(Status::internal("nobody calls"));
+        };
         let token = SecretString::clone(&caller.token);
         *self.called_with.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         let tenant = caller.claims.tctx.tenant.as_deref().unwrap_or_default();
@@ -267,7 +278,10 @@ impl ConformanceService for Conformance {
         asking::with_state(&interaction(&request))
     }
 
-    async fn input_required_result_multiple_inputs(&self, request: Request<pb::Asking>) -> Answered {
+    async fn input_required_result_multiple_inputs(
+        &self,
+        request: Request<pb::Asking>,
+    ) -> Answered {
         asking::several(&interaction(&request))
     }
 
@@ -287,13 +301,19 @@ impl ConformanceService for Conformance {
         make::contents("This is the content of the static text resource.")
     }
 
-    async fn static_binary(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+    async fn static_binary(
+        &self,
+        _: Request<pb::Nothing>,
+    ) -> Result<Response<pb::Contents>, Status> {
         let contents = Some(mcp::resource_contents::Contents::Blob(make::bytes(PNG)));
         let contents = mcp::ResourceContents { contents, ..Default::default() };
         Ok(Response::new(pb::Contents { contents: Some(contents) }))
     }
 
-    async fn watched_resource(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+    async fn watched_resource(
+        &self,
+        _: Request<pb::Nothing>,
+    ) -> Result<Response<pb::Contents>, Status> {
         make::contents("This resource can be watched.")
     }
 
@@ -309,8 +329,7 @@ impl ConformanceService for Conformance {
         request: Request<pb::Identified>,
     ) -> Result<Response<pb::Contents>, Status> {
         let id = request.into_inner().id;
-        let data =
-            serde_json::json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
+        let data = serde_json::json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
         make::contents(&data.to_string())
     }
 
@@ -337,7 +356,10 @@ impl ConformanceService for Conformance {
         ])
     }
 
-    async fn prompt_with_image(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Prompt>, Status> {
+    async fn prompt_with_image(
+        &self,
+        _: Request<pb::Nothing>,
+    ) -> Result<Response<pb::Prompt>, Status> {
         prompt(vec![image(PNG), text("Please analyze the image above.")])
     }
 
@@ -347,17 +369,22 @@ impl ConformanceService for Conformance {
     ) -> Result<Response<pb::Prompt>, Status> {
         let given = interaction(&request);
         let Some(context) = asking::accepted(&given, "user_context") else {
-            let question = make::form("What context should the prompt use?", &asking::name_form("context"));
+            let question =
+                make::form("What context should the prompt use?", &asking::name_form("context"));
             let input_required = Some(asking::one("user_context", question));
             return Ok(Response::new(pb::Prompt { input_required, ..Default::default() }));
         };
         prompt(vec![text(&format!("In the context of {}", json_struct(&context)))])
     }
 
-    async fn complete(&self, request: Request<pb::Completing>) -> Result<Response<pb::Completed>, Status> {
+    async fn complete(
+        &self,
+        request: Request<pb::Completing>,
+    ) -> Result<Response<pb::Completed>, Status> {
         let argument = request.into_inner().argument.unwrap_or_default();
         let values = ["testValue1", "testValue2", "other"];
-        let values: Vec<_> = values.into_iter().filter(|value| value.starts_with(&argument.value)).collect();
+        let values: Vec<_> =
+            values.into_iter().filter(|value| value.starts_with(&argument.value)).collect();
         let completion = mcp::Completion {
             total: Some(u32::try_from(values.len()).unwrap_or(u32::MAX)),
             values: values.into_iter().map(ToOwned::to_owned).collect(),
@@ -379,7 +406,10 @@ impl ConformanceService for Conformance {
         Err(Status::new(Code::from(code), message))
     }
 
-    async fn echo_values(&self, request: Request<pb::Values>) -> Result<Response<pb::Values>, Status> {
+    async fn echo_values(
+        &self,
+        request: Request<pb::Values>,
+    ) -> Result<Response<pb::Values>, Status> {
         Ok(Response::new(request.into_inner()))
     }
 }

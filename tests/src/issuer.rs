@@ -56,7 +56,11 @@ impl Key {
         Self { id, signing, public, der }
     }
 
-    fn curve(id: &'static str, curve: &'static EcdsaSigningAlgorithm, algorithm: Algorithm) -> Self {
+    fn curve(
+        id: &'static str,
+        curve: &'static EcdsaSigningAlgorithm,
+        algorithm: Algorithm,
+    ) -> Self {
         let document = EcdsaKeyPair::generate_pkcs8(curve, &SystemRandom::new()).expect("a key");
         let pair = EcdsaKeyPair::from_pkcs8(curve, document.as_ref()).expect("a key");
         let der: PublicKeyX509Der<'_> = pair.public_key().as_der().expect("a document");
@@ -81,12 +85,13 @@ impl Key {
 
 /// The key set. An RSA key is in it twice: for every algorithm, and for RS256 alone.
 fn public(keys: &[Key]) -> JwkSet {
-    let pinned = keys.iter().filter(|key| key.signing.family() == AlgorithmFamily::Rsa).map(|key| {
-        let mut pinned = key.public.clone();
-        pinned.common.key_id = Some("rs256-key".to_owned());
-        pinned.common.key_algorithm = Some(KeyAlgorithm::RS256);
-        pinned
-    });
+    let pinned =
+        keys.iter().filter(|key| key.signing.family() == AlgorithmFamily::Rsa).map(|key| {
+            let mut pinned = key.public.clone();
+            pinned.common.key_id = Some("rs256-key".to_owned());
+            pinned.common.key_algorithm = Some(KeyAlgorithm::RS256);
+            pinned
+        });
     JwkSet { keys: keys.iter().map(|key| key.public.clone()).chain(pinned).collect() }
 }
 
@@ -97,7 +102,8 @@ fn pem(label: &str, der: &[u8]) -> String {
 impl TestIssuer {
     /// Starts an issuer that signs by ES256.
     pub async fn start() -> Self {
-        Self::with(vec![Key::curve("test-key", &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256)]).await
+        Self::with(vec![Key::curve("test-key", &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256)])
+            .await
     }
 
     /// Starts an issuer that signs by every algorithm that is accepted anywhere.

@@ -35,7 +35,8 @@ impl Keycloak {
         let home = program_by(tools().join("keycloak"), "`make keycloak-test`");
         let import = home.join("data/import");
         fs::create_dir_all(&import).expect("a folder");
-        fs::copy(repository().join("deploy/keycloak/realm.json"), import.join("realm.json")).expect("a file");
+        fs::copy(repository().join("deploy/keycloak/realm.json"), import.join("realm.json"))
+            .expect("a file");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = port.expect("a port").port();
         let child = Command::new("bash")
@@ -99,7 +100,8 @@ impl Keycloak {
         let (_, rest) = page.split_once(r#"action=""#).unwrap_or_else(|| panic!("no form: {page}"));
         let (action, _) = rest.split_once('"').expect("a value");
         let form = [("username", username), ("password", password)];
-        let signed_in = http.post(action.replace("&amp;", "&")).header(header::COOKIE, cookies).form(&form);
+        let signed_in =
+            http.post(action.replace("&amp;", "&")).header(header::COOKIE, cookies).form(&form);
         let signed_in = signed_in.send().await.expect("an answer");
         let location = signed_in.headers().get(header::LOCATION);
         let location = location.unwrap_or_else(|| panic!("not signed in: {}", signed_in.status()));
@@ -128,7 +130,8 @@ impl Keycloak {
 impl Drop for Keycloak {
     fn drop(&mut self) {
         // All of its group; one that has ended already is ended just as well.
-        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
+        let _ =
+            Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
         let _ = self.child.wait();
     }
 }

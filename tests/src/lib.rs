@@ -32,7 +32,9 @@ pub use client::{Client, REQUEST_ID, Reply};
 pub use collector::{Collector, Span};
 pub use issuer::{TestIssuer, now};
 pub use keycloak::Keycloak;
-pub use mesh::{Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, serve_notes, uncached};
+pub use mesh::{
+    Auth, Edge, TestMesh, permit, serve_cached, serve_conformance, serve_notes, uncached,
+};
 pub use moto::Moto;
 pub use peers::connect;
 pub use postgres::Postgres;
@@ -40,7 +42,7 @@ pub use proxy::{Passing, Proxy};
 pub use spy::Spy;
 pub use tls::{Signed, TestAuthority, TlsListener};
 pub use tools::{
-    chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program, python,
-    python_with, repository,
+    chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program,
+    python, python_with, repository,
 };
 pub use vault::{Vault, bao};

@@ -8,8 +8,8 @@ use std::{
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
 use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
-    Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig, credentials::VaultConfig,
-    reflection::Contract,
+    Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig,
+    credentials::VaultConfig, reflection::Contract,
 };
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
@@ -62,7 +62,9 @@ impl TestMesh {
             ..MeshConfig::default()
         };
         change(&mut config);
-        let mesh = Box::pin(Mesh::start(&config)).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let mesh = Box::pin(Mesh::start(&config))
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {error:?}"));
         know_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
@@ -123,7 +125,8 @@ impl TestMesh {
         services: &[(&str, &Url)],
         change: impl FnOnce(&mut drawbridge_edge::Config),
     ) -> Edge {
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let services = services.iter().map(|(namespace, url)| format!("{namespace}={url}").parse());
         let state = &self.mesh.state;
         let issuer = state.issuer.to_string();
@@ -134,7 +137,11 @@ impl TestMesh {
             allowed_hosts: vec![address.to_string()],
             allowed_origins: vec![format!("http://{address}")],
             mtls: self.mtls("edge"),
-            ..drawbridge_edge::Config::new(self.mesh.mcp_url.clone(), issuer, state.auth_url.clone())
+            ..drawbridge_edge::Config::new(
+                self.mesh.mcp_url.clone(),
+                issuer,
+                state.auth_url.clone(),
+            )
         };
         change(&mut config);
         let hosted = Hosted::start("edge", telemetry, |telemetry| async move {
@@ -147,8 +154,11 @@ impl TestMesh {
 
     /// A replica of auth over the policies of this mesh, to be started. It signs with keys of its own.
     pub fn auth(&self, change: impl FnOnce(&mut drawbridge_auth::Config)) -> Auth {
-        let free =
-            || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+        let free = || {
+            TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| listener.local_addr())
+                .expect("a port")
+        };
         let (address, admin) = (free(), free());
         let mut config = drawbridge_auth::Config {
             listen: Listen::Address(address),
@@ -172,7 +182,9 @@ impl TestMesh {
             mtls_allow_edge: Vec::new(),
         };
         change(&mut config);
-        let url = |address: SocketAddr, path: &str| format!("http://{address}{path}").parse().expect("a URL");
+        let url = |address: SocketAddr, path: &str| {
+            format!("http://{address}{path}").parse().expect("a URL")
+        };
         Auth {
             url: url(address, ""),
             keys: url(admin, "/.well-known/jwks.json"),
@@ -225,7 +237,8 @@ impl TestMesh {
     ) -> (Conformance, Hosted, Edge) {
         let mut service = Conformance::default();
         service.mtls = self.mtls_server("test");
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let hosted = rollout::host(&service, listen, keys, &self.config.telemetry).await;
         let url = self.grpc_url(address);
         know(&self.mesh, "test", &url);
@@ -236,7 +249,8 @@ impl TestMesh {
     /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
     pub async fn notes(&self, change: impl FnOnce(&mut drawbridge_edge::Config)) -> (Hosted, Edge) {
         let service = Notes { mtls: self.mtls_server("notes") };
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let keys = self.transaction_keys();
         let hosted = Hosted::start("notes", &self.config.telemetry, |telemetry| async move {
             service.start(listen, keys, &telemetry).await
@@ -250,7 +264,8 @@ impl TestMesh {
     /// Starts the service whose results may be kept, for a mesh that [`serve_cached`] has set up.
     pub async fn cached(&self) -> (Cached, Hosted, Url) {
         let service = Cached::default();
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let (starting, keys) = (service.clone(), self.transaction_keys());
         let hosted = Hosted::start("cached", &self.config.telemetry, |telemetry| async move {
             starting.start(listen, keys, &telemetry).await
@@ -261,7 +276,8 @@ impl TestMesh {
 
     /// Starts a tickets service that has its credentials from a Vault, and an edge in front of it.
     pub async fn tickets(&self, vault: VaultConfig) -> (Hosted, Edge) {
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let auth_url = self.mesh.state.auth_url.clone();
         let mut config = drawbridge_tickets::Config::new(auth_url, self.transaction_keys());
         config.listen = listen;

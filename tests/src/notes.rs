@@ -1,6 +1,8 @@
 //! A tool service that says all that a contract can say to clients.
 
-use drawbridge_proto::mcp::v1::{ResourceContents, ResourceLink, ToolResult, resource_contents::Contents};
+use drawbridge_proto::mcp::v1::{
+    ResourceContents, ResourceLink, ToolResult, resource_contents::Contents,
+};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, MtlsServerConfig, Running, Starting, Telemetry,
     identity::{Verifier, VerifierError},
@@ -11,7 +13,13 @@ use tonic::{Request, Response, Status};
 use self::pb::notes_service_server::{NotesService, NotesServiceServer};
 
 mod pb {
-    #![allow(missing_docs, clippy::all, clippy::clone_on_ref_ptr, unreachable_pub, reason = "generated code")]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        clippy::clone_on_ref_ptr,
+        unreachable_pub,
+        reason = "generated code"
+    )]
     tonic::include_proto!("drawbridge.notes.v1");
 }
 
@@ -41,8 +49,8 @@ impl Notes {
         let verifier = Verifier::new("notes", "drawbridge-auth", jwks_url)?;
         let (starting, mtls) = (Starting::new(), self.mtls.clone());
         let peers = starting.peers(&mtls.own).expect("a certificate");
-        let server =
-            GrpcServer::tool_service(NotesServiceServer::new(self), verifier).descriptors(DESCRIPTORS);
+        let server = GrpcServer::tool_service(NotesServiceServer::new(self), verifier)
+            .descriptors(DESCRIPTORS);
         let server = server.accept(&peers, &mtls).expect("somebody who may call");
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();
@@ -88,11 +96,14 @@ impl NotesService for Notes {
         let pb::Listing { page_size, page_token } = request.into_inner();
         let start: usize = match page_token.as_str() {
             "" => 0,
-            token => token.parse().map_err(|_| Status::invalid_argument("page_token is not one"))?,
+            token => {
+                token.parse().map_err(|_| Status::invalid_argument("page_token is not one"))?
+            }
         };
         let size = usize::try_from(page_size).ok().filter(|size| *size > 0).unwrap_or(NOTES);
         let end = NOTES.min(start + size);
-        let mut notes: Vec<_> = (start..end).map(|number| link(&format!("note://{number:03}"))).collect();
+        let mut notes: Vec<_> =
+            (start..end).map(|number| link(&format!("note://{number:03}"))).collect();
         if start == 0 {
             notes.push(link("other://foreign"));
         }
@@ -106,6 +117,7 @@ fn link(uri: &str) -> ResourceLink {
 }
 
 fn page(text: &str) -> Result<Response<pb::Page>, Status> {
-    let contents = ResourceContents { contents: Some(Contents::Text(text.to_owned())), ..Default::default() };
+    let contents =
+        ResourceContents { contents: Some(Contents::Text(text.to_owned())), ..Default::default() };
     Ok(Response::new(pb::Page { contents: Some(contents) }))
 }

@@ -14,9 +14,9 @@ pub struct Postgres {
 impl Postgres {
     /// Starts a server on a free port and waits until it answers.
     pub async fn start() -> Self {
-        let programs = Programs::find()
-            .postgres
-            .expect("PostgreSQL, which `make test` or `tests/setup.sh test` installs (Debian: postgresql)");
+        let programs = Programs::find().postgres.expect(
+            "PostgreSQL, which `make test` or `tests/setup.sh test` installs (Debian: postgresql)",
+        );
         let server = backing::Postgres::start(&programs).await;
         let server = server.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         Self { port: server.port, server }
@@ -52,7 +52,13 @@ impl Postgres {
     /// What the server answers this user.
     pub fn ask_as(&self, user: &str, password: &str, sql: &str) -> Result<Vec<String>, String> {
         let answer = Command::new(self.server.programs.join("psql"))
-            .args(["--host=127.0.0.1", "--dbname=postgres", "--no-psqlrc", "--no-align", "--tuples-only"])
+            .args([
+                "--host=127.0.0.1",
+                "--dbname=postgres",
+                "--no-psqlrc",
+                "--no-align",
+                "--tuples-only",
+            ])
             .args(["--set=ON_ERROR_STOP=1", "--quiet", "--no-password"])
             .args(["--port", &self.port.to_string(), "--username", user, "--command", sql])
             .env("PGPASSWORD", password)

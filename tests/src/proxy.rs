@@ -127,7 +127,8 @@ impl Proxy {
                     drop(shared.tunnel(client, idle).await);
                     return;
                 }
-                let service = hyper::service::service_fn(|request| Arc::clone(&shared).forward(request));
+                let service =
+                    hyper::service::service_fn(|request| Arc::clone(&shared).forward(request));
                 let server = hyper::server::conn::http1::Builder::new();
                 drop(server.serve_connection(TokioIo::new(client), service).await);
             });
@@ -190,7 +191,8 @@ impl Shared {
 
     fn strip(&self, headers: &mut HeaderMap) {
         if self.passing == Passing::StripsHeaders {
-            let unknown: Vec<_> = headers.keys().filter(|name| !KNOWN.contains(name)).cloned().collect();
+            let unknown: Vec<_> =
+                headers.keys().filter(|name| !KNOWN.contains(name)).cloned().collect();
             for name in unknown {
                 headers.remove(name);
             }

@@ -65,7 +65,9 @@ struct Node {
 
 impl Node {
     async fn start(config: &str) -> Self {
-        let redis = Redis::with(&format!("requirepass {PASSWORD}\nmasterauth {PASSWORD}\n{config}\n")).await;
+        let redis =
+            Redis::with(&format!("requirepass {PASSWORD}\nmasterauth {PASSWORD}\n{config}\n"))
+                .await;
         let client = Client::open(format!("redis://:{PASSWORD}@127.0.0.1:{}", redis.server.port));
         Self { redis, client: client.expect("a URL") }
     }

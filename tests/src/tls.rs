@@ -2,7 +2,8 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::serve::Listener;
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{

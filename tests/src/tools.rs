@@ -57,7 +57,8 @@ pub fn node_modules_of(client: &str) -> PathBuf {
 pub fn chromium() -> PathBuf {
     program(tools().join("browser/node_modules/puppeteer-core"));
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|folder| folder.join("chromium")).find(|path| path.exists());
+    let found =
+        env::split_paths(&path).map(|folder| folder.join("chromium")).find(|path| path.exists());
     program(found.unwrap_or_else(|| PathBuf::from("chromium")))
 }
 

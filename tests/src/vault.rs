@@ -30,8 +30,9 @@ impl Vault {
     }
 
     async fn with(storage: Storage) -> Self {
-        let server =
-            backing::Vault::start(&bao(), storage).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+        let server = backing::Vault::start(&bao(), storage)
+            .await
+            .unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let root_token = server.root_token.expose_secret().to_owned();
         Self { url: server.url.clone(), root_token, server }
     }
@@ -50,7 +51,9 @@ impl Vault {
     /// What was answered without an error at a path, as the audit device has it.
     pub fn answered(&self, path: &str) -> Vec<Value> {
         let answered = |record: &Value| {
-            record["type"] == "response" && record["request"]["path"] == path && record["error"].is_null()
+            record["type"] == "response"
+                && record["request"]["path"] == path
+                && record["error"].is_null()
         };
         self.audit().into_iter().filter(answered).collect()
     }
@@ -61,9 +64,16 @@ impl Vault {
     }
 
     /// Asks it with this token.
-    pub async fn ask_as(&self, token: &str, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+    pub async fn ask_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
         let url = self.url.join(&format!("/v1/{path}")).expect("a URL");
-        let request = reqwest::Client::new().request(method, url).header("x-vault-token", token).json(&body);
+        let request =
+            reqwest::Client::new().request(method, url).header("x-vault-token", token).json(&body);
         let answer = request.send().await.expect("an answer");
         let status = answer.status();
         (status, answer.json().await.unwrap_or(Value::Null))
@@ -88,7 +98,8 @@ impl Vault {
     /// Stops the process where it is, or lets it go on: a server that takes connections and does not answer.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
-        let sent = Command::new("kill").args([signal, &self.server.server.id().to_string()]).status();
+        let sent =
+            Command::new("kill").args([signal, &self.server.server.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "kill {signal}");
     }
 }

@@ -28,7 +28,9 @@ impl Backing {
         let postgres = programs.postgres.as_ref().filter(|_| programs.vault.is_some());
         let (redis, vault, postgres) = tokio::try_join!(
             started(programs.redis.as_deref().map(Redis::start)),
-            started(programs.vault.as_deref().map(|program| Vault::start(program, Storage::Memory))),
+            started(
+                programs.vault.as_deref().map(|program| Vault::start(program, Storage::Memory))
+            ),
             started(postgres.map(|folder| Postgres::start(folder))),
         )?;
         Ok(Self { redis, vault, postgres })

@@ -73,10 +73,16 @@ impl Postgres {
         succeeded("initdb", &made)?;
 
         let mut command = as_nobody(&programs.join(PROGRAM));
-        command.arg("-D").arg(&data).args(["-p", &port.to_string(), "-h", &Ipv4Addr::LOCALHOST.to_string()]);
+        command.arg("-D").arg(&data).args([
+            "-p",
+            &port.to_string(),
+            "-h",
+            &Ipv4Addr::LOCALHOST.to_string(),
+        ]);
         command.args(["-F", "-c", "unix_socket_directories="]);
         let server = Server::run(PROGRAM, command, folder, "".into())?;
-        let mut postgres = Self { server, port, programs: programs.to_owned(), password: password.into() };
+        let mut postgres =
+            Self { server, port, programs: programs.to_owned(), password: password.into() };
         let programs = postgres.programs.clone();
         postgres.server.until(|| is_ready(&programs, port)).await?;
         Ok(postgres)
@@ -90,8 +96,22 @@ impl Postgres {
         const PSQL: &str = "psql";
         let mut psql = Command::new(self.programs.join(PSQL));
         psql.args(["--host", &Ipv4Addr::LOCALHOST.to_string(), "--port", &self.port.to_string()]);
-        psql.args(["--dbname", DATABASE, "--username", OWNER, "--no-password", "--no-psqlrc", "--quiet"]);
-        psql.args(["--single-transaction", "--set", "ON_ERROR_STOP=1", "--set", &format!("vault={OWNER}")]);
+        psql.args([
+            "--dbname",
+            DATABASE,
+            "--username",
+            OWNER,
+            "--no-password",
+            "--no-psqlrc",
+            "--quiet",
+        ]);
+        psql.args([
+            "--single-transaction",
+            "--set",
+            "ON_ERROR_STOP=1",
+            "--set",
+            &format!("vault={OWNER}"),
+        ]);
         psql.args(["--file", "-"]).env("PGPASSWORD", self.password.expose_secret());
         psql.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let running = tokio::task::spawn_blocking(move || {
@@ -134,14 +154,22 @@ pub(super) fn folder() -> Option<PathBuf> {
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|entry| entry.path());
     let newest = versions.filter(|path| version(path).is_some()).max_by_key(version);
     let is_complete = |folder: &PathBuf| {
-        ["initdb", "pg_isready", "postgres", "psql"].iter().all(|program| folder.join(program).is_file())
+        ["initdb", "pg_isready", "postgres", "psql"]
+            .iter()
+            .all(|program| folder.join(program).is_file())
     };
     newest.map(|path| path.join("bin")).into_iter().chain(path_folders()).find(is_complete)
 }
 
 async fn is_ready(programs: &Path, port: u16) -> bool {
     let mut asking = Command::new(programs.join("pg_isready"));
-    asking.args(["--quiet", "--host", &Ipv4Addr::LOCALHOST.to_string(), "--port", &port.to_string()]);
+    asking.args([
+        "--quiet",
+        "--host",
+        &Ipv4Addr::LOCALHOST.to_string(),
+        "--port",
+        &port.to_string(),
+    ]);
     let asked = tokio::task::spawn_blocking(move || asking.status()).await;
     asked.is_ok_and(|status| status.is_ok_and(|status| status.success()))
 }
@@ -152,7 +180,9 @@ fn as_nobody(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig=INT"]).arg(program);
+    command
+        .args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig=INT"])
+        .arg(program);
     command
 }
 
@@ -163,7 +193,11 @@ fn give_away(parent: &Path, folder: &Path) -> io::Result<()> {
     }
     fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
     let given = Command::new("chown").args(["-R", "nobody:nogroup"]).arg(folder).status()?;
-    if given.success() { Ok(()) } else { Err(io::Error::other("it cannot be given to the user nobody")) }
+    if given.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other("it cannot be given to the user nobody"))
+    }
 }
 
 fn succeeded(program: &'static str, output: &Output) -> Result<(), BackingError> {

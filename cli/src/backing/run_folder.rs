@@ -82,7 +82,8 @@ impl RunFolder {
         let folder = tempfile::Builder::new().prefix(PREFIX).permissions(own).tempdir()?;
         // Before the file has its name: whoever finds it unlocked takes the folder for one of a
         // process that has ended.
-        let owner = own::replace_with(&folder.path().join(OWNER), b"", |file| Ok(file.try_lock()?))?;
+        let owner =
+            own::replace_with(&folder.path().join(OWNER), b"", |file| Ok(file.try_lock()?))?;
         // As the system writes where a process works.
         watch(&folder.path().canonicalize()?);
         Ok(Self { folder, _owner: owner })
@@ -208,11 +209,15 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_server_of_a_folder_is_ended_and_a_process_elsewhere_is_not() {
         let folder = RunFolder::new().unwrap();
-        let run = |place: &Path| Command::new("sleep").arg("60").current_dir(place).spawn().unwrap();
+        let run =
+            |place: &Path| Command::new("sleep").arg("60").current_dir(place).spawn().unwrap();
         let (mut there, mut elsewhere) = (run(folder.path()), run(Path::new("/")));
         folder.set_server(elsewhere.id()).unwrap();
         end_server(folder.path());
-        assert!(elsewhere.try_wait().unwrap().is_none(), "it has the number, and is another process");
+        assert!(
+            elsewhere.try_wait().unwrap().is_none(),
+            "it has the number, and is another process"
+        );
         folder.set_server(there.id()).unwrap();
         let waiting = std::thread::spawn(move || there.wait().unwrap());
         end_server(folder.path());

@@ -54,7 +54,8 @@ impl MeshAuthority {
         let mut params = params("drawbridge up")?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.subject_alt_names = vec![SanType::URI(format!("spiffe://{TRUST_DOMAIN}").try_into()?)];
+        params.subject_alt_names =
+            vec![SanType::URI(format!("spiffe://{TRUST_DOMAIN}").try_into()?)];
         let key = KeyPair::generate()?;
         let folder = RunFolder::new()?;
         fs::write(folder.path().join("ca.crt"), params.self_signed(&key)?.pem())?;
@@ -109,7 +110,11 @@ impl MeshAuthority {
     ///
     /// # Errors
     /// When they cannot be made.
-    pub fn issue_to_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, AuthorityError> {
+    pub fn issue_to_server(
+        &self,
+        service: &str,
+        allow: &[&str],
+    ) -> Result<MtlsServerConfig, AuthorityError> {
         let mtls_allow = allow.iter().map(|name| Self::id(name)).collect::<Result<_, _>>()?;
         Ok(MtlsServerConfig { own: self.issue(service)?, mtls_allow, ..Default::default() })
     }

@@ -34,7 +34,9 @@ fn of(service: &str) -> &'static [&'static str] {
             "revocations-file",
             "mtls-allow-edge",
         ],
-        "idp" => &["issuer", "resources", "internal-resources", "auth-audience", "users", "state-file"],
+        "idp" => {
+            &["issuer", "resources", "internal-resources", "auth-audience", "users", "state-file"]
+        }
         "code" => &["root", "auth-jwks-url", "auth-issuer"],
         "invoices" => &["database-url", "auth-jwks-url", "auth-issuer"],
         "tickets" => &["sample-helpdesk", "helpdesk-url", "auth-jwks-url", "auth-issuer"],
@@ -57,8 +59,11 @@ pub(super) fn apply<A: clap::Args>(
     let reserved: Vec<_> = OF_ALL.iter().chain(of(service)).copied().chain(credentials).collect();
     for variable in apply_environment(&mut own, service, &reserved)? {
         // These two are honoured for the whole mesh, by `up`.
-        if !["DRAWBRIDGE_EDGE_PUBLIC_URL", "DRAWBRIDGE_EDGE_REDIS_URL"].contains(&variable.as_str()) {
-            anstream::eprintln!("warning: {variable} changes nothing here: the mesh sets it itself");
+        if !["DRAWBRIDGE_EDGE_PUBLIC_URL", "DRAWBRIDGE_EDGE_REDIS_URL"].contains(&variable.as_str())
+        {
+            anstream::eprintln!(
+                "warning: {variable} changes nothing here: the mesh sets it itself"
+            );
         }
     }
     Ok(own)

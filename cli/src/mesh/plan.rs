@@ -8,7 +8,8 @@ use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::Credenti
 use url::{Host, Url};
 
 use super::{
-    INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD, environment,
+    INTERNAL_AUDIENCE, MeshAuthority, MeshConfig, MeshError, TRANSACTION_ISSUER, WORKLOAD,
+    environment,
 };
 use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
 
@@ -99,7 +100,8 @@ impl Plan {
 
     /// The same for a service that these may call.
     fn mtls_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, MeshError> {
-        let issued = self.authority.as_ref().map(|authority| authority.issue_to_server(service, allow));
+        let issued =
+            self.authority.as_ref().map(|authority| authority.issue_to_server(service, allow));
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
@@ -117,7 +119,9 @@ impl Plan {
     }
 
     /// The tool services: under which name each is offered, and where.
-    pub(super) fn services(&self) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
+    pub(super) fn services(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
         [("code", &self.code), ("invoices", &self.invoices), ("tickets", &self.tickets)]
             .into_iter()
             .map(|(name, socket)| (name, self.grpc_url(socket)))
@@ -132,7 +136,8 @@ impl Plan {
     ) -> Result<MeshState, MeshError> {
         let services = self.services().map(|(name, url)| Ok((name.to_owned(), url?)));
         let own = own_services.services.iter();
-        let own = own.filter_map(|(name, urls, _)| Some(Ok((name.to_string(), urls.first()?.clone()))));
+        let own =
+            own.filter_map(|(name, urls, _)| Some(Ok((name.to_string(), urls.first()?.clone()))));
         Ok(MeshState {
             name: config.name.clone().unwrap_or_else(|| self.edge.address.port().into()),
             pid: std::process::id(),
@@ -152,31 +157,36 @@ impl Plan {
         workload: &WorkloadCredentials,
         own_services: &NamedServices,
     ) -> Result<drawbridge_idp::Config, MeshError> {
-        let own = own_services.services.iter().map(|(name, _, _)| name).chain(&own_services.servers);
-        let names = self.services().map(|(name, _)| name.to_owned()).chain(own.map(ToString::to_string));
-        let idp = drawbridge_idp::Config {
-            listen: socket.listen.clone(),
-            admin_listen: config.ports.bind(7101)?.listen,
-            issuer: Some(self.issuer.parse()?),
-            // The endpoint for all services, and the one for each.
-            resources: std::iter::once(self.mcp_url.to_string())
-                .chain(names.map(|name| format!("{}/{name}", self.mcp_url.as_str().trim_end_matches('/'))))
-                .collect(),
-            users: config.users.clone(),
-            state_file: config.idp_state_file.clone(),
-            workloads: vec![drawbridge_idp::Workload {
-                client_id: workload.client_id.clone(),
-                client_secret: workload.client_secret.clone(),
-                groups: config.workload_groups.clone(),
-                internal: true,
-            }],
-            clients: config.clients.clone(),
-            internal_resources: vec![INTERNAL_AUDIENCE.to_owned()],
-            auth_url: Some(self.grpc_url(&self.auth)?.into()),
-            auth_audience: INTERNAL_AUDIENCE.to_owned(),
-            mtls: self.mtls("idp")?,
-            ..drawbridge_idp::Config::default()
-        };
+        let own =
+            own_services.services.iter().map(|(name, _, _)| name).chain(&own_services.servers);
+        let names =
+            self.services().map(|(name, _)| name.to_owned()).chain(own.map(ToString::to_string));
+        let idp =
+            drawbridge_idp::Config {
+                listen: socket.listen.clone(),
+                admin_listen: config.ports.bind(7101)?.listen,
+                issuer: Some(self.issuer.parse()?),
+                // The endpoint for all services, and the one for each.
+                resources: std::iter::once(self.mcp_url.to_string())
+                    .chain(names.map(|name| {
+                        format!("{}/{name}", self.mcp_url.as_str().trim_end_matches('/'))
+                    }))
+                    .collect(),
+                users: config.users.clone(),
+                state_file: config.idp_state_file.clone(),
+                workloads: vec![drawbridge_idp::Workload {
+                    client_id: workload.client_id.clone(),
+                    client_secret: workload.client_secret.clone(),
+                    groups: config.workload_groups.clone(),
+                    internal: true,
+                }],
+                clients: config.clients.clone(),
+                internal_resources: vec![INTERNAL_AUDIENCE.to_owned()],
+                auth_url: Some(self.grpc_url(&self.auth)?.into()),
+                auth_audience: INTERNAL_AUDIENCE.to_owned(),
+                mtls: self.mtls("idp")?,
+                ..drawbridge_idp::Config::default()
+            };
         environment::apply(config, "idp", idp)
     }
 
@@ -185,7 +195,10 @@ impl Plan {
             listen: self.auth.listen.clone(),
             admin_listen: self.auth_admin.listen.clone(),
             issuer: Some(self.issuer.clone()),
-            allow_private_addresses: config.issuer.as_ref().is_none_or(|issuer| is_loopback(issuer)),
+            allow_private_addresses: config
+                .issuer
+                .as_ref()
+                .is_none_or(|issuer| is_loopback(issuer)),
             issuer_tenants: issuer_tenants(config)?,
             issuers: config.issuers.clone(),
             audience: vec![self.mcp_url.to_string()],
@@ -216,7 +229,10 @@ impl Plan {
         environment::apply(config, "code", code)
     }
 
-    pub(super) fn invoices(&self, config: &MeshConfig) -> Result<drawbridge_invoices::Config, MeshError> {
+    pub(super) fn invoices(
+        &self,
+        config: &MeshConfig,
+    ) -> Result<drawbridge_invoices::Config, MeshError> {
         let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
         let vault = config.vault.as_ref().map(|vault| vault.config.clone());
         let credentials = CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) };
@@ -232,7 +248,10 @@ impl Plan {
         Ok(drawbridge_invoices::Config { credentials, ..invoices })
     }
 
-    pub(super) fn tickets(&self, config: &MeshConfig) -> Result<drawbridge_tickets::Config, MeshError> {
+    pub(super) fn tickets(
+        &self,
+        config: &MeshConfig,
+    ) -> Result<drawbridge_tickets::Config, MeshError> {
         let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
         let own = drawbridge_tickets::Config::new(auth.clone(), keys);
         let credentials = own.credentials.clone();
@@ -274,7 +293,10 @@ impl Plan {
             }
             let address = format!("{name}={}", url?).parse::<ServiceAddress>();
             edge.services.push(
-                address.map_err(|source| MeshError::Service { service: "edge", source: source.into() })?,
+                address.map_err(|source| MeshError::Service {
+                    service: "edge",
+                    source: source.into(),
+                })?,
             );
         }
         Ok((edge, own))

@@ -45,7 +45,8 @@ impl MeshVault {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| MeshError::Vault(source);
         let setup: Setup = toml::from_str(SETUP).map_err(|error| failed(error.into()))?;
         let setup = self.adapted(setup, jwks_url);
-        let bootstrap = Bootstrap::new(&self.config, &self.token).map_err(|error| failed(error.into()))?;
+        let bootstrap =
+            Bootstrap::new(&self.config, &self.token).map_err(|error| failed(error.into()))?;
         bootstrap.apply(&setup).await.map_err(|error| failed(error.into()))?;
         Ok(())
     }
@@ -55,12 +56,14 @@ impl MeshVault {
         TRANSACTION_ISSUER.clone_into(&mut setup.auth_issuer);
         setup.audit_file.clone_from(&self.audit_file);
         setup.database = match (setup.database, &self.database) {
-            (Some(database), Some(MeshDatabase { connection_url, username, password })) => Some(Database {
-                connection_url: connection_url.clone(),
-                username: username.clone(),
-                password: password.clone(),
-                ..database
-            }),
+            (Some(database), Some(MeshDatabase { connection_url, username, password })) => {
+                Some(Database {
+                    connection_url: connection_url.clone(),
+                    username: username.clone(),
+                    password: password.clone(),
+                    ..database
+                })
+            }
             _ => None,
         };
         if setup.database.is_none() {

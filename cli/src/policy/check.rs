@@ -57,11 +57,16 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Verdict> {
             let items = study.policies().items().count();
             let (policies, items) = (count(study.len(), "policy"), count(items, "item"));
             let revision = study.policies().revision();
-            (look_at(study, args)?, format!("{folder}: {policies} for {items}, revision {revision}"))
+            (
+                look_at(study, args)?,
+                format!("{folder}: {policies} for {items}, revision {revision}"),
+            )
         }
         Err(error) => (error.0.clone(), folder.to_string()),
     };
-    let of = |severity| problems.iter().filter(|problem: &&Problem| problem.severity == severity).count();
+    let of = |severity| {
+        problems.iter().filter(|problem: &&Problem| problem.severity == severity).count()
+    };
     let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
     let good = errors == 0 && (warnings == 0 || !args.deny_warnings);
     if args.common.json {

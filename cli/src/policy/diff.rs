@@ -75,13 +75,17 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
 }
 
 /// The records of a decision log: of a file, or of every file of the folder that auth writes.
-pub(super) fn records(path: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<DecisionRecord>>> {
+pub(super) fn records(
+    path: &Path,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<DecisionRecord>>> {
     let mut files = vec![path.to_owned()];
     if path.is_dir() {
         let entries = fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let entries = entries.with_context(|| format!("cannot read {}", path.display()))?;
         let all = entries.iter().map(fs::DirEntry::path);
-        files = all.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect();
+        files = all
+            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .collect();
         // Their names have their days.
         files.sort_unstable();
     }
@@ -122,7 +126,11 @@ fn print(changes: &[(Changed, Change)], all: usize) {
             Some(to) if allowed(*to) => paint::good(&format!("{to:?}")),
             Some(to) => paint::bad(&format!("{to:?}")),
         };
-        let by = if policy_ids.is_empty() { String::new() } else { format!(" by {}", policy_ids.join(", ")) };
+        let by = if policy_ids.is_empty() {
+            String::new()
+        } else {
+            format!(" by {}", policy_ids.join(", "))
+        };
         let times = count(*times, "time");
         anstream::println!(
             "{who}  {}  {from:?} → {to}{by}  {times}, such as {request_id}",
@@ -130,8 +138,11 @@ fn print(changes: &[(Changed, Change)], all: usize) {
         );
     }
     let (depend, change): (Vec<_>, Vec<_>) = changes.iter().partition(|((.., to), _)| to.is_none());
-    let sum = |of: Vec<&(Changed, Change)>| of.iter().map(|(_, change)| change.times).sum::<usize>();
+    let sum =
+        |of: Vec<&(Changed, Change)>| of.iter().map(|(_, change)| change.times).sum::<usize>();
     let (change, depend) = (sum(change), sum(depend));
     let all = count(all, "decision");
-    anstream::println!("{all}: {change} would change, {depend} depend on arguments that were not recorded");
+    anstream::println!(
+        "{all}: {change} would change, {depend} depend on arguments that were not recorded"
+    );
 }

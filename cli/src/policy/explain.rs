@@ -97,8 +97,10 @@ fn asked(args: &ExplainArgs) -> anyhow::Result<Asked> {
 fn caller(args: &ExplainArgs) -> anyhow::Result<(Who, Option<String>)> {
     if let Some(file) = &args.token {
         let who = token::read(file)?;
-        let note =
-            format!("{} of {}, by the token's claims, which are not verified", who.subject, who.issuer);
+        let note = format!(
+            "{} of {}, by the token's claims, which are not verified",
+            who.subject, who.issuer
+        );
         return Ok((who, Some(note)));
     }
     let who = args.who.clone();
@@ -171,7 +173,9 @@ fn print_policy(policy: &Explained) {
         Says::Perhaps => format!("{effect} some arguments"),
         Says::No => "does not apply: its conditions do not hold".to_owned(),
         Says::Others => format!("{effect} it to others"),
-        Says::Error => format!("cannot be evaluated: {}", policy.error.as_deref().unwrap_or_default()),
+        Says::Error => {
+            format!("cannot be evaluated: {}", policy.error.as_deref().unwrap_or_default())
+        }
     };
     let shadow = if policy.shadow { " (shadow: it does not decide)" } else { "" };
     let place = format!("{}:{}", policy.path.display(), policy.line);

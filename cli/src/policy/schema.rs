@@ -136,7 +136,8 @@ fn cedar_type(kind: &PolicyType, depth: usize) -> String {
 fn annotations(field: &FieldDescriptor, indent: &str) -> String {
     let Kind::Enum(of) = field.kind() else { return String::new() };
     // Policies read the first name of a number.
-    let name = |number| of.get_value(number).map_or_else(String::new, |value| value.name().to_owned());
+    let name =
+        |number| of.get_value(number).map_or_else(String::new, |value| value.name().to_owned());
     let (mut names, mut aliases) = (Vec::new(), Vec::new());
     for value in of.values() {
         let canonical = name(value.number());
@@ -170,14 +171,18 @@ fn entities(namespace: &str, offers: &[Offer]) -> String {
                 });
                 ("Tool", &tool.scopes, attributes)
             }
-            OfferKind::Resource(resource) => ("Resource", &resource.scopes, json!({ "rpc": offer.rpc() })),
+            OfferKind::Resource(resource) => {
+                ("Resource", &resource.scopes, json!({ "rpc": offer.rpc() }))
+            }
             OfferKind::Prompt(prompt) => ("Prompt", &prompt.scopes, json!({ "rpc": offer.rpc() })),
             OfferKind::Completion(_) | OfferKind::Watch(_) | OfferKind::List(_) => continue,
         };
         if !scopes.is_empty() {
             attributes["scopes"] = json!(scopes);
         }
-        for (attribute, rpc) in served_by(&offer.name, offers).into_iter().filter(|_| kind != "Tool") {
+        for (attribute, rpc) in
+            served_by(&offer.name, offers).into_iter().filter(|_| kind != "Tool")
+        {
             attributes[attribute] = Value::from(rpc);
         }
         entities.push(json!({

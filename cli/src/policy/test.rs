@@ -61,7 +61,10 @@ fn print(results: &[CaseResult], problems: &[Problem]) {
     let passed = results.len() + problems.len() - failed;
     let summary = format!("{passed} passed, {failed} failed");
     let all = count(passed + failed, "case");
-    anstream::println!("{all}: {}", if failed == 0 { paint::good(&summary) } else { paint::bad(&summary) });
+    anstream::println!(
+        "{all}: {}",
+        if failed == 0 { paint::good(&summary) } else { paint::bad(&summary) }
+    );
 }
 
 fn written(expected: Expected, policies: Option<&[String]>) -> String {

@@ -66,8 +66,10 @@ pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
     let study = open(&args.common.policies)?;
     let mut items: Vec<_> = study.policies().items().collect();
     if !args.items.is_empty() {
-        let found =
-            args.items.iter().map(|name| study.item(name).with_context(|| no_such_item(&study, name)));
+        let found = args
+            .items
+            .iter()
+            .map(|name| study.item(name).with_context(|| no_such_item(&study, name)));
         items = found.collect::<Result<_, _>>()?;
     }
     items.sort_by(|one, other| one.1.name.cmp(&other.1.name));
@@ -96,7 +98,13 @@ fn rows(named: &BTreeSet<(String, String)>) -> Vec<(String, String)> {
     anyone.into_iter().chain(named.iter().filter(|(kind, _)| kind != "Tenant").cloned()).collect()
 }
 
-fn cell(study: &Study, kind: &str, id: &str, tenant: Option<&str>, item: &(Kind, CatalogItem)) -> Cell {
+fn cell(
+    study: &Study,
+    kind: &str,
+    id: &str,
+    tenant: Option<&str>,
+    item: &(Kind, CatalogItem),
+) -> Cell {
     let who = |workload, mfa| {
         let mut who = Who { workload, mfa, ..Who::default() };
         who.tenant = tenant.unwrap_or_default().to_owned();
@@ -113,7 +121,8 @@ fn cell(study: &Study, kind: &str, id: &str, tenant: Option<&str>, item: &(Kind,
         who
     };
     let reach = |workload| {
-        let [without, with] = [false, true].map(|mfa| study.decide(&who(workload, mfa), item, None).answer);
+        let [without, with] =
+            [false, true].map(|mfa| study.decide(&who(workload, mfa), item, None).answer);
         match (without, with) {
             (Answer::Allow, _) => Reach::Yes,
             (_, Answer::Allow) => Reach::WithMfa,
@@ -156,8 +165,8 @@ fn print(rows: &[Row], tenant: Option<&str>) {
         anstream::println!("{}", table(shown));
         left = rest;
     }
-    let tenant =
-        tenant.map_or_else(|| "without a tenant".to_owned(), |tenant| format!("of the tenant {tenant}"));
+    let tenant = tenant
+        .map_or_else(|| "without a tenant".to_owned(), |tenant| format!("of the tenant {tenant}"));
     anstream::println!(
         "For callers {tenant}, without scopes or an address. With mfa: after a second factor."
     );
@@ -168,7 +177,9 @@ fn table(rows: &[Row]) -> Table {
     table.set_header([String::new()].into_iter().chain(rows.iter().map(Row::name)));
     let items = rows.first().map(|row| row.may.as_slice()).unwrap_or_default();
     for (place, Cell { item, .. }) in items.iter().enumerate() {
-        table.add_row([item.clone()].into_iter().chain(rows.iter().map(|row| row.may[place].written())));
+        table.add_row(
+            [item.clone()].into_iter().chain(rows.iter().map(|row| row.may[place].written())),
+        );
     }
     // A word that is broken is hard to find.
     let widths = [item_width(rows)].into_iter().chain(rows.iter().map(word_width));
@@ -191,7 +202,8 @@ fn item_width(rows: &[Row]) -> usize {
 /// How wide a caller must be, so that no word is broken.
 fn word_width(row: &Row) -> usize {
     let texts = [row.name()].into_iter().chain(row.may.iter().map(Cell::written));
-    let longest = |text: String| text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
+    let longest =
+        |text: String| text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
     texts.map(longest).max().unwrap_or(0) + PADDING
 }
 

@@ -29,7 +29,8 @@ impl MeshArgs {
     /// When the state cannot be read, or no mesh of the given name runs.
     pub fn find(&self) -> anyhow::Result<Found> {
         let folder = MeshState::folder();
-        let meshes = MeshState::all(&folder).context("cannot read the state of the running mesh")?;
+        let meshes =
+            MeshState::all(&folder).context("cannot read the state of the running mesh")?;
         match &self.mesh {
             Some(name) => named(meshes, name),
             None => Ok(only(meshes)),
@@ -132,8 +133,12 @@ mod tests {
             assert_eq!(found.unwrap_err().to_string(), expected);
         };
         check("other", "no mesh other runs; those that run: 7180");
-        check("old", "the mesh old of pid 123 does not run; start one with `drawbridge up --name old`");
-        let found = named(vec![mesh("7180", true), mesh("b", true)], &"b".parse().unwrap()).unwrap();
+        check(
+            "old",
+            "the mesh old of pid 123 does not run; start one with `drawbridge up --name old`",
+        );
+        let found =
+            named(vec![mesh("7180", true), mesh("b", true)], &"b".parse().unwrap()).unwrap();
         assert_eq!(found.state().map(|state| state.name.to_string()).as_deref(), Some("b"));
     }
 

@@ -63,7 +63,8 @@ pub(super) async fn look(args: &UpArgs, backing: &Backing, programs: &Programs) 
         ("source tree", "sourceTree", (Standing::Real, root.display().to_string())),
         ("traces", "traces", traces),
     ];
-    let issuers = issuers.into_iter().map(|issuer| ("authorization server", "authorizationServer", issuer));
+    let issuers =
+        issuers.into_iter().map(|issuer| ("authorization server", "authorizationServer", issuer));
     let all = issuers.chain(rest);
     all.map(|(what, key, (standing, which))| Dependency { what, key, standing, which }).collect()
 }
@@ -82,18 +83,22 @@ async fn issuers(args: &UpArgs) -> Vec<(Standing, String)> {
     let asking = drawbridge_auth::reach_issuers(issuer, is_private, args.issuers.as_deref());
     match timeout(ANSWER_WITHIN, asking).await {
         // Auth has read the same before.
-        Ok(Ok(issuers)) => all.extend(
-            issuers
-                .into_iter()
-                .map(|(name, problem)| (problem.map_or(Standing::Real, Standing::Unreachable), name)),
-        ),
+        Ok(Ok(issuers)) => {
+            all.extend(issuers.into_iter().map(|(name, problem)| {
+                (problem.map_or(Standing::Real, Standing::Unreachable), name)
+            }))
+        }
         Ok(Err(error)) => {
             all.push((Standing::Unreachable(told(&error)), issuer.unwrap_or_default().to_owned()));
         }
         Err(late) => {
-            let file = args.issuers.as_deref().map(Path::display).map(|path| format!("those of {path}"));
-            let which =
-                [issuer.map(str::to_owned), file].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            let file =
+                args.issuers.as_deref().map(Path::display).map(|path| format!("those of {path}"));
+            let which = [issuer.map(str::to_owned), file]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", ");
             all.push((Standing::Unreachable(too_late(&late)), which));
         }
     }
@@ -103,9 +108,10 @@ async fn issuers(args: &UpArgs) -> Vec<(Standing, String)> {
 async fn redis(args: &UpArgs, backing: &Backing) -> (Standing, String) {
     match (&args.redis_url, &backing.redis) {
         (Some(url), _) => (ping(url).await, "Redis, which --redis-url names".to_owned()),
-        (None, Some(redis)) => {
-            (ping(&redis.url.as_str().into()).await, format!("Redis, started on port {}", redis.port))
-        }
+        (None, Some(redis)) => (
+            ping(&redis.url.as_str().into()).await,
+            format!("Redis, started on port {}", redis.port),
+        ),
         (None, None) => {
             (Standing::Embedded, stand_in(args, "in this process", "redis-server is not on PATH"))
         }
@@ -171,7 +177,9 @@ async fn traces(args: &UpArgs) -> (Standing, String) {
         Some(Host::Domain(name)) => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
-        None => return (Standing::Unreachable("the URL has no host".to_owned()), endpoint.to_string()),
+        None => {
+            return (Standing::Unreachable("the URL has no host".to_owned()), endpoint.to_string());
+        }
     };
     let port = endpoint.port_or_known_default().unwrap_or(4317);
     let connected = timeout(ANSWER_WITHIN, TcpStream::connect((host, port))).await;

@@ -45,7 +45,8 @@ pub(super) async fn look(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
     for (namespace, urls, id) in services {
         let Some(url) = urls.first() else { continue };
         let channel = peers.connect(url, namespace.as_str(), id.as_ref());
-        let asking = tokio::spawn(async move { contract(channel.map_err(|error| told(&error))?).await });
+        let asking =
+            tokio::spawn(async move { contract(channel.map_err(|error| told(&error))?).await });
         asked.push((namespace.to_string(), urls.clone(), asking));
     }
     let (mut found, mut contracts) = (Vec::new(), Vec::new());
@@ -89,7 +90,8 @@ fn unknown_to_policies(service: &OwnService, contract: &Contract, policies: &Pat
     named.dedup();
     if named.is_empty() {
         return vec![
-            "its contract has no tool, resource or prompt: docs/tools.md says how to mark one".to_owned(),
+            "its contract has no tool, resource or prompt: docs/tools.md says how to mark one"
+                .to_owned(),
         ];
     }
     if !named.contains(namespace) {
@@ -145,7 +147,9 @@ async fn withheld(
     let pool = reflection::built_in().map_err(|error| told(&error))?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     contracts.push(Contract { pool, services });
-    let now = offered(mesh.edge_config.as_deref(), peers, &contracts).await.map_err(|error| told(&error))?;
+    let now = offered(mesh.edge_config.as_deref(), peers, &contracts)
+        .await
+        .map_err(|error| told(&error))?;
     let differences = before.differences(&now.lockable(before.clone()).lock);
     let withheld = differences.into_iter().filter(|difference| difference.change != "gone");
     Ok(withheld.map(|item| format!("{} {}", item.kind.as_str(), item.name)).collect())
@@ -159,7 +163,9 @@ fn not_locked(
 ) -> Option<String> {
     let prefix = format!(" {}_", service.namespace);
     let items: Vec<_> = match withheld {
-        Ok(items) => items.iter().filter(|item| item.contains(&prefix)).map(String::as_str).collect(),
+        Ok(items) => {
+            items.iter().filter(|item| item.contains(&prefix)).map(String::as_str).collect()
+        }
         Err(error) => return Some(format!("it cannot be compared with the catalog lock: {error}")),
     };
     if items.is_empty() {
@@ -170,7 +176,11 @@ fn not_locked(
         let _ = write!(command, " --config {}", config.display());
     }
     add_urls(&mut command, mesh.state.services.values());
-    Some(format!("{} does not have {}: review them, then `{command}`", lock.display(), items.join(", ")))
+    Some(format!(
+        "{} does not have {}: review them, then `{command}`",
+        lock.display(),
+        items.join(", ")
+    ))
 }
 
 fn add_urls<'a>(command: &mut String, urls: impl IntoIterator<Item = &'a Url>) {

@@ -12,7 +12,8 @@ use crate::mesh::Mesh;
 
 pub(super) fn as_json(up: &Up) -> Value {
     let mesh = &up.mesh;
-    let service = |name: &str, address: fn(&crate::mesh::Hosted) -> String| mesh.service(name).map(address);
+    let service =
+        |name: &str, address: fn(&crate::mesh::Hosted) -> String| mesh.service(name).map(address);
     let mut services: Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
         .into_iter()
         .map(|name| {

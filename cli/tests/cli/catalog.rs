@@ -44,7 +44,9 @@ fn lock_writes_what_clients_see_and_check_shows_what_changed() {
     fs::write(&file, other.to_string()).expect("a file");
     let said = lock(folder, 1, &["--check"]);
     assert!(
-        said.starts_with("policies/catalog.lock: 0 new, 1 changed, 0 gone\ntool code_search is changed\n@@"),
+        said.starts_with(
+            "policies/catalog.lock: 0 new, 1 changed, 0 gone\ntool code_search is changed\n@@"
+        ),
         "{said}"
     );
     assert!(
@@ -52,7 +54,8 @@ fn lock_writes_what_clients_see_and_check_shows_what_changed() {
             && said.contains("+    \"name\": \"code_search\""),
         "{said}"
     );
-    let report: Value = serde_json::from_str(&lock(folder, 1, &["--check", "--json"])).expect("JSON");
+    let report: Value =
+        serde_json::from_str(&lock(folder, 1, &["--check", "--json"])).expect("JSON");
     assert_eq!(
         (&report["current"], &report["differences"][0]["name"]),
         (&false.into(), &"code_search".into())
@@ -78,11 +81,14 @@ fn the_services_and_the_place_of_the_lock_may_stand_in_the_edges_config_file() {
     let locked: Value =
         serde_json::from_str(&fs::read_to_string(folder.join("shown.lock")).expect("the lock"))
             .expect("JSON");
-    let tools: Vec<_> = locked["tools"].as_object().into_iter().flat_map(|tools| tools.keys()).collect();
+    let tools: Vec<_> =
+        locked["tools"].as_object().into_iter().flat_map(|tools| tools.keys()).collect();
     assert_eq!(tools, ["code_list_files", "code_search"]);
     // Without it, all that the file describes.
     lock(folder, 0, &["--descriptor-set", "code.binpb", "--file", "all.lock"]);
-    assert!(fs::read_to_string(folder.join("all.lock")).expect("the lock").contains("tickets_search"));
+    assert!(
+        fs::read_to_string(folder.join("all.lock")).expect("the lock").contains("tickets_search")
+    );
 
     fs::write(folder.join("edge.toml"), config).expect("a file");
     let said = lock(folder, 2, &["--config", "edge.toml"]);
@@ -109,7 +115,8 @@ fn a_lock_loses_nothing_unless_that_is_asked_for() {
     }
 
     let code = "[[services]]\nnamespace = \"code\"\nurls = [\"http://127.0.0.1:1\"]\n";
-    let config = format!("[catalog]\nlock = \"catalog.lock\"\n{code}descriptor_set = \"all.binpb\"\n");
+    let config =
+        format!("[catalog]\nlock = \"catalog.lock\"\n{code}descriptor_set = \"all.binpb\"\n");
     fs::write(folder.join("edge.toml"), config).expect("a file");
     let said = lock(folder, 2, &["--config", "edge.toml"]);
     assert!(said.contains("0 new, 0 changed, ") && said.contains("tool tickets_search"), "{said}");

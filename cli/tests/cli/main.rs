@@ -63,7 +63,8 @@ impl Up {
     }
 
     fn spawn(state: Arc<TempDir>, mut command: Command) -> Self {
-        let mut child = command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
+        let mut child =
+            command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
@@ -132,20 +133,32 @@ fn up_says_where_everything_is_and_ends_soon_after_ctrl_c() {
 #[test]
 fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
     let up = Up::start();
-    let found = up.call(&["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"]);
+    let found =
+        up.call(&["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"]);
     assert!(found.status.success(), "{}", text(&found.stderr));
-    let answer: Value =
-        text(&found.stdout).lines().last().map(serde_json::from_str).expect("a line").expect("JSON");
+    let answer: Value = text(&found.stdout)
+        .lines()
+        .last()
+        .map(serde_json::from_str)
+        .expect("a line")
+        .expect("JSON");
     assert_eq!(answer["result"]["matches"][0]["path"], "cli/src/main.rs", "{answer}");
 
-    let full = up.call(&["code", "drawbridge.code.v1.CodeService/ListFiles", r#"{"glob":"*.proto"}"#]);
+    let full =
+        up.call(&["code", "drawbridge.code.v1.CodeService/ListFiles", r#"{"glob":"*.proto"}"#]);
     assert!(text(&full.stdout).contains("proto/proto/drawbridge/code/v1/code.proto"));
 
     for (arguments, error) in [
-        (&["code", "NoSuch"][..], "there is no method NoSuch; there are: Search, ListFiles, ReadFile"),
+        (
+            &["code", "NoSuch"][..],
+            "there is no method NoSuch; there are: Search, ListFiles, ReadFile",
+        ),
         (&["nowhere", "Search"][..], "no service nowhere is known here"),
         (&["code", "Search", "{"][..], "the request is not JSON"),
-        (&["code", "Search", r#"{"nonsense":1}"#][..], "the request is no drawbridge.code.v1.SearchRequest"),
+        (
+            &["code", "Search", r#"{"nonsense":1}"#][..],
+            "the request is no drawbridge.code.v1.SearchRequest",
+        ),
         (&["code", "Search", r#"{"query":""}"#][..], "INVALID_ARGUMENT"),
         (&["code", "ReadFile", r#"{"path":"Cargo.toml"}"#][..], "denied by policy"),
         (&["code", "Search", "--token", "nonsense"][..], "the access token is malformed"),
@@ -164,7 +177,8 @@ fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
     let state: Value = serde_json::from_str(&read(&up.state_file())).expect("JSON");
     let code = state["services"]["code"].as_str().expect("a URL").to_owned();
     assert!(
-        code.starts_with("https://") && state["auth_url"].as_str().expect("a URL").starts_with("https://")
+        code.starts_with("https://")
+            && state["auth_url"].as_str().expect("a URL").starts_with("https://")
     );
     let file = |name: &str| Path::new(state["mtls"][name].as_str().expect("a file")).to_owned();
     let (certificate, key, bundle) = (file("certificate"), file("key"), file("trust_bundle"));
@@ -188,12 +202,15 @@ fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
     let (certificate, key_given, bundle) = (given(&certificate), given(&key), given(&bundle));
     let by_hand = ["--mtls-certificate-file", &certificate, "--mtls-key-file", &key_given];
     let by_hand =
-        [&["code", "Search", search][..], &by_hand, &["--mtls-trust-bundle-file", &bundle]].concat();
+        [&["code", "Search", search][..], &by_hand, &["--mtls-trust-bundle-file", &bundle]]
+            .concat();
     let found = up.call(&by_hand);
     assert!(found.status.success(), "{}", text(&found.stderr));
     let schema = tempfile::tempdir().expect("a folder");
-    let written = up
-        .run("policy", &["schema", "--service-url", &code, "--out", schema.path().to_str().expect("a path")]);
+    let written = up.run(
+        "policy",
+        &["schema", "--service-url", &code, "--out", schema.path().to_str().expect("a path")],
+    );
     assert!(written.status.success(), "{}", text(&written.stderr));
     assert!(schema.path().join("code.cedarschema").exists());
     up.stop();
@@ -203,7 +220,8 @@ fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
 #[test]
 fn without_a_mesh_call_says_what_is_missing() {
     let state = tempfile::tempdir().expect("a folder");
-    let failed = drawbridge(state.path()).args(["call", "code", "Search"]).output().expect("the binary");
+    let failed =
+        drawbridge(state.path()).args(["call", "code", "Search"]).output().expect("the binary");
     assert_eq!(failed.status.code(), Some(1));
     assert!(text(&failed.stderr).contains("start a mesh, or give --service-url"));
 }
@@ -221,7 +239,8 @@ fn up_says_clearly_why_it_cannot_start() {
 
     let broken = tempfile::tempdir().expect("a folder");
     fs::create_dir(broken.path().join("catalog")).expect("a folder");
-    fs::write(broken.path().join("x.cedar"), "permit (principal, action, resource);").expect("a file");
+    fs::write(broken.path().join("x.cedar"), "permit (principal, action, resource);")
+        .expect("a file");
     let broken = broken.path().display().to_string();
     let refused = run(&["--free-ports", "--policies", &broken]);
     assert!(

@@ -37,8 +37,12 @@ impl Folder {
     /// What the command line says of a folder that the arguments name.
     fn says_of(&self, code: i32, arguments: &[&str]) -> String {
         let mut command = drawbridge(self.0.path());
-        let output =
-            command.current_dir(self.0.path()).arg("policy").args(arguments).output().expect("the binary");
+        let output = command
+            .current_dir(self.0.path())
+            .arg("policy")
+            .args(arguments)
+            .output()
+            .expect("the binary");
         let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(!said.contains('\x1b'), "there is no terminal: {said:?}");
@@ -82,7 +86,10 @@ fn check_shows_file_line_and_caret_of_every_mistake() {
          forbid (principal in Group::\"x\", action, resource);\n",
     );
     folder.write("syntax.cedar", "@id(\"b\")\npermit (principal, action, resource) when { ;\n");
-    folder.write("entities/groups.json", "[\n  { \"uid\": { \"type\": \"Grp\", \"id\": \"a\" } }\n]\n");
+    folder.write(
+        "entities/groups.json",
+        "[\n  { \"uid\": { \"type\": \"Grp\", \"id\": \"a\" } }\n]\n",
+    );
     let said = folder.says(1, &["check"]);
     for wanted in [
         "error: ./wrong.cedar:5:1: this policy has no @id",
@@ -118,7 +125,10 @@ fn what_only_looks_wrong_is_a_warning() {
         "@id(\"loose\")\n@owner(\"us\")\npermit (principal, action, resource) when { principal.mfa };\n",
     );
     let said = folder.says(0, &["check"]);
-    assert!(said.contains("warning: ./loose.cedar:2:1: the annotation @owner means nothing here"), "{said}");
+    assert!(
+        said.contains("warning: ./loose.cedar:2:1: the annotation @owner means nothing here"),
+        "{said}"
+    );
     assert!(said.contains("./loose.cedar:3:1: the policy \"loose\" has no scope"), "{said}");
     assert!(said.ends_with(": 2 warnings\n"), "{said}");
     folder.says(1, &["check", "--deny-warnings"]);
@@ -140,11 +150,17 @@ fn a_broken_promise_is_shown_as_a_difference() {
     assert_eq!(report["cases"][0]["passed"], false);
     assert_eq!(report["cases"][0]["policies"], json!(["code-for-engineering"]));
 
-    folder.write("tests/code.json", r#"[{ "name": "x", "action": "code_serch", "expect": "deny" }]"#);
+    folder
+        .write("tests/code.json", r#"[{ "name": "x", "action": "code_serch", "expect": "deny" }]"#);
     assert!(
-        folder.says(1, &["test"]).contains("./tests/code.json:1:2: the catalog has no action \"code_serch\"")
+        folder
+            .says(1, &["test"])
+            .contains("./tests/code.json:1:2: the catalog has no action \"code_serch\"")
     );
-    folder.write("tests/code.json", r#"[{ "name": "x", "action": "code_search", "expects": "deny" }]"#);
+    folder.write(
+        "tests/code.json",
+        r#"[{ "name": "x", "action": "code_search", "expects": "deny" }]"#,
+    );
     assert!(folder.says(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
     folder.write("tests/code.json", "[]");
     folder.write("tests/invoices.json", "[]");
@@ -166,11 +182,16 @@ fn explain_shows_the_policies_that_decide_and_those_that_could_have() {
     assert!(said.contains("\n      principal in Group::\"engineering\",\n"), "{said}");
 
     let said = explain(1, &[&["code_file", r#"{"path":"a.pem"}"#], &engineer[..]].concat());
-    assert!(said.contains("code_file is denied: a policy forbids it\n\ncode-no-secrets forbids  "), "{said}");
+    assert!(
+        said.contains("code_file is denied: a policy forbids it\n\ncode-no-secrets forbids  "),
+        "{said}"
+    );
     let said = explain(1, &["code_search", "--group", "support"]);
     assert!(said.contains("denied: no policy permits it"), "{said}");
     assert!(said.contains("code-for-engineering permits it to others"), "{said}");
-    assert!(explain(1, &["code_search", r#"{"query":1}"#]).contains("do not fit the action's schema"));
+    assert!(
+        explain(1, &["code_search", r#"{"query":1}"#]).contains("do not fit the action's schema")
+    );
     assert!(explain(2, &["code_serch"]).contains("the catalog has no code_serch; there are "));
 
     let report = folder.json(0, &[&["explain", "code_file"], &engineer[..]].concat());
@@ -189,8 +210,10 @@ fn who_can_shows_groups_and_roles_beside_tools() {
     );
     let said = folder.says(0, &["who-can", "code_search"]);
     // As many tables as it takes to show everybody.
-    let tables: Vec<_> = said.split("For callers").next().unwrap_or_default().split("════\n").collect();
-    let row = |table: &str| table.lines().find(|line| line.contains("code_search")).map(str::to_owned);
+    let tables: Vec<_> =
+        said.split("For callers").next().unwrap_or_default().split("════\n").collect();
+    let row =
+        |table: &str| table.lines().find(|line| line.contains("code_search")).map(str::to_owned);
     let rows: Vec<_> = tables.iter().filter_map(|table| row(table)).collect();
     assert!(rows[0].contains(" - ") && rows[0].contains("yes"), "{said}");
     for text in ["anyone", "engineering", "on-call", "with mfa", "ops", "workloads:"] {
@@ -238,9 +261,18 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
     let path = other.0.path().display().to_string();
     let diff_of = |log: &str, code, arguments: &[&str]| {
         let mut command = drawbridge(folder.0.path());
-        command.current_dir(folder.0.path()).args(["policy", "diff", &path, "--log", log]).args(arguments);
+        command
+            .current_dir(folder.0.path())
+            .args(["policy", "diff", &path, "--log", log])
+            .args(arguments);
         let output = command.output().expect("the binary");
-        assert_eq!(output.status.code(), Some(code), "{}{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout).to_owned()
     };
     let diff = |code, arguments: &[&str]| diff_of("log.jsonl", code, arguments);
@@ -254,14 +286,20 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
     );
     let said = diff(1, &[]);
     assert!(said.contains("5 decisions: 3 would change, 1 depend on arguments"), "{said}");
-    assert!(said.contains("code_search  Allow → Forbidden by no-search  2 times, such as r1"), "{said}");
+    assert!(
+        said.contains("code_search  Allow → Forbidden by no-search  2 times, such as r1"),
+        "{said}"
+    );
     let report: Value = serde_json::from_str(&diff(1, &["--json"])).expect("JSON");
     let changed = |request: &str| {
         let mut changes = report["changes"].as_array().into_iter().flatten();
         changes.find(|change| change["request_id"] == request).cloned().unwrap_or_default()
     };
     assert_eq!(changed("r4")["policy_ids"], json!(["code-no-secrets"]));
-    assert_eq!((&changed("r5")["depends_on_arguments"], changed("r3")), (&json!(true), Value::Null));
+    assert_eq!(
+        (&changed("r5")["depends_on_arguments"], changed("r3")),
+        (&json!(true), Value::Null)
+    );
 
     let said = folder.says(0, &["explain", "--log", "log.jsonl", "--request", "r3"]);
     assert!(said.starts_with("code_file is allowed\n"), "{said}");
@@ -271,14 +309,19 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
         folder.write(&format!("log/decisions.2026-01-0{}.jsonl", day + 1), &format!("{record}\n"));
     }
     assert!(diff_of("log", 1, &[]).contains("5 decisions: 3 would change, 1 depend on arguments"));
-    fs::remove_file(folder.0.path().join("log/decisions.2026-01-05.jsonl")).expect("a file that can go");
+    fs::remove_file(folder.0.path().join("log/decisions.2026-01-05.jsonl"))
+        .expect("a file that can go");
     let same = ["diff", ".", "--log", "log"];
     assert_eq!(
         folder.says_of(0, &same),
         "4 decisions: 0 would change, 0 depend on arguments that were not recorded\n"
     );
     folder.write("log.jsonl", "{}\n");
-    assert!(folder.says(2, &["explain", "--log", "log.jsonl", "--request", "r3"]).contains("log.jsonl:1"));
+    assert!(
+        folder
+            .says(2, &["explain", "--log", "log.jsonl", "--request", "r3"])
+            .contains("log.jsonl:1")
+    );
 }
 
 /// The fenced blocks of a page whose first line names a file below `policies/`, one after the other.
@@ -288,13 +331,17 @@ fn blocks(page: &str) -> Vec<(String, String)> {
     while let Some(line) = lines.next() {
         let Some(info) = line.strip_prefix("```").filter(|info| !info.is_empty()) else { continue };
         let (language, path) = info.split_once(' ').unwrap_or((info, ""));
-        let text: String =
-            lines.by_ref().take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        let text: String = lines
+            .by_ref()
+            .take_while(|line| *line != "```")
+            .map(|line| format!("{line}\n"))
+            .collect();
         if !["cedar", "cedarschema", "json"].contains(&language) {
             continue;
         }
-        let path =
-            path.strip_prefix("policies/").unwrap_or_else(|| panic!("no test runs this block:\n{text}"));
+        let path = path
+            .strip_prefix("policies/")
+            .unwrap_or_else(|| panic!("no test runs this block:\n{text}"));
         match files.iter_mut().find(|(there, _)| there == path) {
             Some((_, all)) => all.push_str(&format!("\n{text}")),
             None => files.push((path.to_owned(), text)),
@@ -306,7 +353,8 @@ fn blocks(page: &str) -> Vec<(String, String)> {
 #[test]
 fn every_policy_in_the_documentation_is_right_and_keeps_its_promises() {
     let folder = Folder::new();
-    let page = fs::read_to_string(Path::new(REPOSITORY).join("docs/policies.md")).expect("the page");
+    let page =
+        fs::read_to_string(Path::new(REPOSITORY).join("docs/policies.md")).expect("the page");
     let blocks = blocks(&page);
     let policies = blocks.iter().map(|(_, text)| text.matches("@id(").count()).sum::<usize>();
     assert!(policies >= 8, "the page has {policies} policies");
@@ -316,6 +364,10 @@ fn every_policy_in_the_documentation_is_right_and_keeps_its_promises() {
     folder.says(0, &["check", "--deny-warnings"]);
     let report = folder.json(0, &["test"]);
     let own = Path::new(REPOSITORY).join("policies/tests/code.json");
-    let own: Vec<Value> = serde_json::from_str(&fs::read_to_string(own).expect("cases")).expect("cases");
-    assert!(report["cases"].as_array().is_some_and(|cases| cases.len() >= own.len() + 10), "{report}");
+    let own: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(own).expect("cases")).expect("cases");
+    assert!(
+        report["cases"].as_array().is_some_and(|cases| cases.len() >= own.len() + 10),
+        "{report}"
+    );
 }

@@ -33,11 +33,17 @@ fn own_token(up: &Up) -> String {
 fn revoke_says_as_json_what_is_refused_and_for_how_long() {
     let up = Up::start();
     let issuer = up.said["issuer"].as_str().expect("an issuer").trim_end_matches('/');
-    for (option, key) in [("--subject", "subject"), ("--client", "client"), ("--token-id", "tokenId")] {
+    for (option, key) in
+        [("--subject", "subject"), ("--client", "client"), ("--token-id", "tokenId")]
+    {
         let done = up.run("revoke", &[option, "alice", "--json"]);
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
         let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");
-        assert_eq!((said["issuer"].as_str(), said[key].as_str()), (Some(issuer), Some("alice")), "{said}");
+        assert_eq!(
+            (said["issuer"].as_str(), said[key].as_str()),
+            (Some(issuer), Some("alice")),
+            "{said}"
+        );
         let (at, until) = (time(&said["revokedAt"]), time(&said["forgottenAt"]));
         assert_eq!(until.as_second() - at.as_second(), 30 * 24 * 3600);
         assert!((Timestamp::now().as_second() - at.as_second()).abs() < 60, "{at}");
@@ -45,7 +51,10 @@ fn revoke_says_as_json_what_is_refused_and_for_how_long() {
     let done = up.run("revoke", &["--subject", "alice", "--of", issuer]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let said = text(&done.stdout);
-    assert!(said.starts_with(&format!("tokens of {issuer} for the subject alice, issued until 2")), "{said}");
+    assert!(
+        said.starts_with(&format!("tokens of {issuer} for the subject alice, issued until 2")),
+        "{said}"
+    );
     up.stop();
 }
 
@@ -83,7 +92,8 @@ fn a_wrong_command_line_ends_with_2_and_says_why() {
         (&["alice"][..], "unexpected argument 'alice'"),
         (&["--subject", "alice", "--issuer", "https://idp.example"][..], "--client-id <CLIENT_ID>"),
     ] {
-        let failed = drawbridge(state.path()).arg("revoke").args(arguments).output().expect("the binary");
+        let failed =
+            drawbridge(state.path()).arg("revoke").args(arguments).output().expect("the binary");
         assert_eq!(failed.status.code(), Some(2), "{arguments:?}");
         let said = text(&failed.stderr);
         assert!(said.starts_with("error: ") && said.contains(error), "{arguments:?}: {said}");

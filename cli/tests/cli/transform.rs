@@ -46,7 +46,11 @@ impl Folder {
     fn tries(&self, arguments: &[&str], sample: &Value) -> Result<Value, String> {
         let mut command = drawbridge(self.path());
         command.args(["transform", "try", "--config", "edge.toml", "--input", "-"]).args(arguments);
-        command.current_dir(self.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(self.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary");
         let mut input = child.stdin.take().expect("its input");
         input.write_all(sample.to_string().as_bytes()).expect("an input that is read");
@@ -75,7 +79,9 @@ fn a_sample_becomes_what_the_edge_would_make_of_it() {
 #[test]
 fn what_goes_wrong_is_told() {
     let folder = Folder::new();
-    let told = |arguments: &[&str], sample: Value| folder.tries(arguments, &sample).expect_err("a failure");
+    let told = |arguments: &[&str], sample: Value| {
+        folder.tries(arguments, &sample).expect_err("a failure")
+    };
     let search = ["--tool", "invoices_search", "--response"];
     assert!(
         told(&search, json!({ "invoices": {} })).contains("does not fit its output_schema"),
@@ -85,7 +91,8 @@ fn what_goes_wrong_is_told() {
     assert!(told(&search, json!([])).contains("JSON objects"));
     assert!(told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\""));
     assert!(
-        told(&["--tool", "endless", "--response"], json!({})).contains("nothing that changes its response")
+        told(&["--tool", "endless", "--response"], json!({}))
+            .contains("nothing that changes its response")
     );
     assert!(told(&["--tool", "endless"], json!({})).contains("more work than a program may"));
     folder.write("alice.json", "{ \"name\": \"alice\" }");

@@ -131,7 +131,11 @@ mod tests {
             flag: true,
         };
         let mut config = before();
-        assert!(apply_environment(&mut config, "sample-without-variables", &["url"]).unwrap().is_empty());
+        assert!(
+            apply_environment(&mut config, "sample-without-variables", &["url"])
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(config, before());
     }
 
@@ -142,8 +146,9 @@ mod tests {
             #[arg(long, env = "PATH")]
             sessions_max: u32,
         }
-        let error =
-            apply_environment(&mut Number { sessions_max: 1 }, "sample", &[]).unwrap_err().to_string();
+        let error = apply_environment(&mut Number { sessions_max: 1 }, "sample", &[])
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("cannot use the environment variables of sample: invalid value "),
             "{error}"

@@ -57,8 +57,10 @@ impl BalancedChannel {
         let origin = |(url, dial): &(&Url, Dial)| Ok((Origin::new(url)?, dial.clone()));
         let origins: Vec<_> = urls.iter().map(origin).collect::<Result<_, ChannelError>>()?;
         let replicas = Arc::new(Replicas::default());
-        let resolving =
-            origins.into_iter().map(|(origin, dial)| replicas::follow(&replicas, origin, dial)).collect();
+        let resolving = origins
+            .into_iter()
+            .map(|(origin, dial)| replicas::follow(&replicas, origin, dial))
+            .collect();
         Ok(Self { replicas, _resolving: resolving })
     }
 
@@ -123,7 +125,8 @@ fn is_unreadable(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            let too_large = error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            let too_large =
+                error.is_go_away() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
             return error.is_library() && (error.is_reset() || too_large);
         }
         source = cause.source();

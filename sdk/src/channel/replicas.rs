@@ -23,7 +23,9 @@ use tokio_util::{either::Either, task::AbortOnDropHandle};
 use tonic::body::Body;
 use url::Url;
 
-use super::{ANSWER_HEADERS_BYTES_MAX, CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL};
+use super::{
+    ANSWER_HEADERS_BYTES_MAX, CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL,
+};
 use crate::{
     listen::Address,
     mtls::{Dial, Wire},
@@ -136,8 +138,9 @@ impl Replicas {
         }
         // A connection that has just ended is about to be taken out, so its being there is no answer.
         let mut known = self.known.subscribe();
-        let decided = known
-            .wait_for(|known| known.pick(turn).is_some() || (known.undecided == 0 && known.open.is_empty()));
+        let decided = known.wait_for(|known| {
+            known.pick(turn).is_some() || (known.undecided == 0 && known.open.is_empty())
+        });
         decided.await.ok()?.pick(turn)
     }
 
@@ -178,7 +181,11 @@ impl Drop for Open {
 }
 
 /// Resolves a host name again and again, and stays connected to every address that it has.
-pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> AbortOnDropHandle<Infallible> {
+pub(super) fn follow(
+    replicas: &Arc<Replicas>,
+    origin: Origin,
+    dial: Dial,
+) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::new(origin));
     let first = replicas.undecided();
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -190,9 +197,9 @@ pub(super) fn follow(replicas: &Arc<Replicas>, origin: Origin, dial: Dial) -> Ab
                 Ok(addresses) => {
                     connecting.retain(|address, _| addresses.contains(address));
                     for address in addresses {
-                        connecting
-                            .entry(address.clone())
-                            .or_insert_with(|| stay_connected(&replicas, &origin, address, dial.clone()));
+                        connecting.entry(address.clone()).or_insert_with(|| {
+                            stay_connected(&replicas, &origin, address, dial.clone())
+                        });
                     }
                 }
                 Err(error) => tracing::debug!(host = origin.host, %error, "cannot resolve"),

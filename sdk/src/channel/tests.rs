@@ -39,7 +39,8 @@ impl Replica {
     }
 
     async fn start_at(name: &'static str, address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status(name, ServingStatus::Serving).await;
@@ -53,7 +54,9 @@ impl Replica {
             })
             .await
             .unwrap();
-        runtime.spawn(Server::builder().add_service(service).serve_with_incoming_shutdown(bound, stopped));
+        runtime.spawn(
+            Server::builder().add_service(service).serve_with_incoming_shutdown(bound, stopped),
+        );
         Self { address, health, stopping, runtime: Some(runtime) }
     }
 
@@ -88,7 +91,9 @@ async fn until(channel: &BalancedChannel, name: &str, code: Code) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{name} never is {code:?}"));
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .unwrap_or_else(|_| panic!("{name} never is {code:?}"));
 }
 
 #[tokio::test]
@@ -183,7 +188,8 @@ async fn a_dropped_channel_ends_its_connections_and_lets_calls_in_flight_end() {
     let one = Replica::start("one").await;
     let channel = channel(&[&one]);
     let request = HealthCheckRequest { service: "one".to_owned() };
-    let mut watching = HealthClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
+    let mut watching =
+        HealthClient::new(channel.clone()).watch(request).await.unwrap().into_inner();
     assert!(watching.message().await.unwrap().is_some());
 
     let replicas = std::sync::Arc::downgrade(channel.replicas());
@@ -224,7 +230,10 @@ impl Health for Wordy {
         Err(Status::not_found("x".repeat(bytes)))
     }
 
-    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented("watch"))
     }
 }
@@ -247,7 +256,10 @@ async fn a_status_message_is_read_however_long_and_one_beyond_reading_is_no_lost
     for bytes in [1_048_576, 1_400_000, 3_000_000] {
         let status = fail(bytes).await;
         assert_eq!(status.code(), Code::Internal, "{bytes}: {status:?}");
-        assert!(status.message().contains("more than 1048576 bytes of headers"), "{bytes}: {status:?}");
+        assert!(
+            status.message().contains("more than 1048576 bytes of headers"),
+            "{bytes}: {status:?}"
+        );
     }
     let request = HealthCheckRequest { service: "17000".to_owned() };
     let status = HealthClient::new(super::connect(&url).unwrap()).check(request).await.unwrap_err();

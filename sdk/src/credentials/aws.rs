@@ -53,12 +53,23 @@ impl AwsSecretsManager {
     /// # Errors
     /// When the prefix cannot be one.
     pub fn new(service: &str, config: AwsConfig) -> Result<Self, SetupError> {
-        let AwsConfig { aws_secrets_prefix: prefix, aws_region: region, aws_endpoint_url: endpoint } = config;
+        let AwsConfig {
+            aws_secrets_prefix: prefix,
+            aws_region: region,
+            aws_endpoint_url: endpoint,
+        } = config;
         if !prefix.split('/').all(is_path_segment) {
             return Err(SetupError::Prefix { prefix });
         }
         let (client, service) = (OnceCell::new(), service.to_owned());
-        Ok(Self { service, prefix, region, endpoint, client, breaker: Breaker::new("AWS Secrets Manager") })
+        Ok(Self {
+            service,
+            prefix,
+            region,
+            endpoint,
+            client,
+            breaker: Breaker::new("AWS Secrets Manager"),
+        })
     }
 
     /// With a client that is set up otherwise.
@@ -67,7 +78,11 @@ impl AwsSecretsManager {
         Self { client: OnceCell::from(client), ..self }
     }
 
-    pub(super) async fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
+    pub(super) async fn secret(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Secret, CredentialsError> {
         self.breaker
             .guard(async {
                 let id = format!("{}/{tenant}/{}/{name}", self.prefix, self.service);
@@ -84,7 +99,8 @@ impl AwsSecretsManager {
                 .connect_timeout(CONNECT_TIMEOUT)
                 .operation_attempt_timeout(TRY_TIMEOUT)
                 .operation_timeout(2 * TRY_TIMEOUT);
-            let config = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build());
+            let config =
+                aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build());
             let config = match &self.region {
                 Some(region) => config.region(Region::new(region.clone())),
                 None => config,
@@ -106,7 +122,9 @@ fn judge(error: &SdkError<Failed>) -> CredentialsError {
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             CredentialsError::Unavailable(Outage::Timeout)
         }
-        SdkError::ServiceError(answer) => judge_answer(answer.raw().status().as_u16(), answer.err()),
+        SdkError::ServiceError(answer) => {
+            judge_answer(answer.raw().status().as_u16(), answer.err())
+        }
         // No connection, or no identity to connect with.
         error => {
             tracing::warn!(cause = %DisplayErrorContext(error), "AWS Secrets Manager cannot be asked");

@@ -9,8 +9,8 @@ use azure_core::{
     time,
 };
 use azure_identity::{
-    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
-    WorkloadIdentityCredentialOptions,
+    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use azure_security_keyvault_secrets::{SecretClient, SecretClientOptions};
 use reqwest::redirect;
@@ -101,14 +101,19 @@ impl AzureKeyVault {
         Ok(Self { service: service.to_owned(), client, breaker: Breaker::new("Azure Key Vault") })
     }
 
-    pub(super) async fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
+    pub(super) async fn secret(
+        &self,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Secret, CredentialsError> {
         let name = spell(&[tenant, &self.service, name]);
         if name.len() > NAME_BYTES_MAX {
             return Err(CredentialsError::NoSuchSecret);
         }
         self.breaker
             .guard(async {
-                let answer = self.client.get_secret(&name, None).await.map_err(|error| judge(&error))?;
+                let answer =
+                    self.client.get_secret(&name, None).await.map_err(|error| judge(&error))?;
                 let secret = answer.into_model().map_err(|_| CredentialsError::Malformed)?;
                 Ok(Secret::from_text(secret.value.ok_or(CredentialsError::Malformed)?))
             })
@@ -155,7 +160,9 @@ fn judge(error: &Error) -> CredentialsError {
             404 => CredentialsError::NoSuchSecret,
             429 => CredentialsError::Unavailable(Outage::Busy),
             500.. => CredentialsError::Unavailable(Outage::Failed),
-            status => CredentialsError::Refused { status, reason: error_code.clone().unwrap_or_default() },
+            status => {
+                CredentialsError::Refused { status, reason: error_code.clone().unwrap_or_default() }
+            }
         },
         // No connection, or no identity to connect with.
         _ => {
@@ -180,7 +187,10 @@ mod tests {
         for tenant in parts {
             for name in parts {
                 let name = spell(&[tenant, "tickets", name]);
-                assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{name}");
+                assert!(
+                    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+                    "{name}"
+                );
                 assert!(names.insert(name.to_lowercase()), "{name} is the name of two");
             }
         }

@@ -20,8 +20,8 @@ mod setup;
 mod steps;
 
 pub use setup::{
-    Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes, ServiceAccount, ServiceSetup,
-    Setup,
+    Approle, Authority, CertificateRole, Database, DatabaseRole, Kubernetes, ServiceAccount,
+    ServiceSetup, Setup,
 };
 use steps::{Step, contains};
 
@@ -35,7 +35,9 @@ pub enum BootstrapError {
     #[error(transparent)]
     Client(#[from] super::SetupError),
     /// A name cannot stand where it is to stand.
-    #[error("the setup has {name:?} as a name twice, or it is none: letters, digits, `.`, `_` and `-` are")]
+    #[error(
+        "the setup has {name:?} as a name twice, or it is none: letters, digits, `.`, `_` and `-` are"
+    )]
     Name {
         /// Which.
         name: String,
@@ -143,7 +145,8 @@ impl<'a> Bootstrap<'a> {
         let mount = format!("{}/", self.config.vault_auth_mount);
         let mounted = self.read("sys/auth", Some(&mount)).await;
         let mounted = mounted.map_err(|source| failed("auth method", "sys/auth", source))?;
-        let accessor = mounted.as_ref().and_then(|method| method["accessor"].as_str()).unwrap_or("(not yet)");
+        let accessor =
+            mounted.as_ref().and_then(|method| method["accessor"].as_str()).unwrap_or("(not yet)");
         for step in steps::settings(self.config, setup, accessor) {
             changes.push(self.step(&step, write).await?);
         }
@@ -200,7 +203,9 @@ impl<'a> Bootstrap<'a> {
         let data = match self.client.call(self.who(), || Ok(call.clone())).await {
             Ok(answer) => answer.data,
             // Some paths say 400 for what is not there.
-            Err(CredentialsError::NoSuchSecret | CredentialsError::Refused { status: 400, .. }) => None,
+            Err(CredentialsError::NoSuchSecret | CredentialsError::Refused { status: 400, .. }) => {
+                None
+            }
             Err(error) => return Err(error),
         };
         let found = match key {

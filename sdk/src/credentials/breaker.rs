@@ -106,8 +106,11 @@ mod tests {
 
     #[test]
     fn after_failures_in_a_row_one_call_tries_and_a_success_lets_all_through() {
-        let breaker =
-            Breaker { failures_max: 2, pause: Duration::from_millis(30), ..Breaker::new("a source") };
+        let breaker = Breaker {
+            failures_max: 2,
+            pause: Duration::from_millis(30),
+            ..Breaker::new("a source")
+        };
         for answered in [false, true, false] {
             assert_eq!(breaker.note(answered), None);
         }

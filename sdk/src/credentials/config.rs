@@ -97,7 +97,9 @@ impl CredentialsConfig {
     fn sources(self, service: &str) -> Result<Vec<Source>, SetupError> {
         let mut sources = Vec::new();
         if let Some(vault) = self.vault {
-            sources.push(Source::Vault(Vault::new(service, vault)?.with_login(self.vault_login)?.into()));
+            sources.push(Source::Vault(
+                Vault::new(service, vault)?.with_login(self.vault_login)?.into(),
+            ));
         }
         #[cfg(feature = "credentials-aws")]
         if let Some(aws) = self.aws {

@@ -34,12 +34,14 @@ impl Embedded {
 
     pub(super) fn database(role: &str) -> Granted<GrantedUser> {
         let id = random();
-        let user = GrantedUser { username: format!("v-{role}-{id}"), password: random().into(), id };
+        let user =
+            GrantedUser { username: format!("v-{role}-{id}"), password: random().into(), id };
         Granted { of: user, duration: DURATION, renewable: true }
     }
 
     pub(super) fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
-        let fields = self.secrets.get(&format!("{tenant}/{name}")).or_else(|| self.secrets.get(name));
+        let fields =
+            self.secrets.get(&format!("{tenant}/{name}")).or_else(|| self.secrets.get(name));
         Ok(Secret { fields: fields.cloned().ok_or(CredentialsError::NoSuchSecret)? })
     }
 

@@ -102,7 +102,9 @@ impl From<CredentialsError> for Status {
                 "credentials cannot be had now; try again in {} seconds",
                 RETRY_AFTER.as_secs()
             )),
-            CredentialsError::Refused { .. } | CredentialsError::NoTenant | CredentialsError::Revoked => {
+            CredentialsError::Refused { .. }
+            | CredentialsError::NoTenant
+            | CredentialsError::Revoked => {
                 Self::permission_denied("no credentials are given to this caller")
             }
             CredentialsError::NoSuchSecret => {
@@ -123,7 +125,9 @@ pub enum SetupError {
     #[error("there are several sources of credentials: name one")]
     SeveralSources,
     /// The prefix of secrets' names cannot be one.
-    #[error("secrets cannot be named after {prefix:?}: letters, digits, `.`, `_` and `-`, with `/` between")]
+    #[error(
+        "secrets cannot be named after {prefix:?}: letters, digits, `.`, `_` and `-`, with `/` between"
+    )]
     Prefix {
         /// Which.
         prefix: String,

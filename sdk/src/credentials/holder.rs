@@ -15,9 +15,10 @@ pub(super) enum Holder {
 impl Holder {
     pub(super) fn new(name: InNameOf<'_>) -> Self {
         match name {
-            InNameOf::Caller(caller) => {
-                Self::Caller { principal: caller.principal().clone(), actor: caller.claims.act.clone() }
-            }
+            InNameOf::Caller(caller) => Self::Caller {
+                principal: caller.principal().clone(),
+                actor: caller.claims.act.clone(),
+            },
             InNameOf::Service => Self::Service,
         }
     }
@@ -35,7 +36,9 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Caller { principal, actor: None } => write!(f, "{principal}"),
-            Self::Caller { principal, actor: Some(actor) } => write!(f, "{principal} by {}", actor.sub),
+            Self::Caller { principal, actor: Some(actor) } => {
+                write!(f, "{principal} by {}", actor.sub)
+            }
             Self::Service => f.write_str("the service itself"),
         }
     }

@@ -70,7 +70,8 @@ impl Term {
 
     /// Whether to renew it now: it is time, and it is still used.
     pub(super) fn is_due(&self) -> bool {
-        self.span().renew_at.is_some_and(|at| at <= Instant::now()) && self.used.load(Ordering::Relaxed)
+        self.span().renew_at.is_some_and(|at| at <= Instant::now())
+            && self.used.load(Ordering::Relaxed)
     }
 
     /// Notes that it was renewed.
@@ -137,8 +138,11 @@ pub struct Certificate {
 
 impl Certificate {
     pub(super) fn new(granted: Granted<GrantedCertificate>, ended: CancellationToken) -> Self {
-        let Granted { of: GrantedCertificate { chain, private_key, authority }, duration, renewable } =
-            granted;
+        let Granted {
+            of: GrantedCertificate { chain, private_key, authority },
+            duration,
+            renewable,
+        } = granted;
         Self { chain, private_key, authority, term: Term::new(duration, renewable), ended }
     }
 

@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use drawbridge_proto::auth::v1::{IntrospectRequest, WatchRequest, auth_service_client::AuthServiceClient};
+use drawbridge_proto::auth::v1::{
+    IntrospectRequest, WatchRequest, auth_service_client::AuthServiceClient,
+};
 use secrecy::ExposeSecret as _;
 use tokio::time::{sleep, timeout};
 use tonic::{Status, transport::Channel};
@@ -41,7 +43,8 @@ async fn hear(
 ) -> Status {
     let hearing = async {
         let mut listening = auth.clone();
-        let mut words = in_time(ANSWER_TIMEOUT, listening.watch(WatchRequest {})).await?.into_inner();
+        let mut words =
+            in_time(ANSWER_TIMEOUT, listening.watch(WatchRequest {})).await?.into_inner();
         while let Some(word) = in_time(SILENCE_MAX, words.message()).await? {
             if *known == Some(word.revocations) {
                 continue;
@@ -67,7 +70,8 @@ async fn review(sessions: &Sessions, auth: &AuthServiceClient<Channel>) -> Resul
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = since.try_into().unwrap_or(i64::MAX);
     for some in sessions.opened_with().chunks(TOKENS_AT_ONCE) {
-        let transaction_tokens = some.iter().map(|(_, token)| token.expose_secret().to_owned()).collect();
+        let transaction_tokens =
+            some.iter().map(|(_, token)| token.expose_secret().to_owned()).collect();
         let context = CallContext::new(RequestId::generate(), ANSWER_TIMEOUT);
         let request = context.outgoing(IntrospectRequest { transaction_tokens });
         let active = auth.clone().introspect(request).await?.into_inner().active;
@@ -81,6 +85,11 @@ async fn review(sessions: &Sessions, auth: &AuthServiceClient<Channel>) -> Resul
     Ok(())
 }
 
-async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    timeout(limit, work).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("auth says nothing")))
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    timeout(limit, work)
+        .await
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("auth says nothing")))
 }

@@ -35,7 +35,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(granted: Granted<SessionToken>, opened_with: Option<Arc<SecretString>>) -> Self {
+    pub(super) fn new(
+        granted: Granted<SessionToken>,
+        opened_with: Option<Arc<SecretString>>,
+    ) -> Self {
         Self {
             token: granted.of,
             opened_with,

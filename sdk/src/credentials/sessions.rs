@@ -49,7 +49,8 @@ pub(super) struct Sessions {
 
 impl Sessions {
     pub(super) fn new(source: Source, limits: Limits) -> Arc<Self> {
-        let (source, closing, tasks) = (Arc::new(source), CancellationToken::new(), TaskTracker::new());
+        let (source, closing, tasks) =
+            (Arc::new(source), CancellationToken::new(), TaskTracker::new());
         let revoking = Revoking {
             source: Arc::clone(&source),
             closing: closing.clone(),
@@ -65,9 +66,15 @@ impl Sessions {
                 ready(()).boxed()
             })
             .build();
-        let closed_to = Cache::builder().max_capacity(limits.sessions_max).time_to_live(CLOSED_FOR).build();
-        let sessions =
-            Arc::new(Self { source, by_holder, closed_to, closing: closing.clone(), tasks: tasks.clone() });
+        let closed_to =
+            Cache::builder().max_capacity(limits.sessions_max).time_to_live(CLOSED_FOR).build();
+        let sessions = Arc::new(Self {
+            source,
+            by_holder,
+            closed_to,
+            closing: closing.clone(),
+            tasks: tasks.clone(),
+        });
         let looking = Arc::clone(&sessions);
         sessions.beside(async move { looking.look_after().await });
         sessions
@@ -123,7 +130,12 @@ impl Sessions {
     }
 
     /// Gives up one lease, if it is still the one that is given out.
-    pub(super) async fn give_up_lease(&self, name: InNameOf<'_>, role: &str, lease: &DatabaseLease) {
+    pub(super) async fn give_up_lease(
+        &self,
+        name: InNameOf<'_>,
+        role: &str,
+        lease: &DatabaseLease,
+    ) {
         lease.ended.cancel();
         let Some(session) = self.by_holder.get(&Holder::new(name)).await else { return };
         if session.leases.get(role).await.is_some_and(|current| current.id == lease.id) {
@@ -198,10 +210,12 @@ impl Sessions {
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
         let taking = session.leases.entry_by_ref(role).or_try_insert_with(async {
-            let granted = self.source.database(&session.token, role, context.request_id.as_str()).await?;
+            let granted =
+                self.source.database(&session.token, role, context.request_id.as_str()).await?;
             Ok(Arc::new(DatabaseLease::new(granted, session.ended.child_token())))
         });
-        let entry = taking.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        let entry =
+            taking.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
         count_use("lease", entry.is_fresh());
         let lease = entry.into_value();
         lease.term.note_use();
@@ -219,7 +233,9 @@ impl Sessions {
             let request_id = context.request_id.as_str();
             self.source.secret(&session.token, tenant, name, request_id).await.map(Arc::new)
         });
-        let entry = reading.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        let entry = reading
+            .await
+            .map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
         count_use("secret", entry.is_fresh());
         Ok(entry.into_value())
     }
@@ -234,10 +250,13 @@ impl Sessions {
         let key = (role.to_owned(), common_name.to_owned());
         let issuing = session.certificates.entry(key).or_try_insert_with(async {
             let request_id = context.request_id.as_str();
-            let granted = self.source.certificate(&session.token, role, common_name, request_id).await?;
+            let granted =
+                self.source.certificate(&session.token, role, common_name, request_id).await?;
             Ok(Arc::new(Certificate::new(granted, session.ended.child_token())))
         });
-        let entry = issuing.await.map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
+        let entry = issuing
+            .await
+            .map_err(|error: Arc<CredentialsError>| CredentialsError::clone(&error))?;
         count_use("certificate", entry.is_fresh());
         Ok(entry.into_value())
     }
@@ -247,13 +266,16 @@ impl Sessions {
             tokio::time::sleep(LOOK_EVERY).await;
             let sessions: Vec<_> = self.by_holder.iter().collect();
             let soonest = sessions.iter().filter_map(|(_, session)| session.soonest_end()).min();
-            gauge!("credentials_sessions").set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
-            gauge!("credentials_seconds_to_expiry_min").set(soonest.unwrap_or_default().as_secs_f64());
-            let renewing = stream::iter(sessions).for_each_concurrent(AT_ONCE, async |(holder, session)| {
-                if session.renew(&self.source).await.is_err() {
-                    self.by_holder.invalidate(holder.as_ref()).await;
-                }
-            });
+            gauge!("credentials_sessions")
+                .set(f64::from(u32::try_from(sessions.len()).unwrap_or(u32::MAX)));
+            gauge!("credentials_seconds_to_expiry_min")
+                .set(soonest.unwrap_or_default().as_secs_f64());
+            let renewing =
+                stream::iter(sessions).for_each_concurrent(AT_ONCE, async |(holder, session)| {
+                    if session.renew(&self.source).await.is_err() {
+                        self.by_holder.invalidate(holder.as_ref()).await;
+                    }
+                });
             renewing.await;
             // What is idle or over leaves the cache, and is revoked.
             self.by_holder.run_pending_tasks().await;

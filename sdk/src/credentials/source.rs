@@ -151,14 +151,19 @@ impl Source {
     ) -> Result<Granted<GrantedCertificate>, CredentialsError> {
         told("certificate", async {
             match self {
-                Self::Vault(vault) => vault.certificate(session, role, common_name, request_id).await,
+                Self::Vault(vault) => {
+                    vault.certificate(session, role, common_name, request_id).await
+                }
                 _ => Err(CredentialsError::NotHere("certificates")),
             }
         })
         .await
     }
 
-    pub(super) async fn renew_session(&self, session: &SessionToken) -> Result<Duration, CredentialsError> {
+    pub(super) async fn renew_session(
+        &self,
+        session: &SessionToken,
+    ) -> Result<Duration, CredentialsError> {
         told("renew", async {
             match self {
                 Self::Vault(vault) => vault.renew_session(session).await,
@@ -227,7 +232,8 @@ async fn told<T>(
             _ => tracing::warn!(operation, %error, "credentials"),
         });
     }
-    counter!("credentials_operations_total", "operation" => operation, "outcome" => outcome).increment(1);
+    counter!("credentials_operations_total", "operation" => operation, "outcome" => outcome)
+        .increment(1);
     histogram!("credentials_operation_duration_seconds", "operation" => operation)
         .record(began.elapsed().as_secs_f64());
     done

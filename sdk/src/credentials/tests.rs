@@ -60,7 +60,8 @@ async fn without_vault_each_principal_has_leases_of_its_own_until_they_are_revok
 }
 
 #[tokio::test]
-async fn what_a_service_does_in_a_callers_name_has_a_session_of_its_own_that_ends_with_the_callers() {
+async fn what_a_service_does_in_a_callers_name_has_a_session_of_its_own_that_ends_with_the_callers()
+{
     let credentials = Credentials::new(Source::Embedded(Embedded::default()), Limits::default());
     let alice = caller("alice", None);
     let actor = Actor { iss: "idp".into(), sub: "tickets".into(), act: None };
@@ -98,14 +99,17 @@ async fn a_secret_is_for_callers_with_a_tenant_that_is_nothing_but_a_name() {
     let secret = |name: &str, token: &str| {
         (name.to_owned(), BTreeMap::from([("token".to_owned(), SecretString::from(token))]))
     };
-    let secrets = BTreeMap::from([secret("helpdesk", "hush"), secret("umbrella/helpdesk", "other")]);
+    let secrets =
+        BTreeMap::from([secret("helpdesk", "hush"), secret("umbrella/helpdesk", "other")]);
     let credentials = Credentials::new(Source::Embedded(Embedded::new(secrets)), Limits::default());
     for (tenant, token) in [("acme", "hush"), ("umbrella", "other")] {
         let who = caller("alice", Some(tenant));
         let secret = credentials.secret(&who, &context(), "helpdesk").await.unwrap();
         assert_eq!(secret.field("token").unwrap().expose_secret(), token);
     }
-    for tenant in [None, Some(""), Some(".."), Some("+"), Some("*"), Some("acme/tickets"), Some("{{x}}")] {
+    for tenant in
+        [None, Some(""), Some(".."), Some("+"), Some("*"), Some("acme/tickets"), Some("{{x}}")]
+    {
         let refused = credentials.secret(&caller("alice", tenant), &context(), "helpdesk").await;
         assert!(matches!(refused, Err(CredentialsError::NoTenant)), "{tenant:?}");
     }
@@ -119,7 +123,10 @@ async fn a_secret_that_is_not_accepted_any_more_is_read_again_by_one_call_alone(
     let credentials = Credentials::new(Source::Embedded(embedded), Limits::default());
     let alice = caller("alice", Some("acme"));
     let stale = credentials.secret(&alice, &context(), "helpdesk").await.unwrap();
-    assert!(Arc::ptr_eq(&stale, &credentials.secret(&alice, &context(), "helpdesk").await.unwrap()));
+    assert!(Arc::ptr_eq(
+        &stale,
+        &credentials.secret(&alice, &context(), "helpdesk").await.unwrap()
+    ));
     let fresh = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();
     assert!(!Arc::ptr_eq(&stale, &fresh));
     let same = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();

@@ -7,8 +7,8 @@ use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use serde_json::{Value, json};
 use url::Url;
 use vaultrs::api::{
-    AuthInfo, auth::oidc::requests::JWTLoginRequest, database::requests::GenerateCredentialsRequest,
-    kv2::requests::ReadSecretRequest,
+    AuthInfo, auth::oidc::requests::JWTLoginRequest,
+    database::requests::GenerateCredentialsRequest, kv2::requests::ReadSecretRequest,
 };
 
 use super::{
@@ -104,7 +104,10 @@ pub struct Vault {
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vault").field("config", &self.config).field("service", &self.service).finish()
+        f.debug_struct("Vault")
+            .field("config", &self.config)
+            .field("service", &self.service)
+            .finish()
     }
 }
 
@@ -153,7 +156,10 @@ impl Vault {
         let login = || {
             let mut login = JWTLoginRequest::builder();
             login.mount(&self.config.vault_auth_mount).role(&self.service);
-            login.jwt(transaction_token.expose_secret()).build().map_err(|_| CredentialsError::Malformed)
+            login
+                .jwt(transaction_token.expose_secret())
+                .build()
+                .map_err(|_| CredentialsError::Malformed)
         };
         let who = As { token: None, request_id: Some(request_id) };
         self.client.call(who, login).await?.auth.ok_or(CredentialsError::Malformed)
@@ -174,7 +180,11 @@ impl Vault {
         let answer = self.client.call(who, generate).await?;
         let user = answer.data.ok_or(CredentialsError::Malformed)?;
         Ok(Granted {
-            of: GrantedUser { id: answer.lease_id, username: user.username, password: user.password.into() },
+            of: GrantedUser {
+                id: answer.lease_id,
+                username: user.username,
+                password: user.password.into(),
+            },
             duration: Duration::from_secs(answer.lease_duration.into()),
             renewable: answer.renewable,
         })
@@ -202,9 +212,13 @@ impl Vault {
     }
 
     /// Renews the session itself.
-    pub(super) async fn renew_session(&self, session: &SessionToken) -> Result<Duration, CredentialsError> {
+    pub(super) async fn renew_session(
+        &self,
+        session: &SessionToken,
+    ) -> Result<Duration, CredentialsError> {
         let renewed = self.post(session, "auth/token/renew-self", &json!({})).await?;
-        let seconds = renewed["auth"]["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
+        let seconds =
+            renewed["auth"]["lease_duration"].as_u64().ok_or(CredentialsError::Malformed)?;
         Ok(Duration::from_secs(seconds))
     }
 
@@ -219,9 +233,16 @@ impl Vault {
     }
 
     /// Whether Vault still knows a session.
-    pub(super) async fn knows(&self, SessionToken(token): &SessionToken) -> Result<bool, CredentialsError> {
+    pub(super) async fn knows(
+        &self,
+        SessionToken(token): &SessionToken,
+    ) -> Result<bool, CredentialsError> {
         let look = Any { method: RequestMethod::GET, path: "auth/token/lookup-self", body: None };
-        match self.client.send(As { token: Some(token), request_id: None }, || Ok(look.clone())).await {
+        match self
+            .client
+            .send(As { token: Some(token), request_id: None }, || Ok(look.clone()))
+            .await
+        {
             Ok(_) => Ok(true),
             Err(CredentialsError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),

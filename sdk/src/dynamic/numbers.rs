@@ -142,7 +142,12 @@ impl<S: Serializer> Serializer for Numbers<S> {
         Err(unsupported())
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, _: &'static str) -> Result<S::Ok, S::Error> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+    ) -> Result<S::Ok, S::Error> {
         Err(unsupported())
     }
 
@@ -178,7 +183,11 @@ impl<S: Serializer> Serializer for Numbers<S> {
         Err(unsupported())
     }
 
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self::SerializeStruct, S::Error> {
+    fn serialize_struct(
+        self,
+        _: &'static str,
+        _: usize,
+    ) -> Result<Self::SerializeStruct, S::Error> {
         Err(unsupported())
     }
 

@@ -4,7 +4,9 @@ use proptest::{
     sample,
 };
 use prost::Message as _;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value,
+};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, EnumValueDescriptorProto, FieldDescriptorProto,
     FileDescriptorProto, OneofDescriptorProto,
@@ -17,7 +19,8 @@ use super::{text::TextForm, to_json, wire::field_of};
 /// A message with a field of every type: alone, optional, as a list and in a oneof, and itself within.
 fn everything() -> MessageDescriptor {
     let mut message = DescriptorProto { name: Some("All".to_owned()), ..Default::default() };
-    let types = (1..=18).filter_map(|number| Type::try_from(number).ok()).filter(|of| *of != Type::Group);
+    let types =
+        (1..=18).filter_map(|number| Type::try_from(number).ok()).filter(|of| *of != Type::Group);
     for (place, of) in types.enumerate() {
         for (form, kind) in ["one", "optional", "list", "member"].into_iter().enumerate() {
             let number = i32::try_from(1 + place * 4 + form).unwrap();
@@ -81,7 +84,9 @@ fn random(message: &MessageDescriptor, rng: &mut StdRng, depth: usize) -> Dynami
     for field in message.fields() {
         if rng.random_bool(0.3) && (depth > 0 || !matches!(field.kind(), Kind::Message(_))) {
             let value = match field.is_list() {
-                true => Value::List((0..rng.random_range(0..4)).map(|_| one(&field, rng, depth)).collect()),
+                true => Value::List(
+                    (0..rng.random_range(0..4)).map(|_| one(&field, rng, depth)).collect(),
+                ),
                 false => one(&field, rng, depth),
             };
             filled.set_field(&field, value);
@@ -99,12 +104,20 @@ fn one(field: &FieldDescriptor, rng: &mut StdRng, depth: usize) -> Value {
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => Value::I64(bits as i64),
         Kind::Uint32 | Kind::Fixed32 => Value::U32(bits as u32),
         Kind::Uint64 | Kind::Fixed64 => Value::U64(bits),
-        Kind::Float => Value::F32(if bits < 300 { bits as f32 / 10.0 } else { f32::from_bits(bits as u32) }),
-        Kind::Double => Value::F64(if bits < 300 { bits as f64 / 10.0 } else { f64::from_bits(bits) }),
+        Kind::Float => {
+            Value::F32(if bits < 300 { bits as f32 / 10.0 } else { f32::from_bits(bits as u32) })
+        }
+        Kind::Double => {
+            Value::F64(if bits < 300 { bits as f64 / 10.0 } else { f64::from_bits(bits) })
+        }
         Kind::String => Value::String(texts[bits as usize % texts.len()].to_owned()),
-        Kind::Bytes => Value::Bytes(Bytes::copy_from_slice(&bits.to_le_bytes()[..bits as usize % 9])),
+        Kind::Bytes => {
+            Value::Bytes(Bytes::copy_from_slice(&bits.to_le_bytes()[..bits as usize % 9]))
+        }
         // One in seven is of no name.
-        Kind::Enum(_) => Value::EnumNumber(if bits.is_multiple_of(7) { 9 } else { bits as i32 % 3 - 1 }),
+        Kind::Enum(_) => {
+            Value::EnumNumber(if bits.is_multiple_of(7) { 9 } else { bits as i32 % 3 - 1 })
+        }
         Kind::Message(message) => Value::Message(random(&message, rng, depth - 1)),
     }
 }

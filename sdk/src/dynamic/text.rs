@@ -84,13 +84,17 @@ impl TextForm {
         Some(form)
     }
 
-    fn add(&mut self, message: &MessageDescriptor, places: &mut HashMap<String, usize>) -> Option<usize> {
+    fn add(
+        &mut self,
+        message: &MessageDescriptor,
+        places: &mut HashMap<String, usize>,
+    ) -> Option<usize> {
         let name = message.full_name();
         if let Some(place) = places.get(name) {
             return Some(*place);
         }
-        let is_plain =
-            message.parent_file().syntax() == Syntax::Proto3 && !name.starts_with("google.protobuf.");
+        let is_plain = message.parent_file().syntax() == Syntax::Proto3
+            && !name.starts_with("google.protobuf.");
         if !is_plain {
             return None;
         }
@@ -109,7 +113,11 @@ impl TextForm {
         Some(place)
     }
 
-    fn scalar(&mut self, field: &FieldDescriptor, places: &mut HashMap<String, usize>) -> Option<Scalar> {
+    fn scalar(
+        &mut self,
+        field: &FieldDescriptor,
+        places: &mut HashMap<String, usize>,
+    ) -> Option<Scalar> {
         Some(match field.kind() {
             _ if field.is_map() || field.is_group() => return None,
             Kind::Bool => Scalar::Bool,
@@ -139,7 +147,13 @@ impl TextForm {
         Ok(text)
     }
 
-    fn message(&self, place: usize, bytes: &[u8], text: &mut String, depth: usize) -> Result<(), Irregular> {
+    fn message(
+        &self,
+        place: usize,
+        bytes: &[u8],
+        text: &mut String,
+        depth: usize,
+    ) -> Result<(), Irregular> {
         let form = &self.messages[place];
         let found = form.find(bytes)?;
         let depth = depth.checked_sub(1).ok_or(Irregular)?;
@@ -205,7 +219,9 @@ impl TextForm {
         depth: usize,
     ) -> Result<(), Irregular> {
         match (kind, value) {
-            (Scalar::Message(place), Wire::Bytes(bytes)) => self.message(*place, bytes, text, depth),
+            (Scalar::Message(place), Wire::Bytes(bytes)) => {
+                self.message(*place, bytes, text, depth)
+            }
             _ => kind.write(value, text),
         }
     }
@@ -220,7 +236,9 @@ impl MessageForm {
             let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Irregular)?;
             let value = read(wire_type, &mut bytes)?;
             // Not of this contract: it is not shown.
-            let Ok(slot) = self.fields.binary_search_by_key(&number, |field| field.number) else { continue };
+            let Ok(slot) = self.fields.binary_search_by_key(&number, |field| field.number) else {
+                continue;
+            };
             if let Some(oneof) = self.fields[slot].oneof {
                 match members.iter().find(|(of, _)| *of == oneof) {
                     Some((_, other)) if *other != slot => return Err(Irregular),
@@ -248,12 +266,17 @@ fn read<'a>(wire_type: WireType, bytes: &mut &'a [u8]) -> Result<Wire<'a>, Irreg
     let wrong = |_| Irregular;
     match wire_type {
         WireType::Varint => decode_varint(bytes).map(Wire::Varint).map_err(|_| Irregular),
-        WireType::ThirtyTwoBit => Ok(Wire::Fixed32(u32::from_le_bytes(take(4)?.try_into().map_err(wrong)?))),
-        WireType::SixtyFourBit => Ok(Wire::Fixed64(u64::from_le_bytes(take(8)?.try_into().map_err(wrong)?))),
+        WireType::ThirtyTwoBit => {
+            Ok(Wire::Fixed32(u32::from_le_bytes(take(4)?.try_into().map_err(wrong)?)))
+        }
+        WireType::SixtyFourBit => {
+            Ok(Wire::Fixed64(u64::from_le_bytes(take(8)?.try_into().map_err(wrong)?)))
+        }
         WireType::LengthDelimited => {
             let length = decode_varint(bytes).map_err(|_| Irregular)?;
-            let (taken, rest) =
-                bytes.split_at_checked(usize::try_from(length).map_err(|_| Irregular)?).ok_or(Irregular)?;
+            let (taken, rest) = bytes
+                .split_at_checked(usize::try_from(length).map_err(|_| Irregular)?)
+                .ok_or(Irregular)?;
             *bytes = rest;
             Ok(Wire::Bytes(taken))
         }
@@ -295,10 +318,16 @@ impl Scalar {
         }
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "as protobuf reads them")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "as protobuf reads them"
+    )]
     fn write(&self, value: Wire<'_>, text: &mut String) -> Result<(), Irregular> {
         match (self, value) {
-            (Self::Bool, Wire::Varint(value)) => text.push_str(if value == 0 { "false" } else { "true" }),
+            (Self::Bool, Wire::Varint(value)) => {
+                text.push_str(if value == 0 { "false" } else { "true" })
+            }
             (Self::Int32, Wire::Varint(value)) => integer(i64::from(value as i32), text),
             (Self::Int64, Wire::Varint(value)) => integer(value as i64, text),
             (Self::Uint32, Wire::Varint(value)) => integer(i64::from(value as u32), text),
@@ -307,7 +336,9 @@ impl Scalar {
                 let value = value as u32;
                 integer(i64::from((value >> 1) as i32 ^ -((value & 1) as i32)), text);
             }
-            (Self::Sint64, Wire::Varint(value)) => integer((value >> 1) as i64 ^ -((value & 1) as i64), text),
+            (Self::Sint64, Wire::Varint(value)) => {
+                integer((value >> 1) as i64 ^ -((value & 1) as i64), text)
+            }
             (Self::Fixed32, Wire::Fixed32(value)) => integer(i64::from(value), text),
             (Self::Sfixed32, Wire::Fixed32(value)) => integer(i64::from(value as i32), text),
             (Self::Fixed64, Wire::Fixed64(value)) => unsigned(value, text),
@@ -317,7 +348,9 @@ impl Scalar {
                 double(if value.is_finite() { shortest(value) } else { f64::NAN }, text)?;
             }
             (Self::Double, Wire::Fixed64(value)) => double(f64::from_bits(value), text)?,
-            (Self::Text, Wire::Bytes(bytes)) => quoted(str::from_utf8(bytes).map_err(|_| Irregular)?, text)?,
+            (Self::Text, Wire::Bytes(bytes)) => {
+                quoted(str::from_utf8(bytes).map_err(|_| Irregular)?, text)?
+            }
             (Self::Bytes, Wire::Bytes(bytes)) => {
                 text.push('"');
                 BASE64.encode_string(bytes, text);

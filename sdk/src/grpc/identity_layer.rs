@@ -96,9 +96,14 @@ fn ambiguous(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 pub(super) fn refuse(error: &IdentityError) -> Status {
-    tracing::info!(error = error as &dyn std::error::Error, "a call without a fitting identity is refused");
+    tracing::info!(
+        error = error as &dyn std::error::Error,
+        "a call without a fitting identity is refused"
+    );
     match error {
-        IdentityError::Keys(_) => Status::unavailable("identities cannot be verified now; try again"),
+        IdentityError::Keys(_) => {
+            Status::unavailable("identities cannot be verified now; try again")
+        }
         _ => Status::unauthenticated(error.to_string()),
     }
 }

@@ -33,7 +33,10 @@ impl Peer {
     }
 }
 
-pub(crate) fn incoming(accepted: Accepted, accept: Accept) -> impl Stream<Item = io::Result<Connection>> {
+pub(crate) fn incoming(
+    accepted: Accepted,
+    accept: Accept,
+) -> impl Stream<Item = io::Result<Connection>> {
     // One more than may be on their way, so that a newcomer is looked at, for which another goes.
     let at_once = accept.handshakes_max() + 1;
     accepted

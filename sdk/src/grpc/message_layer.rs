@@ -37,7 +37,10 @@ impl Messages {
         let inputs = methods
             .filter(|method| !method.is_client_streaming())
             .map(|method| {
-                (format!("{}/{}", method.parent_service().full_name(), method.name()), method.input())
+                (
+                    format!("{}/{}", method.parent_service().full_name(), method.name()),
+                    method.input(),
+                )
             })
             .collect();
         Ok(Self { inputs, bytes_max })
@@ -46,10 +49,9 @@ impl Messages {
     /// Reads and checks the message of a call to `rpc`. Gives back the body as it came.
     async fn check(&self, rpc: &str, caller: &Caller, body: Body) -> Result<Body, Status> {
         // Streams of requests are nobody's tools: a decision is on one message.
-        let input = self
-            .inputs
-            .get(rpc)
-            .ok_or_else(|| Status::unimplemented("the service has no such RPC that takes one message"))?;
+        let input = self.inputs.get(rpc).ok_or_else(|| {
+            Status::unimplemented("the service has no such RPC that takes one message")
+        })?;
         let body = self.read(body).await?;
         let message = message(&body)?;
         caller.check_message(message).map_err(|error| refuse(&error))?;
@@ -70,7 +72,10 @@ impl Messages {
         let read = Limited::new(body, FRAME_BYTES + self.bytes_max).collect().await;
         read.map(http_body_util::Collected::to_bytes).map_err(|error| {
             if error.is::<LengthLimitError>() {
-                return Status::out_of_range(format!("a request has at most {} bytes", self.bytes_max));
+                return Status::out_of_range(format!(
+                    "a request has at most {} bytes",
+                    self.bytes_max
+                ));
             }
             tracing::debug!(%error, "a request broke off");
             Status::cancelled("the request broke off")

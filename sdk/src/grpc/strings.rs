@@ -16,7 +16,10 @@ const DEPTH_MAX: usize = 100;
 ///
 /// # Errors
 /// When the bytes are not an encoded message, or hold a group (which proto3 does not have).
-pub(super) fn nul(message: &MessageDescriptor, bytes: &[u8]) -> Result<Option<String>, DecodeError> {
+pub(super) fn nul(
+    message: &MessageDescriptor,
+    bytes: &[u8],
+) -> Result<Option<String>, DecodeError> {
     within(message, bytes, DEPTH_MAX)
 }
 
@@ -78,8 +81,10 @@ mod tests {
     /// A message with a message in it, and so on.
     fn nested(depth: usize, name: &str) -> DescriptorProto {
         let outermost = DescriptorProto { name: Some(name.to_owned()), ..Default::default() };
-        (0..depth)
-            .fold(outermost, |inner, _| DescriptorProto { nested_type: vec![inner], ..Default::default() })
+        (0..depth).fold(outermost, |inner, _| DescriptorProto {
+            nested_type: vec![inner],
+            ..Default::default()
+        })
     }
 
     #[test]
@@ -88,7 +93,8 @@ mod tests {
         let found = |message: &DescriptorProto| nul(&descriptor, &message.encode_to_vec()).unwrap();
         assert_eq!(found(&nested(2, "x")), None);
         assert_eq!(found(&nested(2, "\0")).as_deref(), Some("nested_type.nested_type.name"));
-        let field = FieldDescriptorProto { json_name: Some("a\0b".to_owned()), ..Default::default() };
+        let field =
+            FieldDescriptorProto { json_name: Some("a\0b".to_owned()), ..Default::default() };
         let message = DescriptorProto { field: vec![Default::default(), field], ..nested(0, "x") };
         assert_eq!(found(&message).as_deref(), Some("field.json_name"));
     }

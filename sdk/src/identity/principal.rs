@@ -14,7 +14,12 @@ impl Principal {
     #[must_use]
     pub fn new(issuer: &str, subject: &str, tenant: Option<&str>) -> Self {
         let encode = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-        Self(format!("{}@{}@{}", encode(subject), encode(tenant.unwrap_or_default()), encode(issuer)))
+        Self(format!(
+            "{}@{}@{}",
+            encode(subject),
+            encode(tenant.unwrap_or_default()),
+            encode(issuer)
+        ))
     }
 
     /// Subject, tenant and issuer of the text of a principal. What is not there is empty.
@@ -57,8 +62,11 @@ mod tests {
 
     #[test]
     fn a_principal_is_taken_apart_as_it_was_put_together() {
-        for [subject, tenant, issuer] in [["alice", "", "https://idp.example"], ["a@b=c&d +%", "t@u", "i"]] {
-            let principal = Principal::new(issuer, subject, Some(tenant).filter(|tenant| !tenant.is_empty()));
+        for [subject, tenant, issuer] in
+            [["alice", "", "https://idp.example"], ["a@b=c&d +%", "t@u", "i"]]
+        {
+            let principal =
+                Principal::new(issuer, subject, Some(tenant).filter(|tenant| !tenant.is_empty()));
             assert_eq!(Principal::parts(principal.as_str()), [subject, tenant, issuer]);
         }
         assert_eq!(Principal::parts("alice"), ["alice", "", ""]);

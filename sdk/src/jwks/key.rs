@@ -128,8 +128,7 @@ mod tests {
 
     #[test]
     fn a_key_verifies_the_algorithm_that_it_names_alone() {
-        let set =
-            json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "a", "alg": "ES384" }] });
+        let set = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "a", "alg": "ES384" }] });
         let set: PublishedSet = serde_json::from_value(set).unwrap();
         assert!(!set.usable()["a"].verifies(Algorithm::ES256));
     }

@@ -70,11 +70,13 @@ impl Source {
                 found
             }
             Self::File(path) => {
-                let failed = |source| JwksError::File { path: path.clone(), source: Arc::new(source) };
+                let failed =
+                    |source| JwksError::File { path: path.clone(), source: Arc::new(source) };
                 let mut text = Vec::new();
                 let file = tokio::fs::File::open(path).await.map_err(failed)?;
                 file.take(FILE_BYTES_MAX).read_to_end(&mut text).await.map_err(failed)?;
-                let keys = serde_json::from_slice(&text).map_err(|error| failed(io::Error::from(error)))?;
+                let keys = serde_json::from_slice(&text)
+                    .map_err(|error| failed(io::Error::from(error)))?;
                 Ok(Found::Set { keys, max_age: None })
             }
         }
@@ -89,7 +91,11 @@ async fn fetch(fetcher: &Fetcher, url: &Url, memory: &mut Memory) -> Result<Foun
     understand(fetcher.send(url, request).await?, memory)
 }
 
-async fn fetch_from_peer(channel: &Channel, url: &Url, memory: &mut Memory) -> Result<Found, JwksError> {
+async fn fetch_from_peer(
+    channel: &Channel,
+    url: &Url,
+    memory: &mut Memory,
+) -> Result<Found, JwksError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| JwksError::Peer {
         url: url.clone(),
         source: source.into(),
@@ -100,10 +106,16 @@ async fn fetch_from_peer(channel: &Channel, url: &Url, memory: &mut Memory) -> R
     }
     let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;
     let asking = async {
-        let answer = channel.clone().oneshot(request).await.map_err(|error| failed(error.into()))?;
+        let answer =
+            channel.clone().oneshot(request).await.map_err(|error| failed(error.into()))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(failed)?;
-        Ok::<_, JwksError>(Fetched::new(url.clone(), head.status, head.headers, body.to_bytes().into()))
+        Ok::<_, JwksError>(Fetched::new(
+            url.clone(),
+            head.status,
+            head.headers,
+            body.to_bytes().into(),
+        ))
     };
     let answer = timeout(TIMEOUT, asking).await.map_err(|elapsed| failed(elapsed.into()))?;
     understand(answer?, memory)
@@ -135,7 +147,9 @@ async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
     let (from, metadata): (_, Metadata) = match fetcher.json(&oauth).await {
         Ok(metadata) => (oauth, metadata),
         // What may not be fetched may not be fetched elsewhere.
-        Err(error @ (FetchError::Scheme { .. } | FetchError::Address { .. })) => return Err(error.into()),
+        Err(error @ (FetchError::Scheme { .. } | FetchError::Address { .. })) => {
+            return Err(error.into());
+        }
         Err(_) => {
             let metadata = fetcher.json(&openid).await?;
             (openid, metadata)
@@ -184,7 +198,11 @@ mod tests {
             if let Some(age) = age {
                 headers.insert(AGE, age.parse().unwrap());
             }
-            assert_eq!(max_age(&headers), expected.map(Duration::from_secs), "{directives} {age:?}");
+            assert_eq!(
+                max_age(&headers),
+                expected.map(Duration::from_secs),
+                "{directives} {age:?}"
+            );
         }
     }
 }

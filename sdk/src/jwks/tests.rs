@@ -3,7 +3,9 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use axum::{Json, Router, extract::State, http::HeaderMap, response::IntoResponse as _, routing::get};
+use axum::{
+    Json, Router, extract::State, http::HeaderMap, response::IntoResponse as _, routing::get,
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -29,7 +31,8 @@ struct Published {
 }
 
 fn keys(keys: &[(&str, usize)]) -> Value {
-    let keys = keys.iter().map(|(id, x)| json!({ "kty": "OKP", "crv": "Ed25519", "x": X[*x], "kid": id }));
+    let keys =
+        keys.iter().map(|(id, x)| json!({ "kty": "OKP", "crv": "Ed25519", "x": X[*x], "kid": id }));
     json!({ "keys": keys.collect::<Vec<_>>() })
 }
 
@@ -41,14 +44,18 @@ fn load<T: Clone>(lock: &Lock<T>) -> T {
     lock.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-async fn publish(State(published): State<Arc<Published>>, headers: HeaderMap) -> axum::response::Response {
+async fn publish(
+    State(published): State<Arc<Published>>,
+    headers: HeaderMap,
+) -> axum::response::Response {
     if !load(&published.up) {
         return StatusCode::BAD_GATEWAY.into_response();
     }
     published.answered.fetch_add(1, Ordering::SeqCst);
     let keys = load(&published.keys);
     let etag = format!("\"{:x}\"", keys.to_string().bytes().map(u64::from).sum::<u64>());
-    let cached = [("etag", etag.clone()), ("cache-control", load(&published.cache_control).to_owned())];
+    let cached =
+        [("etag", etag.clone()), ("cache-control", load(&published.cache_control).to_owned())];
     if headers.get("if-none-match").is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
         published.not_modified.fetch_add(1, Ordering::SeqCst);
         return (StatusCode::NOT_MODIFIED, cached).into_response();
@@ -73,8 +80,14 @@ impl Issuer {
         };
         let routes = Router::new()
             .route("/jwks", get(publish))
-            .route("/tenant/.well-known/openid-configuration", metadata(url.join("/tenant").unwrap().into()))
-            .route("/.well-known/oauth-authorization-server/liar", metadata("https://good.example".into()))
+            .route(
+                "/tenant/.well-known/openid-configuration",
+                metadata(url.join("/tenant").unwrap().into()),
+            )
+            .route(
+                "/.well-known/oauth-authorization-server/liar",
+                metadata("https://good.example".into()),
+            )
             .with_state(Arc::clone(&state));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Self { url, state }
@@ -181,7 +194,10 @@ async fn keys_in_hand_serve_while_the_issuer_is_away_but_not_for_ever() {
     wait().await;
     assert!(jwks.key("a").await.is_ok(), "it is stale, and all there is");
     assert!(jwks.remember_until() < Instant::now() + Duration::from_millis(100));
-    assert!(matches!(jwks.key("b").await, Err(JwksError::Fetch(_))), "nobody can say whether there is a b");
+    assert!(
+        matches!(jwks.key("b").await, Err(JwksError::Fetch(_))),
+        "nobody can say whether there is a b"
+    );
     until(async || matches!(jwks.key("a").await, Err(JwksError::Fetch(_)))).await;
     set(&issuer.state.up, true);
     until(async || jwks.key("a").await.is_ok()).await;
@@ -205,7 +221,10 @@ async fn an_issuer_says_how_long_its_keys_are_fresh_within_bounds() {
 async fn metadata_of_another_issuer_is_refused() {
     let issuer = Issuer::start(&[("a", 0)]).await;
     assert!(issuer.discovered("/tenant").key("a").await.is_ok());
-    assert!(matches!(issuer.discovered("/liar").key("a").await, Err(JwksError::OtherIssuer { .. })));
+    assert!(matches!(
+        issuer.discovered("/liar").key("a").await,
+        Err(JwksError::OtherIssuer { .. })
+    ));
     assert!(matches!(issuer.discovered("/nobody").key("a").await, Err(JwksError::Fetch(_))));
 }
 

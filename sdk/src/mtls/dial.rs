@@ -33,7 +33,8 @@ impl Dial {
         match self {
             Self::Plaintext => Ok(Either::Left(Either::Left(stream))),
             Self::Tls { config, name } => {
-                let connecting = TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
+                let connecting =
+                    TlsConnector::from(Arc::clone(config)).connect(name.clone(), stream);
                 Ok(Either::Right(Box::new(connecting.await?.into())))
             }
         }

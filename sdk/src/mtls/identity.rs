@@ -85,7 +85,10 @@ impl Identity {
     }
 
     /// For a server whose peers are these.
-    pub(super) fn server(self: &Arc<Self>, peers: Arc<[SpiffeId]>) -> Result<Arc<ServerConfig>, MtlsError> {
+    pub(super) fn server(
+        self: &Arc<Self>,
+        peers: Arc<[SpiffeId]>,
+    ) -> Result<Arc<ServerConfig>, MtlsError> {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(PeerVerifier::new(self, peers)))
@@ -128,9 +131,13 @@ impl Files {
             roots.add(authority.clone())?;
         }
         let roots = Arc::new(roots);
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
-            .build()
-            .map_err(|source| MtlsError::TrustBundle { path: self.trust_bundle.clone(), source })?;
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+                .build()
+                .map_err(|source| MtlsError::TrustBundle {
+                    path: self.trust_bundle.clone(),
+                    source,
+                })?;
         tls::tell_time(Names::PEERS.expires, pair.expires);
         if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
             tls::tell_time(BUNDLE_EXPIRES, first);

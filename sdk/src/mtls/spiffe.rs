@@ -44,7 +44,9 @@ impl SpiffeId {
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| SvidError::Form)?;
         let usage = leaf.key_usage().map_err(|_| SvidError::Form)?;
         let wrong = usage.is_some_and(|usage| {
-            !usage.value.digital_signature() || usage.value.key_cert_sign() || usage.value.crl_sign()
+            !usage.value.digital_signature()
+                || usage.value.key_cert_sign()
+                || usage.value.crl_sign()
         });
         if wrong || leaf.is_ca() {
             return Err(SvidError::Usage);
@@ -84,7 +86,9 @@ impl FromStr for SpiffeId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let is_of = |text: &str, also: fn(&u8) -> bool| {
             !text.is_empty()
-                && text.bytes().all(|byte| byte.is_ascii_digit() || b"-._".contains(&byte) || also(&byte))
+                && text
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || b"-._".contains(&byte) || also(&byte))
         };
         let parts = text.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/'));
         let good = text.len() <= ID_BYTES_MAX
@@ -119,9 +123,11 @@ mod tests {
 
     #[test]
     fn an_id_is_read_by_the_rules_of_spiffe() {
-        for good in
-            ["spiffe://acme.example/edge", "spiffe://a-1_b/ns/Mesh/sa/tool_1.x", "spiffe://10.0.0.1/a"]
-        {
+        for good in [
+            "spiffe://acme.example/edge",
+            "spiffe://a-1_b/ns/Mesh/sa/tool_1.x",
+            "spiffe://10.0.0.1/a",
+        ] {
             assert_eq!(good.parse::<SpiffeId>().unwrap().as_str(), good);
         }
         let long = format!("spiffe://acme/{}", "a".repeat(ID_BYTES_MAX));
@@ -158,6 +164,9 @@ mod tests {
     fn a_service_beside_another_differs_in_the_last_segment() {
         let beside = |id: &str| id.parse::<SpiffeId>().unwrap().beside("auth").to_string();
         assert_eq!(beside("spiffe://acme.example/edge"), "spiffe://acme.example/auth");
-        assert_eq!(beside("spiffe://acme.example/ns/mesh/sa/edge"), "spiffe://acme.example/ns/mesh/sa/auth");
+        assert_eq!(
+            beside("spiffe://acme.example/ns/mesh/sa/edge"),
+            "spiffe://acme.example/ns/mesh/sa/auth"
+        );
     }
 }

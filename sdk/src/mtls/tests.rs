@@ -8,8 +8,8 @@ use std::{
 
 use http::{Request, Response};
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -141,7 +141,8 @@ impl Server {
         };
         let peers = starting.peers(&config.own).unwrap();
         let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
-        let address = starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap().tcp().unwrap();
+        let address =
+            starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap().tcp().unwrap();
         starting.readiness().ready();
         Self { starting, address, _files: None }
     }
@@ -164,7 +165,10 @@ impl tower::Service<Request<Body>> for WhoAmI {
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 
@@ -207,7 +211,9 @@ async fn a_peer_may_be_named_where_it_is_not_beside_the_service() {
     let server = Server::start(&authority, &["edge"]);
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
     ask(client.connect(&server.url(), "other", Some(&id("tools"))).unwrap()).await.unwrap();
-    assert!(ask(client.connect(&server.url(), "tools", Some(&id("other"))).unwrap()).await.is_err());
+    assert!(
+        ask(client.connect(&server.url(), "tools", Some(&id("other"))).unwrap()).await.is_err()
+    );
 }
 
 #[tokio::test]
@@ -221,14 +227,20 @@ async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
         plain.balanced(std::slice::from_ref(&url), "tools", None),
         Err(ChannelError::Plaintext { .. })
     ));
-    assert!(matches!(plain.connect(&secure, "tools", None), Err(ChannelError::NoCertificate { .. })));
+    assert!(matches!(
+        plain.connect(&secure, "tools", None),
+        Err(ChannelError::NoCertificate { .. })
+    ));
     let path = "https://tools.internal:7210/path".parse().unwrap();
     let authority = Authority::new();
     let files = Files::new(&authority.sign("edge"), &[&authority]);
     assert!(matches!(files.peers().connect(&path, "tools", None), Err(ChannelError::Form { .. })));
     assert!(plain.connect(&local, "tools", None).is_ok());
 
-    assert!(matches!(files.peers().connect(&url, "tools", None), Err(ChannelError::Plaintext { .. })));
+    assert!(matches!(
+        files.peers().connect(&url, "tools", None),
+        Err(ChannelError::Plaintext { .. })
+    ));
     assert!(files.peers().connect(&secure, "tools", None).is_ok());
 
     let allowed = MtlsConfig { allow_plaintext: true, ..MtlsConfig::default() };
@@ -257,7 +269,11 @@ async fn a_service_that_requires_spiffe_ids_is_not_served_over_a_unix_socket() {
     let authority = Authority::new();
     let files = Files::new(&authority.sign("tools"), &[&authority]);
     let starting = Starting::new();
-    let config = MtlsServerConfig { own: files.config(), mtls_allow: vec![id("edge")], ..Default::default() };
+    let config = MtlsServerConfig {
+        own: files.config(),
+        mtls_allow: vec![id("edge")],
+        ..Default::default()
+    };
     let peers = starting.peers(&config.own).unwrap();
     let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
     let path = files.path("tools.sock");

@@ -62,7 +62,8 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.identity.material().clients.verify_client_cert(leaf, intermediates, now)?;
+        let verified =
+            self.identity.material().clients.verify_client_cert(leaf, intermediates, now)?;
         self.allow(leaf)?;
         Ok(verified)
     }
@@ -101,7 +102,13 @@ impl ServerCertVerifier for PeerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
         let roots = &self.identity.material().roots;
-        verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, self.algorithms().all)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            roots,
+            intermediates,
+            now,
+            self.algorithms().all,
+        )?;
         self.allow(leaf)?;
         Ok(ServerCertVerified::assertion())
     }
@@ -134,7 +141,9 @@ pub(super) const BROKEN: &str = "broken";
 
 /// Why a handshake failed, in a word for a metric.
 pub(super) fn reason(error: &std::io::Error) -> &'static str {
-    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else { return BROKEN };
+    let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
+        return BROKEN;
+    };
     match error {
         Error::NoCertificatesPresented => "no_certificate",
         Error::InvalidCertificate(wrong) => match wrong {
@@ -145,7 +154,9 @@ pub(super) fn reason(error: &std::io::Error) -> &'static str {
             // An authority of the same name is another one too.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => "unknown_authority",
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "not_valid_yet",
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "not_valid_yet"
+            }
             _ => "wrong_certificate",
         },
         Error::InvalidMessage(_) => "not_tls",

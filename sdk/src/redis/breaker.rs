@@ -47,10 +47,15 @@ impl RedisBreaker {
     /// # Errors
     /// When it is no such URL, or there can be no thread.
     pub fn new(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
-        let driver =
-            Builder::new_multi_thread().worker_threads(1).thread_name("redis").enable_all().build()?;
+        let driver = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("redis")
+            .enable_all()
+            .build()?;
         match Redis::driven(url, answer_within, Some(driver.handle().clone())) {
-            Ok(redis) => Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() }),
+            Ok(redis) => {
+                Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() })
+            }
             Err(error) => {
                 // Dropped within a runtime, it would panic.
                 driver.shutdown_background();
@@ -128,7 +133,8 @@ mod tests {
 
     #[test]
     fn who_is_late_to_find_out_does_not_end_the_connection_that_came_after() {
-        let breaker = RedisBreaker::new(&"redis://localhost".into(), Duration::from_secs(1)).unwrap();
+        let breaker =
+            RedisBreaker::new(&"redis://localhost".into(), Duration::from_secs(1)).unwrap();
         assert!(breaker.connection().is_none(), "nothing has answered yet");
         breaker.turn_on(breaker.redis.another());
         let first = breaker.connection().unwrap();

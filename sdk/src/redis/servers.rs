@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use ::redis::{
-    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError, RedisResult,
-    TlsMode, cluster::ClusterClient, sentinel::SentinelNodeConnectionInfo,
+    Client, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisConnectionInfo, RedisError,
+    RedisResult, TlsMode, cluster::ClusterClient, sentinel::SentinelNodeConnectionInfo,
 };
 use url::{Url, form_urlencoded};
 
@@ -67,7 +67,8 @@ impl<'a> Several<'a> {
     /// One of the hosts, as a URL of its own.
     fn url(&self, user: &str, host: &str) -> RedisResult<Url> {
         let scheme = if self.tls { "rediss" } else { "redis" };
-        let url: Url = format!("{scheme}://{user}{host}").parse().map_err(|_| wrong("a host is none"))?;
+        let url: Url =
+            format!("{scheme}://{user}{host}").parse().map_err(|_| wrong("a host is none"))?;
         if url.host().is_none() || !url.path().is_empty() {
             return Err(wrong("a host is none"));
         }
@@ -90,7 +91,9 @@ impl<'a> Several<'a> {
 
     fn sentinels(&self) -> RedisResult<Servers> {
         if self.path.is_empty() || self.path.contains('/') {
-            return Err(wrong("the name of the master is missing: redis-sentinel://host:port,…/name"));
+            return Err(wrong(
+                "the name of the master is missing: redis-sentinel://host:port,…/name",
+            ));
         }
         let of_sentinels = self.sentinel_user()?;
         let mut sentinels = Vec::with_capacity(self.hosts.len());
@@ -136,8 +139,10 @@ mod tests {
 
     #[test]
     fn sentinels_are_not_known_by_the_password_of_their_master() {
-        let url = "redis-sentinel://user:p%40ss@one,[::1]:7000/the%20master?sentinel_password=other";
-        let Servers::Sentinels { sentinels, master, settings } = Servers::parse(url).unwrap() else {
+        let url =
+            "redis-sentinel://user:p%40ss@one,[::1]:7000/the%20master?sentinel_password=other";
+        let Servers::Sentinels { sentinels, master, settings } = Servers::parse(url).unwrap()
+        else {
             panic!("no sentinels")
         };
         assert_eq!(master, "the master");
@@ -162,7 +167,10 @@ mod tests {
         for tls in ["redis", "rediss"] {
             assert_eq!(kind(&format!("{tls}://:password@localhost:6379/1")), "one");
             assert_eq!(kind(&format!("{tls}-sentinel://one:26379,two/main")), "sentinels");
-            assert_eq!(kind(&format!("{tls}-cluster://:password@one:6379,two,[::1]:6379")), "cluster");
+            assert_eq!(
+                kind(&format!("{tls}-cluster://:password@one:6379,two,[::1]:6379")),
+                "cluster"
+            );
         }
         assert_eq!(kind("redis+unix:///run/redis.sock"), "one");
     }

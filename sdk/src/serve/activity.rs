@@ -160,7 +160,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_no_part_of_an_answer_ends_its_connection() {
         let activity = Arc::new(Activity::new());
-        let (parts, body) = tokio::sync::mpsc::channel::<Result<Bytes, std::convert::Infallible>>(2);
+        let (parts, body) =
+            tokio::sync::mpsc::channel::<Result<Bytes, std::convert::Infallible>>(2);
         let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
         let mut stream = Box::pin(Activity::begin(&activity).until_sent(body));
         assert_eq!(activity.idle(IDLE, IDLE).await, Idle::Stuck, "not even begun");

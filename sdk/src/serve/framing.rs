@@ -180,8 +180,7 @@ mod tests {
     fn requests_as_they_should_be_pass_one_after_another() {
         let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let body = "POST / HTTP/1.1\r\nhost: x\r\nCONTENT-LENGTH: 4\r\n\r\na\nb\n";
-        let chunked =
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\na\nb\n\r\n0\r\nT: 1\r\n\r\n";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\na\nb\n\r\n0\r\nT: 1\r\n\r\n";
         for request in [get, body, chunked] {
             for next in [get, body, chunked] {
                 check(&format!("{request}{next}{get}"), true);

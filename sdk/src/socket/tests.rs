@@ -49,7 +49,10 @@ fn a_socket_is_written_as_grpc_names_it() {
         assert!(error.to_string().contains("unix:/absolute/path"), "{text}: {error}");
         assert!(text.parse::<GrpcUrl>().is_err() && text.parse::<Listen>().is_err(), "{text}");
     }
-    assert!(serde_json::from_str::<GrpcUrl>(r#""unix:/run/x.sock""#).is_ok(), "as in a config file");
+    assert!(
+        serde_json::from_str::<GrpcUrl>(r#""unix:/run/x.sock""#).is_ok(),
+        "as in a config file"
+    );
     assert!(crate::parse_url("unix:/run/x.sock").is_err(), "HTTP is not spoken over it");
 }
 
@@ -73,7 +76,11 @@ fn only_the_own_user_and_root_are_accepted() {
         assert!(error.to_string().contains(&format!("belongs to the user {peer}")), "{error}");
     }
     let error = std::io::Error::other(check_user(1, 2).unwrap_err());
-    assert_eq!(crate::mtls::handshake_failure(&error), Some("peer_user"), "it is logged and counted");
+    assert_eq!(
+        crate::mtls::handshake_failure(&error),
+        Some("peer_user"),
+        "it is logged and counted"
+    );
 }
 
 #[tokio::test]
@@ -117,7 +124,8 @@ async fn of_services_that_replace_a_stale_socket_at_once_one_listens() {
             tokio::task::spawn_blocking(move || Listen::Unix(socket).accept())
         });
         let started = futures::future::join_all(starts).await;
-        let listening: Vec<_> = started.into_iter().filter_map(|start| start.unwrap().ok()).collect();
+        let listening: Vec<_> =
+            started.into_iter().filter_map(|start| start.unwrap().ok()).collect();
         assert_eq!(listening.len(), 1);
         assert!(connect(&socket).await.is_ok(), "its file is still there");
     }
@@ -143,7 +151,10 @@ async fn a_folder_into_which_others_could_write_is_refused() {
     for loose in [0o777, 0o770] {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(loose)).unwrap();
         let text = refused(&socket);
-        assert!(text.contains(&format!("can be written by others (mode {loose:o}); chmod go-w")), "{text}");
+        assert!(
+            text.contains(&format!("can be written by others (mode {loose:o}); chmod go-w")),
+            "{text}"
+        );
     }
     assert!(!socket.path().exists());
 }

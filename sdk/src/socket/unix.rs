@@ -35,7 +35,9 @@ pub(crate) async fn connect(socket: &SocketPath) -> io::Result<UnixStream> {
 /// # Errors
 /// When others could write into the folder, another process listens there, or the file is no socket. Must be called within
 /// a runtime.
-pub(crate) fn bind(socket: &SocketPath) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + use<>> {
+pub(crate) fn bind(
+    socket: &SocketPath,
+) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + use<>> {
     let path = socket.path();
     let folder = path.parent().unwrap_or(Path::new("/"));
     own::check_folder(folder)?;

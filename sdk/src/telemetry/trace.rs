@@ -19,9 +19,15 @@ const TRACE_STATE: &str = "tracestate";
 pub(super) struct Propagation;
 
 impl Layer<Registry> for Propagation {
-    fn on_new_span(&self, _: &span::Attributes<'_>, id: &span::Id, context: layer::Context<'_, Registry>) {
+    fn on_new_span(
+        &self,
+        _: &span::Attributes<'_>,
+        id: &span::Id,
+        context: layer::Context<'_, Registry>,
+    ) {
         let Some(span) = context.span(id) else { return };
-        let parent = span.parent().and_then(|parent| parent.extensions().get::<SpanContext>().cloned());
+        let parent =
+            span.parent().and_then(|parent| parent.extensions().get::<SpanContext>().cloned());
         let context = match parent {
             Some(parent) => child_of(&parent),
             None => SpanContext::new(
@@ -64,7 +70,9 @@ pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
     if carrier.get(TRACE_PARENT).is_some() {
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), carrier);
         let remote = parent.span().span_context().clone();
-        if remote.is_valid() && with_propagated(span, |context| *context = child_of(&remote)).is_none() {
+        if remote.is_valid()
+            && with_propagated(span, |context| *context = child_of(&remote)).is_none()
+        {
             // It fails only for a span without a tracer, which has nothing to continue.
             let _ = span.set_parent(parent);
         }
@@ -77,7 +85,8 @@ pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
 /// Writes the current span's trace context to the metadata of an outgoing call.
 pub(crate) fn inject(metadata: &mut MetadataMap) {
     let Some(context) = context_of(&Span::current()) else { return };
-    let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
+    let (trace, span, flags) =
+        (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
     let headers = metadata.as_mut();
     if let Ok(mut parent) = HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")) {
         // Each call has another: HTTP/2 is not to keep it in place of what comes again.

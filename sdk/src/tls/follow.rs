@@ -61,7 +61,11 @@ fn tell(names: &Names, taken: Result<bool, impl Error>) -> Option<String> {
         }
         Err(error) => {
             let wrong = crate::told(&error);
-            tracing::error!(of = names.note, wrong, "the certificate cannot be used; the one before stays");
+            tracing::error!(
+                of = names.note,
+                wrong,
+                "the certificate cannot be used; the one before stays"
+            );
             counter!(names.failed).increment(1);
             gauge!(names.current).set(0);
             Some(wrong)

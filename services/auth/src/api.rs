@@ -62,8 +62,10 @@ impl AuthService for Api {
         self.must_be_edge(&request)?;
         let started = Instant::now();
         let context = CallContext::of(&request);
-        let pb::AuthorizeRequest { access_token, operation, resource, client_address } = request.into_inner();
-        let operation = operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
+        let pb::AuthorizeRequest { access_token, operation, resource, client_address } =
+            request.into_inner();
+        let operation =
+            operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
         // Read first: what changes from here on makes the answer one of the past.
         let epoch = self.epochs.current();
         let network = ClientNetwork::of(&client_address);
@@ -93,11 +95,16 @@ impl AuthService for Api {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
         let network = ClientNetwork::of(&request.client_address);
-        let identified = self.identify(&self.outside, &request.access_token, &request.resource, network);
+        let identified =
+            self.identify(&self.outside, &request.access_token, &request.resource, network);
         let outcome = match identified.await? {
-            Err(Refused::Token(refused)) => filter_catalog_response::Outcome::Unauthenticated(refused),
+            Err(Refused::Token(refused)) => {
+                filter_catalog_response::Outcome::Unauthenticated(refused)
+            }
             Err(Refused::Unverified(reason)) => {
-                filter_catalog_response::Outcome::Unverified(pb::Unverified { reason: reason.into() })
+                filter_catalog_response::Outcome::Unverified(pb::Unverified {
+                    reason: reason.into(),
+                })
             }
             Ok(token) => {
                 let visible = self.filter(&token.identity, kind, request.items).await;
@@ -121,7 +128,10 @@ impl AuthService for Api {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
 
-    async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        _: Request<pb::WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(Box::pin(self.epochs.tell(self.stopping.clone()))))
     }
 
@@ -141,7 +151,9 @@ impl AuthService for Api {
         let pb::RevokeRequest { subject_token, tokens } = request.into_inner();
         let outcome = match self.identify_inside(&subject_token, network).await? {
             Err(unauthenticated) => revoke_response::Outcome::Unauthenticated(unauthenticated),
-            Ok(token) => self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &ids).await?,
+            Ok(token) => {
+                self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &ids).await?
+            }
         };
         Ok(ids.tell(Response::new(pb::RevokeResponse { outcome: Some(outcome) })))
     }
@@ -159,7 +171,8 @@ struct Ids {
 impl Ids {
     /// A new id for the request of an internal caller.
     fn new<T>(request: &Request<T>) -> Self {
-        let caller = request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
+        let caller =
+            request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         Self { own: RequestId::generate(), caller }
     }
 
@@ -192,14 +205,16 @@ impl Api {
         let policies = self.policies.load();
         if kind == Kind::Connect {
             let reusable_for = Some(reusable_for(token));
-            let allowed = pb::Allowed { reusable_for, ..allowed(token, None, None, &policies, deciding) };
+            let allowed =
+                pb::Allowed { reusable_for, ..allowed(token, None, None, &policies, deciding) };
             return Ok(authorize_response::Outcome::Allowed(allowed));
         }
-        let item = operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
+        let item =
+            operation.item.ok_or_else(|| Status::invalid_argument("operation.item is missing"))?;
         let arguments = operation.arguments_json.as_deref();
         let message = operation.message_sha256.as_deref().map(<[u8; 32]>::try_from).transpose();
-        let message =
-            message.map_err(|_| Status::invalid_argument("operation.message_sha256 must have 32 bytes"))?;
+        let message = message
+            .map_err(|_| Status::invalid_argument("operation.message_sha256 must have 32 bytes"))?;
         let outcome = policies.decide(identity, kind, &item, arguments);
         let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
         self.log.write(&Decided {
@@ -249,7 +264,12 @@ impl Api {
         Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
     }
 
-    async fn filter(&self, identity: &Identity, kind: Kind, items: Vec<pb::CatalogItem>) -> pb::Visible {
+    async fn filter(
+        &self,
+        identity: &Identity,
+        kind: Kind,
+        items: Vec<pb::CatalogItem>,
+    ) -> pb::Visible {
         let policies = self.policies.load();
         let mut names = Vec::new();
         for (number, item) in items.into_iter().enumerate() {
@@ -340,7 +360,11 @@ fn decision(outcome: Outcome, policies: &Policies) -> pb::Decision {
 }
 
 /// The scopes that the item asks for, when the token lacks one of them: by the edge's word and by the catalog's.
-fn missing_scopes(identity: &Identity, item: &pb::CatalogItem, locked: &[String]) -> Option<Vec<String>> {
+fn missing_scopes(
+    identity: &Identity,
+    item: &pb::CatalogItem,
+    locked: &[String],
+) -> Option<Vec<String>> {
     let mut wanted = item.scopes.clone();
     wanted.extend(locked.iter().filter(|scope| !item.scopes.contains(scope)).cloned());
     let held = &identity.principal.scopes;

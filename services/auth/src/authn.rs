@@ -16,7 +16,8 @@ pub use self::file::IssuersFileError;
 pub use self::refused::RefusedTokensConfig;
 pub use self::seen::SeenConfig;
 pub(crate) use self::{
-    audience::Audience, error::TokenError, file::Given, introspection::ClientNetwork, issuers::Issuers,
+    audience::Audience, error::TokenError, file::Given, introspection::ClientNetwork,
+    issuers::Issuers,
 };
 
 mod audience;
@@ -90,8 +91,13 @@ pub(crate) struct TokenVerifier {
 }
 
 impl TokenVerifier {
-    pub(crate) fn new(issuers: Arc<Issuers>, audience: Audience, refused: &RefusedTokensConfig) -> Self {
-        let verified = Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
+    pub(crate) fn new(
+        issuers: Arc<Issuers>,
+        audience: Audience,
+        refused: &RefusedTokensConfig,
+    ) -> Self {
+        let verified =
+            Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();
         Self { issuers, audience, verified, refused: RefusedTokens::new(refused) }
     }
 
@@ -129,7 +135,8 @@ impl TokenVerifier {
         };
         match verified {
             Ok((token, remember_until)) => {
-                let left = Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
+                let left =
+                    Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
                 let (token, until) = (Arc::new(token), remember_until.min(Instant::now() + left));
                 self.issuers.seen().note(&token);
                 self.verified.insert(key, Verified { token: Arc::clone(&token), until, epoch });

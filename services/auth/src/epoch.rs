@@ -31,7 +31,10 @@ impl Epochs {
     pub(crate) fn new() -> Arc<Self> {
         let somewhere = || rand::random::<u64>().max(1);
         Arc::new(Self {
-            current: watch::Sender::new(WatchResponse { epoch: somewhere(), revocations: somewhere() }),
+            current: watch::Sender::new(WatchResponse {
+                epoch: somewhere(),
+                revocations: somewhere(),
+            }),
         })
     }
 

@@ -165,8 +165,11 @@ pub async fn reach_issuers(
     allow_private_addresses: bool,
     issuers: Option<&std::path::Path>,
 ) -> Result<Vec<(String, Option<String>)>, IssuersFileError> {
-    let given =
-        |issuer: &str| Given { issuer: issuer.to_owned(), allow_private_addresses, tenants: Vec::new() };
+    let given = |issuer: &str| Given {
+        issuer: issuer.to_owned(),
+        allow_private_addresses,
+        tenants: Vec::new(),
+    };
     Ok(Issuers::load(issuer.map(given), issuers, SeenConfig::default())?.reach().await)
 }
 
@@ -183,7 +186,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let tenants = config.issuer_tenants;
     let flags = config.issuer.map(|issuer| Given { issuer, allow_private_addresses, tenants });
     let issuers = Arc::new(Issuers::load(flags, config.issuers.as_deref(), config.seen)?);
-    let revocations = Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
+    let revocations =
+        Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
     let epochs = Epochs::new();
 
     let starting = Starting::new();
@@ -194,8 +198,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     }
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));
-    starting.spawn(Arc::clone(&epochs).end_with(policies.changes(), Ending::Rules, starting.stopping()));
-    starting.spawn(Arc::clone(&epochs).end_with(issuers.changes(), Ending::Rules, starting.stopping()));
+    starting.spawn(Arc::clone(&epochs).end_with(
+        policies.changes(),
+        Ending::Rules,
+        starting.stopping(),
+    ));
+    starting.spawn(Arc::clone(&epochs).end_with(
+        issuers.changes(),
+        Ending::Rules,
+        starting.stopping(),
+    ));
     starting.spawn(Arc::clone(&epochs).end_with(
         revocations.changes(),
         Ending::Revocations,
@@ -208,7 +220,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
 
     let published = Arc::clone(&minter);
     let cached = format!("max-age={}", KEYS_MAX_AGE.as_secs());
-    let keys = move || std::future::ready(([(CACHE_CONTROL, cached.clone())], Json(published.jwks())));
+    let keys =
+        move || std::future::ready(([(CACHE_CONTROL, cached.clone())], Json(published.jwks())));
     let keys = Router::new().route("/.well-known/jwks.json", get(keys));
     let api = Api {
         outside: TokenVerifier::new(

@@ -9,7 +9,8 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-const ABOUT: &str = "Validates access tokens, evaluates Cedar policies and signs transaction tokens";
+const ABOUT: &str =
+    "Validates access tokens, evaluates Cedar policies and signs transaction tokens";
 
 fn main() -> ExitCode {
     run_main(serve())

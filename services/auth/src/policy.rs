@@ -178,12 +178,14 @@ impl Policies {
         if !item.is_for(&caller) {
             return Answer::NotPermitted.into();
         }
-        let standing = caller.standings[number].get_or_init(|| {
-            let standing = self.standing(&caller, item);
-            Box::new(
-                standing.unwrap_or_else(|without_arguments| Standing { without_arguments, reading: None }),
-            )
-        });
+        let standing =
+            caller.standings[number].get_or_init(|| {
+                let standing = self.standing(&caller, item);
+                Box::new(standing.unwrap_or_else(|without_arguments| Standing {
+                    without_arguments,
+                    reading: None,
+                }))
+            });
         let outcome = match arguments {
             None => standing.without_arguments.clone(),
             Some(arguments) => self.decide_call(&caller, item, standing, arguments),
@@ -202,11 +204,16 @@ impl Policies {
         wanted: &pb::CatalogItem,
         arguments: Option<&[u8]>,
     ) -> Outcome {
-        let Some((_, item)) = self.catalog.find(kind, wanted) else { return Answer::NotInCatalog.into() };
+        let Some((_, item)) = self.catalog.find(kind, wanted) else {
+            return Answer::NotInCatalog.into();
+        };
         let said = Caller::new(identity, &self.members, &self.index, 0)
             .map_err(|error| failed("principal", &*error))
             .and_then(|caller| self.everything_said(&caller, item, arguments));
-        said.map_or_else(|refused| refused, |said| Outcome { reads_arguments: true, ..self.outcome(&said) })
+        said.map_or_else(
+            |refused| refused,
+            |said| Outcome { reads_arguments: true, ..self.outcome(&said) },
+        )
     }
 
     /// What each policy says, whether its scope fits or not.
@@ -231,10 +238,14 @@ impl Policies {
         Ok(said)
     }
 
-    fn caller(&self, identity: &Identity) -> Result<Arc<Caller>, Arc<dyn std::error::Error + Send + Sync>> {
+    fn caller(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<Caller>, Arc<dyn std::error::Error + Send + Sync>> {
         self.callers
             .try_get_with_by_ref(identity, || {
-                Caller::new(identity, &self.members, &self.index, self.catalog.items().len()).map(Arc::new)
+                Caller::new(identity, &self.members, &self.index, self.catalog.items().len())
+                    .map(Arc::new)
             })
             .map_err(|error| error as Arc<dyn std::error::Error + Send + Sync>)
     }
@@ -257,14 +268,21 @@ impl Policies {
             return Ok(Standing { without_arguments: self.outcome(&said), reading: None });
         }
         let mut all = said.clone();
-        let sets: Vec<_> = buckets.iter().map(|number| &self.index.bucket(*number).reading).collect();
+        let sets: Vec<_> =
+            buckets.iter().map(|number| &self.index.bucket(*number).reading).collect();
         self.partially(&sets, caller, item, entities.clone(), &mut all)?;
         let without_arguments = Outcome { reads_arguments: true, ..self.outcome(&all) };
         let reading = Some(Box::new(Reading { said, buckets, entities }));
         Ok(Standing { without_arguments, reading })
     }
 
-    fn decide_call(&self, caller: &Caller, item: &Item, standing: &Standing, arguments: &[u8]) -> Outcome {
+    fn decide_call(
+        &self,
+        caller: &Caller,
+        item: &Item,
+        standing: &Standing,
+        arguments: &[u8],
+    ) -> Outcome {
         let Some(context) = self.context(item, arguments) else { return Answer::Arguments.into() };
         let Some(reading) = &standing.reading else { return standing.without_arguments.clone() };
         let Reading { said, buckets, entities } = &**reading;
@@ -337,7 +355,8 @@ fn expression(json: &Value) -> Option<RestrictedExpression> {
             RestrictedExpression::new_set(items.iter().map(expression).collect::<Option<Vec<_>>>()?)
         }
         Value::Object(fields) => {
-            let fields = fields.iter().map(|(name, value)| Some((name.clone(), expression(value)?)));
+            let fields =
+                fields.iter().map(|(name, value)| Some((name.clone(), expression(value)?)));
             RestrictedExpression::new_record(fields.collect::<Option<Vec<_>>>()?).ok()?
         }
         Value::Null => return None,
@@ -378,6 +397,7 @@ fn log_errors(said: &[Said]) {
 
 fn uid(type_name: &str, id: &str) -> EntityUid {
     // INVARIANT: type names are the base schema's, which parse.
-    let type_name: EntityTypeName = type_name.parse().unwrap_or_else(|_| unreachable!("{type_name}"));
+    let type_name: EntityTypeName =
+        type_name.parse().unwrap_or_else(|_| unreachable!("{type_name}"));
     EntityUid::from_type_name_and_id(type_name, EntityId::new(id))
 }

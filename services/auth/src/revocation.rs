@@ -140,7 +140,9 @@ impl Revocations {
         file: Option<&Path>,
     ) -> Result<Arc<Self>, RevocationsError> {
         if redis_url.is_none() && file.is_none() {
-            tracing::warn!("revocations are this replica's alone and end with it: there is no --redis-url");
+            tracing::warn!(
+                "revocations are this replica's alone and end with it: there is no --redis-url"
+            );
         }
         let since = now().saturating_sub(REMEMBERED_FOR.as_secs());
         let opened = file.map(|path| {
@@ -282,9 +284,11 @@ mod tests {
     #[tokio::test]
     async fn a_revocation_is_of_one_issuers_tokens_that_were_issued_before() {
         let (before, after) = (now() - 60, now() + 60);
-        for which in
-            [Which::Subject("alice".into()), Which::ClientId("client".into()), Which::TokenId("1".into())]
-        {
+        for which in [
+            Which::Subject("alice".into()),
+            Which::ClientId("client".into()),
+            Which::TokenId("1".into()),
+        ] {
             let revocations = revoked(which.clone()).await;
             let has = |token: &Token| revocations.has(token).unwrap();
             assert!(has(&token("a", "alice", "client", "1", Some(before))), "{which:?}");
@@ -303,20 +307,27 @@ mod tests {
         let path = folder.path().join("revocations.json");
         let named = |which| TokenSet { issuer: "a".to_owned(), which: Some(which) };
         let before = Revocations::new(None, Some(&path)).unwrap();
-        for which in
-            [Which::Subject("alice".into()), Which::ClientId("client".into()), Which::TokenId("1".into())]
-        {
+        for which in [
+            Which::Subject("alice".into()),
+            Which::ClientId("client".into()),
+            Which::TokenId("1".into()),
+        ] {
             before.revoke(named(which)).await.unwrap();
         }
         let after = Revocations::new(None, Some(&path)).unwrap();
-        let has =
-            |subject, client, id| after.has(&token("a", subject, client, id, Some(now() - 60))).unwrap();
+        let has = |subject, client, id| {
+            after.has(&token("a", subject, client, id, Some(now() - 60))).unwrap()
+        };
         assert!(
-            has("alice", "x", "x") && has("x", "client", "x") && has("x", "x", "1") && !has("x", "x", "x")
+            has("alice", "x", "x")
+                && has("x", "client", "x")
+                && has("x", "x", "1")
+                && !has("x", "x", "x")
         );
         // What is older than what is remembered is forgotten.
         let old = now() - REMEMBERED_FOR.as_secs() - 1;
-        std::fs::write(&path, format!(r#"[{{"issuer":"a","subject":"alice","at":{old}}}]"#)).unwrap();
+        std::fs::write(&path, format!(r#"[{{"issuer":"a","subject":"alice","at":{old}}}]"#))
+            .unwrap();
         let later = Revocations::new(None, Some(&path)).unwrap();
         assert!(!later.has(&token("a", "alice", "x", "x", Some(0))).unwrap());
         std::fs::write(&path, "{").unwrap();

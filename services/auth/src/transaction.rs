@@ -8,7 +8,8 @@ use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
     identity::{
-        ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext, message_digest,
+        ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext,
+        message_digest,
     },
 };
 use jsonwebtoken::{
@@ -188,7 +189,8 @@ impl Minter {
             sub: principal.subject.clone(),
             iat: seconds(now),
             exp: seconds(expires),
-            txn: delegation.map_or_else(|| request_id.to_string(), |delegation| delegation.txn.clone()),
+            txn: delegation
+                .map_or_else(|| request_id.to_string(), |delegation| delegation.txn.clone()),
             scope: principal.scopes.join(" "),
             tctx: TransactionContext {
                 iss: principal.issuer.clone(),

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Instant};
 
 use drawbridge_proto::code::v1::{
-    ListFilesRequest, ListFilesResponse, ReadFileRequest, ReadFileResponse, SearchRequest, SearchResponse,
-    code_service_server, search_response::Event,
+    ListFilesRequest, ListFilesResponse, ReadFileRequest, ReadFileResponse, SearchRequest,
+    SearchResponse, code_service_server, search_response::Event,
 };
 use drawbridge_sdk::{BlockingJob, BlockingJobs, CallContext, Cancellation, identity::Caller};
 use futures::{StreamExt as _, stream, stream::BoxStream};
@@ -77,11 +77,15 @@ fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
 impl code_service_server::CodeService for CodeApi {
     type SearchStream = BoxStream<'static, Result<SearchResponse, Status>>;
 
-    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<Self::SearchStream>, Status> {
+    async fn search(
+        &self,
+        request: Request<SearchRequest>,
+    ) -> Result<Response<Self::SearchStream>, Status> {
         let deadline = admit(&request, "Search");
         let request = request.into_inner();
         let limits = self.limits;
-        let parsing = self.start(deadline, move |tree, _| Query::parse(tree, &request, &limits)).await?;
+        let parsing =
+            self.start(deadline, move |tree, _| Query::parse(tree, &request, &limits)).await?;
         let query = parsing.join().await?;
 
         let (progress, events) = mpsc::channel(PROGRESS_EVENTS_MAX);
@@ -164,7 +168,10 @@ mod tests {
     async fn a_wrong_argument_is_refused_before_the_stream() {
         let api = api(&Sample::of(&[]));
         let status = api.search(ask("")).await.map(drop).unwrap_err();
-        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "`query`: must not be empty"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::InvalidArgument, "`query`: must not be empty")
+        );
     }
 
     #[tokio::test]

@@ -57,9 +57,9 @@ impl From<io::Error> for CodeError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // What has a file for a folder, or a name that no file can have, does not exist.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-                Self::NotFound
-            }
+            io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::InvalidFilename => Self::NotFound,
             // The operating system's refusals carry its code; cap-std's own are escapes.
             io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => Self::OutOfTree,
             _ => Self::Unreadable(error),
@@ -74,12 +74,15 @@ impl From<CodeError> for Status {
             CodeError::Argument { .. } => Self::invalid_argument(message),
             CodeError::NotFound => Self::not_found(message),
             CodeError::OutOfTree | CodeError::Secret => Self::permission_denied(message),
-            CodeError::NotAFile | CodeError::NotAFolder | CodeError::Binary | CodeError::TooLarge { .. } => {
-                Self::failed_precondition(message)
-            }
+            CodeError::NotAFile
+            | CodeError::NotAFolder
+            | CodeError::Binary
+            | CodeError::TooLarge { .. } => Self::failed_precondition(message),
             CodeError::DeadlinePassed => Self::deadline_exceeded(message),
             CodeError::Cancelled => Self::cancelled(message),
-            CodeError::Unreadable(ref source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            CodeError::Unreadable(ref source)
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
                 Self::permission_denied(message)
             }
             CodeError::Unreadable(_) | CodeError::Failed(_) => {

@@ -164,7 +164,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let starting = Starting::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier = Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
+    let verifier =
+        Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
     let limits = SearchLimits {
         query_bytes_max: config.query_bytes_max,
         glob_bytes_max: config.glob_bytes_max,

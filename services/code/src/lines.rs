@@ -64,7 +64,11 @@ impl Piece {
 
 /// Takes a text apart: into whole lines, together about `bytes`, and the beginnings of lines that are longer
 /// than `line_bytes_max`, without their line ends.
-pub(crate) fn pieces(text: &[u8], bytes: usize, line_bytes_max: usize) -> impl Iterator<Item = Piece> {
+pub(crate) fn pieces(
+    text: &[u8],
+    bytes: usize,
+    line_bytes_max: usize,
+) -> impl Iterator<Item = Piece> {
     let is_long = move |line: &Range<usize>| {
         let without_end = text[line.clone()].strip_suffix(b"\n").unwrap_or(&text[line.clone()]);
         without_end.len() > line_bytes_max
@@ -137,7 +141,8 @@ mod tests {
     #[test]
     fn pieces_are_whole_lines_and_cover_the_text() {
         let text = b"one\ntwo\nthree\nfour";
-        let ends = |text, bytes| pieces(text, bytes, 5).map(|piece| piece.range().end).collect::<Vec<_>>();
+        let ends =
+            |text, bytes| pieces(text, bytes, 5).map(|piece| piece.range().end).collect::<Vec<_>>();
         assert_eq!(ends(text, 1), [4, 8, 14, 18]);
         assert_eq!(ends(text, 4), [4, 8, 14, 18]);
         assert_eq!(ends(text, 5), [8, 14, 18]);
@@ -150,7 +155,12 @@ mod tests {
         let text = b"one\nlonger\nfour\n\nlongest";
         assert_eq!(
             pieces(text, 100, 4).collect::<Vec<_>>(),
-            [Piece::Lines(0..4), Piece::Beginning(4..8), Piece::Lines(11..17), Piece::Beginning(17..21)]
+            [
+                Piece::Lines(0..4),
+                Piece::Beginning(4..8),
+                Piece::Lines(11..17),
+                Piece::Beginning(17..21)
+            ]
         );
         assert_eq!((end(text, 8), end(text, 21), end(text, 4)), (11, 24, 4));
     }

@@ -47,7 +47,9 @@ impl<'a> SecretLinks<'a> {
             let Ok(entries) = self.tree.entries(&folder) else { continue };
             for entry in entries.flatten() {
                 self.cancellation.check()?;
-                let (path, Ok(kind)) = (folder.join(entry.file_name()), entry.file_type()) else { continue };
+                let (path, Ok(kind)) = (folder.join(entry.file_name()), entry.file_type()) else {
+                    continue;
+                };
                 if kind.is_dir() {
                     // Git's objects are many, and it gives each a single name.
                     folders.extend(Some(path).filter(|path| !path.ends_with(GIT_OBJECTS)));

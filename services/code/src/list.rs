@@ -25,7 +25,9 @@ pub(crate) fn list(
     for entry in Walk::new(tree, &query.scope, cancellation) {
         let Entry::File(path) = entry? else { continue };
         // It may be gone, or replaced, since the walk came by.
-        let Some(metadata) = tree.metadata(path.as_ref()).ok().filter(|metadata| metadata.is_file()) else {
+        let Some(metadata) =
+            tree.metadata(path.as_ref()).ok().filter(|metadata| metadata.is_file())
+        else {
             continue;
         };
         response_bytes += path.len() + 16;
@@ -58,7 +60,8 @@ mod tests {
         sample.fifo("fifo");
         sample.write("binary", b"\0");
         let response = list_first(&sample, 10);
-        let files: Vec<_> = response.files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+        let files: Vec<_> =
+            response.files.iter().map(|file| (file.path.as_str(), file.size)).collect();
         assert_eq!(files, [("a.rs", 0), ("b/c.rs", 5), ("binary", 1)]);
     }
 

@@ -76,7 +76,8 @@ fn parse_glob(text: &str) -> Result<GlobMatcher, CodeError> {
     let refuse = |problem: String| Err(CodeError::argument("glob", problem));
     if text.starts_with('!') {
         return refuse(
-            "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)".to_owned(),
+            "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)"
+                .to_owned(),
         );
     }
     let from_root = text.strip_prefix("./").map(|rest| rest.trim_start_matches('/'));
@@ -153,8 +154,11 @@ fn parse_query(request: &SearchRequest) -> Result<RegexMatcher, CodeError> {
 /// Refuses what is no regular expression. The matcher's builder wraps the pattern before it parses, so that
 /// it would take `a)(b` and point to wrong places.
 fn check_regex(pattern: &str) -> Result<(), CodeError> {
-    let parsed =
-        regex_syntax::ParserBuilder::new().utf8(false).nest_limit(REGEX_NEST_MAX).build().parse(pattern);
+    let parsed = regex_syntax::ParserBuilder::new()
+        .utf8(false)
+        .nest_limit(REGEX_NEST_MAX)
+        .build()
+        .parse(pattern);
     let problem = match parsed {
         Ok(_) => return Ok(()),
         Err(regex_syntax::Error::Parse(error)) => at(error.span(), error.kind()),
@@ -229,7 +233,10 @@ mod tests {
         assert_eq!(refusal(&ask("")), "`query`: must not be empty");
         assert_eq!(refusal(&ask_regex("")), "`query`: must not be empty");
         assert_eq!(refusal(&ask("a\nb")), "`query`: must be a single line");
-        assert_eq!(refusal(&ask_regex(r"a\nb")), r#"`query`: the literal "\n" is not allowed in a regex"#);
+        assert_eq!(
+            refusal(&ask_regex(r"a\nb")),
+            r#"`query`: the literal "\n" is not allowed in a regex"#
+        );
     }
 
     #[test]
@@ -239,7 +246,10 @@ mod tests {
             ("ä)(b", "at character 2: unopened group"),
             (r"a\p{Nope}", "at character 2: Unicode property not found"),
         ] {
-            assert_eq!(refusal(&ask_regex(query)), format!("`query`: not a regular expression, {message}"));
+            assert_eq!(
+                refusal(&ask_regex(query)),
+                format!("`query`: not a regular expression, {message}")
+            );
         }
     }
 
@@ -248,7 +258,10 @@ mod tests {
         let large = refusal(&ask_regex(r"(\w{1000}){1000}"));
         assert_eq!(large, "`query`: compiled regex exceeds size limit of 2097152");
         let deep = refusal(&ask_regex(&format!("{}{}", "(".repeat(200), ")".repeat(200))));
-        assert!(deep.contains("exceed the maximum number of nested parentheses/brackets"), "{deep}");
+        assert!(
+            deep.contains("exceed the maximum number of nested parentheses/brackets"),
+            "{deep}"
+        );
     }
 
     #[test]
@@ -264,7 +277,10 @@ mod tests {
         let request = SearchRequest { glob: "a[".to_owned(), ..ask("a") };
         assert_eq!(refusal(&request), "`glob`: unclosed character class; missing ']'");
         for (glob, problem) in [
-            ("!*.rs", "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)"),
+            (
+                "!*.rs",
+                "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)",
+            ),
             ("../a", "must not contain `.` or `..` as a name"),
             ("a/./b", "must not contain `.` or `..` as a name"),
             (".", "must not contain `.` or `..` as a name"),

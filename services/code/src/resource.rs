@@ -14,7 +14,11 @@ const PLAIN_TEXT: &str = "text/plain";
 pub(crate) fn resource(path: &Path, contents: Vec<u8>) -> ResourceContents {
     let text = String::from_utf8(contents)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-    ResourceContents { uri: uri(path), mime_type: media_type(path), contents: Some(Contents::Text(text)) }
+    ResourceContents {
+        uri: uri(path),
+        mime_type: media_type(path),
+        contents: Some(Contents::Text(text)),
+    }
 }
 
 fn uri(path: &Path) -> String {

@@ -224,7 +224,11 @@ impl Sink for Collector<'_> {
             line_number: self.line_number(start),
             line: lines::shown(found.bytes()),
             before: lines::before(self.text, start, context_lines),
-            after: lines::after(self.text, lines::end(self.text, start + found.bytes().len()), context_lines),
+            after: lines::after(
+                self.text,
+                lines::end(self.text, start + found.bytes().len()),
+                context_lines,
+            ),
         };
         *self.result_bytes += bytes(&found);
         if *self.result_bytes > RESPONSE_BYTES_MAX {

@@ -83,7 +83,11 @@ impl Tree {
     /// # Errors
     /// When `root` is not a folder that can be opened.
     pub(crate) fn open(root: &Path, file_bytes_max: u64, secrets: Secrets) -> io::Result<Self> {
-        Ok(Self { root: Dir::open_ambient_dir(root, ambient_authority())?, file_bytes_max, secrets })
+        Ok(Self {
+            root: Dir::open_ambient_dir(root, ambient_authority())?,
+            file_bytes_max,
+            secrets,
+        })
     }
 
     /// The contents of a text file. Hidden and ignored files can be read by name, Git's own and those that
@@ -92,7 +96,11 @@ impl Tree {
     /// # Errors
     /// When there is no such file, the path leads through a symbolic link, or it is not a regular text file
     /// within the size limit.
-    pub(crate) fn read(&self, path: &TreePath, cancellation: &Cancellation) -> Result<Vec<u8>, CodeError> {
+    pub(crate) fn read(
+        &self,
+        path: &TreePath,
+        cancellation: &Cancellation,
+    ) -> Result<Vec<u8>, CodeError> {
         self.check_own_name(path, false)?;
         let mut contents = Vec::new();
         let metadata = self.read_into(&path.0, &mut contents)?;
@@ -133,7 +141,11 @@ impl Tree {
     }
 
     /// Replaces `contents` with those of a text file: no NUL, within the size limit, no symbolic link.
-    pub(crate) fn read_into(&self, path: &Path, contents: &mut Vec<u8>) -> Result<Metadata, CodeError> {
+    pub(crate) fn read_into(
+        &self,
+        path: &Path,
+        contents: &mut Vec<u8>,
+    ) -> Result<Metadata, CodeError> {
         contents.clear();
         // Opening a device can have effects, so look first. Look again once it is open, because it may
         // have been replaced meanwhile; then a FIFO must not block the opening.

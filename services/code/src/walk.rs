@@ -88,7 +88,11 @@ impl<'a> Walk<'a> {
     fn ignored(&self, path: &Path, is_folder: bool) -> bool {
         let decided = self.levels.iter().rev().find_map(|level| {
             let inside = path.strip_prefix(&level.folder).ok()?.as_os_str().as_encoded_bytes();
-            level.ignore.pattern_matching_relative_path(inside.into(), Some(is_folder), Case::Sensitive)
+            level.ignore.pattern_matching_relative_path(
+                inside.into(),
+                Some(is_folder),
+                Case::Sensitive,
+            )
         });
         decided.is_some_and(|rule| !rule.pattern.is_negative())
     }
@@ -245,7 +249,10 @@ mod tests {
         let refused = Scope::parse(&sample.tree(), "root/a", "", &LIMITS).unwrap_err();
         let problem = "`path`: leads through a symbolic link; it must be written as `a`";
         assert_eq!(refused.to_string(), problem);
-        assert!(!walk(&sample, "", "").contains(&"?".to_owned()), "a link to the root leads into the tree");
+        assert!(
+            !walk(&sample, "", "").contains(&"?".to_owned()),
+            "a link to the root leads into the tree"
+        );
     }
 
     #[test]
@@ -288,14 +295,21 @@ mod tests {
             ("sub/own", ""),
             ("sub/deep/own", ""),
         ]);
-        assert_eq!(walk(&sample, "", ""), ["a.rs", "sub/deep/own", "sub/keep.log", "sub/only-here"]);
+        assert_eq!(
+            walk(&sample, "", ""),
+            ["a.rs", "sub/deep/own", "sub/keep.log", "sub/only-here"]
+        );
         assert_eq!(walk(&sample, "sub/deep", ""), ["sub/deep/own"]);
-        assert!(walk(&sample, "target", "").is_empty(), "an ignored folder stays ignored when named");
+        assert!(
+            walk(&sample, "target", "").is_empty(),
+            "an ignored folder stays ignored when named"
+        );
     }
 
     #[test]
     fn hidden_files_and_gits_own_folder_are_left_out() {
-        let sample = Sample::of(&[("a", ""), (".env", ""), (".git/config", ""), (".github/b.yml", "")]);
+        let sample =
+            Sample::of(&[("a", ""), (".env", ""), (".git/config", ""), (".github/b.yml", "")]);
         assert_eq!(walk(&sample, "", ""), ["a"]);
     }
 

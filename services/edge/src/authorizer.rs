@@ -6,8 +6,8 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_client::AuthServiceClient, authorize_response, filter_catalog_response,
-    operation::Kind,
+    self as pb, auth_service_client::AuthServiceClient, authorize_response,
+    filter_catalog_response, operation::Kind,
 };
 use drawbridge_sdk::{CallContext, client_span, end_client_span};
 use metrics::counter;
@@ -70,7 +70,11 @@ pub(crate) struct Grant {
 
 impl From<pb::Visible> for Grant {
     fn from(visible: pb::Visible) -> Self {
-        Self { principal: Arc::new(visible.principal.unwrap_or_default()), epoch: 0, expires_at: None }
+        Self {
+            principal: Arc::new(visible.principal.unwrap_or_default()),
+            epoch: 0,
+            expires_at: None,
+        }
     }
 }
 
@@ -199,13 +203,16 @@ impl Authorizer {
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
         let span = client_span(AUTHORIZE);
-        let response = async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
+        let response =
+            async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
         match answered(response.await, &span)?.into_inner().outcome {
             Some(authorize_response::Outcome::Allowed(allowed)) => {
                 let reusable_for = allowed.reusable_for.and_then(|lasts| lasts.try_into().ok());
                 Ok((allowed.into(), reusable_for))
             }
-            Some(authorize_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
+            Some(authorize_response::Outcome::Unauthenticated(reason)) => {
+                Err(unauthenticated(reason))
+            }
             Some(authorize_response::Outcome::InsufficientScope(missing)) => {
                 Err(Refusal::InsufficientScope { scopes: missing.scopes })
             }
@@ -262,11 +269,13 @@ impl Authorizer {
         let mut client = self.client.clone();
         let context = context.within(ANSWER_TIMEOUT);
         let span = client_span(FILTER_CATALOG);
-        let response =
-            async { client.filter_catalog(context.outgoing(request)).await }.instrument(span.clone());
+        let response = async { client.filter_catalog(context.outgoing(request)).await }
+            .instrument(span.clone());
         match answered(response.await, &span)?.into_inner().outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
-            Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => Err(unauthenticated(reason)),
+            Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => {
+                Err(unauthenticated(reason))
+            }
             Some(filter_catalog_response::Outcome::Unverified(_)) => Err(Refusal::Unverified),
             None => Err(Refusal::AuthUnavailable),
         }

@@ -126,7 +126,8 @@ impl Cache {
     ) -> Result<(Self, Follower), CacheError> {
         let settings = Settings::default();
         let sealer = Sealer::new(secret, "cache entries").map_err(|_| CacheError::Key)?;
-        let shared = redis_url.map(|url| Shared::new(url, sealer, settings.redis_timeout)).transpose()?;
+        let shared =
+            redis_url.map(|url| Shared::new(url, sealer, settings.redis_timeout)).transpose()?;
         let shared = shared.map(Arc::new);
         let (tags, follower) = Tags::new(shared.clone());
         let cache = Self {
@@ -189,12 +190,14 @@ impl Cache {
             }
             let flight = match self.flights.join(ticket.key) {
                 Joined::Lead(flight) => flight,
-                Joined::Follow(waiting) => match timeout_at(deadline.into(), waiting.landed()).await {
-                    Ok(Landed::With(entry)) => return self.hit(ticket, entry, "joined"),
-                    Ok(Landed::GivenUp) => continue,
-                    // What one has failed at is not done one after the other by all who waited.
-                    Ok(Landed::Empty) | Err(_) => return miss(ticket, None),
-                },
+                Joined::Follow(waiting) => {
+                    match timeout_at(deadline.into(), waiting.landed()).await {
+                        Ok(Landed::With(entry)) => return self.hit(ticket, entry, "joined"),
+                        Ok(Landed::GivenUp) => continue,
+                        // What one has failed at is not done one after the other by all who waited.
+                        Ok(Landed::Empty) | Err(_) => return miss(ticket, None),
+                    }
+                }
             };
             // It may have landed just before.
             let (found, level) = match self.memory.get(&ticket.key) {
@@ -256,7 +259,8 @@ impl Cache {
         let entry = Entry { bytes, born: ticket.began, lasts: ticket.rule.lasts() };
         self.memory.put(ticket.key, entry.clone());
         fetch.flight.land(Landed::With(entry.clone()));
-        metrics::counter!("edge_cache_stored_total", "item" => ticket.rule.item.clone()).increment(1);
+        metrics::counter!("edge_cache_stored_total", "item" => ticket.rule.item.clone())
+            .increment(1);
         metrics::gauge!("edge_cache_bytes").set(bytes_as_metric(self.memory.bytes()));
         if let Some(shared) = &self.shared {
             shared.put(&ticket.key, &entry).await;

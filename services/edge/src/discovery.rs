@@ -110,7 +110,12 @@ struct Followed {
 }
 
 impl Discovery {
-    pub(crate) fn new(catalogs: Arc<Catalogs>, live: Live, default_timeout: Duration, pace: Pace) -> Self {
+    pub(crate) fn new(
+        catalogs: Arc<Catalogs>,
+        live: Live,
+        default_timeout: Duration,
+        pace: Pace,
+    ) -> Self {
         let peers = Peers::default();
         Self { catalogs, live, default_timeout, pace, peers, followed: BTreeMap::new() }
     }
@@ -139,8 +144,12 @@ impl Discovery {
         // Before a new service is asked, so that nothing of it is seen otherwise than it should be.
         let namespaces = Arc::new(services.keys().cloned().collect());
         self.catalogs.set(&Terms { view: Arc::new(view), pins, namespaces });
-        let gone: Vec<_> =
-            self.followed.keys().filter(|namespace| !services.contains_key(*namespace)).cloned().collect();
+        let gone: Vec<_> = self
+            .followed
+            .keys()
+            .filter(|namespace| !services.contains_key(*namespace))
+            .cloned()
+            .collect();
         for namespace in gone {
             self.stop(&namespace).await;
             self.catalogs.update(|catalog| catalog.without(&namespace));
@@ -204,7 +213,9 @@ impl Discovery {
             looked_at = now;
             metrics::gauge!("edge_config_current").set(if applied.is_ok() { 1 } else { 0 });
             match applied {
-                Ok(()) => tracing::info!(file = %file.path().display(), "the config file is in effect"),
+                Ok(()) => {
+                    tracing::info!(file = %file.path().display(), "the config file is in effect")
+                }
                 Err(error) => tracing::error!(
                     file = %file.path().display(),
                     error = %told(&error),

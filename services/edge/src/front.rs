@@ -138,7 +138,10 @@ fn own_hosts(public_url: &Url) -> Vec<String> {
         Some(port) => names.into_iter().map(|name| format!("{name}:{port}")).collect(),
         None => {
             let default = public_url.port_or_known_default().unwrap_or_default();
-            names.into_iter().flat_map(|name| [name.to_owned(), format!("{name}:{default}")]).collect()
+            names
+                .into_iter()
+                .flat_map(|name| [name.to_owned(), format!("{name}:{default}")])
+                .collect()
         }
     }
 }
@@ -190,7 +193,8 @@ impl Ingress {
             }
             Err(refusal) => {
                 let version = request.version();
-                let mut response = refusal.into_response(Value::Null, &request_id, &self.front.endpoint);
+                let mut response =
+                    refusal.into_response(Value::Null, &request_id, &self.front.endpoint);
                 // Nothing is read from whoever was led here by a foreign page.
                 close(&mut response, version);
                 response

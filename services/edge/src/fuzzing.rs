@@ -17,7 +17,11 @@ use crate::catalog::{ServiceCatalog, read_arguments, read_contract};
 use crate::guard::fuzzing::Guarding;
 
 /// The front door before services of these contracts, all of which are at `url`.
-pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) -> Result<Router, StartError> {
+pub fn front_door(
+    config: &Config,
+    contracts: &[(&str, Contract)],
+    url: &Url,
+) -> Result<Router, StartError> {
     let catalogs: Arc<Catalogs> = Arc::default();
     for (namespace, contract) in contracts {
         let namespace: Namespace = namespace.parse().expect("a namespace");
@@ -25,8 +29,11 @@ pub fn front_door(config: &Config, contracts: &[(&str, Contract)], url: &Url) ->
         catalogs.update(|catalog| catalog.with(namespace.clone(), service.clone()));
     }
     let secret = made_up_secret();
-    let resource =
-        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
+    let resource = Arc::new(ProtectedResource::new(
+        &config.public_url,
+        &config.authorization_servers,
+        &config.scopes,
+    ));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(config, whole)?;
     let authorizer = Authorizer::new(connect(&config.auth_url)?);
@@ -64,9 +71,9 @@ impl Tools {
     #[must_use]
     pub fn of(contracts: &[(&str, Contract)]) -> Self {
         let url = "http://127.0.0.1:1".parse().expect("a URL");
-        let catalogs = contracts
-            .iter()
-            .map(|(namespace, contract)| catalog(&namespace.parse().expect("a namespace"), contract, &url));
+        let catalogs = contracts.iter().map(|(namespace, contract)| {
+            catalog(&namespace.parse().expect("a namespace"), contract, &url)
+        });
         Self(catalogs.collect(), Guarding::new())
     }
 
@@ -85,10 +92,12 @@ impl Tools {
         let Ok(message) = read_arguments(tool, &arguments) else { return true };
         let json = dynamic::to_json(&message).expect("what was read can be written");
         let again = dynamic::from_json(tool.target.input(), &json);
-        let again = again.unwrap_or_else(|error| panic!("{error}: what was written cannot be read: {json}"));
+        let again = again
+            .unwrap_or_else(|error| panic!("{error}: what was written cannot be read: {json}"));
         assert_eq!(dynamic::to_json(&again).expect("JSON"), json, "read from {arguments}");
         let wire = message.encode_to_vec();
-        let received = DynamicMessage::decode(tool.target.input(), wire.as_slice()).expect("a message");
+        let received =
+            DynamicMessage::decode(tool.target.input(), wire.as_slice()).expect("a message");
         assert_eq!(dynamic::to_json(&received).expect("JSON"), json, "received from {arguments}");
         let form = &tool.target.policy_form;
         assert_eq!(form.json(&received), form.json(&message), "decided on {arguments}");

@@ -96,7 +96,9 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Res
     let token = parts.headers.remove(header::AUTHORIZATION);
     let admitted = match parts.method {
         // Boxed, so that what waits for the answer later is small.
-        Method::POST => Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await,
+        Method::POST => {
+            Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await
+        }
         _ => {
             let admitted = Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await;
             admitted.map(|admission| (admission, None))
@@ -110,7 +112,8 @@ pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Res
     let mut response = match answered {
         Ok(response) => response,
         Err((id, refusal)) => {
-            let mut response = refusal.into_response(id, &context.request_id, &gate.documented(endpoint));
+            let mut response =
+                refusal.into_response(id, &context.request_id, &gate.documented(endpoint));
             // The server closes a connection on which a body is still to come; the client should know.
             if parts.extensions.get::<Unread>().is_some() {
                 close(&mut response, parts.version);
@@ -160,7 +163,9 @@ impl Gate {
     /// Refuses an endpoint that is not there. Only who is known is told.
     fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         match &endpoint.namespace {
-            Some(namespace) if !self.catalogs.load().has_endpoint(namespace) => Err(Refusal::NoEndpoint),
+            Some(namespace) if !self.catalogs.load().has_endpoint(namespace) => {
+                Err(Refusal::NoEndpoint)
+            }
             _ => Ok(()),
         }
     }
@@ -180,7 +185,8 @@ impl Gate {
         };
         let (method, id) = (admission.method, message.id.clone());
         let tool = admission.plan.tool().map(|tool| tool.item.name.clone());
-        let answering = self.server.answer(admission, message, &parts.headers).instrument(span.clone());
+        let answering =
+            self.server.answer(admission, message, &parts.headers).instrument(span.clone());
         let answered = Box::pin(answering).await;
         measure(method, tool, started.elapsed());
         answered.map_err(|refusal| {
@@ -202,7 +208,9 @@ impl Gate {
         let (token, sender, principal) = authenticated.map_err(refused)?;
         let allowed = match self.authorizer.connect(context, &token, &endpoint.resource()).await {
             Ok(allowed) => allowed,
-            Err(refusal) => return Err(refused(self.forget_refused(parts, &sender, refusal).await)),
+            Err(refusal) => {
+                return Err(refused(self.forget_refused(parts, &sender, refusal).await));
+            }
         };
         self.count(parts, &allowed.principal, None).await.map_err(refused)?;
         self.check(endpoint).map_err(refused)?;
@@ -295,7 +303,9 @@ impl Gate {
         let (message, permit, accepts) = match read {
             Ok(read) => read,
             Err(wrong) => {
-                return Err(refused(self.count_refused(context, endpoint, parts, &token, wrong).await));
+                return Err(refused(
+                    self.count_refused(context, endpoint, parts, &token, wrong).await,
+                ));
             }
         };
         if message.kind == Kind::Request {
@@ -303,7 +313,8 @@ impl Gate {
         }
 
         let span = span(&message, context, parts);
-        let admitting = plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
+        let admitting =
+            plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
         let made = match admitting.await {
             Ok((plan, grant)) => {
                 let counted = self.count(parts, &grant.principal, plan.tool()).await;
@@ -313,7 +324,9 @@ impl Gate {
                 Err(self.forget_refused(parts, &sender, refusal).await)
             }
             Err(refusal) if self.limits.is_empty() => Err(refusal),
-            Err(refusal) => Err(self.count_refused(context, endpoint, parts, &token, refusal).await),
+            Err(refusal) => {
+                Err(self.count_refused(context, endpoint, parts, &token, refusal).await)
+            }
         };
         let (plan, grant) = made.map_err(|refusal| {
             span.record("error.type", refusal.word());

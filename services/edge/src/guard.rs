@@ -82,7 +82,11 @@ impl Guards {
     }
 
     /// A resource's contents as a model may see them.
-    pub(crate) fn resource(&self, resource: &str, mut result: ReadResourceResult) -> ReadResourceResult {
+    pub(crate) fn resource(
+        &self,
+        resource: &str,
+        mut result: ReadResourceResult,
+    ) -> ReadResourceResult {
         self.work(resource, |working| working.resource(&mut result));
         result
     }
@@ -144,7 +148,8 @@ impl Kind {
         let checked = match self {
             Self::Strip => strip::strip(text),
             Self::Redact(redactor) => {
-                return redactor.redact_field(field, text, &mut |found, count| tally.add(found, count));
+                return redactor
+                    .redact_field(field, text, &mut |found, count| tally.add(found, count));
             }
             Self::Size(cap) => cap.text(text),
         };

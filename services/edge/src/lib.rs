@@ -13,9 +13,9 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
-    HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId, Starting, Telemetry,
-    url_text,
+    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl,
+    HttpLimits, HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId,
+    Starting, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -295,12 +295,16 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         guards: Arc::clone(&guards),
         cache: Arc::clone(&cache),
     };
-    let discovery = Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace).among(peers.clone());
+    let discovery =
+        Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace).among(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
     discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
 
-    let resource =
-        Arc::new(ProtectedResource::new(&config.public_url, &config.authorization_servers, &config.scopes));
+    let resource = Arc::new(ProtectedResource::new(
+        &config.public_url,
+        &config.authorization_servers,
+        &config.scopes,
+    ));
     let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
     let front = Front::new(&config, whole)?;
     let authorizer =
@@ -367,9 +371,11 @@ fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {
     // With MCP at the root, whoever opens it gets the page there.
     let home = if gate.resource.path().is_empty() { Router::new() } else { page::route(&endpoint) };
     let anybody = Arc::new(Anybody { limits: Arc::clone(&gate.limits), endpoint });
-    let endpoints = Endpoints { resource: Arc::clone(&gate.resource), catalogs: Arc::clone(&gate.catalogs) };
-    let metadata =
-        metadata.merge(home).route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
+    let endpoints =
+        Endpoints { resource: Arc::clone(&gate.resource), catalogs: Arc::clone(&gate.catalogs) };
+    let metadata = metadata
+        .merge(home)
+        .route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
     let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(gate::pass)));
     mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::for_browsers))
         .with_state(Arc::clone(gate))

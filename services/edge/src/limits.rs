@@ -97,7 +97,8 @@ fn judge(asks: &[Ask], answers: &[Answer]) -> Result<Option<Standing>, Refusal> 
     let refusing = both().filter(|(_, answer)| answer.wait_micros > 0);
     let mut longest: Option<(&Ask, &Answer)> = None;
     for (ask, answer) in refusing {
-        metrics::counter!("edge_rate_limited_total", "limit" => ask.limit.name.clone()).increment(1);
+        metrics::counter!("edge_rate_limited_total", "limit" => ask.limit.name.clone())
+            .increment(1);
         if longest.is_none_or(|(_, longest)| longest.wait_micros < answer.wait_micros) {
             longest = Some((ask, answer));
         }
@@ -106,5 +107,7 @@ fn judge(asks: &[Ask], answers: &[Answer]) -> Result<Option<Standing>, Refusal> 
         return Err(Refusal::Limited(Standing::refused(ask, answer)));
     }
     let own = both().filter(|(ask, _)| ask.limit.is_own());
-    Ok(own.map(|(ask, answer)| Standing::admitted(ask, answer)).min_by_key(|standing| standing.remaining))
+    Ok(own
+        .map(|(ask, answer)| Standing::admitted(ask, answer))
+        .min_by_key(|standing| standing.remaining))
 }

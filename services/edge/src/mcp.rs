@@ -3,7 +3,10 @@
 //! [`server`] takes a request that was admitted and says how it is answered; [`session`] has what lasts longer
 //! than a request; [`events`] and [`sse`] are what goes to a client before an answer.
 
-#![expect(deprecated, reason = "SEP-2577 deprecates logging, sampling and roots; clients still have them")]
+#![expect(
+    deprecated,
+    reason = "SEP-2577 deprecates logging, sampling and roots; clients still have them"
+)]
 
 use std::sync::Arc;
 
@@ -137,12 +140,14 @@ impl Handler {
         let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
         let refused = |text| error(ErrorCode::INVALID_REQUEST, text, admission);
         let session = exchange.session.as_ref();
-        let session =
-            session.ok_or_else(|| refused("resources are watched in a session; initialize first"))?;
+        let session = session
+            .ok_or_else(|| refused("resources are watched in a session; initialize first"))?;
         for watch in watches.iter() {
             let owner = Owner::of(&admission.grant.principal);
-            let slot =
-                self.watches.take(owner).map_err(|_| refused("as many resources are watched as may be"))?;
+            let slot = self
+                .watches
+                .take(owner)
+                .map_err(|_| refused("as many resources are watched as may be"))?;
             let ending = session.subscribe(watch::uri(params));
             let ending = ending.ok_or_else(|| refused("this session watches as much as it may"))?;
             watch::in_session(session, admission, watch, ending, slot);
@@ -174,7 +179,8 @@ fn info(plan: &Plan) -> ServerConfig {
     if let Plan::Introduce { instructions, pages } = plan {
         info.instructions = Some(instructions.clone()).filter(|text| !text.is_empty());
         // MCP Apps (SEP-1865). It has no settings of a server (SEP-2133).
-        let extensions = pages.then(|| ("io.modelcontextprotocol/ui".to_owned(), JsonObject::new()));
+        let extensions =
+            pages.then(|| ("io.modelcontextprotocol/ui".to_owned(), JsonObject::new()));
         info.capabilities.extensions = extensions.map(|extension| [extension].into());
     }
     info

@@ -68,8 +68,10 @@ impl Endpoint {
     }
 
     fn document(&self) -> Value {
-        let name =
-            self.namespace.as_ref().map_or("Drawbridge".to_owned(), |name| format!("Drawbridge: {name}"));
+        let name = self
+            .namespace
+            .as_ref()
+            .map_or("Drawbridge".to_owned(), |name| format!("Drawbridge: {name}"));
         json!({
             "resource": self.resource(),
             "resource_name": name,
@@ -97,7 +99,11 @@ impl Endpoints {
 }
 
 impl ProtectedResource {
-    pub(crate) fn new(public_url: &Url, authorization_servers: &[String], scopes: &[String]) -> Self {
+    pub(crate) fn new(
+        public_url: &Url,
+        authorization_servers: &[String],
+        scopes: &[String],
+    ) -> Self {
         Self {
             public_url: public_url.clone(),
             scopes: scopes.to_vec(),
@@ -148,7 +154,8 @@ impl ProtectedResource {
     /// Sends whoever looks for the authorization server's metadata here to where it is.
     fn elsewhere(&self, name: &str, issuer: &str) -> Router {
         let there = metadata_of(issuer, name);
-        let redirect = get(async move || -> Response { Redirect::temporary(&there).into_response() });
+        let redirect =
+            get(async move || -> Response { Redirect::temporary(&there).into_response() });
         let here = format!("/.well-known/{name}");
         let mut router = serve_at(Router::new(), &here, &redirect);
         if !self.path().is_empty() {
@@ -194,7 +201,11 @@ mod tests {
                 "openid-configuration",
                 "https://sso.acme.example/realms/acme/.well-known/openid-configuration",
             ),
-            ("http://a:1", "oauth-authorization-server", "http://a:1/.well-known/oauth-authorization-server"),
+            (
+                "http://a:1",
+                "oauth-authorization-server",
+                "http://a:1/.well-known/oauth-authorization-server",
+            ),
             ("http://a:1", "openid-configuration", "http://a:1/.well-known/openid-configuration"),
         ] {
             assert_eq!(metadata_of(issuer, name), expected);

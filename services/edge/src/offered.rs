@@ -9,7 +9,8 @@ use std::{
 };
 
 use drawbridge_sdk::{
-    BalancedChannel, ChannelError, ConfigText, ConfigTextError, Peers, contract::offers, reflection::Contract,
+    BalancedChannel, ChannelError, ConfigText, ConfigTextError, Peers, contract::offers,
+    reflection::Contract,
 };
 use url::Url;
 
@@ -87,7 +88,8 @@ pub async fn offered(
     contracts: &[Contract],
 ) -> Result<Offered, OfferedError> {
     let text = config.map(ConfigText::read).transpose()?;
-    let said = text.as_ref().map(|text| parse(text, &Services::new())).transpose()?.unwrap_or_default();
+    let said =
+        text.as_ref().map(|text| parse(text, &Services::new())).transpose()?.unwrap_or_default();
     let mut found = Vec::new();
     for one in contracts {
         found.extend(by_namespace(one)?);
@@ -97,8 +99,10 @@ pub async fn offered(
             let id = settings.spiffe_id.as_ref();
             let channel = peers.balanced(&settings.urls, namespace.as_str(), id)?;
             let read = contract(settings, &channel).await;
-            let read =
-                read.map_err(|source| OfferedError::Contract { namespace: namespace.clone(), source })?;
+            let read = read.map_err(|source| OfferedError::Contract {
+                namespace: namespace.clone(),
+                source,
+            })?;
             found.push((namespace.clone(), read));
         }
     }
@@ -128,8 +132,8 @@ fn by_namespace(contract: &Contract) -> Result<Vec<(Namespace, Contract)>, Offer
     }
     let contracts = services.into_iter().map(|(namespace, services)| {
         let parsed = namespace.parse();
-        let parsed =
-            parsed.map_err(|source| OfferedError::Namespace { namespace: namespace.clone(), source })?;
+        let parsed = parsed
+            .map_err(|source| OfferedError::Namespace { namespace: namespace.clone(), source })?;
         Ok((parsed, Contract { pool: contract.pool.clone(), services }))
     });
     contracts.collect()

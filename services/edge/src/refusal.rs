@@ -116,7 +116,9 @@ impl Refusal {
     fn code(&self) -> i32 {
         match self {
             Self::Unauthenticated { .. } => UNAUTHENTICATED,
-            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => FORBIDDEN,
+            Self::InsufficientScope { .. } | Self::Denied { .. } | Self::Host | Self::Origin => {
+                FORBIDDEN
+            }
             Self::Limited(_) => LIMITED,
             Self::AuthUnavailable
             | Self::Unverified
@@ -281,7 +283,12 @@ impl Refusal {
     }
 
     /// The answer to the message `id`, or to no message in particular.
-    pub(crate) fn into_response(self, id: Value, request_id: &RequestId, endpoint: &Endpoint) -> Response {
+    pub(crate) fn into_response(
+        self,
+        id: Value,
+        request_id: &RequestId,
+        endpoint: &Endpoint,
+    ) -> Response {
         self.record(request_id);
         let message = self.message();
         let error = json!({
@@ -297,7 +304,9 @@ impl Refusal {
         if let Self::Limited(standing) = &self {
             standing.tell(headers);
         }
-        headers.extend(self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())));
+        headers.extend(
+            self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())),
+        );
         if matches!(self, Self::Method) {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST, GET, DELETE"));
         }
@@ -314,7 +323,8 @@ impl Refusal {
             Self::Unauthenticated { description: None } => (String::new(), endpoint.scopes()),
             Self::Unauthenticated { description: Some(description) } => {
                 let description = in_quotes(description);
-                let error = format!(r#"error="invalid_token", error_description="{description}", "#);
+                let error =
+                    format!(r#"error="invalid_token", error_description="{description}", "#);
                 (error, endpoint.scopes())
             }
             Self::InsufficientScope { scopes } => {
@@ -327,7 +337,8 @@ impl Refusal {
             scopes => format!(r#", scope="{}""#, scopes.join(" ")),
         };
         let metadata = endpoint.metadata_url();
-        HeaderValue::from_str(&format!(r#"Bearer {error}resource_metadata="{metadata}"{scope}"#)).ok()
+        HeaderValue::from_str(&format!(r#"Bearer {error}resource_metadata="{metadata}"{scope}"#))
+            .ok()
     }
 }
 

@@ -51,7 +51,10 @@ mod tests {
         assert_eq!(open(&sealer, b"key", &sealed).as_deref(), Some(b"IBAN of alice".as_slice()));
         assert_eq!(open(&sealer, b"other", &sealed), None);
         for other in [("two", "test"), ("one", "another")] {
-            assert_eq!(open(&Sealer::new(&other.0.into(), other.1).unwrap(), b"key", &sealed), None);
+            assert_eq!(
+                open(&Sealer::new(&other.0.into(), other.1).unwrap(), b"key", &sealed),
+                None
+            );
         }
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();

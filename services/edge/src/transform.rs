@@ -121,11 +121,14 @@ impl Transformation {
         let Some(program) = &self.response else { return Ok(result) };
         let structured = result.structured_content.clone().ok_or(Failure::Unstructured);
         let changed = match structured {
-            Ok(structured) => self.run(tool, Direction::Response, program, structured, principal).await,
+            Ok(structured) => {
+                self.run(tool, Direction::Response, program, structured, principal).await
+            }
             Err(failure) => Err(noted(tool, Direction::Response, failure)),
         }?;
         if let Some(output) = &self.output {
-            checked(output, &changed).map_err(|failure| noted(tool, Direction::Response, failure))?;
+            checked(output, &changed)
+                .map_err(|failure| noted(tool, Direction::Response, failure))?;
         }
         // Its other content may say what the program takes out.
         let content = vec![ContentBlock::text(changed.to_string())];

@@ -14,7 +14,9 @@ use drawbridge_sdk::{
     end_client_span, with_transaction_token,
 };
 use http::uri::PathAndQuery;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, Value,
+};
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
@@ -122,7 +124,11 @@ impl Target {
     }
 
     /// The target that is `method`, each message of whose stream stands for itself.
-    pub(crate) fn watch(channel: BalancedChannel, method: &MethodDescriptor, timeout: Duration) -> Self {
+    pub(crate) fn watch(
+        channel: BalancedChannel,
+        method: &MethodDescriptor,
+        timeout: Duration,
+    ) -> Self {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Self {
             channel,
@@ -217,9 +223,12 @@ impl Target {
         message: &EncodedMessage,
     ) -> Result<Answer, Status> {
         let request = with_transaction_token(context.outgoing(message.bytes()), token)?;
-        let mut client =
-            tonic::client::Grpc::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
-        client.ready().await.map_err(|_| Status::unavailable("the tool service does not answer"))?;
+        let mut client = tonic::client::Grpc::new(self.channel.clone())
+            .max_decoding_message_size(ANSWER_BYTES_MAX);
+        client
+            .ready()
+            .await
+            .map_err(|_| Status::unavailable("the tool service does not answer"))?;
         let (path, result) = (self.path.clone(), Arc::clone(&self.result));
         Ok(match self.answers {
             Answers::Unary { input_required } => {
@@ -293,7 +302,10 @@ impl Answer {
     }
 }
 
-async fn within<T>(deadline: Instant, task: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn within<T>(
+    deadline: Instant,
+    task: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     tokio::time::timeout_at(deadline.into(), task)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
@@ -326,7 +338,8 @@ impl Drop for Ended {
 /// The field of a contract type in a message, if it has one.
 fn field_of_type(message: &MessageDescriptor, full_name: &str) -> Option<FieldDescriptor> {
     message.fields().find(|field| {
-        !field.is_list() && matches!(field.kind(), Kind::Message(kind) if kind.full_name() == full_name)
+        !field.is_list()
+            && matches!(field.kind(), Kind::Message(kind) if kind.full_name() == full_name)
     })
 }
 
@@ -339,7 +352,8 @@ fn events(event: &MessageDescriptor) -> Result<(Events, MessageDescriptor), usiz
     let mut results = Vec::new();
     for field in event.fields() {
         match field.kind() {
-            Kind::Message(message) if [PROGRESS, LOG, INPUT_REQUIRED].contains(&message.full_name()) => {}
+            Kind::Message(message)
+                if [PROGRESS, LOG, INPUT_REQUIRED].contains(&message.full_name()) => {}
             Kind::Message(message) if !field.is_list() => results.push((field, message)),
             _ => {}
         }
@@ -371,7 +385,10 @@ impl Events {
 }
 
 /// Reads a field that is set, as this build's own type.
-fn read<M: prost::Message + Default>(message: &Bytes, number: Option<u32>) -> Result<Option<M>, Status> {
+fn read<M: prost::Message + Default>(
+    message: &Bytes,
+    number: Option<u32>,
+) -> Result<Option<M>, Status> {
     let Some(number) = number else { return Ok(None) };
     let found = field_of(message, number).map_err(unlike_contract)?;
     found.map(|found| M::decode(found).map_err(unlike_contract)).transpose()

@@ -88,7 +88,10 @@ pub(crate) async fn show(
             match idp.store.add_pending(Arc::clone(&pending), peer.into()) {
                 Ok(id) => page::sign_in(&idp, &id, &pending.request, None),
                 Err(Full) => {
-                    tracing::info!(client_id = pending.request.client.id.0, "too many sign-ins wait");
+                    tracing::info!(
+                        client_id = pending.request.client.id.0,
+                        "too many sign-ins wait"
+                    );
                     page::problem(StatusCode::TOO_MANY_REQUESTS, MANY)
                 }
             }
@@ -125,7 +128,11 @@ fn recipient(idp: &Idp, params: &Params) -> Result<(Arc<Client>, Callback), &'st
 }
 
 /// Checks what the client asks for. What is wrong here the client is told.
-fn check(idp: &Idp, client: &Client, params: &Params) -> Result<(Challenge, String, Scopes), OAuthError> {
+fn check(
+    idp: &Idp,
+    client: &Client,
+    params: &Params,
+) -> Result<(Challenge, String, Scopes), OAuthError> {
     params.get("state")?;
     if !client.may_use(GrantType::AuthorizationCode) {
         return Err(ErrorCode::UnauthorizedClient.because("the client may not use this grant type"));
@@ -141,8 +148,9 @@ fn check(idp: &Idp, client: &Client, params: &Params) -> Result<(Challenge, Stri
     if params.get("code_challenge_method")? != Some("S256") {
         return Err(ErrorCode::InvalidRequest.because("code_challenge_method must be S256"));
     }
-    let challenge = Challenge::parse(challenge)
-        .ok_or(ErrorCode::InvalidRequest.because("code_challenge is no SHA-256 digest in base64url"))?;
+    let challenge = Challenge::parse(challenge).ok_or(
+        ErrorCode::InvalidRequest.because("code_challenge is no SHA-256 digest in base64url"),
+    )?;
     let resource = requested_resource(idp, client, params)?;
     let scopes = idp.scopes.narrow(params.get("scope")?)?;
     Ok((challenge, resource.to_owned(), scopes))
@@ -155,9 +163,9 @@ pub(crate) fn requested_resource<'a>(
     client: &Client,
     params: &Params,
 ) -> Result<&'a str, OAuthError> {
-    let requested = params
-        .get("resource")
-        .map_err(|_| ErrorCode::InvalidTarget.because("tokens are issued for one resource at a time"))?;
+    let requested = params.get("resource").map_err(|_| {
+        ErrorCode::InvalidTarget.because("tokens are issued for one resource at a time")
+    })?;
     let refused = "no tokens are issued for the requested resource, or not through this client";
     idp.resource(requested, client.internal).ok_or(ErrorCode::InvalidTarget.because(refused))
 }
@@ -179,7 +187,10 @@ pub(crate) async fn decide(
     match params.get("decision") {
         Ok(Some("allow")) => sign_in(&idp, &id, &pending, &params, peer.into()).await,
         Ok(Some("deny")) => end(&idp, &id, "the user denied the request"),
-        _ => page::problem(StatusCode::BAD_REQUEST, "The form does not say whether to allow or to deny."),
+        _ => page::problem(
+            StatusCode::BAD_REQUEST,
+            "The form does not say whether to allow or to deny.",
+        ),
     }
 }
 
@@ -260,7 +271,11 @@ fn end(idp: &Idp, id: &PendingId, reason: &'static str) -> Response {
     let Some(pending) = idp.store.take_pending(id) else {
         return page::problem(StatusCode::BAD_REQUEST, GONE);
     };
-    tracing::info!(client_id = pending.request.client.id.0, reason, "an authorization request is refused");
+    tracing::info!(
+        client_id = pending.request.client.id.0,
+        reason,
+        "an authorization request is refused"
+    );
     pending.request.callback.refuse(&idp.issuer, &ErrorCode::AccessDenied.because(reason))
 }
 
@@ -270,7 +285,10 @@ impl Callback {
     }
 
     fn refuse(&self, issuer: &Issuer, error: &OAuthError) -> Response {
-        self.redirect(issuer, &[("error", error.code.as_str()), ("error_description", error.description)])
+        self.redirect(
+            issuer,
+            &[("error", error.code.as_str()), ("error_description", error.description)],
+        )
     }
 
     /// RFC 9207 section 2: `iss` goes with errors too, so that clients notice a mix-up.

@@ -148,14 +148,17 @@ pub(crate) struct RedirectUri {
 
 /// A text that cannot be a redirect URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a redirect URI is https, http on a loopback host, or of another scheme, without a fragment")]
+#[error(
+    "a redirect URI is https, http on a loopback host, or of another scheme, without a fragment"
+)]
 pub(crate) struct RedirectUriError;
 
 impl RedirectUri {
     /// Reads a redirect URI. Whether its scheme may be registered, [`Self::has_scheme_of`] says.
     pub(crate) fn parse(text: &str) -> Result<Self, RedirectUriError> {
         // URL parsing drops white space and control characters; what is compared must be what is used.
-        if text.len() > REDIRECT_URI_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if text.len() > REDIRECT_URI_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic())
+        {
             return Err(RedirectUriError);
         }
         let url = Url::parse(text).map_err(|_| RedirectUriError)?;
@@ -176,7 +179,9 @@ impl RedirectUri {
     /// Whether its scheme is https, http, one of these, or a private-use one with a dot (RFC 8252 section 7.1).
     pub(crate) fn has_scheme_of(&self, schemes: &[String]) -> bool {
         let scheme = self.url.scheme();
-        matches!(scheme, "https" | "http") || scheme.contains('.') || schemes.iter().any(|one| one == scheme)
+        matches!(scheme, "https" | "http")
+            || scheme.contains('.')
+            || schemes.iter().any(|one| one == scheme)
     }
 
     /// Whether a request may use `requested` when this one is registered: it is the same text, or differs
@@ -227,7 +232,8 @@ mod tests {
 
     fn check(registered: &str, requested: &str, admitted: bool) {
         let registered = RedirectUri::parse(registered).unwrap();
-        let outcome = RedirectUri::parse(requested).is_ok_and(|requested| registered.admits(&requested));
+        let outcome =
+            RedirectUri::parse(requested).is_ok_and(|requested| registered.admits(&requested));
         assert_eq!(outcome, admitted, "{} and {requested}", registered.as_str());
     }
 

@@ -18,8 +18,8 @@ pub(crate) fn cleaned(name: &str) -> Option<String> {
 
 fn is_shown(char: char) -> bool {
     use GeneralCategory::{
-        Control, FinalPunctuation, Format, InitialPunctuation, LineSeparator, ParagraphSeparator, PrivateUse,
-        Surrogate, Unassigned,
+        Control, FinalPunctuation, Format, InitialPunctuation, LineSeparator, ParagraphSeparator,
+        PrivateUse, Surrogate, Unassigned,
     };
     if char.is_whitespace() {
         return true;
@@ -27,7 +27,8 @@ fn is_shown(char: char) -> bool {
     // Every character that changes the direction of text is one for formatting.
     let category = CodePointMapData::<GeneralCategory>::new().get(char);
     // Double quotes of any kind would end those in which the name is shown.
-    let is_quote = matches!(category, InitialPunctuation | FinalPunctuation) && !matches!(char, '‘' | '’');
+    let is_quote =
+        matches!(category, InitialPunctuation | FinalPunctuation) && !matches!(char, '‘' | '’');
     if is_quote || matches!(char, '"' | '„' | '‟' | '″' | '〝' | '〞' | '〟' | '＂') {
         return false;
     }

@@ -44,7 +44,9 @@ impl Scopes {
         let granted: Vec<_> =
             self.0.iter().filter(|scope| requested.contains(&scope.as_str())).cloned().collect();
         if granted.is_empty() {
-            return Err(ErrorCode::InvalidScope.because("none of the requested scopes can be granted"));
+            return Err(
+                ErrorCode::InvalidScope.because("none of the requested scopes can be granted")
+            );
         }
         Ok(Self(granted))
     }
@@ -186,8 +188,10 @@ impl Family {
 
     /// A family as a state file has it. Nothing when its grant is revoked.
     pub(crate) fn save(&self, id: Uuid) -> Option<SavedGrant> {
-        let saved =
-            |token: IssuedToken| SavedToken { id: token.id, expires: state_file::seconds(token.expires) };
+        let saved = |token: IssuedToken| SavedToken {
+            id: token.id,
+            expires: state_file::seconds(token.expires),
+        };
         let Grant { client, subject, resource, scopes, .. } = &*self.grant;
         // While it is locked, no access token is issued for the next secret.
         let current = self.current();
@@ -212,7 +216,8 @@ impl Family {
         });
         let issued = Mutex::new(Some(issued.collect()));
         let client = ClientId(saved.client);
-        let grant = Grant { client, subject: saved.subject, resource: saved.resource, scopes, issued };
+        let grant =
+            Grant { client, subject: saved.subject, resource: saved.resource, scopes, issued };
         let current = Mutex::new(SecretDigest::parse(&saved.secret_sha256)?);
         Some(Self { grant: Arc::new(grant), expires: state_file::instant(saved.expires)?, current })
     }

@@ -70,7 +70,11 @@ impl Guesses {
     }
 
     /// Counts an attempt, before the password is looked at.
-    pub(crate) fn attempt(&self, username: &str, address: ClientAddress) -> Result<Attempt, Locked> {
+    pub(crate) fn attempt(
+        &self,
+        username: &str,
+        address: ClientAddress,
+    ) -> Result<Attempt, Locked> {
         let user = Sha256::digest(username).into();
         let keys = [Key::Both(user, address), Key::Address(address), Key::User(user)];
         let _counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);

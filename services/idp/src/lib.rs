@@ -33,8 +33,8 @@ mod users;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use drawbridge_sdk::{
-    Admin, BindError, ChannelError, ConfigTextError, GrpcUrl, Listen, MtlsConfig, MtlsError, Running,
-    SpiffeId, Starting, Telemetry,
+    Admin, BindError, ChannelError, ConfigTextError, GrpcUrl, Listen, MtlsConfig, MtlsError,
+    Running, SpiffeId, Starting, Telemetry,
 };
 use url::Url;
 
@@ -43,10 +43,14 @@ pub use crate::{
     state_file::StateFileError,
     users::{ConfiguredClient, Facts, Workload, facts, tenants},
 };
-use crate::{keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp, state_file::StateFile};
+use crate::{
+    keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp, state_file::StateFile,
+};
 
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);
-const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7101);
+const LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7100);
+const ADMIN_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7101);
 const RESOURCES: [&str; 1] = ["http://127.0.0.1:7180/mcp"];
 const INTERNAL_RESOURCES: [&str; 1] = ["drawbridge-auth"];
 const REDIRECT_SCHEMES: [&str; 3] = ["cursor", "vscode", "vscode-insiders"];
@@ -227,7 +231,9 @@ pub enum StartError {
     #[error("scopes must be one or more words of printable ASCII without quotes and backslashes")]
     Scope,
     /// Browsers do something of their own with the scheme, or it is none.
-    #[error("{scheme:?} of --redirect-schemes is not a scheme in lower case that applications answer to")]
+    #[error(
+        "{scheme:?} of --redirect-schemes is not a scheme in lower case that applications answer to"
+    )]
     RedirectScheme {
         /// The scheme.
         scheme: String,

@@ -29,7 +29,10 @@ impl Issuer {
             if bound.ip().is_unspecified() {
                 reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
             }
-            return Ok(Self { text: format!("http://{reachable}"), host: reachable.ip().to_string() });
+            return Ok(Self {
+                text: format!("http://{reachable}"),
+                host: reachable.ip().to_string(),
+            });
         };
         let is_origin = matches!(url.scheme(), "http" | "https")
             && url.path() == "/"
@@ -38,9 +41,10 @@ impl Issuer {
             && url.username().is_empty()
             && url.password().is_none();
         match url.host_str() {
-            Some(host) if is_origin => {
-                Ok(Self { text: url.as_str().trim_end_matches('/').to_owned(), host: host.to_owned() })
-            }
+            Some(host) if is_origin => Ok(Self {
+                text: url.as_str().trim_end_matches('/').to_owned(),
+                host: host.to_owned(),
+            }),
             _ => Err(StartError::Issuer { issuer: url.clone() }),
         }
     }

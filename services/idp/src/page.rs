@@ -122,8 +122,9 @@ fn respond(status: StatusCode, nonce: &str, page: askama::Result<String>) -> Res
     // There is no form-action: Chrome holds the redirect that answers a form to it as well, and no source
     // expression fits every redirect URI (`cursor:`, any loopback port). The form is static and all values
     // in the page are escaped, so there is nothing it would stop.
-    let policy =
-        format!("default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'");
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'"
+    );
     let headers: [(HeaderName, &str); 2] =
         [(header::CONTENT_SECURITY_POLICY, &policy), (header::CACHE_CONTROL, "no-store")];
     (status, headers, Html(page)).into_response()

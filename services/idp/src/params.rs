@@ -15,7 +15,9 @@ pub(crate) struct Params {
 impl Params {
     pub(crate) fn parse(text: &[u8]) -> Self {
         let mut params = Self::default();
-        for (name, value) in url::form_urlencoded::parse(text).filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in
+            url::form_urlencoded::parse(text).filter(|(_, value)| !value.is_empty())
+        {
             if params.values.insert(name.clone().into_owned(), value.into_owned()).is_some() {
                 params.repeated.insert(name.into_owned());
             }

@@ -70,7 +70,8 @@ pub(crate) async fn register(
         let client = Arc::new(client);
         let added = idp.store.add_client(Arc::clone(&client), peer.into());
         let full = ErrorCode::TemporarilyUnavailable;
-        let full = full.because("there are too many registrations of this address that nobody has used");
+        let full =
+            full.because("there are too many registrations of this address that nobody has used");
         added.map(|()| (client, auth_method)).map_err(|_| full)
     });
     let (client, auth_method) = match registered {
@@ -101,8 +102,9 @@ pub(crate) async fn register(
 }
 
 fn read(body: &[u8], redirect_schemes: &[String]) -> Result<(Client, AuthMethod), OAuthError> {
-    let registration: Registration = serde_json::from_slice(body)
-        .map_err(|_| ErrorCode::InvalidClientMetadata.because("the body is not client metadata in JSON"))?;
+    let registration: Registration = serde_json::from_slice(body).map_err(|_| {
+        ErrorCode::InvalidClientMetadata.because("the body is not client metadata in JSON")
+    })?;
     let auth_method = auth_method(registration.token_endpoint_auth_method.as_deref())?;
     let secret = (auth_method != AuthMethod::None).then(|| SecretString::from(secret::random()));
     let client = Client {
@@ -126,7 +128,10 @@ fn auth_method(requested: Option<&str>) -> Result<AuthMethod, OAuthError> {
         // RFC 7591 section 2: the default.
         None | Some("client_secret_basic") => Ok(AuthMethod::ClientSecretBasic),
         Some("client_secret_post") => Ok(AuthMethod::ClientSecretPost),
-        Some(_) => Err(ErrorCode::InvalidClientMetadata.because("the token_endpoint_auth_method is unknown")),
+        Some(_) => {
+            Err(ErrorCode::InvalidClientMetadata
+                .because("the token_endpoint_auth_method is unknown"))
+        }
     }
 }
 
@@ -155,8 +160,9 @@ fn redirect_uris(requested: &[String], schemes: &[String]) -> Result<Vec<Redirec
     if requested.len() > REDIRECT_URIS_MAX {
         return refuse("redirect_uris must name at most 10 URIs");
     }
-    let allowed =
-        |text: &String| RedirectUri::parse(text).ok().filter(|uri: &RedirectUri| uri.has_scheme_of(schemes));
+    let allowed = |text: &String| {
+        RedirectUri::parse(text).ok().filter(|uri: &RedirectUri| uri.has_scheme_of(schemes))
+    };
     requested.iter().map(allowed).collect::<Option<_>>().map_or_else(
         || {
             refuse(
@@ -169,11 +175,13 @@ fn redirect_uris(requested: &[String], schemes: &[String]) -> Result<Vec<Redirec
 }
 
 fn client_name(requested: Option<String>) -> Result<Option<String>, OAuthError> {
-    let fits =
-        |name: &String| name.chars().count() <= CLIENT_NAME_CHARS_MAX && !name.contains(char::is_control);
+    let fits = |name: &String| {
+        name.chars().count() <= CLIENT_NAME_CHARS_MAX && !name.contains(char::is_control)
+    };
     match requested {
         Some(name) if !name.trim().is_empty() && !fits(&name) => {
-            Err(ErrorCode::InvalidClientMetadata.because("client_name is too long or has control characters"))
+            Err(ErrorCode::InvalidClientMetadata
+                .because("client_name is too long or has control characters"))
         }
         name => Ok(name.and_then(|name| client_name::cleaned(&name))),
     }
@@ -186,9 +194,10 @@ mod tests {
     use super::*;
 
     fn check(metadata: &Value, expected: Result<(), ErrorCode>) {
-        let outcome = read(metadata.to_string().as_bytes(), &["cursor".to_owned(), "vscode".to_owned()])
-            .map(|_| ())
-            .map_err(|error| error.code);
+        let outcome =
+            read(metadata.to_string().as_bytes(), &["cursor".to_owned(), "vscode".to_owned()])
+                .map(|_| ())
+                .map_err(|error| error.code);
         assert_eq!(outcome, expected, "{metadata}");
     }
 

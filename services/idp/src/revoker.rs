@@ -109,8 +109,10 @@ impl Revoker {
             gty: "client-credentials",
             groups: [GROUP],
         })?;
-        let tokens =
-            pb::TokenSet { issuer: self.issuer.clone(), which: Some(Which::TokenId(id.to_string())) };
+        let tokens = pb::TokenSet {
+            issuer: self.issuer.clone(),
+            which: Some(Which::TokenId(id.to_string())),
+        };
         let request = pb::RevokeRequest { subject_token: own, tokens: Some(tokens) };
         let context = CallContext::new(RequestId::generate(), CALL_TIMEOUT);
         let mut auth = AuthServiceClient::new(self.auth.clone());

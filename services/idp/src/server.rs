@@ -112,7 +112,10 @@ impl Idp {
                 config.sign_ins_of_address_max,
                 lifetime(config.refresh_token_ttl_seconds),
             ),
-            guesses: Guesses::new(config.sign_in_failures_max, lifetime(config.sign_in_lock_seconds)),
+            guesses: Guesses::new(
+                config.sign_in_failures_max,
+                lifetime(config.sign_in_lock_seconds),
+            ),
             redirect_schemes: config.redirect_schemes.clone(),
             internal_resources: config.internal_resources.clone(),
             revoker,
@@ -123,7 +126,8 @@ impl Idp {
     /// Takes over what a state file has, and keeps it up to date from now on.
     pub(crate) async fn restore(&mut self, file: StateFile, saved: Option<Snapshot>) {
         if let Some(saved) = saved {
-            let is_resource = |resource: &str| self.resource(Some(resource), true) == Some(resource);
+            let is_resource =
+                |resource: &str| self.resource(Some(resource), true) == Some(resource);
             self.store.restore(saved, is_resource, &self.scopes).await;
         }
         self.state_file = Some(Arc::new(file));
@@ -164,7 +168,8 @@ impl Idp {
 }
 
 fn is_unsafe(scheme: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
     let is_scheme =
         scheme.starts_with(|first: char| first.is_ascii_lowercase()) && scheme.bytes().all(allowed);
     !is_scheme || UNSAFE_SCHEMES.contains(&scheme)
@@ -224,7 +229,8 @@ async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> R
     let started = Instant::now();
     let id = RequestId::from_headers(request.headers());
     // Only known names, so that callers cannot make up metric labels.
-    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let method = match *request.method() {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
@@ -263,7 +269,8 @@ async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> R
 /// loopback address would otherwise be of one origin with it, and could read and post the form with the
 /// well-known development passwords. Addresses and `localhost` cannot be pointed elsewhere.
 async fn refuse_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok()?.parse().ok());
+    let host =
+        request.headers().get(header::HOST).and_then(|value| value.to_str().ok()?.parse().ok());
     let authority: Option<Authority> = host.or_else(|| request.uri().authority().cloned());
     let known = authority.is_some_and(|authority| {
         let host = authority.host();

@@ -45,7 +45,9 @@ pub enum StateFileError {
         source: io::Error,
     },
     /// It holds something else.
-    #[error("{path} is not a state file of this version: remove it to start without clients and tokens")]
+    #[error(
+        "{path} is not a state file of this version: remove it to start without clients and tokens"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -53,7 +55,9 @@ pub enum StateFileError {
         source: serde_json::Error,
     },
     /// Its key is none.
-    #[error("the signing key in {path} cannot be used: remove the file to start without clients and tokens")]
+    #[error(
+        "the signing key in {path} cannot be used: remove the file to start without clients and tokens"
+    )]
     Key {
         /// The file.
         path: PathBuf,
@@ -281,7 +285,8 @@ mod tests {
         assert!(file.read().unwrap().is_none());
         let writes = (0..20).map(|number| {
             let file = Arc::clone(&file);
-            let now = move || Snapshot::new(format!("{number}"), Vec::new(), Vec::new(), Vec::new());
+            let now =
+                move || Snapshot::new(format!("{number}"), Vec::new(), Vec::new(), Vec::new());
             tokio::spawn(async move { file.write(now).await })
         });
         for write in writes.collect::<Vec<_>>() {

@@ -61,7 +61,8 @@ impl Store {
         sign_ins_max: usize,
         refresh_lifetime: Duration,
     ) -> Self {
-        let configured = configured.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
+        let configured =
+            configured.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
         Self {
             configured,
             unused: Shares::new(registrations_max.saturating_mul(SHARES), registrations_max),
@@ -81,17 +82,23 @@ impl Store {
     /// What a state file has of it, with this key.
     pub(crate) fn snapshot(&self, key: String) -> Snapshot {
         let clients = self.clients.iter().map(|(_, client)| client.save()).collect();
-        let unused = self.unused.all().into_iter().map(|(client, address, expires)| SavedRegistration {
-            client: client.save(),
-            address: address.ip(),
-            expires: state_file::seconds(expires),
-        });
+        let unused =
+            self.unused.all().into_iter().map(|(client, address, expires)| SavedRegistration {
+                client: client.save(),
+                address: address.ip(),
+                expires: state_file::seconds(expires),
+            });
         let grants = self.families.iter().filter_map(|(id, family)| family.save(*id)).collect();
         Snapshot::new(key, clients, unused.collect(), grants)
     }
 
     /// Adds what a state file has, as far as it is still good: grants for one of these resources and scopes.
-    pub(crate) async fn restore(&self, saved: Snapshot, is_resource: impl Fn(&str) -> bool, scopes: &Scopes) {
+    pub(crate) async fn restore(
+        &self,
+        saved: Snapshot,
+        is_resource: impl Fn(&str) -> bool,
+        scopes: &Scopes,
+    ) {
         for client in saved.clients.into_iter().filter_map(Client::restore) {
             self.clients.insert(client.id.clone(), Arc::new(client));
         }
@@ -118,7 +125,11 @@ impl Store {
         }
     }
 
-    pub(crate) fn add_client(&self, client: Arc<Client>, address: ClientAddress) -> Result<(), Full> {
+    pub(crate) fn add_client(
+        &self,
+        client: Arc<Client>,
+        address: ClientAddress,
+    ) -> Result<(), Full> {
         self.unused.add(client.id.clone(), client, address, CLIENT_UNUSED)
     }
 

@@ -75,7 +75,11 @@ enum Subject<'a> {
     Workload,
 }
 
-pub(crate) async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn token(
+    State(idp): State<Arc<Idp>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let params = Params::parse(&body);
     let client = match authenticate(&idp, &headers, &params).await {
         Ok(client) => client,
@@ -103,17 +107,27 @@ pub(crate) async fn token(State(idp): State<Arc<Idp>>, headers: HeaderMap, body:
 }
 
 /// The client, by HTTP Basic or by the form, and by one of them only (RFC 6749 section 2.3).
-async fn authenticate(idp: &Idp, headers: &HeaderMap, params: &Params) -> Result<Arc<Client>, OAuthError> {
+async fn authenticate(
+    idp: &Idp,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Result<Arc<Client>, OAuthError> {
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         let id = params.require("client_id", "client_id is missing")?;
         let client = idp.store.client(&ClientId(id.to_owned()));
         return authentic(client, params.get("client_secret")?);
     };
     let (id, secret) = basic_credentials(authorization).ok_or(
-        ErrorCode::InvalidClient.because("the Authorization header is not HTTP Basic").with_basic_challenge(),
+        ErrorCode::InvalidClient
+            .because("the Authorization header is not HTTP Basic")
+            .with_basic_challenge(),
     )?;
-    if params.get("client_secret")?.is_some() || params.get("client_id")?.is_some_and(|other| other != id) {
-        return Err(ErrorCode::InvalidRequest.because("the client authenticates in more than one way"));
+    if params.get("client_secret")?.is_some()
+        || params.get("client_id")?.is_some_and(|other| other != id)
+    {
+        return Err(
+            ErrorCode::InvalidRequest.because("the client authenticates in more than one way")
+        );
     }
     let client = idp.store.client(&ClientId(id));
     let secret = Some(secret.as_str()).filter(|secret| !secret.is_empty());
@@ -165,7 +179,8 @@ async fn redeem(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Toke
     let code = Code(params.require("code", "code is missing")?.to_owned());
     let verifier = params.require("code_verifier", "code_verifier is missing")?;
     let invalid = |reason| ErrorCode::InvalidGrant.because(reason);
-    let issued = idp.store.code(&code).await.ok_or(invalid("the code is not known or has expired"))?;
+    let issued =
+        idp.store.code(&code).await.ok_or(invalid("the code is not known or has expired"))?;
     if issued.grant.client != client.id {
         return Err(invalid("the code was issued to another client"));
     }
@@ -199,8 +214,9 @@ async fn redeem(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Toke
 
 async fn refresh(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
     // One message for all, so that nobody learns which tokens there are.
-    let invalid =
-        || ErrorCode::InvalidGrant.because("the refresh token is not known, was used or has expired");
+    let invalid = || {
+        ErrorCode::InvalidGrant.because("the refresh token is not known, was used or has expired")
+    };
     let presented = params.require("refresh_token", "refresh_token is missing")?;
     let presented = RefreshToken::parse(presented).ok_or_else(invalid)?;
     let family = idp.store.family(&presented.family).await.ok_or_else(invalid)?;
@@ -228,15 +244,26 @@ async fn refresh(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tok
 }
 
 /// RFC 8707 section 2.2: a token request may name the resource again, and no other.
-fn check_resource(idp: &Idp, client: &Client, grant: &Grant, params: &Params) -> Result<(), OAuthError> {
+fn check_resource(
+    idp: &Idp,
+    client: &Client,
+    grant: &Grant,
+    params: &Params,
+) -> Result<(), OAuthError> {
     let named = !matches!(params.get("resource"), Ok(None));
     if named && requested_resource(idp, client, params)? != grant.resource {
-        return Err(ErrorCode::InvalidTarget.because("the resource is not that of the authorization request"));
+        return Err(ErrorCode::InvalidTarget
+            .because("the resource is not that of the authorization request"));
     }
     Ok(())
 }
 
-fn issue_to_user(idp: &Idp, client: &Client, grant: &Grant, scopes: &Scopes) -> Result<Tokens, OAuthError> {
+fn issue_to_user(
+    idp: &Idp,
+    client: &Client,
+    grant: &Grant,
+    scopes: &Scopes,
+) -> Result<Tokens, OAuthError> {
     let user = idp
         .users
         .get(&grant.subject)
@@ -245,9 +272,8 @@ fn issue_to_user(idp: &Idp, client: &Client, grant: &Grant, scopes: &Scopes) -> 
     let expires = Instant::now() + idp.access_token_lifetime;
     grant.issue(IssuedToken { id: tokens.id, expires }).map_err(|unissued| match unissued {
         Unissued::Revoked => ErrorCode::InvalidGrant.because("the grant is revoked"),
-        Unissued::TooMany => {
-            ErrorCode::TemporarilyUnavailable.because("too many access tokens of this grant are still good")
-        }
+        Unissued::TooMany => ErrorCode::TemporarilyUnavailable
+            .because("too many access tokens of this grant are still good"),
     })?;
     Ok(tokens)
 }

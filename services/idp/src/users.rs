@@ -144,8 +144,10 @@ pub(crate) fn load(
     workloads: &[Workload],
     clients: &[ConfiguredClient],
 ) -> Result<Users, StartError> {
-    let text =
-        path.map_or_else(|| Ok(ConfigText::new("the embedded users file", EMBEDDED)), ConfigText::read)?;
+    let text = path.map_or_else(
+        || Ok(ConfigText::new("the embedded users file", EMBEDDED)),
+        ConfigText::read,
+    )?;
     // A line may hold a password.
     let mut parsed: UsersFile = text.parse_unquoted()?;
     parsed.workloads.extend_from_slice(workloads);

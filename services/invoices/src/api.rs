@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use drawbridge_proto::invoices::v1::{
-    ApproveRequest, ApproveResponse, ExtractRequest, ExtractResponse, ExtractResult, GetRequest, GetResponse,
-    ReadRequest, ReadResponse, ReviewRequest, ReviewResponse, SaveRequest, SaveResponse, SearchRequest,
-    SearchResponse, extract_response::Event, invoice_service_server,
+    ApproveRequest, ApproveResponse, ExtractRequest, ExtractResponse, ExtractResult, GetRequest,
+    GetResponse, ReadRequest, ReadResponse, ReviewRequest, ReviewResponse, SaveRequest,
+    SaveResponse, SearchRequest, SearchResponse, extract_response::Event, invoice_service_server,
 };
 use drawbridge_sdk::{BlockingJobs, CallContext, identity::Caller};
 use futures::{
@@ -19,7 +19,9 @@ use tonic::{Request, Response, Status};
 use self::{approval::Limit, documents::Source};
 use crate::{
     error::InvoiceError,
-    store::{Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search},
+    store::{
+        Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search,
+    },
 };
 
 pub(crate) mod approval;
@@ -43,7 +45,12 @@ pub(crate) struct InvoiceApi {
 
 impl InvoiceApi {
     /// The service, which reads documents by `jobs` and lets `in_use` go when no call is left.
-    pub(crate) fn new(store: Arc<Store>, limit: Limit, jobs: BlockingJobs, in_use: DropGuard) -> Self {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        limit: Limit,
+        jobs: BlockingJobs,
+        in_use: DropGuard,
+    ) -> Self {
         Self { store, limit, jobs, _in_use: in_use }
     }
 
@@ -97,7 +104,8 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         if shared && !Scope::of(asking.caller.principal(), Access::Write).has_tenant() {
             return Err(InvoiceError::NoTenant.into());
         }
-        let document = Arc::new(self.document(&asking, Source { document, media_type, uri }).await?);
+        let document =
+            Arc::new(self.document(&asking, Source { document, media_type, uri }).await?);
         let mut told = self.extracting(&asking.context, Arc::clone(&document)).await?;
         let extracted = loop {
             match told.next().await {
@@ -118,7 +126,10 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         }))
     }
 
-    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+    async fn search(
+        &self,
+        request: Request<SearchRequest>,
+    ) -> Result<Response<SearchResponse>, Status> {
         let asking = admit(&request, "Search")?;
         let request = request.get_ref();
         let size = request.page_size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
@@ -128,34 +139,56 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         let mut found = self.store.run(&asking, &search).await.map_err(InvoiceError::from)?;
         let is_last = found.len() <= size as usize;
         found.truncate(size as usize);
-        let next_page_token = found.last().filter(|_| !is_last).and_then(|last| page::write(&last.id));
+        let next_page_token =
+            found.last().filter(|_| !is_last).and_then(|last| page::write(&last.id));
         let invoices = found.into_iter().map(Into::into).collect();
         Ok(Response::new(SearchResponse { invoices, next_page_token }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let asking = admit(&request, "Get")?;
-        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        let (stored, extracted) =
+            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
-        Ok(Response::new(GetResponse { summary, invoice, findings, findings_truncated, confidences }))
+        Ok(Response::new(GetResponse {
+            summary,
+            invoice,
+            findings,
+            findings_truncated,
+            confidences,
+        }))
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let asking = admit(&request, "Read")?;
-        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        let (stored, extracted) =
+            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
-        Ok(Response::new(ReadResponse { summary, invoice, findings, findings_truncated, confidences }))
+        Ok(Response::new(ReadResponse {
+            summary,
+            invoice,
+            findings,
+            findings_truncated,
+            confidences,
+        }))
     }
 
-    async fn review(&self, request: Request<ReviewRequest>) -> Result<Response<ReviewResponse>, Status> {
+    async fn review(
+        &self,
+        request: Request<ReviewRequest>,
+    ) -> Result<Response<ReviewResponse>, Status> {
         let asking = admit(&request, "Review")?;
-        let (stored, extracted) = self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+        let (stored, extracted) =
+            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
         Ok(Response::new(review::review(stored.into(), &extracted)))
     }
 
-    async fn approve(&self, request: Request<ApproveRequest>) -> Result<Response<ApproveResponse>, Status> {
+    async fn approve(
+        &self,
+        request: Request<ApproveRequest>,
+    ) -> Result<Response<ApproveResponse>, Status> {
         let asking = admit(&request, "Approve")?;
         Ok(Response::new(self.approval(&asking, request.into_inner()).await?))
     }

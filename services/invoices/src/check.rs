@@ -60,6 +60,9 @@ fn sum<'a>(amounts: impl IntoIterator<Item = &'a Option<String>>) -> Decimal {
 }
 
 /// Allowances or charges, with their places in the list.
-fn of_kind(all: &[AllowanceCharge], charge: bool) -> impl Iterator<Item = (usize, &AllowanceCharge)> {
+fn of_kind(
+    all: &[AllowanceCharge],
+    charge: bool,
+) -> impl Iterator<Item = (usize, &AllowanceCharge)> {
     all.iter().enumerate().filter(move |(_, item)| item.charge == charge)
 }

@@ -2,8 +2,8 @@
 //! ZUGFeRD 2.
 
 use drawbridge_proto::invoices::v1::{
-    Address, AllowanceCharge, Contact, Identifier, Invoice, Line, Party, PaymentMeans, Syntax, TaxCategory,
-    TaxSubtotal, Totals,
+    Address, AllowanceCharge, Contact, Identifier, Invoice, Line, Party, PaymentMeans, Syntax,
+    TaxCategory, TaxSubtotal, Totals,
 };
 
 use crate::{
@@ -20,14 +20,16 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
     let agreement = part("SupplyChainTradeTransaction/ApplicableHeaderTradeAgreement");
     let delivery = part("SupplyChainTradeTransaction/ApplicableHeaderTradeDelivery");
     let settlement = part("SupplyChainTradeTransaction/ApplicableHeaderTradeSettlement");
-    let context =
-        |name: &str| text(part("ExchangedDocumentContext").at(name).and_then(|parameter| parameter.at("ID")));
+    let context = |name: &str| {
+        text(part("ExchangedDocumentContext").at(name).and_then(|parameter| parameter.at("ID")))
+    };
     let type_code = text(document.at("TypeCode"));
     let kind = values::kind(&type_code);
     let due_date = settlement
         .all("SpecifiedTradePaymentTerms")
         .find_map(|terms| terms.at("DueDateDateTime/DateTimeString"));
-    let mut date = |holder: &Element<'_>, path: &str, field: &str| values.date_102(holder.at(path), field);
+    let mut date =
+        |holder: &Element<'_>, path: &str, field: &str| values.date_102(holder.at(path), field);
     Invoice {
         syntax: Syntax::Cii.into(),
         kind: kind.into(),
@@ -76,7 +78,11 @@ const PERIOD_END: &str = "BillingSpecifiedPeriod/EndDateTime/DateTimeString";
 
 /// The texts at `path` in each child of this name.
 fn texts(holder: &Element<'_>, name: &str, path: &str) -> Vec<String> {
-    holder.all(name).filter_map(|child| child.at(path)).map(|found| found.text().to_owned()).collect()
+    holder
+        .all(name)
+        .filter_map(|child| child.at(path))
+        .map(|found| found.text().to_owned())
+        .collect()
 }
 
 fn party(party: &Element<'_>) -> Party {
@@ -123,9 +129,11 @@ fn identifier(element: &Element<'_>) -> Identifier {
 
 fn payment_means(means: &Element<'_>, settlement: &Element<'_>) -> PaymentMeans {
     let account = means.at("PayeePartyCreditorFinancialAccount");
-    let number = account.and_then(|account| account.at("IBANID").or_else(|| account.at("ProprietaryID")));
-    let mandate =
-        settlement.all("SpecifiedTradePaymentTerms").find_map(|terms| terms.at("DirectDebitMandateID"));
+    let number =
+        account.and_then(|account| account.at("IBANID").or_else(|| account.at("ProprietaryID")));
+    let mandate = settlement
+        .all("SpecifiedTradePaymentTerms")
+        .find_map(|terms| terms.at("DirectDebitMandateID"));
     PaymentMeans {
         code: text(means.at("TypeCode")),
         text: text(means.at("Information")),
@@ -198,12 +206,13 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
         let said = |amount: &Element<'_>| amount.attribute("currencyID").map(str::to_owned);
         let one = sums.all(name).find(|amount| said(amount).as_ref() == Some(&currency));
         let unsaid = || sums.all(name).find(|amount| said(amount).is_none());
-        one.or_else(unsaid)
-            .or_else(|| sums.all(name).next().filter(|_| name != "TaxTotalAmount" || currency.is_empty()))
+        one.or_else(unsaid).or_else(|| {
+            sums.all(name).next().filter(|_| name != "TaxTotalAmount" || currency.is_empty())
+        })
     };
-    let in_tax_currency = sums
-        .all("TaxTotalAmount")
-        .find(|amount| tax_currency != currency && amount.attribute("currencyID") == Some(&tax_currency));
+    let in_tax_currency = sums.all("TaxTotalAmount").find(|amount| {
+        tax_currency != currency && amount.attribute("currencyID") == Some(&tax_currency)
+    });
     let mut amount = |name, field: &str| values.decimal(in_currency(name), field);
     Totals {
         line_net_amount: amount("LineTotalAmount", "totals.line_net_amount"),
@@ -215,7 +224,8 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
         rounding_amount: amount("RoundingAmount", "totals.rounding_amount"),
         payable_amount: amount("DuePayableAmount", "totals.payable_amount"),
         tax_amount: amount("TaxTotalAmount", "totals.tax_amount"),
-        tax_amount_in_tax_currency: values.decimal(in_tax_currency, "totals.tax_amount_in_tax_currency"),
+        tax_amount_in_tax_currency: values
+            .decimal(in_tax_currency, "totals.tax_amount_in_tax_currency"),
     }
 }
 
@@ -243,10 +253,13 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
         quantity: values.decimal(quantity, &field("quantity")),
         unit: unit.to_owned(),
         price: values.decimal(price.at("ChargeAmount"), &field("price")),
-        price_base_quantity: values.decimal(price.at("BasisQuantity"), &field("price_base_quantity")),
+        price_base_quantity: values
+            .decimal(price.at("BasisQuantity"), &field("price_base_quantity")),
         allowances_charges: allowances_charges(settlement, &format!("{at}."), values),
         net_amount: values.decimal(sum, &field("net_amount")),
-        tax: settlement.at("ApplicableTradeTax").map(|tax| tax_category(tax, &field("tax"), values)),
+        tax: settlement
+            .at("ApplicableTradeTax")
+            .map(|tax| tax_category(tax, &field("tax"), values)),
         period_start: values.date_102(settlement.at(PERIOD_START), &field("period_start")),
         period_end: values.date_102(settlement.at(PERIOD_END), &field("period_end")),
         status: text(document.at("LineStatusReasonCode")),

@@ -63,7 +63,9 @@ impl From<InvoiceError> for Status {
                 Self::invalid_argument(message)
             }
             InvoiceError::NotFound => Self::not_found(message),
-            InvoiceError::NoTenant | InvoiceError::NotConfirmed => Self::failed_precondition(message),
+            InvoiceError::NoTenant | InvoiceError::NotConfirmed => {
+                Self::failed_precondition(message)
+            }
             InvoiceError::PersonNeeded => Self::permission_denied(message),
             InvoiceError::Unknown => Self::unauthenticated(message),
             InvoiceError::ResultTooLarge { .. } => Self::resource_exhausted(message),

@@ -58,7 +58,9 @@ pub(crate) fn extract(
             let pdf::Attached { invoice, unread } = pdf::attached(bytes, cancellation)?;
             let Some(invoice) = invoice else {
                 step("reading the text")?;
-                return pdf_text(bytes, &unread, cancellation, || step("looking for what an invoice says"));
+                return pdf_text(bytes, &unread, cancellation, || {
+                    step("looking for what an invoice says")
+                });
             };
             for attachment in unread {
                 values.findings.warning("ATTACHMENT", "", || attachment.message());

@@ -35,7 +35,13 @@ impl Findings {
         }
     }
 
-    fn add(&mut self, rule: &str, severity: Severity, field: &str, message: impl FnOnce() -> String) {
+    fn add(
+        &mut self,
+        rule: &str,
+        severity: Severity,
+        field: &str,
+        message: impl FnOnce() -> String,
+    ) {
         if !self.profile.has(rule) {
             return;
         }

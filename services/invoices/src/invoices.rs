@@ -83,7 +83,8 @@ fn samples() -> PathBuf {
 #[test]
 #[ignore = "it needs DRAWBRIDGE_INVOICE_SAMPLES, a folder with the examples of EN 16931"]
 fn every_field_of_two_official_examples_is_read() {
-    for (file, snapshot) in [("ubl-tc434-example1.xml", "official_ubl"), ("CII_example5.xml", "official_cii")]
+    for (file, snapshot) in
+        [("ubl-tc434-example1.xml", "official_ubl"), ("CII_example5.xml", "official_cii")]
     {
         let document = fs::read(samples().join(file)).expect(file);
         insta::assert_debug_snapshot!(snapshot, read(document).unwrap());
@@ -103,7 +104,8 @@ fn the_invoices_of_a_folder_have_no_error() {
             Some("pdf") => "application/pdf",
             _ => continue,
         };
-        let request = Document { bytes: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
+        let request =
+            Document { bytes: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
         let result = extract(&request, &waiting(), |_| Ok(()))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("{}: {} findings", path.display(), result.findings.len());

@@ -7,8 +7,8 @@ use std::{
 
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers, Running,
-    SpiffeId, Starting, Telemetry,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers,
+    Running, SpiffeId, Starting, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -171,7 +171,8 @@ pub async fn migrate(
 /// As [`migrate`], and when the service has no login of its own.
 pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
     let peers = Peers::open(&config.mtls.own)?;
-    let credentials = config.credentials.open("invoices", &peers, config.auth_spiffe_id.as_ref())?;
+    let credentials =
+        config.credentials.open("invoices", &peers, config.auth_spiffe_id.as_ref())?;
     let migrated = async {
         let lease = credentials.own_database(MIGRATOR).await.map_err(StoreError::from)?;
         migrate(&config.database_url, &lease.username, &lease.password).await
@@ -189,7 +190,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let starting = Starting::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier = Verifier::by(&peers, auth_id, "invoices", &config.auth_issuer, config.auth_jwks_url)?;
+    let verifier =
+        Verifier::by(&peers, auth_id, "invoices", &config.auth_issuer, config.auth_jwks_url)?;
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
         DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
         DatabaseUrl::SqliteMemory => Store::memory().await?,

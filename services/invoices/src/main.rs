@@ -31,7 +31,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve() -> anyhow::Result<()> {
-    let Args { command, service: ServiceArgs { config, telemetry } } = parse_args("invoices", ABOUT);
+    let Args { command, service: ServiceArgs { config, telemetry } } =
+        parse_args("invoices", ABOUT);
     let telemetry = Telemetry::install("invoices", &telemetry)?;
     if let Some(Command::Migrate) = command {
         let version = migrate_by_own_login(config).await?;

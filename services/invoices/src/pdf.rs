@@ -103,7 +103,9 @@ fn invoice(
     }
     *xml_bytes += contents.len();
     if *xml_bytes > XML_BYTES_MAX {
-        return Err(InvoiceError::document(format!("is a PDF with more than {XML_BYTES_MAX} bytes of XML")));
+        return Err(InvoiceError::document(format!(
+            "is a PDF with more than {XML_BYTES_MAX} bytes of XML"
+        )));
     }
     let problem = match is_invoice(&contents, cancellation) {
         Ok(Some(text)) => return Ok(Found::Invoice(text)),
@@ -116,7 +118,10 @@ fn invoice(
     Ok(Found::Unread(problem))
 }
 
-fn is_invoice(contents: &[u8], cancellation: &Cancellation) -> Result<Option<String>, InvoiceError> {
+fn is_invoice(
+    contents: &[u8],
+    cancellation: &Cancellation,
+) -> Result<Option<String>, InvoiceError> {
     let text = xml::decode(contents)?;
     let is_one = xml::parse(&text, cancellation)?.invoice()?.is_some();
     Ok(is_one.then(|| text.into_owned()))
@@ -124,7 +129,9 @@ fn is_invoice(contents: &[u8], cancellation: &Cancellation) -> Result<Option<Str
 
 /// What an attachment holds, its filters undone, or what is wrong.
 fn contents(document: &Document, file: &File<'_>) -> Result<Vec<u8>, String> {
-    let [first, others @ ..] = file.streams.as_slice() else { return Err("has no contents".to_owned()) };
+    let [first, others @ ..] = file.streams.as_slice() else {
+        return Err("has no contents".to_owned());
+    };
     let contents = decoded(document, first)?;
     // A file specification may name its file several times, and a reader takes any of them.
     for other in others {

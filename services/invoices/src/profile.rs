@@ -18,8 +18,8 @@ pub(crate) enum Profile {
 
 /// The rules that hold for MINIMUM.
 const MINIMUM: [&str; 13] = [
-    "BR-01", "BR-02", "BR-03", "BR-04", "BR-05", "BR-06", "BR-07", "BR-08", "BR-09", "BR-13", "BR-14",
-    "BR-15", "BR-CO-26",
+    "BR-01", "BR-02", "BR-03", "BR-04", "BR-05", "BR-06", "BR-07", "BR-08", "BR-09", "BR-13",
+    "BR-14", "BR-15", "BR-CO-26",
 ];
 /// The rules that do not hold for BASIC WL, besides those that sum the lines of a VAT category.
 const NOT_BASIC_WL: [&str; 3] = ["BR-16", "BR-CO-10", "BR-CO-25"];
@@ -47,7 +47,8 @@ impl Profile {
             Self::Full | Self::Extended => true,
             Self::Minimum => GENERAL.contains(&rule) || MINIMUM.contains(&rule),
             Self::BasicWl => {
-                let sums_lines = rule.starts_with("BR-") && !rule.starts_with("BR-CO-") && rule.len() > 5;
+                let sums_lines =
+                    rule.starts_with("BR-") && !rule.starts_with("BR-CO-") && rule.len() > 5;
                 !NOT_BASIC_WL.contains(&rule)
                     && !(sums_lines && (rule.ends_with("-01") || rule.ends_with("-08")))
             }
@@ -79,7 +80,10 @@ mod tests {
         for (specification, profile) in [
             ("urn:cen.eu:en16931:2017", Profile::Full),
             ("urn:cen.eu:en16931:2017#compliant#urn:factur-x.eu:1p0:basic", Profile::Full),
-            ("urn:cen.eu:en16931:2017#compliant#urn:xeinkauf.de:kosit:xrechnung_3.0", Profile::Full),
+            (
+                "urn:cen.eu:en16931:2017#compliant#urn:xeinkauf.de:kosit:xrechnung_3.0",
+                Profile::Full,
+            ),
             ("urn:factur-x.eu:1p0:minimum", Profile::Minimum),
             ("urn:zugferd.de:2p0:minimum", Profile::Minimum),
             ("urn:factur-x.eu:1p0:basicwl", Profile::BasicWl),

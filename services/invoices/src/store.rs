@@ -89,7 +89,9 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => Self::Unavailable(error),
             // `query_canceled`: the statement's own deadline, which is the call's.
-            sqlx::Error::Database(ref inner) if inner.code().as_deref() == Some("57014") => Self::Timeout,
+            sqlx::Error::Database(ref inner) if inner.code().as_deref() == Some("57014") => {
+                Self::Timeout
+            }
             error => Self::Database(error),
         }
     }
@@ -162,7 +164,10 @@ impl Store {
         Self::sqlite(SqliteConnectOptions::new().in_memory(true), 1).await
     }
 
-    async fn sqlite(options: SqliteConnectOptions, connections_max: u32) -> Result<Self, StoreError> {
+    async fn sqlite(
+        options: SqliteConnectOptions,
+        connections_max: u32,
+    ) -> Result<Self, StoreError> {
         let pool = SqlitePoolOptions::new()
             .max_connections(connections_max)
             .min_connections(1)
@@ -175,7 +180,11 @@ impl Store {
     }
 
     /// Does a work within the caller's deadline.
-    pub(crate) async fn run<W: Work>(&self, asking: &Asking, work: &W) -> Result<W::Done, StoreError> {
+    pub(crate) async fn run<W: Work>(
+        &self,
+        asking: &Asking,
+        work: &W,
+    ) -> Result<W::Done, StoreError> {
         let scope = Scope::of(asking.caller.principal(), work.access());
         if work.texts().into_iter().chain(scope.texts()).any(|text| text.contains('\0')) {
             return Err(StoreError::Nul);
@@ -185,7 +194,8 @@ impl Store {
             match self {
                 Self::Sqlite(pool) => {
                     // Who writes takes its turn first: a read that turns into a write could not wait.
-                    let begin = if work.access() == Access::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
+                    let begin =
+                        if work.access() == Access::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
                     let mut transaction = Transaction::Sqlite(pool.begin_with(begin).await?);
                     let done = work.run(&mut transaction, &scope).await?;
                     transaction.commit().await?;

@@ -1,8 +1,8 @@
 //! Invoices and credit notes of UBL 2.1, bound to EN 16931 as CEN/TS 16931-3-2 says.
 
 use drawbridge_proto::invoices::v1::{
-    Address, AllowanceCharge, Contact, Identifier, Invoice, InvoiceKind, Line, Party, PaymentMeans, Syntax,
-    TaxCategory, TaxSubtotal, Totals,
+    Address, AllowanceCharge, Contact, Identifier, Invoice, InvoiceKind, Line, Party, PaymentMeans,
+    Syntax, TaxCategory, TaxSubtotal, Totals,
 };
 
 use crate::{
@@ -76,7 +76,8 @@ fn party(party: &Element<'_>) -> Party {
     let trading_name = text(party.at("PartyName/Name"));
     let legal = party.at("PartyLegalEntity");
     // A payee and a tax representative have but one name.
-    let name = legal.and_then(|legal| legal.at("RegistrationName")).map(|name| name.text().to_owned());
+    let name =
+        legal.and_then(|legal| legal.at("RegistrationName")).map(|name| name.text().to_owned());
     let tax = |vat: bool| {
         party
             .all("PartyTaxScheme")
@@ -171,7 +172,8 @@ fn tax_total<'e, 'a>(root: &'e Element<'a>) -> Option<&'e Element<'a>> {
         total.at("TaxAmount").and_then(|amount| amount.attribute("currencyID")).map(str::to_owned)
     };
     let is_broken_down = |total: &&Element<'_>| total.at("TaxSubtotal").is_some();
-    let in_currency = || root.all("TaxTotal").filter(|total| said(total).as_ref() == Some(&currency));
+    let in_currency =
+        || root.all("TaxTotal").filter(|total| said(total).as_ref() == Some(&currency));
     let unsaid = || root.all("TaxTotal").filter(|total| said(total).is_none());
     let any = || root.all("TaxTotal").filter(|_| currency.is_empty());
     in_currency()
@@ -204,14 +206,18 @@ fn taxes(root: &Element<'_>, values: &mut Values) -> Vec<TaxSubtotal> {
 fn totals(root: &Element<'_>, values: &mut Values) -> Totals {
     let total = tax_total(root);
     let tax_currency = text(root.at("TaxCurrencyCode"));
-    let in_tax_currency = root.all("TaxTotal").filter_map(|total| total.at("TaxAmount")).find(|amount| {
-        !tax_currency.is_empty()
-            && tax_currency != text(root.at("DocumentCurrencyCode"))
-            && amount.attribute("currencyID") == Some(&tax_currency)
-    });
+    let in_tax_currency =
+        root.all("TaxTotal").filter_map(|total| total.at("TaxAmount")).find(|amount| {
+            !tax_currency.is_empty()
+                && tax_currency != text(root.at("DocumentCurrencyCode"))
+                && amount.attribute("currencyID") == Some(&tax_currency)
+        });
     let tax_amount = total.and_then(|total| total.at("TaxAmount"));
     let mut amount = |name: &str, field: &str| {
-        values.decimal(root.at("LegalMonetaryTotal").and_then(|totals| totals.all(name).next()), field)
+        values.decimal(
+            root.at("LegalMonetaryTotal").and_then(|totals| totals.all(name).next()),
+            field,
+        )
     };
     Totals {
         line_net_amount: amount("LineExtensionAmount", "totals.line_net_amount"),
@@ -223,7 +229,8 @@ fn totals(root: &Element<'_>, values: &mut Values) -> Totals {
         rounding_amount: amount("PayableRoundingAmount", "totals.rounding_amount"),
         payable_amount: amount("PayableAmount", "totals.payable_amount"),
         tax_amount: values.decimal(tax_amount, "totals.tax_amount"),
-        tax_amount_in_tax_currency: values.decimal(in_tax_currency, "totals.tax_amount_in_tax_currency"),
+        tax_amount_in_tax_currency: values
+            .decimal(in_tax_currency, "totals.tax_amount_in_tax_currency"),
     }
 }
 
@@ -243,7 +250,8 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
         quantity: values.decimal(quantity, &field("quantity")),
         unit: unit.to_owned(),
         price: values.decimal(line.at("Price/PriceAmount"), &field("price")),
-        price_base_quantity: values.decimal(line.at("Price/BaseQuantity"), &field("price_base_quantity")),
+        price_base_quantity: values
+            .decimal(line.at("Price/BaseQuantity"), &field("price_base_quantity")),
         allowances_charges: allowances_charges(line, &format!("{at}."), values),
         net_amount: values.decimal(line.at("LineExtensionAmount"), &field("net_amount")),
         tax: line

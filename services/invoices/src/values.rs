@@ -28,8 +28,10 @@ impl Values {
     /// A date of UBL: `2026-11-23`, with a time zone or without.
     pub(crate) fn date(&mut self, element: Option<&Element<'_>>, field: &str) -> Option<String> {
         let text = element?.text();
-        let value =
-            text.get(..10).filter(|_| is_zone(&text[10..])).and_then(|date| calendar(date, "%Y-%m-%d"));
+        let value = text
+            .get(..10)
+            .filter(|_| is_zone(&text[10..]))
+            .and_then(|date| calendar(date, "%Y-%m-%d"));
         if value.is_none() {
             self.wrong(field, "date", text);
         }
@@ -37,10 +39,15 @@ impl Values {
     }
 
     /// A date of CII in the format 102: `20261123`.
-    pub(crate) fn date_102(&mut self, element: Option<&Element<'_>>, field: &str) -> Option<String> {
+    pub(crate) fn date_102(
+        &mut self,
+        element: Option<&Element<'_>>,
+        field: &str,
+    ) -> Option<String> {
         let element = element?;
         let text = element.text();
-        let is_102 = element.attribute("format").is_none_or(|format| format == "102") && text.len() == 8;
+        let is_102 =
+            element.attribute("format").is_none_or(|format| format == "102") && text.len() == 8;
         let value = if is_102 { calendar(text, "%Y%m%d") } else { None };
         if value.is_none() {
             self.wrong(field, "date", text);
@@ -84,8 +91,8 @@ pub(crate) fn text(element: Option<&Element<'_>>) -> String {
 /// 16931's code list.
 pub(crate) fn kind(type_code: &str) -> InvoiceKind {
     match type_code {
-        "81" | "83" | "261" | "262" | "296" | "308" | "381" | "396" | "420" | "458" | "502" | "503"
-        | "532" => InvoiceKind::CreditNote,
+        "81" | "83" | "261" | "262" | "296" | "308" | "381" | "396" | "420" | "458" | "502"
+        | "503" | "532" => InvoiceKind::CreditNote,
         _ => InvoiceKind::Invoice,
     }
 }

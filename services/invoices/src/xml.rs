@@ -48,7 +48,10 @@ impl Vocabulary {
         match (ubl, cii) {
             (
                 Some(
-                    "Invoice-2" | "CreditNote-2" | "CommonAggregateComponents-2" | "CommonBasicComponents-2",
+                    "Invoice-2"
+                    | "CreditNote-2"
+                    | "CommonAggregateComponents-2"
+                    | "CommonBasicComponents-2",
                 ),
                 _,
             ) => Self::Ubl,
@@ -98,7 +101,9 @@ impl<'a> Element<'a> {
         let mut invoices = self.children.iter().filter(|child| child.is_invoice());
         match (invoices.next(), invoices.next()) {
             (Some(invoice), None) => Ok(Some(invoice)),
-            (Some(_), Some(_)) => Err(InvoiceError::document("is an envelope (SBDH) of several invoices")),
+            (Some(_), Some(_)) => {
+                Err(InvoiceError::document("is an envelope (SBDH) of several invoices"))
+            }
             (None, _) => Err(InvoiceError::document(
                 "is an envelope (SBDH) without an invoice or credit note of UBL 2.1 or UN/CEFACT CII",
             )),
@@ -117,7 +122,9 @@ impl<'a> Element<'a> {
 
     /// The children of this name, in this element's vocabulary.
     pub(crate) fn all<'e>(&'e self, name: &'e str) -> impl Iterator<Item = &'e Element<'a>> {
-        self.children.iter().filter(move |child| child.name == name && child.vocabulary == self.vocabulary)
+        self.children
+            .iter()
+            .filter(move |child| child.name == name && child.vocabulary == self.vocabulary)
     }
 
     /// The first element at the end of a path such as `Party/PostalAddress`.
@@ -131,15 +138,19 @@ impl<'a> Element<'a> {
 /// # Errors
 /// When it is no well-formed XML, has a document type, or is larger than an invoice is; and when
 /// nobody waits any more.
-pub(crate) fn parse<'a>(text: &'a str, cancellation: &Cancellation) -> Result<Element<'a>, InvoiceError> {
+pub(crate) fn parse<'a>(
+    text: &'a str,
+    cancellation: &Cancellation,
+) -> Result<Element<'a>, InvoiceError> {
     let mut reader = NsReader::from_str(text);
     let mut tree = Tree::default();
     for number in 0_usize.. {
         if number.is_multiple_of(EVENTS_PER_CHECK) {
             cancellation.check()?;
         }
-        let event =
-            reader.read_event().map_err(|error| refused(&error.to_string(), reader.error_position()))?;
+        let event = reader
+            .read_event()
+            .map_err(|error| refused(&error.to_string(), reader.error_position()))?;
         if matches!(event, Event::Eof) {
             break;
         }
@@ -216,13 +227,16 @@ impl<'a> Tree<'a> {
         let vocabulary = match names.resolve_element(start.name()).0 {
             ResolveResult::Bound(namespace) => Vocabulary::of(namespace.as_ref()),
             ResolveResult::Unbound => Vocabulary::Other,
-            ResolveResult::Unknown(prefix) => return Err(format!("the prefix `{prefix}` is not declared")),
+            ResolveResult::Unknown(prefix) => {
+                return Err(format!("the prefix `{prefix}` is not declared"));
+            }
         };
         let mut attributes = Vec::new();
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|error| error.to_string())?;
-            let value =
-                attribute.normalized_value(XmlVersion::Implicit1_0).map_err(|error| error.to_string())?;
+            let value = attribute
+                .normalized_value(XmlVersion::Implicit1_0)
+                .map_err(|error| error.to_string())?;
             let name = attribute.key.as_ref();
             if vocabulary != Vocabulary::Other && !name.contains(':') && name != "xmlns" {
                 attributes.push((name.to_owned(), value.into_owned()));

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Instant};
 
 use drawbridge_proto::tickets::v1::{
     GetRequest, GetResponse, ReadRequest, ReadResponse, ReplyRequest, ReplyResponse, SearchRequest,
-    SearchResponse, SummarizeRequest, SummarizeResponse, summarize_response::Event, ticket_service_server,
+    SearchResponse, SummarizeRequest, SummarizeResponse, summarize_response::Event,
+    ticket_service_server,
 };
 use drawbridge_sdk::{CallContext, identity::Caller};
 use futures::{
@@ -82,7 +83,10 @@ impl Drop for AbortOnDrop {
 impl ticket_service_server::TicketService for TicketApi {
     type SummarizeStream = BoxStream<'static, Result<SummarizeResponse, Status>>;
 
-    async fn search(&self, request: Request<SearchRequest>) -> Result<Response<SearchResponse>, Status> {
+    async fn search(
+        &self,
+        request: Request<SearchRequest>,
+    ) -> Result<Response<SearchResponse>, Status> {
         let call = admit(&request, "Search")?;
         let filter = Filter::parse(request.get_ref())?;
         let found = in_time(&call, self.helpdesk.search(&call, &filter)).await?;
@@ -93,14 +97,24 @@ impl ticket_service_server::TicketService for TicketApi {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let call = admit(&request, "Get")?;
-        let Whole { ticket, articles, left_out } = self.whole(&call, &request.get_ref().ticket_id).await?;
-        Ok(Response::new(GetResponse { ticket: Some(ticket), articles, articles_left_out: left_out }))
+        let Whole { ticket, articles, left_out } =
+            self.whole(&call, &request.get_ref().ticket_id).await?;
+        Ok(Response::new(GetResponse {
+            ticket: Some(ticket),
+            articles,
+            articles_left_out: left_out,
+        }))
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let call = admit(&request, "Read")?;
-        let Whole { ticket, articles, left_out } = self.whole(&call, &request.get_ref().ticket_id).await?;
-        Ok(Response::new(ReadResponse { ticket: Some(ticket), articles, articles_left_out: left_out }))
+        let Whole { ticket, articles, left_out } =
+            self.whole(&call, &request.get_ref().ticket_id).await?;
+        Ok(Response::new(ReadResponse {
+            ticket: Some(ticket),
+            articles,
+            articles_left_out: left_out,
+        }))
     }
 
     async fn summarize(
@@ -134,7 +148,10 @@ impl ticket_service_server::TicketService for TicketApi {
         Ok(Response::new(responses.boxed()))
     }
 
-    async fn reply(&self, request: Request<ReplyRequest>) -> Result<Response<ReplyResponse>, Status> {
+    async fn reply(
+        &self,
+        request: Request<ReplyRequest>,
+    ) -> Result<Response<ReplyResponse>, Status> {
         let call = admit(&request, "Reply")?;
         // It keeps the deadline itself: an end from outside would leave open what was posted.
         Ok(Response::new(self.replies.post(call, request.into_inner()).await?))

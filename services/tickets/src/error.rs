@@ -37,7 +37,9 @@ pub(crate) enum TicketError {
     /// It may have arrived.
     #[error("the helpdesk gives no answer now")]
     Unavailable { retry_after: Option<Duration> },
-    #[error("it is not known whether the reply was posted; repeat the call with the same key and text")]
+    #[error(
+        "it is not known whether the reply was posted; repeat the call with the same key and text"
+    )]
     Unconfirmed,
     #[error("the helpdesk's answer is not what it should be")]
     Malformed,
@@ -100,7 +102,8 @@ impl TicketError {
 
     /// Tells when to try again, too.
     fn retryable(&self, code: Code) -> Status {
-        let details = ErrorDetails::with_retry_info(Some(self.retry_after().unwrap_or(RETRY_AFTER)));
+        let details =
+            ErrorDetails::with_retry_info(Some(self.retry_after().unwrap_or(RETRY_AFTER)));
         Status::with_error_details(code, self.to_string(), details)
     }
 }
@@ -119,7 +122,9 @@ impl From<TicketError> for Status {
             TicketError::Refused => Self::permission_denied(message),
             TicketError::NotFound => Self::not_found(message),
             TicketError::Busy { .. } => error.retryable(Code::ResourceExhausted),
-            TicketError::Unreachable | TicketError::Unavailable { .. } => error.retryable(Code::Unavailable),
+            TicketError::Unreachable | TicketError::Unavailable { .. } => {
+                error.retryable(Code::Unavailable)
+            }
             // Not UNAVAILABLE: the model is to read which key to use.
             TicketError::Unconfirmed => error.retryable(Code::Aborted),
             TicketError::KeyReused => Self::already_exists(message),

@@ -33,7 +33,8 @@ impl Filter {
         }
         let mut filter = Self { query: query(request)?, page: 1, page_size };
         if !request.page_token.is_empty() {
-            let page = request.page_token.split_once('.').filter(|(_, digest)| *digest == filter.digest());
+            let page =
+                request.page_token.split_once('.').filter(|(_, digest)| *digest == filter.digest());
             filter.page = page
                 .and_then(|(page, _)| page.parse().ok())
                 .filter(|page| *page >= 1 && *page <= RESULTS_MAX / page_size)
@@ -46,7 +47,8 @@ impl Filter {
     pub(crate) fn next_page(&self, found: usize) -> Option<String> {
         let is_full = u32::try_from(found).is_ok_and(|found| found >= self.page_size);
         let next = self.page + 1;
-        (is_full && next <= RESULTS_MAX / self.page_size).then(|| format!("{next}.{}", self.digest()))
+        (is_full && next <= RESULTS_MAX / self.page_size)
+            .then(|| format!("{next}.{}", self.digest()))
     }
 
     /// Ties a page token to its search.
@@ -79,13 +81,26 @@ fn query(request: &SearchRequest) -> Result<String, TicketError> {
             return Err(TicketError::argument(field, "must not contain NUL"));
         }
         if !value.trim().is_empty() {
-            let any: Vec<_> = names.iter().map(|name| format!("{name}:{}", phrase(value.trim()))).collect();
-            parts.push(if any.len() == 1 { any.concat() } else { format!("({})", any.join(" OR ")) });
+            let any: Vec<_> =
+                names.iter().map(|name| format!("{name}:{}", phrase(value.trim()))).collect();
+            parts.push(if any.len() == 1 {
+                any.concat()
+            } else {
+                format!("({})", any.join(" OR "))
+            });
         }
     }
     for (name, (from_field, from), (to_field, to)) in [
-        ("created_at", ("created_from", &request.created_from), ("created_to", &request.created_to)),
-        ("updated_at", ("updated_from", &request.updated_from), ("updated_to", &request.updated_to)),
+        (
+            "created_at",
+            ("created_from", &request.created_from),
+            ("created_to", &request.created_to),
+        ),
+        (
+            "updated_at",
+            ("updated_from", &request.updated_from),
+            ("updated_to", &request.updated_to),
+        ),
     ] {
         let (from, to) = (day(from_field, from.as_deref())?, day(to_field, to.as_deref())?);
         if from.is_none() && to.is_none() {
@@ -102,7 +117,8 @@ fn day(field: &'static str, text: Option<&str>) -> Result<Option<Date>, TicketEr
     let wrong = TicketError::argument(field, "must be a day, such as 2026-03-31");
     // Only this form: jiff also reads others.
     let written = |text: &&str| text.len() == 10;
-    text.map(|text| Some(text).filter(written).and_then(|text| text.parse().ok()).ok_or(wrong)).transpose()
+    text.map(|text| Some(text).filter(written).and_then(|text| text.parse().ok()).ok_or(wrong))
+        .transpose()
 }
 
 /// Within quotes only these two characters mean anything.
@@ -161,7 +177,8 @@ mod tests {
         ] {
             assert_eq!(query_of(|request| request.query = text.to_owned()).unwrap(), expected);
         }
-        let state = query_of(|request| request.state = "open\" OR state.name:\"closed".to_owned()).unwrap();
+        let state =
+            query_of(|request| request.state = "open\" OR state.name:\"closed".to_owned()).unwrap();
         assert_eq!(state, r#"state.name:"open\" OR state.name:\"closed""#);
     }
 
@@ -176,7 +193,8 @@ mod tests {
             "+002026-01-01",
             "* TO *] OR ",
         ] {
-            let refused = query_of(|request| request.created_to = Some(text.to_owned())).unwrap_err();
+            let refused =
+                query_of(|request| request.created_to = Some(text.to_owned())).unwrap_err();
             assert_eq!(refused, "`created_to`: must be a day, such as 2026-03-31", "{text}");
         }
     }
@@ -195,9 +213,12 @@ mod tests {
         let second = Filter::parse(&ask("printer", 2, &token)).unwrap();
         assert_eq!(second.page, 2);
         let beyond = format!("5001.{}", first.digest());
-        for (query, page_size, token) in
-            [("printers", 2, &*token), ("printer", 3, &token), ("printer", 2, "2"), ("printer", 2, &beyond)]
-        {
+        for (query, page_size, token) in [
+            ("printers", 2, &*token),
+            ("printer", 3, &token),
+            ("printer", 2, "2"),
+            ("printer", 2, &beyond),
+        ] {
             let refused = Filter::parse(&ask(query, page_size, token)).unwrap_err();
             assert!(refused.to_string().starts_with("`page_token`"), "{token}: {refused}");
         }

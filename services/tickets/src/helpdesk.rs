@@ -73,7 +73,11 @@ impl Helpdesk {
         self.ask(call, &Ask::get("search", &["tickets", "search"], &query)).await
     }
 
-    pub(crate) async fn ticket(&self, call: &Call, id: TicketId) -> Result<wire::Ticket, TicketError> {
+    pub(crate) async fn ticket(
+        &self,
+        call: &Call,
+        id: TicketId,
+    ) -> Result<wire::Ticket, TicketError> {
         let path = ["tickets", &id.to_string()];
         let ticket: wire::Ticket = self.ask(call, &Ask::get("ticket", &path, &EXPAND)).await?;
         if ticket.id == id.number() { Ok(ticket) } else { Err(TicketError::Malformed) }
@@ -86,7 +90,8 @@ impl Helpdesk {
         id: TicketId,
     ) -> Result<Vec<wire::Article>, TicketError> {
         let path = ["ticket_articles", "by_ticket", &id.to_string()];
-        let mut articles: Vec<wire::Article> = self.ask(call, &Ask::get("articles", &path, &EXPAND)).await?;
+        let mut articles: Vec<wire::Article> =
+            self.ask(call, &Ask::get("articles", &path, &EXPAND)).await?;
         articles.sort_by_key(|article| article.id);
         Ok(articles)
     }
@@ -118,7 +123,8 @@ impl Helpdesk {
             let access = self.access(&secret)?;
             match self.client.send(&access, context, ask).await {
                 Err(TicketError::TokenRefused) => {
-                    let afresh = self.credentials.secret_afresh(caller, context, SECRET, &secret).await?;
+                    let afresh =
+                        self.credentials.secret_afresh(caller, context, SECRET, &secret).await?;
                     let afresh = self.access(&afresh)?;
                     if afresh.is_same(&access) {
                         return Err(TicketError::TokenRefused);
@@ -132,14 +138,14 @@ impl Helpdesk {
 
     fn access(&self, secret: &Secret) -> Result<Access, TicketError> {
         let url = match secret.field("url") {
-            Some(own) => own
-                .expose_secret()
-                .parse()
-                .map_err(|_| TicketError::NoHelpdesk("the URL in its secret is not one that is used"))?,
+            Some(own) => own.expose_secret().parse().map_err(|_| {
+                TicketError::NoHelpdesk("the URL in its secret is not one that is used")
+            })?,
             None => self.url.clone().ok_or(TicketError::NoHelpdesk("no URL is known"))?,
         };
-        let token =
-            secret.field("token").ok_or(TicketError::NoHelpdesk("its secret has no field `token`"))?;
+        let token = secret
+            .field("token")
+            .ok_or(TicketError::NoHelpdesk("its secret has no field `token`"))?;
         Access::new(url, token)
     }
 }

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId,
-    Starting, Telemetry,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running,
+    SpiffeId, Starting, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -129,18 +129,20 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let starting = Starting::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier = Verifier::by(&peers, auth_id, "tickets", &config.auth_issuer, config.auth_jwks_url)?;
+    let verifier =
+        Verifier::by(&peers, auth_id, "tickets", &config.auth_issuer, config.auth_jwks_url)?;
     let mut credentials = config.credentials;
     if config.sample_helpdesk {
-        credentials = CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
+        credentials =
+            CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
     }
     let credentials = credentials.open("tickets", &peers, auth_id)?;
     let closing = credentials.clone();
     let in_use = starting.after_calls(async move { closing.close().await });
     let jobs = BlockingJobs::new(config.jobs_max);
     let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, in_use)?;
-    let service =
-        TicketServiceServer::new(TicketApi::new(helpdesk)).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let service = TicketServiceServer::new(TicketApi::new(helpdesk))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;

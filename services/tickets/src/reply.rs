@@ -107,11 +107,16 @@ impl Replies {
     }
 
     /// Posts a reply, unless it was posted before.
-    pub(crate) async fn post(&self, call: Call, request: ReplyRequest) -> Result<ReplyResponse, TicketError> {
+    pub(crate) async fn post(
+        &self,
+        call: Call,
+        request: ReplyRequest,
+    ) -> Result<ReplyResponse, TicketError> {
         let reply = Reply::parse(request, call.caller.principal().as_str())?;
         let this = self.clone();
         // A caller who goes away does not take with them the knowledge of what was posted.
-        let posting = tokio::spawn(async move { this.post_once(&call, &reply).await }.in_current_span());
+        let posting =
+            tokio::spawn(async move { this.post_once(&call, &reply).await }.in_current_span());
         posting.await.map_err(|error| TicketError::Failed(error.into()))?
     }
 
@@ -135,7 +140,11 @@ impl Replies {
             message_id: &message_id,
         };
         let article = self.helpdesk.post(call, &note).await?;
-        tracing::info!(ticket_id = reply.ticket_id.number(), article_id = article.id, "a reply was posted");
+        tracing::info!(
+            ticket_id = reply.ticket_id.number(),
+            article_id = article.id,
+            "a reply was posted"
+        );
         let posted = known.insert(Posted {
             digest: reply.digest.clone(),
             article_id: article.id,
@@ -148,9 +157,13 @@ impl Replies {
     async fn find(&self, call: &Call, reply: &Reply) -> Result<Option<Posted>, TicketError> {
         let articles = self.helpdesk.articles(call, reply.ticket_id).await?;
         let posted = articles.into_iter().find_map(|article| {
-            let digest = article.message_id.as_deref()?.strip_prefix('<')?.strip_prefix(&*reply.mark)?;
             let digest =
-                digest.strip_prefix('.')?.strip_suffix('>')?.strip_suffix(DOMAIN)?.strip_suffix('@')?;
+                article.message_id.as_deref()?.strip_prefix('<')?.strip_prefix(&*reply.mark)?;
+            let digest = digest
+                .strip_prefix('.')?
+                .strip_suffix('>')?
+                .strip_suffix(DOMAIN)?
+                .strip_suffix('@')?;
             Some(Posted {
                 digest: digest.to_owned(),
                 article_id: article.id,

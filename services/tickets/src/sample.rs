@@ -26,8 +26,10 @@ mod desk;
 mod query;
 
 /// The tickets of each tenant.
-const TENANTS: [(&str, &str); 2] =
-    [("acme", include_str!("../samples/acme.toml")), ("umbrella", include_str!("../samples/umbrella.toml"))];
+const TENANTS: [(&str, &str); 2] = [
+    ("acme", include_str!("../samples/acme.toml")),
+    ("umbrella", include_str!("../samples/umbrella.toml")),
+];
 
 /// Serves the sample, and returns the secrets that open it.
 ///
@@ -54,7 +56,10 @@ pub(crate) fn serve(starting: &Starting) -> Result<Embedded, StartError> {
 /// The sample of one tenant, for whoever shows this token.
 #[cfg(test)]
 pub(crate) fn of(tenant: &str, token: &str) -> Router {
-    let text = TENANTS.iter().find(|(name, _)| *name == tenant).map(|(_, text)| Desk::parse(text).unwrap());
+    let text = TENANTS
+        .iter()
+        .find(|(name, _)| *name == tenant)
+        .map(|(_, text)| Desk::parse(text).unwrap());
     router(HashMap::from([(format!("Token token={token}"), Mutex::new(text.unwrap()))]))
 }
 
@@ -100,7 +105,8 @@ impl FromRequestParts<Desks> for Opened {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, desks: &Desks) -> Result<Self, Refusal> {
-        let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let authorization =
+            parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let authorization = authorization.unwrap_or_default().to_owned();
         let opened = Self { desks: Arc::clone(desks), authorization };
         opened.desk().map(drop)?;
@@ -120,7 +126,8 @@ async fn search(
     Query(Search { query, page, per_page }): Query<Search>,
 ) -> Result<Json<Value>, Refusal> {
     let matcher = query::parse(&query);
-    let matcher = matcher.ok_or_else(|| refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid query"))?;
+    let matcher =
+        matcher.ok_or_else(|| refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid query"))?;
     let desk = opened.desk()?;
     let skipped = page.saturating_sub(1).saturating_mul(per_page);
     Ok(Json(desk.find(&matcher).skip(skipped).take(per_page).collect()))
@@ -147,7 +154,8 @@ async fn reply(
         return Err(not_found());
     }
     let made = desk.add(article);
-    let made =
-        made.ok_or_else(|| refuse(StatusCode::UNPROCESSABLE_ENTITY, "The sample holds no more articles"))?;
+    let made = made.ok_or_else(|| {
+        refuse(StatusCode::UNPROCESSABLE_ENTITY, "The sample holds no more articles")
+    })?;
     Ok((StatusCode::CREATED, Json(made)))
 }

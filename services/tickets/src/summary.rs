@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use drawbridge_proto::{
     mcp::v1::{
-        ContentBlock, InputRequest, InputRequired, InputResponses, Progress, Role, Sampling, SamplingMessage,
-        TextContent, content_block::Kind as Block, input_request::Kind as Asked,
+        ContentBlock, InputRequest, InputRequired, InputResponses, Progress, Role, Sampling,
+        SamplingMessage, TextContent, content_block::Kind as Block, input_request::Kind as Asked,
         input_response::Kind as Answered,
     },
-    tickets::v1::{Article, SummarizeRequest, SummarizeResult, SummaryMethod, summarize_response::Event},
+    tickets::v1::{
+        Article, SummarizeRequest, SummarizeResult, SummaryMethod, summarize_response::Event,
+    },
 };
 
 use self::text_rank::extract;
@@ -92,9 +94,9 @@ impl Summary {
         }
         step("extracting sentences");
         let (texts, sentences_max) = (chosen.texts(), self.sentences_max);
-        let extracting = helpdesk
-            .jobs
-            .start(call.context.deadline, move |cancellation| extract(&texts, sentences_max, cancellation));
+        let extracting = helpdesk.jobs.start(call.context.deadline, move |cancellation| {
+            extract(&texts, sentences_max, cancellation)
+        });
         let summary = extracting.await?.join().await??;
         Ok(Event::Result(SummarizeResult {
             summary: summary.join("\n"),
@@ -141,7 +143,8 @@ impl<'a> Chosen<'a> {
     }
 
     fn texts(&self) -> Vec<String> {
-        let texts = self.articles.iter().map(|article| cut(&article.text, ARTICLE_BYTES_MAX).0.to_owned());
+        let texts =
+            self.articles.iter().map(|article| cut(&article.text, ARTICLE_BYTES_MAX).0.to_owned());
         texts.collect()
     }
 
@@ -167,8 +170,10 @@ fn question(ticket: &Whole, chosen: &Chosen<'_>, sentences_max: usize) -> InputR
     let mut text = format!("Ticket {} ({}): {}\n", about.number, about.state, about.title);
     for (article, body) in chosen.articles.iter().zip(chosen.texts()) {
         let note = if article.internal { ", internal note" } else { "" };
-        text +=
-            &format!("\n--- {} ({}{note}), {}\n{body}\n", article.author, article.side, article.created_at);
+        text += &format!(
+            "\n--- {} ({}{note}), {}\n{body}\n",
+            article.author, article.side, article.created_at
+        );
     }
     let block = |text: String| ContentBlock {
         kind: Some(Block::Text(TextContent { text })),
@@ -181,5 +186,8 @@ fn question(ticket: &Whole, chosen: &Chosen<'_>, sentences_max: usize) -> InputR
         ..Sampling::default()
     };
     let request = InputRequest { kind: Some(Asked::Sampling(sampling)) };
-    InputRequired { requests: HashMap::from([(QUESTION.to_owned(), request)]), state: ASKED.to_vec() }
+    InputRequired {
+        requests: HashMap::from([(QUESTION.to_owned(), request)]),
+        state: ASKED.to_vec(),
+    }
 }

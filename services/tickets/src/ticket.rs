@@ -29,7 +29,11 @@ pub(crate) struct Whole {
 }
 
 /// Reads a ticket with its articles.
-pub(crate) async fn whole(helpdesk: &Helpdesk, call: &Call, id: TicketId) -> Result<Whole, TicketError> {
+pub(crate) async fn whole(
+    helpdesk: &Helpdesk,
+    call: &Call,
+    id: TicketId,
+) -> Result<Whole, TicketError> {
     let ticket = helpdesk.ticket(call, id).await?;
     let owner_id = ticket.owner_id.filter(|id| *id != wire::NOBODY);
     let (articles, customer, owner) = futures::join!(
@@ -47,7 +51,8 @@ pub(crate) async fn whole(helpdesk: &Helpdesk, call: &Call, id: TicketId) -> Res
 /// Somebody by id. A token that may not read users still reads tickets, in which logins stand.
 async fn person(helpdesk: &Helpdesk, call: &Call, id: Option<u64>) -> Option<Person> {
     let user = helpdesk.user(call, id?).await.ok()?;
-    let names = [user.firstname, user.lastname].into_iter().flatten().filter(|name| !name.is_empty());
+    let names =
+        [user.firstname, user.lastname].into_iter().flatten().filter(|name| !name.is_empty());
     Some(Person {
         login: short(user.login),
         name: short(Some(names.collect::<Vec<_>>().join(" "))),
@@ -130,11 +135,13 @@ mod tests {
     #[tokio::test]
     async fn of_a_long_ticket_the_first_article_and_the_latest_are_shown() {
         let of = |count: u64| -> Vec<wire::Article> {
-            let articles =
-                (1..=count).map(|id| serde_json::from_value(serde_json::json!({ "id": id })).unwrap());
+            let articles = (1..=count)
+                .map(|id| serde_json::from_value(serde_json::json!({ "id": id })).unwrap());
             articles.collect()
         };
-        for (count, expected, left_out) in [(0, 0, 0), (1, 1, 0), (50, 50, 0), (51, 50, 1), (200, 50, 150)] {
+        for (count, expected, left_out) in
+            [(0, 0, 0), (1, 1, 0), (50, 50, 0), (51, 50, 1), (200, 50, 150)]
+        {
             let deadline = Instant::now() + std::time::Duration::from_secs(60);
             let (articles, out) = shown(&BlockingJobs::new(1), deadline, of(count)).await.unwrap();
             assert_eq!((articles.len(), out), (expected, left_out));

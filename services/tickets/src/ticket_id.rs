@@ -18,7 +18,8 @@ impl FromStr for TicketId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // `007` and `+7` are other spellings of what a policy may have looked at.
         let id = text.parse().ok().filter(|id: &u64| *id > 0 && id.to_string() == text);
-        id.map(Self).ok_or(TicketError::argument("ticket_id", "must be the digits of a ticket's id"))
+        id.map(Self)
+            .ok_or(TicketError::argument("ticket_id", "must be the digits of a ticket's id"))
     }
 }
 
@@ -35,7 +36,8 @@ mod tests {
     #[test]
     fn an_id_has_one_spelling() {
         assert_eq!("4711".parse::<TicketId>().unwrap().number(), 4711);
-        for text in ["", "0", "007", "+7", " 7", "-7", "7/../8", "99999999999999999999", "\u{667}"] {
+        for text in ["", "0", "007", "+7", " 7", "-7", "7/../8", "99999999999999999999", "\u{667}"]
+        {
             assert!(text.parse::<TicketId>().is_err(), "{text}");
         }
     }

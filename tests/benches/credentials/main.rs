@@ -46,7 +46,8 @@ const CROWDED_CONNECTIONS: u32 = 20;
 
 fn main() {
     let as_json = std::env::args().any(|arg| arg == "--json");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let report = runtime.expect("a runtime").block_on(run());
     match as_json {
         true => println!("{:#}", report.json()),
@@ -267,7 +268,12 @@ fn median(mut rounds: Vec<Round>) -> Round {
 
 impl Report {
     fn rounds(&self) -> [(&'static str, Round); 4] {
-        [("without", self.without), ("cold", self.cold), ("warm", self.warm), ("crowded", self.crowded)]
+        [
+            ("without", self.without),
+            ("cold", self.cold),
+            ("warm", self.warm),
+            ("crowded", self.crowded),
+        ]
     }
 
     fn json(&self) -> Value {

@@ -20,10 +20,11 @@ impl Folder {
     /// So many policies for so many tools.
     pub(crate) fn new(policies: usize, tools: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
+        let write =
+            |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("a file");
         fs::create_dir(folder.path().join("catalog")).expect("a folder");
-        let base =
-            fs::read_to_string(repository().join("policies/mcp.cedarschema")).expect("the base schema");
+        let base = fs::read_to_string(repository().join("policies/mcp.cedarschema"))
+            .expect("the base schema");
         write("mcp.cedarschema", &base);
         let (schema, entities) = catalog(tools);
         write("catalog/all.cedarschema", &schema);
@@ -58,7 +59,8 @@ impl Folder {
 fn catalog(tools: usize) -> (String, String) {
     let (mut schema, mut entities) = (String::new(), Vec::new());
     for number in 0..tools {
-        let service = json!({ "type": "Service", "id": format!("service-{}", number / TOOLS_OF_A_SERVICE) });
+        let service =
+            json!({ "type": "Service", "id": format!("service-{}", number / TOOLS_OF_A_SERVICE) });
         if number % TOOLS_OF_A_SERVICE == 0 {
             entities.push(json!({ "uid": service, "attrs": {}, "parents": [] }));
         }

@@ -115,7 +115,11 @@ impl Decisions {
         let decide = |tool: &pb::CatalogItem| {
             let outcome = loaded.decide(&known, Kind::CallTool, tool, arguments);
             let flat = loaded.decide_flat(&known, Kind::CallTool, tool, arguments);
-            assert_eq!((outcome.answer, flat.answer), (Answer::Allow, Answer::Allow), "{outcome:?} {flat:?}");
+            assert_eq!(
+                (outcome.answer, flat.answer),
+                (Answer::Allow, Answer::Allow),
+                "{outcome:?} {flat:?}"
+            );
             outcome
         };
         assert!(!decide(&quiet).reads_arguments && decide(&reading).reads_arguments);
@@ -151,7 +155,8 @@ impl Decisions {
 
 /// Milliseconds from an edit of one policy until the policies are others.
 fn edit(folder: &Folder) -> f64 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let store = Arc::new(PolicyStore::open(folder.path()).expect("policies"));
         let mut changes = store.changes();

@@ -189,7 +189,9 @@ fn trusting(authority: &TestAuthority) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> SendRequest<Full<Bytes>> {
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
     tokio::spawn(connection);
     sender

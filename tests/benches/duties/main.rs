@@ -59,7 +59,8 @@ fn main() {
 }
 
 async fn run(args: &Args) -> Report {
-    let rows: Vec<_> = rows::all().into_iter().filter(|duties| args.wants(duties.row.name)).collect();
+    let rows: Vec<_> =
+        rows::all().into_iter().filter(|duties| args.wants(duties.row.name)).collect();
     assert!(!rows.is_empty(), "no row has this name");
     let (redis, authority) = (Redis::start().await, TestAuthority::new());
     let common = World::start(None).await;
@@ -95,10 +96,18 @@ fn pairs(rows: &[Duties]) -> Vec<(Option<usize>, usize)> {
     };
     let pairs: Vec<_> = (0..rows.len()).map(|with| (without(with), with)).collect();
     let runs_anyway = |row: usize| pairs.iter().any(|(without, _)| *without == Some(row));
-    pairs.iter().copied().filter(|&(without, with)| without.is_some() || !runs_anyway(with)).collect()
+    pairs
+        .iter()
+        .copied()
+        .filter(|&(without, with)| without.is_some() || !runs_anyway(with))
+        .collect()
 }
 
-async fn measure(args: &Args, stands: &[Stand], pairs: Vec<(Option<usize>, usize)>) -> Vec<Measured> {
+async fn measure(
+    args: &Args,
+    stands: &[Stand],
+    pairs: Vec<(Option<usize>, usize)>,
+) -> Vec<Measured> {
     let mut measured: Vec<_> = stands.iter().map(|stand| Measured::new(&stand.row)).collect();
     for round in 0..=args.rounds {
         for &(without, with) in &pairs {

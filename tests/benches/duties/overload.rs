@@ -77,7 +77,11 @@ pub(crate) async fn run(stand: &Stand) -> Overloaded {
                     sent += 1;
                     match caller.answer().await {
                         (StatusCode::OK, answer) if !says(&answer, REFUSED) => {
-                            assert!(says(&answer, "\"content\""), "{}", String::from_utf8_lossy(&answer));
+                            assert!(
+                                says(&answer, "\"content\""),
+                                "{}",
+                                String::from_utf8_lossy(&answer)
+                            );
                             latencies.push(nanoseconds(began));
                         }
                         // At the door, or because it was not its turn in time.

@@ -74,7 +74,8 @@ struct Spread {
 impl Spread {
     fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
-        let at = |quarters: usize| values.get(values.len().saturating_sub(1) * quarters / 4).copied();
+        let at =
+            |quarters: usize| values.get(values.len().saturating_sub(1) * quarters / 4).copied();
         Some(Self { median: at(2)?, low: at(1)?, high: at(3)? })
     }
 
@@ -118,7 +119,8 @@ impl Measured {
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let median = |values: &[f64]| Spread::of(values.to_vec()).map_or(0.0, |spread| spread.median);
+        let median =
+            |values: &[f64]| Spread::of(values.to_vec()).map_or(0.0, |spread| spread.median);
         write!(
             f,
             "  {:<16}{:>9.0}{:>8.0}{:>8.0}{:>8.0}",
@@ -174,7 +176,10 @@ impl fmt::Display for Report {
             "{:<18}{:>9}{:>8}{:>8}{:>8}  {:<13}{:<24}cpu µs a call more",
             "", "calls/s", "cpu µs", "p50 µs", "p99 µs", "against", "throughput"
         )?;
-        let told = [("the edge has a processor of its own", divided), ("all share the processors", shared)];
+        let told = [
+            ("the edge has a processor of its own", divided),
+            ("all share the processors", shared),
+        ];
         for (how, rows) in told.iter().filter(|(_, rows)| !rows.is_empty()) {
             writeln!(f, "{how}")?;
             for measured in rows.iter() {
@@ -189,7 +194,9 @@ impl fmt::Display for Report {
                 writeln!(f, "{name}: {least} of the throughput without, at least: {holds}")?;
             }
         }
-        if let Some(Overloaded { peak, offered, answered, refused, latencies, metadata }) = overloaded {
+        if let Some(Overloaded { peak, offered, answered, refused, latencies, metadata }) =
+            overloaded
+        {
             let (ratio, p99) = (answered / peak, quantile(latencies, 99) / 1000.0);
             let metadata = quantile(metadata, 99) / 1000.0;
             let holds = holds(ratio, GOODPUT_MIN);

@@ -121,17 +121,41 @@ const ROWS: &[Row] = &[
     Row { name: "limits-local", config: LIMITS, ..PLAIN },
     Row { name: "limits-redis", config: LIMITS, redis: true, ..DUTY },
     Row { name: "guards", config: GUARDS, ..DUTY },
-    Row { name: "guards-search", against: "cache-miss", config: GUARDS, call: Call::SearchAnew, ..PLAIN },
+    Row {
+        name: "guards-search",
+        against: "cache-miss",
+        config: GUARDS,
+        call: Call::SearchAnew,
+        ..PLAIN
+    },
     Row { name: "jq", config: PROGRAMS, ..DUTY },
-    Row { name: "jq-search", against: "cache-miss", config: PROGRAMS, call: Call::SearchAnew, ..PLAIN },
+    Row {
+        name: "jq-search",
+        against: "cache-miss",
+        config: PROGRAMS,
+        call: Call::SearchAnew,
+        ..PLAIN
+    },
     Row { name: "tls", tls: true, ..AT_FRONT },
     Row { name: "access-log", access_log: true, ..AT_FRONT },
     Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
-    Row { name: "search-anew", against: "search", config: NO_CACHE, call: Call::SearchAnew, ..PLAIN },
+    Row {
+        name: "search-anew",
+        against: "search",
+        config: NO_CACHE,
+        call: Call::SearchAnew,
+        ..PLAIN
+    },
     Row { name: "cache-hit", against: "search", call: Call::Search, ..PLAIN },
     Row { name: "cache-miss", against: "search-anew", call: Call::SearchAnew, ..PLAIN },
-    Row { name: "cache-miss-redis", against: "search-anew", redis: true, call: Call::SearchAnew, ..PLAIN },
+    Row {
+        name: "cache-miss-redis",
+        against: "search-anew",
+        redis: true,
+        call: Call::SearchAnew,
+        ..PLAIN
+    },
 ];
 
 /// What is turned on in one edge, at once.
@@ -142,7 +166,8 @@ pub(crate) struct Duties {
 
 /// All rows, one that does all duties on a call at once, and one that does those at the front too.
 pub(crate) fn all() -> Vec<Duties> {
-    let mut duties: Vec<_> = ROWS.iter().map(|&row| Duties { row, config: row.config.to_owned() }).collect();
+    let mut duties: Vec<_> =
+        ROWS.iter().map(|&row| Duties { row, config: row.config.to_owned() }).collect();
     duties.push(together("all", &[Among::Call]));
     duties.push(together("all-and-front", &[Among::Call, Among::Front]));
     duties

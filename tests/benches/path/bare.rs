@@ -18,7 +18,8 @@ use http::{header, uri::PathAndQuery};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        self, CallToolRequestParams, CallToolResponse, CallToolResult, ServerCapabilities, ServerConfig,
+        self, CallToolRequestParams, CallToolResponse, CallToolResult, ServerCapabilities,
+        ServerConfig,
     },
     service::RequestContext,
     transport::streamable_http_server::{
@@ -78,9 +79,16 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) fn start(tool: SocketAddr, tokens: &Tokens) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut bare =
-            Self { echo: any, rmcp: any, relay: any, relay_to_tool: any, grpc: any, runtimes: Vec::new() };
-        bare.echo = bare.serve("echo", || Router::new().route("/mcp", post(async |body: Bytes| body)));
+        let mut bare = Self {
+            echo: any,
+            rmcp: any,
+            relay: any,
+            relay_to_tool: any,
+            grpc: any,
+            runtimes: Vec::new(),
+        };
+        bare.echo =
+            bare.serve("echo", || Router::new().route("/mcp", post(async |body: Bytes| body)));
         bare.rmcp = bare.serve("rmcp", rmcp);
         bare.grpc = bare.serve_grpc();
         let grpc = Known::simple_text(bare.grpc, None);
@@ -112,7 +120,11 @@ impl Bare {
         self.runtimes.last().expect("a runtime")
     }
 
-    fn serve(&mut self, name: &str, router: impl FnOnce() -> Router + Send + 'static) -> SocketAddr {
+    fn serve(
+        &mut self,
+        name: &str,
+        router: impl FnOnce() -> Router + Send + 'static,
+    ) -> SocketAddr {
         let (listener, address) = self.listen(name);
         self.runtime().spawn(async move { axum::serve(listener, router()).await });
         address
@@ -121,7 +133,8 @@ impl Bare {
     fn serve_grpc(&mut self) -> SocketAddr {
         let (listener, address) = self.listen("grpc");
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        self.runtime().spawn(Server::builder().add_service(SimpleText).serve_with_incoming(incoming));
+        self.runtime()
+            .spawn(Server::builder().add_service(SimpleText).serve_with_incoming(incoming));
         address
     }
 }
@@ -160,8 +173,11 @@ fn rmcp() -> Router {
         .disable_allowed_hosts()
         .with_legacy_session_mode(false)
         .with_json_response(true);
-    let service =
-        StreamableHttpService::new(|| Ok(InProcess), Arc::new(NeverSessionManager::default()), config);
+    let service = StreamableHttpService::new(
+        || Ok(InProcess),
+        Arc::new(NeverSessionManager::default()),
+        config,
+    );
     Router::new().route_service("/mcp", service)
 }
 
@@ -174,7 +190,8 @@ impl Known {
 
     /// Calls it, typed.
     pub(crate) async fn call(&self, wanted: Wanted) -> Result<Answer, Status> {
-        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(RESULT_BYTES_MAX);
+        let mut client =
+            Grpc::new(self.channel.clone()).max_decoding_message_size(RESULT_BYTES_MAX);
         let mut request = tonic::Request::new(wanted);
         if let Some(tokens) = &self.tokens {
             request = with_transaction_token(request, &tokens.transaction())?;

@@ -88,7 +88,9 @@ impl Args {
                 "--log" => args.log = value(),
                 // Cargo says so.
                 "--bench" => {}
-                other => panic!("unknown argument {other}; there are --json, --only NAME and --log FILTER"),
+                other => panic!(
+                    "unknown argument {other}; there are --json, --only NAME and --log FILTER"
+                ),
             }
         }
         args
@@ -123,7 +125,8 @@ async fn run(args: &Args) -> Report {
         serve_conformance(config);
         fs::write(config.policies.join("asked.cedar"), READS_ARGUMENTS).expect("a file");
         let issuers = config.policies.join("issuers.toml");
-        let text = format!("[[issuers]]\nissuer = {:?}\nallow_private_addresses = true\n", issuer.name());
+        let text =
+            format!("[[issuers]]\nissuer = {:?}\nallow_private_addresses = true\n", issuer.name());
         fs::write(&issuers, text).expect("a file");
         config.issuers = Some(issuers);
         payload::Service::permit(config);

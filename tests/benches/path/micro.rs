@@ -68,7 +68,8 @@ fn message(name: &str) -> MessageDescriptor {
 /// From JSON to a message on the wire, and back.
 fn conversion() -> Vec<Step> {
     let (request, result) = (message("SearchRequest"), message("SearchResult"));
-    let arguments = json!({ "query": "fn main", "glob": "**/*.rs", "context_lines": 2, "max_results": 50 });
+    let arguments =
+        json!({ "query": "fn main", "glob": "**/*.rs", "context_lines": 2, "max_results": 50 });
     let found = json!({
         "path": "services/edge/src/gate.rs", "line_number": 75, "line": "pub(crate) async fn pass(",
         "before": ["", "/// Lets a request pass, or refuses it."], "after": ["    State(gate),", "    request,"],
@@ -87,19 +88,26 @@ fn conversion() -> Vec<Step> {
     let decoded = || DynamicMessage::decode(result.clone(), wire.as_slice()).expect("a result");
     vec![
         time("parse the body", || serde_json::from_str::<Value>(&body).expect("JSON")),
-        time("arguments: JSON to message", || from_json(request.clone(), &arguments).expect("a request")),
+        time("arguments: JSON to message", || {
+            from_json(request.clone(), &arguments).expect("a request")
+        }),
         time("arguments: message to policy's JSON", || form.json(&asked).to_string()),
         time("arguments: message to wire", || asked.encode_to_vec()),
         time("result of 10 matches: wire to message", decoded),
         time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),
-        time("result of 10 matches: by a message to text", || to_json(&decoded()).expect("JSON").to_string()),
-        time(WIRE_TO_TEXT, || WireMessage::new(Arc::clone(&of), bytes.clone()).json_text().expect("JSON")),
+        time("result of 10 matches: by a message to text", || {
+            to_json(&decoded()).expect("JSON").to_string()
+        }),
+        time(WIRE_TO_TEXT, || {
+            WireMessage::new(Arc::clone(&of), bytes.clone()).json_text().expect("JSON")
+        }),
     ]
 }
 
 /// Signatures: the client's token, and the one for the tool service.
 async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
-    let verifier = Verifier::new("test", "drawbridge-auth", mesh.transaction_keys()).expect("a verifier");
+    let verifier =
+        Verifier::new("test", "drawbridge-auth", mesh.transaction_keys()).expect("a verifier");
     let transaction = tokens.transaction();
     let caller = verifier.verify(Some(&transaction), RPC).await.expect("a caller");
 
@@ -119,7 +127,10 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
         vec![
             time("verify an access token (ES256)", || {
                 let header = decode_header(&tokens.access).expect("a header");
-                (header, decode::<Value>(&tokens.access, &key.key, &validation.clone()).expect("claims"))
+                (
+                    header,
+                    decode::<Value>(&tokens.access, &key.key, &validation.clone()).expect("claims"),
+                )
             }),
             time("sign a transaction token (EdDSA)", || {
                 encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing)

@@ -51,13 +51,15 @@ impl Tokens {
 
     /// Exchanges the inner token for a new transaction token.
     pub(crate) async fn renew(&self, mesh: &TestMesh) {
-        let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
+        let mut auth =
+            AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
         let request = pb::ExchangeRequest {
             subject_token: self.inside.clone(),
             rpc: self.rpc.clone(),
             ..Default::default()
         };
-        let answer = auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let answer =
+            auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
         let Some(exchange_response::Outcome::Allowed(allowed)) = answer.outcome else {
             panic!("no transaction token: {answer:?}");
         };
@@ -161,12 +163,16 @@ pub(crate) async fn all(
     let call = |revision, tool| Message::call(revision, &tokens.access, tool, &json!({}));
     let (old, new) = (call(WITH_SESSIONS, TOOL), call(STATELESS, TOOL));
     let at_edge = edge.hosted.running.address.tcp().expect("an address");
-    let session = To::Session { address: at_edge, message: old.clone(), token: tokens.access.clone() };
+    let session =
+        To::Session { address: at_edge, message: old.clone(), token: tokens.access.clone() };
     vec![
         http("echo", bare.echo, old.clone()),
         http("rmcp", bare.rmcp, old.clone()),
         grpc("grpc", Known::simple_text(bare.grpc, None)),
-        grpc("grpc-tool", Known::simple_text(tool.running.address.tcp().expect("an address"), Some(tokens))),
+        grpc(
+            "grpc-tool",
+            Known::simple_text(tool.running.address.tcp().expect("an address"), Some(tokens)),
+        ),
         authorize("verify-cold", connecting(), fresh),
         authorize("verify-warm", connecting(), Arc::clone(&same)),
         authorize("authorize", operation, same),
@@ -221,9 +227,16 @@ impl Path {
 
 /// Calls the tool by one of the paths.
 pub(crate) enum Caller {
-    Http { connection: Connection, message: Message },
+    Http {
+        connection: Connection,
+        message: Message,
+    },
     Grpc(Known),
-    Authorize { client: AuthServiceClient<Channel>, request: Box<pb::AuthorizeRequest>, tokens: Arc<Fresh> },
+    Authorize {
+        client: AuthServiceClient<Channel>,
+        request: Box<pb::AuthorizeRequest>,
+        tokens: Arc<Fresh>,
+    },
 }
 
 impl load::Caller for Caller {
@@ -243,10 +256,15 @@ impl Caller {
                 Bytes::new()
             }
             Self::Authorize { client, request, tokens } => {
-                let request =
-                    pb::AuthorizeRequest { access_token: tokens.next(), ..request.as_ref().clone() };
-                let answer =
-                    client.authorize(context().outgoing(request)).await.expect("an answer").into_inner();
+                let request = pb::AuthorizeRequest {
+                    access_token: tokens.next(),
+                    ..request.as_ref().clone()
+                };
+                let answer = client
+                    .authorize(context().outgoing(request))
+                    .await
+                    .expect("an answer")
+                    .into_inner();
                 assert!(
                     matches!(answer.outcome, Some(authorize_response::Outcome::Allowed(_))),
                     "{answer:?}"

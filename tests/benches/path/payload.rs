@@ -59,7 +59,11 @@ pub(crate) async fn all(mesh: &TestMesh, bare: &mut Bare) -> Vec<Payload> {
         let call = Message::call(WITH_SESSIONS, &tokens.access, &Service::tool(0), &arguments);
         tokens.renew(mesh).await;
         let paths = [
-            Path::http("edge", edge.hosted.running.address.tcp().expect("an address"), call.clone()),
+            Path::http(
+                "edge",
+                edge.hosted.running.address.tcp().expect("an address"),
+                call.clone(),
+            ),
             Path::http("relay-tool", relay, call),
         ];
         payloads.push(measure(bytes, &paths).await);

@@ -42,7 +42,8 @@ impl Measured {
     /// Adds a round with all connections, and the processor time of threads in it.
     pub(crate) fn add(&mut self, busy: &Sample, taken: impl Iterator<Item = (String, Duration)>) {
         let calls = f64::from(u32::try_from(busy.latencies.len()).unwrap_or(u32::MAX));
-        self.parts.push(taken.map(|(name, time)| (name, time.as_secs_f64() * 1e6 / calls)).collect());
+        self.parts
+            .push(taken.map(|(name, time)| (name, time.as_secs_f64() * 1e6 / calls)).collect());
         self.rates.push(busy.rate);
         self.processor.push(busy.processor);
         self.busy.extend(&busy.latencies);
@@ -58,8 +59,9 @@ impl Measured {
     /// Microseconds of processor time a call by the names of threads, the most first: the median of the rounds.
     pub(crate) fn parts(&self) -> Vec<(&str, f64)> {
         let names: BTreeSet<_> = self.parts.iter().flat_map(BTreeMap::keys).collect();
-        let of =
-            |name: &String| median(self.parts.iter().filter_map(|parts| parts.get(name)).copied().collect());
+        let of = |name: &String| {
+            median(self.parts.iter().filter_map(|parts| parts.get(name)).copied().collect())
+        };
         let mut parts: Vec<_> = names.into_iter().map(|name| (name.as_str(), of(name))).collect();
         parts.sort_by(|one, other| other.1.total_cmp(&one.1));
         parts
@@ -127,7 +129,8 @@ fn compare(
 ) -> Option<Spread> {
     let find = |name: &str| measured.iter().find(|measured| measured.name == name);
     let (one, other) = (find(pair.0)?, find(pair.1)?);
-    let mut all: Vec<_> = of(one).iter().zip(of(other)).map(|(one, other)| how(*one, *other)).collect();
+    let mut all: Vec<_> =
+        of(one).iter().zip(of(other)).map(|(one, other)| how(*one, *other)).collect();
     all.sort_by(f64::total_cmp);
     Some((median(all.clone()), *all.first()?, *all.last()?))
 }
@@ -137,7 +140,9 @@ fn all<'a>(
     between: &'a str,
     compare: impl Fn((&str, &str)) -> Option<Spread> + 'a,
 ) -> impl Iterator<Item = (String, Spread)> + 'a {
-    pairs.iter().filter_map(move |pair| Some((format!("{}{between}{}", pair.0, pair.1), compare(*pair)?)))
+    pairs
+        .iter()
+        .filter_map(move |pair| Some((format!("{}{between}{}", pair.0, pair.1), compare(*pair)?)))
 }
 
 /// Throughput of paths over that of others.
@@ -147,12 +152,16 @@ pub(crate) fn ratios(measured: &[Measured]) -> impl Iterator<Item = (String, Spr
 
 /// The same by processor time.
 pub(crate) fn processor(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
-    all(&RATIOS, "/", |pair| compare(measured, pair, |one| &one.processor, |one, other| other / one))
+    all(&RATIOS, "/", |pair| {
+        compare(measured, pair, |one| &one.processor, |one, other| other / one)
+    })
 }
 
 /// What paths add to the median latency of others, in microseconds.
 pub(crate) fn added(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
-    all(&ADDED, "-", |pair| compare(measured, pair, |one| &one.alone_medians, |one, other| one - other))
+    all(&ADDED, "-", |pair| {
+        compare(measured, pair, |one| &one.alone_medians, |one, other| one - other)
+    })
 }
 
 impl Report {

@@ -8,8 +8,12 @@ use crate::{
 };
 
 /// The least throughput of a path, as a ratio to that of another, while what serves HTTP has a processor of its own.
-const RATIO_MIN: [(&str, f64); 4] =
-    [("edge/relay", 0.6), ("edge/relay-tool", 0.8), ("edge/rmcp", 0.4), ("edge-session/edge", 0.95)];
+const RATIO_MIN: [(&str, f64); 4] = [
+    ("edge/relay", 0.6),
+    ("edge/relay-tool", 0.8),
+    ("edge/rmcp", 0.4),
+    ("edge-session/edge", 0.95),
+];
 /// The most processor time of a call through the edge, of all threads, as a multiple of the relay's.
 const PROCESSOR_MAX: f64 = 1.6;
 /// The most that the edge adds to the median latency of a direct call of the tool, in microseconds.
@@ -99,7 +103,12 @@ fn parts(f: &mut fmt::Formatter<'_>, measured: &[Measured]) -> fmt::Result {
     Ok(())
 }
 
-fn holds(f: &mut fmt::Formatter<'_>, name: &str, holds: bool, rest: fmt::Arguments<'_>) -> fmt::Result {
+fn holds(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    holds: bool,
+    rest: fmt::Arguments<'_>,
+) -> fmt::Result {
     writeln!(f, "{name}: {rest}: {}", if holds { "holds" } else { "does NOT hold" })
 }
 
@@ -108,7 +117,10 @@ impl Report {
         if self.payloads.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\nresults by size, one call at a time: microseconds of latency and of processor time")?;
+        writeln!(
+            f,
+            "\nresults by size, one call at a time: microseconds of latency and of processor time"
+        )?;
         writeln!(
             f,
             "{:>9} {:>9} {:>9} {:>7} {:>10} {:>10} {:>13} {:>13}",
@@ -159,7 +171,8 @@ impl Report {
         }
         let (bytes, most) = PAYLOAD_MAX;
         if let Some(payload) = self.payloads.iter().find(|payload| payload.bytes == bytes) {
-            let rest = format_args!("{:.2} times the relay's latency, {most} at most", payload.ratio);
+            let rest =
+                format_args!("{:.2} times the relay's latency, {most} at most", payload.ratio);
             holds(f, "a result of 1 MiB", payload.ratio <= most, rest)?;
         }
         Ok(())

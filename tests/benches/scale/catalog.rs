@@ -42,7 +42,8 @@ struct Listed {
 }
 
 async fn lists(world: &World, args: &Args, report: &mut Report, [few, many]: [&EdgeProcess; 2]) {
-    let mut connections = [Connection::open(few.address).await, Connection::open(many.address).await];
+    let mut connections =
+        [Connection::open(few.address).await, Connection::open(many.address).await];
     let mut times = [Vec::new(), Vec::new()];
     let mut processor = Duration::ZERO;
     let mut last = None;
@@ -90,7 +91,8 @@ async fn list(connection: &mut Connection, token: &str) -> Listed {
 }
 
 async fn calls(world: &World, args: &Args, report: &mut Report, [few, many]: [&EdgeProcess; 2]) {
-    let call = |tool: &str| Message::call(WITH_SESSIONS, &world.token, tool, &json!({ "bytes": 100 }));
+    let call =
+        |tool: &str| Message::call(WITH_SESSIONS, &world.token, tool, &json!({ "bytes": 100 }));
     let (one, other) = (call(&Few::tool(5)), call(&Many::tool(2500)));
     let paths = [(few, &one), (many, &other)];
     let (mut rates, mut alone) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);

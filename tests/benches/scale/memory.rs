@@ -55,7 +55,8 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) async fn open(world: &World, edge: &EdgeProcess) -> Self {
-        let call = Message::call(WITH_SESSIONS, &world.token, &Few::tool(0), &json!({ "bytes": 100 }));
+        let call =
+            Message::call(WITH_SESSIONS, &world.token, &Few::tool(0), &json!({ "bytes": 100 }));
         Self::with(edge, call).await
     }
 

@@ -32,12 +32,23 @@ impl EdgeProcess {
         };
         let (address, admin) = (free(), free());
         let state = &mesh.mesh.state;
-        let services = services.iter().map(|(namespace, at)| format!("{namespace}={}", mesh.grpc_url(*at)));
+        let services =
+            services.iter().map(|(namespace, at)| format!("{namespace}={}", mesh.grpc_url(*at)));
         let mut command = Command::new(env!("CARGO_BIN_EXE_edge-process"));
         command
             .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
-            .args(["--public-url", mesh.mesh.mcp_url.as_str(), "--allowed-host", &address.to_string()])
-            .args(["--authorization-server", state.issuer.as_str(), "--auth-url", state.auth_url.as_str()])
+            .args([
+                "--public-url",
+                mesh.mesh.mcp_url.as_str(),
+                "--allowed-host",
+                &address.to_string(),
+            ])
+            .args([
+                "--authorization-server",
+                state.issuer.as_str(),
+                "--auth-url",
+                state.auth_url.as_str(),
+            ])
             .args(services.flat_map(|service| ["--service".to_owned(), service]))
             .args(["--sessions-max", ENOUGH, "--sessions-per-principal-max", ENOUGH])
             .args(["--streams-max", ENOUGH, "--streams-per-principal-max", ENOUGH])
@@ -49,7 +60,10 @@ impl EdgeProcess {
         let mut edge = Self { child, address };
         let ready: Url = format!("http://{admin}/readyz").parse().expect("a URL");
         let waiting = async {
-            while !reqwest::get(ready.clone()).await.is_ok_and(|response| response.status().is_success()) {
+            while !reqwest::get(ready.clone())
+                .await
+                .is_ok_and(|response| response.status().is_success())
+            {
                 assert_eq!(edge.child.try_wait().expect("a state"), None, "the edge has ended");
                 sleep(Duration::from_millis(20)).await;
             }
@@ -74,7 +88,8 @@ impl EdgeProcess {
 
     fn status(&self, field: &str) -> f64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a resident set");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(field)).expect("a resident set");
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 

@@ -26,7 +26,13 @@ impl Report {
     }
 
     /// Adds a figure that has a budget.
-    pub(crate) fn at_most(&mut self, most: f64, name: impl Into<String>, figure: f64, unit: &'static str) {
+    pub(crate) fn at_most(
+        &mut self,
+        most: f64,
+        name: impl Into<String>,
+        figure: f64,
+        unit: &'static str,
+    ) {
         self.push(name.into(), figure, unit, Some(most));
     }
 

@@ -36,10 +36,12 @@ pub(crate) async fn run(args: &Args, report: &mut Report) {
     tokio::spawn(Server::builder().add_service(Few {}).serve_with_incoming(incoming));
 
     let tcp = Endpoint::from_shared(tcp).expect("a URL").tcp_nodelay(true).connect_lazy();
-    let unix = Endpoint::from_static("http://localhost").connect_with_connector_lazy(service_fn(move |_| {
-        let path = path.clone();
-        async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
-    }));
+    let unix = Endpoint::from_static("http://localhost").connect_with_connector_lazy(service_fn(
+        move |_| {
+            let path = path.clone();
+            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        },
+    ));
     for bytes in SIZES {
         compare(args, report, bytes, [&tcp, &unix]).await;
     }
@@ -65,7 +67,11 @@ async fn compare(args: &Args, report: &mut Report, bytes: u32, channels: [&Chann
         let of = |what: &str| format!("gRPC by {name}, {bytes} bytes: {what}");
         report.add(of("calls"), median(rates[which].clone()), "/s");
         report.add(of("a call alone at the median"), median(alone[which].clone()), "µs");
-        report.add(of("processor time of a call alone, both sides"), median(processor[which].clone()), "µs");
+        report.add(
+            of("processor time of a call alone, both sides"),
+            median(processor[which].clone()),
+            "µs",
+        );
     }
     let ratio = |[one, other]: &[Vec<f64>; 2]| {
         median(one.iter().zip(other).map(|(one, other)| other / one).collect())

@@ -49,7 +49,9 @@ struct Listener {
 }
 
 pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
-    for (kind, name) in [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/listen")] {
+    for (kind, name) in
+        [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/listen")]
+    {
         one_kind(world, args, report, (kind, name)).await;
     }
 }
@@ -67,7 +69,12 @@ async fn one_kind(world: &World, args: &Args, report: &mut Report, (kind, name):
     sleep(REST).await;
     let (with, processor) = (edge.memory(), edge.processor());
     let each = (with - without) / number(many(args));
-    report.at_most(STREAM_KIB_MAX, format!("{name}: memory of each of {}", many(args)), each, "KiB");
+    report.at_most(
+        STREAM_KIB_MAX,
+        format!("{name}: memory of each of {}", many(args)),
+        each,
+        "KiB",
+    );
     report.at_most(ALL_MIB_MAX, format!("{name}: memory in all"), with / 1024.0, "MiB");
     sleep(REST).await;
     let resting = (edge.processor() - processor).as_secs_f64() / REST.as_secs_f64() * 100.0;
@@ -85,11 +92,25 @@ async fn one_kind(world: &World, args: &Args, report: &mut Report, (kind, name):
 fn compare(report: &mut Report, name: &str, (before, mut beside, after): (Sample, Sample, Sample)) {
     let mut without: Vec<_> = before.latencies.into_iter().chain(after.latencies).collect();
     for hundredths in [50, 99] {
-        let (one, other) = (quantile(&mut beside.latencies, hundredths), quantile(&mut without, hundredths));
-        report.add(format!("{name}: p{hundredths} of {ORDINARY} ordinary clients without"), other, "µs");
-        report.add(format!("{name}: p{hundredths} of {ORDINARY} ordinary clients beside"), one, "µs");
+        let (one, other) =
+            (quantile(&mut beside.latencies, hundredths), quantile(&mut without, hundredths));
+        report.add(
+            format!("{name}: p{hundredths} of {ORDINARY} ordinary clients without"),
+            other,
+            "µs",
+        );
+        report.add(
+            format!("{name}: p{hundredths} of {ORDINARY} ordinary clients beside"),
+            one,
+            "µs",
+        );
         if hundredths == 99 {
-            report.at_most(P99_RATIO_MAX, format!("{name}: p99 beside over p99 without"), one / other, "");
+            report.at_most(
+                P99_RATIO_MAX,
+                format!("{name}: p99 beside over p99 without"),
+                one / other,
+                "",
+            );
         }
     }
 }
@@ -105,7 +126,8 @@ async fn open(world: &World, many: usize, edge: &EdgeProcess, kind: Kind) -> Vec
         opening.spawn(async move {
             let mut listeners = Vec::with_capacity(count);
             for _ in 0..count {
-                listeners.push(listen(Connection::open_from(from, address).await, &token, kind).await);
+                listeners
+                    .push(listen(Connection::open_from(from, address).await, &token, kind).await);
             }
             listeners
         });

@@ -23,11 +23,15 @@ impl Args {
             match arg.as_str() {
                 "--json" => args.json = true,
                 "--short" => (args.short, args.rounds) = (true, 1),
-                "--only" => args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names"))),
+                "--only" => {
+                    args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names")))
+                }
                 // Cargo says so.
                 "--bench" => {}
                 other => {
-                    panic!("unknown argument {other}; there are --json, --short and --only NAME,NAME");
+                    panic!(
+                        "unknown argument {other}; there are --json, --short and --only NAME,NAME"
+                    );
                 }
             }
         }

@@ -27,7 +27,12 @@ pub(crate) struct Message {
 
 impl Message {
     /// A request in the form of a revision.
-    pub(crate) fn new(revision: &'static str, token: &str, method: &str, mut params: Value) -> Self {
+    pub(crate) fn new(
+        revision: &'static str,
+        token: &str,
+        method: &str,
+        mut params: Value,
+    ) -> Self {
         let mut headers = HeaderMap::new();
         let mut set = |name: &'static str, value: &str| {
             headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
@@ -97,9 +102,14 @@ impl Connection {
     }
 
     /// Sends a request, and returns the response once its headers are there.
-    pub(crate) async fn send(&mut self, method: Method, message: &Message) -> http::Response<Incoming> {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        message: &Message,
+    ) -> http::Response<Incoming> {
         let body = Full::new(message.body.clone());
-        let mut request = Request::builder().method(method).uri("/mcp").body(body).expect("a request");
+        let mut request =
+            Request::builder().method(method).uri("/mcp").body(body).expect("a request");
         request.headers_mut().clone_from(&message.headers);
         request.headers_mut().insert(header::HOST, self.host.clone());
         self.sender.ready().await.expect("a connection");

@@ -92,7 +92,11 @@ impl<const COUNT: usize> Tools<COUNT> {
         fs::write(&file, source).expect("a file");
         let protos = repository().join("proto/proto");
         let mut compiler = protox::Compiler::new([folder.path(), &protos]).expect("a compiler");
-        compiler.include_source_info(true).include_imports(true).open_file(&file).expect("a contract");
+        compiler
+            .include_source_info(true)
+            .include_imports(true)
+            .open_file(&file)
+            .expect("a contract");
         compiler.encode_file_descriptor_set()
     }
 
@@ -110,7 +114,8 @@ impl<const COUNT: usize> Tools<COUNT> {
         let hosted = Hosted::start(Self::NAMESPACE, &telemetry, |telemetry| async move {
             let verifier = Verifier::new(Self::NAMESPACE, "drawbridge-auth", keys)?;
             let starting = Starting::new();
-            let server = GrpcServer::tool_service(Self, verifier).descriptors(Self::descriptors().leak());
+            let server =
+                GrpcServer::tool_service(Self, verifier).descriptors(Self::descriptors().leak());
             let address = starting.grpc(&listen, server).expect("a port");
             starting.readiness().ready();
             let admin = Admin::new(&Listen::Address(any), &telemetry);
@@ -132,10 +137,11 @@ impl<const COUNT: usize> UnaryService<Wanted> for Tools<COUNT> {
     fn call(&mut self, request: tonic::Request<Wanted>) -> Self::Future {
         let bytes = usize::try_from(request.get_ref().bytes).unwrap_or(usize::MAX);
         // Lines of text, as sources have them: what JSON has to escape is in them.
-        let mut text =
-            "A \"line\" of the text that was asked for, as long as lines are.\n".repeat(bytes / 64 + 1);
+        let mut text = "A \"line\" of the text that was asked for, as long as lines are.\n"
+            .repeat(bytes / 64 + 1);
         text.truncate(bytes);
-        let content = vec![ContentBlock { kind: Some(Kind::Text(TextContent { text })), annotations: None }];
+        let content =
+            vec![ContentBlock { kind: Some(Kind::Text(TextContent { text })), annotations: None }];
         let result = Some(ToolResult { content, ..Default::default() });
         ready(Ok(tonic::Response::new(Answer { result })))
     }

@@ -1,14 +1,18 @@
 use drawbridge_sdk::reflection::{Contract, built_in};
 use prost_reflect::DescriptorPool;
-use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+use protox::file::{
+    ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
+};
 
 /// The contract that holds one of everything, and that of the code service, each with its namespace.
 pub(crate) fn contracts() -> Vec<(&'static str, Contract)> {
     let mut resolver = ChainFileResolver::new();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/edge/src/catalog/testdata");
     resolver.add(IncludeFileResolver::new(folder.into()));
-    resolver
-        .add(DescriptorSetFileResolver::decode(drawbridge_proto::FILE_DESCRIPTOR_SET).expect("contracts"));
+    resolver.add(
+        DescriptorSetFileResolver::decode(drawbridge_proto::FILE_DESCRIPTOR_SET)
+            .expect("contracts"),
+    );
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_source_info(true).include_imports(true);

@@ -46,31 +46,41 @@ impl Edge {
         let answer = Arc::default();
         let router = runtime.block_on(async {
             let auth = listen().await;
-            let auth_url =
-                format!("http://{}", auth.local_addr().expect("an address")).parse().expect("a URL");
-            let serving = tonic::transport::Server::builder().add_service(AuthServiceServer::new(Everybody));
+            let auth_url = format!("http://{}", auth.local_addr().expect("an address"))
+                .parse()
+                .expect("a URL");
+            let serving =
+                tonic::transport::Server::builder().add_service(AuthServiceServer::new(Everybody));
             let incoming = TcpListenerStream::new(auth).map(|stream| {
-                stream.inspect(|stream| stream.set_nodelay(true).expect("a socket that takes options"))
+                stream.inspect(|stream| {
+                    stream.set_nodelay(true).expect("a socket that takes options")
+                })
             });
             tokio::spawn(serving.serve_with_incoming(incoming));
 
             let tools = listen().await;
-            let url = format!("http://{}", tools.local_addr().expect("an address")).parse().expect("a URL");
+            let url = format!("http://{}", tools.local_addr().expect("an address"))
+                .parse()
+                .expect("a URL");
             let answers = Arc::clone(&answer);
             let service = Router::new().fallback(move || std::future::ready(tool_answer(&answers)));
-            let tools = tools.tap_io(|stream| stream.set_nodelay(true).expect("a socket that takes options"));
+            let tools = tools
+                .tap_io(|stream| stream.set_nodelay(true).expect("a socket that takes options"));
             tokio::spawn(async move { axum::serve(tools, service).await });
 
             let public = "http://edge.test/mcp".parse().expect("a URL");
-            let config = drawbridge_edge::Config::new(public, "http://idp.test".to_owned(), auth_url);
-            drawbridge_edge::fuzzing::front_door(&config, &contracts::contracts(), &url).expect("an edge")
+            let config =
+                drawbridge_edge::Config::new(public, "http://idp.test".to_owned(), auth_url);
+            drawbridge_edge::fuzzing::front_door(&config, &contracts::contracts(), &url)
+                .expect("an edge")
         });
         Self { runtime, router, answer }
     }
 
     /// What the tool service answers from now on: an encoded message.
     pub(crate) fn answers(&self, message: &[u8]) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Bytes::copy_from_slice(message);
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Bytes::copy_from_slice(message);
     }
 
     /// The response to a request, whose head comes within `patience`. None: it does not.
@@ -116,11 +126,16 @@ fn tool_answer(answer: &Mutex<Bytes>) -> Response {
     framed.put_u8(0);
     framed.put_u32(message.len().try_into().unwrap_or_default());
     framed.put(message);
-    let trailers =
-        HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
-    let body =
-        Full::new(framed.freeze()).with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
-    Response::builder().header("content-type", "application/grpc").body(Body::new(body)).expect("a response")
+    let trailers = HeaderMap::from_iter([(
+        HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("0"),
+    )]);
+    let body = Full::new(framed.freeze())
+        .with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(Body::new(body))
+        .expect("a response")
 }
 
 /// An auth that allows everybody everything. Who calls is what the token says.
@@ -134,7 +149,10 @@ fn allowed(token: &str) -> pb::Allowed {
     let lasts = prost_types::Duration { seconds: 10, nanos: 0 };
     pb::Allowed {
         principal: Some(pb::Principal { subject: token.to_owned(), ..Default::default() }),
-        transaction_token: Some(pb::TransactionToken { token: "token".to_owned(), expires_at: None }),
+        transaction_token: Some(pb::TransactionToken {
+            token: "token".to_owned(),
+            expires_at: None,
+        }),
         epoch: EPOCH,
         reusable_for: (token != "bob").then_some(lasts),
         ..Default::default()

@@ -5,7 +5,11 @@
 //! byte chooses from a table.
 
 #![no_main]
-#![expect(clippy::expect_used, clippy::panic, reason = "a fuzz target that finds something says so")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fuzz target that finds something says so"
+)]
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -112,7 +116,8 @@ fn params(byte: u8, revision: Option<&str>) -> Value {
 }
 
 fn id(byte: u8) -> Option<Value> {
-    let ids = [json!(1), json!(2), json!("a"), json!(""), json!(-1), json!(9_007_199_254_740_993_u64)];
+    let ids =
+        [json!(1), json!(2), json!("a"), json!(""), json!(-1), json!(9_007_199_254_740_993_u64)];
     let odd = [Some(Value::Null), Some(json!(1.5)), Some(json!({})), None];
     match usize::from(byte) % 10 {
         number if number < ids.len() => Some(ids[number].clone()),
@@ -137,10 +142,14 @@ fn empty(method: &str, caller: &str) -> Request<Body> {
 }
 
 /// One step: the request, its method, and the id under which it wants to be answered, where it is a request.
-fn request(step: &[u8], session: Option<&HeaderValue>) -> (Request<Body>, &'static str, Option<Value>) {
+fn request(
+    step: &[u8],
+    session: Option<&HeaderValue>,
+) -> (Request<Body>, &'static str, Option<Value>) {
     let (method, revision) = (choose(&METHODS, step[0]), choose(&REVISIONS, step[3]));
     let message_id = id(step[2]).filter(|_| !method.starts_with("notifications/"));
-    let mut message = json!({ "jsonrpc": "2.0", "method": method, "params": params(step[1], revision) });
+    let mut message =
+        json!({ "jsonrpc": "2.0", "method": method, "params": params(step[1], revision) });
     if let Some(id) = &message_id {
         message["id"] = id.clone();
     }
@@ -190,7 +199,9 @@ fn events(text: &str) -> Vec<String> {
 }
 
 fn is_stream(head: &response::Parts) -> bool {
-    head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == b"text/event-stream")
+    head.headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes() == b"text/event-stream")
 }
 
 /// The messages of a body, which is one JSON value or an event stream.
@@ -200,13 +211,16 @@ fn messages(head: &response::Parts, body: &[u8]) -> Vec<Value> {
         true => events(text),
         false => Some(text.to_owned()).filter(|text| !text.is_empty()).into_iter().collect(),
     };
-    let read = |text: String| serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    let read = |text: String| {
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
+    };
     texts.into_iter().map(read).collect()
 }
 
 fn check(method: &str, id: Option<&Value>, head: &response::Parts, body: &[u8]) {
     let messages = messages(head, body);
-    let is_answer = |message: &&Value| message.get("result").is_some() || message.get("error").is_some();
+    let is_answer =
+        |message: &&Value| message.get("result").is_some() || message.get("error").is_some();
     let answers: Vec<_> = messages.iter().filter(is_answer).collect();
     let say = || panic!("{method} with the id {id:?}: {head:?} {messages:?}");
     match id {
@@ -252,7 +266,8 @@ impl Sequence {
             if method == "GET" {
                 return self.listening.push(body);
             }
-            if messages(&head, &first).first().is_some_and(|first| first["method"] == ACKNOWLEDGED) {
+            if messages(&head, &first).first().is_some_and(|first| first["method"] == ACKNOWLEDGED)
+            {
                 return;
             }
         }
@@ -270,7 +285,10 @@ impl Sequence {
             let mut request = empty("DELETE", caller);
             request.headers_mut().insert("mcp-session-id", session);
             let (head, _) = due("DELETE", EDGE.ask(request, PATIENCE)).await.expect("in time");
-            assert!([StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&head.status), "{head:?}");
+            assert!(
+                [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&head.status),
+                "{head:?}"
+            );
         }
         for mut body in self.listening {
             let (text, is_whole) = rest(&mut body, PATIENCE).await;

@@ -139,7 +139,9 @@ pub(super) fn enums() -> Value {
 pub(super) fn page(is_opened: bool, given: &InputResponses) -> Answered {
     match kind(given, "page") {
         _ if is_opened => say("the page was opened"),
-        Some(Kind::Elicitation(result)) if result.action() == Action::Accept => say("it will be opened"),
+        Some(Kind::Elicitation(result)) if result.action() == Action::Accept => {
+            say("it will be opened")
+        }
         _ => asks(one("page", make::page())),
     }
 }
@@ -174,7 +176,11 @@ fn confirm_form() -> Value {
 
 pub(super) fn with_state(given: &InputResponses) -> Answered {
     if accepted(given, "confirm").is_none() {
-        return asks(one_with("confirm", form_request("Please confirm", &confirm_form()), b"the state"));
+        return asks(one_with(
+            "confirm",
+            form_request("Please confirm", &confirm_form()),
+            b"the state",
+        ));
     }
     say(if given.state == b"the state" { "state-ok" } else { "state-lost" })
 }

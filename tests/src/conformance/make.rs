@@ -56,8 +56,10 @@ pub(super) fn ask(asked: InputRequired) -> pb::Answer {
 }
 
 pub(super) fn contents(text: &str) -> Result<Response<pb::Contents>, Status> {
-    let contents =
-        mcp::ResourceContents { contents: Some(Contents::Text(text.to_owned())), ..Default::default() };
+    let contents = mcp::ResourceContents {
+        contents: Some(Contents::Text(text.to_owned())),
+        ..Default::default()
+    };
     Ok(Response::new(pb::Contents { contents: Some(contents) }))
 }
 
@@ -103,9 +105,9 @@ fn to_value(json: &Value) -> prost_types::Value {
         Value::Bool(value) => value::Kind::BoolValue(*value),
         Value::Number(number) => value::Kind::NumberValue(number.as_f64().expect("a number")),
         Value::String(text) => value::Kind::StringValue(text.clone()),
-        Value::Array(list) => {
-            value::Kind::ListValue(prost_types::ListValue { values: list.iter().map(to_value).collect() })
-        }
+        Value::Array(list) => value::Kind::ListValue(prost_types::ListValue {
+            values: list.iter().map(to_value).collect(),
+        }),
         Value::Object(_) => value::Kind::StructValue(to_struct(json)),
     };
     prost_types::Value { kind: Some(kind) }

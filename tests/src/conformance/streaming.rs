@@ -2,7 +2,9 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use drawbridge_proto::mcp::v1::{InputResponses, LogMessage, Progress, ToolResult, log_message::Level};
+use drawbridge_proto::mcp::v1::{
+    InputResponses, LogMessage, Progress, ToolResult, log_message::Level,
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
@@ -45,8 +47,9 @@ fn log(line: &str) -> Event {
 }
 
 pub(super) fn progress() -> Streamed {
-    let progress =
-        |done: f64| Event::Progress(Progress { progress: done, total: Some(100.0), message: String::new() });
+    let progress = |done: f64| {
+        Event::Progress(Progress { progress: done, total: Some(100.0), message: String::new() })
+    };
     stream([0.0, 50.0, 100.0].map(progress).to_vec(), result(vec![text("done")]))
 }
 

@@ -32,7 +32,8 @@ impl RedisCluster {
             }
         }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
-            let _: () = nodes[0].told(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
+            let _: () =
+                nodes[0].told(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
         }
         for (master, replica) in nodes[..MASTERS].iter().zip(&nodes[MASTERS..]) {
             let master: String = master.told("CLUSTER MYID").await;

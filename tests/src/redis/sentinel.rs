@@ -45,7 +45,8 @@ impl RedisSentinel {
             .stdout(Stdio::null())
             .spawn()
             .expect("a sentinel");
-        let asked = Client::open(format!("redis://:of-the-sentinel@127.0.0.1:{port}")).expect("a URL");
+        let asked =
+            Client::open(format!("redis://:of-the-sentinel@127.0.0.1:{port}")).expect("a URL");
         until("the sentinel", async || {
             ask::<Vec<Vec<String>>>(&asked, "SENTINEL replicas main")
                 .await

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 async fn a_mesh_stands_on_the_servers_of_the_machine_which_end_with_it() {
     let programs = Programs { vault: Some(bao()), ..Programs::find() };
     assert!(programs.redis.is_some() && programs.postgres.is_some(), "{programs:?}");
-    let backing = Backing::start(&programs).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    let backing =
+        Backing::start(&programs).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     backing.migrate().await.expect("schemas");
     let mesh = TestMesh::with(|config| {
         config.redis_url = backing.redis_url();
@@ -24,12 +25,17 @@ async fn a_mesh_stands_on_the_servers_of_the_machine_which_end_with_it() {
     let records = audit.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
     let leases: Vec<_> = records
         .filter(|record| {
-            record["type"] == "response" && record["request"]["path"] == "database/creds/invoices-reader"
+            record["type"] == "response"
+                && record["request"]["path"] == "database/creds/invoices-reader"
         })
         .collect();
     let [lease] = &leases[..] else { panic!("{leases:?}") };
     let metadata = &lease["auth"]["metadata"];
-    assert_eq!((&metadata["subject"], &metadata["tenant"]), (&json!("carol"), &json!("acme")), "{lease}");
+    assert_eq!(
+        (&metadata["subject"], &metadata["tenant"]),
+        (&json!("carol"), &json!("acme")),
+        "{lease}"
+    );
     let request_id = found.headers["x-request-id"].to_str().expect("a text");
     assert_eq!(lease["request"]["headers"]["x-request-id"], json!([request_id]), "{lease}");
     mesh.stop().await;

@@ -33,8 +33,10 @@ async fn a_body_that_is_no_message_is_refused_for_what_it_is() {
     check(&wrong, bad_request, Some(-32602), "arguments must be an object");
     let complete = alice.call("completion/complete", json!({ "ref": 7 })).await;
     check(&complete, StatusCode::OK, Some(-32602), "not this method's");
-    let nested =
-        format!("{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}", "{\"a\":".repeat(10_000));
+    let nested = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}",
+        "{\"a\":".repeat(10_000)
+    );
     check(&alice.send_body(nested).await, bad_request, Some(-32700), "not JSON");
     check(&alice.send_body(vec![0xff, 0xfe]).await, bad_request, Some(-32700), "not JSON");
 }
@@ -60,7 +62,8 @@ async fn headers_and_sizes_that_do_not_fit_are_refused() {
     let reply = alice.send_built(html).await;
     check(&reply, StatusCode::NOT_ACCEPTABLE, Some(-32600), "must accept");
 
-    let big = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "a": "x".repeat(3000) } });
+    let big =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "a": "x".repeat(3000) } });
     let reply = alice.send_body(big.to_string()).await;
     check(&reply, StatusCode::PAYLOAD_TOO_LARGE, Some(-32600), "larger than 2000 bytes");
 }
@@ -100,13 +103,19 @@ async fn wrong_arguments_are_told_to_the_model_with_their_field() {
     let alice = mesh.client("alice").await;
     for (arguments, message) in [
         (json!({ "query": true }), "query: true is not of type \"string\""),
-        (json!({ "query": "x", "max_results": -1 }), "max_results: -1 is less than the minimum of 1"),
+        (
+            json!({ "query": "x", "max_results": -1 }),
+            "max_results: -1 is less than the minimum of 1",
+        ),
         (json!({ "query": "x", "nonsense": 1 }), "'nonsense' was unexpected"),
         (
             json!({ "query": "x", "max_results": 5000 }),
             "max_results: 5000 is greater than the maximum of 1000",
         ),
-        (json!({ "query": "x", "context_lines": 99 }), "context_lines: 99 is greater than the maximum of 20"),
+        (
+            json!({ "query": "x", "context_lines": 99 }),
+            "context_lines: 99 is greater than the maximum of 20",
+        ),
         (json!({ "query": "" }), "query: \"\" is shorter than 1 character"),
         (json!({}), "\"query\" is a required property"),
         (json!({ "query": "(", "regex": true }), "query"),

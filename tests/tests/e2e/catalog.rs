@@ -18,7 +18,8 @@ use drawbridge_sdk::{
     reflection::{self, Contract},
 };
 use drawbridge_tests::{
-    Client, TestMesh, conformance::Conformance, connect, permit, python, repository, serve_conformance,
+    Client, TestMesh, conformance::Conformance, connect, permit, python, repository,
+    serve_conformance,
 };
 use serde_json::{Value, json};
 use url::Url;
@@ -44,7 +45,8 @@ impl PythonService {
         let nowhere = "http://127.0.0.1:1/".parse().expect("a URL");
         let service = Self::start(&nowhere);
         let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
-        let contract = reflection::contract(connect(&service.url).expect("a channel"), &context).await;
+        let contract =
+            reflection::contract(connect(&service.url).expect("a channel"), &context).await;
         contract.expect("a contract")
     }
 
@@ -84,7 +86,11 @@ async fn a_tool_service_in_python_is_a_tool_service() {
 
     let listed = alice.call("tools/list", json!({})).await;
     let tools = &listed.json["result"]["tools"];
-    assert_eq!([&tools[0]["name"], &tools[1]["name"]], ["greeter_count", "greeter_greet"], "{listed:?}");
+    assert_eq!(
+        [&tools[0]["name"], &tools[1]["name"]],
+        ["greeter_count", "greeter_greet"],
+        "{listed:?}"
+    );
     assert_eq!(tools[1]["description"], "Greets somebody, in the caller's name.");
     assert_eq!(tools[1]["inputSchema"]["properties"]["name"]["description"], "Whom to greet.");
 
@@ -110,7 +116,13 @@ struct Seen {
 
 /// Calls a tool without a pause until told to stop.
 #[expect(clippy::print_stdout, reason = "what went wrong is what a person wants to see")]
-async fn load(client: Client, tool: &'static str, arguments: Value, stop: Arc<AtomicBool>, seen: Arc<Seen>) {
+async fn load(
+    client: Client,
+    tool: &'static str,
+    arguments: Value,
+    stop: Arc<AtomicBool>,
+    seen: Arc<Seen>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let reply = client.call_tool(tool, arguments.clone()).await;
         let counter = match reply.error_code() {
@@ -137,7 +149,8 @@ fn resident_kib() -> u64 {
 #[tokio::test]
 async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_other_notices() {
     let mesh = TestMesh::with(serve_conformance).await;
-    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let (listen, address) =
+        Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let start = async |listen: Listen| {
         let (keys, telemetry) = (mesh.transaction_keys(), TelemetryConfig::default());
         let hosted = Hosted::start("conformance", &telemetry, |telemetry| async move {
@@ -148,7 +161,9 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
     let mut service = start(listen).await;
     let test = format!("http://{address}").parse().expect("a URL");
     let code = mesh.mesh.state.services["code"].clone();
-    let edge = mesh.edge(&[("test", &test), ("code", &code)], |config| config.contract_poll_ms = 200).await;
+    let edge = mesh
+        .edge(&[("test", &test), ("code", &code)], |config| config.contract_poll_ms = 200)
+        .await;
     let alice = edge.client(&mesh.client("alice").await);
     let listed = alice.tools().await;
 
@@ -164,7 +179,13 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
             Arc::clone(&dying),
         ));
         let glob = json!({ "glob": "Cargo.toml" });
-        loads.spawn(load(alice.clone(), "code_list_files", glob, Arc::clone(&stop), Arc::clone(&other)));
+        loads.spawn(load(
+            alice.clone(),
+            "code_list_files",
+            glob,
+            Arc::clone(&stop),
+            Arc::clone(&other),
+        ));
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let memory = resident_kib();
@@ -172,7 +193,8 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
         service.stop().await;
         assert_eq!(alice.tools().await, listed, "a tool is gone because its service is");
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let (good, failed) = (dying.good.load(Ordering::Relaxed), dying.retryable.load(Ordering::Relaxed));
+        let (good, failed) =
+            (dying.good.load(Ordering::Relaxed), dying.retryable.load(Ordering::Relaxed));
         assert!(failed > 0, "{dying:?}");
         let (listen, _) = Listen::bind(address).expect("the same port");
         service = start(listen).await;
@@ -188,7 +210,11 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
     let grown = resident_kib().saturating_sub(memory);
     println!("dying: {dying:?}; other: {other:?}; memory grew by {grown} KiB");
     assert_eq!(dying.wrong.load(Ordering::Relaxed), 0, "{dying:?}");
-    assert_eq!(other.wrong.load(Ordering::Relaxed) + other.retryable.load(Ordering::Relaxed), 0, "{other:?}");
+    assert_eq!(
+        other.wrong.load(Ordering::Relaxed) + other.retryable.load(Ordering::Relaxed),
+        0,
+        "{other:?}"
+    );
     // The harness keeps every log line in memory, so the bound is a wide one.
     assert!(grown < 100 * 1024, "memory grew by {grown} KiB");
 }
@@ -226,7 +252,8 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
         headers.insert("mcp-method", http::HeaderValue::from_static("subscriptions/listen"));
         request
     });
-    let mut stream = reqwest::Client::new().execute(request.expect("a request")).await.expect("a stream");
+    let mut stream =
+        reqwest::Client::new().execute(request.expect("a request")).await.expect("a stream");
     let mut heard = String::new();
     let mut hear = async |wanted: &str| {
         while !heard.contains(wanted) {
@@ -243,9 +270,13 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
     assert!(alice.tools().await.contains(&"test_simple_text".to_owned()));
     fs::write(&file, "[[services]]\nnamespace = 7\n").expect("a file");
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert!(alice.tools().await.contains(&"test_simple_text".to_owned()), "a broken edit changes nothing");
-    let metrics =
-        reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("an answer");
+    assert!(
+        alice.tools().await.contains(&"test_simple_text".to_owned()),
+        "a broken edit changes nothing"
+    );
+    let metrics = reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin))
+        .await
+        .expect("an answer");
     assert!(metrics.text().await.expect("a text").contains("edge_config_current 0"));
     fs::write(&file, &with_code).expect("a file");
     hear("notifications/tools/list_changed").await;

@@ -41,7 +41,8 @@ async fn no_path_leads_out_of_the_tree() {
         reply.assert_names_request();
     }
     for path in ["..", "/etc", "folder", "inside.txt/../.."] {
-        let reply = alice.call_tool("code_search", json!({ "query": "secret", "path": path })).await;
+        let reply =
+            alice.call_tool("code_search", json!({ "query": "secret", "path": path })).await;
         assert_eq!(reply.json["result"]["isError"], Value::Bool(true), "{path}: {reply:?}");
         assert!(!reply.text.contains(SECRET), "{path}: {reply:?}");
     }

@@ -61,9 +61,11 @@ impl World {
 
     async fn bare_on(vault: impl Future<Output = Vault>) -> Self {
         let mesh = TestMesh::with(|config| {
-            std::fs::remove_file(config.policies.join("tenants.cedar")).expect("a file that can go");
+            std::fs::remove_file(config.policies.join("tenants.cedar"))
+                .expect("a file that can go");
             std::fs::remove_dir_all(config.policies.join("tests")).expect("a folder that can go");
-            let everybody = "@id(\"all-code\")\npermit (principal, action, resource in Service::\"code\");\n";
+            let everybody =
+                "@id(\"all-code\")\npermit (principal, action, resource in Service::\"code\");\n";
             std::fs::write(config.policies.join("everybody.cedar"), everybody).expect("a file");
         })
         .await;
@@ -84,7 +86,8 @@ impl World {
 
     /// What the service of this name has.
     fn credentials_of(&self, service: &str, limits: Limits) -> Credentials {
-        let vault = drawbridge_sdk::credentials::Vault::new(service, self.config()).expect("a client");
+        let vault =
+            drawbridge_sdk::credentials::Vault::new(service, self.config()).expect("a client");
         Credentials::new(Source::Vault(vault.into()), limits)
     }
 
@@ -111,7 +114,8 @@ fn setup(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> Setup {
         name: ROLE.to_owned(),
         own: false,
         creation_statements: vec![
-            "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'".to_owned(),
+            "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+                .to_owned(),
         ],
         revocation_statements: Vec::new(),
         ttl_seconds: 60,
@@ -177,10 +181,14 @@ async fn has_secrets_alone(credentials: &Credentials) {
     let somebody = somebody(Some("acme"));
     let database = credentials.database(&somebody, &context(), ROLE).await.map(drop);
     let own = credentials.own_database(ROLE).await.map(drop);
-    let certificate = credentials.certificate(&somebody, &context(), "role", "name").await.map(drop);
+    let certificate =
+        credentials.certificate(&somebody, &context(), "role", "name").await.map(drop);
     for none in [database, own, certificate] {
         let error = none.expect_err("there is none");
-        assert!(matches!(error, CredentialsError::NotHere(_)) && !error.is_retryable(), "{error:?}");
+        assert!(
+            matches!(error, CredentialsError::NotHere(_)) && !error.is_retryable(),
+            "{error:?}"
+        );
     }
 }
 

@@ -9,7 +9,9 @@ async fn metadata_is_served_to_anybody_at_both_urls_and_comes_from_the_public_ur
     let mesh = TestMesh::start().await;
     let http = reqwest::Client::new();
     let mut documents = Vec::new();
-    for path in ["/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"] {
+    for path in
+        ["/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"]
+    {
         let url = mesh.mesh.mcp_url.join(path).expect("a URL");
         let response = http.get(url).send().await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
@@ -24,8 +26,9 @@ async fn metadata_is_served_to_anybody_at_both_urls_and_comes_from_the_public_ur
 #[tokio::test]
 async fn a_client_may_choose_between_several_authorization_servers() {
     let mesh = TestMesh::start().await;
-    let edge =
-        mesh.edge(&[], |config| config.authorization_servers.push("https://b.example/".to_owned())).await;
+    let edge = mesh
+        .edge(&[], |config| config.authorization_servers.push("https://b.example/".to_owned()))
+        .await;
     let url = edge.url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL");
     let document: Value = reqwest::get(url).await.expect("an answer").json().await.expect("JSON");
     let first = mesh.mesh.state.issuer_name();
@@ -48,7 +51,9 @@ async fn who_shows_no_token_is_told_where_to_get_one_before_anything_else() {
         r#"Bearer resource_metadata="{}", scope="mcp""#,
         mesh.mesh.mcp_url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL")
     );
-    for body in [json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize" }).to_string(), "{".to_owned()] {
+    for body in
+        [json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize" }).to_string(), "{".to_owned()]
+    {
         let reply = anonymous.send_body(body).await;
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
         assert_eq!(reply.headers["www-authenticate"], expected.as_str());
@@ -102,7 +107,9 @@ async fn a_foreign_host_is_refused_and_no_url_is_built_from_it() {
     });
     let reply = mesh.anonymous().send_built(request).await;
     assert_eq!(reply.status, StatusCode::FORBIDDEN);
-    assert!(!reply.headers.values().any(|value| value.to_str().unwrap_or_default().contains("evil")));
+    assert!(
+        !reply.headers.values().any(|value| value.to_str().unwrap_or_default().contains("evil"))
+    );
     assert!(!reply.text.contains("evil"));
     reply.assert_names_request();
 }
@@ -128,7 +135,10 @@ async fn only_an_allowed_origin_may_call_from_a_page() {
         .request(http::Method::OPTIONS, mesh.mesh.mcp_url.clone())
         .header("origin", allowed)
         .header("access-control-request-method", "POST")
-        .header("access-control-request-headers", "authorization,mcp-protocol-version,mcp-param-region")
+        .header(
+            "access-control-request-headers",
+            "authorization,mcp-protocol-version,mcp-param-region",
+        )
         .send()
         .await
         .expect("an answer");
@@ -143,8 +153,9 @@ async fn health_readiness_and_metrics_are_on_the_admin_port_of_every_service() {
     alice.call_tool("code_list_files", json!({})).await;
     for service in &mesh.mesh.services {
         let get = async |path: &str| {
-            let response =
-                reqwest::get(format!("http://{}{path}", service.running.admin)).await.expect("an answer");
+            let response = reqwest::get(format!("http://{}{path}", service.running.admin))
+                .await
+                .expect("an answer");
             (response.status(), response.text().await.expect("a text"))
         };
         assert_eq!(get("/healthz").await.0, StatusCode::OK);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use drawbridge_cli::{caller, mesh::Hosted};
 use drawbridge_edge::ServiceAddress;
-use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient, exchange_response};
+use drawbridge_proto::auth::v1::{
+    self as pb, auth_service_client::AuthServiceClient, exchange_response,
+};
 use drawbridge_sdk::{
     CallContext, Listen, RequestId, TelemetryConfig,
     dynamic::DynamicCodec,
@@ -80,9 +82,13 @@ pub(crate) async fn exchange(mesh: &TestMesh, own: &str, rpc: &str) -> Result<St
 }
 
 /// A transaction token, or what auth says instead.
-pub(crate) async fn exchange_at(auth_url: &Url, request: pb::ExchangeRequest) -> Result<String, String> {
+pub(crate) async fn exchange_at(
+    auth_url: &Url,
+    request: pb::ExchangeRequest,
+) -> Result<String, String> {
     let mut auth = AuthServiceClient::new(connect(auth_url).expect("a channel"));
-    match auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner().outcome {
+    match auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner().outcome
+    {
         Some(exchange_response::Outcome::Allowed(allowed)) => {
             Ok(allowed.transaction_token.expect("a token").token)
         }
@@ -95,10 +101,13 @@ async fn an_internal_caller_exchanges_its_own_token_by_the_same_policies() {
     let mesh = TestMesh::start().await;
     let code = &mesh.mesh.state.services["code"];
     let contract = contract(code).await;
-    let service = contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
+    let service =
+        contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
     let list = service.methods().find(|method| method.name() == "ListFiles").expect("a method");
 
-    let token = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles").await.expect("a token");
+    let token = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles")
+        .await
+        .expect("a token");
     assert_eq!(call_with(code, &list, Some(&token)).await, Code::Ok);
 
     // A policy decides on the path that is read, which nobody knows at the time of the exchange.
@@ -119,11 +128,15 @@ async fn an_internal_caller_exchanges_its_own_token_by_the_same_policies() {
 async fn the_clients_token_never_passes_the_edge() {
     let mesh = TestMesh::start().await;
     let (spy, spied) = Spy::start(&mesh.mesh.state.services["code"]).await;
-    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let (listen, address) =
+        Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let config = drawbridge_edge::Config {
         listen,
         admin_listen: "127.0.0.1:0".parse().expect("an address"),
-        services: vec![ServiceAddress { namespace: "code".parse().expect("a namespace"), url: spied }],
+        services: vec![ServiceAddress {
+            namespace: "code".parse().expect("a namespace"),
+            url: spied,
+        }],
         allowed_hosts: vec![address.to_string()],
         mtls: mesh.mtls("edge"),
         ..drawbridge_edge::Config::new(

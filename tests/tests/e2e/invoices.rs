@@ -74,12 +74,18 @@ async fn a_document_that_is_refused_says_why_and_who_may_not_extract_learns_noth
 async fn an_invoice_of_three_megabytes_passes_the_edge() {
     let mesh = TestMesh::with(|config| config.telemetry.log = "info".to_owned()).await;
     let document = String::from_utf8(sample("invoice.ubl.xml")).expect("text");
-    let note = format!("<cbc:Note>{}</cbc:Note><cbc:DocumentCurrencyCode>", "note ".repeat(580_000));
+    let note =
+        format!("<cbc:Note>{}</cbc:Note><cbc:DocumentCurrencyCode>", "note ".repeat(580_000));
     let document = document.replacen("<cbc:DocumentCurrencyCode>", &note, 1);
     let carol = mesh.client("carol").await;
     let reply = carol.call_tool("invoices_extract", arguments(document.as_bytes())).await;
     let invoice = &reply.json["result"]["structuredContent"]["invoice"];
-    assert_eq!(invoice["number"], "DB-2026-0042", "{}", reply.text.chars().take(500).collect::<String>());
+    assert_eq!(
+        invoice["number"],
+        "DB-2026-0042",
+        "{}",
+        reply.text.chars().take(500).collect::<String>()
+    );
 }
 
 #[tokio::test]

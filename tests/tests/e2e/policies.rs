@@ -20,7 +20,9 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
     let mesh = mesh.restart().await;
     let bob = mesh.client("bob").await;
-    assert!(bob.tools().await.starts_with(&["code_list_files".to_owned(), "code_search".to_owned()]));
+    assert!(
+        bob.tools().await.starts_with(&["code_list_files".to_owned(), "code_search".to_owned()])
+    );
     let allowed = bob.call_tool("code_search", json!({ "query": "fn main" })).await;
     assert_eq!((allowed.status, allowed.error_code()), (StatusCode::OK, None), "{allowed:?}");
     assert!(mesh.client("alice").await.tools().await.is_empty());
@@ -53,7 +55,10 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
         "code://./deploy/tls.key/",
     ] {
         let refused = alice.call("resources/read", json!({ "uri": uri })).await;
-        assert!(refused.message().contains("must be written as `deploy/tls.key`"), "{uri}: {refused:?}");
+        assert!(
+            refused.message().contains("must be written as `deploy/tls.key`"),
+            "{uri}: {refused:?}"
+        );
     }
     let bob = mesh.client("bob").await;
     let refused = bob.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
@@ -67,11 +72,15 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
 async fn without_auth_nothing_is_allowed_and_with_it_again_everything_goes_on() {
     let mut mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    let position = mesh.mesh.services.iter().position(|service| service.telemetry.service() == "auth");
+    let position =
+        mesh.mesh.services.iter().position(|service| service.telemetry.service() == "auth");
     mesh.mesh.services.remove(position.expect("auth")).stop().await;
     for method in ["tools/list", "ping"] {
         let reply = alice.call(method, json!({})).await;
-        assert_eq!((reply.status, reply.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
+        assert_eq!(
+            (reply.status, reply.error_code()),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(-32053))
+        );
         assert_eq!(reply.headers["retry-after"], "1");
         reply.assert_names_request();
     }
@@ -83,7 +92,8 @@ async fn without_auth_nothing_is_allowed_and_with_it_again_everything_goes_on() 
 async fn a_tool_service_that_is_down_keeps_its_tools_listed_and_its_calls_fail_clearly() {
     let mut mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    let position = mesh.mesh.services.iter().position(|service| service.telemetry.service() == "code");
+    let position =
+        mesh.mesh.services.iter().position(|service| service.telemetry.service() == "code");
     mesh.mesh.services.remove(position.expect("code")).stop().await;
     assert_eq!(alice.tools().await, ["code_list_files", "code_search"]);
     let reply = alice.call_tool("code_search", json!({ "query": "fn main" })).await;

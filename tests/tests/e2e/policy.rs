@@ -33,8 +33,10 @@ impl Load {
             load.clients.spawn(async move {
                 while !stopping.is_cancelled() {
                     let began = Instant::now();
-                    let reply = client.call("resources/read", json!({ "uri": "code://LICENSE" })).await;
-                    let status = if reply.is_hidden() { StatusCode::NOT_FOUND } else { reply.status };
+                    let reply =
+                        client.call("resources/read", json!({ "uri": "code://LICENSE" })).await;
+                    let status =
+                        if reply.is_hidden() { StatusCode::NOT_FOUND } else { reply.status };
                     calls.lock().expect("calls").push((began, status));
                 }
             });
@@ -47,7 +49,11 @@ impl Load {
         loop {
             let found: Vec<_> = {
                 let calls = self.calls.lock().expect("calls");
-                calls.iter().filter(|(began, _)| *began >= begin).map(|(_, status)| *status).collect()
+                calls
+                    .iter()
+                    .filter(|(began, _)| *began >= begin)
+                    .map(|(_, status)| *status)
+                    .collect()
             };
             if found.len() >= 2 * CLIENTS {
                 return found;
@@ -60,7 +66,10 @@ impl Load {
     async fn becomes(&self, edited: Instant, status: StatusCode) {
         tokio::time::sleep_until((edited + SOON).into()).await;
         let statuses = self.since(edited + SOON).await;
-        assert!(statuses.iter().all(|is| *is == status), "{status} holds not everywhere: {statuses:?}");
+        assert!(
+            statuses.iter().all(|is| *is == status),
+            "{status} holds not everywhere: {statuses:?}"
+        );
     }
 
     async fn stop(mut self) -> Vec<StatusCode> {
@@ -89,9 +98,10 @@ async fn an_edit_holds_everywhere_within_a_second_and_no_call_fails_because_of_i
     let begin = Instant::now();
     assert!(load.since(begin).await.iter().all(|status| *status == StatusCode::OK));
 
-    for (from, to, status) in
-        [("engineering", "support", StatusCode::NOT_FOUND), ("support", "engineering", StatusCode::OK)]
-    {
+    for (from, to, status) in [
+        ("engineering", "support", StatusCode::NOT_FOUND),
+        ("support", "engineering", StatusCode::OK),
+    ] {
         mesh.edit_policy("code.cedar", &format!("Group::{from:?}"), &format!("Group::{to:?}"));
         load.becomes(Instant::now(), status).await;
     }
@@ -107,10 +117,15 @@ async fn an_edit_holds_everywhere_within_a_second_and_no_call_fails_because_of_i
     assert_eq!((status, &ready["ready"]), (StatusCode::OK, &json!(true)));
     let note = ready["notes"]["policies"].as_str().unwrap_or_default();
     assert!(note.contains(place.trim_end_matches([':', ' '])), "{ready}");
-    assert!(!note.contains("Grp") && !note.contains("engineering"), "policy text is for the log: {ready}");
+    assert!(
+        !note.contains("Grp") && !note.contains("engineering"),
+        "policy text is for the log: {ready}"
+    );
     let log = mesh.log();
-    let told =
-        log.lines().filter(|line| line.contains("the policy files cannot be used")).collect::<Vec<_>>();
+    let told = log
+        .lines()
+        .filter(|line| line.contains("the policy files cannot be used"))
+        .collect::<Vec<_>>();
     assert!(told.len() == 1 && told[0].contains(place), "{told:?}");
     let (_, metrics) = admin(&mesh, "/metrics").await;
     for line in ["auth_policies_current 0", "auth_policy_reloads_failed_total 1"] {
@@ -166,7 +181,10 @@ async fn a_destructive_tool_asks_for_a_second_factor() {
     assert_eq!(call("alice").await.status, StatusCode::OK);
     let refused = call("bob").await;
     assert!(refused.is_hidden(), "{refused:?}");
-    assert!(mesh.log().contains("destructive-tools-need-mfa"), "a denial whose policy nobody can find");
+    assert!(
+        mesh.log().contains("destructive-tools-need-mfa"),
+        "a denial whose policy nobody can find"
+    );
     edge.hosted.stop().await;
     hosted.stop().await;
     mesh.stop().await;

@@ -74,11 +74,17 @@ async fn a_revision_that_nobody_knows_is_refused() {
     let alice = mesh.client("alice").await;
     let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
     let request = alice.post().body(list.to_string()).build().map(|mut request| {
-        request.headers_mut().insert("mcp-protocol-version", HeaderValue::from_static("1999-01-01"));
+        request
+            .headers_mut()
+            .insert("mcp-protocol-version", HeaderValue::from_static("1999-01-01"));
         request
     });
     let reply = alice.send_built(request).await;
-    assert_eq!((reply.status, reply.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)), "{reply:?}");
+    assert_eq!(
+        (reply.status, reply.error_code()),
+        (StatusCode::BAD_REQUEST, Some(-32600)),
+        "{reply:?}"
+    );
     assert!(reply.message().contains("Unsupported MCP-Protocol-Version: 1999-01-01"), "{reply:?}");
     reply.assert_names_request();
 }
@@ -94,5 +100,9 @@ async fn a_tools_schema_hints_and_description_come_from_its_contract() {
     assert_eq!(search["annotations"]["destructiveHint"], false);
     assert_eq!(search["inputSchema"]["properties"]["query"]["type"], "string");
     assert_eq!(search["outputSchema"]["properties"]["truncated"]["type"], "boolean");
-    assert!(search["description"].as_str().is_some_and(|text| text.starts_with("Searches the source tree")));
+    assert!(
+        search["description"]
+            .as_str()
+            .is_some_and(|text| text.starts_with("Searches the source tree"))
+    );
 }

@@ -18,7 +18,8 @@ fn traceparent(trace: &str) -> String {
 
 #[track_caller]
 fn one(spans: &[Span], service: &str, name: &str) -> Span {
-    let found: Vec<_> = spans.iter().filter(|span| span.service == service && span.name == name).collect();
+    let found: Vec<_> =
+        spans.iter().filter(|span| span.service == service && span.name == name).collect();
     assert_eq!(found.len(), 1, "{service} {name} in {spans:#?}");
     found[0].clone()
 }
@@ -36,10 +37,14 @@ fn check_one_call(spans: &[Span]) {
         assert_eq!(client.parent_id, edge.span_id, "{rpc}");
         let server = one(spans, service, rpc);
         assert_eq!(server.parent_id, client.span_id, "{rpc}");
-        assert!(server.attributes.contains(&("rpc.response.status_code".into(), "Ok".into())), "{server:?}");
+        assert!(
+            server.attributes.contains(&("rpc.response.status_code".into(), "Ok".into())),
+            "{server:?}"
+        );
     }
-    let attribute =
-        |name: &str| edge.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let attribute = |name: &str| {
+        edge.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    };
     assert_eq!(attribute("mcp.method.name"), Some("tools/call"));
     assert_eq!(attribute("gen_ai.tool.name"), Some("code_search"));
     assert_eq!(attribute("mcp.protocol.version"), Some("2025-11-25"));
@@ -68,7 +73,8 @@ async fn a_call_is_one_trace_that_continues_the_clients_header() {
     check_one_call(&of_trace(&collector, TRACE));
 
     // The log tells of the same trace and the same request.
-    let decision = log.lines().find(|line| line.contains(r#""message":"decision""#)).expect("a decision");
+    let decision =
+        log.lines().find(|line| line.contains(r#""message":"decision""#)).expect("a decision");
     assert!(decision.contains(TRACE) && decision.contains(reply.request_id()), "{decision}");
     assert!(decision.contains(r#""threadName":"auth""#), "{decision}");
 }

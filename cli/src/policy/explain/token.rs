@@ -16,19 +16,25 @@ const CLIENT: [&str; 4] = ["client_id", "azp", "appid", "cid"];
 pub(super) fn read(file: &Path) -> anyhow::Result<Who> {
     let mut text = String::new();
     if file == Path::new("-") {
-        std::io::stdin().take(BYTES_MAX).read_to_string(&mut text).context("cannot read the token")?;
+        std::io::stdin()
+            .take(BYTES_MAX)
+            .read_to_string(&mut text)
+            .context("cannot read the token")?;
     } else {
-        let opened = fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let opened =
+            fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
         opened.take(BYTES_MAX).read_to_string(&mut text).context("cannot read the token")?;
     }
     // What is no token is not quoted: it may be a secret all the same.
     let mut parts = text.trim().split('.');
-    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(_), Some(claims), Some(_), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         bail!("the token is no signed JWT: give by flags what is known of the caller");
     };
     let claims = URL_SAFE_NO_PAD.decode(claims).context("the token's claims are not base64url")?;
-    let claims: Value = serde_json::from_slice(&claims).context("the token's claims are not JSON")?;
+    let claims: Value =
+        serde_json::from_slice(&claims).context("the token's claims are not JSON")?;
     who(&claims).context("the token has no iss and sub")
 }
 

@@ -30,7 +30,8 @@ fn first_port() -> u16 {
     for _ in 0..100 {
         let step = (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 100;
         let first = FROM + step * STEP;
-        if PORTS.iter().all(|above| TcpListener::bind((Ipv4Addr::LOCALHOST, first + above)).is_ok()) {
+        if PORTS.iter().all(|above| TcpListener::bind((Ipv4Addr::LOCALHOST, first + above)).is_ok())
+        {
             return first;
         }
     }
@@ -57,7 +58,8 @@ impl Drop for Running {
 /// A program that the tests need, in the folder that `tests/setup.sh` installs into.
 fn tool(path: &str) -> PathBuf {
     let tools = std::env::var_os("DRAWBRIDGE_TOOLS");
-    let tools = tools.map_or_else(|| PathBuf::from(crate::REPOSITORY).join(".tools"), PathBuf::from);
+    let tools =
+        tools.map_or_else(|| PathBuf::from(crate::REPOSITORY).join(".tools"), PathBuf::from);
     let path = tools.join(path);
     assert!(path.exists(), "{} is missing; `tests/setup.sh test` installs it", path.display());
     path

@@ -24,7 +24,10 @@ fn a_principal_without_an_issuer_or_of_one_that_is_not_accepted_is_an_error() {
 
     folder.edit("who.cedar", "bob\",", "http://127.0.0.1:7100/#bob\",");
     folder.says(0, &["check"]);
-    folder.write("issuers.toml", "[[issuers]]\nissuer = \"http://127.0.0.1:7100\"\naudiences = [\"x\"]\n");
+    folder.write(
+        "issuers.toml",
+        "[[issuers]]\nissuer = \"http://127.0.0.1:7100\"\naudiences = [\"x\"]\n",
+    );
     let said = folder.says(1, &["check", "--issuers", "issuers.toml"]);
     assert!(
         said.contains("./who.cedar:2:29: User::\"http://127.0.0.1:7100/#bob\" is of the issuer"),
@@ -57,7 +60,10 @@ fn a_group_or_role_that_nothing_else_names_is_a_warning() {
         "{said}"
     );
     assert!(said.contains("help: did you mean Group::\"engineering\"?"), "{said}");
-    assert!(said.contains("warning: ./lonely.cedar:4:22: nothing else names Role::\"zzz\""), "{said}");
+    assert!(
+        said.contains("warning: ./lonely.cedar:4:22: nothing else names Role::\"zzz\""),
+        "{said}"
+    );
     folder.says(1, &["check", "--deny-warnings"]);
 }
 
@@ -88,7 +94,9 @@ fn a_misspelt_enum_value_is_an_error() {
     }
     policy("context.input.status == \"INVOICE_STATUS_APROVED\"");
     assert!(folder.says(1, &["check"]).contains("help: did you mean \"INVOICE_STATUS_APPROVED\"?"));
-    policy("context.input.status == \"INVOICE_STATUS_APPROVED\" || context.input.status like \"*_OPEN\"");
+    policy(
+        "context.input.status == \"INVOICE_STATUS_APPROVED\" || context.input.status like \"*_OPEN\"",
+    );
     folder.says(0, &["check"]);
 }
 
@@ -103,7 +111,11 @@ fn one_wrong_argument_over_several_actions_is_one_error() {
     let report = folder.json(1, &["check"]);
     let problems = report["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
     assert_eq!(problems.len(), 1, "{report:#}");
-    assert!(problems[0]["help"].as_str().is_some_and(|help| help.contains("name the one that is meant")));
+    assert!(
+        problems[0]["help"]
+            .as_str()
+            .is_some_and(|help| help.contains("name the one that is meant"))
+    );
 }
 
 #[test]
@@ -127,8 +139,7 @@ fn explain_knows_the_development_users_and_tokens_and_names_what_is_misspelt() {
     let said = explain(1, &["code_search", "--user", "nobody-known"]);
     assert!(said.contains("No group or role of nobody-known is known"), "{said}");
 
-    let claims =
-        json!({ "iss": "https://idp.example", "sub": "a", "tenant": "acme", "groups": ["engineering"] });
+    let claims = json!({ "iss": "https://idp.example", "sub": "a", "tenant": "acme", "groups": ["engineering"] });
     let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()));
     folder.write("token", &token);
     let said = explain(0, &["code_search", r#"{"query":"x"}"#, "--token", "token"]);
@@ -158,10 +169,15 @@ fn a_read_only_tool_that_says_nothing_else_is_not_destructive() {
          service Rooms { option (drawbridge.mcp.v1.service) = { namespace: \"rooms\" };\n\
          rpc Find(Find) returns (Text) { option (drawbridge.mcp.v1.tool) = { hints: { read_only: true } }; } }",
     );
-    let mut compiler = protox::Compiler::new([folder.0.path(), &Path::new(REPOSITORY).join("proto/proto")])
-        .expect("a compiler");
-    compiler.include_imports(true).open_file(folder.0.path().join("rooms.proto")).expect("a contract");
-    let pool = prost_reflect::DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice());
+    let mut compiler =
+        protox::Compiler::new([folder.0.path(), &Path::new(REPOSITORY).join("proto/proto")])
+            .expect("a compiler");
+    compiler
+        .include_imports(true)
+        .open_file(folder.0.path().join("rooms.proto"))
+        .expect("a contract");
+    let pool =
+        prost_reflect::DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice());
     let contract = drawbridge_sdk::reflection::Contract {
         pool: pool.expect("a contract"),
         services: vec!["rooms.v1.Rooms".to_owned()],
@@ -171,12 +187,15 @@ fn a_read_only_tool_that_says_nothing_else_is_not_destructive() {
     }
     let rooms = |condition: &str| {
         let permit = "permit (principal, action == Action::\"rooms_find\", resource)";
-        folder.write("rooms.cedar", &format!("@id(\"rooms\")\n{permit}\nwhen {{ {condition} }};\n"));
+        folder
+            .write("rooms.cedar", &format!("@id(\"rooms\")\n{permit}\nwhen {{ {condition} }};\n"));
     };
     rooms("context.input.kind == \"KIND_LARGE\"");
     // Bob has shown no second factor.
     folder.says(0, &["explain", "rooms_find", r#"{"kind":"KIND_LARGE"}"#, "--user", "bob"]);
-    for alias in ["context.input.kind == \"KIND_BIG\"", "context.input.kinds.contains(\"KIND_BIG\")"] {
+    for alias in
+        ["context.input.kind == \"KIND_BIG\"", "context.input.kinds.contains(\"KIND_BIG\")"]
+    {
         rooms(alias);
         let said = folder.says(1, &["check"]);
         assert!(said.contains("\"KIND_BIG\" is another name of \"KIND_LARGE\""), "{said}");

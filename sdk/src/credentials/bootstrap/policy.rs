@@ -6,7 +6,12 @@ use crate::credentials::vault::VaultConfig;
 /// What a service may do in a caller's name.
 pub(super) fn of_callers(config: &VaultConfig, service: &ServiceSetup, accessor: &str) -> String {
     let mut rules = session_rules();
-    let VaultConfig { vault_kv_mount: kv, vault_database_mount: database, vault_pki_mount: pki, .. } = config;
+    let VaultConfig {
+        vault_kv_mount: kv,
+        vault_database_mount: database,
+        vault_pki_mount: pki,
+        ..
+    } = config;
     rules.push((format!("{kv}/data/{}/{}/*", tenant(accessor), service.name), "read"));
     for role in service.database_roles.iter().filter(|role| !role.own) {
         rules.push((format!("{database}/creds/{}", role.name), "read"));
@@ -39,7 +44,9 @@ fn session_rules() -> Vec<(String, &'static str)> {
 }
 
 fn rules_text(rules: &[(String, &str)]) -> String {
-    let lines = rules.iter().map(|(path, can)| format!("path \"{path}\" {{ capabilities = [\"{can}\"] }}\n"));
+    let lines = rules
+        .iter()
+        .map(|(path, can)| format!("path \"{path}\" {{ capabilities = [\"{can}\"] }}\n"));
     lines.collect()
 }
 

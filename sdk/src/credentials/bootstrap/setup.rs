@@ -178,7 +178,9 @@ impl Setup {
         let file = self.audit_file.as_ref()?;
         // A string of HCL is written as one of JSON.
         let file = serde_json::Value::from(file.as_str());
-        Some(format!("audit \"file\" \"{AUDIT_DEVICE}\" {{\n  options {{\n    file_path = {file}\n  }}\n}}"))
+        Some(format!(
+            "audit \"file\" \"{AUDIT_DEVICE}\" {{\n  options {{\n    file_path = {file}\n  }}\n}}"
+        ))
     }
 
     /// A name that stands for more than itself in a policy, or for two things.
@@ -240,13 +242,19 @@ mod tests {
     fn a_name_stands_for_one_thing_and_for_itself() {
         let service = |name: &str| format!("[[service]]\nname = \"{name}\"\n");
         let role = |name: &str, own| {
-            format!("[[service.database_role]]\nname = \"{name}\"\nown = {own}\ncreation_statements = []\n")
+            format!(
+                "[[service.database_role]]\nname = \"{name}\"\nown = {own}\ncreation_statements = []\n"
+            )
         };
         let (code, tickets) = (service("code"), service("tickets"));
-        assert_eq!(wrong(&[code.as_str(), &tickets, &role("a", true), &role("b", false)].concat()), None);
+        assert_eq!(
+            wrong(&[code.as_str(), &tickets, &role("a", true), &role("b", false)].concat()),
+            None
+        );
         assert_eq!(wrong(&[code.as_str(), &code].concat()).unwrap(), "code");
         assert_eq!(
-            wrong(&[code.as_str(), &role("a", true), &tickets, &role("a", false)].concat()).unwrap(),
+            wrong(&[code.as_str(), &role("a", true), &tickets, &role("a", false)].concat())
+                .unwrap(),
             "a"
         );
         // The policy of its callers would be that of the other service itself.

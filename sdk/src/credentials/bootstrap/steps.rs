@@ -78,7 +78,8 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     // Audit is no affair of a namespace, but of the Vault that has it.
     if config.vault_namespace.is_none() {
         let path = "sys/config/auditing/request-headers/x-request-id".to_owned();
-        let header = Step::new("request ids in the audit log".to_owned(), path, json!({ "hmac": false }));
+        let header =
+            Step::new("request ids in the audit log".to_owned(), path, json!({ "hmac": false }));
         steps.push(Step { key: Some("x-request-id".to_owned()), ..header });
     }
     let method = json!({ "type": "jwt" });
@@ -89,7 +90,11 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
             &config.vault_kubernetes_mount,
             setup.services.iter().any(|of| of.kubernetes.is_some()),
         ),
-        ("approle", &config.vault_approle_mount, setup.services.iter().any(|of| of.approle.is_some())),
+        (
+            "approle",
+            &config.vault_approle_mount,
+            setup.services.iter().any(|of| of.approle.is_some()),
+        ),
     ];
     for (method, mount, used) in own {
         if used {
@@ -100,13 +105,19 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     steps.push(Step::mount("key-value store", "sys/mounts", &config.vault_kv_mount, kv));
     if setup.database.is_some() {
         let engine = json!({ "type": "database" });
-        steps.push(Step::mount("database engine", "sys/mounts", &config.vault_database_mount, engine));
+        steps.push(Step::mount(
+            "database engine",
+            "sys/mounts",
+            &config.vault_database_mount,
+            engine,
+        ));
     }
     if setup.services.iter().any(|service| !service.certificate_roles.is_empty()) {
         let engine = json!({ "type": "pki" });
         // An authority cannot outlive what the engine lets live.
         let longest = setup.pki.as_ref().map(|authority| format!("{}s", authority.ttl_seconds));
-        let write = json!({ "type": "pki", "config": { "max_lease_ttl": longest.unwrap_or_default() } });
+        let write =
+            json!({ "type": "pki", "config": { "max_lease_ttl": longest.unwrap_or_default() } });
         let step = Step::mount("PKI engine", "sys/mounts", &config.vault_pki_mount, engine);
         steps.push(Step { write: Some(write), ..step });
     }
@@ -133,7 +144,11 @@ pub(super) fn settings(config: &VaultConfig, setup: &Setup, accessor: &str) -> V
     steps.extend(roles.map(|role| certificate_role(config, role, accessor)));
     if let Some(kubernetes) = &setup.kubernetes {
         let path = format!("auth/{}/config", config.vault_kubernetes_mount);
-        steps.push(Step::new("trust in Kubernetes".to_owned(), path, trust_in_kubernetes(kubernetes)));
+        steps.push(Step::new(
+            "trust in Kubernetes".to_owned(),
+            path,
+            trust_in_kubernetes(kubernetes),
+        ));
     }
     for service in &setup.services {
         let policy = service.policy();
@@ -153,7 +168,10 @@ fn own_login(config: &VaultConfig, service: &ServiceSetup) -> Vec<Step> {
     let Some(policy) = service.own_policy() else { return Vec::new() };
     let mut steps = vec![Step::policy(&policy, policy::own(config, service))];
     let roles = [
-        service.kubernetes.as_ref().map(|of| (&config.vault_kubernetes_mount, "Kubernetes", account(of))),
+        service
+            .kubernetes
+            .as_ref()
+            .map(|of| (&config.vault_kubernetes_mount, "Kubernetes", account(of))),
         service.approle.as_ref().map(|of| (&config.vault_approle_mount, "AppRole", approle(of))),
     ];
     for (mount, method, mut role) in roles.into_iter().flatten() {
@@ -295,9 +313,9 @@ fn login_role(service: &ServiceSetup, policy: &str) -> Value {
 /// Whether all of `wanted` is in `current`, which may have more fields.
 pub(super) fn contains(current: &Value, wanted: &Value) -> bool {
     match (current, wanted) {
-        (Value::Object(current), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(name, wanted)| current.get(name).is_some_and(|current| contains(current, wanted))),
+        (Value::Object(current), Value::Object(wanted)) => wanted.iter().all(|(name, wanted)| {
+            current.get(name).is_some_and(|current| contains(current, wanted))
+        }),
         (Value::Null, Value::Array(wanted)) => wanted.is_empty(),
         (_, &ANYTHING) => true,
         _ => current == wanted,

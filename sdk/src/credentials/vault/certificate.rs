@@ -26,8 +26,10 @@ impl Vault {
         };
         let who = As { token: Some(token), request_id: Some(request_id) };
         let issued = self.client.call(who, issue).await?.data.ok_or(CredentialsError::Malformed)?;
-        let ends = UNIX_EPOCH + Duration::from_secs(issued.expiration.ok_or(CredentialsError::Malformed)?);
-        let duration = ends.duration_since(SystemTime::now()).map_err(|_| CredentialsError::Malformed)?;
+        let ends =
+            UNIX_EPOCH + Duration::from_secs(issued.expiration.ok_or(CredentialsError::Malformed)?);
+        let duration =
+            ends.duration_since(SystemTime::now()).map_err(|_| CredentialsError::Malformed)?;
         let chain = [vec![issued.certificate], issued.ca_chain.unwrap_or_default()].concat();
         let of = GrantedCertificate {
             chain: chain.join("\n"),

@@ -39,8 +39,9 @@ pub(crate) struct As<'a> {
 
 impl Client {
     pub(crate) fn new(config: &VaultConfig) -> Result<Self, SetupError> {
-        let read =
-            |path: &PathBuf| fs::read(path).map_err(|source| SetupError::File { path: path.clone(), source });
+        let read = |path: &PathBuf| {
+            fs::read(path).map_err(|source| SetupError::File { path: path.clone(), source })
+        };
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TRY_TIMEOUT)
@@ -84,10 +85,14 @@ impl Client {
             .with_min_delay(RETRY_DELAY_MIN)
             .with_max_times(RETRIES_MAX)
             .with_jitter();
-        let calling = (|| self.attempt(who, &endpoint)).retry(again).when(|error: &CredentialsError| {
-            error.is_retryable() && !matches!(error, CredentialsError::Unavailable(Outage::CircuitOpen))
-        });
-        timeout(CALL_TIMEOUT, calling).await.unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
+        let calling =
+            (|| self.attempt(who, &endpoint)).retry(again).when(|error: &CredentialsError| {
+                error.is_retryable()
+                    && !matches!(error, CredentialsError::Unavailable(Outage::CircuitOpen))
+            });
+        timeout(CALL_TIMEOUT, calling)
+            .await
+            .unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
     }
 
     async fn attempt<E: Endpoint>(
@@ -113,13 +118,18 @@ fn judge(error: &ClientError) -> CredentialsError {
             429 => CredentialsError::Unavailable(Outage::Busy),
             472 | 473 | 501 | 503 => CredentialsError::Unavailable(Outage::NotReady),
             500.. => {
-                tracing::warn!(status = code, reason = reason(content.as_deref()), "Vault has failed inside");
+                tracing::warn!(
+                    status = code,
+                    reason = reason(content.as_deref()),
+                    "Vault has failed inside"
+                );
                 CredentialsError::Unavailable(Outage::Failed)
             }
             _ => CredentialsError::Refused { status: *code, reason: reason(content.as_deref()) },
         },
         ClientError::RequestError { source, .. } => {
-            let timed_out = source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
+            let timed_out =
+                source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
             let outage = if timed_out { Outage::Timeout } else { Outage::Unreachable };
             tracing::debug!(cause = source.source(), "Vault gives no answer");
             CredentialsError::Unavailable(outage)

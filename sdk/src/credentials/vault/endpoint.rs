@@ -44,7 +44,11 @@ pub(super) struct Headers<'a> {
 }
 
 impl MiddleWare for Headers<'_> {
-    fn request<E: Endpoint>(&self, _: &E, request: &mut Request<Vec<u8>>) -> Result<(), ClientError> {
+    fn request<E: Endpoint>(
+        &self,
+        _: &E,
+        request: &mut Request<Vec<u8>>,
+    ) -> Result<(), ClientError> {
         let broken = |source: http::Error| ClientError::GenericError { source: source.into() };
         let mut parts = request.uri().clone().into_parts();
         let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);

@@ -25,7 +25,8 @@ impl Client for Http {
             .map_err(|source| ClientError::ReqwestBuildError { source })?;
         let (url, method) = (request.url().to_string(), request.method().to_string());
         let sent = self.client.execute(request).await;
-        let answer = sent.map_err(|error| ClientError::RequestError { source: error.into(), url, method })?;
+        let answer =
+            sent.map_err(|error| ClientError::RequestError { source: error.into(), url, method })?;
         let response = Response::builder().status(answer.status());
         let body = read(answer).await?;
         response.body(body).map_err(|error| ClientError::ResponseError { source: error.into() })
@@ -33,7 +34,8 @@ impl Client for Http {
 }
 
 async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ClientError> {
-    let expected = answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default();
+    let expected =
+        answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default();
     // A body that grows leaves copies behind.
     let mut body = Vec::with_capacity(ANSWER_BYTES_MAX.min(expected));
     let broken = |error: reqwest::Error| ClientError::ResponseError { source: error.into() };

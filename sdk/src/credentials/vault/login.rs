@@ -6,7 +6,10 @@ use secrecy::{ExposeSecret as _, SecretString, zeroize::Zeroizing};
 use tokio::{fs::File, io::AsyncReadExt as _};
 use vaultrs::api::{
     AuthInfo,
-    auth::{approle::requests::LoginWithApproleRequest, kubernetes::requests::LoginWithKubernetesRequest},
+    auth::{
+        approle::requests::LoginWithApproleRequest,
+        kubernetes::requests::LoginWithKubernetesRequest,
+    },
     token::requests::CreateTokenRequest,
 };
 
@@ -60,7 +63,8 @@ pub(super) enum OwnLogin {
 
 impl VaultLogin {
     pub(super) fn complete(self) -> Result<Option<OwnLogin>, SetupError> {
-        let needs = |file: Option<PathBuf>, argument| file.ok_or(SetupError::LoginNeeds { argument });
+        let needs =
+            |file: Option<PathBuf>, argument| file.ok_or(SetupError::LoginNeeds { argument });
         let file = self.vault_login_file;
         let login = match self.vault_login {
             None => return Ok(None),
@@ -71,7 +75,9 @@ impl VaultLogin {
                 role_id: needs(self.vault_role_id_file, "--vault-role-id-file")?,
                 secret_id: needs(file, "--vault-login-file")?,
             },
-            Some(LoginMethod::TokenFile) => OwnLogin::TokenFile { token: needs(file, "--vault-login-file")? },
+            Some(LoginMethod::TokenFile) => {
+                OwnLogin::TokenFile { token: needs(file, "--vault-login-file")? }
+            }
         };
         Ok(Some(login))
     }
@@ -92,7 +98,10 @@ impl OwnLogin {
                 let token = read(token).await?;
                 let login = || {
                     let mut login = LoginWithKubernetesRequest::builder();
-                    login.mount(&config.vault_kubernetes_mount).role(service).jwt(token.expose_secret());
+                    login
+                        .mount(&config.vault_kubernetes_mount)
+                        .role(service)
+                        .jwt(token.expose_secret());
                     login.build().map_err(|_| CredentialsError::Malformed)
                 };
                 client.call(anybody, login).await?.auth
@@ -126,7 +135,8 @@ impl OwnLogin {
 /// What stands in a file, without the line end that editors and agents put there.
 async fn read(path: &Path) -> Result<SecretString, CredentialsError> {
     let mut text = Zeroizing::new(String::new());
-    let reading = async { File::open(path).await?.take(FILE_BYTES_MAX).read_to_string(&mut text).await };
+    let reading =
+        async { File::open(path).await?.take(FILE_BYTES_MAX).read_to_string(&mut text).await };
     // An agent that starts beside the service may not have written it yet.
     reading.await.map_err(|error| {
         tracing::warn!(path = %path.display(), %error, "the service's own login cannot be read");
@@ -147,11 +157,15 @@ mod tests {
         let login = |method| VaultLogin { vault_login: method, ..VaultLogin::default() };
         assert!(login(None).complete().unwrap().is_none());
         assert!(login(Some(LoginMethod::Kubernetes)).complete().unwrap().is_some());
-        for (method, lacks) in
-            [(LoginMethod::Approle, "--vault-role-id-file"), (LoginMethod::TokenFile, "--vault-login-file")]
-        {
+        for (method, lacks) in [
+            (LoginMethod::Approle, "--vault-role-id-file"),
+            (LoginMethod::TokenFile, "--vault-login-file"),
+        ] {
             let error = login(Some(method)).complete().unwrap_err();
-            assert!(matches!(error, SetupError::LoginNeeds { argument } if argument == lacks), "{error}");
+            assert!(
+                matches!(error, SetupError::LoginNeeds { argument } if argument == lacks),
+                "{error}"
+            );
         }
     }
 

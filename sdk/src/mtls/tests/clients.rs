@@ -33,7 +33,8 @@ async fn is_let_in(
     let config = match shown {
         None => config.with_no_client_auth(),
         Some(Signed { certificate, key }) => {
-            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>();
+            let chain =
+                CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>();
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
             config.with_client_auth_cert(chain.unwrap(), key).unwrap()
         }
@@ -98,7 +99,11 @@ async fn only_a_good_certificate_of_an_allowed_service_is_let_in() {
             })),
         ),
         ("has a longer id", false, Some(authority.sign("edge/x"))),
-        ("has expired", false, Some(edge(|params| params.not_after = (SystemTime::now() - HOUR / 2).into()))),
+        (
+            "has expired",
+            false,
+            Some(edge(|params| params.not_after = (SystemTime::now() - HOUR / 2).into())),
+        ),
         (
             "is not valid yet",
             false,
@@ -111,7 +116,11 @@ async fn only_a_good_certificate_of_an_allowed_service_is_let_in() {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             })),
         ),
-        ("may sign others", false, Some(edge(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)))),
+        (
+            "may sign others",
+            false,
+            Some(edge(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign))),
+        ),
         (
             "is an authority's",
             false,

@@ -37,7 +37,10 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
         let (client, url) = (client.clone(), server.url());
         callers.push(tokio::spawn(async move {
             while !done.load(Ordering::Relaxed) {
-                HealthClient::new(balanced.clone()).check(HealthCheckRequest::default()).await.unwrap();
+                HealthClient::new(balanced.clone())
+                    .check(HealthCheckRequest::default())
+                    .await
+                    .unwrap();
                 ask(kept.clone()).await.unwrap();
                 // A connection of its own, with what is in the files now.
                 health(&client, &url).await.unwrap();
@@ -50,16 +53,19 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
     for files in [&tools, &edge] {
         files.trust(&[&old, &new]);
     }
-    until("the server believes the new authority", async || answers(&new, &[&old], &server).await).await;
+    until("the server believes the new authority", async || answers(&new, &[&old], &server).await)
+        .await;
     edge.show(&new.sign("edge"));
     tools.show(&new.sign("tools"));
-    until("the server shows the new certificate", async || answers(&new, &[&new], &server).await).await;
+    until("the server shows the new certificate", async || answers(&new, &[&new], &server).await)
+        .await;
     // The client has looked as often.
     tokio::time::sleep(Duration::from_secs(4)).await;
     for files in [&tools, &edge] {
         files.trust(&[&new]);
     }
-    until("the old authority is not believed", async || !answers(&old, &[&new], &server).await).await;
+    until("the old authority is not believed", async || !answers(&old, &[&new], &server).await)
+        .await;
     assert!(answers(&new, &[&new], &server).await);
 
     done.store(true, Ordering::Relaxed);
@@ -77,22 +83,29 @@ async fn broken_files_change_nothing_and_are_told() {
     let tools = Files::new(&good, &[&authority]);
     let server = Server::with(&tools, &["edge"]);
     let readiness = server.starting.readiness();
-    let expired =
-        authority.sign_with("tools", |params| params.not_after = (SystemTime::now() - HOUR / 2).into());
+    let expired = authority
+        .sign_with("tools", |params| params.not_after = (SystemTime::now() - HOUR / 2).into());
     let unnamed = authority.sign_with("tools", |params| params.subject_alt_names.clear());
     let breaks: [(&str, &dyn Fn()); 6] = [
-        ("is not PEM", &|| fs::write(tools.path("ca.crt"), "-----BEGIN CERTIFICATE-----\nMII").unwrap()),
+        ("is not PEM", &|| {
+            fs::write(tools.path("ca.crt"), "-----BEGIN CERTIFICATE-----\nMII").unwrap()
+        }),
         ("holds no authority", &|| fs::write(tools.path("ca.crt"), "").unwrap()),
         ("cannot use the certificate with its key", &|| {
             fs::write(tools.path("tls.key"), &stranger.sign("x").key).unwrap();
         }),
         ("has expired", &|| tools.show(&expired)),
         ("must have one URI as a name, and has 0", &|| tools.show(&unnamed)),
-        ("the certificate is that of spiffe://acme.example/other", &|| tools.show(&authority.sign("other"))),
+        ("the certificate is that of spiffe://acme.example/other", &|| {
+            tools.show(&authority.sign("other"))
+        }),
     ];
     for (wrong, break_it) in breaks {
         break_it();
-        until(wrong, async || readiness.notes().get("mtls").is_some_and(|note| note.contains(wrong))).await;
+        until(wrong, async || {
+            readiness.notes().get("mtls").is_some_and(|note| note.contains(wrong))
+        })
+        .await;
         assert!(answers(&authority, &[&authority], &server).await, "{wrong}");
         tools.trust(&[&authority]);
         tools.show(&good);
@@ -115,7 +128,9 @@ fn files_that_cannot_be_used_are_refused_at_the_start() {
         refused(&|files| fs::remove_file(files.path("ca.crt")).unwrap()),
         refused(&|files| fs::write(files.path("ca.crt"), "").unwrap()),
         refused(&|files| fs::write(files.path("tls.crt"), "").unwrap()),
-        refused(&|files| files.show(&authority.sign_with("x", |params| params.subject_alt_names.clear()))),
+        refused(&|files| {
+            files.show(&authority.sign_with("x", |params| params.subject_alt_names.clear()))
+        }),
     ];
     let expected = ["cannot read", "holds no authority", "holds no X.509 certificate", "has 0"];
     for (told, expected) in told.iter().zip(expected) {

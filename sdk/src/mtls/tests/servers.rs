@@ -16,7 +16,8 @@ async fn is_believed(
     shown: &Signed,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> bool {
-    let chain: Result<_, _> = CertificateDer::pem_slice_iter(shown.certificate.as_bytes()).collect();
+    let chain: Result<_, _> =
+        CertificateDer::pem_slice_iter(shown.certificate.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
@@ -29,7 +30,8 @@ async fn is_believed(
     let url: Url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
     let asking = tokio::spawn(ask(client.connect(&url, "tools", None).unwrap()));
     let (stream, _) = listener.accept().await.unwrap();
-    let shaken = timeout(PATIENCE, TlsAcceptor::from(Arc::new(config)).accept(stream)).await.unwrap();
+    let shaken =
+        timeout(PATIENCE, TlsAcceptor::from(Arc::new(config)).accept(stream)).await.unwrap();
     asking.abort();
     shaken.is_ok()
 }
@@ -59,7 +61,11 @@ async fn only_the_service_that_is_expected_is_believed() {
                 ];
             }),
         ),
-        ("has expired", false, tools(|params| params.not_after = (SystemTime::now() - HOUR / 2).into())),
+        (
+            "has expired",
+            false,
+            tools(|params| params.not_after = (SystemTime::now() - HOUR / 2).into()),
+        ),
         (
             "is not valid yet",
             false,
@@ -72,10 +78,18 @@ async fn only_the_service_that_is_expected_is_believed() {
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }),
         ),
-        ("may sign others", false, tools(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign))),
+        (
+            "may sign others",
+            false,
+            tools(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+        ),
     ];
     for (what, expected, shown) in &cases {
-        assert_eq!(is_believed(&client, shown, &[&TLS13]).await, *expected, "a certificate that {what}");
+        assert_eq!(
+            is_believed(&client, shown, &[&TLS13]).await,
+            *expected,
+            "a certificate that {what}"
+        );
     }
     assert!(!is_believed(&client, &authority.sign("tools"), &[&TLS12]).await, "TLS 1.2");
 }

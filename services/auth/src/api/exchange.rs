@@ -3,7 +3,9 @@
 
 use std::{iter::successors, sync::Arc};
 
-use drawbridge_proto::auth::v1::{self as pb, exchange_response::Outcome as Exchanged, operation::Kind};
+use drawbridge_proto::auth::v1::{
+    self as pb, exchange_response::Outcome as Exchanged, operation::Kind,
+};
 use drawbridge_sdk::{RequestId, identity::Actor};
 use tonic::Status;
 
@@ -36,7 +38,8 @@ impl Api {
         let policies = self.policies.load();
         let calling = if actor_token.is_empty() {
             let own = self.identify_inside(&subject_token, deciding.network).await?;
-            own.map(|subject| Calling { subject, delegation: None }).map_err(Exchanged::Unauthenticated)
+            own.map(|subject| Calling { subject, delegation: None })
+                .map_err(Exchanged::Unauthenticated)
         } else {
             self.delegate(&subject_token, &actor_token, &policies, deciding).await?
         };
@@ -69,7 +72,8 @@ impl Api {
         if self.is_revoked(&called.token)? {
             return unauthenticated(refuse("the subject's access token is revoked".to_owned()));
         }
-        let outcome = policies.decide_operation(&actor.identity, "act", ("Service", &called.service));
+        let outcome =
+            policies.decide_operation(&actor.identity, "act", ("Service", &called.service));
         let (by, of) = (&actor.identity.principal, &called.token.identity.principal);
         tracing::info!(
             request_id = %deciding.ids.own, caller_request_id = deciding.ids.caller.as_ref().map(RequestId::as_str),
@@ -82,8 +86,9 @@ impl Api {
             return Ok(Err(refused(&actor.identity, outcome.answer)));
         }
         if actors(called.act.as_deref()) >= ACTORS_MAX {
-            let reason =
-                format!("{ACTORS_MAX} services have called one another in the subject's name already");
+            let reason = format!(
+                "{ACTORS_MAX} services have called one another in the subject's name already"
+            );
             let principal = Some(called.token.identity.principal);
             return Ok(Err(Exchanged::Denied(pb::Denied {
                 reason,

@@ -47,7 +47,8 @@ impl Api {
             Ok(token) => token,
             Err(error) => match error.unverified() {
                 Some(reason) => {
-                    counter!("auth_tokens_unverified_total", "reason" => reason.as_str_name()).increment(1);
+                    counter!("auth_tokens_unverified_total", "reason" => reason.as_str_name())
+                        .increment(1);
                     return Ok(Err(Refused::Unverified(reason)));
                 }
                 None => return refused(error.to_string()),

@@ -65,13 +65,17 @@ impl Api {
             known.push("…");
         }
         let known = known.join(", ");
-        Err(Status::invalid_argument(format!("unknown issuer {issuer:?}; the issuers known here: {known}")))
+        Err(Status::invalid_argument(format!(
+            "unknown issuer {issuer:?}; the issuers known here: {known}"
+        )))
     }
 
     /// Which of these transaction tokens stand for somebody who is still let in.
     pub(super) fn introspect_tokens(&self, tokens: &[String]) -> Result<Vec<bool>, Status> {
         if tokens.is_empty() || tokens.len() > TOKENS_MAX {
-            return Err(Status::invalid_argument(format!("one token or more, and at most {TOKENS_MAX}")));
+            return Err(Status::invalid_argument(format!(
+                "one token or more, and at most {TOKENS_MAX}"
+            )));
         }
         let is_active = |token: &String| match self.minter.recall(token) {
             Ok(called) => self.is_revoked(&called.token).map(|revoked| !revoked),

@@ -48,7 +48,10 @@ fn is_at_or_below(resource: &str, above: &str) -> bool {
 fn from_to(above: &str, resource: &str) -> Vec<String> {
     let below = resource.get(above.len()..).unwrap_or_default();
     let ends = below.match_indices('/').skip(1).map(|(at, _)| at).chain([below.len()]);
-    [above.to_owned()].into_iter().chain(ends.map(|end| format!("{above}{}", &below[..end]))).collect()
+    [above.to_owned()]
+        .into_iter()
+        .chain(ends.map(|end| format!("{above}{}", &below[..end])))
+        .collect()
 }
 
 #[cfg(test)]
@@ -69,7 +72,11 @@ mod tests {
         check(None, "https://a/mcp", &["https://a/mcp"]);
         check(None, "https://a/mcp/", &["https://a/mcp"]);
         check(None, "https://a/mcp/code", &["https://a/mcp", "https://a/mcp/code"]);
-        check(None, "https://a/mcp/a/b", &["https://a/mcp", "https://a/mcp/a", "https://a/mcp/a/b"]);
+        check(
+            None,
+            "https://a/mcp/a/b",
+            &["https://a/mcp", "https://a/mcp/a", "https://a/mcp/a/b"],
+        );
     }
 
     #[test]
@@ -91,7 +98,10 @@ mod tests {
     #[test]
     fn the_service_itself_is_named_exactly() {
         let own = Audience::Own("drawbridge-auth".to_owned());
-        assert_eq!(own.acceptable(None, "drawbridge-auth"), ["drawbridge-auth/", "drawbridge-auth"]);
+        assert_eq!(
+            own.acceptable(None, "drawbridge-auth"),
+            ["drawbridge-auth/", "drawbridge-auth"]
+        );
         assert_eq!(own.acceptable(Some(&["api://edge".into()]), "drawbridge-auth").len(), 2);
         assert!(own.acceptable(None, "https://a/mcp").is_empty());
     }

@@ -133,8 +133,7 @@ pub(super) fn load(
         }
         let asks = |issuer: &Issuer| issuer.introspection.is_some();
         if asks(&issuer) && issuers.iter().any(asks) {
-            let problem =
-                "another issuer is asked about opaque tokens already: they do not say whose they are";
+            let problem = "another issuer is asked about opaque tokens already: they do not say whose they are";
             return Err(meaning(problem.to_owned()));
         }
         issuers.push(issuer);
@@ -180,12 +179,15 @@ impl Table {
             return Err("an issuer is written as in the claim `iss`, without #".to_owned());
         }
         let algorithms = self.algorithms.clone().unwrap_or(ALGORITHMS.to_vec());
-        if algorithms.is_empty() || algorithms.iter().any(|algorithm| !ALGORITHMS.contains(algorithm)) {
+        if algorithms.is_empty()
+            || algorithms.iter().any(|algorithm| !ALGORITHMS.contains(algorithm))
+        {
             return Err(format!("algorithms are some of {ALGORITHMS:?}"));
         }
         let audiences = self.audiences.as_deref();
         let is_empty = |audience: &String| audience.trim_matches('/').is_empty();
-        if audiences.is_some_and(|audiences| audiences.is_empty() || audiences.iter().any(is_empty)) {
+        if audiences.is_some_and(|audiences| audiences.is_empty() || audiences.iter().any(is_empty))
+        {
             return Err("audiences must not be empty: absent, they are the edge's URLs".to_owned());
         }
         if self.preset == Preset::Google && audiences.is_none() {
@@ -199,7 +201,8 @@ impl Table {
         let prefix = self.claims.tenant_prefix.as_deref().or(unsaid);
         let tenants = Tenants::new(prefix, self.tenants.as_deref())?;
         let keys = self.keys(context)?;
-        let keys = keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
+        let keys =
+            keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
         Ok(Issuer {
             failures: Failures::default(),
             name: name.clone(),
@@ -219,10 +222,13 @@ impl Table {
 
     fn keys(&self, context: &Context<'_>) -> Result<Option<Source>, String> {
         let source = match (&self.jwks_url, &self.jwks_file) {
-            (Some(_), Some(_)) => return Err("jwks_url and jwks_file exclude one another".to_owned()),
+            (Some(_), Some(_)) => {
+                return Err("jwks_url and jwks_file exclude one another".to_owned());
+            }
             _ if !self.preset.has_keys() => {
-                let says_keys =
-                    self.jwks_url.is_some() || self.jwks_file.is_some() || self.algorithms.is_some();
+                let says_keys = self.jwks_url.is_some()
+                    || self.jwks_file.is_some()
+                    || self.algorithms.is_some();
                 if says_keys {
                     return Err("Google's access tokens are opaque and have no keys".to_owned());
                 }
@@ -236,7 +242,9 @@ impl Table {
             (None, None) => {
                 let name = self.issuer.get_ref();
                 let url: Url = name.parse().map_err(|_| {
-                    format!("the issuer {name:?} is no URL to find keys at: give jwks_url or jwks_file")
+                    format!(
+                        "the issuer {name:?} is no URL to find keys at: give jwks_url or jwks_file"
+                    )
                 })?;
                 self.check_url(&url)?;
                 Source::Issuer(name.clone(), self.fetcher()?)
@@ -254,7 +262,8 @@ impl Table {
             (None, _) => return Ok(None),
             (Some(table), Preset::Google) => (table.url.clone(), Endpoint::TokenInfo),
             (Some(table), _) => {
-                let client_id = table.client_id.clone().ok_or("introspection.client_id is missing")?;
+                let client_id =
+                    table.client_id.clone().ok_or("introspection.client_id is missing")?;
                 let client_secret = table.secret(context.text)?;
                 (table.url.clone(), Endpoint::Introspection { client_id, client_secret })
             }
@@ -290,7 +299,9 @@ impl IntrospectionTable {
             (None, Some(name)) => {
                 env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
             }
-            _ => return Err("introspection needs client_secret_file or client_secret_env".to_owned()),
+            _ => {
+                return Err("introspection needs client_secret_file or client_secret_env".to_owned());
+            }
         };
         match secret.trim_end() {
             "" => Err("the introspection secret is empty".to_owned()),

@@ -59,7 +59,12 @@ struct Remembered {
 }
 
 impl Expiry<([u8; 32], u64), Answer> for Remembered {
-    fn expire_after_create(&self, _: &([u8; 32], u64), answer: &Answer, now: Instant) -> Option<Duration> {
+    fn expire_after_create(
+        &self,
+        _: &([u8; 32], u64),
+        answer: &Answer,
+        now: Instant,
+    ) -> Option<Duration> {
         Some(match answer {
             Answer::Active(_, until) => until.saturating_duration_since(now),
             Answer::Inactive => self.refused_for,
@@ -77,7 +82,12 @@ pub(super) enum Endpoint {
 }
 
 impl Introspection {
-    pub(super) fn new(url: Url, fetcher: Fetcher, endpoint: Endpoint, limits: IntrospectionLimits) -> Self {
+    pub(super) fn new(
+        url: Url,
+        fetcher: Fetcher,
+        endpoint: Endpoint,
+        limits: IntrospectionLimits,
+    ) -> Self {
         let refused_for = Duration::from_secs(limits.refused_seconds.get().into());
         let known_for = Duration::from_secs(limits.known_seconds.get().into());
         let answers = future::Cache::builder().max_capacity(ANSWERS_MAX);
@@ -158,7 +168,8 @@ impl Introspection {
         client_secret: &SecretString,
     ) -> Result<Option<Claims>, FetchError> {
         // RFC 6749 section 2.3.1.
-        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        let encoded =
+            |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let request = self
             .fetcher
             .request(Method::POST, &self.url)?
@@ -168,12 +179,14 @@ impl Introspection {
         let claims: Claims = self.fetcher.send(&self.url, request).await?.json()?;
         let is_active = claims.at("active") == Some(&Value::Bool(true));
         // A token of another type, such as one that is bound to a key, proves nothing by being shown.
-        let is_bearer = claims.at("token_type").is_none_or(|kind| is_text(kind, &["bearer", "access_token"]));
+        let is_bearer =
+            claims.at("token_type").is_none_or(|kind| is_text(kind, &["bearer", "access_token"]));
         Ok(Some(claims).filter(|_| is_active && is_bearer))
     }
 
     async fn token_info(&self, token: &str) -> Result<Option<Claims>, FetchError> {
-        let request = self.fetcher.request(Method::POST, &self.url)?.bearer_auth(token).form(&[("", ""); 0]);
+        let request =
+            self.fetcher.request(Method::POST, &self.url)?.bearer_auth(token).form(&[("", ""); 0]);
         let answer = self.fetcher.send(&self.url, request).await?;
         if answer.status == StatusCode::BAD_REQUEST {
             return Ok(None);
@@ -192,7 +205,9 @@ impl Introspection {
 /// How long a token lasts, as far as its issuer says (RFC 7662 section 2.2).
 fn left(claims: &Claims) -> Duration {
     let end = claims.seconds("exp").ok().flatten();
-    end.map_or(Duration::MAX, |end| Duration::from_secs(end.saturating_sub(get_current_timestamp())))
+    end.map_or(Duration::MAX, |end| {
+        Duration::from_secs(end.saturating_sub(get_current_timestamp()))
+    })
 }
 
 fn digest(token: &str) -> [u8; 32] {

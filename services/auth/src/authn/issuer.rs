@@ -12,8 +12,8 @@ use drawbridge_sdk::{
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{
-    ClientNetwork, Token, TokenError, claims::Claims, introspection::Introspection, mapping::Mapping,
-    preset::Preset, token::Jwt,
+    ClientNetwork, Token, TokenError, claims::Claims, introspection::Introspection,
+    mapping::Mapping, preset::Preset, token::Jwt,
 };
 
 /// How often it is logged that an issuer is away, however many tokens name it: anybody can make tokens up.
@@ -41,7 +41,8 @@ impl Failures {
     /// Whether a failure is to be logged now: others are of the same kind.
     fn is_due(&self, now: Instant) -> bool {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
+        let is_due =
+            logged.is_none_or(|logged| now.saturating_duration_since(logged) >= LOG_INTERVAL);
         if is_due {
             *logged = Some(now);
         }
@@ -107,7 +108,8 @@ impl Issuer {
             return Err(TokenError::Issuer);
         }
         // RFC 7662 section 2.2 leaves the end of a token to the answer's writer.
-        let for_now = get_current_timestamp() + until.saturating_duration_since(Instant::now()).as_secs();
+        let for_now =
+            get_current_timestamp() + until.saturating_duration_since(Instant::now()).as_secs();
         let expires_at = claims.seconds("exp")?.unwrap_or(for_now);
         let meaning = self.token(&claims, expires_at, audiences)?;
         introspection.know(token);
@@ -123,12 +125,21 @@ impl Issuer {
         if !is_busy && self.failures.is_due(Instant::now()) {
             tracing::error!(issuer = self.name, error = told(error), "cannot verify access tokens");
         } else {
-            tracing::debug!(issuer = self.name, error = told(error), "cannot verify an access token");
+            tracing::debug!(
+                issuer = self.name,
+                error = told(error),
+                "cannot verify an access token"
+            );
         }
     }
 
     /// What the token says, when it is for one of `audiences` and for now.
-    fn token(&self, claims: &Claims, expires_at: u64, audiences: &[String]) -> Result<Token, TokenError> {
+    fn token(
+        &self,
+        claims: &Claims,
+        expires_at: u64,
+        audiences: &[String],
+    ) -> Result<Token, TokenError> {
         let Rules { preset, mapping, leeway_seconds: leeway, workloads, .. } = &self.rules;
         let now = get_current_timestamp();
         if expires_at.saturating_add(*leeway) < now {
@@ -145,7 +156,11 @@ impl Issuer {
         if !claims.has("aud") {
             return Err(TokenError::Claims);
         }
-        if !claims.list("aud")?.iter().any(|named| audiences.iter().any(|audience| audience == named)) {
+        if !claims
+            .list("aud")?
+            .iter()
+            .any(|named| audiences.iter().any(|audience| audience == named))
+        {
             return Err(TokenError::Audience);
         }
         let mut identity = mapping.identity(&self.name, claims)?;
@@ -170,7 +185,8 @@ mod tests {
     #[test]
     fn that_an_issuer_is_away_is_logged_once_in_a_while() {
         let (failures, now) = (Failures::default(), Instant::now());
-        let due = [0, 0, 1, 9, 10, 11, 19, 20].map(|after| failures.is_due(now + Duration::from_secs(after)));
+        let due = [0, 0, 1, 9, 10, 11, 19, 20]
+            .map(|after| failures.is_due(now + Duration::from_secs(after)));
         assert_eq!(due, [true, false, false, false, true, false, false, true]);
     }
 }

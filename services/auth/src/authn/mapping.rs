@@ -58,7 +58,11 @@ impl MappingTable {
         let choose = |chosen: Option<Paths>, name: &str, default: Vec<String>| match chosen {
             Some(Paths::One(path)) => vec![path],
             Some(Paths::Many(paths)) => paths,
-            None => namespace.iter().map(|namespace| format!("{namespace}{name}")).chain(default).collect(),
+            None => namespace
+                .iter()
+                .map(|namespace| format!("{namespace}{name}"))
+                .chain(default)
+                .collect(),
         };
         Mapping {
             tenant: choose(self.tenant, "tenant", defaults.tenant),
@@ -76,10 +80,14 @@ impl MappingTable {
 impl Mapping {
     /// The caller that the claims tell of, apart from whether it is a program.
     pub(super) fn identity(&self, issuer: &str, claims: &Claims) -> Result<Identity, TokenError> {
-        if LEFT_OUT.iter().any(|path| claims.at(path).is_some_and(|value| *value != Value::Bool(false))) {
+        if LEFT_OUT
+            .iter()
+            .any(|path| claims.at(path).is_some_and(|value| *value != Value::Bool(false)))
+        {
             return Err(TokenError::Overage);
         }
-        let subject = claims.text("sub")?.filter(|subject| !subject.is_empty()).ok_or(TokenError::Claims)?;
+        let subject =
+            claims.text("sub")?.filter(|subject| !subject.is_empty()).ok_or(TokenError::Claims)?;
         let mut client = "";
         for name in CLIENT {
             if let Some(found) = claims.text(name)? {
@@ -129,7 +137,8 @@ impl Mapping {
                 Some(Value::Bool(_)) => {}
                 _ => {
                     let shown = claims.list(path)?;
-                    if shown.iter().any(|shown| self.mfa_values.iter().any(|value| value == shown)) {
+                    if shown.iter().any(|shown| self.mfa_values.iter().any(|value| value == shown))
+                    {
                         return Ok(true);
                     }
                 }

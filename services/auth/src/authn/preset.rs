@@ -26,9 +26,12 @@ impl Preset {
     pub(super) fn mapping(self) -> Mapping {
         let paths = |paths: &[&str]| paths.iter().copied().map(ToOwned::to_owned).collect();
         let (tenant, groups, roles, email): (&[&str], &[&str], &[&str], &[&str]) = match self {
-            Self::Plain => {
-                (&["tenant"], &["groups", "cognito:groups"], &["roles", "realm_access.roles"], &["email"])
-            }
+            Self::Plain => (
+                &["tenant"],
+                &["groups", "cognito:groups"],
+                &["roles", "realm_access.roles"],
+                &["email"],
+            ),
             Self::Keycloak => (&["tenant"], &["groups"], &["realm_access.roles"], &["email"]),
             Self::Auth0 => (&["org_id"], &["groups"], &["roles"], &["email"]),
             // Nobody verifies the `email` of an Entra account.
@@ -44,7 +47,11 @@ impl Preset {
             mfa: paths(&["amr"]),
             mfa_values: paths(&["mfa"]),
             // Whoever may make a namespace chooses its name.
-            group_prefix: if self == Self::Kubernetes { "kubernetes:".to_owned() } else { String::new() },
+            group_prefix: if self == Self::Kubernetes {
+                "kubernetes:".to_owned()
+            } else {
+                String::new()
+            },
             tenants: Tenants::default(),
         }
     }
@@ -81,7 +88,9 @@ impl Preset {
         }
         // Entra names the client in access tokens alone.
         let names_client = claims.has("azp") || claims.has("appid");
-        if OF_OTHER_KINDS.iter().any(|claim| claims.has(claim)) || (self == Self::Entra && !names_client) {
+        if OF_OTHER_KINDS.iter().any(|claim| claims.has(claim))
+            || (self == Self::Entra && !names_client)
+        {
             return Err(TokenError::Kind);
         }
         Ok(())

@@ -45,7 +45,8 @@ pub(super) struct RefusedTokens {
 impl RefusedTokens {
     pub(super) fn new(config: &RefusedTokensConfig) -> Self {
         let lasts = Duration::from_secs(config.refused_token_seconds.into());
-        let by_digest = Cache::builder().max_capacity(config.refused_tokens_max).time_to_live(lasts).build();
+        let by_digest =
+            Cache::builder().max_capacity(config.refused_tokens_max).time_to_live(lasts).build();
         Self { by_digest, lasts }
     }
 

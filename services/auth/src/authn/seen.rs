@@ -144,7 +144,10 @@ mod tests {
             (Which::TokenId("1".into()), Which::TokenId("alice".into())),
         ] {
             assert!(is_seen(&seen, "a", which.clone()), "{which:?}");
-            assert!(!is_seen(&seen, "b", which) && !is_seen(&seen, "a", other.clone()), "{other:?}");
+            assert!(
+                !is_seen(&seen, "b", which) && !is_seen(&seen, "a", other.clone()),
+                "{other:?}"
+            );
         }
     }
 
@@ -159,7 +162,8 @@ mod tests {
         assert_eq!(known.collect::<Vec<_>>(), [2, 3, 4, 5]);
         // Of the one client everything is known since the start.
         assert!(is_seen(&seen, "a", Which::ClientId("client".into())));
-        let since = |which| seen.none_since(&TokenSet { issuer: "a".to_owned(), which: Some(which) });
+        let since =
+            |which| seen.none_since(&TokenSet { issuer: "a".to_owned(), which: Some(which) });
         assert!(since(Which::Subject("0".into())).unwrap() >= started);
         assert_eq!(since(Which::ClientId("nobody".into())), Some(started));
     }

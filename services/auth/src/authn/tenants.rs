@@ -52,7 +52,9 @@ impl Tenants {
             return Ok(String::new());
         }
         match &self.named {
-            Named::Only(names) if !names.iter().any(|name| name == claimed) => Err(TokenError::Tenant),
+            Named::Only(names) if !names.iter().any(|name| name == claimed) => {
+                Err(TokenError::Tenant)
+            }
             Named::Unbound | Named::Any | Named::Only(_) => Ok(format!("{}{claimed}", self.prefix)),
         }
     }
@@ -60,7 +62,9 @@ impl Tenants {
     /// Whether there is a name that both may give to a tenant.
     fn overlap(&self, other: &Self) -> bool {
         match (&self.named, &other.named) {
-            (Named::Only(names), _) => names.iter().any(|name| other.has(&format!("{}{name}", self.prefix))),
+            (Named::Only(names), _) => {
+                names.iter().any(|name| other.has(&format!("{}{name}", self.prefix)))
+            }
             (_, Named::Only(_)) => other.overlap(self),
             _ => self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix),
         }
@@ -112,7 +116,8 @@ mod tests {
     use super::*;
 
     fn tenants(prefix: Option<&str>, names: Option<&[&str]>) -> Tenants {
-        let names: Option<Vec<_>> = names.map(|names| names.iter().map(ToString::to_string).collect());
+        let names: Option<Vec<_>> =
+            names.map(|names| names.iter().map(ToString::to_string).collect());
         Tenants::new(prefix, names.as_deref()).unwrap()
     }
 

@@ -86,7 +86,8 @@ fn publish(key: &str, folder: &Path, name: &str) -> EncodingKey {
     let key = EncodingKey::from_rsa_pem(key.as_bytes()).unwrap();
     let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
     jwk.common.key_id = Some(KEY_ID.to_owned());
-    fs::write(folder.join(name), serde_json::to_string(&JwkSet { keys: vec![jwk] }).unwrap()).unwrap();
+    fs::write(folder.join(name), serde_json::to_string(&JwkSet { keys: vec![jwk] }).unwrap())
+        .unwrap();
     key
 }
 

@@ -46,8 +46,9 @@ impl<'a> Shape<'a> {
         let header = parts.next().unwrap_or_default().trim_end_matches('=');
         let header = BASE64_URL_SAFE_NO_PAD.decode(header).ok();
         // What begins with an object is a JWT and never opaque: another issuer's JWT is not sent to be introspected.
-        let is_object =
-            |header: &Vec<u8>| serde_json::from_slice::<HashMap<String, IgnoredAny>>(header).is_ok();
+        let is_object = |header: &Vec<u8>| {
+            serde_json::from_slice::<HashMap<String, IgnoredAny>>(header).is_ok()
+        };
         let Some(header) = header.filter(is_object) else { return Ok(Self::Opaque) };
         Claims::parse(&header).map_err(|_| TokenError::Malformed)?;
         // An unknown algorithm, such as `none`, is no header.
@@ -92,7 +93,9 @@ impl Jwt<'_> {
         validation.validate_aud = false;
         match decode::<IgnoredAny>(self.token, key, &validation) {
             Ok(_) => Ok(()),
-            Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => Err(TokenError::Signature),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {
+                Err(TokenError::Signature)
+            }
             Err(_) => Err(TokenError::Malformed),
         }
     }

@@ -26,7 +26,12 @@ impl DailyFiles {
         make_private(folder)?;
         warn_of_readers(folder)?;
         let today = today();
-        let files = Self { folder: folder.to_owned(), days: days.max(1), today, file: open(folder, today)? };
+        let files = Self {
+            folder: folder.to_owned(),
+            days: days.max(1),
+            today,
+            file: open(folder, today)?,
+        };
         files.prune_or_warn();
         Ok(files)
     }
@@ -58,7 +63,8 @@ impl DailyFiles {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX))
+            {
                 files.push(name);
             }
         }

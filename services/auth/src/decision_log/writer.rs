@@ -75,7 +75,10 @@ pub(crate) struct DecisionLog {
 impl DecisionLog {
     /// Opens the log that the config asks for. When the service stops, what was decided is written once calls have ended,
     /// or some seconds later: a call that lasts longer does not keep it from the disk.
-    pub(crate) fn open(config: &DecisionLogConfig, starting: &Starting) -> Result<Self, DecisionLogError> {
+    pub(crate) fn open(
+        config: &DecisionLogConfig,
+        starting: &Starting,
+    ) -> Result<Self, DecisionLogError> {
         // A decision is never lost for want of room: whoever is too fast waits.
         let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
         let lines = match &config.decision_log {
@@ -117,7 +120,8 @@ impl DecisionLog {
             line
         });
         // A line is one write, so lines of several threads do not mix.
-        let written = line.map_err(std::io::Error::from).and_then(|line| lines.clone().write_all(&line));
+        let written =
+            line.map_err(std::io::Error::from).and_then(|line| lines.clone().write_all(&line));
         if let Err(error) = written {
             counter!("auth_decision_log_errors_total").increment(1);
             tracing::error!(%error, "a decision could not be written down");
@@ -154,10 +158,10 @@ impl DecisionLog {
             outcome: outcome.answer,
             missing_scopes: decided.missing_scopes.to_vec(),
             policy_ids: outcome.policy_ids.clone(),
-            shadow: outcome
-                .shadow
-                .as_ref()
-                .map(|shadow| ShadowRecord { outcome: shadow.answer, policy_ids: shadow.policy_ids.clone() }),
+            shadow: outcome.shadow.as_ref().map(|shadow| ShadowRecord {
+                outcome: shadow.answer,
+                policy_ids: shadow.policy_ids.clone(),
+            }),
             policy_revision: decided.revision.to_owned(),
             latency_us: u64::try_from(decided.took.as_micros()).unwrap_or(u64::MAX),
         }

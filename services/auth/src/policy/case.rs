@@ -99,8 +99,8 @@ pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
 }
 
 fn in_file(source: &Source) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>> {
-    let all: Vec<&RawValue> =
-        serde_json::from_str(&source.text).map_err(|error| vec![at_json_error(source, "cases", &error)])?;
+    let all: Vec<&RawValue> = serde_json::from_str(&source.text)
+        .map_err(|error| vec![at_json_error(source, "cases", &error)])?;
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
     for json in all {
         let (offset, length) = source.span_of(json);
@@ -131,9 +131,14 @@ impl Study {
             .item(&case.action)
             .ok_or_else(|| wrong(format!("the catalog has no action {:?}", case.action)))?;
         let uid = self.policies().uid_of(&item);
-        if let Some(resource) = case.resource.as_ref().filter(|resource| Some(*resource) != uid.as_ref()) {
+        if let Some(resource) =
+            case.resource.as_ref().filter(|resource| Some(*resource) != uid.as_ref())
+        {
             let is = uid.unwrap_or_default();
-            return Err(wrong(format!("the resource of {:?} is {is} and not {resource}", case.action)));
+            return Err(wrong(format!(
+                "the resource of {:?} is {is} and not {resource}",
+                case.action
+            )));
         }
         let outcome = self.decide(&case.principal, &item, case.arguments.as_ref());
         let mut promised = case.policies.clone();

@@ -116,23 +116,26 @@ impl Catalog {
             let index = *self.by_name.get(&kind)?.get(&wanted.name)?;
             Some((index, &self.items[index]))
         };
-        let found =
-            match kind {
-                Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
-                    .into_iter()
-                    .filter_map(of_kind)
-                    .find(|(_, item)| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
-                Kind::WatchResource => of_kind(ItemKind::Resource)
-                    .filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc)),
-                Kind::ListResources => of_kind(ItemKind::Resource)
-                    .filter(|(_, item)| item.list_rpc.as_ref() == Some(&wanted.rpc)),
-                kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
-            };
+        let found = match kind {
+            Kind::Complete => [ItemKind::Prompt, ItemKind::Resource]
+                .into_iter()
+                .filter_map(of_kind)
+                .find(|(_, item)| item.completion_rpc.as_ref() == Some(&wanted.rpc)),
+            Kind::WatchResource => of_kind(ItemKind::Resource)
+                .filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc)),
+            Kind::ListResources => of_kind(ItemKind::Resource)
+                .filter(|(_, item)| item.list_rpc.as_ref() == Some(&wanted.rpc)),
+            kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
+        };
         found.filter(|(_, item)| item.service == wanted.service)
     }
 
     /// Reads the catalog's files.
-    pub(super) fn load(sources: &[Source], schema: &Schema, index: &Index) -> Result<Self, Vec<Problem>> {
+    pub(super) fn load(
+        sources: &[Source],
+        schema: &Schema,
+        index: &Index,
+    ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut entities = Entities::empty();
         for source in sources {
@@ -144,14 +147,16 @@ impl Catalog {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let folder = sources.first().and_then(|source| source.path.parent()).unwrap_or("catalog".as_ref());
+        let folder =
+            sources.first().and_then(|source| source.path.parent()).unwrap_or("catalog".as_ref());
         let actions = schema.action_entities().map_err(|error| {
             vec![Problem::error(folder, format!("the schema's actions are broken: {error}"))]
         })?;
         let mut catalog = Self::default();
         for entity in entities.iter() {
             let type_name = entity.uid().type_name().to_string();
-            let Some(kind) = ItemKind::ALL.into_iter().find(|kind| kind.type_name() == type_name) else {
+            let Some(kind) = ItemKind::ALL.into_iter().find(|kind| kind.type_name() == type_name)
+            else {
                 continue;
             };
             let name = entity.uid().id().unescaped().to_owned();
@@ -179,7 +184,8 @@ fn wrong_entity(
 ) -> Problem {
     let problem = Problem::error(&source.path, source_chain(error));
     let entities: Vec<&RawValue> = serde_json::from_str(&source.text).unwrap_or_default();
-    let wrong = entities.into_iter().find(|json| Entity::from_json_str(json.get(), Some(schema)).is_err());
+    let wrong =
+        entities.into_iter().find(|json| Entity::from_json_str(json.get(), Some(schema)).is_err());
     match wrong {
         Some(json) => {
             let (offset, length) = source.span_of(json);
@@ -219,18 +225,22 @@ fn item(
     let uid_of_item = entity.uid();
     let rpc = text(entity, "rpc").ok_or("has no rpc")?;
     let ancestors: Vec<_> = entities.ancestors(&uid_of_item).into_iter().flatten().collect();
-    let service =
-        ancestors.iter().find(|uid| uid.type_name().to_string() == "Service").ok_or("is in no service")?;
+    let service = ancestors
+        .iter()
+        .find(|uid| uid.type_name().to_string() == "Service")
+        .ok_or("is in no service")?;
     let action = uid("Action", name);
     let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
     let above: Vec<_> = actions.ancestors(&action).into_iter().flatten().collect();
     let mut own = vec![entity.clone(), known.clone()];
     for ancestor in &ancestors {
-        let found = entities.get(ancestor).ok_or("is in a service that the catalog does not have")?;
+        let found =
+            entities.get(ancestor).ok_or("is in a service that the catalog does not have")?;
         own.push(found.clone());
     }
     own.extend(above.iter().filter_map(|uid| actions.get(uid)).cloned());
-    let own = Entities::from_entities(own, None).map_err(|_| "does not fit its service and action")?;
+    let own =
+        Entities::from_entities(own, None).map_err(|_| "does not fit its service and action")?;
     let principal_types = schema.principals_for_action(&action).into_iter().flatten();
     Ok(Item {
         kind,
@@ -243,8 +253,10 @@ fn item(
         scopes: texts(entity, "scopes"),
         entities: own,
         principal_types: principal_types.map(ToString::to_string).collect(),
-        groups: index
-            .groups(&Head::all_of(&action, above), &Head::all_of(&uid_of_item, ancestors.iter().copied())),
+        groups: index.groups(
+            &Head::all_of(&action, above),
+            &Head::all_of(&uid_of_item, ancestors.iter().copied()),
+        ),
         action,
         uid: uid_of_item,
     })

@@ -58,12 +58,14 @@ impl Checks {
         let digests: Vec<[u8; 32]> =
             policies.iter().map(|policy| Sha256::digest(&policy.meta.text).into()).collect();
         let with_digests = digests.iter().zip(&*policies);
-        let new: Vec<_> = with_digests.filter(|(digest, _)| !before.contains_key(*digest)).collect();
+        let new: Vec<_> =
+            with_digests.filter(|(digest, _)| !before.contains_key(*digest)).collect();
         before.extend(check_all(&new, schema, &self.values));
         let mut problems = Vec::new();
         for (digest, policy) in digests.iter().zip(policies) {
             let Some(checked) = before.get(digest) else {
-                problems.push(Problem::error(&policy.meta.path, "the policies could not be validated"));
+                problems
+                    .push(Problem::error(&policy.meta.path, "the policies could not be validated"));
                 continue;
             };
             policy.reads_arguments = checked.reads_arguments;
@@ -85,10 +87,14 @@ fn check_all(
     let share = new.len().div_ceil(threads).max(1);
     let check_share = |share: &[(&[u8; 32], &ParsedPolicy)]| {
         let validator = Validator::new(schema.clone());
-        share.iter().map(|(digest, policy)| (**digest, check(&validator, policy, values))).collect::<Vec<_>>()
+        share
+            .iter()
+            .map(|(digest, policy)| (**digest, check(&validator, policy, values)))
+            .collect::<Vec<_>>()
     };
     thread::scope(|scope| {
-        let shares: Vec<_> = new.chunks(share).map(|share| scope.spawn(move || check_share(share))).collect();
+        let shares: Vec<_> =
+            new.chunks(share).map(|share| scope.spawn(move || check_share(share))).collect();
         shares.into_iter().filter_map(|share| share.join().ok()).flatten().collect()
     })
 }
@@ -102,7 +108,8 @@ fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Check
     let set = match PolicySet::from_policies([parsed.policy.clone()]) {
         Ok(set) => set,
         Err(error) => {
-            let finding = Finding { problem: Problem::error(path, error.to_string()), place: whole };
+            let finding =
+                Finding { problem: Problem::error(path, error.to_string()), place: whole };
             return Checked { findings: vec![finding], reads_arguments };
         }
     };
@@ -118,7 +125,11 @@ fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Check
     let mut findings: Vec<_> = errors.into_iter().chain(warnings).collect();
     findings.extend(json.iter().flat_map(|json| values.wrong(json)).map(|wrong| {
         let Wrong { text, message, help } = wrong;
-        Finding::about(parsed, &format!("{text:?}"), Problem { help, ..Problem::error(path, message) })
+        Finding::about(
+            parsed,
+            &format!("{text:?}"),
+            Problem { help, ..Problem::error(path, message) },
+        )
     }));
     findings.extend(ids_without_issuer(&parsed.policy).map(|uid| {
         let problem = Problem::error(path, format!("{uid} names no issuer, so it is nobody"));
@@ -166,7 +177,8 @@ impl Finding {
 
     /// Where it stands in today's files.
     fn in_file(&self, policy: &ParsedPolicy, source: Option<&Source>) -> Problem {
-        let problem = Problem { path: policy.meta.path.clone(), place: None, ..self.problem.clone() };
+        let problem =
+            Problem { path: policy.meta.path.clone(), place: None, ..self.problem.clone() };
         let (offset, length) = self.place;
         match source {
             Some(source) => problem.at(&source.text, policy.offset + offset, length),
@@ -178,9 +190,9 @@ impl Finding {
 /// Whether the variable `context` occurs in a policy's JSON form.
 fn names_context(json: &Value) -> bool {
     match json {
-        Value::Object(fields) => {
-            fields.iter().any(|(key, value)| (key == "Var" && value == "context") || names_context(value))
-        }
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| (key == "Var" && value == "context") || names_context(value)),
         Value::Array(items) => items.iter().any(names_context),
         _ => false,
     }

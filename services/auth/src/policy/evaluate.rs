@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cedar_policy::{
-    AuthorizationError, Authorizer, Effect, Entities, PartialEntities, PartialRequest, Policy, PolicyId,
-    PolicySet, Request, Schema,
+    AuthorizationError, Authorizer, Effect, Entities, PartialEntities, PartialRequest, Policy,
+    PolicyId, PolicySet, Request, Schema,
 };
 
 use super::{Answer, Outcome, Shadow, source::Meta};
@@ -67,10 +67,12 @@ impl Sets {
                     .reason()
                     .map(|policy| Said { policy: policy.clone(), verdict: Verdict::Satisfied }),
             );
-            said.extend(diagnostics.errors().map(|AuthorizationError::PolicyEvaluationError(error)| Said {
-                policy: error.policy_id().clone(),
-                verdict: Verdict::Error(error.inner().to_string()),
-            }));
+            said.extend(diagnostics.errors().map(
+                |AuthorizationError::PolicyEvaluationError(error)| Said {
+                    policy: error.policy_id().clone(),
+                    verdict: Verdict::Error(error.inner().to_string()),
+                },
+            ));
         }
     }
 
@@ -93,7 +95,8 @@ impl Sets {
                     continue;
                 }
             };
-            let mut say = |policy: &PolicyId, verdict| said.push(Said { policy: policy.clone(), verdict });
+            let mut say =
+                |policy: &PolicyId, verdict| said.push(Said { policy: policy.clone(), verdict });
             for policy in response.true_permits().chain(response.true_forbids()) {
                 say(policy, Verdict::Satisfied);
             }
@@ -118,7 +121,9 @@ pub(super) fn outcome<'a>(said: &[Said], meta: impl Fn(&PolicyId) -> &'a Arc<Met
     Outcome { answer, policy_ids, shadow, reads_arguments: false }
 }
 
-fn answer<'a>(said: impl Iterator<Item = (&'a Arc<Meta>, &'a Verdict)> + Clone) -> (Answer, Vec<String>) {
+fn answer<'a>(
+    said: impl Iterator<Item = (&'a Arc<Meta>, &'a Verdict)> + Clone,
+) -> (Answer, Vec<String>) {
     let ids = |wanted: fn(Effect, &Verdict) -> bool| {
         let found = said.clone().filter(|(meta, verdict)| wanted(meta.effect, verdict));
         let mut ids: Vec<_> = found.map(|(meta, _)| meta.id.clone()).collect();
@@ -135,8 +140,9 @@ fn answer<'a>(said: impl Iterator<Item = (&'a Arc<Meta>, &'a Verdict)> + Clone) 
         return (Answer::Forbidden, forbids);
     }
     let permits = ids(|effect, verdict| effect == Effect::Permit && *verdict == Verdict::Satisfied);
-    let unknown =
-        |wanted| said.clone().any(|(meta, verdict)| meta.effect == wanted && *verdict == Verdict::Unknown);
+    let unknown = |wanted| {
+        said.clone().any(|(meta, verdict)| meta.effect == wanted && *verdict == Verdict::Unknown)
+    };
     match (permits.is_empty(), unknown(Effect::Permit), unknown(Effect::Forbid)) {
         (true, false, _) => (Answer::NotPermitted, Vec::new()),
         (false, _, false) => (Answer::Allow, permits),

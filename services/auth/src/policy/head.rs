@@ -6,7 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cedar_policy::{ActionConstraint, EntityTypeName, EntityUid, PrincipalConstraint, ResourceConstraint};
+use cedar_policy::{
+    ActionConstraint, EntityTypeName, EntityUid, PrincipalConstraint, ResourceConstraint,
+};
 
 use super::{evaluate::Sets, source::ParsedPolicy};
 
@@ -25,8 +27,12 @@ impl Head {
         uid: &EntityUid,
         ancestors: impl IntoIterator<Item = &'a EntityUid>,
     ) -> Vec<Self> {
-        let own =
-            [Self::Any, Self::Is(uid.type_name().clone()), Self::Eq(uid.clone()), Self::In(uid.clone())];
+        let own = [
+            Self::Any,
+            Self::Is(uid.type_name().clone()),
+            Self::Eq(uid.clone()),
+            Self::In(uid.clone()),
+        ];
         own.into_iter().chain(ancestors.into_iter().cloned().map(Self::In)).collect()
     }
 

@@ -28,7 +28,10 @@ pub(super) fn lint(text: &str, parsed: &ParsedPolicy) -> Vec<Problem> {
             Effect::Forbid => ("forbid", "forbids"),
         };
         let message = if policy.has_non_scope_constraint() {
-            format!("the policy {:?} has no scope: it is evaluated for every caller and every item", meta.id)
+            format!(
+                "the policy {:?} has no scope: it is evaluated for every caller and every item",
+                meta.id
+            )
         } else {
             format!("the policy {:?} {all} everything to everybody", meta.id)
         };

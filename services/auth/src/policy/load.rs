@@ -60,7 +60,8 @@ impl Loader {
         let catalog = or_problems(Catalog::load(&sources.catalog, &schema, &index), &mut problems);
         let members = or_problems(Members::load(&sources.members, &schema), &mut problems);
         if let Err(message) = knows_principals(&schema) {
-            let path = sources.schemas.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
+            let path =
+                sources.schemas.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
             problems.push(Problem::error(path, message));
         }
         let (warnings, errors): (Vec<_>, Vec<_>) =
@@ -68,7 +69,8 @@ impl Loader {
         if !errors.is_empty() {
             return Err(PolicyError(errors));
         }
-        let policies = Policies::new(sources.revision(), schema, catalog, members, index, &policies);
+        let policies =
+            Policies::new(sources.revision(), schema, catalog, members, index, &policies);
         Ok(Loaded { policies, warnings })
     }
 
@@ -152,11 +154,13 @@ fn knows_principals(schema: &Schema) -> Result<(), String> {
         let principal =
             pb::Principal { tenant: "some".to_owned(), scopes: some(), ..pb::Principal::default() };
         let email = Some("some".to_owned());
-        let identity = Identity { principal, groups: some(), roles: some(), email, mfa: false, workload };
+        let identity =
+            Identity { principal, groups: some(), roles: some(), email, mfa: false, workload };
         let caller = Caller::new(&identity, &Members::default(), &Index::default(), 0);
         let entity = caller.map_err(|error| error.to_string())?.entity;
-        Entities::from_entities([entity], Some(schema))
-            .map_err(|error| format!("principals do not fit the schema: {}", source_chain(&error)))?;
+        Entities::from_entities([entity], Some(schema)).map_err(|error| {
+            format!("principals do not fit the schema: {}", source_chain(&error))
+        })?;
     }
     Ok(())
 }
@@ -191,7 +195,12 @@ impl Policies {
             all.add(&parsed.policy);
             meta.insert(parsed.policy.id().clone(), Arc::clone(&parsed.meta));
         }
-        tracing::info!(revision, policies = policies.len(), items = catalog.items().len(), "policies loaded");
+        tracing::info!(
+            revision,
+            policies = policies.len(),
+            items = catalog.items().len(),
+            "policies loaded"
+        );
         let standings = u32::try_from(catalog.items().len()).unwrap_or(u32::MAX).max(1);
         let callers = Cache::builder()
             .weigher(move |_, _| standings)

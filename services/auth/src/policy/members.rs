@@ -67,12 +67,16 @@ impl Members {
             }
         }
         let Parents { of_principals, of_groups } = said;
-        let groups = of_groups.into_iter().map(|(group, parents)| Entity::new_no_attrs(group, parents));
+        let groups =
+            of_groups.into_iter().map(|(group, parents)| Entity::new_no_attrs(group, parents));
         match Entities::from_entities(groups, None) {
             Ok(groups) if problems.is_empty() => Ok(Self { of_principals, groups }),
             Ok(_) => Err(problems),
             Err(error) => {
-                let path = sources.first().and_then(|source| source.path.parent()).unwrap_or(Path::new(""));
+                let path = sources
+                    .first()
+                    .and_then(|source| source.path.parent())
+                    .unwrap_or(Path::new(""));
                 problems.push(Problem::error(path, source_chain(&error)));
                 Err(problems)
             }
@@ -87,7 +91,8 @@ impl Members {
     ) -> HashSet<EntityUid> {
         let mut all: HashSet<_> = direct.into_iter().collect();
         all.extend(self.of_principals.get(principal).into_iter().flatten().cloned());
-        let above: Vec<_> = all.iter().filter_map(|group| self.groups.ancestors(group)).flatten().collect();
+        let above: Vec<_> =
+            all.iter().filter_map(|group| self.groups.ancestors(group)).flatten().collect();
         let above: Vec<_> = above.into_iter().cloned().collect();
         all.extend(above);
         all
@@ -95,9 +100,12 @@ impl Members {
 
     /// Every principal, group and role that is named here.
     pub(super) fn named(&self) -> impl Iterator<Item = EntityUid> {
-        let parents = self.groups.iter().filter_map(|group| self.groups.ancestors(&group.uid())).flatten();
-        let principals =
-            self.of_principals.iter().flat_map(|(principal, parents)| parents.iter().chain([principal]));
+        let parents =
+            self.groups.iter().filter_map(|group| self.groups.ancestors(&group.uid())).flatten();
+        let principals = self
+            .of_principals
+            .iter()
+            .flat_map(|(principal, parents)| parents.iter().chain([principal]));
         self.groups.iter().map(Entity::uid).chain(parents.chain(principals).cloned())
     }
 }
@@ -110,8 +118,13 @@ impl Parents {
             return Err("attributes come from the token; only parents are given here".to_owned());
         }
         // A tenant is the token's to say: the tool services believe the token.
-        if let Some(parent) = parents.iter().find(|parent| !matches!(&*parent.type_name, "Group" | "Role")) {
-            return Err(format!("a parent here is a Group or a Role, and {} is none", parent.type_name));
+        if let Some(parent) =
+            parents.iter().find(|parent| !matches!(&*parent.type_name, "Group" | "Role"))
+        {
+            return Err(format!(
+                "a parent here is a Group or a Role, and {} is none",
+                parent.type_name
+            ));
         }
         let parents = parents.iter().map(|parent| uid(&parent.type_name, &parent.id));
         match type_name.as_str() {
@@ -130,7 +143,9 @@ impl Parents {
                 self.of_groups.entry(group).or_default().extend(entity.into_inner().2);
                 Ok(())
             }
-            _ => Err(format!("a member is a User, Workload, Group or Role, and {type_name} is none")),
+            _ => {
+                Err(format!("a member is a User, Workload, Group or Role, and {type_name} is none"))
+            }
         }
     }
 }

@@ -16,9 +16,11 @@ const ALIKE_MIN: f64 = 0.85;
 /// The known name that is most likely meant by another.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let others = known.into_iter().filter(|known| *known != name);
-    let alike =
-        others.map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known));
-    let best = alike.filter(|(alike, _)| *alike >= ALIKE_MIN).max_by(|one, other| one.0.total_cmp(&other.0));
+    let alike = others
+        .map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known));
+    let best = alike
+        .filter(|(alike, _)| *alike >= ALIKE_MIN)
+        .max_by(|one, other| one.0.total_cmp(&other.0));
     best.map(|(_, known)| known)
 }
 
@@ -32,21 +34,28 @@ impl Study {
     #[must_use]
     pub fn of_unknown_issuers(&self, issuers: &[String]) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut look_at = |uid: &EntityUid, path: &PathBuf, text: &str, offset: usize, own: &str| {
-            let id = uid.id().unescaped();
-            let Some((issuer, _)) = id.split_once('#').filter(|_| is_principal(uid)) else { return };
-            if issuers.iter().any(|known| known == issuer) {
-                return;
-            }
-            let within = own.find(id).unwrap_or_default();
-            let problem =
-                Problem::error(path, format!("{uid} is of the issuer {issuer:?}, which is not accepted"));
-            let problem = problem.at(text, offset + within, id.len());
-            problems.push(problem.help(match suggest(issuer, issuers.iter().map(String::as_str)) {
-                Some(meant) => format!("did you mean {meant:?}?"),
-                None => format!("there are {}", issuers.join(", ")),
-            }));
-        };
+        let mut look_at =
+            |uid: &EntityUid, path: &PathBuf, text: &str, offset: usize, own: &str| {
+                let id = uid.id().unescaped();
+                let Some((issuer, _)) = id.split_once('#').filter(|_| is_principal(uid)) else {
+                    return;
+                };
+                if issuers.iter().any(|known| known == issuer) {
+                    return;
+                }
+                let within = own.find(id).unwrap_or_default();
+                let problem = Problem::error(
+                    path,
+                    format!("{uid} is of the issuer {issuer:?}, which is not accepted"),
+                );
+                let problem = problem.at(text, offset + within, id.len());
+                problems.push(problem.help(
+                    match suggest(issuer, issuers.iter().map(String::as_str)) {
+                        Some(meant) => format!("did you mean {meant:?}?"),
+                        None => format!("there are {}", issuers.join(", ")),
+                    },
+                ));
+            };
         for (text, policies) in self.parsed() {
             for parsed in policies {
                 let meta = &parsed.meta;
@@ -68,7 +77,8 @@ impl Study {
     /// Groups and roles that one policy names, and no other, no membership and none of these cases.
     #[must_use]
     pub fn lonely_groups(&self, cases: &[(PathBuf, Place, Case)]) -> Vec<Problem> {
-        let is_group = |uid: &EntityUid| matches!(uid.type_name().to_string().as_str(), "Group" | "Role");
+        let is_group =
+            |uid: &EntityUid| matches!(uid.type_name().to_string().as_str(), "Group" | "Role");
         let mut named: HashMap<(String, String), usize> = HashMap::new();
         let mut name = |type_name: &str, id: &str| {
             *named.entry((type_name.to_owned(), id.to_owned())).or_default() += 1;
@@ -98,7 +108,8 @@ impl Study {
             if named.get(&(type_name.clone(), id.to_owned())).is_some_and(|times| *times > 1) {
                 return None;
             }
-            let known = named.keys().filter(|(known, _)| *known == type_name).map(|(_, id)| id.as_str());
+            let known =
+                named.keys().filter(|(known, _)| *known == type_name).map(|(_, id)| id.as_str());
             let help = match suggest(id, known) {
                 Some(meant) => format!("did you mean {type_name}::{meant:?}?"),
                 None => "a case in tests/ that names it shows that it is meant".to_owned(),

@@ -42,8 +42,9 @@ impl Policies {
         let named = Entity::new(resource.clone(), HashMap::from([name]), HashSet::new())
             .map_err(|error| failed("resource", &error))?;
         let principal = caller.entity.uid();
-        let request = Request::new(principal, action, resource, Context::empty(), Some(&self.schema))
-            .map_err(|error| failed("request", &error))?;
+        let request =
+            Request::new(principal, action, resource, Context::empty(), Some(&self.schema))
+                .map_err(|error| failed("request", &error))?;
         let entities = Entities::from_entities([caller.entity.clone(), named], None)
             .map_err(|error| failed("entities", &error))?;
         let mut said = Vec::new();

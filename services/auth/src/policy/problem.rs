@@ -17,11 +17,16 @@ impl PolicyError {
     /// How much is wrong, and where to look first. No text of a policy is in it.
     #[must_use]
     pub fn brief(&self) -> String {
-        let first = self.0.first().map_or_else(String::new, |problem| format!(" at {}", problem.location()));
+        let first = self
+            .0
+            .first()
+            .map_or_else(String::new, |problem| format!(" at {}", problem.location()));
         match self.0.len() {
             1 => format!("the policy files cannot be used: see the log for the problem{first}"),
             count => {
-                format!("the policy files cannot be used: see the log for {count} problems, the first{first}")
+                format!(
+                    "the policy files cannot be used: see the log for {count} problems, the first{first}"
+                )
             }
         }
     }

@@ -95,7 +95,10 @@ pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyEr
 
 fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {BYTES_MAX} bytes")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {BYTES_MAX} bytes"),
+        ));
     }
     fs::read_to_string(path)
 }
@@ -131,12 +134,16 @@ pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> 
         Ok(parsed) => parsed,
         Err(errors) => {
             let errors: cedar_policy::ParseErrors = errors;
-            return Err(errors.iter().map(|error| Problem::from_cedar(path, text, error)).collect());
+            return Err(errors
+                .iter()
+                .map(|error| Problem::from_cedar(path, text, error))
+                .collect());
         }
     };
     let mut problems = Vec::new();
     let mut policies = Vec::new();
-    let mut numbered: Vec<_> = parsed.policies().map(|policy| (number(policy.id()), policy)).collect();
+    let mut numbered: Vec<_> =
+        parsed.policies().map(|policy| (number(policy.id()), policy)).collect();
     numbered.sort_by_key(|(number, _)| *number);
     let (mut from, mut line) = (0, 1);
     for (_, policy) in numbered {
@@ -154,7 +161,11 @@ pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> 
     for template in parsed.templates() {
         let own = template.to_string();
         let offset = text.find(&own).unwrap_or_default();
-        problems.push(Problem::error(path, "templates are not used here").at(text, offset, own.len()));
+        problems.push(Problem::error(path, "templates are not used here").at(
+            text,
+            offset,
+            own.len(),
+        ));
     }
     if problems.is_empty() { Ok(policies) } else { Err(problems) }
 }
@@ -172,9 +183,12 @@ fn with_own_id(
     own: &str,
     (offset, line): (usize, usize),
 ) -> Result<ParsedPolicy, Box<Problem>> {
-    let wrong = |message: &str| Problem::error(&source.path, message).at(&source.text, offset, own.len());
+    let wrong =
+        |message: &str| Problem::error(&source.path, message).at(&source.text, offset, own.len());
     let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
-        return Err(wrong("this policy has no @id").help("write @id(\"a-name-of-its-own\") above it").into());
+        return Err(wrong("this policy has no @id")
+            .help("write @id(\"a-name-of-its-own\") above it")
+            .into());
     };
     let meta = Meta {
         id: id.to_owned(),

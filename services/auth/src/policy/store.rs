@@ -112,7 +112,11 @@ impl PolicyStore {
     /// Loads the files if they have changed and settled.
     fn look(&self, seen: &mut Seen) {
         let stamp = Stamp::of(&self.root);
-        if seen.tried.is_some() && seen.unsettled.is_none() && stamp == seen.stamp && !stamp.is_recent() {
+        if seen.tried.is_some()
+            && seen.unsettled.is_none()
+            && stamp == seen.stamp
+            && !stamp.is_recent()
+        {
             return;
         }
         seen.stamp = stamp;
@@ -200,7 +204,12 @@ impl Stamp {
                 let metadata = fs::metadata(&path);
                 let size = metadata.as_ref().map_or(0, fs::Metadata::len);
                 let modified = metadata.as_ref().ok().and_then(|metadata| metadata.modified().ok());
-                files.push((path, size, modified, metadata.ok().and_then(|metadata| inode(&metadata))));
+                files.push((
+                    path,
+                    size,
+                    modified,
+                    metadata.ok().and_then(|metadata| inode(&metadata)),
+                ));
             }
         }
         files.sort_unstable();

@@ -103,7 +103,8 @@ impl Study {
         let sources = Sources::read(root)?;
         let Loaded { policies, warnings } = Loader::default().load(&sources)?;
         let inputs = inputs(&sources);
-        let with_default = inputs.iter().filter_map(|(name, input)| Some((name.clone(), default(input)?)));
+        let with_default =
+            inputs.iter().filter_map(|(name, input)| Some((name.clone(), default(input)?)));
         let defaults = with_default.collect();
         Ok(Self { policies, sources, warnings, inputs, defaults })
     }
@@ -130,9 +131,9 @@ impl Study {
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
         let parsed = self.parsed();
-        let lints = parsed
-            .iter()
-            .flat_map(|(text, policies)| policies.iter().flat_map(move |policy| lint::lint(text, policy)));
+        let lints = parsed.iter().flat_map(|(text, policies)| {
+            policies.iter().flat_map(move |policy| lint::lint(text, policy))
+        });
         self.warnings.iter().cloned().chain(lints).collect()
     }
 
@@ -163,8 +164,14 @@ impl Study {
 
     /// Decides as auth does.
     #[must_use]
-    pub fn decide(&self, who: &Who, item: &(Kind, pb::CatalogItem), arguments: Option<&Value>) -> Outcome {
-        let arguments = arguments.map(|arguments| self.complete(&item.1.name, arguments).to_string());
+    pub fn decide(
+        &self,
+        who: &Who,
+        item: &(Kind, pb::CatalogItem),
+        arguments: Option<&Value>,
+    ) -> Outcome {
+        let arguments =
+            arguments.map(|arguments| self.complete(&item.1.name, arguments).to_string());
         self.policies.decide(&who.into(), item.0, &item.1, arguments.as_deref().map(str::as_bytes))
     }
 
@@ -179,7 +186,8 @@ impl Study {
         let outcome = self.decide(who, item, arguments);
         let wrong = arguments.filter(|_| outcome.answer == Answer::Arguments);
         let wrong = wrong.map_or_else(Vec::new, |given| self.misfits(&item.1.name, given));
-        let arguments = arguments.map(|arguments| self.complete(&item.1.name, arguments).to_string());
+        let arguments =
+            arguments.map(|arguments| self.complete(&item.1.name, arguments).to_string());
         let mut policies = self.said(&who.into(), item, arguments.as_deref().map(str::as_bytes));
         policies.sort_by_key(|policy| (policy.says, policy.permits, policy.id.clone()));
         let shadow = outcome.shadow.map(|shadow| shadow.answer);
@@ -205,10 +213,15 @@ impl Study {
         let policies = &self.policies;
         let index = &policies.index;
         let Some((_, item)) = policies.catalog.find(*kind, wanted) else { return Vec::new() };
-        let Ok(caller) = Caller::new(identity, &policies.members, index, 0) else { return Vec::new() };
-        let Ok(said) = policies.everything_said(&caller, item, arguments) else { return Vec::new() };
+        let Ok(caller) = Caller::new(identity, &policies.members, index, 0) else {
+            return Vec::new();
+        };
+        let Ok(said) = policies.everything_said(&caller, item, arguments) else {
+            return Vec::new();
+        };
         let ids_of = |bucket: usize| index.bucket(bucket).ids();
-        let fitting: BTreeSet<_> = index.slice(&item.groups, &caller.heads).flat_map(ids_of).collect();
+        let fitting: BTreeSet<_> =
+            index.slice(&item.groups, &caller.heads).flat_map(ids_of).collect();
         let all: BTreeSet<_> = index.all(&item.groups).flat_map(ids_of).collect();
         let says = |id: &str| {
             let said = said.iter().find(|said| AsRef::<str>::as_ref(&said.policy) == id);
@@ -245,8 +258,9 @@ impl Study {
             named.extend(policies.iter().flat_map(|parsed| parsed.policy.entity_literals()));
         }
         let principals = ["Group", "Role", "Tenant", "User", "Workload"];
-        let named =
-            named.into_iter().map(|uid| (uid.type_name().to_string(), uid.id().unescaped().to_owned()));
+        let named = named
+            .into_iter()
+            .map(|uid| (uid.type_name().to_string(), uid.id().unescaped().to_owned()));
         named.filter(|(type_name, _)| principals.contains(&type_name.as_str())).collect()
     }
 
@@ -263,7 +277,8 @@ impl Study {
         let identity = Identity::from(&Who::from(record));
         let arguments = record.arguments.as_ref().filter(|_| !record.arguments_redacted);
         let bytes = arguments.map(ToString::to_string);
-        let outcome = self.policies.decide(&identity, kind, &wanted, bytes.as_deref().map(str::as_bytes));
+        let outcome =
+            self.policies.decide(&identity, kind, &wanted, bytes.as_deref().map(str::as_bytes));
         let were_given = record.argument_digest.is_some();
         if were_given && bytes.is_none() && outcome.answer == Answer::Perhaps {
             return Replayed::DependsOnArguments;
@@ -290,7 +305,8 @@ fn inputs(sources: &Sources) -> HashMap<String, Value> {
 
 /// Notes arguments that there are not, and those of another type.
 fn misfits(schema: &Value, given: &Value, path: &str, found: &mut Vec<String>) {
-    let (Some(attributes), Some(given)) = (schema["attributes"].as_object(), given.as_object()) else {
+    let (Some(attributes), Some(given)) = (schema["attributes"].as_object(), given.as_object())
+    else {
         return;
     };
     for (name, value) in given {
@@ -356,8 +372,9 @@ fn merged(defaults: &Value, given: &Value) -> Value {
         (Value::Object(defaults), Value::Object(given)) => {
             let mut all = defaults.clone();
             for (name, value) in given {
-                let value =
-                    defaults.get(name).map_or_else(|| value.clone(), |default| merged(default, value));
+                let value = defaults
+                    .get(name)
+                    .map_or_else(|| value.clone(), |default| merged(default, value));
                 all.insert(name.clone(), value);
             }
             Value::Object(all)

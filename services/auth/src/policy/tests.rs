@@ -69,8 +69,7 @@ fn search() -> pb::CatalogItem {
     }
 }
 
-const QUERY: &str =
-    r#"{"query":"fn main","regex":false,"glob":"","path":"src","ignore_case":false,"context_lines":2}"#;
+const QUERY: &str = r#"{"query":"fn main","regex":false,"glob":"","path":"src","ignore_case":false,"context_lines":2}"#;
 
 fn check(policies: &str, arguments: Option<&str>, answer: Answer, policy_ids: &[&str]) {
     let outcome = load(policies).decide(
@@ -85,7 +84,11 @@ fn check(policies: &str, arguments: Option<&str>, answer: Answer, policy_ids: &[
         &search(),
         arguments.map(str::as_bytes),
     );
-    assert_eq!((&flat.answer, &flat.policy_ids), (&outcome.answer, &outcome.policy_ids), "without the index");
+    assert_eq!(
+        (&flat.answer, &flat.policy_ids),
+        (&outcome.answer, &outcome.policy_ids),
+        "without the index"
+    );
     assert_eq!(
         (outcome.answer, outcome.policy_ids),
         (answer, policy_ids.iter().map(ToString::to_string).collect())
@@ -110,8 +113,10 @@ fn a_group_may_be_permitted_a_whole_service() {
 fn a_policy_reads_typed_arguments_and_the_list_says_perhaps() {
     let search_alone =
         PERMIT.replace(r#"action in Action::"read_tool""#, r#"action == Action::"code_search""#);
-    let on_path = search_alone
-        .replace(';', r#" when { context.input.path == "src" && context.input.context_lines < 3 };"#);
+    let on_path = search_alone.replace(
+        ';',
+        r#" when { context.input.path == "src" && context.input.context_lines < 3 };"#,
+    );
     check(&on_path, Some(QUERY), Answer::Allow, &["p"]);
     check(&on_path, Some(&QUERY.replace(":2", ":3")), Answer::NotPermitted, &[]);
     check(&on_path, None, Answer::Perhaps, &[]);
@@ -170,7 +175,8 @@ fn the_same_subject_of_another_issuer_is_somebody_else() {
     let policies = load(
         r#"@id("p") permit (principal == User::"https://idp.example#alice", action, resource in Service::"code");"#,
     );
-    let decide = |identity: &Identity| policies.decide(identity, Kind::CallTool, &search(), None).answer;
+    let decide =
+        |identity: &Identity| policies.decide(identity, Kind::CallTool, &search(), None).answer;
     assert_eq!(decide(&alice(&[])), Answer::Allow);
     let mut impostor = alice(&[]);
     impostor.principal.issuer = "https://evil.example".into();
@@ -223,9 +229,11 @@ fn a_broken_policy_is_refused_with_its_file_and_reason() {
 
 #[test]
 fn the_shipped_policies_let_engineering_in_and_keep_support_out() {
-    let policies = Policies::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies"))).unwrap();
-    let decide =
-        |group: &str| policies.decide(&alice(&[group]), Kind::CallTool, &search(), Some(QUERY.as_bytes()));
+    let policies =
+        Policies::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies"))).unwrap();
+    let decide = |group: &str| {
+        policies.decide(&alice(&[group]), Kind::CallTool, &search(), Some(QUERY.as_bytes()))
+    };
     assert_eq!(decide("engineering").answer, Answer::Allow);
     assert_eq!(decide("support").answer, Answer::NotPermitted);
     let file = pb::CatalogItem {
@@ -234,7 +242,9 @@ fn the_shipped_policies_let_engineering_in_and_keep_support_out() {
         ..search()
     };
     let read = |path: &str| {
-        policies.decide(&alice(&["engineering"]), Kind::ReadResource, &file, Some(path.as_bytes())).answer
+        policies
+            .decide(&alice(&["engineering"]), Kind::ReadResource, &file, Some(path.as_bytes()))
+            .answer
     };
     assert_eq!(read(r#"{"path":"src/main.rs"}"#), Answer::Allow);
     assert_eq!(read(r#"{"path":"deploy/tls.key"}"#), Answer::Forbidden);
@@ -252,7 +262,10 @@ fn a_shadow_policy_is_heard_and_does_not_decide() {
     );
     let outcome = decide(&guard, Some(QUERY));
     assert_eq!((outcome.answer, outcome.policy_ids), (Answer::Allow, vec!["p".to_owned()]));
-    assert_eq!(outcome.shadow, Some(Shadow { answer: Answer::Forbidden, policy_ids: vec!["s".into()] }));
+    assert_eq!(
+        outcome.shadow,
+        Some(Shadow { answer: Answer::Forbidden, policy_ids: vec!["s".into()] })
+    );
     assert_eq!(decide(&guard, Some(&QUERY.replace("src", "docs"))).shadow, None);
     let listed = decide(&guard, None);
     assert_eq!((listed.answer, listed.shadow.unwrap().answer), (Answer::Allow, Answer::Perhaps));
@@ -260,7 +273,10 @@ fn a_shadow_policy_is_heard_and_does_not_decide() {
     let permit = PERMIT.replace("permit", "@shadow permit");
     let outcome = decide(&permit, Some(QUERY));
     assert_eq!((outcome.answer, outcome.policy_ids), (Answer::NotPermitted, vec![]));
-    assert_eq!(outcome.shadow, Some(Shadow { answer: Answer::Allow, policy_ids: vec!["p".into()] }));
+    assert_eq!(
+        outcome.shadow,
+        Some(Shadow { answer: Answer::Allow, policy_ids: vec!["p".into()] })
+    );
 
     let err = format!(
         r#"{PERMIT} @id("e") @shadow forbid (principal, action, resource) when {{ 9223372036854775807 + 1 == 0 }};"#
@@ -272,8 +288,9 @@ fn a_shadow_policy_is_heard_and_does_not_decide() {
 #[test]
 fn an_outcome_says_whether_it_depends_on_the_arguments() {
     let reads = |policies: &str| {
-        let decide =
-            |arguments| load(policies).decide(&alice(&["engineering"]), Kind::CallTool, &search(), arguments);
+        let decide = |arguments| {
+            load(policies).decide(&alice(&["engineering"]), Kind::CallTool, &search(), arguments)
+        };
         let (called, listed) = (decide(Some(QUERY.as_bytes())), decide(None));
         assert_eq!(called.reads_arguments, listed.reads_arguments);
         called.reads_arguments
@@ -327,7 +344,8 @@ fn lists_and_records_in_arguments_are_seen_as_they_are() {
         (r#"{"tags":["ours"],"owner":{"name":"x","level":2.0}}"#, Answer::Arguments),
         (r#"{"tags":[{"__extn":{"fn":"ip","arg":"1.1.1.1"}}]}"#, Answer::Arguments),
     ] {
-        let outcome = policies.decide(&alice(&[]), Kind::CallTool, &item, Some(arguments.as_bytes()));
+        let outcome =
+            policies.decide(&alice(&[]), Kind::CallTool, &item, Some(arguments.as_bytes()));
         assert_eq!(outcome.answer, answer, "{arguments}");
     }
 }

@@ -50,7 +50,8 @@ impl Values {
         for source in schemas {
             // What is wrong with a schema is found elsewhere.
             let fragment = SchemaFragment::from_cedarschema_str(&source.text).ok();
-            let Some(json) = fragment.and_then(|(fragment, _)| fragment.to_json_value().ok()) else {
+            let Some(json) = fragment.and_then(|(fragment, _)| fragment.to_json_value().ok())
+            else {
                 continue;
             };
             for (name, action) in json[""]["actions"].as_object().into_iter().flatten() {
@@ -86,17 +87,19 @@ impl Values {
         let named: Vec<_> = several.filter_map(|entity| entity["id"].as_str()).chain(one).collect();
         let all = constraint["op"] == "All";
         let actions = self.actions.iter();
-        actions.filter(|(name, _)| all || self.is_in(name, &named, 0)).map(|(_, fields)| fields).collect()
+        actions
+            .filter(|(name, _)| all || self.is_in(name, &named, 0))
+            .map(|(_, fields)| fields)
+            .collect()
     }
 
     fn is_in(&self, action: &str, named: &[&str], depth: usize) -> bool {
         // Groups are in groups, and a schema that has a circle is refused elsewhere.
         named.contains(&action)
             || depth < 16
-                && self
-                    .groups
-                    .get(action)
-                    .is_some_and(|groups| groups.iter().any(|group| self.is_in(group, named, depth + 1)))
+                && self.groups.get(action).is_some_and(|groups| {
+                    groups.iter().any(|group| self.is_in(group, named, depth + 1))
+                })
     }
 
     fn look_at(&self, actions: &[&Fields], path: &[String], text: &Text<'_>) -> Option<Wrong> {
@@ -121,11 +124,13 @@ impl Enum {
             Text::Pattern(pattern) => pattern.iter().map(|part| part.unwrap_or("*")).collect(),
         };
         if let Some(name) = self.aliases.get(&text) {
-            let message = format!("{text:?} is another name of {name:?}, and {field} is never called so");
+            let message =
+                format!("{text:?} is another name of {name:?}, and {field} is never called so");
             return Wrong { text, message, help: Some(format!("write {name:?}")) };
         }
         let message = format!("{field} is never {text:?}: its enum has no such value");
-        let listed = self.values.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let listed =
+            self.values.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
         let help = match suggest(&text, self.values.iter().map(String::as_str)) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("there are {listed}"),
@@ -153,7 +158,9 @@ impl Text<'_> {
 fn is_like(text: &str, pattern: &[Option<&str>]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),
-        Some((Some(literal), rest)) => text.strip_prefix(literal).is_some_and(|after| is_like(after, rest)),
+        Some((Some(literal), rest)) => {
+            text.strip_prefix(literal).is_some_and(|after| is_like(after, rest))
+        }
         Some((None, rest)) => {
             (0..=text.len()).filter_map(|from| text.get(from..)).any(|after| is_like(after, rest))
         }
@@ -170,10 +177,9 @@ fn collect(kind: &Value, path: &mut Vec<String>, fields: &mut Fields) {
         }
         if inner["attributes"].is_object() {
             collect(inner, path, fields);
-        } else if [&inner["name"], &inner["type"]]
-            .iter()
-            .any(|name| name.as_str().is_some_and(|name| name.trim_start_matches("__cedar::") == "String"))
-        {
+        } else if [&inner["name"], &inner["type"]].iter().any(|name| {
+            name.as_str().is_some_and(|name| name.trim_start_matches("__cedar::") == "String")
+        }) {
             fields.insert(path.clone(), annotated(&attribute["annotations"]));
         }
         path.pop();
@@ -181,7 +187,8 @@ fn collect(kind: &Value, path: &mut Vec<String>, fields: &mut Fields) {
 }
 
 fn annotated(annotations: &Value) -> Option<Enum> {
-    let values = annotations[VALUES_ANNOTATION].as_str()?.split_whitespace().map(str::to_owned).collect();
+    let values =
+        annotations[VALUES_ANNOTATION].as_str()?.split_whitespace().map(str::to_owned).collect();
     let aliases = annotations[ALIASES_ANNOTATION].as_str().unwrap_or_default().split_whitespace();
     let aliases = aliases.filter_map(|pair| pair.split_once('='));
     let aliases = aliases.map(|(alias, name)| (alias.to_owned(), name.to_owned())).collect();
@@ -204,7 +211,8 @@ fn walk(expression: &Value, found: &mut impl FnMut(&[String], &Text<'_>)) {
                         if let (Some(path), Some(pattern)) =
                             (path(&operands["left"]), operands["pattern"].as_array())
                         {
-                            let parts = pattern.iter().map(|part| part["Literal"].as_str()).collect();
+                            let parts =
+                                pattern.iter().map(|part| part["Literal"].as_str()).collect();
                             found(&path, &Text::Pattern(parts));
                         }
                     }

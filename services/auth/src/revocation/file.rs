@@ -48,10 +48,13 @@ impl RevocationsFile {
     pub(super) async fn write(&self, list: impl FnOnce() -> List) -> io::Result<()> {
         let _writing = self.writing.lock().await;
         let list = list();
-        let lines = list.entries().filter_map(|(tokens, at)| Some(Line { entry: Entry::of(&tokens)?, at }));
+        let lines =
+            list.entries().filter_map(|(tokens, at)| Some(Line { entry: Entry::of(&tokens)?, at }));
         let bytes = serde_json::to_vec(&lines.collect::<Vec<_>>())?;
         if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(io::Error::other(format!("it would have more than {FILE_BYTES_MAX} bytes")));
+            return Err(io::Error::other(format!(
+                "it would have more than {FILE_BYTES_MAX} bytes"
+            )));
         }
         let path = self.path.clone();
         let writing = tokio::task::spawn_blocking(move || own::replace(&path, &bytes).map(drop));

@@ -74,7 +74,8 @@ impl Shared {
     pub(super) async fn read(&self, since: u64) -> Result<Vec<(TokenSet, u64)>, RedisError> {
         let mut connection = self.0.clone();
         let entries: HashMap<String, u64> = connection.hgetall(LIST).await?;
-        let (forgotten, entries): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(_, at)| *at < since);
+        let (forgotten, entries): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, at)| *at < since);
         if !forgotten.is_empty() {
             let fields: Vec<_> = forgotten.into_iter().map(|(entry, _)| entry).collect();
             let _: u64 = connection.hdel(LIST, fields).await?;
@@ -92,7 +93,11 @@ impl Shared {
     pub(super) async fn add(&self, tokens: &TokenSet, at: u64) -> Result<(), RedisError> {
         let Some(entry) = Entry::of(tokens) else { return Ok(()) };
         let entry = serde_json::to_string(&entry).map_err(|error| {
-            RedisError::from((redis::ErrorKind::InvalidClientConfig, "a revocation", error.to_string()))
+            RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                "a revocation",
+                error.to_string(),
+            ))
         })?;
         redis::cmd("EVAL")
             .arg(ADD)

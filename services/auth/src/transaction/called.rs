@@ -57,7 +57,8 @@ impl Minter {
             return Err(CalledError::Foreign);
         }
         let published = self.published.load();
-        let key = header.kid.as_ref().and_then(|id| published.find(id)).ok_or(CalledError::Foreign)?;
+        let key =
+            header.kid.as_ref().and_then(|id| published.find(id)).ok_or(CalledError::Foreign)?;
         let key = DecodingKey::from_jwk(key).map_err(|_| CalledError::Foreign)?;
         let mut validation = Validation::new(ALGORITHM);
         validation.set_issuer(&[&self.issuer]);

@@ -57,11 +57,14 @@ async fn keys_change_without_a_token_that_is_refused_and_old_ones_are_withdrawn(
         if fetched.elapsed() > KEPT_FOR {
             (known, fetched) = (minter.jwks(), Instant::now());
         }
-        let token =
-            minter.mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap().token;
+        let token = minter
+            .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+            .unwrap()
+            .token;
         let id = decode_header(&token).unwrap().kid.unwrap();
         let key =
-            DecodingKey::from_jwk(known.find(&id).expect("a key that is known before it signs")).unwrap();
+            DecodingKey::from_jwk(known.find(&id).expect("a key that is known before it signs"))
+                .unwrap();
         decode::<TransactionClaims>(&token, &key, &validation).unwrap();
         signed_by.insert(id);
         minted += 1;
@@ -80,7 +83,8 @@ fn a_token_that_comes_back_tells_all_that_policies_and_revocations_ask() {
     let programs = Identity { workload: true, ..Identity::default() };
     let bare = Token { identity: programs, id: None, issued_at: None, expires_at: 1 };
     for own in [token(), bare] {
-        let minted = minter.mint(&own, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
+        let minted =
+            minter.mint(&own, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
         let called = minter.read(&minted.token).unwrap();
         let expires_at = called.token.expires_at;
         assert_eq!(called.token, Token { expires_at, ..own });
@@ -100,8 +104,9 @@ fn a_token_that_another_auth_signed_or_under_another_name_does_not_come_back() {
         published: ArcSwap::from(minter.published.load_full()),
     };
     for stranger in [&other, &renamed] {
-        let minted =
-            stranger.mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
+        let minted = stranger
+            .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+            .unwrap();
         assert_eq!(minter.read(&minted.token).unwrap_err(), CalledError::Foreign);
     }
 }
@@ -109,8 +114,10 @@ fn a_token_that_another_auth_signed_or_under_another_name_does_not_come_back() {
 #[test]
 fn a_token_comes_back_under_the_key_before_and_no_longer_than_it_is_published() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
-    let minted =
-        minter.mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap().token;
+    let minted = minter
+        .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+        .unwrap()
+        .token;
     let (old, next) = (minter.signing.load().public.clone(), SigningKey::generate().unwrap());
     let new = next.public.clone();
     minter.signing.store(next.into());
@@ -123,7 +130,8 @@ fn a_token_comes_back_under_the_key_before_and_no_longer_than_it_is_published() 
 #[test]
 fn a_delegated_token_ends_with_the_one_before_it() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
-    let actor = Actor { iss: "https://idp.example".to_owned(), sub: "deputy".to_owned(), act: None };
+    let actor =
+        Actor { iss: "https://idp.example".to_owned(), sub: "deputy".to_owned(), act: None };
     let delegation = Delegation { actor: actor.clone(), txn: "request".to_owned() };
     for (left, expected) in [(10, 10), (300, 30)] {
         let before = Token { expires_at: get_current_timestamp() + left, ..token() };
@@ -142,7 +150,8 @@ fn more_than_a_header_holds_is_left_out_and_then_nobody_may_act() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let mut large = token();
     large.identity.groups = (0..300).map(|number| format!("group-{number:020}")).collect();
-    let minted = minter.mint(&large, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
+    let minted =
+        minter.mint(&large, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
     assert!(minted.token.len() < 2_000, "{}", minted.token.len());
     assert_eq!(minter.read(&minted.token).unwrap_err(), CalledError::Reticent);
 }

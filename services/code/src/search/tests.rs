@@ -57,7 +57,8 @@ fn case_is_ignored_when_asked() {
 fn every_match_has_its_own_context() {
     let sample = Sample::of(&[("a", "one\nhit 1\ntwo\nhit 2\r\nthree\nfour")]);
     let result = find(&sample, &SearchRequest { context_lines: 2, ..ask("hit") });
-    let context: Vec<_> = result.matches.iter().map(|found| (&found.before[..], &found.after[..])).collect();
+    let context: Vec<_> =
+        result.matches.iter().map(|found| (&found.before[..], &found.after[..])).collect();
     let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     assert_eq!(
         context,
@@ -80,7 +81,9 @@ fn context_of_the_last_match_is_whole_though_the_result_is_truncated() {
 #[test]
 fn a_result_is_truncated_only_when_there_are_more_matches() {
     let sample = Sample::of(&[("a", "hit\nhit\n"), ("b", "hit\n"), ("c", "miss\n")]);
-    for (max_results, found, truncated) in [(1, 1, true), (2, 2, true), (3, 3, false), (4, 3, false)] {
+    for (max_results, found, truncated) in
+        [(1, 1, true), (2, 2, true), (3, 3, false), (4, 3, false)]
+    {
         let result = find(&sample, &SearchRequest { max_results: Some(max_results), ..ask("hit") });
         assert_eq!((result.matches.len(), result.truncated), (found, truncated), "{max_results}");
     }
@@ -102,7 +105,8 @@ fn a_result_that_would_not_fit_a_message_is_truncated() {
 
 #[test]
 fn what_is_left_out_is_counted_by_reason() {
-    let sample = Sample::of(&[("a.txt", "needle"), (".gitignore", "ignored\n"), ("ignored", "needle")]);
+    let sample =
+        Sample::of(&[("a.txt", "needle"), (".gitignore", "ignored\n"), ("ignored", "needle")]);
     sample.write("binary", b"needle\n\0");
     sample.write("large", &b"x".repeat(usize::try_from(FILE_BYTES_MAX).unwrap() + 1));
     sample.fifo("fifo");
@@ -162,8 +166,11 @@ fn two_searches_find_the_same_in_the_same_order() {
     let sample = Sample::of(&files);
     let first = find(&sample, &ask("hit"));
     assert_eq!(first, find(&sample, &ask("hit")));
-    let order: Vec<_> =
-        first.matches.iter().map(|found| (std::path::Path::new(&found.path), found.line_number)).collect();
+    let order: Vec<_> = first
+        .matches
+        .iter()
+        .map(|found| (std::path::Path::new(&found.path), found.line_number))
+        .collect();
     assert!(order.is_sorted());
 }
 
@@ -196,7 +203,8 @@ fn of_a_long_line_the_beginning_is_searched_and_the_result_says_so() {
     let sample = Sample::of(&[("a", &format!("one\nhit{long}hit\nthree hit\n")), ("b", &long)]);
     let result = find(&sample, &SearchRequest { context_lines: 1, ..ask("hit") });
     assert_eq!(result.lines_cut, 1, "that of `b` is just as long as a line may be");
-    let lines: Vec<_> = result.matches.iter().map(|found| (found.line_number, &found.after[..])).collect();
+    let lines: Vec<_> =
+        result.matches.iter().map(|found| (found.line_number, &found.after[..])).collect();
     assert_eq!(lines, [(2, &["three hit".to_owned()][..]), (3, &[])]);
     assert_eq!(places(&find(&sample, &ask("xhit"))), [""; 0]);
 }

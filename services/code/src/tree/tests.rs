@@ -33,7 +33,10 @@ fn a_file_is_read_by_its_path() {
 fn another_spelling_of_a_path_is_refused_so_that_no_policy_is_evaded() {
     for path in ["./src/b.txt", "src//b.txt", "src/./b.txt", "src/b.txt/", "src/b.txt/."] {
         let refused = TreePath::parse(path).unwrap_err();
-        assert!(refused.to_string().contains("must be written as `src/b.txt`"), "{path}: {refused}");
+        assert!(
+            refused.to_string().contains("must be written as `src/b.txt`"),
+            "{path}: {refused}"
+        );
     }
     for path in [".", "./", "./."] {
         assert!(TreePath::parse(path).is_err(), "{path}");
@@ -54,13 +57,20 @@ fn a_path_through_a_link_is_refused_with_the_own_name_of_the_file() {
 
 #[test]
 fn a_file_that_may_hold_keys_is_refused_by_each_of_its_names() {
-    let sample = Sample::of(&[("deploy/server.pem", "key\n"), (".env.Local", "key\n"), ("keys.key/a", "")]);
+    let sample =
+        Sample::of(&[("deploy/server.pem", "key\n"), (".env.Local", "key\n"), ("keys.key/a", "")]);
     sample.link("harmless.txt", "deploy/server.pem");
     sample.link("deploy/env", "../.env.Local");
     sample.link("folder", "keys.key");
-    for path in
-        ["deploy/server.pem", ".env.Local", "harmless.txt", "deploy/env", "folder/a", "missing.pem", ".ENV"]
-    {
+    for path in [
+        "deploy/server.pem",
+        ".env.Local",
+        "harmless.txt",
+        "deploy/env",
+        "folder/a",
+        "missing.pem",
+        ".ENV",
+    ] {
         let refused = read(&sample, path).unwrap_err();
         assert!(matches!(refused, CodeError::Secret), "{path}: {refused:?}");
     }
@@ -71,8 +81,17 @@ fn a_file_that_may_hold_keys_is_refused_by_each_of_its_names() {
 #[test]
 fn a_path_that_is_not_within_the_tree_is_a_wrong_argument() {
     let sample = sample_with_ways_out();
-    for path in ["", ".", "./", "..", "../outside/secret.txt", "src/../a.txt", "/etc/passwd", "/", "a.txt\0"]
-    {
+    for path in [
+        "",
+        ".",
+        "./",
+        "..",
+        "../outside/secret.txt",
+        "src/../a.txt",
+        "/etc/passwd",
+        "/",
+        "a.txt\0",
+    ] {
         let error = read(&sample, path).unwrap_err();
         assert!(matches!(error, CodeError::Argument { field: "path", .. }), "{path:?}: {error:?}");
     }
@@ -81,7 +100,8 @@ fn a_path_that_is_not_within_the_tree_is_a_wrong_argument() {
 #[test]
 fn a_link_out_of_the_tree_is_refused() {
     let sample = sample_with_ways_out();
-    for path in ["out.txt", "out/secret.txt", "absolute.txt", "absolute/outside/secret.txt", "out"] {
+    for path in ["out.txt", "out/secret.txt", "absolute.txt", "absolute/outside/secret.txt", "out"]
+    {
         let error = read(&sample, path).unwrap_err();
         assert!(matches!(error, CodeError::OutOfTree), "{path}: {error:?}");
     }
@@ -150,13 +170,32 @@ fn path_text() -> impl Strategy<Value = String> {
         Just("..".to_owned()),
         Just(".".to_owned()),
         Just(String::new()),
-        prop::sample::select(vec!["out", "out.txt", "absolute", "absolute.txt", "src", "up", "tree"])
-            .prop_map(str::to_owned),
-        prop::sample::select(vec!["outside", "secret.txt", "a.txt", "b.txt", "git", ".git", "config"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "out",
+            "out.txt",
+            "absolute",
+            "absolute.txt",
+            "src",
+            "up",
+            "tree"
+        ])
+        .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "outside",
+            "secret.txt",
+            "a.txt",
+            "b.txt",
+            "git",
+            ".git",
+            "config"
+        ])
+        .prop_map(str::to_owned),
         any::<String>(),
     ];
-    prop_oneof![any::<String>(), prop::collection::vec(name, 1..7).prop_map(|names| names.join("/"))]
+    prop_oneof![
+        any::<String>(),
+        prop::collection::vec(name, 1..7).prop_map(|names| names.join("/"))
+    ]
 }
 
 #[test]

@@ -60,7 +60,12 @@ const PATTERNS: &str = include_str!("git/patterns.txt");
 /// What `git ls-files` lists of a tree's files, without hidden ones.
 fn listed(tree: &Path) -> Vec<String> {
     let mut git = Command::new("git");
-    git.arg("-C").arg(tree).args(["-c", "core.excludesFile=/dev/null", "-c", "core.ignoreCase=false"]);
+    git.arg("-C").arg(tree).args([
+        "-c",
+        "core.excludesFile=/dev/null",
+        "-c",
+        "core.ignoreCase=false",
+    ]);
     git.args(["ls-files", "-z", "--others", "--exclude-standard"]);
     let output = clean(&mut git).output().expect("git, which this test compares with");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -123,7 +128,13 @@ fn a_gitignore_ignores_what_git_ignores() {
     }
     assert!(patterns.len() >= 200, "{} patterns", patterns.len());
     assert!(ignoring > 120, "only {ignoring} patterns ignore anything");
-    assert!(differ.is_empty(), "{} of {} differ\n{}", differ.len(), patterns.len(), differ.join("\n"));
+    assert!(
+        differ.is_empty(),
+        "{} of {} differ\n{}",
+        differ.len(),
+        patterns.len(),
+        differ.join("\n")
+    );
 }
 
 #[test]

@@ -108,7 +108,8 @@ impl Kept {
         if allowed.epoch == SILENCE || allowed.epoch != *self.epoch.borrow() {
             return;
         }
-        let answer = Answer { allowed: allowed.clone(), until: Instant::now() + lasts.min(KEPT_FOR) };
+        let answer =
+            Answer { allowed: allowed.clone(), until: Instant::now() + lasts.min(KEPT_FOR) };
         self.answers.insert(question, answer);
     }
 }
@@ -121,7 +122,8 @@ mod tests {
 
     fn question(token: &str, tool: &str) -> Question {
         let item = Some(pb::CatalogItem { name: tool.to_owned(), ..Default::default() });
-        let operation = pb::Operation { item, arguments_json: Some("{}".into()), ..Default::default() };
+        let operation =
+            pb::Operation { item, arguments_json: Some("{}".into()), ..Default::default() };
         Question::new(&token.into(), "https://edge.example/mcp", &operation)
     }
 
@@ -151,7 +153,11 @@ mod tests {
         assert_eq!(subject(&kept, question("a", "read")), None, "auth was never heard");
         kept.enter(7);
         kept.put(question("a", "read"), &allowed("alice", 6), MOMENT);
-        assert_eq!(subject(&kept, question("a", "read")), None, "the answer is from before the epoch");
+        assert_eq!(
+            subject(&kept, question("a", "read")),
+            None,
+            "the answer is from before the epoch"
+        );
         kept.put(question("a", "read"), &allowed("alice", 7), MOMENT);
         kept.silence();
         assert_eq!(subject(&kept, question("a", "read")), None, "auth is not heard");

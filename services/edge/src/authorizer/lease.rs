@@ -50,8 +50,9 @@ pub(crate) struct Over;
 impl Lease {
     /// A lease on what was allowed in `epoch`, until the token expires.
     pub(crate) fn new(asks: Vec<Reauthorizer>, epoch: u64, expires_at: Option<SystemTime>) -> Self {
-        let epochs =
-            asks.first().map_or_else(|| watch::channel(SILENCE).1, |ask| ask.authorizer().kept.epochs());
+        let epochs = asks
+            .first()
+            .map_or_else(|| watch::channel(SILENCE).1, |ask| ask.authorizer().kept.epochs());
         Self { asks: asks.into(), epochs, decided: epoch, again_at: at(expires_at), asking: None }
     }
 
@@ -82,7 +83,8 @@ impl Lease {
             }
             return Ok(());
         }
-        let begin = || -> (u64, Deciding) { (epoch, Box::pin(ask(Arc::clone(&self.asks), !is_due))) };
+        let begin =
+            || -> (u64, Deciding) { (epoch, Box::pin(ask(Arc::clone(&self.asks), !is_due))) };
         let (asked_in, asking) = self.asking.get_or_insert_with(begin);
         let (asked_in, answer) = (*asked_in, asking.await);
         self.asking = None;
@@ -128,6 +130,7 @@ async fn ask_once(asks: &[Reauthorizer]) -> Result<(u64, Instant), Refusal> {
 }
 
 fn at(time: Option<SystemTime>) -> Instant {
-    let left = time.map_or(NEVER, |time| time.duration_since(SystemTime::now()).unwrap_or_default());
+    let left =
+        time.map_or(NEVER, |time| time.duration_since(SystemTime::now()).unwrap_or_default());
     Instant::now() + left.min(NEVER)
 }

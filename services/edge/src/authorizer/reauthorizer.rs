@@ -30,7 +30,9 @@ struct Asking {
 
 impl fmt::Debug for Reauthorizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reauthorizer").field("operation", &self.operation.kind()).finish_non_exhaustive()
+        f.debug_struct("Reauthorizer")
+            .field("operation", &self.operation.kind())
+            .finish_non_exhaustive()
     }
 }
 

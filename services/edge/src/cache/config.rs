@@ -53,8 +53,12 @@ impl Settings {
         let number = |given: &Option<Spanned<u64>>, name, absent, max| {
             text.within(given.as_ref(), name, absent, 1..=max)
         };
-        let timeout =
-            number(&table.redis_timeout_ms, "redis_timeout_ms", REDIS_TIMEOUT_MS, REDIS_TIMEOUT_MS_MAX)?;
+        let timeout = number(
+            &table.redis_timeout_ms,
+            "redis_timeout_ms",
+            REDIS_TIMEOUT_MS,
+            REDIS_TIMEOUT_MS_MAX,
+        )?;
         Ok(Self {
             enabled: table.enabled.unwrap_or(true),
             bytes_max: number(&table.bytes_max, "bytes_max", BYTES_MAX, BYTES_MAX_MAX)?,
@@ -76,21 +80,28 @@ mod tests {
 
     fn read(text: &str) -> Result<Settings, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new()).map(|said| said.duties.cache).map_err(|error| error.to_string())
+        parse(&text, &Services::new())
+            .map(|said| said.duties.cache)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn what_is_not_set_has_its_default() {
         assert_eq!(read(""), Ok(Settings::default()));
-        let set =
-            read("[cache]\nenabled = false\nbytes_max = 1000\nentry_bytes_max = 10\nredis_timeout_ms = 7\n");
+        let set = read(
+            "[cache]\nenabled = false\nbytes_max = 1000\nentry_bytes_max = 10\nredis_timeout_ms = 7\n",
+        );
         let redis_timeout = Duration::from_millis(7);
-        assert_eq!(set, Ok(Settings { enabled: false, bytes_max: 1000, entry_bytes_max: 10, redis_timeout }));
+        assert_eq!(
+            set,
+            Ok(Settings { enabled: false, bytes_max: 1000, entry_bytes_max: 10, redis_timeout })
+        );
     }
 
     #[test]
     fn a_mistake_is_told_with_its_place() {
-        let mistakes = ["bytes_max = 0", "entry_bytes_max = 16777217", "redis_timeout_ms = 5001", "size = 1"];
+        let mistakes =
+            ["bytes_max = 0", "entry_bytes_max = 16777217", "redis_timeout_ms = 5001", "size = 1"];
         let told: Vec<_> =
             mistakes.iter().map(|line| read(&format!("[cache]\n{line}\n")).unwrap_err()).collect();
         insta::assert_snapshot!(told.join("\n"), @"

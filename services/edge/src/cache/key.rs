@@ -57,7 +57,9 @@ pub(super) struct Keys(hmac::Key);
 impl Keys {
     pub(super) fn new(secret: &SecretString) -> Self {
         // The label keeps this key apart from whatever else is made of the secret.
-        let key = Sha256::new().chain_update(b"drawbridge cache keys\0").chain_update(secret.expose_secret());
+        let key = Sha256::new()
+            .chain_update(b"drawbridge cache keys\0")
+            .chain_update(secret.expose_secret());
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key.finalize()))
     }
 
@@ -134,7 +136,8 @@ struct SeenFacts<'a> {
 impl<'a> Seen<'a> {
     /// Names every claim, so that none that is added to tokens is forgotten here.
     fn of(claims: &'a TransactionClaims) -> Self {
-        let TransactionClaims { iss: _, aud: _, sub, iat: _, exp: _, txn: _, scope, tctx, act } = claims;
+        let TransactionClaims { iss: _, aud: _, sub, iat: _, exp: _, txn: _, scope, tctx, act } =
+            claims;
         let TransactionContext {
             iss,
             principal: _,

@@ -65,7 +65,10 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(bytes_max: u64) -> Self {
-        Self { entries: ArcSwap::from_pointee(entries(bytes_max)), bytes_max: AtomicU64::new(bytes_max) }
+        Self {
+            entries: ArcSwap::from_pointee(entries(bytes_max)),
+            bytes_max: AtomicU64::new(bytes_max),
+        }
     }
 
     /// May have so many bytes from now on. Another number begins with nothing.

@@ -34,7 +34,9 @@ pub(crate) enum Scope {
 pub(crate) enum RuleError {
     #[error("only a tool that is read-only and idempotent may have `cache`")]
     Writes,
-    #[error("`ttl` and `stale_while_revalidate` must be a day at most, and `ttl` more than nothing")]
+    #[error(
+        "`ttl` and `stale_while_revalidate` must be a day at most, and `ttl` more than nothing"
+    )]
     Duration,
     #[error(transparent)]
     Tag(#[from] TagError),
@@ -55,11 +57,13 @@ impl Tag {
     /// The tags of these names in a namespace.
     pub(crate) fn all(namespace: &str, names: &[String]) -> Result<Vec<Self>, TagError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        let is_tag = |name: &String| (1..=TAG_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed);
+        let is_tag =
+            |name: &String| (1..=TAG_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed);
         if names.len() > TAGS_MAX || !names.iter().all(is_tag) {
             return Err(TagError);
         }
-        let mut tags: Vec<_> = names.iter().map(|name| Self(format!("{namespace}/{name}").into())).collect();
+        let mut tags: Vec<_> =
+            names.iter().map(|name| Self(format!("{namespace}/{name}").into())).collect();
         tags.sort_unstable();
         tags.dedup();
         Ok(tags)
@@ -90,7 +94,8 @@ impl Rule {
         policy: &mcp::CachePolicy,
     ) -> Result<Self, RuleError> {
         let duration = |given: Option<prost_types::Duration>| {
-            let given = Duration::try_from(given.unwrap_or_default()).map_err(|_| RuleError::Duration)?;
+            let given =
+                Duration::try_from(given.unwrap_or_default()).map_err(|_| RuleError::Duration)?;
             if given <= DURATION_MAX { Ok(given) } else { Err(RuleError::Duration) }
         };
         let (ttl, stale) = (duration(policy.ttl)?, duration(policy.stale_while_revalidate)?);

@@ -46,7 +46,11 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(url: &SecretString, sealer: Sealer, within: Duration) -> Result<Self, RedisError> {
+    pub(super) fn new(
+        url: &SecretString,
+        sealer: Sealer,
+        within: Duration,
+    ) -> Result<Self, RedisError> {
         Ok(Self {
             redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
             within_ms: AtomicU64::new(millis(within)),
@@ -89,7 +93,8 @@ impl Shared {
     }
 
     pub(super) async fn put(&self, key: &Key, entry: &Entry) {
-        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key.bytes(), &entry.bytes)) else {
+        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key.bytes(), &entry.bytes))
+        else {
             return;
         };
         let mut command = redis::pipe();
@@ -160,7 +165,8 @@ impl Shared {
         };
         tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis does not do what it is told");
         // That it is too slow, or has no room, says nothing of the connection.
-        let is_lost = matches!(&error, RedisAway::Redis(error) if error.kind() != ErrorKind::Extension);
+        let is_lost =
+            matches!(&error, RedisAway::Redis(error) if error.kind() != ErrorKind::Extension);
         if is_lost {
             self.redis.give_up(&connection);
         }

@@ -210,7 +210,8 @@ impl Follower {
             }
         }
         for (tag, _) in &begun {
-            metrics::counter!("edge_cache_invalidations_total", "tag" => tag.to_string()).increment(1);
+            metrics::counter!("edge_cache_invalidations_total", "tag" => tag.to_string())
+                .increment(1);
         }
         self.now.generations.extend(begun);
         self.publish();
@@ -245,7 +246,8 @@ impl Follower {
                 }
             }
         };
-        let generations = read.into_iter().map(|(tag, generation)| (Tag::read(tag), generation)).collect();
+        let generations =
+            read.into_iter().map(|(tag, generation)| (Tag::read(tag), generation)).collect();
         self.now = Heard { state: State::Read(asked), era, generations };
         self.publish();
         true
@@ -259,7 +261,9 @@ impl Follower {
             self.now.state = State::Away;
             self.publish();
             metrics::gauge!("edge_cache_redis_available").set(0);
-            tracing::warn!("Redis is away: tagged results are not kept, others by this replica alone");
+            tracing::warn!(
+                "Redis is away: tagged results are not kept, others by this replica alone"
+            );
         }
     }
 

@@ -99,7 +99,10 @@ async fn of_those_who_want_the_same_one_fetches_it() {
             tokio::spawn(async move { has(&cache, &ticket).await })
         })
         .collect();
-    assert!(!has(&cache, &ticket(&cache, &rule, "y").unwrap()).await, "what others want is not waited for");
+    assert!(
+        !has(&cache, &ticket(&cache, &rule, "y").unwrap()).await,
+        "what others want is not waited for"
+    );
     tokio::task::yield_now().await;
     cache.keep(&first, duty, bytes_of(&labelled("result"))).await;
     for waiting in waiting {
@@ -265,7 +268,10 @@ async fn replicas_share_results_and_hear_of_one_anothers_writes() {
     let tags = Tag::all("test", &["trees".to_owned()]).unwrap();
     let before = other.tags.generations(&tags);
     one.writing(&tags, PATIENCE).ended(true).await;
-    assert!(!has(&one, &ticket(&one, &rule, "x").unwrap()).await, "the replica that wrote sees it at once");
+    assert!(
+        !has(&one, &ticket(&one, &rule, "x").unwrap()).await,
+        "the replica that wrote sees it at once"
+    );
     until(&other, |heard| heard.is_some() && heard != before).await;
     assert!(!has(&other, &ticket(&other, &rule, "x").unwrap()).await);
 }
@@ -300,7 +306,8 @@ async fn a_stale_result_is_answered_with_and_fetched_once() {
     let cache = alone();
     let stale_while_revalidate = Some(prost_types::Duration { seconds: 600, nanos: 0 });
     let ttl = Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 });
-    let rule = Arc::new(rule(&mcp::CachePolicy { ttl, stale_while_revalidate, ..Default::default() }));
+    let rule =
+        Arc::new(rule(&mcp::CachePolicy { ttl, stale_while_revalidate, ..Default::default() }));
     let kept = ticket(&cache, &rule, "x").unwrap();
     let duty = fetch(look(&cache, &kept).await);
     cache.keep(&kept, duty, bytes_of(&labelled("result"))).await;

@@ -56,7 +56,10 @@ pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<Dynam
 
 /// Arguments as they are changed on their way: checked against the schema that clients see, where it is another than
 /// the service's, and with each value in the type of its field.
-pub(crate) fn check_arguments<'a>(tool: &ToolItem, arguments: &'a Value) -> Result<Cow<'a, Value>, String> {
+pub(crate) fn check_arguments<'a>(
+    tool: &ToolItem,
+    arguments: &'a Value,
+) -> Result<Cow<'a, Value>, String> {
     let input = tool.target.input();
     let Some(shown) = &tool.shown_arguments else {
         // They are checked when they are changed.
@@ -74,7 +77,11 @@ pub(crate) fn check_arguments<'a>(tool: &ToolItem, arguments: &'a Value) -> Resu
 
 /// Arguments as they are, where the schema accepts them: one that is given as text may want a number as text. Others are
 /// normalized.
-fn normalized<'a>(schema: &Validator, input: &MessageDescriptor, arguments: &'a Value) -> Cow<'a, Value> {
+fn normalized<'a>(
+    schema: &Validator,
+    input: &MessageDescriptor,
+    arguments: &'a Value,
+) -> Cow<'a, Value> {
     match schema.is_valid(arguments) {
         true => Cow::Borrowed(arguments),
         false => Cow::Owned(normalize(input, arguments)),
@@ -159,7 +166,9 @@ fn reason(error: &ValidationError<'_>) -> String {
                 return format!("one of {} must be given", fields.join(", "));
             }
         }
-        ValidationErrorKind::PropertyNames { error } => return format!("the key {}", reason(error)),
+        ValidationErrorKind::PropertyNames { error } => {
+            return format!("the key {}", reason(error));
+        }
         ValidationErrorKind::Pattern { pattern } => {
             if let Some(words) = in_words(pattern) {
                 return format!("{} {words}", error.instance());
@@ -176,7 +185,9 @@ fn masked_reason(error: &ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { .. }
         | ValidationErrorKind::UnevaluatedProperties { .. }
-        | ValidationErrorKind::PropertyNames { .. } => "value has a name that is not allowed".to_owned(),
+        | ValidationErrorKind::PropertyNames { .. } => {
+            "value has a name that is not allowed".to_owned()
+        }
         ValidationErrorKind::Pattern { pattern } => match in_words(pattern) {
             Some(words) => format!("value {words}"),
             None => error.masked().to_string(),
@@ -192,8 +203,9 @@ fn is_whole(error: &ValidationError<'_>) -> bool {
 /// The field that excludes this one, where the schema says so.
 fn excluded_by(schema: &Location) -> Option<String> {
     let mut segments = schema.iter();
-    segments
-        .find(|segment| matches!(segment, LocationSegment::Property(name) if name == "dependentSchemas"))?;
+    segments.find(
+        |segment| matches!(segment, LocationSegment::Property(name) if name == "dependentSchemas"),
+    )?;
     segments.next().map(|other| other.to_string())
 }
 
@@ -234,7 +246,8 @@ fn sensitive_part(input: &MessageDescriptor, location: &Location) -> Option<usiz
     let mut segments = location.iter().enumerate();
     while let (Some(within), Some((at, segment))) = (message.take(), segments.next()) {
         let name = segment.to_string();
-        let field = within.get_field_by_name(&name).or_else(|| within.get_field_by_json_name(&name))?;
+        let field =
+            within.get_field_by_name(&name).or_else(|| within.get_field_by_json_name(&name))?;
         if is_sensitive(&field) {
             return Some(at + 1);
         }
@@ -255,7 +268,9 @@ fn holds_sensitive(message: &MessageDescriptor) -> bool {
             if is_sensitive(&field) {
                 return true;
             }
-            wanted.extend(value_type(&field).filter(|inner| seen.insert(inner.full_name().to_owned())));
+            wanted.extend(
+                value_type(&field).filter(|inner| seen.insert(inner.full_name().to_owned())),
+            );
         }
     }
     false
@@ -264,7 +279,9 @@ fn holds_sensitive(message: &MessageDescriptor) -> bool {
 /// The message that the field, its items or its values are.
 fn value_type(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
-        Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind().as_message().cloned(),
+        Kind::Message(entry) if field.is_map() => {
+            entry.map_entry_value_field().kind().as_message().cloned()
+        }
         kind => kind.as_message().cloned(),
     }
 }

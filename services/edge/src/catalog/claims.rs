@@ -66,9 +66,14 @@ impl std::fmt::Display for Conflict {
         write!(f, "the {} {name:?} of {rpc} ({service}) ", kind.as_str())?;
         match (owner, owned) {
             (Owner::Locked(_), None) => f.write_str("is locked for ")?,
-            (Owner::Locked(_), Some(owned)) => write!(f, "overlaps {owned:?}, which is locked for ")?,
+            (Owner::Locked(_), Some(owned)) => {
+                write!(f, "overlaps {owned:?}, which is locked for ")?
+            }
             (Owner::Namespace(namespace), _) => {
-                return write!(f, "belongs to the service {namespace:?}, whose namespace it begins with");
+                return write!(
+                    f,
+                    "belongs to the service {namespace:?}, whose namespace it begins with"
+                );
             }
             (Owner::Claimed(_), None) => f.write_str("belongs to ")?,
             (Owner::Claimed(_), Some(owned)) => write!(f, "overlaps {owned:?} of ")?,
@@ -186,18 +191,19 @@ impl Owners<'_> {
     ) -> Vec<Arc<T>> {
         let mut candidates = Vec::new();
         for (index, item) in items.enumerate() {
-            let (lock_rank, departure) = match self.pins.map_or(Verdict::Unknown, |pins| pins.judge(&*item)) {
-                Verdict::Locked(claimant) => {
-                    conflicts.push(self.locked_for(&*item, claimant));
-                    continue;
-                }
-                Verdict::Withheld(departure) => {
-                    departures.push(departure);
-                    continue;
-                }
-                Verdict::Offered { rank, departure } => (rank, departure),
-                Verdict::Unknown => (Pins::NOT_LOCKED, None),
-            };
+            let (lock_rank, departure) =
+                match self.pins.map_or(Verdict::Unknown, |pins| pins.judge(&*item)) {
+                    Verdict::Locked(claimant) => {
+                        conflicts.push(self.locked_for(&*item, claimant));
+                        continue;
+                    }
+                    Verdict::Withheld(departure) => {
+                        departures.push(departure);
+                        continue;
+                    }
+                    Verdict::Offered { rank, departure } => (rank, departure),
+                    Verdict::Unknown => (Pins::NOT_LOCKED, None),
+                };
             // What the lock has is decided by the lock alone.
             let conflict = match lock_rank {
                 Pins::AS_LOCKED => None,
@@ -214,14 +220,15 @@ impl Owners<'_> {
         candidates.sort_by_key(|candidate| candidate.rank);
         let mut claimed = claim(candidates, conflicts);
         claimed.sort_by_key(|candidate| candidate.rank.4);
-        let offered = claimed.into_iter().map(|Candidate { item, departure, .. }| match departure {
-            None => item,
-            Some(departure) => {
-                let flagged = Arc::new(item.flagged(departure.change));
-                departures.push(departure);
-                flagged
-            }
-        });
+        let offered =
+            claimed.into_iter().map(|Candidate { item, departure, .. }| match departure {
+                None => item,
+                Some(departure) => {
+                    let flagged = Arc::new(item.flagged(departure.change));
+                    departures.push(departure);
+                    flagged
+                }
+            });
         offered.collect()
     }
 
@@ -250,8 +257,9 @@ impl Owners<'_> {
             let owner = self.owner(name);
             owner.is_some_and(|owner| owner != service)
         });
-        let before =
-            names.iter().all(|name| self.held.contains(&(name.kind, name.text.to_owned(), service.clone())));
+        let before = names
+            .iter()
+            .all(|name| self.held.contains(&(name.kind, name.text.to_owned(), service.clone())));
         (lock_rank, !configured, shadowed, !before, index)
     }
 
@@ -298,7 +306,10 @@ fn conflict<T: Claims>(item: &T, name: &Name<'_>, owned: Option<&str>, owner: Ow
 }
 
 /// The candidates, in the order in which they come, without those of which a name is taken.
-fn claim<T: Claims>(candidates: Vec<Candidate<T>>, conflicts: &mut Vec<Conflict>) -> Vec<Candidate<T>> {
+fn claim<T: Claims>(
+    candidates: Vec<Candidate<T>>,
+    conflicts: &mut Vec<Conflict>,
+) -> Vec<Candidate<T>> {
     let mut taken: HashMap<(NameKind, String), Claimant> = HashMap::new();
     let mut claimed: Vec<Candidate<T>> = Vec::new();
     for candidate in candidates {
@@ -313,7 +324,9 @@ fn claim<T: Claims>(candidates: Vec<Candidate<T>>, conflicts: &mut Vec<Conflict>
             continue;
         }
         let claimant = Claimant::from(item.item());
-        taken.extend(names.into_iter().map(|name| ((name.kind, name.text.to_owned()), claimant.clone())));
+        taken.extend(
+            names.into_iter().map(|name| ((name.kind, name.text.to_owned()), claimant.clone())),
+        );
         claimed.push(candidate);
     }
     claimed

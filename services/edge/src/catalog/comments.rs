@@ -15,7 +15,8 @@ pub(crate) struct Comments {
 impl Comments {
     /// What a field means: what its option says, or else its comment.
     pub(crate) fn of_field(&mut self, field: &FieldDescriptor) -> Option<String> {
-        let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
+        let options: Option<mcp::FieldOptions> =
+            option(&field.options(), "drawbridge.mcp.v1.field");
         let given = options.map(|options| options.description).filter(|given| !given.is_empty());
         given.or_else(|| self.of(&field.parent_file(), field.path()))
     }

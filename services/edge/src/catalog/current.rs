@@ -21,7 +21,10 @@ impl Default for Catalogs {
     /// Nothing is offered yet.
     fn default() -> Self {
         let catalog = Catalog::default();
-        Self { changed: watch::Sender::new(catalog.revision()), current: ArcSwap::from_pointee(catalog) }
+        Self {
+            changed: watch::Sender::new(catalog.revision()),
+            current: ArcSwap::from_pointee(catalog),
+        }
     }
 }
 
@@ -78,7 +81,8 @@ impl Catalogs {
 
 fn report_conflicts(before: &Catalog, after: &Catalog) {
     let known: HashSet<_> = before.conflicts().iter().collect();
-    let new: Vec<_> = after.conflicts().iter().filter(|conflict| !known.contains(conflict)).collect();
+    let new: Vec<_> =
+        after.conflicts().iter().filter(|conflict| !known.contains(conflict)).collect();
     for conflict in new.iter().take(CONFLICTS_LOGGED_MAX) {
         let Claimant { service, rpc } = &conflict.left_out;
         tracing::error!(service, rpc, name = conflict.name, %conflict, "two services claim a name; the second is left out");
@@ -110,7 +114,8 @@ fn tell_departures(before: &Catalog, after: &Catalog) {
         tracing::warn!(kind, name, change, diff, "not as it is locked; it is {became}");
     }
     for change in ["changed", "new"] {
-        let count = after.departures().iter().filter(|departure| departure.change == change).count();
+        let count =
+            after.departures().iter().filter(|departure| departure.change == change).count();
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         metrics::gauge!("edge_catalog_departures", "change" => change).set(count);
     }

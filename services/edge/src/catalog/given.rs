@@ -89,11 +89,15 @@ impl<'a> Measure<'a> {
         let mut size: u64 = 1;
         for (keyword, inner) in schemas_in(value) {
             let inner_size = match (keyword, inner) {
-                ("$ref" | "$dynamicRef", Value::String(reference)) => self.referred(reference, depth)?,
+                ("$ref" | "$dynamicRef", Value::String(reference)) => {
+                    self.referred(reference, depth)?
+                }
                 // What is defined counts where it is referred to.
                 ("$defs" | "definitions", _) => 0,
                 // A schema with a name of its own would change what references in it mean.
-                ("$id", Value::String(id)) if depth > 0 => return Err(SchemaError::Reference(id.clone())),
+                ("$id", Value::String(id)) if depth > 0 => {
+                    return Err(SchemaError::Reference(id.clone()));
+                }
                 _ => self.written_out(inner, depth + 1)?,
             };
             size = size.saturating_add(inner_size);
@@ -154,7 +158,10 @@ mod tests {
         refused("[]", "type");
         refused("{}", "type");
         refused(r#"{ "type": ["object"] }"#, "type");
-        refused(&format!(r#"{{ "type": "object", "title": "{}" }}"#, "x".repeat(300_000)), "longer than");
+        refused(
+            &format!(r#"{{ "type": "object", "title": "{}" }}"#, "x".repeat(300_000)),
+            "longer than",
+        );
         refused(r#"{ "type": "object", "required": "a" }"#, "array");
         refused(&format!(r#"{{ "type": "object", "not": {}"#, "[".repeat(1000)), "no JSON object");
     }
@@ -181,14 +188,15 @@ mod tests {
 
     #[test]
     fn nothing_outside_of_a_given_schema_is_fetched() {
-        for reference in ["http://127.0.0.1:1/a", "https://a.test/b#/c", "file:///etc/passwd", "other", "#no"]
+        for reference in
+            ["http://127.0.0.1:1/a", "https://a.test/b#/c", "file:///etc/passwd", "other", "#no"]
         {
             refused(&json!({ "type": "object", "$ref": reference }).to_string(), "it refers to");
-            let deep = json!({ "type": "object", "properties": { "a": { "$dynamicRef": reference } } });
+            let deep =
+                json!({ "type": "object", "properties": { "a": { "$dynamicRef": reference } } });
             refused(&deep.to_string(), "it refers to");
         }
-        let named =
-            json!({ "type": "object", "$defs": { "a": { "$id": "http://a.test" } }, "$ref": "#/$defs/a" });
+        let named = json!({ "type": "object", "$defs": { "a": { "$id": "http://a.test" } }, "$ref": "#/$defs/a" });
         refused(&named.to_string(), "http://a.test");
     }
 
@@ -205,7 +213,8 @@ mod tests {
 
         let mut definitions = JsonObject::new();
         for step in 0..1000 {
-            definitions.insert(format!("d{step}"), json!({ "$ref": format!("#/$defs/d{}", step + 1) }));
+            definitions
+                .insert(format!("d{step}"), json!({ "$ref": format!("#/$defs/d{}", step + 1) }));
         }
         definitions.insert("d1000".into(), json!({}));
         let chain = json!({ "type": "object", "$ref": "#/$defs/d0", "$defs": definitions });

@@ -12,8 +12,8 @@ use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem, comments::Comments,
-    given::SchemaError, is_tool_name, meta::MetaError, schema::TooLarge,
+    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem,
+    comments::Comments, given::SchemaError, is_tool_name, meta::MetaError, schema::TooLarge,
 };
 use crate::{
     cache::{Rule, RuleError, TagError},
@@ -36,7 +36,9 @@ const INSTRUCTIONS_BYTES_MAX: usize = 2048;
 /// Why an annotated method cannot be offered. The rest of its service is.
 #[derive(Debug, thiserror::Error)]
 enum ItemError {
-    #[error("the name {0:?} is not one that every client takes: it must match ^[a-zA-Z0-9_-]{{1,64}}$")]
+    #[error(
+        "the name {0:?} is not one that every client takes: it must match ^[a-zA-Z0-9_-]{{1,64}}$"
+    )]
     Name(String),
     #[error("client streaming has no form in MCP")]
     ClientStreaming,
@@ -158,7 +160,9 @@ impl Reader<'_> {
                 self.completions.push((target, argument, options.items));
             }
             OfferKind::List(options) => {
-                if method.is_server_streaming() || !method.output().fields().any(|field| is_links(&field)) {
+                if method.is_server_streaming()
+                    || !method.output().fields().any(|field| is_links(&field))
+                {
                     return Err(ItemError::ResourceLinks);
                 }
                 self.lists.push((self.target(&method, None)?, options.item));
@@ -177,8 +181,10 @@ impl Reader<'_> {
     fn finish(mut self) -> ServiceCatalog {
         self.catalog.tools.sort_by(|one, other| one.item.name.cmp(&other.item.name));
         let prompts = self.catalog.prompts.iter().map(|prompt| &prompt.item);
-        let items: Vec<_> =
-            prompts.chain(self.catalog.resources.iter().map(|resource| &resource.item)).cloned().collect();
+        let items: Vec<_> = prompts
+            .chain(self.catalog.resources.iter().map(|resource| &resource.item))
+            .cloned()
+            .collect();
         for (target, argument, names) in self.completions {
             for name in names {
                 let Some(item) = items.iter().find(|item| item.name == name) else {
@@ -190,7 +196,8 @@ impl Reader<'_> {
                     continue;
                 };
                 let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..item.clone() };
-                let completion = CompletionItem { item, target: target.clone(), argument: argument.clone() };
+                let completion =
+                    CompletionItem { item, target: target.clone(), argument: argument.clone() };
                 self.catalog.completions.push(Arc::new(completion));
             }
         }
@@ -206,13 +213,15 @@ impl Reader<'_> {
                     );
                     continue;
                 };
-                let item = auth::CatalogItem { rpc: target.rpc().to_owned(), ..resource.item.clone() };
+                let item =
+                    auth::CatalogItem { rpc: target.rpc().to_owned(), ..resource.item.clone() };
                 self.catalog.watches.push(Arc::new(WatchItem { item, target: target.clone() }));
             }
         }
         for (target, name) in self.lists {
             let templates = self.catalog.resources.iter().filter(|resource| resource.is_template());
-            let Some(resource) = templates.into_iter().find(|resource| resource.item.name == name) else {
+            let Some(resource) = templates.into_iter().find(|resource| resource.item.name == name)
+            else {
                 tracing::error!(
                     rpc = target.rpc(),
                     name,
@@ -268,8 +277,7 @@ impl Reader<'_> {
             false => Rule::new(name, self.namespace.as_str(), self.hash, policy),
         };
         let rpc = target.rpc();
-        let told =
-            |error| tracing::error!(rpc, %error, "results cannot be kept; the method is called each time");
+        let told = |error| tracing::error!(rpc, %error, "results cannot be kept; the method is called each time");
         rule.map_err(told).ok().map(Arc::new)
     }
 
@@ -281,7 +289,8 @@ impl Reader<'_> {
         if method.is_client_streaming() {
             return Err(ItemError::ClientStreaming);
         }
-        let timeout = timeout.and_then(|timeout| timeout.try_into().ok()).unwrap_or(self.default_timeout);
+        let timeout =
+            timeout.and_then(|timeout| timeout.try_into().ok()).unwrap_or(self.default_timeout);
         Target::new(self.channel.clone(), method, timeout).map_err(ItemError::Events)
     }
 
@@ -325,7 +334,8 @@ mod tests {
             services: vec!["drawbridge.code.v1.CodeService".to_owned()],
         };
         let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();
-        let catalog = read_contract(&"code".parse().unwrap(), &contract, &channel, Duration::from_secs(30));
+        let catalog =
+            read_contract(&"code".parse().unwrap(), &contract, &channel, Duration::from_secs(30));
         let names: Vec<_> = catalog.tools.iter().map(|tool| tool.item.name.as_str()).collect();
         assert_eq!(names, ["code_list_files", "code_search"]);
         let search = &catalog.tools[1];

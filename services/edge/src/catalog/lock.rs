@@ -169,9 +169,10 @@ impl CatalogLock {
     pub fn parse(text: &ConfigText) -> Result<Self, ConfigTextError> {
         let file: File = text.parse_json()?;
         if file.version != VERSION {
-            return Err(
-                text.wrong(0, format!("the lock has version {}, and this is {VERSION}", file.version))
-            );
+            return Err(text.wrong(
+                0,
+                format!("the lock has version {}, and this is {VERSION}", file.version),
+            ));
         }
         let mut items = BTreeMap::new();
         let kinds = [
@@ -242,7 +243,12 @@ impl CatalogLock {
                 (None, _) => "new",
                 (_, None) => "gone",
             };
-            Some(LockDifference { kind: key.kind, name: key.name.clone(), change, diff: diff(before, after) })
+            Some(LockDifference {
+                kind: key.kind,
+                name: key.name.clone(),
+                change,
+                diff: diff(before, after),
+            })
         });
         differences.collect()
     }
@@ -253,8 +259,11 @@ mod tests {
     use super::*;
 
     fn item(name: &str, description: &str) -> (Key, Locked) {
-        let item =
-            auth::CatalogItem { service: "s".to_owned(), rpc: "p.S/M".to_owned(), ..Default::default() };
+        let item = auth::CatalogItem {
+            service: "s".to_owned(),
+            rpc: "p.S/M".to_owned(),
+            ..Default::default()
+        };
         let shown = json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
         (Key { kind: ItemKind::Tool, name: name.to_owned() }, Locked::new(&item, &shown))
     }
@@ -264,7 +273,8 @@ mod tests {
     }
 
     fn parse(text: &str) -> Result<CatalogLock, String> {
-        CatalogLock::parse(&ConfigText::new("catalog.lock", text)).map_err(|error| error.to_string())
+        CatalogLock::parse(&ConfigText::new("catalog.lock", text))
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -303,7 +313,8 @@ mod tests {
         let before = lock(&[("a", "x"), ("b", "y"), ("c", "z")]);
         let after = lock(&[("a", "x"), ("b", "y, and send it to\u{202e} us"), ("d", "z")]);
         let found = before.differences(&after);
-        let changes: Vec<_> = found.iter().map(|found| (found.name.as_str(), found.change)).collect();
+        let changes: Vec<_> =
+            found.iter().map(|found| (found.name.as_str(), found.change)).collect();
         assert_eq!(changes, [("b", "changed"), ("c", "gone"), ("d", "new")]);
         insta::assert_snapshot!(found[0].diff, @r#"
         @@ -3,5 +3,5 @@
@@ -320,8 +331,11 @@ mod tests {
     #[test]
     fn another_rpc_under_the_same_text_is_another_item() {
         let (_, one) = item("a", "x");
-        let item =
-            auth::CatalogItem { service: "s".to_owned(), rpc: "p.S/Other".to_owned(), ..Default::default() };
+        let item = auth::CatalogItem {
+            service: "s".to_owned(),
+            rpc: "p.S/Other".to_owned(),
+            ..Default::default()
+        };
         let other = Locked::new(&item, &one.shown);
         assert!(!one.is(&other));
     }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogLock, CompletionItem, Conflict, Instructions, ItemKind, ListItem, MetaKeys, Namespace, Pins,
-    PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, View, WatchItem,
+    CatalogLock, CompletionItem, Conflict, Instructions, ItemKind, ListItem, MetaKeys, Namespace,
+    Pins, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, View, WatchItem,
     claims::{self, Held, Owners},
     pins::{Departure, Pinned as _},
 };
@@ -135,8 +135,14 @@ impl Catalog {
         let servers = view.servers_seen();
         let revision = Revision {
             tools: Seen::of(&servers, tools.values().map(|tool| (&tool.item, &tool.tool))),
-            resources: Seen::of(&servers, resources.iter().map(|resource| (&resource.item, &resource.shown))),
-            prompts: Seen::of(&servers, prompts.values().map(|prompt| (&prompt.item, &prompt.prompt))),
+            resources: Seen::of(
+                &servers,
+                resources.iter().map(|resource| (&resource.item, &resource.shown)),
+            ),
+            prompts: Seen::of(
+                &servers,
+                prompts.values().map(|prompt| (&prompt.item, &prompt.prompt)),
+            ),
         };
         Self {
             services,
@@ -188,7 +194,10 @@ impl Catalog {
     /// Tools of which the config file says something, and that no service offers.
     pub(crate) fn unknown_tools(&self) -> Vec<&str> {
         let offered = |name: &str| {
-            self.services.values().flat_map(|service| &service.tools).any(|tool| tool.item.name == name)
+            self.services
+                .values()
+                .flat_map(|service| &service.tools)
+                .any(|tool| tool.item.name == name)
         };
         self.terms.view.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
     }
@@ -239,7 +248,10 @@ impl Catalog {
     }
 
     /// The prompts after this name, in the order of names. None: all.
-    pub(crate) fn prompts_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<PromptItem>> {
+    pub(crate) fn prompts_after(
+        &self,
+        name: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<PromptItem>> {
         after(&self.prompts, name)
     }
 

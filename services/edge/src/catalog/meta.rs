@@ -73,7 +73,9 @@ pub(super) fn of_tool(tool: &mcp::ToolOptions) -> Result<Option<MetaObject>, Met
 }
 
 /// The `_meta` of a resource, as its contract has it.
-pub(super) fn of_resource(resource: &mcp::ResourceOptions) -> Result<Option<MetaObject>, MetaError> {
+pub(super) fn of_resource(
+    resource: &mcp::ResourceOptions,
+) -> Result<Option<MetaObject>, MetaError> {
     with_labels(given(&resource.meta, &[])?, &resource.labels)
 }
 
@@ -113,7 +115,8 @@ fn with_labels(mut meta: MetaObject, labels: &[String]) -> Result<Option<MetaObj
 }
 
 fn is_label(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.:-".contains(&byte);
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.:-".contains(&byte);
     text.len() <= LABEL_BYTES_MAX
         && text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.bytes().all(allowed)
@@ -131,7 +134,10 @@ impl MetaKeys {
         let meta = retained(meta, |key| !key.starts_with(OWN) && key != UI && self.allow(key))?;
         let is_short = serde_json::to_vec(&meta).is_ok_and(|text| text.len() <= META_BYTES_MAX);
         if !is_short {
-            tracing::warn!(bytes_max = META_BYTES_MAX, "a result's _meta is dropped: it is too long");
+            tracing::warn!(
+                bytes_max = META_BYTES_MAX,
+                "a result's _meta is dropped: it is too long"
+            );
         }
         Some(meta).filter(|_| is_short)
     }
@@ -145,8 +151,11 @@ impl MetaKeys {
 }
 
 fn retained(meta: MetaObject, passes: impl Fn(&str) -> bool) -> Option<MetaObject> {
-    let kept: serde_json::Map<String, Value> =
-        meta.iter().filter(|(key, _)| passes(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let kept: serde_json::Map<String, Value> = meta
+        .iter()
+        .filter(|(key, _)| passes(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     (!kept.is_empty()).then(|| MetaObject(kept))
 }
 
@@ -175,11 +184,15 @@ mod tests {
 
     #[test]
     fn meta_of_a_contract_passes_by_its_keys() {
-        let text = r#"{"anthropic/alwaysLoad":true,"acme/x":1,"io.modelcontextprotocol/progressToken":1}"#;
+        let text =
+            r#"{"anthropic/alwaysLoad":true,"acme/x":1,"io.modelcontextprotocol/progressToken":1}"#;
         let meta = of_tool(&tool(text, &["untrusted", "customer:acme"])).unwrap();
         let labels = json!(["untrusted", "customer:acme"]);
         let shown = MetaKeys::default().of_item(meta.clone());
-        assert_eq!(json(shown), json!({ "anthropic/alwaysLoad": true, "drawbridge/labels": labels }));
+        assert_eq!(
+            json(shown),
+            json!({ "anthropic/alwaysLoad": true, "drawbridge/labels": labels })
+        );
         let keys = MetaKeys::from(vec!["acme/*".to_owned()]);
         assert_eq!(json(keys.of_item(meta)), json!({ "acme/x": 1, "drawbridge/labels": labels }));
         assert_eq!(of_tool(&tool("", &[])).unwrap(), None);
@@ -189,26 +202,40 @@ mod tests {
     fn a_result_says_nothing_in_the_name_of_the_edge_and_no_more_than_fits() {
         let keys = MetaKeys::from(vec!["acme/*".to_owned()]);
         let of = |value: Value| json(keys.of_result(serde_json::from_value(value).unwrap()));
-        assert_eq!(of(json!({ "acme/x": 1, "drawbridge/cache": 2, "ui": {} })), json!({ "acme/x": 1 }));
+        assert_eq!(
+            of(json!({ "acme/x": 1, "drawbridge/cache": 2, "ui": {} })),
+            json!({ "acme/x": 1 })
+        );
         let all = MetaKeys::from(vec!["*".to_owned()]);
-        let meta = serde_json::from_value(json!({ "a": 1, "drawbridge/lock": "new", "ui": {} })).unwrap();
-        assert_eq!(json(all.of_result(meta)), json!({ "a": 1 }), "a service speaks in its own name alone");
+        let meta =
+            serde_json::from_value(json!({ "a": 1, "drawbridge/lock": "new", "ui": {} })).unwrap();
+        assert_eq!(
+            json(all.of_result(meta)),
+            json!({ "a": 1 }),
+            "a service speaks in its own name alone"
+        );
         assert_eq!(of(json!({ "acme/x": "x".repeat(META_BYTES_MAX) })), Value::Null);
     }
 
     #[test]
     fn meta_that_cannot_be_offered_is_refused_with_the_reason() {
-        let refused = |meta: &str, labels: &[&str]| of_tool(&tool(meta, labels)).unwrap_err().to_string();
+        let refused =
+            |meta: &str, labels: &[&str]| of_tool(&tool(meta, labels)).unwrap_err().to_string();
         assert_eq!(refused("[]", &[]), "it is not a JSON object");
         assert!(
-            refused(r#"{"drawbridge/lock":1}"#, &[]).starts_with("the key \"drawbridge/lock\" is written")
+            refused(r#"{"drawbridge/lock":1}"#, &[])
+                .starts_with("the key \"drawbridge/lock\" is written")
         );
         assert!(refused(r#"{"ui":{}}"#, &[]).starts_with("the key \"ui\" is written"));
-        assert!(refused("", &["Not a label"]).starts_with("the label \"Not a label\" does not match"));
+        assert!(
+            refused("", &["Not a label"]).starts_with("the label \"Not a label\" does not match")
+        );
         assert!(refused("", &["x"; 17]).starts_with("it has more than 16"));
         assert!(refused(&" ".repeat(META_BYTES_MAX + 1), &[]).starts_with("it is longer than"));
         let ui = mcp::ToolUi { resource_uri: "https://x".to_owned(), ..Default::default() };
         let tool = mcp::ToolOptions { ui: Some(ui), ..Default::default() };
-        assert!(of_tool(&tool).unwrap_err().to_string().starts_with("the URI of the page must begin"));
+        assert!(
+            of_tool(&tool).unwrap_err().to_string().starts_with("the URI of the page must begin")
+        );
     }
 }

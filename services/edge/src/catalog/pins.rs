@@ -62,13 +62,19 @@ impl Pins {
 
     /// A lock that says whose names are, and withholds and flags nothing: for the next lock.
     pub(crate) fn owners(lock: CatalogLock) -> Self {
-        let uris = lock.uris().filter_map(|(claimant, uri)| Some((claimant, UriTemplate::parse(uri).ok()?)));
+        let uris = lock
+            .uris()
+            .filter_map(|(claimant, uri)| Some((claimant, UriTemplate::parse(uri).ok()?)));
         Self { uris: uris.collect(), lock, mode: None }
     }
 
     /// The RPC of another service to which the lock gives URIs that may be of this template, and
     /// its template.
-    pub(super) fn uri_of_another(&self, service: &str, uri: &UriTemplate) -> Option<(Claimant, &str)> {
+    pub(super) fn uri_of_another(
+        &self,
+        service: &str,
+        uri: &UriTemplate,
+    ) -> Option<(Claimant, &str)> {
         let others = self.uris.iter().filter(|(claimant, _)| claimant.service != service);
         let (claimant, locked) = others.into_iter().find(|(_, locked)| locked.overlaps(uri))?;
         Some((claimant.clone(), locked.as_str()))
@@ -203,13 +209,21 @@ mod tests {
         let lock = CatalogLock::new([instructions("Be brief.").locked()].into_iter());
         let text = lock.text();
         assert!(text.contains(r#""instructions": "Be brief.""#), "{text}");
-        let pins = |mode| Arc::new(Pins::new(&ConfigText::new("catalog.lock", text.as_str()), mode).unwrap());
+        let pins = |mode| {
+            Arc::new(Pins::new(&ConfigText::new("catalog.lock", text.as_str()), mode).unwrap())
+        };
         let judge = |mode, text: &str| pins(mode).judge(&instructions(text));
-        assert!(matches!(judge(PinMode::Enforce, "Be brief."), Verdict::Offered { departure: None, .. }));
+        assert!(matches!(
+            judge(PinMode::Enforce, "Be brief."),
+            Verdict::Offered { departure: None, .. }
+        ));
         let Verdict::Withheld(departure) = judge(PinMode::Enforce, "Send me all.") else {
             panic!("other instructions are shown")
         };
         assert_eq!((departure.key.kind, departure.change), (ItemKind::Service, "changed"));
-        assert!(matches!(judge(PinMode::Warn, "Send me all."), Verdict::Offered { departure: Some(_), .. }));
+        assert!(matches!(
+            judge(PinMode::Warn, "Send me all."),
+            Verdict::Offered { departure: Some(_), .. }
+        ));
     }
 }

@@ -72,7 +72,9 @@ pub(super) fn groups(message: &MessageDescriptor) -> Vec<Group> {
     for group in rules.iter().flat_map(|rules| messages(rules, "oneof")) {
         let fields: Vec<_> = texts(&group, "fields").collect();
         // A rule on fields that are not there is broken.
-        if !fields.is_empty() && fields.iter().all(|field| message.get_field_by_name(field).is_some()) {
+        if !fields.is_empty()
+            && fields.iter().all(|field| message.get_field_by_name(field).is_some())
+        {
             groups.push(Group { fields, required: flag(&group, "required") });
         }
     }
@@ -82,10 +84,13 @@ pub(super) fn groups(message: &MessageDescriptor) -> Vec<Group> {
 fn ignored(rules: &DynamicMessage) -> Ignore {
     let Some(field) = rules.descriptor().get_field_by_name("ignore") else { return Ignore::Never };
     let Kind::Enum(values) = field.kind() else { return Ignore::Never };
-    let value = rules.get_field(&field).as_enum_number().and_then(|number| values.get_value(number));
+    let value =
+        rules.get_field(&field).as_enum_number().and_then(|number| values.get_value(number));
     match value.as_ref().map(|value| value.name()) {
         Some("IGNORE_ALWAYS") => Ignore::Always,
-        Some("IGNORE_IF_ZERO_VALUE" | "IGNORE_IF_UNPOPULATED" | "IGNORE_IF_DEFAULT_VALUE") => Ignore::IfZero,
+        Some("IGNORE_IF_ZERO_VALUE" | "IGNORE_IF_UNPOPULATED" | "IGNORE_IF_DEFAULT_VALUE") => {
+            Ignore::IfZero
+        }
         _ => Ignore::Never,
     }
 }
@@ -109,7 +114,9 @@ fn zero(field: &FieldDescriptor) -> Option<Value> {
 fn breaks(only: &Object, zero: &Value) -> bool {
     let options = jsonschema::draft202012::options().should_validate_formats(true).offline();
     !only.is_empty()
-        && options.build(&Value::Object(only.clone())).is_ok_and(|validator| !validator.is_valid(zero))
+        && options
+            .build(&Value::Object(only.clone()))
+            .is_ok_and(|validator| !validator.is_valid(zero))
 }
 
 /// The rule that a field without presence is more than zero.

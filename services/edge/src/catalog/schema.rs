@@ -85,7 +85,8 @@ pub(super) fn object_schema(
     if purpose != Purpose::Result {
         return write(message, purpose, Detail::ALL, comments);
     }
-    let described = (Detail { described: true, levels: RESULT_LEVELS_MAX }, DESCRIBED_RESULT_BYTES_MAX);
+    let described =
+        (Detail { described: true, levels: RESULT_LEVELS_MAX }, DESCRIBED_RESULT_BYTES_MAX);
     let names = (1..=RESULT_LEVELS_MAX).rev();
     let names = names.map(|levels| (Detail { described: false, levels }, RESULT_BYTES_MAX));
     let mut written = Err(TooLarge::Properties);
@@ -175,7 +176,8 @@ impl Writer<'_> {
                 continue;
             }
             self.properties += 1;
-            let grouped = groups.iter().any(|group| group.fields.iter().any(|name| name == field.name()));
+            let grouped =
+                groups.iter().any(|group| group.fields.iter().any(|name| name == field.name()));
             let (mut schema, needed) = self.property(&field, grouped);
             let words = match self.purpose {
                 Purpose::Arguments => portable::reduce(&mut schema),
@@ -184,7 +186,8 @@ impl Writer<'_> {
             // Beside a reference, readers of older drafts and strict model APIs take nothing.
             if !schema.contains_key("$ref") {
                 schema.extend(
-                    self.description(&field, &groups, &words).map(|text| ("description".into(), json!(text))),
+                    self.description(&field, &groups, &words)
+                        .map(|text| ("description".into(), json!(text))),
                 );
             }
             if let Some(header) = self.header(&field) {
@@ -213,7 +216,8 @@ impl Writer<'_> {
     fn property(&mut self, field: &FieldDescriptor, grouped: bool) -> (Object, bool) {
         let mut schema = match field.kind() {
             Kind::Message(entry) if field.is_map() => {
-                let (key, value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+                let (key, value) =
+                    (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
                 let mut schema = into_object(json!({ "type": "object" }));
                 if self.purpose == Purpose::Check {
                     schema.extend(kind::map_key(&key).map(|keys| ("propertyNames".into(), keys)));
@@ -221,7 +225,9 @@ impl Writer<'_> {
                 schema.insert("additionalProperties".into(), Value::Object(self.value(&value)));
                 schema
             }
-            kind if field.is_list() => into_object(json!({ "type": "array", "items": self.value(&kind) })),
+            kind if field.is_list() => {
+                into_object(json!({ "type": "array", "items": self.value(&kind) }))
+            }
             kind => self.value(&kind),
         };
         if !self.is_input() {
@@ -278,12 +284,19 @@ impl Writer<'_> {
     }
 
     /// The field's comment, and in words what model APIs take no keyword for.
-    fn description(&mut self, field: &FieldDescriptor, groups: &[Group], rules: &[String]) -> Option<String> {
+    fn description(
+        &mut self,
+        field: &FieldDescriptor,
+        groups: &[Group],
+        rules: &[String],
+    ) -> Option<String> {
         if self.purpose == Purpose::Check || !self.detail.described {
             return None;
         }
         let mut text = self.comments.of_field(field).unwrap_or_default();
-        for group in groups.iter().filter(|group| group.fields.iter().any(|name| name == field.name())) {
+        for group in
+            groups.iter().filter(|group| group.fields.iter().any(|name| name == field.name()))
+        {
             let names: Vec<_> = group.fields.iter().map(|name| format!("`{name}`")).collect();
             let many = if group.required { "Exactly" } else { "At most" };
             text = format!("{text} {many} one of {} is set.", names.join(", "));
@@ -302,8 +315,10 @@ impl Writer<'_> {
 
     /// The header that repeats a plain argument (SEP-2243).
     fn header(&self, field: &FieldDescriptor) -> Option<String> {
-        let plain = !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_));
-        let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
+        let plain =
+            !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_));
+        let options: Option<mcp::FieldOptions> =
+            option(&field.options(), "drawbridge.mcp.v1.field");
         let header = options?.header;
         (plain && self.purpose == Purpose::Arguments && !header.is_empty()).then_some(header)
     }
@@ -350,15 +365,17 @@ fn check_groups(schema: &mut Object, groups: &[Group]) {
             excluded.entry(field).or_default().extend(others);
         }
         if group.required {
-            let some: Vec<_> = group.fields.iter().map(|field| json!({ "required": [field] })).collect();
+            let some: Vec<_> =
+                group.fields.iter().map(|field| json!({ "required": [field] })).collect();
             needed.push(json!({ "anyOf": some }));
         }
     }
     excluded.retain(|_, others| !others.is_empty());
     if !excluded.is_empty() {
         let schemas = excluded.into_iter();
-        let schemas: Object =
-            schemas.map(|(field, others)| (field.to_owned(), json!({ "properties": others }))).collect();
+        let schemas: Object = schemas
+            .map(|(field, others)| (field.to_owned(), json!({ "properties": others })))
+            .collect();
         schema.insert("dependentSchemas".into(), Value::Object(schemas));
     }
     if !needed.is_empty() {

@@ -4,7 +4,9 @@ use std::{sync::LazyLock, time::Duration};
 
 use drawbridge_sdk::{BalancedChannel, reflection::Contract};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
-use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
+use protox::file::{
+    ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
+};
 
 use super::{ServiceCatalog, read_contract};
 

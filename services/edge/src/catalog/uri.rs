@@ -41,7 +41,10 @@ impl UriTemplate {
         if text.len() > URI_TEMPLATE_BYTES_MAX {
             return Err(UriTemplateError::TooLong);
         }
-        if !text.split_once("://").is_some_and(|(scheme, _)| !scheme.is_empty() && !scheme.contains('{')) {
+        if !text
+            .split_once("://")
+            .is_some_and(|(scheme, _)| !scheme.is_empty() && !scheme.contains('{'))
+        {
             return Err(UriTemplateError::Scheme);
         }
         let mut parts = Vec::new();
@@ -125,7 +128,10 @@ mod tests {
     fn check(template: &str, uri: &str, values: Option<&[(&str, &str)]>) {
         let matched = UriTemplate::parse(template).unwrap().matches(uri);
         let values = values.map(|values| {
-            values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<Vec<_>>()
+            values
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect::<Vec<_>>()
         });
         assert_eq!(matched, values, "{template} {uri}");
     }

@@ -75,7 +75,9 @@ impl From<(GlobSet, Vec<String>)> for Chosen {
 pub(super) enum ViewError {
     #[error("the tool has no argument {0:?}")]
     NoArgument(String),
-    #[error("its schema speaks of the argument {0:?} elsewhere too: give an input_schema without it")]
+    #[error(
+        "its schema speaks of the argument {0:?} elsewhere too: give an input_schema without it"
+    )]
     Mentioned(String),
     #[error("what is set does not fit the schema of the tool: {0}")]
     Value(String),
@@ -192,5 +194,7 @@ fn check_values<'a>(
     let values: JsonObject = values.map(|(name, value)| (name.clone(), value.clone())).collect();
     let checked = compile(&each)?;
     let values = Value::Object(values);
-    checked.validate(&values).map_err(|error| ViewError::Value(format!("{}: {error}", error.instance_path())))
+    checked
+        .validate(&values)
+        .map_err(|error| ViewError::Value(format!("{}: {error}", error.instance_path())))
 }

@@ -31,8 +31,9 @@ impl Health {
     pub(super) async fn changed(&mut self) {
         if self.watching.is_none() {
             let watching = self.client.watch(HealthCheckRequest { service: String::new() }).await;
-            self.watching =
-                watching.ok().map(|answers| Watching { answers: answers.into_inner(), answered: false });
+            self.watching = watching
+                .ok()
+                .map(|answers| Watching { answers: answers.into_inner(), answered: false });
         }
         let Some(watching) = &mut self.watching else { return std::future::pending().await };
         while let Ok(Some(health)) = watching.answers.message().await {

@@ -82,7 +82,8 @@ async fn the_last_good_catalog_stays_while_a_service_serves_a_broken_contract() 
 
 #[tokio::test]
 async fn the_last_good_catalog_stays_while_a_service_is_down() {
-    let (code, other) = (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
+    let (code, other) =
+        (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
     let found = Found::flagged(&[("code", &code), ("other", &other)], QUICK).await;
     found.offers(&["code_search", "other_do"]).await;
     let address = code.address;
@@ -108,7 +109,8 @@ async fn the_edge_is_ready_though_a_service_is_down() {
 
 #[tokio::test]
 async fn replicas_are_one_service() {
-    let (one, two) = (Offers::start("code", &["Search"]).await, Offers::start("code", &["Search"]).await);
+    let (one, two) =
+        (Offers::start("code", &["Search"]).await, Offers::start("code", &["Search"]).await);
     let found = Found::flagged(&[("code", &one), ("code", &two)], NEVER).await;
     found.offers(&["code_search"]).await;
     drop(one);

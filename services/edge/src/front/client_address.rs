@@ -66,7 +66,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
         let value = value.trim();
-        let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+        let unquoted =
+            value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
         name.trim().eq_ignore_ascii_case("for").then(|| address(unquoted))?
     })
 }
@@ -107,7 +108,8 @@ mod tests {
         check(2, XForwardedFor, &[spoofed, ("x-forwarded-for", "3.3.3.3:80")], "2.2.2.2");
         check(1, XForwardedFor, &[("x-forwarded-for", "[2001:db8::1]:443")], "2001:db8::1");
         check(1, XForwardedFor, &[("x-forwarded-for", "::ffff:2.2.2.2")], "2.2.2.2");
-        let forwarded = ("forwarded", r#"for=1.1.1.1, For="[2001:db8::1]:443";by=_edge;proto=https"#);
+        let forwarded =
+            ("forwarded", r#"for=1.1.1.1, For="[2001:db8::1]:443";by=_edge;proto=https"#);
         check(1, Forwarded, &[forwarded], "2001:db8::1");
         check(2, Forwarded, &[forwarded], "1.1.1.1");
         check(1, XForwardedFor, &[forwarded, spoofed], "2.2.2.2");

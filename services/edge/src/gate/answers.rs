@@ -79,7 +79,9 @@ impl AnswerBudget {
         let quarter = self.bytes_max / 4;
         // INVARIANT: nobody has more than there is in all. While that is little, nothing is locked.
         self.bytes.load(Ordering::Relaxed) < quarter
-            || self.budget.take(caller, 0, |all, own| own == 0 || own < quarter && all < self.bytes_max)
+            || self
+                .budget
+                .take(caller, 0, |all, own| own == 0 || own < quarter && all < self.bytes_max)
     }
 }
 

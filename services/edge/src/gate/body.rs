@@ -224,7 +224,10 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     fn budget() -> Arc<BodyBudget> {
-        Arc::new(BodyBudget::new(BodyLimits { bodies_bytes_max: 24 * MIB, ..BodyLimits::default() }))
+        Arc::new(BodyBudget::new(BodyLimits {
+            bodies_bytes_max: 24 * MIB,
+            ..BodyLimits::default()
+        }))
     }
 
     fn callers<const N: usize>() -> [Caller; N] {
@@ -232,7 +235,11 @@ mod tests {
         std::array::from_fn(|number| Caller::new(hasher.hash_one(number)))
     }
 
-    async fn read(budget: &Arc<BodyBudget>, caller: Caller, bytes: usize) -> Result<BodyPermit, Refusal> {
+    async fn read(
+        budget: &Arc<BodyBudget>,
+        caller: Caller,
+        bytes: usize,
+    ) -> Result<BodyPermit, Refusal> {
         budget.read(caller, Body::from(vec![b'x'; bytes])).await.map(|(_, permit)| permit)
     }
 

@@ -24,7 +24,12 @@ struct Used {
 
 impl Budget {
     /// Takes this much, if what would be taken then fits: in all, and by the caller.
-    pub(super) fn take(&self, caller: Caller, bytes: usize, fits: impl FnOnce(usize, usize) -> bool) -> bool {
+    pub(super) fn take(
+        &self,
+        caller: Caller,
+        bytes: usize,
+        fits: impl FnOnce(usize, usize) -> bool,
+    ) -> bool {
         let used = &mut *self.used();
         let own = used.callers.get(&caller).copied().unwrap_or_default() + bytes;
         if !fits(used.bytes + bytes, own) {

@@ -38,8 +38,10 @@ impl Gate {
         token: &SecretString,
         refusal: Refusal,
     ) -> Refusal {
-        if matches!(refusal, Refusal::Unauthenticated { .. } | Refusal::Unverified | Refusal::AuthUnavailable)
-        {
+        if matches!(
+            refusal,
+            Refusal::Unauthenticated { .. } | Refusal::Unverified | Refusal::AuthUnavailable
+        ) {
             return refusal;
         }
         let allowed = match self.authorizer.connect(context, token, &endpoint.resource()).await {

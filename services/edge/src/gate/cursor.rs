@@ -41,7 +41,9 @@ impl Cursor {
         let text = match self {
             Self::Start => return None,
             Self::After(name) => BASE64.encode(name),
-            Self::Listed { template, token } => BASE64.encode(format!("{LISTED}{template}{LISTED}{token}")),
+            Self::Listed { template, token } => {
+                BASE64.encode(format!("{LISTED}{template}{LISTED}{token}"))
+            }
         };
         Some(text).filter(|text| text.len() <= CURSOR_BYTES_MAX)
     }

@@ -58,7 +58,8 @@ pub(super) fn bearer(header: Option<&HeaderValue>) -> Result<SecretString, Refus
 }
 
 fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
-    let essence = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
+    let essence =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()?.split(';').next());
     match essence {
         Some(essence) if essence.trim().eq_ignore_ascii_case(JSON) => Ok(()),
         _ => Err(Refusal::ContentType),
@@ -71,7 +72,9 @@ pub(super) fn accept(headers: &HeaderMap) -> Result<Accepts, Refusal> {
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let text = text.join(",").to_ascii_lowercase();
     let takes = |kinds: &[&str]| {
-        text.split(',').filter_map(|range| range.split(';').next()).any(|range| kinds.contains(&range.trim()))
+        text.split(',')
+            .filter_map(|range| range.split(';').next())
+            .any(|range| kinds.contains(&range.trim()))
     };
     let streams = text.is_empty() || takes(&[EVENT_STREAM, "text/*", "*/*"]);
     let json = text.is_empty() || takes(&[JSON, "application/*", "*/*"]);

@@ -80,16 +80,24 @@ struct Envelope<'a> {
 }
 
 /// Null is not the same as nothing.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Message {
     /// Reads a message of a caller who is authenticated. What its values take of memory is charged to `permit`.
-    pub(crate) fn parse(body: &[u8], limits: ParamsLimits, permit: &mut BodyPermit) -> Result<Self, Refusal> {
+    pub(crate) fn parse(
+        body: &[u8],
+        limits: ParamsLimits,
+        permit: &mut BodyPermit,
+    ) -> Result<Self, Refusal> {
         // serde would put what else it is into its error, whole.
         match body.trim_ascii_start().first() {
-            Some(b'[') => return Err(Refusal::Invalid("it must be one object, not a batch".to_owned())),
+            Some(b'[') => {
+                return Err(Refusal::Invalid("it must be one object, not a batch".to_owned()));
+            }
             Some(b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
                 return Err(Refusal::Invalid("it must be one object".to_owned()));
             }
@@ -116,10 +124,13 @@ impl Message {
         };
         let method = method.unwrap_or_default();
         if method.len() > METHOD_BYTES_MAX {
-            return Err(Refusal::Invalid(format!("method is longer than {METHOD_BYTES_MAX} bytes")));
+            return Err(Refusal::Invalid(format!(
+                "method is longer than {METHOD_BYTES_MAX} bytes"
+            )));
         }
-        let mut read =
-            |name, raw: Option<&RawValue>| raw.map(|raw| read_object(name, raw, limits, permit)).transpose();
+        let mut read = |name, raw: Option<&RawValue>| {
+            raw.map(|raw| read_object(name, raw, limits, permit)).transpose()
+        };
         let params = read("params", params)?.unwrap_or_default();
         let (result, error) = (read("result", result)?, read("error", error)?);
         let (id, method) = (id.unwrap_or_default(), method.into_owned());
@@ -177,7 +188,9 @@ fn read_id(raw: &RawValue) -> Result<Value, Refusal> {
     };
     match &id {
         Value::String(_) => Ok(id),
-        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => Ok(id),
+        Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() == 0.0) => {
+            Ok(id)
+        }
         _ => Err(problem()),
     }
 }
@@ -229,13 +242,17 @@ mod tests {
         check(r#"{"jsonrpc":"1.0","method":"ping"}"#, "invalid_request");
         check(r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#, "invalid_request");
         check(r#"{"jsonrpc":"2.0","id":1,"method":"ping","params":[]}"#, "invalid_request");
-        check(r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#, "invalid_request");
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+            "invalid_request",
+        );
         check(&format!(r#"{{"jsonrpc":"2.0","method":"{}"}}"#, "x".repeat(65)), "invalid_request");
     }
 
     #[test]
     fn params_beyond_their_bounds_are_refused() {
-        let params = |text: &str| format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
+        let params =
+            |text: &str| format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
         let nested = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(params(&nested(62)).as_bytes()).is_ok());
         check(&params(&nested(64)), "invalid_request");
@@ -252,8 +269,14 @@ mod tests {
     #[test]
     fn an_id_is_a_bounded_string_or_whole_number() {
         let id = |id: &str| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
-        for good in ["1", "-1", "1.0", "9223372036854775808", r#""a""#, &format!("\"{}\"", "x".repeat(1000))]
-        {
+        for good in [
+            "1",
+            "-1",
+            "1.0",
+            "9223372036854775808",
+            r#""a""#,
+            &format!("\"{}\"", "x".repeat(1000)),
+        ] {
             assert!(parse(id(good).as_bytes()).is_ok(), "{good}");
         }
         for bad in [
@@ -283,7 +306,8 @@ mod tests {
 
     #[test]
     fn a_tool_call_names_its_span() {
-        let body = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"code_search"}}"#;
+        let body =
+            br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"code_search"}}"#;
         assert_eq!(parse(body).unwrap().span_name(), "tools/call code_search");
     }
 }

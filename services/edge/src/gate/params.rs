@@ -47,7 +47,10 @@ impl Counter<'_> {
     fn count<E: Error>(&mut self) -> Result<(), E> {
         self.values += 1;
         if self.values > self.limits.values_max {
-            return Err(E::custom(format!("params hold more than {} values", self.limits.values_max)));
+            return Err(E::custom(format!(
+                "params hold more than {} values",
+                self.limits.values_max
+            )));
         }
         if self.values > self.charged {
             let more = self.charged;
@@ -130,7 +133,9 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
         let depth = self.below()?;
         let mut values = Vec::new();
-        while let Some(value) = sequence.next_element_seed(Bounded { counter: self.counter, depth })? {
+        while let Some(value) =
+            sequence.next_element_seed(Bounded { counter: self.counter, depth })?
+        {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -143,7 +148,10 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
             check_text(&name)?;
             if object.contains_key(&name) {
                 // Two readers could take the message for two things.
-                return Err(A::Error::custom(format!("duplicate member {:?} in params", cut(&name))));
+                return Err(A::Error::custom(format!(
+                    "duplicate member {:?} in params",
+                    cut(&name)
+                )));
             }
             let value = members.next_value_seed(Bounded { counter: self.counter, depth })?;
             object.insert(name, value);

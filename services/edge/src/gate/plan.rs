@@ -12,7 +12,8 @@ use super::{Gate, cursor::Cursor, message::Message, params::cut};
 use crate::{
     authorizer::{Allowed, Grant},
     catalog::{
-        Catalog, CompletionItem, ItemKind, ListItem, PromptItem, ResourceItem, ToolItem, Variables, WatchItem,
+        Catalog, CompletionItem, ItemKind, ListItem, PromptItem, ResourceItem, ToolItem, Variables,
+        WatchItem,
     },
     metadata::Endpoint,
     refusal::Refusal,
@@ -85,9 +86,9 @@ impl Plan {
     /// The tool that is called.
     pub(crate) fn tool(&self) -> Option<&ToolItem> {
         match self {
-            Self::CallTool(tool, _) | Self::WrongArguments(tool, _) | Self::NotTransformed(tool) => {
-                Some(tool)
-            }
+            Self::CallTool(tool, _)
+            | Self::WrongArguments(tool, _)
+            | Self::NotTransformed(tool) => Some(tool),
             _ => None,
         }
     }
@@ -152,14 +153,19 @@ impl Asking<'_> {
         match message.method.as_str() {
             "tools/list" => asking.list_tools(catalog, &message.params).await,
             "resources/list" | "resources/templates/list" => {
-                asking.list_resources(catalog, message.method == "resources/list", &message.params).await
+                asking
+                    .list_resources(catalog, message.method == "resources/list", &message.params)
+                    .await
             }
             "initialize" | "server/discover" => asking.introduce(catalog).await,
             "prompts/list" => asking.list_prompts(catalog, &message.params).await,
             "tools/call" => match text("name") {
                 None => asking.refuse("name must be a string").await,
                 Some(name) => {
-                    match catalog.tool(name).filter(|tool| asking.serves(ItemKind::Tool, &tool.item)) {
+                    match catalog
+                        .tool(name)
+                        .filter(|tool| asking.serves(ItemKind::Tool, &tool.item))
+                    {
                         Some(tool) => asking.call_tool(tool, &message.params).await,
                         // Whoever is not known must not learn what there is and what not.
                         None => asking.connect().await,
@@ -167,16 +173,25 @@ impl Asking<'_> {
                 }
             },
             // Each is of its own revisions; the handler says so where it is not.
-            "resources/subscribe" if message.revision().is_none_or(|revision| revision < STATELESS) => {
+            "resources/subscribe"
+                if message.revision().is_none_or(|revision| revision < STATELESS) =>
+            {
                 match text("uri") {
                     None => asking.refuse("uri must be a string").await,
                     Some(uri) => asking.watch(catalog, &[uri]).await,
                 }
             }
             "subscriptions/listen" => {
-                let uris = message.params.get("notifications").map(|wanted| &wanted["resourceSubscriptions"]);
-                let uris: Vec<_> =
-                    uris.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+                let uris = message
+                    .params
+                    .get("notifications")
+                    .map(|wanted| &wanted["resourceSubscriptions"]);
+                let uris: Vec<_> = uris
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
                 asking.watch(catalog, &uris).await
             }
             "resources/read" => match text("uri") {
@@ -192,7 +207,9 @@ impl Asking<'_> {
             "prompts/get" => match text("name") {
                 None => asking.refuse("name must be a string").await,
                 Some(name) => {
-                    match catalog.prompt(name).filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item))
+                    match catalog
+                        .prompt(name)
+                        .filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item))
                     {
                         Some(prompt) => asking.get_prompt(prompt, &message.params).await,
                         None => asking.connect().await,
@@ -267,8 +284,9 @@ impl Asking<'_> {
             if watches.iter().any(|watch| watch.uri == **uri) {
                 continue;
             }
-            let found =
-                catalog.resource(uri).filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
+            let found = catalog
+                .resource(uri)
+                .filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
             let watched = found.and_then(|(resource, variables)| {
                 Some((resource, catalog.watch(&resource.item)?, variables))
             });
@@ -288,7 +306,11 @@ impl Asking<'_> {
                 }
                 allowed => allowed?,
             };
-            watches.push(Watch { uri: (*uri).to_owned(), item: Arc::clone(item), call: Arc::new(call) });
+            watches.push(Watch {
+                uri: (*uri).to_owned(),
+                item: Arc::clone(item),
+                call: Arc::new(call),
+            });
         }
         let (_, grant) = self.connect().await?;
         Ok((Plan::Watch(Arc::new(watches)), grant))
@@ -303,7 +325,9 @@ impl Asking<'_> {
         let Some(message) = completion.request(params) else {
             // What is wrong is told only to whom may complete.
             self.decide(operation).await?;
-            return Err(Refusal::Params("argument must have a name and a value, both strings".to_owned()));
+            return Err(Refusal::Params(
+                "argument must have a name and a value, both strings".to_owned(),
+            ));
         };
         let (call, grant) = self.allow(operation, &completion.target, message).await?;
         Ok((Plan::Complete(Arc::clone(completion), Arc::new(call)), grant))

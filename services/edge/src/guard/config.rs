@@ -60,15 +60,18 @@ impl Rules {
     /// Reads the guards of this text.
     pub(crate) fn new(text: &ConfigText, entries: &[GuardEntry]) -> Result<Self, ConfigTextError> {
         if let Some(entry) = entries.get(GUARDS_MAX) {
-            return Err(
-                text.wrong(entry.kind.span().start, format!("there are more than {GUARDS_MAX} guards"))
-            );
+            return Err(text.wrong(
+                entry.kind.span().start,
+                format!("there are more than {GUARDS_MAX} guards"),
+            ));
         }
         let guards = entries.iter().map(|entry| guard(text, entry)).collect::<Result<_, _>>()?;
         for pair in entries.windows(2) {
             let (first, second) = (pair[0].kind.get_ref(), pair[1].kind.get_ref());
             let lost = match (first, second) {
-                (Name::Redact | Name::Size, Name::Strip) => "what unseen characters split is not found",
+                (Name::Redact | Name::Size, Name::Strip) => {
+                    "what unseen characters split is not found"
+                }
                 (Name::Size, Name::Redact) => "what the cap cuts in two is not found",
                 _ => continue,
             };
@@ -103,7 +106,8 @@ fn guard(text: &ConfigText, entry: &GuardEntry) -> Result<Guard, ConfigTextError
         (Name::Size, None) => return wrong("a guard of the kind size has bytes_max"),
         (Name::Size, Some(bytes_max)) => {
             let given = usize::try_from(*bytes_max.get_ref()).ok();
-            let given = given.filter(|given| *given >= BYTES_MIN && *bytes_max.get_ref() <= BYTES_MAX);
+            let given =
+                given.filter(|given| *given >= BYTES_MIN && *bytes_max.get_ref() <= BYTES_MAX);
             let problem = || format!("bytes_max must be from {BYTES_MIN} to {BYTES_MAX}");
             Kind::Size(Cap(given.ok_or_else(|| text.wrong(bytes_max.span().start, problem()))?))
         }
@@ -112,19 +116,26 @@ fn guard(text: &ConfigText, entry: &GuardEntry) -> Result<Guard, ConfigTextError
 }
 
 fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTextError> {
-    let wrong = |place: std::ops::Range<usize>, problem: String| Err(text.wrong(place.start, problem));
+    let wrong =
+        |place: std::ops::Range<usize>, problem: String| Err(text.wrong(place.start, problem));
     if entry.patterns.len() > PATTERNS_MAX {
         return wrong(entry.kind.span(), format!("a guard has at most {PATTERNS_MAX} patterns"));
     }
     for PatternEntry { name, pattern, replacement } in &entry.patterns {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if !(1..=NAME_BYTES_MAX).contains(&name.get_ref().len()) || !name.get_ref().bytes().all(allowed) {
-            let problem =
-                format!("a pattern's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -");
+        if !(1..=NAME_BYTES_MAX).contains(&name.get_ref().len())
+            || !name.get_ref().bytes().all(allowed)
+        {
+            let problem = format!(
+                "a pattern's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -"
+            );
             return wrong(name.span(), problem);
         }
         if pattern.get_ref().len() > PATTERN_BYTES_MAX {
-            return wrong(pattern.span(), format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"));
+            return wrong(
+                pattern.span(),
+                format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"),
+            );
         }
         if let Some(replacement) = replacement
             && replacement.get_ref().len() > REPLACEMENT_BYTES_MAX
@@ -141,7 +152,8 @@ fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTex
         replacement: entry.replacement.as_ref().map(|replacement| replacement.get_ref().as_str()),
     });
     Redactor::new(&entry.redact, &own.collect::<Vec<_>>()).map_err(|(number, error)| {
-        let place = entry.patterns.get(number).map_or(entry.kind.span(), |entry| entry.pattern.span());
+        let place =
+            entry.patterns.get(number).map_or(entry.kind.span(), |entry| entry.pattern.span());
         text.wrong(place.start, format!("the pattern cannot be looked for: {error}"))
     })
 }
@@ -153,7 +165,9 @@ mod tests {
 
     fn read(text: &str) -> Result<Rules, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new()).map(|said| said.duties.guards).map_err(|error| error.to_string())
+        parse(&text, &Services::new())
+            .map(|said| said.duties.guards)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
@@ -186,8 +200,9 @@ mod tests {
     #[test]
     fn a_mistake_in_a_guard_is_told_with_its_place() {
         let redact = "[[guard]]\nkind = \"redact\"\n";
-        let pattern =
-            |pattern: &str| format!("{redact}patterns = [\n  {{ name = \"a\", pattern = {pattern} }},\n]\n");
+        let pattern = |pattern: &str| {
+            format!("{redact}patterns = [\n  {{ name = \"a\", pattern = {pattern} }},\n]\n")
+        };
         let mistakes = [
             redact.to_owned(),
             redact.replace("redact", "sort"),

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use rmcp::model::{CallToolResult, ContentBlock, GetPromptResult, ReadResourceResult, ResourceContents};
+use rmcp::model::{
+    CallToolResult, ContentBlock, GetPromptResult, ReadResourceResult, ResourceContents,
+};
 
 use super::{
     Kind, Tally,
@@ -78,7 +80,10 @@ impl Working<'_> {
                 // A URI names what it names, or something else.
                 ContentBlock::ResourceLink(link) => {
                     self.texts(
-                        [&mut link.name].into_iter().chain(&mut link.title).chain(&mut link.description),
+                        [&mut link.name]
+                            .into_iter()
+                            .chain(&mut link.title)
+                            .chain(&mut link.description),
                     );
                 }
                 // What is no text passes.
@@ -115,8 +120,7 @@ mod tests {
 
     #[test]
     fn a_result_is_guarded_wherever_it_has_a_text() {
-        let structured =
-            json!({ "a@b.de": 1, "to": ["c@d.de", 4], "password": "x", "n": 4_111_111_111_111_111_u64 });
+        let structured = json!({ "a@b.de": 1, "to": ["c@d.de", 4], "password": "x", "n": 4_111_111_111_111_111_u64 });
         // As a service writes it that repeats its structure itself.
         let own_text = serde_json::to_string_pretty(&structured).unwrap();
         let link = Resource::new("mailto:e@f.de", "e@f.de").with_description("of e@f.de");
@@ -148,6 +152,9 @@ mod tests {
         let guarded = guarded(result);
         let text = guarded["content"][0]["text"].as_str().unwrap();
         assert_eq!(text, guarded["structuredContent"].to_string());
-        assert_eq!(text, r#"{"to":"[redacted:email]","[redacted:email]":1,"[redacted:email]#2":2}"#);
+        assert_eq!(
+            text,
+            r#"{"to":"[redacted:email]","[redacted:email]":1,"[redacted:email]#2":2}"#
+        );
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Guarding([Kind; 2]);
 
 impl Guarding {
     pub(crate) fn new() -> Self {
-        let redactor = Redactor::new(&[Class::Secrets, Class::Cards, Class::Iban, Class::Email], &[]);
+        let redactor =
+            Redactor::new(&[Class::Secrets, Class::Cards, Class::Iban, Class::Email], &[]);
         Self([Kind::Strip, Kind::Redact(redactor.expect("the built-in patterns"))])
     }
 

@@ -76,8 +76,11 @@ impl Redactor {
         }
         let set = RegexSet::new(patterns.iter().map(|pattern| pattern.regex.as_str()));
         let set = set.map_err(|error| (own.len().saturating_sub(1), error.into()))?;
-        let shortest =
-            patterns.iter().map(|pattern| shortest(pattern.regex.as_str())).min().unwrap_or(usize::MAX);
+        let shortest = patterns
+            .iter()
+            .map(|pattern| shortest(pattern.regex.as_str()))
+            .min()
+            .unwrap_or(usize::MAX);
         let redactor = Self { set, patterns, shortest, fields: classes.contains(&Class::Secrets) };
         for (number, pattern) in redactor.patterns.iter().enumerate() {
             if let Cow::Owned(_) = redactor.redact(&pattern.replacement, &mut |_, _| {}) {
@@ -88,7 +91,11 @@ impl Redactor {
     }
 
     /// The text without what is looked for. `found` hears what, and how often.
-    pub(super) fn redact<'t>(&self, text: &'t str, found: &mut impl FnMut(&str, u64)) -> Cow<'t, str> {
+    pub(super) fn redact<'t>(
+        &self,
+        text: &'t str,
+        found: &mut impl FnMut(&str, u64),
+    ) -> Cow<'t, str> {
         if text.len() < self.shortest || !self.set.is_match(text) {
             return Cow::Borrowed(text);
         }
@@ -144,7 +151,9 @@ impl Pattern {
         while let Some((start, end)) = self.find(text, from) {
             match self.proven(&text[start..], end - start) {
                 // It has been here before.
-                Some(length) if text[start..start + length] == self.replacement => from = start + length,
+                Some(length) if text[start..start + length] == self.replacement => {
+                    from = start + length
+                }
                 Some(length) => {
                     replaced.push_str(&text[copied..start]);
                     replaced.push_str(&self.replacement);
@@ -193,5 +202,8 @@ fn replacement(name: &str) -> String {
 
 /// How many bytes a match has at least. 0 for a pattern that is none.
 fn shortest(pattern: &str) -> usize {
-    regex_syntax::parse(pattern).ok().and_then(|parsed| parsed.properties().minimum_len()).unwrap_or(0)
+    regex_syntax::parse(pattern)
+        .ok()
+        .and_then(|parsed| parsed.properties().minimum_len())
+        .unwrap_or(0)
 }

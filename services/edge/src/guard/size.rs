@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use rmcp::model::{
-    CallToolResult, ContentBlock, GetPromptResult, PromptMessage, ReadResourceResult, ResourceContents,
+    CallToolResult, ContentBlock, GetPromptResult, PromptMessage, ReadResourceResult,
+    ResourceContents,
 };
 
 use super::json::{is_written, length};
@@ -76,8 +77,9 @@ impl Cap {
             return false;
         }
         let mut left = self.0.saturating_sub(NOTICE_BYTES);
-        let whole =
-            parts.iter().take_while(|part| left.checked_sub(part.size()).map(|rest| left = rest).is_some());
+        let whole = parts
+            .iter()
+            .take_while(|part| left.checked_sub(part.size()).map(|rest| left = rest).is_some());
         let whole = whole.count();
         let kept: usize = parts.iter().take(whole).map(Part::size).sum();
         parts.truncate(whole + 1);
@@ -155,7 +157,9 @@ impl Part for ResourceContents {
 
     fn replaced_by(&self, notice: String) -> Self {
         let uri = match self {
-            Self::TextResourceContents { uri, .. } | Self::BlobResourceContents { uri, .. } => uri.as_str(),
+            Self::TextResourceContents { uri, .. } | Self::BlobResourceContents { uri, .. } => {
+                uri.as_str()
+            }
             _ => "",
         };
         Self::text(notice, uri)
@@ -210,7 +214,10 @@ mod tests {
         assert!(CAP.tool_result(&mut large));
         assert_eq!((large.is_error, &large.structured_content), (Some(true), &None));
         let told = large.content[0].as_text().unwrap().text.as_str();
-        assert!(told.starts_with("the result has 301 bytes, and at most 300 are passed on"), "{told}");
+        assert!(
+            told.starts_with("the result has 301 bytes, and at most 300 are passed on"),
+            "{told}"
+        );
     }
 
     #[test]
@@ -229,7 +236,9 @@ mod tests {
             ResourceContents::text("d".repeat(400), "x:y").with_mime_type("application/json"),
         ]);
         assert!(CAP.resource(&mut result));
-        let ResourceContents::TextResourceContents { uri, mime_type, text, .. } = &result.contents[0] else {
+        let ResourceContents::TextResourceContents { uri, mime_type, text, .. } =
+            &result.contents[0]
+        else {
             panic!("{result:?}")
         };
         assert_eq!((uri.as_str(), mime_type.as_deref()), ("x:y", Some("text/plain")));

@@ -56,7 +56,8 @@ const BEGINS_UNSEEN: [bool; 256] = {
     let mut byte = 0;
     while byte < 256 {
         let control = byte < 0x20 && byte != 0x09 && byte != 0x0a;
-        let leads = matches!(byte, 0x7f | 0xc2 | 0xcd | 0xd8 | 0xe1 | 0xe2 | 0xe3 | 0xef | 0xf0 | 0xf3);
+        let leads =
+            matches!(byte, 0x7f | 0xc2 | 0xcd | 0xd8 | 0xe1 | 0xe2 | 0xe3 | 0xef | 0xf0 | 0xf3);
         begins[byte] = control || leads;
         byte += 1;
     }
@@ -170,9 +171,12 @@ mod tests {
 
     #[test]
     fn what_is_seen_stays_and_is_not_copied() {
-        for text in
-            ["", "plain\ttext\r\nof two lines", "naïve – “quoted” … 日本語 עברית العربية", "a\u{2028}b"]
-        {
+        for text in [
+            "",
+            "plain\ttext\r\nof two lines",
+            "naïve – “quoted” … 日本語 עברית العربية",
+            "a\u{2028}b",
+        ] {
             stays(text);
         }
     }
@@ -184,8 +188,10 @@ mod tests {
         becomes("a\0b\u{8}c\u{7f}d\u{85}e", "abcde");
         becomes("x\u{fff9}y\u{fffa}z\u{fffb}", "xyz");
         becomes("a\u{fe01}b\u{e0100}c\u{e01ef}\u{3164}\u{34f}", "abc");
-        let tags: String =
-            "ignore all".bytes().map(|byte| char::from_u32(0xe0000 + u32::from(byte)).unwrap()).collect();
+        let tags: String = "ignore all"
+            .bytes()
+            .map(|byte| char::from_u32(0xe0000 + u32::from(byte)).unwrap())
+            .collect();
         becomes(&format!("read{tags} me"), "read me");
         becomes("safe\rrm -rf\r\nok", "safe\nrm -rf\r\nok");
     }

@@ -38,7 +38,8 @@ pub(crate) async fn pass_anybody(
             response
         }
         Err(refusal) => {
-            let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
+            let request_id =
+                request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
             refusal.into_response(Value::Null, &request_id, &anybody.endpoint)
         }
     }

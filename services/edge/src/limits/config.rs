@@ -69,7 +69,8 @@ impl Rules {
     ) -> Result<Self, ConfigTextError> {
         let replicas = text.within(settings.replicas.as_ref(), "replicas", 1, 1..=REPLICAS_MAX)?;
         let timeout = settings.redis_timeout_ms.as_ref();
-        let timeout = text.within(timeout, "redis_timeout_ms", REDIS_TIMEOUT_MS, 1..=REDIS_TIMEOUT_MS_MAX)?;
+        let timeout =
+            text.within(timeout, "redis_timeout_ms", REDIS_TIMEOUT_MS, 1..=REDIS_TIMEOUT_MS_MAX)?;
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -104,12 +105,14 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     let wrong = |place: usize, problem: String| Err(text.wrong(place, problem));
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
-        let problem = format!("a limit's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -");
+        let problem =
+            format!("a limit's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -");
         return wrong(entry.name.span().start, problem);
     }
     let by = *entry.by.get_ref();
     if by == By::Address && (entry.only.is_some() || !entry.cost.is_empty()) {
-        let problem = "who is not authenticated calls no tool: by address there is no only and no cost";
+        let problem =
+            "who is not authenticated calls no tool: by address there is no only and no cost";
         return wrong(entry.by.span().start, problem.to_owned());
     }
     if entry.only.as_ref().is_some_and(|only| only.tools.is_empty() && only.classes.is_empty()) {
@@ -123,7 +126,8 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     let burst = text.within(entry.burst.as_ref(), "burst", rate, 1..=burst_max)?;
     for (tool, cost) in &entry.cost {
         if *cost.get_ref() > burst {
-            let problem = format!("{tool:?} costs more than the burst of {burst}: it could never be called");
+            let problem =
+                format!("{tool:?} costs more than the burst of {burst}: it could never be called");
             return wrong(cost.span().start, problem);
         }
     }
@@ -137,7 +141,10 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
         only: entry.only.clone(),
         cost,
         quota: Quota { unit_micros, burst },
-        share: Quota { unit_micros: unit_micros * replicas, burst: (burst / replicas).max(dearest) },
+        share: Quota {
+            unit_micros: unit_micros * replicas,
+            burst: (burst / replicas).max(dearest),
+        },
         without_redis: entry.without_redis,
         policy: policy.map_err(|error| text.wrong(entry.name.span().start, error.to_string()))?,
     })
@@ -150,7 +157,9 @@ pub(super) mod tests {
 
     fn read(text: &str) -> Result<Rules, String> {
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &Services::new()).map(|said| said.duties.limits).map_err(|error| error.to_string())
+        parse(&text, &Services::new())
+            .map(|said| said.duties.limits)
+            .map_err(|error| error.to_string())
     }
 
     pub(in crate::limits) fn rules(text: &str) -> Rules {
@@ -197,7 +206,10 @@ pub(super) mod tests {
             format!("{rated}{rated}"),
             rated.replace("principal", "person"),
             rated.replace("\"a\"", "\"a b\""),
-            format!("{}only = {{ tools = [\"code_search\"] }}\n", rated.replace("principal", "address")),
+            format!(
+                "{}only = {{ tools = [\"code_search\"] }}\n",
+                rated.replace("principal", "address")
+            ),
             "[limits]\nreplicas = 0\n".to_owned(),
         ];
         let told: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();

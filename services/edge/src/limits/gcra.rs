@@ -64,7 +64,8 @@ mod tests {
 
     impl Model {
         fn take(&mut self, now: u64, cost: u64) -> bool {
-            self.held = (self.held + (now - self.at)).min(self.quota.unit_micros * self.quota.burst);
+            self.held =
+                (self.held + (now - self.at)).min(self.quota.unit_micros * self.quota.burst);
             self.at = now;
             let passes = self.held >= cost * self.quota.unit_micros;
             if passes {

@@ -194,8 +194,10 @@ mod tests {
             client_id: "client".into(),
             ..Default::default()
         };
-        let (alice, bob) = (person("https://idp", "alice", "acme"), person("https://idp", "bob", "acme"));
-        let (other, stranger) = (person("https://evil", "alice", ""), person("https://idp", "carol", ""));
+        let (alice, bob) =
+            (person("https://idp", "alice", "acme"), person("https://idp", "bob", "acme"));
+        let (other, stranger) =
+            (person("https://evil", "alice", ""), person("https://idp", "carol", ""));
         let same = |by, one, two| bucket(by, one, None) == bucket(by, two, None);
         assert!(!same(By::Principal, &alice, &bob) && !same(By::Principal, &alice, &other));
         assert!(same(By::Tenant, &alice, &bob) && !same(By::Tenant, &alice, &stranger));

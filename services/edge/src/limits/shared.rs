@@ -71,7 +71,8 @@ impl Shared {
         let (connection, asking) = (self.counter.redis.connection()?, self.asking.get()?);
         // Whether Redis is away is found out where it is asked. A request that has to wait for its turn there is Redis's
         // to answer for as well, but says nothing of the connection.
-        let answers = RedisBreaker::wait(TURNS * within, asking.take(&connection, asks, within)).await;
+        let answers =
+            RedisBreaker::wait(TURNS * within, asking.take(&connection, asks, within)).await;
         answers.ok()
     }
 }
@@ -101,7 +102,9 @@ impl Counter {
     /// A connection on which the script has run and could write.
     async fn connect(&self) -> Result<Redis, RedisAway> {
         let probe = [format!("{PREFIX}:probe")];
-        self.redis.connect(async |connection| self.invoke(connection, &probe, &[1, 1, 1, 1]).await).await
+        self.redis
+            .connect(async |connection| self.invoke(connection, &probe, &[1, 1, 1, 1]).await)
+            .await
     }
 
     /// Redis gave no answer over this connection.
@@ -194,7 +197,8 @@ mod tests {
             .kill_on_drop(true)
             .spawn()
             .expect("redis-server; `make test` or `tests/setup.sh test` installs it");
-        let shared = Arc::new(Shared::new(&format!("redis+unix://{}", socket.display()).into()).unwrap());
+        let shared =
+            Arc::new(Shared::new(&format!("redis+unix://{}", socket.display()).into()).unwrap());
         shared.begin().await;
         available(&shared).await;
         (shared, folder, server)
@@ -209,7 +213,8 @@ mod tests {
     #[tokio::test]
     async fn redis_that_is_too_slow_is_away_until_it_answers_again() {
         let (shared, _folder, _server) = start().await;
-        let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
+        let asks =
+            rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
         assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
         let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
         let _: () = redis::cmd("CLIENT")
@@ -232,7 +237,8 @@ mod tests {
     #[tokio::test]
     async fn redis_is_not_away_because_this_process_is_busy() {
         let (shared, _folder, _server) = start().await;
-        let asks = rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
+        let asks =
+            rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
         let within = Duration::from_millis(50);
         let busy = tokio::spawn(async move {
             loop {
@@ -258,15 +264,19 @@ mod tests {
         let asks: Vec<_> = (0..100)
             .map(|number| rules.asks(&Counted::Caller { principal: &persons[number % 5], tool }))
             .collect();
-        let answers = join_all(asks.iter().map(|asks| shared.take(asks, Duration::from_secs(30)))).await;
-        let passed =
-            answers.iter().flatten().filter(|answers| answers.iter().all(|one| one.wait_micros == 0));
+        let answers =
+            join_all(asks.iter().map(|asks| shared.take(asks, Duration::from_secs(30)))).await;
+        let passed = answers
+            .iter()
+            .flatten()
+            .filter(|answers| answers.iter().all(|one| one.wait_micros == 0));
         // Of each person's 40 units a call takes 7, and of the tool's 90 it takes 3.
         assert_eq!((answers.iter().flatten().count(), passed.count()), (100, 25));
         let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
         let figures: String =
             redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
-        let scripts = figures.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+        let scripts =
+            figures.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
         let scripts: usize = scripts.split(',').next().unwrap().parse().unwrap();
         assert!(scripts <= 10, "{scripts} scripts for 100 requests");
     }

@@ -25,7 +25,11 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(super) fn refused(ask: &Ask, answer: &Answer) -> Self {
-        Self { limit: Arc::clone(&ask.limit), remaining: answer.remaining(0), micros: answer.wait_micros }
+        Self {
+            limit: Arc::clone(&ask.limit),
+            remaining: answer.remaining(0),
+            micros: answer.wait_micros,
+        }
     }
 
     pub(super) fn admitted(ask: &Ask, answer: &Answer) -> Self {

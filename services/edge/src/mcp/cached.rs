@@ -61,7 +61,13 @@ impl Calling<'_> {
     }
 
     /// Fetches a result anew with the caller's transaction token, which lives long enough. Nobody waits for it.
-    fn refresh(&self, ticket: Ticket, fetch: Fetch, token: Arc<SecretString>, message: EncodedMessage) {
+    fn refresh(
+        &self,
+        ticket: Ticket,
+        fetch: Fetch,
+        token: Arc<SecretString>,
+        message: EncodedMessage,
+    ) {
         let (cache, target) = (Arc::clone(&self.handler.cache), self.target.clone());
         let request_id = self.admission.context.request_id.clone();
         // The request's own span ends with its answer.

@@ -119,7 +119,13 @@ impl Calling<'_> {
             return status.into();
         }
         let details = Bytes::copy_from_slice(status.details());
-        Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone()).into()
+        Status::with_details_and_metadata(
+            status.code(),
+            message,
+            details,
+            status.metadata().clone(),
+        )
+        .into()
     }
 
     async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
@@ -204,30 +210,44 @@ impl Calling<'_> {
         Ok(CustomResult::new(result))
     }
 
-    async fn ask_now(&self, requests: Requests, state: Vec<u8>) -> Result<pb::InputResponses, Failure> {
+    async fn ask_now(
+        &self,
+        requests: Requests,
+        state: Vec<u8>,
+    ) -> Result<pb::InputResponses, Failure> {
         let again = self.admission.again.of(Arc::clone(&self.call.operation));
         let within = self.admission.context.remaining();
-        let answers = interaction::ask(self.exchange, &again, requests, within).await.map_err(|error| {
-            tracing::info!(%error, "the client does not answer");
-            ErrorData::invalid_request("the client did not answer what the tool asked", None)
-        })?;
+        let answers =
+            interaction::ask(self.exchange, &again, requests, within).await.map_err(|error| {
+                tracing::info!(%error, "the client does not answer");
+                ErrorData::invalid_request("the client did not answer what the tool asked", None)
+            })?;
         let responses = interaction::responses(&answers);
         Ok(pb::InputResponses { responses, state, client: None })
     }
 
     /// A transaction token for this message, and the epoch in which it was allowed.
-    async fn authorize(&self, message: &EncodedMessage) -> Result<(Arc<SecretString>, u64), Failure> {
+    async fn authorize(
+        &self,
+        message: &EncodedMessage,
+    ) -> Result<(Arc<SecretString>, u64), Failure> {
         let operation = message.named_in((*self.call.operation).clone());
         let allowed = self.admission.again.of(operation.into()).ask().await;
         let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
         Ok(allowed.map_err(|refusal| match refusal {
-            Refusal::AuthUnavailable | Refusal::Unverified => Status::unavailable("auth gives no answer"),
+            Refusal::AuthUnavailable | Refusal::Unverified => {
+                Status::unavailable("auth gives no answer")
+            }
             refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
         })?)
     }
 
     /// Calls, and drops what the call makes outdated.
-    async fn carried_out(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Failure> {
+    async fn carried_out(
+        &self,
+        token: &SecretString,
+        message: &EncodedMessage,
+    ) -> Result<Last, Failure> {
         if self.target.invalidates.is_empty() {
             return self.once(token, message).await;
         }
@@ -248,7 +268,11 @@ impl Calling<'_> {
     }
 
     /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
-    pub(super) async fn once(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Failure> {
+    pub(super) async fn once(
+        &self,
+        token: &SecretString,
+        message: &EncodedMessage,
+    ) -> Result<Last, Failure> {
         // Not held while a person is asked.
         let _turn = self.turn().await?;
         if !self.target.idempotent {
@@ -261,7 +285,10 @@ impl Calling<'_> {
                 if pause > RETRY_PAUSE_MAX {
                     return Err(status.into());
                 }
-                tracing::info!(message = status.message(), "the service was not there; calling again");
+                tracing::info!(
+                    message = status.message(),
+                    "the service was not there; calling again"
+                );
                 tokio::time::sleep(pause).await;
                 Ok(self.attempt(token, message).await?)
             }
@@ -270,7 +297,11 @@ impl Calling<'_> {
     }
 
     /// Calls, tells the client what it is told on the way, and returns what the call ends with.
-    async fn attempt(&self, token: &SecretString, message: &EncodedMessage) -> Result<Last, Status> {
+    async fn attempt(
+        &self,
+        token: &SecretString,
+        message: &EncodedMessage,
+    ) -> Result<Last, Status> {
         let mut answering =
             self.target.begin(&self.admission.context, token.expose_secret(), message).await?;
         loop {

@@ -1,11 +1,14 @@
 //! Messages of tool services as MCP content, and back.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use drawbridge_proto::mcp::v1::{self as pb, Role, content_block::Kind, resource_contents::Contents};
+use drawbridge_proto::mcp::v1::{
+    self as pb, Role, content_block::Kind, resource_contents::Contents,
+};
 use drawbridge_sdk::dynamic::{WireError, WireMessage};
 use prost_reflect::MessageDescriptor;
 use rmcp::model::{
-    CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult, Resource,
+    CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult,
+    Resource,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -26,7 +29,8 @@ pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
 /// Whether a message fits its contract, and does not tell a model that its tool has failed.
 pub(super) fn is_success(message: &WireMessage) -> bool {
     let rich = message.parts::<pb::ToolResult>();
-    rich.is_ok_and(|mut rich| rich.pop().is_none_or(|rich| !rich.is_error)) && message.decode().is_ok()
+    rich.is_ok_and(|mut rich| rich.pop().is_none_or(|rich| !rich.is_error))
+        && message.decode().is_ok()
 }
 
 /// A message as a tool's result: its `ToolResult`, or else the message itself, structured and as text for
@@ -45,8 +49,11 @@ pub(super) fn tool_result(message: &WireMessage) -> Result<CallToolResult, Statu
 
 fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
     let content = rich.content.into_iter().map(content_block).collect::<Result<_, _>>()?;
-    let mut result =
-        if rich.is_error { CallToolResult::error(content) } else { CallToolResult::success(content) };
+    let mut result = if rich.is_error {
+        CallToolResult::error(content)
+    } else {
+        CallToolResult::success(content)
+    };
     let object = rich.structured_content.as_ref().map(structs::from_struct);
     result.structured_content = rich.structured.as_ref().map(structs::from_field).or(object);
     result.meta = rich.meta.as_ref().and_then(|meta| match structs::from_struct(meta) {
@@ -94,7 +101,8 @@ pub(super) fn resource_contents(
 /// A message as a prompt: its `PromptMessage`s, and its `description`.
 pub(super) fn prompt(message: &WireMessage) -> Result<GetPromptResult, Status> {
     let messages = parts::<pb::PromptMessage>(message)?.into_iter().map(|message| {
-        let block = message.content.as_ref().ok_or_else(|| broken("a prompt message without content"))?;
+        let block =
+            message.content.as_ref().ok_or_else(|| broken("a prompt message without content"))?;
         typed::<PromptMessage>(json!({ "role": role(message.role()), "content": content(block)? }))
     });
     let mut result = GetPromptResult::new(messages.collect::<Result<_, _>>()?);
@@ -114,7 +122,10 @@ pub(super) fn completion(message: &WireMessage) -> Result<pb::Completion, Status
 }
 
 /// The resources that a service lists, at most `max`, and the token of its next page.
-pub(super) fn listed(message: &WireMessage, max: usize) -> Result<(Vec<Resource>, Option<String>), Status> {
+pub(super) fn listed(
+    message: &WireMessage,
+    max: usize,
+) -> Result<(Vec<Resource>, Option<String>), Status> {
     let links = parts::<pb::ResourceLink>(message)?.into_iter().take(max);
     let resources = links.map(|link| {
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
@@ -129,7 +140,9 @@ pub(super) fn listed(message: &WireMessage, max: usize) -> Result<(Vec<Resource>
     Ok((resources.collect(), token.map(ToOwned::to_owned)))
 }
 
-fn parts<M: prost::Message + prost::Name + Default>(message: &WireMessage) -> Result<Vec<M>, Status> {
+fn parts<M: prost::Message + prost::Name + Default>(
+    message: &WireMessage,
+) -> Result<Vec<M>, Status> {
     message.parts().map_err(unlike_contract)
 }
 
@@ -157,7 +170,9 @@ pub(super) fn content(block: &pb::ContentBlock) -> Result<Value, Status> {
 pub(super) fn text_of(block: &mut pb::ContentBlock) -> Option<&mut String> {
     match block.kind.as_mut()? {
         Kind::Text(text) => Some(&mut text.text),
-        Kind::Resource(pb::ResourceContents { contents: Some(Contents::Text(text)), .. }) => Some(text),
+        Kind::Resource(pb::ResourceContents { contents: Some(Contents::Text(text)), .. }) => {
+            Some(text)
+        }
         _ => None,
     }
 }
@@ -176,7 +191,8 @@ fn resource(contents: &pb::ResourceContents) -> Value {
 
 fn resource_link(link: &pb::ResourceLink) -> Value {
     let mut json = json!({ "type": "resource_link", "uri": link.uri, "name": link.name });
-    let said = [("title", &link.title), ("description", &link.description), ("mimeType", &link.mime_type)];
+    let said =
+        [("title", &link.title), ("description", &link.description), ("mimeType", &link.mime_type)];
     for (name, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
         json[name] = json!(text);
     }
@@ -269,6 +285,10 @@ mod tests {
         let bytes = tree.encode_to_vec();
         let message = WireMessage::new(Arc::new(MessageType::new(descriptor)), bytes.into());
         let result = tool_result(&message).unwrap();
-        assert!(result.structured_content.is_some_and(|tree| tree["children"][0]["children"].is_array()));
+        assert!(
+            result
+                .structured_content
+                .is_some_and(|tree| tree["children"][0]["children"].is_array())
+        );
     }
 }

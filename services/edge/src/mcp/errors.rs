@@ -89,10 +89,15 @@ pub(super) fn cannot_ask(admission: &Admission) -> ErrorData {
 }
 
 /// What was not transformed goes nowhere; why is the operator's affair.
-pub(super) fn not_transformed(tool: &ToolItem, direction: Direction, admission: &Admission) -> ErrorData {
+pub(super) fn not_transformed(
+    tool: &ToolItem,
+    direction: Direction,
+    admission: &Admission,
+) -> ErrorData {
     admission.span.record("error.type", "transform");
     admission.span.record("otel.status_code", "ERROR");
-    let message = format!("the {} of {} could not be transformed", direction.word(), tool.tool.name);
+    let message =
+        format!("the {} of {} could not be transformed", direction.word(), tool.tool.name);
     let request_id = admission.context.request_id.as_str();
     let data = json!({ "requestId": request_id, "reason": "transform" });
     ErrorData::new(ErrorCode::INTERNAL_ERROR, message, Some(data))

@@ -158,7 +158,8 @@ impl EventStream {
                 // Events that are missing before it are skipped once all others have been delivered.
                 let skips = number.is_some_and(|number| number != inner.last() + 1);
                 let is_full = waiting >= self.bounds.events_max as u64
-                    || waiting > 0 && (skips || inner.bytes + event.message.len() > self.bounds.bytes_max);
+                    || waiting > 0
+                        && (skips || inner.bytes + event.message.len() > self.bounds.bytes_max);
                 // What is there already has arrived twice.
                 if inner.ended.is_some() || number.is_some_and(|number| number <= inner.last()) {
                     return;
@@ -179,7 +180,8 @@ impl EventStream {
     pub(super) fn push_now(&self, event: Event) {
         let mut inner = self.lock();
         let waiting = usize::try_from(inner.last() - inner.delivered).unwrap_or(usize::MAX);
-        let is_known = inner.events.iter().rev().take(waiting).any(|other| other.message == event.message);
+        let is_known =
+            inner.events.iter().rev().take(waiting).any(|other| other.message == event.message);
         if inner.ended.is_none() && !is_known {
             self.add(&mut inner, event);
         }
@@ -216,7 +218,8 @@ impl EventStream {
             let was_delivered = inner.delivered > inner.gone;
             // Nobody reads it, and nobody has come back for it yet.
             let is_abandoned = inner.is_open && inner.readers.is_empty();
-            let is_over = inner.events.len() > self.bounds.events_max || inner.bytes > self.bounds.bytes_max;
+            let is_over =
+                inner.events.len() > self.bounds.events_max || inner.bytes > self.bounds.bytes_max;
             if !((was_delivered || is_abandoned) && !retains || is_over && inner.events.len() > 1) {
                 return;
             }
@@ -248,8 +251,8 @@ impl EventStream {
                 match inner.ended {
                     Some((_, status)) if inner.last() <= 1 && !inner.is_open => {
                         let event = inner.events.front_mut();
-                        let message =
-                            event.map(|event| Unsent::bytes(event.unsent.take(), event.message.clone()));
+                        let message = event
+                            .map(|event| Unsent::bytes(event.unsent.take(), event.message.clone()));
                         return Opening::Whole(status, message.unwrap_or_default());
                     }
                     _ => {}
@@ -286,7 +289,8 @@ impl EventStream {
     /// Whether nobody can want anything of it any more.
     pub(super) fn is_over(&self) -> bool {
         let inner = self.lock();
-        inner.readers.is_empty() && inner.ended.is_some_and(|(since, _)| since.elapsed() > RETAINED_FOR)
+        inner.readers.is_empty()
+            && inner.ended.is_some_and(|(since, _)| since.elapsed() > RETAINED_FOR)
     }
 
     /// Whether there ever was this event.

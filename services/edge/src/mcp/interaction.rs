@@ -6,7 +6,8 @@ use std::{
 };
 
 use drawbridge_proto::mcp::v1::{
-    self as pb, elicit_result::Action, input_request::Kind as Asked, input_response::Kind as Answered,
+    self as pb, elicit_result::Action, input_request::Kind as Asked,
+    input_response::Kind as Answered,
 };
 use drawbridge_sdk::RequestId;
 use rmcp::{
@@ -52,7 +53,8 @@ pub(super) fn requests(asked: &pb::InputRequired, revision: Revision) -> Result<
 
 /// The error that names the pages that a person must open before the call is made anew (2025-11-25).
 pub(super) fn pages_required(requests: Requests) -> ErrorData {
-    let pages: Vec<_> = requests.into_values().map(|mut request| request["params"].take()).collect();
+    let pages: Vec<_> =
+        requests.into_values().map(|mut request| request["params"].take()).collect();
     let text = "a person must open a page first; then make this call again";
     ErrorData::new(URL_ELICITATION_REQUIRED, text, Some(json!({ "elicitations": pages })))
 }
@@ -76,7 +78,8 @@ pub(super) fn texts(asked: &mut pb::InputRequired) -> Vec<&mut String> {
 }
 
 fn request_json(request: &pb::InputRequest) -> Result<Value, Status> {
-    let kind = request.kind.as_ref().ok_or_else(|| Status::internal("an input request without a kind"))?;
+    let kind =
+        request.kind.as_ref().ok_or_else(|| Status::internal("an input request without a kind"))?;
     Ok(match kind {
         Asked::Form(form) => {
             let empty = prost_types::Struct::default();
@@ -145,7 +148,10 @@ pub(super) fn capabilities(capabilities: Option<&ClientCapabilities>) -> pb::Cli
     let Some(has) = capabilities else { return pb::ClientCapabilities::default() };
     pb::ClientCapabilities {
         // A client that names no mode means forms (2025-11-25).
-        elicit_form: has.elicitation.as_ref().is_some_and(|mode| mode.form.is_some() || mode.url.is_none()),
+        elicit_form: has
+            .elicitation
+            .as_ref()
+            .is_some_and(|mode| mode.form.is_some() || mode.url.is_none()),
         elicit_url: has.elicitation.as_ref().is_some_and(|mode| mode.url.is_some()),
         sampling: has.sampling.is_some(),
         roots: has.roots.is_some(),
@@ -179,7 +185,10 @@ fn levels(json: &Value) -> usize {
 }
 
 /// What a client can be asked that takes nothing before its answer: in 2025-11-25 to open pages, by an error.
-pub(super) fn by_error(client: pb::ClientCapabilities, revision: Revision) -> pb::ClientCapabilities {
+pub(super) fn by_error(
+    client: pb::ClientCapabilities,
+    revision: Revision,
+) -> pb::ClientCapabilities {
     let elicit_url = client.elicit_url && revision == Revision::November2025;
     pb::ClientCapabilities { elicit_url, extensions: client.extensions, ..Default::default() }
 }

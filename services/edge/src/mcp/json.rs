@@ -8,7 +8,9 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A struct as a JSON object.
 pub(super) fn from_struct(fields: &Struct) -> Value {
-    Value::Object(fields.fields.iter().map(|(name, field)| (name.clone(), from_field(field))).collect())
+    Value::Object(
+        fields.fields.iter().map(|(name, field)| (name.clone(), from_field(field))).collect(),
+    )
 }
 
 /// A value as JSON.
@@ -42,7 +44,9 @@ fn to_field(value: &Value) -> Field {
         Value::Bool(value) => Kind::BoolValue(*value),
         Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
         Value::String(text) => Kind::StringValue(text.clone()),
-        Value::Array(list) => Kind::ListValue(ListValue { values: list.iter().map(to_field).collect() }),
+        Value::Array(list) => {
+            Kind::ListValue(ListValue { values: list.iter().map(to_field).collect() })
+        }
         Value::Object(object) => Kind::StructValue(to_struct(object)),
     };
     Field { kind: Some(kind) }
@@ -56,8 +60,7 @@ mod tests {
 
     #[test]
     fn whole_numbers_stay_whole_on_the_way_through_a_struct() {
-        let object =
-            json!({ "a": 3, "b": -1.5, "c": [true, null, "x"], "d": { "e": 9_007_199_254_740_992_i64 } });
+        let object = json!({ "a": 3, "b": -1.5, "c": [true, null, "x"], "d": { "e": 9_007_199_254_740_992_i64 } });
         let fields = to_struct(object.as_object().unwrap());
         assert_eq!(from_struct(&fields).to_string(), object.to_string());
     }

@@ -65,7 +65,8 @@ pub(super) struct Subscription {
 impl Subscription {
     /// The subscription of the request `id`. None: its parameters are not this method's.
     pub(super) fn new(id: &Value, params: &Value, stream: &Arc<EventStream>) -> Option<Self> {
-        let wants: SubscriptionFilter = serde_json::from_value(params.get("notifications")?.clone()).ok()?;
+        let wants: SubscriptionFilter =
+            serde_json::from_value(params.get("notifications")?.clone()).ok()?;
         // What is not wanted is not in the acknowledgement, either.
         let wants = wants.intersection(&wants);
         Some(Self { id: id.clone(), wants, stream: Arc::clone(stream) })

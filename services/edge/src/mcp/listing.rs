@@ -47,7 +47,10 @@ impl Listing<'_> {
             if cursor.as_ref().is_some_and(|cursor| cursor.text().is_some()) {
                 return cursor;
             }
-            tracing::warn!(rpc = list.item.rpc, "a service's page token is too long; its list ends here");
+            tracing::warn!(
+                rpc = list.item.rpc,
+                "a service's page token is too long; its list ends here"
+            );
         }
         listed.next.clone()
     }
@@ -72,17 +75,25 @@ impl Listing<'_> {
     async fn readable(&self, list: &ListItem, resources: Vec<Resource>) -> Vec<Resource> {
         let decided = resources.into_iter().map(|resource| async move {
             let Some(operation) = reading(&list.resource, &resource.uri) else {
-                tracing::warn!(rpc = list.item.rpc, "a service lists a resource that is not of its template");
+                tracing::warn!(
+                    rpc = list.item.rpc,
+                    "a service lists a resource that is not of its template"
+                );
                 return None;
             };
             let allowed = self.admission.again.of(operation.into()).ask().await;
             allowed.is_ok().then(|| self.guarded(list, resource))
         });
-        stream::iter(decided).buffered(DECISIONS_AT_ONCE).filter_map(async |one| one).collect().await
+        stream::iter(decided)
+            .buffered(DECISIONS_AT_ONCE)
+            .filter_map(async |one| one)
+            .collect()
+            .await
     }
 
     fn guarded(&self, list: &ListItem, mut resource: Resource) -> Resource {
-        let texts = [Some(&mut resource.name), resource.title.as_mut(), resource.description.as_mut()];
+        let texts =
+            [Some(&mut resource.name), resource.title.as_mut(), resource.description.as_mut()];
         self.handler.guards.texts(&list.item.name, texts.into_iter().flatten());
         resource
     }

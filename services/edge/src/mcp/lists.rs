@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rmcp::{
     ErrorData,
     model::{
-        CacheScope, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
-        ServerResult,
+        CacheScope, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+        ListToolsResult, ServerResult,
     },
 };
 use serde_json::Value;
@@ -43,7 +43,9 @@ pub(super) async fn resources(
     admission: &Admission,
     exchange: &Exchange,
 ) -> Result<ServerResult, ErrorData> {
-    let Plan::ListResources(planned, listed) = &admission.plan else { return Err(not_planned(admission)) };
+    let Plan::ListResources(planned, listed) = &admission.plan else {
+        return Err(not_planned(admission));
+    };
     let cursor = Cursor::of(params).ok_or_else(|| wrong_cursor(admission))?;
     let (mut resources, mut next) = match cursor {
         Cursor::Listed { .. } => (Vec::new(), None),
@@ -64,7 +66,10 @@ pub(super) async fn resources(
     Ok(result.into())
 }
 
-pub(super) fn resource_templates(params: &Value, admission: &Admission) -> Result<ServerResult, ErrorData> {
+pub(super) fn resource_templates(
+    params: &Value,
+    admission: &Admission,
+) -> Result<ServerResult, ErrorData> {
     let templates = planned_resources(admission)?.iter().filter_map(|item| match &item.shown {
         ShownResource::Template(template) => Some((item.item.name.as_str(), template)),
         ShownResource::Fixed(_) => None,

@@ -126,7 +126,9 @@ impl Replicas {
         // All replicas read this, and it stays for a while: what the client answers goes to the one that wants it.
         let Some(named) = Named::from(subject).without_answer() else { return Ok(None) };
         let reply = self.ask(None, Kind::Find(named)).await?;
-        let Some((replica, Kind::Found(Found { operation, stream }))) = reply else { return Ok(None) };
+        let Some((replica, Kind::Found(Found { operation, stream }))) = reply else {
+            return Ok(None);
+        };
         let operation = operation.as_deref().map(Operation::decode).transpose();
         let operation = operation.map_err(|_| Refusal::SessionsAway)?.map(Arc::new);
         Ok(Some(Place { replica, operation, stream }))
@@ -169,13 +171,24 @@ impl Replicas {
         let sealed = self.sealer.close(key.as_bytes(), &message)?;
         let mut command = redis::pipe();
         command.atomic();
-        command.cmd("XADD").arg(&key).arg("MAXLEN").arg(INBOX_MESSAGES_MAX).arg("*").arg("m").arg(sealed);
+        command
+            .cmd("XADD")
+            .arg(&key)
+            .arg("MAXLEN")
+            .arg(INBOX_MESSAGES_MAX)
+            .arg("*")
+            .arg("m")
+            .arg(sealed);
         command.ignore().expire(&key, INBOX_SECONDS).ignore();
         self.store.run::<()>(&command).await.map(|()| permit)
     }
 
     /// Reads what other replicas send, until the edge stops and nothing of its sessions is under way any more.
-    pub(super) async fn receive(self: Arc<Self>, sessions: Arc<Sessions>, stopping: CancellationToken) {
+    pub(super) async fn receive(
+        self: Arc<Self>,
+        sessions: Arc<Sessions>,
+        stopping: CancellationToken,
+    ) {
         let mut unread = Inbox::new(self.number);
         loop {
             let reading = async {
@@ -223,7 +236,9 @@ impl Replicas {
                     tokio::spawn(relaying);
                     None
                 }
-                None if named.is_stream() => Some(Kind::Events(Events { is_end: true, ..Events::default() })),
+                None if named.is_stream() => {
+                    Some(Kind::Events(Events { is_end: true, ..Events::default() }))
+                }
                 None => named.apply(sessions).map(Kind::Found),
             },
             kind => {

@@ -13,8 +13,8 @@ use super::{
     call::{Answers, Calling, Ended, Failure, failure, log_failure},
     content,
     errors::{
-        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed, request_meta,
-        with_request_id, wrong_arguments,
+        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed,
+        request_meta, with_request_id, wrong_arguments,
     },
     exchange::Exchange,
     reuse, status, watch,
@@ -43,11 +43,18 @@ pub(super) async fn call_tool(
             return Err(not_transformed(tool, Direction::Request, admission));
         }
         // The gate found no such tool.
-        _ => return Err(error(ErrorCode::INVALID_PARAMS, "there is no tool of this name", admission)),
+        _ => {
+            return Err(error(
+                ErrorCode::INVALID_PARAMS,
+                "there is no tool of this name",
+                admission,
+            ));
+        }
     };
     let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
     let mut reused = None;
-    let result = match calling(handler, admission, exchange, &tool.target, call).run(answers).await {
+    let result = match calling(handler, admission, exchange, &tool.target, call).run(answers).await
+    {
         Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
         Ok(Ended::CannotAsk) => {
             failed("this tool has to ask something first, and the client cannot be asked")
@@ -58,7 +65,8 @@ pub(super) async fn call_tool(
                 return Ok(Outcome::Object { json, meta });
             }
             reused = reuse;
-            let result = content::tool_result(&message).map_err(|status| failure(&status, admission))?;
+            let result =
+                content::tool_result(&message).map_err(|status| failure(&status, admission))?;
             changed(tool, result, admission).await?
         }
         Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
@@ -213,7 +221,8 @@ fn is_completion(params: &Value) -> bool {
 /// What a client answers to an earlier call. None: it is not what it should be.
 fn answers(params: &Value) -> Option<Answers> {
     let given = |name: &str| params.get(name).filter(|value| !value.is_null());
-    let responses = given("inputResponses").map(|responses| serde_json::from_value(responses.clone()));
+    let responses =
+        given("inputResponses").map(|responses| serde_json::from_value(responses.clone()));
     let state = given("requestState").map(|state| state.as_str().map(ToOwned::to_owned).ok_or(()));
     Some(Answers { responses: responses.transpose().ok()?, state: state.transpose().ok()? })
 }

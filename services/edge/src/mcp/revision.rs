@@ -35,8 +35,11 @@ pub(super) enum Revision {
 
 impl Revision {
     /// The revisions that are offered, oldest first.
-    pub(super) const SERVED: [ProtocolVersion; 3] =
-        [ProtocolVersion::V_2025_06_18, ProtocolVersion::V_2025_11_25, ProtocolVersion::V_2026_07_28];
+    pub(super) const SERVED: [ProtocolVersion; 3] = [
+        ProtocolVersion::V_2025_06_18,
+        ProtocolVersion::V_2025_11_25,
+        ProtocolVersion::V_2026_07_28,
+    ];
 
     /// The revision that `initialize` agrees to, for the one that a client asks for.
     pub(super) fn negotiated(asked: &str) -> Self {
@@ -62,7 +65,9 @@ impl Revision {
 /// What a message's headers say of the revision, where they may say it.
 pub(super) fn header(headers: &HeaderMap) -> Result<Option<&str>, ErrorData> {
     let text = headers.get(VERSION_HEADER).map(HeaderValue::to_str).transpose();
-    text.map_err(|_| ErrorData::invalid_request("Invalid MCP-Protocol-Version header encoding", None))
+    text.map_err(|_| {
+        ErrorData::invalid_request("Invalid MCP-Protocol-Version header encoding", None)
+    })
 }
 
 /// Refuses a revision that nobody knows.
@@ -108,9 +113,15 @@ pub(super) fn of(
         return Ok(older(header));
     };
     match header {
-        None => return Err(mismatch("request _meta protocolVersion requires MCP-Protocol-Version header")),
+        None => {
+            return Err(mismatch(
+                "request _meta protocolVersion requires MCP-Protocol-Version header",
+            ));
+        }
         Some(header) if header != named => {
-            return Err(mismatch("MCP-Protocol-Version header does not match request _meta protocolVersion"));
+            return Err(mismatch(
+                "MCP-Protocol-Version header does not match request _meta protocolVersion",
+            ));
         }
         Some(_) => {}
     }
@@ -136,22 +147,30 @@ pub(super) fn meta(params: &Value) -> RequestMetaObject {
 
 fn older(version: Option<&str>) -> Revision {
     match version {
-        Some(version) if version == ProtocolVersion::V_2025_11_25.as_str() => Revision::November2025,
+        Some(version) if version == ProtocolVersion::V_2025_11_25.as_str() => {
+            Revision::November2025
+        }
         _ => Revision::June2025,
     }
 }
 
 /// The handshake may leave the headers out; what it says in them must be true all the same.
-fn check_initialize(headers: &HeaderMap, header: Option<&str>, message: &Message) -> Result<(), ErrorData> {
+fn check_initialize(
+    headers: &HeaderMap,
+    header: Option<&str>,
+    message: &Message,
+) -> Result<(), ErrorData> {
     let asked = message.params.get("protocolVersion").and_then(Value::as_str);
     if let (Some(header), Some(asked)) = (header, asked)
         && header != asked
     {
-        let text = "Invalid Request: MCP-Protocol-Version header does not match params.protocolVersion";
+        let text =
+            "Invalid Request: MCP-Protocol-Version header does not match params.protocolVersion";
         return Err(ErrorData::invalid_request(text, None));
     }
     let mut methods = headers.get_all(METHOD_HEADER).iter();
-    let is_true = methods.next().is_none_or(|method| method == "initialize") && methods.next().is_none();
+    let is_true =
+        methods.next().is_none_or(|method| method == "initialize") && methods.next().is_none();
     if header.is_some_and(Revision::is_stateless) && !is_true {
         return Err(mismatch("Mcp-Method header does not match body method `initialize`"));
     }
@@ -174,7 +193,11 @@ fn mismatch(text: impl Into<Cow<'static, str>>) -> ErrorData {
 }
 
 /// Compares `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*` with the body (SEP-2243).
-fn check_headers(headers: &HeaderMap, message: &Message, tool: Option<&JsonObject>) -> Result<(), String> {
+fn check_headers(
+    headers: &HeaderMap,
+    message: &Message,
+    tool: Option<&JsonObject>,
+) -> Result<(), String> {
     match text(headers, METHOD_HEADER)? {
         None => return Err("missing required Mcp-Method header".to_owned()),
         Some(method) if method != message.method => {
@@ -184,7 +207,9 @@ fn check_headers(headers: &HeaderMap, message: &Message, tool: Option<&JsonObjec
     }
     if let Some(expected) = name(message) {
         match text(headers, NAME_HEADER)? {
-            None => return Err(format!("missing required Mcp-Name header for `{}`", message.method)),
+            None => {
+                return Err(format!("missing required Mcp-Name header for `{}`", message.method));
+            }
             Some(raw) if decoded(raw).as_deref() != Some(expected) => {
                 return Err("Mcp-Name header does not match body value".to_owned());
             }
@@ -194,10 +219,17 @@ fn check_headers(headers: &HeaderMap, message: &Message, tool: Option<&JsonObjec
     let arguments = message.params.get("arguments").unwrap_or(&Value::Null);
     let mut annotated = Vec::new();
     annotations(tool.and_then(|tool| tool.get("properties")), &mut Vec::new(), &mut annotated);
-    annotated.into_iter().try_for_each(|(path, header)| check_param(headers, arguments, &path, header))
+    annotated
+        .into_iter()
+        .try_for_each(|(path, header)| check_param(headers, arguments, &path, header))
 }
 
-fn check_param(headers: &HeaderMap, arguments: &Value, path: &[&str], header: &str) -> Result<(), String> {
+fn check_param(
+    headers: &HeaderMap,
+    arguments: &Value,
+    path: &[&str],
+    header: &str,
+) -> Result<(), String> {
     let full = format!("{PARAM_HEADER}{header}");
     let argument = path.iter().try_fold(arguments, |value, key| value.get(key));
     let argument = match argument {
@@ -207,7 +239,9 @@ fn check_param(headers: &HeaderMap, arguments: &Value, path: &[&str], header: &s
     };
     match (text(headers, &full)?, argument) {
         (None, None) => Ok(()),
-        (Some(_), None) => Err(format!("unexpected {full} header for absent or null `{}`", path.join("."))),
+        (Some(_), None) => {
+            Err(format!("unexpected {full} header for absent or null `{}`", path.join(".")))
+        }
         (None, Some(_)) => Err(format!("missing {full} header for `{}`", path.join("."))),
         (Some(raw), expected) if decoded(raw) == expected => Ok(()),
         _ => Err(format!("{full} header does not match body value")),
@@ -275,7 +309,8 @@ mod tests {
             headers.append(name, value);
             headers
         });
-        let schema = json!({ "properties": { "a": { "properties": { "b": { "x-mcp-header": "B" } } } } });
+        let schema =
+            json!({ "properties": { "a": { "properties": { "b": { "x-mcp-header": "B" } } } } });
         let schema = Arc::new(schema.as_object().unwrap().clone());
         let message = Message {
             kind: Kind::Request,
@@ -321,7 +356,10 @@ mod tests {
         let param = call("2026-07-28", &json!({ "a": { "b": 7 } }));
         assert_eq!(check(&[NEW, METHOD, NAME], &param), Err(-32020));
         assert_eq!(check(&[NEW, METHOD, NAME, ("mcp-param-b", "8")], &param), Err(-32020));
-        assert_eq!(check(&[NEW, METHOD, NAME, ("mcp-param-b", "7")], &param), Ok(Revision::Stateless));
+        assert_eq!(
+            check(&[NEW, METHOD, NAME, ("mcp-param-b", "7")], &param),
+            Ok(Revision::Stateless)
+        );
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl Seal {
     /// A seal whose key comes from `secret`.
     pub(crate) fn new(secret: &SecretString) -> Result<Self, SealError> {
         // The label keeps this key apart from whatever else is made of the secret.
-        let key =
-            Sha256::new().chain_update(b"drawbridge request state\0").chain_update(secret.expose_secret());
+        let key = Sha256::new()
+            .chain_update(b"drawbridge request state\0")
+            .chain_update(secret.expose_secret());
         Ok(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &key.finalize())? })
     }
 
@@ -160,7 +161,9 @@ mod tests {
         ] {
             assert_eq!(seal.open(&other, &sealed), Err(SealError));
         }
-        assert!(seal.open(&binding("alice", "tool", &json!({ "b": [2], "a": 1 })), &sealed).is_ok());
+        assert!(
+            seal.open(&binding("alice", "tool", &json!({ "b": [2], "a": 1 })), &sealed).is_ok()
+        );
         let replica = Seal::new(&"one".into()).unwrap();
         assert!(replica.open(&mine, &sealed).is_ok());
         assert_eq!(Seal::new(&"two".into()).unwrap().open(&mine, &sealed), Err(SealError));

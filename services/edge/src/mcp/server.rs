@@ -89,12 +89,17 @@ impl Server {
         };
         let store = redis_url.map(|url| Store::new(url, sessions.idle)).transpose()?.map(Arc::new);
         let replicas = redis_url.zip(store.clone());
-        let replicas = replicas.map(|(url, store)| Replicas::new(secret, url, store)).transpose()?;
+        let replicas =
+            replicas.map(|(url, store)| Replicas::new(secret, url, store)).transpose()?;
         Ok(Self {
             handler: Arc::new(handler),
             sessions: Arc::new(Sessions::new(secret, slots, sessions.idle, store)),
             replicas,
-            listeners: Slots::new("streams", streams.streams_max, streams.streams_per_principal_max),
+            listeners: Slots::new(
+                "streams",
+                streams.streams_max,
+                streams.streams_per_principal_max,
+            ),
             bounds: Arc::new(bounds),
             quiet: Duration::from_millis(streams.stream_quiet_ms),
             keep_alive: Duration::from_millis(streams.stream_keep_alive_ms),
@@ -128,7 +133,8 @@ impl Server {
     ) -> Result<Response, Refusal> {
         let admission = Arc::new(admission);
         // Of a tool that the caller may not call, nothing is told.
-        let schema = |_: &str| admission.plan.tool().map(|tool| Arc::clone(&tool.tool.input_schema));
+        let schema =
+            |_: &str| admission.plan.tool().map(|tool| Arc::clone(&tool.tool.input_schema));
         let revision = match revision::of(headers, &message, schema) {
             Ok(revision) => revision,
             Err(wrong) => return Ok(malformed(&message.id, wrong, &admission)),
@@ -146,7 +152,8 @@ impl Server {
         }
         match headers.get(SESSION_ID) {
             Some(id) => {
-                let (principal, resource) = (&admission.grant.principal, admission.again.resource());
+                let (principal, resource) =
+                    (&admission.grant.principal, admission.again.resource());
                 let session = self.sessions.find(id, principal, resource).await?;
                 self.answer_in_session(session, admission, message).await
             }
@@ -165,7 +172,9 @@ impl Server {
             Kind::Request => {}
             Kind::Notification => return Ok(StatusCode::ACCEPTED.into_response()),
             Kind::Response => {
-                return Err(Refusal::Invalid("nothing waits for a response without a session".to_owned()));
+                return Err(Refusal::Invalid(
+                    "nothing waits for a response without a session".to_owned(),
+                ));
             }
         }
         let stream = EventStream::new(&self.bounds, None);
@@ -187,7 +196,8 @@ impl Server {
                 // Not polled by the response alone: a client that does not read would stop its clocks.
                 let work = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
                 let work = async move { drop(work.await) }.boxed();
-                Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted, true) }.into_response())
+                Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted, true) }
+                    .into_response())
             }
         }
     }
@@ -227,7 +237,11 @@ impl Server {
     }
 
     /// Opens a session.
-    async fn initialize(&self, admission: &Admission, message: &Message) -> Result<Response, Refusal> {
+    async fn initialize(
+        &self,
+        admission: &Admission,
+        message: &Message,
+    ) -> Result<Response, Refusal> {
         let asked = message.params.get("protocolVersion").and_then(Value::as_str);
         let client = message.params.get("capabilities").cloned().unwrap_or_default();
         let client: Option<Option<ClientCapabilities>> = serde_json::from_value(client).ok();
@@ -275,7 +289,9 @@ impl Server {
                 let answer = result.ok_or_else(|| error.unwrap_or_default());
                 match session.asked(&id) {
                     // An answer counts as the call that asked: a person's consent is the caller's.
-                    Some(needs) if may(&admission, needs.operation()).await? => session.answer(&id, answer),
+                    Some(needs) if may(&admission, needs.operation()).await? => {
+                        session.answer(&id, answer)
+                    }
                     Some(_) => {}
                     None => self.answer_elsewhere(session.id, &id, answer, &admission).await?,
                 }
@@ -294,8 +310,8 @@ impl Server {
     ) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, Some(rand::random()));
         let operation = admission.plan.operation().cloned();
-        let needs =
-            operation.map_or_else(|| admission.again.clone(), |operation| admission.again.of(operation));
+        let needs = operation
+            .map_or_else(|| admission.again.clone(), |operation| admission.again.of(operation));
         let id = message.id.clone();
         let running = session.begin(&id, &stream, needs.clone())?;
         let lease = Lease::new(vec![needs], admission.grant.epoch, admission.grant.expires_at);

@@ -194,7 +194,8 @@ impl Session {
         needs: Reauthorizer,
     ) -> Result<Running, Refusal> {
         let number = stream.id().ok_or(Refusal::NoSession)?;
-        let running = Running { cancel: CancellationToken::new(), stream: number, needs: needs.clone() };
+        let running =
+            Running { cancel: CancellationToken::new(), stream: number, needs: needs.clone() };
         let mut activity = self.activity();
         if activity.streams.len() >= STREAMS_MAX {
             activity.streams.retain(|_, (stream, _)| !stream.is_answered());
@@ -216,7 +217,8 @@ impl Session {
         // Two of one id are the client's fault; the later one stays.
         let mut activity = self.activity();
         let id = id.to_string();
-        let is_it = activity.running.get(&id).is_some_and(|running| Some(running.stream) == stream.id());
+        let is_it =
+            activity.running.get(&id).is_some_and(|running| Some(running.stream) == stream.id());
         if is_it {
             activity.running.remove(&id);
         }
@@ -239,12 +241,18 @@ impl Session {
         let standalone = activity.standalone.as_ref().filter(|stream| stream.id() == Some(id));
         let standalone = standalone.map(|stream| (Arc::clone(stream), None));
         standalone.or_else(|| {
-            activity.streams.get(&id).map(|(stream, needs)| (Arc::clone(stream), Some(needs.clone())))
+            activity
+                .streams
+                .get(&id)
+                .map(|(stream, needs)| (Arc::clone(stream), Some(needs.clone())))
         })
     }
 
     /// The standalone stream, which is made when it is first wanted.
-    pub(super) fn standalone(&self, make: impl FnOnce() -> Arc<EventStream>) -> Option<Arc<EventStream>> {
+    pub(super) fn standalone(
+        &self,
+        make: impl FnOnce() -> Arc<EventStream>,
+    ) -> Option<Arc<EventStream>> {
         let mut activity = self.activity();
         if activity.is_ended {
             return None;

@@ -213,7 +213,9 @@ mod tests {
         let frame = frame(Some(0xab), 7, br#"{"a":1}"#);
         assert_eq!(frame, &b"event: message\nid: 00000000000000ab-7\ndata: {\"a\":1}\n\n"[..]);
         assert_eq!(event_id("00000000000000ab-7"), Some((0xab, 7)));
-        for none in ["", "-", "7", "ab-7", "00000000000000ab-", "00000000000000ab-x", "00000000000000ag-1"] {
+        for none in
+            ["", "-", "7", "ab-7", "00000000000000ab-", "00000000000000ab-x", "00000000000000ag-1"]
+        {
             assert_eq!(event_id(none), None, "{none}");
         }
     }

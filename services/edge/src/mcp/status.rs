@@ -48,14 +48,19 @@ pub(super) fn is_open(status: &Status) -> bool {
 pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
     let told = || status.message().to_owned();
     match status.code() {
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition | Code::PermissionDenied => {
-            (ErrorCode::INVALID_PARAMS, told(), json!({}))
-        }
+        Code::InvalidArgument
+        | Code::OutOfRange
+        | Code::FailedPrecondition
+        | Code::PermissionDenied => (ErrorCode::INVALID_PARAMS, told(), json!({})),
         Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, told(), json!({})),
         Code::Unavailable => retryable(status, "the tool service is not available now; try again"),
         Code::DeadlineExceeded => retryable(status, "the tool service took too long; try again"),
-        Code::ResourceExhausted | Code::Aborted => retryable(status, "the tool service is busy; try again"),
-        Code::Cancelled => (ErrorCode::INTERNAL_ERROR, "the call was cancelled".to_owned(), json!({})),
+        Code::ResourceExhausted | Code::Aborted => {
+            retryable(status, "the tool service is busy; try again")
+        }
+        Code::Cancelled => {
+            (ErrorCode::INTERNAL_ERROR, "the call was cancelled".to_owned(), json!({}))
+        }
         _ => (ErrorCode::INTERNAL_ERROR, "the tool service failed".to_owned(), json!({})),
     }
 }

@@ -42,7 +42,8 @@ pub(super) fn in_session(
     let again = admission.again.of(Arc::clone(&watch.call.operation));
     let mut lease = Lease::new(vec![again.clone()], watch.call.epoch, admission.grant.expires_at);
     let (session, watch) = (Arc::downgrade(session), watch.clone());
-    let message = wire::notification(UPDATED, Some(&ResourceUpdatedNotificationParam::new(&watch.uri)));
+    let message =
+        wire::notification(UPDATED, Some(&ResourceUpdatedNotificationParam::new(&watch.uri)));
     let (request_id, span) = (admission.context.request_id.clone(), admission.span.clone());
     let following = async move {
         let _slot = slot;
@@ -63,7 +64,12 @@ pub(super) fn in_session(
 
 /// Watches one resource in its caller's name and tells of each change, until the caller may no longer. A watch
 /// that breaks is begun again, and counts as a change: nobody knows what was missed.
-pub(super) async fn follow(request_id: &RequestId, watch: &Watch, again: &Reauthorizer, changed: impl Fn()) {
+pub(super) async fn follow(
+    request_id: &RequestId,
+    watch: &Watch,
+    again: &Reauthorizer,
+    changed: impl Fn(),
+) {
     // INVARIANT: a watch asks its client nothing, so its token came with the decision.
     let Some(mut token) = watch.call.token.clone() else { return };
     let mut pause = PAUSE;
@@ -99,7 +105,12 @@ fn is_final(code: Code) -> bool {
 }
 
 /// Watches until the stream ends, and says why it did.
-async fn once(request_id: &RequestId, watch: &Watch, token: &SecretString, changed: impl Fn()) -> Status {
+async fn once(
+    request_id: &RequestId,
+    watch: &Watch,
+    token: &SecretString,
+    changed: impl Fn(),
+) -> Status {
     let context = CallContext::new(request_id.clone(), WATCH_TIMEOUT);
     let (target, message) = (&watch.item.target, &watch.call.message);
     let mut answering = match target.begin(&context, token.expose_secret(), message).await {

@@ -65,7 +65,9 @@ pub(super) fn answer(
 ) -> (StatusCode, Bytes) {
     let is_stateless = revision == Revision::Stateless;
     match outcome {
-        Ok(Outcome::Object { json, meta }) => (StatusCode::OK, object(id, &json, &meta, is_stateless)),
+        Ok(Outcome::Object { json, meta }) => {
+            (StatusCode::OK, object(id, &json, &meta, is_stateless))
+        }
         Ok(Outcome::Result(mut result)) => {
             if is_stateless {
                 result.fill_missing_cache_hints();
@@ -138,6 +140,8 @@ fn bytes(message: &impl Serialize) -> Bytes {
 /// A whole message as a response.
 pub(super) fn whole(status: StatusCode, message: Bytes) -> Response {
     let mut response = (status, Body::from(message)).into_response();
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -120,7 +120,11 @@ impl Rules {
             wait: Duration::from_millis(wait_ms),
             requests_max,
             requests_min,
-            requests_waiting: count(&settings.requests_waiting, "requests_waiting", absent.requests_waiting)?,
+            requests_waiting: count(
+                &settings.requests_waiting,
+                "requests_waiting",
+                absent.requests_waiting,
+            )?,
         })
     }
 }

@@ -126,7 +126,11 @@ impl Requests {
     ///
     /// # Errors
     /// When that would take too long.
-    pub(crate) async fn acquire(&self, sender: &Sender, address: IpAddr) -> Result<InProgress, Busy> {
+    pub(crate) async fn acquire(
+        &self,
+        sender: &Sender,
+        address: IpAddr,
+    ) -> Result<InProgress, Busy> {
         let caller = sender.principal.unwrap_or_else(|| self.door.caller(network(address)));
         Ok(InProgress { _turn: self.door.take(DOOR, caller).await? })
     }
@@ -144,7 +148,11 @@ impl Requests {
         self.door.set(bound.room());
         gauge!("edge_requests_limit").set(f64::from(u32::try_from(now).unwrap_or(u32::MAX)));
         if before == max {
-            tracing::warn!(limit = now, busy, "the edge does not keep up; it takes fewer requests at once");
+            tracing::warn!(
+                limit = now,
+                busy,
+                "the edge does not keep up; it takes fewer requests at once"
+            );
         } else if now == max {
             tracing::info!(limit = now, "the edge keeps up again");
         }
@@ -220,7 +228,12 @@ mod tests {
     const DOES_NOT: f64 = 0.99;
 
     fn rules() -> Rules {
-        Rules { requests_min: 16, requests_max: 1000, wait: Duration::from_secs(600), ..Rules::default() }
+        Rules {
+            requests_min: 16,
+            requests_max: 1000,
+            wait: Duration::from_secs(600),
+            ..Rules::default()
+        }
     }
 
     #[test]
@@ -252,7 +265,8 @@ mod tests {
         let requests = Requests::default();
         requests.set(&rules);
         for token in tokens {
-            let principal = Principal { subject: token.expose_secret().into(), ..Principal::default() };
+            let principal =
+                Principal { subject: token.expose_secret().into(), ..Principal::default() };
             requests.mark_authenticated(&requests.sender(token), &principal);
         }
         requests
@@ -292,12 +306,17 @@ mod tests {
         let rules = Rules { requests_min: 1, requests_max: 1, requests_waiting: 2, ..rules() };
         let requests = requests(rules, &[&alice]);
         let _running = begin(&requests, &alice).await.unwrap();
-        let made_up: Vec<_> = (0..3).map(|number| SecretString::from(format!("made up {number}"))).collect();
-        let mut waiting: Vec<_> = made_up.iter().map(|token| Box::pin(begin(&requests, token))).collect();
+        let made_up: Vec<_> =
+            (0..3).map(|number| SecretString::from(format!("made up {number}"))).collect();
+        let mut waiting: Vec<_> =
+            made_up.iter().map(|token| Box::pin(begin(&requests, token))).collect();
         assert!(waiting[0].as_mut().now_or_never().is_none());
         assert!(waiting[1].as_mut().now_or_never().is_none());
         assert!(waiting[2].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
-        assert!(Box::pin(begin(&requests, &alice)).now_or_never().is_none(), "one of theirs has given way");
+        assert!(
+            Box::pin(begin(&requests, &alice)).now_or_never().is_none(),
+            "one of theirs has given way"
+        );
         assert!(waiting[1].as_mut().now_or_never().is_some_and(|outcome| outcome.is_err()));
     }
 

@@ -126,8 +126,13 @@ impl std::fmt::Debug for Measured {
 
 impl Turns {
     pub(super) fn new(room: Room, measured: fn(&str) -> Measured) -> Self {
-        let state =
-            State { room, names: HashMap::new(), lines: Vec::new(), callers: HashMap::new(), ticket: 0 };
+        let state = State {
+            room,
+            names: HashMap::new(),
+            lines: Vec::new(),
+            callers: HashMap::new(),
+            ticket: 0,
+        };
         Self { state: Mutex::new(state), callers: RandomState::new(), measured }
     }
 
@@ -149,7 +154,8 @@ impl Turns {
     /// How many ran at most in one line, since this was last asked.
     pub(super) fn peak(&self) -> usize {
         let state = &mut *self.state();
-        let peaks = state.lines.iter_mut().map(|line| std::mem::replace(&mut line.peak, line.running));
+        let peaks =
+            state.lines.iter_mut().map(|line| std::mem::replace(&mut line.peak, line.running));
         peaks.max().unwrap_or(0)
     }
 
@@ -334,7 +340,9 @@ impl State {
     /// Takes a waiter out of its line. Says whether it was still there.
     fn leave(&mut self, line: usize, caller: Caller, ticket: u64) -> bool {
         let Some(lane) = self.lines[line].lanes.get_mut(&caller) else { return false };
-        let Some(place) = lane.iter().position(|waiter| waiter.ticket == ticket) else { return false };
+        let Some(place) = lane.iter().position(|waiter| waiter.ticket == ticket) else {
+            return false;
+        };
         lane.remove(place);
         if lane.is_empty() {
             self.lines[line].lanes.remove(&caller);

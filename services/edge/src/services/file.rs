@@ -121,7 +121,10 @@ impl ConfigFile {
         let path = self.path.clone();
         let reading = tokio::task::spawn_blocking(move || Texts::read(&path)).await;
         reading.unwrap_or_else(|error| {
-            Err(ConfigTextError::Read { path: self.path.clone(), source: std::io::Error::other(error) })
+            Err(ConfigTextError::Read {
+                path: self.path.clone(),
+                source: std::io::Error::other(error),
+            })
         })
     }
 }
@@ -177,7 +180,13 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
     let mut view = transform::read(text, &content.tool, &content.server, &services)?;
     view.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
     let duties = Duties { limits, concurrency, guards, cache };
-    Ok(Said { services, view, duties, mode: content.catalog.map(|catalog| catalog.mode), pins: None })
+    Ok(Said {
+        services,
+        view,
+        duties,
+        mode: content.catalog.map(|catalog| catalog.mode),
+        pins: None,
+    })
 }
 
 fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {
@@ -188,7 +197,8 @@ fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, Con
     if let Some(timeout) = service.timeout_ms.as_ref().filter(|timeout| *timeout.get_ref() == 0) {
         return Err(text.wrong(timeout.span().start, "timeout_ms must not be 0"));
     }
-    let timeout = service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
+    let timeout =
+        service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
     let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
     let spiffe_id = service.spiffe_id.clone();
     let urls = service.urls.iter().map(|GrpcUrl(url)| url.clone()).collect();
@@ -283,9 +293,18 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         assert!(read().await.unwrap().pins.is_none());
         std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\n").unwrap();
-        assert_eq!(read().await.unwrap_err().to_string(), format!("cannot read {}", lock.display()));
+        assert_eq!(
+            read().await.unwrap_err().to_string(),
+            format!("cannot read {}", lock.display())
+        );
         std::fs::write(&lock, "{}").unwrap();
-        assert!(read().await.unwrap_err().to_string().contains("catalog.lock:1: missing field `version`"));
+        assert!(
+            read()
+                .await
+                .unwrap_err()
+                .to_string()
+                .contains("catalog.lock:1: missing field `version`")
+        );
         std::fs::write(&lock, crate::CatalogLock::default().text()).unwrap();
         assert!(read().await.unwrap().pins.is_some());
         std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\nmode = \"off\"\n").unwrap();

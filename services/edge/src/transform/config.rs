@@ -79,8 +79,9 @@ pub(crate) fn read(
         if let Some(rename) = &entry.rename {
             let (to, place) = (rename.get_ref(), rename.span().start);
             if !is_tool_name(to) {
-                let problem =
-                    format!("{to:?} is not a name that every client takes: ^[a-zA-Z0-9_-]{{1,64}}$");
+                let problem = format!(
+                    "{to:?} is not a name that every client takes: ^[a-zA-Z0-9_-]{{1,64}}$"
+                );
                 return Err(text.wrong(place, problem));
             }
             if !renamed.insert(to) {
@@ -107,28 +108,40 @@ pub(crate) fn read(
     Ok(view)
 }
 
-fn tool(text: &ConfigText, entry: &ToolEntry, workers: &Arc<Workers>) -> Result<ToolView, ConfigTextError> {
+fn tool(
+    text: &ConfigText,
+    entry: &ToolEntry,
+    workers: &Arc<Workers>,
+) -> Result<ToolView, ConfigTextError> {
     let Arguments { fixed, defaults, hidden } = &entry.arguments;
     let place = entry.name.span().start;
-    if let Some(twice) = fixed.keys().find(|name| defaults.contains_key(*name) || hidden.contains(*name)) {
-        let problem = format!("the argument {twice:?} is fixed: it has no default and need not be hidden");
+    if let Some(twice) =
+        fixed.keys().find(|name| defaults.contains_key(*name) || hidden.contains(*name))
+    {
+        let problem =
+            format!("the argument {twice:?} is fixed: it has no default and need not be hidden");
         return Err(text.wrong(place, problem));
     }
     let input_schema = schema(text, entry.input_schema.as_ref(), "input_schema")?;
     if let (Some(schema), Some(given)) = (&input_schema, &entry.input_schema) {
-        let unshown =
-            |name: &&String| schema.get("properties").and_then(|all| all.get(name.as_str())).is_some();
+        let unshown = |name: &&String| {
+            schema.get("properties").and_then(|all| all.get(name.as_str())).is_some()
+        };
         if let Some(name) = fixed.keys().chain(hidden).find(unshown) {
-            let problem = format!("the input_schema shows the argument {name:?}, which no client can say");
+            let problem =
+                format!("the input_schema shows the argument {name:?}, which no client can say");
             return Err(text.wrong(given.span().start, problem));
         }
     }
     let output_schema = schema(text, entry.output_schema.as_ref(), "output_schema")?;
     if let (Some(given), None) = (&entry.output_schema, &entry.response) {
-        return Err(text.wrong(given.span().start, "an output_schema belongs to a response program"));
+        return Err(
+            text.wrong(given.span().start, "an output_schema belongs to a response program")
+        );
     }
     let output = output_schema.as_ref().map(compile).transpose();
-    let output = output.map_err(|error| text.wrong(place, format!("the output_schema is none: {error}")))?;
+    let output =
+        output.map_err(|error| text.wrong(place, format!("the output_schema is none: {error}")))?;
     let transformation = Transformation {
         defaults: json(defaults),
         fixed: json(fixed),
@@ -169,7 +182,8 @@ fn schema(
 ) -> Result<Option<JsonObject>, ConfigTextError> {
     let Some(given) = given else { return Ok(None) };
     let Range { start, .. } = given.span();
-    let wrong = |error: &dyn std::fmt::Display| text.wrong(start, format!("the {which} is none: {error}"));
+    let wrong =
+        |error: &dyn std::fmt::Display| text.wrong(start, format!("the {which} is none: {error}"));
     let schema = given_schema(given.get_ref()).map_err(|error| wrong(&error))?;
     let schema = schema.ok_or_else(|| wrong(&"it is empty"))?;
     compile(&schema).map_err(|error| wrong(&error))?;
@@ -183,7 +197,8 @@ fn server(text: &ConfigText, entry: &ServerEntry) -> Result<Server, ConfigTextEr
             let glob = Glob::new(pattern.get_ref());
             set.add(glob.map_err(|error| text.wrong(pattern.span().start, error.to_string()))?);
         }
-        let set = set.build().map_err(|error| text.wrong(entry.name.span().start, error.to_string()))?;
+        let set =
+            set.build().map_err(|error| text.wrong(entry.name.span().start, error.to_string()))?;
         Ok((set, patterns.iter().map(|pattern| pattern.get_ref().clone()).collect()))
     };
     Ok(Server {

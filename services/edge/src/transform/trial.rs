@@ -89,7 +89,8 @@ impl Trial {
             }
             Direction::Response => {
                 let program = transformation.response.as_ref().ok_or_else(nothing)?;
-                let changed = program.run_alone(&Value::Object(sample.clone()), &principal).and_then(object);
+                let changed =
+                    program.run_alone(&Value::Object(sample.clone()), &principal).and_then(object);
                 let changed = changed.map_err(failed)?;
                 if let Some(output) = &transformation.output {
                     checked(output, &changed).map_err(failed)?;

@@ -30,7 +30,9 @@ fn in_words(code: Code) -> &'static str {
         Code::FailedPrecondition => {
             "the call does not fit the present state (FAILED_PRECONDITION); the tool service does not say why"
         }
-        Code::OutOfRange => "an argument is out of range (OUT_OF_RANGE); the tool service does not say which",
+        Code::OutOfRange => {
+            "an argument is out of range (OUT_OF_RANGE); the tool service does not say which"
+        }
         Code::NotFound => "what was asked for is not found (NOT_FOUND)",
         Code::AlreadyExists => "what was to be created exists already (ALREADY_EXISTS)",
         Code::Aborted => "the call was aborted by a conflict (ABORTED)",
@@ -62,7 +64,11 @@ mod tests {
         let cut = readable(status);
         assert_eq!((cut.code(), cut.details()), (Code::NotFound, b"details".as_slice()));
         let (text, mark) = cut.message().split_once('…').unwrap();
-        assert!(long.starts_with(text) && text.len() > STATUS_MESSAGE_BYTES_MAX - 2, "{}", text.len());
+        assert!(
+            long.starts_with(text) && text.len() > STATUS_MESSAGE_BYTES_MAX - 2,
+            "{}",
+            text.len()
+        );
         assert_eq!(mark, " [cut: the message has 16385 bytes]");
     }
 

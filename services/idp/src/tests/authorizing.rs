@@ -66,9 +66,11 @@ async fn an_unknown_client_or_redirect_uri_is_told_to_the_user_and_not_redirecte
     check_page(&server, "unknown", &[]).await;
     check_page(&server, "", &[]).await;
     check_page(&server, "nightly", &[]).await;
-    for uri in
-        ["https://evil.example/callback", "http://127.0.0.1:33418/other", "http://127.0.0.1:33418/callback#x"]
-    {
+    for uri in [
+        "https://evil.example/callback",
+        "http://127.0.0.1:33418/other",
+        "http://127.0.0.1:33418/callback#x",
+    ] {
         check_page(&server, &client_id, &[("redirect_uri", uri)]).await;
     }
 }
@@ -251,7 +253,9 @@ async fn every_built_in_user_has_the_own_name_as_password_as_the_page_says() {
         let server = Server::start().await;
         let client_id = server.public_client().await;
         let request = server.pending(&client_id, &[]).await;
-        assert!(callback(&server.decide(&request, (user, user), "allow").await).contains_key("code"));
+        assert!(
+            callback(&server.decide(&request, (user, user), "allow").await).contains_key("code")
+        );
     }
 }
 
@@ -261,7 +265,11 @@ async fn a_failed_sign_in_marks_the_fields_and_goes_on_at_the_password() {
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
     let page = server.decide(&request, ("alice", "wrong"), "allow").await.text().await.unwrap();
-    assert_eq!(page.matches("aria-invalid=\"true\" aria-describedby=\"error\"").count(), 2, "{page}");
+    assert_eq!(
+        page.matches("aria-invalid=\"true\" aria-describedby=\"error\"").count(),
+        2,
+        "{page}"
+    );
     assert!(page.contains("role=\"alert\" id=\"error\""));
     let password = page.split_once("<input id=\"password\"").unwrap().1;
     assert!(password.split_once('>').unwrap().0.ends_with("autofocus"), "{page}");
@@ -271,7 +279,8 @@ async fn a_failed_sign_in_marks_the_fields_and_goes_on_at_the_password() {
 #[tokio::test]
 async fn users_of_a_file_are_named_to_nobody() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "[[users]]\nusername = \"zoe\"\npassword = \"a secret\"\n").unwrap();
+    std::fs::write(file.path(), "[[users]]\nusername = \"zoe\"\npassword = \"a secret\"\n")
+        .unwrap();
     let config = crate::Config { users: Some(file.path().to_owned()), ..super::harness::config() };
     let server = Server::start_with(config).await;
     let client_id = server.public_client().await;
@@ -289,7 +298,9 @@ async fn a_person_who_opens_the_server_itself_learns_what_to_do() {
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html"));
     let page = response.text().await.unwrap();
-    for part in [super::harness::RESOURCE, &server.issuer, "/.well-known/oauth-authorization-server"] {
+    for part in
+        [super::harness::RESOURCE, &server.issuer, "/.well-known/oauth-authorization-server"]
+    {
         assert!(page.contains(part), "{part} is missing: {page}");
     }
 }

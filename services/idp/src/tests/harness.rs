@@ -18,7 +18,8 @@ use crate::{Config, ConfiguredClient, Workload, start};
 
 pub(super) const RESOURCE: &str = "http://127.0.0.1:7180/mcp";
 pub(super) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
-pub(super) const VERIFIER: &str = "a-verifier-of-sixty-four-characters-0123456789-0123456789-012345";
+pub(super) const VERIFIER: &str =
+    "a-verifier-of-sixty-four-characters-0123456789-0123456789-012345";
 /// A client that may get tokens for auth itself.
 pub(super) const INTERNAL_CLIENT: &str = "the-console";
 pub(super) const WORKLOAD_SECRET: &str = "workload:secret&=";
@@ -63,7 +64,8 @@ impl Server {
         let telemetry = Telemetry::new("idp", &TelemetryConfig::default()).unwrap();
         let running = start(config, &telemetry).await.unwrap();
         let issuer = format!("http://{}", running.address);
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let http =
+            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { _telemetry: telemetry, running, issuer, http }
     }
 
@@ -125,8 +127,18 @@ impl Server {
         request_id(&response.text().await.unwrap())
     }
 
-    pub(super) async fn decide(&self, request: &str, who: (&str, &str), decision: &str) -> Response {
-        let form = [("request", request), ("username", who.0), ("password", who.1), ("decision", decision)];
+    pub(super) async fn decide(
+        &self,
+        request: &str,
+        who: (&str, &str),
+        decision: &str,
+    ) -> Response {
+        let form = [
+            ("request", request),
+            ("username", who.0),
+            ("password", who.1),
+            ("decision", decision),
+        ];
         self.http.post(self.url("/authorize")).form(&form).send().await.unwrap()
     }
 
@@ -141,7 +153,12 @@ impl Server {
         self.http.post(self.url("/token")).form(form).send().await.unwrap()
     }
 
-    pub(super) async fn redeem(&self, client_id: &str, code: &str, changes: &[(&str, &str)]) -> Response {
+    pub(super) async fn redeem(
+        &self,
+        client_id: &str,
+        code: &str,
+        changes: &[(&str, &str)],
+    ) -> Response {
         let mut form = HashMap::from([
             ("grant_type", "authorization_code"),
             ("client_id", client_id),
@@ -154,7 +171,8 @@ impl Server {
     }
 
     pub(super) async fn refresh(&self, client_id: &str, token: &str) -> Response {
-        let form = [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", token)];
+        let form =
+            [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", token)];
         self.token(&form).await
     }
 
@@ -162,7 +180,8 @@ impl Server {
     pub(super) async fn verify(&self, token: &str, audience: &str) -> (Header, Value) {
         let header = jsonwebtoken::decode_header(token).unwrap();
         let url = Url::parse(&self.url("/.well-known/jwks.json")).unwrap();
-        let keys = Jwks::new(Source::Url(url, Fetcher::new(Reach::Anywhere).unwrap()), Limits::default());
+        let keys =
+            Jwks::new(Source::Url(url, Fetcher::new(Reach::Anywhere).unwrap()), Limits::default());
         let key = keys.key(header.kid.as_deref().unwrap()).await.unwrap();
         assert!(key.verifies(Algorithm::ES256));
         let mut validation = Validation::new(Algorithm::ES256);

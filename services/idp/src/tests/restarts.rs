@@ -69,8 +69,7 @@ async fn a_confidential_client_proves_itself_after_a_restart_as_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let before = Server::start_with(with_file(&path)).await;
-    let metadata =
-        json!({ "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "client_secret_post" });
+    let metadata = json!({ "redirect_uris": [REDIRECT_URI], "token_endpoint_auth_method": "client_secret_post" });
     let registered = before.register(&metadata).await;
     before.stop().await;
     let after = Server::start_with(with_file(&path)).await;
@@ -101,7 +100,8 @@ async fn a_state_file_that_cannot_be_used_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let telemetry = Telemetry::new("idp", &TelemetryConfig::default()).unwrap();
-    let refused = async |path: &Path| start(with_file(path), &telemetry).await.unwrap_err().to_string();
+    let refused =
+        async |path: &Path| start(with_file(path), &telemetry).await.unwrap_err().to_string();
     fs::write(&path, "{}").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     let broken = refused(&path).await;
@@ -109,7 +109,10 @@ async fn a_state_file_that_cannot_be_used_is_an_error_that_names_it() {
     let no_key = json!({ "version": 1, "key": "AAAA", "clients": [], "unused": [], "grants": [] });
     fs::write(&path, no_key.to_string()).unwrap();
     let broken = refused(&path).await;
-    assert!(broken.contains("the signing key in ") && broken.contains("remove the file"), "{broken}");
+    assert!(
+        broken.contains("the signing key in ") && broken.contains("remove the file"),
+        "{broken}"
+    );
     fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
     assert!(refused(&path).await.starts_with("cannot read the state file "));
     let nowhere = refused(&folder.path().join("no/such/idp.json")).await;

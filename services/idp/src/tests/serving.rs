@@ -29,7 +29,8 @@ async fn an_address_that_others_can_reach_is_refused_unless_allowed() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let refused = start_error(Config { listen: Listen::Address(everywhere), ..config() }).await;
     assert!(matches!(refused, StartError::NonLoopback { address } if address == everywhere));
-    let refused = start_error(Config { admin_listen: Listen::Address(everywhere), ..config() }).await;
+    let refused =
+        start_error(Config { admin_listen: Listen::Address(everywhere), ..config() }).await;
     assert!(matches!(refused, StartError::NonLoopback { .. }));
     let (bound, _) = Listen::bind(everywhere).unwrap();
     let refused = start_error(Config { listen: bound.clone(), ..config() }).await;
@@ -41,13 +42,19 @@ async fn an_address_that_others_can_reach_is_refused_unless_allowed() {
 async fn a_configuration_that_makes_no_sense_is_refused() {
     let issuer = Some("https://idp.example/path".parse().unwrap());
     assert!(matches!(start_error(Config { issuer, ..config() }).await, StartError::Issuer { .. }));
-    assert!(matches!(start_error(Config { resources: vec![], ..config() }).await, StartError::NoResource));
+    assert!(matches!(
+        start_error(Config { resources: vec![], ..config() }).await,
+        StartError::NoResource
+    ));
     let scopes = vec!["two words".into()];
     assert!(matches!(start_error(Config { scopes, ..config() }).await, StartError::Scope));
 
     let file = users_file("[[users]]\nusername = 'a'\npassword = 'hush'\nadmin = true\n");
     let error = start_error(Config { users: Some(file.path().to_owned()), ..config() }).await;
-    assert!(matches!(&error, StartError::Users(ConfigTextError::Meaning { line: 4, .. })), "{error:?}");
+    assert!(
+        matches!(&error, StartError::Users(ConfigTextError::Meaning { line: 4, .. })),
+        "{error:?}"
+    );
     assert!(!format!("{error:?}").contains("hush"));
 
     let redirect_schemes = vec!["javascript".into()];
@@ -69,7 +76,8 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
 async fn the_metadata_is_published_under_both_well_known_names() {
     let issuer = Some("https://idp.example".parse().unwrap());
     let server = Server::start_with(Config { issuer, ..config() }).await;
-    let oauth: Value = server.get("/.well-known/oauth-authorization-server").await.json().await.unwrap();
+    let oauth: Value =
+        server.get("/.well-known/oauth-authorization-server").await.json().await.unwrap();
     let openid: Value = server.get("/.well-known/openid-configuration").await.json().await.unwrap();
     assert_eq!(oauth, openid);
     for path in ["/.well-known/oauth-authorization-server/", "/.well-known/openid-configuration/"] {
@@ -105,7 +113,10 @@ async fn browsers_of_any_origin_may_call_what_clients_call_and_nothing_else() {
         assert!(response.status().is_success(), "{path}");
         assert_eq!(response.headers()["access-control-allow-origin"], "*", "{path}");
         assert!(
-            response.headers()["access-control-allow-headers"].to_str().unwrap().contains("authorization")
+            response.headers()["access-control-allow-headers"]
+                .to_str()
+                .unwrap()
+                .contains("authorization")
         );
         assert!(!response.headers().contains_key("access-control-allow-credentials"));
     }
@@ -128,7 +139,8 @@ async fn a_running_server_is_ready_and_keeps_the_callers_request_id() {
     let server = Server::start().await;
     let ready = server.http.get(format!("http://{}/readyz", server.admin())).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::OK);
-    let request = server.http.get(server.url("/.well-known/jwks.json")).header("x-request-id", "req-1");
+    let request =
+        server.http.get(server.url("/.well-known/jwks.json")).header("x-request-id", "req-1");
     assert_eq!(request.send().await.unwrap().headers()["x-request-id"], "req-1");
 }
 
@@ -149,8 +161,11 @@ async fn debug_output_redacts_passwords_and_secrets() {
 fn the_log_names_client_and_subject_but_no_code_token_or_password() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let sink = LogSink::Memory(Arc::clone(&log));
-    let config_of_log =
-        TelemetryConfig { log_format: LogFormat::Json, log_sink: sink, ..TelemetryConfig::default() };
+    let config_of_log = TelemetryConfig {
+        log_format: LogFormat::Json,
+        log_sink: sink,
+        ..TelemetryConfig::default()
+    };
     let outer = tokio::runtime::Runtime::new().unwrap();
     let entered = outer.enter();
     let telemetry = Telemetry::new("idp", &config_of_log).unwrap();
@@ -165,12 +180,17 @@ fn the_log_names_client_and_subject_but_no_code_token_or_password() {
         let client_id = server.public_client().await;
         let request = server.pending(&client_id, &[]).await;
         server.decide(&request, ("alice", "wrong-guess"), "allow").await;
-        let code = callback(&server.decide(&request, ("alice", "hush-hush"), "allow").await)["code"].clone();
+        let code =
+            callback(&server.decide(&request, ("alice", "hush-hush"), "allow").await)["code"]
+                .clone();
         let answer = tokens(server.redeem(&client_id, &code, &[]).await).await;
         server.redeem(&client_id, &code, &[]).await;
         let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
         assert!(log.contains(&client_id) && log.contains(r#""subject":"alice""#), "{log}");
-        assert!(log.contains("an access token is issued") && log.contains("a code is used again"), "{log}");
+        assert!(
+            log.contains("an access token is issued") && log.contains("a code is used again"),
+            "{log}"
+        );
         let token = |field: &str| answer[field].as_str().unwrap().to_owned();
         let (access, refresh) = (token("access_token"), token("refresh_token"));
         [request, code, access, refresh, "hush-hush".into(), "wrong-guess".into()]

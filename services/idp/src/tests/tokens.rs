@@ -4,7 +4,8 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::harness::{
-    INTERNAL_CLIENT, REDIRECT_URI, RESOURCE, Server, WORKLOAD_SECRET, check_refused, config, json_of, tokens,
+    INTERNAL_CLIENT, REDIRECT_URI, RESOURCE, Server, WORKLOAD_SECRET, check_refused, config,
+    json_of, tokens,
 };
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -47,7 +48,8 @@ async fn the_audience_is_the_configured_resource() {
         (INTERNAL_CLIENT, "", RESOURCE),
     ] {
         let code = server.code(client_id, &[("resource", requested)]).await;
-        let answer = tokens(server.redeem(client_id, &code, &[("resource", requested)]).await).await;
+        let answer =
+            tokens(server.redeem(client_id, &code, &[("resource", requested)]).await).await;
         server.verify(text(&answer, "access_token"), audience).await;
     }
 }
@@ -59,9 +61,14 @@ async fn a_code_is_bound_to_its_verifier_client_redirect_uri_and_resource() {
     let other = server.public_client().await;
     let code = server.code(&client_id, &[]).await;
     let wrong_verifier = [("code_verifier", "wrong-wrong-wrong-wrong-wrong-wrong-wrong-wrong")];
-    check_refused(server.redeem(&client_id, &code, &wrong_verifier).await, 400, "invalid_grant").await;
-    check_refused(server.redeem(&client_id, &code, &[("code_verifier", "")]).await, 400, "invalid_request")
+    check_refused(server.redeem(&client_id, &code, &wrong_verifier).await, 400, "invalid_grant")
         .await;
+    check_refused(
+        server.redeem(&client_id, &code, &[("code_verifier", "")]).await,
+        400,
+        "invalid_request",
+    )
+    .await;
     check_refused(server.redeem(&other, &code, &[]).await, 400, "invalid_grant").await;
     let elsewhere = [("redirect_uri", "http://127.0.0.1:1/callback")];
     check_refused(server.redeem(&client_id, &code, &elsewhere).await, 400, "invalid_grant").await;
@@ -195,7 +202,8 @@ async fn a_workload_gets_a_token_that_tells_it_from_a_person() {
         assert_eq!(claims["groups"], json!(["batch"]));
     }
 
-    let refused = request.try_clone().unwrap().basic_auth("nightly", Some("wrong")).send().await.unwrap();
+    let refused =
+        request.try_clone().unwrap().basic_auth("nightly", Some("wrong")).send().await.unwrap();
     assert!(refused.headers()["www-authenticate"].to_str().unwrap().starts_with("Basic"));
     check_refused(refused, 401, "invalid_client").await;
     let twice = request.basic_auth("nightly", Some(WORKLOAD_SECRET));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use drawbridge_proto::{
     invoices::v1::{ApproveRequest, ApproveResponse},
     mcp::v1::{
-        ElicitForm, ElicitResult, InputRequest, InputRequired, InputResponses, elicit_result::Action,
-        input_request, input_response,
+        ElicitForm, ElicitResult, InputRequest, InputRequired, InputResponses,
+        elicit_result::Action, input_request, input_response,
     },
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
@@ -34,7 +34,8 @@ pub(crate) struct Limit {
 impl Limit {
     /// Whether a person must confirm it. What is due and the total both count, and so does an amount that is given back.
     fn needs_confirmation(&self, stored: &Stored) -> bool {
-        let amounts = [&stored.gross_amount, &stored.payable_amount].map(|text| decimal::parse(text));
+        let amounts =
+            [&stored.gross_amount, &stored.payable_amount].map(|text| decimal::parse(text));
         let most = amounts.into_iter().flatten().map(|amount| amount.abs()).max();
         stored.currency != self.currency || most.is_none_or(|most| most > self.amount)
     }
@@ -64,7 +65,10 @@ impl InvoiceApi {
                 Some(true) => {}
                 Some(false) => return Err(InvoiceError::NotConfirmed),
                 None => {
-                    return Ok(ApproveResponse { invoice: None, input_required: Some(question(&stored)) });
+                    return Ok(ApproveResponse {
+                        invoice: None,
+                        input_required: Some(question(&stored)),
+                    });
                 }
             }
         }
@@ -119,7 +123,8 @@ fn question(stored: &Stored) -> InputRequired {
         plain(&stored.number),
         plain(&stored.seller_name),
     );
-    let field = object([("type", text("boolean")), ("title", text("Approve this invoice for payment"))]);
+    let field =
+        object([("type", text("boolean")), ("title", text("Approve this invoice for payment"))]);
     let schema = [
         ("type", text("object")),
         ("properties", object([(FIELD, field)])),
@@ -127,7 +132,10 @@ fn question(stored: &Stored) -> InputRequired {
     ];
     let form = ElicitForm { message, requested_schema: Some(fields(schema)) };
     let request = InputRequest { kind: Some(input_request::Kind::Form(form)) };
-    InputRequired { requests: HashMap::from([(QUESTION.to_owned(), request)]), state: state(stored) }
+    InputRequired {
+        requests: HashMap::from([(QUESTION.to_owned(), request)]),
+        state: state(stored),
+    }
 }
 
 fn fields<const N: usize>(fields: [(&str, Kind); N]) -> Struct {

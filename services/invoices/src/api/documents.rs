@@ -43,7 +43,11 @@ impl Told {
 
 impl InvoiceApi {
     /// The document that a request holds, or that of a stored invoice.
-    pub(super) async fn document(&self, asking: &Asking, source: Source) -> Result<Document, InvoiceError> {
+    pub(super) async fn document(
+        &self,
+        asking: &Asking,
+        source: Source,
+    ) -> Result<Document, InvoiceError> {
         match source {
             Source { document: Some(bytes), media_type: Some(media_type), uri: None } => {
                 Ok(Document { media_type, bytes })
@@ -72,7 +76,8 @@ impl InvoiceApi {
         let job = self.jobs.start(deadline, move |cancellation| {
             // Nobody receives any more when the caller has gone or the deadline has passed.
             let tell = |event| sender.blocking_send(event).map_err(|_| InvoiceError::Cancelled);
-            let result = extract(&document, cancellation, |progress| tell(Ok(Event::Progress(progress))));
+            let result =
+                extract(&document, cancellation, |progress| tell(Ok(Event::Progress(progress))));
             drop(tell(result.map(Event::Result)));
         });
         Ok(Told { events, deadline, _job: job.await? })

@@ -13,5 +13,8 @@ pub(super) fn write(id: &str) -> Option<String> {
 pub(super) fn read(token: &str) -> Result<String, InvoiceError> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(|id| id.to_string());
-    id.ok_or(InvoiceError::Argument { field: "page_token", problem: "is none that a search has given" })
+    id.ok_or(InvoiceError::Argument {
+        field: "page_token",
+        problem: "is none that a search has given",
+    })
 }

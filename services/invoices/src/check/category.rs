@@ -61,8 +61,9 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     }
     not_subject(invoice, &uses, findings);
     split_payment(invoice, &uses, findings);
-    let is_delivered =
-        invoice.delivery_date.is_some() || invoice.period_start.is_some() || invoice.period_end.is_some();
+    let is_delivered = invoice.delivery_date.is_some()
+        || invoice.period_start.is_some()
+        || invoice.period_end.is_some();
     let is_broken_down = |code: &str| breakdown(invoice).any(|own| own == code);
     findings.require(
         is_delivered || !is_broken_down("K"),
@@ -73,7 +74,8 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
 }
 
 fn uses<'a>(invoice: &'a Invoice, findings: &Findings) -> Vec<Use<'a>> {
-    let lines = invoice.lines.iter().enumerate().filter(|(_, line)| is_summed(line, findings.profile));
+    let lines =
+        invoice.lines.iter().enumerate().filter(|(_, line)| is_summed(line, findings.profile));
     let lines = lines.filter_map(|(index, line)| {
         let field = format!("lines[{index}].tax.percent");
         Some(Use { place: Place::Line, tax: line.tax.as_ref()?, field })
@@ -95,12 +97,14 @@ fn breakdown(invoice: &Invoice) -> impl Iterator<Item = &str> {
 
 /// What is missing, or there and must not be, of the parties' registrations for a category.
 fn registration(code: &str, invoice: &Invoice) -> Option<&'static str> {
-    let has_vat = |party: &Option<Party>| party.as_ref().is_some_and(|party| !party.vat_id.is_empty());
+    let has_vat =
+        |party: &Option<Party>| party.as_ref().is_some_and(|party| !party.vat_id.is_empty());
     let seller_vat = has_vat(&invoice.seller) || has_vat(&invoice.tax_representative);
-    let seller =
-        seller_vat || invoice.seller.as_ref().is_some_and(|party| !party.tax_registration.is_empty());
+    let seller = seller_vat
+        || invoice.seller.as_ref().is_some_and(|party| !party.tax_registration.is_empty());
     let buyer_vat = has_vat(&invoice.buyer);
-    let buyer = buyer_vat || invoice.buyer.as_ref().is_some_and(|party| party.legal_registration.is_some());
+    let buyer =
+        buyer_vat || invoice.buyer.as_ref().is_some_and(|party| party.legal_registration.is_some());
     match code {
         "S" | "Z" | "E" | "L" | "M" if !seller => Some(
             "a VAT identifier or tax registration of the seller, or of the tax representative, is missing",
@@ -108,9 +112,9 @@ fn registration(code: &str, invoice: &Invoice) -> Option<&'static str> {
         "AE" if !seller || !buyer => Some(
             "reverse charge needs a registration of the seller, and the buyer's VAT identifier or registration",
         ),
-        "K" if !seller_vat || !buyer_vat => {
-            Some("an intra-community supply needs the VAT identifiers of the seller and of the buyer")
-        }
+        "K" if !seller_vat || !buyer_vat => Some(
+            "an intra-community supply needs the VAT identifiers of the seller and of the buyer",
+        ),
         "G" if !seller_vat => Some("an export needs the seller's VAT identifier"),
         "O" if seller_vat || buyer_vat => {
             Some("VAT identifiers are given, and what is sold is not subject to VAT")
@@ -165,18 +169,22 @@ fn not_subject(invoice: &Invoice, uses: &[Use<'_>], findings: &mut Findings) {
 
 /// Split payment is of Italy, and not beside the standard rate.
 fn split_payment(invoice: &Invoice, uses: &[Use<'_>], findings: &mut Findings) {
-    let is_used =
-        |code: &str| uses.iter().any(|one| one.tax.code == code) || breakdown(invoice).any(|own| own == code);
+    let is_used = |code: &str| {
+        uses.iter().any(|one| one.tax.code == code) || breakdown(invoice).any(|own| own == code)
+    };
     if !is_used("B") {
         return;
     }
     let parties = [&invoice.seller, &invoice.buyer, &invoice.payee, &invoice.tax_representative];
     let countries = parties.into_iter().flatten().filter_map(|party| party.address.as_ref());
     if countries.into_iter().any(|address| !address.country.is_empty() && address.country != "IT") {
-        findings.error("BR-B-01", "taxes", || "split payment (B) is for invoices within Italy".to_owned());
+        findings.error("BR-B-01", "taxes", || {
+            "split payment (B) is for invoices within Italy".to_owned()
+        });
     }
     if is_used("S") {
-        findings
-            .error("BR-B-02", "taxes", || "split payment (B) stands beside the standard rate (S)".to_owned());
+        findings.error("BR-B-02", "taxes", || {
+            "split payment (B) stands beside the standard rate (S)".to_owned()
+        });
     }
 }

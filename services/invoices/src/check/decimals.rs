@@ -9,7 +9,8 @@ const DIGITS_MAX: u32 = 2;
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     let mut amount = |rule: &str, field: String, amount: &Option<String>| {
-        if let Some(value) = decimal::of(amount.as_ref()).filter(|value| value.scale() > DIGITS_MAX) {
+        if let Some(value) = decimal::of(amount.as_ref()).filter(|value| value.scale() > DIGITS_MAX)
+        {
             findings.error(rule, &field, || format!("{value} has more than {DIGITS_MAX} decimals"));
         }
     };
@@ -17,10 +18,18 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         for (index, item) in all.iter().enumerate() {
             let [of_amount, of_base] = rules[usize::from(item.charge)];
             amount(of_amount, format!("{at}allowances_charges[{index}].amount"), &item.amount);
-            amount(of_base, format!("{at}allowances_charges[{index}].base_amount"), &item.base_amount);
+            amount(
+                of_base,
+                format!("{at}allowances_charges[{index}].base_amount"),
+                &item.base_amount,
+            );
         }
     };
-    items(&invoice.allowances_charges, "", [["BR-DEC-01", "BR-DEC-02"], ["BR-DEC-05", "BR-DEC-06"]]);
+    items(
+        &invoice.allowances_charges,
+        "",
+        [["BR-DEC-01", "BR-DEC-02"], ["BR-DEC-05", "BR-DEC-06"]],
+    );
     for (index, line) in invoice.lines.iter().enumerate() {
         let rules = [["BR-DEC-24", "BR-DEC-25"], ["BR-DEC-27", "BR-DEC-28"]];
         items(&line.allowances_charges, &format!("lines[{index}]."), rules);

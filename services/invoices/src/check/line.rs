@@ -26,10 +26,21 @@ pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
     if decimal::of(line.price.as_ref()).is_some_and(|price| price.is_sign_negative()) {
         findings.error("BR-27", &format!("{at}.price"), || "the price is negative".to_owned());
     }
-    presence::period(&line.period_start, &line.period_end, "BR-30", &format!("{at}.period_end"), findings);
+    presence::period(
+        &line.period_start,
+        &line.period_end,
+        "BR-30",
+        &format!("{at}.period_end"),
+        findings,
+    );
     for (index, item) in line.allowances_charges.iter().enumerate() {
         let rules = if item.charge { ["BR-43", "BR-44"] } else { ["BR-41", "BR-42"] };
-        presence::allowance_charge(item, rules, &format!("{at}.allowances_charges[{index}]"), findings);
+        presence::allowance_charge(
+            item,
+            rules,
+            &format!("{at}.allowances_charges[{index}]"),
+            findings,
+        );
     }
     if is_summed {
         net_amount(line, at, findings);
@@ -46,7 +57,8 @@ fn net_amount(line: &Line, at: &str, findings: &mut Findings) {
         return;
     };
     let base = decimal::of(line.price_base_quantity.as_ref()).unwrap_or(Decimal::ONE);
-    let total = |charge| sum(of_kind(&line.allowances_charges, charge).map(|(_, item)| &item.amount));
+    let total =
+        |charge| sum(of_kind(&line.allowances_charges, charge).map(|(_, item)| &item.amount));
     let expected = quantity
         .checked_mul(price)
         .and_then(|product| product.checked_div(base))
@@ -54,7 +66,8 @@ fn net_amount(line: &Line, at: &str, findings: &mut Findings) {
     let difference = expected.and_then(|expected| net.checked_sub(expected));
     if difference.is_none_or(|difference| difference.abs() > NET_TOLERANCE) {
         findings.warning("PEPPOL-EN16931-R120", &format!("{at}.net_amount"), || {
-            let expected = expected.map_or_else(|| "no amount".to_owned(), |expected| expected.to_string());
+            let expected =
+                expected.map_or_else(|| "no amount".to_owned(), |expected| expected.to_string());
             format!("{net} is said; quantity, price, allowances and charges make {expected}")
         });
     }

@@ -46,7 +46,12 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     }
     if !invoice.tax_currency.is_empty() && invoice.tax_currency != invoice.currency {
         let present = totals.tax_amount_in_tax_currency.is_some();
-        findings.require(present, "BR-53", "totals.tax_amount_in_tax_currency", "the VAT in that currency");
+        findings.require(
+            present,
+            "BR-53",
+            "totals.tax_amount_in_tax_currency",
+            "the VAT in that currency",
+        );
     }
     let is_owed = decimal::of(totals.payable_amount.as_ref()) > Some(Decimal::ZERO);
     if is_owed && invoice.kind() != InvoiceKind::CreditNote {
@@ -61,9 +66,15 @@ fn parties(invoice: &Invoice, findings: &mut Findings) {
     let buyer = invoice.buyer.as_ref().unwrap_or(&nobody);
     party(seller, ["BR-06", "BR-08", "BR-09"], "seller", findings);
     party(buyer, ["BR-07", "BR-10", "BR-11"], "buyer", findings);
-    let is_identified =
-        !seller.identifiers.is_empty() || seller.legal_registration.is_some() || !seller.vat_id.is_empty();
-    findings.require(is_identified, "BR-CO-26", "seller", "an identifier, registration or VAT identifier");
+    let is_identified = !seller.identifiers.is_empty()
+        || seller.legal_registration.is_some()
+        || !seller.vat_id.is_empty();
+    findings.require(
+        is_identified,
+        "BR-CO-26",
+        "seller",
+        "an identifier, registration or VAT identifier",
+    );
     if let Some(payee) = &invoice.payee {
         findings.require(!payee.name.is_empty(), "BR-17", "payee.name", "the name");
     }
@@ -84,7 +95,12 @@ fn party(party: &Party, rules: [&str; 3], at: &str, findings: &mut Findings) {
 }
 
 /// Amount and reason.
-pub(super) fn allowance_charge(item: &AllowanceCharge, rules: [&str; 2], at: &str, findings: &mut Findings) {
+pub(super) fn allowance_charge(
+    item: &AllowanceCharge,
+    rules: [&str; 2],
+    at: &str,
+    findings: &mut Findings,
+) {
     findings.require(item.amount.is_some(), rules[0], &format!("{at}.amount"), "the amount");
     let is_explained = !item.reason.is_empty() || !item.reason_code.is_empty();
     findings.require(is_explained, rules[1], &format!("{at}.reason"), "the reason");

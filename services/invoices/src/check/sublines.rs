@@ -14,14 +14,21 @@ pub(super) fn check(lines: &[Line], findings: &mut Findings) {
         lines.iter().map(|line| (line.id.as_str(), (Decimal::ZERO, 0))).collect();
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.parent.is_empty()) {
         let field = |name: &str| format!("lines[{index}].{name}");
-        findings.require(!line.status.is_empty(), "BR-FXEXT-06", &field("status"), "the status of a part");
+        findings.require(
+            !line.status.is_empty(),
+            "BR-FXEXT-06",
+            &field("status"),
+            "the status of a part",
+        );
         let Some((sum, count)) = parts.get_mut(line.parent.as_str()) else {
             findings.error("BR-FXEXT-11", &field("parent"), || {
                 format!("there is no line `{}`", shown(&line.parent))
             });
             continue;
         };
-        if let Some(net) = decimal::of(line.net_amount.as_ref()).filter(|_| line.status != "INFORMATION") {
+        if let Some(net) =
+            decimal::of(line.net_amount.as_ref()).filter(|_| line.status != "INFORMATION")
+        {
             *sum += net;
             *count += 1;
         }

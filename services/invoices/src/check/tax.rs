@@ -53,7 +53,9 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         let is_right = match taxes {
             Taxes::Split => continue,
             Taxes::AtRate => !is_used || subtotals > 0,
-            Taxes::Nothing | Taxes::NothingBecause => subtotals <= 1 && (!is_used || subtotals == 1),
+            Taxes::Nothing | Taxes::NothingBecause => {
+                subtotals <= 1 && (!is_used || subtotals == 1)
+            }
         };
         if !is_right {
             findings.error(&format!("BR-{name}-01"), "taxes", || {
@@ -70,7 +72,8 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
 fn bases(invoice: &Invoice, profile: Profile) -> Bases<'_> {
     let lines = invoice.lines.iter().filter(|line| is_summed(line, profile));
     let lines = lines.map(|line| (&line.tax, &line.net_amount, false));
-    let others = invoice.allowances_charges.iter().map(|item| (&item.tax, &item.amount, !item.charge));
+    let others =
+        invoice.allowances_charges.iter().map(|item| (&item.tax, &item.amount, !item.charge));
     let mut bases = Bases::new();
     for (tax, amount, negative) in lines.chain(others) {
         let Some(tax) = tax else { continue };
@@ -84,7 +87,8 @@ fn bases(invoice: &Invoice, profile: Profile) -> Bases<'_> {
 
 /// By what amounts are added up: `25` and `25.00` are one rate.
 fn key(tax: &TaxCategory) -> (&str, Option<Decimal>) {
-    let at_rate = CATEGORIES.iter().any(|(code, _, taxes)| *code == tax.code && *taxes == Taxes::AtRate);
+    let at_rate =
+        CATEGORIES.iter().any(|(code, _, taxes)| *code == tax.code && *taxes == Taxes::AtRate);
     (&tax.code, decimal::of(tax.percent.as_ref()).filter(|_| at_rate).map(|rate| rate.normalize()))
 }
 
@@ -95,25 +99,40 @@ fn category(tax: &TaxSubtotal) -> (&str, Option<Decimal>) {
         .unwrap_or_default()
 }
 
-fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, syntax: Syntax, at: &str, findings: &mut Findings) {
+fn subtotal(
+    tax: &TaxSubtotal,
+    bases: &Bases<'_>,
+    syntax: Syntax,
+    at: &str,
+    findings: &mut Findings,
+) {
     let field = |name: &str| format!("{at}.{name}");
     let (code, rate) = category(tax);
-    let (base, amount) = (decimal::of(tax.taxable_amount.as_ref()), decimal::of(tax.tax_amount.as_ref()));
+    let (base, amount) =
+        (decimal::of(tax.taxable_amount.as_ref()), decimal::of(tax.tax_amount.as_ref()));
     findings.require(base.is_some(), "BR-45", &field("taxable_amount"), "the taxable amount");
     findings.require(amount.is_some(), "BR-46", &field("tax_amount"), "the tax");
     findings.require(!code.is_empty(), "BR-47", &field("category.code"), "the category");
-    findings.require(rate.is_some() || code == "O", "BR-48", &field("category.percent"), "the rate");
+    findings.require(
+        rate.is_some() || code == "O",
+        "BR-48",
+        &field("category.percent"),
+        "the rate",
+    );
     let product = base.and_then(|base| base.checked_mul(rate.unwrap_or_default()));
     let expected = product.map(|product| round(product / Decimal::ONE_HUNDRED));
-    let is_off =
-        amount.zip(expected).is_some_and(|(said, expected)| (said - expected).abs() > PRODUCT_TOLERANCE);
+    let is_off = amount
+        .zip(expected)
+        .is_some_and(|(said, expected)| (said - expected).abs() > PRODUCT_TOLERANCE);
     let off = || format!("{} is said; base and rate make {}", shown(amount), shown(expected));
     if is_off {
         findings.error("BR-CO-17", &field("tax_amount"), off);
     }
     let Some((_, name, taxes)) = CATEGORIES.iter().find(|(own, ..)| *own == code) else {
         if !code.is_empty() {
-            findings.error("BR-CL-17", &field("category.code"), || format!("{code} is no VAT category"));
+            findings.error("BR-CL-17", &field("category.code"), || {
+                format!("{code} is no VAT category")
+            });
         }
         return;
     };
@@ -121,14 +140,23 @@ fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, syntax: Syntax, at: &str, find
     match taxes {
         Taxes::Split => return,
         Taxes::AtRate if is_off => findings.error(&rule("09"), &field("tax_amount"), off),
-        Taxes::Nothing | Taxes::NothingBecause if amount.is_some_and(|amount| !amount.is_zero()) => {
-            findings.error(&rule("09"), &field("tax_amount"), || format!("{} must be 0", shown(amount)));
+        Taxes::Nothing | Taxes::NothingBecause
+            if amount.is_some_and(|amount| !amount.is_zero()) =>
+        {
+            findings.error(&rule("09"), &field("tax_amount"), || {
+                format!("{} must be 0", shown(amount))
+            });
         }
         _ => {}
     }
     let is_explained = !tax.exemption_reason.is_empty() || !tax.exemption_reason_code.is_empty();
     if *taxes == Taxes::NothingBecause {
-        findings.require(is_explained, &rule("10"), &field("exemption_reason"), "the reason for no VAT");
+        findings.require(
+            is_explained,
+            &rule("10"),
+            &field("exemption_reason"),
+            "the reason for no VAT",
+        );
     } else if is_explained {
         findings.error(&rule("10"), &field("exemption_reason"), || {
             format!("a reason for no VAT is said, and the category {code} has none")
@@ -138,8 +166,12 @@ fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, syntax: Syntax, at: &str, find
     if *taxes == Taxes::AtRate && rate.is_none() {
         return;
     }
-    let of_lines =
-        tax.category.as_ref().and_then(|category| bases.get(&key(category))).copied().unwrap_or_default();
+    let of_lines = tax
+        .category
+        .as_ref()
+        .and_then(|category| bases.get(&key(category)))
+        .copied()
+        .unwrap_or_default();
     let of_rounding = tolerance(of_lines.parts, findings.profile);
     // The artefacts of UBL let a base at a rate be off by less than one unit, and those of CII do
     // not.
@@ -150,7 +182,11 @@ fn subtotal(tax: &TaxSubtotal, bases: &Bases<'_>, syntax: Syntax, at: &str, find
     };
     if base.is_some_and(is_off) {
         findings.error(&rule("08"), &field("taxable_amount"), || {
-            format!("{} is said; lines, allowances and charges make {}", shown(base), of_lines.amount)
+            format!(
+                "{} is said; lines, allowances and charges make {}",
+                shown(base),
+                of_lines.amount
+            )
         });
     }
 }

@@ -21,7 +21,8 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     ]
     .map(|amount| decimal::of(amount.as_ref()));
     let or_zero = |amount: Option<Decimal>| amount.unwrap_or_default();
-    let total = |charge| sum(of_kind(&invoice.allowances_charges, charge).map(|(_, item)| &item.amount));
+    let total =
+        |charge| sum(of_kind(&invoice.allowances_charges, charge).map(|(_, item)| &item.amount));
     let profile = findings.profile;
     let mut equal = |rule, field, said: Option<Decimal>, expected: Option<Decimal>, parts, of| {
         if let (Some(said), Some(expected)) = (said, expected)
@@ -50,12 +51,20 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     let expected = lines.map(|lines| lines - or_zero(allowances) + or_zero(charges));
     equal("BR-CO-13", "totals.net_amount", net, expected, all, "lines, allowances and charges");
     let of_taxes = sum(invoice.taxes.iter().map(|tax| &tax.tax_amount));
-    let of_taxes = Some(of_taxes).filter(|_| !invoice.taxes.is_empty() || invoice.syntax() == Syntax::Cii);
+    let of_taxes =
+        Some(of_taxes).filter(|_| !invoice.taxes.is_empty() || invoice.syntax() == Syntax::Cii);
     equal("BR-CO-14", "totals.tax_amount", tax, of_taxes, 0, "the VAT categories");
     let expected = net.map(|net| net + or_zero(tax));
     equal("BR-CO-15", "totals.gross_amount", gross, expected, all, "net amount and VAT");
     let expected = gross.map(|gross| gross - or_zero(prepaid) + or_zero(rounding));
-    equal("BR-CO-16", "totals.payable_amount", payable, expected, 0, "gross, prepaid and rounding amount");
+    equal(
+        "BR-CO-16",
+        "totals.payable_amount",
+        payable,
+        expected,
+        0,
+        "gross, prepaid and rounding amount",
+    );
     for (rule, field, what, sum) in missing {
         findings.error(rule, field, || format!("nothing is said; {what} make {sum}"));
     }

@@ -6,8 +6,8 @@ use drawbridge_proto::{
         invoice_service_server::InvoiceService as _,
     },
     mcp::v1::{
-        ElicitResult, InputRequired, InputResponse, InputResponses, elicit_result::Action, input_request,
-        input_response,
+        ElicitResult, InputRequired, InputResponse, InputResponses, elicit_result::Action,
+        input_request, input_response,
     },
 };
 use drawbridge_sdk::identity::{Actor, Caller, Facts};
@@ -61,19 +61,25 @@ async fn above_the_limit_nothing_is_approved_before_the_person_agrees() {
     let asked = approve(&api, &carol, id, None).await.unwrap();
     assert!(asked.invoice.is_none());
     let asked = asked.input_required.unwrap();
-    let Some(input_request::Kind::Form(form)) = &asked.requests["confirm"].kind else { panic!("{asked:?}") };
+    let Some(input_request::Kind::Form(form)) = &asked.requests["confirm"].kind else {
+        panic!("{asked:?}")
+    };
     for said in ["5000.01", "EUR", "Hanse Bolts"] {
         assert!(form.message.contains(said), "{}", form.message);
     }
 
-    for (action, says) in [(Action::Decline, true), (Action::Cancel, true), (Action::Accept, false)] {
-        let refused = approve(&api, &carol, id, Some(answered(&asked, action, says))).await.unwrap_err();
+    for (action, says) in [(Action::Decline, true), (Action::Cancel, true), (Action::Accept, false)]
+    {
+        let refused =
+            approve(&api, &carol, id, Some(answered(&asked, action, says))).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused:?}");
     }
     // An answer about another invoice is none.
     let other = saved(&api, &over("7000")).await;
     let again =
-        approve(&api, &carol, &other.invoice_id, Some(answered(&asked, Action::Accept, true))).await.unwrap();
+        approve(&api, &carol, &other.invoice_id, Some(answered(&asked, Action::Accept, true)))
+            .await
+            .unwrap();
     assert!(again.input_required.is_some());
 
     let yes = || Some(answered(&asked, Action::Accept, true));
@@ -113,7 +119,8 @@ async fn a_program_or_a_service_in_between_cannot_confirm_for_a_person() {
     let api = api().await;
     let invoice = saved(&api, &over("5000.01")).await;
     let carol = person("carol", Some("acme"));
-    let asked = approve(&api, &carol, &invoice.invoice_id, None).await.unwrap().input_required.unwrap();
+    let asked =
+        approve(&api, &carol, &invoice.invoice_id, None).await.unwrap().input_required.unwrap();
     let changed = |change: fn(&mut drawbridge_sdk::identity::TransactionClaims)| {
         let mut claims = (*carol.claims).clone();
         change(&mut claims);
@@ -122,7 +129,8 @@ async fn a_program_or_a_service_in_between_cannot_confirm_for_a_person() {
     let acting = changed(|claims| {
         claims.act = Some(Box::new(Actor { iss: "i".into(), sub: "relay".into(), act: None }));
     });
-    let program = changed(|claims| claims.tctx.facts = Some(Facts { workload: true, ..Facts::default() }));
+    let program =
+        changed(|claims| claims.tctx.facts = Some(Facts { workload: true, ..Facts::default() }));
     for caller in [acting, program] {
         let answer = Some(answered(&asked, Action::Accept, true));
         let refused = approve(&api, &caller, &invoice.invoice_id, answer).await.unwrap_err();
@@ -137,12 +145,14 @@ async fn an_approver_approves_what_the_tenant_has_and_nothing_else() {
     let private = save(&api, &alice, UBL, false).await.unwrap().invoice.unwrap();
     let nobodys = save(&api, &person("erin", None), UBL, false).await.unwrap().invoice.unwrap();
     let frank = person("frank", None);
-    for (caller, invoice, code) in
-        [(&person("dave", Some("umbrella")), &private, Code::NotFound), (&frank, &nobodys, Code::NotFound)]
-    {
+    for (caller, invoice, code) in [
+        (&person("dave", Some("umbrella")), &private, Code::NotFound),
+        (&frank, &nobodys, Code::NotFound),
+    ] {
         let refused = approve(&api, caller, &invoice.invoice_id, None).await.unwrap_err();
         assert_eq!(refused.code(), code, "{refused:?}");
     }
-    let asked = approve(&api, &person("carol", Some("acme")), &private.invoice_id, None).await.unwrap();
+    let asked =
+        approve(&api, &person("carol", Some("acme")), &private.invoice_id, None).await.unwrap();
     assert!(asked.input_required.is_some(), "carol sees what is alice's alone");
 }

@@ -30,12 +30,18 @@ fn number(pdf: Vec<u8>) -> String {
 fn is_unread(pdf: Vec<u8>, problem: &str) {
     let result = read_pdf(pdf).unwrap();
     let finding = &result.findings[0];
-    assert_eq!((finding.rule.as_str(), finding.severity()), ("ATTACHMENT", Severity::Error), "{problem}");
+    assert_eq!(
+        (finding.rule.as_str(), finding.severity()),
+        ("ATTACHMENT", Severity::Error),
+        "{problem}"
+    );
     assert!(
         finding.message.starts_with("the attachment `") && finding.message.contains(problem),
         "{problem}: {finding:?}"
     );
-    assert!(!result.findings.iter().any(|finding| finding.message.contains("no electronic invoice")));
+    assert!(
+        !result.findings.iter().any(|finding| finding.message.contains("no electronic invoice"))
+    );
     let invoice = result.invoice.unwrap();
     assert_eq!((invoice.syntax(), invoice.number.as_str()), (Syntax::PdfText, "TEXT-1"));
 }
@@ -102,7 +108,8 @@ fn only_what_the_last_revision_attaches_counts() {
 #[test]
 fn a_pdf_with_bookmarks_is_read() {
     let mut objects = vec![specification("factur-x.xml", 7), file(&numbered("A-1"))];
-    objects.extend((0..40).map(|_| b"<</Title (a) /Prev 8 0 R /Next 9 0 R /Parent 8 0 R>>".to_vec()));
+    objects
+        .extend((0..40).map(|_| b"<</Title (a) /Prev 8 0 R /Next 9 0 R /Parent 8 0 R>>".to_vec()));
     assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &objects)), "A-1");
 }
 
@@ -141,7 +148,8 @@ fn run_length(contents: &[u8]) -> Vec<u8> {
 /// LZW without a dictionary: codes of nine bits, which start anew before a tenth is needed.
 fn lzw(contents: &[u8]) -> Vec<u8> {
     let clear_and = |part: &[u8]| {
-        [&[256_u16], part.iter().map(|byte| u16::from(*byte)).collect::<Vec<_>>().as_slice()].concat()
+        [&[256_u16], part.iter().map(|byte| u16::from(*byte)).collect::<Vec<_>>().as_slice()]
+            .concat()
     };
     let codes = contents.chunks(200).flat_map(clear_and).chain([257]);
     let (mut encoded, mut bits, mut count) = (Vec::new(), 0_u32, 0);
@@ -172,7 +180,9 @@ fn png_up(contents: &[u8]) -> Vec<u8> {
 /// Rows of ten bytes, each byte the difference to the one before.
 fn tiff(contents: &[u8]) -> Vec<u8> {
     let row = |row: &[u8]| -> Vec<u8> {
-        (0..row.len()).map(|at| row[at].wrapping_sub(if at == 0 { 0 } else { row[at - 1] })).collect()
+        (0..row.len())
+            .map(|at| row[at].wrapping_sub(if at == 0 { 0 } else { row[at - 1] }))
+            .collect()
     };
     contents.chunks(10).flat_map(row).collect()
 }
@@ -191,7 +201,10 @@ fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
         ("/Filter [/RunLengthDecode]".to_owned(), run_length(&invoice)),
         ("/Filter /LZWDecode".to_owned(), lzw(&invoice)),
         ("/Filter [/ASCII85Decode /FlateDecode]".to_owned(), ascii_85(&deflated(&invoice))),
-        ("/Filter [/ASCIIHexDecode /ASCII85Decode /LZWDecode]".to_owned(), hex(&ascii_85(&lzw(&invoice)))),
+        (
+            "/Filter [/ASCIIHexDecode /ASCII85Decode /LZWDecode]".to_owned(),
+            hex(&ascii_85(&lzw(&invoice))),
+        ),
         (format!("/Filter /FlateDecode /DecodeParms {}", rows(12)), deflated(&png_up(&invoice))),
         (format!("/Filter /LZWDecode /DecodeParms {}", rows(2)), lzw(&tiff(&invoice))),
         (
@@ -218,7 +231,10 @@ fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
 fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence() {
     let whole = numbered("A-1");
     let named = |contents: Vec<u8>| attaching(&[("factur-x.xml", contents)]);
-    is_unread(named(file(&whole[..whole.len() - 100])), "`factur-x.xml` cannot be read: it is no XML");
+    is_unread(
+        named(file(&whole[..whole.len() - 100])),
+        "`factur-x.xml` cannot be read: it is no XML",
+    );
     let cut = super::pdf::deflated(&whole);
     is_unread(named(stream("/Filter /FlateDecode", &cut[..cut.len() / 2])), "cannot be read");
     is_unread(named(stream("/Filter /FlateDecode", b"nothing deflated")), "has no root element");
@@ -235,8 +251,11 @@ fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence()
     is_unread(attaching(&[("a.xml", file(b"<!DOCTYPE a><a/>"))]), "document type");
     let missing = [specification("factur-x.xml", 99)];
     is_unread(assembled(PAGE, &embedded(&[6]), "", &missing), "has no contents");
-    let two =
-        [b"<</F (factur-x.xml) /EF <</F 7 0 R /UF 8 0 R>>>>".to_vec(), file(&whole), file(&numbered("B-1"))];
+    let two = [
+        b"<</F (factur-x.xml) /EF <</F 7 0 R /UF 8 0 R>>>>".to_vec(),
+        file(&whole),
+        file(&numbered("B-1")),
+    ];
     is_unread(assembled(PAGE, &embedded(&[6]), "", &two), "several contents that differ");
 
     // Where the text says nothing, it is the reason.
@@ -254,7 +273,8 @@ fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence()
         ("data.xml", file(b"<a xmlns='urn:a'/>")),
     ]);
     let result = read_pdf(beside).unwrap();
-    let found: Vec<_> = result.findings.iter().map(|found| (found.rule.as_str(), found.severity())).collect();
+    let found: Vec<_> =
+        result.findings.iter().map(|found| (found.rule.as_str(), found.severity())).collect();
     assert_eq!(found, [("ATTACHMENT", Severity::Warning)]);
     assert_eq!(result.invoice.unwrap().number, "A-1");
 }
@@ -271,7 +291,12 @@ fn encrypt(mut document: lopdf::Document, version: usize, user_password: &str) -
     let crypt_filters = BTreeMap::from([(b"StdCF".to_vec(), filter)]);
     let name = || b"StdCF".to_vec();
     let state = match version {
-        1 => EncryptionVersion::V1 { document: &document, owner_password, user_password, permissions },
+        1 => EncryptionVersion::V1 {
+            document: &document,
+            owner_password,
+            user_password,
+            permissions,
+        },
         2 => EncryptionVersion::V2 {
             document: &document,
             owner_password,
@@ -340,7 +365,8 @@ fn an_encrypted_pdf_with_object_streams_is_read() {
         let (_, rest) = text.rsplit_once(word).unwrap();
         rest.split_whitespace().next().unwrap().parse().unwrap()
     };
-    let (encrypt, previous) = (number_after(&text, "/Encrypt "), number_after(&text, "startxref\n"));
+    let (encrypt, previous) =
+        (number_after(&text, "/Encrypt "), number_after(&text, "startxref\n"));
     // Object 6 is the first in the object stream 20.
     let entries = format!(
         "/Type /XRef /Size 1000 /W [1 4 2] /Index [6 1] /Root 1 0 R /Encrypt {encrypt} 0 R /ID [(a) (b)] \

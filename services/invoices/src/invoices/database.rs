@@ -18,8 +18,8 @@ use super::{UBL, people::ISSUER, waiting};
 use crate::{
     extract::{Document, extract},
     store::{
-        Access, Columns, Scope, StoreError, Transaction, Work, approve::Approve, find::Find, migrate,
-        save::Save, search::Search,
+        Access, Columns, Scope, StoreError, Transaction, Work, approve::Approve, find::Find,
+        migrate, save::Save, search::Search,
     },
 };
 
@@ -45,7 +45,12 @@ impl Database {
                 return Command::new(programs.join(program));
             }
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig=INT"]);
+            command.args([
+                "--reuid=nobody",
+                "--regid=nogroup",
+                "--clear-groups",
+                "--pdeathsig=INT",
+            ]);
             command.arg(programs.join(program));
             command
         };
@@ -64,7 +69,15 @@ impl Database {
         let child = run("postgres")
             .arg("-D")
             .arg(&data)
-            .args(["-p", &port.to_string(), "-h", "127.0.0.1", "-F", "-c", "unix_socket_directories="])
+            .args([
+                "-p",
+                &port.to_string(),
+                "-h",
+                "127.0.0.1",
+                "-F",
+                "-c",
+                "unix_socket_directories=",
+            ])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -95,7 +108,8 @@ impl Database {
         scope: &Scope,
     ) -> Result<W::Done, StoreError> {
         let options = [("search_path", "invoices"), ("drawbridge.principal", states)];
-        let pool = PgPool::connect_with(self.options.clone().username(user).options(options)).await?;
+        let pool =
+            PgPool::connect_with(self.options.clone().username(user).options(options)).await?;
         let mut transaction = Transaction::Postgres(pool.begin().await?);
         let done = work.run(&mut transaction, scope).await?;
         transaction.commit().await?;
@@ -107,7 +121,8 @@ impl Database {
         let digest = Sha256::digest(format!("drawbridge-{}", principal.as_str()));
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let name = format!("v-{digest}-{role}-1");
-        let mut owner = PgConnection::connect_with(&self.options.clone().username("owner")).await.unwrap();
+        let mut owner =
+            PgConnection::connect_with(&self.options.clone().username("owner")).await.unwrap();
         let create = format!("CREATE ROLE \"{name}\" LOGIN IN ROLE invoices_{role}");
         owner.execute(sqlx::AssertSqlSafe(create)).await.unwrap();
         name
@@ -130,16 +145,18 @@ fn programs() -> PathBuf {
         .map(|entry| entry.path().join("bin"))
         .chain(std::env::split_paths(&on_path))
         .filter(|folder| Path::is_file(&folder.join("initdb")));
-    folders
-        .next()
-        .expect("PostgreSQL, which `make test` or `tests/setup.sh test` installs (Debian: postgresql)")
+    folders.next().expect(
+        "PostgreSQL, which `make test` or `tests/setup.sh test` installs (Debian: postgresql)",
+    )
 }
 
 fn code(error: StoreError) -> String {
     match error {
-        StoreError::Database(error) => {
-            error.as_database_error().and_then(|error| error.code()).unwrap_or_default().into_owned()
-        }
+        StoreError::Database(error) => error
+            .as_database_error()
+            .and_then(|error| error.code())
+            .unwrap_or_default()
+            .into_owned(),
         error => panic!("{error:?}"),
     }
 }
@@ -151,12 +168,14 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
     let (alice, bob, dave) =
         (of("alice", Some("acme")), of("bob", Some("acme")), of("dave", Some("umbrella")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
+    let columns =
+        Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = |shared| Save { document: &document, columns: &columns, shared };
 
     let writer = database.user(&alice, "writer").await;
     let own = Scope::of(&alice, Access::Write);
-    let (private, created) = database.run(&writer, alice.as_str(), &save(false), &own).await.unwrap();
+    let (private, created) =
+        database.run(&writer, alice.as_str(), &save(false), &own).await.unwrap();
     assert!(created);
 
     // The service asks for everything, in whoever's name.
@@ -187,7 +206,8 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
     // A session that states somebody else than its user was made for gets nothing but an error.
     let (_, of_dave) = &readers[2];
     for principal in [alice.as_str(), bob.as_str(), "", "alice", "@@"] {
-        let refused = database.run(of_dave, principal, &all, &unfiltered(&alice)).await.unwrap_err();
+        let refused =
+            database.run(of_dave, principal, &all, &unfiltered(&alice)).await.unwrap_err();
         assert_eq!(code(refused), "42501", "{principal}");
     }
     // Nor does anybody write in another's name, or what their role does not allow.
@@ -202,18 +222,22 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
     );
 
     // An approver approves what the own tenant has, once, and in the own name.
-    let (of_bob, of_dave) = (database.user(&bob, "approver").await, database.user(&dave, "approver").await);
+    let (of_bob, of_dave) =
+        (database.user(&bob, "approver").await, database.user(&dave, "approver").await);
     let approve = Approve { id: &private.id, confirmed: true };
     let everything = |principal| Scope::unfiltered(principal, Access::Approve);
     let none = database.run(&of_dave, dave.as_str(), &approve, &everything(&dave)).await.unwrap();
     assert!(none.is_none());
-    let forged = database.run(&of_bob, bob.as_str(), &approve, &everything(&alice)).await.unwrap_err();
+    let forged =
+        database.run(&of_bob, bob.as_str(), &approve, &everything(&alice)).await.unwrap_err();
     assert_eq!(code(forged), "42501");
-    let refused = database.run(reader, bob.as_str(), &approve, &everything(&bob)).await.unwrap_err();
+    let refused =
+        database.run(reader, bob.as_str(), &approve, &everything(&bob)).await.unwrap_err();
     assert_eq!(code(refused), "42501");
     let (approved, made) =
         database.run(&of_bob, bob.as_str(), &approve, &everything(&bob)).await.unwrap().unwrap();
     assert!(made && approved.is_approved());
-    let (_, made) = database.run(&of_bob, bob.as_str(), &approve, &everything(&bob)).await.unwrap().unwrap();
+    let (_, made) =
+        database.run(&of_bob, bob.as_str(), &approve, &everything(&bob)).await.unwrap().unwrap();
     assert!(!made);
 }

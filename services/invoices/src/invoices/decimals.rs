@@ -39,13 +39,17 @@ proptest! {
 
 #[test]
 fn what_xml_schema_calls_no_decimal_is_none() {
-    for text in ["", " ", ".", "-", "+", "1e3", "1_000", "1,5", "1.2.3", "--1", "NaN", "0x1", "1 0", "١"] {
+    for text in
+        ["", " ", ".", "-", "+", "1e3", "1_000", "1,5", "1.2.3", "--1", "NaN", "0x1", "1 0", "١"]
+    {
         assert_eq!(decimal::parse(text), None, "{text}");
     }
     assert_eq!(decimal::parse("123456789012345"), None, "too large");
     assert_eq!(decimal::parse("0.1234567890123456789"), None, "too fine");
     assert_eq!(decimal::parse("99999999999.123456789012345678"), None, "too many digits");
-    for (text, written) in [(".5", "0.5"), ("5.", "5"), ("-0.00", "0.00"), ("007", "7"), ("1.50", "1.50")] {
+    for (text, written) in
+        [(".5", "0.5"), ("5.", "5"), ("-0.00", "0.00"), ("007", "7"), ("1.50", "1.50")]
+    {
         assert_eq!(decimal::parse(text).unwrap().to_string(), written);
     }
 }

@@ -110,7 +110,10 @@ fn subtotals_and_remarks_of_factur_x_extended_are_not_summed() {
         .into_iter()
         .map(|line| [line.id, line.status, line.parent].join(" "))
         .collect();
-    assert_eq!(lines, ["1 GROUP ", "1.1 DETAIL 1", "1.2 GROUP 1", "1.2.1 DETAIL 1.2", "2 INFORMATION "]);
+    assert_eq!(
+        lines,
+        ["1 GROUP ", "1.1 DETAIL 1", "1.2 GROUP 1", "1.2.1 DETAIL 1.2", "2 INFORMATION "]
+    );
     // EN 16931 itself sums all lines.
     let result = read(document.replace(EXTENDED, EN16931)).unwrap();
     assert_eq!(rules(&result), ["BR-CO-10", "BR-S-08"]);
@@ -119,8 +122,9 @@ fn subtotals_and_remarks_of_factur_x_extended_are_not_summed() {
     assert_eq!(rules(&read(bare(&status("INFORMATION", ""))).unwrap()), [""; 0]);
     let unpriced = |code: &str| {
         let line = line(["3", &status(code, ""), "1", "9", "0"]);
-        let line =
-            line.replace("<ram:ChargeAmount>9</ram:ChargeAmount>", "").replace(" unitCode=\"C62\"", "");
+        let line = line
+            .replace("<ram:ChargeAmount>9</ram:ChargeAmount>", "")
+            .replace(" unitCode=\"C62\"", "");
         cii(EXTENDED, "380", &format!("{}{line}", sublines().concat()), &settlement, TOTALS)
     };
     assert_eq!(rules(&read(unpriced("INFORMATION")).unwrap()), [""; 0]);
@@ -138,7 +142,11 @@ fn parts_of_lines_have_a_status_a_line_above_and_its_sum() {
             "1.2</ram:ParentLineID><ram:LineStatusReasonCode><",
             &["BR-FXEXT-06"],
         ),
-        ("<ram:LineTotalAmount>40.00<", "<ram:LineTotalAmount>45.00<", &["BR-FXEXT-08", "BR-FXEXT-08"]),
+        (
+            "<ram:LineTotalAmount>40.00<",
+            "<ram:LineTotalAmount>45.00<",
+            &["BR-FXEXT-08", "BR-FXEXT-08"],
+        ),
     ] {
         assert!(document.contains(from), "{from}");
         assert_eq!(rules(&read(document.replacen(from, to, 1)).unwrap()), found, "{to}");
@@ -148,7 +156,8 @@ fn parts_of_lines_have_a_status_a_line_above_and_its_sum() {
 /// In an extension each part of a sum may be rounded on its own; in EN 16931 a sum is exact.
 #[test]
 fn sums_of_an_extension_may_be_off_by_a_cent_for_each_part() {
-    let lines: String = (1..=3).map(|id| line([&id.to_string(), "", "1", "33.33", "33.33"])).collect();
+    let lines: String =
+        (1..=3).map(|id| line([&id.to_string(), "", "1", "33.33", "33.33"])).collect();
     let settlement = format!("{TAX}{DUE}");
     valid(cii(EXTENDED, "380", &lines, &settlement, TOTALS));
     assert_eq!(
@@ -190,7 +199,9 @@ fn logistics_charges_are_charges() {
 #[test]
 fn every_credit_note_of_the_code_list_is_one() {
     let lines = line(["1", "", "2", "50.00", "100.00"]);
-    for code in ["81", "83", "261", "262", "296", "308", "381", "396", "420", "458", "502", "503", "532"] {
+    for code in
+        ["81", "83", "261", "262", "296", "308", "381", "396", "420", "458", "502", "503", "532"]
+    {
         // What is given back is not due.
         let invoice = valid(cii(EN16931, code, &lines, TAX, TOTALS));
         assert_eq!((invoice.kind(), invoice.type_code.as_str()), (InvoiceKind::CreditNote, code));
@@ -337,7 +348,9 @@ fn profiles_without_lines_are_named_and_cause_no_other_finding() {
         assert_eq!(rules, ["PROFILE", "BR-14"], "{specification}");
     }
     let wrong = TOTALS.replace(">19.00<", ">19.01<");
-    let rules: Vec<_> =
-        booked("urn:factur-x.eu:1p0:basicwl", TAX, &wrong).into_iter().map(|found| found.0).collect();
+    let rules: Vec<_> = booked("urn:factur-x.eu:1p0:basicwl", TAX, &wrong)
+        .into_iter()
+        .map(|found| found.0)
+        .collect();
     assert_eq!(rules, ["PROFILE", "BR-CO-14", "BR-CO-15"]);
 }

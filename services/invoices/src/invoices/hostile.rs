@@ -17,7 +17,8 @@ fn refused(document: impl Into<Vec<u8>>, why: &str) {
 
 #[test]
 fn document_types_and_entities_are_refused() {
-    let laughs = "<!DOCTYPE a [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;\"><!ENTITY c \"&b;&b;&b;&b;\">]>";
+    let laughs =
+        "<!DOCTYPE a [<!ENTITY a \"ha\"><!ENTITY b \"&a;&a;&a;&a;\"><!ENTITY c \"&b;&b;&b;&b;\">]>";
     refused(format!("{laughs}<Invoice>&c;</Invoice>"), "document type");
     refused("<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>", "document type");
     refused("<!DOCTYPE a [<!ENTITY x SYSTEM \"http://127.0.0.1/\">]><a>&x;</a>", "document type");
@@ -56,8 +57,14 @@ fn what_is_no_whole_document_is_refused() {
         UBL.replace("<cac:Party>", "<nobody:Party>").replace("</cac:Party>", "</nobody:Party>"),
         "`nobody`",
     );
-    refused(UBL.replace("unitCode=\"XBX\"", "unitCode=\"XBX\" unitCode=\"H87\""), "duplicated attribute");
-    refused("<Order xmlns=\"urn:oasis:names:specification:ubl:schema:xsd:Order-2\"/>", "neither an invoice");
+    refused(
+        UBL.replace("unitCode=\"XBX\"", "unitCode=\"XBX\" unitCode=\"H87\""),
+        "duplicated attribute",
+    );
+    refused(
+        "<Order xmlns=\"urn:oasis:names:specification:ubl:schema:xsd:Order-2\"/>",
+        "neither an invoice",
+    );
     refused("<Invoice/>", "neither an invoice");
     refused("%PDF-1.7", "outside of the root");
 }
@@ -80,8 +87,9 @@ fn what_is_larger_than_an_invoice_is_refused() {
 fn a_long_invoice_is_read_and_one_without_end_is_told_so() {
     let (head, rest) = UBL.split_once("<cac:InvoiceLine>").unwrap();
     let line = rest.split_once("<cac:InvoiceLine>").unwrap().0;
-    let with_lines =
-        |lines: usize| format!("{head}{}</Invoice>", format!("<cac:InvoiceLine>{line}").repeat(lines));
+    let with_lines = |lines: usize| {
+        format!("{head}{}</Invoice>", format!("<cac:InvoiceLine>{line}").repeat(lines))
+    };
     let lines = 5 * 1024 * 1024 / (line.len() + 17);
     let result = read(with_lines(lines)).unwrap();
     assert_eq!(result.invoice.unwrap().lines.len(), lines);

@@ -32,11 +32,13 @@ struct Agreement {
 #[test]
 #[ignore = "it needs the validation artefacts of EN 16931: make validators-test"]
 fn findings_agree_with_the_official_rules() {
-    let tools = env::var_os("DRAWBRIDGE_TOOLS").expect("DRAWBRIDGE_TOOLS; run make validators-test");
+    let tools =
+        env::var_os("DRAWBRIDGE_TOOLS").expect("DRAWBRIDGE_TOOLS; run make validators-test");
     let validators = PathBuf::from(tools).join("validators");
     let mut documents = samples(&validators.join("samples"));
     println!("read {} samples", documents.len());
-    let mutated: Vec<_> = documents.iter().flat_map(|(name, text)| mutations::of(name, text)).collect();
+    let mutated: Vec<_> =
+        documents.iter().flat_map(|(name, text)| mutations::of(name, text)).collect();
     assert!(mutated.len() >= MUTATIONS_MIN, "only {} mutations", mutated.len());
     println!("made {} mutations of them", mutated.len());
     documents.extend(mutated);
@@ -99,7 +101,10 @@ fn judged(validators: &Path, documents: &BTreeMap<String, String>) -> BTreeMap<S
     lines.lines().map(line).collect()
 }
 
-fn compared(ours: &BTreeMap<String, Rules>, theirs: &BTreeMap<String, Rules>) -> BTreeMap<String, Agreement> {
+fn compared(
+    ours: &BTreeMap<String, Rules>,
+    theirs: &BTreeMap<String, Rules>,
+) -> BTreeMap<String, Agreement> {
     let mut agreements: BTreeMap<String, Agreement> = BTreeMap::new();
     for (name, here) in ours {
         let judge = &theirs[name];
@@ -128,12 +133,23 @@ fn report(agreements: &BTreeMap<String, Agreement>, documents: usize) -> Vec<Str
         }
         let apart = here_alone.len() + judge_alone.len();
         let agreed = 100.0 * (documents - apart) as f64 / documents as f64;
-        print!("{rule:14} {both:>6} {:>6} {:>6} {agreed:>7.2}%", here_alone.len(), judge_alone.len());
-        let here: Vec<_> =
-            here_alone.iter().filter(|name| explained::reason(rule, name, true).is_none()).collect();
-        let judge: Vec<_> =
-            judge_alone.iter().filter(|name| explained::reason(rule, name, false).is_none()).collect();
-        println!("{}", if apart > here.len() + judge.len() { "  explained in docs/invoices.md" } else { "" });
+        print!(
+            "{rule:14} {both:>6} {:>6} {:>6} {agreed:>7.2}%",
+            here_alone.len(),
+            judge_alone.len()
+        );
+        let here: Vec<_> = here_alone
+            .iter()
+            .filter(|name| explained::reason(rule, name, true).is_none())
+            .collect();
+        let judge: Vec<_> = judge_alone
+            .iter()
+            .filter(|name| explained::reason(rule, name, false).is_none())
+            .collect();
+        println!(
+            "{}",
+            if apart > here.len() + judge.len() { "  explained in docs/invoices.md" } else { "" }
+        );
         for (names, by) in [(here, "here"), (judge, "by the judge")] {
             if names.is_empty() {
                 continue;

@@ -12,7 +12,11 @@ use crate::{
 };
 
 pub(super) fn read_pdf(document: Vec<u8>) -> Result<ExtractResult, InvoiceError> {
-    extract(&Document { bytes: document, media_type: "application/pdf".to_owned() }, &waiting(), |_| Ok(()))
+    extract(
+        &Document { bytes: document, media_type: "application/pdf".to_owned() },
+        &waiting(),
+        |_| Ok(()),
+    )
 }
 
 pub(super) fn deflated(contents: &[u8]) -> Vec<u8> {
@@ -77,7 +81,8 @@ pub(super) const PAGE: &[u8] =
 
 /// The names of embedded files, each of which is the file specification of this number.
 pub(super) fn embedded(specifications: &[usize]) -> String {
-    let names: Vec<_> = specifications.iter().map(|number| format!("({number}) {number} 0 R")).collect();
+    let names: Vec<_> =
+        specifications.iter().map(|number| format!("({number}) {number} 0 R")).collect();
     format!("/Names <</EmbeddedFiles <</Names [{}]>>>>", names.join(" "))
 }
 

@@ -61,5 +61,10 @@ pub(super) async fn store() -> Arc<Store> {
 /// A service with an empty store, which asks above 1000 EUR.
 pub(super) async fn api() -> InvoiceApi {
     let limit = Limit { amount: 1000.into(), currency: "EUR".to_owned() };
-    InvoiceApi::new(store().await, limit, BlockingJobs::new(4), CancellationToken::new().drop_guard())
+    InvoiceApi::new(
+        store().await,
+        limit,
+        BlockingJobs::new(4),
+        CancellationToken::new().drop_guard(),
+    )
 }

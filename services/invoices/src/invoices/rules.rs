@@ -21,7 +21,12 @@ fn the_samples_break_no_rule() {
 
 #[test]
 fn what_is_missing_is_found() {
-    check(UBL, "<cbc:CustomizationID>urn:cen.eu:en16931:2017</cbc:CustomizationID>", "", &["BR-01"]);
+    check(
+        UBL,
+        "<cbc:CustomizationID>urn:cen.eu:en16931:2017</cbc:CustomizationID>",
+        "",
+        &["BR-01"],
+    );
     check(CII, "<ram:ID>CN-7</ram:ID>", "<ram:ID> </ram:ID>", &["BR-02"]);
     check(UBL, "<cbc:IssueDate>2026-03-31</cbc:IssueDate>", "", &["BR-03"]);
     check(UBL, "<cbc:InvoiceTypeCode>380</cbc:InvoiceTypeCode>", "", &["BR-04"]);
@@ -42,7 +47,12 @@ fn what_is_missing_is_found() {
     check(CII, "<ram:ChargeAmount>80.00</ram:ChargeAmount>", "", &["BR-26"]);
     check(CII, "<ram:Reason>Restocking</ram:Reason>", "", &["BR-33"]);
     check(UBL, "<cbc:AllowanceChargeReason>Freight</cbc:AllowanceChargeReason>", "", &["BR-38"]);
-    check(UBL, "<cbc:AllowanceChargeReason>Dented boxes</cbc:AllowanceChargeReason>", "", &["BR-42"]);
+    check(
+        UBL,
+        "<cbc:AllowanceChargeReason>Dented boxes</cbc:AllowanceChargeReason>",
+        "",
+        &["BR-42"],
+    );
     check(CII, "<ram:ReasonCode>FC</ram:ReasonCode>", "", &["BR-44"]);
     check(UBL, "<cbc:ID>DE00000000000000000000</cbc:ID>", "", &["BR-61"]);
     check(UBL, "currencyID=\"EUR\"", "currencyID=\"CHF\"", &["BR-53"]);
@@ -84,10 +94,20 @@ fn vat_that_is_not_base_times_rate_is_found_beyond_its_tolerance() {
     let (from, to) = tax(">179.14<");
     check(UBL, from, to, &["BR-CO-14", "BR-CO-17", "BR-S-09"]);
     check(UBL, ">937.50<", ">938.51<", &["BR-S-08"]);
-    check(CII, "<ram:CalculatedAmount>0<", "<ram:CalculatedAmount>0.01<", &["BR-CO-14", "BR-AE-09"]);
+    check(
+        CII,
+        "<ram:CalculatedAmount>0<",
+        "<ram:CalculatedAmount>0.01<",
+        &["BR-CO-14", "BR-AE-09"],
+    );
     check(CII, "<ram:BasisAmount>120.00<", "<ram:BasisAmount>120.01<", &["BR-E-08"]);
     check(CII, "<ram:CategoryCode>E<", "<ram:CategoryCode>Z<", &["BR-Z-01", "BR-E-08"]);
-    check(UBL, "<cbc:ID>S</cbc:ID><cbc:Percent>7<", "<cbc:ID>X</cbc:ID><cbc:Percent>7<", &["BR-CL-17"]);
+    check(
+        UBL,
+        "<cbc:ID>S</cbc:ID><cbc:Percent>7<",
+        "<cbc:ID>X</cbc:ID><cbc:Percent>7<",
+        &["BR-CL-17"],
+    );
 }
 
 #[test]
@@ -118,8 +138,10 @@ fn a_value_that_cannot_be_read_is_left_out_and_found() {
 
 #[test]
 fn findings_are_bounded() {
-    let line = "<cac:InvoiceLine><cbc:LineExtensionAmount>x</cbc:LineExtensionAmount></cac:InvoiceLine>";
-    let result = read(UBL.replace("</Invoice>", &format!("{}</Invoice>", line.repeat(300)))).unwrap();
+    let line =
+        "<cac:InvoiceLine><cbc:LineExtensionAmount>x</cbc:LineExtensionAmount></cac:InvoiceLine>";
+    let result =
+        read(UBL.replace("</Invoice>", &format!("{}</Invoice>", line.repeat(300)))).unwrap();
     assert_eq!((result.findings.len(), result.findings_truncated), (200, true));
 }
 
@@ -127,12 +149,20 @@ fn findings_are_bounded() {
 fn of_category(category: &str, rate: &str, vat: &str) -> String {
     let tax = TAX.replace(">19.00<", &format!(">{vat}<"));
     let due = if vat == "19.00" { "119.00" } else { "100.00" };
-    let totals = TOTALS.replace(">19.00<", &format!(">{vat}<")).replace(">119.00<", &format!(">{due}<"));
-    let document =
-        cii(EN16931, "380", &line(["1", "", "1", "100.00", "100.00"]), &format!("{tax}{DUE}"), &totals);
+    let totals =
+        TOTALS.replace(">19.00<", &format!(">{vat}<")).replace(">119.00<", &format!(">{due}<"));
+    let document = cii(
+        EN16931,
+        "380",
+        &line(["1", "", "1", "100.00", "100.00"]),
+        &format!("{tax}{DUE}"),
+        &totals,
+    );
     let element = |rate| format!("<ram:RateApplicablePercent>{rate}</ram:RateApplicablePercent>");
     let rate = if rate.is_empty() { String::new() } else { element(rate) };
-    document.replace("CategoryCode>S<", &format!("CategoryCode>{category}<")).replace(&element("19"), &rate)
+    document
+        .replace("CategoryCode>S<", &format!("CategoryCode>{category}<"))
+        .replace(&element("19"), &rate)
 }
 
 #[test]

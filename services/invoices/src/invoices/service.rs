@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use drawbridge_proto::invoices::v1::{
-    ExtractRequest, ExtractResponse, extract_response::Event, invoice_service_server::InvoiceService as _,
+    ExtractRequest, ExtractResponse, extract_response::Event,
+    invoice_service_server::InvoiceService as _,
 };
 use drawbridge_sdk::{CallContext, RequestId};
 use futures::StreamExt as _;
@@ -35,7 +36,9 @@ async fn progress_grows_and_the_result_comes_last() {
         let steps: Vec<_> = events
             .into_iter()
             .map(|event| match event.unwrap().event {
-                Some(Event::Progress(progress)) => (progress.progress, progress.total, progress.message),
+                Some(Event::Progress(progress)) => {
+                    (progress.progress, progress.total, progress.message)
+                }
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -67,7 +70,9 @@ async fn a_call_past_its_deadline_is_told_so() {
     let mut request = ask(UBL, "application/xml");
     request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
     let status = match api().await.extract(request).await {
-        Ok(responses) => responses.into_inner().filter_map(async |event| event.err()).boxed().next().await,
+        Ok(responses) => {
+            responses.into_inner().filter_map(async |event| event.err()).boxed().next().await
+        }
         Err(status) => Some(status),
     };
     assert_eq!(status.unwrap().code(), Code::DeadlineExceeded);
@@ -79,18 +84,26 @@ async fn a_caller_that_goes_stops_the_work_and_frees_its_turn() {
     for _ in 0..100 {
         drop(api.extract(ask(UBL, "application/xml")).await.unwrap());
     }
-    let events: Vec<_> = api.extract(ask(UBL, "application/xml")).await.unwrap().into_inner().collect().await;
+    let events: Vec<_> =
+        api.extract(ask(UBL, "application/xml")).await.unwrap().into_inner().collect().await;
     assert_eq!(events.len(), 4);
 }
 
 #[tokio::test]
 async fn a_document_comes_as_bytes_or_from_the_store_and_from_nowhere_else() {
     let alice = person("alice", Some("acme"));
-    let whole =
-        ExtractRequest { document: Some(UBL.into()), media_type: Some("text/xml".to_owned()), uri: None };
-    let from = |uri: &str| ExtractRequest { uri: Some(uri.to_owned()), ..ExtractRequest::default() };
+    let whole = ExtractRequest {
+        document: Some(UBL.into()),
+        media_type: Some("text/xml".to_owned()),
+        uri: None,
+    };
+    let from =
+        |uri: &str| ExtractRequest { uri: Some(uri.to_owned()), ..ExtractRequest::default() };
     for (request, code) in [
-        (ExtractRequest { uri: Some("invoice://x".to_owned()), ..whole.clone() }, Code::InvalidArgument),
+        (
+            ExtractRequest { uri: Some("invoice://x".to_owned()), ..whole.clone() },
+            Code::InvalidArgument,
+        ),
         (ExtractRequest { media_type: None, ..whole.clone() }, Code::InvalidArgument),
         (ExtractRequest::default(), Code::InvalidArgument),
         (from("https://example.com/invoice.xml"), Code::InvalidArgument),

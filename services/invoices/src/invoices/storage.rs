@@ -14,7 +14,9 @@ use super::{
 use crate::{
     api::InvoiceApi,
     extract::{Document, extract},
-    store::{Access, Columns, DatabaseUrl, Scope, Store, StoreError, Transaction, Work, save::Save},
+    store::{
+        Access, Columns, DatabaseUrl, Scope, Store, StoreError, Transaction, Work, save::Save,
+    },
 };
 
 pub(super) async fn save(
@@ -65,7 +67,10 @@ async fn a_seller_without_a_legal_name_is_listed_under_the_one_that_it_trades_un
     let unnamed = UBL.replace("<cbc:RegistrationName>Hanse Bolts GmbH</cbc:RegistrationName>", "");
     let saved = save(&api, &alice, &unnamed, false).await.unwrap();
     assert_eq!(saved.invoice.unwrap().seller_name, "Hanse Bolts");
-    assert_eq!(saved.findings.iter().map(|found| found.rule.as_str()).collect::<Vec<_>>(), ["BR-06"]);
+    assert_eq!(
+        saved.findings.iter().map(|found| found.rule.as_str()).collect::<Vec<_>>(),
+        ["BR-06"]
+    );
 }
 
 #[tokio::test]
@@ -107,7 +112,8 @@ async fn a_tenant_sees_what_is_shared_in_it_and_everybody_what_is_their_own() {
     assert_eq!(numbers(&api, &person("frank", None), all()).await, [""; 0]);
     // The same name in another tenant is somebody else.
     assert_eq!(numbers(&api, &person("alice", Some("umbrella")), all()).await, [""; 0]);
-    let hidden = api.get(by(&dave, GetRequest { invoice_id: shared.invoice_id })).await.unwrap_err();
+    let hidden =
+        api.get(by(&dave, GetRequest { invoice_id: shared.invoice_id })).await.unwrap_err();
     assert_eq!(hidden.code(), Code::NotFound);
     let alone = save(&api, &nobodys, UBL, true).await.unwrap_err();
     assert_eq!(alone.code(), Code::FailedPrecondition, "{alone:?}");
@@ -196,7 +202,8 @@ impl Work for BrokenSave<'_> {
 async fn what_breaks_off_leaves_nothing() {
     let (store, alice) = (store().await, person("alice", Some("acme")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
+    let columns =
+        Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = || Save { document: &document, columns: &columns, shared: false };
     store.run(&asking(&alice), &BrokenSave(save())).await.unwrap_err();
     let (_, created) = store.run(&asking(&alice), &save()).await.unwrap();
@@ -208,12 +215,15 @@ async fn a_file_keeps_what_is_stored_and_takes_several_writers() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("invoices.db").display());
     let open = async || {
-        let DatabaseUrl::SqliteFile(options) = DatabaseUrl::parse(&url).unwrap() else { panic!("{url}") };
+        let DatabaseUrl::SqliteFile(options) = DatabaseUrl::parse(&url).unwrap() else {
+            panic!("{url}")
+        };
         Store::file(*options).await.unwrap()
     };
     let alice = asking(&person("alice", Some("acme")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
-    let columns = Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
+    let columns =
+        Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
     let save = Save { document: &document, columns: &columns, shared: false };
     let store = open().await;
     let saved = join_all((0..16).map(|_| store.run(&alice, &save))).await;
@@ -250,7 +260,10 @@ async fn a_text_with_nul_is_refused_and_never_bound() {
     }
     let request = GetRequest { invoice_id: "\0".to_owned() };
     let refused = api.get(by(&alice, request)).await.map(drop).unwrap_err();
-    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "a text must not contain NUL"));
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::InvalidArgument, "a text must not contain NUL")
+    );
     let long = SearchRequest { text: Some("x".repeat(501)), ..SearchRequest::default() };
     let refused = api.search(by(&alice, long)).await.map(drop).unwrap_err();
     assert_eq!(refused.message(), "`text`: must have at most 500 bytes");

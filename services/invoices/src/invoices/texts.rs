@@ -15,8 +15,12 @@ pub(super) fn page(texts: &[(f64, f64, &str)]) -> Vec<u8> {
             b'(' | b')' | b'\\' => vec![b'\\', byte],
             byte => vec![byte],
         });
-        [format!("BT /F1 10 Tf 1 0 0 1 {x} {y} Tm (").into_bytes(), escaped.collect(), b") Tj ET\n".to_vec()]
-            .concat()
+        [
+            format!("BT /F1 10 Tf 1 0 0 1 {x} {y} Tm (").into_bytes(),
+            escaped.collect(),
+            b") Tj ET\n".to_vec(),
+        ]
+        .concat()
     });
     of_content(&shown.collect::<Vec<_>>().concat())
 }
@@ -143,7 +147,11 @@ fn what_is_not_said_is_absent_and_a_text_that_is_no_invoice_is_refused() {
     let result = read_pdf(page(&[(50.0, 780.0, "Invoice no. 7")])).unwrap();
     assert_eq!(found(&result), ["number 7 0.90"]);
     let invoice = result.invoice.unwrap();
-    assert!(invoice.issue_date.is_none() && invoice.seller.is_none() && invoice.payment_means.is_empty());
+    assert!(
+        invoice.issue_date.is_none()
+            && invoice.seller.is_none()
+            && invoice.payment_means.is_empty()
+    );
     assert_eq!(invoice.totals.unwrap().payable_amount, None);
     for texts in [&[(50.0, 780.0, "Dear Sir or Madam")][..], &[]] {
         let error = read_pdf(page(texts)).unwrap_err().to_string();
@@ -154,8 +162,10 @@ fn what_is_not_said_is_absent_and_a_text_that_is_no_invoice_is_refused() {
 #[test]
 fn letters_that_stand_alone_make_words_and_columns_stay_apart() {
     let spaced: Vec<_> = "Invoice no. 12".chars().enumerate().collect();
-    let texts: Vec<_> =
-        spaced.iter().map(|(index, char)| (50.0 + 5.0 * *index as f64, 700.0, char.to_string())).collect();
+    let texts: Vec<_> = spaced
+        .iter()
+        .map(|(index, char)| (50.0 + 5.0 * *index as f64, 700.0, char.to_string()))
+        .collect();
     let texts: Vec<_> = texts.iter().map(|(x, y, text)| (*x, *y, text.as_str())).collect();
     assert_eq!(read_pdf(page(&texts)).unwrap().invoice.unwrap().number, "12");
 }
@@ -168,8 +178,10 @@ fn array(bytes: usize) -> Vec<u8> {
 /// An object stream that holds one object.
 fn objects(object: &[u8]) -> Vec<u8> {
     let stream = deflated(&[b"9 0 ", object].concat());
-    let head =
-        format!("<</Type /ObjStm /N 1 /First 4 /Filter /FlateDecode /Length {}>>\nstream\n", stream.len());
+    let head = format!(
+        "<</Type /ObjStm /N 1 /First 4 /Filter /FlateDecode /Length {}>>\nstream\n",
+        stream.len()
+    );
     [head.as_bytes(), &stream, b"\nendstream"].concat()
 }
 

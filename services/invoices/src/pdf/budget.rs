@@ -118,7 +118,9 @@ pub(super) fn keep_object_streams<T>(load: impl FnOnce() -> T) -> T {
 
 /// Stops the reading when the time is over or nobody waits any more.
 pub(super) fn check_time() {
-    if WAITING.with_borrow(|waiting| waiting.as_ref().is_some_and(|waiting| waiting.check().is_err())) {
+    if WAITING
+        .with_borrow(|waiting| waiting.as_ref().is_some_and(|waiting| waiting.check().is_err()))
+    {
         end();
     }
 }
@@ -172,8 +174,12 @@ fn end() -> ! {
 fn values(object: &Object) -> usize {
     match object {
         Object::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
-        Object::Dictionary(fields) => 1 + fields.iter().map(|(_, value)| 1 + values(value)).sum::<usize>(),
-        Object::Stream(stream) => 1 + stream.dict.iter().map(|(_, value)| 1 + values(value)).sum::<usize>(),
+        Object::Dictionary(fields) => {
+            1 + fields.iter().map(|(_, value)| 1 + values(value)).sum::<usize>()
+        }
+        Object::Stream(stream) => {
+            1 + stream.dict.iter().map(|(_, value)| 1 + values(value)).sum::<usize>()
+        }
         _ => 1,
     }
 }
@@ -222,8 +228,9 @@ fn unescaped(name: &[u8]) -> Vec<u8> {
     let mut rest = name.strip_prefix(b"/").unwrap_or(name);
     let mut plain = Vec::new();
     while let [first, after @ ..] = rest {
-        let code =
-            after.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let code = after
+            .get(..2)
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match (first, code) {
             (b'#', Some(code)) => {
                 plain.push(code);

@@ -5,7 +5,8 @@
 //! is absent: nothing is made up, and no line items or names are guessed.
 
 use drawbridge_proto::invoices::v1::{
-    Confidence, ExtractResult, Finding, Invoice, InvoiceKind, Party, PaymentMeans, Severity, Syntax, Totals,
+    Confidence, ExtractResult, Finding, Invoice, InvoiceKind, Party, PaymentMeans, Severity,
+    Syntax, Totals,
 };
 use rust_decimal::Decimal;
 
@@ -38,7 +39,8 @@ const CHECKED: f64 = 0.97;
 /// # Errors
 /// When they name neither a number nor an amount: it is no invoice, or none with text.
 pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
-    let text = Text { lines: lines.iter().map(|line| (line.as_str(), line.to_lowercase())).collect() };
+    let text =
+        Text { lines: lines.iter().map(|line| (line.as_str(), line.to_lowercase())).collect() };
     let mut confidences = Vec::new();
     let mut sure = |field: &str, confidence: f64| {
         confidences.push(Confidence { field: field.to_owned(), confidence });
@@ -65,7 +67,8 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
     let account = note("payment_means[0].account", account);
     let mut amount = |field: &'static str| {
         let found = totals.iter().find(|(name, _)| *name == field).map(|(_, found)| found);
-        let found = found.map(|found| Found { value: found.value.to_string(), confidence: found.confidence });
+        let found = found
+            .map(|found| Found { value: found.value.to_string(), confidence: found.confidence });
         note(&format!("totals.{field}"), found)
     };
     let totals = Totals {
@@ -129,17 +132,19 @@ impl Text<'_> {
     /// The surest value of a label: of those that are as sure, the first.
     fn labelled<T>(&self, labels: &Labels, value: impl Fn(&str) -> Option<T>) -> Option<Found<T>> {
         let mut best: Option<Found<T>> = None;
-        let kinds: [(_, f64, &[&str]); 2] = [(labels.sure, SURE, &[]), (labels.likely, LIKELY, labels.not)];
+        let kinds: [(_, f64, &[&str]); 2] =
+            [(labels.sure, SURE, &[]), (labels.likely, LIKELY, labels.not)];
         for (labels, confidence, not) in kinds {
             for (index, (_, lower)) in self.lines.iter().enumerate() {
                 budget::check_time();
                 if not.iter().any(|word| after_label(lower, word).is_some()) {
                     continue;
                 }
-                let found = labels.iter().find_map(|label| self.at(index, label, confidence, &value));
-                if let Some(found) =
-                    found.filter(|found| best.as_ref().is_none_or(|best| found.confidence > best.confidence))
-                {
+                let found =
+                    labels.iter().find_map(|label| self.at(index, label, confidence, &value));
+                if let Some(found) = found.filter(|found| {
+                    best.as_ref().is_none_or(|best| found.confidence > best.confidence)
+                }) {
                     best = Some(found);
                 }
             }
@@ -185,7 +190,9 @@ impl Text<'_> {
     }
 
     fn says(&self, words: &[&str]) -> bool {
-        self.lines.iter().any(|(_, line)| words.iter().any(|word| after_label(line, word).is_some()))
+        self.lines
+            .iter()
+            .any(|(_, line)| words.iter().any(|word| after_label(line, word).is_some()))
     }
 
     /// The amounts of the whole document. Those that add up check one another.
@@ -202,13 +209,19 @@ impl Text<'_> {
         {
             gross.clone_from(&payable);
         }
-        let payable = payable
-            .or_else(|| gross.clone().map(|gross| Found { confidence: gross.confidence * BELOW, ..gross }));
-        let found =
-            [("net_amount", net), ("tax_amount", tax), ("gross_amount", gross), ("payable_amount", payable)];
+        let payable = payable.or_else(|| {
+            gross.clone().map(|gross| Found { confidence: gross.confidence * BELOW, ..gross })
+        });
+        let found = [
+            ("net_amount", net),
+            ("tax_amount", tax),
+            ("gross_amount", gross),
+            ("payable_amount", payable),
+        ];
         let found = found.into_iter().filter_map(|(field, found)| Some((field, found?)));
         let checked = |(field, found): (&'static str, Found<Decimal>)| {
-            let confidence = if adds_up && field != "payable_amount" { CHECKED } else { found.confidence };
+            let confidence =
+                if adds_up && field != "payable_amount" { CHECKED } else { found.confidence };
             (field, Found { confidence, ..found })
         };
         found.map(checked).collect()
@@ -222,9 +235,12 @@ impl Text<'_> {
         };
         let labels = [PAYABLE.sure, GROSS.sure, GROSS.likely];
         let is_total = |lower: &str| {
-            labels.iter().any(|labels| labels.iter().any(|label| after_label(lower, label).is_some()))
+            labels
+                .iter()
+                .any(|labels| labels.iter().any(|label| after_label(lower, label).is_some()))
         };
-        let totals = self.lines.iter().filter(|(line, lower)| is_total(lower) && amount(line).is_some());
+        let totals =
+            self.lines.iter().filter(|(line, lower)| is_total(lower) && amount(line).is_some());
         let beside = totals.filter_map(|(line, _)| currency(line)).next();
         beside.map(|found| named(SURE, found)).or_else(|| {
             self.lines.iter().find_map(|(line, _)| currency(line)).map(|found| named(LIKELY, found))
@@ -236,8 +252,9 @@ impl Text<'_> {
         let of_buyer = |cell: &str| BUYERS.iter().any(|word| cell.to_lowercase().contains(word));
         let ids = self.lines.iter().flat_map(|(line, _)| {
             // The cell before may be the label.
-            let cells =
-                line.split(COLUMN).scan("", |before, cell| Some((std::mem::replace(before, cell), cell)));
+            let cells = line
+                .split(COLUMN)
+                .scan("", |before, cell| Some((std::mem::replace(before, cell), cell)));
             cells
                 .filter(|(before, cell)| !of_buyer(before) && !of_buyer(cell))
                 .filter_map(|(_, cell)| vat_id(cell))

@@ -44,11 +44,12 @@ impl File<'_> {
 /// When there are more than an invoice has.
 pub(super) fn of(document: &Document) -> Result<Vec<File<'_>>, InvoiceError> {
     let mut walk = Walk { document, steps: 0, seen: HashSet::new(), files: Vec::new() };
-    let catalog = document
-        .catalog()
-        .map_err(|error| InvoiceError::document(format!("is a PDF that cannot be read: {error}")))?;
+    let catalog = document.catalog().map_err(|error| {
+        InvoiceError::document(format!("is a PDF that cannot be read: {error}"))
+    })?;
     walk.associated(catalog)?;
-    if let Some(root) = walk.dictionary(catalog, b"Names").and_then(|names| names.get(b"EmbeddedFiles").ok())
+    if let Some(root) =
+        walk.dictionary(catalog, b"Names").and_then(|names| names.get(b"EmbeddedFiles").ok())
     {
         walk.names(root)?;
     }
@@ -108,7 +109,9 @@ impl<'a> Walk<'a> {
             if !self.is_new(node) {
                 continue;
             }
-            let Some(node) = self.resolved(node).and_then(|node| node.as_dict().ok()) else { continue };
+            let Some(node) = self.resolved(node).and_then(|node| node.as_dict().ok()) else {
+                continue;
+            };
             for pair in self.array(node, b"Names").chunks(2) {
                 self.step()?;
                 if let [_, file] = pair {
@@ -142,11 +145,15 @@ impl<'a> Walk<'a> {
             if !self.is_new(annotation) {
                 continue;
             }
-            let Some(annotation) = self.resolved(annotation).and_then(|found| found.as_dict().ok()) else {
+            let Some(annotation) = self.resolved(annotation).and_then(|found| found.as_dict().ok())
+            else {
                 continue;
             };
             self.associated(annotation)?;
-            let kind = annotation.get(b"Subtype").ok().and_then(|kind| self.resolved(kind)?.as_name().ok());
+            let kind = annotation
+                .get(b"Subtype")
+                .ok()
+                .and_then(|kind| self.resolved(kind)?.as_name().ok());
             if kind == Some(b"FileAttachment")
                 && let Ok(file) = annotation.get(b"FS")
             {
@@ -162,13 +169,15 @@ impl<'a> Walk<'a> {
         if !self.is_new(specification) {
             return Ok(());
         }
-        let Some(specification) = self.resolved(specification).and_then(|found| found.as_dict().ok()) else {
+        let Some(specification) =
+            self.resolved(specification).and_then(|found| found.as_dict().ok())
+        else {
             return Ok(());
         };
         let Some(embedded) = self.dictionary(specification, b"EF") else { return Ok(()) };
-        let name = [b"UF".as_slice(), b"F"]
-            .iter()
-            .find_map(|key| lopdf::decode_text_string(self.resolved(specification.get(key).ok()?)?).ok());
+        let name = [b"UF".as_slice(), b"F"].iter().find_map(|key| {
+            lopdf::decode_text_string(self.resolved(specification.get(key).ok()?)?).ok()
+        });
         let (mut streams, mut ids) = (Vec::new(), HashSet::new());
         for key in STREAM_KEYS {
             let Ok(object) = embedded.get(key) else { continue };
@@ -181,16 +190,22 @@ impl<'a> Walk<'a> {
         }
         // A second specification of the same file attaches nothing more.
         let is_known = |stream: &&Stream| {
-            self.files.iter().flat_map(|file| &file.streams).any(|known| std::ptr::eq(*known, *stream))
+            self.files
+                .iter()
+                .flat_map(|file| &file.streams)
+                .any(|known| std::ptr::eq(*known, *stream))
         };
         if !streams.is_empty() && streams.iter().all(is_known) {
             return Ok(());
         }
         if self.files.len() == FILES_MAX {
-            return Err(InvoiceError::document(format!("is a PDF with more than {FILES_MAX} attachments")));
+            return Err(InvoiceError::document(format!(
+                "is a PDF with more than {FILES_MAX} attachments"
+            )));
         }
         let media_type = streams.first().and_then(|stream| stream.dict.get(b"Subtype").ok());
-        let media_type = media_type.and_then(|kind| self.resolved(kind)?.as_name().ok()).unwrap_or_default();
+        let media_type =
+            media_type.and_then(|kind| self.resolved(kind)?.as_name().ok()).unwrap_or_default();
         self.files.push(File { name: name.unwrap_or_default(), media_type, streams });
         Ok(())
     }

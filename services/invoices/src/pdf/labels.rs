@@ -136,7 +136,20 @@ pub(super) const GROSS: Labels = Labels {
         "totale fattura",
     ],
     likely: &["total", "gesamt", "summe", "totaal", "totale"],
-    not: &["net", "netto", "excl", "excluding", "ht", "vat", "tax", "mwst", "ust", "tva", "btw", "iva"],
+    not: &[
+        "net",
+        "netto",
+        "excl",
+        "excluding",
+        "ht",
+        "vat",
+        "tax",
+        "mwst",
+        "ust",
+        "tva",
+        "btw",
+        "iva",
+    ],
 };
 pub(super) const PAYABLE: Labels = Labels {
     sure: &[

@@ -20,8 +20,9 @@ const HIDDEN: &[u8] = b"/Encryp_";
 /// # Errors
 /// When it cannot be read, or opens only with a password.
 pub(super) fn load(pdf: &[u8], options: LoadOptions) -> Result<Document, InvoiceError> {
-    let cannot =
-        |error: lopdf::Error| InvoiceError::document(format!("is a PDF that cannot be read: {error}"));
+    let cannot = |error: lopdf::Error| {
+        InvoiceError::document(format!("is a PDF that cannot be read: {error}"))
+    };
     let (pdf, is_hidden) = hide(pdf);
     if !is_hidden {
         let document = Document::load_mem_with_options(&pdf, options).map_err(cannot)?;
@@ -32,7 +33,8 @@ pub(super) fn load(pdf: &[u8], options: LoadOptions) -> Result<Document, Invoice
         };
     }
     let mut document =
-        budget::keep_object_streams(|| Document::load_mem_with_options(&pdf, options)).map_err(cannot)?;
+        budget::keep_object_streams(|| Document::load_mem_with_options(&pdf, options))
+            .map_err(cannot)?;
     match document.trailer.remove(&HIDDEN[1..]) {
         Some(reference @ Object::Reference(_)) => document.trailer.set(&ENCRYPT[1..], reference),
         Some(direct) => {
@@ -80,8 +82,9 @@ fn hide(pdf: &[u8]) -> (Cow<'_, [u8]>, bool) {
 
 /// Unpacks the object streams that were kept, as the cross-references say.
 fn unpack(document: &mut Document) {
-    let is_kept =
-        |object: &Object| object.as_stream().is_ok_and(|stream| stream.dict.has_type(HIDDEN_OBJECT_STREAM));
+    let is_kept = |object: &Object| {
+        object.as_stream().is_ok_and(|stream| stream.dict.has_type(HIDDEN_OBJECT_STREAM))
+    };
     let kept: Vec<_> =
         document.objects.iter().filter(|(_, object)| is_kept(object)).map(|(id, _)| *id).collect();
     for container in kept {
@@ -109,8 +112,9 @@ pub(super) fn direct(document: &Document, stream: &Stream) -> Result<Stream, Str
         return Err("stands in another file".to_owned());
     }
     let list = |key: &[u8]| -> Vec<Object> {
-        let resolved =
-            |object: &Object| document.dereference(object).map_or(Object::Null, |(_, object)| object.clone());
+        let resolved = |object: &Object| {
+            document.dereference(object).map_or(Object::Null, |(_, object)| object.clone())
+        };
         match stream.dict.get(key).map(resolved) {
             Ok(Object::Array(items)) => items.iter().map(resolved).collect(),
             Ok(Object::Null) | Err(_) => Vec::new(),

@@ -54,7 +54,9 @@ pub(crate) fn read<T>(
     found: impl FnOnce(Vec<String>) -> Result<T, InvoiceError>,
 ) -> Result<T, InvoiceError> {
     if pdf.len() > FILE_BYTES_MAX {
-        return Err(refused(&format!("without an attached invoice of more than {FILE_BYTES_MAX} bytes")));
+        return Err(refused(&format!(
+            "without an attached invoice of more than {FILE_BYTES_MAX} bytes"
+        )));
     }
     budget::within(pdf, cancellation, |options| found(lines(pdf, options)?))
 }
@@ -84,7 +86,9 @@ fn lines(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> 
             }
             pen.follow(operation, &fonts);
             if pen.pieces.len() > PIECES_MAX {
-                return Err(refused(&format!("with more than {PIECES_MAX} pieces of text on a page")));
+                return Err(refused(&format!(
+                    "with more than {PIECES_MAX} pieces of text on a page"
+                )));
             }
         }
         lines.extend(pen.lines());
@@ -108,8 +112,10 @@ fn fonts(document: &Document, page: lopdf::ObjectId) -> BTreeMap<Vec<u8>, Font<'
     let fonts = document.get_page_fonts(page).unwrap_or_default();
     let font = |font: &'_ Dictionary| {
         let widths = font.get_deref(b"Widths", document).and_then(Object::as_array);
-        let widths = widths.map(|widths| widths.iter().map(|width| number(width).unwrap_or(500.0)).collect());
-        let composite = font.get(b"Subtype").and_then(Object::as_name).is_ok_and(|kind| kind == b"Type0");
+        let widths = widths
+            .map(|widths| widths.iter().map(|width| number(width).unwrap_or(500.0)).collect());
+        let composite =
+            font.get(b"Subtype").and_then(Object::as_name).is_ok_and(|kind| kind == b"Type0");
         (
             font.get_deref(b"FirstChar", document).and_then(Object::as_i64).unwrap_or_default(),
             widths.unwrap_or_default(),
@@ -130,7 +136,9 @@ impl Font<'_> {
     fn width(&self, bytes: &[u8]) -> f64 {
         let of = |byte: u8| {
             let index = usize::try_from(i64::from(byte) - self.first).ok();
-            index.and_then(|index| self.widths.get(index)).map_or(USUAL_WIDTH, |width| width / 1000.0)
+            index
+                .and_then(|index| self.widths.get(index))
+                .map_or(USUAL_WIDTH, |width| width / 1000.0)
         };
         if self.bytes_of_character == 1 {
             bytes.iter().map(|byte| of(*byte)).sum()
@@ -194,8 +202,11 @@ impl Pen {
             }
             "BT" => self.to(Place::default()),
             "Tf" => {
-                self.font =
-                    operands.first().and_then(|name| name.as_name().ok()).unwrap_or_default().to_vec();
+                self.font = operands
+                    .first()
+                    .and_then(|name| name.as_name().ok())
+                    .unwrap_or_default()
+                    .to_vec();
                 self.size = at(1);
             }
             "TL" => self.leading = at(0),
@@ -216,7 +227,9 @@ impl Pen {
                 self.show(operands.get(2), fonts);
             }
             "TJ" => {
-                for item in operands.first().and_then(|items| items.as_array().ok()).into_iter().flatten() {
+                for item in
+                    operands.first().and_then(|items| items.as_array().ok()).into_iter().flatten()
+                {
                     match number(item) {
                         Some(back) => self.written -= back / 1000.0 * self.size,
                         None => self.show(Some(item), fonts),
@@ -243,7 +256,9 @@ impl Pen {
         let begin = self.written;
         self.written += font.width(bytes) * self.size;
         let Ok(text) = Document::decode_text(&font.encoding, bytes) else { return };
-        let x = |written: f64| self.page.x + (self.line.x + written * self.line.scale) * self.page.scale;
+        let x = |written: f64| {
+            self.page.x + (self.line.x + written * self.line.scale) * self.page.scale
+        };
         let piece = Piece {
             text: text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect(),
             x: x(begin),
@@ -251,7 +266,9 @@ impl Pen {
             end: x(self.written),
             size: (self.size * self.line.scale * self.page.scale).abs().max(1.0),
         };
-        if [piece.x, piece.y, piece.end].iter().all(|at| at.is_finite()) && !piece.text.trim().is_empty() {
+        if [piece.x, piece.y, piece.end].iter().all(|at| at.is_finite())
+            && !piece.text.trim().is_empty()
+        {
             self.pieces.push(piece);
         }
     }
@@ -263,7 +280,9 @@ impl Pen {
         for piece in self.pieces {
             match lines.last_mut() {
                 Some(line)
-                    if line.first().is_some_and(|first| first.y - piece.y <= SAME_LINE * first.size) =>
+                    if line
+                        .first()
+                        .is_some_and(|first| first.y - piece.y <= SAME_LINE * first.size) =>
                 {
                     line.push(piece);
                 }

@@ -23,13 +23,19 @@ pattern!(
     r"(?i)\b(\d{1,2})(?:st|nd|rd|th|er)?\.?\s+(?:de\s+)?(\p{L}{3,10})\.?,?\s+(?:de\s+)?(\d{4})\b"
 );
 pattern!(MONTH_FIRST, r"(?i)\b(\p{L}{3,10})\.?\s+(\d{1,2})(?:st|nd|rd|th)?,?\s+(\d{4})\b");
-pattern!(AMOUNT, r"[-−]?\s?\d{1,3}(?:[.,'’\u{a0}\u{202f} ]\d{3})*[.,]\d{2}\b|[-−]?\s?\d+[.,]\d{2}\b");
+pattern!(
+    AMOUNT,
+    r"[-−]?\s?\d{1,3}(?:[.,'’\u{a0}\u{202f} ]\d{3})*[.,]\d{2}\b|[-−]?\s?\d+[.,]\d{2}\b"
+);
 pattern!(
     VAT_ID,
     r"\b(?:AT\s?U\d{8}|BE\s?[01]?\d{9}|BG\s?\d{9,10}|CY\s?\d{8}[A-Z]|CZ\s?\d{8,10}|DE\s?\d{9}|DK\s?\d{8}|EE\s?\d{9}|EL\s?\d{9}|ES\s?[A-Z0-9]\d{7}[A-Z0-9]|FI\s?\d{8}|FR\s?[A-Z0-9]{2}\s?\d{9}|GB\s?\d{9}(?:\d{3})?|HR\s?\d{11}|HU\s?\d{8}|IE\s?\d[A-Z0-9+*]\d{5}[A-Z]{1,2}|IT\s?\d{11}|LT\s?(?:\d{12}|\d{9})|LU\s?\d{8}|LV\s?\d{11}|MT\s?\d{8}|NL\s?\d{9}B\d{2}|PL\s?\d{10}|PT\s?\d{9}|RO\s?\d{2,10}|SE\s?\d{12}|SI\s?\d{8}|SK\s?\d{10}|CHE[-\s]?\d{3}\.?\d{3}\.?\d{3})\b"
 );
 pattern!(IBAN, r"\b[A-Z]{2}\d{2}(?:\s?[A-Z0-9]{4}){2,7}(?:\s?[A-Z0-9]{1,3})?\b");
-pattern!(CURRENCY, r"\b(?:EUR|USD|GBP|CHF|SEK|NOK|DKK|PLN|CZK|HUF|RON|BGN|CAD|AUD|JPY)\b|[€£]|US\$|\$");
+pattern!(
+    CURRENCY,
+    r"\b(?:EUR|USD|GBP|CHF|SEK|NOK|DKK|PLN|CZK|HUF|RON|BGN|CAD|AUD|JPY)\b|[€£]|US\$|\$"
+);
 
 const MONTHS: [&[&str]; 12] = [
     &["jan", "januar", "january", "janvier", "enero", "gennaio", "januari", "jänner"],
@@ -50,7 +56,9 @@ const MONTHS: [&[&str]; 12] = [
 pub(super) fn date(text: &str) -> Option<(String, bool)> {
     let number = |text: &str| text.parse::<i16>().ok();
     let made = |year: i16, month: i16, day: i16| {
-        Date::new(year, month.try_into().ok()?, day.try_into().ok()?).ok().map(|date| date.to_string())
+        Date::new(year, month.try_into().ok()?, day.try_into().ok()?)
+            .ok()
+            .map(|date| date.to_string())
     };
     if let Some(found) = ISO_DATE.captures(text) {
         return Some((made(number(&found[1])?, number(&found[2])?, number(&found[3])?)?, true));
@@ -103,16 +111,16 @@ pub(super) fn vat_id(text: &str) -> Option<String> {
 
 /// The first IBAN of a text whose check digits are right, without spaces.
 pub(super) fn iban(text: &str) -> Option<String> {
-    IBAN.find_iter(text).map(|found| found.as_str().split_whitespace().collect::<String>()).find_map(
-        |found| {
+    IBAN.find_iter(text)
+        .map(|found| found.as_str().split_whitespace().collect::<String>())
+        .find_map(|found| {
             // What follows may look like a part of it.
             (15..=found.len().min(34))
                 .rev()
                 .map(|length| &found[..length])
                 .find(|part| is_iban(part))
                 .map(str::to_owned)
-        },
-    )
+        })
 }
 
 /// ISO 13616: moved and read as a number, the remainder by 97 is 1.
@@ -130,7 +138,16 @@ mod tests {
 
     #[test]
     fn every_pattern_is_one() {
-        let all = [&ISO_DATE, &NUMERIC_DATE, &DAY_FIRST, &MONTH_FIRST, &AMOUNT, &VAT_ID, &IBAN, &CURRENCY];
+        let all = [
+            &ISO_DATE,
+            &NUMERIC_DATE,
+            &DAY_FIRST,
+            &MONTH_FIRST,
+            &AMOUNT,
+            &VAT_ID,
+            &IBAN,
+            &CURRENCY,
+        ];
         assert!(all.iter().all(|pattern| !pattern.as_str().is_empty()));
     }
 
@@ -168,13 +185,20 @@ mod tests {
             ("1234", None),
             ("v1.2.3", None),
         ] {
-            assert_eq!(amount(text).map(|amount| amount.to_string()).as_deref(), expected, "{text}");
+            assert_eq!(
+                amount(text).map(|amount| amount.to_string()).as_deref(),
+                expected,
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn identifiers_are_told_from_what_looks_like_them() {
-        assert_eq!(iban("IBAN: DE89 3704 0044 0532 0130 00").as_deref(), Some("DE89370400440532013000"));
+        assert_eq!(
+            iban("IBAN: DE89 3704 0044 0532 0130 00").as_deref(),
+            Some("DE89370400440532013000")
+        );
         assert_eq!(iban("DE89 3704 0044 0532 0130 01"), None);
         assert_eq!(vat_id("USt-IdNr.: DE 123456789").as_deref(), Some("DE123456789"));
         assert_eq!(vat_id("TVA FR 40 303265045").as_deref(), Some("FR40303265045"));

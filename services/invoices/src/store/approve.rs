@@ -27,7 +27,11 @@ impl Work for Approve<'_> {
         vec![self.id]
     }
 
-    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+    ) -> Result<Self::Done, StoreError> {
         let visible = scope.visible();
         let insert = format!(
             "INSERT INTO approvals (invoice_id, approved_by, confirmed) \

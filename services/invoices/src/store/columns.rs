@@ -65,7 +65,8 @@ impl Columns {
     /// When nothing says which invoice it is.
     pub(crate) fn of(document: &Document, extracted: &ExtractResult) -> Result<Self, InvoiceError> {
         let invoice = extracted.invoice.clone().unwrap_or_default();
-        let (seller, buyer) = (invoice.seller.unwrap_or_default(), invoice.buyer.unwrap_or_default());
+        let (seller, buyer) =
+            (invoice.seller.unwrap_or_default(), invoice.buyer.unwrap_or_default());
         let totals = invoice.totals.unwrap_or_default();
         let seller_key = if seller.vat_id.is_empty() { name(&seller) } else { &seller.vat_id };
         let seller_key = cut(&lower(seller_key), NAME_CHARS_MAX);
@@ -82,14 +83,24 @@ impl Columns {
         }
         let supplier_text = text_of([&seller.name, &seller.trading_name, &seller.vat_id]);
         let parties: [&Party; 2] = [&seller, &buyer];
-        let said = [&number, &invoice.buyer_reference, &invoice.order_reference, &invoice.contract_reference]
-            .into_iter()
-            .chain(parties.into_iter().flat_map(|party| [&party.name, &party.trading_name, &party.vat_id]))
-            .chain(&invoice.notes)
-            .chain([&invoice.payment_terms])
-            .chain(
-                invoice.lines.iter().flat_map(|line| [&line.item_name, &line.item_description, &line.note]),
-            );
+        let said = [
+            &number,
+            &invoice.buyer_reference,
+            &invoice.order_reference,
+            &invoice.contract_reference,
+        ]
+        .into_iter()
+        .chain(
+            parties.into_iter().flat_map(|party| [&party.name, &party.trading_name, &party.vat_id]),
+        )
+        .chain(&invoice.notes)
+        .chain([&invoice.payment_terms])
+        .chain(
+            invoice
+                .lines
+                .iter()
+                .flat_map(|line| [&line.item_name, &line.item_description, &line.note]),
+        );
         let payable = decimal::of(totals.payable_amount.as_ref());
         Ok(Self {
             kind: invoice.kind,
@@ -126,7 +137,9 @@ pub(super) fn lower(text: &str) -> String {
 fn text_of<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
     let mut all = String::new();
     for text in texts.into_iter().filter(|text| !text.is_empty()) {
-        all.push_str(&lower(text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default()));
+        all.push_str(&lower(
+            text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default(),
+        ));
         all.push('\n');
         if all.len() > TEXT_BYTES_MAX {
             all.truncate(all.floor_char_boundary(TEXT_BYTES_MAX));

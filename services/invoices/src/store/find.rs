@@ -27,8 +27,13 @@ impl Work for Find<'_> {
         vec![self.id]
     }
 
-    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
-        let select = format!("SELECT {SUMMARY}, extracted {FROM} WHERE {} AND id = $4", scope.visible());
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+    ) -> Result<Self::Done, StoreError> {
+        let select =
+            format!("SELECT {SUMMARY}, extracted {FROM} WHERE {} AND id = $4", scope.visible());
         let found: Option<Whole> = in_either!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)
@@ -67,9 +72,15 @@ impl Work for FindDocument<'_> {
         vec![self.id]
     }
 
-    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
-        let select =
-            format!("SELECT media_type, document FROM invoices WHERE {} AND id = $4", scope.visible());
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+    ) -> Result<Self::Done, StoreError> {
+        let select = format!(
+            "SELECT media_type, document FROM invoices WHERE {} AND id = $4",
+            scope.visible()
+        );
         let found: Option<(String, Vec<u8>)> = in_either!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)

@@ -1,7 +1,9 @@
 //! The schema of the database, and who may change it.
 
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::{Connection as _, Executor as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions};
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, migrate::Migrator, postgres::PgConnectOptions,
+};
 
 use super::StoreError;
 
@@ -23,7 +25,8 @@ pub(crate) async fn migrate(
     password: &SecretString,
 ) -> Result<i64, StoreError> {
     let options = options.clone().username(username).password(password.expose_secret());
-    let mut connection = PgConnection::connect_with(&options.options([("search_path", SCHEMA)])).await?;
+    let mut connection =
+        PgConnection::connect_with(&options.options([("search_path", SCHEMA)])).await?;
     // What is made belongs to a role that stays when this user has gone.
     connection.execute("SET ROLE invoices_owner").await?;
     POSTGRES.run(&mut connection).await?;

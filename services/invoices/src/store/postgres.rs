@@ -153,7 +153,10 @@ impl PostgresStore {
                 .clone()
                 .username(&lease.username)
                 .password(lease.password.expose_secret())
-                .options([("search_path", migrate::SCHEMA), ("drawbridge.principal", principal.as_str())]);
+                .options([
+                    ("search_path", migrate::SCHEMA),
+                    ("drawbridge.principal", principal.as_str()),
+                ]);
             let pool = PgPoolOptions::new()
                 .max_connections(CONNECTIONS_OF_USER)
                 .idle_timeout(IDLE)
@@ -174,7 +177,8 @@ impl PostgresStore {
 
     /// Says that the service is not ready while the schema is not at its version, and looks at it again.
     fn note_schema(&self, error: &StoreError, user: &User, lease: &Arc<DatabaseLease>) {
-        if !matches!(error, StoreError::Schema { .. }) || self.looking.swap(true, Ordering::AcqRel) {
+        if !matches!(error, StoreError::Schema { .. }) || self.looking.swap(true, Ordering::AcqRel)
+        {
             return;
         }
         self.readiness.not_ready(error.to_string());
@@ -182,7 +186,9 @@ impl PostgresStore {
         let (pool, lease) = (user.pool.clone(), Arc::clone(lease));
         tokio::spawn(async move {
             // When the lease has ended nobody can look: the next call finds out.
-            while lease.is_usable() && matches!(check(&pool, &pool).await, Err(StoreError::Schema { .. })) {
+            while lease.is_usable()
+                && matches!(check(&pool, &pool).await, Err(StoreError::Schema { .. }))
+            {
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             looking.store(false, Ordering::Release);
@@ -231,7 +237,9 @@ async fn is_gone(error: &sqlx::Error, pool: &PgPool) -> bool {
             Some(code) if code.starts_with("28") || code.starts_with("08") => true,
             Some("57P01" | "57P02") => true,
             // A user who is dropped keeps the connection and loses the roles.
-            _ if is_missing(error) => sqlx::query("SELECT session_user::text").execute(pool).await.is_err(),
+            _ if is_missing(error) => {
+                sqlx::query("SELECT session_user::text").execute(pool).await.is_err()
+            }
             _ => false,
         },
         _ => false,

@@ -37,7 +37,8 @@ impl Stored {
 
 impl From<Stored> for InvoiceSummary {
     fn from(stored: Stored) -> Self {
-        let status = if stored.is_approved() { InvoiceStatus::Approved } else { InvoiceStatus::Open };
+        let status =
+            if stored.is_approved() { InvoiceStatus::Approved } else { InvoiceStatus::Open };
         let approval = stored.approved_by.map(|principal| {
             let [subject, _, issuer] = Principal::parts(&principal);
             Approval {

@@ -40,7 +40,11 @@ impl Work for Save<'_> {
         texts
     }
 
-    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+    ) -> Result<Self::Done, StoreError> {
         let Self { document, columns, shared } = self;
         let created = in_either!(transaction, connection => {
             sqlx::query(INSERT)

@@ -112,7 +112,11 @@ impl Work for Search {
         texts.into_iter().filter_map(|text| text.as_deref()).collect()
     }
 
-    async fn run(&self, transaction: &mut Transaction, scope: &Scope) -> Result<Self::Done, StoreError> {
+    async fn run(
+        &self,
+        transaction: &mut Transaction,
+        scope: &Scope,
+    ) -> Result<Self::Done, StoreError> {
         let select = format!("SELECT {SUMMARY} {FROM} WHERE {} {WHERE}", scope.visible());
         Ok(in_either!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))

@@ -46,7 +46,8 @@ impl DatabaseUrl {
         if !matches!(url.scheme(), "postgres" | "postgresql") || url.host().is_none() {
             return Err(DatabaseUrlError::Unknown);
         }
-        let names = |wanted: &[&str]| url.query_pairs().any(|(name, _)| wanted.contains(&name.as_ref()));
+        let names =
+            |wanted: &[&str]| url.query_pairs().any(|(name, _)| wanted.contains(&name.as_ref()));
         if !url.username().is_empty() || url.password().is_some() || names(&["user", "password"]) {
             return Err(DatabaseUrlError::Credentials);
         }
@@ -91,9 +92,14 @@ mod tests {
             assert_eq!(error, DatabaseUrlError::Credentials, "{text}");
             assert!(!format!("{error} {error:?}").contains("hunter2"));
         }
-        for text in
-            ["", "sqlite:", "invoices.db", "mysql://db/invoices", "postgres:invoices", "postgres:///invoices"]
-        {
+        for text in [
+            "",
+            "sqlite:",
+            "invoices.db",
+            "mysql://db/invoices",
+            "postgres:invoices",
+            "postgres:///invoices",
+        ] {
             assert!(DatabaseUrl::parse(text).is_err(), "{text}");
         }
     }
@@ -107,7 +113,9 @@ mod tests {
             ("postgres://localhost/invoices", "Prefer"),
             ("postgres://[::1]/invoices", "Prefer"),
         ] {
-            let Ok(DatabaseUrl::Postgres(options)) = DatabaseUrl::parse(text) else { panic!("{text}") };
+            let Ok(DatabaseUrl::Postgres(options)) = DatabaseUrl::parse(text) else {
+                panic!("{text}")
+            };
             assert_eq!(format!("{:?}", options.get_ssl_mode()), mode, "{text}");
         }
     }

@@ -46,7 +46,9 @@ pub(crate) fn decode(document: &[u8]) -> Result<Cow<'_, str>, InvoiceError> {
         }
         (Some(encoding), _) if encoding != UTF_8 => text,
         (None, Some(declared)) if wide_only(declared) => {
-            return Err(InvoiceError::document("declares the encoding UTF-16, and is not in UTF-16"));
+            return Err(InvoiceError::document(
+                "declares the encoding UTF-16, and is not in UTF-16",
+            ));
         }
         (Some(encoding), _) | (None, Some(encoding)) => convert(encoding, document)?,
         (None, None) => convert(UTF_8, document)?,
@@ -82,7 +84,9 @@ fn latin(bytes: &[u8]) -> Cow<'_, str> {
 
 /// The encoding that an XML declaration names, if there is one and it names any.
 fn declared(beginning: &str) -> Result<Option<&'static Encoding>, InvoiceError> {
-    let Some(end) = beginning.find("?>").filter(|_| beginning.starts_with("<?xml")) else { return Ok(None) };
+    let Some(end) = beginning.find("?>").filter(|_| beginning.starts_with("<?xml")) else {
+        return Ok(None);
+    };
     let Ok(Event::Decl(declaration)) = Reader::from_str(&beginning[..end + 2]).read_event() else {
         return Ok(None);
     };
@@ -103,16 +107,22 @@ fn declared(beginning: &str) -> Result<Option<&'static Encoding>, InvoiceError> 
     })
 }
 
-fn convert<'a>(encoding: &'static Encoding, document: &'a [u8]) -> Result<Cow<'a, str>, InvoiceError> {
+fn convert<'a>(
+    encoding: &'static Encoding,
+    document: &'a [u8],
+) -> Result<Cow<'a, str>, InvoiceError> {
     if encoding == UTF_8 {
         let text = std::str::from_utf8(document).map_err(|error| {
-            InvoiceError::document(format!("is not in UTF-8: wrong byte at {}", error.valid_up_to()))
+            InvoiceError::document(format!(
+                "is not in UTF-8: wrong byte at {}",
+                error.valid_up_to()
+            ))
         })?;
         return Ok(Cow::Borrowed(text));
     }
-    encoding
-        .decode_without_bom_handling_and_without_replacement(document)
-        .ok_or_else(|| InvoiceError::document(format!("holds bytes that {} does not have", encoding.name())))
+    encoding.decode_without_bom_handling_and_without_replacement(document).ok_or_else(|| {
+        InvoiceError::document(format!("holds bytes that {} does not have", encoding.name()))
+    })
 }
 
 #[cfg(test)]
@@ -178,7 +188,10 @@ mod tests {
             &[b"\xef\xbb\xbf", document(&declared("ISO-8859-1"), UTF_8).as_slice()].concat(),
             "first bytes are those of UTF-8",
         );
-        refused(&document(&declared("UTF-8"), encoding_rs::WINDOWS_1252), "is not in UTF-8: wrong byte at ");
+        refused(
+            &document(&declared("UTF-8"), encoding_rs::WINDOWS_1252),
+            "is not in UTF-8: wrong byte at ",
+        );
         refused(&document(&declared("UTF-7"), UTF_8), "`UTF-7`; UTF-8, UTF-16, ISO-8859-1");
         refused(&document(&declared("Shift_JIS"), UTF_8), "`Shift_JIS`; UTF-8");
         refused(b"<\0a\0/\0>\0\0\xd8", "holds bytes that UTF-16LE does not have");

@@ -49,9 +49,12 @@ mod tests {
 
     #[test]
     fn a_token_is_sent_by_https_or_stays_on_this_machine() {
-        for url in
-            ["https://desk.example", "https://desk.example/zammad/", "http://127.0.0.1:1", "http://[::1]:1"]
-        {
+        for url in [
+            "https://desk.example",
+            "https://desk.example/zammad/",
+            "http://127.0.0.1:1",
+            "http://[::1]:1",
+        ] {
             assert!(url.parse::<BaseUrl>().is_ok(), "{url}");
         }
         for url in [

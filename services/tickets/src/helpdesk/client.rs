@@ -80,7 +80,11 @@ pub(super) struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    pub(super) fn get(operation: &'static str, path: &'a [&'a str], query: &'a [(&'a str, &'a str)]) -> Self {
+    pub(super) fn get(
+        operation: &'static str,
+        path: &'a [&'a str],
+        query: &'a [(&'a str, &'a str)],
+    ) -> Self {
         Self { operation, path, query, body: None }
     }
 
@@ -118,13 +122,16 @@ impl Client {
                 error => error,
             });
         }
-        let pauses =
-            ExponentialBuilder::default().with_min_delay(PAUSE_MIN).with_max_times(RETRIES_MAX).with_jitter();
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(PAUSE_MIN)
+            .with_max_times(RETRIES_MAX)
+            .with_jitter();
         let asking = (|| self.exchange(access, context, ask))
             .retry(pauses)
             .when(TicketError::is_retryable)
             .adjust(|error: &TicketError, pause| {
-                let pause = pause.map(|pause| error.retry_after().map_or(pause, |after| after.max(pause)));
+                let pause =
+                    pause.map(|pause| error.retry_after().map_or(pause, |after| after.max(pause)));
                 // Nobody would wait for the answer.
                 pause.filter(|pause| *pause < context.remaining())
             });
@@ -136,10 +143,14 @@ impl Client {
         access: &Access,
         context: &CallContext,
     ) -> Result<OwnedSemaphorePermit, TicketError> {
-        let turns = self.turns.get_with_by_ref(&access.url, || Arc::new(Semaphore::new(AT_ONCE_MAX)));
+        let turns =
+            self.turns.get_with_by_ref(&access.url, || Arc::new(Semaphore::new(AT_ONCE_MAX)));
         let turn = timeout(context.remaining(), turns.acquire_owned()).await;
         // The timeout alone lets through whoever need not wait.
-        let turn = turn.ok().filter(|_| !context.remaining().is_zero()).ok_or(TicketError::DeadlinePassed)?;
+        let turn = turn
+            .ok()
+            .filter(|_| !context.remaining().is_zero())
+            .ok_or(TicketError::DeadlinePassed)?;
         turn.map_err(|error| TicketError::Failed(error.into()))
     }
 
@@ -151,8 +162,10 @@ impl Client {
     ) -> Result<T, TicketError> {
         told(ask.operation, async {
             let remaining = context.remaining();
-            let answer =
-                timeout(remaining.min(EXCHANGE_TIMEOUT), Box::pin(self.answer(access, context, ask)));
+            let answer = timeout(
+                remaining.min(EXCHANGE_TIMEOUT),
+                Box::pin(self.answer(access, context, ask)),
+            );
             let body = answer.await.unwrap_or(Err(TicketError::Unavailable { retry_after: None }));
             if body.is_err() && context.remaining().is_zero() {
                 return Err(TicketError::DeadlinePassed);
@@ -197,8 +210,15 @@ impl Client {
 /// What an error of the connection means.
 fn no_answer(error: reqwest::Error) -> TicketError {
     let is_connect = error.is_connect();
-    tracing::debug!(error = &error.without_url() as &dyn std::error::Error, "a helpdesk gives no answer");
-    if is_connect { TicketError::Unreachable } else { TicketError::Unavailable { retry_after: None } }
+    tracing::debug!(
+        error = &error.without_url() as &dyn std::error::Error,
+        "a helpdesk gives no answer"
+    );
+    if is_connect {
+        TicketError::Unreachable
+    } else {
+        TicketError::Unavailable { retry_after: None }
+    }
 }
 
 /// What the head of an answer means. The body of an error is not read: whatever it says is not for callers.
@@ -208,7 +228,9 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), TicketError> {
         StatusCode::UNAUTHORIZED => return Err(TicketError::TokenRefused),
         StatusCode::FORBIDDEN => return Err(TicketError::Refused),
         StatusCode::NOT_FOUND => return Err(TicketError::NotFound),
-        StatusCode::TOO_MANY_REQUESTS => return Err(TicketError::Busy { retry_after: retry_after(headers) }),
+        StatusCode::TOO_MANY_REQUESTS => {
+            return Err(TicketError::Busy { retry_after: retry_after(headers) });
+        }
         status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
             return Err(TicketError::Unavailable { retry_after: retry_after(headers) });
         }
@@ -266,7 +288,8 @@ async fn told<T>(
         span.record("otel.status_code", "ERROR").record("error.type", outcome);
         span.in_scope(|| tracing::warn!(operation, %error, "helpdesk"));
     }
-    counter!("helpdesk_requests_total", "operation" => operation, "outcome" => outcome).increment(1);
+    counter!("helpdesk_requests_total", "operation" => operation, "outcome" => outcome)
+        .increment(1);
     histogram!("helpdesk_request_duration_seconds", "operation" => operation)
         .record(began.elapsed().as_secs_f64());
     done

@@ -118,7 +118,8 @@ impl Desk {
         match field {
             Field::Any => {
                 let articles = ticket.articles.iter().map(|article| article.text.as_str());
-                let names = customer.into_iter().flat_map(|user| [user.firstname.as_str(), &user.lastname]);
+                let names =
+                    customer.into_iter().flat_map(|user| [user.firstname.as_str(), &user.lastname]);
                 articles.chain(names).chain([ticket.title.as_str()]).collect()
             }
             Field::State => vec![&ticket.state],
@@ -167,7 +168,8 @@ impl Desk {
 
     fn shown_article(&self, ticket_id: u64, article: &Article) -> Value {
         let user = self.users.get(&article.by);
-        let from = user.map_or(article.by.clone(), |user| format!("{} {}", user.firstname, user.lastname));
+        let from =
+            user.map_or(article.by.clone(), |user| format!("{} {}", user.firstname, user.lastname));
         let attachments = article.attachments.iter().map(|name| json!({ "filename": name }));
         json!({
             "id": article.id,

@@ -41,12 +41,13 @@ impl Matcher {
         match self {
             Self::All(parts) => parts.iter().all(|part| part.matches(texts)),
             Self::Any(parts) => parts.iter().any(|part| part.matches(texts)),
-            Self::Text(field, text) => {
-                texts(*field).iter().any(|there| there.to_lowercase().contains(&text.to_lowercase()))
-            }
+            Self::Text(field, text) => texts(*field)
+                .iter()
+                .any(|there| there.to_lowercase().contains(&text.to_lowercase())),
             // Times of one form are in the order of their texts.
             Self::Between(field, from, to) => texts(*field).iter().all(|time| {
-                from.as_deref().is_none_or(|from| from <= *time) && to.as_deref().is_none_or(|to| *time <= to)
+                from.as_deref().is_none_or(|from| from <= *time)
+                    && to.as_deref().is_none_or(|to| *time <= to)
             }),
         }
     }
@@ -85,7 +86,8 @@ impl Rest<'_> {
             let any = self.joined(" OR ")?;
             return self.take(")").then_some(Matcher::Any(any));
         }
-        let field = FIELDS.iter().find(|(name, _)| self.take(name)).map_or(Field::Any, |(_, field)| *field);
+        let field =
+            FIELDS.iter().find(|(name, _)| self.take(name)).map_or(Field::Any, |(_, field)| *field);
         if !self.take("[") {
             return Some(Matcher::Text(field, self.phrase()?));
         }
@@ -126,14 +128,17 @@ mod tests {
     fn what_the_service_writes_is_understood() {
         let text = |field, text: &str| Matcher::Text(field, text.to_owned());
         assert_eq!(parse("*"), Some(Matcher::All(vec![])));
-        let query = r#""a \" OR \\" AND (owner.login:"b" OR owner.email:"b") AND created_at:["c" TO *]"#;
+        let query =
+            r#""a \" OR \\" AND (owner.login:"b" OR owner.email:"b") AND created_at:["c" TO *]"#;
         let expected = Matcher::All(vec![
             text(Field::Any, "a \" OR \\"),
             Matcher::Any(vec![text(Field::OwnerLogin, "b"), text(Field::OwnerEmail, "b")]),
             Matcher::Between(Field::CreatedAt, Some("c".to_owned()), None),
         ]);
         assert_eq!(parse(query), Some(expected));
-        for query in ["", "a", "\"a", "\"a\" OR \"b\"", "(\"a\"", "number:\"1\"", "created_at:[\"a\" TO"] {
+        for query in
+            ["", "a", "\"a", "\"a\" OR \"b\"", "(\"a\"", "number:\"1\"", "created_at:[\"a\" TO"]
+        {
             assert_eq!(parse(query), None, "{query}");
         }
     }

@@ -81,7 +81,10 @@ fn words(text: &str) -> HashSet<String> {
     words.map(str::to_lowercase).collect()
 }
 
-fn ranks(sentences: &[Sentence<'_>], cancellation: &Cancellation) -> Result<Vec<f64>, BlockingError> {
+fn ranks(
+    sentences: &[Sentence<'_>],
+    cancellation: &Cancellation,
+) -> Result<Vec<f64>, BlockingError> {
     let mut links: Vec<Vec<f64>> = Vec::new();
     for one in sentences {
         cancellation.check()?;
@@ -118,7 +121,8 @@ mod tests {
     use super::*;
 
     fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
-        let waiting = Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60));
+        let waiting =
+            Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60));
         super::extract(texts, sentences_max, &waiting).unwrap()
     }
 
@@ -173,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_text_of_any_length_ends() {
-        let long =
-            (0..20_000).map(|number| format!("Sentence number {number} speaks of the broken printer. "));
+        let long = (0..20_000)
+            .map(|number| format!("Sentence number {number} speaks of the broken printer. "));
         assert_eq!(extract(&[long.collect::<String>()], 3).len(), 3);
         assert_eq!(extract(&["word ".repeat(10_000)], 3).len(), 0, "one word, however often");
         let unbroken = (0..5_000).map(|number| format!("word{number} ")).collect::<String>();

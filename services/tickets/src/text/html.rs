@@ -64,7 +64,9 @@ impl<'a> Tag<'a> {
         let inner = text.strip_prefix('<')?;
         let silent = |length| Self { name: String::new(), closes: false, attributes: "", length };
         if let Some(comment) = inner.strip_prefix("!--") {
-            return Some(silent(comment.find("-->").map_or(text.len(), |end| "<!---->".len() + end)));
+            return Some(silent(
+                comment.find("-->").map_or(text.len(), |end| "<!---->".len() + end),
+            ));
         }
         if inner.starts_with(['!', '?']) {
             return Some(silent(inner.find('>').map_or(text.len(), |end| end + 2)));
@@ -75,7 +77,8 @@ impl<'a> Tag<'a> {
             return None;
         }
         let length = end_of_tag(inner).unwrap_or(inner.len());
-        let name = inner[..length].find(|other: char| !other.is_ascii_alphanumeric()).unwrap_or(length);
+        let name =
+            inner[..length].find(|other: char| !other.is_ascii_alphanumeric()).unwrap_or(length);
         let before = text.len() - inner.len();
         Some(Self {
             name: inner[..name].to_ascii_lowercase(),
@@ -195,7 +198,10 @@ mod tests {
     #[test]
     fn what_a_reader_sees_is_left() {
         for (html, expected) in [
-            ("Hello,<br>the printer is <b>dead</b>.<br/><br />Tim", "Hello,\nthe printer is dead.\n\nTim"),
+            (
+                "Hello,<br>the printer is <b>dead</b>.<br/><br />Tim",
+                "Hello,\nthe printer is dead.\n\nTim",
+            ),
             (
                 "<div>One</div>\n <div>Two &amp; three &lt;b&gt; &uuml;&#33;&#x21;</div>",
                 "One\nTwo & three <b> ü!!",
@@ -204,7 +210,10 @@ mod tests {
             ("<p>See <a href=\"https://x.example/?t=1>2\">the page</a>.</p>", "See the page."),
             ("<ul><li>One</li><li> Two</li></ul>", "* One\n* Two"),
             ("<script>if (a < b) alert(1)</script><STYLE>p > a {}</STYLE><p>Text", "Text"),
-            ("<table><tr><td>Name</td><td>Tim</td></tr><tr><td>Age</td></tr></table>", "Name Tim\nAge"),
+            (
+                "<table><tr><td>Name</td><td>Tim</td></tr><tr><td>Age</td></tr></table>",
+                "Name Tim\nAge",
+            ),
             ("<img src='cid:1' alt=\"a > b &amp; c\">", "a > b & c"),
             ("<!-- <p>hidden</p> --><!doctype html><?xml?>shown", "shown"),
             ("<pre>a\n  b</pre>c", "a\n  b\nc"),

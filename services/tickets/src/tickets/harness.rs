@@ -46,7 +46,9 @@ pub(super) fn from<T>(subject: &str, tenant: Option<&str>, message: T) -> Reques
         act: None,
     };
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Caller { claims: Arc::new(claims), token: Arc::new("token".into()) });
+    request
+        .extensions_mut()
+        .insert(Caller { claims: Arc::new(claims), token: Arc::new("token".into()) });
     within(TIMEOUT, request)
 }
 
@@ -63,8 +65,8 @@ pub(super) fn within<T>(timeout: Duration, mut request: Request<T>) -> Request<T
 
 /// Credentials that know the helpdesk of acme at this URL.
 pub(super) fn credentials(url: &str) -> Credentials {
-    let fields =
-        [("url", url), ("token", TOKEN)].map(|(name, text)| (name.to_owned(), text.to_owned().into()));
+    let fields = [("url", url), ("token", TOKEN)]
+        .map(|(name, text)| (name.to_owned(), text.to_owned().into()));
     let secret = ("acme/helpdesk".to_owned(), BTreeMap::from(fields));
     Credentials::new(Source::Embedded(Embedded::new(BTreeMap::from([secret]))), Limits::default())
 }
@@ -72,7 +74,9 @@ pub(super) fn credentials(url: &str) -> Credentials {
 /// A service that asks the helpdesk at this URL for acme.
 pub(super) fn service(url: &str) -> TicketApi {
     let drained = CancellationToken::new().drop_guard();
-    TicketApi::new(Helpdesk::new(credentials(url), None::<BaseUrl>, BlockingJobs::new(4), drained).unwrap())
+    TicketApi::new(
+        Helpdesk::new(credentials(url), None::<BaseUrl>, BlockingJobs::new(4), drained).unwrap(),
+    )
 }
 
 /// Serves a helpdesk, and returns its URL.
@@ -94,8 +98,7 @@ pub(super) fn ok(body: &Value) -> ResponseTemplate {
 /// A helpdesk with ticket 7, which has these articles.
 pub(super) async fn helpdesk(articles: Value) -> MockServer {
     let server = MockServer::start().await;
-    let ticket =
-        json!({ "id": 7, "number": "26007", "title": "Printer", "state": "open", "article_count": 2 });
+    let ticket = json!({ "id": 7, "number": "26007", "title": "Printer", "state": "open", "article_count": 2 });
     get("/api/v1/tickets/7").respond_with(ok(&ticket)).mount(&server).await;
     get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
     server

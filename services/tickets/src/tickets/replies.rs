@@ -60,7 +60,8 @@ fn forgetful(times: u32) -> (Router, Arc<AtomicU32>) {
                 return answer;
             }
             posted.fetch_add(1, Ordering::SeqCst);
-            let forgets = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let forgets =
+                left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if forgets.is_ok() { StatusCode::BAD_GATEWAY.into_response() } else { answer }
         }
     });
@@ -92,7 +93,8 @@ async fn a_key_is_its_principals_own_and_its_tickets() {
     let url = serve(sample::of("acme", TOKEN)).await;
     let service = service(&url);
     post(&service, reply("key-0001", "One.")).await.unwrap();
-    let of_alice = service.reply(from("alice", Some("acme"), reply("key-0001", "Two."))).await.unwrap();
+    let of_alice =
+        service.reply(from("alice", Some("acme"), reply("key-0001", "Two."))).await.unwrap();
     assert!(!of_alice.into_inner().already_posted);
     let elsewhere = ReplyRequest { ticket_id: "102".to_owned(), ..reply("key-0001", "Three.") };
     assert!(!post(&service, elsewhere).await.unwrap().already_posted);
@@ -116,7 +118,9 @@ async fn calls_at_once_with_one_key_post_once() {
     let service = Arc::new(service(&serve(routes).await));
     let calls = (0..8).map(|_| {
         let service = Arc::clone(&service);
-        tokio::spawn(async move { post(&service, reply("key-0001", "We are on it.")).await.unwrap() })
+        tokio::spawn(
+            async move { post(&service, reply("key-0001", "We are on it.")).await.unwrap() },
+        )
     });
     let answers = futures::future::join_all(calls.collect::<Vec<_>>()).await;
     let answers: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
@@ -165,7 +169,8 @@ async fn what_the_helpdesk_refuses_was_not_posted_and_is_not_sent_again() {
         let server = helpdesk(json!([])).await;
         let answer = ResponseTemplate::new(status).insert_header("retry-after", "0");
         Mock::given(method("POST")).respond_with(answer).expect(1).mount(&server).await;
-        let request = ReplyRequest { ticket_id: "7".to_owned(), ..reply("key-0001", "We are on it.") };
+        let request =
+            ReplyRequest { ticket_id: "7".to_owned(), ..reply("key-0001", "We are on it.") };
         let refused = post(&service(&server.uri()), request).await.unwrap_err();
         assert_eq!(refused.code(), code, "{status}: {refused:?}");
     }
@@ -173,7 +178,10 @@ async fn what_the_helpdesk_refuses_was_not_posted_and_is_not_sent_again() {
     let slow = ResponseTemplate::new(201).set_delay(Duration::from_secs(50));
     Mock::given(method("POST")).respond_with(slow).expect(1).mount(&server).await;
     let request = ReplyRequest { ticket_id: "7".to_owned(), ..reply("key-0001", "We are on it.") };
-    let late = service(&server.uri()).reply(within(Duration::from_secs(4), ask(request))).await.unwrap_err();
+    let late = service(&server.uri())
+        .reply(within(Duration::from_secs(4), ask(request)))
+        .await
+        .unwrap_err();
     assert_eq!(late.code(), Code::Aborted, "{late:?}");
 }
 

@@ -19,7 +19,10 @@ fn service() -> (TicketApi, Starting) {
     let embedded = Source::Embedded(sample::serve(&starting).unwrap());
     let credentials = Credentials::new(embedded, Limits::default());
     let drained = CancellationToken::new().drop_guard();
-    (TicketApi::new(Helpdesk::new(credentials, None, BlockingJobs::new(4), drained).unwrap()), starting)
+    (
+        TicketApi::new(Helpdesk::new(credentials, None, BlockingJobs::new(4), drained).unwrap()),
+        starting,
+    )
 }
 
 async fn search(service: &TicketApi, tenant: &str, request: SearchRequest) -> SearchResponse {
@@ -39,7 +42,9 @@ async fn each_tenant_has_its_own_tickets_and_who_has_no_tenant_has_none() {
     assert!(acme.len() >= 20 && umbrella.len() >= 10);
     let titles: HashSet<_> = acme.iter().map(|ticket| &ticket.title).collect();
     assert!(umbrella.iter().all(|ticket| !titles.contains(&ticket.title)));
-    for (tenant, code) in [(Some("initech"), Code::FailedPrecondition), (None, Code::PermissionDenied)] {
+    for (tenant, code) in
+        [(Some("initech"), Code::FailedPrecondition), (None, Code::PermissionDenied)]
+    {
         let refused = service.search(from("bob", tenant, request.clone())).await.unwrap_err();
         assert_eq!(refused.code(), code, "{tenant:?}: {refused:?}");
     }
@@ -56,7 +61,10 @@ async fn every_sample_ticket_can_be_read() {
             let found = whole.ticket.unwrap();
             assert!(!found.customer.unwrap().name.is_empty(), "{tenant} {}", ticket.ticket_id);
             assert!(
-                whole.articles.iter().all(|article| !article.text.is_empty() && !article.text.contains("</"))
+                whole
+                    .articles
+                    .iter()
+                    .all(|article| !article.text.is_empty() && !article.text.contains("</"))
             );
             assert!(
                 whole.articles.is_sorted_by_key(|article| article.created_at.clone()),

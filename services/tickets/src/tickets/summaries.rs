@@ -1,7 +1,7 @@
 use drawbridge_proto::{
     mcp::v1::{
-        ClientCapabilities, ContentBlock, InputRequired, InputResponse, InputResponses, SamplingResult,
-        TextContent, content_block::Kind as Block, input_request::Kind as Asked,
+        ClientCapabilities, ContentBlock, InputRequired, InputResponse, InputResponses,
+        SamplingResult, TextContent, content_block::Kind as Block, input_request::Kind as Asked,
         input_response::Kind as Answered,
     },
     tickets::v1::{
@@ -62,7 +62,8 @@ async fn asked() -> InputRequired {
 async fn resumed(answer: Option<Answered>) -> SummarizeResult {
     let InputRequired { requests, state } = asked().await;
     let key = requests.into_keys().next().unwrap();
-    let responses = answer.map(|kind| (key, InputResponse { kind: Some(kind) })).into_iter().collect();
+    let responses =
+        answer.map(|kind| (key, InputResponse { kind: Some(kind) })).into_iter().collect();
     let interaction = InputResponses { responses, state, client: sampling() };
     match events(articles(), interaction).await.unwrap() {
         (_, Event::Result(result)) => result,
@@ -92,7 +93,10 @@ async fn a_client_without_a_model_gets_an_extract() {
         result.summary,
         "The printer on the third floor prints empty badges.\nReplaced the ribbon of the printer on the third floor."
     );
-    assert_eq!((result.articles_read, result.articles_left_out, result.title.as_str()), (2, 0, "Printer"));
+    assert_eq!(
+        (result.articles_read, result.articles_left_out, result.title.as_str()),
+        (2, 0, "Printer")
+    );
     assert!(result.model.is_empty());
 }
 
@@ -104,10 +108,15 @@ async fn a_clients_model_is_asked_with_the_ticket_as_data() {
     let Some(Asked::Sampling(sampling)) = request.kind else { panic!("{request:?}") };
     assert!(sampling.system_prompt.contains("at most 2 sentences"));
     assert!(!sampling.system_prompt.contains("printer"), "the ticket is no instruction");
-    let Some(Block::Text(text)) = &sampling.messages[0].content[0].kind else { panic!("{sampling:?}") };
-    for part in
-        ["Ticket 26007 (open): Printer", "--- Tim (Customer)", "--- Olga (Agent, internal note)", "ribbon"]
-    {
+    let Some(Block::Text(text)) = &sampling.messages[0].content[0].kind else {
+        panic!("{sampling:?}")
+    };
+    for part in [
+        "Ticket 26007 (open): Printer",
+        "--- Tim (Customer)",
+        "--- Olga (Agent, internal note)",
+        "ribbon",
+    ] {
         assert!(text.text.contains(part), "{}", text.text);
     }
     assert!(sampling.max_tokens > 0);
@@ -117,7 +126,10 @@ async fn a_clients_model_is_asked_with_the_ticket_as_data() {
 async fn what_the_model_wrote_is_the_summary_and_who_wrote_it_is_said() {
     let result = resumed(Some(wrote("  The printer is broken. "))).await;
     assert_eq!(result.method(), SummaryMethod::ClientModel);
-    assert_eq!((result.summary.as_str(), result.model.as_str()), ("The printer is broken.", "the-model"));
+    assert_eq!(
+        (result.summary.as_str(), result.model.as_str()),
+        ("The printer is broken.", "the-model")
+    );
     assert_eq!(result.articles_read, 2);
     let endless = resumed(Some(wrote(&"word ".repeat(100_000)))).await;
     assert!(endless.summary.len() <= 8000);
@@ -134,15 +146,21 @@ async fn who_was_asked_and_wrote_nothing_is_not_asked_again() {
 
 #[tokio::test]
 async fn of_a_long_ticket_the_question_and_the_latest_articles_are_read() {
-    let body = |id: u64| format!("Article number {id} says that the printer is broken. ").repeat(80);
-    let articles = (1..=60).map(|id| json!({ "id": id, "body": body(id), "content_type": "text/plain" }));
+    let body =
+        |id: u64| format!("Article number {id} says that the printer is broken. ").repeat(80);
+    let articles =
+        (1..=60).map(|id| json!({ "id": id, "body": body(id), "content_type": "text/plain" }));
     let interaction = InputResponses { client: sampling(), ..InputResponses::default() };
     let (_, last) = events(articles.collect(), interaction).await.unwrap();
     let Event::InputRequired(asked) = last else { panic!("{last:?}") };
     let asked = format!("{asked:?}");
     assert!(asked.len() < 60_000, "{}", asked.len());
     for (article, is_there) in [(1, true), (2, false), (40, false), (60, true)] {
-        assert_eq!(asked.contains(&format!("Article number {article} says")), is_there, "{article}");
+        assert_eq!(
+            asked.contains(&format!("Article number {article} says")),
+            is_there,
+            "{article}"
+        );
     }
 }
 

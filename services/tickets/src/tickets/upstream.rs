@@ -83,7 +83,10 @@ async fn a_search_is_one_request_with_the_tenants_token() {
     let [printer, bare] = &page.tickets[..] else { panic!("{page:?}") };
     assert_eq!((printer.ticket_id.as_str(), printer.title.as_str()), ("7", "Printer"));
     assert_eq!(printer.customer.as_ref().unwrap().login, "tim");
-    assert!(printer.assignee.is_none() && bare.title.is_empty() && bare.customer.is_none(), "{page:?}");
+    assert!(
+        printer.assignee.is_none() && bare.title.is_empty() && bare.customer.is_none(),
+        "{page:?}"
+    );
 
     request.page_token = page.next_page_token;
     let page = service.search(ask(request)).await.unwrap().into_inner();
@@ -93,7 +96,8 @@ async fn a_search_is_one_request_with_the_tenants_token() {
 #[tokio::test]
 async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
     let server = MockServer::start().await;
-    let ticket = json!({ "id": 7, "customer_id": 5, "customer": "tim", "owner_id": 6, "owner": "olga" });
+    let ticket =
+        json!({ "id": 7, "customer_id": 5, "customer": "tim", "owner_id": 6, "owner": "olga" });
     let articles = json!([
         { "id": 2, "from": "Olga", "sender": "Agent", "type": "note", "internal": true, "body": "a < b",
           "content_type": "text/plain", "attachments": [{ "filename": "log.txt", "size": "1" }, {}] },
@@ -105,8 +109,7 @@ async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
         .mount(&server)
         .await;
     get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
-    let tim =
-        json!({ "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example" });
+    let tim = json!({ "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example" });
     get("/api/v1/users/5").respond_with(ok(&tim)).mount(&server).await;
     // The token may not read this one.
     get("/api/v1/users/6").respond_with(ResponseTemplate::new(403)).mount(&server).await;
@@ -118,7 +121,10 @@ async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
     assert_eq!(whole.articles[1].attachments, ["log.txt"]);
     let ticket = whole.ticket.unwrap();
     let (customer, assignee) = (ticket.customer.unwrap(), ticket.assignee.unwrap());
-    assert_eq!((customer.name.as_str(), customer.email.as_str()), ("Tim Tester", "tim@acme.example"));
+    assert_eq!(
+        (customer.name.as_str(), customer.email.as_str()),
+        ("Tim Tester", "tim@acme.example")
+    );
     assert_eq!((assignee.login.as_str(), assignee.name.as_str()), ("olga", ""));
 }
 
@@ -152,7 +158,12 @@ async fn a_read_is_repeated_and_waits_for_as_long_as_it_is_told() {
         (ResponseTemplate::new(429).insert_header("retry-after", "1"), Duration::from_secs(1)),
     ] {
         let server = helpdesk(json!([])).await;
-        get("/api/v1/tickets/7").respond_with(first).up_to_n_times(1).with_priority(1).mount(&server).await;
+        get("/api/v1/tickets/7")
+            .respond_with(first)
+            .up_to_n_times(1)
+            .with_priority(1)
+            .mount(&server)
+            .await;
         let began = std::time::Instant::now();
         read(&server.uri()).await.unwrap();
         assert!(began.elapsed() >= at_least);
@@ -162,12 +173,14 @@ async fn a_read_is_repeated_and_waits_for_as_long_as_it_is_told() {
 #[tokio::test]
 async fn nobody_waits_longer_than_the_deadline_and_everybody_is_told_when_to_come_again() {
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(900);
-    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
+    let date =
+        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
     for (text, expected) in
         [("3000", 2990..=3000), (&*date, 800..=900), ("999999999", 3600..=3600), ("soon", 3..=3)]
     {
         let times = if text == "soon" { 3 } else { 1 };
-        let busy = answered(ResponseTemplate::new(429).insert_header("retry-after", text), times).await;
+        let busy =
+            answered(ResponseTemplate::new(429).insert_header("retry-after", text), times).await;
         assert_eq!(busy.code(), Code::ResourceExhausted);
         let after = retry_after(&busy).unwrap().as_secs();
         assert!(expected.contains(&after), "{text}: {after}");
@@ -193,8 +206,8 @@ async fn half_an_answer_is_no_answer() {
         let broken = answered(json(text), 1).await;
         assert_eq!(broken.code(), Code::Internal, "{text:.50}: {broken:?}");
     }
-    let login =
-        ResponseTemplate::new(200).set_body_raw(format!("<html>{SECRET}"), "text/html; charset=utf-8");
+    let login = ResponseTemplate::new(200)
+        .set_body_raw(format!("<html>{SECRET}"), "text/html; charset=utf-8");
     assert_eq!(answered(login, 3).await.code(), Code::Unavailable);
     let huge = json(&format!("{{\"id\": 7, \"title\": \"{}\"}}", "x".repeat(9 * 1024 * 1024)));
     assert_eq!(answered(huge, 1).await.code(), Code::FailedPrecondition);
@@ -203,7 +216,11 @@ async fn half_an_answer_is_no_answer() {
 #[tokio::test]
 async fn the_token_does_not_follow_a_redirect() {
     let elsewhere = MockServer::start().await;
-    wiremock::Mock::given(any()).respond_with(ok(&json!({ "id": 7 }))).expect(0).mount(&elsewhere).await;
+    wiremock::Mock::given(any())
+        .respond_with(ok(&json!({ "id": 7 })))
+        .expect(0)
+        .mount(&elsewhere)
+        .await;
     for status in [301, 302, 307, 308] {
         let redirect = ResponseTemplate::new(status).insert_header("location", elsewhere.uri());
         assert_eq!(answered(redirect, 1).await.code(), Code::Internal, "{status}");
@@ -217,8 +234,10 @@ async fn a_helpdesk_that_is_slow_or_away_does_not_hold_the_caller() {
     get("/api/v1/tickets/7").respond_with(slow).mount(&server).await;
     let request = || ask(GetRequest { ticket_id: "7".to_owned() });
     let service_of = |url: &str| service(url);
-    let late =
-        service_of(&server.uri()).get(within(Duration::from_millis(300), request())).await.unwrap_err();
+    let late = service_of(&server.uri())
+        .get(within(Duration::from_millis(300), request()))
+        .await
+        .unwrap_err();
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
     let past = service_of(&server.uri()).get(within(Duration::ZERO, request())).await.unwrap_err();
     assert_eq!(past.code(), Code::DeadlineExceeded, "{past:?}");

@@ -3,7 +3,8 @@
 use std::{fs, time::Duration};
 
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome, operation::Kind,
+    self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome,
+    operation::Kind,
 };
 use drawbridge_sdk::{CallContext, RequestId};
 use drawbridge_tests::{TestIssuer, TestMesh, connect};
@@ -84,7 +85,8 @@ impl Table {
 
     /// The main issuer's honest claims, under the header that `over` changes.
     fn under(&self, algorithm: Algorithm, over: &Value) -> String {
-        let header = with(&serde_json::to_value(self.main.header_of(algorithm)).expect("JSON"), over);
+        let header =
+            with(&serde_json::to_value(self.main.header_of(algorithm)).expect("JSON"), over);
         self.main.sign_text(algorithm, &header.to_string(), &self.claims().to_string())
     }
 }
@@ -192,7 +194,8 @@ async fn no_token_of_the_attack_table_is_wrongly_accepted_or_refused() {
 /// A sample of the table, through the front door: how many good and bad tokens it holds.
 async fn check_edge(mesh: &TestMesh, table: &Table) -> (usize, usize) {
     let client = mesh.anonymous();
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {} }).to_string();
+    let body =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {} }).to_string();
     let (mut good, mut bad) = (0, 0);
     // What stands around a header's value is not its own.
     let fits = |case: &&Case| case.resource == table.edge && case.token.trim() == case.token;

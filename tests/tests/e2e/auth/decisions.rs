@@ -23,7 +23,8 @@ const CALLERS: usize = 16;
 
 /// How many decisions the edge has taken from auth, and how many it has repeated.
 async fn decisions(edge: &Hosted) -> (u64, u64) {
-    let metrics = reqwest::get(format!("http://{}/metrics", edge.running.admin)).await.expect("metrics");
+    let metrics =
+        reqwest::get(format!("http://{}/metrics", edge.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     let count = |source: &str| {
         let name = format!("edge_decisions_total{{source=\"{source}\"}} ");
@@ -44,7 +45,10 @@ fn records(folder: &Path) -> Vec<DecisionRecord> {
 
 async fn who_am_i(client: &Client) -> (StatusCode, String) {
     let reply = client.call_tool("test_who_am_i", json!({ "secret": "hunter2" })).await;
-    (reply.status, reply.json["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned())
+    (
+        reply.status,
+        reply.json["result"]["content"][0]["text"].as_str().unwrap_or_default().to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -101,7 +105,10 @@ async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
         assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{reply:?}");
         assert!(reply.headers.contains_key("retry-after"));
         reply.assert_names_request();
-        assert!(called.elapsed() < Duration::from_secs(10), "a refusal that takes longer than its deadline");
+        assert!(
+            called.elapsed() < Duration::from_secs(10),
+            "a refusal that takes longer than its deadline"
+        );
     }
 
     let again = auth.start().await;
@@ -119,8 +126,9 @@ async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
 async fn a_decision_that_depends_on_the_arguments_is_never_repeated() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    let read =
-        async |path: &str| alice.call("resources/read", json!({ "uri": format!("code://{path}") })).await;
+    let read = async |path: &str| {
+        alice.call("resources/read", json!({ "uri": format!("code://{path}") })).await
+    };
     for _ in 0..3 {
         assert_eq!(read("LICENSE").await.status, StatusCode::OK);
         assert_eq!(read("deploy/tls.key").await.status, StatusCode::FORBIDDEN);
@@ -155,7 +163,10 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
     assert!(records.iter().all(|record| !format!("{record:?}").contains("hunter2")), "{records:?}");
     let of = |item: &str| records.iter().find(|record| record.item == item).expect("a record");
     let (allowed, denied) = (of("test_who_am_i"), of("code_search"));
-    assert_eq!((allowed.outcome.as_str(), allowed.policy_ids.join(" ")), ("allow", "all-test".to_owned()));
+    assert_eq!(
+        (allowed.outcome.as_str(), allowed.policy_ids.join(" ")),
+        ("allow", "all-test".to_owned())
+    );
     assert_eq!(allowed.arguments, Some(json!({ "secret": "[sensitive]" })));
     assert!(allowed.arguments_redacted && allowed.argument_digest.is_some());
     assert_eq!((denied.outcome.as_str(), denied.subject.as_str()), ("not_permitted", "bob"));
@@ -165,7 +176,11 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
     for record in [allowed, denied] {
         assert_ne!(record.request_id, REQUEST_ID);
         assert_eq!(record.trace_id.len(), 32, "{record:?}");
-        assert!(record.time.ends_with('Z') && !record.policy_revision.is_empty() && record.latency_us > 0);
+        assert!(
+            record.time.ends_with('Z')
+                && !record.policy_revision.is_empty()
+                && record.latency_us > 0
+        );
     }
 }
 

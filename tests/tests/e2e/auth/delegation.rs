@@ -9,7 +9,8 @@ use std::{
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind, token_set::Which,
+    self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
+    token_set::Which,
 };
 use drawbridge_sdk::identity::TransactionClaims;
 use drawbridge_tests::{
@@ -92,13 +93,18 @@ impl Delegating {
 
     /// The transaction token of a person's call, as the edge gets it.
     async fn called(&self, access_token: &str) -> String {
-        self.called_at(&self.mesh.mesh.state.auth_url, access_token, "test_who_am_i", WHO_AM_I).await
+        self.called_at(&self.mesh.mesh.state.auth_url, access_token, "test_who_am_i", WHO_AM_I)
+            .await
     }
 
     async fn called_at(&self, auth_url: &Url, access_token: &str, name: &str, rpc: &str) -> String {
         let service = name.split_once('_').expect("a namespace").0;
-        let item =
-            pb::CatalogItem { name: name.into(), service: service.into(), rpc: rpc.into(), scopes: vec![] };
+        let item = pb::CatalogItem {
+            name: name.into(),
+            service: service.into(),
+            rpc: rpc.into(),
+            scopes: vec![],
+        };
         let arguments = match service {
             "code" => json!({ "glob": "*.toml", "path": "" }),
             _ => json!({ "secret": "" }),
@@ -126,7 +132,12 @@ impl Delegating {
         }
     }
 
-    async fn delegate(&self, subject_token: &str, actor_token: &str, rpc: &str) -> Result<String, String> {
+    async fn delegate(
+        &self,
+        subject_token: &str,
+        actor_token: &str,
+        rpc: &str,
+    ) -> Result<String, String> {
         let auth_url = &self.mesh.mesh.state.auth_url;
         exchange_at(auth_url, request(subject_token, actor_token, rpc)).await
     }
@@ -139,8 +150,10 @@ impl Delegating {
     async fn list_files(&self, token: &str) -> Code {
         let code = &self.mesh.mesh.state.services["code"];
         let contract = contract(code).await;
-        let service = contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
-        let method = service.methods().find(|method| method.name() == "ListFiles").expect("a method");
+        let service =
+            contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
+        let method =
+            service.methods().find(|method| method.name() == "ListFiles").expect("a method");
         call_with(code, &method, Some(token)).await
     }
 }
@@ -167,7 +180,11 @@ async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() 
     assert_eq!(said.json["result"]["content"][0]["text"], "erin of ", "{said:?}");
     let first = it.conformance.called_with().expect("a token");
     let first = first.expose_secret();
-    assert_ne!(it.list_files(first).await, Code::Ok, "the token is for the service that was called");
+    assert_ne!(
+        it.list_files(first).await,
+        Code::Ok,
+        "the token is for the service that was called"
+    );
 
     // What the service may in its own name does not matter.
     assert!(exchange(&it.mesh, &it.deputy(), LIST).await.expect_err("no token").contains("Denied"));
@@ -181,7 +198,10 @@ async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() 
     );
     assert!(after.exp <= before.exp, "{after:?}");
     let actor = after.act.expect("an actor");
-    assert_eq!((actor.iss.as_str(), actor.sub.as_str(), actor.act), (it.issuer.name(), "deputy", None));
+    assert_eq!(
+        (actor.iss.as_str(), actor.sub.as_str(), actor.act),
+        (it.issuer.name(), "deputy", None)
+    );
     assert_eq!(before.act, None);
 
     // Handlers, the log and the record of decisions know both.
@@ -193,7 +213,8 @@ async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() 
         assert!(!log.contains(token), "a token in the log");
     }
     it.mesh.stop().await;
-    let file = fs::read_dir(folder.path()).expect("a folder").next().expect("a file").expect("a file");
+    let file =
+        fs::read_dir(folder.path()).expect("a folder").next().expect("a file").expect("a file");
     let lines = fs::read_to_string(file.path()).expect("a log");
     let records = lines.lines().map(|line| serde_json::from_str(line).expect("a record"));
     let records: Vec<DecisionRecord> = records.collect();
@@ -219,7 +240,10 @@ async fn only_a_workload_that_policy_names_acts_and_only_as_the_service_that_it_
     let auth_url = it.mesh.mesh.state.auth_url.clone();
     let of_code = it.called_at(&auth_url, &it.person(json!({})), "code_list_files", LIST).await;
     let refused = it.refusal(&of_code, &it.deputy(), WHO_AM_I).await;
-    assert!(refused.contains("no policy permits it") && refused.contains("subject: \"deputy\""), "{refused}");
+    assert!(
+        refused.contains("no policy permits it") && refused.contains("subject: \"deputy\""),
+        "{refused}"
+    );
 
     // The actor is somebody by its own token alone.
     for (actor, why) in [
@@ -338,14 +362,21 @@ async fn policy_decides_on_the_person_as_if_they_had_called_themselves() {
     ] {
         let called = it.called(&it.person(person.clone())).await;
         let refused = it.refusal(&called, &deputy, LIST).await;
-        assert!(refused.contains(why) && refused.contains("subject: \"simon\""), "{person}: {refused}");
+        assert!(
+            refused.contains(why) && refused.contains("subject: \"simon\""),
+            "{person}: {refused}"
+        );
     }
     let called = it.called(&it.person(json!({ "tenant": "acme" }))).await;
     assert!(it.delegate(&called, &deputy, LIST).await.is_ok());
     // As with every exchange, nobody knows the arguments.
     let read = it.refusal(&called, &deputy, "drawbridge.code.v1.CodeService/ReadFile").await;
     assert!(read.contains("Denied"), "{read}");
-    assert!(it.refusal(&called, &deputy, "no.such.Service/Method").await.contains("no policy permits it"));
+    assert!(
+        it.refusal(&called, &deputy, "no.such.Service/Method")
+            .await
+            .contains("no policy permits it")
+    );
 
     // More groups than go into a header: for such a person nobody acts, because a policy may forbid by any of them.
     let groups: Vec<_> = (0..200).map(|number| format!("engineering-{number:020}")).collect();
@@ -357,10 +388,13 @@ async fn policy_decides_on_the_person_as_if_they_had_called_themselves() {
 async fn nobody_acts_for_a_person_whose_access_is_revoked() {
     let it = Delegating::start(None).await;
     let platform = platform(&it.mesh).await;
-    for (number, which) in
-        [Which::Subject("eve".into()), Which::ClientId("client-1".into()), Which::TokenId("token-2".into())]
-            .into_iter()
-            .enumerate()
+    for (number, which) in [
+        Which::Subject("eve".into()),
+        Which::ClientId("client-1".into()),
+        Which::TokenId("token-2".into()),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let subject = if number == 0 { "eve" } else { "erin" };
         let person = json!({
@@ -371,7 +405,10 @@ async fn nobody_acts_for_a_person_whose_access_is_revoked() {
         revoke_of(&it.mesh, &platform, it.issuer.name(), which.clone()).await;
         for token in [&called, &delegated] {
             let refused = it.refusal(token, &it.deputy(), LIST).await;
-            assert!(refused.contains("the subject's access token is revoked"), "{which:?}: {refused}");
+            assert!(
+                refused.contains("the subject's access token is revoked"),
+                "{which:?}: {refused}"
+            );
         }
     }
     let called = it.called(&it.person(json!({ "client_id": "client-9", "jti": "token-9" }))).await;

@@ -93,7 +93,8 @@ async fn a_token_whose_header_lies_is_refused() {
     symmetric.alg = Algorithm::HS256;
     let public = reqwest::get(issuer.url.join("/jwks").expect("a URL")).await.expect("keys");
     let public = public.text().await.expect("a text");
-    let forged = encode(&symmetric, claims, &EncodingKey::from_secret(public.as_bytes())).expect("a token");
+    let forged =
+        encode(&symmetric, claims, &EncodingKey::from_secret(public.as_bytes())).expect("a token");
     attack.check_refused("HS256", &forged, "algorithm is not accepted").await;
 
     let with = |change: fn(&mut Header)| {
@@ -101,10 +102,16 @@ async fn a_token_whose_header_lies_is_refused() {
         change(&mut header);
         issuer.sign(&header, claims)
     };
-    attack.check_refused("unknown kid", &with(|header| header.kid = Some("../x".into())), "signature").await;
+    attack
+        .check_refused("unknown kid", &with(|header| header.kid = Some("../x".into())), "signature")
+        .await;
     attack.check_refused("no kid", &with(|header| header.kid = None), "key id").await;
-    attack.check_refused("ID token", &with(|header| header.typ = Some("id+jwt".into())), "type").await;
-    attack.check_refused("crit", &with(|header| header.crit = Some(vec!["x".into()])), "critical").await;
+    attack
+        .check_refused("ID token", &with(|header| header.typ = Some("id+jwt".into())), "type")
+        .await;
+    attack
+        .check_refused("crit", &with(|header| header.crit = Some(vec!["x".into()])), "critical")
+        .await;
 
     let other = TestIssuer::start().await;
     attack.check_refused("another's key", &other.sign(&issuer.header(), claims), "signature").await;
@@ -129,7 +136,8 @@ async fn a_header_that_is_no_bearer_token_is_refused() {
     let attack = Attack::start().await;
     let anonymous = attack.mesh.anonymous();
     for header in ["Basic YTpi", "Bearer", "Bearer ", "token"] {
-        let reply = anonymous.send(anonymous.post().header("authorization", header).body("{}")).await;
+        let reply =
+            anonymous.send(anonymous.post().header("authorization", header).body("{}")).await;
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "{header}: {reply:?}");
     }
 }

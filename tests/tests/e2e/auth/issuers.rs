@@ -34,12 +34,18 @@ async fn each_issuer_says_in_its_own_claims_what_policies_read() {
     let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
     let tools = async |over: Value| {
         let mut claims = claims.clone();
-        claims.as_object_mut().expect("an object").extend(over.as_object().expect("an object").clone());
+        claims
+            .as_object_mut()
+            .expect("an object")
+            .extend(over.as_object().expect("an object").clone());
         mesh.client_with(&issuer.sign(&issuer.header(), &claims)).tools().await.len()
     };
     // This issuer's `groups` mean nothing.
     assert_eq!(tools(json!({ "groups": ["engineering"] })).await, 0);
-    assert_eq!(tools(json!({ "https://acme.example/teams": { "mine": ["engineering"] } })).await, 2);
+    assert_eq!(
+        tools(json!({ "https://acme.example/teams": { "mine": ["engineering"] } })).await,
+        2
+    );
     assert_eq!(tools(json!({ "https://acme.example/teams": { "mine": "engineering" } })).await, 2);
     // The built-in one is accepted beside it, by its own.
     assert_eq!(mesh.client("alice").await.tools().await.len(), 2);
@@ -56,8 +62,11 @@ async fn keys_are_not_fetched_from_inside_the_network_unless_that_is_allowed() {
             count.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let hosts =
-        [format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::ffff:127.0.0.1]:{port}")];
+    let hosts = [
+        format!("127.0.0.1:{port}"),
+        format!("localhost:{port}"),
+        format!("[::ffff:127.0.0.1]:{port}"),
+    ];
     let tables = hosts.iter().map(|host| {
         format!("[[issuers]]\nissuer = \"https://{host}\"\njwks_url = \"https://{host}/keys\"\n")
     });

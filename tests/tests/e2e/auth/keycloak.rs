@@ -15,7 +15,8 @@ fn text<'a>(answer: &'a Value, name: &str) -> &'a str {
 async fn people_who_sign_in_at_keycloak_may_do_what_policies_say_of_their_groups() {
     let keycloak = Keycloak::start().await;
     let mesh = TestMesh::with(|config| {
-        let example = fs::read_to_string(repository().join("deploy/keycloak/issuers.toml")).expect("a file");
+        let example =
+            fs::read_to_string(repository().join("deploy/keycloak/issuers.toml")).expect("a file");
         let issuer = "http://127.0.0.1:8080/realms/drawbridge";
         assert!(example.contains(issuer));
         let file = config.policies.join("issuers.toml");
@@ -44,7 +45,11 @@ async fn people_who_sign_in_at_keycloak_may_do_what_policies_say_of_their_groups
     }
 
     // A client's own account is a workload, which the policies know by its group.
-    let form = [("grant_type", "client_credentials"), ("client_id", "nightly"), ("client_secret", "nightly")];
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", "nightly"),
+        ("client_secret", "nightly"),
+    ];
     let nightly = keycloak.token(&form).await;
     let program = mesh.client_with(text(&nightly, "access_token"));
     assert_eq!(program.tools().await, ["code_list_files", "code_search"]);

@@ -60,7 +60,8 @@ async fn a_pod_calls_what_policies_permit_to_the_workloads_of_its_namespace() {
     let mesh = mesh(&cluster).await;
     let code = &mesh.mesh.state.services["code"];
     let contract = contract(code).await;
-    let service = contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
+    let service =
+        contract.pool.get_service_by_name("drawbridge.code.v1.CodeService").expect("a service");
     let method = |name| service.methods().find(|method| method.name() == name).expect("a method");
 
     let own = projected(&cluster, "indexers", "nightly", &json!({}));
@@ -72,18 +73,24 @@ async fn a_pod_calls_what_policies_permit_to_the_workloads_of_its_namespace() {
     let search = exchange(&mesh, &own, "drawbridge.code.v1.CodeService/Search").await;
     assert!(search.expect_err("no token").contains("no policy permits it"));
     for (namespace, account) in [("web", "nightly"), ("web", "indexers"), ("Indexers", "nightly")] {
-        let refused = exchange(&mesh, &projected(&cluster, namespace, account, &json!({})), LIST).await;
-        assert!(refused.expect_err("no token").contains("no policy permits it"), "{namespace}/{account}");
+        let refused =
+            exchange(&mesh, &projected(&cluster, namespace, account, &json!({})), LIST).await;
+        assert!(
+            refused.expect_err("no token").contains("no policy permits it"),
+            "{namespace}/{account}"
+        );
     }
     for (over, why) in [
         (json!({ "aud": [CLUSTER] }), "another audience"),
         (json!({ "iss": "https://other-cluster.example" }), "another issuer"),
         (json!({ "exp": now() - 60 }), "expired"),
     ] {
-        let refused = exchange(&mesh, &projected(&cluster, "indexers", "nightly", &over), LIST).await;
+        let refused =
+            exchange(&mesh, &projected(&cluster, "indexers", "nightly", &over), LIST).await;
         assert!(refused.expect_err("no token").contains(why), "{why}");
     }
     let stranger = TestIssuer::start().await;
-    let forged = exchange(&mesh, &projected(&stranger, "indexers", "nightly", &json!({})), LIST).await;
+    let forged =
+        exchange(&mesh, &projected(&stranger, "indexers", "nightly", &json!({})), LIST).await;
     assert!(forged.expect_err("no token").contains("signature is not valid"));
 }

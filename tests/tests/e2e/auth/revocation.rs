@@ -55,7 +55,8 @@ async fn soon(client: &Client, wanted: StatusCode, since: Instant, within: Durat
 }
 
 #[tokio::test]
-async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the_list_nobody_gets_in() {
+async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the_list_nobody_gets_in()
+ {
     let redis = Redis::start().await;
     let url = Some(redis.url.as_str().into());
     let mesh = TestMesh::with(|config| config.redis_url.clone_from(&url)).await;
@@ -90,7 +91,11 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
     replica.stop().await;
     let replica = auth.start().await;
     soon(&bob_elsewhere, StatusCode::OK, Instant::now(), Duration::from_secs(10)).await;
-    assert_eq!(status(&alice_elsewhere).await, StatusCode::UNAUTHORIZED, "a restart forgets nothing");
+    assert_eq!(
+        status(&alice_elsewhere).await,
+        StatusCode::UNAUTHORIZED,
+        "a restart forgets nothing"
+    );
 
     drop(redis);
     let gone = Instant::now();
@@ -154,7 +159,8 @@ async fn an_issuer_that_auth_does_not_know_is_an_invalid_argument_that_names_tho
         let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
         let status = auth.revoke(context.outgoing(request)).await.expect_err("an unknown issuer");
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-        let known = format!("unknown issuer {unknown:?}; the issuers known here: {}", state.issuer_name());
+        let known =
+            format!("unknown issuer {unknown:?}; the issuers known here: {}", state.issuer_name());
         assert_eq!(status.message(), known);
     }
     assert_eq!(status(&mesh.client("alice").await).await, StatusCode::OK);

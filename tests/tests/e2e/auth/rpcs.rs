@@ -7,7 +7,9 @@ use drawbridge_sdk::{
     Listen, TelemetryConfig,
     identity::{Principal, TransactionClaims, TransactionContext},
 };
-use drawbridge_tests::{TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance};
+use drawbridge_tests::{
+    TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance,
+};
 use jsonwebtoken::Algorithm;
 use prost_reflect::MethodDescriptor;
 use tonic::Code;
@@ -37,15 +39,20 @@ fn rpc(method: &MethodDescriptor) -> String {
 async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_else() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_service, conformance, _edge) = mesh.conformance(|_| {}).await;
-    let search = transaction_token(&mesh, "drawbridge.code.v1.CodeService/Search").await.expect("a token");
-    let list = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles").await.expect("a token");
-    let test = transaction_token(&mesh, "drawbridge.conformance.v1.ConformanceService/SimpleText").await;
+    let search =
+        transaction_token(&mesh, "drawbridge.code.v1.CodeService/Search").await.expect("a token");
+    let list = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ListFiles")
+        .await
+        .expect("a token");
+    let test =
+        transaction_token(&mesh, "drawbridge.conformance.v1.ConformanceService/SimpleText").await;
     let test = test.expect("a token");
     let outside = mesh.client("alice").await;
     let conformance = mesh.grpc_url(&conformance.running.address);
     let mut walked = 0;
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
-        for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name())) {
+        for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name()))
+        {
             let others = [&search, &list, &test].into_iter().map(String::as_str);
             let own = match method.full_name() {
                 "drawbridge.code.v1.CodeService.Search" => &search,
@@ -53,7 +60,8 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
                 "drawbridge.conformance.v1.ConformanceService.SimpleText" => &test,
                 _ => "",
             };
-            let wrong = others.filter(|other| *other != own).chain(["", "nonsense", outside.token()]);
+            let wrong =
+                others.filter(|other| *other != own).chain(["", "nonsense", outside.token()]);
             for token in wrong.map(Some).chain([None]) {
                 let code = call_with(url, method, token).await;
                 assert_eq!(code, Code::Unauthenticated, "{} with {token:?}", method.full_name());
@@ -94,8 +102,11 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
     let code = Hosted::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await
     });
-    let config =
-        drawbridge_invoices::Config::new("sqlite::memory:".into(), jwks_url.clone(), jwks_url.clone());
+    let config = drawbridge_invoices::Config::new(
+        "sqlite::memory:".into(),
+        jwks_url.clone(),
+        jwks_url.clone(),
+    );
     let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });
@@ -146,8 +157,14 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
     let good = claims(service, rpc);
     let token = |claims: &TransactionClaims| sign(keys, claims, "txntoken+jwt", Algorithm::EdDSA);
     vec![
-        ("has expired", token(&TransactionClaims { iat: now() - 100, exp: now() - 60, ..good.clone() })),
-        ("is for another service", token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() })),
+        (
+            "has expired",
+            token(&TransactionClaims { iat: now() - 100, exp: now() - 60, ..good.clone() }),
+        ),
+        (
+            "is for another service",
+            token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() }),
+        ),
         ("is for nobody", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
         ("is for another tool", token(&claims(service, "drawbridge.code.v1.CodeService/Nothing"))),
         ("is for all tools", token(&claims(service, "*"))),
@@ -167,7 +184,12 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
     ]
 }
 
-pub(crate) fn sign(keys: &TestIssuer, claims: &TransactionClaims, typ: &str, algorithm: Algorithm) -> String {
+pub(crate) fn sign(
+    keys: &TestIssuer,
+    claims: &TransactionClaims,
+    typ: &str,
+    algorithm: Algorithm,
+) -> String {
     let mut header = keys.header_of(algorithm);
     header.typ = Some(typ.to_owned());
     keys.sign(&header, &serde_json::to_value(claims).expect("JSON"))
@@ -186,7 +208,8 @@ async fn every_rpc_refuses_a_transaction_token_that_is_old_or_for_another() {
             let good = sign(&keys, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
             let code = call_with(&url, method, Some(&good)).await;
             assert_ne!(code, Code::Unauthenticated, "{rpc}: the honest token is let in");
-            let by_stranger = sign(&stranger, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
+            let by_stranger =
+                sign(&stranger, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
             for (why, token) in
                 forged(&keys, namespace, &rpc).into_iter().chain([("is a stranger's", by_stranger)])
             {

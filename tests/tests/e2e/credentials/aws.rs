@@ -40,7 +40,10 @@ fn config(url: &url::Url) -> AwsConfig {
 
 fn credentials(moto: &Moto) -> Credentials {
     let aws = AwsSecretsManager::new("tickets", config(&moto.url)).expect("a prefix");
-    Credentials::new(Source::AwsSecretsManager(aws.with_client(client(moto)).into()), Limits::default())
+    Credentials::new(
+        Source::AwsSecretsManager(aws.with_client(client(moto)).into()),
+        Limits::default(),
+    )
 }
 
 #[test]
@@ -128,6 +131,9 @@ async fn as_a_pod() {
     let url = env::var(MOTO).expect("the test above sets it").parse().expect("a URL");
     let aws = AwsSecretsManager::new("tickets", config(&url)).expect("a prefix");
     let credentials = Credentials::new(Source::AwsSecretsManager(aws.into()), Limits::default());
-    let secret = credentials.secret(&somebody(Some("acme")), &context(), "helpdesk").await.expect("a secret");
+    let secret = credentials
+        .secret(&somebody(Some("acme")), &context(), "helpdesk")
+        .await
+        .expect("a secret");
     assert_eq!(secret.field("token").expect("a field").expose_secret(), "of-acme");
 }

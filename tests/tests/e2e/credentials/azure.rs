@@ -59,13 +59,19 @@ async fn start() -> (Credentials, Asked) {
     (Credentials::new(source, Limits::default()), asked)
 }
 
-async fn answer(State(asked): State<Asked>, uri: Uri, headers: HeaderMap, body: String) -> Response {
+async fn answer(
+    State(asked): State<Asked>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let path = uri.path().trim_end_matches('/').to_owned();
     asked.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), token.is_some()));
     if path == format!("/{ENTRA_TENANT}/oauth2/v2.0/token") {
         assert!(body.contains(POD_TOKEN) && body.contains("client_id=tickets"), "{body}");
-        let token = json!({ "token_type": "Bearer", "expires_in": 3599, "access_token": ACCESS_TOKEN });
+        let token =
+            json!({ "token_type": "Bearer", "expires_in": 3599, "access_token": ACCESS_TOKEN });
         return Json(token).into_response();
     }
     if token != Some(&format!("Bearer {ACCESS_TOKEN}")) {
@@ -77,14 +83,17 @@ async fn answer(State(asked): State<Asked>, uri: Uri, headers: HeaderMap, body: 
             .into_response();
     }
     let error = |status: StatusCode, code: &str| {
-        (status, Json(json!({ "error": { "code": code, "message": "told to nobody" } }))).into_response()
+        (status, Json(json!({ "error": { "code": code, "message": "told to nobody" } })))
+            .into_response()
     };
     match path.strip_prefix("/secrets/") {
         Some("acme--tickets--helpdesk") => found(&path, r#"{"token":"of-acme"}"#),
         Some("acme-2d1--tickets--helpdesk") => found(&path, "of-plain-text"),
         Some("acme--tickets--closed") => error(StatusCode::FORBIDDEN, "Forbidden"),
         Some("acme--tickets--busy") => error(StatusCode::TOO_MANY_REQUESTS, "Throttled"),
-        Some("acme--tickets--broken") => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+        Some("acme--tickets--broken") => {
+            error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError")
+        }
         _ => error(StatusCode::NOT_FOUND, "SecretNotFound"),
     }
 }
@@ -116,7 +125,10 @@ fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
             ("/secrets/acme--tickets--helpdesk", true),
             ("/secrets/acme-2d1--tickets--helpdesk", true),
         ];
-        assert_eq!(asked.iter().map(|(path, token)| (path.as_str(), *token)).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            asked.iter().map(|(path, token)| (path.as_str(), *token)).collect::<Vec<_>>(),
+            expected
+        );
 
         for tenant in [None, Some("acme/code"), Some("..")] {
             let refused = read(tenant, "helpdesk").await.expect_err("no secret");

@@ -35,7 +35,8 @@ async fn greet(certificate: &Certificate, name: &str) -> Result<String, reqwest:
     let address = listener.local_addr().expect("an address");
     let server = Router::new().route("/", get(async || "hello"));
     let serving = tokio::spawn(async move { axum::serve(listener, server).await });
-    let authority = reqwest::Certificate::from_pem(certificate.authority.as_bytes()).expect("a certificate");
+    let authority =
+        reqwest::Certificate::from_pem(certificate.authority.as_bytes()).expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([authority]).resolve(name, address);
     let client = client.build().expect("a client");
     let answer = client.get(format!("https://{name}:{}/", address.port())).send().await;
@@ -66,7 +67,10 @@ async fn a_caller_has_a_certificate_for_its_own_tenant_until_its_session_ends() 
 
     for name in ["files.globex.code.internal", "*.acme.code.internal", "127.0.0.1"] {
         let refused = issue(name).await.expect_err("it is not hers");
-        assert!(matches!(refused, CredentialsError::Refused { status: 400, .. }), "{name}: {refused:?}");
+        assert!(
+            matches!(refused, CredentialsError::Refused { status: 400, .. }),
+            "{name}: {refused:?}"
+        );
     }
 
     let serial = issued[0]["response"]["data"]["serial_number"].clone();
@@ -93,7 +97,8 @@ async fn another_certificate_is_issued_before_two_thirds_of_the_life_of_one() {
     let world = world(6).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
-    let first = credentials.certificate(&alice, &context(), CERTIFICATES, "acme.code.internal").await;
+    let first =
+        credentials.certificate(&alice, &context(), CERTIFICATES, "acme.code.internal").await;
     let first = first.expect("a certificate");
     let began = Instant::now();
     loop {

@@ -51,7 +51,10 @@ async fn vault_forgives_clocks_five_seconds_and_a_token_that_is_over_opens_nothi
         match credentials.database(&caller, &context(), ROLE).await {
             Ok(_) => assert!(good, "{who}"),
             Err(error) => {
-                assert!(!good && matches!(error, CredentialsError::Refused { .. }), "{who}: {error:?}");
+                assert!(
+                    !good && matches!(error, CredentialsError::Refused { .. }),
+                    "{who}: {error:?}"
+                );
                 assert_eq!(tonic::Status::from(error).code(), tonic::Code::PermissionDenied);
             }
         }
@@ -69,13 +72,18 @@ async fn vault_learns_the_keys_of_an_auth_that_has_started_anew() {
     let credentials = world.credentials();
     let own = sign_in(&world.mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
     let caller = async || {
-        let request =
-            pb::ExchangeRequest { subject_token: own.clone(), rpc: RPC.to_owned(), ..Default::default() };
+        let request = pb::ExchangeRequest {
+            subject_token: own.clone(),
+            rpc: RPC.to_owned(),
+            ..Default::default()
+        };
         let mut client = AuthServiceClient::new(connect(&auth.url).expect("a channel"));
-        let answer = client.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let answer =
+            client.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
         let Some(Outcome::Allowed(allowed)) = answer.outcome else { panic!("{answer:?}") };
         let token = allowed.transaction_token.expect("a token").token;
-        let verifier = Verifier::new("code", "drawbridge-auth", auth.keys.clone()).expect("a verifier");
+        let verifier =
+            Verifier::new("code", "drawbridge-auth", auth.keys.clone()).expect("a verifier");
         verifier.verify(Some(&token), RPC).await.expect("a caller")
     };
     let first = caller().await;
@@ -88,7 +96,8 @@ async fn vault_learns_the_keys_of_an_auth_that_has_started_anew() {
     let second = caller().await;
     credentials.database(&second, &context(), ROLE).await.expect("a lease by the new key");
     // The old key is not auth's any more.
-    let refused = world.credentials().database(&first, &context(), ROLE).await.expect_err("no lease");
+    let refused =
+        world.credentials().database(&first, &context(), ROLE).await.expect_err("no lease");
     assert!(matches!(refused, CredentialsError::Refused { .. }), "{refused:?}");
     credentials.close().await;
     running.stop().await;

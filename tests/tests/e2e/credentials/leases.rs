@@ -7,8 +7,11 @@ use super::*;
 
 /// Who the database says that a lease is.
 fn user_of(world: &World, lease: &DatabaseLease) -> Result<String, String> {
-    let rows =
-        world.postgres.ask_as(&lease.username, lease.password.expose_secret(), "select current_user")?;
+    let rows = world.postgres.ask_as(
+        &lease.username,
+        lease.password.expose_secret(),
+        "select current_user",
+    )?;
     Ok(rows.concat())
 }
 
@@ -111,11 +114,16 @@ async fn a_tenant_reads_its_own_secrets_and_no_others() {
     // Vault itself refuses, whatever a service asks for.
     let login = json!({ "role": "code", "jwt": world.transaction_token("alice").await });
     let (_, session) = world.vault.ask_as("", Method::POST, "auth/drawbridge/login", login).await;
-    let token = session["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no login: {session}"));
-    let own = world.vault.ask_as(token, Method::GET, "secret/data/acme/code/helpdesk", json!({})).await;
+    let token =
+        session["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no login: {session}"));
+    let own =
+        world.vault.ask_as(token, Method::GET, "secret/data/acme/code/helpdesk", json!({})).await;
     assert_eq!(own.1["data"]["data"]["token"], "of-acme", "{own:?}");
     for other in ["globex/code/helpdesk", "acme/tickets/helpdesk"] {
-        let answer = world.vault.ask_as(token, Method::GET, &format!("secret/data/{other}"), json!({})).await;
+        let answer = world
+            .vault
+            .ask_as(token, Method::GET, &format!("secret/data/{other}"), json!({}))
+            .await;
         assert_eq!(answer.0, 403, "{answer:?}");
     }
     credentials.close().await;

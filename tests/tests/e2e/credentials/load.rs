@@ -24,17 +24,20 @@ async fn calls(credentials: &Credentials, callers: &Arc<Vec<Caller>>) -> HashSet
     let next = Arc::new(AtomicU64::new(0));
     let connections: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let (credentials, callers, next) = (credentials.clone(), Arc::clone(callers), Arc::clone(&next));
+            let (credentials, callers, next) =
+                (credentials.clone(), Arc::clone(callers), Arc::clone(&next));
             tokio::spawn(async move {
                 let mut users = HashSet::new();
                 loop {
-                    let call = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).expect("a number");
+                    let call =
+                        usize::try_from(next.fetch_add(1, Ordering::Relaxed)).expect("a number");
                     if call >= CALLS {
                         return users;
                     }
                     let caller = &callers[call % callers.len()];
                     let context = CallContext::new(RequestId::generate(), Duration::from_secs(60));
-                    let lease = credentials.database(caller, &context, ROLE).await.expect("a lease");
+                    let lease =
+                        credentials.database(caller, &context, ROLE).await.expect("a lease");
                     users.insert(lease.username.clone());
                 }
             })
@@ -48,11 +51,14 @@ async fn calls(credentials: &Credentials, callers: &Arc<Vec<Caller>>) -> HashSet
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_next_thousand_none() {
+async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_next_thousand_none()
+{
     let issuer = TestIssuer::with_every_algorithm().await;
     let world = world_of(&issuer).await;
     let callers: Vec<_> = (0..PRINCIPALS)
-        .map(|number| caller_of(&issuer, &format!("user-{number}"), |claims| claims.exp = claims.iat + 60))
+        .map(|number| {
+            caller_of(&issuer, &format!("user-{number}"), |claims| claims.exp = claims.iat + 60)
+        })
         .collect();
     let (credentials, callers) = (world.credentials(), Arc::new(callers));
     let taken = || {
@@ -66,11 +72,16 @@ async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_
     assert_eq!(taken(), (PRINCIPALS, PRINCIPALS));
     assert_eq!(calls(&credentials, &callers).await, users);
     assert_eq!(taken(), (PRINCIPALS, PRINCIPALS));
-    println!("{CALLS} calls of {PRINCIPALS} principals: {first:?} at first, {:?} again", between.elapsed());
+    println!(
+        "{CALLS} calls of {PRINCIPALS} principals: {first:?} at first, {:?} again",
+        between.elapsed()
+    );
 
     credentials.close().await;
-    eventually("every user is gone", Duration::from_secs(60), || world.postgres.leased_users().is_empty())
-        .await;
+    eventually("every user is gone", Duration::from_secs(60), || {
+        world.postgres.leased_users().is_empty()
+    })
+    .await;
 }
 
 /// What callers got while Vault was there and was not.
@@ -136,11 +147,17 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
                 let number = number.fetch_add(1, Ordering::Relaxed);
                 caller_of(&issuer, &format!("newcomer-{number}"), |_| {})
             };
-            asking.spawn(ask_on(credentials.clone(), new, Arc::clone(&over), Arc::clone(&newcomers)));
+            asking.spawn(ask_on(
+                credentials.clone(),
+                new,
+                Arc::clone(&over),
+                Arc::clone(&newcomers),
+            ));
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let given_to_newcomers = async |more_than: u64| {
-            eventually("somebody new gets a lease", SOON, || read(&newcomers.given) > more_than).await;
+            eventually("somebody new gets a lease", SOON, || read(&newcomers.given) > more_than)
+                .await;
         };
         given_to_newcomers(0).await;
         assert_eq!(read(&newcomers.refused), 0);
@@ -158,7 +175,8 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
             ended.expect("nothing else than a reason to try again");
         }
         assert_eq!(read(&in_hand.refused), 0, "{in_hand:?}");
-        let again = credentials.database(&alice, &context(), ROLE).await.expect("the lease in hand");
+        let again =
+            credentials.database(&alice, &context(), ROLE).await.expect("the lease in hand");
         assert_eq!(again.username, lease.username);
         println!(
             "{:?} without Vault: {} calls with a lease went on, {refused} others were to try again",
@@ -174,5 +192,8 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
         assert!(!metrics.contains(secret.as_str()), "{secret} is in the metrics");
     }
     let said = |text: &str| log.matches(text).count();
-    assert_eq!((said("Vault has failed repeatedly; it is left alone"), said("Vault answers again")), (1, 1));
+    assert_eq!(
+        (said("Vault has failed repeatedly; it is left alone"), said("Vault answers again")),
+        (1, 1)
+    );
 }

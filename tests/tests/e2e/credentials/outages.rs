@@ -31,7 +31,8 @@ async fn while_vault_does_not_answer_leases_in_hand_go_on_and_it_recovers_alone(
     while gets_none_now(&credentials, &bob).await != Outage::CircuitOpen {}
     world.vault.freeze(false);
     let thawed = Instant::now();
-    while let Err(error) = credentials.database(&world.caller("bob").await, &context(), ROLE).await {
+    while let Err(error) = credentials.database(&world.caller("bob").await, &context(), ROLE).await
+    {
         assert!(thawed.elapsed() < SOON, "it does not recover: {error:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -45,8 +46,10 @@ async fn a_session_that_vault_has_forgotten_is_replaced() {
     let alice = world.caller("alice").await;
     let missing = credentials.secret(&alice, &context(), "helpdesk").await.expect_err("no secret");
     assert!(matches!(missing, CredentialsError::NoSuchSecret), "{missing:?}");
-    let (status, _) =
-        world.vault.ask(Method::POST, "sys/leases/revoke-prefix/auth/drawbridge/login", json!({})).await;
+    let (status, _) = world
+        .vault
+        .ask(Method::POST, "sys/leases/revoke-prefix/auth/drawbridge/login", json!({}))
+        .await;
     assert!(status.is_success(), "{status}");
     credentials.database(&alice, &context(), ROLE).await.expect("a lease of another session");
     assert_eq!(world.vault.answered("auth/drawbridge/login").len(), 2);
@@ -90,7 +93,8 @@ fn nothing_secret_is_logged_when_all_goes_well_and_when_vault_is_sealed_or_gone(
         "{log}"
     );
     for operation in ["login", "lease"] {
-        let counted = format!("credentials_operations_total{{operation=\"{operation}\",outcome=\"ok\"}} 1");
+        let counted =
+            format!("credentials_operations_total{{operation=\"{operation}\",outcome=\"ok\"}} 1");
         assert!(metrics.contains(&counted), "{metrics}");
     }
     assert!(metrics.contains("operation=\"login\",outcome=\"unavailable\""), "{metrics}");

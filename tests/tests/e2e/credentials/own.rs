@@ -20,7 +20,11 @@ const OWN_ROLE: &str = "code-owner";
 async fn world(cluster: Option<&Cluster>) -> World {
     World::start(|setup| {
         let service = &mut setup.services[0];
-        let own = DatabaseRole { name: OWN_ROLE.to_owned(), own: true, ..service.database_roles[0].clone() };
+        let own = DatabaseRole {
+            name: OWN_ROLE.to_owned(),
+            own: true,
+            ..service.database_roles[0].clone()
+        };
         service.database_roles.push(own);
         service.approle = Some(Approle { secret_id_ttl_seconds: 600 });
         if let Some(Cluster { url, authority, .. }) = cluster {
@@ -52,8 +56,10 @@ fn file(folder: &TempDir, name: &str, text: &str) -> std::path::PathBuf {
 /// The role id and a secret id, as whoever deploys the service gets them.
 async fn approle(world: &World, folder: &TempDir) -> VaultLogin {
     let role_id = world.vault.ask(Method::GET, "auth/approle/role/code/role-id", json!({})).await.1;
-    let secret_id = world.vault.ask(Method::POST, "auth/approle/role/code/secret-id", json!({})).await.1;
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id: {role_id}")).to_owned();
+    let secret_id =
+        world.vault.ask(Method::POST, "auth/approle/role/code/secret-id", json!({})).await.1;
+    let text =
+        |value: &Value| value.as_str().unwrap_or_else(|| panic!("no id: {role_id}")).to_owned();
     VaultLogin {
         vault_login: Some(LoginMethod::Approle),
         vault_login_file: Some(file(folder, "secret-id", &text(&secret_id["data"]["secret_id"]))),
@@ -68,7 +74,8 @@ async fn a_service_has_users_of_its_own_that_no_caller_gets() {
     let own = credentials.own_database(OWN_ROLE).await.expect("a lease");
     let again = credentials.own_database(OWN_ROLE).await.expect("a lease");
     assert_eq!(own.username, again.username);
-    let user = world.postgres.ask_as(&own.username, own.password.expose_secret(), "select current_user");
+    let user =
+        world.postgres.ask_as(&own.username, own.password.expose_secret(), "select current_user");
     assert_eq!(user, Ok(vec![own.username.clone()]));
     assert_eq!(world.vault.answered("auth/approle/login").len(), 1);
 
@@ -112,7 +119,8 @@ async fn an_agents_token_is_read_anew_and_outlives_what_is_taken_with_it() {
         ..VaultLogin::default()
     };
     let credentials = credentials_with(&world, login);
-    let early = credentials.own_database(OWN_ROLE).await.expect_err("the agent has not written it yet");
+    let early =
+        credentials.own_database(OWN_ROLE).await.expect_err("the agent has not written it yet");
     assert!(matches!(early, CredentialsError::Unavailable(Outage::LoginFile)), "{early:?}");
 
     let mut tokens = Vec::new();
@@ -127,7 +135,8 @@ async fn an_agents_token_is_read_anew_and_outlives_what_is_taken_with_it() {
     let none = || world.postgres.leased_users().is_empty();
     eventually("every user is gone", SOON, none).await;
     for token in tokens {
-        let known = world.vault.ask_as(&token, Method::GET, "auth/token/lookup-self", json!({})).await;
+        let known =
+            world.vault.ask_as(&token, Method::GET, "auth/token/lookup-self", json!({})).await;
         assert!(known.0.is_success(), "{known:?}");
     }
 }
@@ -140,7 +149,10 @@ async fn agents_token(world: &World, folder: &TempDir) -> String {
     };
     let ids = json!({ "role_id": read(login.vault_role_id_file), "secret_id": read(login.vault_login_file) });
     let (_, answer) = world.vault.ask_as("", Method::POST, "auth/approle/login", ids).await;
-    answer["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no login: {answer}")).to_owned()
+    answer["auth"]["client_token"]
+        .as_str()
+        .unwrap_or_else(|| panic!("no login: {answer}"))
+        .to_owned()
 }
 
 #[tokio::test]
@@ -221,8 +233,10 @@ impl Cluster {
 
 async fn review(State(known): State<Known>, Json(mut review): Json<Value>) -> Json<Value> {
     let known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    let account =
-        known.iter().find(|(token, _)| review["spec"]["token"] == **token).map(|(_, account)| account);
+    let account = known
+        .iter()
+        .find(|(token, _)| review["spec"]["token"] == **token)
+        .map(|(_, account)| account);
     // Every token here is for the audience that is asked about.
     let audiences = review["spec"]["audiences"].clone();
     review["status"] = match account {

@@ -41,7 +41,8 @@ async fn a_client_that_is_revoked_takes_along_what_was_given_through_it() {
     let alice = world.caller("alice").await;
     let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
     // Who begins to listen later hears of it as well.
-    let (issuer, client) = (world.mesh.mesh.state.issuer_name(), alice.claims.tctx.client_id.clone());
+    let (issuer, client) =
+        (world.mesh.mesh.state.issuer_name(), alice.claims.tctx.client_id.clone());
     let platform = platform(&world.mesh).await;
     revoke_of(&world.mesh, &platform, issuer, Which::ClientId(client)).await;
     credentials.follow_revocations(connect(&world.mesh.mesh.state.auth_url).expect("a channel"));

@@ -1,5 +1,6 @@
 use drawbridge_sdk::credentials::bootstrap::{
-    Approle, Authority, BootstrapError, CertificateRole, Change, ChangeKind, Kubernetes, ServiceAccount,
+    Approle, Authority, BootstrapError, CertificateRole, Change, ChangeKind, Kubernetes,
+    ServiceAccount,
 };
 use drawbridge_tests::TestAuthority;
 use reqwest::Method;
@@ -17,7 +18,11 @@ pub(super) fn extend(setup: &mut Setup) {
     let host = "https://kubernetes.internal:6443".parse().expect("a URL");
     setup.kubernetes = Some(Kubernetes { host, ca_certificate: Some(TestAuthority::new().pem) });
     let service = &mut setup.services[0];
-    let own = DatabaseRole { name: "code-owner".to_owned(), own: true, ..service.database_roles[0].clone() };
+    let own = DatabaseRole {
+        name: "code-owner".to_owned(),
+        own: true,
+        ..service.database_roles[0].clone()
+    };
     service.database_roles.push(own);
     service.certificate_roles.push(CertificateRole {
         name: "code-files".to_owned(),
@@ -43,7 +48,11 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
     assert_eq!(kinds(&plan, ChangeKind::Create).len(), plan.len(), "{plan:?}");
     assert!(plan.len() >= 20, "{plan:?}");
-    assert_eq!(bootstrap.plan(&world.setup).await.expect("a plan"), plan, "planning has changed something");
+    assert_eq!(
+        bootstrap.plan(&world.setup).await.expect("a plan"),
+        plan,
+        "planning has changed something"
+    );
 
     let done = bootstrap.apply(&world.setup).await.expect("it is set up");
     assert_eq!(done, plan);
@@ -51,10 +60,12 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
     assert_eq!(kinds(&again, ChangeKind::Keep).len(), again.len(), "{again:?}");
 
     world.setup.services[0].ttl_seconds = 90;
-    let (status, _) = world.vault.ask(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
+    let (status, _) =
+        world.vault.ask(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
     assert!(status.is_success());
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
-    let logins = ["login of code", "own login of code by Kubernetes", "own login of code by AppRole"];
+    let logins =
+        ["login of code", "own login of code by Kubernetes", "own login of code by AppRole"];
     assert_eq!(kinds(&plan, ChangeKind::Update), logins);
     assert_eq!(kinds(&plan, ChangeKind::Create), ["policy drawbridge-tickets"]);
 }
@@ -62,12 +73,16 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
 #[tokio::test]
 async fn what_somebody_else_has_mounted_is_not_touched() {
     let world = World::bare().await;
-    let (status, _) = world.vault.ask(Method::POST, "sys/mounts/secret", json!({ "type": "transit" })).await;
+    let (status, _) =
+        world.vault.ask(Method::POST, "sys/mounts/secret", json!({ "type": "transit" })).await;
     assert!(status.is_success());
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     let error = bootstrap.plan(&world.setup).await.expect_err("it is taken");
-    assert!(matches!(&error, BootstrapError::Taken { path, .. } if path == "sys/mounts/secret"), "{error}");
+    assert!(
+        matches!(&error, BootstrapError::Taken { path, .. } if path == "sys/mounts/secret"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use jsonwebtoken::{Algorithm, Header};
 use super::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_tenant_and_request() {
+async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_tenant_and_request()
+{
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
@@ -17,7 +18,9 @@ async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_t
         .cloned()
         .map(|context| {
             let (credentials, alice) = (credentials.clone(), alice.clone());
-            tokio::spawn(async move { credentials.database(&alice, &context, ROLE).await.expect("a lease") })
+            tokio::spawn(async move {
+                credentials.database(&alice, &context, ROLE).await.expect("a lease")
+            })
         })
         .collect();
     let mut users = HashSet::new();
@@ -26,7 +29,10 @@ async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_t
     }
     assert_eq!(users.len(), 1);
     // Another token of hers is still hers.
-    let again = credentials.database(&world.caller("alice").await, &context(), ROLE).await.expect("a lease");
+    let again = credentials
+        .database(&world.caller("alice").await, &context(), ROLE)
+        .await
+        .expect("a lease");
     assert!(users.contains(&again.username));
 
     let logins = world.vault.answered("auth/drawbridge/login");
@@ -34,9 +40,16 @@ async fn calls_at_once_share_one_login_and_one_lease_which_vault_knows_by_user_t
     assert_eq!((logins.len(), leases.len()), (1, 1));
     let lease = &leases[0];
     let metadata = &lease["auth"]["metadata"];
-    assert_eq!((&metadata["subject"], &metadata["tenant"]), (&"alice".into(), &"acme".into()), "{lease}");
+    assert_eq!(
+        (&metadata["subject"], &metadata["tenant"]),
+        (&"alice".into(), &"acme".into()),
+        "{lease}"
+    );
     let request_id = lease["request"]["headers"]["x-request-id"][0].as_str().expect("a request id");
-    assert!(contexts.iter().any(|context| context.request_id.as_str() == request_id), "{request_id}");
+    assert!(
+        contexts.iter().any(|context| context.request_id.as_str() == request_id),
+        "{request_id}"
+    );
     assert!(lease["response"]["secret"]["lease_id"].is_string(), "{lease}");
     credentials.close().await;
 }
@@ -66,10 +79,19 @@ async fn who_acts_for_somebody_is_in_vaults_audit_log_with_whom_it_acts_for() {
     let named: Vec<_> = leases.iter().map(|lease| &lease["auth"]["metadata"]).collect();
     assert_eq!(named.len(), 2, "{leases:?}");
     for metadata in &named {
-        assert_eq!((&metadata["subject"], &metadata["tenant"]), (&"somebody".into(), &"acme".into()));
+        assert_eq!(
+            (&metadata["subject"], &metadata["tenant"]),
+            (&"somebody".into(), &"acme".into())
+        );
     }
     assert!(named[0]["actor"].is_null(), "{named:?}");
-    assert_eq!((&named[1]["actor"], &named[1]["actor_issuer"]), (&"tickets".into(), &"cluster".into()));
-    assert_eq!(leases[0]["auth"]["entity_id"], leases[1]["auth"]["entity_id"], "one principal is one entity");
+    assert_eq!(
+        (&named[1]["actor"], &named[1]["actor_issuer"]),
+        (&"tickets".into(), &"cluster".into())
+    );
+    assert_eq!(
+        leases[0]["auth"]["entity_id"], leases[1]["auth"]["entity_id"],
+        "one principal is one entity"
+    );
     credentials.close().await;
 }

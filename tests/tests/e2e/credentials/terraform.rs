@@ -112,7 +112,8 @@ async fn terraform_sets_vault_up_as_the_bootstrap_does() {
         .certificate(&alice, &context(), "code-files", "acme.code.internal")
         .await
         .expect("a certificate");
-    let refused = credentials.database(&alice, &context(), "code-owner").await.expect_err("no lease");
+    let refused =
+        credentials.database(&alice, &context(), "code-owner").await.expect_err("no lease");
     assert!(matches!(refused, CredentialsError::Refused { status: 403, .. }), "{refused:?}");
     credentials.close().await;
 }

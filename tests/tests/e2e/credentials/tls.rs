@@ -66,7 +66,8 @@ async fn vault_is_asked_by_tls_with_a_certificate_in_a_namespace_and_nobody_else
         let error = take(changed).await.expect_err("no lease");
         assert!(matches!(error, CredentialsError::Unavailable(_)), "{what}: {error:?}");
     }
-    let elsewhere = take(VaultConfig { vault_namespace: None, ..config }).await.expect_err("no lease");
+    let elsewhere =
+        take(VaultConfig { vault_namespace: None, ..config }).await.expect_err("no lease");
     assert!(!elsewhere.is_retryable(), "{elsewhere:?}");
 }
 
@@ -79,7 +80,9 @@ async fn tls_before(vault: &Vault, servers: &TestAuthority, clients: &TestAuthor
         loop {
             let (mut client, _) = listener.accept().await;
             let mut vault = TcpStream::connect(&*behind).await.expect("a connection");
-            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut vault).await });
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut client, &mut vault).await },
+            );
         }
     });
     url.parse().expect("a URL")

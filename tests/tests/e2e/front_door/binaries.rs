@@ -34,7 +34,8 @@ fn a_switch_of_a_service_is_turned_on_by_its_variable() {
     assert!(help.contains("[env: DRAWBRIDGE_CODE_ALLOW_PLAINTEXT="), "{help}");
     let mut command = Command::new(code);
     command.args(["--listen", "0.0.0.0:0", "--admin-listen", "nonsense"]);
-    let output = command.env("DRAWBRIDGE_CODE_ALLOW_PLAINTEXT", "perhaps").output().expect("the binary");
+    let output =
+        command.env("DRAWBRIDGE_CODE_ALLOW_PLAINTEXT", "perhaps").output().expect("the binary");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("invalid value"), "{said}");
 }

@@ -41,8 +41,14 @@ enum Scenario {
 }
 
 impl Scenario {
-    const ALL: [Self; 6] =
-        [Self::Flow, Self::Progress, Self::Cancel, Self::BrokenStream, Self::LostSession, Self::Proxies];
+    const ALL: [Self; 6] = [
+        Self::Flow,
+        Self::Progress,
+        Self::Cancel,
+        Self::BrokenStream,
+        Self::LostSession,
+        Self::Proxies,
+    ];
 
     /// What the clients' programs call it.
     fn name(self) -> &'static str {

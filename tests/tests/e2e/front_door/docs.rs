@@ -36,7 +36,8 @@ fn examples_of(page: &Path) -> Vec<Example> {
     while let Some((number, line)) = lines.next() {
         let Some(info) = line.trim_start().strip_prefix("```toml") else { continue };
         let block = lines.by_ref().map(|(_, line)| line.trim_start());
-        let text: String = block.take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
+        let text: String =
+            block.take_while(|line| *line != "```").map(|line| format!("{line}\n")).collect();
         if !info.contains("not-loaded") {
             examples.push(Example { place: format!("{name}:{}", number + 1), text });
         }
@@ -155,7 +156,8 @@ async fn every_shipped_toml_file_is_loaded_by_the_parser_of_its_kind() {
 /// The tables that an edge's config file may have, as its parser names them.
 fn tables() -> Vec<String> {
     let beside = Beside::new();
-    let error = Trial::open(&beside.write("nonsense = 1\n")).expect_err("an unknown field").to_string();
+    let error =
+        Trial::open(&beside.write("nonsense = 1\n")).expect_err("an unknown field").to_string();
     let (_, expected) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
@@ -166,9 +168,16 @@ fn every_table_of_the_edges_config_file_has_an_example_in_its_documentation() {
     let tables = tables();
     assert!(tables.len() >= 9, "{tables:?}");
     for table in tables {
-        let begins =
-            [format!("[{table}]"), format!("[[{table}]]"), format!("[{table}."), format!("{table} = ")];
+        let begins = [
+            format!("[{table}]"),
+            format!("[[{table}]]"),
+            format!("[{table}."),
+            format!("{table} = "),
+        ];
         let shown = |line: &str| begins.iter().any(|beginning| line.starts_with(beginning));
-        assert!(page.iter().any(|example| example.text.lines().any(shown)), "docs/edge.md has no [{table}]");
+        assert!(
+            page.iter().any(|example| example.text.lines().any(shown)),
+            "docs/edge.md has no [{table}]"
+        );
     }
 }

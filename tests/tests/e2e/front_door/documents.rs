@@ -16,7 +16,9 @@ fn pdf(objects: &[String]) -> Vec<u8> {
     }
     let start = pdf.len();
     let size = objects.len() + 1;
-    pdf.push_str(&format!("{table}trailer\n<</Size {size} /Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"));
+    pdf.push_str(&format!(
+        "{table}trailer\n<</Size {size} /Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"
+    ));
     pdf.into_bytes()
 }
 
@@ -36,7 +38,8 @@ fn carrying(attached: &str, hidden: &str) -> Vec<u8> {
          /Resources <</Font <</F1 5 0 R>>>>>>"
             .to_owned(),
         stream("", page),
-        "<</Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding>>".to_owned(),
+        "<</Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding>>"
+            .to_owned(),
         "<</Type /Filespec /F (factur-x.xml) /EF <</F 7 0 R>>>>".to_owned(),
         stream("/Type /EmbeddedFile /Filter /ASCIIHexDecode", &format!("{hex}>")),
         stream("/Type /EmbeddedFile", hidden),
@@ -73,7 +76,8 @@ async fn long_decimals_and_other_encodings_pass_the_edge() {
     let mesh = TestMesh::start().await;
     let carol = mesh.client("carol").await;
     let invoice = String::from_utf8(sample("invoice.ubl.xml")).expect("text");
-    let invoice = invoice.replace(">12.3456<", ">12.345600000000000001<").replace("UTF-8", "UTF-16");
+    let invoice =
+        invoice.replace(">12.3456<", ">12.345600000000000001<").replace("UTF-8", "UTF-16");
     let wide: Vec<u8> = invoice.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let reply = carol.call_tool("invoices_extract", arguments(&wide)).await;
     let result = &reply.json["result"]["structuredContent"];

@@ -27,7 +27,10 @@ async fn a_browser_that_opens_the_edge_is_shown_how_to_connect_a_client() {
         let headers = response.headers().clone();
         let content_type = headers[header::CONTENT_TYPE].to_str().expect("text");
         assert!(content_type.starts_with("text/html"), "{path}: {content_type}");
-        assert_eq!(headers.contains_key(header::WWW_AUTHENTICATE), status == StatusCode::UNAUTHORIZED);
+        assert_eq!(
+            headers.contains_key(header::WWW_AUTHENTICATE),
+            status == StatusCode::UNAUTHORIZED
+        );
         assert!(headers.contains_key(header::CONTENT_SECURITY_POLICY), "{path}");
         let page = response.text().await.expect("a page");
         let command = format!("claude mcp add --transport http drawbridge {mcp}{endpoint}<");
@@ -44,7 +47,8 @@ async fn a_browser_that_opens_the_edge_is_shown_how_to_connect_a_client() {
 async fn a_client_gets_no_page_where_it_expects_a_challenge() {
     let mesh = TestMesh::start().await;
     for accept in ["application/json, text/event-stream", "text/event-stream", "*/*"] {
-        let request = reqwest::Client::new().get(mesh.mesh.mcp_url.clone()).header(header::ACCEPT, accept);
+        let request =
+            reqwest::Client::new().get(mesh.mesh.mcp_url.clone()).header(header::ACCEPT, accept);
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{accept}");
         assert!(response.headers().contains_key(header::WWW_AUTHENTICATE), "{accept}");

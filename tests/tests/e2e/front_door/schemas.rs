@@ -43,7 +43,8 @@ async fn every_shipped_tool_is_taken_by_every_model_api() {
             assert!(tool["outputSchema"]["properties"]["input_required"].is_null(), "{text}");
         }
     }
-    let lock = std::fs::read_to_string(drawbridge_tests::repository().join("policies/catalog.lock"));
+    let lock =
+        std::fs::read_to_string(drawbridge_tests::repository().join("policies/catalog.lock"));
     let lock: Value = serde_json::from_str(&lock.expect("the lock")).expect("JSON");
     let locked: Vec<_> = lock["tools"].as_object().expect("tools").keys().collect();
     assert_eq!(seen.iter().collect::<Vec<_>>(), locked, "no tool goes unchecked");
@@ -75,7 +76,10 @@ fn each_rule_refuses_what_its_api_refuses() {
         (json!({ "type": "integer", "minimum": i64::MIN }), "OpenAI"),
         (json!({ "type": "array" }), "OpenAI"),
         (json!({ "type": "string", "allOf": [{ "pattern": "a" }] }), "OpenAI, strict"),
-        (json!({ "type": "object", "properties": { "b": { "type": "string" } } }), "OpenAI, strict"),
+        (
+            json!({ "type": "object", "properties": { "b": { "type": "string" } } }),
+            "OpenAI, strict",
+        ),
         (json!({ "type": "object", "propertyNames": { "maxLength": 3 } }), "OpenAI, strict"),
         (json!({ "$ref": "#/$defs/A", "description": "An A." }), "OpenAI, strict"),
         (json!({ "type": "object", "properties": { "@type": { "type": "string" } } }), "Anthropic"),
@@ -92,7 +96,10 @@ fn each_rule_refuses_what_its_api_refuses() {
         ),
     ] {
         let broken = broken_rules(&tool(property.clone()));
-        assert!(broken.iter().any(|rule| rule.contains(&format!("({api})"))), "{property}: {broken:?}");
+        assert!(
+            broken.iter().any(|rule| rule.contains(&format!("({api})"))),
+            "{property}: {broken:?}"
+        );
     }
     for (tool, api) in [
         (json!({ "name": "a.b", "inputSchema": { "type": "object", "properties": {} } }), "OpenAI"),
@@ -110,8 +117,8 @@ fn each_rule_refuses_what_its_api_refuses() {
 /// The table in docs/tools.md is the list of rules.
 #[test]
 fn the_rules_are_documented() {
-    let text =
-        std::fs::read_to_string(drawbridge_tests::repository().join("docs/tools.md")).expect("the page");
+    let text = std::fs::read_to_string(drawbridge_tests::repository().join("docs/tools.md"))
+        .expect("the page");
     for api in APIS {
         assert!(text.contains(&format!("| {api} |")), "{api}");
     }

@@ -62,10 +62,17 @@ async fn null_is_an_argument_that_is_not_given() {
         let reply = alice.call_tool(ECHO, arguments).await;
         let values = echoed(&reply);
         assert_eq!((&values["int64"], &values["text"]), (&json!(0), &json!("")), "{reply:?}");
-        assert!(values.get("optional_int32").is_none() && values.get("inner").is_none(), "{reply:?}");
+        assert!(
+            values.get("optional_int32").is_none() && values.get("inner").is_none(),
+            "{reply:?}"
+        );
     }
-    let simple = alice.call("tools/call", json!({ "name": "test_simple_text", "arguments": null })).await;
-    assert!(simple.json["result"]["isError"] != true && simple.error_code().is_none(), "{simple:?}");
+    let simple =
+        alice.call("tools/call", json!({ "name": "test_simple_text", "arguments": null })).await;
+    assert!(
+        simple.json["result"]["isError"] != true && simple.error_code().is_none(),
+        "{simple:?}"
+    );
     let prompt = json!({ "name": "test_simple_prompt", "arguments": null });
     assert!(alice.call("prompts/get", prompt).await.error_code().is_none());
     let name = "test_prompt_with_arguments";
@@ -75,7 +82,8 @@ async fn null_is_an_argument_that_is_not_given() {
     let prompt = json!({ "name": name, "arguments": { "arg1": "x", "arg2": null } });
     assert!(alice.call("prompts/get", prompt).await.message().contains("\"arg2\" is missing"));
     // Of a required argument it is none.
-    let search = mesh.client("alice").await.call_tool("code_search", json!({ "query": null })).await;
+    let search =
+        mesh.client("alice").await.call_tool("code_search", json!({ "query": null })).await;
     assert!(search.message().contains("\"query\" is a required property"), "{search:?}");
 }
 
@@ -84,8 +92,7 @@ async fn a_value_of_another_type_is_taken_where_the_field_leaves_no_doubt() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
-    let given =
-        json!({ "int32": "5", "double": "1.5", "text": 42, "bool": "true", "choice": "choice_second" });
+    let given = json!({ "int32": "5", "double": "1.5", "text": 42, "bool": "true", "choice": "choice_second" });
     let reply = alice.call_tool(ECHO, given).await;
     let values = echoed(&reply);
     for (name, expected) in [
@@ -103,7 +110,10 @@ async fn a_value_of_another_type_is_taken_where_the_field_leaves_no_doubt() {
             json!({ "int32": 2_147_483_648_i64 }),
             "int32: 2147483648 is greater than the maximum of 2147483647",
         ),
-        (json!({ "int64": "9223372036854775808" }), "int64: 9223372036854775808 is greater than the maximum"),
+        (
+            json!({ "int64": "9223372036854775808" }),
+            "int64: 9223372036854775808 is greater than the maximum",
+        ),
         (json!({ "uint64": "-1" }), "uint64: -1 is less than the minimum of 0"),
         (json!({ "bool": 1 }), r#"bool: 1 is not of type "boolean""#),
         (json!({ "text": true }), r#"text: true is not of type "string""#),
@@ -129,14 +139,21 @@ async fn a_policy_reads_the_value_that_the_service_gets() {
     let mesh = mesh.await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
-    for forbidden in
-        [json!({ "int32": 5 }), json!({ "int32": "5" }), json!({ "text": 5 }), json!({ "text": "5" })]
-    {
+    for forbidden in [
+        json!({ "int32": 5 }),
+        json!({ "int32": "5" }),
+        json!({ "text": 5 }),
+        json!({ "text": "5" }),
+    ] {
         let reply = alice.call_tool(ECHO, forbidden.clone()).await;
         assert_eq!(reply.status, StatusCode::FORBIDDEN, "{forbidden}: {reply:?}");
     }
     let reply = alice.call_tool(ECHO, json!({ "int32": "6", "text": 6, "choice": null })).await;
-    assert_eq!((&echoed(&reply)["int32"], &echoed(&reply)["text"]), (&json!(6), &json!("6")), "{reply:?}");
+    assert_eq!(
+        (&echoed(&reply)["int32"], &echoed(&reply)["text"]),
+        (&json!(6), &json!("6")),
+        "{reply:?}"
+    );
 }
 
 #[tokio::test]
@@ -145,8 +162,9 @@ async fn a_long_status_message_is_cut_and_an_empty_one_gets_words() {
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
     let fail = async |code: Code, message: &str| {
-        let reply =
-            alice.call_tool("test_fail_with", json!({ "code": code as i32, "message": message })).await;
+        let reply = alice
+            .call_tool("test_fail_with", json!({ "code": code as i32, "message": message }))
+            .await;
         assert_eq!(reply.json["result"]["isError"], true, "{code:?}: {reply:?}");
         assert!(!reply.text.contains("try again"), "{code:?}: {reply:?}");
         reply.message().to_owned()
@@ -154,8 +172,12 @@ async fn a_long_status_message_is_cut_and_an_empty_one_gets_words() {
     let whole = "x".repeat(16 * 1024);
     assert_eq!(fail(Code::NotFound, &whole).await, whole);
     for (long, bytes) in [("x".repeat(40_000), 40_000), ("ä".repeat(100_000), 200_000)] {
-        for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::Aborted, Code::ResourceExhausted]
-        {
+        for code in [
+            Code::InvalidArgument,
+            Code::FailedPrecondition,
+            Code::Aborted,
+            Code::ResourceExhausted,
+        ] {
             let message = fail(code, &long).await;
             let (text, mark) = message.split_once('…').expect("a mark");
             assert!(long.starts_with(text) && text.len() >= 16 * 1024 - 1, "{}", text.len());
@@ -163,7 +185,10 @@ async fn a_long_status_message_is_cut_and_an_empty_one_gets_words() {
         }
     }
     let message = fail(Code::InvalidArgument, "").await;
-    assert_eq!(message, "the tool service refuses the arguments (INVALID_ARGUMENT) and does not say why");
+    assert_eq!(
+        message,
+        "the tool service refuses the arguments (INVALID_ARGUMENT) and does not say why"
+    );
     assert!(fail(Code::NotFound, "").await.contains("NOT_FOUND"));
 }
 
@@ -177,9 +202,11 @@ async fn metadata_is_served_with_a_slash_at_its_end() {
     };
     let (edge, issuer) = (&mesh.mesh.mcp_url, &mesh.mesh.state.issuer);
     let at = |url: &url::Url, path: &str| url.join(path).expect("a URL").to_string();
-    for path in
-        ["oauth-protected-resource", "oauth-protected-resource/mcp", "oauth-protected-resource/mcp/code"]
-    {
+    for path in [
+        "oauth-protected-resource",
+        "oauth-protected-resource/mcp",
+        "oauth-protected-resource/mcp/code",
+    ] {
         let url = at(edge, &format!("/.well-known/{path}"));
         assert_eq!(get(&format!("{url}/")).await, get(&url).await);
     }
@@ -187,7 +214,11 @@ async fn metadata_is_served_with_a_slash_at_its_end() {
     for name in ["oauth-authorization-server", "openid-configuration"] {
         assert_eq!(get(&at(issuer, &format!("/.well-known/{name}/"))).await, expected);
         for path in ["", "mcp/", "mcp/code/"] {
-            assert_eq!(get(&at(edge, &format!("/.well-known/{name}/{path}"))).await, expected, "{path}");
+            assert_eq!(
+                get(&at(edge, &format!("/.well-known/{name}/{path}"))).await,
+                expected,
+                "{path}"
+            );
         }
     }
 }

@@ -40,13 +40,15 @@ async fn drive(mesh: &TestMesh, app: &str, stranger: &str) -> Value {
         .kill_on_drop(true)
         .spawn()
         .expect("node");
-    let output = timeout(PATIENCE, browser.wait_with_output()).await.expect("in time").expect("an end");
+    let output =
+        timeout(PATIENCE, browser.wait_with_output()).await.expect("in time").expect("an end");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another_origin_can_do_nothing() {
+async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another_origin_can_do_nothing()
+ {
     let (app, stranger) = (serve().await, serve().await);
     let mesh = TestMesh::with(|config| config.allowed_origins = vec![app.clone()]).await;
     let seen = drive(&mesh, &app, &stranger).await;
@@ -71,7 +73,10 @@ async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another
         (&json!(true), &json!(202), &json!(true))
     );
     assert_eq!(older["events"], json!([200, "text/event-stream"]));
-    assert!(newest["versions"].as_array().expect("versions").contains(&json!("2026-07-28")), "{newest}");
+    assert!(
+        newest["versions"].as_array().expect("versions").contains(&json!("2026-07-28")),
+        "{newest}"
+    );
 
     let stranger = &seen["stranger"];
     // Not even with a token; and what goes without a preflight gets an answer that nobody reads.
@@ -84,8 +89,9 @@ async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another
     });
     assert_eq!(stranger["read"], nothing);
     // What anybody may frame shows itself, and these two do not.
-    let framed =
-        |name: &str| (stranger["framed"][name]["title"].clone(), stranger["framed"][name]["refused"].clone());
+    let framed = |name: &str| {
+        (stranger["framed"][name]["title"].clone(), stranger["framed"][name]["refused"].clone())
+    };
     assert_eq!(framed("app"), (json!("An application of another origin"), json!(false)));
     for name in ["signIn", "edge"] {
         assert_eq!(framed(name), (json!("127.0.0.1"), json!(true)), "{name}");

@@ -3,7 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use drawbridge_cli::mesh::{Hosted, MeshConfig};
-use drawbridge_tests::{Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached};
+use drawbridge_tests::{
+    Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached,
+};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,13 +39,18 @@ impl Scene {
 
     async fn with(replicas: usize, change: impl FnOnce(&mut MeshConfig)) -> Self {
         let redis = if replicas > 1 { Some(Redis::start().await) } else { None };
-        let mut scene = Self::over(replicas, redis.as_ref().map(|redis| redis.url.as_str()), change).await;
+        let mut scene =
+            Self::over(replicas, redis.as_ref().map(|redis| redis.url.as_str()), change).await;
         scene.redis = redis;
         scene
     }
 
     /// Replicas that share what is at this URL.
-    async fn over(replicas: usize, redis_url: Option<&str>, change: impl FnOnce(&mut MeshConfig)) -> Self {
+    async fn over(
+        replicas: usize,
+        redis_url: Option<&str>,
+        change: impl FnOnce(&mut MeshConfig),
+    ) -> Self {
         let issuer = TestIssuer::start().await;
         let mesh = TestMesh::with(|config| {
             serve_cached(config);
@@ -95,7 +102,8 @@ impl Scene {
     fn client(&self, edge: usize, subject: &str, tenant: &str) -> Client {
         let mut claims = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
         (claims["sub"], claims["tenant"]) = (json!(subject), json!(tenant));
-        self.edges[edge].client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &claims)))
+        self.edges[edge]
+            .client(&self.mesh.client_with(&self.issuer.sign(&self.issuer.header(), &claims)))
     }
 }
 

@@ -33,7 +33,10 @@ impl Guarded {
         let folder = tempfile::tempdir().expect("a folder");
         let tree = folder.path().join("tree");
         fs::create_dir(&tree).expect("a folder");
-        let text = format!("# marker\nTOKEN={} # marker\nMAIL=ada@mail.test PAY={IBAN} # marker\n", token());
+        let text = format!(
+            "# marker\nTOKEN={} # marker\nMAIL=ada@mail.test PAY={IBAN} # marker\n",
+            token()
+        );
         fs::write(tree.join("settings.txt"), text).expect("a file");
         fs::write(tree.join("long.txt"), "a line with a Märker\n".repeat(1000)).expect("a file");
         let mesh = TestMesh::with(|config| {
@@ -47,7 +50,9 @@ impl Guarded {
         let (_, service, unguarded) = mesh.conformance(|_| {}).await;
         drop(unguarded);
         let test = mesh.grpc_url(&service.running.address);
-        let edge = mesh.edge(&[("code", &code), ("test", &test)], |config| config.config = Some(file)).await;
+        let edge = mesh
+            .edge(&[("code", &code), ("test", &test)], |config| config.config = Some(file))
+            .await;
         Self { mesh, edge, folder, _service: service }
     }
 
@@ -113,7 +118,8 @@ async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors(
     let token = token();
 
     let found = search(&alice, "marker").await;
-    let lines: Vec<_> = found["structuredContent"]["matches"].as_array().into_iter().flatten().collect();
+    let lines: Vec<_> =
+        found["structuredContent"]["matches"].as_array().into_iter().flatten().collect();
     assert_eq!(lines.len(), 3, "{found}");
     assert_eq!(lines[1]["line"], "TOKEN=[redacted:github-token] # marker", "{found}");
     assert_eq!(lines[2]["line"], "MAIL=[redacted:email] PAY=[redacted:iban] # marker", "{found}");
@@ -132,16 +138,19 @@ async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors(
     let redacted = "[redacted:github-token] [a case] [redacted:card] [redacted:iban]";
     assert!(prompted(&alice, &secret).await.contains(redacted));
     for code in [3, 9] {
-        let failed = alice.call_tool("test_fail_with", json!({ "code": code, "message": secret })).await;
+        let failed =
+            alice.call_tool("test_fail_with", json!({ "code": code, "message": secret })).await;
         assert_eq!(failed.message(), redacted, "{failed:?}");
     }
     // One tool may show what the others may not.
     let shown = "[redacted:github-token] [a case] [redacted:card] DE89 3704 0044 0532 0130 00";
     assert_eq!(repeated(&alice, &secret).await, shown);
 
-    for (guard, item, count) in
-        [("github-token", "code_search", "1"), ("iban", "code_file", "1"), ("case", "test_fail_with", "2")]
-    {
+    for (guard, item, count) in [
+        ("github-token", "code_search", "1"),
+        ("iban", "code_file", "1"),
+        ("case", "test_fail_with", "2"),
+    ] {
         let line = format!("edge_guarded_total{{guard=\"{guard}\",item=\"{item}\"}}");
         assert_eq!(metric(&guarded.edge, &line).await.as_deref(), Some(count), "{line}");
     }
@@ -155,18 +164,24 @@ async fn guards_work_in_the_order_of_the_file_which_is_edited_while_the_edge_run
     let alice = guarded.alice().await;
     let token = token();
     let split = token.replacen('_', "\u{200b}_\u{2060}", 1);
-    let tags: String = "obey".bytes().filter_map(|byte| char::from_u32(0xe0000 + u32::from(byte))).collect();
+    let tags: String =
+        "obey".bytes().filter_map(|byte| char::from_u32(0xe0000 + u32::from(byte))).collect();
     let hidden = format!("{split} read{tags} \u{1b}[8mme\u{202e}");
     assert_eq!(repeated(&alice, &hidden).await, "[redacted:github-token] read me");
 
     // The other way round nothing is found in what is split, and the log says so.
     guarded.write(&format!("{redact}{strip}"));
-    until("the other order", async || repeated(&alice, &hidden).await == format!("{token} read me")).await;
+    until("the other order", async || {
+        repeated(&alice, &hidden).await == format!("{token} read me")
+    })
+    .await;
     assert!(guarded.mesh.log().contains("what unseen characters split is not found"));
     // An edit that is wrong changes nothing.
     guarded.write(&redact.replace("secrets", "everything"));
-    until("the mistake", async || metric(&guarded.edge, "edge_config_current").await.as_deref() == Some("0"))
-        .await;
+    until("the mistake", async || {
+        metric(&guarded.edge, "edge_config_current").await.as_deref() == Some("0")
+    })
+    .await;
     assert_eq!(repeated(&alice, &token).await, "[redacted:github-token]");
     assert!(guarded.mesh.log().contains("unknown variant `everything`"));
     guarded.write("");
@@ -175,17 +190,26 @@ async fn guards_work_in_the_order_of_the_file_which_is_edited_while_the_edge_run
 
 #[tokio::test]
 async fn an_answer_that_is_too_long_is_cut_or_asked_for_again() {
-    let guarded =
-        Guarded::start("[[guard]]\nkind = \"size\"\nbytes_max = 2000\nexcept = [\"code_list_files\"]\n")
-            .await;
+    let guarded = Guarded::start(
+        "[[guard]]\nkind = \"size\"\nbytes_max = 2000\nexcept = [\"code_list_files\"]\n",
+    )
+    .await;
     let alice = guarded.alice().await;
     // Structured content is whole or not there.
     let found = search(&alice, "Märker").await;
-    assert_eq!((&found["isError"], &found["structuredContent"]), (&json!(true), &Value::Null), "{found}");
+    assert_eq!(
+        (&found["isError"], &found["structuredContent"]),
+        (&json!(true), &Value::Null),
+        "{found}"
+    );
     let told = found["content"][0]["text"].as_str().expect("a text");
     assert!(told.contains("at most 2000 are passed on; ask for less"), "{told}");
-    let narrow = alice.call_tool("code_search", json!({ "query": "Märker", "max_results": 2 })).await;
-    assert_eq!(narrow.json["result"]["structuredContent"]["matches"].as_array().map(Vec::len), Some(2));
+    let narrow =
+        alice.call_tool("code_search", json!({ "query": "Märker", "max_results": 2 })).await;
+    assert_eq!(
+        narrow.json["result"]["structuredContent"]["matches"].as_array().map(Vec::len),
+        Some(2)
+    );
 
     let file = read(&alice, "long.txt").await;
     let text = file["text"].as_str().expect("a text");
@@ -204,7 +228,8 @@ async fn an_answer_that_is_too_long_is_cut_or_asked_for_again() {
 async fn what_a_tool_asks_and_tells_on_the_way_is_guarded_too() {
     let pattern = "patterns = [{ name = \"step\", pattern = 'step \\d+' }]\n";
     let guarded =
-        Guarded::start(&format!("[[guard]]\nkind = \"redact\"\nredact = [\"secrets\"]\n{pattern}")).await;
+        Guarded::start(&format!("[[guard]]\nkind = \"redact\"\nredact = [\"secrets\"]\n{pattern}"))
+            .await;
     let alice = guarded.alice().await;
     let params = json!({
         "name": "test_slow_work", "arguments": { "milliseconds": 60 }, "_meta": { "progressToken": "p" },

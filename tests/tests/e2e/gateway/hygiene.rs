@@ -63,7 +63,10 @@ fn check_restraint(headers: &HeaderMap) {
     assert_eq!(headers["x-frame-options"], "DENY");
     assert_eq!(headers["referrer-policy"], "no-referrer");
     let policy = headers["content-security-policy"].to_str().expect("a text");
-    assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(
+        policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
     for silent in ["server", "x-powered-by", "strict-transport-security"] {
         assert!(!headers.contains_key(silent), "{headers:?}");
     }
@@ -89,10 +92,17 @@ async fn a_page_of_another_origin_gets_nothing_that_its_browser_would_show_it() 
                 .request(method.clone(), mesh.mesh.mcp_url.clone())
                 .header("origin", origin)
                 .header("access-control-request-method", "POST")
-                .header("access-control-request-headers", "authorization,mcp-method,mcp-param-region");
+                .header(
+                    "access-control-request-headers",
+                    "authorization,mcp-method,mcp-param-region",
+                );
             let response = request.send().await.expect("an answer");
             let headers = response.headers();
-            assert_eq!(headers.contains_key("access-control-allow-origin"), may, "{method} {origin}");
+            assert_eq!(
+                headers.contains_key("access-control-allow-origin"),
+                may,
+                "{method} {origin}"
+            );
             assert_eq!(response.status() == StatusCode::FORBIDDEN, !may, "{method} {origin}");
             if may && method == Method::POST {
                 let exposed = headers["access-control-expose-headers"].to_str().expect("a text");
@@ -128,7 +138,8 @@ async fn a_packed_body_is_not_unpacked() {
 #[tokio::test]
 async fn the_access_log_names_the_client_that_trusted_proxies_saw() {
     let mesh = TestMesh::start().await;
-    for (hops, expected) in [(0, "127.0.0.1"), (1, "192.0.2.2"), (2, "192.0.2.1"), (3, "127.0.0.1")] {
+    for (hops, expected) in [(0, "127.0.0.1"), (1, "192.0.2.2"), (2, "192.0.2.1"), (3, "127.0.0.1")]
+    {
         let edge = mesh.edge(&[], |config| config.trusted_hops = hops).await;
         let request = reqwest::Client::new()
             .get(edge.url.clone())
@@ -137,7 +148,8 @@ async fn the_access_log_names_the_client_that_trusted_proxies_saw() {
         request.send().await.expect("an answer");
         let log = mesh.log();
         let of_request = format!("\"hops-{hops}\"");
-        let line = log.lines().find(|line| line.contains(&of_request) && line.contains("\"answered\""));
+        let line =
+            log.lines().find(|line| line.contains(&of_request) && line.contains("\"answered\""));
         let line = line.unwrap_or_else(|| panic!("no line of {of_request}"));
         assert!(line.contains(&format!("\"client.address\":\"{expected}\"")), "{line}");
         edge.hosted.running.stop().await;

@@ -50,7 +50,12 @@ pub(super) async fn ping(client: &Client) -> Reply {
 }
 
 async fn search(client: &Client) -> Reply {
-    client.call_tool("code_search", json!({ "query": "permit", "path": "policies", "max_results": 1 })).await
+    client
+        .call_tool(
+            "code_search",
+            json!({ "query": "permit", "path": "policies", "max_results": 1 }),
+        )
+        .await
 }
 
 /// How many of so many requests pass. The others are refused for a rate.
@@ -66,8 +71,9 @@ pub(super) async fn passing(client: &Client, requests: usize) -> usize {
 }
 
 pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
-    let metrics =
-        reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin)).await.expect("metrics");
+    let metrics = reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin))
+        .await
+        .expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
@@ -87,8 +93,7 @@ fn text(headers: &HeaderMap, name: &str) -> String {
 #[tokio::test]
 async fn a_refusal_says_which_limit_and_when_to_try_again() {
     let mesh = TestMesh::start().await;
-    let limit =
-        "[[limit]]\nname = \"each-person\"\nby = \"principal\"\nrate = 4\nper_seconds = 400\nburst = 6\n";
+    let limit = "[[limit]]\nname = \"each-person\"\nby = \"principal\"\nrate = 4\nper_seconds = 400\nburst = 6\n";
     let file = File::new(limit);
     let edge = replica(&mesh, &file.path(), None).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -102,7 +107,10 @@ async fn a_refusal_says_which_limit_and_when_to_try_again() {
     let origin = edge.url.origin().ascii_serialization();
     let body = json!({ "jsonrpc": "2.0", "id": "seven", "method": "tools/list" });
     let refused = alice.send(alice.post().header("origin", origin).body(body.to_string())).await;
-    assert_eq!((refused.status, refused.error_code()), (StatusCode::TOO_MANY_REQUESTS, Some(-32049)));
+    assert_eq!(
+        (refused.status, refused.error_code()),
+        (StatusCode::TOO_MANY_REQUESTS, Some(-32049))
+    );
     refused.assert_names_request();
     assert_eq!(refused.json["id"], "seven");
     let data = &refused.json["error"]["data"];
@@ -141,7 +149,8 @@ async fn tools_have_costs_and_classes_and_whoever_may_not_call_them_takes_only_t
         "#,
     );
     let edge = replica(&mesh, &file.path(), None).await;
-    let (alice, bob) = (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
+    let (alice, bob) =
+        (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
     // Of this replica's 10 for all searches and 12 for each person.
     for _ in 0..12 {
         assert!(search(&bob).await.is_hidden());
@@ -161,8 +170,9 @@ async fn tools_have_costs_and_classes_and_whoever_may_not_call_them_takes_only_t
 #[tokio::test]
 async fn whoever_is_not_authenticated_is_counted_by_address_and_disturbs_nobody() {
     let mesh = TestMesh::start().await;
-    let file =
-        File::new("[[limit]]\nname = \"strangers\"\nby = \"address\"\nrate = 12\nper_seconds = 864000\n");
+    let file = File::new(
+        "[[limit]]\nname = \"strangers\"\nby = \"address\"\nrate = 12\nper_seconds = 864000\n",
+    );
     let edge = replica(&mesh, &file.path(), None).await;
     let alice = edge.client(&mesh.client("alice").await);
     let stranger = mesh.anonymous().at(&edge.url);
@@ -193,7 +203,9 @@ async fn whoever_is_not_authenticated_is_counted_by_address_and_disturbs_nobody(
 async fn limits_are_edited_while_the_edge_runs() {
     let (redis, mesh) = (Redis::start().await, TestMesh::start().await);
     let limit = |rate: u32| {
-        format!("[[limit]]\nname = \"few\"\nby = \"principal\"\nrate = {rate}\nper_seconds = 864000\n")
+        format!(
+            "[[limit]]\nname = \"few\"\nby = \"principal\"\nrate = {rate}\nper_seconds = 864000\n"
+        )
     };
     let file = File::new("");
     let edge = replica(&mesh, &file.path(), Some(&redis)).await;
@@ -203,7 +215,10 @@ async fn limits_are_edited_while_the_edge_runs() {
     until("the limit", async || ping(&alice).await.status == StatusCode::TOO_MANY_REQUESTS).await;
     // An edit that is wrong changes nothing, and says so.
     file.write(&limit(3).replace("principal", "person"));
-    until("the mistake", async || metric(&edge, "edge_config_current").await.as_deref() == Some("0")).await;
+    until("the mistake", async || {
+        metric(&edge, "edge_config_current").await.as_deref() == Some("0")
+    })
+    .await;
     assert_eq!(ping(&alice).await.status, StatusCode::TOO_MANY_REQUESTS);
     assert!(mesh.log().contains("unknown variant `person`"));
     file.write("");

@@ -18,9 +18,12 @@ use drawbridge_proto::auth::v1::{
     auth_service_client::AuthServiceClient,
 };
 use drawbridge_sdk::{
-    CallContext, Listen, MtlsConfig, MtlsServerConfig, Peers, RequestId, TelemetryConfig, reflection,
+    CallContext, Listen, MtlsConfig, MtlsServerConfig, Peers, RequestId, TelemetryConfig,
+    reflection,
 };
-use drawbridge_tests::{Client, Edge, Reply, TestMesh, conformance::Conformance, permit, repository};
+use drawbridge_tests::{
+    Client, Edge, Reply, TestMesh, conformance::Conformance, permit, repository,
+};
 use http::StatusCode;
 use serde_json::json;
 use tokio::{
@@ -47,11 +50,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SETTLED: Duration = Duration::from_secs(5);
 
 async fn search(client: &Client) -> Reply {
-    client.call_tool("code_search", json!({ "query": "permit", "path": "policies", "max_results": 1 })).await
+    client
+        .call_tool(
+            "code_search",
+            json!({ "query": "permit", "path": "policies", "max_results": 1 }),
+        )
+        .await
 }
 
 fn is_good(reply: &Reply) -> bool {
-    reply.status == StatusCode::OK && reply.json["result"]["isError"] != true && reply.error_code().is_none()
+    reply.status == StatusCode::OK
+        && reply.json["result"]["isError"] != true
+        && reply.error_code().is_none()
 }
 
 /// Whether whoever answers there tells its contract.
@@ -73,7 +83,8 @@ async fn is_answered_without(url: &Url, bundle: &Path) -> bool {
     let address = url.socket_addrs(|| None).expect("an address")[0];
     let stream = TcpStream::connect(address).await.expect("a connection");
     let name = ServerName::from(address.ip());
-    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
+    let mut stream =
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
     // The verdict comes after this side's handshake. A server of HTTP/2 would speak first.
     timeout(PATIENCE, stream.read_u8()).await.expect("in time").is_ok()
 }
@@ -100,8 +111,14 @@ async fn a_call_goes_through_the_whole_mesh_by_mtls() {
         assert_eq!(url.scheme(), "https", "{name}");
         let service = mesh.mesh.service(&name).expect("a service");
         let metrics = metrics(service.running.admin).await;
-        assert!(metrics.contains("mtls_certificate_expiry_timestamp_seconds "), "{name}: {metrics}");
-        assert!(metrics.contains("mtls_trust_bundle_expiry_timestamp_seconds "), "{name}: {metrics}");
+        assert!(
+            metrics.contains("mtls_certificate_expiry_timestamp_seconds "),
+            "{name}: {metrics}"
+        );
+        assert!(
+            metrics.contains("mtls_trust_bundle_expiry_timestamp_seconds "),
+            "{name}: {metrics}"
+        );
         assert!(metrics.contains("mtls_certificate_current 1"), "{name}: {metrics}");
     }
     // Each service knows who has called it.
@@ -120,15 +137,24 @@ async fn every_service_lets_in_its_peers_and_nobody_else() {
     let other = MtlsConfig { mtls_trust_bundle_file: bundle, ..other };
     for (name, url) in services(&mesh) {
         let by = |config: &MtlsConfig| {
-            Peers::open(config).expect("a certificate").connect(&url, &name, None).expect("a channel")
+            Peers::open(config)
+                .expect("a certificate")
+                .connect(&url, &name, None)
+                .expect("a channel")
         };
         assert!(is_let_in(by(&edge)).await, "{name}: the edge");
         assert!(!is_let_in(by(&stranger)).await, "{name}: a service that is not allowed");
         assert!(!is_let_in(by(&other)).await, "{name}: another authority's edge");
         let plain = url.as_str().replace("https:", "http:").parse().expect("a URL");
-        assert!(!is_let_in(drawbridge_sdk::connect(&plain).expect("a channel")).await, "{name}: plaintext");
+        assert!(
+            !is_let_in(drawbridge_sdk::connect(&plain).expect("a channel")).await,
+            "{name}: plaintext"
+        );
 
-        assert!(!is_answered_without(&url, &authority.trust_bundle_file()).await, "{name}: no certificate");
+        assert!(
+            !is_answered_without(&url, &authority.trust_bundle_file()).await,
+            "{name}: no certificate"
+        );
 
         let admin = mesh.mesh.service(&name).expect("a service").running.admin;
         let metrics = metrics(admin).await;
@@ -148,7 +174,10 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
     let edge = mesh.edge(&[("code", &state.services["invoices"])], |_| {}).await;
     assert!(edge.client(&alice).tools().await.is_empty());
     let refused = metrics(edge.hosted.running.admin).await;
-    assert!(refused.contains("grpc_client_handshakes_failed_total{reason=\"not_allowed\"}"), "{refused}");
+    assert!(
+        refused.contains("grpc_client_handshakes_failed_total{reason=\"not_allowed\"}"),
+        "{refused}"
+    );
 
     // Somebody answers in place of auth.
     let edge = mesh
@@ -161,22 +190,26 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
 
     // Who it is to be can be said.
     let id = MeshAuthority::id("auth").expect("an id");
-    let edge =
-        mesh.edge(&[("code", &state.services["code"])], |config| config.auth_spiffe_id = Some(id)).await;
+    let edge = mesh
+        .edge(&[("code", &state.services["code"])], |config| config.auth_spiffe_id = Some(id))
+        .await;
     assert!(is_good(&search(&edge.client(&alice)).await));
 }
 
 #[tokio::test]
 async fn only_an_edge_asks_auth_about_access_tokens() {
     let mesh = TestMesh::start().await;
-    let (url, authority) = (&mesh.mesh.state.auth_url, mesh.mesh.authority.as_ref().expect("an authority"));
+    let (url, authority) =
+        (&mesh.mesh.state.auth_url, mesh.mesh.authority.as_ref().expect("an authority"));
     for (name, expected) in [("edge", true), ("code", false), (WORKLOAD, false)] {
         let peers = Peers::open(&authority.issue(name).expect("files")).expect("a certificate");
         let mut auth = AuthServiceClient::new(peers.connect(url, "auth", None).expect("a channel"));
         let authorized = auth.authorize(AuthorizeRequest::default()).await;
         let filtered = auth.filter_catalog(FilterCatalogRequest::default()).await;
-        for code in [authorized.err().map(|status| status.code()), filtered.err().map(|status| status.code())]
-        {
+        for code in [
+            authorized.err().map(|status| status.code()),
+            filtered.err().map(|status| status.code()),
+        ] {
             assert_eq!(code != Some(Code::PermissionDenied), expected, "{name}: {code:?}");
         }
         // What is for all of them.
@@ -189,8 +222,10 @@ async fn only_an_edge_asks_auth_about_access_tokens() {
 #[tokio::test]
 async fn the_documented_certificates_are_good() {
     let text = fs::read_to_string(repository().join("docs/mtls.md")).expect("a file");
-    let blocks = text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
-    let script = blocks.into_iter().find(|block| block.starts_with("openssl ")).expect("the example");
+    let blocks =
+        text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
+    let script =
+        blocks.into_iter().find(|block| block.starts_with("openssl ")).expect("the example");
     let folder = tempfile::tempdir().expect("a folder");
     let made = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output();
     let made = made.expect("a shell, and openssl (apt-get install openssl)");
@@ -210,14 +245,12 @@ async fn the_documented_certificates_are_good() {
     let mut code = Conformance::default();
     code.mtls = mtls;
     let keys = "http://127.0.0.1:1/".parse().expect("a URL");
-    let (listen, address) = Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let (listen, address) =
+        Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let telemetry = TelemetryConfig::default();
-    let code =
-        Hosted::start(
-            "code",
-            &telemetry,
-            |telemetry| async move { code.start(listen, keys, &telemetry).await },
-        );
+    let code = Hosted::start("code", &telemetry, |telemetry| async move {
+        code.start(listen, keys, &telemetry).await
+    });
     let _code = code.await.expect("a service");
     let url: Url = format!("https://{address}").parse().expect("a URL");
     for (name, expected) in [("edge", true), ("auth", false)] {
@@ -269,8 +302,10 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
     // Then each service gets a certificate of the new one.
     for name in ["edge", "auth", "code", "invoices", "tickets", WORKLOAD] {
         let (from, to) = (next.issue(name).expect("files"), authority.issue(name).expect("files"));
-        let pairs =
-            [(from.mtls_key_file, to.mtls_key_file), (from.mtls_certificate_file, to.mtls_certificate_file)];
+        let pairs = [
+            (from.mtls_key_file, to.mtls_key_file),
+            (from.mtls_certificate_file, to.mtls_certificate_file),
+        ];
         for (from, to) in pairs {
             fs::copy(from.expect("a file"), to.expect("a file")).expect("a file");
         }
@@ -290,7 +325,10 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
     };
     let code = &mesh.mesh.state.services["code"];
     let channel = Peers::open(&config).expect("a certificate").connect(code, "code", None);
-    assert!(!is_let_in(channel.expect("a channel")).await, "the certificate is the old authority's");
+    assert!(
+        !is_let_in(channel.expect("a channel")).await,
+        "the certificate is the old authority's"
+    );
 
     stop.store(true, Ordering::Relaxed);
     for caller in callers {
@@ -334,10 +372,14 @@ async fn the_keys_of_transaction_tokens_and_the_epochs_come_by_mtls_too() {
     assert!(is_good(&search(&mesh.client("alice").await).await));
     let auth = &mesh.mesh.state.auth_url;
     let channel = drawbridge_tests::connect(auth).expect("a channel");
-    let mut words =
-        AuthServiceClient::new(channel).watch(WatchRequest {}).await.expect("a stream").into_inner();
+    let mut words = AuthServiceClient::new(channel)
+        .watch(WatchRequest {})
+        .await
+        .expect("a stream")
+        .into_inner();
     assert!(words.message().await.expect("a word").is_some());
-    let plain = auth.join("/.well-known/jwks.json").expect("a URL").as_str().replace("https:", "http:");
+    let plain =
+        auth.join("/.well-known/jwks.json").expect("a URL").as_str().replace("https:", "http:");
     assert!(reqwest::get(plain).await.is_err());
 }
 
@@ -364,16 +406,21 @@ async fn a_tool_service_in_python_speaks_mtls() {
     let start = |allowed: &str| {
         let of = |file: &Option<PathBuf>| file.clone().expect("a file").into_os_string();
         let [certificate, key, bundle] =
-            [&files.mtls_certificate_file, &files.mtls_key_file, &files.mtls_trust_bundle_file].map(of);
+            [&files.mtls_certificate_file, &files.mtls_key_file, &files.mtls_trust_bundle_file]
+                .map(of);
         let allowed = MeshAuthority::id(allowed).expect("an id").to_string();
-        let mtls = [certificate.as_os_str(), key.as_os_str(), bundle.as_os_str(), OsStr::new(&allowed)];
+        let mtls =
+            [certificate.as_os_str(), key.as_os_str(), bundle.as_os_str(), OsStr::new(&allowed)];
         PythonService::by_mtls(&mesh.transaction_keys(), &mtls)
     };
     let alice = mesh.client("alice").await;
     let service = start("edge");
     let edge = mesh.edge(&[("greeter", &service.url)], |_| {}).await;
     let greeted = edge.client(&alice).call_tool("greeter_greet", json!({ "name": "Ada" })).await;
-    assert_eq!(greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!", "{greeted:?}");
+    assert_eq!(
+        greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!",
+        "{greeted:?}"
+    );
 
     let closed = start("another");
     let edge = mesh.edge(&[("greeter", &closed.url)], |_| {}).await;

@@ -75,7 +75,8 @@ struct Load {
 impl Load {
     async fn one(self: Arc<Self>, person: usize, got: Arc<Got>) {
         let began = Instant::now();
-        let reply = self.persons[person % PERSONS].call_tool(self.tool, self.arguments.clone()).await;
+        let reply =
+            self.persons[person % PERSONS].call_tool(self.tool, self.arguments.clone()).await;
         got.note(&reply, began.elapsed());
     }
 
@@ -122,7 +123,10 @@ async fn metadata(edge: &Edge, slowest: &AtomicU64) {
         let began = Instant::now();
         let answer = client.get(url.clone()).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
-        slowest.fetch_max(u64::try_from(began.elapsed().as_millis()).expect("a time"), Ordering::Relaxed);
+        slowest.fetch_max(
+            u64::try_from(began.elapsed().as_millis()).expect("a time"),
+            Ordering::Relaxed,
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -138,7 +142,10 @@ async fn mesh_of(issuer: &TestIssuer) -> TestMesh {
         serve_conformance(config);
         config.telemetry.log = "error".to_owned();
         let file = config.policies.join("issuers.toml");
-        let entry = format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name());
+        let entry = format!(
+            "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n",
+            issuer.name()
+        );
         fs::write(&file, entry).expect("a file");
         config.issuers = Some(file);
     })
@@ -172,7 +179,8 @@ fn at_three_times_what_can_be_carried_as_much_is_answered_as_ever() {
     let mut alone = Command::new(env::current_exe().expect("this program"));
     alone.args(["--exact", "--ignored", "--nocapture", "gateway::overload::overloaded"]);
     let done = alone.output().expect("a process");
-    let (said, failed) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let (said, failed) =
+        (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     println!("{said}");
     assert!(done.status.success() && said.contains("1 passed"), "{said}{failed}");
 }
@@ -185,7 +193,11 @@ async fn overloaded() {
     let config = format!("[concurrency]\nservice = {{ test = {CALLS_MAX} }}\n");
     let (_service, _hosted, edge, _folder) = edge_with(&mesh, &config).await;
     let arguments = json!({ "milliseconds": WORK_MS });
-    let load = Arc::new(Load { persons: persons(&mesh, &edge, &issuer), tool: "test_slow_work", arguments });
+    let load = Arc::new(Load {
+        persons: persons(&mesh, &edge, &issuer),
+        tool: "test_slow_work",
+        arguments,
+    });
 
     load.closed(2 * CALLS_MAX, Duration::from_secs(1)).await;
     let (peak, peak_p99) = load.closed(2 * CALLS_MAX, PEAK_SPAN).await;
@@ -256,8 +268,9 @@ async fn at_once(client: &Client, calls: usize) -> Vec<Reply> {
     let mut calling = JoinSet::new();
     for _ in 0..calls {
         let client = client.clone();
-        calling
-            .spawn(async move { client.call_tool("test_slow_work", json!({ "milliseconds": 500 })).await });
+        calling.spawn(async move {
+            client.call_tool("test_slow_work", json!({ "milliseconds": 500 })).await
+        });
     }
     calling.join_all().await
 }
@@ -269,7 +282,8 @@ fn refused(replies: &[Reply]) -> Vec<&Reply> {
 #[tokio::test]
 async fn a_call_whose_turn_does_not_come_is_told_to_try_again_and_reaches_no_service() {
     let mesh = TestMesh::with(serve_conformance).await;
-    let config = "[concurrency]\ncalls_per_principal = 1\nwaiting_per_principal = 1\nwait_ms = 60000\n";
+    let config =
+        "[concurrency]\ncalls_per_principal = 1\nwaiting_per_principal = 1\nwait_ms = 60000\n";
     let (service, _hosted, edge, folder) = edge_with(&mesh, config).await;
     let alice = edge.client(&mesh.client("alice").await);
     let bob = edge.client(&mesh.client("bob").await);
@@ -285,7 +299,8 @@ async fn a_call_whose_turn_does_not_come_is_told_to_try_again_and_reaches_no_ser
         reply.assert_names_request();
     }
     // More room is room at once, when the file says so.
-    fs::write(folder.path().join("edge.toml"), "[concurrency]\ncalls_per_principal = 4\n").expect("a file");
+    fs::write(folder.path().join("edge.toml"), "[concurrency]\ncalls_per_principal = 4\n")
+        .expect("a file");
     let began = Instant::now();
     while !refused(&at_once(&alice, 4).await).is_empty() {
         assert!(began.elapsed() < Duration::from_secs(30), "the edit takes too long");
@@ -311,11 +326,14 @@ async fn an_edge_that_has_too_much_to_do_refuses_early_and_whoever_only_listens_
     });
     let mut listening = Vec::new();
     for _ in 0..3 {
-        let request = alice.post().header("mcp-method", "subscriptions/listen").body(listen.to_string());
+        let request =
+            alice.post().header("mcp-method", "subscriptions/listen").body(listen.to_string());
         let request = request.header("mcp-protocol-version", "2026-07-28");
         let (client, request) = request.build_split();
         let mut request = request.expect("a request");
-        request.headers_mut().insert("mcp-protocol-version", http::HeaderValue::from_static("2026-07-28"));
+        request
+            .headers_mut()
+            .insert("mcp-protocol-version", http::HeaderValue::from_static("2026-07-28"));
         let answer = client.execute(request).await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK);
         listening.push(answer);
@@ -326,7 +344,10 @@ async fn an_edge_that_has_too_much_to_do_refuses_early_and_whoever_only_listens_
     assert_eq!(service.finished.load(Ordering::Relaxed), 2);
     let reply = refused_ones[0];
     assert_eq!((reply.status, reply.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
-    assert_eq!(reply.headers.get(header::RETRY_AFTER).map(|value| value.as_bytes()), Some(&b"1"[..]));
+    assert_eq!(
+        reply.headers.get(header::RETRY_AFTER).map(|value| value.as_bytes()),
+        Some(&b"1"[..])
+    );
     assert_eq!(reply.json["error"]["data"]["reason"], "overloaded");
     reply.assert_names_request();
     assert_eq!(refused(&at_once(&alice, 2).await).len(), 0);

@@ -52,7 +52,8 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
     let killed = Instant::now();
     for edge in &edges {
         // Whatever does not know, refuses; and what knows again, answers.
-        until("fail-over", async || ping(&edge.client(&frank)).await.status == StatusCode::OK).await;
+        until("fail-over", async || ping(&edge.client(&frank)).await.status == StatusCode::OK)
+            .await;
         counts(edge).await;
     }
     eprintln!("another master after {:?}", killed.elapsed());
@@ -80,7 +81,8 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
 async fn revoked(mesh: &TestMesh, edges: &[Edge], person: &str) -> Client {
     let client = mesh.client(person).await;
     let issuer = mesh.mesh.state.issuer_name();
-    let answer = revoke_of(mesh, &platform(mesh).await, issuer, Which::Subject(person.to_owned())).await;
+    let answer =
+        revoke_of(mesh, &platform(mesh).await, issuer, Which::Subject(person.to_owned())).await;
     assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
     for edge in edges {
         let refused = async || ping(&edge.client(&client)).await.status == StatusCode::UNAUTHORIZED;
@@ -91,7 +93,10 @@ async fn revoked(mesh: &TestMesh, edges: &[Edge], person: &str) -> Client {
 
 /// Waits until an edge counts in Redis.
 async fn counts(edge: &Edge) {
-    until("Redis", async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1")).await;
+    until("Redis", async || {
+        metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -101,7 +106,8 @@ async fn a_cluster_is_shared_by_all_replicas_and_they_follow_a_slot_to_its_new_m
 }
 
 #[tokio::test]
-async fn the_master_that_sentinels_name_is_shared_by_all_replicas_and_they_follow_them_to_the_next() {
+async fn the_master_that_sentinels_name_is_shared_by_all_replicas_and_they_follow_them_to_the_next()
+{
     let mut servers = RedisSentinel::start().await;
     holds(&servers.url.clone(), async || servers.kill_master()).await;
 }

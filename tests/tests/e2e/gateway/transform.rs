@@ -86,7 +86,11 @@ async fn metrics(edge: &Edge) -> String {
 }
 
 async fn metric(edge: &Edge, begin: &str) -> Option<String> {
-    metrics(edge).await.lines().find_map(|line| line.strip_prefix(begin)).map(|value| value.trim().to_owned())
+    metrics(edge)
+        .await
+        .lines()
+        .find_map(|line| line.strip_prefix(begin))
+        .map(|value| value.trim().to_owned())
 }
 
 #[tokio::test]
@@ -115,7 +119,11 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
         assert_eq!(reply.json["result"]["content"][0]["text"], found.to_string());
         let tickets = found["tickets"].as_array().expect("tickets").clone();
         for ticket in &tickets {
-            assert_eq!((&ticket["state"], &ticket["tenant"]), (&json!("open"), &json!("acme")), "{found}");
+            assert_eq!(
+                (&ticket["state"], &ticket["tenant"]),
+                (&json!("open"), &json!("acme")),
+                "{found}"
+            );
             let customer = ticket["customer"].as_str().expect("a text");
             assert!(customer.chars().count() == 2 && customer.ends_with('…'), "{found}");
             assert_eq!(ticket.as_object().expect("an object").len(), 4);
@@ -125,14 +133,22 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
     assert_eq!((count(json!({})).await, count(json!({ "page_size": 1 })).await), (2, 1));
     assert_eq!(count(json!({ "page_size": 100 })).await, 3);
     // The program sees a number, and a default where the client says nothing.
-    assert_eq!((count(json!({ "page_size": "1" })).await, count(json!({ "page_size": null })).await), (1, 2));
+    assert_eq!(
+        (count(json!({ "page_size": "1" })).await, count(json!({ "page_size": null })).await),
+        (1, 2)
+    );
     let frank = edge.client(&mesh.client("frank").await);
     let of_frank = frank.call_tool("find_open_tickets", json!({})).await;
     assert_eq!(structured(&of_frank)["tickets"][0]["tenant"], "umbrella");
 
-    for (name, value) in [("state", json!("closed")), ("assignee", json!("x")), ("page_size", json!("two"))] {
+    for (name, value) in
+        [("state", json!("closed")), ("assignee", json!("x")), ("page_size", json!("two"))]
+    {
         let reply = bob.call_tool("find_open_tickets", json!({ name: value })).await;
-        assert!(reply.json["result"]["isError"] == true && reply.message().contains(name), "{reply:?}");
+        assert!(
+            reply.json["result"]["isError"] == true && reply.message().contains(name),
+            "{reply:?}"
+        );
     }
     for gone in ["tickets_search", "tickets_reply"] {
         let reply = bob.call_tool(gone, json!({})).await;
@@ -148,7 +164,11 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
     })
     .await;
     let denied = bob.call_tool("find_open_tickets", json!({})).await;
-    assert_eq!(denied.message(), "denied by policy: tickets_search: a policy forbids it", "{denied:?}");
+    assert_eq!(
+        denied.message(),
+        "denied by policy: tickets_search: a policy forbids it",
+        "{denied:?}"
+    );
 }
 
 #[tokio::test]
@@ -164,8 +184,10 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
     let tool = |name: &str, key: &str, program: &str| {
         format!("[[tool]]\nname = \"{name}\"\n{key} = '''{program}'''\n")
     };
-    let endless =
-        [("code_search", "response", "def f: f; f"), ("code_list_files", "request", "[range(1e12)]")];
+    let endless = [
+        ("code_search", "response", "def f: f; f"),
+        ("code_list_files", "request", "[range(1e12)]"),
+    ];
     file.write(&endless.map(|(name, key, program)| tool(name, key, program)).concat());
     for (name, key, _) in endless {
         let call = async || {
@@ -174,7 +196,11 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
         };
         until(name, async || call().await.error_code() == Some(-32603)).await;
         let reply = call().await;
-        assert_eq!(reply.message(), format!("the {key} of {name} could not be transformed"), "{reply:?}");
+        assert_eq!(
+            reply.message(),
+            format!("the {key} of {name} could not be transformed"),
+            "{reply:?}"
+        );
         assert!(!reply.text.contains("policies"), "{reply:?}");
         reply.assert_names_request();
     }
@@ -229,10 +255,15 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
             .all(|tool| tool["name"] != "code_search" || tool.get("outputSchema").is_none())
     );
     file.write(&tool("code_search", "response", "{ count: (.matches | lenght) }"));
-    until("the mistake", async || metric(&edge, "edge_config_current").await.as_deref() == Some("0")).await;
+    until("the mistake", async || {
+        metric(&edge, "edge_config_current").await.as_deref() == Some("0")
+    })
+    .await;
     let log = mesh.log();
     assert!(
-        log.contains("edge.toml:3: the response program cannot be compiled: there is no filter lenght/0"),
+        log.contains(
+            "edge.toml:3: the response program cannot be compiled: there is no filter lenght/0"
+        ),
         "{log}"
     );
     let reply = alice.call_tool("code_search", search).await;
@@ -244,7 +275,10 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
     let issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
-        let entry = format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name());
+        let entry = format!(
+            "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n",
+            issuer.name()
+        );
         fs::write(&file, entry).expect("a file");
         config.issuers = Some(file);
     })
@@ -259,7 +293,10 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
     };
     let desk = at("/mcp/desk");
     let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
-    assert_eq!(bob.at(&desk).tools().await, ["find_open_tickets", "tickets_get", "tickets_summarize"]);
+    assert_eq!(
+        bob.at(&desk).tools().await,
+        ["find_open_tickets", "tickets_get", "tickets_summarize"]
+    );
     assert_eq!(alice.at(&desk).tools().await, ["code_search"]);
     let beside = alice.at(&desk).call_tool("code_list_files", json!({})).await;
     assert_eq!(beside.error_code(), Some(-32602), "{beside:?}");
@@ -273,8 +310,9 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
     let challenge = mesh.anonymous().at(&desk).call("tools/list", json!({})).await;
     let challenge = challenge.headers["www-authenticate"].to_str().expect("a text").to_owned();
     assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp/desk\""), "{challenge}");
-    let metadata =
-        reqwest::get(at("/.well-known/oauth-protected-resource/mcp/desk")).await.expect("an answer");
+    let metadata = reqwest::get(at("/.well-known/oauth-protected-resource/mcp/desk"))
+        .await
+        .expect("an answer");
     let metadata: Value = metadata.json().await.expect("JSON");
     let resource = metadata["resource"].as_str().expect("a resource");
     assert!(resource.ends_with("/mcp/desk"), "{metadata}");

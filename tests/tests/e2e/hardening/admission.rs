@@ -28,7 +28,11 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    assert!(read.is_ok(), "the connection stays open: {answer:?} to {:?}", String::from_utf8_lossy(bytes));
+    assert!(
+        read.is_ok(),
+        "the connection stays open: {answer:?} to {:?}",
+        String::from_utf8_lossy(bytes)
+    );
     answer
 }
 
@@ -43,7 +47,8 @@ fn head(edge: &Edge, token: &str, length: usize) -> Vec<u8> {
 }
 
 async fn metric(service: &Hosted, name: &str) -> u64 {
-    let metrics = reqwest::get(format!("http://{}/metrics", service.running.admin)).await.expect("metrics");
+    let metrics =
+        reqwest::get(format!("http://{}/metrics", service.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
     let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.map_or(0, |value| value.parse().expect("a count"))
@@ -69,7 +74,10 @@ async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
     let address = edge.hosted.running.address.tcp().expect("an address");
     // The body never comes. Who would wait for it would wait half a minute.
     let refused = raw(address, &head(&edge, "x", 4 * MIB)).await;
-    assert!(refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"),
+        "{refused}"
+    );
     let whole = edge.client(&mesh.client("alice").await);
     let unit = "[".repeat(100) + &"]".repeat(100);
     let units = vec![unit.as_str(); 2_000].join(",");
@@ -77,8 +85,10 @@ async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
     let refused = whole.send_body(body).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
     assert!(refused.message().contains("params nest deeper than 64 levels"), "{refused:?}");
-    let many =
-        format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{}1]}}}}"#, "1,".repeat(40_000));
+    let many = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{}1]}}}}"#,
+        "1,".repeat(40_000)
+    );
     let refused = whole.send_body(many).await;
     assert!(refused.message().contains("more than 32768 values"), "{refused:?}");
 }
@@ -92,7 +102,8 @@ async fn bodies_that_are_held_back_leave_memory_for_others() {
     // Known from now on.
     assert_eq!(edge.client(&alice).call("ping", json!({})).await.status, StatusCode::OK);
     // All of her share but the last byte, which never comes.
-    let mut held = TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection");
+    let mut held =
+        TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection");
     held.write_all(&head(&edge, alice.token(), 2 * MIB)).await.expect("room");
     held.write_all(&vec![b' '; 2 * MIB - 1]).await.expect("room");
     let large = |bytes: usize| {
@@ -107,7 +118,10 @@ async fn bodies_that_are_held_back_leave_memory_for_others() {
         }
         assert!(begun.elapsed() < PATIENCE, "she has more than her share");
     };
-    assert_eq!((refused.status, refused.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
+    assert_eq!(
+        (refused.status, refused.error_code()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some(-32053))
+    );
     assert!(refused.headers.contains_key("retry-after"));
     for _ in 0..3 {
         assert_eq!(bob.send_body(large(MIB)).await.status, StatusCode::OK);
@@ -119,8 +133,7 @@ async fn bodies_that_are_held_back_leave_memory_for_others() {
 async fn whoever_is_not_known_pays_by_address_before_auth_is_asked() {
     let mesh = TestMesh::start().await;
     let folder = tempfile::tempdir().expect("a folder");
-    let limit =
-        "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 20\n";
+    let limit = "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 20\n";
     let edge = limited(&mesh, folder.path(), limit).await;
     let alice = edge.client(&mesh.client("alice").await);
     assert_eq!(alice.call("ping", json!({})).await.status, StatusCode::OK);
@@ -130,7 +143,8 @@ async fn whoever_is_not_known_pays_by_address_before_auth_is_asked() {
         let made_up = edge.client(&mesh.client_with(&format!("made.up.{number}")));
         statuses.push(made_up.call("ping", json!({})).await.status);
     }
-    let refused = statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
+    let refused =
+        statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert!(refused >= 79, "{statuses:?}");
     assert!(asked(&edge).await - before <= 21, "{} questions", asked(&edge).await - before);
     // Whoever is known pays nothing of it.
@@ -146,7 +160,8 @@ async fn tokens_that_nobody_can_verify_now_are_counted_too() {
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
         let keys = "jwks_url = \"http://127.0.0.1:9/\"\nallow_private_addresses = true";
-        fs::write(&file, format!("[[issuers]]\nissuer = \"{}\"\n{keys}\n", issuer.name())).expect("a file");
+        fs::write(&file, format!("[[issuers]]\nissuer = \"{}\"\n{keys}\n", issuer.name()))
+            .expect("a file");
         config.issuers = Some(file);
     })
     .await;
@@ -182,7 +197,8 @@ async fn what_a_caller_writes_into_logs_is_cut() {
     let alice = mesh.client("alice").await;
     let long = "x".repeat(100_000);
     let message = |id: Value, method: &str, name: &str| {
-        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "name": name } }).to_string()
+        json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": { "name": name } })
+            .to_string()
     };
     let refused = alice.send_body(message(json!(long), "ping", "")).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
@@ -192,7 +208,9 @@ async fn what_a_caller_writes_into_logs_is_cut() {
         assert!(alice.send_body(message(json!(1), method, &long)).await.is_hidden());
     }
     // serde puts such a text into its error, and each of these characters into eight bytes.
-    for body in [json!("\u{e000}".repeat(100_000)).to_string(), "7".repeat(100_000), format!("tru{long}")] {
+    for body in
+        [json!("\u{e000}".repeat(100_000)).to_string(), "7".repeat(100_000), format!("tru{long}")]
+    {
         let refused = alice.send_body(body).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
         assert!(refused.text.len() < 4096, "{} bytes", refused.text.len());
@@ -228,8 +246,12 @@ async fn a_request_goes_by_an_id_of_the_edges_own() {
     let log = mesh.log();
     for reply in [&first, &second] {
         let lines: Vec<_> = log.lines().filter(|line| line.contains(reply.request_id())).collect();
-        let answered = lines.iter().find(|line| line.contains("\"answered\"")).expect("an access line");
-        assert!(answered.contains(&format!("\"caller_request_id\":\"{}\"", drawbridge_tests::REQUEST_ID)));
+        let answered =
+            lines.iter().find(|line| line.contains("\"answered\"")).expect("an access line");
+        assert!(
+            answered
+                .contains(&format!("\"caller_request_id\":\"{}\"", drawbridge_tests::REQUEST_ID))
+        );
         assert!(lines.iter().any(|line| line.contains("\"threadName\":\"code\"")), "{lines:#?}");
     }
 }
@@ -238,8 +260,10 @@ async fn a_request_goes_by_an_id_of_the_edges_own() {
 async fn what_two_readers_could_read_as_two_things_is_refused() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
-    let (address, alice) =
-        (edge.hosted.running.address.tcp().expect("an address"), edge.client(&mesh.client("alice").await));
+    let (address, alice) = (
+        edge.hosted.running.address.tcp().expect("an address"),
+        edge.client(&mesh.client("alice").await),
+    );
     let body = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
     let good = format!(
         "POST /mcp HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
@@ -258,7 +282,10 @@ async fn what_two_readers_could_read_as_two_things_is_refused() {
     let answer = raw(address, coded("chunked").as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     for (what, wrong) in [
-        ("two Authorization headers", good.replace("connection:", "authorization: Bearer x\r\nconnection:")),
+        (
+            "two Authorization headers",
+            good.replace("connection:", "authorization: Bearer x\r\nconnection:"),
+        ),
         (
             "two session ids",
             good.replace("connection:", "mcp-session-id: a\r\nmcp-session-id: b\r\nconnection:"),
@@ -281,7 +308,9 @@ async fn what_two_readers_could_read_as_two_things_is_refused() {
         let answer = raw(address, wrong.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
     }
-    for params in [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","arguments":{"b":[{"c":1,"c":2}]}}"#] {
+    for params in
+        [r#"{"name":"a","name":"b"}"#, r#"{"name":"a","arguments":{"b":[{"c":1,"c":2}]}}"#]
+    {
         let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
         let refused = alice.send_body(body).await;
         assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
@@ -314,10 +343,13 @@ async fn what_is_hidden_answers_as_what_does_not_exist() {
         json["error"]["data"]["uri"] = Value::Null;
         (reply.status, json)
     };
-    let call =
-        async |client: &Client, name: &str| told(client.call_tool(name, json!({ "query": "x" })).await);
+    let call = async |client: &Client, name: &str| {
+        told(client.call_tool(name, json!({ "query": "x" })).await)
+    };
     assert_eq!(call(&bob, "code_search").await, call(&bob, "code_nothing").await);
-    let odd = async |name: &str| told(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await);
+    let odd = async |name: &str| {
+        told(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await)
+    };
     assert_eq!(odd("code_search").await, odd("code_nothing").await);
     let read = async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
     assert_eq!(read("code://Cargo.toml").await, read("nothing://Cargo.toml").await);
@@ -326,7 +358,10 @@ async fn what_is_hidden_answers_as_what_does_not_exist() {
     let complete = async |name: &str| {
         let argument = json!({ "name": "invoice_id", "value": "" });
         let reference = json!({ "type": "ref/prompt", "name": name });
-        told(bob.call("completion/complete", json!({ "ref": reference, "argument": argument })).await)
+        told(
+            bob.call("completion/complete", json!({ "ref": reference, "argument": argument }))
+                .await,
+        )
     };
     assert_eq!(complete("invoices_review").await, complete("invoices_nothing").await);
     let watch = async |uri: &str| {

@@ -40,7 +40,13 @@ impl Connection {
         Self { sending, driver: tokio::spawn(async move { drop(driving.await) }) }
     }
 
-    async fn send(&mut self, client: &Client, edge: &Edge, accept: &str, body: &Value) -> Response<Incoming> {
+    async fn send(
+        &mut self,
+        client: &Client,
+        edge: &Edge,
+        accept: &str,
+        body: &Value,
+    ) -> Response<Incoming> {
         let request = Request::post(edge.url.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, accept)
@@ -56,7 +62,8 @@ impl Connection {
 async fn begun(mut response: Response<Incoming>) -> Response<Incoming> {
     let mut read = 0;
     while read < 100 {
-        let frame = response.body_mut().frame().await.expect("a part").expect("a part that arrives");
+        let frame =
+            response.body_mut().frame().await.expect("a part").expect("a part that arrives");
         read += frame.data_ref().map_or(0, Bytes::len);
     }
     response

@@ -31,7 +31,14 @@ impl Process {
         let address = listener.local_addr().expect("an address");
         drop(listener);
         let child = Command::new(program)
-            .args(["--listen", &address.to_string(), "--admin-listen", "127.0.0.1:0", "--log", "warn"])
+            .args([
+                "--listen",
+                &address.to_string(),
+                "--admin-listen",
+                "127.0.0.1:0",
+                "--log",
+                "warn",
+            ])
             .args(["--auth-jwks-url", mesh.transaction_keys().as_str()])
             .args(arguments)
             .stdin(Stdio::null())
@@ -54,7 +61,11 @@ impl Process {
     fn ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a process");
         let (_, fields) = stat.rsplit_once(')').expect("a name");
-        fields.split_whitespace().nth(11).and_then(|ticks| ticks.parse().ok()).expect("the user time")
+        fields
+            .split_whitespace()
+            .nth(11)
+            .and_then(|ticks| ticks.parse().ok())
+            .expect("the user time")
     }
 
     /// Waits until it works hard.
@@ -124,7 +135,9 @@ async fn the_code_service_stops_while_a_search_goes_on_that_nothing_interrupts()
     let (alice, _edge) = client(&mesh, "code", &process, "alice").await;
     let query = format!("{}B", "A".repeat(20_000));
     let searching =
-        tokio::spawn(async move { alice.call_tool("code_search", json!({ "query": query })).await });
+        tokio::spawn(
+            async move { alice.call_tool("code_search", json!({ "query": query })).await },
+        );
     process.works().await;
     process.stop().await;
     let reply = searching.await.expect("an answer");
@@ -178,14 +191,19 @@ async fn a_hostile_pdf_is_given_up_and_the_next_document_is_read() {
     let process = Process::start(env!("CARGO_BIN_EXE_invoices-process"), &mesh, &one).await;
     let (carol, _edge) = client(&mesh, "invoices", &process, "carol").await;
     let read = async |document: &[u8], media_type: &str| {
-        let document = json!({ "document": BASE64_STANDARD.encode(document), "media_type": media_type });
+        let document =
+            json!({ "document": BASE64_STANDARD.encode(document), "media_type": media_type });
         carol.call_tool("invoices_extract", document).await
     };
     let refused = read(&pdf(15_000), "application/pdf").await;
     assert!(refused.message().contains("holds more than an invoice does"), "{}", refused.message());
-    let sample = fs::read(repository().join("services/invoices/samples/invoice.ubl.xml")).expect("a file");
+    let sample =
+        fs::read(repository().join("services/invoices/samples/invoice.ubl.xml")).expect("a file");
     let reply = read(&sample, "application/xml").await;
-    assert_eq!(reply.json["result"]["structuredContent"]["invoice"]["number"], "DB-2026-0042", "{reply:?}");
+    assert_eq!(
+        reply.json["result"]["structuredContent"]["invoice"]["number"], "DB-2026-0042",
+        "{reply:?}"
+    );
 }
 
 /// A runtime of `#[tokio::main]` waits in the end for whatever blocks.
@@ -196,7 +214,11 @@ fn no_service_waits_in_the_end_for_work_that_blocks() {
     for service in services {
         let main = service.expect("an entry").path().join("src/main.rs");
         let text = fs::read_to_string(&main).expect("a file");
-        assert!(text.contains("run_main(") && !text.contains("#[tokio::main"), "{}", main.display());
+        assert!(
+            text.contains("run_main(") && !text.contains("#[tokio::main"),
+            "{}",
+            main.display()
+        );
         seen += 1;
     }
     assert!(seen >= 6);

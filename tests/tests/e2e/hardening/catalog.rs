@@ -65,7 +65,8 @@ impl Impostor {
             .build_v1()
             .expect("reflection");
         // Threads of its own, so that it goes with all its connections.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let binding = async move {
             let listener = tokio::net::TcpListener::bind(address).await.expect("a port");
@@ -126,7 +127,9 @@ impl File {
         let code = &mesh.mesh.state.services["code"];
         let mut text = format!("[[services]]\nnamespace = \"code\"\nurls = [\"{code}\"]\n");
         if let Some(Impostor { address, .. }) = impostor {
-            text += &format!("[[services]]\nnamespace = \"{NAMESPACE}\"\nurls = [\"http://{address}\"]\n");
+            text += &format!(
+                "[[services]]\nnamespace = \"{NAMESPACE}\"\nurls = [\"http://{address}\"]\n"
+            );
         }
         if let Some(mode) = mode {
             text += &format!("[catalog]\nlock = \"catalog.lock\"\nmode = \"{mode}\"\n");
@@ -138,7 +141,8 @@ impl File {
     async fn lock(&self) {
         let code = vec!["drawbridge.code.v1.CodeService".to_owned()];
         let code = Contract { pool: reflection::built_in().expect("contracts"), services: code };
-        let offered = offered(None, &Peers::default(), &[code, reviewed()]).await.expect("a catalog");
+        let offered =
+            offered(None, &Peers::default(), &[code, reviewed()]).await.expect("a catalog");
         let lockable = offered.lockable(CatalogLock::default());
         assert!(lockable.conflicts.is_empty(), "{:?}", lockable.conflicts);
         fs::write(self.0.path().join("catalog.lock"), lockable.lock.text()).expect("a lock");
@@ -146,7 +150,8 @@ impl File {
 }
 
 async fn edge(mesh: &TestMesh, file: &File) -> Edge {
-    mesh.edge(&[], |config| (config.config, config.contract_poll_ms) = (Some(file.path()), 200)).await
+    mesh.edge(&[], |config| (config.config, config.contract_poll_ms) = (Some(file.path()), 200))
+        .await
 }
 
 /// What the edge counts as conflicts.
@@ -175,11 +180,17 @@ async fn check_whole(alice: &Client) {
     }
     let listed = alice.call_tool("code_list_files", json!({ "glob": "Cargo.toml" })).await;
     assert_eq!(listed.json["result"]["isError"], false, "{listed:?}");
-    assert!(listed.json["result"]["structuredContent"].to_string().contains("Cargo.toml"), "{listed:?}");
-    let found = alice.call_tool("code_search", json!({ "query": "resolver = ", "glob": "Cargo.toml" })).await;
+    assert!(
+        listed.json["result"]["structuredContent"].to_string().contains("Cargo.toml"),
+        "{listed:?}"
+    );
+    let found = alice
+        .call_tool("code_search", json!({ "query": "resolver = ", "glob": "Cargo.toml" }))
+        .await;
     assert_eq!(found.json["result"]["isError"], false, "{found:?}");
     let read = alice.call("resources/read", json!({ "uri": "code://Cargo.toml" })).await;
-    let text = read.json["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("{read:?}"));
+    let text =
+        read.json["result"]["contents"][0]["text"].as_str().unwrap_or_else(|| panic!("{read:?}"));
     assert!(text.contains("[workspace]"), "{text}");
 }
 
@@ -205,7 +216,9 @@ async fn check_takeover(mode: Option<&str>) {
     check_whole(&alice).await;
     // What it had before it has still.
     assert!(alice.tools().await.contains(&"aaa_work".to_owned()));
-    assert!(alice.call("prompts/get", json!({ "name": "code_review" })).await.error_code().is_some());
+    assert!(
+        alice.call("prompts/get", json!({ "name": "code_review" })).await.error_code().is_some()
+    );
     let log = mesh.log();
     let told = if mode.is_some() {
         "the tool name \\\"code_search\\\" of test.aaa.Offers/A (aaa) is locked for \
@@ -262,7 +275,9 @@ async fn a_service_that_appears_later_takes_nothing() {
 #[tokio::test]
 async fn pages_of_tools_are_full_though_most_tools_are_hidden_from_the_caller() {
     let method = |number: usize| {
-        format!("rpc T{number:03}(Text) returns (Text) {{ option (drawbridge.mcp.v1.tool) = {{}}; }}\n")
+        format!(
+            "rpc T{number:03}(Text) returns (Text) {{ option (drawbridge.mcp.v1.tool) = {{}}; }}\n"
+        )
     };
     // Of the first 400 the policies know one in four, of the next 350 none, and all of the rest.
     let is_known = |number: usize| number >= 750 || (number < 400 && number.is_multiple_of(4));
@@ -270,7 +285,8 @@ async fn pages_of_tools_are_full_though_most_tools_are_hidden_from_the_caller() 
     let descriptors = contract(&known.iter().copied().map(method).collect::<String>());
     let pool = DescriptorPool::decode(descriptors.as_slice()).expect("a contract");
     let services = vec![format!("test.{NAMESPACE}.Offers")];
-    let mesh = TestMesh::with(|config| permit(config, NAMESPACE, &Contract { pool, services })).await;
+    let mesh =
+        TestMesh::with(|config| permit(config, NAMESPACE, &Contract { pool, services })).await;
     let service = Impostor::start(&(0..900).map(method).collect::<String>()).await;
     let url = format!("http://{}", service.address).parse().expect("a URL");
     let edge = mesh.edge(&[(NAMESPACE, &url)], |_| {}).await;

@@ -74,7 +74,9 @@ async fn a_search_finds_no_key_whatever_glob_or_path_is_given() {
 async fn a_listing_names_no_key() {
     let tree = tree();
     let (_mesh, alice) = alice(&tree).await;
-    for arguments in [json!({}), json!({ "glob": "*.{pem,PEM,Key,tfstate}" }), json!({ "path": "deploy" })] {
+    for arguments in
+        [json!({}), json!({ "glob": "*.{pem,PEM,Key,tfstate}" }), json!({ "path": "deploy" })]
+    {
         let reply = alice.call_tool("code_list_files", arguments).await;
         let files = reply.json["result"]["structuredContent"]["files"].as_array();
         let files = files.unwrap_or_else(|| panic!("{reply:?}"));

@@ -31,7 +31,8 @@ fn set_mode(path: &Path, mode: u32) {
 async fn decisions_are_written_where_only_their_own_user_reads() {
     let parent = tempfile::tempdir().expect("a folder");
     let folder = parent.path().join("var/decisions");
-    let mesh = TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
+    let mesh =
+        TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
     let bob = mesh.client("bob").await;
     assert_eq!(bob.call_tool("tickets_search", json!({})).await.status, StatusCode::OK);
     mesh.stop().await;
@@ -43,7 +44,8 @@ async fn decisions_are_written_where_only_their_own_user_reads() {
 
     // A file of before is closed to others, and a link in its place is not followed.
     set_mode(file, 0o644);
-    let again = TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
+    let again =
+        TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
     assert_eq!(mode(file), 0o600);
     let other = again.auth(|config| config.decision_log.decision_log = Some(folder.clone()));
     let elsewhere = parent.path().join("elsewhere");
@@ -112,14 +114,21 @@ async fn the_admin_port_answers_to_addresses_and_configured_names_alone() {
             request.send().await.expect("an answer").status()
         };
         for path in ["/healthz", "/readyz", "/metrics"] {
-            for host in
-                [&admin.to_string(), "10.0.0.7:7181", "[::1]:7181", "localhost:7181", "Metrics.acme.internal"]
-            {
+            for host in [
+                &admin.to_string(),
+                "10.0.0.7:7181",
+                "[::1]:7181",
+                "localhost:7181",
+                "Metrics.acme.internal",
+            ] {
                 assert_eq!(get(path, host).await, StatusCode::OK, "{path} {host}");
             }
-            for host in
-                ["evil.example", "evil.example:7181", "127.0.0.1.evil.example", "localhost.evil.example"]
-            {
+            for host in [
+                "evil.example",
+                "evil.example:7181",
+                "127.0.0.1.evil.example",
+                "localhost.evil.example",
+            ] {
                 assert_eq!(get(path, host).await, StatusCode::FORBIDDEN, "{path} {host}");
             }
         }
@@ -147,15 +156,27 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
     let mut seen = Vec::new();
     for _ in 0..2 {
         let rpc = "drawbridge.code.v1.CodeService/ListFiles".to_owned();
-        let request = pb::ExchangeRequest { subject_token: subject_token.clone(), rpc, ..Default::default() };
+        let request =
+            pb::ExchangeRequest { subject_token: subject_token.clone(), rpc, ..Default::default() };
         let mut request = context().outgoing(request);
-        request.metadata_mut().insert("x-request-id", "chosen-by-the-caller".parse().expect("an id"));
+        request
+            .metadata_mut()
+            .insert("x-request-id", "chosen-by-the-caller".parse().expect("an id"));
         let answer = auth.exchange(request).await.expect("an answer");
-        let told = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text").to_owned();
-        let Some(Exchanged::Allowed(allowed)) = answer.into_inner().outcome else { panic!("not allowed") };
+        let told = answer
+            .metadata()
+            .get("x-request-id")
+            .expect("an id")
+            .to_str()
+            .expect("text")
+            .to_owned();
+        let Some(Exchanged::Allowed(allowed)) = answer.into_inner().outcome else {
+            panic!("not allowed")
+        };
         let token = allowed.transaction_token.expect("a token").token;
-        let claims =
-            jsonwebtoken::dangerous::insecure_decode::<TransactionClaims>(&token).expect("claims").claims;
+        let claims = jsonwebtoken::dangerous::insecure_decode::<TransactionClaims>(&token)
+            .expect("claims")
+            .claims;
         assert_eq!(claims.txn, told);
         seen.push(told);
     }
@@ -164,7 +185,11 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
     let records = records(folder.path());
     let own: Vec<_> = records.iter().map(|record| record.request_id.as_str()).collect();
     assert_eq!(own, seen);
-    assert!(records.iter().all(|record| record.caller_request_id.as_deref() == Some("chosen-by-the-caller")));
+    assert!(
+        records
+            .iter()
+            .all(|record| record.caller_request_id.as_deref() == Some("chosen-by-the-caller"))
+    );
 }
 
 /// An RPC that policy hides from a workload and one that does not exist were refused in different words, and with the
@@ -199,11 +224,15 @@ forbid (principal, action == Action::"code_list_files", resource);
             rpc: rpc.to_owned(),
             ..Default::default()
         };
-        let answer = auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
+        let answer =
+            auth.exchange(context().outgoing(request)).await.expect("an answer").into_inner();
         let Some(Exchanged::Denied(denied)) = answer.outcome else { panic!("{rpc}: {answer:?}") };
         refused.push(denied);
     }
-    assert!(refused.iter().all(|denied| *denied == refused[0] && denied.decision.is_none()), "{refused:?}");
+    assert!(
+        refused.iter().all(|denied| *denied == refused[0] && denied.decision.is_none()),
+        "{refused:?}"
+    );
 
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);

@@ -33,7 +33,10 @@ impl<'a> Session<'a> {
             "token_endpoint_auth_method": "none",
             "grant_types": ["authorization_code", "refresh_token"],
         });
-        metadata.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+        metadata
+            .as_object_mut()
+            .expect("an object")
+            .extend(changes.as_object().expect("an object").clone());
         self.http.post(self.url("/register")).json(&metadata).send().await.expect("an answer")
     }
 
@@ -60,12 +63,18 @@ impl<'a> Session<'a> {
     async fn begin(&self, client_id: &str) -> String {
         let page = self.authorize(client_id, self.mesh.mesh.mcp_url.as_str()).await;
         let page = page.text().await.expect("a text");
-        let (_, rest) = page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("{page}"));
+        let (_, rest) =
+            page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("{page}"));
         rest.split_once('"').expect("a value").0.to_owned()
     }
 
     async fn sign_in(&self, request: &str, user: &str, password: &str) -> Response {
-        let form = [("request", request), ("username", user), ("password", password), ("decision", "allow")];
+        let form = [
+            ("request", request),
+            ("username", user),
+            ("password", password),
+            ("decision", "allow"),
+        ];
         self.http.post(self.url("/authorize")).form(&form).send().await.expect("an answer")
     }
 
@@ -73,7 +82,8 @@ impl<'a> Session<'a> {
         let request = self.begin(client_id).await;
         let answer = self.sign_in(&request, "alice", "alice").await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
-        let location = answer.headers()["location"].to_str().expect("a text").parse::<Url>().expect("a URL");
+        let location =
+            answer.headers()["location"].to_str().expect("a text").parse::<Url>().expect("a URL");
         location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned()
     }
 
@@ -94,13 +104,15 @@ impl<'a> Session<'a> {
 
     async fn refresh(&self, client_id: &str, tokens: &Value) -> (StatusCode, Value) {
         let token = tokens["refresh_token"].as_str().expect("a refresh token");
-        let form = [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", token)];
+        let form =
+            [("grant_type", "refresh_token"), ("client_id", client_id), ("refresh_token", token)];
         self.token(&form).await
     }
 
     /// The status of a request at the edge with an access token.
     async fn at_the_edge(&self, tokens: &Value) -> StatusCode {
-        let client = self.mesh.client_with(tokens["access_token"].as_str().expect("an access token"));
+        let client =
+            self.mesh.client_with(tokens["access_token"].as_str().expect("an access token"));
         client.call("tools/list", json!({})).await.status
     }
 
@@ -225,7 +237,8 @@ async fn a_name_that_a_client_gives_itself_is_shown_without_what_nobody_sees() {
         session.register(json!({ "client_name": name })).await.json().await.expect("JSON");
     assert_eq!(registered["client_name"], "Trusted Console");
     let client = registered["client_id"].as_str().expect("a client id");
-    let page = session.authorize(client, mesh.mesh.mcp_url.as_str()).await.text().await.expect("a text");
+    let page =
+        session.authorize(client, mesh.mesh.mcp_url.as_str()).await.text().await.expect("a text");
     assert!(page.contains("<bdi>Trusted Console</bdi>"), "{page}");
 }
 

@@ -12,8 +12,8 @@ use std::{
 use axum::{Form, Json, Router, extract::State, routing::post};
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_proto::auth::v1::{
-    self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome, operation::Kind,
-    unverified::Reason,
+    self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome,
+    operation::Kind, unverified::Reason,
 };
 use drawbridge_tests::{TestIssuer, TestMesh, connect, now};
 use serde_json::{Value, json};
@@ -73,7 +73,10 @@ impl Opaque {
     }
 }
 
-async fn introspect(State(opaque): State<Opaque>, Form(form): Form<Vec<(String, String)>>) -> Json<Value> {
+async fn introspect(
+    State(opaque): State<Opaque>,
+    Form(form): Form<Vec<(String, String)>>,
+) -> Json<Value> {
     let token = form.iter().find(|(name, _)| name == "token").map(|(_, token)| token.clone());
     Json(opaque.answer(&token.unwrap_or_default()).await)
 }
@@ -96,7 +99,8 @@ struct Auth {
 impl Scene {
     async fn start(limits: &str) -> Self {
         let opaque = Opaque::default();
-        let routes = Router::new().route("/introspect", post(introspect)).with_state(opaque.clone());
+        let routes =
+            Router::new().route("/introspect", post(introspect)).with_state(opaque.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -119,7 +123,11 @@ impl Scene {
     }
 
     /// Shows so many made-up tokens at once, and counts those that are refused because too much is asked.
-    fn flood(&self, address: impl Fn(usize) -> String, busy: &Arc<AtomicUsize>) -> JoinSet<Outcome> {
+    fn flood(
+        &self,
+        address: impl Fn(usize) -> String,
+        busy: &Arc<AtomicUsize>,
+    ) -> JoinSet<Outcome> {
         let mut flood = JoinSet::new();
         for number in 0..MADE_UP {
             let (auth, address, busy) = (self.auth.clone(), address(number), Arc::clone(busy));
@@ -175,7 +183,8 @@ async fn made_up_opaque_tokens_do_not_shut_out_a_good_one() {
 /// From however many addresses they come.
 #[tokio::test]
 async fn a_full_queue_of_unknown_tokens_refuses_at_once() {
-    let limits = "unknown_queue_timeout_ms = 60000\nunknown_in_flight_max = 1\nunknown_queue_max = 3";
+    let limits =
+        "unknown_queue_timeout_ms = 60000\nunknown_in_flight_max = 1\nunknown_queue_max = 3";
     let scene = Scene::start(limits).await;
     let (opaque, busy) = (scene.opaque.clone(), Arc::default());
     let flood = scene.flood(|number| format!("198.51.100.{}", number % 250), &busy);
@@ -202,10 +211,12 @@ async fn a_refused_opaque_token_is_remembered_and_costs_its_issuer_nothing_more(
 #[tokio::test]
 async fn a_token_of_an_issuer_whose_keys_are_away_is_told_from_an_outage_of_auth() {
     let gone = TestIssuer::start().await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
+    let closed =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
-        let table = format!("[[issuers]]\nissuer = \"http://{closed}\"\nallow_private_addresses = true\n");
+        let table =
+            format!("[[issuers]]\nissuer = \"http://{closed}\"\nallow_private_addresses = true\n");
         fs::write(&file, table).expect("a file");
         config.issuers = Some(file);
     })
@@ -224,7 +235,10 @@ async fn a_token_of_an_issuer_whose_keys_are_away_is_told_from_an_outage_of_auth
     let Some(Outcome::Unverified(unverified)) = answer.outcome else { panic!("{answer:?}") };
     assert_eq!(unverified.reason(), Reason::Keys);
     let reply = mesh.client_with(&token).call("tools/list", json!({})).await;
-    assert_eq!((reply.status.as_u16(), &reply.json["error"]["data"]["reason"]), (503, &json!("unverified")));
+    assert_eq!(
+        (reply.status.as_u16(), &reply.json["error"]["data"]["reason"]),
+        (503, &json!("unverified"))
+    );
     assert!(reply.headers.contains_key("retry-after"), "{reply:?}");
 }
 

@@ -64,7 +64,9 @@ impl Process {
             }
         };
         // Whoever writes to a closed pipe ends.
-        tokio::spawn(async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} });
+        tokio::spawn(
+            async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} },
+        );
         Self { child, address }
     }
 
@@ -105,15 +107,15 @@ async fn open_sessions(client: Client, end: Instant) {
     let mut streams = Vec::new();
     while Instant::now() < end {
         let client_info = json!({ "name": "flood", "version": "1" });
-        let params =
-            json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info });
+        let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info });
         let reply = client.call("initialize", params).await;
         let Some(id) = reply.headers.get("mcp-session-id") else {
             assert_eq!(reply.status, StatusCode::TOO_MANY_REQUESTS, "{reply:?}");
             sleep(Duration::from_millis(5)).await;
             continue;
         };
-        let stream = client.get().header("mcp-session-id", id.clone()).send().await.expect("an answer");
+        let stream =
+            client.get().header("mcp-session-id", id.clone()).send().await.expect("an answer");
         streams.push(stream);
     }
 }
@@ -181,12 +183,14 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
 #[ignore = "the process of the test above"]
 #[tokio::test]
 async fn as_an_edge() {
-    setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) }).expect("a limit");
+    setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) })
+        .expect("a limit");
     let config = env::var(EDGE).expect("the test above sets it");
     let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
     let text = |name: &str| config[name].as_str().expect("a text").to_owned();
     let url = |name: &str| text(name).parse().expect("a URL");
-    let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+    let (listen, address) =
+        Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
     let config = drawbridge_edge::Config {
         listen,
         admin_listen: "127.0.0.1:0".parse().expect("an address"),

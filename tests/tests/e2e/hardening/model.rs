@@ -7,7 +7,8 @@ use drawbridge_tests::repository;
 /// Names in backquotes that have a path: `module::claim`.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2).filter(|name| {
-        name.contains("::") && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
+        name.contains("::")
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:".contains(&byte))
     })
 }
 
@@ -19,7 +20,8 @@ fn every_invariant_of_the_security_model_names_a_test_that_exists() {
         .output()
         .expect("a list");
     let listed = String::from_utf8(listed.stdout).expect("a text");
-    let tests: BTreeSet<_> = listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
+    let tests: BTreeSet<_> =
+        listed.lines().filter_map(|line| line.strip_suffix(": test")).collect();
     let missing: Vec<_> = named(&text).filter(|name| !tests.contains(name)).collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 

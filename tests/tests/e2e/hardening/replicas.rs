@@ -30,7 +30,8 @@ impl Replicas {
             config.redis_url = Some(redis_url.into());
         };
         let world = World::start(shared).await;
-        let service = world.mesh.grpc_url(world.service.1.running.address.tcp().expect("an address"));
+        let service =
+            world.mesh.grpc_url(world.service.1.running.address.tcp().expect("an address"));
         let other = world.mesh.edge(&[("test", &service)], shared).await;
         Self { world, other }
     }
@@ -77,21 +78,29 @@ impl Monitor {
     async fn assert_leaks_nothing(&self, redis: &Redis, texts: &[&str]) {
         let client = redis::Client::open(redis.url.as_str()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
-        let _: String =
-            redis::cmd("ECHO").arg("the end").query_async(&mut connection).await.expect("an answer");
+        let _: String = redis::cmd("ECHO")
+            .arg("the end")
+            .query_async(&mut connection)
+            .await
+            .expect("an answer");
         until("MONITOR has shown all", async || self.text().contains("the end")).await;
         let commands = self.text();
         assert!(commands.contains("XADD") && commands.contains("drawbridge:mcp:"), "{commands}");
         for text in texts {
             assert!(!commands.contains(text), "{text}: {commands}");
         }
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
         for key in keys.iter().filter(|key| key.starts_with("drawbridge:mcp:")) {
-            let ttl: i64 = redis::cmd("TTL").arg(key).query_async(&mut connection).await.expect("a TTL");
+            let ttl: i64 =
+                redis::cmd("TTL").arg(key).query_async(&mut connection).await.expect("a TTL");
             assert_ne!(ttl, -1, "{key} never expires");
             if key.contains("{inbox}") {
-                let length: u64 =
-                    redis::cmd("XLEN").arg(key).query_async(&mut connection).await.expect("a length");
+                let length: u64 = redis::cmd("XLEN")
+                    .arg(key)
+                    .query_async(&mut connection)
+                    .await
+                    .expect("a length");
                 assert!(key.ends_with(":all") || length == 0, "{key} holds what was read");
             }
         }
@@ -173,8 +182,10 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
         (number + 1..=number + rest.len()).map(|number| format!("{stream}-{number}")).collect();
     assert_eq!(ids, expected, "each event once");
     let progress = |event: &Value| event["params"]["progress"].as_f64();
-    let steps: Vec<_> =
-        std::iter::once(&first).chain(rest.iter().map(|(_, event)| event)).filter_map(progress).collect();
+    let steps: Vec<_> = std::iter::once(&first)
+        .chain(rest.iter().map(|(_, event)| event))
+        .filter_map(progress)
+        .collect();
     assert!(steps.len() > 2 && steps.windows(2).all(|pair| pair[0] + 1.0 == pair[1]), "{steps:?}");
     let (last_id, result) = rest.last().expect("a result");
     assert_eq!(
@@ -185,7 +196,10 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
     // Once more, of what has ended meanwhile.
     let again = events(&Stream::open(resume(&there, &session, &id)).await.end().await);
     assert_eq!(again.last(), rest.last());
-    assert_eq!(Stream::open(resume(&there, &session, last_id)).await.end().await.matches("data:").count(), 0);
+    assert_eq!(
+        Stream::open(resume(&there, &session, last_id)).await.end().await.matches("data:").count(),
+        0
+    );
     monitor.assert_leaks_nothing(&redis, &["step ", "worked", "a call", "erin"]).await;
 }
 
@@ -219,7 +233,8 @@ async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_cal
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
     let monitor = Monitor::start(&redis).await;
-    let mut call = begin(&here, &session, "test_elicitation", json!({ "message": "planted question" })).await;
+    let mut call =
+        begin(&here, &session, "test_elicitation", json!({ "message": "planted question" })).await;
     let asked = call.until("elicitation/create").await;
     let answer = |name: &str| {
         let content = json!({ "username": name, "email": "planted@example.com" });
@@ -244,7 +259,8 @@ async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
     let redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
-    let mut call = begin(&here, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
+    let mut call =
+        begin(&here, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     call.until("progress").await;
     let cancel = json!({
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "a call" },

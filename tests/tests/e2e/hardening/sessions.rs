@@ -3,7 +3,8 @@
 use std::{fs, time::Duration};
 
 use drawbridge_tests::{
-    Client, Edge, Redis, Reply, TestIssuer, TestMesh, conformance::Conformance, now, serve_conformance,
+    Client, Edge, Redis, Reply, TestIssuer, TestMesh, conformance::Conformance, now,
+    serve_conformance,
 };
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
@@ -22,7 +23,8 @@ pub(super) struct Stream(pub(super) reqwest::Response);
 
 impl Stream {
     pub(super) async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
-        let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+        let response =
+            reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         Self(response)
     }
@@ -31,7 +33,8 @@ impl Stream {
     pub(super) async fn until(&mut self, wanted: &str) -> Value {
         let mut text = String::new();
         loop {
-            let line = text.lines().find(|line| line.starts_with("data: ") && line.contains(wanted));
+            let line =
+                text.lines().find(|line| line.starts_with("data: ") && line.contains(wanted));
             if let Some(message) =
                 line.and_then(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
             {
@@ -39,7 +42,9 @@ impl Stream {
             }
             let next = tokio::time::timeout(PATIENCE, self.0.chunk()).await;
             let next = next.unwrap_or_else(|_| panic!("{wanted} does not come: {text}"));
-            let next = next.expect("a chunk").unwrap_or_else(|| panic!("it ended without {wanted}: {text}"));
+            let next = next
+                .expect("a chunk")
+                .unwrap_or_else(|| panic!("it ended without {wanted}: {text}"));
             text.push_str(&String::from_utf8_lossy(&next));
         }
     }
@@ -89,12 +94,18 @@ pub(super) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) 
 }
 
 /// Calls a tool in a session, and reads the answer as it comes.
-pub(super) async fn begin(client: &Client, session: &HeaderValue, tool: &str, arguments: Value) -> Stream {
+pub(super) async fn begin(
+    client: &Client,
+    session: &HeaderValue,
+    tool: &str,
+    arguments: Value,
+) -> Stream {
     let call = json!({
         "jsonrpc": "2.0", "id": "a call", "method": "tools/call",
         "params": { "name": tool, "arguments": arguments, "_meta": { "progressToken": 1 } },
     });
-    Stream::open(client.post().header("mcp-session-id", session).body(call.to_string()).build()).await
+    Stream::open(client.post().header("mcp-session-id", session).body(call.to_string()).build())
+        .await
 }
 
 /// Subscribes without a session (2026-07-28).
@@ -139,8 +150,11 @@ impl World {
             config.issuers = Some(file);
             let policy = config.policies.join("test.cedar");
             let text = fs::read_to_string(&policy).expect("a policy");
-            let text =
-                text.replacen("permit (principal,", r#"permit (principal in Group::"engineering","#, 1);
+            let text = text.replacen(
+                "permit (principal,",
+                r#"permit (principal in Group::"engineering","#,
+                1,
+            );
             fs::write(&policy, text).expect("a policy");
         })
         .await;
@@ -159,7 +173,8 @@ impl World {
 /// The attack: a token of the same person, for another client, tenant, endpoint or kind, or without the group that
 /// may call, answered what a tool had asked, cancelled the call, listened to the session and ended it.
 #[tokio::test]
-async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could_have_made_the_call() {
+async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could_have_made_the_call()
+ {
     let world = World::start(|_| {}).await;
     let erin = world.client(json!({}));
     let session = initialize(&erin).await.1.expect("a session");
@@ -242,13 +257,21 @@ async fn a_stream_is_taken_up_again_only_by_who_may_make_its_call() {
     assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
     // What was never sent in this session cannot be asked for.
     let other = initialize(&erin).await.1.expect("a session");
-    for (session, id) in [(&session, "nonsense"), (&session, "0000000000000000-1"), (&other, id.as_str())] {
+    for (session, id) in
+        [(&session, "nonsense"), (&session, "0000000000000000-1"), (&other, id.as_str())]
+    {
         let request = request(&erin, Method::GET, session).map(|mut request| {
-            request.headers_mut().insert("last-event-id", HeaderValue::from_str(id).expect("an id"));
+            request
+                .headers_mut()
+                .insert("last-event-id", HeaderValue::from_str(id).expect("an id"));
             request
         });
         let refused = erin.send_built(request).await;
-        assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)), "{id}");
+        assert_eq!(
+            (refused.status, refused.error_code()),
+            (StatusCode::BAD_REQUEST, Some(-32600)),
+            "{id}"
+        );
     }
 }
 
@@ -261,7 +284,8 @@ async fn streams_end_when_their_token_expires() {
     let session = initialize(&erin).await.1.expect("a session");
     let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
     let mut subscription = Stream::open(listen(&erin)).await;
-    let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
+    let mut call =
+        begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     subscription.until("acknowledged").await;
     let (_, left, _) = tokio::join!(standalone.end(), subscription.end(), call.end());
     assert!(now() >= expires, "they ended before their token");
@@ -277,7 +301,8 @@ async fn streams_end_when_their_token_is_revoked() {
         (initialize(&erin).await.1.expect("one"), initialize(&other).await.1.expect("one"));
     let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
     let mut subscription = Stream::open(listen(&erin)).await;
-    let mut call = begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
+    let mut call =
+        begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     let mut unrevoked = Stream::open(listen(&other)).await;
     subscription.until("resources/updated").await;
     let which = drawbridge_proto::auth::v1::token_set::Which::Subject("erin".to_owned());
@@ -320,7 +345,11 @@ async fn streams_and_sessions_are_bounded_per_principal_and_in_all() {
         }
     }
     let full = initialize(&people[2]).await.0;
-    assert_eq!((full.status, full.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)), "{full:?}");
+    assert_eq!(
+        (full.status, full.error_code()),
+        (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)),
+        "{full:?}"
+    );
     let refused = initialize(&people[0]).await.0;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
 
@@ -373,7 +402,11 @@ async fn a_session_that_ends_on_one_replica_ends_on_all() {
     assert_eq!((ended.status, ended.text.as_str()), (StatusCode::NO_CONTENT, ""));
     for replica in [&one, &other] {
         let gone = list(replica, &session).await;
-        assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)), "{gone:?}");
+        assert_eq!(
+            (gone.status, gone.error_code()),
+            (StatusCode::NOT_FOUND, Some(-32001)),
+            "{gone:?}"
+        );
         assert_eq!(gone.json["id"], 2);
     }
     stream.end().await;

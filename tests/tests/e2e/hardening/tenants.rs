@@ -90,14 +90,19 @@ async fn a_partners_token_that_claims_a_tenant_is_refused_where_the_partner_is_b
     assert_eq!(it.client("").call("tools/list", json!({})).await.status, StatusCode::OK);
     assert_eq!(tickets(&it.mesh.client("bob").await).await.len(), 22);
     let log = it.mesh.log();
-    let warned = |line: &&str| line.contains("this one is bound to no tenant") && line.contains("WARN");
-    assert!(log.lines().any(|line| warned(&line) && line.contains(it.partner.name())), "no warning");
+    let warned =
+        |line: &&str| line.contains("this one is bound to no tenant") && line.contains("WARN");
+    assert!(
+        log.lines().any(|line| warned(&line) && line.contains(it.partner.name())),
+        "no warning"
+    );
 }
 
 #[tokio::test]
 async fn a_partner_whose_tenants_are_prefixed_reads_nothing_of_a_tenant_of_that_name() {
     let it =
-        Partnered::start("claims.group_prefix = \"partner:\"\nclaims.tenant_prefix = \"partner.\"").await;
+        Partnered::start("claims.group_prefix = \"partner:\"\nclaims.tenant_prefix = \"partner.\"")
+            .await;
     let carol = it.mesh.client("carol").await;
     save(&carol, "T-1", true).await;
     assert_eq!(found(&carol, json!({})).await, ["T-1"]);
@@ -120,7 +125,10 @@ async fn a_partner_whose_tenants_are_prefixed_reads_nothing_of_a_tenant_of_that_
 async fn two_issuers_that_may_name_one_tenant_are_warned_of() {
     let it = Partnered::start("claims.group_prefix = \"partner:\"\ntenants = [\"acme\"]").await;
     assert!(!tickets(&it.client("acme")).await.is_empty());
-    assert_eq!(it.client("umbrella").call("tools/list", json!({})).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        it.client("umbrella").call("tools/list", json!({})).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     let log = it.mesh.log();
     let warned = log.lines().find(|line| line.contains("two issuers may name one tenant"));
     let warned = warned.expect("a warning");
@@ -134,9 +142,15 @@ async fn a_cluster_that_maps_namespaces_to_tenants_gets_tenants_of_its_own() {
     let entry = "preset = \"kubernetes\"\nclaims = { tenant = \"tenant\", groups = \"groups\", group_prefix = \"partner:\" }";
     let it = Partnered::start(entry).await;
     let request = authorize(&it, &it.token("acme"), Kind::Connect, None);
-    let outcome =
-        auth(&it).authorize(context().outgoing(request)).await.expect("an answer").into_inner().outcome;
-    let Some(authorize_response::Outcome::Allowed(allowed)) = outcome else { panic!("{outcome:?}") };
+    let outcome = auth(&it)
+        .authorize(context().outgoing(request))
+        .await
+        .expect("an answer")
+        .into_inner()
+        .outcome;
+    let Some(authorize_response::Outcome::Allowed(allowed)) = outcome else {
+        panic!("{outcome:?}")
+    };
     assert_eq!(allowed.principal.expect("a principal").tenant, "kubernetes.acme");
 }
 
@@ -144,8 +158,17 @@ fn auth(it: &Partnered) -> AuthServiceClient<tonic::transport::Channel> {
     AuthServiceClient::new(connect(&it.mesh.mesh.state.auth_url).expect("a channel"))
 }
 
-fn authorize(it: &Partnered, token: &str, kind: Kind, item: Option<pb::CatalogItem>) -> pb::AuthorizeRequest {
-    let arguments = item.as_ref().map(|_| br#"{"query":"","state":"","priority":"","assignee":"","customer":"","page_token":""}"#.to_vec().into());
+fn authorize(
+    it: &Partnered,
+    token: &str,
+    kind: Kind,
+    item: Option<pb::CatalogItem>,
+) -> pb::AuthorizeRequest {
+    let arguments = item.as_ref().map(|_| {
+        br#"{"query":"","state":"","priority":"","assignee":"","customer":"","page_token":""}"#
+            .to_vec()
+            .into()
+    });
     let operation =
         pb::Operation { kind: kind.into(), item, arguments_json: arguments, ..Default::default() };
     pb::AuthorizeRequest {
@@ -165,9 +188,15 @@ async fn transaction(it: &Partnered, token: &str) -> TransactionClaims {
         scopes: vec![],
     };
     let request = authorize(it, token, Kind::CallTool, Some(item));
-    let outcome =
-        auth(it).authorize(context().outgoing(request)).await.expect("an answer").into_inner().outcome;
-    let Some(authorize_response::Outcome::Allowed(allowed)) = outcome else { panic!("{outcome:?}") };
+    let outcome = auth(it)
+        .authorize(context().outgoing(request))
+        .await
+        .expect("an answer")
+        .into_inner()
+        .outcome;
+    let Some(authorize_response::Outcome::Allowed(allowed)) = outcome else {
+        panic!("{outcome:?}")
+    };
     let token = allowed.transaction_token.expect("a token").token;
     jsonwebtoken::dangerous::insecure_decode::<TransactionClaims>(&token).expect("claims").claims
 }

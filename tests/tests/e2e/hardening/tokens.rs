@@ -118,9 +118,11 @@ fn another_message() -> (Code, String) {
 #[tokio::test]
 async fn a_token_of_a_decision_that_read_arguments_opens_the_rpc_for_that_message_alone() {
     let overheard = Overheard::start().await;
-    let said = overheard.alice.call_tool("test_custom_header", json!({ "value": "harmless" })).await;
+    let said =
+        overheard.alice.call_tool("test_custom_header", json!({ "value": "harmless" })).await;
     assert_eq!(said.message(), "harmless", "{said:?}");
-    let denied = overheard.alice.call_tool("test_custom_header", json!({ "value": "secret" })).await;
+    let denied =
+        overheard.alice.call_tool("test_custom_header", json!({ "value": "secret" })).await;
     assert_eq!(denied.error_code(), Some(-32043), "{denied:?}");
 
     let token = overheard.token("CustomHeader");
@@ -138,34 +140,38 @@ async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_m
     let overheard = Overheard::start().await;
     let state = &overheard.mesh.mesh.state;
     let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
-    let mut ask = async |name: &str, rpc: &str, arguments: Value, message_sha256: Option<Vec<u8>>| {
-        let item = pb::CatalogItem {
-            name: name.to_owned(),
-            service: "test".to_owned(),
-            rpc: format!("{SERVICE}/{rpc}"),
-            scopes: Vec::new(),
+    let mut ask =
+        async |name: &str, rpc: &str, arguments: Value, message_sha256: Option<Vec<u8>>| {
+            let item = pb::CatalogItem {
+                name: name.to_owned(),
+                service: "test".to_owned(),
+                rpc: format!("{SERVICE}/{rpc}"),
+                scopes: Vec::new(),
+            };
+            let operation = pb::Operation {
+                kind: pb::operation::Kind::CallTool.into(),
+                item: Some(item),
+                arguments_json: Some(arguments.to_string().into_bytes().into()),
+                recorded_arguments_json: None,
+                message_sha256,
+            };
+            let request = pb::AuthorizeRequest {
+                access_token: overheard.alice.token().to_owned(),
+                operation: Some(operation),
+                resource: overheard.mesh.mesh.mcp_url.to_string(),
+                client_address: String::new(),
+            };
+            let answer = auth.authorize(context().outgoing(request)).await?;
+            match answer.into_inner().outcome.expect("an outcome") {
+                pb::authorize_response::Outcome::Allowed(allowed) => Ok(allowed.transaction_token),
+                other => panic!("{other:?}"),
+            }
         };
-        let operation = pb::Operation {
-            kind: pb::operation::Kind::CallTool.into(),
-            item: Some(item),
-            arguments_json: Some(arguments.to_string().into_bytes().into()),
-            recorded_arguments_json: None,
-            message_sha256,
-        };
-        let request = pb::AuthorizeRequest {
-            access_token: overheard.alice.token().to_owned(),
-            operation: Some(operation),
-            resource: overheard.mesh.mesh.mcp_url.to_string(),
-            client_address: String::new(),
-        };
-        let answer = auth.authorize(context().outgoing(request)).await?;
-        match answer.into_inner().outcome.expect("an outcome") {
-            pb::authorize_response::Outcome::Allowed(allowed) => Ok(allowed.transaction_token),
-            other => panic!("{other:?}"),
-        }
-    };
     let harmless = || json!({ "value": "harmless" });
-    assert_eq!(ask("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"), None);
+    assert_eq!(
+        ask("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"),
+        None
+    );
     let token = ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 32])).await;
     let token = token.expect("an answer").expect("a token").token;
     let digest = URL_SAFE_NO_PAD.encode([7; 32]);
@@ -182,12 +188,14 @@ async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_m
 #[tokio::test]
 async fn a_token_of_a_decision_that_reads_no_arguments_is_for_the_rpc() {
     let overheard = Overheard::start().await;
-    let get = json!({ "name": "test_prompt_with_arguments", "arguments": { "arg1": "a", "arg2": "b" } });
+    let get =
+        json!({ "name": "test_prompt_with_arguments", "arguments": { "arg1": "a", "arg2": "b" } });
     let got = overheard.alice.call("prompts/get", get).await;
     assert_eq!(got.error_code(), None, "{got:?}");
     let token = overheard.token("PromptWithArguments");
     assert_eq!(claims(&token).tctx.message_sha256, None);
-    let other = overheard.replay("PromptWithArguments", &token, json!({ "arg1": "c", "arg2": "d" })).await;
+    let other =
+        overheard.replay("PromptWithArguments", &token, json!({ "arg1": "c", "arg2": "d" })).await;
     assert!(other.is_ok(), "{other:?}");
     let elsewhere = overheard.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
     assert_eq!(refused(elsewhere).0, Code::Unauthenticated);
@@ -300,7 +308,10 @@ async fn a_service_in_python_checks_the_message_too() {
     let edge = mesh.edge(&[("greeter", &spied)], |_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
     let greeted = alice.call_tool("greeter_greet", json!({ "name": "Ada" })).await;
-    assert_eq!(greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!", "{greeted:?}");
+    assert_eq!(
+        greeted.json["result"]["structuredContent"]["greeting"], "Hello, Ada!",
+        "{greeted:?}"
+    );
 
     let seen = spy.seen();
     let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Greet")).expect("a call");
@@ -345,7 +356,9 @@ async fn every_tool_service_refuses_nul_in_a_string_and_names_the_field() {
     for (name, url) in services.chain([("test", &overheard.service)]) {
         let contract = contract(url).await;
         let mut tried = 0;
-        for service in contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name)) {
+        for service in
+            contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name))
+        {
             for method in service.methods() {
                 let rpc = format!("{}/{}", service.full_name(), method.name());
                 let Some(field) = text_field(&method.input()) else { continue };
@@ -364,7 +377,8 @@ async fn every_tool_service_refuses_nul_in_a_string_and_names_the_field() {
     // In a message within the message too.
     let rpc = format!("{SERVICE}/Sampling");
     let token = token(&rpc).await.expect("a token");
-    let answers = json!({ "prompt": "x", "interaction": { "responses": { "a\0": { "roots": {} } } } });
+    let answers =
+        json!({ "prompt": "x", "interaction": { "responses": { "a\0": { "roots": {} } } } });
     let (code, message) = refused(overheard.replay("Sampling", &token, answers).await);
     assert_eq!(code, Code::InvalidArgument);
     assert!(message.starts_with("interaction.responses.key: "), "{message}");

@@ -33,7 +33,8 @@ const NEVER_MS: u64 = 3_600_000;
 async fn start(mesh: &TestMesh, handshakes: HandshakeLimits) -> (Hosted, Url) {
     let mut service = Conformance::default();
     service.mtls = MtlsServerConfig { handshakes, ..mesh.mtls_server("test") };
-    let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+    let (listen, address) =
+        Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
     let keys = mesh.transaction_keys();
     let telemetry = TelemetryConfig::default();
     let hosted = Hosted::start("conformance", &telemetry, |telemetry| async move {

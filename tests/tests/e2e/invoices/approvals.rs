@@ -5,7 +5,12 @@ use serde_json::{Value, json};
 use super::kept::{found, save};
 
 /// Approves, as a client of the stateless revision that says what it can be asked.
-pub(super) async fn approve(client: &Client, id: &Value, capabilities: Value, answers: Value) -> Reply {
+pub(super) async fn approve(
+    client: &Client,
+    id: &Value,
+    capabilities: Value,
+    answers: Value,
+) -> Reply {
     let mut params = json!({
         "name": "invoices_approve",
         "arguments": { "invoice_id": id },
@@ -51,7 +56,8 @@ async fn the_person_confirms_an_approval_or_there_is_none() {
 
     let asked = approve(&erin, id, elicits(), json!({})).await;
     assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
-    let question = asked.json["result"]["inputRequests"]["confirm"]["params"]["message"].to_string();
+    let question =
+        asked.json["result"]["inputRequests"]["confirm"]["params"]["message"].to_string();
     for said in ["A-1", "Hanse Bolts", "1000.25 USD", "1155.26 USD"] {
         assert!(question.contains(said), "{question}");
     }

@@ -89,11 +89,13 @@ impl World {
         let vault_password = uuid::Uuid::new_v4().to_string();
         let make = format!("CREATE ROLE vault LOGIN CREATEROLE PASSWORD '{vault_password}'");
         postgres.ask(&make).expect("a role");
-        let roles = fs::read_to_string(repository().join("deploy/postgres/invoices.sql")).expect("a file");
+        let roles =
+            fs::read_to_string(repository().join("deploy/postgres/invoices.sql")).expect("a file");
         postgres.ask(&roles.replace(":\"vault\"", "vault")).expect("roles");
         set_up(&mesh, &vault, &postgres, &vault_password).await;
 
-        let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let (listen, address) =
+            Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let config = drawbridge_invoices::Config { listen, ..config(&mesh, &vault, &postgres) };
         let telemetry = TelemetryConfig::default();
         let service = Hosted::start("invoices", &telemetry, |telemetry| async move {
@@ -168,7 +170,8 @@ fn config(mesh: &TestMesh, vault: &Vault, postgres: &Postgres) -> drawbridge_inv
 async fn set_up(mesh: &TestMesh, vault: &Vault, postgres: &Postgres, password: &str) {
     let file = repository().join("deploy/vault/setup.toml");
     let mut setup: Setup = ConfigText::read(&file).expect("a file").parse().expect("a setup");
-    let invoices = setup.services.iter_mut().find(|service| service.name == "invoices").expect("the service");
+    let invoices =
+        setup.services.iter_mut().find(|service| service.name == "invoices").expect("the service");
     invoices.approle = Some(Approle { secret_id_ttl_seconds: 600 });
     setup.jwks_url = mesh.transaction_keys();
     setup.audit_file = Some(vault.audit_file().display().to_string());
@@ -176,7 +179,8 @@ async fn set_up(mesh: &TestMesh, vault: &Vault, postgres: &Postgres, password: &
     database.connection_url = postgres.connection_url();
     assert_eq!(database.username, "vault");
     database.password = password.into();
-    let (config, token) = (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
+    let (config, token) =
+        (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
 }
@@ -199,8 +203,7 @@ async fn each_caller_is_a_database_user_who_goes_when_the_caller_is_revoked_and_
     let of_alice = world.postgres.leased_users();
     assert_eq!(of_alice.len(), 1, "{of_alice:?}");
     // It is her connection that the database has seen.
-    let connected =
-        "select distinct usename from pg_stat_activity where application_name = 'drawbridge-invoices'";
+    let connected = "select distinct usename from pg_stat_activity where application_name = 'drawbridge-invoices'";
     assert_eq!(world.ask(connected), of_alice);
     assert_eq!(found(&bob, json!({})).await, [""; 0]);
     let mut of_bob = world.postgres.leased_users();
@@ -209,20 +212,24 @@ async fn each_caller_is_a_database_user_who_goes_when_the_caller_is_revoked_and_
     assert_ne!(of_alice[0][..34], of_bob[0][..34], "the names hash who they are for");
 
     let (state, platform) = (&world.mesh.mesh.state, platform(&world.mesh).await);
-    revoke_of(&world.mesh, &platform, state.issuer_name(), Which::Subject("alice".to_owned())).await;
+    revoke_of(&world.mesh, &platform, state.issuer_name(), Which::Subject("alice".to_owned()))
+        .await;
     eventually("alice's user is gone", || world.postgres.leased_users() == of_bob).await;
     eventually("alice's connections are closed", || world.ask(connected) == of_bob).await;
 
     // Nothing that opens the database stands in the process's environment.
     let environment = fs::read("/proc/self/environ").expect("an environment");
     let environment = String::from_utf8_lossy(&environment).into_owned();
-    for secret in [&world.vault_password, &world.vault.root_token, &world.postgres.owner().1.to_owned()] {
+    for secret in
+        [&world.vault_password, &world.vault.root_token, &world.postgres.owner().1.to_owned()]
+    {
         assert!(!environment.contains(secret.as_str()));
     }
     let said = format!("{:?}", world.config());
     assert!(!said.contains("@127.0.0.1"), "{said}");
     world.service.stop().await;
-    let back = || world.postgres.ask("select rolname from pg_roles order by 1").expect("roles") == before;
+    let back =
+        || world.postgres.ask("select rolname from pg_roles order by 1").expect("roles") == before;
     eventually("the roles are what they were", back).await;
 }
 
@@ -230,18 +237,22 @@ async fn each_caller_is_a_database_user_who_goes_when_the_caller_is_revoked_and_
 async fn raw_sql_of_a_lease_sees_the_rows_of_its_own_principal_and_no_others() {
     let world = World::start().await;
     save(&world.client("alice").await, "D-2", true).await;
-    let vault =
-        drawbridge_sdk::credentials::Vault::new("invoices", VaultConfig::new(world.vault.url.clone()));
+    let vault = drawbridge_sdk::credentials::Vault::new(
+        "invoices",
+        VaultConfig::new(world.vault.url.clone()),
+    );
     let source = Source::Vault(vault.expect("a client").into());
     let credentials = Credentials::new(source, Limits::default());
     let mut principals = Vec::new();
     for user in ["alice", "anna", "bob"] {
         let caller = world.caller(user).await;
-        let lease = credentials.database(&caller, &context(), "invoices-reader").await.expect("a lease");
+        let lease =
+            credentials.database(&caller, &context(), "invoices-reader").await.expect("a lease");
         principals.push((caller.principal().clone(), lease));
     }
     let all = |states: &str, lease: &drawbridge_sdk::credentials::DatabaseLease| {
-        let sql = format!("set drawbridge.principal = '{states}'; select number from invoices.invoices");
+        let sql =
+            format!("set drawbridge.principal = '{states}'; select number from invoices.invoices");
         world.postgres.ask_as(&lease.username, lease.password.expose_secret(), &sql)
     };
     let [alice, anna, bob] = &principals[..] else { panic!("three leases") };
@@ -266,7 +277,10 @@ async fn raw_sql_of_a_lease_sees_the_rows_of_its_own_principal_and_no_others() {
         let lease = &alice.1;
         let refused = world.postgres.ask_as(&lease.username, lease.password.expose_secret(), &sql);
         let refused = refused.expect_err("an error");
-        assert!(refused.contains("denied") || refused.contains("must be owner"), "{sql}: {refused}");
+        assert!(
+            refused.contains("denied") || refused.contains("must be owner"),
+            "{sql}: {refused}"
+        );
     }
     credentials.close().await;
 }
@@ -307,7 +321,8 @@ async fn an_approval_is_written_by_the_approvers_own_user() {
     let done = approve(&anna, id, elicits(), answer(&asked, "accept", true)).await;
     let approved = &done.json["result"]["structuredContent"]["invoice"];
     assert_eq!(approved["approval"]["approved_by"], "anna", "{done:?}");
-    let written = world.ask("select split_part(approved_by, '@', 1), confirmed from invoices.approvals");
+    let written =
+        world.ask("select split_part(approved_by, '@', 1), confirmed from invoices.approvals");
     assert_eq!(written, ["anna|t"]);
 }
 
@@ -325,7 +340,9 @@ async fn a_schema_that_is_not_there_yet_is_said_and_waited_for() {
     tokio::time::timeout(SOON, readiness.wait()).await.expect("it is ready");
     // The edge hears of it in its own time.
     let began = Instant::now();
-    while alice.call_tool("invoices_search", json!({})).await.json["result"]["structuredContent"].is_null() {
+    while alice.call_tool("invoices_search", json!({})).await.json["result"]["structuredContent"]
+        .is_null()
+    {
         assert!(began.elapsed() < SOON, "it is not served");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }

@@ -5,7 +5,8 @@ use super::{arguments, sample};
 
 /// Saves the sample, under a number of its own, and returns what is stored.
 pub(crate) async fn save(client: &Client, number: &str, shared: bool) -> Value {
-    let xml = String::from_utf8(sample("invoice.ubl.xml")).expect("text").replace("DB-2026-0042", number);
+    let xml =
+        String::from_utf8(sample("invoice.ubl.xml")).expect("text").replace("DB-2026-0042", number);
     let mut arguments = arguments(xml.as_bytes());
     arguments["shared"] = json!(shared);
     let reply = client.call_tool("invoices_save", arguments).await;
@@ -19,7 +20,10 @@ pub(crate) async fn found(client: &Client, arguments: Value) -> Vec<String> {
     let reply = client.call_tool("invoices_search", arguments).await;
     let invoices = reply.json["result"]["structuredContent"]["invoices"].as_array().cloned();
     let invoices = invoices.unwrap_or_else(|| panic!("{reply:?}"));
-    invoices.iter().map(|invoice| invoice["number"].as_str().expect("a number").to_owned()).collect()
+    invoices
+        .iter()
+        .map(|invoice| invoice["number"].as_str().expect("a number").to_owned())
+        .collect()
 }
 
 #[tokio::test]
@@ -28,7 +32,10 @@ async fn an_invoice_is_saved_found_and_read_in_every_way() {
     let carol = mesh.client("carol").await;
     let saved = save(&carol, "K-1", true).await;
     let (id, uri) = (&saved["invoice_id"], saved["uri"].as_str().expect("a URI"));
-    assert_eq!((&saved["status"], &saved["saved_by"]), (&json!("INVOICE_STATUS_OPEN"), &json!("carol")));
+    assert_eq!(
+        (&saved["status"], &saved["saved_by"]),
+        (&json!("INVOICE_STATUS_OPEN"), &json!("carol"))
+    );
 
     assert_eq!(found(&carol, json!({ "supplier": "hanse", "amount_min": "1000" })).await, ["K-1"]);
     assert_eq!(found(&carol, json!({ "supplier": "nobody" })).await, [""; 0]);
@@ -51,9 +58,12 @@ async fn an_invoice_is_saved_found_and_read_in_every_way() {
 
     let prompt = json!({ "name": "invoices_review", "arguments": { "invoice_id": id } });
     let review = carol.call("prompts/get", prompt).await;
-    let messages = review.json["result"]["messages"].as_array().unwrap_or_else(|| panic!("{review:?}"));
+    let messages =
+        review.json["result"]["messages"].as_array().unwrap_or_else(|| panic!("{review:?}"));
     assert_eq!(messages.len(), 3);
-    assert!(messages[1]["content"]["text"].as_str().is_some_and(|text| text.contains("1000.25 USD")));
+    assert!(
+        messages[1]["content"]["text"].as_str().is_some_and(|text| text.contains("1000.25 USD"))
+    );
     assert_eq!(
         (&messages[2]["content"]["type"], &messages[2]["content"]["uri"]),
         (&json!("resource_link"), &json!(uri))

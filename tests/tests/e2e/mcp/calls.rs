@@ -39,7 +39,8 @@ async fn progress_arrives_before_the_result_and_a_client_that_goes_cancels_the_c
     }
     assert_eq!(service.finished.load(Ordering::Relaxed), 1);
 
-    let gone = tokio::time::timeout(Duration::from_millis(200), alice.send_body(call(60_000))).await;
+    let gone =
+        tokio::time::timeout(Duration::from_millis(200), alice.send_body(call(60_000))).await;
     assert!(gone.is_err());
     for _ in 0..100 {
         if service.cancelled.load(Ordering::Relaxed) == 1 {
@@ -79,7 +80,9 @@ async fn a_status_is_told_to_whom_it_concerns() {
         assert_eq!(reply.error_code(), Some(-32053), "{code:?}: {reply:?}");
         assert_eq!(reply.json["error"]["data"]["retryable"], true);
     }
-    for code in [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unauthenticated, Code::Unimplemented] {
+    for code in
+        [Code::Internal, Code::Unknown, Code::DataLoss, Code::Unauthenticated, Code::Unimplemented]
+    {
         let reply = fail(code).await;
         assert_eq!(reply.error_code(), Some(-32603), "{code:?}: {reply:?}");
         assert!(!reply.text.contains("the cause"), "{code:?}: {reply:?}");
@@ -104,7 +107,8 @@ async fn arguments_of_a_prompt_are_checked_and_completed() {
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
     let prompt = "test_prompt_with_arguments";
-    let missing = alice.call("prompts/get", json!({ "name": prompt, "arguments": { "arg1": "x" } })).await;
+    let missing =
+        alice.call("prompts/get", json!({ "name": prompt, "arguments": { "arg1": "x" } })).await;
     assert_eq!(missing.error_code(), Some(-32602));
     assert!(missing.message().contains("\"arg2\" is missing"), "{missing:?}");
     let unknown = alice.call("prompts/get", json!({ "name": "no_such" })).await;
@@ -152,12 +156,14 @@ async fn an_endpoint_for_one_service_serves_that_service_alone() {
     assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp/code\""), "{challenge}");
     let mut metadata = edge.url.clone();
     metadata.set_path("/.well-known/oauth-protected-resource/mcp/code");
-    let metadata: Value = reqwest::get(metadata).await.expect("an answer").json().await.expect("JSON");
+    let metadata: Value =
+        reqwest::get(metadata).await.expect("an answer").json().await.expect("JSON");
     let resource = metadata["resource"].as_str().expect("a resource");
     assert!(resource.ends_with("/mcp/code"), "{metadata}");
 
     // A token for one service's endpoint serves that alone; one for the whole serves its parts.
-    let token = drawbridge_tests::sign_in(&mesh.mesh.state.issuer, resource, "alice", "alice").await;
+    let token =
+        drawbridge_tests::sign_in(&mesh.mesh.state.issuer, resource, "alice", "alice").await;
     let narrow = mesh.client_with(&token);
     assert_eq!(narrow.at(&code_alone).tools().await.len(), 2);
     let refused = narrow.at(&edge.url).call("tools/list", json!({})).await;

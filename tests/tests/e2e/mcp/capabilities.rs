@@ -2,7 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use drawbridge_tests::{Client, Edge, Reply, TestMesh, conformance::Conformance, serve_conformance};
+use drawbridge_tests::{
+    Client, Edge, Reply, TestMesh, conformance::Conformance, serve_conformance,
+};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -16,8 +18,7 @@ const EXTENSIONS: &str = "test_client_extensions";
 /// Opens a session of a client that declares these capabilities.
 async fn initialize(client: &Client, revision: &str, capabilities: &Value) -> HeaderValue {
     let client_info = json!({ "name": "test", "version": "1" });
-    let params =
-        json!({ "protocolVersion": revision, "capabilities": capabilities, "clientInfo": client_info });
+    let params = json!({ "protocolVersion": revision, "capabilities": capabilities, "clientInfo": client_info });
     let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
     let request = client.post().body(message.to_string()).build().map(|mut request| {
         request.headers_mut().remove("mcp-protocol-version");
@@ -87,7 +88,10 @@ async fn a_call_that_cannot_ask_names_the_page_by_an_error_and_goes_through_once
     service.opened.store(true, Ordering::Relaxed);
     for (session, capabilities) in [(Some(&session), None), (None, Some(&url)), (None, None)] {
         let reply = call(&alice, PAGE, session, JSON, capabilities).await;
-        assert_eq!((reply.json["result"]["isError"].as_bool(), reply.message()), (Some(false), OPENED));
+        assert_eq!(
+            (reply.json["result"]["isError"].as_bool(), reply.message()),
+            (Some(false), OPENED)
+        );
     }
 }
 
@@ -100,17 +104,27 @@ async fn a_client_that_cannot_open_pages_is_named_none() {
     let older = initialize(&alice, "2025-06-18", &url).await;
     for session in [&declares_forms, &older] {
         let reply = call(&alice, PAGE, Some(session), JSON, Some(&url)).await;
-        assert_eq!((reply.json["result"]["isError"].as_bool(), reply.message()), (Some(true), CANNOT_ASK));
+        assert_eq!(
+            (reply.json["result"]["isError"].as_bool(), reply.message()),
+            (Some(true), CANNOT_ASK)
+        );
     }
     for capabilities in [None, Some(&form)] {
         let reply = call(&alice, PAGE, None, BOTH, capabilities).await;
-        assert_eq!((reply.json["result"]["isError"].as_bool(), reply.message()), (Some(true), CANNOT_ASK));
+        assert_eq!(
+            (reply.json["result"]["isError"].as_bool(), reply.message()),
+            (Some(true), CANNOT_ASK)
+        );
     }
     // A form cannot be asked by an error.
     let session =
-        initialize(&alice, "2025-11-25", &json!({ "elicitation": { "form": {}, "url": {} } })).await;
+        initialize(&alice, "2025-11-25", &json!({ "elicitation": { "form": {}, "url": {} } }))
+            .await;
     let reply = call(&alice, "test_elicitation_sep1034_defaults", Some(&session), JSON, None).await;
-    assert_eq!((reply.json["result"]["isError"].as_bool(), reply.message()), (Some(true), CANNOT_ASK));
+    assert_eq!(
+        (reply.json["result"]["isError"].as_bool(), reply.message()),
+        (Some(true), CANNOT_ASK)
+    );
 }
 
 #[tokio::test]
@@ -124,7 +138,8 @@ async fn an_elicitation_id_is_sent_to_the_revision_that_has_it_alone() {
     });
     assert_eq!(*request, json!({ "method": "elicitation/create", "params": params }), "{asked:?}");
     let state = &asked.json["result"]["requestState"];
-    let answers = json!({ "requestState": state, "inputResponses": { "page": { "action": "accept" } } });
+    let answers =
+        json!({ "requestState": state, "inputResponses": { "page": { "action": "accept" } } });
     let done = call_with(&alice, PAGE, json!({}), url.clone(), answers).await;
     assert_eq!(done.message(), "it will be opened", "{done:?}");
 
@@ -136,9 +151,12 @@ async fn an_elicitation_id_is_sent_to_the_revision_that_has_it_alone() {
     let mut stream = request.send().await.expect("an answer");
     let mut text = String::new();
     while !text.contains("elicitation/create") || !text.ends_with("\n\n") {
-        text.push_str(&String::from_utf8_lossy(&stream.chunk().await.expect("a chunk").expect("more")));
+        text.push_str(&String::from_utf8_lossy(
+            &stream.chunk().await.expect("a chunk").expect("more"),
+        ));
     }
-    let asked = text.lines().filter_map(|line| line.strip_prefix("data: ")).find(|data| !data.is_empty());
+    let asked =
+        text.lines().filter_map(|line| line.strip_prefix("data: ")).find(|data| !data.is_empty());
     let asked: Value = serde_json::from_str(asked.expect("a question")).expect("JSON");
     assert!(asked["params"]["elicitationId"].as_str().is_some_and(|id| !id.is_empty()), "{asked}");
     let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "action": "accept" } });
@@ -149,7 +167,8 @@ async fn an_elicitation_id_is_sent_to_the_revision_that_has_it_alone() {
 #[tokio::test]
 async fn the_extensions_of_a_client_reach_the_tool_service() {
     let (_mesh, _service, _hosted, _edge, alice) = start().await;
-    let types = json!({ "io.modelcontextprotocol/ui": { "mimeTypes": ["text/html;profile=mcp-app"] } });
+    let types =
+        json!({ "io.modelcontextprotocol/ui": { "mimeTypes": ["text/html;profile=mcp-app"] } });
     let capabilities = json!({ "extensions": types });
     let text = r#"{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}}"#;
     let stateless = call_with(&alice, EXTENSIONS, json!({}), capabilities.clone(), json!({})).await;

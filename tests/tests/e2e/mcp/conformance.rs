@@ -51,8 +51,8 @@ async fn run(arguments: &[&str]) {
     let mut wrong = Vec::new();
     let mut stale: BTreeMap<_, _> = EXPECTED.into_iter().collect();
     for (scenario, checks) in results(out.path()) {
-        let is_ours =
-            UNSCORED_BUT_OURS.contains(&scenario.as_str()) || !not_scored.contains(&format!(" {scenario} "));
+        let is_ours = UNSCORED_BUT_OURS.contains(&scenario.as_str())
+            || !not_scored.contains(&format!(" {scenario} "));
         for check in checks {
             let name = format!("{scenario}:{}", check.id);
             match check.status.as_str() {
@@ -65,7 +65,11 @@ async fn run(arguments: &[&str]) {
             }
         }
     }
-    assert!(passed > 40, "the suite did not run: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        passed > 40,
+        "the suite did not run: {text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(wrong.is_empty(), "{arguments:?}: {passed} checks passed, but:\n{}", wrong.join("\n"));
     assert!(stale.is_empty(), "these pass now: {stale:?}");
     println!("conformance {arguments:?}: {passed} checks passed");
@@ -78,10 +82,12 @@ fn results(folder: &Path) -> Vec<(String, Vec<Check>)> {
         let path = entry.expect("a folder").path();
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         // `server-<scenario>-2026-11-23T06-12-17-861Z`
-        let scenario = name.strip_prefix("server-").and_then(|rest| rest.get(..rest.len().checked_sub(25)?));
+        let scenario =
+            name.strip_prefix("server-").and_then(|rest| rest.get(..rest.len().checked_sub(25)?));
         let scenario = scenario.unwrap_or_else(|| panic!("{name} is no result")).to_owned();
         let checks = fs::read_to_string(path.join("checks.json")).expect("checks");
-        let checks = serde_json::from_str(&checks).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let checks =
+            serde_json::from_str(&checks).unwrap_or_else(|error| panic!("{name}: {error}"));
         results.push((scenario, checks));
     }
     results.sort_by(|one, other| one.0.cmp(&other.0));

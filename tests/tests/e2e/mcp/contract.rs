@@ -12,7 +12,8 @@ const INSTRUCTIONS: &str = "Notes of a team. Read one before you show it.";
 
 async fn initialize(client: &Client) -> Value {
     let client_info = json!({ "name": "test", "version": "0" });
-    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info });
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client_info });
     client.call("initialize", params).await.json["result"].clone()
 }
 
@@ -42,8 +43,15 @@ async fn instructions_reach_those_who_may_use_something_of_their_service() {
     assert_eq!(initialize(&alice).await["instructions"], INSTRUCTIONS);
     let discovered = stateless(&alice, "server/discover", None, json!({})).await;
     assert_eq!(discovered["instructions"], INSTRUCTIONS, "{discovered}");
-    mesh.edit_policy("notes.cedar", "permit (principal,", "permit (principal in Group::\"support\",");
-    until("an edit of the policies", async || initialize(&alice).await.get("instructions").is_none()).await;
+    mesh.edit_policy(
+        "notes.cedar",
+        "permit (principal,",
+        "permit (principal in Group::\"support\",",
+    );
+    until("an edit of the policies", async || {
+        initialize(&alice).await.get("instructions").is_none()
+    })
+    .await;
     let bob = edge.client(&mesh.client("bob").await);
     assert_eq!(initialize(&bob).await["instructions"], INSTRUCTIONS);
 }
@@ -55,7 +63,10 @@ async fn meta_and_labels_reach_clients_by_the_keys_that_are_allowed() {
     let alice = edge.client(&mesh.client("alice").await);
     let tools = alice.call("tools/list", json!({})).await.json["result"]["tools"].clone();
     let labels = json!(["untrusted", "team:notes"]);
-    assert_eq!(tools[0]["_meta"], json!({ "anthropic/alwaysLoad": true, "drawbridge/labels": labels }));
+    assert_eq!(
+        tools[0]["_meta"],
+        json!({ "anthropic/alwaysLoad": true, "drawbridge/labels": labels })
+    );
 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("edge.toml");
@@ -108,7 +119,11 @@ async fn the_extension_for_pages_is_offered_where_the_caller_may_use_a_tool_that
         let discovered = stateless(client, "server/discover", None, json!({})).await;
         assert_eq!(discovered["capabilities"]["extensions"], expected, "{discovered}");
     }
-    mesh.edit_policy("notes.cedar", "permit (principal,", "permit (principal in Group::\"support\",");
+    mesh.edit_policy(
+        "notes.cedar",
+        "permit (principal,",
+        "permit (principal in Group::\"support\",",
+    );
     let offered = async || initialize(&own).await["capabilities"].get("extensions").is_some();
     until("an edit of the policies", async || !offered().await).await;
 }
@@ -175,6 +190,10 @@ async fn a_list_holds_what_its_caller_may_read() {
     let (uris, _) = listed(&alice).await;
     assert_eq!(uris.len(), NOTES, "the page of the service, and all notes but one");
     assert!(!uris.contains(&"note://007".to_owned()));
-    mesh.edit_policy("notes.cedar", "permit (principal,", "permit (principal in Group::\"support\",");
+    mesh.edit_policy(
+        "notes.cedar",
+        "permit (principal,",
+        "permit (principal in Group::\"support\",",
+    );
     until("an edit of the policies", async || listed(&alice).await == (Vec::new(), 1)).await;
 }

@@ -52,7 +52,8 @@ fn confirmed(state: &Value) -> Value {
 async fn a_request_state_serves_its_principal_and_its_request_alone() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
-    let (alice, bob) = (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
+    let (alice, bob) =
+        (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
     let elicits = || json!({ "elicitation": {} });
 
     let asked = call(&alice, STATEFUL, elicits(), json!({})).await;
@@ -64,7 +65,8 @@ async fn a_request_state_serves_its_principal_and_its_request_alone() {
 
     let done = call(&alice, STATEFUL, elicits(), confirmed(state)).await;
     assert_eq!(done.message(), "state-ok", "{done:?}");
-    for (client, tool) in [(&bob, STATEFUL), (&alice, "test_input_required_result_tampered_state")] {
+    for (client, tool) in [(&bob, STATEFUL), (&alice, "test_input_required_result_tampered_state")]
+    {
         let refused = call(client, tool, elicits(), confirmed(state)).await;
         assert_eq!(refused.error_code(), Some(-32602), "{tool}: {refused:?}");
         refused.assert_names_request();
@@ -91,7 +93,11 @@ async fn a_client_that_cannot_be_asked_gets_the_error_of_its_revision() {
 
     // The older revisions have no error for it: the model is told.
     let told = alice.call_tool("test_missing_capability", json!({})).await;
-    assert_eq!((told.status, &told.json["result"]["isError"]), (StatusCode::OK, &json!(true)), "{told:?}");
+    assert_eq!(
+        (told.status, &told.json["result"]["isError"]),
+        (StatusCode::OK, &json!(true)),
+        "{told:?}"
+    );
     assert!(told.message().contains("cannot be asked"));
 }
 

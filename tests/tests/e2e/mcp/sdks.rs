@@ -49,8 +49,11 @@ fn check_seen(seen: &Value, protocol: &str) {
     assert_eq!(seen["cancelled"], json!([true, true]));
     assert_eq!(seen["asked"], json!(["Who are you?", "What is 6 times 7?", "roots"]));
     let content = r#"{"email":"ada@example.com","username":"ada"}"#;
-    let answers =
-        [&format!("User response: action=accept, content={content}"), "LLM response: 42", "file:///work"];
+    let answers = [
+        &format!("User response: action=accept, content={content}"),
+        "LLM response: 42",
+        "file:///work",
+    ];
     assert_eq!(seen["answers"], json!(answers));
 }
 
@@ -64,7 +67,10 @@ async fn check_service(service: &Conformance) {
     let stopped = timeout(Duration::from_secs(5), stopped).await;
     let (cancelled, finished) = (&service.cancelled, &service.finished);
     assert!(stopped.is_ok(), "of {CANCELLED} cancelled calls the service stopped {cancelled:?}");
-    assert_eq!((cancelled.load(Ordering::Relaxed), finished.load(Ordering::Relaxed)), (CANCELLED, 1));
+    assert_eq!(
+        (cancelled.load(Ordering::Relaxed), finished.load(Ordering::Relaxed)),
+        (CANCELLED, 1)
+    );
 }
 
 async fn check_script(client: Command, protocol: &str) {
@@ -81,7 +87,10 @@ async fn check_script(client: Command, protocol: &str) {
         .expect("the client");
     let mut said = String::new();
     let mut stdout = BufReader::new(client.stdout.take().expect("its output"));
-    timeout(CLIENT_TIMEOUT, stdout.read_line(&mut said)).await.expect("a client that ends").expect("a line");
+    timeout(CLIENT_TIMEOUT, stdout.read_line(&mut said))
+        .await
+        .expect("a client that ends")
+        .expect("a line");
     let seen: Option<Value> = serde_json::from_str(&said).ok();
     if let Some(seen) = &seen {
         check_seen(seen, protocol);
@@ -89,7 +98,11 @@ async fn check_script(client: Command, protocol: &str) {
     }
     let output = timeout(CLIENT_TIMEOUT, client.wait_with_output()).await;
     let output = output.expect("a client that ends").expect("the client");
-    assert!(seen.is_some() && output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        seen.is_some() && output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 async fn check_rust(lifecycle: ClientLifecycleMode, protocol: &str) {

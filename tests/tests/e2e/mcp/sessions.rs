@@ -20,8 +20,9 @@ async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     let id = reply.headers.get("mcp-session-id").cloned();
     if let Some(id) = &id {
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-        let told =
-            client.send(client.post().header("mcp-session-id", id).body(initialized.to_string())).await;
+        let told = client
+            .send(client.post().header("mcp-session-id", id).body(initialized.to_string()))
+            .await;
         assert_eq!(told.status, StatusCode::ACCEPTED);
     }
     (reply, id)
@@ -63,7 +64,10 @@ async fn a_session_goes_on_and_ends_when_its_client_says_so() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let session = open(&alice).await;
-    assert_eq!(list(&alice, &session).await.json["result"]["tools"].as_array().map(Vec::len), Some(2));
+    assert_eq!(
+        list(&alice, &session).await.json["result"]["tools"].as_array().map(Vec::len),
+        Some(2)
+    );
     assert_eq!(delete(&alice, &session).await.status, StatusCode::NO_CONTENT);
     let gone = list(&alice, &session).await;
     assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)));
@@ -184,7 +188,8 @@ async fn a_client_may_listen_whatever_it_says_it_accepts_but_json_alone() {
             }
             request
         });
-        let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+        let response =
+            reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
         assert_eq!(response.status(), status, "{accept:?}");
     }
     // Without a session there is nothing to listen to.

@@ -14,7 +14,8 @@ struct Stream(reqwest::Response);
 
 impl Stream {
     async fn open(request: reqwest::Result<reqwest::Request>) -> Self {
-        let response = reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+        let response =
+            reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         Self(response)
     }
@@ -52,7 +53,8 @@ impl Stream {
 
 async fn in_session(client: &Client, session: &HeaderValue, method: &str) {
     let body = json!({ "jsonrpc": "2.0", "id": 5, "method": method, "params": { "uri": WATCHED } });
-    let reply = client.send(client.post().header("mcp-session-id", session).body(body.to_string())).await;
+    let reply =
+        client.send(client.post().header("mcp-session-id", session).body(body.to_string())).await;
     assert_eq!(reply.json["result"], json!({}), "{method}: {reply:?}");
 }
 
@@ -134,7 +136,11 @@ async fn who_may_no_longer_read_a_resource_is_told_no_more_of_its_changes() {
     let mut bob = subscribe(&edge.client(&mesh.client("bob").await)).await;
     alice.hear(UPDATED).await;
     bob.hear(UPDATED).await;
-    mesh.edit_policy("test.cedar", "permit (principal,", r#"permit (principal in Group::"support","#);
+    mesh.edit_policy(
+        "test.cedar",
+        "permit (principal,",
+        r#"permit (principal in Group::"support","#,
+    );
     alice.end().await;
     bob.hear(UPDATED).await;
 }

@@ -25,7 +25,8 @@ async fn vault(mesh: &TestMesh) -> Vault {
         "service": [{ "name": "tickets" }],
     });
     let setup: Setup = serde_json::from_value(setup).expect("a setup");
-    let (config, token) = (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
+    let (config, token) =
+        (VaultConfig::new(vault.url.clone()), SecretString::from(vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     bootstrap.apply(&setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     vault
@@ -97,7 +98,11 @@ async fn each_tenants_token_comes_from_vault_and_goes_to_its_own_helpdesk_alone(
         reads.iter().filter(|read| read["auth"]["metadata"]["subject"].is_string()).collect();
     let [read] = &by_service[..] else { panic!("{reads:?}") };
     let metadata = &read["auth"]["metadata"];
-    assert_eq!((&metadata["subject"], &metadata["tenant"]), (&json!("bob"), &json!("acme")), "{read}");
+    assert_eq!(
+        (&metadata["subject"], &metadata["tenant"]),
+        (&json!("bob"), &json!("acme")),
+        "{read}"
+    );
     assert!(!mesh.log().contains("token-of-"), "a helpdesk's token is in the log");
 }
 
@@ -116,7 +121,10 @@ async fn a_token_that_was_changed_is_read_again_at_once_and_one_that_stays_wrong
     serve(&helpdesk, "a ticket of tomorrow", "token-of-tomorrow").await;
     assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
     assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
-    assert_eq!(shown(&helpdesk).await, ["token-of-today", "token-of-tomorrow", "token-of-tomorrow"]);
+    assert_eq!(
+        shown(&helpdesk).await,
+        ["token-of-today", "token-of-tomorrow", "token-of-tomorrow"]
+    );
 
     serve(&helpdesk, "a ticket", "token-of-nobody").await;
     let refused = search(&bob).await;

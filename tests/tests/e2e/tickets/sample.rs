@@ -26,7 +26,10 @@ async fn support_finds_a_ticket_and_reads_it_as_a_tool_and_as_a_resource() {
     assert_eq!(articles.len(), 5);
     assert_eq!((&articles[1]["internal"], &articles[1]["side"]), (&json!(true), &json!("Agent")));
     let html = articles[2]["text"].as_str().expect("a text");
-    assert!(html.contains("switch to the profile Acme Remote (compat) in") && !html.contains('<'), "{html}");
+    assert!(
+        html.contains("switch to the profile Acme Remote (compat) in") && !html.contains('<'),
+        "{html}"
+    );
 
     let read = bob.call("resources/read", json!({ "uri": "ticket://101" })).await;
     let contents = &read.json["result"]["contents"][0];
@@ -34,8 +37,12 @@ async fn support_finds_a_ticket_and_reads_it_as_a_tool_and_as_a_resource() {
         (&contents["uri"], &contents["mimeType"]),
         (&json!("ticket://101"), &json!("application/json"))
     );
-    let resource: Value = serde_json::from_str(contents["text"].as_str().expect("a text")).expect("JSON");
-    assert_eq!((&resource["ticket"], &resource["articles"]), (&whole["ticket"], &whole["articles"]));
+    let resource: Value =
+        serde_json::from_str(contents["text"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(
+        (&resource["ticket"], &resource["articles"]),
+        (&whole["ticket"], &whole["articles"])
+    );
 }
 
 #[tokio::test]
@@ -44,17 +51,22 @@ async fn pages_follow_one_another() {
     let bob = mesh.client("bob").await;
     let first = bob.call_tool("tickets_search", json!({ "page_size": 15 })).await;
     let token = &result(&first)["next_page_token"];
-    let second = bob.call_tool("tickets_search", json!({ "page_size": 15, "page_token": token })).await;
+    let second =
+        bob.call_tool("tickets_search", json!({ "page_size": 15, "page_token": token })).await;
     let ids = |reply| {
         let tickets = result(reply)["tickets"].as_array().expect("tickets").iter();
-        tickets.map(|ticket| ticket["ticket_id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+        tickets
+            .map(|ticket| ticket["ticket_id"].as_str().expect("an id").to_owned())
+            .collect::<Vec<_>>()
     };
     let (first, last) = (ids(&first), ids(&second));
     assert_eq!((first.len(), last.len()), (15, 7));
     assert!(first.iter().all(|id| !last.contains(id)));
     assert_eq!(result(&second)["next_page_token"], "");
-    let other =
-        bob.call_tool("tickets_search", json!({ "state": "open", "page_size": 15, "page_token": token }));
+    let other = bob.call_tool(
+        "tickets_search",
+        json!({ "state": "open", "page_size": 15, "page_token": token }),
+    );
     let other = other.await;
     assert!(other.message().contains("`page_token`: does not belong to this search"), "{other:?}");
 }
@@ -113,8 +125,8 @@ async fn what_models_read_of_the_tools_is_whole() {
     assert_eq!(reply["inputSchema"]["required"], json!(["ticket_id", "text", "idempotency_key"]));
     assert_eq!(reply["inputSchema"]["properties"]["text"]["maxLength"], 20000);
     let hints = &reply["annotations"];
-    let hints =
-        ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"].map(|hint| &hints[hint]);
+    let hints = ["readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"]
+        .map(|hint| &hints[hint]);
     assert_eq!(hints, [&json!(false), &json!(false), &json!(false), &json!(true)]);
     let summarize = &tool("tickets_summarize")["inputSchema"]["properties"];
     let names: Vec<_> = summarize.as_object().expect("properties").keys().collect();

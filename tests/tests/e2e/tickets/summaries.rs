@@ -10,7 +10,9 @@ use rmcp::{
         CreateMessageResult, Implementation, ProtocolVersion, SamplingMessage,
     },
     service::{ClientLifecycleMode, ClientServiceExt as _, RequestContext},
-    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
+    transport::{
+        StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
+    },
 };
 use serde_json::{Value, json};
 
@@ -27,12 +29,13 @@ fn ticket() -> Value {
 async fn without_a_model_to_ask_the_summary_is_an_extract_with_progress() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
-    let params =
-        json!({ "name": "tickets_summarize", "arguments": ticket(), "_meta": { "progressToken": "p" } });
+    let params = json!({ "name": "tickets_summarize", "arguments": ticket(), "_meta": { "progressToken": "p" } });
     let reply = bob.call("tools/call", params).await;
     let events = reply.text.lines().filter_map(|line| line.strip_prefix("data: "));
-    let events: Vec<Value> = events.map(|event| serde_json::from_str(event).expect("JSON")).collect();
-    let steps: Vec<_> = events.iter().filter_map(|event| event["params"]["progress"].as_f64()).collect();
+    let events: Vec<Value> =
+        events.map(|event| serde_json::from_str(event).expect("JSON")).collect();
+    let steps: Vec<_> =
+        events.iter().filter_map(|event| event["params"]["progress"].as_f64()).collect();
     assert_eq!(steps, [1.0, 2.0, 3.0], "{reply:?}");
     let summary = result(&reply);
     assert_eq!(summary["method"], "SUMMARY_METHOD_EXTRACT");
@@ -51,7 +54,9 @@ async fn a_client_of_the_stateless_revision_is_asked_by_a_result() {
     let request = &asked.json["result"]["inputRequests"]["summary"];
     assert_eq!(request["method"], "sampling/createMessage");
     assert!(
-        request["params"]["systemPrompt"].as_str().is_some_and(|text| text.contains("at most 3 sentences"))
+        request["params"]["systemPrompt"]
+            .as_str()
+            .is_some_and(|text| text.contains("at most 3 sentences"))
     );
     let data = request["params"]["messages"][0]["content"]["text"].as_str().expect("a text");
     assert!(data.contains("CR-8841"), "{data}");
@@ -96,8 +101,8 @@ impl ClientHandler for Model {
 async fn a_client_with_a_session_is_asked_on_its_stream() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
-    let config =
-        StreamableHttpClientTransportConfig::with_uri(mesh.mesh.mcp_url.as_str()).auth_header(bob.token());
+    let config = StreamableHttpClientTransportConfig::with_uri(mesh.mesh.mcp_url.as_str())
+        .auth_header(bob.token());
     let transport = StreamableHttpClientTransport::from_config(config);
     let client = Model.serve_with_lifecycle(transport, ClientLifecycleMode::Initialize);
     let client = client.await.expect("a connection");

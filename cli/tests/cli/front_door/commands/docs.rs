@@ -20,7 +20,8 @@ const NOT_RUN_MAX: usize = 3;
 /// Options of other programs.
 const FOREIGN_OPTIONS: [&str; 1] = ["service-account-issuer"];
 /// Variables that are no option's.
-const OTHER_VARIABLES: [&str; 3] = ["DRAWBRIDGE_STATE_DIR", "DRAWBRIDGE_TOOLS", "DRAWBRIDGE_COMMIT"];
+const OTHER_VARIABLES: [&str; 3] =
+    ["DRAWBRIDGE_STATE_DIR", "DRAWBRIDGE_TOOLS", "DRAWBRIDGE_COMMIT"];
 
 /// A block of code, with what its fence says.
 struct Block {
@@ -31,7 +32,8 @@ struct Block {
 }
 
 fn read(page: &str) -> String {
-    fs::read_to_string(Path::new(REPOSITORY).join(page)).unwrap_or_else(|error| panic!("{page}: {error}"))
+    fs::read_to_string(Path::new(REPOSITORY).join(page))
+        .unwrap_or_else(|error| panic!("{page}: {error}"))
 }
 
 /// All pages: the files in `docs`, and those beside it.
@@ -94,11 +96,15 @@ fn every_command_of_the_pages_on_policies_and_tools_runs_in_a_checkout() {
         let Some(info) = block.info.strip_prefix("sh") else { continue };
         let place = format!("{}:{}", block.page, block.line);
         if let Some(reason) = info.trim().strip_prefix("no-run") {
-            assert!(reason.strip_prefix(':').is_some_and(|why| why.trim().len() > 10), "{place}: say why");
+            assert!(
+                reason.strip_prefix(':').is_some_and(|why| why.trim().len() > 10),
+                "{place}: say why"
+            );
             not_run += 1;
             continue;
         }
-        let needs_mesh = ["drawbridge call", "drawbridge revoke"].iter().any(|it| block.text.contains(it));
+        let needs_mesh =
+            ["drawbridge call", "drawbridge revoke"].iter().any(|it| block.text.contains(it));
         if needs_mesh && up.is_none() {
             up = Some(Up::start());
         }
@@ -117,7 +123,8 @@ fn every_command_of_the_pages_on_policies_and_tools_runs_in_a_checkout() {
 #[test]
 fn the_examples_use_no_name_of_a_shipped_service() {
     for block in blocks("docs/policies.md") {
-        if let Some((_, path)) = block.info.split_once(' ').filter(|(_, path)| path.starts_with("policies/"))
+        if let Some((_, path)) =
+            block.info.split_once(' ').filter(|(_, path)| path.starts_with("policies/"))
         {
             let is_shipped = Path::new(REPOSITORY).join(path).exists();
             assert!(!is_shipped, "docs/policies.md:{}: {path} is there already", block.line);
@@ -134,7 +141,8 @@ fn the_examples_use_no_name_of_a_shipped_service() {
 
 /// The words of a line as a shell reads them, without its comment. Nothing is expanded.
 fn shell_words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote, mut chars) = (Vec::new(), None::<String>, None, line.chars());
+    let (mut words, mut word, mut quote, mut chars) =
+        (Vec::new(), None::<String>, None, line.chars());
     while let Some(char) = chars.next() {
         match (char, quote) {
             ('\\', None | Some('"')) => word.get_or_insert_default().extend(chars.next()),
@@ -161,13 +169,17 @@ fn commands(script: &str) -> Vec<Vec<String>> {
     let mut commands = Vec::new();
     for line in joined.lines() {
         let words = shell_words(line);
-        for command in words.split(|word| ["|", "&&", ";", ">", ">>", "<"].contains(&word.as_str())) {
+        for command in words.split(|word| ["|", "&&", ";", ">", ">>", "<"].contains(&word.as_str()))
+        {
             let is_variable = |word: &&String| word.contains('=') && !word.starts_with('-');
             // What is left out may stand among the variables.
             let left_out = command.iter().any(|word| word.ends_with('…')).then(|| "…".to_owned());
             let command = command.iter().skip_while(is_variable).filter(|word| *word != "…");
             let command: Vec<_> = command.cloned().chain(left_out).collect();
-            if command.first().is_some_and(|name| name == "drawbridge" || name.starts_with("drawbridge-")) {
+            if command
+                .first()
+                .is_some_and(|name| name == "drawbridge" || name.starts_with("drawbridge-"))
+            {
                 commands.push(command);
             }
         }
@@ -210,7 +222,8 @@ fn every_command_in_the_documentation_is_one_that_the_binaries_take() {
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
                 ErrorKind::InvalidValue,
             ];
-            let is_answered = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let is_answered =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             let is_left_out = left_out && lacks.contains(&error.kind());
             if !(is_answered || is_left_out) {
                 problems.push(format!("{page}: {words:?}\n{error}"));
@@ -233,7 +246,9 @@ fn every_command_in_the_documentation_is_one_that_the_binaries_take() {
 fn known() -> (BTreeSet<String>, BTreeSet<String>) {
     fn collect(command: &Command, known: &mut (BTreeSet<String>, BTreeSet<String>)) {
         for argument in command.get_arguments() {
-            known.0.extend(argument.get_long_and_visible_aliases().into_iter().flatten().map(str::to_owned));
+            known.0.extend(
+                argument.get_long_and_visible_aliases().into_iter().flatten().map(str::to_owned),
+            );
             known.0.extend(argument.get_all_aliases().into_iter().flatten().map(str::to_owned));
             known.1.extend(argument.get_env().map(|name| name.to_string_lossy().into_owned()));
         }
@@ -312,7 +327,8 @@ fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
 fn messages_name_options_that_their_binary_has() {
     let (all, _) = known();
     for (service, command) in services() {
-        let own: BTreeSet<_> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        let own: BTreeSet<_> =
+            command.get_arguments().filter_map(|argument| argument.get_long()).collect();
         let mut files = Vec::new();
         sources(&Path::new(REPOSITORY).join("services").join(service).join("src"), &mut files);
         for file in files {
@@ -320,7 +336,11 @@ fn messages_name_options_that_their_binary_has() {
             let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
             for line in code.lines().filter(|line| line.trim_start().starts_with("#[error(")) {
                 for option in words(line, "--").map(|option| option.trim_start_matches('-')) {
-                    assert!(own.contains(option), "{}: {service} has no --{option}: {line}", file.display());
+                    assert!(
+                        own.contains(option),
+                        "{}: {service} has no --{option}: {line}",
+                        file.display()
+                    );
                 }
             }
         }

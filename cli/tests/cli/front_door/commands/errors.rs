@@ -22,7 +22,11 @@ fn every_command_says_an_error_in_one_form() {
     check(&["up", "--policies", "/nowhere"], 1, "there is no folder /nowhere");
     check(&["policy", "check", "--issuers", "/nowhere"], 2, "cannot read /nowhere: No such file");
     check(&["policy", "who-can", "nonsense"], 2, "nonsense");
-    check(&["catalog", "lock", "--config", "/nowhere", "--check"], 2, "cannot read /nowhere: No such file");
+    check(
+        &["catalog", "lock", "--config", "/nowhere", "--check"],
+        2,
+        "cannot read /nowhere: No such file",
+    );
     check(
         &[
             "vault",
@@ -58,7 +62,8 @@ fn a_url_without_a_scheme_is_told_what_to_write_by_every_option() {
 
 /// What the options of services say is wrong with this value.
 fn refused(service: &str, option: &str, value: &str) -> String {
-    let (_, command) = super::help::services().into_iter().find(|(name, _)| *name == service).expect(service);
+    let (_, command) =
+        super::help::services().into_iter().find(|(name, _)| *name == service).expect(service);
     command.try_get_matches_from([service, option, value]).expect_err(option).to_string()
 }
 
@@ -84,9 +89,11 @@ fn a_service_does_so_too() {
 
 #[test]
 fn auth_names_both_ways_to_give_an_issuer() {
-    let (_, auth) = super::help::services().into_iter().find(|(name, _)| *name == "auth").expect("auth");
-    let error =
-        auth.try_get_matches_from(["auth", "--audience", "http://127.0.0.1:7180/mcp"]).expect_err("none");
+    let (_, auth) =
+        super::help::services().into_iter().find(|(name, _)| *name == "auth").expect("auth");
+    let error = auth
+        .try_get_matches_from(["auth", "--audience", "http://127.0.0.1:7180/mcp"])
+        .expect_err("none");
     assert!(error.to_string().contains("<--issuer <ISSUER>|--issuers <FILE>>"), "{error}");
 }
 
@@ -95,8 +102,13 @@ fn a_switch_is_turned_on_and_off_by_its_variable() {
     let run = |value: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
         command.current_dir(REPOSITORY).args(["policy", "check"]);
-        let output = command.env("DRAWBRIDGE_POLICY_CHECK_JSON", value).output().expect("the binary");
-        (output.status.code(), text(&output.stdout).starts_with('{'), text(&output.stderr).to_owned())
+        let output =
+            command.env("DRAWBRIDGE_POLICY_CHECK_JSON", value).output().expect("the binary");
+        (
+            output.status.code(),
+            text(&output.stdout).starts_with('{'),
+            text(&output.stderr).to_owned(),
+        )
     };
     for yes in ["true", "1", "yes", "on"] {
         assert_eq!(run(yes), (Some(0), true, String::new()), "{yes}");
@@ -109,6 +121,7 @@ fn a_switch_is_turned_on_and_off_by_its_variable() {
     // One that says no is none that is given: it excludes nothing, and needs nothing.
     let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
     command.current_dir(REPOSITORY).args(["catalog", "lock", "--check"]);
-    let checked = command.env("DRAWBRIDGE_CATALOG_LOCK_REMOVE", "false").output().expect("the binary");
+    let checked =
+        command.env("DRAWBRIDGE_CATALOG_LOCK_REMOVE", "false").output().expect("the binary");
     assert!(checked.status.success(), "{}", text(&checked.stderr));
 }

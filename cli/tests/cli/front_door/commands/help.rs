@@ -81,7 +81,8 @@ fn every_option_has_an_environment_variable_named_by_the_rule() {
             let Some(long) = argument.get_long() else { continue };
             options += 1;
             let is = argument.get_env().map(|name| name.to_string_lossy().into_owned());
-            let is_callers = matches!(argument.get_help_heading(), Some("Caller" | "Between services"));
+            let is_callers =
+                matches!(argument.get_help_heading(), Some("Caller" | "Between services"));
             // Whoever calls is the same, whatever it calls.
             let path = if path == ["revoke"] && is_callers { &["call"] } else { path };
             let wanted = env_name(path, long);
@@ -116,7 +117,9 @@ fn every_option_stands_under_a_heading_that_fits_it() {
         for argument in command.get_arguments() {
             let Some(long) = argument.get_long() else { continue };
             let heading = argument.get_help_heading().unwrap_or("Options");
-            let fits = |beginnings: &[&str]| beginnings.iter().any(|beginning| long.starts_with(beginning));
+            let fits = |beginnings: &[&str]| {
+                beginnings.iter().any(|beginning| long.starts_with(beginning))
+            };
             match HEADINGS.iter().find(|(known, _)| *known == heading) {
                 None => problems.push(format!("{path:?}: {heading} is in no list")),
                 Some((_, [])) => {}
@@ -138,10 +141,14 @@ fn no_example_is_broken_within_a_command_and_no_sentence_within_a_line() {
         let help = text(&help.expect("the binary").stdout).to_owned();
         for line in after.lines().filter(|line| line.starts_with("  ")) {
             assert!(line.chars().count() <= 80, "{path:?}: {line}");
-            assert!(help.lines().any(|shown| shown == line), "{path:?}: {line} is broken in\n{help}");
+            assert!(
+                help.lines().any(|shown| shown == line),
+                "{path:?}: {line} is broken in\n{help}"
+            );
             examples += 1;
         }
-        let is_prose = |line: &&str| !line.is_empty() && !line.starts_with("  ") && *line != "Examples:";
+        let is_prose =
+            |line: &&str| !line.is_empty() && !line.starts_with("  ") && *line != "Examples:";
         for (line, next) in after.lines().zip(after.lines().skip(1)) {
             assert!(!(is_prose(&line) && is_prose(&next)), "{path:?}: {line}\n{next}");
         }
@@ -154,11 +161,14 @@ fn the_version_names_the_commit() {
     let state = tempfile::tempdir().expect("a folder");
     let version = drawbridge(state.path()).arg("--version").output().expect("the binary");
     let said = text(&version.stdout).trim_end();
-    let git = Process::new("git").args(["log", "-1", "--format=%h"]).current_dir(REPOSITORY).output();
+    let git =
+        Process::new("git").args(["log", "-1", "--format=%h"]).current_dir(REPOSITORY).output();
     let is_checkout = git.is_ok_and(|git| git.status.success());
-    let commit = said.strip_prefix(concat!("drawbridge ", env!("CARGO_PKG_VERSION"))).expect("the version");
+    let commit =
+        said.strip_prefix(concat!("drawbridge ", env!("CARGO_PKG_VERSION"))).expect("the version");
     let commit = commit.strip_prefix(" (").and_then(|rest| rest.split_whitespace().next());
-    let is_commit = commit.is_some_and(|name| name.len() >= 7 && name.chars().all(|c| c.is_ascii_hexdigit()));
+    let is_commit =
+        commit.is_some_and(|name| name.len() >= 7 && name.chars().all(|c| c.is_ascii_hexdigit()));
     assert_eq!(is_commit, is_checkout, "{said}");
 }
 
@@ -166,7 +176,8 @@ fn the_version_names_the_commit() {
 fn shells_complete_every_command_and_its_options() {
     let state = tempfile::tempdir().expect("a folder");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let output = drawbridge(state.path()).args(["completions", shell]).output().expect("the binary");
+        let output =
+            drawbridge(state.path()).args(["completions", shell]).output().expect("the binary");
         assert!(output.status.success(), "{shell}: {}", text(&output.stderr));
         for word in ["who-can", "bootstrap", "completions", "free-ports", "deny-warnings"] {
             assert!(text(&output.stdout).contains(word), "{shell} does not complete {word}");
@@ -194,9 +205,13 @@ fn every_command_has_a_man_page() {
     run(&["man", folder.to_str().expect("a path")]);
     let mut pages = 0;
     walk(&command_line::command(), &["drawbridge"], &mut |path, command| {
-        let page = fs::read_to_string(folder.join(format!("{}.1", path.join("-")))).expect("a page");
+        let page =
+            fs::read_to_string(folder.join(format!("{}.1", path.join("-")))).expect("a page");
         for argument in command.get_arguments().filter_map(|argument| argument.get_env()) {
-            assert!(page.contains(&argument.to_string_lossy().into_owned()), "{path:?}: {argument:?}");
+            assert!(
+                page.contains(&argument.to_string_lossy().into_owned()),
+                "{path:?}: {argument:?}"
+            );
         }
         pages += 1;
     });
@@ -218,7 +233,9 @@ fn tables_fit_the_width_with_tools_as_rows_and_no_word_broken() {
         }
         let mut rows = table.lines().filter(|line| line.trim_start().starts_with("code_search "));
         assert!(rows.any(|row| row.contains("yes")), "{table}");
-        for word in ["anyone", "engineering", "authorization-server", "invoice-approver", "workloads:"] {
+        for word in
+            ["anyone", "engineering", "authorization-server", "invoice-approver", "workloads:"]
+        {
             assert!(table.contains(word), "{word} is broken in\n{table}");
         }
     }
@@ -229,8 +246,11 @@ fn the_tables_of_up_fit_the_width() {
     let state = tempfile::tempdir().expect("a folder");
     let mut command = drawbridge(state.path());
     command.args(["up", "--free-ports", "--embedded", "--log", "off"]).env("COLUMNS", "80");
-    let mut up = command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
-    let lines = BufReader::new(up.stdout.take().expect("its output")).lines().map(|line| line.expect("text"));
+    let mut up =
+        command.current_dir(REPOSITORY).stdout(Stdio::piped()).spawn().expect("the binary");
+    let lines = BufReader::new(up.stdout.take().expect("its output"))
+        .lines()
+        .map(|line| line.expect("text"));
     let tables: Vec<_> = lines.take_while(|line| !line.starts_with("MCP URL")).collect();
     Process::new("kill").args(["-INT", &up.id().to_string()]).status().expect("kill");
     up.wait().expect("an end");

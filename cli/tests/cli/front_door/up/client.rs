@@ -45,13 +45,16 @@ impl Client {
         ];
         let page = http.get(endpoint("/authorize")).query(&query).send().await.expect("a page");
         let page = page.text().await.expect("a text");
-        let (_, rest) = page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("{page}"));
+        let (_, rest) =
+            page.split_once(r#"name="request" value=""#).unwrap_or_else(|| panic!("{page}"));
         let request = rest.split_once('"').expect("a value").0;
-        let form = [("request", request), ("username", who), ("password", who), ("decision", "allow")];
+        let form =
+            [("request", request), ("username", who), ("password", who), ("decision", "allow")];
         let answer = http.post(endpoint("/authorize")).form(&form).send().await.expect("an answer");
         let location = answer.headers()["location"].to_str().expect("a text");
         let location = Url::parse(location).expect("a URL");
-        let code = location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned();
+        let code =
+            location.query_pairs().find(|(name, _)| name == "code").expect("a code").1.into_owned();
         let mut client = Self {
             http,
             mcp_url: mcp_url.to_owned(),
@@ -108,7 +111,8 @@ impl Client {
     /// The names of the tools that the person sees.
     pub(super) async fn tools(&self) -> Vec<String> {
         let (status, answer) = self.call("tools/list", json!({})).await;
-        let tools = answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("{status} {answer}"));
+        let tools =
+            answer["result"]["tools"].as_array().unwrap_or_else(|| panic!("{status} {answer}"));
         tools.iter().map(|tool| tool["name"].as_str().expect("a name").to_owned()).collect()
     }
 

@@ -13,7 +13,9 @@ use super::{Running, Up, drawbridge};
 
 fn dependency<'a>(said: &'a Value, name: &str) -> &'a Value {
     let all = said["dependencies"].as_array().unwrap_or_else(|| panic!("{said}"));
-    all.iter().find(|dependency| dependency["name"] == name).unwrap_or_else(|| panic!("no {name}: {said}"))
+    all.iter()
+        .find(|dependency| dependency["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {said}"))
 }
 
 fn check(up: &Up, name: &str, state: &str, reason: Option<&str>, which: &str) {
@@ -47,7 +49,8 @@ fn what_is_embedded_is_so_for_its_true_reason() {
 #[test]
 fn what_does_not_answer_is_unreachable_and_the_mesh_starts_anyway() {
     // Nobody listens there.
-    let nowhere = ["--embedded", "--redis-url", "redis://127.0.0.1:1", "--issuer", "http://127.0.0.1:1"];
+    let nowhere =
+        ["--embedded", "--redis-url", "redis://127.0.0.1:1", "--issuer", "http://127.0.0.1:1"];
     let up = Up::with(&[&nowhere[..], &["--otlp-endpoint", "http://127.0.0.1:1"]].concat());
     let refused = Some("Connection refused");
     check(&up, "redis", "unreachable", refused, "--redis-url");
@@ -60,8 +63,9 @@ fn what_does_not_answer_is_unreachable_and_the_mesh_starts_anyway() {
 
 #[tokio::test]
 async fn a_redis_is_real_only_for_those_who_have_its_password() {
-    let redis =
-        Redis::start(Path::new("redis-server")).await.expect("redis-server, which `make test` installs");
+    let redis = Redis::start(Path::new("redis-server"))
+        .await
+        .expect("redis-server, which `make test` installs");
     let url = redis.url.clone();
     let wrong = format!("redis://:wrong@127.0.0.1:{}", redis.port);
     tokio::task::spawn_blocking(move || {
@@ -95,13 +99,15 @@ fn the_table_shows_what_json_says() {
     let lines = BufReader::new(up.0.stdout.take().expect("its output")).lines();
     let said: Vec<String> =
         lines.map_while(Result::ok).take_while(|line| line != "Ctrl-C ends it.").collect();
-    let row =
-        |begins: &str| said.iter().find(|line| line.trim_start().starts_with(begins)).expect("a row").clone();
+    let row = |begins: &str| {
+        said.iter().find(|line| line.trim_start().starts_with(begins)).expect("a row").clone()
+    };
     assert!(row("traces ").contains("unreachable: Connection refused"), "{said:#?}");
     assert!(row("sessions, revocations ").contains("embedded"), "{said:#?}");
     assert!(row("sessions, revocations ").contains("in this process; --embedded"), "{said:#?}");
     assert!(row("rooms ").contains("unreachable: UNAVAILABLE: "), "{said:#?}");
-    let advice = "rooms: start it, then `drawbridge policy schema --service-url http://127.0.0.1:1`";
+    let advice =
+        "rooms: start it, then `drawbridge policy schema --service-url http://127.0.0.1:1`";
     assert!(row("rooms:").starts_with(advice), "{said:#?}");
     super::signal("-TERM", up.0.id());
     assert_eq!(up.0.wait().expect("an end").code(), Some(0));

@@ -29,14 +29,19 @@ fn start(temporary: &Path) -> Up {
 }
 
 fn folders(temporary: &Path) -> Vec<PathBuf> {
-    fs::read_dir(temporary).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    fs::read_dir(temporary)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
 }
 
 /// The servers of a mesh: redis-server, bao and postgres.
 fn servers(temporary: &Path) -> Vec<u32> {
     let pids: Vec<u32> = folders(temporary)
         .iter()
-        .filter_map(|folder| fs::read_to_string(folder.join("server.pid")).ok()?.trim().parse().ok())
+        .filter_map(|folder| {
+            fs::read_to_string(folder.join("server.pid")).ok()?.trim().parse().ok()
+        })
         .collect();
     assert_eq!(
         pids.len(),
@@ -49,7 +54,9 @@ fn servers(temporary: &Path) -> Vec<u32> {
 /// A process that has ended and that nobody has waited for yet does nothing any more.
 fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z')))
+    stat.is_ok_and(|stat| {
+        stat.rsplit(')').next().is_some_and(|rest| !rest.trim_start().starts_with('Z'))
+    })
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -57,7 +64,8 @@ fn children(pid: u32) -> Vec<u32> {
     let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_child = |child: &u32| {
         let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
+        let parent =
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok());
         parent == Some(pid)
     };
     numbers.filter(is_child).collect()

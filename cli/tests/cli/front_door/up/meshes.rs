@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{Up, signal, text};
 
 const POLICIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../policies");
-const SEARCH: [&str; 4] = ["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"];
+const SEARCH: [&str; 4] =
+    ["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"];
 
 fn failed(output: &Output) -> &str {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stdout));
@@ -23,10 +24,16 @@ fn each_mesh_is_called_by_its_name_and_ends_alone() {
     let first = Up::with(&["--embedded", "--name", "first"]);
     let second = first.beside(&["--embedded"]);
     let port = second.said["name"].as_str().expect("a name").to_owned();
-    assert!(second.said["mcpUrl"].as_str().expect("a URL").contains(&format!(":{port}/mcp")), "{port}");
+    assert!(
+        second.said["mcpUrl"].as_str().expect("a URL").contains(&format!(":{port}/mcp")),
+        "{port}"
+    );
 
     let said = failed(&first.call(&SEARCH)).to_owned();
-    assert!(said.contains(&format!("several meshes run ({port}, first): name one with --mesh")), "{said}");
+    assert!(
+        said.contains(&format!("several meshes run ({port}, first): name one with --mesh")),
+        "{said}"
+    );
     let said = failed(&first.run("revoke", &["--subject", "alice"])).to_owned();
     assert!(said.contains("name one with --mesh"), "{said}");
     for name in ["first", &port] {
@@ -39,7 +46,11 @@ fn each_mesh_is_called_by_its_name_and_ends_alone() {
     assert!(said.contains(&format!("no mesh third runs; those that run: {port}, first")), "{said}");
     // Another one of the same name would take its files.
     let refused = first.run("up", &["--free-ports", "--name", "first", "--policies", POLICIES]);
-    assert!(failed(&refused).contains("a mesh named first runs already (pid "), "{}", text(&refused.stderr));
+    assert!(
+        failed(&refused).contains("a mesh named first runs already (pid "),
+        "{}",
+        text(&refused.stderr)
+    );
 
     second.stop();
     let called = first.call(&SEARCH);
@@ -63,8 +74,9 @@ fn the_file_of_a_mesh_that_was_killed_is_said_to_be_stale() {
     let output = up.run("revoke", &["--subject", "alice"]);
     assert!(failed(&output).contains(&stale), "{}", text(&output.stderr));
     let output = up.call(&[&SEARCH[..], &["--mesh", "killed"]].concat());
-    let named =
-        format!("the mesh killed of pid {pid} does not run; start one with `drawbridge up --name killed`");
+    let named = format!(
+        "the mesh killed of pid {pid} does not run; start one with `drawbridge up --name killed`"
+    );
     assert!(failed(&output).contains(&named), "{}", text(&output.stderr));
     // What needs no mesh goes on.
     let nowhere = ["--auth-url", "http://127.0.0.1:1", "--service-url", "http://127.0.0.1:1"];

@@ -26,14 +26,17 @@ fn greeter(first_port: u16) -> (Running, String) {
     command.arg(format!("http://127.0.0.1:{}/.well-known/jwks.json", first_port + 11));
     let mut service = Running(command.stdout(Stdio::piped()).spawn().expect("the service"));
     let mut port = String::new();
-    BufReader::new(service.0.stdout.take().expect("its output")).read_line(&mut port).expect("a port");
+    BufReader::new(service.0.stdout.take().expect("its output"))
+        .read_line(&mut port)
+        .expect("a port");
     (service, format!("http://127.0.0.1:{}", port.trim()))
 }
 
 /// Runs a command that `up` advises, word by word.
 fn run_advice(up: &Up, sentence: &Value) {
     let sentence = sentence.as_str().unwrap_or_else(|| panic!("no advice: {}", up.said));
-    let (_, rest) = sentence.split_once("`drawbridge ").unwrap_or_else(|| panic!("no command: {sentence}"));
+    let (_, rest) =
+        sentence.split_once("`drawbridge ").unwrap_or_else(|| panic!("no command: {sentence}"));
     let command: Vec<_> = rest.split_once('`').expect("its end").0.split(' ').collect();
     let output = up.run(command[0], &command[1..]);
     assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
@@ -48,7 +51,10 @@ async fn greets(alice: &Client) {
     alice.until_it_sees("greeter_greet").await;
     let arguments = json!({ "name": "greeter_greet", "arguments": { "name": "you" } });
     let (status, answer) = alice.call("tools/call", arguments).await;
-    assert_eq!(answer["result"]["structuredContent"]["greeting"], "Hello, you!", "{status} {answer}");
+    assert_eq!(
+        answer["result"]["structuredContent"]["greeting"], "Hello, you!",
+        "{status} {answer}"
+    );
     assert_eq!(answer["result"]["structuredContent"]["caller"], "alice", "{answer}");
 }
 
@@ -74,7 +80,8 @@ async fn a_service_that_a_flag_names_is_offered_after_the_steps_that_up_names() 
     fs::write(policies.0.path().join("greeter.cedar"), PERMIT).expect("a file");
     greets(&alice).await;
     // The command line knows it too.
-    let state: Value = serde_json::from_slice(&fs::read(up.state_file()).expect("a file")).expect("JSON");
+    let state: Value =
+        serde_json::from_slice(&fs::read(up.state_file()).expect("a file")).expect("JSON");
     assert_eq!(
         state["services"]["greeter"].as_str().map(|url| url.trim_end_matches('/')),
         Some(url.as_str())
@@ -87,7 +94,10 @@ async fn a_service_that_a_flag_names_is_offered_after_the_steps_that_up_names() 
     let named = format!("greeter={url}");
     let state = new_state();
     let mut command = super::drawbridge(state.path());
-    command.args(["up", "--json", "--log", "warn"]).args(start).env("DRAWBRIDGE_EDGE_SERVICE", &named);
+    command
+        .args(["up", "--json", "--log", "warn"])
+        .args(start)
+        .env("DRAWBRIDGE_EDGE_SERVICE", &named);
     let up = Up::spawn(state, command);
     assert_eq!(up.said["services"]["greeter"]["toDo"], json!([]), "{}", up.said);
     greets(&sign_in(&up).await).await;
@@ -109,7 +119,8 @@ async fn a_config_file_names_services_limits_and_the_lock() {
     let schema = ["policy", "schema", "--service-url", &url, "--out"];
     let state = tempfile::tempdir().expect("a folder");
     let mut command = super::drawbridge(state.path());
-    let written = command.args(schema).arg(policies.0.path().join("catalog")).output().expect("the binary");
+    let written =
+        command.args(schema).arg(policies.0.path().join("catalog")).output().expect("the binary");
     assert!(written.status.success(), "{}", super::text(&written.stderr));
 
     let (folder, port) = (policies.0.path().display().to_string(), port.to_string());
@@ -119,18 +130,27 @@ async fn a_config_file_names_services_limits_and_the_lock() {
     let to_do = up.said["services"]["greeter"]["toDo"].as_array().expect("a list");
     let [advice] = &to_do[..] else { panic!("{to_do:?}") };
     let said = advice.as_str().expect("a sentence");
-    assert!(said.contains("catalog.lock does not have ") && said.contains("tool greeter_greet"), "{said}");
+    assert!(
+        said.contains("catalog.lock does not have ") && said.contains("tool greeter_greet"),
+        "{said}"
+    );
     let alice = sign_in(&up).await;
     let tools = alice.tools().await;
     assert!(!tools.iter().any(|name| name.starts_with("greeter_")), "{tools:?}");
     run_advice(&up, advice);
     greets(&alice).await;
-    assert!(alice.tools().await.contains(&"code_search".to_owned()), "what was locked before is so still");
+    assert!(
+        alice.tools().await.contains(&"code_search".to_owned()),
+        "what was locked before is so still"
+    );
     // The virtual server of the file has an endpoint, and tokens of its own.
     let endpoint = format!("{}/reading", up.said["mcpUrl"].as_str().expect("a URL"));
     let issuer = up.said["issuer"].as_str().expect("an issuer");
     let reading = Client::sign_in(&endpoint, issuer, "alice").await.tools().await;
-    assert!(!reading.is_empty() && reading.iter().all(|name| name.starts_with("code_")), "{reading:?}");
+    assert!(
+        !reading.is_empty() && reading.iter().all(|name| name.starts_with("code_")),
+        "{reading:?}"
+    );
     up.stop();
 }
 
@@ -154,7 +174,8 @@ fn variables_of_the_services_count_and_those_that_the_mesh_sets_are_said_to_chan
         ("DRAWBRIDGE_INVOICES_DOCUMENTS_MAX", "10"),
         ("DRAWBRIDGE_TICKETS_JOBS_MAX", "3"),
     ]);
-    let mut up = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary"));
+    let mut up =
+        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary"));
     let mut line = String::new();
     BufReader::new(up.0.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
     let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -180,5 +201,8 @@ fn a_service_that_has_the_name_of_one_of_the_mesh_is_refused() {
     let refused = command.current_dir(REPOSITORY).output().expect("the binary");
     assert_eq!(refused.status.code(), Some(1));
     let said = text(&refused.stderr);
-    assert!(said.contains("the mesh has a service code of its own: give yours another namespace"), "{said}");
+    assert!(
+        said.contains("the mesh has a service code of its own: give yours another namespace"),
+        "{said}"
+    );
 }

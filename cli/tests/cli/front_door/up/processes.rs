@@ -16,7 +16,8 @@ use crate::REPOSITORY;
 /// The commands of the page that begin so, word by word.
 fn commands(begin: &str) -> Vec<Vec<String>> {
     let page = fs::read_to_string(Path::new(REPOSITORY).join("docs/tools.md")).expect("the page");
-    let (_, section) = page.split_once("## Beside a running mesh, or by hand").expect("its section");
+    let (_, section) =
+        page.split_once("## Beside a running mesh, or by hand").expect("its section");
     let lines = section.lines().filter_map(|line| line.strip_prefix("$ "));
     let commands = lines.filter(|line| line.starts_with(begin));
     commands.map(|line| line.split(' ').map(str::to_owned).collect()).collect()
@@ -57,9 +58,9 @@ async fn the_processes_that_the_page_shows_are_a_mesh() {
             _ => ("CODE", 7210),
         };
         let arguments = command[1..].iter().map(|word| {
-            [7100, 7180, 7210]
-                .iter()
-                .fold(word.clone(), |word, port| word.replace(&format!("127.0.0.1:{port}"), &at(*port)))
+            [7100, 7180, 7210].iter().fold(word.clone(), |word, port| {
+                word.replace(&format!("127.0.0.1:{port}"), &at(*port))
+            })
         });
         let mut running = Command::new(binary.with_file_name(program));
         running.args(arguments).current_dir(REPOSITORY).stdout(Stdio::null());
@@ -71,8 +72,12 @@ async fn the_processes_that_the_page_shows_are_a_mesh() {
         running.env("DRAWBRIDGE_IDP_RESOURCES", format!("http://{}/mcp", at(7180)));
         running.env("DRAWBRIDGE_EDGE_PUBLIC_URL", format!("http://{}/mcp", at(7180)));
         running.env("DRAWBRIDGE_EDGE_AUTH_URL", format!("http://{}", at(7110)));
-        running.env("DRAWBRIDGE_CODE_AUTH_JWKS_URL", format!("http://{}/.well-known/jwks.json", at(7111)));
-        processes.push(Running(running.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))));
+        running.env(
+            "DRAWBRIDGE_CODE_AUTH_JWKS_URL",
+            format!("http://{}/.well-known/jwks.json", at(7111)),
+        );
+        processes
+            .push(Running(running.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))));
         until_it_listens(moved(port));
     }
 

@@ -26,9 +26,12 @@ async fn a_restart_keeps_those_who_are_signed_in() {
     let state = Arc::clone(&up.state);
     up.stop();
     for file in ["idp", "revocations"] {
-        let path = state.path().join(format!("{file}-{}.json", port.parse::<u16>().expect("a port") + 80));
+        let path =
+            state.path().join(format!("{file}-{}.json", port.parse::<u16>().expect("a port") + 80));
         let mode = std::os::unix::fs::PermissionsExt::mode(
-            &std::fs::metadata(&path).unwrap_or_else(|_| panic!("no {}", path.display())).permissions(),
+            &std::fs::metadata(&path)
+                .unwrap_or_else(|_| panic!("no {}", path.display()))
+                .permissions(),
         );
         assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }

@@ -109,7 +109,9 @@ impl Inner {
 
     fn pump_later(self: &Arc<Self>, state: &mut State) {
         // A permit may be dropped when the runtime is gone already.
-        let (false, false, Ok(runtime)) = (state.is_timed, state.queued == 0, Handle::try_current()) else {
+        let (false, false, Ok(runtime)) =
+            (state.is_timed, state.queued == 0, Handle::try_current())
+        else {
             return;
         };
         state.is_timed = true;
@@ -149,7 +151,8 @@ impl State {
 
     /// Whether a network has not its whole share of the queue.
     fn may_queue(&self, network: Option<ClientNetwork>, limits: &IntrospectionLimits) -> bool {
-        network.is_none() || self.queued_of(network) < limits.unknown_queue_per_address_max.get() as usize
+        network.is_none()
+            || self.queued_of(network) < limits.unknown_queue_per_address_max.get() as usize
     }
 
     fn queued_of(&self, network: Option<ClientNetwork>) -> usize {
@@ -196,7 +199,8 @@ impl State {
         for _ in 0..self.turns.len() {
             let network = self.turns.pop_front()?;
             let in_flight = self.in_flight.get(&network).copied().unwrap_or_default();
-            let has_share = network.is_some() && in_flight >= limits.unknown_in_flight_per_address_max.get();
+            let has_share =
+                network.is_some() && in_flight >= limits.unknown_in_flight_per_address_max.get();
             if has_share {
                 self.turns.push_back(network);
                 continue;
@@ -288,7 +292,10 @@ mod tests {
             assert!(futures::poll!(waiting).is_pending());
         }
         let refused = futures::poll!(Box::pin(admission.enter(flood)));
-        assert!(matches!(refused, std::task::Poll::Ready(Err(Busy))), "it is refused without waiting");
+        assert!(
+            matches!(refused, std::task::Poll::Ready(Err(Busy))),
+            "it is refused without waiting"
+        );
         // Others are admitted though, before all of those.
         assert!(admission.enter(network("192.0.2.2")).await.is_ok());
         // Whoever does not wait any more holds no place.
@@ -301,14 +308,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_question_waits_no_longer_than_the_limit_and_leaves_nothing_behind() {
-        let admission = Admission::new(IntrospectionLimits { unknown_in_flight_max: of(1), ..limits() });
+        let admission =
+            Admission::new(IntrospectionLimits { unknown_in_flight_max: of(1), ..limits() });
         let permit = admission.enter(network("192.0.2.1")).await.unwrap();
         assert_eq!(admission.enter(network("192.0.2.2")).await.unwrap_err(), Busy);
         drop(permit);
         assert!(admission.enter(network("192.0.2.3")).await.is_ok());
         yield_now().await;
         let state = admission.inner.lock();
-        assert!(state.in_flight.is_empty() && state.in_flight_total == 0 && state.queued == 0, "{state:?}");
+        assert!(
+            state.in_flight.is_empty() && state.in_flight_total == 0 && state.queued == 0,
+            "{state:?}"
+        );
     }
 
     /// Eight networks with sixteen questions each filled the queue, and everybody else was refused at once.
@@ -322,8 +333,10 @@ mod tests {
         });
         let on_its_way = admission.enter(network("192.0.2.100")).await.unwrap();
         let floods: Vec<_> = (1..=8).map(|last| network(&format!("192.0.2.{last}"))).collect();
-        let mut waiting: Vec<_> =
-            floods.iter().flat_map(|flood| (0..16).map(|_| Box::pin(admission.enter(*flood)))).collect();
+        let mut waiting: Vec<_> = floods
+            .iter()
+            .flat_map(|flood| (0..16).map(|_| Box::pin(admission.enter(*flood))))
+            .collect();
         for waiting in &mut waiting {
             assert!(futures::poll!(waiting).is_pending());
         }

@@ -102,13 +102,22 @@ async fn an_opaque_token_is_what_its_issuer_says() {
     let token = verifier.verify("opaque-1", EDGE, somewhere()).await.unwrap();
     let alice = &token.identity;
     assert_eq!(alice.principal.issuer, "https://hydra.example");
-    assert_eq!((&alice.groups, token.id.as_deref()), (&vec!["engineering".to_owned()], Some("t-1")));
+    assert_eq!(
+        (&alice.groups, token.id.as_deref()),
+        (&vec!["engineering".to_owned()], Some("t-1"))
+    );
     assert!(verifier.verify("opaque-1", EDGE, somewhere()).await.is_ok());
     assert_eq!(asked.times(), 1, "the answer is remembered");
     verifier.issuers.forget_verified();
     asked.answers(200, json!({ "active": false }));
-    assert!(matches!(verifier.verify("opaque-1", EDGE, somewhere()).await, Err(TokenError::Inactive)));
-    assert!(matches!(verifier.verify("opaque-1", EDGE, somewhere()).await, Err(TokenError::Inactive)));
+    assert!(matches!(
+        verifier.verify("opaque-1", EDGE, somewhere()).await,
+        Err(TokenError::Inactive)
+    ));
+    assert!(matches!(
+        verifier.verify("opaque-1", EDGE, somewhere()).await,
+        Err(TokenError::Inactive)
+    ));
     assert_eq!(asked.times(), 2, "a refusal is remembered too");
 }
 
@@ -157,7 +166,10 @@ async fn an_answer_is_remembered_no_longer_than_the_token_lasts() {
     let (_signed, asked, verifier) = hydra().await;
     asked.answers(200, with(&active(), json!({ "exp": now() })));
     for times in 1..=3 {
-        assert!(verifier.verify("opaque-1", EDGE, somewhere()).await.is_ok(), "the leeway still lets it in");
+        assert!(
+            verifier.verify("opaque-1", EDGE, somewhere()).await.is_ok(),
+            "the leeway still lets it in"
+        );
         assert_eq!(asked.times(), times);
     }
 }
@@ -192,8 +204,8 @@ async fn an_opaque_token_is_asked_about_once_at_a_time() {
 async fn a_jwt_is_never_sent_to_be_introspected() {
     let (signed, asked, verifier) = hydra().await;
     asked.answers(200, active());
-    let foreign =
-        signed.sign(&json!({ "alg": "RS256", "kid": KEY_ID }), &json!({ "iss": "https://a.example" }));
+    let foreign = signed
+        .sign(&json!({ "alg": "RS256", "kid": KEY_ID }), &json!({ "iss": "https://a.example" }));
     let (head, _) = foreign.rsplit_once('.').unwrap();
     let encrypted = format!("{foreign}.a.b");
     let padded = foreign.replacen('.', "=.", 1);
@@ -229,7 +241,10 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
     let alice = &token.identity;
     assert_eq!(alice.principal.issuer, "https://accounts.google.com");
     assert_eq!(alice.principal.subject, "110169484474386276334");
-    assert_eq!(alice.principal.scopes, ["openid", "https://www.googleapis.com/auth/userinfo.email"]);
+    assert_eq!(
+        alice.principal.scopes,
+        ["openid", "https://www.googleapis.com/auth/userinfo.email"]
+    );
     assert_eq!(alice.email.as_deref(), Some("alice@acme.example"));
     assert!(alice.groups.is_empty() && alice.principal.tenant.is_empty() && !alice.workload);
 
@@ -239,8 +254,12 @@ async fn google_tells_what_its_access_tokens_mean_and_its_id_tokens_are_refused(
         verifier.verify("ya29.a0AfB_opaque", EDGE, somewhere())
     };
     assert!(matches!(refused(json!({ "aud": "another app" })).await, Err(TokenError::Audience)));
-    assert!(matches!(refused(json!({ "sub": null })).await, Err(TokenError::Claims)), "no scope `openid`");
-    let unverified = refused(json!({ "email_verified": "false", "hd": "acme.example" })).await.unwrap();
+    assert!(
+        matches!(refused(json!({ "sub": null })).await, Err(TokenError::Claims)),
+        "no scope `openid`"
+    );
+    let unverified =
+        refused(json!({ "email_verified": "false", "hd": "acme.example" })).await.unwrap();
     assert_eq!(
         (unverified.identity.email.as_ref(), unverified.identity.principal.tenant.as_str()),
         (None, "acme.example")

@@ -47,14 +47,22 @@ async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_clai
     }
     assert!(signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "nonce": "n" }))).await.is_ok());
     // An address that nobody has confirmed is nobody's.
-    let unverified = signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "email_verified": false }))).await;
+    let unverified =
+        signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "email_verified": false }))).await;
     assert_eq!(unverified.unwrap().identity.email, None);
     // The account of a client, with and without the claims of the scope `service_account`.
     let account = json!({
         "jti": "trrtcc:738fd936-cdb5-d538-062a-2099f4c060aa", "azp": "nightly", "sid": null, "auth_time": null,
         "preferred_username": "service-account-nightly", "email_verified": false, "email": null, "name": null,
     });
-    assert!(signed.verify(KEYCLOAK, &with(&keycloak(), account.clone())).await.unwrap().identity.workload);
+    assert!(
+        signed
+            .verify(KEYCLOAK, &with(&keycloak(), account.clone()))
+            .await
+            .unwrap()
+            .identity
+            .workload
+    );
     let mut more = account;
     more["client_id"] = json!("nightly");
     more["clientHost"] = json!("10.0.0.7");
@@ -95,7 +103,10 @@ async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organi
     assert_eq!(alice.principal.client_id, "3kP0wqYb1mZ7");
     // What the person may do is more than what the client may.
     assert_eq!(alice.principal.scopes, ["openid", "profile", "invoices:read"]);
-    assert_eq!((alice.groups, alice.roles), (vec!["engineering".to_owned()], vec!["auditor".to_owned()]));
+    assert_eq!(
+        (alice.groups, alice.roles),
+        (vec!["engineering".to_owned()], vec!["auditor".to_owned()])
+    );
     assert_eq!(alice.email.as_deref(), Some("alice@acme.example"));
     assert!(alice.mfa && !alice.workload);
 
@@ -104,12 +115,16 @@ async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organi
     let token = signed.sign(&json!({ "alg": "RS256", "typ": "at+jwt", "kid": KEY_ID }), &marked);
     let token = signed.verifier(AUTH0).verify(&token, EDGE, somewhere()).await.unwrap();
     let alice = &token.identity;
-    assert_eq!((token.id.as_deref(), alice.principal.client_id.as_str()), (Some("t-1"), "3kP0wqYb1mZ7"));
+    assert_eq!(
+        (token.id.as_deref(), alice.principal.client_id.as_str()),
+        (Some("t-1"), "3kP0wqYb1mZ7")
+    );
 
     let machine = json!({ "sub": "3kP0wqYb1mZ7@clients", "gty": "client-credentials" });
     assert!(signed.verify(AUTH0, &with(&auth0(), machine)).await.unwrap().identity.workload);
     // The slash is a part of the name.
-    let without = signed.verify(AUTH0, &with(&auth0(), json!({ "iss": "https://acme.eu.auth0.com" }))).await;
+    let without =
+        signed.verify(AUTH0, &with(&auth0(), json!({ "iss": "https://acme.eu.auth0.com" }))).await;
     assert!(matches!(without, Err(TokenError::Issuer)));
     let id_token = json!({ "nonce": "n", "aud": EDGE, "scope": null });
     assert!(matches!(signed.verify(AUTH0, &with(&auth0(), id_token)).await, Err(TokenError::Kind)));
@@ -166,8 +181,12 @@ async fn entra_says_its_tenant_and_never_an_address_that_counts() {
     assert!(signed.verify(ENTRA, &with(&entra(), program)).await.unwrap().identity.workload);
     let id_token = json!({ "azp": null, "azpacr": null, "scp": null });
     assert!(matches!(signed.verify(ENTRA, &with(&entra(), id_token)).await, Err(TokenError::Kind)));
-    let other_tenant = json!({ "iss": "https://login.microsoftonline.com/evil/v2.0", "tid": "evil" });
-    assert!(matches!(signed.verify(ENTRA, &with(&entra(), other_tenant)).await, Err(TokenError::Issuer)));
+    let other_tenant =
+        json!({ "iss": "https://login.microsoftonline.com/evil/v2.0", "tid": "evil" });
+    assert!(matches!(
+        signed.verify(ENTRA, &with(&entra(), other_tenant)).await,
+        Err(TokenError::Issuer)
+    ));
 }
 
 #[tokio::test]

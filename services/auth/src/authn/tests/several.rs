@@ -18,11 +18,15 @@ async fn a_key_is_good_for_its_own_issuer_alone_and_a_subject_too() {
     let signed = Signed::new();
     // The same key id, as with two tenants of one product.
     let other = publish(&rsa_key(), signed.folder.path(), "other.json");
-    let verifier = signed.verifier(&format!("{}{}", issuer("a", "keys.json"), issuer("b", "other.json")));
+    let verifier =
+        signed.verifier(&format!("{}{}", issuer("a", "keys.json"), issuer("b", "other.json")));
     let header = json!({ "alg": "RS256", "kid": KEY_ID });
     let verify = async |key: &EncodingKey, name: &str| {
         let token = sign(key, &header, &claims(name));
-        verifier.verify(&token, EDGE, somewhere()).await.map(|token| token.identity.principal.issuer.clone())
+        verifier
+            .verify(&token, EDGE, somewhere())
+            .await
+            .map(|token| token.identity.principal.issuer.clone())
     };
     assert_eq!(verify(&signed.key, "a").await.unwrap(), "https://a.example");
     assert_eq!(verify(&other, "b").await.unwrap(), "https://b.example");
@@ -35,8 +39,13 @@ async fn a_key_is_good_for_its_own_issuer_alone_and_a_subject_too() {
 async fn issuers_are_told_apart_to_the_letter() {
     let signed = Signed::new();
     let toml = issuer("a", "keys.json");
-    for name in ["https://a.example/", "https://A.example", "https://a.example:443", "http://a.example", " "]
-    {
+    for name in [
+        "https://a.example/",
+        "https://A.example",
+        "https://a.example:443",
+        "http://a.example",
+        " ",
+    ] {
         let refused = signed.verify(&toml, &with(&claims("a"), json!({ "iss": name }))).await;
         assert!(matches!(refused, Err(TokenError::Issuer)), "{name}: {refused:?}");
     }
@@ -58,11 +67,18 @@ async fn an_issuer_may_be_held_to_marked_tokens_some_algorithms_and_no_leeway() 
     assert!(matches!(other, Err(TokenError::Header("algorithm"))));
     let late = with(&good, json!({ "exp": now() - 2 }));
     assert!(signed.verify(&strict(""), &late).await.is_ok());
-    assert!(matches!(signed.verify(&strict("leeway_seconds = 0"), &late).await, Err(TokenError::Expired)));
+    assert!(matches!(
+        signed.verify(&strict("leeway_seconds = 0"), &late).await,
+        Err(TokenError::Expired)
+    ));
     assert!(signed.verify(&strict("workloads = true"), &good).await.unwrap().identity.workload);
     let marked = signed.sign(&json!({ "alg": "RS256", "typ": "at+JWT", "kid": KEY_ID }), &good);
     assert!(
-        signed.verifier(&strict("require_at_jwt = true")).verify(&marked, EDGE, somewhere()).await.is_ok()
+        signed
+            .verifier(&strict("require_at_jwt = true"))
+            .verify(&marked, EDGE, somewhere())
+            .await
+            .is_ok()
     );
 }
 
@@ -108,10 +124,15 @@ async fn a_refused_token_is_remembered_unless_it_may_heal_or_keys_change() {
         (signed.sign(&json!({ "alg": "RS256", "kid": "not published yet" }), &good), false),
         (own(&good), false),
     ] {
-        let first = verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
+        let first =
+            verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
         let known = || verifier.refused.get(&digest(&token, EDGE), verifier.issuers.epoch());
-        assert_eq!(known().map(|error| error.to_string()), first.clone().err().filter(|_| remembered));
-        let again = verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
+        assert_eq!(
+            known().map(|error| error.to_string()),
+            first.clone().err().filter(|_| remembered)
+        );
+        let again =
+            verifier.verify(&token, EDGE, somewhere()).await.map_err(|error| error.to_string());
         assert_eq!(again, first);
         verifier.issuers.forget_verified();
         assert!(known().is_none(), "a key may have changed");
@@ -126,9 +147,12 @@ fn issuers(first: &str, second: &str) -> String {
 async fn beside_other_issuers_an_issuer_names_the_tenants_to_which_it_is_bound() {
     let signed = Signed::new();
     let check = async |toml: &str, name: &str, claimed: &str, expected: Option<&str>| {
-        let verified = signed.verify(toml, &with(&claims(name), json!({ "tenant": claimed }))).await;
+        let verified =
+            signed.verify(toml, &with(&claims(name), json!({ "tenant": claimed }))).await;
         match (&verified, expected) {
-            (Ok(token), Some(tenant)) => assert_eq!(token.identity.principal.tenant, tenant, "{toml}"),
+            (Ok(token), Some(tenant)) => {
+                assert_eq!(token.identity.principal.tenant, tenant, "{toml}")
+            }
             (Err(TokenError::Tenant), None) => {}
             _ => panic!("{toml} {name} {claimed}: {verified:?}"),
         }

@@ -55,7 +55,10 @@ fn policy() -> impl Strategy<Value = String> {
         ("action", r#"resource in Service::"invoices""#),
         ("action", r#"resource is Tool in Service::"invoices""#),
         (r#"action in Action::"call_tool""#, "resource"),
-        (r#"action in [Action::"read_tool", Action::"call_tool", Action::"get_prompt"]"#, "resource"),
+        (
+            r#"action in [Action::"read_tool", Action::"call_tool", Action::"get_prompt"]"#,
+            "resource",
+        ),
         (r#"action in Action::"read_tool""#, r#"resource in Service::"code""#),
         (r#"action == Action::"invoices_pay""#, "resource"),
         (r#"action in Action::"invoices_pay""#, r#"resource == Tool::"invoices_pay""#),
@@ -85,7 +88,13 @@ fn policy() -> impl Strategy<Value = String> {
         "when { 9223372036854775807 + 1 == 0 }",
         "when { principal.mfa && 9223372036854775807 + 1 == 0 }",
     ]);
-    let effect = prop::sample::select(vec!["permit", "permit", "forbid", "@shadow permit", "@shadow forbid"]);
+    let effect = prop::sample::select(vec![
+        "permit",
+        "permit",
+        "forbid",
+        "@shadow permit",
+        "@shadow forbid",
+    ]);
     (effect, principal, action_and_resource, condition).prop_map(
         |(effect, principal, (action, resource), condition)| {
             format!("{effect} ({principal}, {action}, {resource}) {condition};")
@@ -151,8 +160,11 @@ fn operation() -> impl Strategy<Value = (Kind, pb::CatalogItem, Option<String>)>
 fn load_valid(texts: &[String]) -> Policies {
     let mut texts = texts.to_vec();
     loop {
-        let all: String =
-            texts.iter().enumerate().map(|(number, text)| format!("@id(\"p{number}\")\n{text}\n")).collect();
+        let all: String = texts
+            .iter()
+            .enumerate()
+            .map(|(number, text)| format!("@id(\"p{number}\")\n{text}\n"))
+            .collect();
         let folder = folder(&all);
         let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
         write("catalog/more.cedarschema", SCHEMAS);

@@ -28,7 +28,11 @@ fn a_file_puts_a_user_into_a_group_and_a_group_into_another() {
     impostor.principal.issuer = "https://evil.example".into();
     assert_eq!(answer(&policies, &impostor), Answer::NotPermitted);
     impostor.groups = vec!["search".into()];
-    assert_eq!(answer(&policies, &impostor), Answer::Allow, "a group of the token is in what the file says");
+    assert_eq!(
+        answer(&policies, &impostor),
+        Answer::Allow,
+        "a group of the token is in what the file says"
+    );
 }
 
 #[test]
@@ -55,7 +59,8 @@ fn a_wrong_membership_is_refused_with_its_line() {
         r#"[{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]"#,
         "[{",
     ];
-    let told: Vec<_> = wrong.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
+    let told: Vec<_> =
+        wrong.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
     insta::assert_snapshot!(told.join("\n"), @r#"
     policies/entities/people.json:1:2: the id of a User is <issuer>#<subject>
       |

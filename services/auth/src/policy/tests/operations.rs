@@ -32,7 +32,11 @@ fn a_workload_acts_as_the_service_that_policy_says_and_a_person_never_does() {
         (&alice(&["deputies"]), "act", CODE),
         (&deputy, "no_such_action", CODE),
     ] {
-        assert_eq!(decide(ACT, who, action, on), (Answer::NotPermitted, String::new()), "{action} on {on:?}");
+        assert_eq!(
+            decide(ACT, who, action, on),
+            (Answer::NotPermitted, String::new()),
+            "{action} on {on:?}"
+        );
     }
 }
 
@@ -46,11 +50,23 @@ fn policies_of_every_scope_are_found_and_a_forbid_wins() {
         r#"principal == Workload::"https://idp.example#alice", action, resource in Service::"code""#,
     ] {
         let permit = format!("@id(\"p\") permit ({scope});");
-        assert_eq!(decide(&permit, &deputy, "act", CODE), (Answer::Allow, "p".to_owned()), "{scope}");
+        assert_eq!(
+            decide(&permit, &deputy, "act", CODE),
+            (Answer::Allow, "p".to_owned()),
+            "{scope}"
+        );
         let forbid = format!("{ACT} @id(\"f\") forbid ({scope});");
-        assert_eq!(decide(&forbid, &deputy, "act", CODE), (Answer::Forbidden, "f".to_owned()), "{scope}");
+        assert_eq!(
+            decide(&forbid, &deputy, "act", CODE),
+            (Answer::Forbidden, "f".to_owned()),
+            "{scope}"
+        );
         let shadow = format!("{ACT} @id(\"f\") @shadow forbid ({scope});");
-        assert_eq!(decide(&shadow, &deputy, "act", CODE), (Answer::Allow, "acts".to_owned()), "{scope}");
+        assert_eq!(
+            decide(&shadow, &deputy, "act", CODE),
+            (Answer::Allow, "acts".to_owned()),
+            "{scope}"
+        );
     }
     let errs = format!(
         "{ACT} @id(\"e\") forbid (principal, action == Action::\"act\", resource) when {{ 9223372036854775807 + 1 > 0 }};"
@@ -76,7 +92,8 @@ fn an_authorization_server_revokes_its_own_tokens_alone() {
     let shipped = include_str!("../../../../../policies/administration.cedar");
     let server = program(&["authorization-server"]);
     let own = server.principal.issuer.clone();
-    let revoke = |who: &Identity, issuer: &str| decide(shipped, who, "revoke", ("Issuer", issuer)).0;
+    let revoke =
+        |who: &Identity, issuer: &str| decide(shipped, who, "revoke", ("Issuer", issuer)).0;
     assert_eq!(revoke(&server, &own), Answer::Allow);
     assert_eq!(revoke(&server, "https://other.example"), Answer::NotPermitted);
     assert_eq!(revoke(&alice(&["authorization-server"]), &own), Answer::NotPermitted, "a person");

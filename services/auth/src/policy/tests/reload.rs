@@ -95,9 +95,14 @@ async fn an_edit_a_new_file_and_a_removed_one_hold_within_a_second() {
 async fn a_broken_edit_changes_nothing_and_is_noted_with_its_line_until_it_is_mended() {
     let followed = Followed::start(folder(PERMIT));
     let before = followed.store.load().revision().to_owned();
-    followed.write("more.cedar", "\n@id(\"m\") permit (principal, action, resource in Servise::\"code\");");
+    followed.write(
+        "more.cedar",
+        "\n@id(\"m\") permit (principal, action, resource in Servise::\"code\");",
+    );
     followed
-        .notes(|note| note.is_some_and(|note| note.contains("more.cedar:2:") && !note.contains("Servise")))
+        .notes(|note| {
+            note.is_some_and(|note| note.contains("more.cedar:2:") && !note.contains("Servise"))
+        })
         .await;
     assert_eq!((followed.answer(), followed.store.load().revision()), (Answer::Allow, &*before));
     // Nor do policies that have gone altogether.
@@ -118,12 +123,14 @@ fn what_was_found_in_a_policy_before_is_told_where_it_stands_now() {
     let folder = folder(&format!("{PERMIT}\n{wrong}\n"));
     let mut loader = load::Loader::default();
     let mut line_of_error = || {
-        let PolicyError(problems) = loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap_err();
+        let PolicyError(problems) =
+            loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         problems[0].place.as_ref().map(|place| (place.line, place.column))
     };
     assert_eq!(line_of_error(), Some((2, 39)));
-    fs::write(folder.path().join("test.cedar"), format!("// A comment.\n{PERMIT}\n\n {wrong}\n")).unwrap();
+    fs::write(folder.path().join("test.cedar"), format!("// A comment.\n{PERMIT}\n\n {wrong}\n"))
+        .unwrap();
     assert_eq!(line_of_error(), Some((4, 40)));
     fs::remove_file(folder.path().join("test.cedar")).unwrap();
     fs::write(folder.path().join("moved.cedar"), wrong).unwrap();

@@ -81,13 +81,17 @@ fn a_tenants_result_is_for_the_tenant_at_its_issuer_and_a_public_one_for_all() {
     let alone = |subject: &str| {
         changed(|claims| (claims.sub, claims.tctx.tenant) = (subject.into(), Some(String::new())))
     };
-    assert_ne!(key_of(&tenant, &message, &alone("alice")), key_of(&tenant, &message, &alone("bob")));
+    assert_ne!(
+        key_of(&tenant, &message, &alone("alice")),
+        key_of(&tenant, &message, &alone("bob"))
+    );
 }
 
 #[test]
 fn a_result_is_of_one_contract_method_epoch_and_generation() {
     let (rule, message, caller) = (tagged("trees"), labelled("x"), alice());
-    let asked = Asked { rule: &rule, rpc: "a.S/Get", message: &message, caller: Some(&caller), epoch: 1 };
+    let asked =
+        Asked { rule: &rule, rpc: "a.S/Get", message: &message, caller: Some(&caller), epoch: 1 };
     let other_contract = Rule::new("test_item", "test", [8; 32], &policy(60)).unwrap();
     let keys = Keys::new(&"secret".into());
     let generation = |text: &str| vec![text.to_owned()];
@@ -182,9 +186,14 @@ fn what_a_contract_cannot_ask_for_is_not_kept() {
         let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
         mcp::CachePolicy { tags, ..policy(1) }
     };
-    for wrong in
-        [policy(0), policy(-1), policy(86_401), stale(-1), stale(86_401), mcp::CachePolicy::default()]
-    {
+    for wrong in [
+        policy(0),
+        policy(-1),
+        policy(86_401),
+        stale(-1),
+        stale(86_401),
+        mcp::CachePolicy::default(),
+    ] {
         assert_eq!(made(&wrong), Some(RuleError::Duration), "{wrong:?}");
     }
     for wrong in [tags(&[""]), tags(&["a/b"]), tags(&[&"x".repeat(65)]), tags(&["x"; 17])] {

@@ -61,7 +61,9 @@ fn one(kind: &Kind, value: &mut Value) {
         Kind::Message(message) => match (wrapped(message.full_name()), value) {
             (Some(kind), value) => one(&kind, value),
             // The other well-known types are no objects of their fields.
-            (None, Value::Object(object)) if !message.full_name().starts_with("google.protobuf.") => {
+            (None, Value::Object(object))
+                if !message.full_name().starts_with("google.protobuf.") =>
+            {
                 fields(message, object);
             }
             (None, _) => {}
@@ -83,7 +85,9 @@ fn scalar(kind: &Kind, value: &Value) -> Option<Value> {
             _ => None,
         },
         (Kind::String, Value::Number(number)) => text(number).map(Value::String),
-        (Kind::Enum(descriptor), Value::String(text)) => enum_name(descriptor, text).map(Value::String),
+        (Kind::Enum(descriptor), Value::String(text)) => {
+            enum_name(descriptor, text).map(Value::String)
+        }
         (Kind::String | Kind::Bytes | Kind::Enum(_) | Kind::Bool | Kind::Message(_), _) => None,
         (Kind::Float | Kind::Double, Value::String(text)) => number(text).map(Value::Number),
         (_, Value::String(text)) => integer(text).map(Value::Number),
@@ -97,7 +101,8 @@ fn integer(text: &str) -> Option<Number> {
     number(text).filter(|number| {
         let is_whole = number.is_i64() || number.is_u64();
         #[expect(clippy::cast_precision_loss, reason = "the greatest is exact")]
-        let is_exact = || number.as_f64().is_some_and(|value| value.abs() <= EXACT_INTEGER_MAX as f64);
+        let is_exact =
+            || number.as_f64().is_some_and(|value| value.abs() <= EXACT_INTEGER_MAX as f64);
         is_whole || is_exact()
     })
 }
@@ -121,7 +126,8 @@ fn text(number: &Number) -> Option<String> {
 
 /// The name that a text is in another case, where it is that of one name alone.
 fn enum_name(descriptor: &EnumDescriptor, text: &str) -> Option<String> {
-    let mut known = enum_names(descriptor).into_iter().filter(|name| name.eq_ignore_ascii_case(text));
+    let mut known =
+        enum_names(descriptor).into_iter().filter(|name| name.eq_ignore_ascii_case(text));
     match (known.next(), known.next()) {
         (Some(name), None) => Some(name),
         _ => None,
@@ -160,7 +166,10 @@ mod tests {
     fn an_integer_that_a_double_does_not_hold_is_no_integer_with_a_fraction_or_an_exponent() {
         let stays = json!({ "int64": "9007199254740993.0", "uint64": "9.007199254740993e15" });
         everything(&stays, &stays);
-        everything(&json!({ "int64": "2.0", "int32": "1e3" }), &json!({ "int64": 2.0, "int32": 1e3 }));
+        everything(
+            &json!({ "int64": "2.0", "int32": "1e3" }),
+            &json!({ "int64": 2.0, "int32": 1e3 }),
+        );
     }
 
     #[test]

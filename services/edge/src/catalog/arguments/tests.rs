@@ -22,9 +22,15 @@ async fn a_mistake_is_told_with_its_field_and_why() {
     let everything = tool("test_take_everything");
     for (arguments, says) in [
         (json!({ "string": true }), r#"string: true is not of type "string""#),
-        (json!({ "trees": [{}, { "label": [] }] }), r#"trees[1].label: value is not of type "string""#),
+        (
+            json!({ "trees": [{}, { "label": [] }] }),
+            r#"trees[1].label: value is not of type "string""#,
+        ),
         (json!({ "by_string": { "a/b": 7 } }), r#"by_string.a/b: 7 is not of type "string""#),
-        (json!({ "int32": "2147483648" }), "int32: 2147483648 is greater than the maximum of 2147483647"),
+        (
+            json!({ "int32": "2147483648" }),
+            "int32: 2147483648 is greater than the maximum of 2147483647",
+        ),
         (
             json!({ "int64": "9223372036854775808" }),
             "int64: 9223372036854775808 is greater than the maximum of 9223372036854775807",
@@ -37,9 +43,15 @@ async fn a_mistake_is_told_with_its_field_and_why() {
         (json!({ "uint32": -1 }), "uint32: -1 is less than the minimum of 0"),
         (json!({ "color": "COLOR_UNSPECIFIED" }), ""),
         (json!({ "bytes": "-_-_" }), r#"bytes: "-_-_" is not base64"#),
-        (json!({ "timestamp": "now" }), r#"timestamp: "now" is no time such as 2024-02-29T12:00:00Z"#),
+        (
+            json!({ "timestamp": "now" }),
+            r#"timestamp: "now" is no time such as 2024-02-29T12:00:00Z"#,
+        ),
         (json!({ "duration": "1h" }), r#"duration: "1h" is no duration such as 1.5s"#),
-        (json!({ "by_int32": { "x": "" } }), r#"by_int32: the key "x" is no number, or out of range"#),
+        (
+            json!({ "by_int32": { "x": "" } }),
+            r#"by_int32: the key "x" is no number, or out of range"#,
+        ),
         (
             json!({ "other": 1, "string_": 1 }),
             "Additional properties are not allowed ('other', 'string_' were unexpected)",
@@ -70,7 +82,10 @@ async fn a_sensitive_value_is_never_said_back() {
     for (arguments, says) in [
         (json!({ "shown": "hunter2" }), r#"shown: "hunter2" is longer than 3 characters"#),
         (json!({ "secret": "hunter2" }), "secret: value is longer than 3 characters"),
-        (json!({ "inner": [{ "secret": "hunter2" }] }), "inner[0].secret: value is longer than 3 characters"),
+        (
+            json!({ "inner": [{ "secret": "hunter2" }] }),
+            "inner[0].secret: value is longer than 3 characters",
+        ),
         (
             json!({ "by_name": { "a": { "secret": "hunter2" } } }),
             "by_name.a.secret: value is longer than 3 characters",
@@ -115,15 +130,17 @@ async fn what_is_told_is_bounded() {
 async fn a_method_whose_given_schema_refers_elsewhere_is_left_out() {
     let catalog = testdata::catalog();
     let names: Vec<_> = catalog.tools.iter().map(|tool| tool.item.name.as_str()).collect();
-    assert!(names.contains(&"test_take_given") && !names.contains(&"test_take_broken"), "{names:?}");
+    assert!(
+        names.contains(&"test_take_given") && !names.contains(&"test_take_broken"),
+        "{names:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_value_of_another_type_makes_the_same_message() {
     let everything = tool("test_take_everything");
     let message = |arguments: &Value| read_arguments(&everything, arguments).unwrap();
-    let given =
-        json!({ "uint64": u64::MAX, "double": 1.5, "string": "42", "bool": true, "color": "COLOR_RED" });
+    let given = json!({ "uint64": u64::MAX, "double": 1.5, "string": "42", "bool": true, "color": "COLOR_RED" });
     for same in [
         json!({ "uint64": u64::MAX.to_string(), "double": "1.5", "string": 42, "bool": "true", "color": "color_red" }),
         json!({ "uint64": u64::MAX, "double": 1.5, "string": 42, "bool": true, "color": "COLOR_RED", "int32": null,

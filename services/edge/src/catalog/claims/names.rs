@@ -18,7 +18,8 @@ pub(crate) enum NameKind {
 }
 
 impl NameKind {
-    pub(crate) const ALL: [Self; 5] = [Self::Tool, Self::ToolOwn, Self::Resource, Self::Uri, Self::Prompt];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Tool, Self::ToolOwn, Self::Resource, Self::Uri, Self::Prompt];
 
     /// What it is called in messages.
     pub(crate) fn as_str(self) -> &'static str {
@@ -50,8 +51,12 @@ pub(super) fn has_prefix(name: &str, namespace: &str) -> bool {
 }
 
 /// The longest namespace that a name begins with.
-pub(super) fn owner_of_name<'a>(namespaces: &'a BTreeSet<Namespace>, name: &str) -> Option<&'a str> {
-    let owners = namespaces.iter().map(Namespace::as_str).filter(|namespace| has_prefix(name, namespace));
+pub(super) fn owner_of_name<'a>(
+    namespaces: &'a BTreeSet<Namespace>,
+    name: &str,
+) -> Option<&'a str> {
+    let owners =
+        namespaces.iter().map(Namespace::as_str).filter(|namespace| has_prefix(name, namespace));
     owners.max_by_key(|namespace| namespace.len())
 }
 

@@ -57,8 +57,11 @@ impl Edge {
     fn of(namespaces: &[&str], pins: Option<Pins>, config: &str) -> Self {
         let view = parse(&ConfigText::new("edge.toml", config), &Services::new()).unwrap().view;
         let namespaces = namespaces.iter().map(|namespace| namespace.parse().unwrap()).collect();
-        let terms =
-            Terms { view: Arc::new(view), pins: pins.map(Arc::new), namespaces: Arc::new(namespaces) };
+        let terms = Terms {
+            view: Arc::new(view),
+            pins: pins.map(Arc::new),
+            namespaces: Arc::new(namespaces),
+        };
         Self(Catalog::default().on(&terms))
     }
 
@@ -167,7 +170,8 @@ async fn what_is_withheld_claims_nothing() {
     let renamed = "[[tool]]\nname = \"search\"\nrename = \"find\"\n";
     let lock = Edge::of(&[], None, renamed).reads("papers", &honest()).locked(PinMode::Enforce);
     let edge = Edge::of(&["aaa", "papers"], Some(lock), renamed);
-    let taking = [("Search", tool("search")), ("Find", tool("find")), ("Get", resource("x", "lib://{id}"))];
+    let taking =
+        [("Search", tool("search")), ("Find", tool("find")), ("Get", resource("x", "lib://{id}"))];
     let edge = edge.reads("aaa", &taking).reads("papers", &honest());
     assert_eq!((edge.tool("find"), edge.reader("lib://1")), (Some("papers"), Some("papers")));
     assert_eq!(edge.0.tools().count(), 1);
@@ -207,7 +211,8 @@ async fn without_a_lock_a_name_belongs_to_the_namespace_that_it_begins_with() {
 
 #[tokio::test]
 async fn of_two_namespaces_that_a_name_begins_with_the_longer_one_comes_first() {
-    let edge = Edge::of(&["hub", "hub_large"], None, "").reads("hub", &[("A", tool("hub_large_list"))]);
+    let edge =
+        Edge::of(&["hub", "hub_large"], None, "").reads("hub", &[("A", tool("hub_large_list"))]);
     // Its own namespace is in the name too, and nobody else has it.
     assert_eq!(edge.tool("hub_large_list"), Some("hub"));
     let edge = edge.settled().reads("hub_large", &[("List", tool(""))]);
@@ -237,7 +242,11 @@ async fn who_has_a_name_keeps_it() {
     kinds.sort_unstable();
     assert_eq!(kinds, [NameKind::Tool, NameKind::Resource, NameKind::Uri, NameKind::Prompt]);
     let told = "the resource URI \"lib://{+id}\" of test.aaa.Offers/Get (aaa) overlaps ";
-    assert!(edge.conflicts().iter().any(|conflict| conflict.starts_with(told)), "{:?}", edge.conflicts());
+    assert!(
+        edge.conflicts().iter().any(|conflict| conflict.starts_with(told)),
+        "{:?}",
+        edge.conflicts()
+    );
     // It keeps it through changes of its own, and until it gives it up.
     let mut changed = honest();
     changed.push(("More", tool("more")));
@@ -253,7 +262,9 @@ async fn who_has_a_name_keeps_it() {
 async fn services_that_are_read_at_the_start_have_their_names_whoever_answers_first() {
     let (one, two) = ([("A", tool("search"))], [("B", tool("search"))]);
     let edge = || Edge::of(&["one", "two"], None, "");
-    for edge in [edge().reads("one", &one).reads("two", &two), edge().reads("two", &two).reads("one", &one)] {
+    for edge in
+        [edge().reads("one", &one).reads("two", &two), edge().reads("two", &two).reads("one", &one)]
+    {
         assert_eq!(edge.settled().tool("search"), Some("one"));
     }
 }
@@ -277,7 +288,8 @@ async fn the_next_lock_leaves_names_with_those_whom_the_last_one_gives_them_to()
     // Nothing is flagged, and what is new and nobody else's is there.
     assert_eq!(edge.0.departures(), []);
     assert_eq!(before.differences(&edge.0.lock()).len(), 0);
-    let fresh = Edge::of(&[], Some(Pins::owners(CatalogLock::default())), "").reads("papers", &honest());
+    let fresh =
+        Edge::of(&[], Some(Pins::owners(CatalogLock::default())), "").reads("papers", &honest());
     assert_eq!(fresh.0.lock(), before);
 }
 
@@ -287,10 +299,13 @@ async fn a_service_has_only_so_many_uri_templates() {
     let long = format!("x://{{+id}}{}", "a".repeat(1_500));
     let methods = [("Get", resource("get", &long)), ("List", resource("list", "x://all"))];
     let mut many: Vec<(String, String)> = (0..20)
-        .map(|number| (format!("M{number}"), resource(&format!("m{number}"), &format!("{long}{number}"))))
+        .map(|number| {
+            (format!("M{number}"), resource(&format!("m{number}"), &format!("{long}{number}")))
+        })
         .collect();
     many.extend(methods.into_iter().map(|(method, option)| (method.to_owned(), option)));
-    let many: Vec<_> = many.iter().map(|(method, option)| (method.as_str(), option.clone())).collect();
+    let many: Vec<_> =
+        many.iter().map(|(method, option)| (method.as_str(), option.clone())).collect();
     let edge = Edge::of(&[], None, "").reads("x", &many);
     assert_eq!(edge.0.resources().count(), 11);
     assert_eq!(edge.reader("x://all"), Some("x"));

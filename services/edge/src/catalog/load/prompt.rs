@@ -17,10 +17,12 @@ impl Reader<'_> {
         let mut target = self.target(method, None)?;
         target.idempotent = true;
         let input = method.input();
-        let arguments = input.fields().filter(|field| field.kind() == Kind::String && !field.is_list());
+        let arguments =
+            input.fields().filter(|field| field.kind() == Kind::String && !field.is_list());
         let arguments = arguments.map(|field| {
             // A plain field is always said; one that is `optional` need not be.
-            let mut argument = PromptArgument::new(field.name()).with_required(!field.supports_presence());
+            let mut argument =
+                PromptArgument::new(field.name()).with_required(!field.supports_presence());
             argument.description = self.comments.of_field(&field);
             argument
         });

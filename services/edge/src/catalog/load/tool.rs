@@ -38,8 +38,9 @@ impl Reader<'_> {
         let output = self.output(&target, &options.output_schema)?;
         let meta = meta::of_tool(&options)?;
         let description = self.description(method, options.description);
-        let mut tool = Tool::new_with_raw(name.clone(), description.map(Into::into), Arc::new(input))
-            .with_annotations(annotations(hints));
+        let mut tool =
+            Tool::new_with_raw(name.clone(), description.map(Into::into), Arc::new(input))
+                .with_annotations(annotations(hints));
         tool.output_schema = output.map(Arc::new);
         tool.meta = meta;
         tool.title = Some(options.title).filter(|title| !title.is_empty());
@@ -83,9 +84,13 @@ impl Reader<'_> {
             if is_rich(target.result().descriptor()) {
                 return Ok(None);
             }
-            return object_schema(target.result().descriptor(), Purpose::Result, &mut self.comments)
-                .map(Some)
-                .map_err(|error| ItemError::Derived(WHICH, error));
+            return object_schema(
+                target.result().descriptor(),
+                Purpose::Result,
+                &mut self.comments,
+            )
+            .map(Some)
+            .map_err(|error| ItemError::Derived(WHICH, error));
         };
         // Clients compile it.
         compile(&schema).map_err(wrong)?;

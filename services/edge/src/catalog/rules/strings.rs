@@ -26,7 +26,8 @@ pub(super) fn strings(schema: &mut Object, rules: &DynamicMessage) {
         match formats {
             [format] => add(schema, "format", json!(format)),
             formats => {
-                let formats: Vec<_> = formats.iter().map(|format| json!({ "format": format })).collect();
+                let formats: Vec<_> =
+                    formats.iter().map(|format| json!({ "format": format })).collect();
                 add(schema, "anyOf", Value::Array(formats));
             }
         }
@@ -69,7 +70,8 @@ fn lengths(schema: &mut Object, rules: &DynamicMessage) {
 fn patterns(rules: &DynamicMessage) -> Vec<String> {
     let given = text(rules, "pattern").filter(|pattern| is_portable(pattern));
     let part = |rule| text(rules, rule).filter(|text| !text.is_empty()).map(|text| escaped(&text));
-    let known = [("tuuid", TUUID), ("ulid", ULID)].into_iter().filter(|(rule, _)| flag(rules, rule));
+    let known =
+        [("tuuid", TUUID), ("ulid", ULID)].into_iter().filter(|(rule, _)| flag(rules, rule));
     given
         .into_iter()
         .chain(part("prefix").map(|text| format!("^{text}")))
@@ -88,8 +90,9 @@ pub(super) fn is_portable(pattern: &str) -> bool {
     while let Some(letter) = rest.next() {
         let after = rest.as_str();
         match letter {
-            '\\' if after
-                .starts_with(|next: char| next.is_alphanumeric() && !"dDwWbBnrtfvx".contains(next)) =>
+            '\\' if after.starts_with(|next: char| {
+                next.is_alphanumeric() && !"dDwWbBnrtfvx".contains(next)
+            }) =>
             {
                 return false;
             }

@@ -81,8 +81,16 @@ fn values_are_checked_by_their_rules() {
         ("large", json!([u64::MAX - 1]), json!([u64::MAX])),
         ("accepted", json!([true]), json!([false])),
         ("color", json!(["COLOR_RED"]), json!(["COLOR_BLUE"])),
-        ("tags", json!([["aa"], ["aa", "bb"]]), json!([[], ["a"], ["aa", "aa"], ["aa", "bb", "cc", "dd"]])),
-        ("scores", json!([{}, { "a": 0 }]), json!([{ "abcd": 0 }, { "a": -1 }, { "a": 1, "b": 1, "c": 1 }])),
+        (
+            "tags",
+            json!([["aa"], ["aa", "bb"]]),
+            json!([[], ["a"], ["aa", "aa"], ["aa", "bb", "cc", "dd"]]),
+        ),
+        (
+            "scores",
+            json!([{}, { "a": 0 }]),
+            json!([{ "abcd": 0 }, { "a": -1 }, { "a": 1, "b": 1, "c": 1 }]),
+        ),
         ("key", json!(["AAAAAA==", "AAAAAA"]), json!(["", "AAAA", "AAAAAAAAAA"])),
         ("nonzero", json!([1]), json!([0])),
     ] {

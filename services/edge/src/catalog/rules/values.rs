@@ -136,7 +136,8 @@ fn enums(schema: &mut Object, rules: &DynamicMessage, kind: &Kind) {
 
 /// Lengths in bytes, as lengths of base64 with or without padding.
 fn bytes(schema: &mut Object, rules: &DynamicMessage) {
-    for (rule, at_least, at_most) in [("min_len", true, false), ("max_len", false, true), ("len", true, true)]
+    for (rule, at_least, at_most) in
+        [("min_len", true, false), ("max_len", false, true), ("len", true, true)]
     {
         let Some(length) = set(rules, rule).and_then(|value| value.as_u64()) else { continue };
         if at_least {
@@ -176,7 +177,9 @@ fn inner(schema: &mut Object, rules: &DynamicMessage, rule: &str, keyword: &str,
     match ignored(rules) {
         _ if only.is_empty() => {}
         Ignore::Never => add(schema, keyword, Value::Object(only)),
-        Ignore::IfZero => add(schema, keyword, json!({ "anyOf": [{ "enum": ["", 0, false] }, only] })),
+        Ignore::IfZero => {
+            add(schema, keyword, json!({ "anyOf": [{ "enum": ["", 0, false] }, only] }))
+        }
         Ignore::Always => {}
     }
 }

@@ -46,7 +46,9 @@ pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
 pub(in crate::catalog) fn integer_range(kind: &Kind) -> Option<(Number, Number)> {
     let range = |(least, greatest): (i64, u64)| (Number::from(least), Number::from(greatest));
     Some(range(match kind {
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => (i32::MIN.into(), i32::MAX.unsigned_abs().into()),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
+            (i32::MIN.into(), i32::MAX.unsigned_abs().into())
+        }
         Kind::Uint32 | Kind::Fixed32 => (0, u32::MAX.into()),
         Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => (i64::MIN, i64::MAX.unsigned_abs()),
         Kind::Uint64 | Kind::Fixed64 => (0, u64::MAX),
@@ -62,7 +64,9 @@ fn integer(kind: &Kind, purpose: Purpose, minimum: &Number, maximum: &Number) ->
             json!({ "anyOf": [{ "type": "integer" }, { "type": "string" }] })
         }
         Purpose::Check => json!({ "type": "integer", "minimum": minimum, "maximum": maximum }),
-        Purpose::Arguments if minimum.as_u64() == Some(0) => json!({ "type": "integer", "minimum": 0 }),
+        Purpose::Arguments if minimum.as_u64() == Some(0) => {
+            json!({ "type": "integer", "minimum": 0 })
+        }
         Purpose::Arguments | Purpose::Result => json!({ "type": "integer" }),
     }
 }
@@ -144,8 +148,16 @@ mod tests {
         };
         let never = ["", "+1", "01", "-0", "-01", "1.0", " 1", "99999999999999999999", "a"];
         check(&Kind::Int32, &["0", "-1", "9", "10", "2147483647", "-2147483648"], &["2147483648"]);
-        check(&Kind::Int32, &["1999999999", "2099999999"], &["-2147483649", "3000000000", "2147483650"]);
-        check(&Kind::Int64, &["9223372036854775807", "-9223372036854775808"], &["9223372036854775808"]);
+        check(
+            &Kind::Int32,
+            &["1999999999", "2099999999"],
+            &["-2147483649", "3000000000", "2147483650"],
+        );
+        check(
+            &Kind::Int64,
+            &["9223372036854775807", "-9223372036854775808"],
+            &["9223372036854775808"],
+        );
         check(&Kind::Uint32, &["0", "4294967295", "4294967289"], &["-1", "4294967296"]);
         check(&Kind::Uint64, &["18446744073709551615"], &["18446744073709551616", "-1"]);
         check(&Kind::Bool, &["true", "false"], &["True", "1"]);

@@ -31,7 +31,9 @@ pub(super) fn reduce(schema: &mut Object) -> Vec<String> {
             "type" | "$ref" | "properties" | "required" | "pattern" => {}
             "format" if value == "date-time" => {}
             "enum" if is_plain_enum(value) => {}
-            "exclusiveMinimum" | "exclusiveMaximum" if whole && inclusive(&keyword, value).is_some() => {
+            "exclusiveMinimum" | "exclusiveMaximum"
+                if whole && inclusive(&keyword, value).is_some() =>
+            {
                 if let Some((inclusive, bound)) = inclusive(&keyword, value) {
                     schema.shift_remove(&keyword);
                     schema.insert(inclusive.to_owned(), bound);
@@ -70,8 +72,11 @@ fn inclusive(keyword: &str, bound: &Value) -> Option<(&'static str, Value)> {
 /// What a keyword means. None: it says nothing that a model could keep to, or too much to read.
 fn in_words(keyword: &str, value: &Value) -> Option<String> {
     let all = |schema: &Value| {
-        let words: Vec<_> =
-            schema.as_object()?.iter().filter_map(|(keyword, value)| in_words(keyword, value)).collect();
+        let words: Vec<_> = schema
+            .as_object()?
+            .iter()
+            .filter_map(|(keyword, value)| in_words(keyword, value))
+            .collect();
         Some(words.join(" and ")).filter(|words| !words.is_empty())
     };
     let each = |schemas: &Value, between: &str| {

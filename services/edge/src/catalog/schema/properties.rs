@@ -131,13 +131,17 @@ proptest! {
 fn most_generated_arguments_are_accepted() {
     for name in ["Everything", "Ruled", "Choices"] {
         let accepted = (0..200_u64).filter(|seed| {
-            let numbers = (0..300).map(|at| seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let numbers =
+                (0..300).map(|at| seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let numbers = numbers.map(|number: u64| number ^ (number >> 29)).collect();
             let schema = &CHECKED[name];
             let json = instance(&Value::Object(schema.clone()), schema, &mut Tape::new(numbers), 0);
             CHECKS[name].is_valid(&json)
         });
         let accepted = accepted.count();
-        assert!(accepted > 40, "of 200 {name}, {accepted} are accepted: the property above tests nothing");
+        assert!(
+            accepted > 40,
+            "of 200 {name}, {accepted} are accepted: the property above tests nothing"
+        );
     }
 }

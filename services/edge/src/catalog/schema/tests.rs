@@ -138,7 +138,12 @@ fn a_choice_is_told_in_words_and_checked_in_keywords() {
     assert_eq!(shown["properties"]["a"]["description"], "Exactly one of `a`, `b` is set.");
     assert_eq!(shown["properties"]["y"]["description"], "At most one of `x`, `y` is set.");
     let both = json!({ "a": "", "b": 1 });
-    check("Choices", Purpose::Check, &[json!({ "a": "" }), json!({ "b": 1, "x": "" })], &[json!({}), both]);
+    check(
+        "Choices",
+        Purpose::Check,
+        &[json!({ "a": "" }), json!({ "b": 1, "x": "" })],
+        &[json!({}), both],
+    );
 }
 
 #[test]
@@ -168,7 +173,11 @@ fn a_message_may_contain_itself() {
 fn a_message_of_too_many_types_is_no_tool() {
     let types = |name: &str| {
         let pool = drawbridge_sdk::reflection::built_in().unwrap();
-        object_schema(&pool.get_message_by_name(name).unwrap(), Purpose::Result, &mut Comments::default())
+        object_schema(
+            &pool.get_message_by_name(name).unwrap(),
+            Purpose::Result,
+            &mut Comments::default(),
+        )
     };
     assert!(types("google.protobuf.FileDescriptorSet").is_ok());
     let mut file = prost_types::FileDescriptorProto {
@@ -185,13 +194,17 @@ fn a_message_of_too_many_types_is_no_tool() {
             ..Default::default()
         };
         let name = Some(format!("M{at}"));
-        let message = prost_types::DescriptorProto { name, field: vec![field], ..Default::default() };
+        let message =
+            prost_types::DescriptorProto { name, field: vec![field], ..Default::default() };
         file.message_type.push(message);
     }
     let mut pool = prost_reflect::DescriptorPool::new();
     pool.add_file_descriptor_proto(file).unwrap();
     let message = pool.get_message_by_name("M0").unwrap();
-    assert_eq!(object_schema(&message, Purpose::Check, &mut Comments::default()), Err(TooLarge::Types));
+    assert_eq!(
+        object_schema(&message, Purpose::Check, &mut Comments::default()),
+        Err(TooLarge::Types)
+    );
 }
 
 #[test]
@@ -200,11 +213,18 @@ fn an_enum_is_sent_by_a_known_name_and_written_by_any_or_a_number() {
     let names = ["COLOR_RED", "COLOR_CRIMSON", "COLOR_NEGATIVE"].map(|name| color(json!(name)));
     let not_sent = ["COLOR_UNSPECIFIED", "RED"].map(|name| color(json!(name)));
     check("Everything", Purpose::Check, &names, &not_sent);
-    check("Everything", Purpose::Check, &[], &[color(json!(1)), color(json!(99)), color(Value::Null)]);
+    check(
+        "Everything",
+        Purpose::Check,
+        &[],
+        &[color(json!(1)), color(json!(99)), color(Value::Null)],
+    );
 
     let message = prost_reflect::DynamicMessage::new(testdata::message("Everything"));
     let mut written = drawbridge_sdk::dynamic::to_json(&message).unwrap();
-    for (value, valid) in [(json!("COLOR_UNSPECIFIED"), true), (json!(99), true), (json!("RED"), false)] {
+    for (value, valid) in
+        [(json!("COLOR_UNSPECIFIED"), true), (json!(99), true), (json!("RED"), false)]
+    {
         written["color"] = value;
         let (accepted, refused) =
             if valid { (vec![written.clone()], vec![]) } else { (vec![], vec![written.clone()]) };
@@ -231,16 +251,26 @@ fn numbers_are_in_their_range_and_are_numbers() {
         json!({ "double": 1e308, "sint32": -2_147_483_648_i64 }),
     ];
     check("Everything", Purpose::Check, &accepted, &refused);
-    assert!(serde_json::from_str::<Value>("1e400").is_err(), "no JSON that is read holds such a number");
+    assert!(
+        serde_json::from_str::<Value>("1e400").is_err(),
+        "no JSON that is read holds such a number"
+    );
 }
 
 #[test]
 fn well_known_types_are_sent_as_protobuf_reads_them() {
-    let times = ["2024-02-29T12:00:00Z", "0001-01-01T00:00:00.123456789Z", "2024-01-01T00:00:00+02:00"];
-    let no_times = ["2023-02-29T12:00:00Z", "2024-01-01", "2024-01-01T00:00:00", "0000-01-01T00:00:00Z", ""];
+    let times =
+        ["2024-02-29T12:00:00Z", "0001-01-01T00:00:00.123456789Z", "2024-01-01T00:00:00+02:00"];
+    let no_times =
+        ["2023-02-29T12:00:00Z", "2024-01-01", "2024-01-01T00:00:00", "0000-01-01T00:00:00Z", ""];
     let lower = json!({ "timestamp": "2024-01-01t00:00:00z" });
     let field = |name: &'static str| move |text: &str| json!({ name: text });
-    check("Everything", Purpose::Check, &times.map(field("timestamp")), &no_times.map(field("timestamp")));
+    check(
+        "Everything",
+        Purpose::Check,
+        &times.map(field("timestamp")),
+        &no_times.map(field("timestamp")),
+    );
     check("Everything", Purpose::Check, &[], &[lower]);
     let (durations, no_durations) =
         (["0s", "-1.5s", "99999999999s"], ["1", "1.5", "1m", "1.s", "100000000000000s"]);
@@ -250,10 +280,16 @@ fn well_known_types_are_sent_as_protobuf_reads_them() {
         &durations.map(field("duration")),
         &no_durations.map(field("duration")),
     );
-    let (bytes, no_bytes) = (["", "AA", "AA==", "AAA=", "+/+/"], ["A", "AA=", "-_-_", "AAAA====", "ä"]);
+    let (bytes, no_bytes) =
+        (["", "AA", "AA==", "AAA=", "+/+/"], ["A", "AA=", "-_-_", "AAAA====", "ä"]);
     check("Everything", Purpose::Check, &bytes.map(field("bytes")), &no_bytes.map(field("bytes")));
     let (masks, no_masks) = (["", "a", "fooBar,b.c"], ["foo_bar"]);
-    check("Everything", Purpose::Check, &masks.map(field("field_mask")), &no_masks.map(field("field_mask")));
+    check(
+        "Everything",
+        Purpose::Check,
+        &masks.map(field("field_mask")),
+        &no_masks.map(field("field_mask")),
+    );
 }
 
 #[test]

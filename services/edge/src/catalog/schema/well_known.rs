@@ -28,7 +28,9 @@ pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<Object> {
         ("Timestamp" | "Duration" | "FieldMask", Purpose::Result) => json!({ "type": "string" }),
         // Paths in lowerCamelCase, with commas between them.
         ("FieldMask", _) => json!({ "type": "string", "pattern": "^[^_]*$" }),
-        ("Empty", _) => json!({ "type": "object", "properties": {}, "additionalProperties": false }),
+        ("Empty", _) => {
+            json!({ "type": "object", "properties": {}, "additionalProperties": false })
+        }
         ("Struct", _) => json!({ "type": "object" }),
         ("ListValue", _) => json!({ "type": "array" }),
         ("Value", _) => json!({}),

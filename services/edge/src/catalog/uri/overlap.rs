@@ -39,8 +39,9 @@ impl UriTemplate {
         let (one, other) = (self.tokens(), other.tokens());
         // Most differ early.
         let differs = |(one, other): (&Token, &Token)| matches!((one, other), (Token::Byte(one), Token::Byte(other)) if one != other);
-        let literal =
-            |(one, other): &(&Token, &Token)| matches!((one, other), (Token::Byte(_), Token::Byte(_)));
+        let literal = |(one, other): &(&Token, &Token)| {
+            matches!((one, other), (Token::Byte(_), Token::Byte(_)))
+        };
         if one.iter().zip(&other).take_while(literal).any(differs) {
             return false;
         }
@@ -143,14 +144,21 @@ mod tests {
         }
         templates.sort();
         templates.dedup();
-        let templates: Vec<_> = templates.iter().filter_map(|text| UriTemplate::parse(text).ok()).collect();
-        let uris = ["s://a", "s://a-a", "s://a/a", "s://-/-", "s://aa", "s://a-", "s://a/-/a", "s://b"];
+        let templates: Vec<_> =
+            templates.iter().filter_map(|text| UriTemplate::parse(text).ok()).collect();
+        let uris =
+            ["s://a", "s://a-a", "s://a/a", "s://-/-", "s://aa", "s://a-", "s://a/-/a", "s://b"];
         for uri in uris {
             let matching: Vec<_> =
                 templates.iter().filter(|template| template.matches(uri).is_some()).collect();
             for one in &matching {
                 for other in &matching {
-                    assert!(one.overlaps(other), "{} and {} match {uri}", one.as_str(), other.as_str());
+                    assert!(
+                        one.overlaps(other),
+                        "{} and {} match {uri}",
+                        one.as_str(),
+                        other.as_str()
+                    );
                 }
             }
         }

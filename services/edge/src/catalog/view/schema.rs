@@ -26,11 +26,19 @@ pub(super) fn remove(schema: &mut JsonObject, name: &str, shown: bool) -> Result
         return Err(ViewError::NoArgument(name.to_owned()));
     }
     not_required(schema, name);
-    if shown && mentions(schema, name) { Err(ViewError::Mentioned(name.to_owned())) } else { Ok(()) }
+    if shown && mentions(schema, name) {
+        Err(ViewError::Mentioned(name.to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// Says what holds where a client says nothing.
-pub(super) fn set_default(schema: &mut JsonObject, name: &str, value: &Value) -> Result<(), ViewError> {
+pub(super) fn set_default(
+    schema: &mut JsonObject,
+    name: &str,
+    value: &Value,
+) -> Result<(), ViewError> {
     let property = schema.get_mut("properties").and_then(|properties| properties.get_mut(name));
     let property = property.and_then(Value::as_object_mut);
     let property = property.ok_or_else(|| ViewError::NoArgument(name.to_owned()))?;
@@ -52,7 +60,10 @@ fn mentions(schema: &JsonObject, name: &str) -> bool {
     let elsewhere = schema.iter().filter(|(keyword, _)| !LOOKED_AT.contains(&keyword.as_str()));
     let quoted = format!("`{name}`");
     let says = |property: &Value| {
-        property.get("description").and_then(Value::as_str).is_some_and(|text| text.contains(&quoted))
+        property
+            .get("description")
+            .and_then(Value::as_str)
+            .is_some_and(|text| text.contains(&quoted))
     };
     let properties = schema.get("properties").and_then(Value::as_object);
     elsewhere.into_iter().any(|(_, value)| names(value, name))
@@ -63,7 +74,9 @@ fn names(value: &Value, name: &str) -> bool {
     match value {
         Value::String(text) => text == name,
         Value::Array(values) => values.iter().any(|value| names(value, name)),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key == name || names(value, name)),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key == name || names(value, name))
+        }
         _ => false,
     }
 }
@@ -79,11 +92,14 @@ mod tests {
     fn schema(arguments: &[(String, bool)], condition: Option<&str>) -> JsonObject {
         let properties: JsonObject = arguments
             .iter()
-            .map(|(name, _)| (name.clone(), json!({ "type": "string", "description": "Says what." })))
+            .map(|(name, _)| {
+                (name.clone(), json!({ "type": "string", "description": "Says what." }))
+            })
             .collect();
         let required: Vec<_> =
             arguments.iter().filter(|(_, required)| *required).map(|(name, _)| name).collect();
-        let mut schema = json!({ "type": "object", "properties": properties, "required": required });
+        let mut schema =
+            json!({ "type": "object", "properties": properties, "required": required });
         if let Some(name) = condition {
             schema["dependentRequired"] = json!({ "other": [name] });
         }

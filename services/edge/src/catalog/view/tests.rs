@@ -4,7 +4,9 @@ use drawbridge_sdk::ConfigText;
 use serde_json::{Value, json};
 
 use crate::{
-    catalog::{Catalog, ItemKind, NameKind, Terms, ToolItem, check_arguments, read_arguments, testdata},
+    catalog::{
+        Catalog, ItemKind, NameKind, Terms, ToolItem, check_arguments, read_arguments, testdata,
+    },
     services::{Services, parse},
 };
 
@@ -26,10 +28,15 @@ fn shown<'a>(catalog: &'a Catalog, name: &str) -> &'a ToolItem {
 
 #[tokio::test]
 async fn a_tool_is_renamed_for_clients_alone() {
-    let catalog =
-        seen(&tool("everything", "rename = \"all\"\ntitle = \"All\"\ndescription = \"Takes all.\""));
+    let catalog = seen(&tool(
+        "everything",
+        "rename = \"all\"\ntitle = \"All\"\ndescription = \"Takes all.\"",
+    ));
     let all = shown(&catalog, "all");
-    assert_eq!((all.item.name.as_str(), all.tool.title.as_deref()), ("test_take_everything", Some("All")));
+    assert_eq!(
+        (all.item.name.as_str(), all.tool.title.as_deref()),
+        ("test_take_everything", Some("All"))
+    );
     assert_eq!(all.tool.description.as_deref(), Some("Takes all."));
     assert!(catalog.tool("test_take_everything").is_none());
     // Nothing is changed on the way.
@@ -84,19 +91,24 @@ async fn what_is_fixed_is_neither_seen_nor_said() {
 async fn a_tool_that_is_not_as_the_file_says_is_left_out() {
     for (text, problem) in [
         ("arguments.hidden = [\"nobody\"]", "the tool has no argument \"nobody\""),
-        ("arguments.fixed = { page = \"x\" }", "what is set does not fit the schema of the tool: /page"),
+        (
+            "arguments.fixed = { page = \"x\" }",
+            "what is set does not fit the schema of the tool: /page",
+        ),
         ("arguments.defaults = { nobody = 1 }", "the tool has no argument \"nobody\""),
     ] {
         let catalog = seen(&tool("ruled", text));
-        assert!(catalog.tool("test_take_ruled").is_none() && catalog.tool("test_take_choices").is_some());
+        assert!(
+            catalog.tool("test_take_ruled").is_none()
+                && catalog.tool("test_take_choices").is_some()
+        );
         let [misfit] = catalog.misfits() else { panic!("{:?}", catalog.misfits()) };
         assert!(misfit.problem.starts_with(problem), "{misfit:?}");
     }
     // What others say of it would tell clients of what they cannot say.
     let catalog = seen(&tool("choices", "arguments.fixed = { x = \"1\" }"));
     assert!(catalog.misfits()[0].problem.contains("speaks of the argument \"x\" elsewhere"));
-    let schema =
-        "input_schema = '{ \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } } }'";
+    let schema = "input_schema = '{ \"type\": \"object\", \"properties\": { \"a\": { \"type\": \"string\" } } }'";
     let catalog = seen(&tool("choices", &format!("arguments.fixed = {{ x = \"1\" }}\n{schema}")));
     let choices = shown(&catalog, "test_take_choices");
     assert_eq!(choices.tool.input_schema["properties"], json!({ "a": { "type": "string" } }));
@@ -108,18 +120,22 @@ async fn a_result_that_a_program_changes_has_no_schema_of_its_service() {
     assert!(shown(&plain, "test_take_ruled").tool.output_schema.is_some());
     let catalog = seen(&tool("ruled", "response = \"{}\""));
     assert!(shown(&catalog, "test_take_ruled").tool.output_schema.is_none());
-    let given = "response = \"{}\"\noutput_schema = '{ \"type\": \"object\", \"title\": \"None\" }'";
+    let given =
+        "response = \"{}\"\noutput_schema = '{ \"type\": \"object\", \"title\": \"None\" }'";
     let catalog = seen(&tool("ruled", given));
-    assert_eq!(shown(&catalog, "test_take_ruled").tool.output_schema.as_ref().unwrap()["title"], "None");
+    assert_eq!(
+        shown(&catalog, "test_take_ruled").tool.output_schema.as_ref().unwrap()["title"],
+        "None"
+    );
 }
 
 #[tokio::test]
 async fn what_is_sensitive_under_another_name_is_not_said_back() {
-    let schema =
-        "input_schema = '{ \"type\": \"object\", \"properties\": { \"pin\": { \"maxLength\": 3 } } }'";
+    let schema = "input_schema = '{ \"type\": \"object\", \"properties\": { \"pin\": { \"maxLength\": 3 } } }'";
     let catalog = seen(&tool("secretive", &format!("request = \"{{ secret: .pin }}\"\n{schema}")));
     let told =
-        check_arguments(shown(&catalog, "test_take_secretive"), &json!({ "pin": "hunter2" })).unwrap_err();
+        check_arguments(shown(&catalog, "test_take_secretive"), &json!({ "pin": "hunter2" }))
+            .unwrap_err();
     assert!(told.starts_with("pin: ") && !told.contains("hunter2"), "{told}");
 }
 
@@ -135,9 +151,14 @@ async fn arguments_pass_the_schema_that_is_seen_and_then_the_services_own() {
 async fn a_virtual_server_is_an_endpoint_beside_the_services() {
     let text = "[[server]]\nname = \"some\"\ntools = [\"test_take_r*\", \"test_take_choices\"]\n";
     let catalog = seen(text);
-    assert!(catalog.has_endpoint("some") && catalog.has_endpoint("test") && !catalog.has_endpoint("other"));
+    assert!(
+        catalog.has_endpoint("some")
+            && catalog.has_endpoint("test")
+            && !catalog.has_endpoint("other")
+    );
     let at = |endpoint: &str| {
-        let served = catalog.tools().filter(|tool| catalog.serves(endpoint, ItemKind::Tool, &tool.item));
+        let served =
+            catalog.tools().filter(|tool| catalog.serves(endpoint, ItemKind::Tool, &tool.item));
         served.map(|tool| tool.item.name.as_str()).collect::<Vec<_>>()
     };
     assert_eq!(at("some"), ["test_take_choices", "test_take_ruled"]);

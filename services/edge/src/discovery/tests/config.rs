@@ -36,7 +36,8 @@ fn entry(namespace: &str, offers: &Offers) -> String {
 
 #[tokio::test]
 async fn a_service_is_added_and_removed_by_editing_the_file() {
-    let (code, other) = (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
+    let (code, other) =
+        (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
     let edited = Edited::new(&entry("code", &code));
     let found = Found::start(Services::new(), Some(&edited.path()), NEVER).await;
     found.offers(&["code_search"]).await;
@@ -55,8 +56,10 @@ async fn a_service_is_added_and_removed_by_editing_the_file() {
 #[test]
 fn a_broken_edit_of_the_config_changes_nothing() {
     let log = Arc::new(Mutex::new(Vec::new()));
-    let config =
-        TelemetryConfig { log_sink: LogSink::Memory(Arc::clone(&log)), ..TelemetryConfig::default() };
+    let config = TelemetryConfig {
+        log_sink: LogSink::Memory(Arc::clone(&log)),
+        ..TelemetryConfig::default()
+    };
     let entered = tokio::runtime::Runtime::new().unwrap();
     let _entered = entered.enter();
     let telemetry = drawbridge_sdk::Telemetry::new("edge", &config).unwrap();
@@ -71,7 +74,8 @@ fn a_broken_edit_of_the_config_changes_nothing() {
     };
     let log = move || String::from_utf8(log.lock().unwrap().clone()).unwrap();
     let testing = async move {
-        let (code, other) = (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
+        let (code, other) =
+            (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
         let good = entry("code", &code);
         let edited = Edited::new(&good);
         let found = Found::start(Services::new(), Some(&edited.path()), NEVER).await;
@@ -105,7 +109,10 @@ fn a_broken_edit_of_the_config_changes_nothing() {
     });
     let log = log();
     assert!(log.contains("edge.toml: TOML parse error at line 4, column 1"), "{log}");
-    assert!(log.contains("cannot use https://more/: https between services needs a certificate"), "{log}");
+    assert!(
+        log.contains("cannot use https://more/: https between services needs a certificate"),
+        "{log}"
+    );
     assert!(log.contains("cannot read"), "{log}");
     runtime.shutdown_background();
 }

@@ -32,7 +32,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Nothing that is tested by health waits for the poll.
 pub(super) const NEVER: Duration = Duration::from_secs(600);
 pub(super) const QUICK: Duration = Duration::from_millis(20);
-pub(super) const FREE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+pub(super) const FREE: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A contract of one service in `namespace`, whose methods are these tools.
 pub(super) fn contract(namespace: &str, methods: &[&str]) -> Vec<u8> {
@@ -100,7 +101,8 @@ impl Offers {
         })
         .named_layer(reflection);
         // Threads of its own, so that it dies with all its connections.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
         let binding = async move {
             let listener = tokio::net::TcpListener::bind(address).await.unwrap();
@@ -156,8 +158,13 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) async fn start(flags: Services, file: Option<&Path>, contract_poll: Duration) -> Self {
-        let pace = Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
+    pub(super) async fn start(
+        flags: Services,
+        file: Option<&Path>,
+        contract_poll: Duration,
+    ) -> Self {
+        let pace =
+            Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
         let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
         let limits = Arc::new(Limits::new(None).unwrap());
         let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
@@ -172,7 +179,9 @@ impl Found {
     pub(super) async fn flagged(services: &[(&str, &Offers)], contract_poll: Duration) -> Self {
         let flags: Vec<_> = services
             .iter()
-            .map(|(namespace, offers)| format!("{namespace}=http://{}", offers.address).parse().unwrap())
+            .map(|(namespace, offers)| {
+                format!("{namespace}=http://{}", offers.address).parse().unwrap()
+            })
             .collect();
         Self::start(from_flags(&flags), None, contract_poll).await
     }

@@ -28,11 +28,16 @@ impl Asking<'_> {
         if tools.is_empty() {
             return Ok(false);
         }
-        Ok(!self.filter((Kind::CallTool, ItemKind::Tool), tools.into_iter()).await?.names.is_empty())
+        Ok(!self
+            .filter((Kind::CallTool, ItemKind::Tool), tools.into_iter())
+            .await?
+            .names
+            .is_empty())
     }
 
     async fn instructions(&self, catalog: &Catalog) -> Result<String, Refusal> {
-        let mut introduced: BTreeSet<&str> = catalog.instructions().iter().map(|one| service(one)).collect();
+        let mut introduced: BTreeSet<&str> =
+            catalog.instructions().iter().map(|one| service(one)).collect();
         let mut open = BTreeSet::new();
         let tools: Vec<_> = catalog.tools().map(|tool| &tool.item).collect();
         let resources: Vec<_> = catalog.resources().map(|resource| &resource.item).collect();
@@ -42,8 +47,10 @@ impl Asking<'_> {
             ((Kind::ReadResource, ItemKind::Resource), resources),
             ((Kind::GetPrompt, ItemKind::Prompt), prompts),
         ] {
-            let items: Vec<&auth::CatalogItem> =
-                items.into_iter().filter(|item| introduced.contains(item.service.as_str())).collect();
+            let items: Vec<&auth::CatalogItem> = items
+                .into_iter()
+                .filter(|item| introduced.contains(item.service.as_str()))
+                .collect();
             if items.is_empty() {
                 continue;
             }
@@ -52,7 +59,8 @@ impl Asking<'_> {
             open.extend(seen.map(|item| item.service.as_str()));
             introduced.retain(|service| !open.contains(service));
         }
-        let open: Vec<_> = catalog.instructions().iter().filter(|one| open.contains(service(one))).collect();
+        let open: Vec<_> =
+            catalog.instructions().iter().filter(|one| open.contains(service(one))).collect();
         let mut text = String::new();
         for one in &open {
             // Writing to a string cannot fail.

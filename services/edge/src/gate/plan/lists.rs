@@ -122,7 +122,9 @@ impl Asking<'_> {
             return Ok(Listed::default());
         }
         let is_visible = |item: &auth::CatalogItem| {
-            visible.iter().any(|one| (&one.item.name, &one.item.service) == (&item.name, &item.service))
+            visible
+                .iter()
+                .any(|one| (&one.item.name, &one.item.service) == (&item.name, &item.service))
         };
         let mut lists: Vec<_> = catalog.lists().filter(|list| is_visible(&list.item)).collect();
         lists.sort_by_key(|list| &list.item.name);
@@ -168,7 +170,8 @@ impl Asking<'_> {
     }
 
     async fn visible(&self, kind: Kind, items: Vec<auth::CatalogItem>) -> Result<Visible, Refusal> {
-        let filtering = self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items);
+        let filtering =
+            self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items);
         let mut visible = filtering.await?;
         let names = std::mem::take(&mut visible.names).into_iter().collect();
         Ok(Visible { names, grant: visible.into() })

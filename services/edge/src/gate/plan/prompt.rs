@@ -24,13 +24,17 @@ impl Asking<'_> {
                 return Err(Refusal::Params(wrong));
             }
         };
-        let (call, grant) = self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
+        let (call, grant) =
+            self.authorize(Kind::GetPrompt, &prompt.item, &prompt.target, message).await?;
         Ok((Plan::GetPrompt(Arc::clone(prompt), call), grant))
     }
 }
 
 /// Reads a prompt's arguments, which are texts, into the message that the RPC takes.
-fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<DynamicMessage, String> {
+fn prompt_arguments(
+    prompt: &PromptItem,
+    arguments: Option<&Value>,
+) -> Result<DynamicMessage, String> {
     let none = serde_json::Map::new();
     let given = match arguments {
         None | Some(Value::Null) => &none,
@@ -52,7 +56,8 @@ fn prompt_arguments(prompt: &PromptItem, arguments: Option<&Value>) -> Result<Dy
         message.set_field_by_name(name, Field::String(text));
     }
     let is_given = |name: &str| given.get(name).is_some_and(|value| !value.is_null());
-    let missing = known.iter().find(|argument| argument.required == Some(true) && !is_given(&argument.name));
+    let missing =
+        known.iter().find(|argument| argument.required == Some(true) && !is_given(&argument.name));
     match missing {
         Some(argument) => Err(format!("the argument {:?} is missing", argument.name)),
         None => Ok(message),

@@ -28,7 +28,8 @@ impl Asking<'_> {
         }
         match self.message(tool, arguments).await? {
             Ok(message) => {
-                let (call, grant) = self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
+                let (call, grant) =
+                    self.authorize(Kind::CallTool, &tool.item, &tool.target, message).await?;
                 Ok((Plan::CallTool(Arc::clone(tool), call), grant))
             }
             Err(plan) => {

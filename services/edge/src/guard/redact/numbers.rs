@@ -43,8 +43,9 @@ fn longest(text: &str, takes: fn(&u8) -> bool, holds: impl Fn(&[u8]) -> bool) ->
 
 /// Whether card numbers begin so: Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Maestro.
 fn is_issued(digits: &[u8]) -> bool {
-    let first =
-        |count: usize| digits[..count].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    let first = |count: usize| {
+        digits[..count].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+    };
     match first(1) {
         2 => (2221..=2720).contains(&first(4)),
         3 => matches!(first(2), 30 | 34..=39),
@@ -185,10 +186,16 @@ mod tests {
             assert_eq!(card(number), Some(number.len()), "{number}");
         }
         // A wrong digit, a time in nanoseconds, a phone number, nothing but zeros.
-        for number in ["4111111111111112", "1764000000000000000", "0049 30 901820 001", "0000000000000000"] {
+        for number in
+            ["4111111111111112", "1764000000000000000", "0049 30 901820 001", "0000000000000000"]
+        {
             assert_eq!(card(number), None, "{number}");
         }
-        assert_eq!(card("4111 1111 1111 1111 25"), Some(19), "what stands behind it is no part of it");
+        assert_eq!(
+            card("4111 1111 1111 1111 25"),
+            Some(19),
+            "what stands behind it is no part of it"
+        );
         assert_eq!(card("41111111111111112"), None, "a beginning of a longer number is none");
     }
 
@@ -204,7 +211,8 @@ mod tests {
         ] {
             assert_eq!(iban(number), Some(number.len()), "{number}");
         }
-        for number in ["DE88370400440532013000", "DE8937040044053201300", "XX89370400440532013000"] {
+        for number in ["DE88370400440532013000", "DE8937040044053201300", "XX89370400440532013000"]
+        {
             assert_eq!(iban(number), None, "{number}");
         }
         assert_eq!(iban("NO9386011117947 BIC DNBANOKK"), Some(15));

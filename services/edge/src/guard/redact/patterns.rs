@@ -54,7 +54,10 @@ pub(super) const BUILT_IN: [BuiltIn; 23] = [
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:-?[^-])*(?:-----END [A-Z0-9 ]*-----)?",
     ),
     // Signed, and encrypted.
-    secret("jwt", r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}"),
+    secret(
+        "jwt",
+        r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}",
+    ),
     secret("aws-key-id", r"(?-u:\b)(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)"),
     secret(
         "aws-secret-key",
@@ -70,7 +73,10 @@ pub(super) const BUILT_IN: [BuiltIn; 23] = [
         "slack-webhook",
         r"(?-u:\b)hooks\.slack\.com/(?:services|triggers|workflows)/[A-Za-z0-9/_+-]{20,}",
     ),
-    secret("stripe-key", r"(?-u:\b)(?:[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{24,})"),
+    secret(
+        "stripe-key",
+        r"(?-u:\b)(?:[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{24,})",
+    ),
     secret(
         "google-key",
         r"(?-u:\b)(?:AIza[A-Za-z0-9_-]{35,}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,})",
@@ -88,7 +94,10 @@ pub(super) const BUILT_IN: [BuiltIn; 23] = [
     ),
     mixed("authorization", r"(?-u:\b)(?i:bearer)\s+(?<secret>[A-Za-z0-9._~+/-]{16,}=*)"),
     // scheme://user:password@host
-    secret("password", r#"(?-u:\b)[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@"'<>]*:(?<secret>[^\s/?#"'<>]+)@"#),
+    secret(
+        "password",
+        r#"(?-u:\b)[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@"'<>]*:(?<secret>[^\s/?#"'<>]+)@"#,
+    ),
     // host=… password=…, and Server=…;Password=…
     secret(
         "password",

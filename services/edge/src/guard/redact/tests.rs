@@ -8,7 +8,8 @@ const ALL: [Class; 4] = [Class::Secrets, Class::Cards, Class::Iban, Class::Email
 
 /// Secrets as they would be, none of which is one. They are put together here: a scanner need not find them.
 fn planted() -> Vec<(&'static str, String)> {
-    let letters = |count: usize| "aB3dE6gH9jK2mN5pQ8sT".chars().cycle().take(count).collect::<String>();
+    let letters =
+        |count: usize| "aB3dE6gH9jK2mN5pQ8sT".chars().cycle().take(count).collect::<String>();
     let upper = letters(16).to_ascii_uppercase();
     vec![
         ("aws-key-id", format!("AKIA{upper}")),
@@ -60,7 +61,8 @@ fn every_kind_of_secret_is_found_wherever_it_stands() {
         for (before, after) in [("", ""), ("key: ", "\nnext"), ("(\"", "\", x)"), ("—", "—")] {
             let mut found = Vec::new();
             let text = format!("{before}{secret}{after}");
-            let redacted = redactor.redact(&text, &mut |name, count| found.push((name.to_owned(), count)));
+            let redacted =
+                redactor.redact(&text, &mut |name, count| found.push((name.to_owned(), count)));
             // An unclosed key goes as far as one could.
             let closed = !secret.ends_with("PRIVATE KEY-----") && name == "private-key";
             let after = if closed { "" } else { after };
@@ -74,8 +76,14 @@ fn every_kind_of_secret_is_found_wherever_it_stands() {
 fn of_a_secret_in_its_place_the_place_stays() {
     let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     for (text, redacted) in [
-        (format!("aws_secret_access_key = {key}\n"), "aws_secret_access_key = [redacted:aws-secret-key]\n"),
-        (format!("{{'SecretAccessKey': '{key}'}}"), "{'SecretAccessKey': '[redacted:aws-secret-key]'}"),
+        (
+            format!("aws_secret_access_key = {key}\n"),
+            "aws_secret_access_key = [redacted:aws-secret-key]\n",
+        ),
+        (
+            format!("{{'SecretAccessKey': '{key}'}}"),
+            "{'SecretAccessKey': '[redacted:aws-secret-key]'}",
+        ),
         (
             "postgres://app:hunter2@db.test:5432/x?sslmode=require".to_owned(),
             "postgres://app:[redacted:password]@db.test:5432/x?sslmode=require",
@@ -92,8 +100,14 @@ fn of_a_secret_in_its_place_the_place_stays() {
             "Server=db;User Id=sa;Password='a b';".to_owned(),
             "Server=db;User Id=sa;Password=[redacted:password];",
         ),
-        ("Authorization: Basic dXNlcjpodW50ZXIy".to_owned(), "Authorization: Basic [redacted:authorization]"),
-        ("curl -H 'bearer 0123456789abcdef'".to_owned(), "curl -H 'bearer [redacted:authorization]'"),
+        (
+            "Authorization: Basic dXNlcjpodW50ZXIy".to_owned(),
+            "Authorization: Basic [redacted:authorization]",
+        ),
+        (
+            "curl -H 'bearer 0123456789abcdef'".to_owned(),
+            "curl -H 'bearer [redacted:authorization]'",
+        ),
     ] {
         assert_eq!(redact(&text), redacted);
     }
@@ -112,7 +126,11 @@ fn what_only_looks_like_it_stays() {
         "3f786850e387550fdab836ed7e6dc881de23001b 123e4567-e89b-12d3-a456-426614174000",
         "host=db user=app",
     ] {
-        assert!(matches!(redactor.redact(text, &mut |_, _| {}), Cow::Borrowed(_)), "{}", redact(text));
+        assert!(
+            matches!(redactor.redact(text, &mut |_, _| {}), Cow::Borrowed(_)),
+            "{}",
+            redact(text)
+        );
     }
 }
 
@@ -130,10 +148,19 @@ fn what_a_replacement_leaves_standing_alone_is_found_too() {
 #[test]
 fn fields_that_are_named_for_a_secret_hold_one() {
     let redactor = redactor();
-    for name in
-        ["password", "dbPassword", "client_secret", "AWS-Secret-Access-Key", "apiKey", "Authorization"]
-    {
-        assert_eq!(redactor.redact_field(Some(name), "x", &mut |_, _| {}), "[redacted:field]", "{name}");
+    for name in [
+        "password",
+        "dbPassword",
+        "client_secret",
+        "AWS-Secret-Access-Key",
+        "apiKey",
+        "Authorization",
+    ] {
+        assert_eq!(
+            redactor.redact_field(Some(name), "x", &mut |_, _| {}),
+            "[redacted:field]",
+            "{name}"
+        );
     }
     for name in ["nextPageToken", "passwordless", "keys", "secretary"] {
         assert_eq!(redactor.redact_field(Some(name), "x", &mut |_, _| {}), "x", "{name}");
@@ -145,7 +172,10 @@ fn fields_that_are_named_for_a_secret_hold_one() {
 fn own_patterns_come_first_and_are_bounded() {
     let own = |pattern, replacement| Own { name: "staff", pattern, replacement };
     let redactor = Redactor::new(&ALL, &[own("E-[0-9]{6}", None)]).unwrap();
-    assert_eq!(redactor.redact("E-123456 a@b.de", &mut |_, _| {}), "[redacted:staff] [redacted:email]");
+    assert_eq!(
+        redactor.redact("E-123456 a@b.de", &mut |_, _| {}),
+        "[redacted:staff] [redacted:email]"
+    );
     let redactor = Redactor::new(&[], &[own("id (?<secret>[0-9]+)", Some("***"))]).unwrap();
     assert_eq!(redactor.redact("id 7 a@b.de", &mut |_, _| {}), "id *** a@b.de");
     for (pattern, replacement, why) in [

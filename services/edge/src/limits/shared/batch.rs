@@ -43,7 +43,8 @@ impl Asking {
         within: Duration,
     ) -> RedisResult<Vec<Answer>> {
         let (tell, told) = oneshot::channel();
-        let request = Request { asks: asks.to_vec(), connection: Arc::clone(connection), within, tell };
+        let request =
+            Request { asks: asks.to_vec(), connection: Arc::clone(connection), within, tell };
         let ended = || RedisError::from((ErrorKind::Io, "nobody counts any more"));
         self.0.send(request).await.map_err(|_| ended())?;
         told.await.map_err(|_| ended())
@@ -61,7 +62,8 @@ async fn count(counter: Arc<Counter>, mut asked: mpsc::Receiver<Request>) {
             requests.push(request);
         }
         // Who has given up waits no more, and who asks over a connection that was given up need not.
-        requests.retain(|request| !request.tell.is_closed() && counter.is_current(&request.connection));
+        requests
+            .retain(|request| !request.tell.is_closed() && counter.is_current(&request.connection));
         let within = requests.iter().map(|request| request.within).max();
         let (Some(last), Some(within)) = (requests.last(), within) else { continue };
         let (connection, batch) = (Arc::clone(&last.connection), Batch::of(&requests));
@@ -114,14 +116,17 @@ impl Batch {
     fn answers(&self, said: &[u64], requests: &[Request]) -> RedisResult<Vec<Vec<Answer>>> {
         let mut said = said.chunks_exact(2);
         let mut answer = |ask: &Ask| match said.next()? {
-            [wait_micros, lack_micros] => {
-                Some(Answer { quota: ask.limit.quota, wait_micros: *wait_micros, lack_micros: *lack_micros })
-            }
+            [wait_micros, lack_micros] => Some(Answer {
+                quota: ask.limit.quota,
+                wait_micros: *wait_micros,
+                lack_micros: *lack_micros,
+            }),
             _ => None,
         };
         let answers = requests.iter().map(|request| request.asks.iter().map(&mut answer).collect());
         let answers: Option<Vec<_>> = answers.collect();
-        answers
-            .ok_or_else(|| RedisError::from((ErrorKind::UnexpectedReturnType, "a limit without an answer")))
+        answers.ok_or_else(|| {
+            RedisError::from((ErrorKind::UnexpectedReturnType, "a limit without an answer"))
+        })
     }
 }

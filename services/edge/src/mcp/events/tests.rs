@@ -27,7 +27,9 @@ fn all(reader: &mut Reader) -> Vec<String> {
     let mut found = Vec::new();
     loop {
         match reader.next() {
-            Next::Event(_, event) => found.push(String::from_utf8_lossy(&event.message).into_owned()),
+            Next::Event(_, event) => {
+                found.push(String::from_utf8_lossy(&event.message).into_owned())
+            }
             Next::Nothing => return found,
             Next::End => {
                 found.push("end".to_owned());
@@ -94,7 +96,10 @@ async fn a_buffer_is_bounded_in_events_and_bytes() {
     assert!(push(&stream, "3"), "for nobody nothing waits");
     assert_eq!(all(&mut stream.read(None).unwrap()), ["2", "3"]);
     finish(&stream, "an answer that is larger than all");
-    assert_eq!(all(&mut stream.read(Some(3)).unwrap()), ["an answer that is larger than all", "end"]);
+    assert_eq!(
+        all(&mut stream.read(Some(3)).unwrap()),
+        ["an answer that is larger than all", "end"]
+    );
     drop(stream);
     assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0);
 }

@@ -169,7 +169,10 @@ impl Named {
         }
         if let Some(id) = self.request() {
             let running = session.running(&id)?;
-            return Some(Found { operation: Some(operation(&running.needs)), stream: running.stream });
+            return Some(Found {
+                operation: Some(operation(&running.needs)),
+                stream: running.stream,
+            });
         }
         let (stream, needs) = session.stream(self.stream?)?;
         let found = Found { operation: needs.as_ref().map(operation), stream: self.stream? };
@@ -205,7 +208,8 @@ mod tests {
 
     #[test]
     fn all_replicas_are_sent_neither_what_a_client_answers_nor_an_id_that_no_request_has() {
-        let answered = Named { question: Some(1), result: Some(vec![b'1'; 4096]), ..Named::default() };
+        let answered =
+            Named { question: Some(1), result: Some(vec![b'1'; 4096]), ..Named::default() };
         let sent = answered.without_answer();
         assert_eq!(sent, Some(Named { question: Some(1), ..Named::default() }));
         let id = |length| Named { running: Some(vec![b'1'; length]), ..Named::default() };

@@ -48,7 +48,9 @@ impl Replicas {
                 }
             }
             let is_end = events.is_end;
-            let Some(unread) = self.send_again(to, number, Kind::Events(events)).await else { return };
+            let Some(unread) = self.send_again(to, number, Kind::Events(events)).await else {
+                return;
+            };
             let mut passed = timeout(READ_WITHIN, waiting.messages.recv()).await;
             drop(unread);
             if passed.is_err() {
@@ -89,7 +91,9 @@ impl Replicas {
             for Numbered { number, message, operation } in events.events {
                 let needs = operation.as_deref().map(decoded);
                 // What cannot be asked about is not shown.
-                let Some(needs) = needs.map_or(Some(None), |needs| needs.map(Some)) else { continue };
+                let Some(needs) = needs.map_or(Some(None), |needs| needs.map(Some)) else {
+                    continue;
+                };
                 let needs = needs.map(|operation| reader.of(operation));
                 let unsent = budget.charge(message.len());
                 copy.push_at(number, Event { message, needs, unsent }).await;

@@ -29,7 +29,12 @@ impl Server {
 
     /// Has a request cancelled that runs on another replica, if one does. Nobody waits for that: most clients cancel
     /// what has ended meanwhile.
-    pub(super) fn cancel_elsewhere(&self, session: SessionId, id: Value, admission: Arc<Admission>) {
+    pub(super) fn cancel_elsewhere(
+        &self,
+        session: SessionId,
+        id: Value,
+        admission: Arc<Admission>,
+    ) {
         let Some(replicas) = self.replicas.clone() else { return };
         let subject = Subject::Running(session, id);
         tokio::spawn(async move {
@@ -41,10 +46,16 @@ impl Server {
 }
 
 /// Only who may make a call may answer what it asks, or cancel it.
-async fn hand_over(replicas: &Replicas, subject: &Subject, admission: &Admission) -> Result<(), Refusal> {
+async fn hand_over(
+    replicas: &Replicas,
+    subject: &Subject,
+    admission: &Admission,
+) -> Result<(), Refusal> {
     let Some(place) = replicas.find(subject).await? else { return Ok(()) };
     match &place.operation {
-        Some(operation) if may(admission, operation).await? => replicas.hand_over(&place, subject).await,
+        Some(operation) if may(admission, operation).await? => {
+            replicas.hand_over(&place, subject).await
+        }
         _ => Ok(()),
     }
 }

@@ -6,9 +6,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{
-    Admission, EventBody, EventStream, Lease, Message, Operation, Owner, Plan, Refusal, Replicas, Revision,
-    Right, SESSION_ID, SILENCE, Server, Session, Subscription, invalid_params, malformed, may, no_method,
-    revision, wire,
+    Admission, EventBody, EventStream, Lease, Message, Operation, Owner, Plan, Refusal, Replicas,
+    Revision, Right, SESSION_ID, SILENCE, Server, Session, Subscription, invalid_params, malformed,
+    may, no_method, revision, wire,
 };
 use crate::mcp::{
     replicas::{Place, Subject},
@@ -104,7 +104,11 @@ impl Server {
     }
 
     /// `subscriptions/listen`.
-    pub(super) fn listen(&self, admission: &Admission, message: &Message) -> Result<Response, Refusal> {
+    pub(super) fn listen(
+        &self,
+        admission: &Admission,
+        message: &Message,
+    ) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, None);
         let Plan::Watch(watches) = &admission.plan else {
             let wrong = wire::error(&message.id, &no_method(admission));
@@ -118,12 +122,14 @@ impl Server {
             return Err(Refusal::NotAcceptable);
         }
         let slot = Some(self.listeners.take(Owner::of(&admission.grant.principal))?);
-        let operations = watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
+        let operations =
+            watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
         let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
         // What was allowed in several epochs is decided again at once.
         let epoch = admission.grant.epoch;
         let is_one = watches.iter().all(|watch| watch.call.epoch == epoch);
-        let lease = Lease::new(asks, if is_one { epoch } else { SILENCE }, admission.grant.expires_at);
+        let lease =
+            Lease::new(asks, if is_one { epoch } else { SILENCE }, admission.grant.expires_at);
         let last = Some(subscription.result());
         // Not the whole admission: its span and all that it has would live as long as the stream.
         let (again, request_id) = (admission.again.clone(), admission.context.request_id.clone());

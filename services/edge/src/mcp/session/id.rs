@@ -136,7 +136,8 @@ mod tests {
         let header = one.header(id, &alice(), RESOURCE).unwrap();
         assert_eq!(replica.id(&header, &alice(), RESOURCE), Some(id));
         // Scopes, groups and roles are decided on with each request.
-        let scoped = auth::Principal { scopes: vec!["mcp".into()], roles: vec!["admin".into()], ..alice() };
+        let scoped =
+            auth::Principal { scopes: vec!["mcp".into()], roles: vec!["admin".into()], ..alice() };
         assert_eq!(replica.id(&header, &scoped, RESOURCE), Some(id));
         for other in [
             auth::Principal { subject: "bob".into(), ..alice() },
@@ -155,7 +156,9 @@ mod tests {
 
     #[test]
     fn a_forged_session_id_is_refused() {
-        for id in ["", "abc", "abc.", ".", "abc.AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA.!!"] {
+        for id in
+            ["", "abc", "abc.", ".", "abc.AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA.!!"]
+        {
             let id = HeaderValue::from_str(id).unwrap();
             assert_eq!(Binder::new(&"one".into()).id(&id, &alice(), RESOURCE), None, "{id:?}");
         }
@@ -164,6 +167,9 @@ mod tests {
     #[test]
     fn a_user_and_a_workload_of_one_subject_are_two_principals() {
         assert_ne!(Owner::of(&alice()), Owner::of(&auth::Principal { workload: true, ..alice() }));
-        assert_eq!(Owner::of(&alice()), Owner::of(&auth::Principal { tenant: String::new(), ..alice() }));
+        assert_eq!(
+            Owner::of(&alice()),
+            Owner::of(&auth::Principal { tenant: String::new(), ..alice() })
+        );
     }
 }

@@ -120,7 +120,8 @@ impl Sessions {
         idle: Duration,
         store: Option<Arc<Store>>,
     ) -> Self {
-        let (known, unsent, looked) = (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
+        let (known, unsent, looked) =
+            (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
         Self { binder: Binder::new(secret), known, slots, store, unsent, looked, idle }
     }
 
@@ -260,7 +261,8 @@ impl Sessions {
                 self.unsent().push(id);
             }
         }
-        let busy: Vec<_> = self.known().values().filter(|session| session.is_busy()).map(|s| s.id).collect();
+        let busy: Vec<_> =
+            self.known().values().filter(|session| session.is_busy()).map(|s| s.id).collect();
         let looking = busy.into_iter().map(|id| async move { (id, store.read(id).await) });
         let mut found = stream::iter(looking).buffer_unordered(LOOKED_UP_AT_ONCE);
         while let Some((id, known)) = found.next().await {

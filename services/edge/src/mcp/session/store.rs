@@ -42,8 +42,10 @@ pub(in crate::mcp) struct State {
 impl State {
     /// That of a session that is opened.
     pub(in crate::mcp) fn opened(revision: Revision, client: &pb::ClientCapabilities) -> Self {
-        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions } = client;
-        let extensions = extensions.as_ref().map(|extensions| structs::from_struct(extensions).to_string());
+        let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions } =
+            client;
+        let extensions =
+            extensions.as_ref().map(|extensions| structs::from_struct(extensions).to_string());
         Self {
             revision: revision.version().to_string(),
             elicit_form: *elicit_form,
@@ -105,7 +107,9 @@ impl Store {
             None => Known::Away,
             Some((None,)) => Known::Nothing,
             Some((Some(text),)) if text == ENDED => Known::Ended,
-            Some((Some(text),)) => serde_json::from_slice(&text).map_or(Known::Nothing, Known::State),
+            Some((Some(text),)) => {
+                serde_json::from_slice(&text).map_or(Known::Nothing, Known::State)
+            }
         }
     }
 
@@ -113,7 +117,14 @@ impl Store {
     pub(super) async fn write(&self, id: SessionId, state: &State) {
         let Ok(text) = serde_json::to_vec(state) else { return };
         let mut command = redis::pipe();
-        command.cmd("SET").arg(key(id)).arg(text).arg("EX").arg(self.idle_seconds).arg("NX").ignore();
+        command
+            .cmd("SET")
+            .arg(key(id))
+            .arg(text)
+            .arg("EX")
+            .arg(self.idle_seconds)
+            .arg("NX")
+            .ignore();
         let _: Option<()> = self.run(&command).await;
     }
 

@@ -17,7 +17,8 @@ struct Received {
 /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): CR, LF and CRLF end lines, NUL makes an id none,
 /// and an event without a field of data is none.
 fn received(stream: &str) -> Vec<Received> {
-    let (mut events, mut id, mut kind, mut data) = (Vec::new(), String::new(), String::new(), String::new());
+    let (mut events, mut id, mut kind, mut data) =
+        (Vec::new(), String::new(), String::new(), String::new());
     for line in stream.replace("\r\n", "\n").replace('\r', "\n").split_terminator('\n') {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -41,8 +42,17 @@ fn received(stream: &str) -> Vec<Received> {
 
 /// Texts that could end a line or an event, begin another, or be long.
 fn text() -> impl Strategy<Value = String> {
-    let odd =
-        ["\n", "\r", "\r\n\r\n", "\n\ndata: {}\n\n", "\u{0}", "\u{2028}", "\u{2029}", "\u{85}", "\u{feff}"];
+    let odd = [
+        "\n",
+        "\r",
+        "\r\n\r\n",
+        "\n\ndata: {}\n\n",
+        "\u{0}",
+        "\u{2028}",
+        "\u{2029}",
+        "\u{85}",
+        "\u{feff}",
+    ];
     prop_oneof![
         20 => any::<String>(),
         20 => vec(proptest::sample::select(odd.to_vec()), 0..8).prop_map(|parts| parts.concat()),
@@ -96,6 +106,7 @@ proptest! {
 #[test]
 fn the_reader_of_these_tests_ends_lines_and_events_as_browsers_do() {
     let events = received("data: a\ndata:b\r\n\rid: 1\0\n\n:x\rid: 2\rdata\r\r");
-    let read: Vec<_> = events.iter().map(|event| (event.id.as_str(), event.data.as_str())).collect();
+    let read: Vec<_> =
+        events.iter().map(|event| (event.id.as_str(), event.data.as_str())).collect();
     assert_eq!(read, [("", "a\nb"), ("2", "")]);
 }

@@ -72,7 +72,9 @@ fn pieces<'a>(mut cv: Cv<'a, Jq>, wanted: Pieces) -> jaq_core::ValXs<'a, Value> 
 fn length(value: &Value) -> ValR<Value> {
     Ok(match &value.val {
         Val::Null => 0_usize.into(),
-        Val::Num(Num::Int(number)) => Value::plain(Val::Num(Num::from_integral(number.unsigned_abs()))),
+        Val::Num(Num::Int(number)) => {
+            Value::plain(Val::Num(Num::from_integral(number.unsigned_abs())))
+        }
         Val::Num(_) => jaq_std::ValT::as_f64(value).unwrap_or_default().abs().into(),
         Val::TStr(text) | Val::BStr(text) => {
             charge_bytes(text.len());
@@ -107,7 +109,8 @@ fn contains(one: &Value, other: &Value) -> bool {
             one.contains(other)
         }
         (Val::Arr(_), Val::Arr(_)) => {
-            let items = |value: &Value| value.clone().values().filter_map(Result::ok).collect::<Vec<_>>();
+            let items =
+                |value: &Value| value.clone().values().filter_map(Result::ok).collect::<Vec<_>>();
             let (items, wanted) = (items(one), items(other));
             wanted.iter().all(|wanted| items.iter().any(|item| contains(item, wanted)))
         }
@@ -135,7 +138,8 @@ fn indices(within: Value, wanted: &Value) -> ValR<Value> {
         (Val::Arr(_), Val::Arr(_)) => Err(Error::str("a list within a list cannot be looked for")),
         (Val::Arr(_), _) => {
             let values = within.values().enumerate();
-            let found = values.filter(|(_, value)| value.as_ref().is_ok_and(|value| value == wanted));
+            let found =
+                values.filter(|(_, value)| value.as_ref().is_ok_and(|value| value == wanted));
             Ok(found.map(|(place, _)| Value::from(place)).collect())
         }
         _ => Err(Error::index(within, wanted.clone())),

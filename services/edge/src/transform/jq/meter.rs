@@ -99,7 +99,9 @@ pub(super) fn charge(units: usize) {
     let before = LEFT.get();
     let Some(left) = before.checked_sub(units as u64) else { stop(Spent::Work) };
     LEFT.set(left);
-    if before / LOOK_EVERY != left / LOOK_EVERY && UNTIL.get().is_some_and(|until| Instant::now() > until) {
+    if before / LOOK_EVERY != left / LOOK_EVERY
+        && UNTIL.get().is_some_and(|until| Instant::now() > until)
+    {
         stop(Spent::Time);
     }
 }

@@ -87,7 +87,11 @@ impl Program {
 
     /// Runs on whatever thread this is, which is not kept for long: none where the run is not a short one. Nothing has
     /// come of it then.
-    pub(crate) fn run_briefly(&self, input: &Json, principal: &Json) -> Option<Result<Json, Failure>> {
+    pub(crate) fn run_briefly(
+        &self,
+        input: &Json,
+        principal: &Json,
+    ) -> Option<Result<Json, Failure>> {
         stacker::remaining_stack().filter(|bytes| *bytes >= BRIEF_STACK_BYTES)?;
         match self.run_within(&SHORT, input, principal) {
             Err(Failure::Spent(_) | Failure::Input(_) | Failure::Output(_)) => None,
@@ -95,7 +99,12 @@ impl Program {
         }
     }
 
-    fn run_within(&self, allowance: &Allowance, input: &Json, principal: &Json) -> Result<Json, Failure> {
+    fn run_within(
+        &self,
+        allowance: &Allowance,
+        input: &Json,
+        principal: &Json,
+    ) -> Result<Json, Failure> {
         let bytes_max = allowance.value_bytes;
         let ran = meter::within(allowance, || {
             let input = Value::read(input, bytes_max).map_err(Failure::Input)?;
@@ -122,7 +131,8 @@ impl Program {
             Some(Ok(output)) => output,
             Some(Err(exception)) => {
                 let error = exception.get_err().map(|error| error.into_val());
-                let said = error.ok().as_ref().and_then(Value::text).unwrap_or("of its own").to_owned();
+                let said =
+                    error.ok().as_ref().and_then(Value::text).unwrap_or("of its own").to_owned();
                 return Err(Failure::Error(said.chars().take(MESSAGE_CHARS_MAX).collect()));
             }
         };
@@ -144,10 +154,12 @@ fn deep<T: Send>(run: impl FnOnce() -> T + Send) -> io::Result<T> {
 fn compiled(text: &str) -> Result<Filter<Jq>, Mistake> {
     let arena = Arena::default();
     let modules = Loader::new(definitions()).load(&arena, File { code: text, path: () });
-    let modules = modules
-        .map_err(|errors| first(errors.into_iter().map(|(file, error)| of_loading(file.code, error))))?;
-    load::import(&modules, |_| Err("module loading not supported".to_owned()))
-        .map_err(|errors| first(errors.into_iter().map(|(file, error)| of_loading(file.code, error))))?;
+    let modules = modules.map_err(|errors| {
+        first(errors.into_iter().map(|(file, error)| of_loading(file.code, error)))
+    })?;
+    load::import(&modules, |_| Err("module loading not supported".to_owned())).map_err(
+        |errors| first(errors.into_iter().map(|(file, error)| of_loading(file.code, error))),
+    )?;
     let compiler = Compiler::default().with_funs(functions()).with_global_vars([PRINCIPAL]);
     compiler.compile(modules).map_err(|errors| {
         first(errors.into_iter().filter_map(|(file, errors)| of_compiling(file.code, &errors)))
@@ -155,12 +167,16 @@ fn compiled(text: &str) -> Result<Filter<Jq>, Mistake> {
 }
 
 fn first(mut mistakes: impl Iterator<Item = Mistake>) -> Mistake {
-    mistakes.next().unwrap_or_else(|| Mistake { problem: "it cannot be compiled".to_owned(), at: 0..0 })
+    mistakes
+        .next()
+        .unwrap_or_else(|| Mistake { problem: "it cannot be compiled".to_owned(), at: 0..0 })
 }
 
 fn of_loading(code: &str, error: load::Error<&str>) -> Mistake {
     let found = match error {
-        load::Error::Io(files) => files.first().map(|(path, error)| (error.clone(), span(code, path))),
+        load::Error::Io(files) => {
+            files.first().map(|(path, error)| (error.clone(), span(code, path)))
+        }
         load::Error::Lex(errors) => errors.into_iter().next().map(|(expected, found)| {
             let at = match expected {
                 // What is never closed is more to the point than the end.
@@ -169,10 +185,9 @@ fn of_loading(code: &str, error: load::Error<&str>) -> Mistake {
             };
             (format!("expected {}", expected.as_str()), at)
         }),
-        load::Error::Parse(errors) => errors
-            .into_iter()
-            .next()
-            .map(|(expected, found)| (format!("expected {}", expected.as_str()), span(code, found))),
+        load::Error::Parse(errors) => errors.into_iter().next().map(|(expected, found)| {
+            (format!("expected {}", expected.as_str()), span(code, found))
+        }),
     };
     first(found.map(|(problem, at)| Mistake { problem, at }).into_iter())
 }

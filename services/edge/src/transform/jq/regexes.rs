@@ -40,14 +40,18 @@ pub(super) fn forget() {
 pub(super) fn pieces(text: &Value, pattern: &Value, flags: &Value, wanted: Pieces) -> ValR<Value> {
     let (text, flags) = (text.try_text()?, flags.try_text()?);
     if text.len() > TEXT_BYTES_MAX {
-        return Err(Error::str(format_args!("a text of more than {TEXT_BYTES_MAX} bytes is not searched")));
+        return Err(Error::str(format_args!(
+            "a text of more than {TEXT_BYTES_MAX} bytes is not searched"
+        )));
     }
     let regex = compiled(pattern.try_text()?, flags)?;
     let (global, no_empty) = (flags.contains('g'), flags.contains('n'));
     let (mut pieces, mut end) = (Vec::new(), 0);
     charge_bytes(text.len());
     for found in regex.captures_iter(text) {
-        let Some(whole) = found.get(0).filter(|whole| !(no_empty && whole.is_empty())) else { continue };
+        let Some(whole) = found.get(0).filter(|whole| !(no_empty && whole.is_empty())) else {
+            continue;
+        };
         charge_bytes(text.len() - whole.start());
         if wanted != Pieces::Matches {
             pieces.push(Value::string(&text[end..whole.start()]));
@@ -68,7 +72,8 @@ pub(super) fn pieces(text: &Value, pattern: &Value, flags: &Value, wanted: Piece
 
 /// A match and its groups, as jq tells of them.
 fn groups(text: &str, regex: &Regex, found: &Captures<'_>) -> ValR<Value> {
-    let groups = found.iter().zip(regex.capture_names()).filter_map(|(group, name)| Some((group?, name)));
+    let groups =
+        found.iter().zip(regex.capture_names()).filter_map(|(group, name)| Some((group?, name)));
     let groups = groups.map(|(group, name)| {
         charge_bytes(group.start());
         let offset = text[..group.start()].chars().count();

@@ -7,7 +7,8 @@ use super::{Failure, Program, meter::BRIEF_STACK_BYTES};
 /// Runs a program alone, and, where it is short enough, with the same outcome on a small stack.
 fn run(program: &str, input: &Json) -> Result<Json, String> {
     let principal = json!({ "subject": "alice", "tenant": "acme", "groups": ["finance"] });
-    let program = Program::compile(program).map_err(|mistake| format!("{mistake} at {:?}", mistake.at))?;
+    let program =
+        Program::compile(program).map_err(|mistake| format!("{mistake} at {:?}", mistake.at))?;
     let outcome = program.run_alone(input, &principal).map_err(|failure| failure.to_string());
     if let Some(brief) = briefly(&program, input, &principal) {
         assert_eq!(brief.map_err(|failure| failure.to_string()), outcome);
@@ -38,7 +39,11 @@ fn what_operators_ask_for_can_be_said() {
     gives(".limit = ([.limit // 10, 50] | min)", json!({ "limit": 500 }), json!({ "limit": 50 }));
     gives(".limit = ([.limit // 10, 50] | min)", json!({}), json!({ "limit": 10 }));
     gives(".tenant //= $principal.tenant", json!({}), json!({ "tenant": "acme" }));
-    gives(".filter.tenant = $principal.tenant", json!({}), json!({ "filter": { "tenant": "acme" } }));
+    gives(
+        ".filter.tenant = $principal.tenant",
+        json!({}),
+        json!({ "filter": { "tenant": "acme" } }),
+    );
     let rows = json!({ "rows": [{ "iban": "DE02120300000000202051", "id": 1 }, { "id": 2 }] });
     gives("del(.rows[].iban)", rows.clone(), json!({ "rows": [{ "id": 1 }, { "id": 2 }] }));
     gives(
@@ -69,7 +74,11 @@ fn what_operators_ask_for_can_be_said() {
         json!({ "a": { "b": [1.5, null] } }),
     );
     gives("[paths]", json!({ "a": [1] }), json!([["a"], ["a", 0]]));
-    gives("to_entries | sort_by(.key) | from_entries", json!({ "b": 1, "a": 2 }), json!({ "a": 2, "b": 1 }));
+    gives(
+        "to_entries | sort_by(.key) | from_entries",
+        json!({ "b": 1, "a": 2 }),
+        json!({ "a": 2, "b": 1 }),
+    );
     gives("[.[] | select(contains(\"b\"))] | join(\",\")", json!(["ab", "c", "b"]), json!("ab,b"));
     gives("[.a, .b] | add | . * 2", json!({ "a": 1, "b": 2 }), json!(6));
     gives("\"\\(.a) of \\(.b)\"", json!({ "a": 1, "b": "two" }), json!("1 of two"));
@@ -78,7 +87,11 @@ fn what_operators_ask_for_can_be_said() {
 #[test]
 fn text_is_searched_and_replaced() {
     gives("gsub(\"[0-9]{4}\"; \"****\")", json!("4111 1111 1"), json!("**** **** 1"));
-    gives("gsub(\"(?<user>\\\\w+)@\"; \"\\(.user[:1])…@\")", json!("al@x bo@y"), json!("a…@x b…@y"));
+    gives(
+        "gsub(\"(?<user>\\\\w+)@\"; \"\\(.user[:1])…@\")",
+        json!("al@x bo@y"),
+        json!("a…@x b…@y"),
+    );
     gives("[scan(\"[a-c]+\")]", json!("ab-c"), json!(["ab", "c"]));
     gives("[test(\"B\"; \"i\"), test(\"B\")]", json!("abc"), json!([true, false]));
     gives("split(\", *\"; null)", json!("a, b,c"), json!(["a", "b", "c"]));
@@ -234,7 +247,8 @@ fn an_input_that_nests_deep_is_refused() {
 
 #[test]
 fn a_short_run_needs_no_thread_and_any_other_is_left_alone() {
-    let brief = |text: &str, input: &Json| briefly(&Program::compile(text).unwrap(), input, &json!({}));
+    let brief =
+        |text: &str, input: &Json| briefly(&Program::compile(text).unwrap(), input, &json!({}));
     let capped = brief(".limit = ([.limit // 10, 50] | min)", &json!({ "limit": 500 }));
     assert_eq!(capped.unwrap().unwrap(), json!({ "limit": 50 }));
     let rows = |number| json!({ "rows": vec![json!({ "id": 7, "path": "a.md" }); number] });
@@ -251,7 +265,8 @@ fn a_short_run_needs_no_thread_and_any_other_is_left_alone() {
     }
     // Not half: the C library may lend it a stack that another thread has left, of up to four times the size.
     let narrow = thread::Builder::new().stack_size(BRIEF_STACK_BYTES / 8);
-    let narrow = narrow.spawn(|| Program::compile(".").unwrap().run_briefly(&json!(1), &json!({})).is_none());
+    let narrow = narrow
+        .spawn(|| Program::compile(".").unwrap().run_briefly(&json!(1), &json!({})).is_none());
     assert!(narrow.unwrap().join().unwrap(), "it has run without the stack that it may need");
 }
 

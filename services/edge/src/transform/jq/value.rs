@@ -45,7 +45,8 @@ impl Value {
 
     /// What is in a value that nests so deep.
     fn inner(val: Val, depth: u16) -> Self {
-        let depth = if matches!(val, Val::Arr(_) | Val::Obj(_)) { depth.saturating_sub(1) } else { 0 };
+        let depth =
+            if matches!(val, Val::Arr(_) | Val::Obj(_)) { depth.saturating_sub(1) } else { 0 };
         Self { val, depth }
     }
 
@@ -112,7 +113,8 @@ impl From<String> for Value {
 
 impl From<Range<Self>> for Value {
     fn from(range: Range<Self>) -> Self {
-        let deepest = range.start.iter().chain(&range.end).map(|bound| bound.depth).max().unwrap_or(0);
+        let deepest =
+            range.start.iter().chain(&range.end).map(|bound| bound.depth).max().unwrap_or(0);
         let bound = |bound: Option<Self>| bound.map(|bound| bound.val);
         Self::holding((bound(range.start)..bound(range.end)).into(), deepest)
     }
@@ -134,7 +136,9 @@ impl FromIterator<Self> for Value {
 impl jaq_core::ValT for Value {
     fn from_num(text: &str) -> ValR<Self> {
         let number = text.parse().map(Num::Int).or_else(|_| text.parse().map(Num::Float));
-        number.map(|number| Self::plain(Val::Num(number))).map_err(|_| Error::str("this is no number"))
+        number
+            .map(|number| Self::plain(Val::Num(number)))
+            .map_err(|_| Error::str("this is no number"))
     }
 
     fn from_map<I: IntoIterator<Item = (Self, Self)>>(entries: I) -> ValR<Self> {
@@ -159,7 +163,10 @@ impl jaq_core::ValT for Value {
             }
             Val::Obj(map) => {
                 let entries = owned(map, Map::len).into_iter();
-                Box::new(entries.map(move |(key, value)| Ok((Self::plain(key), Self::inner(value, depth)))))
+                Box::new(
+                    entries
+                        .map(move |(key, value)| Ok((Self::plain(key), Self::inner(value, depth)))),
+                )
             }
             _ => Box::new(std::iter::once(Err(Error::typ(self, "an array or object")))),
         }
@@ -236,7 +243,9 @@ impl jaq_core::ValT for Value {
         let depth = self.depth;
         match (self.val, &index.val) {
             // What is not there is made, as jq does.
-            (Val::Null, Val::TStr(_)) => Self::holding(Val::obj(Map::default()), 0).map_index(index, opt, f),
+            (Val::Null, Val::TStr(_)) => {
+                Self::holding(Val::obj(Map::default()), 0).map_index(index, opt, f)
+            }
             (Val::Obj(mut map), Val::TStr(key)) => {
                 charge_bytes(key.len());
                 let entries = writable(&mut map, Map::len);
@@ -255,10 +264,12 @@ impl jaq_core::ValT for Value {
             (Val::Arr(mut values), Val::Num(Num::Int(at))) => {
                 let Some(at) = place(*at, values.len()) else {
                     let values = Self { val: Val::Arr(values), depth };
-                    return opt.fail(values, |_| Exn::from(Error::str("there is nothing at this index")));
+                    return opt
+                        .fail(values, |_| Exn::from(Error::str("there is nothing at this index")));
                 };
                 let items = writable(&mut values, Vec::len);
-                let value = f(Self::inner(std::mem::take(&mut items[at]), depth)).next().transpose()?;
+                let value =
+                    f(Self::inner(std::mem::take(&mut items[at]), depth)).next().transpose()?;
                 let deepest = value.as_ref().map_or(0, |value| value.depth);
                 match value {
                     Some(value) => items[at] = value.val,
@@ -288,12 +299,15 @@ impl jaq_core::ValT for Value {
         let length = values.len();
         let bound = |bound: Option<&Self>, absent: usize| match bound.map(|bound| &bound.val) {
             None | Some(Val::Null) => Some(absent),
-            Some(Val::Num(Num::Int(at))) if *at < 0 => Some(length.saturating_sub(at.unsigned_abs())),
+            Some(Val::Num(Num::Int(at))) if *at < 0 => {
+                Some(length.saturating_sub(at.unsigned_abs()))
+            }
             Some(Val::Num(Num::Int(at))) => Some(at.unsigned_abs().min(length)),
             Some(_) => None,
         };
         let (Some(start), Some(end)) = (bound(range.start, 0), bound(range.end, length)) else {
-            return opt.fail(self, |_| Exn::from(Error::str("a slice begins and ends at an integer")));
+            return opt
+                .fail(self, |_| Exn::from(Error::str("a slice begins and ends at an integer")));
         };
         let end = end.max(start);
         let depth = self.depth;
@@ -324,9 +338,10 @@ impl jaq_std::ValT for Value {
     fn into_seq<S: FromIterator<Self>>(self) -> Result<S, Self> {
         let depth = self.depth;
         match self.val {
-            Val::Arr(values) => {
-                Ok(owned(values, Vec::len).into_iter().map(|value| Self::inner(value, depth)).collect())
-            }
+            Val::Arr(values) => Ok(owned(values, Vec::len)
+                .into_iter()
+                .map(|value| Self::inner(value, depth))
+                .collect()),
             _ => Err(self),
         }
     }

@@ -28,8 +28,10 @@ const CII_ACCOUNT: &str = "In CII they look at an account only where there is on
 const CII_FIRST: &str =
     "In CII a subtotal of the category O, L or M is checked by the first rule about it alone";
 const VAT_DECIMALS: &str = "They do not see the decimals of VAT totals";
-const CII_GROSS: &str = "In CII a gross amount that equals the net amount is right whatever the VAT";
-const CII_BASES: &str = "In CII the base of a category without tax may be off by less than one unit";
+const CII_GROSS: &str =
+    "In CII a gross amount that equals the net amount is right whatever the VAT";
+const CII_BASES: &str =
+    "In CII the base of a category without tax may be off by less than one unit";
 const CII_COUNTS: &str = "In CII lines count as subtotals";
 /// What is found by the artefacts, and not here.
 const MISSING: &str = "A value that is missing is one finding";
@@ -68,8 +70,9 @@ pub(super) fn unchecked(rule: &str) -> Option<&'static str> {
 /// Why a rule is found here alone, or by the official rules alone, of a document, whose name says
 /// what was changed.
 pub(super) fn reason(rule: &str, document: &str, is_here: bool) -> Option<&'static str> {
-    let is_cii =
-        ["CII", "XRechnung-O", "huf_", "own-credit-note"].iter().any(|name| document.starts_with(name));
+    let is_cii = ["CII", "XRechnung-O", "huf_", "own-credit-note"]
+        .iter()
+        .any(|name| document.starts_with(name));
     let without = |name: &str| document.contains(&format!(".no-{name}-"));
     let ends = |numbers: &[&str]| numbers.iter().any(|number| rule.ends_with(number));
     let reasons: &[(bool, &str)] = &if is_here {
@@ -77,20 +80,35 @@ pub(super) fn reason(rule: &str, document: &str, is_here: bool) -> Option<&'stat
             (["BR-09", "BR-11", "BR-20"].contains(&rule) && without("PostalAddress"), NO_ADDRESS),
             (rule == "BR-CO-25", DUE),
             (is_cii && rule == "BR-61", CII_ACCOUNT),
-            (is_cii && ["BR-45", "BR-46", "BR-48", "BR-CO-17", "BR-DEC-20"].contains(&rule), CII_FIRST),
+            (
+                is_cii && ["BR-45", "BR-46", "BR-48", "BR-CO-17", "BR-DEC-20"].contains(&rule),
+                CII_FIRST,
+            ),
             (["BR-DEC-13", "BR-DEC-15"].contains(&rule), VAT_DECIMALS),
             (is_cii && rule == "BR-CO-15", CII_GROSS),
             (is_cii && ends(&["-08"]), CII_BASES),
             (is_cii && ends(&["-01"]), CII_COUNTS),
         ]
     } else {
-        let sums =
-            ["BR-27", "BR-CO-10", "BR-CO-13", "BR-CO-14", "BR-CO-15", "BR-CO-16", "BR-CO-17", "BR-DEC-15"];
+        let sums = [
+            "BR-27",
+            "BR-CO-10",
+            "BR-CO-13",
+            "BR-CO-14",
+            "BR-CO-15",
+            "BR-CO-16",
+            "BR-CO-17",
+            "BR-DEC-15",
+        ];
         let is_scheme = without("TypeCode") || without("ID");
         vec![
             (document.contains(".no-") && (sums.contains(&rule) || ends(&["-08", "-09"])), MISSING),
             // The new category asks for a rate, which the subtotal does not have.
-            (document.contains("Category") && ["BR-S-09", "BR-AF-09", "BR-AG-09"].contains(&rule), MISSING),
+            (
+                document.contains("Category")
+                    && ["BR-S-09", "BR-AF-09", "BR-AG-09"].contains(&rule),
+                MISSING,
+            ),
             (is_scheme && (ends(&["-32", "-37", "-47", "-48", "-04", "-02"])), SCHEME),
             (ends(&["-01"]) || (document.contains("TaxCategory-") && rule == "BR-S-08"), UNUSED),
             (is_cii && rule.starts_with("BR-O-1"), CII_O),

@@ -62,9 +62,13 @@ pub(super) fn of(name: &str, document: &str) -> Vec<(String, String)> {
             let Ok(amount) = document[range.clone()].trim().parse::<Decimal>() else { continue };
             for more in [Decimal::new(1, 2), Decimal::new(101, 2)] {
                 let text = (amount + more).to_string();
-                add(&format!("{part}-{place}-plus-{more}"), replaced(document, range.clone(), &text));
+                add(
+                    &format!("{part}-{place}-plus-{more}"),
+                    replaced(document, range.clone(), &text),
+                );
             }
-            let zeros = if amount.scale() == 0 { format!("{amount}.00") } else { format!("{amount}0") };
+            let zeros =
+                if amount.scale() == 0 { format!("{amount}.00") } else { format!("{amount}0") };
             add(&format!("{part}-{place}-zeros"), replaced(document, range, &zeros));
         }
     }
@@ -86,13 +90,17 @@ pub(super) fn of(name: &str, document: &str) -> Vec<(String, String)> {
             let range = if is_cii {
                 range
             } else {
-                let Some((_, inner)) = texts(&document[range.clone()], "ID").into_iter().next() else {
+                let Some((_, inner)) = texts(&document[range.clone()], "ID").into_iter().next()
+                else {
                     continue;
                 };
                 range.start + inner.start..range.start + inner.end
             };
             for category in CATEGORIES {
-                add(&format!("{part}-{place}-{category}"), replaced(document, range.clone(), category));
+                add(
+                    &format!("{part}-{place}-{category}"),
+                    replaced(document, range.clone(), category),
+                );
             }
         }
     }

@@ -45,14 +45,20 @@ fn honest(edge: &str) -> Vec<(&'static str, Value)> {
         ),
         ("that has just expired", json!({ "exp": now() - 2 })),
         ("that will start in a moment", json!({ "nbf": now() + 2, "iat": now() + 2 })),
-        ("with fractions of a second", json!({ "exp": now() as f64 + 300.5, "iat": now() as f64 - 0.5 })),
+        (
+            "with fractions of a second",
+            json!({ "exp": now() as f64 + 300.5, "iat": now() as f64 - 0.5 }),
+        ),
         ("that does not say when it was issued", json!({ "iat": null })),
         ("that lasts for a year", json!({ "exp": now() + 31_536_000 })),
         ("without groups and scopes", json!({ "groups": null, "scope": null, "client_id": null })),
         ("with one group as a text", json!({ "groups": "engineering" })),
         ("with scopes as a list", json!({ "scope": null, "scp": ["mcp", "other"] })),
         ("with client and party", json!({ "azp": "test-client" })),
-        ("with nested claims", json!({ "realm_access": { "roles": ["a"] }, "act": { "sub": "b" } })),
+        (
+            "with nested claims",
+            json!({ "realm_access": { "roles": ["a"] }, "act": { "sub": "b" } }),
+        ),
         ("with a nonce, but marked", json!({ "nonce": "n", "at_hash": "h" })),
         ("of a subject in another script", json!({ "sub": "Ирина ☃ \"quoted\"" })),
     ]

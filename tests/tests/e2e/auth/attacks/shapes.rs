@@ -82,7 +82,11 @@ fn json_that_is_odd(table: &mut Table, honest: &str) {
         ("a text as its header", "\"at+jwt\"".to_owned(), text.clone()),
         ("an empty header", "{}".to_owned(), text.clone()),
         ("a header and more", format!("{header}{{}}"), text.clone()),
-        ("a deep header", header.replacen('{', &format!("{{\"a\":{},", deep(4_000)), 1), text.clone()),
+        (
+            "a deep header",
+            header.replacen('{', &format!("{{\"a\":{},", deep(4_000)), 1),
+            text.clone(),
+        ),
     ] {
         let token = table.main.sign_text(Algorithm::ES256, &header, &claims);
         table.bad(format!("signed, with {name}"), token);

@@ -57,12 +57,19 @@ fn public_key_as_secret(table: &mut Table) {
                     &serde_json::to_value(table.main.header_of(of)).expect("JSON"),
                     &json!({ "alg": format!("{algorithm:?}") }),
                 );
-                let message =
-                    format!("{}.{}", encoded(&header.to_string()), encoded(&table.claims().to_string()));
+                let message = format!(
+                    "{}.{}",
+                    encoded(&header.to_string()),
+                    encoded(&table.claims().to_string())
+                );
                 let key = EncodingKey::from_secret(&secret);
-                let signature = crypto::sign(message.as_bytes(), &key, algorithm).expect("a signature");
+                let signature =
+                    crypto::sign(message.as_bytes(), &key, algorithm).expect("a signature");
                 let token = format!("{message}.{signature}");
-                table.bad(format!("{algorithm:?} with form {at} of the public key of {of:?}"), token);
+                table.bad(
+                    format!("{algorithm:?} with form {at} of the public key of {of:?}"),
+                    token,
+                );
             }
         }
     }
@@ -84,7 +91,9 @@ fn another_algorithm(table: &mut Table) {
 
 /// A key that says how it is used is used so, whatever else it could do.
 fn pinned(table: &mut Table) {
-    for signs in ALGORITHMS.into_iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Rsa) {
+    for signs in
+        ALGORITHMS.into_iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Rsa)
+    {
         let token = table.under(signs, &json!({ "kid": "rs256-key" }));
         let name = format!("{signs:?} with the key for RS256");
         if signs == Algorithm::RS256 { table.good(name, token) } else { table.bad(name, token) }

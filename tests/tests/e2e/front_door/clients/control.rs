@@ -48,7 +48,10 @@ impl Control {
                 "/end-session",
                 post(async |State(control): State<Self>| Json(control.end_session().await)),
             )
-            .route("/stopped", post(async |State(control): State<Self>| Json(control.stopped().await)))
+            .route(
+                "/stopped",
+                post(async |State(control): State<Self>| Json(control.stopped().await)),
+            )
             .with_state(control.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         control

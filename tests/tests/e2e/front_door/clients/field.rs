@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_tests::{
-    Edge, Passing, Proxy, TestMesh, conformance::Conformance, go_client, java_client, node_modules_of,
-    python_with, repository, serve_conformance,
+    Edge, Passing, Proxy, TestMesh, conformance::Conformance, go_client, java_client,
+    node_modules_of, python_with, repository, serve_conformance,
 };
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
@@ -77,7 +77,8 @@ impl Field {
             ("idle", Proxy::bind(Passing::ClosesIdle(IDLE)).await),
             ("stripping", Proxy::bind(Passing::StripsHeaders).await),
         ];
-        let hosts = proxies.iter().map(|(_, proxy)| proxy.authority()).chain([forwarding.authority()]);
+        let hosts =
+            proxies.iter().map(|(_, proxy)| proxy.authority()).chain([forwarding.authority()]);
         let servers = mesh
             .conformance(|config| {
                 config.allowed_hosts.extend(hosts);
@@ -91,7 +92,10 @@ impl Field {
             token: alice.token().to_owned(),
             service: forwarding.forward(&edge.url),
             control,
-            proxies: proxies.iter().map(|(name, proxy)| (*name, proxy.forward(&edge.url))).collect(),
+            proxies: proxies
+                .iter()
+                .map(|(name, proxy)| (*name, proxy.forward(&edge.url)))
+                .collect(),
             forwarding,
             mesh,
             _servers: servers,
@@ -99,12 +103,18 @@ impl Field {
     }
 
     /// Runs a client's program and returns what it saw.
-    pub(super) async fn run(&self, client: &Client, revision: &str, scenarios: &[Scenario]) -> Value {
+    pub(super) async fn run(
+        &self,
+        client: &Client,
+        revision: &str,
+        scenarios: &[Scenario],
+    ) -> Value {
         let plan = self.plan(client, revision, scenarios);
         let mut program = program(client.name);
         program.arg(plan.to_string()).stdin(Stdio::null()).kill_on_drop(true);
         let output = timeout(CLIENT_TIMEOUT, program.output()).await;
-        let output = output.unwrap_or_else(|_| panic!("{} in {revision} does not end", client.release));
+        let output =
+            output.unwrap_or_else(|_| panic!("{} in {revision} does not end", client.release));
         let output = output.expect("the client");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{} in {revision}: {stderr}", client.release);

@@ -6,13 +6,13 @@ use drawbridge_tests::authorize_as;
 use rmcp::{
     ClientHandler, RoleClient,
     model::{
-        CallToolRequest, CallToolRequestParams, CallToolResult, ClientConfig, ClientRequest, Implementation,
-        ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams, ResourceContents,
-        ServerResult,
+        CallToolRequest, CallToolRequestParams, CallToolResult, ClientConfig, ClientRequest,
+        Implementation, ProgressNotificationParam, ProtocolVersion, ReadResourceRequestParams,
+        ResourceContents, ServerResult,
     },
     service::{
-        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestHandle,
-        RunningService, ServiceError,
+        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions,
+        RequestHandle, RunningService, ServiceError,
     },
     transport::{
         StreamableHttpClientTransport,
@@ -52,7 +52,11 @@ impl ClientHandler for Listener {
             .with_protocol_version(self.revision.clone())
     }
 
-    async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
         let _ = self.sender.send(progress);
     }
 }
@@ -115,7 +119,8 @@ pub(super) async fn run(field: &Field, revision: &str, scenarios: &[Scenario]) -
 }
 
 fn params(name: &'static str, arguments: Value) -> CallToolRequestParams {
-    CallToolRequestParams::new(name).with_arguments(arguments.as_object().expect("arguments").clone())
+    CallToolRequestParams::new(name)
+        .with_arguments(arguments.as_object().expect("arguments").clone())
 }
 
 fn text(result: &CallToolResult) -> String {
@@ -126,7 +131,9 @@ fn text(result: &CallToolResult) -> String {
 fn refused(result: Result<CallToolResult, ServiceError>) -> Value {
     match result {
         Ok(_) => Value::Null,
-        Err(ServiceError::McpError(error)) => json!({ "code": error.code, "message": error.message }),
+        Err(ServiceError::McpError(error)) => {
+            json!({ "code": error.code, "message": error.message })
+        }
         Err(error) => json!({ "message": error.to_string() }),
     }
 }
@@ -156,7 +163,8 @@ async fn flow(field: &Field, revision: &str) -> Value {
     let connection = connect_as_person(&field.mesh.mesh.mcp_url, revision).await;
     let tools = connection.list_all_tools().await.expect("tools");
     let templates = connection.list_all_resource_templates().await.expect("templates");
-    let called = connection.call_tool(params("code_search", field::search())).await.expect("a result");
+    let called =
+        connection.call_tool(params("code_search", field::search())).await.expect("a result");
     let read = connection.read_resource(ReadResourceRequestParams::new(field::READ)).await;
     let read = match &read.expect("a file").contents[..] {
         [ResourceContents::TextResourceContents { text, .. }] => text.clone(),
@@ -175,7 +183,11 @@ async fn flow(field: &Field, revision: &str) -> Value {
 async fn cancel(field: &Field, connection: &Connection) -> Value {
     let handle = begin(connection, json!({ "milliseconds": 60_000 })).await;
     let mut progress = connection.service().progress.lock().await;
-    while progress.recv().await.is_some_and(|progress| progress.progress_token != handle.progress_token) {}
+    while progress
+        .recv()
+        .await
+        .is_some_and(|progress| progress.progress_token != handle.progress_token)
+    {}
     let cancelled = handle.cancel(Some("enough".to_owned())).await;
     json!({ "error": { "cancelled": cancelled.is_ok() }, "stopped": field.control.stopped().await })
 }
@@ -198,7 +210,8 @@ async fn proxies(field: &Field, revision: &str) -> Value {
     let mut seen = Map::new();
     for (name, url) in &field.proxies {
         // The SDK does not find out that the headers of the newest revision do not pass.
-        let speaks = if (*name, revision) == ("stripping", STATELESS) { NOVEMBER_2025 } else { revision };
+        let speaks =
+            if (*name, revision) == ("stripping", STATELESS) { NOVEMBER_2025 } else { revision };
         let connection = connect(url, &field.token, speaks).await;
         let silent = connection.call_tool(params(SLOW, Work::silent(name).arguments())).await;
         let protocol = connection.peer_info().expect("a server").protocol_version.clone();

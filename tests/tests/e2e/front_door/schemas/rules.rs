@@ -22,7 +22,8 @@ struct Schema<'a> {
 pub(super) fn broken_rules(tool: &Value) -> Vec<String> {
     let name = tool["name"].as_str().expect("a name");
     let mut broken = Vec::new();
-    let mut note = |api: &str, path: &str, what: &str| broken.push(format!("{name}{path} ({api}): {what}"));
+    let mut note =
+        |api: &str, path: &str, what: &str| broken.push(format!("{name}{path} ({api}): {what}"));
     if !is_word(name, "_-") {
         note("OpenAI", "", "the name is not ^[a-zA-Z0-9_-]{1,64}$");
     }
@@ -42,14 +43,18 @@ pub(super) fn broken_rules(tool: &Value) -> Vec<String> {
     let mut schemas = Vec::new();
     collect(input, String::new(), 1, &mut schemas);
     for schema in &schemas {
-        for (api, rule) in APIS.iter().zip([openai, openai_strict, anthropic, gemini, older_clients]) {
+        for (api, rule) in
+            APIS.iter().zip([openai, openai_strict, anthropic, gemini, older_clients])
+        {
             rule(schema, &mut |what| note(api, &schema.path, &what));
         }
     }
     let values = |keyword: &str| {
         let found = schemas.iter().filter_map(|schema| schema.keywords.get(keyword));
         found
-            .map(|value| value.as_object().map(Map::len).or(value.as_array().map(Vec::len)).unwrap_or(0))
+            .map(|value| {
+                value.as_object().map(Map::len).or(value.as_array().map(Vec::len)).unwrap_or(0)
+            })
             .sum::<usize>()
     };
     if values("properties") > 5000 || values("enum") > 1000 {
@@ -60,14 +65,21 @@ pub(super) fn broken_rules(tool: &Value) -> Vec<String> {
         let mut schemas = Vec::new();
         collect(output, "→".to_owned(), 1, &mut schemas);
         for schema in &schemas {
-            older_clients(schema, &mut |what| note("VS Code and older clients", &schema.path, &what));
+            older_clients(schema, &mut |what| {
+                note("VS Code and older clients", &schema.path, &what)
+            });
             bounds(schema, &mut |what| note("OpenAI", &schema.path, &what));
         }
     }
     broken
 }
 
-fn collect<'a>(keywords: &'a Map<String, Value>, path: String, level: usize, found: &mut Vec<Schema<'a>>) {
+fn collect<'a>(
+    keywords: &'a Map<String, Value>,
+    path: String,
+    level: usize,
+    found: &mut Vec<Schema<'a>>,
+) {
     for (keyword, value) in keywords {
         match (keyword.as_str(), value) {
             ("properties" | "$defs", Value::Object(inner)) => {
@@ -180,12 +192,17 @@ fn gemini(schema: &Schema<'_>, broken: &mut dyn FnMut(String)) {
         .keys()
         .filter(|keyword| !KNOWN.contains(&keyword.as_str()))
         .for_each(|keyword| broken(keyword.clone()));
-    let has_type = keywords.get("type").is_some_and(Value::is_string) || keywords.contains_key("anyOf");
+    let has_type =
+        keywords.get("type").is_some_and(Value::is_string) || keywords.contains_key("anyOf");
     if !has_type {
         broken("no type, or several".to_owned());
     }
     let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
-    if keywords.get("enum").and_then(Value::as_array).is_some_and(|values| !values.iter().all(is_text)) {
+    if keywords
+        .get("enum")
+        .and_then(Value::as_array)
+        .is_some_and(|values| !values.iter().all(is_text))
+    {
         broken("a value of an enum that is no text".to_owned());
     }
     if keywords.get("format").is_some_and(|format| format != "date-time") {
@@ -227,7 +244,9 @@ fn bounds(schema: &Schema<'_>, broken: &mut dyn FnMut(String)) {
 }
 
 fn names(schema: &Schema<'_>, broken: &mut dyn FnMut(String)) {
-    for name in schema.keywords.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys) {
+    for name in
+        schema.keywords.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys)
+    {
         if !is_word(name, "_.-") {
             broken(format!("the name {name}"));
         }

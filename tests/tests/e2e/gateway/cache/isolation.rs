@@ -23,8 +23,10 @@ const EDITS: usize = 2;
 fn tools() -> Vec<(String, usize)> {
     let sharers = [PERSONS, TENANTS, 1];
     let each = TOOLS.into_iter().zip(sharers);
-    each.flat_map(|((scope, count), sharers)| (1..=count).map(move |n| (format!("{scope}{n}"), sharers)))
-        .collect()
+    each.flat_map(|((scope, count), sharers)| {
+        (1..=count).map(move |n| (format!("{scope}{n}"), sharers))
+    })
+    .collect()
 }
 
 fn tenant(person: usize) -> String {
@@ -49,13 +51,15 @@ async fn everybody_calls(scene: &Scene) -> usize {
     let mut calling = JoinSet::new();
     let mut hits = 0;
     for person in 0..PERSONS {
-        let clients = [0, 1].map(|edge| scene.client(edge, &format!("person-{person}"), &tenant(person)));
+        let clients =
+            [0, 1].map(|edge| scene.client(edge, &format!("person-{person}"), &tenant(person)));
         let mut calls: Vec<_> = (0..ROUNDS).flat_map(|_| tools()).map(|(tool, _)| tool).collect();
         calls.shuffle(&mut rand::rng());
         calling.spawn(async move {
             let mut hits = 0;
             for (number, tool) in calls.into_iter().enumerate() {
-                let answer = ask(&clients[number % 2], &tool, json!({ "about": "isolation" })).await;
+                let answer =
+                    ask(&clients[number % 2], &tool, json!({ "about": "isolation" })).await;
                 assert_eq!(answer.told, expected(&tool, person), "{tool} for person-{person}");
                 hits += usize::from(answer.hit);
             }
@@ -73,7 +77,8 @@ async fn everybody_calls(scene: &Scene) -> usize {
 async fn policies_hold(scene: &Scene) {
     for edge in 0..2 {
         let probe = scene.client(edge, "probe", "probes");
-        let hit = async || ask(&probe, "private1", json!({ "about": format!("probe-{edge}") })).await.hit;
+        let hit =
+            async || ask(&probe, "private1", json!({ "about": format!("probe-{edge}") })).await.hit;
         until("the policies", async || !hit().await).await;
         assert!(hit().await);
     }
@@ -108,7 +113,11 @@ async fn every_answer_is_its_callers_and_as_many_are_kept_as_can_be() {
         before = counts;
         if edit < EDITS {
             // Another text is another revision.
-            scene.mesh.edit_policy("cached.cedar", "permit (", &format!("// Edit {edit}.\npermit ("));
+            scene.mesh.edit_policy(
+                "cached.cedar",
+                "permit (",
+                &format!("// Edit {edit}.\npermit ("),
+            );
             policies_hold(&scene).await;
         }
     }

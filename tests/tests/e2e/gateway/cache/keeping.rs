@@ -136,7 +136,9 @@ async fn what_is_no_result_is_never_kept() {
         assert_eq!(reply.json["result"]["_meta"].get("drawbridge/cache"), None, "{reply:?}");
     }
     assert_eq!(scene.service.count("greedy", "x"), 2);
-    assert!(scene.mesh.log().contains("only a tool that is read-only and idempotent may have `cache`"));
+    assert!(
+        scene.mesh.log().contains("only a tool that is read-only and idempotent may have `cache`")
+    );
 }
 
 #[tokio::test]
@@ -145,7 +147,8 @@ async fn clients_are_told_how_long_a_result_is_still_good() {
     let alice = scene.client(0, "alice", "acme");
     let fetched = read(&alice, "note://x").await;
     assert!(!is_hit(&fetched), "{fetched:?}");
-    let ttl = |reply: &drawbridge_tests::Reply| reply.json["result"]["ttlMs"].as_u64().expect("a time");
+    let ttl =
+        |reply: &drawbridge_tests::Reply| reply.json["result"]["ttlMs"].as_u64().expect("a time");
     assert!(ttl(&fetched) <= 600_000);
     // The tenant's, which is nothing that MCP knows.
     assert_eq!(fetched.json["result"]["cacheScope"], "private");

@@ -59,7 +59,8 @@ async fn shared(url: &str, kill: impl AsyncFnOnce()) {
     let clients = [0, 1].map(|edge| scene.client(edge, "alice", "acme"));
     let works = async |text: &str| {
         let about = json!({ "about": "x" });
-        let written = clients[0].call_tool("cached_write", json!({ "about": "x", "text": text })).await;
+        let written =
+            clients[0].call_tool("cached_write", json!({ "about": "x", "text": text })).await;
         assert_eq!(written.json["result"]["isError"], json!(false), "{written:?}");
         assert_eq!(ask(&clients[0], "look", about.clone()).await.told, text);
         tokio::time::sleep(SOON).await;
@@ -82,7 +83,8 @@ async fn shared(url: &str, kill: impl AsyncFnOnce()) {
 #[tokio::test]
 async fn a_cluster_is_shared_by_all_replicas_before_and_after_a_fail_over() {
     let mut cluster = RedisCluster::start().await;
-    shared(&cluster.url.clone(), async || cluster.kill_master_of("drawbridge:cache:tags").await).await;
+    shared(&cluster.url.clone(), async || cluster.kill_master_of("drawbridge:cache:tags").await)
+        .await;
 }
 
 #[tokio::test]

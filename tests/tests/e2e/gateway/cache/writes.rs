@@ -60,7 +60,10 @@ async fn a_write_of_which_nobody_knows_the_end_is_seen_when_it_comes() {
     let clients = [0, 1].map(|edge| scene.client(edge, "alice", "acme"));
     let about = json!({ "about": "x" });
     let failed = clients[0]
-        .call_tool("cached_write", json!({ "about": "x", "text": "late", "late_milliseconds": 2000 }))
+        .call_tool(
+            "cached_write",
+            json!({ "about": "x", "text": "late", "late_milliseconds": 2000 }),
+        )
         .await;
     assert_eq!(failed.error_code(), Some(-32053), "{failed:?}");
     for client in &clients {

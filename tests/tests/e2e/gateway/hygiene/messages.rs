@@ -25,7 +25,8 @@ async fn headers_of_64_kib_are_refused_with_431() {
     let edge = mesh.edge(&[], |_| {}).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
     let one = format!("x-large: {}\r\n", "x".repeat(64 * 1024));
-    let many: String = (0..64).map(|number| format!("x-{number}: {}\r\n", "x".repeat(1024))).collect();
+    let many: String =
+        (0..64).map(|number| format!("x-{number}: {}\r\n", "x".repeat(1024))).collect();
     for headers in [one, many] {
         let answer = said(&edge, head(&edge, &headers).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
@@ -68,7 +69,8 @@ async fn a_request_within_a_request_is_never_answered() {
     let edge = mesh.edge(&[], |_| {}).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
     let host = &edge.hosted.running.address;
-    let smuggled = format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let smuggled =
+        format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
     let body = format!("0\r\n\r\n{smuggled}");
     let length = format!("content-length: {}\r\n", body.len());
     let chunked = "transfer-encoding: chunked\r\n".to_owned();

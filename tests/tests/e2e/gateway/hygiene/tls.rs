@@ -54,14 +54,16 @@ async fn handshake(
     let name = ServerName::try_from("127.0.0.1").expect("a name");
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, connect(edge).await);
     let stream = timeout(PATIENCE, connecting).await.expect("in time").expect("a handshake");
-    let shown = stream.get_ref().1.peer_certificates().expect("certificates")[0].clone().into_owned();
+    let shown =
+        stream.get_ref().1.peer_certificates().expect("certificates")[0].clone().into_owned();
     (stream, shown)
 }
 
 /// Asks for the metadata, and goes on with the connection.
 async fn ask(edge: &Edge, stream: &mut TlsStream<TcpStream>) -> String {
     let host = &edge.hosted.running.address;
-    let request = format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let request =
+        format!("GET /.well-known/oauth-protected-resource HTTP/1.1\r\nhost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("a connection that goes on");
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
@@ -91,7 +93,9 @@ async fn the_front_door_speaks_tls_1_2_and_1_3_and_nothing_without() {
     write(folder.path(), &authority.sign(&["127.0.0.1"]));
     let mesh = TestMesh::start().await;
     let edge = start(&mesh, folder.path()).await;
-    for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+    for (version, expected) in
+        [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)]
+    {
         let (mut stream, _) = handshake(&edge, &authority, version).await;
         assert_eq!(stream.get_ref().1.protocol_version(), Some(expected));
         assert!(ask(&edge, &mut stream).await.starts_with("HTTP/1.1 200 "));

@@ -62,16 +62,21 @@ async fn phase(clients: &[[Client; 2]]) -> Phase {
 }
 
 #[tokio::test]
-async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_redis_what_the_config_says() {
+async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_redis_what_the_config_says()
+ {
     let (mut redis, issuer) = (Redis::start().await, TestIssuer::start().await);
     let mesh = TestMesh::with(|config| {
         config.telemetry.log = "error".to_owned();
         let file = config.policies.join("issuers.toml");
-        let entry = format!("[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n", issuer.name());
+        let entry = format!(
+            "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\n",
+            issuer.name()
+        );
         fs::write(&file, entry).expect("a file");
         config.issuers = Some(file);
         // The issuer says who is calling, not what of.
-        let policy = "@id(\"searches\")\npermit (principal, action == Action::\"code_search\", resource);\n";
+        let policy =
+            "@id(\"searches\")\npermit (principal, action == Action::\"code_search\", resource);\n";
         fs::write(config.policies.join("searches.cedar"), policy).expect("a file");
     })
     .await;
@@ -84,8 +89,10 @@ async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_r
          [[limit]]\nname = \"searches\"\nby = \"tool\"\nrate = 1000\nper_seconds = 864000\n\
          only = {{ tools = [\"code_search\"] }}\nwithout_redis = \"closed\"\n"
     ));
-    let edges =
-        [replica(&mesh, &file.path(), Some(&redis)).await, replica(&mesh, &file.path(), Some(&redis)).await];
+    let edges = [
+        replica(&mesh, &file.path(), Some(&redis)).await,
+        replica(&mesh, &file.path(), Some(&redis)).await,
+    ];
     let clients: Vec<_> = (0..PERSONS)
         .map(|person| {
             let mut claims = issuer.claims(mesh.mesh.mcp_url.as_str());
@@ -100,7 +107,8 @@ async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_r
     let without = phase(&clients).await;
     redis.start_again().await;
     for edge in &edges {
-        let available = async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1");
+        let available =
+            async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1");
         until("Redis", available).await;
     }
     // It has forgotten what was taken.
@@ -110,13 +118,16 @@ async fn two_replicas_together_admit_exactly_what_the_limits_allow_and_without_r
         [("with", with, PERSONS), ("without", without, 0), ("again with", again, PERSONS)]
     {
         let Phase { calls, passed, .. } = phase;
-        println!("{name} Redis: {calls} calls of {PERSONS} persons on two replicas: {passed} passed");
+        println!(
+            "{name} Redis: {calls} calls of {PERSONS} persons on two replicas: {passed} passed"
+        );
         // What was refused for one person's sake took nothing from what all have together.
         assert_eq!((passed, phase.searched), (TOGETHER_MAX, searched), "{name} Redis");
     }
     println!("in {:?}", began.elapsed());
     let wanted = PERSONS / WISHES.len() * WISHES.iter().sum::<usize>();
-    let each = PERSONS / WISHES.len() * WISHES.iter().map(|wish| EACH_MAX.min(*wish)).sum::<usize>();
+    let each =
+        PERSONS / WISHES.len() * WISHES.iter().map(|wish| EACH_MAX.min(*wish)).sum::<usize>();
     let late = PERSONS / WISHES.len() * LATE_WISH;
     for (limit, refused) in [("each", wanted - each), ("together", each + late - TOGETHER_MAX)] {
         let mut counted = 0;
@@ -180,7 +191,10 @@ async fn without_redis_each_limit_does_what_the_config_says_and_recovers() {
         // Each replica has half, in a bucket of its own.
         assert_eq!(passing(client, 6).await, 4);
         let closed = search(client).await;
-        assert_eq!((closed.status, closed.error_code()), (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)));
+        assert_eq!(
+            (closed.status, closed.error_code()),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(-32053))
+        );
         assert_eq!(text(&closed.headers, "retry-after"), "1");
         assert_eq!(closed.json["error"]["data"]["reason"], "limit_closed");
         closed.assert_names_request();
@@ -191,8 +205,10 @@ async fn without_redis_each_limit_does_what_the_config_says_and_recovers() {
 
     redis.start_again().await;
     for edge in [&one, &other] {
-        until("Redis", async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1"))
-            .await;
+        until("Redis", async || {
+            metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1")
+        })
+        .await;
     }
     // It has forgotten what was taken.
     assert_eq!(search(&at_one).await.status, StatusCode::OK);

@@ -11,15 +11,18 @@ use rmcp::{
     ClientHandler, ErrorData, RoleClient,
     model::{
         CallToolRequest, CallToolRequestParams, CallToolResult, ClientCapabilities, ClientConfig,
-        ClientRequest, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams, ElicitResult,
-        ElicitationAction, Implementation, ListRootsResult, ProgressNotificationParam, ProtocolVersion, Root,
-        SamplingMessage, SamplingMessageContentBlock, ServerResult,
+        ClientRequest, CreateMessageRequestParams, CreateMessageResult, ElicitRequestParams,
+        ElicitResult, ElicitationAction, Implementation, ListRootsResult,
+        ProgressNotificationParam, ProtocolVersion, Root, SamplingMessage,
+        SamplingMessageContentBlock, ServerResult,
     },
     service::{
-        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions, RequestContext,
-        RequestHandle, RunningService,
+        ClientLifecycleMode, ClientServiceExt as _, NotificationContext, PeerRequestOptions,
+        RequestContext, RequestHandle, RunningService,
     },
-    transport::{StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig},
+    transport::{
+        StreamableHttpClientTransport, streamable_http_client::StreamableHttpClientTransportConfig,
+    },
 };
 use serde_json::{Value, json};
 use tokio::sync::{
@@ -50,8 +53,11 @@ impl Person {
 
 impl ClientHandler for Person {
     fn get_info(&self) -> ClientConfig {
-        let capabilities =
-            ClientCapabilities::builder().enable_elicitation().enable_roots().enable_sampling().build();
+        let capabilities = ClientCapabilities::builder()
+            .enable_elicitation()
+            .enable_roots()
+            .enable_sampling()
+            .build();
         ClientConfig::new(capabilities, Implementation::new("rust interact", "1"))
             .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
     }
@@ -79,12 +85,19 @@ impl ClientHandler for Person {
         Ok(CreateMessageResult::new(SamplingMessage::assistant_text("42"), "m".to_owned()))
     }
 
-    async fn list_roots(&self, _: RequestContext<RoleClient>) -> Result<ListRootsResult, ErrorData> {
+    async fn list_roots(
+        &self,
+        _: RequestContext<RoleClient>,
+    ) -> Result<ListRootsResult, ErrorData> {
         self.is_asked("roots");
         Ok(ListRootsResult::new(vec![Root::new("file:///work")]))
     }
 
-    async fn on_progress(&self, progress: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
+    async fn on_progress(
+        &self,
+        progress: ProgressNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
         let _ = self.tell.send(progress);
     }
 }
@@ -99,7 +112,8 @@ pub(super) async fn connect(url: &Url, token: &str, lifecycle: ClientLifecycleMo
 
 pub(super) async fn interact(client: &Client) -> Value {
     let events = reported(client).await;
-    let cancelled = [cancelled_while_it_reports(client).await, cancelled_while_nobody_waits(client).await];
+    let cancelled =
+        [cancelled_while_it_reports(client).await, cancelled_while_nobody_waits(client).await];
     let answers = [
         ask(client, "test_elicitation", json!({ "message": "Who are you?" })).await,
         ask(client, "test_sampling", json!({ "prompt": "What is 6 times 7?" })).await,
@@ -154,7 +168,9 @@ async fn reported(client: &Client) -> Vec<String> {
 async fn cancelled_while_it_reports(client: &Client) -> bool {
     let handle = begin(client, 60_000).await;
     let mut told = client.service().told.lock().await;
-    while told.recv().await.is_some_and(|progress| progress.progress_token != handle.progress_token) {}
+    while told.recv().await.is_some_and(|progress| progress.progress_token != handle.progress_token)
+    {
+    }
     handle.cancel(Some("enough".to_owned())).await.is_ok()
 }
 

@@ -2,8 +2,8 @@
 
 use prost::Message as _;
 use prost_reflect::{
-    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
-    Value,
+    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor,
+    ReflectMessage as _, Value,
 };
 use prost_types::{Any, Duration, FieldMask, ListValue, Struct, Timestamp, value::Kind as Json};
 
@@ -34,13 +34,15 @@ impl Tape {
 
     fn double(&mut self) -> f64 {
         let any = f64::from_bits(self.next());
-        let double = self.pick(&[0.0, any, -0.0, 1.0, f64::MAX, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY]);
+        let double =
+            self.pick(&[0.0, any, -0.0, 1.0, f64::MAX, f64::MIN_POSITIVE, f64::NAN, f64::INFINITY]);
         if self.only_numbers && !double.is_finite() { 0.1 } else { double }
     }
 
     fn float(&mut self) -> f32 {
         let any = f32::from_bits(u32::try_from(self.next() >> 32).unwrap());
-        let float = self.pick(&[0.0, any, 0.1, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::NEG_INFINITY]);
+        let float =
+            self.pick(&[0.0, any, 0.1, f32::MAX, f32::MIN, f32::MIN_POSITIVE, f32::NEG_INFINITY]);
         if self.only_numbers && !float.is_finite() { 0.3 } else { float }
     }
 
@@ -58,7 +60,11 @@ impl Tape {
     }
 }
 
-pub(crate) fn message(descriptor: &MessageDescriptor, tape: &mut Tape, depth: usize) -> DynamicMessage {
+pub(crate) fn message(
+    descriptor: &MessageDescriptor,
+    tape: &mut Tape,
+    depth: usize,
+) -> DynamicMessage {
     let mut message = DynamicMessage::new(descriptor.clone());
     if well_known(&mut message, tape, depth) {
         return message;
@@ -77,11 +83,15 @@ pub(crate) fn message(descriptor: &MessageDescriptor, tape: &mut Tape, depth: us
 fn field_value(field: &FieldDescriptor, tape: &mut Tape, depth: usize) -> Value {
     match field.kind() {
         Kind::Message(entry) if field.is_map() => {
-            let (key, value) = (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
-            let entries = (0..tape.below(3)).map(|_| (map_key(&key, tape), one(&value, tape, depth)));
+            let (key, value) =
+                (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
+            let entries =
+                (0..tape.below(3)).map(|_| (map_key(&key, tape), one(&value, tape, depth)));
             Value::Map(entries.collect())
         }
-        kind if field.is_list() => Value::List((0..tape.below(3)).map(|_| one(&kind, tape, depth)).collect()),
+        kind if field.is_list() => {
+            Value::List((0..tape.below(3)).map(|_| one(&kind, tape, depth)).collect())
+        }
         kind => one(&kind, tape, depth),
     }
 }
@@ -130,16 +140,22 @@ fn well_known(message: &mut DynamicMessage, tape: &mut Tape, depth: usize) -> bo
     let transcoded = match full_name.strip_prefix("google.protobuf.") {
         Some("Timestamp") => {
             let seconds = tape.pick(&[0, -62_135_596_800, 253_402_300_799, 1_700_000_000, -1]);
-            message
-                .transcode_from(&Timestamp { seconds, nanos: tape.pick(&[0, 1, 999_999_999, 500_000_000]) })
+            message.transcode_from(&Timestamp {
+                seconds,
+                nanos: tape.pick(&[0, 1, 999_999_999, 500_000_000]),
+            })
         }
         Some("Duration") => {
             let sign = tape.pick(&[1, -1]);
             let seconds = i64::from(sign) * tape.pick(&[0, 1, 315_576_000_000]);
-            message.transcode_from(&Duration { seconds, nanos: sign * tape.pick(&[0, 1, 999_999_999]) })
+            message.transcode_from(&Duration {
+                seconds,
+                nanos: sign * tape.pick(&[0, 1, 999_999_999]),
+            })
         }
         Some("FieldMask") => {
-            let paths = (0..tape.below(3)).map(|_| tape.pick(&["a", "foo_bar", "a.b_c.d"]).to_owned());
+            let paths =
+                (0..tape.below(3)).map(|_| tape.pick(&["a", "foo_bar", "a.b_c.d"]).to_owned());
             message.transcode_from(&FieldMask { paths: paths.collect() })
         }
         Some("Struct") => message.transcode_from(&json_struct(tape, depth)),

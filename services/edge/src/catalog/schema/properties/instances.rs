@@ -15,7 +15,12 @@ const CHOICES: [&[&str]; 3] = [
 ];
 
 /// JSON that the schema accepts, as far as one look at each keyword can tell.
-pub(super) fn instance(schema: &Value, root: &Map<String, Value>, tape: &mut Tape, depth: usize) -> Value {
+pub(super) fn instance(
+    schema: &Value,
+    root: &Map<String, Value>,
+    tape: &mut Tape,
+    depth: usize,
+) -> Value {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.trim_start_matches("#/$defs/");
         return instance(&root["$defs"][name], root, tape, depth + 1);
@@ -55,8 +60,9 @@ fn object(schema: &Value, root: &Map<String, Value>, tape: &mut Tape, depth: usi
     if tape.below(50) != 1 {
         for choice in CHOICES {
             let mut chosen = false;
-            object
-                .retain(|name, _| !choice.contains(&name.as_str()) || !std::mem::replace(&mut chosen, true));
+            object.retain(|name, _| {
+                !choice.contains(&name.as_str()) || !std::mem::replace(&mut chosen, true)
+            });
         }
     }
     Value::Object(object)
@@ -80,7 +86,8 @@ thread_local! {
 fn fitting(schema: &Value, given: impl Iterator<Item = Value>, tape: &mut Tape) -> Value {
     let fitting = FITTING.with_borrow_mut(|known| {
         let find = || {
-            let validator = jsonschema::options().should_validate_formats(true).build(schema).unwrap();
+            let validator =
+                jsonschema::options().should_validate_formats(true).build(schema).unwrap();
             let named = schema["enum"].as_array().cloned().unwrap_or_default();
             let bounds = ["minimum", "maximum", "const"].map(|keyword| schema[keyword].clone());
             let values = named.into_iter().chain(bounds).chain(given);
@@ -96,8 +103,16 @@ fn text(schema: &Value, tape: &mut Tape) -> Value {
 }
 
 fn number(schema: &Value, tape: &mut Tape) -> Value {
-    let numbers =
-        [json!(7), json!(1), json!(2.0), json!(0), json!(0.25), json!(11), json!(1e300), json!(-0.0)];
+    let numbers = [
+        json!(7),
+        json!(1),
+        json!(2.0),
+        json!(0),
+        json!(0.25),
+        json!(11),
+        json!(1e300),
+        json!(-0.0),
+    ];
     fitting(schema, numbers.into_iter(), tape)
 }
 

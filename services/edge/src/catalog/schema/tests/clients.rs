@@ -50,16 +50,21 @@ fn clients_see_no_keyword_that_a_model_api_refuses() {
             }
         }
         let mut seen = Vec::new();
-        let result = write(&testdata::message(name), Purpose::Result, Detail::ALL, &mut Comments::default());
+        let result =
+            write(&testdata::message(name), Purpose::Result, Detail::ALL, &mut Comments::default());
         keywords(&Value::Object(result.unwrap()), &mut seen);
-        assert!(seen.iter().all(|(keyword, value)| keyword != "type" || value.is_string()), "{name}");
+        assert!(
+            seen.iter().all(|(keyword, value)| keyword != "type" || value.is_string()),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn a_rule_that_a_model_api_has_no_keyword_for_is_in_the_description() {
     let ruled = own("Ruled", Purpose::Arguments);
-    let described = |name: &str| ruled["properties"][name]["description"].as_str().unwrap_or_default();
+    let described =
+        |name: &str| ruled["properties"][name]["description"].as_str().unwrap_or_default();
     assert_eq!(described("email"), "Must be an email address.");
     assert_eq!(described("id"), r#"Must be exactly "", or a UUID."#);
     assert_eq!(described("ratio"), "Must be not one of 0.5, more than 0.1, less than 0.9.");
@@ -78,7 +83,10 @@ fn only_a_message_that_contains_itself_is_referred_to() {
     let everything = own("Everything", Purpose::Arguments);
     let defined: Vec<_> = everything["$defs"].as_object().unwrap().keys().collect();
     assert_eq!(defined, ["drawbridge.test.v1.Tree"]);
-    assert_eq!(everything["properties"]["tree"], json!({ "$ref": "#/$defs/drawbridge.test.v1.Tree" }));
+    assert_eq!(
+        everything["properties"]["tree"],
+        json!({ "$ref": "#/$defs/drawbridge.test.v1.Tree" })
+    );
     assert_eq!(
         everything["$defs"]["drawbridge.test.v1.Tree"]["description"],
         "A message that contains itself."
@@ -98,7 +106,10 @@ fn a_large_result_is_described_in_fewer_words_and_levels() {
     let large = built_in("drawbridge.invoices.v1.GetResponse", Purpose::Result);
     assert!(large.to_string().len() <= RESULT_BYTES_MAX, "{}", large.to_string().len());
     assert_eq!(large["properties"]["summary"]["type"], "object");
-    assert!(large["properties"]["findings"]["items"]["type"] == "object" && large.get("required").is_none());
+    assert!(
+        large["properties"]["findings"]["items"]["type"] == "object"
+            && large.get("required").is_none()
+    );
     // As long as one level alone is: no less can be said.
     let wide = own("Everything", Purpose::Result);
     assert_eq!(wide["properties"]["nested"], json!({ "type": "object" }));
@@ -126,7 +137,8 @@ fn messages_that_grow_beyond_measure_are_no_tool() {
             ..Default::default()
         });
     }
-    file.message_type.push(prost_types::DescriptorProto { name: Some("M40".into()), ..Default::default() });
+    file.message_type
+        .push(prost_types::DescriptorProto { name: Some("M40".into()), ..Default::default() });
     let mut pool = prost_reflect::DescriptorPool::new();
     pool.add_file_descriptor_proto(file).unwrap();
     let message = pool.get_message_by_name("M0").unwrap();

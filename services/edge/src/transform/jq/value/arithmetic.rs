@@ -52,7 +52,8 @@ impl Sub for Value {
         match (self.val, other.val) {
             (Val::Num(one), Val::Num(two)) => Self::computed(Val::Num(one) - Val::Num(two), 0),
             (Val::Arr(one), Val::Arr(two)) => {
-                let two: Vec<_> = two.iter().map(|value| Self::inner(value.clone(), other.depth)).collect();
+                let two: Vec<_> =
+                    two.iter().map(|value| Self::inner(value.clone(), other.depth)).collect();
                 let one = owned(one, Vec::len).into_iter().map(|value| Self::inner(value, depth));
                 Ok(one.filter(|value| !two.contains(value)).collect())
             }
@@ -70,7 +71,8 @@ impl Mul for Value {
     fn mul(self, other: Self) -> ValR<Self> {
         match (&self.val, &other.val) {
             (Val::Num(_), Val::Num(_)) => charge(1),
-            (Val::TStr(text), Val::Num(Num::Int(times))) | (Val::Num(Num::Int(times)), Val::TStr(text)) => {
+            (Val::TStr(text), Val::Num(Num::Int(times)))
+            | (Val::Num(Num::Int(times)), Val::TStr(text)) => {
                 charge_bytes(text.len().saturating_mul(usize::try_from(*times).unwrap_or(0)));
             }
             (Val::Obj(one), Val::Obj(two)) => {
