@@ -326,7 +326,7 @@ impl Scalar {
     fn write(&self, value: Wire<'_>, text: &mut String) -> Result<(), Irregular> {
         match (self, value) {
             (Self::Bool, Wire::Varint(value)) => {
-                text.push_str(if value == 0 { "false" } else { "true" })
+                text.push_str(if value == 0 { "false" } else { "true" });
             }
             (Self::Int32, Wire::Varint(value)) => integer(i64::from(value as i32), text),
             (Self::Int64, Wire::Varint(value)) => integer(value as i64, text),
@@ -337,7 +337,7 @@ impl Scalar {
                 integer(i64::from((value >> 1) as i32 ^ -((value & 1) as i32)), text);
             }
             (Self::Sint64, Wire::Varint(value)) => {
-                integer((value >> 1) as i64 ^ -((value & 1) as i64), text)
+                integer((value >> 1) as i64 ^ -((value & 1) as i64), text);
             }
             (Self::Fixed32, Wire::Fixed32(value)) => integer(i64::from(value), text),
             (Self::Sfixed32, Wire::Fixed32(value)) => integer(i64::from(value as i32), text),
@@ -349,7 +349,7 @@ impl Scalar {
             }
             (Self::Double, Wire::Fixed64(value)) => double(f64::from_bits(value), text)?,
             (Self::Text, Wire::Bytes(bytes)) => {
-                quoted(str::from_utf8(bytes).map_err(|_| Irregular)?, text)?
+                quoted(str::from_utf8(bytes).map_err(|_| Irregular)?, text)?;
             }
             (Self::Bytes, Wire::Bytes(bytes)) => {
                 text.push('"');

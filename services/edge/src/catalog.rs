@@ -11,7 +11,7 @@ use rmcp::model::{MetaObject, Prompt, Resource, ResourceTemplate, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{transform::Transformation, upstream::Target};
+use crate::{grpc::upstream::Target, traffic::transform::Transformation};
 
 pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
@@ -27,21 +27,16 @@ pub(crate) use self::{
     view::{Server, ToolView, View},
 };
 
-#[cfg(test)]
-pub(crate) use self::schema::properties::generate;
-
-mod arguments;
+pub(crate) mod arguments;
 mod claims;
-mod comments;
 mod current;
+pub(crate) mod discovery;
 mod given;
 mod load;
 mod lock;
 mod merged;
 mod meta;
 mod pins;
-mod rules;
-mod schema;
 #[cfg(test)]
 pub(crate) mod testdata;
 mod uri;

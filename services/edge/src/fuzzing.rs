@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::catalog::{ServiceCatalog, read_arguments, read_contract};
-use crate::guard::fuzzing::Guarding;
+use crate::traffic::guard::fuzzing::Guarding;
 
 /// The front door before services of these contracts, all of which are at `url`.
 pub fn front_door(

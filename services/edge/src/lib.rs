@@ -23,51 +23,45 @@ use tower::service_fn;
 use url::Url;
 
 use crate::{
-    authorizer::Authorizer,
-    cache::Cache,
+    admission::authorizer::Authorizer,
+    admission::{AnswerBudget, BodyBudget, Gate},
     catalog::Catalogs,
-    discovery::{Discovery, Pace},
-    front::{Front, Ingress, page},
-    gate::{AnswerBudget, BodyBudget, Gate},
-    guard::Guards,
-    limits::{Anybody, Limits},
+    catalog::discovery::{Discovery, Pace},
+    config::{ConfigFile, Live},
+    ingress::{Front, Ingress, page},
     mcp::{Handler, Seal, Server, SessionBounds},
     metadata::{Endpoint, Endpoints, ProtectedResource},
-    overload::{Calls, Requests},
-    services::{ConfigFile, Live},
+    traffic::cache::Cache,
+    traffic::guard::Guards,
+    traffic::limits::{Anybody, Limits},
+    traffic::queue::{Calls, Requests},
 };
 
 pub use crate::{
-    cache::CacheError,
+    admission::BodyLimits,
+    catalog::discovery::ContractError,
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
-    discovery::ContractError,
-    front::ForwardedBy,
-    gate::BodyLimits,
+    config::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
+    ingress::ForwardedBy,
     mcp::{SealError, StreamsConfig},
     offered::{Lockable, Offered, OfferedError, offered},
-    services::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
-    transform::{Direction, Principal, Trial, TrialError},
+    traffic::cache::CacheError,
+    traffic::transform::{Direction, Principal, Trial, TrialError},
 };
 
-mod authorizer;
-mod cache;
+mod admission;
 mod catalog;
-mod discovery;
-mod front;
+mod config;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod gate;
-mod guard;
-mod limits;
+mod grpc;
+mod ingress;
 mod mcp;
 mod metadata;
 mod offered;
-mod overload;
 mod refusal;
 mod sealer;
-mod services;
-mod transform;
-mod upstream;
+mod traffic;
 
 /// How the edge runs.
 #[derive(Clone, Debug, clap::Args)]
@@ -286,7 +280,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
     let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
     let (calls, requests) = (Arc::<Calls>::default(), Arc::<Requests>::default());
-    starting.spawn(overload::watch(Arc::clone(&requests), starting.stopping()));
+    starting.spawn(traffic::queue::watch(Arc::clone(&requests), starting.stopping()));
     let guards: Arc<Guards> = Arc::default();
     let live = Live {
         limits: Arc::clone(&limits),
@@ -298,7 +292,8 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     let discovery =
         Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace).among(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
-    discovery::start(&starting, services::from_flags(&config.services), file, discovery).await?;
+    catalog::discovery::start(&starting, config::from_flags(&config.services), file, discovery)
+        .await?;
 
     let resource = Arc::new(ProtectedResource::new(
         &config.public_url,
@@ -375,8 +370,8 @@ fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {
         Endpoints { resource: Arc::clone(&gate.resource), catalogs: Arc::clone(&gate.catalogs) };
     let metadata = metadata
         .merge(home)
-        .route_layer(middleware::from_fn_with_state(anybody, limits::pass_anybody));
-    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(gate::pass)));
+        .route_layer(middleware::from_fn_with_state(anybody, traffic::limits::pass_anybody));
+    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(admission::pass)));
     mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::for_browsers))
         .with_state(Arc::clone(gate))
         .merge(metadata)

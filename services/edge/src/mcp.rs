@@ -20,11 +20,11 @@ use rmcp::{
 use serde_json::Value;
 
 use crate::{
-    cache::Cache,
+    admission::{Admission, Message, Plan},
     catalog::Catalogs,
-    gate::{Admission, Message, Plan},
-    guard::Guards,
-    overload::Calls,
+    traffic::cache::Cache,
+    traffic::guard::Guards,
+    traffic::queue::Calls,
 };
 
 use self::{

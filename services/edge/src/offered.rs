@@ -15,9 +15,9 @@ use drawbridge_sdk::{
 use url::Url;
 
 use crate::{
+    catalog::discovery::{ContractError, contract},
     catalog::{Catalog, CatalogLock, Namespace, NamespaceError, Pins, Terms, read_contract},
-    discovery::{ContractError, contract},
-    services::{Services, lock_path, parse},
+    config::{Services, lock_path, parse},
 };
 
 /// What clients would see.

@@ -5,7 +5,7 @@ use drawbridge_sdk::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{limits::Standing, metadata::Endpoint};
+use crate::{metadata::Endpoint, traffic::limits::Standing};
 
 /// The JSON-RPC error codes of the edge's own refusals, after the HTTP status that they come with.
 const UNAUTHENTICATED: i32 = -32041;

@@ -12,12 +12,10 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 
 pub(super) use self::normalize::normalize;
-use super::{
-    ToolItem,
-    schema::{INPUT_RESPONSES, in_words},
-};
+use super::ToolItem;
+use crate::grpc::schema::{INPUT_RESPONSES, in_words};
 
-mod normalize;
+pub(crate) mod normalize;
 #[cfg(test)]
 mod tests;
 

@@ -13,11 +13,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem,
-    comments::Comments, given::SchemaError, is_tool_name, meta::MetaError, schema::TooLarge,
+    given::SchemaError, is_tool_name, meta::MetaError,
 };
 use crate::{
-    cache::{Rule, RuleError, TagError},
-    upstream::Target,
+    grpc::{comments::Comments, schema::TooLarge, upstream::Target},
+    traffic::cache::{Rule, RuleError, TagError},
 };
 
 mod prompt;

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use similar::TextDiff;
 
 use super::claims::Claimant;
-use crate::guard::is_unseen;
+use crate::traffic::guard::is_unseen;
 
 /// The form of the file.
 const VERSION: u32 = 1;

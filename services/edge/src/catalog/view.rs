@@ -15,7 +15,7 @@ use super::{
     ItemKind, MetaKeys, Namespace, ResourceItem, ToolItem,
     given::{SchemaError, compile},
 };
-use crate::transform::Transformation;
+use crate::traffic::transform::Transformation;
 
 mod schema;
 #[cfg(test)]

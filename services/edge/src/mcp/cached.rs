@@ -14,8 +14,8 @@ use super::{
     status,
 };
 use crate::{
-    cache::{Fetch, Hit, Look, Rule, Ticket},
-    upstream::{EncodedMessage, Event, Target},
+    grpc::upstream::{EncodedMessage, Event, Target},
+    traffic::cache::{Fetch, Hit, Look, Rule, Ticket},
 };
 
 impl Calling<'_> {

@@ -23,10 +23,10 @@ use super::{
     status,
 };
 use crate::{
-    gate::{Admission, Call},
-    overload::{Busy, Turn},
+    admission::{Admission, Call},
+    grpc::upstream::{EncodedMessage, Event, Target},
     refusal::Refusal,
-    upstream::{EncodedMessage, Event, Target},
+    traffic::queue::{Busy, Turn},
 };
 
 /// Before an idempotent call is repeated, where the service does not say how long.

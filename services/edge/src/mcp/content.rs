@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::json as structs;
-use crate::upstream::unlike_contract;
+use crate::grpc::upstream::unlike_contract;
 
 const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
 

@@ -12,7 +12,9 @@ use super::{
     call::{Failure, failure},
     status,
 };
-use crate::{catalog::ToolItem, gate::Admission, overload::Busy, transform::Direction};
+use crate::{
+    admission::Admission, catalog::ToolItem, traffic::queue::Busy, traffic::transform::Direction,
+};
 
 /// When a client may try again whose call was not its turn in time.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::{authorizer::Reauthorizer, gate::Unsent};
+use crate::{admission::Unsent, admission::authorizer::Reauthorizer};
 
 /// How long the events of a stream that has ended can be fetched, at least.
 pub(super) const RETAINED_FOR: Duration = Duration::from_secs(10);

@@ -15,7 +15,7 @@ use super::{
     session::Session,
     wire,
 };
-use crate::authorizer::Reauthorizer;
+use crate::admission::authorizer::Reauthorizer;
 
 /// A request's client.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ use super::{
     json as structs,
     revision::Revision,
 };
-use crate::authorizer::Reauthorizer;
+use crate::admission::authorizer::Reauthorizer;
 
 /// `URLElicitationRequiredError` (2025-11-25).
 const URL_ELICITATION_REQUIRED: ErrorCode = ErrorCode(-32042);

@@ -16,9 +16,9 @@ use super::{
     wire,
 };
 use crate::{
-    authorizer::Reauthorizer,
+    admission::Watch,
+    admission::authorizer::Reauthorizer,
     catalog::{Catalogs, Revision},
-    gate::Watch,
 };
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";

@@ -11,8 +11,8 @@ use super::{
     exchange::Exchange,
 };
 use crate::{
+    admission::{Admission, Call, Cursor, Listed, PAGE_ITEMS_MAX, reading},
     catalog::ListItem,
-    gate::{Admission, Call, Cursor, Listed, PAGE_ITEMS_MAX, reading},
 };
 
 /// The most resources of one page of a service. What is more is dropped.

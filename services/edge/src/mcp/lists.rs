@@ -19,8 +19,8 @@ use super::{
     page,
 };
 use crate::{
+    admission::{Admission, Cursor, Plan},
     catalog::{ResourceItem, ShownResource},
-    gate::{Admission, Cursor, Plan},
 };
 
 /// How long a client may keep a list, in milliseconds. A change of the catalog is told; one of policy is not.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::gate::{Cursor, PAGE_ITEMS_MAX};
+use crate::admission::{Cursor, PAGE_ITEMS_MAX};
 
 /// The page that a request asks for, of items by name, and the cursor of the next. Nothing when the request's
 /// cursor is none.

@@ -21,10 +21,10 @@ use super::{
     wire::Outcome,
 };
 use crate::{
+    admission::{Admission, Call, Plan},
     catalog::ToolItem,
-    gate::{Admission, Call, Plan},
-    transform::Direction,
-    upstream::Target,
+    grpc::upstream::Target,
+    traffic::transform::Direction,
 };
 
 pub(super) async fn call_tool(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rmcp::model::{CacheScope, MetaObject};
 use serde_json::json;
 
-use crate::cache::{Rule, Scope};
+use crate::traffic::cache::{Rule, Scope};
 
 /// The `_meta` key that tells whether a result was kept, and how old it is.
 const META_CACHE: &str = "drawbridge/cache";

@@ -11,7 +11,7 @@ use rmcp::{
 };
 use serde_json::Value;
 
-use crate::gate::{Kind, Message};
+use crate::admission::{Kind, Message};
 
 pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
 const METHOD_HEADER: &str = "mcp-method";

@@ -35,8 +35,8 @@ use super::{
 };
 use crate::{
     StartError,
-    authorizer::{Lease, SILENCE},
-    gate::{Admission, Kind, Message, Plan},
+    admission::authorizer::{Lease, SILENCE},
+    admission::{Admission, Kind, Message, Plan},
     refusal::Refusal,
 };
 

@@ -24,7 +24,7 @@ use super::{
     logging,
     revision::Revision,
 };
-use crate::{authorizer::Reauthorizer, refusal::Refusal};
+use crate::{admission::authorizer::Reauthorizer, refusal::Refusal};
 
 pub(super) use self::{
     id::{Owner, SessionId},

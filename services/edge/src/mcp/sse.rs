@@ -16,8 +16,8 @@ use super::{
     session::{Session, Slot},
 };
 use crate::{
-    authorizer::Lease,
-    gate::{CallerBudget, Unsent},
+    admission::authorizer::Lease,
+    admission::{CallerBudget, Unsent},
     refusal::Refusal,
 };
 

@@ -18,10 +18,10 @@ use super::{
     wire,
 };
 use crate::{
-    authorizer::{Lease, Reauthorizer},
-    gate::{Admission, Watch, cut},
+    admission::authorizer::{Lease, Reauthorizer},
+    admission::{Admission, Watch, cut},
+    grpc::upstream,
     refusal::Refusal,
-    upstream,
 };
 
 pub(super) const UPDATED: &str = "notifications/resources/updated";

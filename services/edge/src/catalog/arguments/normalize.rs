@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use drawbridge_sdk::dynamic::EXACT_INTEGER_MAX;
 
-use crate::catalog::schema::{enum_names, wrapped};
+use crate::grpc::schema::{enum_names, wrapped};
 
 const VALUE: &str = "google.protobuf.Value";
 const NULL: &str = "google.protobuf.NullValue";
@@ -18,7 +18,7 @@ const NULL: &str = "google.protobuf.NullValue";
 /// - `true` and `false` may be given as text, and the names of an enum in any case.
 ///
 /// What leaves a doubt stays as it is, for the check to refuse.
-pub(in crate::catalog) fn normalize(message: &MessageDescriptor, arguments: &Value) -> Value {
+pub(crate) fn normalize(message: &MessageDescriptor, arguments: &Value) -> Value {
     let mut normalized = arguments.clone();
     if let Value::Object(object) = &mut normalized {
         fields(message, object);

@@ -6,7 +6,7 @@ use prost_reflect::DescriptorPool;
 use super::NameKind;
 use crate::{
     catalog::{Catalog, CatalogLock, Namespace, PinMode, Pins, Terms, read_contract},
-    services::{Services, parse},
+    config::{Services, parse},
 };
 
 /// The contract of a service whose methods have these options.

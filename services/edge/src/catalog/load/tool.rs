@@ -10,15 +10,17 @@ use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 
 use super::{ItemError, Reader};
 use crate::{
-    cache::Tag,
     catalog::{
         ToolItem,
         given::{compile, given_schema},
         meta,
+    },
+    grpc::{
         schema::{Purpose, object_schema},
+        upstream::Target,
     },
     mcp::is_rich,
-    upstream::Target,
+    traffic::cache::Tag,
 };
 
 impl Reader<'_> {

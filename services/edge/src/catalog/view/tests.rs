@@ -7,7 +7,7 @@ use crate::{
     catalog::{
         Catalog, ItemKind, NameKind, Terms, ToolItem, check_arguments, read_arguments, testdata,
     },
-    services::{Services, parse},
+    config::{Services, parse},
 };
 
 /// What the test service offers, seen so.

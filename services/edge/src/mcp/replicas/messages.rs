@@ -7,8 +7,8 @@ use prost::Message as _;
 use serde_json::Value;
 
 use crate::{
-    authorizer::Reauthorizer,
-    gate::ID_BYTES_MAX,
+    admission::ID_BYTES_MAX,
+    admission::authorizer::Reauthorizer,
     mcp::{
         events::Reader,
         session::{Session, SessionId, Sessions},

@@ -9,8 +9,8 @@ use super::{
     messages::{Events, Kind, Numbered, decoded, operation},
 };
 use crate::{
-    authorizer::Reauthorizer,
-    gate::CallerBudget,
+    admission::CallerBudget,
+    admission::authorizer::Reauthorizer,
     mcp::events::{Event, EventStream, Next, Reader},
 };
 

@@ -1,0 +1,155 @@
+//! What is looked for: built-in patterns by class.
+
+use serde::Deserialize;
+
+use super::numbers;
+
+/// What a `redact` guard may be told to look for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::traffic::guard) enum Class {
+    /// Keys, tokens, and passwords in connection strings.
+    Secrets,
+    /// Card numbers.
+    Cards,
+    /// Bank accounts.
+    Iban,
+    /// E-mail addresses.
+    Email,
+}
+
+/// One pattern. Where it has a group `secret`, that is what is replaced, and else the match.
+pub(super) struct BuiltIn {
+    pub(super) class: Class,
+    /// What it finds, as counters and replacements name it.
+    pub(super) name: &'static str,
+    pub(super) pattern: &'static str,
+    pub(super) proof: Proof,
+}
+
+/// What proves that something is what it looks like.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Proof {
+    /// Its shape.
+    Shape,
+    /// A check digit: how much is a number of what begins here.
+    Number(fn(&str) -> Option<usize>),
+    /// Words are not drawn at random: it has digits and letters.
+    Mixed,
+}
+
+const fn secret(name: &'static str, pattern: &'static str) -> BuiltIn {
+    BuiltIn { class: Class::Secrets, name, pattern, proof: Proof::Shape }
+}
+
+const fn mixed(name: &'static str, pattern: &'static str) -> BuiltIn {
+    BuiltIn { class: Class::Secrets, name, pattern, proof: Proof::Mixed }
+}
+
+/// In the order in which they are looked for: a password with an `@` behind it would look like an address.
+pub(super) const BUILT_IN: [BuiltIn; 23] = [
+    // To the END line or, where the text ends before that, as far as a key could go.
+    secret(
+        "private-key",
+        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:-?[^-])*(?:-----END [A-Z0-9 ]*-----)?",
+    ),
+    // Signed, and encrypted.
+    secret(
+        "jwt",
+        r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}",
+    ),
+    secret("aws-key-id", r"(?-u:\b)(?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)"),
+    secret(
+        "aws-secret-key",
+        r#"(?i:secret[_-]?(?:access[_-]?)?key)["']?\s*(?:=>|[:=])\s*["']?(?<secret>[A-Za-z0-9/+]{40})(?:[^A-Za-z0-9/+]|$)"#,
+    ),
+    secret("github-token", r"(?-u:\b)(?:gh[oprsu]_[A-Za-z0-9_]{36,}|github_pat_[A-Za-z0-9_]{22,})"),
+    secret(
+        "gitlab-token",
+        r"(?-u:\b)gl(?:agent|cbt|dt|ffct|imt|oas|pat|ptt|rt|rtr|soat)-[A-Za-z0-9_.=-]{20,}",
+    ),
+    secret("slack-token", r"(?-u:\b)(?:xox[a-z]|xapp|xwfp)-[A-Za-z0-9-]{10,}"),
+    secret(
+        "slack-webhook",
+        r"(?-u:\b)hooks\.slack\.com/(?:services|triggers|workflows)/[A-Za-z0-9/_+-]{20,}",
+    ),
+    secret(
+        "stripe-key",
+        r"(?-u:\b)(?:[rs]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{24,})",
+    ),
+    secret(
+        "google-key",
+        r"(?-u:\b)(?:AIza[A-Za-z0-9_-]{35,}|ya29\.[A-Za-z0-9_-]{20,}|GOCSPX-[A-Za-z0-9_-]{20,})",
+    ),
+    mixed("model-api-key", r"(?-u:\b)sk-[A-Za-z0-9_-]{20,}"),
+    secret("npm-token", r"(?-u:\b)npm_[A-Za-z0-9]{36,}"),
+    secret("pypi-token", r"(?-u:\b)pypi-AgE[A-Za-z0-9_-]{50,}"),
+    secret("vault-token", r"(?-u:\b)hv[brs]\.[A-Za-z0-9_-]{20,}"),
+    // As Vault made them before 1.10, and OpenBao does.
+    mixed("vault-token", r"(?-u:\b)[brs]\.[A-Za-z0-9]{24}(?-u:\b)"),
+    secret("azure-key", r"(?i:(?:account|sharedaccess)key=)(?<secret>[A-Za-z0-9+/]{43,}=*)"),
+    secret(
+        "authorization",
+        r#"(?i:authorization)["']?\s*[:=]\s*["']?(?i:basic|bearer|token)\s+(?<secret>[A-Za-z0-9._~+/-]{8,}=*)"#,
+    ),
+    mixed("authorization", r"(?-u:\b)(?i:bearer)\s+(?<secret>[A-Za-z0-9._~+/-]{16,}=*)"),
+    // scheme://user:password@host
+    secret(
+        "password",
+        r#"(?-u:\b)[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#:@"'<>]*:(?<secret>[^\s/?#"'<>]+)@"#,
+    ),
+    // host=… password=…, and Server=…;Password=…
+    secret(
+        "password",
+        r#"(?i:data source|database|dbname|host|hostaddr|initial catalog|server|uid|user|user id|username) ?=[^\r\n]*?[;\s"'](?i:password|pwd) ?= ?(?<secret>"[^"\r\n]+"|'[^'\r\n]+'|[^\s;"']+)"#,
+    ),
+    BuiltIn {
+        class: Class::Cards,
+        name: "card",
+        pattern: r"(?-u:\b)[2-6][0-9](?:[ -]?[0-9]){11}",
+        proof: Proof::Number(numbers::card),
+    },
+    BuiltIn {
+        class: Class::Iban,
+        name: "iban",
+        pattern: r"(?-u:\b)[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}",
+        proof: Proof::Number(numbers::iban),
+    },
+    BuiltIn {
+        class: Class::Email,
+        name: "email",
+        pattern: r"[\p{L}\p{N}._%+-]+@(?:[\p{L}\p{N}-]+\.)+\p{L}{2,}",
+        proof: Proof::Shape,
+    },
+];
+
+/// What fields of JSON are named that hold nothing but a secret. Compared without `_` and `-`, in lower case, with
+/// the end of a name.
+const SECRET_NAMES: [&str; 12] = [
+    "accesstoken",
+    "apikey",
+    "authorization",
+    "authtoken",
+    "clientsecret",
+    "idtoken",
+    "passphrase",
+    "passwd",
+    "password",
+    "privatekey",
+    "refreshtoken",
+    "secretkey",
+];
+
+/// Whether a field of this name holds a secret.
+pub(super) fn names_secret(name: &str) -> bool {
+    // Longer ones are no names.
+    if name.len() > 64 {
+        return false;
+    }
+    let plain: String = name
+        .chars()
+        .filter(|letter| !matches!(letter, '_' | '-'))
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect();
+    plain.ends_with("secretaccesskey") || SECRET_NAMES.iter().any(|name| plain.ends_with(name))
+}
