@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail, ensure};
 use drawbridge_sdk::{
     ChannelError, GrpcUrl, MtlsConfig, Peers, SpiffeId,
-    fetch::{Fetcher, Reach},
+    fetch::{Fetcher, NetworkScope},
 };
 use http::Method;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -129,7 +129,7 @@ pub async fn client_credentials(
     client_secret: &SecretString,
     audience: &str,
 ) -> anyhow::Result<SecretString> {
-    let fetcher = Fetcher::new(Reach::Anywhere)?;
+    let fetcher = Fetcher::new(NetworkScope::Anywhere)?;
     let metadata: Metadata =
         fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
     let form = [("grant_type", "client_credentials"), ("resource", audience)];

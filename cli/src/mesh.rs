@@ -11,7 +11,7 @@ use std::{
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_sdk::{
-    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, Running, Telemetry,
+    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, RunningService, Telemetry,
     TelemetryConfig, TelemetryError, UrlTextError,
 };
 use secrecy::SecretString;
@@ -337,7 +337,7 @@ impl Mesh {
 #[derive(Debug)]
 pub struct Hosted {
     /// The service.
-    pub running: Running,
+    pub running: RunningService,
     /// Its telemetry.
     pub telemetry: Arc<Telemetry>,
     runtime: OwnRuntime,
@@ -355,7 +355,7 @@ impl Hosted {
     ) -> Result<Self, MeshError>
     where
         E: std::error::Error + Send + Sync + 'static,
-        F: Future<Output = Result<Running, E>> + Send + 'static,
+        F: Future<Output = Result<RunningService, E>> + Send + 'static,
     {
         let failed = |source| MeshError::Telemetry { service, source: Box::new(source) };
         let telemetry = Arc::new(Telemetry::new(service, config).map_err(failed)?);

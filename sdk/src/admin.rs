@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode, Uri, header::HOST, uri::Authority};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 
-use crate::{listen::Listen, running::Starting, telemetry::Telemetry};
+use crate::{listen::Listen, running::ServiceBuilder, telemetry::Telemetry};
 
 /// How often histograms are folded, so that they do not grow between two scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -119,7 +119,11 @@ impl Readiness {
     }
 }
 
-pub(crate) fn router(admin: Admin, readiness: Readiness, starting: &Starting) -> (Listen, Router) {
+pub(crate) fn router(
+    admin: Admin,
+    readiness: Readiness,
+    starting: &ServiceBuilder,
+) -> (Listen, Router) {
     let Admin { listen, metrics, hosts, extra } = admin;
     starting.spawn(upkeep(metrics.clone(), starting.stopping()));
     let router = Router::new()

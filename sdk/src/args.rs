@@ -5,7 +5,7 @@ use std::{any::TypeId, ffi::OsStr, process::ExitCode};
 use clap::{Arg, ArgAction, Args, Command, builder::BoolishValueParser, error::ErrorKind};
 use url::Url;
 
-use crate::{TelemetryConfig, told, url_text::parse_url};
+use crate::{TelemetryConfig, error_chain, url_text::parse_url};
 
 mod environment;
 
@@ -123,7 +123,7 @@ where
 
 /// Prints what went wrong, with its causes.
 pub fn print_error(error: &dyn std::error::Error) {
-    let error = clap::Error::raw(ErrorKind::Io, told(error) + "\n");
+    let error = clap::Error::raw(ErrorKind::Io, error_chain(error) + "\n");
     // A terminal that is gone has nobody to read it.
     let _ = error.print();
 }

@@ -9,7 +9,7 @@ use http::{
 /// Tells browsers to make nothing of an answer but what it says it is: no guessed type, no frame, no
 /// scripts, no referrer, and no plain HTTP for a server that is reached over TLS. An answer that says
 /// something of its own keeps it.
-pub fn restrain_browsers(headers: &mut HeaderMap, over_tls: bool) {
+pub fn security_headers(headers: &mut HeaderMap, over_tls: bool) {
     let wanted = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),

@@ -25,8 +25,8 @@ mod breaker;
 mod config;
 mod embedded;
 mod error;
-mod holder;
 mod lease;
+mod owner;
 mod revocation;
 mod session;
 mod sessions;
@@ -45,7 +45,7 @@ pub use error::{CredentialsError, Outage, SetupError};
 pub use lease::{Certificate, DatabaseLease, Secret};
 use session::Session;
 use sessions::Sessions;
-use source::InNameOf;
+use source::OnBehalfOf;
 pub use source::Source;
 pub use vault::{LoginMethod, Vault, VaultConfig, VaultLogin};
 
@@ -94,7 +94,7 @@ impl Credentials {
         context: &CallContext,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
-        self.lease(InNameOf::Caller(caller), context, role).await
+        self.lease(OnBehalfOf::Caller(caller), context, role).await
     }
 
     /// A database user for the service itself, for what it does for no caller: migrations, for example. The role is one
@@ -104,7 +104,7 @@ impl Credentials {
     /// When the service has no login of its own, may not have it, or nobody can give it now.
     pub async fn own_database(&self, role: &str) -> Result<Arc<DatabaseLease>, CredentialsError> {
         let context = CallContext::new(RequestId::generate(), source::CALL_TIMEOUT);
-        self.lease(InNameOf::Service, &context, role).await
+        self.lease(OnBehalfOf::Service, &context, role).await
     }
 
     /// A secret of the caller's tenant for this service, by its name.
@@ -145,7 +145,7 @@ impl Credentials {
         let tenant = caller.claims.tctx.tenant.as_deref().filter(|tenant| is_path_segment(tenant));
         let tenant = tenant.ok_or(CredentialsError::NoTenant)?;
         let inner = &self.inner;
-        self.with_session(InNameOf::Caller(caller), context, |session| async move {
+        self.with_session(OnBehalfOf::Caller(caller), context, |session| async move {
             if let Some(stale) = stale {
                 session.forget(name, stale).await;
             }
@@ -167,7 +167,7 @@ impl Credentials {
         common_name: &str,
     ) -> Result<Arc<Certificate>, CredentialsError> {
         let inner = &self.inner;
-        self.with_session(InNameOf::Caller(caller), context, |session| async move {
+        self.with_session(OnBehalfOf::Caller(caller), context, |session| async move {
             inner.certificate(&session, context, role, common_name).await
         })
         .await
@@ -176,7 +176,7 @@ impl Credentials {
     /// Gives up a lease that the database does not take any more, unless another has taken its place: the next call gets
     /// a new one.
     pub async fn give_up(&self, caller: &Caller, role: &str, lease: &DatabaseLease) {
-        self.inner.give_up_lease(InNameOf::Caller(caller), role, lease).await;
+        self.inner.give_up_lease(OnBehalfOf::Caller(caller), role, lease).await;
     }
 
     /// Gives up all that a principal has, whoever acts for it, and revokes it.
@@ -197,7 +197,7 @@ impl Credentials {
 
     async fn lease(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         context: &CallContext,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
@@ -212,7 +212,7 @@ impl Credentials {
     /// forgotten that one.
     async fn with_session<T, F: Future<Output = Result<T, CredentialsError>>>(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         context: &CallContext,
         ask: impl Fn(Arc<Session>) -> F,
     ) -> Result<T, CredentialsError> {

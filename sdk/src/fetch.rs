@@ -71,7 +71,7 @@ pub enum FetchError {
 
 /// From where documents may be fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum NetworkScope {
     /// From public addresses, by https.
     Public,
     /// From anywhere: a loopback or private address too, by http too.
@@ -82,7 +82,7 @@ pub enum Reach {
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     http: reqwest::Client,
-    reach: Reach,
+    reach: NetworkScope,
 }
 
 /// An answer, whatever its status.
@@ -101,7 +101,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// When the platform's certificates cannot be read.
-    pub fn new(reach: Reach) -> Result<Self, reqwest::Error> {
+    pub fn new(reach: NetworkScope) -> Result<Self, reqwest::Error> {
         let builder = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -109,8 +109,8 @@ impl Fetcher {
             // A proxy would choose the address itself.
             .no_proxy();
         let http = match reach {
-            Reach::Public => builder.dns_resolver(PublicResolver).build()?,
-            Reach::Anywhere => builder.build()?,
+            NetworkScope::Public => builder.dns_resolver(PublicResolver).build()?,
+            NetworkScope::Anywhere => builder.build()?,
         };
         Ok(Self { http, reach })
     }
@@ -120,7 +120,7 @@ impl Fetcher {
     /// # Errors
     /// [`FetchError::Scheme`] and [`FetchError::Address`].
     pub fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder, FetchError> {
-        if self.reach == Reach::Public {
+        if self.reach == NetworkScope::Public {
             if url.scheme() != "https" {
                 return Err(FetchError::Scheme { url: url.clone() });
             }
@@ -245,7 +245,7 @@ mod tests {
         url.parse().unwrap()
     }
 
-    async fn fetch(reach: Reach, url: &str) -> Result<serde_json::Value, FetchError> {
+    async fn fetch(reach: NetworkScope, url: &str) -> Result<serde_json::Value, FetchError> {
         Fetcher::new(reach).unwrap().json(&url.parse().unwrap()).await
     }
 
@@ -264,10 +264,10 @@ mod tests {
             // Looked up, and found to be loopback.
             "https://localhost:1/",
         ] {
-            let refused = fetch(Reach::Public, url).await.unwrap_err();
+            let refused = fetch(NetworkScope::Public, url).await.unwrap_err();
             assert!(matches!(refused, FetchError::Address { .. }), "{url}: {refused:?}");
         }
-        let refused = fetch(Reach::Public, "http://example.com/").await.unwrap_err();
+        let refused = fetch(NetworkScope::Public, "http://example.com/").await.unwrap_err();
         assert!(matches!(refused, FetchError::Scheme { .. }), "{refused:?}");
     }
 
@@ -286,7 +286,7 @@ mod tests {
         let outside = serve(
             Router::new().route("/", get(async move || Redirect::temporary(inside.as_str()))),
         );
-        let refused = fetch(Reach::Anywhere, outside.await.as_str()).await.unwrap_err();
+        let refused = fetch(NetworkScope::Anywhere, outside.await.as_str()).await.unwrap_err();
         assert!(matches!(refused, FetchError::Status { .. }), "{refused:?}");
         assert_eq!(reached.load(Ordering::SeqCst), 0);
     }
@@ -299,10 +299,10 @@ mod tests {
             .route("/good", get(async || r#"{"a":1}"#));
         let url = serve(routes).await;
         let at = |path: &str| url.join(path).unwrap().to_string();
-        let too_large = fetch(Reach::Anywhere, &at("large")).await.unwrap_err();
+        let too_large = fetch(NetworkScope::Anywhere, &at("large")).await.unwrap_err();
         assert!(matches!(too_large, FetchError::TooLarge { .. }), "{too_large:?}");
-        let malformed = fetch(Reach::Anywhere, &at("html")).await.unwrap_err();
+        let malformed = fetch(NetworkScope::Anywhere, &at("html")).await.unwrap_err();
         assert!(matches!(malformed, FetchError::Malformed { .. }), "{malformed:?}");
-        assert_eq!(fetch(Reach::Anywhere, &at("good")).await.unwrap()["a"], 1);
+        assert_eq!(fetch(NetworkScope::Anywhere, &at("good")).await.unwrap()["a"], 1);
     }
 }

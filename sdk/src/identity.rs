@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::{
     ChannelError, Peers, SpiffeId,
-    fetch::{Fetcher, Reach},
+    fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, JwksError, Limits, Source},
 };
 
@@ -235,7 +235,7 @@ impl Verifier {
                 peers.allow_plaintext_to(&jwks_url)?;
             }
             // Auth is inside the network.
-            Source::Url(jwks_url, Fetcher::new(Reach::Anywhere)?)
+            Source::Url(jwks_url, Fetcher::new(NetworkScope::Anywhere)?)
         };
         let verified =
             Cache::builder().max_capacity(VERIFIED_MAX).time_to_live(VERIFIED_FOR).build();

@@ -17,7 +17,7 @@ use self::{
     key::KeySet,
     source::{Found, Memory},
 };
-use crate::{fetch::FetchError, telemetry::told};
+use crate::{fetch::FetchError, telemetry::error_chain};
 
 pub use self::{key::VerificationKey, source::Source};
 
@@ -215,7 +215,7 @@ async fn keep_fresh(inner: Weak<Inner>) {
                 inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
             let seconds_left = left.unwrap_or_default().as_secs();
             tracing::warn!(
-                error = told(&error),
+                error = error_chain(&error),
                 seconds_left,
                 "an issuer's keys cannot be refreshed; those in hand serve on"
             );

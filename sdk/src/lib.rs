@@ -1,6 +1,6 @@
 //! What every Drawbridge service needs to run, and nothing that only one of them needs.
 //!
-//! A service is a library with a `Config` and `start(Config, &Telemetry) -> Running`; its `main.rs` parses,
+//! A service is a library with a `Config` and `start(Config, &Telemetry) -> RunningService`; its `main.rs` parses,
 //! installs telemetry, starts, waits and stops. See `ARCHITECTURE.md`.
 
 mod admin;
@@ -41,7 +41,7 @@ pub use args::{
     parse_args, print_error, service_command, with_env,
 };
 pub use blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main};
-pub use browser::restrain_browsers;
+pub use browser::security_headers;
 pub use call::{
     CallContext, CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, client_span, end_client_span,
     with_transaction_token,
@@ -54,10 +54,12 @@ pub use listen::{Address, BindError, Listen, ListenError};
 pub use mtls::{
     MtlsConfig, MtlsError, MtlsServerConfig, Peers, SpiffeId, SpiffeIdError, SvidError,
 };
-pub use running::{Running, Starting, shutdown_signal};
+pub use running::{RunningService, ServiceBuilder, shutdown_signal};
 pub use serve::{BodyTimeout, Certificate, HttpLimits, HttpOptions, HttpService};
 pub use socket::{SocketPath, SocketPathError};
 pub use status::status_text;
-pub use telemetry::{LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, told, trace};
+pub use telemetry::{
+    LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,
+};
 pub use tls::CertificateError;
 pub use url_text::{GrpcUrl, UrlTextError, parse_url, url_text};

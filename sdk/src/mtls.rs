@@ -12,7 +12,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::transport::Channel;
 use url::{Host, Url};
 
-pub(crate) use self::dial::{Dial, Plaintext, Wire};
+pub(crate) use self::dial::{Dial, MaybeTls, Plaintext};
 use self::identity::{Files, Identity};
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
 use crate::{
@@ -177,8 +177,8 @@ impl Peers {
 
     /// The id of a service beside this one. Nothing in plaintext, where nobody has one.
     #[must_use]
-    pub fn beside(&self, service: &str) -> Option<SpiffeId> {
-        Some(self.identity.as_ref()?.id.beside(service))
+    pub fn sibling(&self, service: &str) -> Option<SpiffeId> {
+        Some(self.identity.as_ref()?.id.sibling(service))
     }
 
     /// Whether it is TLS by which this URL is reached.
@@ -196,7 +196,7 @@ impl Peers {
     ) -> Result<Dial, ChannelError> {
         match (url.scheme(), &self.identity) {
             ("https", Some(identity)) => {
-                let peer = id.cloned().unwrap_or_else(|| identity.id.beside(service));
+                let peer = id.cloned().unwrap_or_else(|| identity.id.sibling(service));
                 let form = || ChannelError::Form { url: url.clone() };
                 let name = url
                     .host_str()
@@ -273,16 +273,16 @@ impl Accept {
     }
 
     /// Finds out who has come. Nobody, when it is not a peer.
-    pub(crate) async fn welcome(
+    pub(crate) async fn accept(
         &self,
         stream: Plaintext,
         address: IpAddr,
-    ) -> Option<(Wire, Option<SpiffeId>)> {
+    ) -> Option<(MaybeTls, Option<SpiffeId>)> {
         let Some((tls, handshakes)) = &self.tls else { return Some((Either::Left(stream), None)) };
         // INVARIANT: where TLS is required no socket is served (`check_address`).
         let Either::Left(stream) = stream else { return None };
         let shaken = handshakes.shake(tls, stream, address).await.map_err(|error| match error {
-            HandshakeError::Tls(error) => (verify::reason(&error), crate::told(&error)),
+            HandshakeError::Tls(error) => (verify::reason(&error), crate::error_chain(&error)),
             HandshakeError::Timeout => ("timeout", error.to_string()),
             HandshakeError::Evicted => ("evicted", error.to_string()),
             HandshakeError::TooMany => ("too_many", error.to_string()),

@@ -24,20 +24,20 @@ const CALLS_DEADLINE: Duration = Duration::from_secs(3);
 /// A service that is being put together: its servers and background tasks share one shutdown. Dropped
 /// before it is complete, it stops what it had begun.
 #[derive(Debug)]
-pub struct Starting {
+pub struct ServiceBuilder {
     readiness: Readiness,
     stopping: CancellationToken,
     unfinished: DropGuard,
     tasks: TaskTracker,
 }
 
-impl Default for Starting {
+impl Default for ServiceBuilder {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Starting {
+impl ServiceBuilder {
     /// Begins a service that is not ready yet.
     #[must_use]
     pub fn new() -> Self {
@@ -70,7 +70,7 @@ impl Starting {
     /// Gives up what calls stand on, when the service stops: once the guard is dropped, which whatever does the calls' work
     /// holds, or some seconds later.
     #[must_use = "without the guard calls in flight lose what they stand on"]
-    pub fn after_calls(&self, give_up: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+    pub fn on_drained(&self, give_up: impl Future<Output = ()> + Send + 'static) -> DropGuard {
         let (stopping, ended) = (self.stopping(), CancellationToken::new());
         let guard = ended.clone().drop_guard();
         self.spawn(async move {
@@ -141,11 +141,15 @@ impl Starting {
     ///
     /// # Errors
     /// When the admin address cannot be bound.
-    pub fn running(self, address: impl Into<Address>, admin: Admin) -> Result<Running, BindError> {
+    pub fn running(
+        self,
+        address: impl Into<Address>,
+        admin: Admin,
+    ) -> Result<RunningService, BindError> {
         let (listen, router) = admin::router(admin, self.readiness.clone(), &self);
         let admin = self.http(&listen, router)?;
         self.unfinished.disarm();
-        Ok(Running {
+        Ok(RunningService {
             address: address.into(),
             admin,
             readiness: self.readiness,
@@ -157,7 +161,7 @@ impl Starting {
 
 /// A service that runs.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningService {
     /// Its front door, as bound.
     pub address: Address,
     /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
@@ -167,7 +171,7 @@ pub struct Running {
     tasks: TaskTracker,
 }
 
-impl Running {
+impl RunningService {
     /// Says whether the service can do its work.
     #[must_use]
     pub fn readiness(&self) -> Readiness {

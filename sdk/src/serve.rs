@@ -207,7 +207,10 @@ impl<S: HttpService> Server<S> {
                     HandshakeError::TooMany => "tls_too_many",
                 };
                 counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
-                tracing::debug!(error = crate::told(&error), "there is no TLS with a client");
+                tracing::debug!(
+                    error = crate::error_chain(&error),
+                    "there is no TLS with a client"
+                );
             }
         }
     }

@@ -4,7 +4,7 @@ use std::error::Error as _;
 
 use tonic::{Code, Status};
 
-use crate::told;
+use crate::error_chain;
 
 /// A status as a person reads it: gRPC's name of the code, the message, and what is behind it. The
 /// type's own text has its source as Rust writes it.
@@ -14,7 +14,7 @@ pub fn status_text(status: &Status) -> String {
     match status.source() {
         // Of a broken connection the message is the first of its causes, or says only that it is
         // one.
-        Some(source) => format!("{name}: {}", told(source)),
+        Some(source) => format!("{name}: {}", error_chain(source)),
         None if message.is_empty() => name.to_owned(),
         None => format!("{name}: {message}"),
     }

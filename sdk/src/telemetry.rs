@@ -280,7 +280,7 @@ impl Telemetry {
 
 /// An error and its causes in one line: a log in JSON keeps only an error's own message.
 #[must_use]
-pub fn told(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

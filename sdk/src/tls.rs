@@ -50,7 +50,7 @@ pub enum CertificateError {
     Expired(PathBuf),
 }
 
-/// Under which names it is told how files are followed.
+/// Under which names it is error_chain how files are followed.
 #[derive(Debug)]
 pub(crate) struct Names {
     /// In `/readyz`.

@@ -14,7 +14,7 @@ use drawbridge_proto::mcp::v1::{
 };
 use drawbridge_proto::mcp::v1::{ElicitForm, content_block, input_request};
 use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, Running, Starting, Telemetry,
+    Admin, GrpcServer, Listen, RunningService, ServiceBuilder, Telemetry,
     identity::{Caller, Verifier, VerifierError},
 };
 use tonic::{Request, Response, Status};
@@ -80,11 +80,11 @@ impl Cached {
         listen: Listen,
         jwks_url: url::Url,
         telemetry: &Telemetry,
-    ) -> Result<Running, VerifierError> {
+    ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("cached", "drawbridge-auth", jwks_url)?;
         let server = GrpcServer::tool_service(CachedServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);
-        let starting = Starting::new();
+        let starting = ServiceBuilder::new();
         let address = starting.grpc(&listen, server).expect("a port");
         starting.readiness().ready();
         let admin = "127.0.0.1:0".parse().expect("an address");

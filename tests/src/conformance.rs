@@ -7,7 +7,7 @@ use std::sync::{
 
 use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
 use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, MtlsServerConfig, Running, Starting, Telemetry,
+    Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
     identity::{Caller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
@@ -98,7 +98,7 @@ impl Conformance {
         listen: Listen,
         jwks_url: url::Url,
         telemetry: &Telemetry,
-    ) -> Result<Running, VerifierError> {
+    ) -> Result<RunningService, VerifierError> {
         let descriptors = self.changed.borrow().descriptors();
         self.start_as(descriptors, listen, jwks_url, telemetry).await
     }
@@ -113,9 +113,9 @@ impl Conformance {
         listen: Listen,
         jwks_url: url::Url,
         telemetry: &Telemetry,
-    ) -> Result<Running, VerifierError> {
+    ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
-        let (starting, mtls) = (Starting::new(), self.mtls.clone());
+        let (starting, mtls) = (ServiceBuilder::new(), self.mtls.clone());
         let peers = starting.peers(&mtls.own).expect("a certificate");
         let server = GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier)
             .descriptors(descriptors);

@@ -4,7 +4,7 @@ use drawbridge_proto::mcp::v1::{
     ResourceContents, ResourceLink, ToolResult, resource_contents::Contents,
 };
 use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, MtlsServerConfig, Running, Starting, Telemetry,
+    Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
     identity::{Verifier, VerifierError},
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
@@ -45,9 +45,9 @@ impl Notes {
         listen: Listen,
         jwks_url: url::Url,
         telemetry: &Telemetry,
-    ) -> Result<Running, VerifierError> {
+    ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("notes", "drawbridge-auth", jwks_url)?;
-        let (starting, mtls) = (Starting::new(), self.mtls.clone());
+        let (starting, mtls) = (ServiceBuilder::new(), self.mtls.clone());
         let peers = starting.peers(&mtls.own).expect("a certificate");
         let server = GrpcServer::tool_service(NotesServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);

@@ -17,7 +17,7 @@ pub struct MeshArgs {
 #[derive(Debug)]
 pub enum Found {
     /// It runs.
-    Running(Box<MeshState>),
+    RunningService(Box<MeshState>),
     /// There is none, for this reason: what to do about it.
     None(String),
 }
@@ -43,7 +43,7 @@ impl Found {
     #[must_use]
     pub fn state(&self) -> Option<&MeshState> {
         match self {
-            Self::Running(state) => Some(state),
+            Self::RunningService(state) => Some(state),
             Self::None(_) => None,
         }
     }
@@ -52,7 +52,7 @@ impl Found {
     #[must_use]
     pub fn advice(&self) -> &str {
         match self {
-            Self::Running(_) => "start another mesh",
+            Self::RunningService(_) => "start another mesh",
             Self::None(advice) => advice,
         }
     }
@@ -61,7 +61,7 @@ impl Found {
 fn named(meshes: Vec<KnownMesh>, name: &MeshName) -> anyhow::Result<Found> {
     let names = names(&meshes);
     match meshes.into_iter().find(|mesh| mesh.state.name == *name) {
-        Some(mesh) if mesh.runs => Ok(Found::Running(Box::new(mesh.state))),
+        Some(mesh) if mesh.runs => Ok(Found::RunningService(Box::new(mesh.state))),
         Some(stale) => {
             bail!("the mesh {name} of pid {} does not run; {START} --name {name}`", stale.state.pid)
         }
@@ -77,7 +77,7 @@ fn only(meshes: Vec<KnownMesh>) -> Found {
     let (running, stale): (Vec<_>, Vec<_>) = meshes.into_iter().partition(|mesh| mesh.runs);
     let mut running = running.into_iter();
     match (running.next(), running.next(), stale.first()) {
-        (Some(mesh), None, _) => Found::Running(Box::new(mesh.state)),
+        (Some(mesh), None, _) => Found::RunningService(Box::new(mesh.state)),
         (Some(_), Some(_), _) => {
             Found::None(format!("several meshes run ({}): name one with --mesh", names.join(", ")))
         }

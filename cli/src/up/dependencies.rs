@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use drawbridge_sdk::{Redis, told};
+use drawbridge_sdk::{Redis, error_chain};
 use secrecy::SecretString;
 use tokio::{
     net::TcpStream,
@@ -89,7 +89,10 @@ async fn issuers(args: &UpArgs) -> Vec<(Standing, String)> {
             }))
         }
         Ok(Err(error)) => {
-            all.push((Standing::Unreachable(told(&error)), issuer.unwrap_or_default().to_owned()));
+            all.push((
+                Standing::Unreachable(error_chain(&error)),
+                issuer.unwrap_or_default().to_owned(),
+            ));
         }
         Err(late) => {
             let file =
@@ -129,7 +132,7 @@ async fn ping(url: &SecretString) -> Standing {
             }
             Err(late) => Standing::Unreachable(too_late(&late)),
         },
-        Err(error) => Standing::Unreachable(told(&error)),
+        Err(error) => Standing::Unreachable(error_chain(&error)),
     }
 }
 
@@ -142,7 +145,7 @@ async fn vault(args: &UpArgs, backing: &Backing) -> (Standing, String) {
     let asking = async {
         let url = health.map_err(|error| error.to_string())?;
         let answer = reqwest::get(url).await.and_then(reqwest::Response::error_for_status);
-        answer.map(drop).map_err(|error| told(&error.without_url()))
+        answer.map(drop).map_err(|error| error_chain(&error.without_url()))
     };
     let standing = match timeout(ANSWER_WITHIN, asking).await {
         Ok(Ok(())) => Standing::Real,

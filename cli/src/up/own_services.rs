@@ -6,8 +6,9 @@ use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, NamedServices, offered};
 use drawbridge_sdk::{
     CallContext, ConfigText, Peers, RequestId,
     contract::offers,
+    error_chain,
     reflection::{self, Contract, ReflectionError},
-    status_text, told,
+    status_text,
 };
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -37,7 +38,7 @@ pub(super) async fn look(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
     let peers = match Peers::open(&mesh.edge_mtls) {
         Ok(peers) => peers,
         Err(error) => {
-            tracing::warn!(error = told(&error), "the tool services cannot be asked");
+            tracing::warn!(error = error_chain(&error), "the tool services cannot be asked");
             return Vec::new();
         }
     };
@@ -46,7 +47,9 @@ pub(super) async fn look(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
         let Some(url) = urls.first() else { continue };
         let channel = peers.connect(url, namespace.as_str(), id.as_ref());
         let asking =
-            tokio::spawn(async move { contract(channel.map_err(|error| told(&error))?).await });
+            tokio::spawn(
+                async move { contract(channel.map_err(|error| error_chain(&error))?).await },
+            );
         asked.push((namespace.to_string(), urls.clone(), asking));
     }
     let (mut found, mut contracts) = (Vec::new(), Vec::new());
@@ -77,7 +80,7 @@ async fn contract(channel: Channel) -> Result<Contract, String> {
     let context = CallContext::new(RequestId::generate(), ANSWER_WITHIN);
     match timeout(ANSWER_WITHIN, reflection::contract(channel, &context)).await {
         Ok(Err(ReflectionError::Call(status))) => Err(status_text(&status)),
-        Ok(read) => read.map_err(|error| told(&error)),
+        Ok(read) => read.map_err(|error| error_chain(&error)),
         Err(_) => Err(format!("no answer within {} seconds", ANSWER_WITHIN.as_secs())),
     }
 }
@@ -142,14 +145,15 @@ async fn withheld(
     peers: &Peers,
     mut contracts: Vec<Contract>,
 ) -> Result<Vec<String>, String> {
-    let text = ConfigText::read_within(lock, LOCK_BYTES_MAX).map_err(|error| told(&error))?;
-    let before = CatalogLock::parse(&text).map_err(|error| told(&error))?;
-    let pool = reflection::built_in().map_err(|error| told(&error))?;
+    let text =
+        ConfigText::read_within(lock, LOCK_BYTES_MAX).map_err(|error| error_chain(&error))?;
+    let before = CatalogLock::parse(&text).map_err(|error| error_chain(&error))?;
+    let pool = reflection::built_in().map_err(|error| error_chain(&error))?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     contracts.push(Contract { pool, services });
     let now = offered(mesh.edge_config.as_deref(), peers, &contracts)
         .await
-        .map_err(|error| told(&error))?;
+        .map_err(|error| error_chain(&error))?;
     let differences = before.differences(&now.lockable(before.clone()).lock);
     let withheld = differences.into_iter().filter(|difference| difference.change != "gone");
     Ok(withheld.map(|item| format!("{} {}", item.kind.as_str(), item.name)).collect())

@@ -89,12 +89,16 @@ fn what_goes_wrong_is_told() {
         told(&search, json!({ "invoices": {} }))
     );
     assert!(told(&search, json!([])).contains("JSON objects"));
-    assert!(told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\""));
+    assert!(
+        told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\"")
+    );
     assert!(
         told(&["--tool", "endless", "--response"], json!({}))
             .contains("nothing that changes its response")
     );
-    assert!(told(&["--tool", "endless"], json!({})).contains("more work than a program may"));
+    assert!(
+        told(&["--tool", "endless"], json!({})).contains("more work than a program may")
+    );
     folder.write("alice.json", "{ \"name\": \"alice\" }");
     let principal = ["--tool", "invoices_search", "--principal", "alice.json"];
     assert!(told(&principal, json!({})).contains("alice.json is no principal"));

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     listen::Address,
-    mtls::{Dial, Wire},
+    mtls::{Dial, MaybeTls},
     socket::{self, SocketPath},
 };
 
@@ -75,10 +75,10 @@ impl Origin {
     }
 
     /// Connects to any of its replicas.
-    pub(super) async fn connect(&self, dial: &Dial) -> io::Result<Wire> {
+    pub(super) async fn connect(&self, dial: &Dial) -> io::Result<MaybeTls> {
         match &self.socket {
             Some(socket) => Ok(Either::Left(Either::Right(socket::connect(socket).await?))),
-            None => dial.speak(TcpStream::connect((self.host.as_str(), self.port)).await?).await,
+            None => dial.connect(TcpStream::connect((self.host.as_str(), self.port)).await?).await,
         }
     }
 }
@@ -260,12 +260,12 @@ fn stay_connected(
     }))
 }
 
-type Driver = http2::Connection<TokioIo<Wire>, Body, TokioExecutor>;
+type Driver = http2::Connection<TokioIo<MaybeTls>, Body, TokioExecutor>;
 
 async fn connect(address: &Address, dial: &Dial) -> io::Result<(http2::SendRequest<Body>, Driver)> {
     let connecting = async {
         let stream = match address {
-            Address::Tcp(address) => dial.speak(TcpStream::connect(address).await?).await?,
+            Address::Tcp(address) => dial.connect(TcpStream::connect(address).await?).await?,
             Address::Unix(socket) => Either::Left(Either::Right(socket::connect(socket).await?)),
         };
         http2::Builder::new(TokioExecutor::new())

@@ -271,7 +271,7 @@ async fn replicas_of_unix_sockets_and_of_tcp_share_the_calls() {
     let folder = tempfile::tempdir().unwrap();
     let url: Url = format!("unix:{}/x.sock", folder.path().display()).parse().unwrap();
     let serve = || async {
-        let starting = crate::Starting::new();
+        let starting = crate::ServiceBuilder::new();
         let listen = url.as_str().parse().unwrap();
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status("socket", ServingStatus::Serving).await;

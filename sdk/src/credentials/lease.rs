@@ -25,7 +25,7 @@ const MARGIN_MAX: Duration = Duration::from_secs(15);
 
 /// How long something is given for.
 #[derive(Debug)]
-pub(super) struct Term {
+pub(super) struct Lifetime {
     whole: Duration,
     renewable: bool,
     /// Used since it was given or renewed.
@@ -39,7 +39,7 @@ struct Span {
     ends: Instant,
 }
 
-impl Term {
+impl Lifetime {
     pub(super) fn new(whole: Duration, renewable: bool) -> Self {
         let span = Mutex::new(Span::new(whole, renewable));
         Self { whole, renewable, used: AtomicBool::new(true), span }
@@ -99,7 +99,7 @@ pub struct DatabaseLease {
     /// Its password.
     pub password: SecretString,
     pub(super) id: String,
-    pub(super) term: Term,
+    pub(super) term: Lifetime,
     /// Cancelled when the lease or its session is given up. It is a child of the session's.
     pub(super) ended: CancellationToken,
 }
@@ -107,7 +107,7 @@ pub struct DatabaseLease {
 impl DatabaseLease {
     pub(super) fn new(granted: Granted<GrantedUser>, ended: CancellationToken) -> Self {
         let Granted { of: GrantedUser { id, username, password }, duration, renewable } = granted;
-        Self { username, password, id, term: Term::new(duration, renewable), ended }
+        Self { username, password, id, term: Lifetime::new(duration, renewable), ended }
     }
 
     /// Whether it can still be used, as far as is known here.
@@ -131,7 +131,7 @@ pub struct Certificate {
     pub private_key: SecretString,
     /// The certificate of the authority that has issued it, as PEM.
     pub authority: String,
-    pub(super) term: Term,
+    pub(super) term: Lifetime,
     /// Cancelled when its session is given up. It is a child of the session's.
     ended: CancellationToken,
 }
@@ -143,7 +143,7 @@ impl Certificate {
             duration,
             renewable,
         } = granted;
-        Self { chain, private_key, authority, term: Term::new(duration, renewable), ended }
+        Self { chain, private_key, authority, term: Lifetime::new(duration, renewable), ended }
     }
 
     /// Whether it can still be used, as far as is known here.
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_term_is_due_before_two_thirds_of_its_life_and_only_while_it_is_used() {
-        let term = Term::new(Duration::from_millis(100), true);
+        let term = Lifetime::new(Duration::from_millis(100), true);
         assert!(!term.is_due());
         std::thread::sleep(Duration::from_millis(62));
         assert!(term.is_due());
@@ -218,7 +218,7 @@ mod tests {
             username: "v-alice".to_owned(),
             password: "hunter2".into(),
             id: "database/creds/reader/1".to_owned(),
-            term: Term::new(Duration::from_secs(1), true),
+            term: Lifetime::new(Duration::from_secs(1), true),
             ended: CancellationToken::new(),
         };
         let secret = Secret { fields: BTreeMap::from([("token".to_owned(), "hunter2".into())]) };

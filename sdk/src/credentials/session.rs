@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::CredentialsError,
-    lease::{Certificate, DatabaseLease, Secret, Term},
+    lease::{Certificate, DatabaseLease, Lifetime, Secret},
     source::{Granted, SessionToken, Source},
 };
 
@@ -26,7 +26,7 @@ pub(super) struct Session {
     pub(super) token: SessionToken,
     /// The transaction token that it was opened with, if it is a caller's.
     pub(super) opened_with: Option<Arc<SecretString>>,
-    pub(super) term: Term,
+    pub(super) term: Lifetime,
     pub(super) leases: Cache<String, Arc<DatabaseLease>>,
     pub(super) secrets: Cache<String, Arc<Secret>>,
     /// By role and common name.
@@ -42,7 +42,7 @@ impl Session {
         Self {
             token: granted.of,
             opened_with,
-            term: Term::new(granted.duration, granted.renewable),
+            term: Lifetime::new(granted.duration, granted.renewable),
             leases: Cache::builder()
                 .max_capacity(LEASES_MAX)
                 .eviction_policy(EvictionPolicy::lru())

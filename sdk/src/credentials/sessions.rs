@@ -16,10 +16,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Limits,
     error::CredentialsError,
-    holder::Holder,
     lease::{Certificate, DatabaseLease, Secret},
+    owner::LeaseOwner,
     session::{AtItsEnd, Session},
-    source::{InNameOf, Source},
+    source::{OnBehalfOf, Source},
 };
 use crate::{
     call::CallContext,
@@ -40,9 +40,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Sessions {
     source: Arc<Source>,
-    by_holder: Cache<Holder, Arc<Session>>,
+    by_holder: Cache<LeaseOwner, Arc<Session>>,
     /// Who is revoked, and since when: what was minted for them until then, in seconds since 1970, opens no session.
-    closed_to: Cache<Principal, i64>,
+    revoked: Cache<Principal, i64>,
     closing: CancellationToken,
     tasks: TaskTracker,
 }
@@ -61,17 +61,17 @@ impl Sessions {
             .max_capacity(limits.sessions_max)
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(AtItsEnd(Some(limits.idle)))
-            .async_eviction_listener(move |holder: Arc<Holder>, session, cause| {
+            .async_eviction_listener(move |holder: Arc<LeaseOwner>, session, cause| {
                 revoking.begin(&holder, session, cause);
                 ready(()).boxed()
             })
             .build();
-        let closed_to =
+        let revoked =
             Cache::builder().max_capacity(limits.sessions_max).time_to_live(CLOSED_FOR).build();
         let sessions = Arc::new(Self {
             source,
             by_holder,
-            closed_to,
+            revoked,
             closing: closing.clone(),
             tasks: tasks.clone(),
         });
@@ -87,10 +87,10 @@ impl Sessions {
 
     /// Gives up all that the service has in its own name.
     pub(super) async fn revoke_own(&self) {
-        self.by_holder.invalidate(&Holder::Service).await;
+        self.by_holder.invalidate(&LeaseOwner::Service).await;
     }
 
-    async fn give_up(&self, which: impl Fn(&Holder) -> bool) {
+    async fn give_up(&self, which: impl Fn(&LeaseOwner) -> bool) {
         let holders: Vec<_> = self.by_holder.iter().map(|(holder, _)| holder).collect();
         for holder in holders.iter().filter(|holder| which(holder)) {
             self.by_holder.invalidate(holder.as_ref()).await;
@@ -99,7 +99,7 @@ impl Sessions {
 
     /// The transaction tokens that all sessions were opened with.
     pub(super) fn opened_with(&self) -> Vec<(Principal, Arc<SecretString>)> {
-        let of = |(holder, session): (Arc<Holder>, Arc<Session>)| {
+        let of = |(holder, session): (Arc<LeaseOwner>, Arc<Session>)| {
             Some((holder.principal()?.clone(), session.opened_with.clone()?))
         };
         self.by_holder.iter().filter_map(of).collect()
@@ -109,13 +109,13 @@ impl Sessions {
     /// any more.
     pub(super) async fn close_to(&self, principal: &Principal, since: i64) {
         tracing::info!(%principal, "is revoked; what was given in this name is taken back");
-        self.closed_to.insert(principal.clone(), since).await;
+        self.revoked.insert(principal.clone(), since).await;
         self.revoke(principal).await;
         self.by_holder.run_pending_tasks().await;
     }
 
     async fn check_open_to(&self, caller: &Caller) -> Result<(), CredentialsError> {
-        match self.closed_to.get(caller.principal()).await {
+        match self.revoked.get(caller.principal()).await {
             Some(since) if caller.claims.iat <= since => Err(CredentialsError::Revoked),
             _ => Ok(()),
         }
@@ -132,12 +132,12 @@ impl Sessions {
     /// Gives up one lease, if it is still the one that is given out.
     pub(super) async fn give_up_lease(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         role: &str,
         lease: &DatabaseLease,
     ) {
         lease.ended.cancel();
-        let Some(session) = self.by_holder.get(&Holder::new(name)).await else { return };
+        let Some(session) = self.by_holder.get(&LeaseOwner::new(name)).await else { return };
         if session.leases.get(role).await.is_some_and(|current| current.id == lease.id) {
             session.leases.invalidate(role).await;
         }
@@ -159,15 +159,15 @@ impl Sessions {
     /// The session in this name: the one there is, or a new one.
     pub(super) async fn session(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         context: &CallContext,
     ) -> Result<Arc<Session>, CredentialsError> {
-        let holder = Holder::new(name);
+        let holder = LeaseOwner::new(name);
         let logging_in = self.by_holder.entry_by_ref(&holder).or_try_insert_with(async {
             if self.closing.is_cancelled() {
                 return Err(CredentialsError::Closed);
             }
-            if let InNameOf::Caller(caller) = name {
+            if let OnBehalfOf::Caller(caller) = name {
                 self.check_open_to(caller).await?;
             }
             let granted = self.source.login(name, context.request_id.as_str()).await?;
@@ -188,14 +188,14 @@ impl Sessions {
     pub(super) async fn replace(
         &self,
         session: Arc<Session>,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         context: &CallContext,
         refused: CredentialsError,
     ) -> Result<Arc<Session>, CredentialsError> {
         if self.source.knows(&session.token).await? {
             return Err(refused);
         }
-        let holder = Holder::new(name);
+        let holder = LeaseOwner::new(name);
         let current = self.by_holder.get(&holder).await;
         if current.is_some_and(|current| Arc::ptr_eq(&current, &session)) {
             self.by_holder.invalidate(&holder).await;
@@ -292,7 +292,7 @@ struct Revoking {
 }
 
 impl Revoking {
-    fn begin(&self, holder: &Holder, session: Arc<Session>, cause: RemovalCause) {
+    fn begin(&self, holder: &LeaseOwner, session: Arc<Session>, cause: RemovalCause) {
         session.ended.cancel();
         tracing::debug!(%holder, ?cause, "a session with its leases is revoked");
         let (source, closing) = (Arc::clone(&self.source), self.closing.clone());

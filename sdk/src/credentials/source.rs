@@ -45,13 +45,13 @@ pub enum Source {
 
 /// In whose name something is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum InNameOf<'a> {
+pub(super) enum OnBehalfOf<'a> {
     Caller(&'a Caller),
     /// The service itself.
     Service,
 }
 
-impl InNameOf<'_> {
+impl OnBehalfOf<'_> {
     /// The transaction token of the caller.
     pub(super) fn token(self) -> Option<Arc<SecretString>> {
         match self {
@@ -92,7 +92,7 @@ pub(super) struct Granted<T> {
 impl Source {
     pub(super) async fn login(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
         told("login", async {

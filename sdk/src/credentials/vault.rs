@@ -14,7 +14,7 @@ use vaultrs::api::{
 use super::{
     error::{CredentialsError, SetupError},
     lease::Secret,
-    source::{Granted, GrantedUser, InNameOf, SessionToken},
+    source::{Granted, GrantedUser, OnBehalfOf, SessionToken},
 };
 
 mod certificate;
@@ -131,12 +131,12 @@ impl Vault {
 
     pub(super) async fn login(
         &self,
-        name: InNameOf<'_>,
+        name: OnBehalfOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
         let auth = match name {
-            InNameOf::Caller(caller) => self.log_in(&caller.token, request_id).await?,
-            InNameOf::Service => {
+            OnBehalfOf::Caller(caller) => self.log_in(&caller.token, request_id).await?,
+            OnBehalfOf::Service => {
                 let own = self.own_login.as_ref().ok_or(CredentialsError::NoOwnLogin)?;
                 own.log_in(&self.client, &self.config, &self.service, request_id).await?
             }

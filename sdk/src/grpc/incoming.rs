@@ -14,7 +14,7 @@ use tonic::transport::server::Connected;
 
 use crate::{
     listen::Accepted,
-    mtls::{Accept, Plaintext, SpiffeId, Wire},
+    mtls::{Accept, MaybeTls, Plaintext, SpiffeId},
 };
 
 /// Who is at the other end of the connection. A handler takes it from the request's extensions.
@@ -44,7 +44,7 @@ pub(crate) fn incoming(
             let accept = accept.clone();
             async move {
                 match accepted {
-                    Ok(stream) => welcome(stream, &accept).await.map(Ok),
+                    Ok(stream) => handshake(stream, &accept).await.map(Ok),
                     Err(error) => Some(Err(error)),
                 }
             }
@@ -53,7 +53,7 @@ pub(crate) fn incoming(
         .filter_map(std::future::ready)
 }
 
-async fn welcome(stream: Plaintext, accept: &Accept) -> Option<Connection> {
+async fn handshake(stream: Plaintext, accept: &Accept) -> Option<Connection> {
     let address = match &stream {
         Either::Left(stream) => {
             // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
@@ -65,12 +65,12 @@ async fn welcome(stream: Plaintext, accept: &Accept) -> Option<Connection> {
         }
         Either::Right(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
-    let (wire, id) = accept.welcome(stream, address.ip()).await?;
+    let (wire, id) = accept.accept(stream, address.ip()).await?;
     Some(Connection { wire, peer: Peer { address, id } })
 }
 
 pub(crate) struct Connection {
-    wire: Wire,
+    wire: MaybeTls,
     peer: Peer,
 }
 

@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fetch::{Fetcher, Reach};
+use crate::fetch::{Fetcher, NetworkScope};
 
 const X: [&str; 2] =
     ["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw"];
@@ -94,12 +94,15 @@ impl Issuer {
     }
 
     fn jwks(&self, limits: Limits) -> Jwks {
-        Jwks::new(Source::Url(self.url.clone(), Fetcher::new(Reach::Anywhere).unwrap()), limits)
+        Jwks::new(
+            Source::Url(self.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap()),
+            limits,
+        )
     }
 
     fn discovered(&self, path: &str) -> Jwks {
         let issuer = self.url.join(path).unwrap().to_string();
-        Jwks::new(Source::Issuer(issuer, Fetcher::new(Reach::Anywhere).unwrap()), limits())
+        Jwks::new(Source::Issuer(issuer, Fetcher::new(NetworkScope::Anywhere).unwrap()), limits())
     }
 
     fn answered(&self) -> u32 {
@@ -137,7 +140,7 @@ async fn until(mut done: impl AsyncFnMut() -> bool) {
 async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
     let issuer = Issuer::start(&[("a", 0), ("b", 1)]).await;
     let told = watch::Sender::new(0);
-    let source = Source::Url(issuer.url.clone(), Fetcher::new(Reach::Anywhere).unwrap());
+    let source = Source::Url(issuer.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap());
     let jwks = Jwks::telling(source, limits(), told.clone());
     wait().await;
     assert_eq!(issuer.answered(), 0, "nothing is fetched before a key is asked for");

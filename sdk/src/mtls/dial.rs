@@ -13,7 +13,7 @@ use crate::socket::UnixStream;
 pub(crate) type Plaintext = Either<TcpStream, UnixStream>;
 
 /// A connection between services, in plaintext or by TLS.
-pub(crate) type Wire = Either<Plaintext, Box<TlsStream<TcpStream>>>;
+pub(crate) type MaybeTls = Either<Plaintext, Box<TlsStream<TcpStream>>>;
 
 /// How to speak on a connection to a service.
 #[derive(Clone)]
@@ -28,7 +28,7 @@ pub(crate) enum Dial {
 
 impl Dial {
     /// Speaks, from now on, on a connection that is open.
-    pub(crate) async fn speak(&self, stream: TcpStream) -> io::Result<Wire> {
+    pub(crate) async fn connect(&self, stream: TcpStream) -> io::Result<MaybeTls> {
         stream.set_nodelay(true)?;
         match self {
             Self::Plaintext => Ok(Either::Left(Either::Left(stream))),

@@ -66,9 +66,9 @@ impl SpiffeId {
         }
     }
 
-    /// The id of another service beside this one: the same but for its last segment.
+    /// The id of another service sibling this one: the same but for its last segment.
     #[must_use]
-    pub fn beside(&self, service: &str) -> Self {
+    pub fn sibling(&self, service: &str) -> Self {
         let folder = self.0.rsplit_once('/').map_or(self.0.as_str(), |(folder, _)| folder);
         Self(format!("{folder}/{service}"))
     }
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn a_service_beside_another_differs_in_the_last_segment() {
-        let beside = |id: &str| id.parse::<SpiffeId>().unwrap().beside("auth").to_string();
-        assert_eq!(beside("spiffe://acme.example/edge"), "spiffe://acme.example/auth");
+        let sibling = |id: &str| id.parse::<SpiffeId>().unwrap().sibling("auth").to_string();
+        assert_eq!(sibling("spiffe://acme.example/edge"), "spiffe://acme.example/auth");
         assert_eq!(
-            beside("spiffe://acme.example/ns/mesh/sa/edge"),
+            sibling("spiffe://acme.example/ns/mesh/sa/edge"),
             "spiffe://acme.example/ns/mesh/sa/auth"
         );
     }

@@ -17,7 +17,7 @@ use tonic::{Status, body::Body, server::NamedService};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
-use crate::{GrpcServer, Listen, Peer, Starting};
+use crate::{GrpcServer, Listen, Peer, ServiceBuilder};
 
 mod clients;
 mod files;
@@ -119,7 +119,7 @@ impl Files {
 
 /// A server that stops with its guard.
 struct Server {
-    starting: Starting,
+    starting: ServiceBuilder,
     address: SocketAddr,
     _files: Option<Files>,
 }
@@ -133,7 +133,7 @@ impl Server {
     }
 
     fn with(files: &Files, allow: &[&str]) -> Self {
-        let starting = Starting::new();
+        let starting = ServiceBuilder::new();
         let config = MtlsServerConfig {
             own: files.config(),
             mtls_allow: allow.iter().map(|name| id(name)).collect(),
@@ -247,9 +247,9 @@ async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
     assert!(Peers::open(&allowed).unwrap().connect(&url, "tools", None).is_ok());
 
     let everywhere: Listen = "0.0.0.0:0".parse().unwrap();
-    let starting = Starting::new();
+    let starting = ServiceBuilder::new();
     let refused = starting.grpc(&everywhere, GrpcServer::open(WhoAmI)).unwrap_err();
-    assert!(crate::told(&refused).contains("plaintext beyond loopback"), "{refused:?}");
+    assert!(crate::error_chain(&refused).contains("plaintext beyond loopback"), "{refused:?}");
     let said = MtlsServerConfig { own: allowed, ..Default::default() };
     let server = GrpcServer::open(WhoAmI).accept(&Peers::open(&said.own).unwrap(), &said).unwrap();
     assert!(starting.grpc(&everywhere, server).is_ok());
@@ -268,7 +268,7 @@ fn a_server_with_a_certificate_must_allow_somebody() {
 async fn a_service_that_requires_spiffe_ids_is_not_served_over_a_unix_socket() {
     let authority = Authority::new();
     let files = Files::new(&authority.sign("tools"), &[&authority]);
-    let starting = Starting::new();
+    let starting = ServiceBuilder::new();
     let config = MtlsServerConfig {
         own: files.config(),
         mtls_allow: vec![id("edge")],
@@ -278,7 +278,7 @@ async fn a_service_that_requires_spiffe_ids_is_not_served_over_a_unix_socket() {
     let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
     let path = files.path("tools.sock");
     let listen = format!("unix:{}", path.display()).parse().unwrap();
-    let refused = crate::told(&starting.grpc(&listen, server).unwrap_err());
+    let refused = crate::error_chain(&starting.grpc(&listen, server).unwrap_err());
     assert!(refused.contains("--mtls-allow cannot be enforced"), "{refused}");
     assert!(!path.exists());
 }

@@ -8,7 +8,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::{BalancedChannel, BindError, GrpcUrl, Listen, Peers, told};
+use crate::{BalancedChannel, BindError, GrpcUrl, Listen, Peers, error_chain};
 
 fn socket(folder: &TempDir) -> SocketPath {
     format!("unix:{}/x.sock", folder.path().display()).parse().unwrap()
@@ -22,7 +22,7 @@ fn mode(path: &Path) -> u32 {
 fn refused(socket: &SocketPath) -> String {
     let refused = Listen::Unix(socket.clone()).accept().map(|(_, address)| address);
     let refused: BindError = refused.unwrap_err();
-    let text = told(&refused);
+    let text = error_chain(&refused);
     assert!(text.contains(&format!("cannot listen on {socket}")), "{text}");
     text
 }
@@ -162,7 +162,7 @@ async fn a_folder_into_which_others_could_write_is_refused() {
 #[test]
 fn http_is_not_served_over_a_socket() {
     let folder = tempfile::tempdir().unwrap();
-    let text = told(&Listen::Unix(socket(&folder)).listener().unwrap_err());
+    let text = error_chain(&Listen::Unix(socket(&folder)).listener().unwrap_err());
     assert!(text.contains("HTTP is served over TCP alone"), "{text}");
 }
 

@@ -60,7 +60,7 @@ fn tell(names: &Names, taken: Result<bool, impl Error>) -> Option<String> {
             None
         }
         Err(error) => {
-            let wrong = crate::told(&error);
+            let wrong = crate::error_chain(&error);
             tracing::error!(
                 of = names.note,
                 wrong,

@@ -10,7 +10,7 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
     operation::Kind, revoke_response,
 };
-use drawbridge_sdk::{CallContext, REQUEST_ID, RequestId, SpiffeId, told};
+use drawbridge_sdk::{CallContext, REQUEST_ID, RequestId, SpiffeId, error_chain};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -297,7 +297,7 @@ impl Api {
         delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, Status> {
         self.minter.mint(token, item, opens, request_id, delegation).map_err(|error| {
-            tracing::error!(error = told(&error), "cannot sign a transaction token");
+            tracing::error!(error = error_chain(&error), "cannot sign a transaction token");
             Status::internal("cannot sign a transaction token")
         })
     }

@@ -9,8 +9,8 @@ use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
-    Telemetry, url_text,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, RunningService,
+    ServiceBuilder, SpiffeId, Telemetry, url_text,
 };
 use secrecy::SecretString;
 
@@ -178,7 +178,7 @@ pub async fn reach_issuers(
 /// # Errors
 /// When the policies or issuers are not right, or an address is taken. An issuer that is down is no error: its keys
 /// are fetched when the first token comes.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     let policies = Arc::new(PolicyStore::open(&config.policies)?);
     let ttl = Duration::from_secs(config.transaction_ttl_seconds.into());
     let minter = Arc::new(Minter::new(&config.transaction_issuer, ttl)?);
@@ -190,11 +190,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         Revocations::new(config.redis_url.as_ref(), config.revocations_file.as_deref())?;
     let epochs = Epochs::new();
 
-    let starting = Starting::new();
+    let starting = ServiceBuilder::new();
     let peers = starting.peers(&config.mtls.own)?;
     let mut edges = config.mtls_allow_edge;
     if edges.is_empty() {
-        edges.extend(peers.beside("edge"));
+        edges.extend(peers.sibling("edge"));
     }
     starting.spawn(Arc::clone(&policies).follow(starting.readiness(), starting.stopping()));
     starting.spawn(Arc::clone(&revocations).follow(starting.readiness(), starting.stopping()));

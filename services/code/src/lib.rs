@@ -8,8 +8,8 @@ use std::{
 
 use drawbridge_proto::code::v1::code_service_server::CodeServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running, SpiffeId, Starting,
-    Telemetry,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, RunningService,
+    ServiceBuilder, SpiffeId, Telemetry,
     identity::{Verifier, VerifierError},
 };
 use url::Url;
@@ -156,12 +156,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// When the root is not a folder that can be opened, or an address cannot be bound.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     let secrets = Secrets::new(&config.secret_glob)
         .map_err(|(glob, source)| StartError::SecretGlob { glob, source })?;
     let tree = Tree::open(&config.root, config.file_bytes_max, secrets)
         .map_err(|source| StartError::Root { root: config.root, source })?;
-    let starting = Starting::new();
+    let starting = ServiceBuilder::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier =

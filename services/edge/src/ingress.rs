@@ -13,7 +13,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use drawbridge_sdk::{CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, restrain_browsers};
+use drawbridge_sdk::{CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, security_headers};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::Value;
@@ -203,7 +203,7 @@ impl Ingress {
         let headers = response.headers_mut();
         headers.insert(REQUEST_ID, request_id.header());
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-        restrain_browsers(headers, self.front.over_tls);
+        security_headers(headers, self.front.over_tls);
         // The query is left out: a token may be in it.
         tracing::info!(
             %request_id,

@@ -14,8 +14,8 @@ use std::{
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
     Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl,
-    HttpLimits, HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, Running, SpiffeId,
-    Starting, Telemetry, url_text,
+    HttpLimits, HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, RunningService,
+    ServiceBuilder, SpiffeId, Telemetry, url_text,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -268,8 +268,8 @@ pub enum StartError {
 ///
 /// # Errors
 /// When the config is not right or an address is taken.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let starting = Starting::new();
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    let starting = ServiceBuilder::new();
     let peers = starting.peers(&config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();

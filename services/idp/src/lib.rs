@@ -34,7 +34,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use drawbridge_sdk::{
     Admin, BindError, ChannelError, ConfigTextError, GrpcUrl, Listen, MtlsConfig, MtlsError,
-    Running, SpiffeId, Starting, Telemetry,
+    RunningService, ServiceBuilder, SpiffeId, Telemetry,
 };
 use url::Url;
 
@@ -271,7 +271,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// When the configuration is not right or an address cannot be bound.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     if !config.allow_non_loopback {
         refuse_non_loopback(&config.listen)?;
         refuse_non_loopback(&config.admin_listen)?;
@@ -284,7 +284,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
         _ => Listen::bind(address)?,
     };
     let issuer = Issuer::new(config.issuer.as_ref(), address)?;
-    let starting = Starting::new();
+    let starting = ServiceBuilder::new();
     let file = config.state_file.clone().map(StateFile::new);
     let saved = file.as_ref().map(StateFile::read).transpose()?.flatten();
     let key = Arc::new(match file.as_ref().zip(saved.as_ref()) {
@@ -310,7 +310,7 @@ fn revoker(
     config: &Config,
     issuer: &Issuer,
     key: &Arc<SigningKey>,
-    starting: &Starting,
+    starting: &ServiceBuilder,
 ) -> Result<Option<Arc<Revoker>>, StartError> {
     let Some(url) = &config.auth_url else { return Ok(None) };
     let peers = starting.peers(&config.mtls)?;

@@ -14,7 +14,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use drawbridge_sdk::{REQUEST_ID, RequestId, restrain_browsers, trace};
+use drawbridge_sdk::{REQUEST_ID, RequestId, security_headers, trace};
 use metrics::histogram;
 use secrecy::ExposeSecret as _;
 use tower::ServiceBuilder;
@@ -252,7 +252,7 @@ async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> R
 
     let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert(REQUEST_ID, id.header());
-    restrain_browsers(response.headers_mut(), idp.issuer.is_https());
+    security_headers(response.headers_mut(), idp.issuer.is_https());
     let status = response.status().as_u16();
     span.record("http.response.status_code", status);
     histogram!(

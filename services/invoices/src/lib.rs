@@ -8,7 +8,7 @@ use std::{
 use drawbridge_proto::invoices::v1::invoice_service_server::InvoiceServiceServer;
 use drawbridge_sdk::{
     Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers,
-    Running, SpiffeId, Starting, Telemetry,
+    RunningService, ServiceBuilder, SpiffeId, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -186,8 +186,8 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
 ///
 /// # Errors
 /// When the database is not one of this service's, or an address cannot be bound.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let starting = Starting::new();
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    let starting = ServiceBuilder::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier =
@@ -206,7 +206,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     });
     let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
     let closing = Arc::clone(&store);
-    let in_use = starting.after_calls(async move { closing.close().await });
+    let in_use = starting.on_drained(async move { closing.close().await });
     let jobs = BlockingJobs::new(config.documents_max);
     let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs, in_use))
         .max_decoding_message_size(REQUEST_BYTES_MAX);

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Running,
-    SpiffeId, Starting, Telemetry,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig,
+    RunningService, ServiceBuilder, SpiffeId, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     identity::{Verifier, VerifierError},
 };
@@ -125,8 +125,8 @@ pub enum StartError {
 ///
 /// # Errors
 /// When no source of credentials is named, or an address cannot be bound.
-pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, StartError> {
-    let starting = Starting::new();
+pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
+    let starting = ServiceBuilder::new();
     let peers = starting.peers(&config.mtls.own)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier =
@@ -138,7 +138,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<Running, Sta
     }
     let credentials = credentials.open("tickets", &peers, auth_id)?;
     let closing = credentials.clone();
-    let in_use = starting.after_calls(async move { closing.close().await });
+    let in_use = starting.on_drained(async move { closing.close().await });
     let jobs = BlockingJobs::new(config.jobs_max);
     let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, in_use)?;
     let service = TicketServiceServer::new(TicketApi::new(helpdesk))

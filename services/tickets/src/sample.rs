@@ -13,7 +13,7 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     routing::{get, post},
 };
-use drawbridge_sdk::{Listen, Starting, credentials::Embedded};
+use drawbridge_sdk::{Listen, ServiceBuilder, credentials::Embedded};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ const TENANTS: [(&str, &str); 2] = [
 ///
 /// # Errors
 /// When there is no free port.
-pub(crate) fn serve(starting: &Starting) -> Result<Embedded, StartError> {
+pub(crate) fn serve(starting: &ServiceBuilder) -> Result<Embedded, StartError> {
     let mut desks = HashMap::new();
     let mut tokens = Vec::new();
     for (tenant, text) in TENANTS {

@@ -11,7 +11,7 @@ use axum::body::Bytes;
 use drawbridge_sdk::{
     contract::PolicyForm,
     dynamic::{MessageType, WireMessage, from_json, to_json},
-    fetch::{Fetcher, Reach},
+    fetch::{Fetcher, NetworkScope},
     identity::{ALGORITHM, TransactionClaims, Verifier},
     jwks::{Jwks, Limits, Source},
     reflection::built_in,
@@ -113,7 +113,7 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
 
     let header = decode_header(&tokens.access).expect("a header");
     let keys = mesh.mesh.state.issuer.join("/.well-known/jwks.json").expect("a URL");
-    let fetcher = Fetcher::new(Reach::Anywhere).expect("an HTTP client");
+    let fetcher = Fetcher::new(NetworkScope::Anywhere).expect("an HTTP client");
     let keys = Jwks::new(Source::Url(keys, fetcher), Limits::default());
     let key = keys.key(header.kid.as_deref().expect("a key id")).await.expect("a key");
     let mut validation = Validation::new(Algorithm::ES256);

@@ -13,7 +13,7 @@ use std::{
 use drawbridge_cli::mesh::{Hosted, MeshConfig};
 use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
 use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, Starting, TelemetryConfig,
+    Admin, GrpcServer, Listen, ServiceBuilder, TelemetryConfig,
     identity::{Verifier, VerifierError},
     reflection::Contract,
 };
@@ -113,7 +113,7 @@ impl<const COUNT: usize> Tools<COUNT> {
         let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
         let hosted = Hosted::start(Self::NAMESPACE, &telemetry, |telemetry| async move {
             let verifier = Verifier::new(Self::NAMESPACE, "drawbridge-auth", keys)?;
-            let starting = Starting::new();
+            let starting = ServiceBuilder::new();
             let server =
                 GrpcServer::tool_service(Self, verifier).descriptors(Self::descriptors().leak());
             let address = starting.grpc(&listen, server).expect("a port");

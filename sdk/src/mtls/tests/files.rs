@@ -122,7 +122,7 @@ fn files_that_cannot_be_used_are_refused_at_the_start() {
     let refused = |change: &dyn Fn(&Files)| {
         let files = Files::new(&authority.sign("tools"), &[&authority]);
         change(&files);
-        crate::told(&Peers::open(&files.config()).unwrap_err())
+        crate::error_chain(&Peers::open(&files.config()).unwrap_err())
     };
     let told = [
         refused(&|files| fs::remove_file(files.path("ca.crt")).unwrap()),

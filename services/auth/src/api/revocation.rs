@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use drawbridge_proto::auth::v1::{self as pb, revoke_response};
-use drawbridge_sdk::{RequestId, told};
+use drawbridge_sdk::{RequestId, error_chain};
 use tonic::Status;
 
 use super::{Api, Ids, denied};
@@ -43,7 +43,7 @@ impl Api {
             RevokeError::Incomplete => Status::invalid_argument(error.to_string()),
             RevokeError::TooMany => Status::resource_exhausted(error.to_string()),
             RevokeError::Unwritable(_) | RevokeError::Unsaved(_) => {
-                tracing::error!(error = told(&error), "cannot revoke");
+                tracing::error!(error = error_chain(&error), "cannot revoke");
                 Status::unavailable(error.to_string())
             }
         })?;

@@ -7,7 +7,7 @@ use std::{
 
 use drawbridge_sdk::{
     ConfigText, ConfigTextError,
-    fetch::{Fetcher, Reach},
+    fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, Limits, Source},
 };
 use jsonwebtoken::Algorithm;
@@ -274,7 +274,11 @@ impl Table {
     }
 
     fn fetcher(&self) -> Result<Fetcher, String> {
-        let reach = if self.allow_private_addresses { Reach::Anywhere } else { Reach::Public };
+        let reach = if self.allow_private_addresses {
+            NetworkScope::Anywhere
+        } else {
+            NetworkScope::Public
+        };
         Fetcher::new(reach).map_err(|error| format!("cannot make an HTTP client: {error}"))
     }
 
@@ -300,7 +304,9 @@ impl IntrospectionTable {
                 env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?
             }
             _ => {
-                return Err("introspection needs client_secret_file or client_secret_env".to_owned());
+                return Err(
+                    "introspection needs client_secret_file or client_secret_env".to_owned()
+                );
             }
         };
         match secret.trim_end() {

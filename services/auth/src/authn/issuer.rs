@@ -6,8 +6,8 @@ use std::{
 };
 
 use drawbridge_sdk::{
+    error_chain,
     jwks::{Jwks, JwksError},
-    told,
 };
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
@@ -123,11 +123,15 @@ impl Issuer {
             return;
         }
         if !is_busy && self.failures.is_due(Instant::now()) {
-            tracing::error!(issuer = self.name, error = told(error), "cannot verify access tokens");
+            tracing::error!(
+                issuer = self.name,
+                error = error_chain(error),
+                "cannot verify access tokens"
+            );
         } else {
             tracing::debug!(
                 issuer = self.name,
-                error = told(error),
+                error = error_chain(error),
                 "cannot verify an access token"
             );
         }

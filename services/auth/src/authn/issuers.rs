@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drawbridge_sdk::{jwks::JwksError, told};
+use drawbridge_sdk::{error_chain, jwks::JwksError};
 use futures::future::join_all;
 use tokio::sync::watch;
 
@@ -55,7 +55,7 @@ impl Issuers {
             // No key has this id: the keys are fetched to see that.
             let problem = match keys.key("").await {
                 Ok(_) | Err(JwksError::UnknownKey) => None,
-                Err(error) => Some(told(&error)),
+                Err(error) => Some(error_chain(&error)),
             };
             (issuer.name.clone(), problem)
         });

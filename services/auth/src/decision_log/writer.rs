@@ -7,7 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::{RequestId, Starting, identity::Actor, trace};
+use drawbridge_sdk::{RequestId, ServiceBuilder, identity::Actor, trace};
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};
@@ -77,7 +77,7 @@ impl DecisionLog {
     /// or some seconds later: a call that lasts longer does not keep it from the disk.
     pub(crate) fn open(
         config: &DecisionLogConfig,
-        starting: &Starting,
+        starting: &ServiceBuilder,
     ) -> Result<Self, DecisionLogError> {
         // A decision is never lost for want of room: whoever is too fast waits.
         let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
@@ -90,7 +90,7 @@ impl DecisionLog {
                 Some(builder().finish(file))
             }
         };
-        let lines = lines.map(|(lines, writer)| (lines, starting.after_calls(flush(writer))));
+        let lines = lines.map(|(lines, writer)| (lines, starting.on_drained(flush(writer))));
         Ok(Self { lines, with_arguments: config.decision_log_arguments })
     }
 
@@ -192,7 +192,7 @@ mod tests {
             decision_log_days: 1,
             ..DecisionLogConfig::default()
         };
-        let starting = Starting::new();
+        let starting = ServiceBuilder::new();
         let log = DecisionLog::open(&config, &starting).unwrap();
         let (lines, _in_use) = log.lines.as_ref().unwrap();
         lines.clone().write_all(b"{}\n").unwrap();

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{ChannelError, Peers, Starting, told};
+use drawbridge_sdk::{ChannelError, Peers, ServiceBuilder, error_chain};
 use tokio::{
     sync::oneshot,
     task::JoinSet,
@@ -58,7 +58,7 @@ impl Pace {
 /// # Errors
 /// When the config file cannot be used, or an address is none.
 pub(crate) async fn start(
-    starting: &Starting,
+    starting: &ServiceBuilder,
     flags: Services,
     file: Option<ConfigFile>,
     discovery: Discovery,
@@ -218,7 +218,7 @@ impl Discovery {
                 }
                 Err(error) => tracing::error!(
                     file = %file.path().display(),
-                    error = %told(&error),
+                    error = %error_chain(&error),
                     "the config file is not used; what ran before goes on"
                 ),
             }

@@ -194,7 +194,7 @@ impl Replicas {
             let reading = async {
                 let read = unread.read(&mut self.reading.clone()).await;
                 if let Err(error) = &read {
-                    tracing::debug!(error = %drawbridge_sdk::told(error), "messages of replicas cannot be read");
+                    tracing::debug!(error = %drawbridge_sdk::error_chain(error), "messages of replicas cannot be read");
                     tokio::time::sleep(PAUSE).await;
                 }
                 read.unwrap_or_default()

@@ -46,13 +46,13 @@ pub(super) fn is_open(status: &Status) -> bool {
 
 /// The JSON-RPC error of a failure. A cause that is the service's own affair stays in the log.
 pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
-    let told = || status.message().to_owned();
+    let error_chain = || status.message().to_owned();
     match status.code() {
         Code::InvalidArgument
         | Code::OutOfRange
         | Code::FailedPrecondition
-        | Code::PermissionDenied => (ErrorCode::INVALID_PARAMS, told(), json!({})),
-        Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, told(), json!({})),
+        | Code::PermissionDenied => (ErrorCode::INVALID_PARAMS, error_chain(), json!({})),
+        Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, error_chain(), json!({})),
         Code::Unavailable => retryable(status, "the tool service is not available now; try again"),
         Code::DeadlineExceeded => retryable(status, "the tool service took too long; try again"),
         Code::ResourceExhausted | Code::Aborted => {

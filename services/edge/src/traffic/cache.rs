@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use drawbridge_sdk::Starting;
+use drawbridge_sdk::ServiceBuilder;
 use prost_reflect::DynamicMessage;
 use redis::RedisError;
 use secrecy::SecretString;
@@ -69,7 +69,7 @@ pub(crate) struct Cache {
     tags: Tags,
     flights: Arc<Flights>,
     refreshes: Arc<Semaphore>,
-    /// Held while calls go on, whose writes are to be told to other replicas.
+    /// Held while calls go on, whose writes are to be error_chain to other replicas.
     _calls: Option<DropGuard>,
 }
 
@@ -108,14 +108,14 @@ pub(crate) struct Fetch {
 impl Cache {
     /// Begins to keep results. What finds them and what encrypts them in Redis is made of `secret`.
     pub(crate) fn start(
-        starting: &Starting,
+        starting: &ServiceBuilder,
         secret: &SecretString,
         redis_url: Option<&SecretString>,
     ) -> Result<Arc<Self>, CacheError> {
         let (mut cache, follower) = Self::new(secret, redis_url)?;
         let ended = CancellationToken::new();
         starting.spawn(follower.follow(ended.clone()));
-        cache._calls = Some(starting.after_calls(async move { ended.cancel() }));
+        cache._calls = Some(starting.on_drained(async move { ended.cancel() }));
         Ok(Arc::new(cache))
     }
 

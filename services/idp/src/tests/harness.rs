@@ -4,8 +4,8 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use drawbridge_sdk::{
-    Listen, Running, Telemetry, TelemetryConfig,
-    fetch::{Fetcher, Reach},
+    Listen, RunningService, Telemetry, TelemetryConfig,
+    fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, Limits, Source},
 };
 use jsonwebtoken::{Algorithm, Header, Validation};
@@ -50,7 +50,7 @@ pub(super) fn config() -> Config {
 pub(super) struct Server {
     /// Kept, because the admin port's metrics are its.
     _telemetry: Telemetry,
-    running: Running,
+    running: RunningService,
     pub(super) issuer: String,
     pub(super) http: reqwest::Client,
 }
@@ -180,8 +180,10 @@ impl Server {
     pub(super) async fn verify(&self, token: &str, audience: &str) -> (Header, Value) {
         let header = jsonwebtoken::decode_header(token).unwrap();
         let url = Url::parse(&self.url("/.well-known/jwks.json")).unwrap();
-        let keys =
-            Jwks::new(Source::Url(url, Fetcher::new(Reach::Anywhere).unwrap()), Limits::default());
+        let keys = Jwks::new(
+            Source::Url(url, Fetcher::new(NetworkScope::Anywhere).unwrap()),
+            Limits::default(),
+        );
         let key = keys.key(header.kid.as_deref().unwrap()).await.unwrap();
         assert!(key.verifies(Algorithm::ES256));
         let mut validation = Validation::new(Algorithm::ES256);

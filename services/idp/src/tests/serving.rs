@@ -1,4 +1,4 @@
-//! Starting, metadata, cross-origin rules, limits, and what is never told.
+//! ServiceBuilder, metadata, cross-origin rules, limits, and what is never told.
 
 use std::{
     io::Write as _,

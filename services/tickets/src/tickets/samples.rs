@@ -4,7 +4,7 @@ use drawbridge_proto::tickets::v1::{
     GetRequest, SearchRequest, SearchResponse, Ticket, ticket_service_server::TicketService as _,
 };
 use drawbridge_sdk::{
-    BlockingJobs, Starting,
+    BlockingJobs, ServiceBuilder,
     credentials::{Credentials, Limits, Source},
 };
 use tokio_util::sync::CancellationToken;
@@ -14,8 +14,8 @@ use super::harness::{ask, from};
 use crate::{api::TicketApi, helpdesk::Helpdesk, sample};
 
 /// The service as `drawbridge up` starts it.
-fn service() -> (TicketApi, Starting) {
-    let starting = Starting::new();
+fn service() -> (TicketApi, ServiceBuilder) {
+    let starting = ServiceBuilder::new();
     let embedded = Source::Embedded(sample::serve(&starting).unwrap());
     let credentials = Credentials::new(embedded, Limits::default());
     let drained = CancellationToken::new().drop_guard();

@@ -8,7 +8,7 @@ use std::{
 
 use drawbridge_cli::mesh::Hosted;
 use drawbridge_edge::Trial;
-use drawbridge_sdk::{TelemetryConfig, credentials::bootstrap::Setup, told};
+use drawbridge_sdk::{TelemetryConfig, credentials::bootstrap::Setup, error_chain};
 use drawbridge_tests::{TestMesh, repository};
 
 /// A kind of file, and what its own parser says is wrong with one, if it is of another kind or not
@@ -86,7 +86,7 @@ async fn edge(mesh: &TestMesh, file: &Path, services: &[String]) -> Result<(), S
     let hosted = Hosted::start("edge", &telemetry, |telemetry| async move {
         drawbridge_edge::start(config, &telemetry).await
     });
-    let hosted = hosted.await.map_err(|error| told(&error))?;
+    let hosted = hosted.await.map_err(|error| error_chain(&error))?;
     hosted.stop().await;
     Ok(())
 }

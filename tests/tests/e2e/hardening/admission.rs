@@ -351,9 +351,11 @@ async fn what_is_hidden_answers_as_what_does_not_exist() {
         told(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await)
     };
     assert_eq!(odd("code_search").await, odd("code_nothing").await);
-    let read = async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
+    let read =
+        async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
     assert_eq!(read("code://Cargo.toml").await, read("nothing://Cargo.toml").await);
-    let prompt = async |name: &str| told(bob.call("prompts/get", json!({ "name": name })).await);
+    let prompt =
+        async |name: &str| told(bob.call("prompts/get", json!({ "name": name })).await);
     assert_eq!(prompt("invoices_review").await, prompt("invoices_nothing").await);
     let complete = async |name: &str| {
         let argument = json!({ "name": "invoice_id", "value": "" });
@@ -365,7 +367,8 @@ async fn what_is_hidden_answers_as_what_does_not_exist() {
     };
     assert_eq!(complete("invoices_review").await, complete("invoices_nothing").await);
     let watch = async |uri: &str| {
-        let (status, json) = told(bob.call("resources/subscribe", json!({ "uri": uri })).await);
+        let (status, json) =
+            told(bob.call("resources/subscribe", json!({ "uri": uri })).await);
         (status, json.to_string().replace(uri, ""))
     };
     assert_eq!(watch("code://Cargo.toml").await, watch("nothing://Cargo.toml").await);

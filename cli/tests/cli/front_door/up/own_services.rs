@@ -174,8 +174,9 @@ fn variables_of_the_services_count_and_those_that_the_mesh_sets_are_said_to_chan
         ("DRAWBRIDGE_INVOICES_DOCUMENTS_MAX", "10"),
         ("DRAWBRIDGE_TICKETS_JOBS_MAX", "3"),
     ]);
-    let mut up =
-        Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary"));
+    let mut up = Running(
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary"),
+    );
     let mut line = String::new();
     BufReader::new(up.0.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
     let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));

@@ -76,8 +76,9 @@ async fn the_processes_that_the_page_shows_are_a_mesh() {
             "DRAWBRIDGE_CODE_AUTH_JWKS_URL",
             format!("http://{}/.well-known/jwks.json", at(7111)),
         );
-        processes
-            .push(Running(running.spawn().unwrap_or_else(|error| panic!("{program}: {error}"))));
+        processes.push(Running(
+            running.spawn().unwrap_or_else(|error| panic!("{program}: {error}")),
+        ));
         until_it_listens(moved(port));
     }
 

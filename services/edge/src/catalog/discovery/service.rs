@@ -3,9 +3,8 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use drawbridge_sdk::{
-    BalancedChannel, CallContext, RequestId,
+    BalancedChannel, CallContext, RequestId, error_chain,
     reflection::{self, Contract, ReflectionError},
-    told,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -75,7 +74,7 @@ impl Service {
                     self.wait_for_change(&mut health).await;
                 }
                 Err(error) => {
-                    let error = told(&error);
+                    let error = error_chain(&error);
                     if problem.as_ref() != Some(&error) {
                         tracing::warn!(%namespace, error, "a tool service gives no contract");
                         problem = Some(error);

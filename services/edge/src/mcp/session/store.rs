@@ -145,7 +145,7 @@ impl Store {
         answer
             .map_err(|error| {
                 *away_until() = Some(Instant::now() + PAUSE);
-                tracing::warn!(error = %drawbridge_sdk::told(&error), "Redis gives no answer about sessions");
+                tracing::warn!(error = %drawbridge_sdk::error_chain(&error), "Redis gives no answer about sessions");
             })
             .ok()
     }

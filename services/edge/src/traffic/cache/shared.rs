@@ -67,7 +67,8 @@ impl Shared {
     /// A connection that has answered.
     pub(super) async fn connect(&self) -> Option<Redis> {
         let probe = async |connection: &Redis| connection.clone().hlen::<_, u64>(TAGS).await;
-        let told = |error| tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is away");
+        let told =
+            |error| tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis is away");
         self.redis.connect(probe).await.map_err(told).ok()
     }
 
@@ -163,7 +164,7 @@ impl Shared {
             Ok(answer) => return Some(Ok(answer)),
             Err(error) => error,
         };
-        tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis does not do what it is told");
+        tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis does not do what it is told");
         // That it is too slow, or has no room, says nothing of the connection.
         let is_lost =
             matches!(&error, RedisAway::Redis(error) if error.kind() != ErrorKind::Extension);

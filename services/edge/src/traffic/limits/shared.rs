@@ -129,7 +129,7 @@ impl Counter {
     fn try_again(self: &Arc<Self>, error: &RedisAway) {
         metrics::gauge!("edge_limits_redis_available").set(0);
         tracing::warn!(
-            error = %drawbridge_sdk::told(error),
+            error = %drawbridge_sdk::error_chain(error),
             "Redis is away: each limit does what the config says"
         );
         let this = Arc::clone(self);
@@ -139,7 +139,7 @@ impl Counter {
                 match this.connect().await {
                     Ok(connection) => return this.turn_on(connection),
                     Err(error) => {
-                        tracing::debug!(error = %drawbridge_sdk::told(&error), "Redis is still away");
+                        tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis is still away");
                     }
                 }
             }

@@ -6,7 +6,7 @@ use redis::AsyncCommands as _;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{SETTINGS, Scene, ask, is_hit, read, told, until};
+use super::{SETTINGS, Scene, ask, told, is_hit, read, until};
 
 /// All that lies in Redis.
 async fn all_of_redis(url: &str) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::Starting;
+use drawbridge_sdk::ServiceBuilder;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
@@ -154,7 +154,7 @@ impl Drop for Offers {
 /// What the edge finds out.
 pub(super) struct Found {
     pub(super) catalogs: Arc<Catalogs>,
-    pub(super) starting: Starting,
+    pub(super) starting: ServiceBuilder,
 }
 
 impl Found {
@@ -165,7 +165,7 @@ impl Found {
     ) -> Self {
         let pace =
             Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
-        let (catalogs, starting) = (Arc::<Catalogs>::default(), Starting::new());
+        let (catalogs, starting) = (Arc::<Catalogs>::default(), ServiceBuilder::new());
         let limits = Arc::new(Limits::new(None).unwrap());
         let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
         let (calls, requests, guards) = (Arc::default(), Arc::default(), Arc::default());

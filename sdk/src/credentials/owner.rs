@@ -1,25 +1,25 @@
 use std::fmt;
 
-use super::source::InNameOf;
+use super::source::OnBehalfOf;
 use crate::identity::{Actor, Principal};
 
 /// Whose a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Holder {
+pub(super) enum LeaseOwner {
     /// A principal. Whoever acts for it has a session of its own, so that Vault's audit log names both.
     Caller { principal: Principal, actor: Option<Box<Actor>> },
     /// The service itself.
     Service,
 }
 
-impl Holder {
-    pub(super) fn new(name: InNameOf<'_>) -> Self {
+impl LeaseOwner {
+    pub(super) fn new(name: OnBehalfOf<'_>) -> Self {
         match name {
-            InNameOf::Caller(caller) => Self::Caller {
+            OnBehalfOf::Caller(caller) => Self::Caller {
                 principal: caller.principal().clone(),
                 actor: caller.claims.act.clone(),
             },
-            InNameOf::Service => Self::Service,
+            OnBehalfOf::Service => Self::Service,
         }
     }
 
@@ -32,7 +32,7 @@ impl Holder {
     }
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LeaseOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Caller { principal, actor: None } => write!(f, "{principal}"),

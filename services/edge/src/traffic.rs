@@ -1,0 +1,7 @@
+//! What the edge does around a call besides deciding on it: limits, queues, the cache, guards, transformations.
+
+pub(crate) mod cache;
+pub(crate) mod guard;
+pub(crate) mod limits;
+pub(crate) mod queue;
+pub(crate) mod transform;
