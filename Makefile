@@ -1,4 +1,4 @@
-# What CI runs too. `make help` lists the targets.
+# The targets that CI runs too. `make help` lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,7 +22,7 @@ run: ## Start the whole mesh in one process.
 	cargo run --release
 
 .PHONY: test
-test: ## Install what tests need, then run all of them, or those that T=… names.
+test: ## Install the tests' dependencies, then run all tests, or those named by T=….
 	tests/setup.sh test
 	cargo test --workspace --locked -- $(T)
 ifeq ($(T),)
@@ -30,7 +30,7 @@ ifeq ($(T),)
 endif
 
 .PHONY: bench
-bench: ## What the edge, its duties, decisions, credentials and scale cost, each beside the same without, in ten minutes.
+bench: ## Measure the edge, its duties, decisions, credentials and scale, each against a baseline, in ten minutes.
 	cargo bench --locked --package drawbridge-tests --bench path
 	cargo bench --locked --package drawbridge-tests --bench scale
 	cargo bench --locked --package drawbridge-tests --bench decisions
@@ -38,37 +38,37 @@ bench: ## What the edge, its duties, decisions, credentials and scale cost, each
 	cargo bench --locked --package drawbridge-tests --bench duties
 	cargo bench --locked --package drawbridge-tests --bench credentials
 
-# For how long each target runs, or how often in all.
+# The duration of each fuzz target, or the total number of runs.
 SECONDS ?= 60
 RUNS ?=
 
 .PHONY: fuzz
-fuzz: ## Fuzz every entry point, or the one that T=… names (entry, arguments, sequences), for SECONDS=60, or RUNS=100000 times, optimized.
+fuzz: ## Fuzz every entry point, or T=entry, arguments or sequences, for SECONDS=60, or RUNS=100000 optimized runs.
 	RUNS=$(RUNS) tests/fuzz/run.sh $(SECONDS) $(T)
 
 .PHONY: conformance
-conformance: ## The official MCP conformance suite against the real edge; `make test` runs it too.
+conformance: ## Run the official MCP conformance suite against the real edge; `make test` runs it too.
 	tests/setup.sh test
 	cargo test --package drawbridge-tests --test e2e --locked -- mcp::conformance --nocapture
 
 .PHONY: keycloak-test
-keycloak-test: ## Sign in at a real Keycloak, which Maven brings and Java runs; `make test` leaves it out.
+keycloak-test: ## Sign in at a real Keycloak (Java and Maven); not part of `make test`.
 	tests/setup.sh keycloak
 	cargo test --package drawbridge-tests --test e2e --locked -- auth::keycloak --ignored --nocapture
 
 .PHONY: validators-test
-validators-test: ## Compare findings about invoices with the official rules of EN 16931 (Java and Maven); `make test` leaves it out.
+validators-test: ## Compare invoice findings with the official rules of EN 16931 (Java and Maven); not part of `make test`.
 	tests/setup.sh validators
 	DRAWBRIDGE_INVOICE_SAMPLES=$(DRAWBRIDGE_TOOLS)/validators/samples cargo test --package drawbridge-invoices --lib --locked -- \
 		invoices:: --ignored --nocapture --test-threads=1
 
 .PHONY: terraform-test
-terraform-test: ## Set a Vault up by Terraform as `drawbridge vault bootstrap` does; `make test` leaves it out.
+terraform-test: ## Set up a Vault with Terraform like `drawbridge vault bootstrap`; not part of `make test`.
 	tests/setup.sh test
 	cargo test --package drawbridge-tests --test e2e --locked -- credentials::terraform --ignored --nocapture
 
 .PHONY: lint
-lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
+lint: ## Check formatting, clippy, docs, protos, policies, dependencies and the arrows between crates.
 	tests/setup.sh lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -84,15 +84,15 @@ lint: ## Formatting, clippy, docs, protos, policies, dependencies and the arrows
 	tests/arrows.sh
 
 .PHONY: audit
-audit: ## Known vulnerabilities in dependencies, as in `make lint`; it fails where the advisory database cannot be had.
+audit: ## Check dependencies for known vulnerabilities, like `make lint`; fails if the advisory database is unavailable.
 	tests/setup.sh lint
 	tests/advisories.sh required
 
-# Where `make sbom` writes.
+# The output folder of `make sbom`.
 SBOM ?= target/sbom
 
 .PHONY: sbom
-sbom: ## A software bill of materials (CycloneDX) for each shipped binary, in SBOM=target/sbom.
+sbom: ## Write a software bill of materials (CycloneDX) for each shipped binary into SBOM=target/sbom.
 	tests/setup.sh sbom
 	tests/sbom.sh $(SBOM)
 
@@ -103,8 +103,8 @@ format: ## Format everything.
 
 JAEGER_VERSION := v2.20.0
 .PHONY: jaeger
-jaeger: ## Install Jaeger with Go and start it: traces on :4317, its page on http://localhost:16686.
-	@command -v go >/dev/null || { echo "Jaeger is built with Go, which is not here: https://go.dev/dl"; exit 1; }
+jaeger: ## Install Jaeger with Go and start it: traces on :4317, its UI on http://localhost:16686.
+	@command -v go >/dev/null || { echo "Go is missing: Jaeger is built with it, see https://go.dev/dl"; exit 1; }
 	@test -x $(DRAWBRIDGE_TOOLS)/go/bin/jaeger || \
 		GOBIN=$(DRAWBRIDGE_TOOLS)/go/bin go install github.com/jaegertracing/jaeger/cmd/jaeger@$(JAEGER_VERSION)
 	$(DRAWBRIDGE_TOOLS)/go/bin/jaeger

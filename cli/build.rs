@@ -1,4 +1,4 @@
-//! Writes down from which commit `drawbridge` is built, for `--version`.
+//! Records the commit that `drawbridge` is built from, for `--version`.
 
 use std::{
     env,
@@ -10,12 +10,12 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=DRAWBRIDGE_COMMIT");
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
-    let named = env::var("DRAWBRIDGE_COMMIT").ok().filter(|commit| !commit.is_empty());
+    let from_env = env::var("DRAWBRIDGE_COMMIT").ok().filter(|commit| !commit.is_empty());
     let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
-    let version = match named.or_else(commit) {
+    let version = match from_env.or_else(commit) {
         None => version,
         Some(commit) if is_release => format!("{version} ({commit})"),
-        // A commit alone is to rebuild nothing that is tested: it may be of a later one.
+        // A new commit does not rebuild a development binary, so it may contain later changes.
         Some(commit) => format!("{version} ({commit} or later, for development)"),
     };
     println!("cargo::rustc-env=DRAWBRIDGE_VERSION={version}");
@@ -24,15 +24,15 @@ fn main() {
     }
 }
 
-/// The commit that is checked out here, with its day. What was unpacked within another checkout is
-/// not of it.
+/// The checked-out commit with its date. None if this is an archive unpacked inside another
+/// checkout.
 fn commit() -> Option<String> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?).parent()?.canonicalize().ok()?;
     let checkout = Path::new(&git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()?;
     if root == checkout { git(&["log", "-1", "--format=%h %cs"]) } else { None }
 }
 
-/// Runs again when another commit is checked out or made.
+/// Reruns this script when HEAD moves.
 fn follow_head() {
     let head = git(&["rev-parse", "--symbolic-full-name", "HEAD"]);
     for name in ["HEAD", "packed-refs"].map(str::to_owned).into_iter().chain(head) {
@@ -43,7 +43,7 @@ fn follow_head() {
     }
 }
 
-/// What git says; nothing outside of a checkout, or without git.
+/// The output of git, or nothing outside a checkout or without git.
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git")
         .args(arguments)

@@ -1,4 +1,4 @@
-//! Compiles the protos with protox, keeping comments and custom options for reflection.
+//! Compiles the protos with protox, and includes comments and custom options for reflection.
 
 use std::{env, error::Error, fs, path::PathBuf, process::Command};
 
@@ -21,10 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.open_files(PROTOS)?;
 
     let out_dir = PathBuf::from(env::var("OUT_DIR")?);
-    // These bytes keep the custom options, which prost's own descriptor types would drop.
+    // These bytes include the custom options, which prost's descriptor types would drop.
     fs::write(out_dir.join("descriptors.binpb"), compiler.encode_file_descriptor_set())?;
 
-    // Messages that hold a token: `src/redacted.rs` says how they print.
+    // Messages that contain a token: `src/redacted.rs` implements their `Debug`.
     const SECRET: [&str; 5] = [
         "drawbridge.auth.v1.AuthorizeRequest",
         "drawbridge.auth.v1.ExchangeRequest",
@@ -43,8 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The folder that holds `buf/validate/validate.proto`, in the build dependency that ships it. Its Rust code is
-/// not used, and it does not say where it is; Cargo does.
+/// The folder of `buf/validate/validate.proto` in the build dependency that ships it. The crate's
+/// Rust code is unused and does not expose the path; Cargo does.
 fn validate_protos() -> Result<PathBuf, Box<dyn Error>> {
     const PACKAGE: &str = "protovalidate-buffa-protos";
     let output = Command::new(env::var("CARGO")?)
@@ -64,7 +64,7 @@ fn validate_protos() -> Result<PathBuf, Box<dyn Error>> {
     Ok(PathBuf::from(manifest).with_file_name("proto"))
 }
 
-/// The descriptors as the code generator takes them.
+/// The descriptors in the type that the code generator takes.
 fn prost_types(
     compiler: &protox::Compiler,
 ) -> Result<tonic_prost_build::FileDescriptorSet, prost::DecodeError> {

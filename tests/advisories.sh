@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Looks the dependencies up in RustSec's advisory database. An advisory fails it; so does a crate that is no longer
-# maintained.
+# Checks the dependencies against RustSec's advisory database. It fails on an advisory and on an
+# unmaintained crate.
 #
-#   tests/advisories.sh             `make lint`: where the database cannot be had, it says so and lint goes on
-#   tests/advisories.sh required    `make audit`: it fails then
+#   tests/advisories.sh             `make lint`: warns if the database is unavailable
+#   tests/advisories.sh required    `make audit`: fails if the database is unavailable
 #
-# ADVISORIES_FETCH_SECONDS_MAX (30) is how long fetching the database may take, ADVISORIES_COPIES the folder that it is
-# copied into. A copy that was fetched before serves where the host cannot be reached, for 90 days.
+# ADVISORIES_FETCH_SECONDS_MAX (30) limits the time to fetch the database, ADVISORIES_COPIES is the
+# folder of its copies. If the host is unreachable, a copy is used for up to 90 days.
 set -euo pipefail
 
 readonly database=https://github.com/RustSec/advisory-db
@@ -33,9 +33,9 @@ main() {
     fi
     echo "advisories: checking with the copy in $copies" >&2
   fi
-  # Offline is what keeps it from fetching the database again; so the crates have to be there.
+  # `--offline` prevents another fetch of the database, so the crates must be fetched before.
   cargo fetch --locked --quiet
-  "$deny" --log-level error --locked --offline check advisories || fail "the lines above name what is wrong"
+  "$deny" --log-level error --locked --offline check advisories || fail "see the errors above"
   echo "advisories: none"
 }
 
@@ -44,20 +44,20 @@ fail() {
   exit 1
 }
 
-# Fetches the database, or says why not.
+# Fetches the database, or prints why that failed.
 fetch() {
-  local said code=0
-  said=$(GIT_TERMINAL_PROMPT=0 timeout "$fetch_seconds_max" "$deny" --log-level error fetch db 2>&1) || code=$?
+  local output code=0
+  output=$(GIT_TERMINAL_PROMPT=0 timeout "$fetch_seconds_max" "$deny" --log-level error fetch db 2>&1) || code=$?
   case $code in
     0) ;;
-    124) echo "no answer within $fetch_seconds_max s" ;;
-    *) tail -n 1 <<<"$said" ;;
+    124) echo "no response within $fetch_seconds_max s" ;;
+    *) tail -n 1 <<<"$output" ;;
   esac
   return "$code"
 }
 
-# Git touches one of these files whenever it fetches. What a clone that was broken off has left is no copy, and nothing
-# could be fetched into it.
+# Git touches one of these files on every fetch. A partial clone is unusable and blocks later
+# fetches, so it is removed.
 has_copy() {
   local copy
   for copy in "$copies"/advisory-db-*; do

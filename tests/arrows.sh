@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The arrows between crates point one way: tests, cli -> services -> sdk -> proto (ARCHITECTURE.md).
+# The dependencies between crates point one way: tests, cli -> services -> sdk -> proto
+# (ARCHITECTURE.md).
 set -euo pipefail
 
-# Whether the crate $1 is built with the crate $2.
+# Whether the crate $1 depends on the crate $2.
 depends() {
     cargo tree --locked --quiet --edges normal --package "$1" --invert "$2" >/dev/null 2>&1
 }
@@ -22,11 +23,11 @@ for service in "${services[@]}"; do
     done
     forbid "$service" drawbridge-cli
     forbid drawbridge-sdk "$service"
-    # Only the edge knows MCP, only auth knows Cedar.
+    # Only the edge may use MCP, and only auth may use Cedar.
     [[ $service == drawbridge-edge ]] || forbid "$service" rmcp
     [[ $service == drawbridge-auth ]] || forbid "$service" cedar-policy
 done
-# Only who takes leases carries a client of Vault.
+# Only services with leases may contain a Vault client.
 for service in drawbridge-auth drawbridge-edge drawbridge-idp; do
     forbid "$service" vaultrs
 done
@@ -34,6 +35,6 @@ forbid drawbridge-proto drawbridge-sdk
 forbid drawbridge-sdk rmcp
 forbid drawbridge-sdk cedar-policy
 
-# The check itself works: an arrow that is there is seen.
-depends drawbridge-edge rmcp || { echo "cargo tree sees no arrow at all"; broken=1; }
+# The check itself must detect an existing dependency.
+depends drawbridge-edge rmcp || { echo "cargo tree detects no dependency at all"; broken=1; }
 exit "$broken"

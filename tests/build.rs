@@ -1,4 +1,4 @@
-//! Compiles the protos of the test's own tool services, which import the public contract.
+//! Compiles the protos of the tests' own tool services, which import the public contract.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes a software bill of materials (CycloneDX 1.5, JSON) for each shipped binary into a folder, by default
-# target/sbom, and checks that each is there and names its components.
+# Writes a software bill of materials (CycloneDX 1.5, JSON) for each shipped binary into a folder,
+# by default target/sbom, and checks that each exists and lists its components.
 #
 #   tests/sbom.sh [FOLDER]
 set -euo pipefail
@@ -17,17 +17,17 @@ main() {
   [[ -x $cyclonedx ]] || fail "cargo-cyclonedx is missing: run tests/setup.sh sbom"
   rm -rf "$folder"
   mkdir -p "$folder"
-  # It writes beside each manifest, of libraries and tests too.
+  # cargo-cyclonedx writes next to each manifest, for libraries and tests too.
   trap clean EXIT
   clean
   "$cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries
   while read -r binary manifest; do
     written=${manifest%/*}/${binary}_bin$suffix
-    [[ -s $written ]] || fail "there is none of $binary: $written"
+    [[ -s $written ]] || fail "no bill of materials for $binary: $written is missing"
     mv "$written" "$folder/$binary$suffix"
     check "$folder/$binary$suffix" "$binary"
   done < <(shipped)
-  compgen -G "$folder/*$suffix" >/dev/null || fail "there is no binary"
+  compgen -G "$folder/*$suffix" >/dev/null || fail "no shipped binary found"
 }
 
 fail() {
@@ -49,7 +49,7 @@ shipped() {
         if (target.kind.includes("bin")) console.log(target.name, manifest_path);'
 }
 
-# Takes the file, and the binary that it is to be of.
+# Checks the file $1 against the binary $2.
 check() {
   node --eval '
     const [file, binary] = process.argv.slice(1);
@@ -57,9 +57,9 @@ check() {
     const main = bom.metadata?.component;
     const known = new Set([main?.["bom-ref"], ...(bom.components ?? []).map((one) => one["bom-ref"])]);
     const wrong =
-      bom.bomFormat !== "CycloneDX" ? "it is no CycloneDX" :
-      main?.name !== binary ? `it is of ${main?.name}` :
-      !bom.components?.length ? "it names no components" :
+      bom.bomFormat !== "CycloneDX" ? "it is not CycloneDX" :
+      main?.name !== binary ? `it describes ${main?.name}` :
+      !bom.components?.length ? "it lists no components" :
       bom.components.some((one) => !one.name || !one.version || !one.purl) ? "a component has no purl" :
       !bom.dependencies?.length ? "it has no dependencies" :
       bom.dependencies.some((one) => one.dependsOn?.some((ref) => !known.has(ref))) ? "a component is missing" :

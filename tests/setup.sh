@@ -1,23 +1,25 @@
 #!/usr/bin/env bash
-# Installs what the tests and the lints need and Cargo does not bring. Quick, and silent, when all is there.
+# Installs the dependencies of the tests and lints that Cargo does not provide. Quick and silent if
+# everything is installed.
 #
-#   tests/setup.sh         all of it
+#   tests/setup.sh         everything
 #   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the MCP conformance suite,
 #                          Redis, OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
-#   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, by Maven
-#   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN 16931, by Maven
+#   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
+#   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN 16931, from Maven
 #
-# System packages are installed by apt where there is apt; elsewhere what is missing is named. All else goes into the
-# folder DRAWBRIDGE_TOOLS, by default .tools in the repository, and nothing outside it is changed.
+# System packages are installed with apt if available; otherwise the missing ones are listed.
+# Everything else is installed into the folder DRAWBRIDGE_TOOLS, by default .tools in the
+# repository; nothing outside of it is changed.
 set -euo pipefail
 
 readonly cargo_deny_version=0.20.2
 readonly cargo_cyclonedx_version=0.5.9
 readonly node_major_min=18
 readonly python_min=3.10
-# From here on Go brings the toolchain itself that a module asks for.
+# From this version on, Go downloads the toolchain that a module requires.
 readonly go_minor_min=21
 readonly java_min=17
 readonly keycloak_version=26.4.0
@@ -68,7 +70,7 @@ fail() {
 
 system_packages() {
   local missing=()
-  # aws-lc, the TLS stack's cryptography, is C.
+  # aws-lc, the TLS stack's cryptography, is written in C.
   command -v cc >/dev/null || missing+=("a C compiler:gcc libc6-dev")
   command -v make >/dev/null || missing+=("make:make")
   command -v git >/dev/null || missing+=("git:git")
@@ -80,12 +82,12 @@ system_packages() {
   [[ $1 == lint ]] || command -v go >/dev/null || missing+=("Go 1.$go_minor_min or newer:golang-go")
   [[ $1 == lint ]] || command -v javac >/dev/null || missing+=("a JDK $java_min or newer:default-jdk-headless")
   [[ $1 == lint ]] || command -v mvn >/dev/null || missing+=("Maven:maven")
-  # Debian has a Python that cannot make virtual environments, and a package that lets it.
+  # Debian's Python needs an extra package to create virtual environments.
   [[ $1 == lint ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
     missing+=("Python $python_min or newer, with venv:python3 python3-venv")
   ((${#missing[@]} == 0)) || install_system_packages "${missing[@]}"
 
-  # What is there but too old is somebody's choice, and not for this script to replace.
+  # An outdated version is the user's choice; this script does not replace it.
   node --eval "process.exit(parseInt(process.versions.node) < $node_major_min ? 1 : 0)" ||
     fail "node is too old: install Node.js $node_major_min or newer"
   [[ $1 == lint ]] || python3 -c "import sys; sys.exit(sys.version_info < (${python_min/./,}))" ||
@@ -96,16 +98,16 @@ system_packages() {
     fail "javac is too old: install a JDK $java_min or newer"
 }
 
-# Debian keeps its programs off PATH.
+# Debian installs PostgreSQL's programs outside of PATH.
 has_postgres() {
   command -v initdb >/dev/null && command -v psql >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 
-# Takes "what it is:the apt packages that bring it".
+# Each argument is "name:apt packages".
 install_system_packages() {
   if ! command -v apt-get >/dev/null; then
     printf '  %s\n' "${@%%:*}" >&2
-    fail "install what is named above with this system's package manager, and run this again"
+    fail "install the packages above with this system's package manager, then run this again"
   fi
   local sudo=() packages=()
   read -ra packages <<<"${*#*:}"
@@ -114,7 +116,7 @@ install_system_packages() {
     sudo=(sudo)
   fi
   local apt=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq)
-  # apt and dpkg tell of every step, but what went wrong they write to standard error.
+  # apt and dpkg report every step on standard output, but errors on standard error.
   "${apt[@]}" update >/dev/null || fail "apt-get update failed"
   "${apt[@]}" install --yes --no-install-recommends "${packages[@]}" >/dev/null ||
     fail "apt-get could not install: ${packages[*]}"
@@ -128,7 +130,7 @@ python_packages() {
   echo "installed the Python SDK in $tools/python"
 }
 
-# MCP clients, besides the newest SDKs of Python and of TypeScript's version 1.
+# MCP clients, except the newest SDKs of Python and of TypeScript's version 1.
 clients() {
   local name
   for name in python-1.20 fastmcp; do
@@ -155,7 +157,7 @@ go_client() {
   echo "built the MCP client in Go in $folder"
 }
 
-# One program, with the SDK that the project $1 pins.
+# Builds the Java program with the SDK release pinned by the project $1.
 java_client() {
   local program=$here/clients/java/src/main/java/Scenarios.java folder=$tools/$1
   local files=("$here/clients/$1/pom.xml" "$program")
@@ -171,12 +173,13 @@ java_client() {
   echo "built the MCP client $1 in $folder"
 }
 
-# Makes a virtual environment in the folder $1 with the packages that $2 pins; 1 when it is there already.
+# Creates a virtual environment in the folder $1 with the packages pinned by $2; returns 1 if it is
+# current.
 virtual_environment() {
-  # It is of no use any more once the Python that made it is gone.
+  # A virtual environment is unusable without the Python that created it.
   if is_current "$1" "$2" && "$1/bin/python" -c '' 2>/dev/null; then return 1; fi
   rm -rf "$1"
-  python3 -m venv "$1" || fail "python3 could not make a virtual environment in $1"
+  python3 -m venv "$1" || fail "python3 could not create a virtual environment in $1"
   "$1/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$2" ||
     fail "pip could not install $2"
   stamp "$1" "$2"
@@ -192,7 +195,7 @@ moto() {
   echo "installed moto in $tools/moto"
 }
 
-# Installs the packages that $2 pins, and no others, into the folder $1; 1 when they are there already.
+# Installs only the packages pinned by $2 into the folder $1; returns 1 if they are current.
 pip_install() {
   if is_current "$1" "$2"; then return 1; fi
   rm -rf "$1"
@@ -203,7 +206,7 @@ pip_install() {
 
 node_packages() {
   npm_install "$tools/node" "$here/clients/typescript/package.json" || return 0
-  # buf is a binary in an optional package, which npm leaves out without a word where there is none.
+  # buf is a binary in an optional package, which npm skips silently on an unsupported system.
   "$tools/node/node_modules/.bin/buf" --version >/dev/null || fail "npm has no buf for this system"
   echo "installed the TypeScript SDK and buf in $tools/node"
 }
@@ -215,16 +218,16 @@ conformance_suite() {
 
 browser_driver() {
   npm_install "$tools/browser" "$here/clients/browser/package.json" || return 0
-  echo "installed what drives Chromium in $tools/browser"
+  echo "installed the driver of Chromium in $tools/browser"
 }
 
-# Installs the packages that $2 pins into the folder $1; 1 when they are there already.
+# Installs the packages pinned by $2 into the folder $1; returns 1 if they are current.
 npm_install() {
   if is_current "$1" "$2"; then return 1; fi
   rm -rf "$1"
   mkdir -p "$1"
   cp "$2" "$1"
-  # No package here needs to run code of its own to be installed.
+  # No package here needs its install scripts.
   npm install --prefix "$1" --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null ||
     fail "npm could not install $2"
   stamp "$1" "$2"
@@ -245,15 +248,15 @@ cargo_cyclonedx() {
   echo "installed cargo-cyclonedx in $root"
 }
 
-# It wants a Java of its own, which not every system has: so only who asks for it gets it.
+# Keycloak needs Java, which not every system has, so it is installed only on request.
 keycloak() {
   local folder=$tools/keycloak
   if [[ -f $folder/stamp && $(<"$folder/stamp") == "$keycloak_version" ]]; then return; fi
   command -v java >/dev/null || fail "Keycloak needs Java 17 or newer: install openjdk-17-jre-headless or the like"
-  command -v mvn >/dev/null || fail "Keycloak comes by Maven: install maven"
+  command -v mvn >/dev/null || fail "Keycloak is installed with Maven: install maven"
   rm -rf "$folder"
   mkdir -p "$folder"
-  # Away from the repository, which is no Maven project.
+  # Outside of the repository, which is not a Maven project.
   (cd "$folder" && mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
     "-Dartifact=org.keycloak:keycloak-quarkus-dist:$keycloak_version:zip" "-DoutputDirectory=$folder" \
     "-DmarkersDirectory=$folder/markers" >/dev/null) ||
@@ -264,38 +267,38 @@ keycloak() {
   echo "installed Keycloak $keycloak_version in $folder"
 }
 
-# They need a JDK, which not every system has. The official examples come along, in the artefact of
-# phive's own tests.
+# The validators need a JDK, which not every system has. The artefact of phive's own tests contains
+# the official examples.
 validators() {
   local folder=$tools/validators sources=$here/validators examples
   local plugin=org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
-  local made_of
-  made_of=$(fingerprint "$sources/pom.xml")$(fingerprint "$sources/Judge.java")
-  if [[ -f $folder/stamp && $(<"$folder/stamp") == "$made_of" ]]; then return; fi
+  local sources_hash
+  sources_hash=$(fingerprint "$sources/pom.xml")$(fingerprint "$sources/Judge.java")
+  if [[ -f $folder/stamp && $(<"$folder/stamp") == "$sources_hash" ]]; then return; fi
   command -v javac >/dev/null ||
     fail "the validators need a JDK of Java 17 or newer: install openjdk-17-jdk-headless or the like"
-  command -v mvn >/dev/null || fail "the validators come by Maven: install maven"
+  command -v mvn >/dev/null || fail "the validators are installed with Maven: install maven"
   command -v unzip >/dev/null || fail "the examples are unpacked by unzip: install unzip"
   rm -rf "$folder"
   mkdir -p "$folder/classes" "$folder/samples"
   cp "$sources/pom.xml" "$folder"
-  # Maven tells of every step on standard output, and there too what went wrong.
+  # Maven reports every step and every error on standard output.
   (cd "$folder" && mvn --batch-mode --quiet "$plugin" "-DoutputDirectory=$folder/lib" >"$folder/maven.log") || {
     tail -n 20 "$folder/maven.log" >&2
-    fail "Maven could not get what $sources/pom.xml names"
+    fail "Maven could not get the dependencies of $sources/pom.xml"
   }
   javac -cp "$folder/lib/*" -d "$folder/classes" "$sources/Judge.java" ||
     fail "javac could not compile $sources/Judge.java"
-  # Those of the newest version of the rules.
-  examples=$(compgen -G "$folder/lib/*-test-sources.jar") || fail "Maven brought no examples"
+  # The examples of the newest version of the rules.
+  examples=$(compgen -G "$folder/lib/*-test-sources.jar") || fail "the examples are missing from Maven's artefacts"
   unzip -jqo "$examples" 'external/test-files/1.3.16/*' -d "$folder/samples" ||
     fail "the examples could not be unpacked"
-  echo "$made_of" >"$folder/stamp"
+  echo "$sources_hash" >"$folder/stamp"
   echo "installed the validation artefacts of EN 16931 in $folder"
 }
 
-# Whether the folder $1 has the stamp of the files that it was made of. The stamp is written last, so a folder whose
-# install was broken off is made anew.
+# Whether the folder $1 has the stamp of its source files. The stamp is written last, so an
+# interrupted install is repeated.
 is_current() {
   [[ -f $1/stamp && $(<"$1/stamp") == "$(fingerprint "${@:2}")" ]]
 }
@@ -304,7 +307,7 @@ stamp() {
   fingerprint "${@:2}" >"$1/stamp"
 }
 
-# Git names the same hashes on every system.
+# Git computes the same hashes on every system.
 fingerprint() {
   git hash-object --no-filters "$@"
 }

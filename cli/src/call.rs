@@ -1,7 +1,7 @@
-//! `drawbridge call`: an RPC of a tool service, called directly as an internal caller does.
+//! `drawbridge call`: calls an RPC of a tool service directly, as an internal caller does.
 //!
-//! The caller's own token is exchanged at auth for a transaction token, by the same policies that hold for
-//! everybody; the service is then called by its own contract, which it tells by reflection.
+//! Auth exchanges the caller's token for a transaction token under the same policies as for any
+//! other caller. The command reads the service's contract by reflection.
 
 use std::{io::Read as _, time::Duration};
 
@@ -19,9 +19,9 @@ use prost_reflect::{DynamicMessage, MethodDescriptor};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Status, transport::Channel};
 
-use crate::{caller::CallerArgs, state::Found};
+use crate::{caller::CallerArgs, state::MeshLookup};
 
-/// What to call, and as whom.
+/// The RPC to call, and the caller.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,8 +30,8 @@ Examples:
     '{\"glob\":\"*.proto\"}'
   echo '{\"query\":\"TODO\"}' | drawbridge call code Search -
 
-With a mesh started by `drawbridge up`, nothing else is needed. Elsewhere, say where auth \
-and the service are, and who is calling: a token, or a client id and secret at an issuer.")]
+With a mesh started by `drawbridge up`, nothing else is needed. Otherwise give the URLs of auth \
+and the service, and the caller: a token, or a client id and secret at an issuer.")]
 pub struct CallArgs {
     /// The tool service's namespace.
     service: String,
@@ -43,19 +43,20 @@ pub struct CallArgs {
     #[arg(default_value = "{}")]
     request: String,
 
-    /// Where the service serves gRPC; on this host also `unix:/path`.
+    /// The gRPC URL of the service, or `unix:/path` on this host.
     #[arg(long, env = "DRAWBRIDGE_CALL_SERVICE_URL")]
     service_url: Option<GrpcUrl>,
 
-    /// The SPIFFE id of the service. Absent: the caller's own with the namespace as its last segment.
+    /// The SPIFFE id of the service. Absent: the caller's own with the namespace as its last
+    /// segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     service_spiffe_id: Option<SpiffeId>,
 
-    /// How long the call may take, in milliseconds.
+    /// The deadline of the call, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     timeout_ms: u64,
 
-    /// Write each answer as one line of JSON.
+    /// Print each response as one line of JSON.
     #[arg(long)]
     json: bool,
 
@@ -63,10 +64,10 @@ pub struct CallArgs {
     caller: CallerArgs,
 }
 
-/// Calls the RPC and prints what comes back, one JSON document for each message.
+/// Calls the RPC and prints each response message as a JSON document.
 ///
 /// # Errors
-/// When the caller is not known, the call is not allowed, or the service fails.
+/// When the caller has no identity, the call is not allowed, or the service fails.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let mesh = args.caller.mesh()?;
     let state = mesh.state();
@@ -81,16 +82,17 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
 
     let peers = args.caller.peers(state)?;
     let channel = peers.connect(&service_url, &args.service, args.service_spiffe_id.as_ref())?;
-    let contract = reflection::contract(channel.clone(), &context).await.with_context(|| {
-        format!("cannot read the contract of {} at {service_url}", args.service)
-    })?;
-    let method = find(&contract, &args.method)?;
+    let contract =
+        reflection::fetch_contract(channel.clone(), &context).await.with_context(|| {
+            format!("cannot read the contract of {} at {service_url}", args.service)
+        })?;
+    let method = find_method(&contract, &args.method)?;
     let request = read_request(&args, &method)?;
 
-    let own = args.caller.token(state).await?;
+    let caller_token = args.caller.token(state).await?;
     let rpc = format!("{}/{}", method.parent_service().full_name(), method.name());
     let auth = args.caller.auth(&peers, &auth_url)?;
-    let token = exchange(auth, &context, &own, &rpc)
+    let token = exchange(auth, &context, &caller_token, &rpc)
         .await
         .with_context(|| format!("auth at {auth_url}"))?;
     call(channel, &context, &method, &token, request, args.json)
@@ -99,20 +101,20 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
         .with_context(|| format!("request {}", context.request_id))
 }
 
-fn unknown_service(service: &str, mesh: &Found) -> anyhow::Error {
+fn unknown_service(service: &str, mesh: &MeshLookup) -> anyhow::Error {
     let known =
         mesh.state().map(|state| state.services.keys().cloned().collect::<Vec<_>>().join(", "));
     match known {
         Some(known) => {
-            anyhow!("no service {service} is known here (known: {known}); give --service-url")
+            anyhow!("unknown service {service} (known: {known}); give --service-url")
         }
         None => {
-            anyhow!("no service {service} is known here; {}, or give --service-url", mesh.advice())
+            anyhow!("unknown service {service}; {}, or give --service-url", mesh.advice())
         }
     }
 }
 
-fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
+fn find_method(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
     let services =
         contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name));
     let methods: Vec<_> =
@@ -120,16 +122,16 @@ fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodD
     let full_name = |method: &MethodDescriptor| {
         format!("{}/{}", method.parent_service().full_name(), method.name())
     };
-    let mut found =
+    let mut matching =
         methods.iter().filter(|method| method.name() == wanted || full_name(method) == wanted);
-    match (found.next(), found.next()) {
+    match (matching.next(), matching.next()) {
         (Some(method), None) => Ok(method.clone()),
         (Some(_), Some(_)) => {
-            bail!("several services have a method {wanted}; say package.Service/Method")
+            bail!("several services have a method {wanted}; write package.Service/Method")
         }
         (None, _) => {
             let known: Vec<_> = methods.iter().map(MethodDescriptor::name).collect();
-            bail!("there is no method {wanted}; there are: {}", known.join(", "))
+            bail!("unknown method {wanted}; known methods: {}", known.join(", "))
         }
     }
 }
@@ -137,7 +139,7 @@ fn find(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodD
 fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<DynamicMessage> {
     ensure!(
         !method.is_client_streaming(),
-        "{} takes a stream, which this command does not send",
+        "{} is a client-streaming method, which this command does not support",
         method.name()
     );
     let mut text = args.request.clone();
@@ -145,41 +147,41 @@ fn read_request(args: &CallArgs, method: &MethodDescriptor) -> anyhow::Result<Dy
         text.clear();
         std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
     }
-    let json = serde_json::from_str(&text).context("the request is not JSON")?;
+    let json = serde_json::from_str(&text).context("the request is not valid JSON")?;
     dynamic::from_json(method.input(), &json)
-        .with_context(|| format!("the request is no {}", method.input().full_name()))
+        .with_context(|| format!("the request is not a valid {}", method.input().full_name()))
 }
 
 async fn exchange(
     auth: Channel,
     context: &CallContext,
-    own: &SecretString,
+    caller_token: &SecretString,
     rpc: &str,
 ) -> anyhow::Result<SecretString> {
-    let subject_token = own.expose_secret().to_owned();
+    let subject_token = caller_token.expose_secret().to_owned();
     let request =
         pb::ExchangeRequest { subject_token, rpc: rpc.to_owned(), actor_token: String::new() };
-    let answer = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
-    let answer = answer.map_err(|status| anyhow!("{}", status_text(&status)))?;
-    let recorded =
-        answer.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
-    let recorded = recorded.to_owned();
-    match answer.into_inner().outcome {
+    let response = AuthServiceClient::new(auth).exchange(context.outgoing(request)).await;
+    let response = response.map_err(|status| anyhow!("{}", status_text(&status)))?;
+    let record_id =
+        response.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let record_id = record_id.to_owned();
+    match response.into_inner().outcome {
         Some(exchange_response::Outcome::Allowed(pb::Allowed {
             transaction_token: Some(token),
             ..
         })) => Ok(token.token.into()),
         Some(exchange_response::Outcome::Denied(denied)) => {
-            // Which policy it was, auth's records say by this id.
-            bail!("denied by policy: {rpc}: {} (recorded as {recorded})", denied.reason)
+            // Auth's decision log names the policy under this id.
+            bail!("denied by policy: {rpc}: {} (decision log id {record_id})", denied.reason)
         }
         Some(exchange_response::Outcome::Unauthenticated(reason)) => {
             bail!("{}", reason.description)
         }
         Some(exchange_response::Outcome::InsufficientScope(missing)) => {
-            bail!("the token needs the scopes: {}", missing.scopes.join(" "))
+            bail!("the token lacks scopes: {} are required", missing.scopes.join(" "))
         }
-        _ => bail!("auth gives no answer"),
+        _ => bail!("auth sent an empty response"),
     }
 }
 
@@ -189,21 +191,21 @@ async fn call(
     method: &MethodDescriptor,
     token: &SecretString,
     message: DynamicMessage,
-    one_line: bool,
+    compact: bool,
 ) -> Result<(), Status> {
     let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
     let path: PathAndQuery =
-        path.parse().map_err(|_| Status::internal("the method's name makes no path"))?;
+        path.parse().map_err(|_| Status::internal("the method's name is not a valid path"))?;
     let request = with_transaction_token(context.outgoing(message), token.expose_secret())?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|_| Status::unavailable("the service does not answer"))?;
-    // A unary answer is a stream of one.
+    // A unary response is a stream of one message.
     let codec = DynamicCodec::new(method.output());
-    let mut answers = client.server_streaming(request, path, codec).await?.into_inner();
-    while let Some(answer) = answers.message().await? {
+    let mut responses = client.server_streaming(request, path, codec).await?.into_inner();
+    while let Some(response) = responses.message().await? {
         let json =
-            dynamic::to_json(&answer).map_err(|error| Status::internal(error.to_string()))?;
-        if one_line {
+            dynamic::to_json(&response).map_err(|error| Status::internal(error.to_string()))?;
+        if compact {
             anstream::println!("{json}");
         } else {
             anstream::println!("{json:#}");

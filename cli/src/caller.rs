@@ -1,4 +1,4 @@
-//! As whom a command calls the mesh.
+//! The identity with which a command calls the mesh.
 
 use anyhow::{Context as _, bail, ensure};
 use drawbridge_sdk::{
@@ -13,17 +13,18 @@ use url::Url;
 
 use crate::{
     contracts,
-    state::{Found, MeshArgs, MeshState},
+    state::{MeshArgs, MeshLookup, MeshState},
 };
 
-/// Where auth is, and who is calling. With a mesh started by `drawbridge up`, nothing needs to be said.
+/// The address of auth and the caller's identity. Not needed with a mesh started by `drawbridge
+/// up`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Caller")]
 pub struct CallerArgs {
     #[command(flatten)]
     mesh: MeshArgs,
 
-    /// Where auth serves gRPC.
+    /// The gRPC URL of auth.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUTH_URL")]
     auth_url: Option<GrpcUrl>,
 
@@ -35,7 +36,7 @@ pub struct CallerArgs {
     #[arg(long, env = "DRAWBRIDGE_CALL_TOKEN", hide_env_values = true)]
     token: Option<SecretString>,
 
-    /// The issuer at which to get a token.
+    /// The issuer to request a token from.
     #[arg(long, env = "DRAWBRIDGE_CALL_ISSUER", requires = "client_id")]
     issuer: Option<Url>,
 
@@ -47,34 +48,35 @@ pub struct CallerArgs {
     #[arg(long, env = "DRAWBRIDGE_CALL_CLIENT_SECRET", hide_env_values = true)]
     client_secret: Option<SecretString>,
 
-    /// The audience of the token: auth, as it knows itself.
+    /// The audience of the token: the value of auth's --internal-audience.
     #[arg(long, env = "DRAWBRIDGE_CALL_AUDIENCE", default_value = "drawbridge-auth")]
     audience: String,
 
-    /// What services are shown, and which are believed.
+    /// The client certificate, and the authorities to trust.
     #[command(flatten)]
     mtls: MtlsConfig,
 }
 
 impl CallerArgs {
-    /// The mesh that is meant, if one runs.
-    pub(crate) fn mesh(&self) -> anyhow::Result<Found> {
+    /// The selected running mesh, if any.
+    pub(crate) fn mesh(&self) -> anyhow::Result<MeshLookup> {
         self.mesh.find()
     }
 
-    /// Where auth serves gRPC: as given, or as the running mesh says.
-    pub(crate) fn auth_url(&self, mesh: &Found) -> anyhow::Result<Url> {
-        let known = self
+    /// The gRPC URL of auth: from the option, or else from the running mesh's state.
+    pub(crate) fn auth_url(&self, mesh: &MeshLookup) -> anyhow::Result<Url> {
+        let url = self
             .auth_url
             .clone()
             .map(|GrpcUrl(url)| url)
             .or_else(|| Some(mesh.state()?.auth_url.clone()));
-        known.with_context(|| {
-            format!("auth is not known here; {}, or give --auth-url", mesh.advice())
+        url.with_context(|| {
+            format!("the URL of auth is unknown; {}, or give --auth-url", mesh.advice())
         })
     }
 
-    /// The mesh's services, as the caller speaks to them: by what is given, or as the running mesh says.
+    /// The transport to the mesh's services: from the options, or else from the running mesh's
+    /// state.
     pub(crate) fn peers(&self, state: Option<&MeshState>) -> anyhow::Result<Peers> {
         contracts::peers(&self.mtls, state)
     }
@@ -84,8 +86,8 @@ impl CallerArgs {
         peers.connect(url, "auth", self.auth_spiffe_id.as_ref())
     }
 
-    /// The caller's own token: the one given, or one for the client given, or one for the running mesh's
-    /// command line.
+    /// The caller's token: the given one, or one requested with the given client credentials, or
+    /// with those of the running mesh.
     pub(crate) async fn token(&self, state: Option<&MeshState>) -> anyhow::Result<SecretString> {
         if let Some(token) = &self.token {
             return Ok(token.clone());
@@ -100,17 +102,17 @@ impl CallerArgs {
             (Some(issuer), Some(id), Some(secret), _) => (issuer, id, secret),
             (_, _, _, Some((issuer, own))) => (issuer, &own.client_id, &own.client_secret),
             _ => bail!(
-                "nobody is said to be calling: give --token, or --issuer with --client-id and --client-secret"
+                "no caller identity: give --token, or --issuer with --client-id and --client-secret"
             ),
         };
         client_credentials(issuer, client_id, client_secret, &self.audience)
             .await
-            .with_context(|| format!("cannot get a token for {client_id} from {issuer}"))
+            .with_context(|| format!("cannot get a token for the client {client_id} from {issuer}"))
     }
 }
 
 #[derive(Deserialize)]
-struct Metadata {
+struct ServerMetadata {
     token_endpoint: Url,
 }
 
@@ -122,7 +124,7 @@ struct TokenResponse {
 /// Gets a token by the client-credentials grant (RFC 6749 section 4.4) for one resource (RFC 8707).
 ///
 /// # Errors
-/// When the issuer does not answer, or gives none.
+/// When the issuer does not answer or refuses.
 pub async fn client_credentials(
     issuer: &Url,
     client_id: &str,
@@ -130,7 +132,7 @@ pub async fn client_credentials(
     audience: &str,
 ) -> anyhow::Result<SecretString> {
     let fetcher = Fetcher::new(NetworkScope::Anywhere)?;
-    let metadata: Metadata =
+    let metadata: ServerMetadata =
         fetcher.json(&issuer.join("/.well-known/oauth-authorization-server")?).await?;
     let form = [("grant_type", "client_credentials"), ("resource", audience)];
     let response = fetcher
@@ -141,7 +143,7 @@ pub async fn client_credentials(
         .await?;
     ensure!(
         response.status().is_success(),
-        "the issuer answers {}: {}",
+        "the issuer responded with {}: {}",
         response.status(),
         response.text().await?
     );

@@ -1,6 +1,6 @@
-//! `drawbridge catalog`: what clients see, to be reviewed and locked.
+//! `drawbridge catalog`: reviews and locks what clients see.
 //!
-//! Exit codes: 0, all is well; 1, the lock is not what is offered; 2, it could not be found out.
+//! Exit codes: 0, the lock is up to date; 1, the lock differs from what is offered; 2, an error.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, Lockable, offered};
+use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, LockProposal, preview_catalog};
 use drawbridge_sdk::{
     ConfigText, print_error,
     reflection::{self, Contract},
@@ -19,28 +19,28 @@ use serde::Serialize;
 
 use crate::contracts::ContractArgs;
 
-/// Where the lock of what this build offers is.
+/// The lock file of the services in this build.
 const FILE: &str = "policies/catalog.lock";
 
-/// What to do about what clients see.
+/// The subcommands.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum CatalogCommand {
     /// Lock what clients see of tools, resources and prompts: names, descriptions, schemas,
     /// annotations, and the RPCs behind them.
     ///
-    /// What differs from the lock is shown line by line. An edge whose config file names the lock
-    /// withholds what is not in it, or warns.
+    /// Prints a diff of each item that differs from the lock. An edge whose config file names the
+    /// lock withholds other items, or logs a warning.
     Lock(LockArgs),
 }
 
-/// Which services, and where the lock is.
+/// The services, and the path of the lock.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LockArgs {
-    /// The edge's config file: its services, unless others are given, and the place of its lock.
+    /// The edge's config file, for its services (unless others are given) and the path of its lock.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A file that holds the contract of services. Repeat for more.
+    /// A descriptor set file with contracts of services. Repeat for more.
     #[arg(long, value_name = "FILE")]
     descriptor_set: Vec<PathBuf>,
 
@@ -48,16 +48,16 @@ pub struct LockArgs {
     #[arg(long)]
     file: Option<PathBuf>,
 
-    /// Write nothing; fail when the lock is not what is offered.
+    /// Write nothing; fail if the lock differs from what is offered.
     #[arg(long)]
     check: bool,
 
-    /// Take what is no longer offered out of the lock. Without this, a lock that would lose
-    /// something is left as it is.
+    /// Remove items from the lock that are no longer offered. Without this option, the command
+    /// fails instead of removing items.
     #[arg(long, conflicts_with = "check")]
     remove: bool,
 
-    /// Answer as JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 
@@ -65,14 +65,14 @@ pub struct LockArgs {
     services: ContractArgs,
 }
 
-/// What became of the lock.
+/// The outcome.
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
-    /// Whether it is now what is offered.
+    /// Whether the lock now equals what is offered.
     current: bool,
     differences: Vec<LockDifference>,
-    /// What is left out because another service claims its name: a sentence for each.
+    /// One sentence per item that is omitted because another service claims its name.
     conflicts: Vec<String>,
 }
 
@@ -95,38 +95,39 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let pool = DescriptorPool::decode(bytes.as_slice());
         contracts.push(contract(
-            pool.with_context(|| format!("{} is no descriptor set", path.display()))?,
+            pool.with_context(|| format!("{} is not a valid descriptor set", path.display()))?,
         ));
     }
     if contracts.is_empty() && args.config.is_none() {
         contracts.push(contract(reflection::built_in()?));
     }
-    let now = offered(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
+    let offer =
+        preview_catalog(args.config.as_deref(), &args.services.peers()?, &contracts).await?;
     let file =
-        args.file.clone().or_else(|| now.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
+        args.file.clone().or_else(|| offer.file.clone()).unwrap_or_else(|| PathBuf::from(FILE));
     let before = read(&file, args.check)?;
-    let Lockable { lock, conflicts } = now.lockable(before.clone());
+    let LockProposal { lock, conflicts } = offer.propose_lock(before.clone());
     if lock.is_empty() {
-        bail!("nothing is offered, so there is nothing to lock: {} is as it was", file.display());
+        bail!("nothing is offered, so there is nothing to lock; {} is unchanged", file.display());
     }
     let (text, differences) = (lock.text(), before.differences(&lock));
     if !args.check {
-        may_remove(&file, &differences, &conflicts, args)?;
+        check_removals(&file, &differences, &conflicts, args)?;
     }
-    // A lock that says the same otherwise is written anew too.
-    let mut current = fs::read_to_string(&file).is_ok_and(|there| there == text);
+    // A lock with the same content in another layout is rewritten too.
+    let mut current = fs::read_to_string(&file).is_ok_and(|current_text| current_text == text);
     if !current && !args.check {
         write(&file, &text)?;
         current = true;
     }
     let report = Report { file, current, differences, conflicts };
-    tell(&report, args)?;
+    print_report(&report, args)?;
     Ok(report)
 }
 
-/// Refuses to take something out of the lock unless that is asked for: a service may only have been
-/// left out, or another one may claim the name.
-fn may_remove(
+/// Refuses to remove items from the lock without `--remove`: a service may be missing by mistake,
+/// or another one may claim the name.
+fn check_removals(
     file: &Path,
     differences: &[LockDifference],
     conflicts: &[String],
@@ -135,33 +136,35 @@ fn may_remove(
     if args.remove || differences.iter().all(|difference| difference.change != "gone") {
         return Ok(());
     }
-    let (file, summary) = (file.display(), summary(differences));
+    let (file, count_changes) = (file.display(), count_changes(differences));
     bail!(
-        "{file}: {summary}; {}: `--remove` takes that out of the lock",
-        gone(differences, conflicts)
+        "{file}: {count_changes}; {}; use `--remove` to remove them from the lock",
+        describe_removed(differences, conflicts)
     )
 }
 
-/// What is no longer offered, with the conflict that is the reason, and then the other conflicts.
-fn gone(differences: &[LockDifference], conflicts: &[String]) -> String {
+/// The items no longer offered, each with the conflict that caused it, and then the other
+/// conflicts.
+fn describe_removed(differences: &[LockDifference], conflicts: &[String]) -> String {
     let mut others: Vec<_> = conflicts.iter().collect();
-    let mut gone = Vec::new();
+    let mut describe_removed = Vec::new();
     for LockDifference { kind, name, .. } in differences.iter().filter(|item| item.change == "gone")
     {
         let kind = kind.as_str();
-        let about = [" name", "'s own name"].map(|what| format!("the {kind}{what} {name:?} of "));
-        let claimed =
-            others.iter().position(|conflict| about.iter().any(|it| conflict.starts_with(it)));
-        let claimed = claimed.map(|at| format!(" (claimed instead: {})", others.remove(at)));
-        gone.push(format!("{kind} {name}{}", claimed.unwrap_or_default()));
+        let prefixes =
+            [" name", "'s own name"].map(|what| format!("the {kind}{what} {name:?} of "));
+        let conflict =
+            others.iter().position(|conflict| prefixes.iter().any(|it| conflict.starts_with(it)));
+        let conflict = conflict.map(|at| format!(" (claimed instead: {})", others.remove(at)));
+        describe_removed.push(format!("{kind} {name}{}", conflict.unwrap_or_default()));
     }
     let left_out: String =
         others.iter().map(|conflict| format!("; left out: {conflict}")).collect();
-    format!("no longer offered: {}{left_out}", gone.join(", "))
+    format!("no longer offered: {}{left_out}", describe_removed.join(", "))
 }
 
-/// How many items differ, by how.
-fn summary(differences: &[LockDifference]) -> String {
+/// The number of differing items per kind of change.
+fn count_changes(differences: &[LockDifference]) -> String {
     let count =
         |change| differences.iter().filter(|difference| difference.change == change).count();
     format!("{} new, {} changed, {} gone", count("new"), count("changed"), count("gone"))
@@ -172,7 +175,7 @@ fn contract(pool: DescriptorPool) -> Contract {
     Contract { pool, services }
 }
 
-/// The lock as it is. One that is not there, or is broken, is written from nothing.
+/// The current lock. A missing or corrupt lock is created from scratch.
 fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
     if !file.exists() {
         return Ok(CatalogLock::default());
@@ -183,7 +186,7 @@ fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
         Ok(lock) => Ok(lock),
         Err(error) if check => Err(error.into()),
         Err(error) => {
-            anstream::eprintln!("warning: {error}; it is written anew");
+            anstream::eprintln!("warning: {error}; the lock will be rewritten");
             Ok(CatalogLock::default())
         }
     }
@@ -191,21 +194,22 @@ fn read(file: &Path, check: bool) -> anyhow::Result<CatalogLock> {
 
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create the folder {}", folder.display()))?;
     }
-    // Whoever follows the file sees the old one or the new one.
+    // Atomic: an edge that follows the file reads the old or the new version.
     let partial = file.with_extension("lock.partial");
     fs::write(&partial, text).with_context(|| format!("cannot write {}", partial.display()))?;
     fs::rename(&partial, file).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
+fn print_report(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
     if args.json {
         anstream::println!("{}", serde_json::to_string_pretty(report)?);
         return Ok(());
     }
     if !report.differences.is_empty() {
-        anstream::println!("{}: {}", report.file.display(), summary(&report.differences));
+        anstream::println!("{}: {}", report.file.display(), count_changes(&report.differences));
     }
     for LockDifference { kind, name, change, diff } in &report.differences {
         anstream::println!("{} {name} is {change}\n{diff}", kind.as_str());
@@ -215,11 +219,12 @@ fn tell(report: &Report, args: &LockArgs) -> anyhow::Result<()> {
     }
     let file = report.file.display();
     match (report.current, args.check) {
-        (true, true) => anstream::println!("{file} is what is offered"),
-        (true, false) => anstream::println!("{file} locks what is offered"),
+        (true, true) => anstream::println!("{file} is up to date"),
+        (true, false) => anstream::println!("{file} now locks what is offered"),
         (false, _) => {
             anstream::println!(
-                "{file} is not what is offered: review it, then run `drawbridge catalog lock`"
+                "{file} differs from what is offered: review the changes, then run `drawbridge \
+                 catalog lock`"
             );
         }
     }
@@ -232,9 +237,9 @@ mod tests {
 
     use super::*;
 
-    /// It said only that the tool was gone, not that another service had taken its name.
+    /// Regression: the message omitted the service that had claimed the name.
     #[test]
-    fn what_is_gone_because_another_service_claims_it_is_said_with_the_conflict() {
+    fn a_removed_item_is_reported_with_the_conflict_that_caused_it() {
         let difference = |name: &str, change| LockDifference {
             kind: ItemKind::Tool,
             name: name.to_owned(),
@@ -251,9 +256,10 @@ mod tests {
             "the prompt name \"ask\" of a.B/G (x) belongs to d.E/H (y)".to_owned(),
         ];
         assert_eq!(
-            gone(&differences, &conflicts),
+            describe_removed(&differences, &conflicts),
             format!(
-                "no longer offered: tool code_search (claimed instead: {}), tool code_read; left out: {}",
+                "no longer offered: tool code_search (claimed instead: {}), tool code_read; left \
+                 out: {}",
                 conflicts[0], conflicts[1]
             )
         );

@@ -1,5 +1,4 @@
-//! The command line: what `drawbridge` can be asked, and the environment variables that say the
-//! same.
+//! The command line of `drawbridge`: subcommands, options and their environment variables.
 
 use std::{
     fs,
@@ -18,36 +17,36 @@ use crate::{call, catalog, policy, revoke, transform, up, vault};
 #[derive(Parser)]
 #[command(name = NAME, version = env!("DRAWBRIDGE_VERSION"), args_conflicts_with_subcommands = true)]
 pub struct CommandLine {
-    /// What to do. Absent: [`Subcommands::Up`].
+    /// The subcommand. Absent: [`Subcommands::Up`].
     #[command(subcommand)]
     pub command: Option<Subcommands>,
-    /// How to start the mesh, without a subcommand.
+    /// The options of `up`, for use without a subcommand.
     #[command(flatten)]
     pub up: up::UpArgs,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Subcommand)]
 pub enum Subcommands {
     /// Start the whole mesh in this process (the default).
     Up(up::UpArgs),
     /// Call an RPC of a tool service directly, as an internal caller does.
     Call(call::CallArgs),
-    /// Refuse from now on tokens that would still be valid.
+    /// Revoke access tokens before they expire.
     Revoke(revoke::RevokeArgs),
-    /// Check, test and explain policies, and generate what they are checked against.
+    /// Check, test and explain policies, and generate their schema and catalog.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Review and lock what clients see of tools, resources and prompts.
+    /// Review and lock the tools, resources and prompts that clients see.
     #[command(subcommand)]
     Catalog(catalog::CatalogCommand),
-    /// Try what the edge's config file makes of arguments and results.
+    /// Run the transformations of an edge config file on a sample.
     #[command(subcommand)]
     Transform(transform::TransformCommand),
-    /// Set a Vault up, from which tool services get credentials.
+    /// Set up the Vault that issues credentials to tool services.
     #[command(subcommand)]
     Vault(vault::VaultCommand),
-    /// Print what completes this command line in a shell.
+    /// Print a shell completion script.
     #[command(after_help = "\
 Examples:
   drawbridge completions bash >> ~/.bash_completion
@@ -62,7 +61,7 @@ Examples:
   drawbridge man | man -l -
   drawbridge man ~/.local/share/man/man1")]
     Man {
-        /// The folder to write the pages to. Absent: the first one is printed.
+        /// The folder to write the pages to. Absent: print the page of `drawbridge` itself.
         folder: Option<PathBuf>,
     },
 }
@@ -70,8 +69,8 @@ Examples:
 const NAME: &str = "drawbridge";
 
 impl CommandLine {
-    /// Parses this process's arguments and environment. Prints help or a clear error and exits when
-    /// they are not right.
+    /// Parses this process's arguments and environment. Prints help, or an error if they are
+    /// invalid, and exits.
     #[must_use]
     pub fn read() -> Self {
         let matches = command().get_matches();
@@ -85,18 +84,18 @@ impl CommandLine {
 pub fn command() -> Command {
     CommandLine::command()
         .mut_args(|argument| argument_with_env(argument, "DRAWBRIDGE_UP_"))
-        .mut_subcommand("revoke", |revoke| revoke.mut_args(as_called))
+        .mut_subcommand("revoke", |revoke| revoke.mut_args(with_call_variable))
         .mut_subcommands(|command| {
             let name = command.get_name().to_owned();
             with_env(command, &name)
         })
 }
 
-/// Whoever calls services shows the same to auth: `revoke` takes it from the variables of `call`.
-fn as_called(argument: Arg) -> Arg {
-    let is_callers = argument.get_help_heading() == Some("Between services");
+/// `revoke` presents the same client certificate as `call`, so it reads the variables of `call`.
+fn with_call_variable(argument: Arg) -> Arg {
+    let is_caller_option = argument.get_help_heading() == Some("Between services");
     match argument.get_long() {
-        Some(long) if is_callers => {
+        Some(long) if is_caller_option => {
             let name = env_name(&["call"], long);
             argument.env(name)
         }
@@ -104,21 +103,21 @@ fn as_called(argument: Arg) -> Arg {
     }
 }
 
-/// Prints what completes the command line in a shell.
+/// Prints a shell completion script.
 ///
 /// # Errors
-/// When it cannot be printed.
+/// When standard output cannot be written.
 pub fn print_completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), NAME, &mut script);
     print(&script)
 }
 
-/// Prints all of it, or as much as whoever reads it wants.
+/// Prints the text. A reader that closes the pipe early is not an error.
 fn print(text: &[u8]) -> anyhow::Result<()> {
     match io::stdout().write_all(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot print")
+            Err(error).context("cannot write to standard output")
         }
         _ => Ok(()),
     }
@@ -127,7 +126,7 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
 /// Prints the man page, or writes one for each command to a folder.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When a page cannot be written.
 pub fn man(folder: Option<PathBuf>) -> anyhow::Result<()> {
     let command = command();
     match folder {
@@ -140,7 +139,8 @@ pub fn man(folder: Option<PathBuf>) -> anyhow::Result<()> {
         }
         Some(folder) => {
             let shown = folder.display().to_string();
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {shown}"))?;
+            fs::create_dir_all(&folder)
+                .with_context(|| format!("cannot create the folder {shown}"))?;
             clap_mangen::generate_to(command, &folder)
                 .with_context(|| format!("cannot write the man pages to {shown}"))
         }

@@ -1,4 +1,4 @@
-//! Contracts of services that run.
+//! Contracts of running services.
 
 use std::time::Duration;
 
@@ -14,59 +14,61 @@ use crate::state::{MeshArgs, MeshState};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which services, and how to speak to them.
+/// The services, and the transport to them.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ContractArgs {
-    /// The gRPC address of a running service. Repeat for more. Absent: the services that this build knows.
+    /// The gRPC URL of a running service. Repeat for more. Absent: the services in this build.
     #[arg(long, value_name = "URL")]
     service_url: Vec<GrpcUrl>,
 
-    /// The SPIFFE id of that service. Absent: as the running mesh says.
+    /// The SPIFFE id of that service. Absent: from the running mesh's state.
     #[arg(long, value_name = "SPIFFE_ID", requires = "service_url")]
     service_spiffe_id: Option<SpiffeId>,
 
     #[command(flatten)]
     mesh: MeshArgs,
 
-    /// What services are shown, and which are believed.
+    /// The client certificate, and the authorities to trust.
     #[command(flatten)]
     mtls: MtlsConfig,
 }
 
 impl ContractArgs {
-    /// The contracts of the services that are named.
+    /// The contracts of the given services.
     pub(crate) async fn read(&self) -> anyhow::Result<Vec<Contract>> {
         let mesh = self.mesh.find()?;
         let mut contracts = Vec::new();
         for url in &self.service_url {
             let context = CallContext::new(RequestId::generate(), TIMEOUT);
-            let contract = reflection::contract(self.channel(mesh.state(), url)?, &context).await;
+            let contract =
+                reflection::fetch_contract(self.channel(mesh.state(), url)?, &context).await;
             contracts.push(contract.with_context(|| format!("cannot read the contract at {url}"))?);
         }
         Ok(contracts)
     }
 
-    /// The services of a config file, as the command speaks to them.
+    /// The transport to the services of a config file.
     pub(crate) fn peers(&self) -> anyhow::Result<Peers> {
         peers(&self.mtls, self.mesh.find()?.state())
     }
 
     fn channel(&self, state: Option<&MeshState>, url: &Url) -> anyhow::Result<Channel> {
-        let known = state.and_then(|state| state.services.iter().find(|(_, known)| *known == url));
-        let name = known.map(|(name, _)| name.as_str());
+        let from_state = state
+            .and_then(|state| state.services.iter().find(|(_, from_state)| *from_state == url));
+        let name = from_state.map(|(name, _)| name.as_str());
         if url.scheme() == "https" && name.is_none() && self.service_spiffe_id.is_none() {
-            bail!("who {url} must be is not known here: give --service-spiffe-id");
+            bail!("the SPIFFE id of {url} is unknown: give --service-spiffe-id");
         }
         let peers = peers(&self.mtls, state)?;
         Ok(peers.connect(url, name.unwrap_or_default(), self.service_spiffe_id.as_ref())?)
     }
 }
 
-/// The services of a mesh, as a command speaks to them: by what is given, or as the running mesh says.
-pub(crate) fn peers(given: &MtlsConfig, state: Option<&MeshState>) -> anyhow::Result<Peers> {
-    let is_given = given.mtls_certificate_file.is_some() || given.allow_plaintext;
+/// The transport to a mesh's services: from the options, or else from the running mesh's state.
+pub(crate) fn peers(mtls: &MtlsConfig, state: Option<&MeshState>) -> anyhow::Result<Peers> {
+    let has_mtls_options = mtls.mtls_certificate_file.is_some() || mtls.allow_plaintext;
     Ok(match state {
-        Some(state) if !is_given => state.peers()?,
-        _ => Peers::open(given)?,
+        Some(state) if !has_mtls_options => state.peers()?,
+        _ => Peers::open(mtls)?,
     })
 }

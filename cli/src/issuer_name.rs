@@ -1,13 +1,13 @@
-//! Issuers, as they write themselves.
+//! Issuer identifiers in their exact spelling.
 
 use std::{fmt, ops::Deref, str::FromStr};
 
-use drawbridge_sdk::{UrlTextError, parse_url};
+use drawbridge_sdk::{ParseUrlError, parse_url};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-/// An issuer to the letter as it writes itself in `iss` (RFC 8414 section 2): the URL that it is
-/// would end with a slash that its name may lack.
+/// An issuer identifier, spelled exactly as in `iss` (RFC 8414 section 2). A parsed URL may have a
+/// trailing slash that the identifier lacks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IssuerName {
@@ -16,14 +16,14 @@ pub struct IssuerName {
 }
 
 impl IssuerName {
-    /// The name.
+    /// The identifier.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// As a URL, below which its metadata is.
+/// As a URL, the base of its metadata URL.
 impl Deref for IssuerName {
     type Target = Url;
 
@@ -39,7 +39,7 @@ impl fmt::Display for IssuerName {
 }
 
 impl FromStr for IssuerName {
-    type Err = UrlTextError;
+    type Err = ParseUrlError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let name = text.trim().to_owned();
@@ -48,7 +48,7 @@ impl FromStr for IssuerName {
 }
 
 impl TryFrom<String> for IssuerName {
-    type Error = UrlTextError;
+    type Error = ParseUrlError;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
@@ -61,7 +61,7 @@ impl From<IssuerName> for String {
     }
 }
 
-/// The name of an issuer that is known by its URL alone: without the slash of an empty path.
+/// The identifier of an issuer of which only the URL is known: without the slash of an empty path.
 impl From<Url> for IssuerName {
     fn from(url: Url) -> Self {
         let text = url.as_str();

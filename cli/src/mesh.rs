@@ -1,5 +1,4 @@
-//! The whole mesh in one process: each service from its own library, in a runtime of its own, with its own
-//! logs, traces and metrics.
+//! The whole mesh in one process. Each service has its own runtime, logs, traces and metrics.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,8 +10,8 @@ use std::{
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
 use drawbridge_sdk::{
-    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, RunningService, Telemetry,
-    TelemetryConfig, TelemetryError, UrlTextError,
+    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, ParseUrlError,
+    RunningService, Telemetry, TelemetryConfig, TelemetryError,
 };
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
@@ -23,7 +22,7 @@ use crate::{
     state::{MeshName, MeshState, WorkloadCredentials},
 };
 
-use self::plan::{Plan, Socket};
+use self::plan::{BoundSocket, Plan};
 
 mod authority;
 mod environment;
@@ -36,35 +35,35 @@ pub use self::{
 };
 pub use drawbridge_idp::ConfiguredClient;
 
-/// The audience of tokens that internal callers bring to auth.
+/// The audience of tokens that internal callers present to auth.
 const INTERNAL_AUDIENCE: &str = "drawbridge-auth";
 /// The `iss` of transaction tokens.
 const TRANSACTION_ISSUER: &str = "drawbridge-auth";
-/// The command line's own name, as a workload.
+/// The command line's workload name.
 pub const WORKLOAD: &str = "drawbridge-cli";
-/// Threads of each service's runtime.
+/// Worker threads per service runtime.
 const WORKER_THREADS: usize = 2;
-/// How long the services may take to find one another.
+/// How long the services may take to become ready.
 const READY_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What kind of mesh to start.
+/// The config of a mesh.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
-    /// Fixed, well-known ports, or free ones.
+    /// Well-known ports, or free ones.
     pub ports: Ports,
-    /// The name of the mesh among those of its user. Absent: the port of its edge.
+    /// The name of the mesh, unique per user. Absent: the port of its edge.
     pub name: Option<MeshName>,
-    /// The URL under which clients know the MCP endpoint. Absent: `/mcp` at the edge's address.
+    /// The public URL of the MCP endpoint. Absent: `/mcp` at the edge's address.
     pub public_url: Option<Url>,
-    /// Tool services besides the mesh's own.
+    /// User-supplied tool services.
     pub own_services: Vec<ServiceAddress>,
     /// The edge's config file.
     pub edge_config: Option<PathBuf>,
-    /// Whether the variables of the services' own processes (`DRAWBRIDGE_<SERVICE>_…`) count here too.
+    /// Whether the services' environment variables (`DRAWBRIDGE_<SERVICE>_…`) apply.
     pub environment: bool,
-    /// Where the built-in authorization server keeps over restarts what it remembers. Absent: in memory.
+    /// The state file of the built-in authorization server. Absent: in memory.
     pub idp_state_file: Option<PathBuf>,
-    /// Where auth keeps revocations over restarts. Absent: in memory, or in `redis_url`.
+    /// The file in which auth stores revocations. Absent: in memory, or in `redis_url`.
     pub revocations_file: Option<PathBuf>,
     /// The folder of Cedar policies.
     pub policies: PathBuf,
@@ -72,30 +71,32 @@ pub struct MeshConfig {
     pub code_root: PathBuf,
     /// The issuer of access tokens. Absent: the built-in authorization server.
     pub issuer: Option<IssuerName>,
-    /// Tenants that the tokens of `issuer` may name. Empty: any while it is the only issuer, and none beside others.
-    /// The built-in authorization server names those of its users.
+    /// Tenants that the tokens of `issuer` may name. Empty: any if it is the only issuer, otherwise
+    /// none. The built-in authorization server names its users' tenants.
     pub issuer_tenants: Vec<String>,
-    /// A TOML file of more issuers, whose tokens are accepted too.
+    /// A TOML file of more accepted issuers.
     pub issuers: Option<PathBuf>,
-    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and frank.
+    /// The users of the built-in authorization server. Absent: alice, bob, carol, dave, erin and
+    /// frank.
     pub users: Option<PathBuf>,
-    /// Clients of the built-in authorization server besides those that register themselves.
+    /// Preconfigured clients of the built-in authorization server.
     pub clients: Vec<ConfiguredClient>,
-    /// Groups of the command line's own workload identity.
+    /// Groups of the command line's workload identity.
     pub workload_groups: Vec<String>,
     /// Origins of pages that may call the edge.
     pub allowed_origins: Vec<String>,
-    /// What request bodies may take of the edge.
+    /// The edge's limits on request bodies.
     pub bodies: BodyLimits,
-    /// Redis, for what replicas share: sessions and revocations. Absent: this process keeps them.
+    /// The Redis that stores what replicas share: sessions and revocations. Absent: they are stored
+    /// in this process.
     pub redis_url: Option<SecretString>,
-    /// Where the service `invoices` keeps them.
+    /// The database of the service `invoices`.
     pub invoices_database_url: SecretString,
-    /// Where credentials come from. Absent: services are given none that Vault knows.
+    /// The Vault that issues credentials. Absent: none are issued.
     pub vault: Option<MeshVault>,
-    /// Whether services speak mTLS, by an authority of the mesh's own, as they do where they are deployed.
+    /// Whether services use mTLS as in a deployment, with the mesh's own certificate authority.
     pub mtls: bool,
-    /// What is written down of decisions.
+    /// The decision log.
     pub decision_log: DecisionLogConfig,
     /// Logs and traces of every service.
     pub telemetry: TelemetryConfig,
@@ -133,27 +134,27 @@ impl Default for MeshConfig {
     }
 }
 
-/// Where services listen, on loopback.
+/// The services' ports on loopback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// The first is that of the authorization server; the others lie as far above it as those that the documentation
-    /// names lie above 7100.
+    /// The authorization server's port; all other ports have the same offset from it as the
+    /// documented ones have from 7100.
     From(u16),
     /// Free ports.
     Free,
 }
 
 impl Ports {
-    /// The first of the ports that the documentation names.
+    /// The first documented port.
     pub const FIRST: u16 = 7100;
-    /// How far above the first the last one is.
+    /// The offset of the last port from the first.
     pub const SPAN: u16 = 131;
-    /// The ports that the documentation names.
+    /// The documented ports.
     pub const WELL_KNOWN: Self = Self::From(Self::FIRST);
-    /// The edge's among those that the documentation names.
+    /// The documented port of the edge.
     const EDGE: u16 = 7180;
 
-    /// The port of the edge, if it is known before it is bound.
+    /// The port of the edge, if known before binding.
     #[must_use]
     pub fn edge(self) -> Option<u16> {
         match self {
@@ -162,14 +163,14 @@ impl Ports {
         }
     }
 
-    /// Binds the port that the documentation names so.
-    fn bind(self, port: u16) -> Result<Socket, BindError> {
+    /// Binds the counterpart of a documented port.
+    fn bind(self, port: u16) -> Result<BoundSocket, BindError> {
         let port = match self {
             Self::From(first) => first + (port - Self::FIRST),
             Self::Free => 0,
         };
         let (listen, address) = Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-        Ok(Socket { listen, address })
+        Ok(BoundSocket { listen, address })
     }
 }
 
@@ -177,7 +178,7 @@ impl Ports {
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A port is taken.
-    #[error("{0}; is another mesh running? (--free-ports takes free ports, --first-port others)")]
+    #[error("{0}; is another mesh running? (use --free-ports or --first-port for other ports)")]
     Bind(#[from] BindError),
     /// A service's telemetry could not start.
     #[error("cannot start the telemetry of {service}")]
@@ -195,7 +196,7 @@ pub enum MeshError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The services did not find one another in time.
+    /// A service did not become ready in time.
     #[error("{service} is not ready: {reason}")]
     NotReady {
         /// Which service.
@@ -203,58 +204,58 @@ pub enum MeshError {
         /// Why.
         reason: String,
     },
-    /// The certificates of services could not be made.
-    #[error("cannot make certificates for the services")]
+    /// The services' certificates could not be created.
+    #[error("cannot create the services' certificates")]
     Authority(#[from] AuthorityError),
-    /// Vault does not take what it is told.
+    /// Vault rejected the setup.
     #[error("cannot set up Vault")]
     Vault(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address makes no URL.
-    #[error("cannot make a URL")]
+    /// An address does not form a URL.
+    #[error("cannot form a URL")]
     Url(#[from] url::ParseError),
-    /// The issuer's name is no URL.
-    #[error("cannot use the issuer")]
-    Issuer(#[from] UrlTextError),
-    /// A service's variable cannot be used.
+    /// The issuer is not a valid URL.
+    #[error("invalid issuer")]
+    Issuer(#[from] ParseUrlError),
+    /// A service's environment variable is invalid.
     #[error(transparent)]
     Environment(#[from] EnvironmentError),
-    /// The edge's config file cannot be used.
+    /// The edge's config file is invalid.
     #[error(transparent)]
     EdgeConfig(#[from] ConfigTextError),
-    /// A service has the name of one of the mesh's own.
-    #[error("the mesh has a service {namespace} of its own: give yours another namespace")]
+    /// A user-supplied service has the namespace of a built-in one.
+    #[error("the namespace {namespace} belongs to a built-in service: choose another namespace")]
     OwnService {
         /// The name.
         namespace: String,
     },
 }
 
-/// A mesh that runs.
+/// A running mesh.
 #[derive(Debug)]
 pub struct Mesh {
-    /// Services that run, in the order in which they stop: callers before those they call.
-    pub services: Vec<Hosted>,
-    /// Where clients reach MCP.
+    /// The services in stop order: callers before callees.
+    pub services: Vec<HostedService>,
+    /// The MCP endpoint.
     pub mcp_url: Url,
     /// The edge's config file.
     pub edge_config: Option<PathBuf>,
-    /// What the edge shows to tool services, and which it believes.
+    /// The edge's client mTLS config.
     pub edge_mtls: MtlsConfig,
-    /// The tool services and virtual servers besides the mesh's own.
+    /// The user-supplied tool services and virtual servers.
     pub own_services: NamedServices,
-    /// What other commands need to know.
+    /// The state for other commands.
     pub state: MeshState,
-    /// What signs the certificates of services. Absent: they speak plaintext.
+    /// The certificate authority. Absent: services use plaintext.
     pub authority: Option<MeshAuthority>,
 }
 
 impl Mesh {
-    /// Starts every service and waits until they have found one another.
+    /// Starts every service and waits until all are ready.
     ///
     /// # Errors
-    /// When a port is taken, a service does not start, or they do not find one another.
+    /// When a port is taken, or a service does not start or become ready.
     pub async fn start(config: &MeshConfig) -> Result<Self, MeshError> {
-        // All sockets first: each service needs to know where others are before any of them starts.
+        // All sockets first: each service needs the others' addresses before it starts.
         let plan = Plan::new(config)?;
         let telemetry = &config.telemetry;
         let auth = plan.auth(config)?;
@@ -263,23 +264,23 @@ impl Mesh {
         let (code, invoices) = (plan.code(config)?, plan.invoices(config)?);
         let tickets = plan.tickets(config)?;
         let mut services = vec![
-            Hosted::start("edge", telemetry, |telemetry| async move {
+            HostedService::start("edge", telemetry, |telemetry| async move {
                 drawbridge_edge::start(edge, &telemetry).await
             })
             .await?,
-            Hosted::start("code", telemetry, |telemetry| async move {
+            HostedService::start("code", telemetry, |telemetry| async move {
                 drawbridge_code::start(code, &telemetry).await
             })
             .await?,
-            Hosted::start("invoices", telemetry, |telemetry| async move {
+            HostedService::start("invoices", telemetry, |telemetry| async move {
                 drawbridge_invoices::start(invoices, &telemetry).await
             })
             .await?,
-            Hosted::start("tickets", telemetry, |telemetry| async move {
+            HostedService::start("tickets", telemetry, |telemetry| async move {
                 drawbridge_tickets::start(tickets, &telemetry).await
             })
             .await?,
-            Hosted::start("auth", telemetry, |telemetry| async move {
+            HostedService::start("auth", telemetry, |telemetry| async move {
                 drawbridge_auth::start(auth, &telemetry).await
             })
             .await?,
@@ -290,7 +291,7 @@ impl Mesh {
             let idp = plan.idp(config, idp_socket, &credentials, &own_services)?;
             workload = Some(credentials);
             services.push(
-                Hosted::start("idp", telemetry, |telemetry| async move {
+                HostedService::start("idp", telemetry, |telemetry| async move {
                     drawbridge_idp::start(idp, &telemetry).await
                 })
                 .await?,
@@ -298,20 +299,20 @@ impl Mesh {
         }
         let state = plan.state(config, workload, &own_services)?;
         if let Some(vault) = &config.vault {
-            vault.bootstrap(plan.keys()?).await?;
+            vault.bootstrap(plan.jwks_url()?).await?;
         }
         let (mcp_url, authority) = (plan.mcp_url, plan.authority);
         let mesh =
             Self { services, mcp_url, edge_config, edge_mtls, own_services, state, authority };
-        mesh.ready().await?;
+        mesh.wait_until_ready().await?;
         Ok(mesh)
     }
 
-    async fn ready(&self) -> Result<(), MeshError> {
+    async fn wait_until_ready(&self) -> Result<(), MeshError> {
         let deadline = tokio::time::Instant::now() + READY_DEADLINE;
         for service in &self.services {
             let readiness = service.running.readiness();
-            if tokio::time::timeout_at(deadline, readiness.wait()).await.is_err() {
+            if tokio::time::timeout_at(deadline, readiness.wait_ready()).await.is_err() {
                 let reason = readiness.reason().unwrap_or_default();
                 return Err(MeshError::NotReady { service: service.telemetry.service(), reason });
             }
@@ -321,11 +322,11 @@ impl Mesh {
 
     /// The service of this name.
     #[must_use]
-    pub fn service(&self, name: &str) -> Option<&Hosted> {
+    pub fn service(&self, name: &str) -> Option<&HostedService> {
         self.services.iter().find(|service| service.telemetry.service() == name)
     }
 
-    /// Stops every service: callers first, so that calls in flight can end.
+    /// Stops every service, callers first, so that calls in flight can complete.
     pub async fn stop(self) {
         for service in self.services {
             service.stop().await;
@@ -333,21 +334,21 @@ impl Mesh {
     }
 }
 
-/// A service that runs in this process, in a runtime of its own.
+/// A service in this process, with its own runtime.
 #[derive(Debug)]
-pub struct Hosted {
+pub struct HostedService {
     /// The service.
     pub running: RunningService,
     /// Its telemetry.
     pub telemetry: Arc<Telemetry>,
-    runtime: OwnRuntime,
+    runtime: ServiceRuntime,
 }
 
-impl Hosted {
-    /// Starts a service in a runtime of its own.
+impl HostedService {
+    /// Starts a service in its own runtime.
     ///
     /// # Errors
-    /// When its telemetry or the service itself does not start.
+    /// When its telemetry or the service fails to start.
     pub async fn start<E, F>(
         service: &'static str,
         config: &TelemetryConfig,
@@ -357,24 +358,26 @@ impl Hosted {
         E: std::error::Error + Send + Sync + 'static,
         F: Future<Output = Result<RunningService, E>> + Send + 'static,
     {
-        let failed = |source| MeshError::Telemetry { service, source: Box::new(source) };
-        let telemetry = Arc::new(Telemetry::new(service, config).map_err(failed)?);
-        let runtime = OwnRuntime(Some(telemetry.runtime(WORKER_THREADS).map_err(failed)?));
+        let telemetry_failed = |source| MeshError::Telemetry { service, source: Box::new(source) };
+        let telemetry = Arc::new(Telemetry::new(service, config).map_err(telemetry_failed)?);
+        let runtime =
+            ServiceRuntime(Some(telemetry.runtime(WORKER_THREADS).map_err(telemetry_failed)?));
         let starting = start(Arc::clone(&telemetry));
         let started = match &runtime.0 {
             Some(own) => own.spawn(starting).await,
             None => unreachable!("it was just made"),
         };
-        let broken = |source| MeshError::Service { service, source };
-        let running =
-            started.map_err(|error| broken(error.into()))?.map_err(|error| broken(error.into()))?;
+        let service_failed = |source| MeshError::Service { service, source };
+        let running = started
+            .map_err(|error| service_failed(error.into()))?
+            .map_err(|error| service_failed(error.into()))?;
         Ok(Self { running, telemetry, runtime })
     }
 
-    /// Stops the service and sends its last spans.
+    /// Stops the service and flushes its telemetry.
     pub async fn stop(self) {
         let Self { running, telemetry, runtime } = self;
-        // Its tasks speak through its own telemetry to the end.
+        // On its own runtime, so that its tasks log through its own telemetry.
         if let Some(runtime) = &runtime.0
             && let Err(error) = runtime.spawn(running.stop()).await
         {
@@ -384,11 +387,11 @@ impl Hosted {
     }
 }
 
-/// A runtime that may be dropped anywhere: what still runs in it is not waited for.
+/// A runtime that may be dropped in async code: it does not wait for its tasks.
 #[derive(Debug)]
-struct OwnRuntime(Option<Runtime>);
+struct ServiceRuntime(Option<Runtime>);
 
-impl Drop for OwnRuntime {
+impl Drop for ServiceRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();

@@ -1,11 +1,11 @@
-//! `drawbridge policy`: what a person asks of a policy folder before it is in force.
+//! `drawbridge policy`: checks, tests and explains a policy folder before it is deployed.
 //!
-//! Exit codes: 0, all is well; 1, it is not (a problem, a broken promise, a denial, a change); 2, it could not be
-//! found out.
+//! Exit codes: 0, success; 1, a negative result (a problem, a failed case, a denial, a changed
+//! decision); 2, an error.
 
 use std::{path::PathBuf, process::ExitCode};
 
-use drawbridge_auth::policy::{PolicyError, Problem, Severity, Study};
+use drawbridge_auth::policy::{PolicyError, PolicyWorkspace, Problem, Severity};
 use drawbridge_sdk::print_error;
 use serde::Serialize;
 
@@ -17,38 +17,38 @@ pub mod schema;
 mod test;
 mod who_can;
 
-/// What to do about policies.
+/// The subcommands.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum PolicyCommand {
-    /// Check that policies parse, fit the schema and have ids, and point at what looks wrong.
+    /// Check that policies parse, match the schema and have ids, and warn of likely mistakes.
     Check(check::CheckArgs),
     /// Run the cases in `tests/*.json`: who may do what, and by which policy.
     Test(test::TestArgs),
-    /// Say why an operation is allowed or denied, with the text of the policies.
+    /// Explain why an operation is allowed or denied, with the text of the policies.
     Explain(Box<explain::ExplainArgs>),
-    /// Say which groups, roles and principals may reach which tools, resources and prompts.
+    /// Show which groups, roles and principals may use which tools, resources and prompts.
     WhoCan(who_can::WhoCanArgs),
-    /// Say which recorded decisions would end otherwise under other policies.
+    /// Show which recorded decisions would change under other policies.
     Diff(diff::DiffArgs),
-    /// Write the policy schema and catalog of tool services, from their contracts.
+    /// Generate the policy schema and catalog of tool services from their contracts.
     ///
-    /// A tool that is not in the catalog is hidden and refused: writing it there is what locks it in.
+    /// A tool that is not in the catalog is hidden, and calls of it are denied.
     Schema(schema::SchemaArgs),
 }
 
-/// Where the policies are, and how to answer.
+/// Options of several subcommands.
 #[derive(Clone, Debug, clap::Args)]
-struct Common {
+struct CommonArgs {
     /// The folder of policies.
     #[arg(long, default_value = "policies")]
     policies: PathBuf,
 
-    /// Answer as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Whether all is well.
+/// The result that the exit code reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Good,
@@ -63,7 +63,7 @@ impl Verdict {
 
 /// Runs `drawbridge policy`.
 pub async fn run(command: PolicyCommand) -> ExitCode {
-    let done = match command {
+    let verdict = match command {
         PolicyCommand::Check(args) => check::run(&args),
         PolicyCommand::Test(args) => test::run(&args),
         PolicyCommand::Explain(args) => explain::run(&args),
@@ -77,7 +77,7 @@ pub async fn run(command: PolicyCommand) -> ExitCode {
             }
         },
     };
-    match done {
+    match verdict {
         Ok(Verdict::Good) => ExitCode::SUCCESS,
         Ok(Verdict::Bad) => ExitCode::from(1),
         Err(error) => {
@@ -102,15 +102,15 @@ fn print_problems(problems: &[Problem]) {
     }
 }
 
-/// The policies of a folder that has to be right.
-fn open(folder: &std::path::Path) -> anyhow::Result<Study> {
-    Study::open(folder).map_err(|PolicyError(problems)| {
+/// Opens a policy folder that must be valid.
+fn open_workspace(folder: &std::path::Path) -> anyhow::Result<PolicyWorkspace> {
+    PolicyWorkspace::open(folder).map_err(|PolicyError(problems)| {
         print_problems(&problems);
-        anyhow::anyhow!("the policies in {} are not right", folder.display())
+        anyhow::anyhow!("the policies in {} are invalid", folder.display())
     })
 }
 
-fn count(number: usize, what: &str) -> String {
+fn pluralize(number: usize, what: &str) -> String {
     let plural = match what.strip_suffix('y') {
         _ if number == 1 => what.to_owned(),
         Some(stem) => format!("{stem}ies"),

@@ -1,4 +1,4 @@
-//! `drawbridge revoke`: tokens that are refused from now on, though they would still be valid.
+//! `drawbridge revoke`: revokes access tokens before they expire.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ Examples:
   drawbridge revoke --client mcp-client --of https://idp.example
   drawbridge revoke --token-id 0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a
 
-A subject's or a client's tokens are refused if they were issued until now; later ones are good, unless \
-the issuer gives none. Policies say who may revoke, by the action `revoke`.")]
+For a subject or a client, all tokens issued until now are revoked; tokens issued later are valid. \
+Policies decide who may revoke, by the action `revoke`.")]
 pub struct RevokeArgs {
     #[command(flatten)]
     which: WhichArgs,
 
-    /// The issuer of the tokens. Absent: that of the running mesh.
+    /// The issuer of the tokens. Absent: the issuer of the running mesh.
     #[arg(long = "of", value_name = "ISSUER")]
     of: Option<String>,
 
-    /// Say what was done as one line of JSON.
+    /// Print the result as one line of JSON.
     #[arg(long)]
     json: bool,
 
@@ -65,34 +65,34 @@ impl WhichArgs {
     }
 }
 
-/// Revokes tokens and says since when they are refused.
+/// Revokes tokens and prints the time of the revocation.
 ///
 /// # Errors
-/// When the caller is not known or may not, or auth cannot write the revocation down.
+/// When the caller has no identity or no permission, or auth cannot store the revocation.
 pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
     let mesh = args.caller.mesh()?;
     let state = mesh.state();
     let auth_url = args.caller.auth_url(&mesh)?;
     let issuer = args.of.clone().or_else(|| Some(state?.issuer_name().to_owned()));
-    let issuer = issuer.context("the issuer of the tokens is not known here; give --of")?;
-    let own = args.caller.token(state).await?;
+    let issuer = issuer.context("the issuer of the tokens is unknown; give --of")?;
+    let caller_token = args.caller.token(state).await?;
 
     let context = CallContext::new(RequestId::generate(), TIMEOUT);
     let tokens = pb::TokenSet { issuer, which: args.which.which() };
     let request = pb::RevokeRequest {
-        subject_token: own.expose_secret().to_owned(),
+        subject_token: caller_token.expose_secret().to_owned(),
         tokens: Some(tokens.clone()),
     };
     let mut auth = AuthServiceClient::new(args.caller.auth(&args.caller.peers(state)?, &auth_url)?);
-    let answer = auth.revoke(context.outgoing(request)).await;
-    let answer = answer
+    let response = auth.revoke(context.outgoing(request)).await;
+    let response = response
         .map_err(|status| match status.code() {
-            // What is wrong with the request it says in full.
+            // The message describes the mistake in full.
             Code::InvalidArgument => anyhow!("{}", status.message()),
             _ => anyhow!("auth at {auth_url}: {}", status_text(&status)),
         })
         .with_context(|| format!("request {}", context.request_id))?;
-    match answer.into_inner().outcome {
+    match response.into_inner().outcome {
         Some(Outcome::Revoked(revoked)) => {
             report(&tokens, &revoked, args.json);
             Ok(())
@@ -101,7 +101,7 @@ pub async fn run(args: RevokeArgs) -> anyhow::Result<()> {
         Some(Outcome::Denied(denied)) => {
             bail!("denied by policy: revoke: {}", denied.reason)
         }
-        None => bail!("auth gives no answer"),
+        None => bail!("auth sent an empty response"),
     }
 }
 
@@ -133,12 +133,13 @@ fn report(tokens: &pb::TokenSet, revoked: &pb::Revoked, as_json: bool) {
     } else {
         let at = at.unwrap_or_default();
         anstream::println!(
-            "tokens of {issuer} for the {what} {name}, issued until {at}, are refused"
+            "revoked the tokens of {issuer} for the {what} {name} issued until {at}"
         );
     }
     if let Some(since) = not_seen_since {
         anstream::eprintln!(
-            "warning: auth has verified no token of {issuer} for the {what} {name} since {since}; is the name right?"
+            "warning: auth has verified no token of {issuer} for the {what} {name} since {since}; \
+             check the spelling"
         );
     }
 }

@@ -1,4 +1,5 @@
-//! Where each running `drawbridge up` is, for commands of the same user on the same machine.
+//! State files of running `drawbridge up` processes, for commands of the same user on the same
+//! machine.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +8,7 @@ use std::{
     str::FromStr,
 };
 
-use drawbridge_sdk::{MtlsConfig, MtlsError, Peers, own};
+use drawbridge_sdk::{MtlsConfig, MtlsError, Peers, private_files};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use crate::issuer_name::IssuerName;
 
-pub use self::find::{Found, MeshArgs};
+pub use self::find::{MeshArgs, MeshLookup};
 
 mod find;
 
@@ -27,15 +28,16 @@ const SUFFIX: &str = ".json";
 const STATE_BYTES_MAX: u64 = 1024 * 1024;
 const NAME_CHARS_MAX: usize = 64;
 
-/// The name of a mesh among those of one user: part of file names.
+/// The name of a mesh, unique per user. It is part of file names.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MeshName(String);
 
-/// A text that cannot name a mesh.
+/// The text is not a valid mesh name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the name of a mesh has 1 to {NAME_CHARS_MAX} letters, digits, `-` and `_`, and begins with a letter or digit"
+    "a mesh name has 1 to {NAME_CHARS_MAX} letters, digits, `-` and `_`, and starts with a letter \
+     or digit"
 )]
 pub struct MeshNameError;
 
@@ -44,8 +46,8 @@ impl FromStr for MeshName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = |char: char| char.is_ascii_alphanumeric() || char == '-' || char == '_';
-        let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
-        let is_name = begins && text.len() <= NAME_CHARS_MAX && text.chars().all(fits);
+        let starts_well = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        let is_name = starts_well && text.len() <= NAME_CHARS_MAX && text.chars().all(fits);
         if is_name { Ok(Self(text.to_owned())) } else { Err(MeshNameError) }
     }
 }
@@ -65,7 +67,7 @@ impl From<MeshName> for String {
 }
 
 impl From<u16> for MeshName {
-    /// The name of a mesh that has been given none: the port of its edge.
+    /// The default name of a mesh: the port of its edge.
     fn from(port: u16) -> Self {
         Self(port.to_string())
     }
@@ -77,31 +79,29 @@ impl fmt::Display for MeshName {
     }
 }
 
-/// A mesh, as other commands need to know it.
+/// The state of a mesh that other commands read.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeshState {
     /// Its name among the meshes of this user.
     pub name: MeshName,
-    /// The process that runs it.
+    /// Its process id.
     pub pid: u32,
     /// The issuer of tokens.
     pub issuer: IssuerName,
-    /// Where auth serves gRPC.
+    /// The gRPC URL of auth.
     pub auth_url: Url,
     /// The audience of tokens that auth exchanges.
     pub internal_audience: String,
-    /// Where tool services serve gRPC, by namespace.
+    /// The gRPC URLs of tool services, by namespace.
     pub services: BTreeMap<String, Url>,
-    /// The command line's own identity, made for this run of the mesh by its own authorization
-    /// server.
+    /// The command line's credentials at the mesh's authorization server, generated for this run.
     pub workload: Option<WorkloadCredentials>,
-    /// What the command line shows to services, and whom it believes. Absent: the mesh speaks
-    /// plaintext.
+    /// The command line's certificate and trust bundle. Absent: the mesh uses plaintext.
     pub mtls: Option<MtlsFiles>,
 }
 
-/// The files of a caller's certificate.
+/// The files of a client certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MtlsFiles {
@@ -111,7 +111,7 @@ pub struct MtlsFiles {
 }
 
 impl MtlsFiles {
-    /// The files that a config names, if it names any.
+    /// The files that a config names, if any.
     #[must_use]
     pub fn of(config: &MtlsConfig) -> Option<Self> {
         Some(Self {
@@ -131,7 +131,7 @@ impl MtlsFiles {
     }
 }
 
-/// An OAuth client that calls in its own name.
+/// An OAuth client that calls on its own behalf.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadCredentials {
@@ -143,7 +143,7 @@ pub struct WorkloadCredentials {
 }
 
 impl WorkloadCredentials {
-    /// New credentials, whose secret nobody can guess.
+    /// Generates credentials with a random secret.
     #[must_use]
     pub fn generate(client_id: &str) -> Self {
         let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
@@ -156,13 +156,13 @@ fn exposed<S: Serializer>(secret: &SecretString, serializer: S) -> Result<S::Ok,
 }
 
 impl MeshState {
-    /// The issuer as it writes itself in `iss`.
+    /// The issuer, spelled as in `iss`.
     #[must_use]
     pub fn issuer_name(&self) -> &str {
         self.issuer.name()
     }
 
-    /// The mesh's services, as the command line speaks to them.
+    /// The transport to the mesh's services, with the command line's certificate.
     ///
     /// # Errors
     /// When its certificate cannot be used.
@@ -173,26 +173,25 @@ impl MeshState {
     /// The folder of the state files: `DRAWBRIDGE_STATE_DIR`, or the user's state folder (XDG).
     #[must_use]
     pub fn folder() -> PathBuf {
-        let from = |name: &str| {
-            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        let variable = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::variable)
         };
-        from(STATE_DIR)
-            .or_else(|| from("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
-            .or_else(|| from("HOME").map(|home| home.join(".local/state/drawbridge")))
+        variable(STATE_DIR)
+            .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
+            .or_else(|| variable("HOME").map(|home| home.join(".local/state/drawbridge")))
             .unwrap_or_else(|| std::env::temp_dir().join("drawbridge"))
     }
 
-    /// Reads all state files: of meshes that run, and of those that ended without removing theirs.
+    /// Reads all state files: of running meshes, and stale ones of meshes that were killed.
     ///
     /// # Errors
-    /// When the folder or a file is another user's or could be written by one, a file cannot be
-    /// read, or it holds something else. Whoever writes it says to which servers this user's tokens
-    /// go.
+    /// When the folder or a file belongs to or is writable by another user, a file cannot be read,
+    /// or it is not a state file. The files name the servers that receive this user's tokens.
     pub fn all(folder: &Path) -> io::Result<Vec<KnownMesh>> {
         let mut meshes = Vec::new();
         for path in files(folder)? {
             match KnownMesh::read(&path) {
-                // It was removed since.
+                // Removed after it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 read => meshes.extend(read?),
             }
@@ -200,22 +199,22 @@ impl MeshState {
         Ok(meshes)
     }
 
-    /// Whether a mesh of this name runs.
+    /// The process id of the running mesh of this name, if any.
     ///
     /// # Errors
     /// As [`Self::all`].
-    pub fn runs(folder: &Path, name: &MeshName) -> io::Result<Option<u32>> {
-        let running = Self::all(folder)?.into_iter().filter(|mesh| mesh.runs);
+    pub fn is_running(folder: &Path, name: &MeshName) -> io::Result<Option<u32>> {
+        let running = Self::all(folder)?.into_iter().filter(|mesh| mesh.is_running);
         Ok(running.map(|mesh| mesh.state).find(|state| state.name == *name).map(|state| state.pid))
     }
 
-    /// Removes the state files of meshes that ended without removing theirs.
+    /// Removes stale state files of meshes that were killed.
     ///
     /// # Errors
-    /// When the folder is another user's or could be written by one, or a file cannot be removed.
+    /// When the folder belongs to or is writable by another user, or a file cannot be removed.
     pub fn remove_stale(folder: &Path) -> io::Result<()> {
         for path in files(folder)? {
-            let is_stale = own::open(&path).is_ok_and(|file| is_unlocked(&file));
+            let is_stale = private_files::open(&path).is_ok_and(|file| is_unlocked(&file));
             if is_stale {
                 fs::remove_file(&path)?;
             }
@@ -223,19 +222,19 @@ impl MeshState {
         Ok(())
     }
 
-    /// Writes the state for this user alone to read. The file goes when the guard is dropped; while
-    /// that exists, the mesh counts as one that runs.
+    /// Writes the state file, readable by this user only. The mesh counts as running until the
+    /// returned guard is dropped, which removes the file.
     ///
     /// # Errors
-    /// When the folder is another user's or could be written by one, or it or the file cannot be
+    /// When the folder belongs to or is writable by another user, or it or the file cannot be
     /// written.
     pub fn write(&self, folder: &Path) -> io::Result<StateFile> {
-        own::create_folder(folder)?;
-        own::check_folder(folder)?;
+        private_files::create_folder(folder)?;
+        private_files::check_folder(folder)?;
         let path = folder.join(format!("{PREFIX}{}{SUFFIX}", self.name));
         let bytes = serde_json::to_vec_pretty(self)?;
-        // Before anybody finds it: who finds it unlocked takes it for stale.
-        let file = own::replace_with(&path, &bytes, |file| Ok(file.try_lock()?))?;
+        // Locked before the file gets its name: an unlocked file counts as stale.
+        let file = private_files::replace_with(&path, &bytes, |file| Ok(file.try_lock()?))?;
         Ok(StateFile { path, _lock: file })
     }
 }
@@ -243,37 +242,36 @@ impl MeshState {
 /// A mesh whose state file exists.
 #[derive(Debug)]
 pub struct KnownMesh {
-    /// What the file says.
+    /// The content of the file.
     pub state: MeshState,
-    /// Whether the process that wrote it runs.
-    pub runs: bool,
+    /// Whether the process that wrote it is running.
+    pub is_running: bool,
 }
 
 impl KnownMesh {
-    /// Nothing when the file is of a mesh that has ended and is not understood: it may be of
-    /// another version.
+    /// None if the file is stale and cannot be parsed: another version may have written it.
     fn read(path: &Path) -> io::Result<Option<Self>> {
-        let file = own::open(path)?;
-        let runs = !is_unlocked(&file);
-        match serde_json::from_slice(&own::read_from(file, path, STATE_BYTES_MAX)?) {
-            Ok(state) => Ok(Some(Self { state, runs })),
-            Err(_) if !runs => Ok(None),
+        let file = private_files::open(path)?;
+        let is_running = !is_unlocked(&file);
+        match serde_json::from_slice(&private_files::read_from(file, path, STATE_BYTES_MAX)?) {
+            Ok(state) => Ok(Some(Self { state, is_running })),
+            Err(_) if !is_running => Ok(None),
             Err(error) => {
-                let why =
+                let message =
                     format!("{} is not a state file of this version: {error}", path.display());
-                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+                Err(io::Error::new(io::ErrorKind::InvalidData, message))
             }
         }
     }
 }
 
-/// A process holds the lock of its state file until it ends, however it does.
+/// A process holds the lock of its state file until it ends, however it ends.
 fn is_unlocked(file: &fs::File) -> bool {
     file.try_lock_shared().is_ok()
 }
 
 fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let listed = own::check_folder(folder).and_then(|()| fs::read_dir(folder));
+    let listed = private_files::check_folder(folder).and_then(|()| fs::read_dir(folder));
     let entries = match listed {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -297,13 +295,13 @@ fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Held until it is dropped.
+    /// Locked until dropped.
     _lock: fs::File,
 }
 
 impl Drop for StateFile {
     fn drop(&mut self) {
-        // A file that somebody else has removed is gone just as well.
+        // It may have been removed already.
         let _ = fs::remove_file(&self.path);
     }
 }

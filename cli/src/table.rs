@@ -1,13 +1,13 @@
-//! Tables for people.
+//! Tables for the terminal.
 
 use std::io::IsTerminal as _;
 
 use comfy_table::{ContentArrangement, Table, presets::UTF8_HORIZONTAL_ONLY};
 
-/// How wide a table may be where no terminal says so, in columns.
+/// The width of a table without a terminal, in columns.
 const COLUMNS: u16 = 100;
 
-/// A table that is no wider than the terminal, with colors only where one shows them.
+/// Creates a table no wider than the terminal, with colors only if the terminal shows them.
 pub(crate) fn new() -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
@@ -18,9 +18,9 @@ pub(crate) fn new() -> Table {
     table
 }
 
-/// How wide a table may be, in columns.
+/// The maximum width of a table, in columns.
 pub(crate) fn columns() -> u16 {
-    let of_terminal = std::io::stdout().is_terminal().then(|| Table::new().width()).flatten();
-    let said = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
-    of_terminal.or_else(said).unwrap_or(COLUMNS)
+    let from_terminal = std::io::stdout().is_terminal().then(|| Table::new().width()).flatten();
+    let from_env = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| *columns > 0);
+    from_terminal.or_else(from_env).unwrap_or(COLUMNS)
 }

@@ -1,4 +1,5 @@
-//! `drawbridge transform`: what the edge's config file makes of a sample, before any client calls the tool.
+//! `drawbridge transform`: runs an edge config file's transformations on a sample, before clients
+//! use them.
 
 use std::{
     fs,
@@ -7,22 +8,22 @@ use std::{
 };
 
 use anyhow::Context as _;
-use drawbridge_edge::{Direction, Principal, Trial};
+use drawbridge_edge::{Direction, ProgramPrincipal, Trial};
 use serde_json::Value;
 
 /// The largest sample, in bytes.
 const SAMPLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// What to do about transformations.
+/// The subcommands.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum TransformCommand {
-    /// Run what changes a tool's arguments, or its results, on a sample.
+    /// Transform sample arguments, or a sample result, of a tool.
     ///
-    /// No service is asked: what its own schema would refuse is seen only by a call.
+    /// This calls no service, so violations of the service's own schema appear only in a real call.
     Try(TryArgs),
 }
 
-/// What to run, and on what.
+/// The transformation, and the sample.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -31,17 +32,18 @@ Examples:
   drawbridge transform try --config edge.toml --tool invoices_search \\
     --response --input result.json --principal alice.json
 
-A principal's file has what `$principal` has: issuer, subject, tenant, client, groups, roles, scopes.")]
+The principal file has the fields of `$principal`: issuer, subject, tenant, client, groups, \
+roles, scopes.")]
 pub struct TryArgs {
     /// The edge's config file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// The tool, by the name that its service gives it.
+    /// The tool, by its original name in the service's contract.
     #[arg(long)]
     tool: String,
 
-    /// Transform arguments. This is what is done unless you say `--response`.
+    /// Transform arguments (the default).
     #[arg(long = "request", conflicts_with = "response")]
     _request: bool,
 
@@ -49,11 +51,11 @@ pub struct TryArgs {
     #[arg(long)]
     response: bool,
 
-    /// The sample, as JSON. `-` reads it from standard input.
+    /// The sample, as JSON. `-` reads standard input.
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
 
-    /// Who calls, as JSON. Absent: nobody in particular.
+    /// The caller, as JSON. Absent: an anonymous caller.
     #[arg(long, value_name = "FILE")]
     principal: Option<PathBuf>,
 }
@@ -61,15 +63,15 @@ pub struct TryArgs {
 /// Runs `drawbridge transform`.
 ///
 /// # Errors
-/// When a file is not right, or the transformation fails.
+/// When a file is invalid, or the transformation fails.
 pub fn run(TransformCommand::Try(args): TransformCommand) -> anyhow::Result<()> {
     let trial = Trial::open(&args.config)?;
     let sample: Value = read(&args.input)?;
     let principal = args.principal.as_deref().map(read).transpose()?;
-    let principal: Principal = match (&args.principal, principal) {
+    let principal: ProgramPrincipal = match (&args.principal, principal) {
         (Some(path), Some(json)) => serde_json::from_value(json)
-            .with_context(|| format!("{} is no principal", path.display()))?,
-        _ => Principal::default(),
+            .with_context(|| format!("{} is not a valid principal", path.display()))?,
+        _ => ProgramPrincipal::default(),
     };
     let direction = if args.response { Direction::Response } else { Direction::Request };
     let output = trial.run(&args.tool, direction, &sample, &principal)?;
@@ -79,11 +81,11 @@ pub fn run(TransformCommand::Try(args): TransformCommand) -> anyhow::Result<()> 
 
 fn read(path: &Path) -> anyhow::Result<Value> {
     let mut text = String::new();
-    let reading = if path == Path::new("-") {
+    let read_result = if path == Path::new("-") {
         io::stdin().take(SAMPLE_BYTES_MAX).read_to_string(&mut text)
     } else {
         fs::File::open(path).and_then(|file| file.take(SAMPLE_BYTES_MAX).read_to_string(&mut text))
     };
-    reading.with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))
+    read_result.with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not valid JSON", path.display()))
 }

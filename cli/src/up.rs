@@ -5,27 +5,27 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::{TelemetryConfig, own, shutdown_signal};
+use drawbridge_sdk::{TelemetryConfig, private_files, shutdown_signal};
 use secrecy::SecretString;
 use url::Url;
 
 use crate::{
-    backing::{self, Backing, Programs},
+    dependencies::{self, Binaries, Dependencies},
     issuer_name::IssuerName,
     mesh::{Mesh, MeshConfig, Ports},
     state::{MeshName, MeshState},
 };
 
-use self::{dependencies::Dependency, own_services::OwnService};
+use self::{dependency_status::Dependency, own_services::OwnService};
 
-mod dependencies;
+mod dependency_status;
 mod hangup;
 mod own_services;
 mod report;
 
-/// Where MCP Inspector's page comes from.
+/// The origins of MCP Inspector's page.
 const INSPECTOR_ORIGINS: [&str; 2] = ["http://localhost:6274", "http://127.0.0.1:6274"];
-/// The edge's variable for Redis, which the whole mesh then uses.
+/// The edge's variable for Redis; here it applies to the whole mesh.
 const EDGE_REDIS_URL: &str = "DRAWBRIDGE_EDGE_REDIS_URL";
 
 /// How to start the mesh.
@@ -36,7 +36,7 @@ Examples:
   drawbridge up --config edge.toml --service rooms=http://127.0.0.1:7450
   drawbridge up --name second --first-port 8100
 
-The variables of the services' own processes, such as DRAWBRIDGE_EDGE_SESSIONS_MAX, count here too.")]
+The services' own environment variables, such as DRAWBRIDGE_EDGE_SESSIONS_MAX, apply too.")]
 pub struct UpArgs {
     /// The folder of Cedar policies.
     #[arg(long, env = "DRAWBRIDGE_UP_POLICIES", default_value = "policies")]
@@ -46,11 +46,12 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_CODE_ROOT", default_value = ".")]
     code_root: PathBuf,
 
-    /// The edge's config file: more tool services, limits, guards and the rest of docs/edge.md.
+    /// The edge's config file: more tool services, limits, guards and the rest of
+    /// docs/reference/edge-config.md.
     #[arg(long, env = "DRAWBRIDGE_UP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A tool service of your own, as `namespace=URL`; plaintext is fine on loopback. Repeat, or
+    /// A tool service of your own, as `namespace=URL`; plaintext is allowed on loopback. Repeat, or
     /// separate by commas.
     #[arg(
         long = "service",
@@ -60,8 +61,7 @@ pub struct UpArgs {
     )]
     services: Vec<ServiceAddress>,
 
-    /// The URL under which clients know the MCP endpoint, with its path. Absent: `/mcp` at the
-    /// edge's address.
+    /// The public URL of the MCP endpoint, with its path. Absent: `/mcp` at the edge's address.
     #[arg(long, env = "DRAWBRIDGE_EDGE_PUBLIC_URL", value_name = "URL")]
     public_url: Option<Url>,
 
@@ -69,8 +69,8 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUER", conflicts_with = "users")]
     issuer: Option<IssuerName>,
 
-    /// A tenant that --issuer may name in its tokens; `*` stands for any. Absent: any while it is
-    /// the only issuer, and none beside those of --issuers. Repeat, or separate by commas.
+    /// A tenant that --issuer may name in its tokens; `*` means any. Absent: any if it is the only
+    /// issuer, none together with --issuers. Repeat, or separate by commas.
     #[arg(
         long,
         env = "DRAWBRIDGE_UP_ISSUER_TENANTS",
@@ -80,7 +80,7 @@ pub struct UpArgs {
     )]
     issuer_tenants: Vec<String>,
 
-    /// A TOML file of more issuers of access tokens (docs/identity.md).
+    /// A TOML file of more issuers of access tokens (docs/reference/issuers-file.md).
     #[arg(long, env = "DRAWBRIDGE_UP_ISSUERS", value_name = "FILE")]
     issuers: Option<PathBuf>,
 
@@ -89,13 +89,13 @@ pub struct UpArgs {
     #[arg(long, env = "DRAWBRIDGE_UP_USERS")]
     users: Option<PathBuf>,
 
-    /// The name of the mesh, for --mesh of other commands, and for what it keeps over restarts.
-    /// Absent: the port of its edge.
+    /// The name of the mesh, for --mesh of other commands and for its persistent state. Absent: the
+    /// port of its edge.
     #[arg(long, env = "DRAWBRIDGE_UP_NAME")]
     name: Option<MeshName>,
 
-    /// Listen on these ports instead of the well-known ones: the authorization server on this one,
-    /// and the others as far above it as theirs are above 7100 (the edge: 80).
+    /// The first port to listen on, instead of 7100: the authorization server's. All others keep
+    /// their offset from it (the edge: 80).
     #[arg(
         long,
         env = "DRAWBRIDGE_UP_FIRST_PORT",
@@ -109,27 +109,26 @@ pub struct UpArgs {
     #[arg(long)]
     free_ports: bool,
 
-    /// Keep nothing over a restart: registered clients, signing keys, refresh tokens and
-    /// revocations end with the mesh. So it is with --free-ports without a --name too.
+    /// Keep no state across restarts: registered clients, signing keys, refresh tokens and
+    /// revocations end with the mesh. Implied by --free-ports without --name.
     #[arg(long)]
     ephemeral: bool,
 
-    /// An origin whose pages may call the edge, besides MCP Inspector's. Repeat, or separate by
-    /// commas.
+    /// An origin whose pages may call the edge, in addition to MCP Inspector's. Repeat, or separate
+    /// by commas.
     #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
     allowed_origins: Vec<String>,
 
-    /// Say where everything is as one line of JSON instead of a table.
+    /// Print addresses and states as one line of JSON instead of tables.
     #[arg(long)]
     json: bool,
 
-    /// Redis, for what replicas share: sessions and revocations. Absent: one is started if
-    /// `redis-server` is on this machine, else this process keeps them.
+    /// The Redis that stores what replicas share: sessions and revocations. Absent: `redis-server`
+    /// is started if it is on PATH; otherwise they are stored in this process.
     #[arg(long, env = "DRAWBRIDGE_UP_REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
 
-    /// Start no Redis, Vault or PostgreSQL, though they are on this machine: this process stands in
-    /// for them.
+    /// Start no Redis, Vault or PostgreSQL even if installed, and use embedded substitutes.
     #[arg(long)]
     embedded: bool,
 
@@ -140,27 +139,27 @@ pub struct UpArgs {
     telemetry: TelemetryConfig,
 }
 
-/// A mesh that runs, and what is said of it.
-struct Up {
+/// A running mesh, with what the report shows.
+struct RunningMesh {
     args: UpArgs,
     mesh: Mesh,
     dependencies: Vec<Dependency>,
     own_services: Vec<OwnService>,
 }
 
-/// Starts the mesh, says where everything is, and runs until Ctrl-C.
+/// Starts the mesh, prints its addresses, and runs until Ctrl-C.
 ///
 /// # Errors
 /// When the mesh cannot start.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
-    // The starts of all services together are too large for the stack.
+    // The future that starts all services is too large for the stack.
     Box::pin(start(args)).await
 }
 
 async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     ensure!(
         args.policies.is_dir(),
-        "there is no folder {}; run this in a checkout, or name one with --policies",
+        "no policy folder {}; run this in a checkout, or give --policies",
         args.policies.display()
     );
     if args.redis_url.is_none() {
@@ -171,20 +170,20 @@ async fn start(mut args: UpArgs) -> anyhow::Result<()> {
     }
     let name = args.name.clone().or_else(|| Some(ports(&args).edge()?.into()));
     let folder = prepare_state(name.as_ref())?;
-    backing::remove_left_over();
-    let programs = programs(&args);
-    let backing = Backing::start(&programs).await?;
-    backing.migrate().await?;
-    let mesh = Mesh::start(&config(&args, &backing, &folder, name)).await?;
-    // Before anything is said: whoever reads it may stop the mesh at once.
+    dependencies::remove_leftovers();
+    let binaries = binaries(&args);
+    let dependencies = Dependencies::start(&binaries).await?;
+    dependencies.migrate().await?;
+    let mesh = Mesh::start(&config(&args, &dependencies, &folder, name)).await?;
+    // Before any output: its reader may stop the mesh at once.
     let (shutdown, hangup) = (shutdown_signal(), hangup::signal());
     let state =
         mesh.state.write(&folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let (dependencies, own_services) = tokio::join!(
-        dependencies::look(&args, &backing, &programs),
-        own_services::look(&args, &mesh)
+        dependency_status::inspect(&args, &dependencies, &binaries),
+        own_services::inspect(&args, &mesh)
     );
-    let up = Up { args, mesh, dependencies, own_services };
+    let up = RunningMesh { args, mesh, dependencies, own_services };
     if up.args.json {
         anstream::println!("{}", report::as_json(&up));
     } else {
@@ -208,11 +207,11 @@ fn ports(args: &UpArgs) -> Ports {
     }
 }
 
-/// The state folder, without what meshes of before left there. No mesh of this name may run.
+/// Prepares the state folder: removes stale files, and fails if a mesh of this name is running.
 fn prepare_state(name: Option<&MeshName>) -> anyhow::Result<PathBuf> {
     let folder = MeshState::folder();
     let prepare = || {
-        own::create_folder(&folder)?;
+        private_files::create_folder(&folder)?;
         let running = name.map(|name| MeshState::runs(&folder, name)).transpose()?.flatten();
         if running.is_none() {
             MeshState::remove_stale(&folder)?;
@@ -223,34 +222,39 @@ fn prepare_state(name: Option<&MeshName>) -> anyhow::Result<PathBuf> {
         prepare().with_context(|| format!("cannot use the state folder {}", folder.display()))?;
     if let (Some(pid), Some(name)) = (running, name) {
         bail!(
-            "a mesh named {name} runs already (pid {pid}): stop it, or start another with --name and \
-             --first-port or --free-ports"
+            "a mesh named {name} is already running (pid {pid}): stop it, or start another with \
+             --name and --first-port or --free-ports"
         );
     }
     Ok(folder)
 }
 
-/// What is to be started beside the mesh.
-fn programs(args: &UpArgs) -> Programs {
-    let mut programs = if args.embedded { Programs::default() } else { Programs::find() };
+/// The servers to start with the mesh.
+fn binaries(args: &UpArgs) -> Binaries {
+    let mut binaries = if args.embedded { Binaries::default() } else { Binaries::find() };
     if args.redis_url.is_some() {
-        programs.redis = None;
+        binaries.redis = None;
     }
-    programs
+    binaries
 }
 
-fn config(args: &UpArgs, backing: &Backing, folder: &Path, name: Option<MeshName>) -> MeshConfig {
+fn config(
+    args: &UpArgs,
+    dependencies: &Dependencies,
+    folder: &Path,
+    name: Option<MeshName>,
+) -> MeshConfig {
     let inspector = INSPECTOR_ORIGINS.map(str::to_owned);
     let default = MeshConfig::default();
-    // A mesh without a name of its own is not found again.
-    let lasting = |what: &str| {
+    // Without a name, a restarted mesh would not find its files.
+    let persistent_file = |what: &str| {
         let name = name.as_ref().filter(|_| !args.ephemeral)?;
         Some(folder.join(format!("{what}-{name}.json")))
     };
     MeshConfig {
         ports: ports(args),
-        idp_state_file: lasting("idp"),
-        revocations_file: lasting("revocations").filter(|_| args.redis_url.is_none()),
+        idp_state_file: persistent_file("idp"),
+        revocations_file: persistent_file("revocations").filter(|_| args.redis_url.is_none()),
         name,
         public_url: args.public_url.clone(),
         own_services: args.services.clone(),
@@ -263,11 +267,11 @@ fn config(args: &UpArgs, backing: &Backing, folder: &Path, name: Option<MeshName
         issuers: args.issuers.clone(),
         users: args.users.clone(),
         allowed_origins: inspector.into_iter().chain(args.allowed_origins.clone()).collect(),
-        redis_url: args.redis_url.clone().or_else(|| backing.redis_url()),
-        vault: backing.mesh_vault(),
+        redis_url: args.redis_url.clone().or_else(|| dependencies.redis_url()),
+        vault: dependencies.mesh_vault(),
         decision_log: args.decision_log.clone(),
         telemetry: args.telemetry.clone(),
-        invoices_database_url: backing
+        invoices_database_url: dependencies
             .invoices_database_url()
             .unwrap_or(default.invoices_database_url),
         ..default

@@ -1,4 +1,4 @@
-//! `drawbridge vault`: sets a Vault up for tool services.
+//! `drawbridge vault`: sets up a Vault for tool services.
 
 use std::{fs, path::PathBuf};
 
@@ -9,38 +9,38 @@ use drawbridge_sdk::credentials::{
 };
 use secrecy::SecretString;
 
-/// What to do about Vault.
+/// The subcommands.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum VaultCommand {
-    /// Make Vault trust auth's transaction tokens, and give each tool service what it needs and no more.
+    /// Make Vault trust auth's transaction tokens, and grant each tool service least privilege.
     ///
-    /// What is as it should be already is left alone, so it can be run again and again.
+    /// The command is idempotent: it changes only what differs from the setup.
     Bootstrap(BootstrapArgs),
 }
 
-/// What to set up, and where.
+/// The setup, and the Vault.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 \\
-    --setup deploy/vault/setup.toml --dry-run
+drawbridge vault bootstrap --vault-url http://127.0.0.1:8200 \\
+--setup deploy/vault/setup.toml --dry-run
 
-The plan has a line for each thing: `+` is made, `~` is changed, `=` stays as it is, and `!` is for the \
-config of the server: OpenBao takes its audit devices from there alone.")]
+The plan has one line per item: `+` create, `~` update, `=` unchanged, `!` to add to the server's \
+config, the only place from which OpenBao takes its audit devices.")]
 pub struct BootstrapArgs {
-    /// The TOML file that says what to set up.
+    /// The TOML file of the setup.
     #[arg(long, default_value = "deploy/vault/setup.toml")]
     setup: PathBuf,
 
-    /// A Vault token that may set all this up.
+    /// A Vault token with permission for the setup.
     #[arg(long, env = "VAULT_TOKEN", hide_env_values = true)]
     vault_token: SecretString,
 
-    /// The password of Vault's own database user, which the file names.
+    /// The password of Vault's database user, which the file names.
     #[arg(long, env = "DRAWBRIDGE_VAULT_DATABASE_PASSWORD", hide_env_values = true)]
     database_password: Option<SecretString>,
 
-    /// Say what would be done, and do nothing.
+    /// Print the plan, and change nothing.
     #[arg(long)]
     dry_run: bool,
 
@@ -51,14 +51,16 @@ pub struct BootstrapArgs {
 /// Runs `drawbridge vault`.
 ///
 /// # Errors
-/// When the file is not right, or Vault does not take it.
+/// When the file is invalid, or Vault rejects a change.
 pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<()> {
     let path = args.setup.display();
     let text = fs::read_to_string(&args.setup).with_context(|| format!("cannot read {path}"))?;
-    let mut setup: Setup = toml::from_str(&text).with_context(|| format!("{path} is not right"))?;
+    let mut setup: Setup =
+        toml::from_str(&text).with_context(|| format!("{path} is not a valid setup"))?;
     if let Some(database) = &mut setup.database {
-        let password =
-            args.database_password.context("the setup has a database: give --database-password")?;
+        let password = args
+            .database_password
+            .context("the setup names a database; give --database-password")?;
         database.password = password;
     }
     let bootstrap = Bootstrap::new(&args.vault, &args.vault_token)?;
@@ -66,22 +68,26 @@ pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<
     for change in &plan {
         anstream::println!("{change}");
     }
-    let count = |changes: &[Change]| {
-        let is_own =
+    let count_changes = |changes: &[Change]| {
+        let is_change =
             |change: &&Change| matches!(change.kind, ChangeKind::Create | ChangeKind::Update);
-        changes.iter().filter(is_own).count()
+        changes.iter().filter(is_change).count_changes()
     };
     if args.dry_run {
-        anstream::println!("{} of {} to do; nothing was done", count(&plan), plan.len());
+        anstream::println!(
+            "{} of {} to change; nothing was changed",
+            count_changes(&plan),
+            plan.len()
+        );
     } else {
         let done = bootstrap.apply(&setup).await?;
-        anstream::println!("{} of {} done", count(&done), done.len());
+        anstream::println!("{} of {} changed", count_changes(&done), done.len());
     }
-    let for_server = plan.iter().any(|change| change.kind == ChangeKind::Configure);
+    let for_server = plan.iter().any(|change| change.kind == ChangeKind::RequiresServerConfig);
     if let Some(config) = setup.audit_config().filter(|_| for_server) {
         anstream::println!(
-            "\nThe audit device is left to you: this OpenBao takes it from its server's config alone. Put this into it, and \
-             send the server SIGHUP or start it again:\n\n{config}"
+            "\nThe audit device is left to you: this OpenBao takes it from its server's config \
+             alone. Put this into it, and send the server SIGHUP or start it again:\n\n{config}"
         );
     }
     Ok(())

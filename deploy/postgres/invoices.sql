@@ -1,16 +1,17 @@
--- What a database administrator runs once, before `drawbridge-invoices migrate` and `drawbridge vault bootstrap`:
+-- A database administrator runs this once, before `drawbridge-invoices migrate` and
+-- `drawbridge vault bootstrap`:
 --
 --   psql --set vault=vault --file deploy/postgres/invoices.sql
 --
--- `vault` is Vault's own user, which makes all others. Nobody logs in as the roles that stand here.
+-- `vault` is Vault's own user, which creates all others. No user logs in as one of these roles.
 
--- Owns the schema and all that is in it. Who migrates is a member for a few minutes.
+-- Owns the schema and its contents. The migration user is a member for a few minutes.
 CREATE ROLE invoices_owner NOLOGIN;
--- See what is their own, or shared with their tenant.
+-- Reads invoices of its own or shared with its tenant.
 CREATE ROLE invoices_reader NOLOGIN;
--- Store and change what is their own.
+-- Stores and changes its own invoices.
 CREATE ROLE invoices_writer NOLOGIN IN ROLE invoices_reader;
--- See and approve whatever their tenant has.
+-- Reads and approves all invoices of its tenant.
 CREATE ROLE invoices_approver NOLOGIN IN ROLE invoices_reader;
 
 CREATE SCHEMA invoices AUTHORIZATION invoices_owner;

@@ -1,4 +1,5 @@
-//! Writes the contracts as a `FileDescriptorSet`, for tools that read one: `make lint` gives it to buf.
+//! Writes the contracts as a `FileDescriptorSet`, for tools that read one: `make lint` gives it to
+//! buf.
 
 use std::io::{self, Write as _};
 

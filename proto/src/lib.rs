@@ -1,6 +1,7 @@
 //! The contracts: protobuf messages, gRPC clients and servers, and their descriptors.
 //!
-//! The generated types are built in `OUT_DIR` from `proto/`; their documentation is the comments there.
+//! The generated types are built in `OUT_DIR` from `proto/`, whose comments are their
+//! documentation.
 
 #![allow(
     missing_docs,
@@ -12,8 +13,8 @@
 
 mod redacted;
 
-/// Every contract as an encoded `FileDescriptorSet`, with comments and custom options: what a service
-/// registers for reflection.
+/// All contracts as an encoded `FileDescriptorSet` with comments and custom options, for server
+/// reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] =
     include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
 

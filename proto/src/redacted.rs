@@ -1,4 +1,4 @@
-//! `Debug` of messages that hold a token: the token is never printed.
+//! `Debug` for messages that contain a token: it never prints the token.
 
 use std::fmt;
 

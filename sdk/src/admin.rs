@@ -19,13 +19,14 @@ use serde_json::json;
 
 use crate::{listen::Listen, running::ServiceBuilder, telemetry::Telemetry};
 
-/// How often histograms are folded, so that they do not grow between two scrapes.
+/// How often histograms are compacted, so that they do not grow between two scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// The admin port: health, readiness and metrics, for operators alone.
+/// The admin port: health, readiness and metrics, for operators only.
 ///
-/// It answers to IP addresses, `localhost` and the names of `--admin-allowed-host`. A page in an operator's browser
-/// cannot read it by DNS rebinding, which needs a name of the attacker's own.
+/// It accepts requests whose host is an IP address, `localhost` or a name from
+/// `--admin-allowed-host`. DNS rebinding needs a name that the attacker controls, so a page in an
+/// operator's browser cannot read the port.
 #[derive(Debug)]
 pub struct Admin {
     listen: Listen,
@@ -35,7 +36,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin port that shows this telemetry's metrics.
+    /// An admin port that serves this telemetry's metrics.
     #[must_use]
     pub fn new(listen: &Listen, telemetry: &Telemetry) -> Self {
         Self {
@@ -46,9 +47,9 @@ impl Admin {
         }
     }
 
-    /// Adds the service's own routes, which anybody may read under any name.
+    /// Adds the service's own routes. They are not subject to the host check.
     #[must_use]
-    pub fn with(mut self, routes: Router) -> Self {
+    pub fn with_routes(mut self, routes: Router) -> Self {
         self.extra = self.extra.merge(routes);
         self
     }
@@ -74,47 +75,47 @@ impl Default for Readiness {
 
 impl Readiness {
     /// The service can do its work.
-    pub fn ready(&self) {
+    pub fn set_ready(&self) {
         self.reason.store(Arc::new(None));
         self.changed.send_replace(true);
     }
 
     /// The service cannot do its work.
-    pub fn not_ready(&self, reason: impl Into<String>) {
+    pub fn set_not_ready(&self, reason: impl Into<String>) {
         self.reason.store(Arc::new(Some(reason.into())));
         self.changed.send_replace(false);
     }
 
-    /// Notes, or no longer notes, what an operator should look at though the service can do its work.
-    pub fn note(&self, about: &'static str, note: Option<String>) {
+    /// Sets or clears a note for the operator. A note does not affect readiness.
+    pub fn set_note(&self, topic: &'static str, note: Option<String>) {
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         match note {
-            Some(note) => notes.insert(about, note),
-            None => notes.remove(about),
+            Some(note) => notes.insert(topic, note),
+            None => notes.remove(topic),
         };
     }
 
-    /// What an operator should look at.
+    /// The notes for the operator.
     #[must_use]
     pub fn notes(&self) -> BTreeMap<&'static str, String> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Why the service is not ready; nothing when it is.
+    /// Why the service is not ready; `None` when it is ready.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         self.reason.load().as_ref().clone()
     }
 
     /// Waits until the service is ready.
-    pub async fn wait(&self) {
+    pub async fn wait_ready(&self) {
         let mut changed = self.changed.subscribe();
         // The sender lives as long as `self`, so this cannot fail.
         let _ = changed.wait_for(|ready| *ready).await;
     }
 
-    /// Tells of every change from now on.
-    pub(crate) fn watch(&self) -> tokio::sync::watch::Receiver<bool> {
+    /// Subscribes to changes of readiness.
+    pub(crate) fn subscribe(&self) -> tokio::sync::watch::Receiver<bool> {
         self.changed.subscribe()
     }
 }
@@ -122,10 +123,10 @@ impl Readiness {
 pub(crate) fn router(
     admin: Admin,
     readiness: Readiness,
-    starting: &ServiceBuilder,
+    builder: &ServiceBuilder,
 ) -> (Listen, Router) {
     let Admin { listen, metrics, hosts, extra } = admin;
-    starting.spawn(upkeep(metrics.clone(), starting.stopping()));
+    builder.spawn(upkeep(metrics.clone(), builder.stopping()));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readyz(&readiness) }))
@@ -141,27 +142,28 @@ async fn check_host(
     next: Next,
 ) -> Response {
     if !is_host_allowed(request.uri(), request.headers(), &hosts) {
-        let told = "the Host header names another server; --admin-allowed-host allows a name\n";
-        return (StatusCode::FORBIDDEN, told).into_response();
+        let message =
+            "the Host header names another server; allow the name with --admin-allowed-host\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
     }
     next.run(request).await
 }
 
-/// Whether the admin port answers to a request under the host that it names. HTTP/2 and the absolute form of HTTP/1.1
-/// have it in the URI, and may repeat it in one header (RFC 9112 section 3.2.2). HTTP/1.0 may have none, and no
-/// browser speaks it.
+/// Whether the host of a request is allowed. HTTP/2 and the absolute form of HTTP/1.1 put the host
+/// into the URI and may repeat it in one `Host` header (RFC 9112 section 3.2.2). HTTP/1.0 may omit
+/// it; no browser uses HTTP/1.0.
 fn is_host_allowed(uri: &Uri, headers: &HeaderMap, hosts: &[String]) -> bool {
     let mut named = headers.get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
-    let (header, further) = (named.next(), named.next());
+    let (header, second_header) = (named.next(), named.next());
     let host = match (uri.authority().map(Authority::as_str), header) {
         (Some(authority), Some(header)) if !authority.eq_ignore_ascii_case(header) => return false,
         (authority, header) => authority.or(header),
     };
-    further.is_none() && host.is_none_or(|host| is_allowed(host, hosts))
+    second_header.is_none() && host.is_none_or(|host| is_host_name_allowed(host, hosts))
 }
 
-/// Whether the admin port answers under this host, whatever its port.
-fn is_allowed(host: &str, hosts: &[String]) -> bool {
+/// Whether the admin port accepts this host name or address, with any port.
+fn is_host_name_allowed(host: &str, hosts: &[String]) -> bool {
     let Some(authority) = host.parse::<Authority>().ok().filter(|_| !host.contains('@')) else {
         return false;
     };
@@ -173,7 +175,7 @@ fn is_allowed(host: &str, hosts: &[String]) -> bool {
 }
 
 fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
-    let (status, mut answer) = match readiness.reason() {
+    let (status, mut body) = match readiness.reason() {
         None => (StatusCode::OK, json!({ "ready": true })),
         Some(reason) => {
             (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason }))
@@ -181,9 +183,9 @@ fn readyz(readiness: &Readiness) -> impl IntoResponse + use<> {
     };
     let notes = readiness.notes();
     if !notes.is_empty() {
-        answer["notes"] = json!(notes);
+        body["notes"] = json!(notes);
     }
-    (status, Json(answer))
+    (status, Json(body))
 }
 
 async fn upkeep(metrics: PrometheusHandle, stopping: tokio_util::sync::CancellationToken) {
@@ -209,9 +211,9 @@ mod tests {
         );
     }
 
-    /// A request of the absolute form names its host twice, and was refused.
+    /// A request in absolute form names its host twice; it was once rejected.
     #[test]
-    fn a_request_may_name_its_host_in_the_uri_and_the_same_in_the_header() {
+    fn a_request_may_name_the_same_host_in_the_uri_and_in_the_header() {
         check("/readyz", &["127.0.0.1:7111"], true);
         check("/readyz", &[], true);
         check("http://127.0.0.1:7111/readyz", &["127.0.0.1:7111"], true);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn the_admin_port_answers_to_addresses_and_configured_names() {
+    fn the_admin_port_accepts_ip_addresses_and_configured_host_names() {
         let hosts = ["metrics.acme.internal".to_owned()];
         for host in [
             "127.0.0.1",
@@ -238,7 +240,7 @@ mod tests {
             "metrics.acme.internal",
             "Metrics.Acme.Internal:7111",
         ] {
-            assert!(is_allowed(host, &hosts), "{host}");
+            assert!(is_host_name_allowed(host, &hosts), "{host}");
         }
         for host in [
             "",
@@ -253,7 +255,7 @@ mod tests {
             "0x7f000001",
             "127.1",
         ] {
-            assert!(!is_allowed(host, &hosts), "{host}");
+            assert!(!is_host_name_allowed(host, &hosts), "{host}");
         }
     }
 }

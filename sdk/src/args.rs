@@ -1,84 +1,83 @@
-//! Command lines: of services, and of whatever else is to read them alike.
+//! Command lines of services, and of commands that parse arguments the same way.
 
 use std::{any::TypeId, ffi::OsStr, process::ExitCode};
 
 use clap::{Arg, ArgAction, Args, Command, builder::BoolishValueParser, error::ErrorKind};
 use url::Url;
 
-use crate::{TelemetryConfig, error_chain, url_text::parse_url};
+use crate::{TelemetryConfig, error_chain, urls::parse_url};
 
 mod environment;
 
 pub use self::environment::{EnvironmentError, apply_environment};
 
-/// The command line of a service: its own options, and those of telemetry.
+/// The command line of a service: its own options and the telemetry options.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ServiceArgs<C: Args> {
-    /// The service's own.
+    /// The service's own options.
     #[command(flatten)]
     pub config: C,
-    /// What it tells of itself, and where.
+    /// Logs, traces and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
 }
 
-/// Parses the command line of a service; `about` is what its help says first.
+/// Parses the command line of a service. `about` is the first line of its help.
 ///
-/// Prints help or a clear error and exits when the arguments are not right.
+/// Prints the help or an error and exits when the arguments are invalid.
 pub fn parse_args<A: Args>(service: &str, about: &'static str) -> A {
     let matches = service_command::<A>(service, about).get_matches();
     A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// The command line of a service. Every `--long-name` is also the environment variable
-/// `DRAWBRIDGE_<SERVICE>_LONG_NAME`, unless the argument names another.
+/// `DRAWBRIDGE_<SERVICE>_LONG_NAME`, unless the argument names another one.
 #[must_use]
 pub fn service_command<A: Args>(service: &str, about: &'static str) -> Command {
-    // After the arguments, whose own descriptions would replace it.
+    // Set after the arguments, because their own descriptions would replace it.
     let command = A::augment_args(Command::new(format!("drawbridge-{service}")));
     with_env(command.about(about).long_about(None::<&str>).version(version()), service)
 }
 
-/// The version of a service: with the commit, where `DRAWBRIDGE_COMMIT` named it when this was
-/// built.
+/// The version of a service, with the commit if `DRAWBRIDGE_COMMIT` was set at build time.
 fn version() -> String {
     let version = env!("CARGO_PKG_VERSION");
     option_env!("DRAWBRIDGE_COMMIT")
         .map_or_else(|| version.to_owned(), |it| format!("{version} ({it})"))
 }
 
-/// How the environment variables of a command begin, by its path.
+/// The prefix of the environment variables of the command with this path.
 fn env_prefix(path: &[&str]) -> String {
-    path.iter().fold("DRAWBRIDGE_".to_owned(), |prefix, name| prefix + &shouted(name) + "_")
+    path.iter().fold("DRAWBRIDGE_".to_owned(), |prefix, name| prefix + &upper_snake(name) + "_")
 }
 
 /// The environment variable of an option of the command with this path:
 /// `DRAWBRIDGE_<COMMAND>_<OPTION>`.
 #[must_use]
 pub fn env_name(path: &[&str], long: &str) -> String {
-    env_prefix(path) + &shouted(long)
+    env_prefix(path) + &upper_snake(long)
 }
 
-fn shouted(name: &str) -> String {
+fn upper_snake(name: &str) -> String {
     name.replace('-', "_").to_uppercase()
 }
 
-/// Names an environment variable for every option of a service or a command, and of its
-/// subcommands, that names none itself. Switches take `true` and `false` from theirs. An option
-/// that is a URL explains what one without a scheme lacks.
+/// Assigns an environment variable to every option of a command and its subcommands that does not
+/// name one itself. The variables of switches accept `true` and `false`. URL options report a
+/// missing scheme.
 #[must_use]
 pub fn with_env(command: Command, name: &str) -> Command {
-    below(command, &env_prefix(&[name]))
+    add_env(command, &env_prefix(&[name]))
 }
 
-fn below(command: Command, prefix: &str) -> Command {
+fn add_env(command: Command, prefix: &str) -> Command {
     command.mut_args(|argument| argument_with_env(argument, prefix)).mut_subcommands(|subcommand| {
-        let prefix = format!("{prefix}{}_", shouted(subcommand.get_name()));
-        below(subcommand, &prefix)
+        let prefix = format!("{prefix}{}_", upper_snake(subcommand.get_name()));
+        add_env(subcommand, &prefix)
     })
 }
 
-/// The same for one option: `prefix` and the option's name.
+/// Assigns an environment variable to one option: `prefix` and the option's name.
 #[must_use]
 pub fn argument_with_env(argument: Arg, prefix: &str) -> Arg {
     let is_url = argument.get_value_parser().type_id() == TypeId::of::<Url>();
@@ -88,26 +87,26 @@ pub fn argument_with_env(argument: Arg, prefix: &str) -> Arg {
     let name = match argument.get_env() {
         Some(name) => name.to_owned(),
         None if is_switch || argument.get_action().takes_values() => {
-            (prefix.to_owned() + &shouted(long)).into()
+            (prefix.to_owned() + &upper_snake(long)).into()
         }
         None => return argument,
     };
     match std::env::var_os(&name) {
-        // To clap, a switch whose variable says no is one that is given: it would conflict with
-        // others, and need them.
-        Some(value) if is_switch && is_no(&value) => argument,
+        // clap treats a switch whose variable is false as given: it would conflict with others, and
+        // require others.
+        Some(value) if is_switch && is_false(&value) => argument,
         _ if is_switch => argument.env(name).value_parser(BoolishValueParser::new()),
         _ => argument.env(name),
     }
 }
 
-fn is_no(value: &OsStr) -> bool {
+fn is_false(value: &OsStr) -> bool {
     let value = value.to_string_lossy().to_lowercase();
     ["", "n", "no", "f", "false", "off", "0"].contains(&value.as_str())
 }
 
-/// Ends a process as a service or a command does: what went wrong is printed as clap prints what is
-/// wrong with the arguments, `error: ` and the causes on one line.
+/// The exit code of a service or a command. An error is printed in clap's format: `error: ` and the
+/// causes on one line.
 pub fn exit_code<E>(ended: Result<(), E>) -> ExitCode
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -121,10 +120,10 @@ where
     }
 }
 
-/// Prints what went wrong, with its causes.
+/// Prints an error with its causes.
 pub fn print_error(error: &dyn std::error::Error) {
     let error = clap::Error::raw(ErrorKind::Io, error_chain(error) + "\n");
-    // A terminal that is gone has nobody to read it.
+    // Nothing can be done if the terminal is closed.
     let _ = error.print();
 }
 
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn those_of_a_subcommand_are_named_after_its_path() {
+    fn environment_variables_of_a_subcommand_are_named_after_its_path() {
         let command = <Commands as clap::Subcommand>::augment_subcommands(Command::new("policy"));
         let command = with_env(command, "policy");
         let check = command.find_subcommand("check").unwrap();
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_is_a_url_says_what_one_without_a_scheme_lacks() {
+    fn a_url_option_without_a_scheme_is_rejected_with_the_url_to_write() {
         for option in ["--public-url", "--otlp-endpoint"] {
             let command = service_command::<Sample>("edge", "");
             let error =

@@ -1,4 +1,4 @@
-//! Work that takes a thread: how many jobs there are at once, and when each has to end.
+//! Blocking work on threads: bounds its concurrency and its duration.
 
 use std::{
     process::ExitCode,
@@ -17,21 +17,21 @@ use tracing::Span;
 
 use crate::args::{exit_code, print_error};
 
-/// Why a blocking job gives no result.
+/// Why a blocking job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockingError {
     /// The caller's deadline passed.
     #[error("the deadline passed before the work was done")]
     DeadlinePassed,
-    /// The caller has gone.
-    #[error("the caller no longer waits")]
+    /// The caller dropped the job.
+    #[error("the caller cancelled the work")]
     Cancelled,
     /// The job panicked, or its runtime ended.
     #[error("the work failed")]
     Failed(#[from] JoinError),
 }
 
-/// Whether a caller still waits for a job. Jobs look at it as often as a few milliseconds of work.
+/// Whether a caller still waits for a job. Jobs check it every few milliseconds of work.
 #[derive(Clone, Debug)]
 pub struct Cancellation {
     token: CancellationToken,
@@ -39,20 +39,20 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    /// A caller who waits until the deadline or until the token is cancelled.
+    /// Cancelled at the deadline or when the token is cancelled.
     #[must_use]
     pub fn new(token: CancellationToken, deadline: Instant) -> Self {
         Self { token, deadline }
     }
 
-    /// The same caller, for a part of the job that may take no longer than `timeout`.
+    /// The same cancellation, for a part of the job that may take at most `timeout`.
     #[must_use]
-    pub fn within(&self, timeout: Duration) -> Self {
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
         let deadline = self.deadline.min(Instant::now() + timeout);
         Self { token: self.token.clone(), deadline }
     }
 
-    /// Fails when nobody waits any more. It costs about as much as to read the clock.
+    /// Fails when the caller no longer waits. It costs about as much as reading the clock.
     ///
     /// # Errors
     /// [`BlockingError::Cancelled`] or [`BlockingError::DeadlinePassed`].
@@ -67,24 +67,24 @@ impl Cancellation {
     }
 }
 
-/// A bound on how many blocking jobs run at once. Further ones queue for as long as their callers wait.
+/// Bounds how many blocking jobs run at once. Further jobs queue until their deadlines.
 #[derive(Clone, Debug)]
 pub struct BlockingJobs {
     permits: Arc<Semaphore>,
 }
 
 impl BlockingJobs {
-    /// At most `jobs_max` at once, and at least one.
+    /// At most `jobs_max` at once, but at least one.
     #[must_use]
     pub fn new(jobs_max: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(jobs_max.clamp(1, Semaphore::MAX_PERMITS))) }
     }
 
-    /// Starts a job on a thread that may block, in the current span. The job has its permit until it
-    /// returns, even when its caller has gone before.
+    /// Starts a job on a blocking thread, in the current span. The job holds its permit until it
+    /// returns, even if the caller cancels it earlier.
     ///
     /// # Errors
-    /// [`BlockingError::DeadlinePassed`] when there is no permit in time.
+    /// [`BlockingError::DeadlinePassed`] when no permit is available in time.
     pub async fn start<T, W>(
         &self,
         deadline: Instant,
@@ -96,7 +96,7 @@ impl BlockingJobs {
     {
         let acquiring = timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned());
         let permit = acquiring.await.map_err(|_| BlockingError::DeadlinePassed)?;
-        // The semaphore is never closed. No job runs without a permit.
+        // INVARIANT: the semaphore is never closed. No job runs without a permit.
         let permit = permit.map_err(|_| BlockingError::Cancelled)?;
         let token = CancellationToken::new();
         let guard = token.clone().drop_guard();
@@ -110,7 +110,7 @@ impl BlockingJobs {
     }
 }
 
-/// A job that was started. Dropping it cancels the job.
+/// A started job. Dropping it cancels the job.
 #[derive(Debug)]
 pub struct BlockingJob<T> {
     handle: JoinHandle<T>,
@@ -129,9 +129,9 @@ impl<T> BlockingJob<T> {
     }
 }
 
-/// Runs a service's `main` in a runtime that, unlike that of `#[tokio::main]`, does not wait in the end for
-/// blocking jobs: the end of the process ends them. What went wrong is printed: the operating system gives no threads, or
-/// `main` fails.
+/// Runs a service's `main` in a runtime that, unlike that of `#[tokio::main]`, does not wait for
+/// blocking jobs at the end: they end with the process. Prints the error when the runtime cannot be
+/// created or when `main` fails.
 pub fn run_main<E>(main: impl Future<Output = Result<(), E>>) -> ExitCode
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    fn soon() -> Instant {
+    fn deadline() -> Instant {
         Instant::now() + Duration::from_secs(60)
     }
 
@@ -162,7 +162,7 @@ mod tests {
     async fn a_job_is_cancelled_when_it_is_dropped() {
         let (cancelled, wait) = tokio::sync::oneshot::channel();
         let jobs = BlockingJobs::new(1);
-        let job = jobs.start(soon(), move |cancellation| {
+        let job = jobs.start(deadline(), move |cancellation| {
             while cancellation.check().is_ok() {
                 sleep(Duration::from_millis(1));
             }
@@ -176,30 +176,30 @@ mod tests {
     async fn a_job_without_a_permit_waits_no_longer_than_its_deadline() {
         let jobs = BlockingJobs::new(1);
         let (end, ended) = mpsc::channel::<()>();
-        let first = jobs.start(soon(), move |_| ended.recv()).await.unwrap();
+        let first = jobs.start(deadline(), move |_| ended.recv()).await.unwrap();
         let second = jobs.start(Instant::now(), |_| ()).await.map(drop);
         assert!(matches!(second, Err(BlockingError::DeadlinePassed)), "{second:?}");
         drop(end);
         assert!(first.join().await.unwrap().is_err());
-        jobs.start(soon(), |_| ()).await.unwrap().join().await.unwrap();
+        jobs.start(deadline(), |_| ()).await.unwrap().join().await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_is_an_error() {
-        let job = BlockingJobs::new(1).start(soon(), |_| panic!("on purpose")).await.unwrap();
+    async fn a_panicking_job_returns_an_error() {
+        let job = BlockingJobs::new(1).start(deadline(), |_| panic!("on purpose")).await.unwrap();
         assert!(matches!(job.join().await, Err(BlockingError::Failed(_))));
     }
 
     #[test]
-    fn the_end_of_main_does_not_wait_for_a_job() {
+    fn run_main_does_not_wait_for_a_blocking_job() {
         let (end, ended) = mpsc::channel::<()>();
         let main = async move {
-            let job = BlockingJobs::new(1).start(soon(), move |_| ended.recv()).await.unwrap();
+            let job = BlockingJobs::new(1).start(deadline(), move |_| ended.recv()).await.unwrap();
             std::mem::forget(job);
             Ok::<_, std::io::Error>(())
         };
         assert_eq!(run_main(main), ExitCode::SUCCESS);
-        // The job still runs: it would have ended only now.
+        // The job is still running; it could end only now.
         drop(end);
     }
 }

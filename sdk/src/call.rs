@@ -16,17 +16,17 @@ pub const REQUEST_ID: &str = "x-request-id";
 /// The gRPC metadata key of the transaction token (draft-ietf-oauth-transaction-tokens section 8).
 pub const TXN_TOKEN: &str = "txn-token";
 
-/// The longest request id that is taken from outside, in bytes.
+/// The longest request id that is accepted from a caller, in bytes.
 const REQUEST_ID_BYTES_MAX: usize = 128;
-/// The deadline of a call that brings none.
+/// The timeout of a call that does not set one.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The id that ties together all that one request causes.
+/// The id that correlates everything that one request causes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(HeaderValue);
 
-/// The id that a caller from outside gave its request. It stands beside the request's own one in logs and spans, and
-/// nothing goes by it: two requests may bring the same.
+/// The request id that an external caller sent. Logs and spans show it next to the request's own
+/// id. Nothing depends on it: two requests may send the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallerRequestId(pub RequestId);
 
@@ -38,7 +38,7 @@ impl CallerRequestId {
     }
 }
 
-/// A text that cannot be a request id.
+/// A text is not a valid request id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a request id has 1 to {REQUEST_ID_BYTES_MAX} of the characters A-Z a-z 0-9 . _ -")]
 pub struct RequestIdError;
@@ -51,15 +51,15 @@ impl RequestId {
         Self(HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("-")))
     }
 
-    /// The id that a caller brought, or a new one when it brought none or none that is fit to log.
+    /// The id that the caller sent, or a new one if it sent none or one that is not safe to log.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        Self::of_caller(headers).unwrap_or_else(Self::generate)
+        Self::from_caller(headers).unwrap_or_else(Self::generate)
     }
 
-    /// The id that a caller brought, where it is fit to log.
+    /// The id that the caller sent, if it is safe to log.
     #[must_use]
-    pub fn of_caller(headers: &HeaderMap) -> Option<Self> {
+    pub fn from_caller(headers: &HeaderMap) -> Option<Self> {
         headers.get(REQUEST_ID)?.to_str().ok()?.parse().ok()
     }
 
@@ -69,7 +69,7 @@ impl RequestId {
         self.0.to_str().unwrap_or_default()
     }
 
-    /// The id as a header's value.
+    /// The id as a header value.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
         self.0.clone()
@@ -94,14 +94,16 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// What travels with a call from hop to hop: its id and its deadline. The trace travels in the span.
+/// What is propagated with a call from hop to hop: its request id and its deadline. The span
+/// carries the trace.
 #[derive(Clone, Debug)]
 pub struct CallContext {
     /// The request that caused the call.
     pub request_id: RequestId,
     /// When the caller stops waiting.
     pub deadline: Instant,
-    /// The address of the client that caused it, where an edge knows it. It does not travel by itself.
+    /// The address of the client that caused it, if the edge knows it. It is not propagated
+    /// automatically.
     pub client_address: Option<IpAddr>,
 }
 
@@ -114,7 +116,7 @@ impl CallContext {
 
     /// The context of an incoming gRPC call.
     #[must_use]
-    pub fn incoming(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let timeout = headers
             .get("grpc-timeout")
             .and_then(|value| grpc_timeout(value.to_str().ok()?))
@@ -122,8 +124,8 @@ impl CallContext {
         Self::new(RequestId::from_headers(headers), timeout.min(DEFAULT_TIMEOUT))
     }
 
-    /// The context that the server laid into a gRPC request.
-    pub fn of<T>(request: &tonic::Request<T>) -> Self {
+    /// The context that the server put into the extensions of a gRPC request.
+    pub fn from_request<T>(request: &tonic::Request<T>) -> Self {
         request
             .extensions()
             .get()
@@ -131,14 +133,14 @@ impl CallContext {
             .unwrap_or_else(|| Self::new(RequestId::generate(), DEFAULT_TIMEOUT))
     }
 
-    /// The same call, for a step of it that may take no longer than `timeout`.
+    /// The same context, for a step that may take at most `timeout`.
     #[must_use]
-    pub fn within(&self, timeout: Duration) -> Self {
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
         let deadline = self.deadline.min(Instant::now() + timeout);
         Self { deadline, ..self.clone() }
     }
 
-    /// How long the caller still waits.
+    /// The time left until the deadline.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
@@ -151,7 +153,7 @@ impl CallContext {
         let metadata = request.metadata_mut();
         let headers: &mut HeaderMap = metadata.as_mut();
         let mut id = self.request_id.header();
-        // Each call has another: HTTP/2 is not to keep them in place of what comes again.
+        // The value differs for each call, so it must not enter HTTP/2's header table.
         id.set_sensitive(true);
         headers.insert(REQUEST_ID, id);
         if let Some(timeout) = headers.get_mut("grpc-timeout") {
@@ -162,8 +164,8 @@ impl CallContext {
     }
 }
 
-/// The span of an outgoing RPC, by OpenTelemetry's conventions. A call whose request is made within it carries
-/// it on. [`end_client_span`] notes how it ended.
+/// The span of an outgoing RPC, by OpenTelemetry's conventions. A request that is built within it
+/// propagates the trace. [`end_client_span`] records its outcome.
 pub fn client_span(rpc: &str) -> Span {
     tracing::info_span!(
         "rpc",
@@ -176,7 +178,7 @@ pub fn client_span(rpc: &str) -> Span {
     )
 }
 
-/// Notes in an outgoing RPC's span how it ended.
+/// Records the outcome of an outgoing RPC in its span.
 pub fn end_client_span(span: &Span, code: tonic::Code) {
     span.record("rpc.response.status_code", format!("{code:?}"));
     if code != tonic::Code::Ok {
@@ -184,23 +186,23 @@ pub fn end_client_span(span: &Span, code: tonic::Code) {
     }
 }
 
-/// Makes a gRPC request carry a transaction token.
+/// Adds a transaction token to a gRPC request.
 ///
 /// # Errors
-/// `INTERNAL` when the token could not stand in a header.
+/// `INTERNAL` when the token is not a valid header value.
 pub fn with_transaction_token<T>(
     mut request: tonic::Request<T>,
     token: &str,
 ) -> Result<tonic::Request<T>, tonic::Status> {
-    let mut token: tonic::metadata::AsciiMetadataValue = token
-        .parse()
-        .map_err(|_| tonic::Status::internal("the transaction token is no header value"))?;
+    let mut token: tonic::metadata::AsciiMetadataValue = token.parse().map_err(|_| {
+        tonic::Status::internal("the transaction token is not a valid header value")
+    })?;
     token.set_sensitive(true);
     request.metadata_mut().insert(TXN_TOKEN, token);
     Ok(request)
 }
 
-/// Reads a `grpc-timeout`: at most eight digits and a unit.
+/// Parses a `grpc-timeout`: at most eight digits and a unit.
 fn grpc_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.len() > 8 {
@@ -223,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_id_that_could_forge_a_log_line_is_refused() {
+    fn a_request_id_that_could_forge_a_log_line_is_rejected() {
         for text in ["", "a b", "a\nb", "ä", &"x".repeat(129)] {
             assert_eq!(text.parse::<RequestId>(), Err(RequestIdError), "{text:?}");
         }
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_timeout_is_read_in_every_unit_and_refused_when_malformed() {
+    fn a_grpc_timeout_is_parsed_in_every_unit_and_rejected_when_malformed() {
         assert_eq!(grpc_timeout("2S"), Some(Duration::from_secs(2)));
         assert_eq!(grpc_timeout("150m"), Some(Duration::from_millis(150)));
         assert_eq!(grpc_timeout("1H"), Some(Duration::from_secs(3600)));

@@ -14,7 +14,7 @@ use url::Url;
 pub use self::balanced::BalancedChannel;
 use self::replicas::Origin;
 use crate::{
-    mtls::{Dial, MtlsError, Peers, handshake_failure},
+    mtls::{Connector, MtlsError, Peers, handshake_failure},
     socket::SocketPathError,
 };
 
@@ -26,14 +26,15 @@ mod tests;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
-/// The most headers that an answer may have, and the most trailers, in bytes: a status with its message, percent-encoded,
-/// and its details. It is announced to servers, some of which send nothing larger.
-const ANSWER_HEADERS_BYTES_MAX: u32 = 1024 * 1024;
+/// The largest headers, and the largest trailers, of a response, in bytes: a status with its
+/// message, percent-encoded, and its details. The limit is announced to servers, some of which send
+/// nothing larger.
+const RESPONSE_HEADERS_BYTES_MAX: u32 = 1024 * 1024;
 
 /// A service's address cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// The URL is none that gRPC can use.
+    /// gRPC cannot use the URL.
     #[error("cannot use {url} as a gRPC address")]
     Url {
         /// The URL.
@@ -41,18 +42,18 @@ pub enum ChannelError {
         /// What is wrong with it.
         source: tonic::transport::Error,
     },
-    /// The URL says more or less than where a gRPC server is.
+    /// The URL is not just the address of a gRPC server.
     #[error(
-        "cannot use {url} as a gRPC address: it must be https://host:port, http://host:port or unix:/path and nothing more"
+        "invalid gRPC address {url} (expected https://host:port, http://host:port or unix:/path)"
     )]
     Form {
         /// The URL.
         url: Url,
     },
-    /// The URL names no socket.
-    #[error("cannot use it as a gRPC address")]
+    /// The URL does not name a valid socket.
+    #[error("invalid gRPC address")]
     Socket(#[from] SocketPathError),
-    /// TLS needs a certificate of one's own.
+    /// TLS requires a certificate for this service.
     #[error(
         "cannot use {url}: https between services needs a certificate (--mtls-certificate-file)"
     )]
@@ -60,31 +61,31 @@ pub enum ChannelError {
         /// The URL.
         url: Url,
     },
-    /// What services tell one another does not leave this machine in plaintext.
+    /// Services do not use plaintext beyond this machine.
     #[error("{url} is plaintext beyond loopback: use https, or allow it (--allow-plaintext)")]
     Plaintext {
         /// The URL.
         url: Url,
     },
     /// TLS cannot be set up.
-    #[error("cannot speak TLS to other services")]
+    #[error("cannot set up TLS to other services")]
     Mtls(#[from] MtlsError),
     /// There is no URL.
     #[error("a service needs at least one URL")]
     Empty,
 }
 
-/// A channel in plaintext to a service on this machine, by loopback. It connects when first used, stays warm, and connects
-/// again when it breaks.
+/// A plaintext channel to a service on this machine, over loopback. It connects on first use, stays
+/// connected, and reconnects when the connection breaks.
 ///
 /// # Errors
-/// When the URL is not one that gRPC can use, or leads beyond loopback.
+/// When gRPC cannot use the URL, or it leads beyond loopback.
 pub fn connect(url: &Url) -> Result<Channel, ChannelError> {
     Peers::default().connect(url, "", None)
 }
 
-/// A channel to whoever `dial` accepts at this URL.
-pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError> {
+/// A channel to the peer that `connector` accepts at this URL.
+pub(crate) fn connect_with(url: &Url, connector: Connector) -> Result<Channel, ChannelError> {
     let wrong = |source| ChannelError::Url { url: url.clone(), source };
     let endpoint = if url.scheme() == "unix" {
         Endpoint::from(Origin::new(url)?.uri)
@@ -95,39 +96,41 @@ pub(crate) fn connect_by(url: &Url, dial: Dial) -> Result<Channel, ChannelError>
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_while_idle(true)
-        .http2_max_header_list_size(ANSWER_HEADERS_BYTES_MAX)
+        .http2_max_header_list_size(RESPONSE_HEADERS_BYTES_MAX)
         .tcp_nodelay(true);
-    if matches!(dial, Dial::Plaintext) && url.scheme() != "unix" {
+    if matches!(connector, Connector::Plaintext) && url.scheme() != "unix" {
         return Ok(endpoint.connect_lazy());
     }
-    let (origin, handshakes) = (Arc::new(Origin::new(url)?), Arc::new(Handshakes::default()));
+    let (origin, reporter) = (Arc::new(Origin::new(url)?), Arc::new(HandshakeReporter::default()));
     Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
-        let (origin, dial, handshakes) =
-            (Arc::clone(&origin), dial.clone(), Arc::clone(&handshakes));
+        let (origin, connector, reporter) =
+            (Arc::clone(&origin), connector.clone(), Arc::clone(&reporter));
         async move {
-            let connected = origin.connect(&dial).await;
-            handshakes.tell(&origin.host, connected.as_ref().err());
+            let connected = origin.connect(&connector).await;
+            reporter.report(&origin.host, connected.as_ref().err());
             Ok::<_, io::Error>(TokioIo::new(connected?))
         }
     })))
 }
 
-/// Tells the operator, once, that a server is not who it should be.
+/// Reports failed handshakes. A warning is logged only when the reason changes.
 #[derive(Debug, Default)]
-struct Handshakes {
-    told: Mutex<Option<&'static str>>,
+struct HandshakeReporter {
+    last_reason: Mutex<Option<&'static str>>,
 }
 
-impl Handshakes {
-    fn tell(&self, host: &str, failed: Option<&io::Error>) {
+impl HandshakeReporter {
+    fn report(&self, host: &str, failed: Option<&io::Error>) {
         let failed = failed.and_then(|error| Some((handshake_failure(error)?, error)));
         let reason = failed.map(|(reason, _)| reason);
-        let before =
-            mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), reason);
+        let before = mem::replace(
+            &mut *self.last_reason.lock().unwrap_or_else(PoisonError::into_inner),
+            reason,
+        );
         if let Some((reason, error)) = failed {
             counter!("grpc_client_handshakes_failed_total", "reason" => reason).increment(1);
             if before != Some(reason) {
-                tracing::warn!(host, reason, %error, "a service is not believed");
+                tracing::warn!(host, reason, %error, "a service failed authentication");
             }
         }
     }

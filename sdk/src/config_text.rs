@@ -1,4 +1,5 @@
-//! Config files that operators write, in TOML: read within bounds, and told by file and line what is wrong with them.
+//! Config files in TOML that operators write. Reads are bounded, and errors name the file and the
+//! line.
 
 use std::{
     fs::File,
@@ -29,10 +30,10 @@ pub enum ConfigTextError {
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// The most that it may have.
+        /// The limit, in bytes.
         bytes_max: u64,
     },
-    /// It is not what such a file is. The message shows the place.
+    /// Its syntax or its structure is wrong. The message shows the place.
     #[error("{}: {problem}", path.display())]
     Syntax {
         /// The file.
@@ -40,9 +41,9 @@ pub enum ConfigTextError {
         /// What is wrong, and where.
         problem: Box<toml::de::Error>,
     },
-    /// It says what cannot be.
+    /// A value is invalid.
     #[error("{}:{line}: {problem}", path.display())]
-    Meaning {
+    Invalid {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
@@ -52,7 +53,7 @@ pub enum ConfigTextError {
     },
 }
 
-/// What a config file says.
+/// The text of a config file, with its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigText {
     path: PathBuf,
@@ -60,7 +61,7 @@ pub struct ConfigText {
 }
 
 impl ConfigText {
-    /// This text, as if it were the file's.
+    /// This text, as if it were read from the file.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         Self { path: path.into(), text: text.into() }
@@ -74,7 +75,7 @@ impl ConfigText {
         Self::read_within(path, BYTES_MAX)
     }
 
-    /// Reads a file of at most so many bytes.
+    /// Reads a file of at most `bytes_max` bytes.
     ///
     /// # Errors
     /// When it cannot be read, or is too large.
@@ -89,31 +90,32 @@ impl ConfigText {
         Ok(Self::new(path, text))
     }
 
-    /// A number of this text, or what holds without it, within its bounds.
+    /// Validates an optional number of this text: it must be within `bounds`. Returns `default`
+    /// when it is absent.
     ///
     /// # Errors
-    /// When it is outside of them, with its place.
-    pub fn within(
+    /// When the number is out of bounds; the error names its line.
+    pub fn check_bounds(
         &self,
-        given: Option<&Spanned<u64>>,
+        value: Option<&Spanned<u64>>,
         name: &str,
-        absent: u64,
+        default: u64,
         bounds: RangeInclusive<u64>,
     ) -> Result<u64, ConfigTextError> {
-        match given {
-            None => Ok(absent),
-            Some(given) if bounds.contains(given.get_ref()) => Ok(*given.get_ref()),
-            Some(given) => {
+        match value {
+            None => Ok(default),
+            Some(value) if bounds.contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => {
                 let problem = format!("{name} must be from {} to {}", bounds.start(), bounds.end());
-                Err(self.wrong(given.span().start, problem))
+                Err(self.error_at(value.span().start, problem))
             }
         }
     }
 
-    /// What it says, as a type that refuses unknown fields.
+    /// Parses the text as a type that rejects unknown fields.
     ///
     /// # Errors
-    /// When it is no TOML, or not of this type. The error quotes the line.
+    /// When it is not valid TOML, or not of this type. The error quotes the line.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
         toml::from_str(&self.text).map_err(|problem| ConfigTextError::Syntax {
             path: self.path.clone(),
@@ -121,77 +123,77 @@ impl ConfigText {
         })
     }
 
-    /// The same for a file that holds secrets, which no error may quote.
+    /// Parses a file that holds secrets, which no error may quote.
     ///
     /// # Errors
-    /// As [`Self::parse`], with the line's number alone.
+    /// As [`Self::parse`], with only the number of the line.
     pub fn parse_unquoted<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
         toml::from_str(&self.text).map_err(|mut problem: toml::de::Error| {
             let place = problem.span().map_or(0, |span| span.start);
             problem.set_input(None);
-            self.wrong(place, problem.to_string().trim_end())
+            self.error_at(place, problem.to_string().trim_end())
         })
     }
 
-    /// The same for a file that is JSON.
+    /// Parses a JSON file.
     ///
     /// # Errors
-    /// As [`Self::parse`], with the line's number alone.
+    /// As [`Self::parse`], with only the number of the line.
     pub fn parse_json<T: DeserializeOwned>(&self) -> Result<T, ConfigTextError> {
-        serde_json::from_str(&self.text).map_err(|problem| ConfigTextError::Meaning {
+        serde_json::from_str(&self.text).map_err(|problem| ConfigTextError::Invalid {
             path: self.path.clone(),
             line: problem.line().max(1),
             problem: problem.to_string(),
         })
     }
 
-    /// What it says.
+    /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What is wrong with what it says at this byte.
+    /// An error at this byte of the text.
     #[must_use]
-    pub fn wrong(&self, place: usize, problem: impl Into<String>) -> ConfigTextError {
+    pub fn error_at(&self, place: usize, problem: impl Into<String>) -> ConfigTextError {
         let line = self.text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1;
-        ConfigTextError::Meaning { path: self.path.clone(), line, problem: problem.into() }
+        ConfigTextError::Invalid { path: self.path.clone(), line, problem: problem.into() }
     }
 
-    /// What is wrong with a part of a text that it holds, of which `span` is the place in it and `part` that within the
-    /// text. The error quotes the line.
+    /// An error within a string of the config file: `span` is the string's place in the file and
+    /// `part` is a place in the string. The error quotes the line.
     #[must_use]
-    pub fn pointed(
+    pub fn error_in(
         &self,
         span: Range<usize>,
         text: &str,
         part: Range<usize>,
         problem: impl Into<String>,
     ) -> ConfigTextError {
-        // Where escapes make the text another than what stands in the file, its beginning is pointed at.
-        let begins = self.text.get(span.clone()).and_then(|raw| Some(span.start + raw.find(text)?));
-        let part = match begins {
-            Some(begins) if !text.is_empty() => begins + part.start..begins + part.end,
+        // Escapes can make the string differ from the file; then the error points at its start.
+        let start = self.text.get(span.clone()).and_then(|raw| Some(span.start + raw.find(text)?));
+        let part = match start {
+            Some(start) if !text.is_empty() => start + part.start..start + part.end,
             _ => span.start..span.start,
         };
         let (before, rest) = self.text.split_at_checked(part.start).unwrap_or((&self.text, ""));
-        let line_begins = before.rfind('\n').map_or(0, |at| at + 1);
-        let indent = &before[line_begins..];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let indent = &before[line_start..];
         let rest = rest.split(['\n', '\r']).next().unwrap_or_default();
         let width = rest.get(..part.len()).unwrap_or(rest).chars().count().max(1);
         let line = (before.matches('\n').count() + 1).to_string();
         let (gutter, column, caret) =
             (" ".repeat(line.len()), " ".repeat(indent.chars().count()), "^".repeat(width));
         let problem = problem.into();
-        self.wrong(
+        self.error_at(
             part.start,
             format!("{problem}\n{gutter} |\n{line} | {indent}{rest}\n{gutter} | {column}{caret}"),
         )
     }
 
-    /// A path that it names: relative to itself, wherever the process was started.
+    /// Resolves a path that the file names, relative to the file.
     #[must_use]
-    pub fn beside(&self, path: &Path) -> PathBuf {
+    pub fn resolve_path(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new(".")).join(path)
     }
 }
@@ -205,36 +207,36 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Users {
-        #[expect(dead_code, reason = "it is only read")]
+        #[expect(dead_code, reason = "it is only parsed")]
         password: String,
     }
 
     #[test]
-    fn a_mistake_within_a_text_is_pointed_at() {
+    fn an_error_within_a_string_points_at_its_place() {
         let text = ConfigText::new(
             "edge.toml",
             "a = 1\nb = \'\'\'\n.x |\n  foo\n\'\'\'\nc = \"a\\u0062\"\n",
         );
         let value = ".x |\n  foo\n";
-        let told = text.pointed(10..27, value, 7..10, "there is no foo").to_string();
-        assert_eq!(told, "edge.toml:4: there is no foo\n  |\n4 |   foo\n  |   ^^^");
-        let told = text.pointed(10..27, value, 12..12, "it ends").to_string();
-        assert!(told.starts_with("edge.toml:5: it ends\n"), "{told}");
-        let told = text.pointed(33..42, "ab", 1..2, "no b").to_string();
-        assert_eq!(told, "edge.toml:6: no b\n  |\n6 | c = \"a\\u0062\"\n  |     ^");
+        let message = text.error_in(10..27, value, 7..10, "there is no foo").to_string();
+        assert_eq!(message, "edge.toml:4: there is no foo\n  |\n4 |   foo\n  |   ^^^");
+        let message = text.error_in(10..27, value, 12..12, "it ends").to_string();
+        assert!(message.starts_with("edge.toml:5: it ends\n"), "{message}");
+        let message = text.error_in(33..42, "ab", 1..2, "no b").to_string();
+        assert_eq!(message, "edge.toml:6: no b\n  |\n6 | c = \"a\\u0062\"\n  |     ^");
     }
 
     #[test]
-    fn a_line_that_may_hold_a_secret_is_not_quoted() {
+    fn an_error_in_a_file_with_secrets_does_not_quote_the_line() {
         let text = ConfigText::new("users.toml", "# users\npassword = \"hunter2\" oops\n");
-        let told = text.parse_unquoted::<Users>().unwrap_err().to_string();
-        assert!(told.starts_with("users.toml:2: ") && !told.contains("hunter2"), "{told}");
-        let told = text.parse::<Users>().unwrap_err().to_string();
-        assert!(told.contains("line 2"), "{told}");
+        let message = text.parse_unquoted::<Users>().unwrap_err().to_string();
+        assert!(message.starts_with("users.toml:2: ") && !message.contains("hunter2"), "{message}");
+        let message = text.parse::<Users>().unwrap_err().to_string();
+        assert!(message.contains("line 2"), "{message}");
     }
 
     #[test]
-    fn a_file_that_is_too_large_is_not_read() {
+    fn a_file_that_is_too_large_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("large.toml");
         std::fs::write(&path, "#".repeat(BYTES_MAX as usize + 1)).unwrap();

@@ -1,7 +1,8 @@
-//! What a tool service's contract offers, and what of its messages a policy can read.
+//! The methods that a tool service's contract exposes, and the fields of its messages that a policy
+//! can read.
 //!
-//! The edge decides on messages in this form, and the policy schemas are generated from it, so that
-//! both mean the same.
+//! The edge authorizes messages in this form, and the policy schemas are generated from it, so both
+//! agree.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use drawbridge_proto::mcp::v1 as mcp;
@@ -15,45 +16,47 @@ use serde_json::{Map, Value};
 use self::names::snake_case;
 use crate::dynamic;
 
-pub use self::instructions::{Introduction, instructions};
+pub use self::hints::EffectiveHints;
+pub use self::instructions::{ServiceInstructions, instructions};
 
+mod hints;
 mod instructions;
 mod names;
 
-/// What is written down for a sensitive value.
-const HIDDEN: &str = "[sensitive]";
+/// Replaces a sensitive value in records.
+const REDACTED: &str = "[sensitive]";
 
-/// One method that is offered to MCP.
+/// One method that is exposed to MCP.
 #[derive(Clone, Debug)]
-pub struct Offer {
-    /// Its name towards MCP, or the method's own where it serves other items.
+pub struct ExposedMethod {
+    /// Its MCP name, or the method's own name if it serves other items.
     pub name: String,
     /// Its service's namespace.
     pub namespace: String,
     /// The method.
     pub method: MethodDescriptor,
-    /// As what it is offered.
-    pub kind: OfferKind,
+    /// What it is exposed as.
+    pub kind: Exposure,
 }
 
-/// As what a method is offered.
+/// What a method is exposed as.
 #[derive(Clone, Debug)]
-pub enum OfferKind {
+pub enum Exposure {
     /// A tool.
     Tool(mcp::ToolOptions),
     /// A resource or resource template.
     Resource(mcp::ResourceOptions),
     /// A prompt.
     Prompt(mcp::PromptOptions),
-    /// What completes arguments of prompts and resources.
+    /// Completes arguments of prompts and resources.
     Completion(mcp::CompletionOptions),
-    /// What streams changes of resources.
+    /// Streams changes of resources.
     Watch(mcp::WatchOptions),
-    /// What pages the resources of a template.
+    /// Pages the resources of a template.
     List(mcp::ListOptions),
 }
 
-impl Offer {
+impl ExposedMethod {
     /// The RPC, `package.Service/Method`.
     #[must_use]
     pub fn rpc(&self) -> String {
@@ -61,22 +64,23 @@ impl Offer {
     }
 }
 
-/// All that the services of this name offer, in the order of the contract.
-pub fn offers<'a>(
+/// The exposed methods of the named services, in the order of the contract.
+pub fn exposed_methods<'a>(
     pool: &'a DescriptorPool,
     services: &'a [String],
-) -> impl Iterator<Item = Offer> + 'a {
+) -> impl Iterator<Item = ExposedMethod> + 'a {
     let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
     services.flat_map(|service| {
         let options: Option<mcp::ServiceOptions> =
             option(&service.options(), "drawbridge.mcp.v1.service");
         let namespace = options.map(|options| options.namespace);
-        let offered = service.methods().filter_map(|method| offer(namespace.as_ref()?, method));
+        let offered =
+            service.methods().filter_map(|method| exposed_method(namespace.as_ref()?, method));
         offered.collect::<Vec<_>>()
     })
 }
 
-fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
+fn exposed_method(namespace: &str, method: MethodDescriptor) -> Option<ExposedMethod> {
     let options = method.options();
     let named = |given: &str| match given {
         "" => format!("{namespace}_{}", snake_case(method.name())),
@@ -85,69 +89,38 @@ fn offer(namespace: &str, method: MethodDescriptor) -> Option<Offer> {
     let (name, kind) = if let Some(tool) =
         option::<mcp::ToolOptions>(&options, "drawbridge.mcp.v1.tool")
     {
-        (named(&tool.name), OfferKind::Tool(tool))
+        (named(&tool.name), Exposure::Tool(tool))
     } else if let Some(resource) =
         option::<mcp::ResourceOptions>(&options, "drawbridge.mcp.v1.resource")
     {
-        (named(&resource.name), OfferKind::Resource(resource))
+        (named(&resource.name), Exposure::Resource(resource))
     } else if let Some(prompt) = option::<mcp::PromptOptions>(&options, "drawbridge.mcp.v1.prompt")
     {
-        (named(&prompt.name), OfferKind::Prompt(prompt))
+        (named(&prompt.name), Exposure::Prompt(prompt))
     } else {
-        let completion =
-            option(&options, "drawbridge.mcp.v1.completion").map(OfferKind::Completion);
-        let watch = || option(&options, "drawbridge.mcp.v1.watch").map(OfferKind::Watch);
-        let list = || option(&options, "drawbridge.mcp.v1.list").map(OfferKind::List);
+        let completion = option(&options, "drawbridge.mcp.v1.completion").map(Exposure::Completion);
+        let watch = || option(&options, "drawbridge.mcp.v1.watch").map(Exposure::Watch);
+        let list = || option(&options, "drawbridge.mcp.v1.list").map(Exposure::List);
         (named(""), completion.or_else(watch).or_else(list)?)
     };
-    Some(Offer { name, namespace: namespace.to_owned(), method, kind })
+    Some(ExposedMethod { name, namespace: namespace.to_owned(), method, kind })
 }
 
-/// The message that the custom option `name` holds, decoded as this build's.
+/// The value of the custom option `name`, decoded as this build's message.
 #[must_use]
 pub fn option<M: Message + Name + Default>(options: &DynamicMessage, name: &str) -> Option<M> {
     raw_option(options, name)?.transcode_to().ok()
 }
 
-/// The message that the custom option `name` holds, as the service's own copy of the contract knows
-/// it.
+/// The value of the custom option `name`, as the service's own copy of the contract defines it.
 #[must_use]
 pub fn raw_option(options: &DynamicMessage, name: &str) -> Option<DynamicMessage> {
     let option = options.descriptor().parent_pool().get_extension_by_name(name)?;
-    // A contract may give the name to an option of something else.
+    // A contract may use the name for an option of something else.
     if option.containing_message() != options.descriptor() || !options.has_extension(&option) {
         return None;
     }
     options.get_extension(&option).as_message().cloned()
-}
-
-/// MCP's tool annotations, with MCP's defaults where the tool says nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hints {
-    /// The tool changes nothing.
-    pub read_only: bool,
-    /// The tool may destroy or overwrite. One that is read-only does not, unless it says so: MCP
-    /// gives the hint a meaning for the others alone.
-    pub destructive: bool,
-    /// Calling again with the same arguments changes nothing more.
-    pub idempotent: bool,
-    /// The tool reaches an open world, such as the web.
-    pub open_world: bool,
-}
-
-impl Hints {
-    /// The hints of a tool that has these options.
-    #[must_use]
-    pub fn of(tool: &mcp::ToolOptions) -> Self {
-        let hints = tool.hints.unwrap_or_default();
-        let read_only = hints.read_only.unwrap_or(false);
-        Self {
-            read_only,
-            destructive: hints.destructive.unwrap_or(!read_only),
-            idempotent: hints.idempotent.unwrap_or(false),
-            open_world: hints.open_world.unwrap_or(true),
-        }
-    }
 }
 
 /// The type that a field has in a policy.
@@ -172,60 +145,59 @@ pub struct PolicyField {
     pub field: FieldDescriptor,
     /// Its type.
     pub kind: PolicyType,
-    /// Whether it is never to be written down.
+    /// Whether its value must never be recorded.
     pub sensitive: bool,
 }
 
-/// Whether a field's option says that it must never be said back, nor logged, traced or cached in
-/// clear.
+/// Whether a field is marked sensitive: its value must never be returned, logged, traced, or cached
+/// in clear.
 #[must_use]
 pub fn is_sensitive(field: &FieldDescriptor) -> bool {
     let options: Option<mcp::FieldOptions> = option(&field.options(), "drawbridge.mcp.v1.field");
     options.is_some_and(|options| options.sensitive)
 }
 
-/// The fields of a request that a policy can read. Cedar has no floating-point numbers and no maps,
-/// and no message that contains itself; what has no form there is left out on both sides.
+/// The fields of a request that a policy can read. Cedar has no floating-point numbers, no maps,
+/// and no recursive records; such fields are left out on both sides.
 #[must_use]
 pub fn policy_fields(message: &MessageDescriptor) -> Vec<PolicyField> {
     fields(message, &mut Vec::new())
 }
 
-fn fields(message: &MessageDescriptor, within: &mut Vec<String>) -> Vec<PolicyField> {
-    within.push(message.full_name().to_owned());
+fn fields(message: &MessageDescriptor, enclosing: &mut Vec<String>) -> Vec<PolicyField> {
+    enclosing.push(message.full_name().to_owned());
     let known = message.fields().filter(|field| !field.is_map()).filter_map(|field| {
-        let kind = policy_type(&field.kind(), within)?;
+        let kind = policy_type(&field.kind(), enclosing)?;
         let kind = if field.is_list() { PolicyType::Set(Box::new(kind)) } else { kind };
         Some(PolicyField { sensitive: is_sensitive(&field), field, kind })
     });
     let known = known.collect();
-    within.pop();
+    enclosing.pop();
     known
 }
 
-fn policy_type(kind: &Kind, within: &mut Vec<String>) -> Option<PolicyType> {
+fn policy_type(kind: &Kind, enclosing: &mut Vec<String>) -> Option<PolicyType> {
     Some(match kind {
         Kind::Bool => PolicyType::Bool,
         Kind::String | Kind::Bytes | Kind::Enum(_) => PolicyType::Text,
         Kind::Float | Kind::Double => return None,
         Kind::Message(message) => match message.full_name() {
             "google.protobuf.Timestamp" | "google.protobuf.Duration" => PolicyType::Text,
-            // The contract's own types and the open-ended ones say nothing that a policy could be
-            // typed on.
+            // MCP's own types and open-ended types have no fields that a policy could be typed on.
             name if name.starts_with("google.protobuf.")
                 || name.starts_with("drawbridge.mcp.v1.") =>
             {
                 return None;
             }
-            name if within.iter().any(|outer| outer == name) => return None,
-            _ => PolicyType::Record(fields(message, within)),
+            name if enclosing.iter().any(|outer| outer == name) => return None,
+            _ => PolicyType::Record(fields(message, enclosing)),
         },
         _ => PolicyType::Long,
     })
 }
 
-/// The form in which policies read a message: every field that is not optional, and each optional
-/// one that is set.
+/// The JSON form of a message for policies: every field without presence, and each optional field
+/// that is set.
 #[derive(Clone, Debug)]
 pub struct PolicyForm {
     fields: Vec<PolicyField>,
@@ -235,55 +207,55 @@ pub struct PolicyForm {
 impl PolicyForm {
     /// The form of messages of this type.
     #[must_use]
-    pub fn of(message: &MessageDescriptor) -> Self {
+    pub fn for_message(message: &MessageDescriptor) -> Self {
         let fields = policy_fields(message);
-        Self { sensitive: holds_sensitive(&fields), fields }
+        Self { sensitive: has_sensitive(&fields), fields }
     }
 
     /// A message as a policy reads it.
     #[must_use]
     pub fn json(&self, message: &DynamicMessage) -> Value {
-        record(message, &self.fields, Sensitive::Said)
+        record(message, &self.fields, Sensitive::Include)
     }
 
-    /// A message as it may be written down, where that is not as a policy reads it.
+    /// A message with its sensitive fields redacted, or `None` if it has no sensitive fields.
     #[must_use]
-    pub fn recorded(&self, message: &DynamicMessage) -> Option<Value> {
-        self.sensitive.then(|| record(message, &self.fields, Sensitive::Hidden))
+    pub fn redacted_json(&self, message: &DynamicMessage) -> Option<Value> {
+        self.sensitive.then(|| record(message, &self.fields, Sensitive::Redact))
     }
 }
 
-fn holds_sensitive(fields: &[PolicyField]) -> bool {
-    fn holds(kind: &PolicyType) -> bool {
+fn has_sensitive(fields: &[PolicyField]) -> bool {
+    fn is_or_has_sensitive(kind: &PolicyType) -> bool {
         match kind {
-            PolicyType::Record(fields) => holds_sensitive(fields),
-            PolicyType::Set(kind) => holds(kind),
+            PolicyType::Record(fields) => has_sensitive(fields),
+            PolicyType::Set(kind) => is_or_has_sensitive(kind),
             PolicyType::Text | PolicyType::Bool | PolicyType::Long => false,
         }
     }
-    fields.iter().any(|known| known.sensitive || holds(&known.kind))
+    fields.iter().any(|known| known.sensitive || is_or_has_sensitive(&known.kind))
 }
 
-/// What becomes of sensitive fields.
+/// Whether sensitive values are included.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sensitive {
-    Said,
-    Hidden,
+    Include,
+    Redact,
 }
 
 fn record(message: &DynamicMessage, fields: &[PolicyField], sensitive: Sensitive) -> Value {
-    let said = fields
+    let visible = fields
         .iter()
         .filter(|known| !known.field.supports_presence() || message.has_field(&known.field));
-    let object: Map<_, _> = said
+    let object: Map<_, _> = visible
         .map(|known| {
-            let said = match known.sensitive && sensitive == Sensitive::Hidden {
-                true => Value::from(HIDDEN),
+            let visible = match known.sensitive && sensitive == Sensitive::Redact {
+                true => Value::from(REDACTED),
                 false => {
                     value(&message.get_field(&known.field), &known.field, &known.kind, sensitive)
                 }
             };
-            (known.field.name().to_owned(), said)
+            (known.field.name().to_owned(), visible)
         })
         .collect();
     Value::Object(object)
@@ -304,7 +276,7 @@ fn value(
         (_, Field::I32(value)) => Value::from(*value),
         (_, Field::I64(value)) => Value::from(*value),
         (_, Field::U32(value)) => Value::from(*value),
-        // One beyond Cedar's Long is refused there; it is never cut.
+        // A value beyond Cedar's Long is rejected there; it is never truncated.
         (_, Field::U64(value)) => Value::from(*value),
         (_, Field::String(text)) => Value::from(text.as_str()),
         (_, Field::Bytes(bytes)) => Value::from(STANDARD.encode(bytes)),
@@ -327,11 +299,12 @@ mod tests {
     use crate::reflection::built_in;
 
     #[test]
-    fn a_contract_tells_what_it_offers() {
+    fn exposed_methods_are_read_from_a_contract() {
         let pool = built_in().unwrap();
         let services = ["drawbridge.code.v1.CodeService".to_owned()];
-        let names: Vec<_> =
-            offers(&pool, &services).map(|offer| (offer.name.clone(), offer.rpc())).collect();
+        let names: Vec<_> = exposed_methods(&pool, &services)
+            .map(|exposed_method| (exposed_method.name.clone(), exposed_method.rpc()))
+            .collect();
         let rpc = |name: &str| format!("drawbridge.code.v1.CodeService/{name}");
         assert_eq!(
             names,
@@ -344,54 +317,37 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_tool_is_not_destructive_unless_it_says_so() {
-        let hints = |read_only, destructive| {
-            let hints = mcp::ToolHints { read_only, destructive, ..mcp::ToolHints::default() };
-            Hints::of(&mcp::ToolOptions { hints: Some(hints), ..mcp::ToolOptions::default() })
-        };
-        let silent = Hints::of(&mcp::ToolOptions::default());
-        assert_eq!(
-            silent,
-            Hints { read_only: false, destructive: true, idempotent: false, open_world: true }
-        );
-        assert!(!hints(Some(true), None).destructive && hints(Some(true), None).open_world);
-        assert!(
-            hints(Some(false), None).destructive && !hints(Some(false), Some(false)).destructive
-        );
-        assert!(hints(Some(true), Some(true)).destructive);
-    }
-
-    #[test]
     fn a_policy_reads_every_plain_field_and_the_optional_ones_that_are_set() {
         let pool = built_in().unwrap();
         let descriptor = pool.get_message_by_name("drawbridge.code.v1.SearchRequest").unwrap();
         let mut message = DynamicMessage::new(descriptor);
         message.set_field_by_name("query", Field::String("x".into()));
         let expected = serde_json::json!({
-            "query": "x", "regex": false, "glob": "", "path": "", "ignore_case": false, "context_lines": 0,
+            "query": "x", "regex": false, "glob": "", "path": "",
+            "ignore_case": false, "context_lines": 0,
         });
-        let form = PolicyForm::of(&message.descriptor());
+        let form = PolicyForm::for_message(&message.descriptor());
         assert_eq!(form.json(&message), expected);
-        assert_eq!(form.recorded(&message), None);
+        assert_eq!(form.redacted_json(&message), None);
         message.set_field_by_name("max_results", Field::U32(3));
         assert_eq!(form.json(&message)["max_results"], 3);
     }
 
     #[test]
-    fn what_is_sensitive_is_not_written_down() {
+    fn sensitive_fields_are_redacted_in_records() {
         let pool = built_in().unwrap();
         let descriptor = pool.get_message_by_name("drawbridge.auth.v1.ExchangeRequest").unwrap();
         let mut message = DynamicMessage::new(descriptor);
         message.set_field_by_name("subject_token", Field::String("secret".into()));
-        let form = PolicyForm::of(&message.descriptor());
+        let form = PolicyForm::for_message(&message.descriptor());
         assert_eq!(form.json(&message)["subject_token"], "secret");
-        let recorded =
-            serde_json::json!({ "subject_token": HIDDEN, "rpc": "", "actor_token": HIDDEN });
-        assert_eq!(form.recorded(&message), Some(recorded));
+        let redacted_json =
+            serde_json::json!({ "subject_token": REDACTED, "rpc": "", "actor_token": REDACTED });
+        assert_eq!(form.redacted_json(&message), Some(redacted_json));
     }
 
     #[test]
-    fn what_a_policy_cannot_read_is_left_out() {
+    fn fields_without_a_policy_type_are_left_out() {
         let pool = built_in().unwrap();
         let block = pool.get_message_by_name("drawbridge.mcp.v1.Annotations").unwrap();
         let fields: Vec<_> =

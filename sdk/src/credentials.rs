@@ -1,8 +1,9 @@
-//! Short-lived credentials in the caller's name: database users, certificates and secrets from Vault.
+//! Short-lived credentials on behalf of the caller: database users, certificates and secrets from
+//! Vault.
 //!
-//! A tool service asks for what one call needs. The first call of a principal logs in with its transaction token and
-//! takes a lease; later ones share both until nobody uses them any more, the principal is revoked, or the service stops.
-//! See `docs/credentials.md`.
+//! A tool service requests what one call needs. The first call of a principal logs in with its
+//! transaction token and takes a lease. Later calls share both until they are idle, the principal
+//! is revoked, or the service stops. See `docs/explanation/credentials.md`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,7 @@ use tonic::transport::Channel;
 use crate::{
     RequestId,
     call::CallContext,
-    identity::{Caller, Principal},
+    transaction_token::{Principal, VerifiedCaller},
 };
 
 #[cfg(feature = "credentials-aws")]
@@ -26,7 +27,7 @@ mod config;
 mod embedded;
 mod error;
 mod lease;
-mod owner;
+mod lease_owner;
 mod revocation;
 mod session;
 mod sessions;
@@ -40,31 +41,32 @@ pub use aws::{AwsConfig, AwsSecretsManager};
 #[cfg(feature = "credentials-azure")]
 pub use azure::{AzureConfig, AzureKeyVault};
 pub use config::CredentialsConfig;
-pub use embedded::Embedded;
+pub use embedded::EmbeddedSource;
 pub use error::{CredentialsError, Outage, SetupError};
-pub use lease::{Certificate, DatabaseLease, Secret};
+pub use lease::{DatabaseLease, IssuedCertificate, Secret};
 use session::Session;
 use sessions::Sessions;
+pub use source::CredentialSource;
 use source::OnBehalfOf;
-pub use source::Source;
 pub use vault::{LoginMethod, Vault, VaultConfig, VaultLogin};
 
-/// How much is kept, and how long.
+/// Bounds on sessions.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// The most principals that have a session at once; whose was used longest ago loses it first.
+pub struct CredentialLimits {
+    /// The most principals with a session at once. The least recently used session is evicted
+    /// first.
     pub sessions_max: u64,
-    /// A session that is not used for so long is revoked, with its leases.
+    /// A session that is idle for this long is revoked, with its leases.
     pub idle: Duration,
 }
 
-impl Default for Limits {
+impl Default for CredentialLimits {
     fn default() -> Self {
         Self { sessions_max: 10_000, idle: Duration::from_secs(300) }
     }
 }
 
-/// Credentials of one tool service. Clones share what they have.
+/// Credentials of one tool service. Clones share their sessions.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     inner: Arc<Sessions>,
@@ -73,36 +75,41 @@ pub struct Credentials {
 impl Credentials {
     /// Credentials from a source. Must be called within a runtime, which renews and revokes them.
     #[must_use]
-    pub fn new(source: Source, limits: Limits) -> Self {
+    pub fn new(source: CredentialSource, limits: CredentialLimits) -> Self {
         Self { inner: Sessions::new(source, limits) }
     }
 
-    /// Gives up what somebody has who is revoked at this auth, as long as it is heard. Must be called within a runtime.
-    pub fn follow_revocations(&self, auth: Channel) {
+    /// Revokes the sessions of principals that auth revokes, while the connection to auth lasts.
+    /// Must be called within a runtime.
+    pub fn watch_revocations(&self, auth: Channel) {
         let auth = AuthServiceClient::new(auth);
-        self.inner.beside(revocation::follow(Arc::clone(&self.inner), auth));
+        self.inner.spawn(revocation::watch(Arc::clone(&self.inner), auth));
     }
 
-    /// A database user for this caller, in a role of the database engine. It is to be asked for at every use: that
-    /// keeps it alive.
+    /// A database user for this caller, in a role of the database engine. Request it for every use:
+    /// that keeps the lease alive.
     ///
     /// # Errors
-    /// When the caller may not have it, or nobody can give it now.
+    /// When the caller may not have it, or the source is unavailable.
     pub async fn database(
         &self,
-        caller: &Caller,
+        caller: &VerifiedCaller,
         context: &CallContext,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
         self.lease(OnBehalfOf::Caller(caller), context, role).await
     }
 
-    /// A database user for the service itself, for what it does for no caller: migrations, for example. The role is one
-    /// that no caller of the service can have.
+    /// A database user for the service itself, for work without a caller, such as migrations. No
+    /// caller of the service can have the role.
     ///
     /// # Errors
-    /// When the service has no login of its own, may not have it, or nobody can give it now.
-    pub async fn own_database(&self, role: &str) -> Result<Arc<DatabaseLease>, CredentialsError> {
+    /// When the service has no login of its own, may not have the role, or the source is
+    /// unavailable.
+    pub async fn service_database(
+        &self,
+        role: &str,
+    ) -> Result<Arc<DatabaseLease>, CredentialsError> {
         let context = CallContext::new(RequestId::generate(), source::CALL_TIMEOUT);
         self.lease(OnBehalfOf::Service, &context, role).await
     }
@@ -110,35 +117,35 @@ impl Credentials {
     /// A secret of the caller's tenant for this service, by its name.
     ///
     /// # Errors
-    /// When the caller may not have it, there is none, or nobody can give it now.
+    /// When the caller may not have it, it does not exist, or the source is unavailable.
     pub async fn secret(
         &self,
-        caller: &Caller,
+        caller: &VerifiedCaller,
         context: &CallContext,
         name: &str,
     ) -> Result<Arc<Secret>, CredentialsError> {
-        self.secret_other_than(None, caller, context, name).await
+        self.secret_except(None, caller, context, name).await
     }
 
-    /// As [`Self::secret`], when what it gave is not accepted any more where it is shown: read again, unless another call
-    /// has done that already.
+    /// As [`Self::secret`], when the `stale` secret is no longer accepted: reads it again, unless
+    /// another call has already done so.
     ///
     /// # Errors
     /// Those of [`Self::secret`].
-    pub async fn secret_afresh(
+    pub async fn reread_secret(
         &self,
-        caller: &Caller,
+        caller: &VerifiedCaller,
         context: &CallContext,
         name: &str,
         stale: &Arc<Secret>,
     ) -> Result<Arc<Secret>, CredentialsError> {
-        self.secret_other_than(Some(stale), caller, context, name).await
+        self.secret_except(Some(stale), caller, context, name).await
     }
 
-    async fn secret_other_than(
+    async fn secret_except(
         &self,
         stale: Option<&Arc<Secret>>,
-        caller: &Caller,
+        caller: &VerifiedCaller,
         context: &CallContext,
         name: &str,
     ) -> Result<Arc<Secret>, CredentialsError> {
@@ -147,25 +154,25 @@ impl Credentials {
         let inner = &self.inner;
         self.with_session(OnBehalfOf::Caller(caller), context, |session| async move {
             if let Some(stale) = stale {
-                session.forget(name, stale).await;
+                session.evict_secret(name, stale).await;
             }
             inner.secret(&session, context, tenant, name).await
         })
         .await
     }
 
-    /// A certificate for this caller, from a role of the PKI engine, with its key. It is to be asked for at every use:
-    /// before two thirds of its life it is another one.
+    /// A certificate for this caller, from a role of the PKI engine, with its key. Request it for
+    /// every use: it is replaced before two thirds of its lifetime.
     ///
     /// # Errors
-    /// When the caller may not have it, or nobody can give it now.
+    /// When the caller may not have it, or the source is unavailable.
     pub async fn certificate(
         &self,
-        caller: &Caller,
+        caller: &VerifiedCaller,
         context: &CallContext,
         role: &str,
         common_name: &str,
-    ) -> Result<Arc<Certificate>, CredentialsError> {
+    ) -> Result<Arc<IssuedCertificate>, CredentialsError> {
         let inner = &self.inner;
         self.with_session(OnBehalfOf::Caller(caller), context, |session| async move {
             inner.certificate(&session, context, role, common_name).await
@@ -173,54 +180,55 @@ impl Credentials {
         .await
     }
 
-    /// Gives up a lease that the database does not take any more, unless another has taken its place: the next call gets
-    /// a new one.
-    pub async fn give_up(&self, caller: &Caller, role: &str, lease: &DatabaseLease) {
-        self.inner.give_up_lease(OnBehalfOf::Caller(caller), role, lease).await;
+    /// Discards a lease that the database rejects, unless it was replaced already. The next call
+    /// gets a new one.
+    pub async fn discard_lease(&self, caller: &VerifiedCaller, role: &str, lease: &DatabaseLease) {
+        self.inner.discard_lease(OnBehalfOf::Caller(caller), role, lease).await;
     }
 
-    /// Gives up all that a principal has, whoever acts for it, and revokes it.
+    /// Revokes everything that a principal has, including what its actors have.
     pub async fn revoke(&self, principal: &Principal) {
         self.inner.revoke(principal).await;
     }
 
-    /// Gives up what the service has in its own name, once that is done, and revokes it.
-    pub async fn revoke_own(&self) {
-        self.inner.revoke_own().await;
+    /// Revokes what the service has in its own name, once it is no longer needed.
+    pub async fn revoke_service_credentials(&self) {
+        self.inner.revoke_service().await;
     }
 
-    /// Gives up and revokes all there is; nothing is given any more. It ends within seconds: what could not be revoked by
-    /// then ends by itself.
+    /// Revokes everything; no more credentials are issued. It ends within seconds: what could not
+    /// be revoked by then expires.
     pub async fn close(&self) {
         self.inner.close().await;
     }
 
     async fn lease(
         &self,
-        name: OnBehalfOf<'_>,
+        on_behalf_of: OnBehalfOf<'_>,
         context: &CallContext,
         role: &str,
     ) -> Result<Arc<DatabaseLease>, CredentialsError> {
         let inner = &self.inner;
-        self.with_session(name, context, |session| async move {
+        self.with_session(on_behalf_of, context, |session| async move {
             inner.lease(&session, context, role).await
         })
         .await
     }
 
-    /// Asks for something in a session, as long as the caller waits, and once more in another session if the source has
-    /// forgotten that one.
+    /// Runs an operation in a session until the caller's deadline. If the source no longer knows
+    /// the session, the operation is retried once in a new one.
     async fn with_session<T, F: Future<Output = Result<T, CredentialsError>>>(
         &self,
-        name: OnBehalfOf<'_>,
+        on_behalf_of: OnBehalfOf<'_>,
         context: &CallContext,
-        ask: impl Fn(Arc<Session>) -> F,
+        operation: impl Fn(Arc<Session>) -> F,
     ) -> Result<T, CredentialsError> {
         let work = async {
-            let session = self.inner.session(name, context).await?;
-            match ask(Arc::clone(&session)).await {
+            let session = self.inner.session(on_behalf_of, context).await?;
+            match operation(Arc::clone(&session)).await {
                 Err(error) if error.is_forbidden() => {
-                    ask(self.inner.replace(session, name, context, error).await?).await
+                    operation(self.inner.replace(session, on_behalf_of, context, error).await?)
+                        .await
                 }
                 done => done,
             }
@@ -230,7 +238,7 @@ impl Credentials {
     }
 }
 
-/// Whether a text can stand in a path of Vault, and in a policy, as nothing but itself.
+/// Whether a text is safe as one segment of a Vault path and in a policy.
 fn is_path_segment(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     !text.is_empty() && text.bytes().all(allowed) && !text.bytes().all(|byte| byte == b'.')

@@ -1,4 +1,4 @@
-//! Messages that are known by descriptor alone: their gRPC codec, and their JSON form.
+//! Messages that are known only by their descriptor: their gRPC codec, and their JSON form.
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use prost::Message as _;
@@ -19,18 +19,18 @@ mod tests;
 mod text;
 mod wire;
 
-/// How messages are written as JSON: field names as in the contract, and every field. Numbers are written by
-/// [`numbers::Numbers`].
+/// How messages are serialized as JSON: field names as in the contract, and every field.
+/// [`numbers::JsonNumbers`] writes numbers.
 const JSON: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .skip_default_fields(false)
     .stringify_64_bit_integers(false);
 
-/// Reads a message from JSON. Unknown fields are refused. Integers and floats are read as numbers or as text, `null`
-/// as a field that is not set (the JSON mapping of protobuf).
+/// Parses a message from JSON. Unknown fields are rejected. Integers and floats may be numbers or
+/// strings, and `null` leaves a field unset (the JSON mapping of protobuf).
 ///
 /// # Errors
-/// When the JSON is not one of this message.
+/// When the JSON does not match the message type.
 pub fn from_json(
     message: MessageDescriptor,
     json: &serde_json::Value,
@@ -38,24 +38,24 @@ pub fn from_json(
     DynamicMessage::deserialize_with_options(message, json, &DeserializeOptions::new())
 }
 
-/// Writes a message as JSON: every field that the contract does not call optional, set or not. A 64-bit integer
-/// beyond ±[`EXACT_INTEGER_MAX`] is text, any other a number; a `float` has the fewest digits that give the same
-/// float, and a whole `double` no fraction.
+/// Serializes a message as JSON: every field without `optional`, set or not. A 64-bit integer
+/// beyond ±[`EXACT_INTEGER_MAX`] is a string, any other a number; a `float` has the fewest digits
+/// that parse to the same float, and a whole `double` has no fraction.
 ///
 /// # Errors
-/// When a well-known type holds what has no JSON form, such as a duration out of range.
+/// When a well-known type has a value without a JSON form, such as a duration out of range.
 pub fn to_json(message: &DynamicMessage) -> Result<serde_json::Value, serde_json::Error> {
-    message.serialize_with_options(numbers::Numbers(serde_json::value::Serializer), &JSON)
+    message.serialize_with_options(numbers::JsonNumbers(serde_json::value::Serializer), &JSON)
 }
 
-/// Encodes and decodes messages that are known by descriptor alone.
+/// Encodes and decodes messages that are known only by their descriptor.
 #[derive(Clone, Debug)]
 pub struct DynamicCodec {
     output: MessageDescriptor,
 }
 
 impl DynamicCodec {
-    /// A codec whose answers are messages of the type `output`.
+    /// A codec whose responses are messages of the type `output`.
     #[must_use]
     pub fn new(output: MessageDescriptor) -> Self {
         Self { output }
@@ -77,7 +77,7 @@ impl Codec for DynamicCodec {
     }
 }
 
-/// Sends messages that are encoded already, byte for byte, and gives answers as they came.
+/// Sends encoded messages byte for byte, and returns responses undecoded.
 #[derive(Clone, Copy, Debug)]
 pub struct BytesCodec;
 
@@ -124,7 +124,7 @@ impl Encoder for DynamicCodec {
         message: Self::Item,
         buffer: &mut EncodeBuf<'_>,
     ) -> Result<(), Self::Error> {
-        message.encode(buffer).map_err(|_| Status::internal("the request does not fit its buffer"))
+        message.encode(buffer).map_err(|_| Status::internal("the request exceeds its buffer"))
     }
 }
 
@@ -133,8 +133,8 @@ impl Decoder for DynamicCodec {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Self::Error> {
-        DynamicMessage::decode(self.output.clone(), buffer)
-            .map(Some)
-            .map_err(|_| Status::internal("the tool service's answer does not fit its contract"))
+        DynamicMessage::decode(self.output.clone(), buffer).map(Some).map_err(|_| {
+            Status::internal("the tool service's response does not match its contract")
+        })
     }
 }

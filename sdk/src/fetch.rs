@@ -1,5 +1,5 @@
-//! Documents of others, fetched over HTTP: bounded in time and size, never by a redirect, and not from inside
-//! the network where nobody has allowed that.
+//! Fetches third-party documents over HTTP: bounded in time and size, without redirects, and from
+//! inside the network only where the configuration allows it.
 
 use std::{
     fmt,
@@ -25,56 +25,56 @@ pub(crate) const BODY_BYTES_MAX: usize = 256 * 1024;
 /// A document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// It is not to be fetched without TLS.
+    /// The URL is not https.
     #[error("{url} is not https")]
     Scheme {
-        /// From where.
+        /// The URL.
         url: Url,
     },
-    /// It is not to be fetched from inside the network.
-    #[error("{url} leads to an address that is not public, which is not allowed here")]
+    /// The address is not public.
+    #[error("{url} leads to an address that is not public, which is not allowed")]
     Address {
-        /// From where.
+        /// The URL.
         url: Url,
     },
-    /// There is no answer.
+    /// The request failed.
     #[error("cannot fetch {url}")]
     Http {
-        /// From where.
+        /// The URL.
         url: Url,
         /// What went wrong.
         source: reqwest::Error,
     },
-    /// The answer is no success.
-    #[error("{url} answers {status}")]
+    /// The response is not a success.
+    #[error("{url} answered {status}")]
     Status {
-        /// From where.
+        /// The URL.
         url: Url,
-        /// The answer.
+        /// The status.
         status: StatusCode,
     },
-    /// What comes back is too large.
+    /// The response is too large.
     #[error("{url} is larger than {BODY_BYTES_MAX} bytes")]
     TooLarge {
-        /// From where.
+        /// The URL.
         url: Url,
     },
-    /// What comes back is no JSON of the right kind.
-    #[error("cannot read what {url} answers")]
+    /// The response is not JSON of the expected type.
+    #[error("cannot parse the response of {url}")]
     Malformed {
-        /// From where.
+        /// The URL.
         url: Url,
         /// What is wrong with it.
         source: serde_json::Error,
     },
 }
 
-/// From where documents may be fetched.
+/// Which addresses documents may be fetched from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkScope {
-    /// From public addresses, by https.
+    /// Public addresses, by https.
     Public,
-    /// From anywhere: a loopback or private address too, by http too.
+    /// Any address, including loopback and private ones, by https or http.
     Anywhere,
 }
 
@@ -82,10 +82,10 @@ pub enum NetworkScope {
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     http: reqwest::Client,
-    reach: NetworkScope,
+    scope: NetworkScope,
 }
 
-/// An answer, whatever its status.
+/// A response, whatever its status.
 #[derive(Debug)]
 pub struct Fetched {
     url: Url,
@@ -97,30 +97,30 @@ pub struct Fetched {
 }
 
 impl Fetcher {
-    /// A fetcher that reaches so far.
+    /// A fetcher for this scope.
     ///
     /// # Errors
     /// When the platform's certificates cannot be read.
-    pub fn new(reach: NetworkScope) -> Result<Self, reqwest::Error> {
+    pub fn new(scope: NetworkScope) -> Result<Self, reqwest::Error> {
         let builder = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(Policy::none())
-            // A proxy would choose the address itself.
+            // A proxy would resolve the address itself.
             .no_proxy();
-        let http = match reach {
+        let http = match scope {
             NetworkScope::Public => builder.dns_resolver(PublicResolver).build()?,
             NetworkScope::Anywhere => builder.build()?,
         };
-        Ok(Self { http, reach })
+        Ok(Self { http, scope })
     }
 
-    /// A request to `url`, if it may be fetched.
+    /// A request to `url`, if the scope allows it.
     ///
     /// # Errors
     /// [`FetchError::Scheme`] and [`FetchError::Address`].
     pub fn request(&self, method: Method, url: &Url) -> Result<RequestBuilder, FetchError> {
-        if self.reach == NetworkScope::Public {
+        if self.scope == NetworkScope::Public {
             if url.scheme() != "https" {
                 return Err(FetchError::Scheme { url: url.clone() });
             }
@@ -137,10 +137,10 @@ impl Fetcher {
         Ok(self.http.request(method, url.clone()))
     }
 
-    /// Sends a request that [`Self::request`] has made, and reads the answer.
+    /// Sends a request that [`Self::request`] has created, and reads the response.
     ///
     /// # Errors
-    /// When there is none in time, it is too large, or comes from where it may not.
+    /// When there is no response in time, it is too large, or its address is not allowed.
     pub async fn send(&self, url: &Url, request: RequestBuilder) -> Result<Fetched, FetchError> {
         let failed = |source: reqwest::Error| match is_refused_address(&source) {
             true => FetchError::Address { url: url.clone() },
@@ -161,22 +161,22 @@ impl Fetcher {
     /// Fetches a JSON document.
     ///
     /// # Errors
-    /// When it does not come, is too large or is not of the right kind.
+    /// When the request fails, or the document is too large or not of the expected type.
     pub async fn json<T: DeserializeOwned>(&self, url: &Url) -> Result<T, FetchError> {
         self.send(url, self.request(Method::GET, url)?).await?.json()
     }
 }
 
 impl Fetched {
-    /// An answer that has come by another way.
+    /// A response that was received by other means.
     pub(crate) fn new(url: Url, status: StatusCode, headers: HeaderMap, body: Vec<u8>) -> Self {
         Self { url, status, headers, body }
     }
 
-    /// The body of a success.
+    /// Parses the body of a success.
     ///
     /// # Errors
-    /// When it is no success, or no JSON of the right kind.
+    /// When it is not a success, or not JSON of the expected type.
     pub fn json<T: DeserializeOwned>(self) -> Result<T, FetchError> {
         if self.status != StatusCode::OK {
             return Err(FetchError::Status { url: self.url, status: self.status });
@@ -186,8 +186,8 @@ impl Fetched {
     }
 }
 
-/// Resolves names to public addresses alone. A connection goes to the very addresses that were looked at, so a
-/// name that changes its mind between two questions gains nothing.
+/// Resolves names to public addresses only. The connection uses the addresses that were checked, so
+/// DNS rebinding between check and use is impossible.
 #[derive(Debug)]
 struct PublicResolver;
 
@@ -196,7 +196,7 @@ impl Resolve for PublicResolver {
         Box::pin(async move {
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One private address among public ones is as bad as one alone.
+            // One private address among public ones is enough to reject the name.
             if found.iter().any(|address| !address::is_public(address.ip())) {
                 return Err(RefusedAddress.into());
             }
@@ -245,12 +245,12 @@ mod tests {
         url.parse().unwrap()
     }
 
-    async fn fetch(reach: NetworkScope, url: &str) -> Result<serde_json::Value, FetchError> {
-        Fetcher::new(reach).unwrap().json(&url.parse().unwrap()).await
+    async fn fetch(scope: NetworkScope, url: &str) -> Result<serde_json::Value, FetchError> {
+        Fetcher::new(scope).unwrap().json(&url.parse().unwrap()).await
     }
 
     #[tokio::test]
-    async fn nothing_inside_the_network_is_fetched_however_it_is_written() {
+    async fn an_address_that_is_not_public_is_rejected_in_every_notation() {
         for url in [
             "https://127.0.0.1:1/",
             "https://127.1:1/",
@@ -261,7 +261,7 @@ mod tests {
             "https://[::1]:1/",
             "https://[::ffff:127.0.0.1]:1/",
             "https://[64:ff9b::7f00:1]:1/",
-            // Looked up, and found to be loopback.
+            // Resolves to loopback.
             "https://localhost:1/",
         ] {
             let refused = fetch(NetworkScope::Public, url).await.unwrap_err();

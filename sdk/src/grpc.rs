@@ -9,36 +9,36 @@ use tower::ServiceBuilder;
 
 use crate::{
     admin::Readiness,
-    identity::Verifier,
     listen::{Accepted, Address, BindError},
-    mtls::{Accept, MtlsError, MtlsServerConfig, Peers},
+    mtls::{Acceptor, MtlsError, MtlsServerConfig, Peers},
+    transaction_token::Verifier,
 };
 
 use self::{
     call_layer::CallLayer,
-    identity_layer::IdentityLayer,
-    message_layer::{MessageLayer, Messages},
+    message_layer::{MessageChecker, MessageLayer},
+    transaction_token_layer::TransactionTokenLayer,
 };
 
 pub use self::incoming::Peer;
 pub(crate) use self::incoming::incoming;
 
 mod call_layer;
-mod identity_layer;
 mod incoming;
 mod message_layer;
-mod strings;
+mod nul;
+mod transaction_token_layer;
 
 /// Calls that one connection may have open at once.
 const CONCURRENT_STREAMS_MAX: u32 = 1024;
-/// The most metadata that one call may carry, in bytes.
+/// The most metadata of one call, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
-/// The largest message that a tool service takes unless it says otherwise, in bytes.
+/// The default of the largest request message of a tool service, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// A gRPC server with what every call needs: request id, trace, deadline, metrics, identity, and health
-/// and reflection beside the service itself.
+/// A gRPC server with what every call needs: request id, trace, deadline, metrics, caller
+/// verification, and, next to the service itself, health and reflection.
 #[derive(Debug)]
 pub struct GrpcServer {
     routes: Routes,
@@ -46,21 +46,22 @@ pub struct GrpcServer {
     descriptors: &'static [u8],
     verifier: Option<Arc<Verifier>>,
     request_bytes_max: usize,
-    accept: Accept,
+    accept: Acceptor,
 }
 
 impl GrpcServer {
-    /// A tool service: every RPC needs a transaction token that names it, and takes one message, which must be the one
-    /// that the token is for and hold no NUL in its strings.
+    /// A tool service. Every RPC requires a transaction token that names it, and takes one message,
+    /// which must be the one that the token is for and must have no NUL in its strings.
     pub fn tool_service<S>(service: S, verifier: Verifier) -> Self
     where
         S: GrpcService,
     {
-        Self { verifier: Some(Arc::new(verifier)), ..Self::open(service) }
+        Self { verifier: Some(Arc::new(verifier)), ..Self::unverified(service) }
     }
 
-    /// A service whose RPCs bring their callers' tokens in the request, as auth's do.
-    pub fn open<S>(service: S) -> Self
+    /// A service without transaction tokens: its RPCs carry their callers' tokens in the request,
+    /// as auth's do.
+    pub fn unverified<S>(service: S) -> Self
     where
         S: GrpcService,
     {
@@ -70,42 +71,43 @@ impl GrpcServer {
             descriptors: drawbridge_proto::FILE_DESCRIPTOR_SET,
             verifier: None,
             request_bytes_max: REQUEST_BYTES_MAX,
-            accept: Accept::default(),
+            accept: Acceptor::default(),
         }
     }
 
-    /// The largest message that a tool service takes, in bytes: 4 MiB by default.
+    /// Sets the largest request message of a tool service, in bytes: 4 MiB by default.
     #[must_use]
     pub fn request_bytes_max(mut self, bytes: usize) -> Self {
         self.request_bytes_max = bytes;
         self
     }
 
-    /// Lets in by mTLS those that the config allows. Without, everybody is let in, by plaintext and on loopback.
+    /// Accepts by mTLS the peers that the config allows. By default every peer is accepted, in
+    /// plaintext on loopback.
     ///
     /// # Errors
-    /// When nobody is allowed.
+    /// When the config allows no peer.
     pub fn accept(mut self, peers: &Peers, config: &MtlsServerConfig) -> Result<Self, MtlsError> {
-        self.accept = peers.accept(config)?;
+        self.accept = peers.acceptor(config)?;
         Ok(self)
     }
 
-    /// Checks that the service may be served at such an address.
+    /// Checks that the service may be served at an address.
     ///
     /// # Errors
-    /// When its peers could not prove there who they are.
+    /// When its peers could not be authenticated there.
     pub(crate) fn check_address(&self, address: &Address) -> Result<(), BindError> {
         self.accept.check_address(address)
     }
 
-    /// Serves a document beside the RPCs, to whoever is let in.
+    /// Serves documents next to the RPCs, to every accepted peer.
     #[must_use]
     pub fn document(mut self, router: Router) -> Self {
         self.routes = self.routes.into_axum_router().merge(router).into();
         self
     }
 
-    /// Serves these descriptors by reflection: the contract of a service whose protos are its own, as an
+    /// Serves these descriptors by reflection: the contract of a service with its own protos, as an
     /// encoded `FileDescriptorSet` with source info.
     #[must_use]
     pub fn descriptors(mut self, descriptors: &'static [u8]) -> Self {
@@ -113,15 +115,15 @@ impl GrpcServer {
         self
     }
 
-    /// Whether a tool service is in its own contract: else it would answer no call.
+    /// Checks that a tool service is in its own contract; otherwise it would reject every call.
     pub(crate) fn check_contract(&self) -> Result<(), String> {
         if self.verifier.is_none() {
             return Ok(());
         }
-        contract_holds(self.descriptors, self.service_name)
+        check_descriptors(self.descriptors, self.service_name)
     }
 
-    /// Serves until `stopping`, then lets the calls in flight end.
+    /// Serves until `stopping`, then lets calls in flight finish.
     pub(crate) async fn serve(
         self,
         accepted: Accepted,
@@ -136,24 +138,24 @@ impl GrpcServer {
         let reflection = match reflection {
             Ok(reflection) => reflection,
             Err(error) => {
-                tracing::error!(%error, "the contracts' descriptors are broken");
+                tracing::error!(%error, "the contract's descriptors are invalid");
                 return;
             }
         };
-        let messages = match Messages::new(self.descriptors, self.request_bytes_max) {
-            Ok(messages) => self.verifier.is_some().then_some(messages),
+        let checker = match MessageChecker::new(self.descriptors, self.request_bytes_max) {
+            Ok(checker) => self.verifier.is_some().then_some(checker),
             Err(error) => {
-                tracing::error!(%error, "the contract's descriptors are broken");
+                tracing::error!(%error, "the contract's descriptors are invalid");
                 return;
             }
         };
         let layers = ServiceBuilder::new()
-            // Opens the span, notes id and deadline, measures.
+            // Opens the span, records id and deadline, measures.
             .layer(CallLayer)
-            // Refuses whoever has no transaction token for this RPC.
-            .option_layer(self.verifier.map(IdentityLayer::new))
-            // Refuses messages that the token is not for, and NUL in strings.
-            .option_layer(messages.map(MessageLayer::new))
+            // Rejects callers without a transaction token for this RPC.
+            .option_layer(self.verifier.map(TransactionTokenLayer::new))
+            // Rejects messages that the token is not for, and NUL in strings.
+            .option_layer(checker.map(MessageLayer::new))
             .into_inner();
         let serving = Server::builder()
             .max_concurrent_streams(CONCURRENT_STREAMS_MAX)
@@ -167,22 +169,23 @@ impl GrpcServer {
                 incoming(accepted, self.accept),
                 stopping.clone().cancelled_owned(),
             );
-        let mut changed = readiness.watch();
-        let reporting = async {
+        let mut readiness_changes = readiness.subscribe();
+        let report_health = async {
             while stopping
                 .run_until_cancelled(async {
-                    let ready = *changed.borrow_and_update();
+                    let ready = *readiness_changes.borrow_and_update();
                     let status =
                         if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
                     health.set_service_status("", status).await;
                     health.set_service_status(self.service_name, status).await;
                     // The readiness outlives the server, so this waits for a change.
-                    let _ = changed.changed().await;
+                    let _ = readiness_changes.changed().await;
                 })
                 .await
                 .is_some()
             {}
-            // Whoever watches would keep the connection, and with it the drain, until its deadline.
+            // Watchers would hold their connections open, and with them the drain, until its
+            // deadline.
             health.clear_service_status("").await;
             health.clear_service_status(self.service_name).await;
             std::future::pending::<()>().await;
@@ -191,23 +194,24 @@ impl GrpcServer {
             served = serving => if let Err(error) = served {
                 tracing::error!(%error, "the gRPC server ended");
             },
-            () = reporting => {}
+            () = report_health => {}
         }
     }
 }
 
-fn contract_holds(descriptors: &[u8], service_name: &str) -> Result<(), String> {
+fn check_descriptors(descriptors: &[u8], service_name: &str) -> Result<(), String> {
     let pool = DescriptorPool::decode(descriptors)
-        .map_err(|error| format!("the descriptors of {service_name} are broken: {error}"))?;
+        .map_err(|error| format!("the descriptors of {service_name} are invalid: {error}"))?;
     match pool.get_service_by_name(service_name) {
         Some(_) => Ok(()),
         None => Err(format!(
-            "the descriptors lack the service {service_name}: give its own with `GrpcServer::descriptors`"
+            "the descriptors do not contain the service {service_name}: \
+             pass its own with `GrpcServer::descriptors`"
         )),
     }
 }
 
-/// What a generated gRPC server is.
+/// A generated gRPC server.
 pub trait GrpcService:
     tower::Service<
         http::Request<tonic::body::Body>,
@@ -240,16 +244,16 @@ impl<S> GrpcService for S where
 mod tests {
     use super::*;
 
-    /// Such a service started, and answered every call with UNIMPLEMENTED.
+    /// Such a service once started, and answered every call with UNIMPLEMENTED.
     #[test]
-    fn a_tool_service_whose_descriptors_lack_it_does_not_start() {
+    fn a_tool_service_that_is_not_in_its_descriptors_does_not_start() {
         let descriptors = drawbridge_proto::FILE_DESCRIPTOR_SET;
-        contract_holds(descriptors, "drawbridge.code.v1.CodeService").unwrap();
-        let refused = contract_holds(descriptors, "acme.v1.AcmeService").unwrap_err();
+        check_descriptors(descriptors, "drawbridge.code.v1.CodeService").unwrap();
+        let refused = check_descriptors(descriptors, "acme.v1.AcmeService").unwrap_err();
         assert!(
             refused.contains("acme.v1.AcmeService") && refused.contains("descriptors"),
             "{refused}"
         );
-        assert!(contract_holds(b"no descriptors", "acme.v1.AcmeService").is_err());
+        assert!(check_descriptors(b"no descriptors", "acme.v1.AcmeService").is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! TLS handshakes in progress: bounded for each address and in all, and ended first where the client says nothing.
+//! TLS handshakes in progress: bounded per address and in total. Handshakes of silent clients are
+//! evicted first.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,18 +13,26 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-/// What clients may take of a TLS port before they have shown who they are.
+/// What clients may use of a TLS port before they are authenticated.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "TLS handshakes")]
 pub struct HandshakeLimits {
-    /// How many TLS handshakes may be in progress. One more ends the oldest whose client has not sent a byte, or else one
-    /// of the address that has the most of them.
-    #[arg(long, default_value_t = 1024, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    /// How many TLS handshakes may be in progress. One more evicts the oldest whose client has not
+    /// sent a byte, or else one of the address that has the most.
+    #[arg(
+        long,
+        default_value_t = 1024,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     pub handshakes_max: usize,
 
-    /// How many of them may be one address's, or one IPv6 /64 network's. One more ends the oldest whose client has not
-    /// sent a byte; where there is none, the new connection is closed.
-    #[arg(long, default_value_t = 128, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    /// How many of them one address, or one IPv6 /64 network, may have. One more evicts its oldest
+    /// whose client has not sent a byte; if all have sent one, the new connection is closed.
+    #[arg(
+        long,
+        default_value_t = 128,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..)
+    )]
     pub handshakes_per_address_max: usize,
 
     /// How long a TLS handshake may take, in milliseconds.
@@ -37,7 +46,7 @@ impl Default for HandshakeLimits {
     }
 }
 
-/// Why there is no TLS with a client.
+/// Why a TLS handshake with a client failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HandshakeError {
     /// It failed.
@@ -46,10 +55,10 @@ pub(crate) enum HandshakeError {
     /// It took too long.
     #[error("the handshake took too long")]
     Timeout,
-    /// It was ended in favour of another.
-    #[error("the handshake was ended in favour of another")]
+    /// It was evicted in favor of another.
+    #[error("the handshake was evicted in favor of another")]
     Evicted,
-    /// The client's address has as many in progress as it may.
+    /// No slot is free, and no other handshake may be evicted.
     #[error("too many handshakes are in progress")]
     TooMany,
 }
@@ -61,7 +70,7 @@ pub(crate) struct Handshakes {
     in_progress: Mutex<InProgress>,
 }
 
-/// Ids grow, so that the first is the oldest.
+/// Ids grow, so the first is the oldest.
 #[derive(Debug, Default)]
 struct InProgress {
     next_id: u64,
@@ -86,32 +95,33 @@ impl Handshakes {
         self.limits.handshakes_max
     }
 
-    /// Speaks TLS with a client that has connected from `address`.
+    /// Performs the TLS handshake with a client that has connected from `address`.
     ///
     /// # Errors
-    /// When the handshake fails, takes too long, or gives way to another.
-    pub(crate) async fn shake(
+    /// When the handshake fails, takes too long, or is evicted.
+    pub(crate) async fn accept(
         self: &Arc<Self>,
         tls: &TlsAcceptor,
         stream: TcpStream,
         address: IpAddr,
     ) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        let place = self.enter(address).ok_or(HandshakeError::TooMany)?;
-        let shaking = async {
+        let slot = self.acquire(address).ok_or(HandshakeError::TooMany)?;
+        let handshake = async {
             stream.peek(&mut [0]).await?;
-            place.speak();
+            slot.mark_active();
             tls.accept(stream).await
         };
-        let shaking = timeout(Duration::from_millis(self.limits.handshake_timeout_ms), shaking);
-        match place.evicted.run_until_cancelled(shaking).await {
-            Some(Ok(shaken)) => shaken.map_err(HandshakeError::Tls),
+        let handshake = timeout(Duration::from_millis(self.limits.handshake_timeout_ms), handshake);
+        match slot.evicted.run_until_cancelled(handshake).await {
+            Some(Ok(accepted)) => accepted.map_err(HandshakeError::Tls),
             Some(Err(_)) => Err(HandshakeError::Timeout),
             None => Err(HandshakeError::Evicted),
         }
     }
 
-    /// A place among those in progress, for which another may have to go.
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// Acquires a slot for a handshake, which may evict another. `None` when no slot is free and no
+    /// other handshake may be evicted.
+    fn acquire(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
         let network = network(address);
         let mut in_progress = self.in_progress();
         if let Some(evicted) = in_progress.evict(network, &self.limits)? {
@@ -121,7 +131,7 @@ impl Handshakes {
         in_progress.next_id += 1;
         let handshake = Handshake { network, is_silent: true, evicted: evicted.clone() };
         in_progress.handshakes.insert(id, handshake);
-        Some(Place { handshakes: Arc::clone(self), id, evicted })
+        Some(Slot { handshakes: Arc::clone(self), id, evicted })
     }
 
     fn in_progress(&self) -> MutexGuard<'_, InProgress> {
@@ -130,19 +140,21 @@ impl Handshakes {
 }
 
 impl InProgress {
-    /// Takes out the handshake that gives way to one from `network`, if one has to. None: the new one has to.
+    /// Removes the handshake that must be evicted for a new one from `network`, if one must. The
+    /// outer `None` rejects the new one.
     fn evict(
         &mut self,
         network: IpAddr,
         limits: &HandshakeLimits,
     ) -> Option<Option<CancellationToken>> {
-        let own = self.handshakes.values().filter(|one| one.network == network).count();
-        let victim = if own >= limits.handshakes_per_address_max {
-            self.oldest(|one| one.network == network && one.is_silent)?
+        let network_count =
+            self.handshakes.values().filter(|handshake| handshake.network == network).count();
+        let victim = if network_count >= limits.handshakes_per_address_max {
+            self.oldest(|handshake| handshake.network == network && handshake.is_silent)?
         } else if self.handshakes.len() >= limits.handshakes_max {
-            match self.oldest(|one| one.is_silent) {
+            match self.oldest(|handshake| handshake.is_silent) {
                 Some(silent) => silent,
-                None => self.of_the_largest(own)?,
+                None => self.oldest_of_busiest_network(network_count)?,
             }
         } else {
             return Some(None);
@@ -150,23 +162,26 @@ impl InProgress {
         Some(self.handshakes.remove(&victim).map(|victim| victim.evicted))
     }
 
-    fn oldest(&self, is_it: impl Fn(&Handshake) -> bool) -> Option<u64> {
-        self.handshakes.iter().find(|(_, one)| is_it(one)).map(|(id, _)| *id)
+    fn oldest(&self, matches: impl Fn(&Handshake) -> bool) -> Option<u64> {
+        self.handshakes.iter().find(|(_, handshake)| matches(handshake)).map(|(id, _)| *id)
     }
 
-    /// The oldest of the network that has the most, where that is more than the `own`.
-    fn of_the_largest(&self, own: usize) -> Option<u64> {
+    /// The oldest handshake of the network with the most, if it has more than `network_count`.
+    fn oldest_of_busiest_network(&self, network_count: usize) -> Option<u64> {
         let mut counts = HashMap::new();
         for handshake in self.handshakes.values() {
             *counts.entry(handshake.network).or_insert(0) += 1;
         }
-        let (largest, _) =
-            counts.into_iter().filter(|(_, count)| *count > own).max_by_key(|(_, count)| *count)?;
-        self.oldest(|one| one.network == largest)
+        let (busiest, _) = counts
+            .into_iter()
+            .filter(|(_, count)| *count > network_count)
+            .max_by_key(|(_, count)| *count)?;
+        self.oldest(|handshake| handshake.network == busiest)
     }
 }
 
-/// What counts as one address: of IPv6 the network, in which a host has all addresses to itself.
+/// The unit that is limited: an IPv4 address, or an IPv6 /64 network, in which one host owns all
+/// addresses.
 fn network(address: IpAddr) -> IpAddr {
     const HOST_BITS: u32 = 64;
     match address.to_canonical() {
@@ -177,23 +192,23 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A handshake's place among those in progress. It ends with this.
-struct Place {
+/// The slot of a handshake in progress. Dropping it frees the slot.
+struct Slot {
     handshakes: Arc<Handshakes>,
     id: u64,
     evicted: CancellationToken,
 }
 
-impl Place {
-    /// The client has sent a byte.
-    fn speak(&self) {
+impl Slot {
+    /// Notes that the client has sent a byte.
+    fn mark_active(&self) {
         if let Some(handshake) = self.handshakes.in_progress().handshakes.get_mut(&self.id) {
             handshake.is_silent = false;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.handshakes.in_progress().handshakes.remove(&self.id);
     }
@@ -203,7 +218,7 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    /// At most six, of which three are one address's.
+    /// At most six handshakes, three per address.
     fn handshakes() -> Arc<Handshakes> {
         let limits = HandshakeLimits {
             handshakes_max: 6,
@@ -213,41 +228,37 @@ mod tests {
         Arc::new(Handshakes::new(limits))
     }
 
-    fn enter(handshakes: &Arc<Handshakes>, host: u8) -> Option<Place> {
-        handshakes.enter([192, 0, 2, host].into())
+    fn acquire(handshakes: &Arc<Handshakes>, host: u8) -> Option<Slot> {
+        handshakes.acquire([192, 0, 2, host].into())
     }
 
     #[test]
-    fn a_silent_client_gives_way_to_one_of_its_address() {
+    fn a_silent_client_is_evicted_for_a_new_one_of_its_address() {
         let handshakes = handshakes();
-        let places: Vec<_> = (0..3).map(|_| enter(&handshakes, 1).expect("a place")).collect();
-        places[0].speak();
-        let fourth = enter(&handshakes, 1).expect("a place");
-        let evicted: Vec<_> = places.iter().map(|place| place.evicted.is_cancelled()).collect();
-        assert_eq!(evicted, [false, true, false], "the oldest that is silent goes");
-        for place in [&places[2], &fourth] {
-            place.speak();
+        let slots: Vec<_> = (0..3).map(|_| acquire(&handshakes, 1).expect("a slot")).collect();
+        slots[0].mark_active();
+        let fourth = acquire(&handshakes, 1).expect("a slot");
+        let evicted: Vec<_> = slots.iter().map(|slot| slot.evicted.is_cancelled()).collect();
+        assert_eq!(evicted, [false, true, false], "the oldest silent one is evicted");
+        for slot in [&slots[2], &fourth] {
+            slot.mark_active();
         }
-        assert!(enter(&handshakes, 1).is_none(), "all of them speak");
-        assert!(enter(&handshakes, 2).is_some(), "another address has places of its own");
+        assert!(acquire(&handshakes, 1).is_none(), "none is silent");
+        assert!(acquire(&handshakes, 2).is_some(), "another address has slots of its own");
     }
 
     #[test]
-    fn an_address_with_few_handshakes_takes_the_place_of_one_with_many() {
+    fn a_handshake_of_the_busiest_address_is_evicted_for_another_address() {
         let handshakes = handshakes();
-        let places: Vec<_> =
-            [1, 1, 1, 2, 2, 3].map(|host| enter(&handshakes, host).expect("a place")).into();
-        places.iter().for_each(Place::speak);
-        let fourth = enter(&handshakes, 4).expect("a place");
-        fourth.speak();
-        assert!(places[0].evicted.is_cancelled(), "the oldest of the address that has the most");
-        assert!(enter(&handshakes, 1).is_none(), "which has no fewer than any other now");
-        drop(places);
-        assert_eq!(
-            handshakes.in_progress().handshakes.len(),
-            1,
-            "places end with their handshakes"
-        );
+        let slots: Vec<_> =
+            [1, 1, 1, 2, 2, 3].map(|host| acquire(&handshakes, host).expect("a slot")).into();
+        slots.iter().for_each(Slot::mark_active);
+        let fourth = acquire(&handshakes, 4).expect("a slot");
+        fourth.mark_active();
+        assert!(slots[0].evicted.is_cancelled(), "the oldest of the busiest address");
+        assert!(acquire(&handshakes, 1).is_none(), "it has as many as the others now");
+        drop(slots);
+        assert_eq!(handshakes.in_progress().handshakes.len(), 1, "slots end with their handshakes");
         drop(fourth);
     }
 

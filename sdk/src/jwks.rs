@@ -1,4 +1,5 @@
-//! Keys of a token issuer: fetched when the first one is asked for, and kept fresh from then on.
+//! The keys of a token issuer: fetched when the first one is requested, and refreshed in the
+//! background from then on.
 
 use std::{
     path::PathBuf,
@@ -15,41 +16,42 @@ use url::Url;
 
 use self::{
     key::KeySet,
-    source::{Found, Memory},
+    source::{FetchOutcome, FetchState},
 };
 use crate::{fetch::FetchError, telemetry::error_chain};
 
-pub use self::{key::VerificationKey, source::Source};
+pub use self::{key::VerificationKey, source::KeySource};
 
 mod key;
 mod source;
 #[cfg(test)]
 mod tests;
 
-/// How long keys serve, and how often they are fetched.
+/// How long keys are used, and how often they are fetched.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// For how long keys are fresh when their issuer does not say.
+pub struct JwksLimits {
+    /// How long keys are fresh if their issuer does not specify it.
     pub fresh: Duration,
-    /// The least freshness, whatever the issuer says.
+    /// The shortest freshness, whatever the issuer specifies.
     pub fresh_min: Duration,
-    /// The most freshness, whatever the issuer says.
+    /// The longest freshness, whatever the issuer specifies.
     pub fresh_max: Duration,
-    /// For how long keys that are not fresh any more serve while their issuer does not answer.
+    /// How long stale keys are used while their issuer does not answer.
     pub stale_max: Duration,
-    /// The least time between two fetches, so that made-up key ids are no lever.
+    /// The shortest time between two fetches, so that unknown key ids cannot cause more.
     pub refetch_interval: Duration,
-    /// The least time after a fetch that failed.
+    /// The shortest time after a failed fetch.
     pub retry_interval: Duration,
 }
 
-impl Default for Limits {
+impl Default for JwksLimits {
     fn default() -> Self {
         Self {
             fresh: Duration::from_secs(300),
             fresh_min: Duration::from_secs(30),
             fresh_max: Duration::from_secs(3600),
-            // By then, access tokens that were issued before the issuer went away have mostly ended.
+            // By then, most access tokens that were issued before the issuer became unavailable
+            // have expired.
             stale_max: Duration::from_secs(3600),
             refetch_interval: Duration::from_secs(5),
             retry_interval: Duration::from_secs(1),
@@ -57,7 +59,7 @@ impl Default for Limits {
     }
 }
 
-/// Why a key cannot be had.
+/// Why a key is unavailable.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum JwksError {
     /// The issuer has no such key.
@@ -66,8 +68,8 @@ pub enum JwksError {
     /// The key set, or the metadata that names it, could not be fetched.
     #[error(transparent)]
     Fetch(#[from] Arc<FetchError>),
-    /// The key set could not be had from a peer.
-    #[error("cannot get {url}")]
+    /// The key set could not be fetched from a peer.
+    #[error("cannot fetch {url}")]
     Peer {
         /// The key set's URL.
         url: Url,
@@ -88,8 +90,8 @@ pub enum JwksError {
         /// The metadata's URL.
         url: Url,
     },
-    /// The issuer is no URL, so it has no metadata.
-    #[error("the issuer {issuer:?} is no URL")]
+    /// The issuer is not a URL, so it has no metadata.
+    #[error("the issuer {issuer:?} is not a URL")]
     NoUrl {
         /// The issuer.
         issuer: String,
@@ -104,8 +106,8 @@ impl From<FetchError> for JwksError {
 
 /// The key set of one issuer.
 ///
-/// Keys in hand serve until they are too old, and are refreshed in the background before they cease to be fresh.
-/// Only a key id that is not in hand is waited for.
+/// Cached keys are used until they are too old, and are refreshed in the background before they
+/// become stale. Only a request for an uncached key id waits for a fetch.
 #[derive(Clone, Debug)]
 pub struct Jwks {
     inner: Arc<Inner>,
@@ -113,11 +115,11 @@ pub struct Jwks {
 
 #[derive(Debug)]
 struct Inner {
-    source: Source,
-    limits: Limits,
+    source: KeySource,
+    limits: JwksLimits,
     keys: ArcSwap<Keys>,
-    /// Held while a fetch is under way, so that there is one at a time.
-    last: Mutex<Last>,
+    /// Locked during a fetch, so that fetches are single flight.
+    last: Mutex<LastFetch>,
     changes: watch::Sender<u64>,
     refreshing: OnceLock<AbortHandle>,
 }
@@ -131,23 +133,27 @@ struct Keys {
 
 /// The last fetch.
 #[derive(Debug, Default)]
-struct Last {
-    tried: Option<Instant>,
+struct LastFetch {
+    attempted_at: Option<Instant>,
     failure: Option<JwksError>,
-    memory: Memory,
+    state: FetchState,
 }
 
 impl Jwks {
-    /// The key set from `source`. Nothing is fetched before the first key is asked for.
+    /// The key set from `source`. It is fetched when the first key is requested.
     #[must_use]
-    pub fn new(source: Source, limits: Limits) -> Self {
-        Self::telling(source, limits, watch::Sender::new(0))
+    pub fn new(source: KeySource, limits: JwksLimits) -> Self {
+        Self::with_change_notifier(source, limits, watch::Sender::new(0))
     }
 
-    /// The same, where `changes` ticks when a key is withdrawn or replaced: what was verified with it is not to be
-    /// relied on any more.
+    /// As [`Self::new`]; `changes` is incremented when a key is withdrawn or replaced: results that
+    /// were verified with it are no longer valid.
     #[must_use]
-    pub fn telling(source: Source, limits: Limits, changes: watch::Sender<u64>) -> Self {
+    pub fn with_change_notifier(
+        source: KeySource,
+        limits: JwksLimits,
+        changes: watch::Sender<u64>,
+    ) -> Self {
         let inner = Inner {
             source,
             limits,
@@ -162,37 +168,37 @@ impl Jwks {
     /// The key with this id.
     ///
     /// # Errors
-    /// [`JwksError::UnknownKey`] when the issuer has none; others when the key set cannot be fetched and the key
-    /// is not in hand, or too old.
+    /// [`JwksError::UnknownKey`] when the issuer has none; others when the key set cannot be
+    /// fetched and the key is not cached, or too old.
     pub async fn key(&self, id: &str) -> Result<Arc<VerificationKey>, JwksError> {
-        let in_hand = self.inner.keys.load().by_id.get(id).cloned();
-        if let Some(key) = in_hand
+        let cached = self.inner.keys.load().by_id.get(id).cloned();
+        if let Some(key) = cached
             && self.inner.usable_until().is_some_and(|until| Instant::now() < until)
         {
             return Ok(key);
         }
         let fetched = self.inner.refresh().await;
-        self.keep_fresh();
+        self.refresh_in_background();
         fetched?;
         self.inner.keys.load().by_id.get(id).cloned().ok_or(JwksError::UnknownKey)
     }
 
-    /// Until when a signature that these keys have verified may be relied on without asking again.
+    /// Until when a signature that was verified with these keys may be cached.
     #[must_use]
-    pub fn remember_until(&self) -> Instant {
+    pub fn cacheable_until(&self) -> Instant {
         let now = Instant::now();
         let fresh_until = self.inner.keys.load().fresh_until.unwrap_or(now);
-        // While the issuer does not answer, nothing more is learnt by asking again and again.
+        // While the issuer does not answer, verifying more often would gain nothing.
         let while_stale =
             self.inner.usable_until().unwrap_or(now).min(now + self.inner.limits.refetch_interval);
         fresh_until.max(while_stale)
     }
 
-    /// Refreshes the keys in the background from now on, for as long as somebody holds them.
-    fn keep_fresh(&self) {
+    /// Refreshes the keys in the background from now on, until the last clone is dropped.
+    fn refresh_in_background(&self) {
         self.inner.refreshing.get_or_init(|| {
             let inner = Arc::downgrade(&self.inner);
-            tokio::spawn(keep_fresh(inner)).abort_handle()
+            tokio::spawn(refresh_periodically(inner)).abort_handle()
         });
     }
 }
@@ -205,31 +211,31 @@ impl Drop for Inner {
     }
 }
 
-async fn keep_fresh(inner: Weak<Inner>) {
+async fn refresh_periodically(inner: Weak<Inner>) {
     loop {
         let Some(wait) = inner.upgrade().map(|inner| inner.refresh_in()) else { return };
         tokio::time::sleep(wait).await;
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.refresh().await {
-            let left =
+            let remaining =
                 inner.usable_until().map(|until| until.saturating_duration_since(Instant::now()));
-            let seconds_left = left.unwrap_or_default().as_secs();
+            let seconds_left = remaining.unwrap_or_default().as_secs();
             tracing::warn!(
                 error = error_chain(&error),
                 seconds_left,
-                "an issuer's keys cannot be refreshed; those in hand serve on"
+                "an issuer's keys cannot be refreshed; the cached ones stay in use"
             );
         }
     }
 }
 
 impl Inner {
-    /// Until when the keys in hand serve, if there are any.
+    /// Until when the cached keys may be used, if there are any.
     fn usable_until(&self) -> Option<Instant> {
         self.keys.load().fresh_until.map(|until| until + self.limits.stale_max)
     }
 
-    /// When the next refresh is due: while the keys are still fresh, or else at once.
+    /// The delay of the next refresh: while the keys are still fresh, or immediately.
     fn refresh_in(&self) -> Duration {
         let left = self
             .keys
@@ -239,30 +245,31 @@ impl Inner {
         left.unwrap_or_default().mul_f32(0.8).max(self.limits.refetch_interval)
     }
 
-    /// Fetches the keys, unless somebody has just done so; then the outcome is that fetch's.
+    /// Fetches the keys, unless another task has just done so; then the outcome of that fetch is
+    /// returned.
     async fn refresh(&self) -> Result<(), JwksError> {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         let mut last = self.last.lock().await;
         let pause = match last.failure {
             Some(_) => self.limits.retry_interval,
             None => self.limits.refetch_interval,
         };
-        if last.tried.is_some_and(|tried| tried >= asked || tried.elapsed() < pause) {
+        if last.attempted_at.is_some_and(|at| at >= requested_at || at.elapsed() < pause) {
             return last.failure.clone().map_or(Ok(()), Err);
         }
-        last.tried = Some(Instant::now());
-        let fetched = self.source.fetch(&mut last.memory).await;
+        last.attempted_at = Some(Instant::now());
+        let fetched = self.source.fetch(&mut last.state).await;
         last.failure = fetched.map(|found| self.store(found)).err();
         last.failure.clone().map_or(Ok(()), Err)
     }
 
-    fn store(&self, found: Found) {
+    fn store(&self, found: FetchOutcome) {
         let before = self.keys.load_full();
         let (by_id, max_age) = match found {
-            Found::Set { keys, max_age } => (keys.usable(), max_age),
-            Found::NotModified { max_age } => (before.by_id.clone(), max_age),
+            FetchOutcome::Set { keys, max_age } => (keys.usable(), max_age),
+            FetchOutcome::NotModified { max_age } => (before.by_id.clone(), max_age),
         };
-        let Limits { fresh, fresh_min, fresh_max, .. } = self.limits;
+        let JwksLimits { fresh, fresh_min, fresh_max, .. } = self.limits;
         let fresh_for = max_age.unwrap_or(fresh).clamp(fresh_min, fresh_max);
         let changed = before.by_id.iter().any(|(id, key)| by_id.get(id) != Some(key));
         self.keys.store(Arc::new(Keys { by_id, fresh_until: Some(Instant::now() + fresh_for) }));

@@ -15,11 +15,11 @@ use crate::{
     socket::{self, SocketPath, SocketPathError},
 };
 
-/// Where a service listens: an address still to be bound, or a socket that is bound already, so that
-/// services that need one another's addresses can be configured before any of them starts.
+/// Where a service listens: an address to bind, or a socket that is already bound, so that services
+/// that need each other's addresses can be configured before any of them starts.
 #[derive(Clone, Debug)]
 pub enum Listen {
-    /// An address to bind. Port 0 takes a free port.
+    /// An address to bind. Port 0 selects a free port.
     Address(SocketAddr),
     /// A bound socket.
     Bound(Arc<TcpListener>),
@@ -27,7 +27,7 @@ pub enum Listen {
     Unix(SocketPath),
 }
 
-/// Where something is served.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An address and a port.
@@ -37,7 +37,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// The address and the port. None: a Unix-domain socket.
+    /// The address and the port; `None` for a Unix-domain socket.
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -71,32 +71,34 @@ pub struct BindError {
 }
 
 impl BindError {
-    /// What other services say is not taken from the network in plaintext.
+    /// gRPC beyond loopback requires TLS.
     pub(crate) fn plaintext(address: Address) -> Self {
-        let why = "plaintext beyond loopback: give --mtls-certificate-file, or allow it (--allow-plaintext)";
+        let why = "plaintext beyond loopback: \
+                   set --mtls-certificate-file, or allow it with --allow-plaintext";
         Self { address, source: io::Error::other(why) }
     }
 
-    /// A Unix-domain socket cannot prove the SPIFFE ids that the service allows.
+    /// A Unix-domain socket cannot verify the SPIFFE ids that the service allows.
     pub(crate) fn tls_required(address: Address) -> Self {
-        let why = "a Unix-domain socket has no TLS, so --mtls-allow cannot be enforced on it: give an address and a port, or no certificate";
+        let why = "a Unix-domain socket has no TLS, so --mtls-allow cannot be enforced on it: \
+                   set an address and a port, or no certificate";
         Self { address, source: io::Error::other(why) }
     }
 
-    /// What is to be served there is not what its contract says.
+    /// The service is not in its own contract.
     pub(crate) fn contract(address: Address, why: String) -> Self {
         Self { address, source: io::Error::other(why) }
     }
 }
 
-/// Connections as they are accepted, of which nothing is known yet.
+/// Accepted connections, before any handshake.
 pub(crate) type Accepted = BoxStream<'static, io::Result<Plaintext>>;
 
 impl Listen {
-    /// Binds now, and says where.
+    /// Binds now, and returns the bound address.
     ///
     /// # Errors
-    /// When the address is taken or not this machine's.
+    /// When the address is in use or not on this machine.
     pub fn bind(address: SocketAddr) -> Result<(Self, SocketAddr), BindError> {
         let failed = |source| BindError { address: address.into(), source };
         let listener = TcpListener::bind(address).map_err(failed)?;
@@ -104,10 +106,10 @@ impl Listen {
         Ok((Self::Bound(Arc::new(listener)), bound))
     }
 
-    /// The address and the port, which may be 0 before they are bound.
+    /// The address and the port, which may be 0 before binding.
     ///
     /// # Errors
-    /// When it is a Unix-domain socket, over which no HTTP is served to clients, or has lost its address.
+    /// When it is a Unix-domain socket, which does not serve HTTP, or has lost its address.
     pub fn tcp_address(&self) -> Result<SocketAddr, BindError> {
         match self {
             Self::Address(address) => Ok(*address),
@@ -117,14 +119,12 @@ impl Listen {
             }),
             Self::Unix(socket) => Err(BindError {
                 address: Address::Unix(socket.clone()),
-                source: io::Error::other(
-                    "HTTP is served over TCP alone: give an address and a port",
-                ),
+                source: io::Error::other("HTTP is served only over TCP: set an address and a port"),
             }),
         }
     }
 
-    /// Where it is to be; the port may be 0.
+    /// The address to listen on; the port may be 0.
     pub(crate) fn address(&self) -> Result<Address, BindError> {
         match self {
             Self::Unix(socket) => Ok(Address::Unix(socket.clone())),
@@ -132,7 +132,7 @@ impl Listen {
         }
     }
 
-    /// The TCP socket, ready for the runtime that this is called in.
+    /// The TCP socket, registered with the current runtime.
     pub(crate) fn listener(&self) -> Result<tokio::net::TcpListener, BindError> {
         let address = self.tcp_address()?;
         let Self::Bound(listener) = self else { return Self::bind(address)?.0.listener() };
@@ -142,7 +142,7 @@ impl Listen {
         tokio::net::TcpListener::from_std(listener).map_err(failed)
     }
 
-    /// Accepts connections, over TCP or a Unix-domain socket, and says where.
+    /// Accepts connections over TCP or a Unix-domain socket, and returns the bound address.
     pub(crate) fn accept(&self) -> Result<(Accepted, Address), BindError> {
         if let Self::Unix(path) = self {
             let address = Address::Unix(path.clone());
@@ -164,15 +164,16 @@ pub(crate) fn local_address(listener: &tokio::net::TcpListener) -> SocketAddr {
     listener.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
-/// A text does not say where to listen.
+/// A text is not an address to listen on.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// It is not an address and a port.
     #[error(
-        "{0}: give an address and a port such as 127.0.0.1:7210, or, for gRPC, unix:/absolute/path"
+        "{0}: expected an address and a port such as 127.0.0.1:7210, \
+         or, for gRPC, unix:/absolute/path"
     )]
     Address(#[from] AddrParseError),
-    /// It is not a Unix-domain socket.
+    /// It is not a valid Unix-domain socket.
     #[error(transparent)]
     Socket(#[from] SocketPathError),
 }
@@ -181,7 +182,7 @@ impl FromStr for Listen {
     type Err = ListenError;
 
     fn from_str(text: &str) -> Result<Self, ListenError> {
-        if SocketPath::is_meant_by(text) {
+        if SocketPath::has_scheme(text) {
             return Ok(Self::Unix(text.parse()?));
         }
         Ok(Self::Address(text.parse()?))

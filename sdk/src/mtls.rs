@@ -1,5 +1,5 @@
-//! How services speak to one another: by TLS, each with a certificate that names it by a SPIFFE id, and each accepting
-//! those that it is told. See `docs/mtls.md`.
+//! mTLS between services: each has a certificate with a SPIFFE id, and accepts the ids that it is
+//! configured with. See `docs/how-to/mtls.md`.
 
 use std::{io, net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use tokio_util::{either::Either, sync::CancellationToken};
 use tonic::transport::Channel;
 use url::{Host, Url};
 
-pub(crate) use self::dial::{Dial, MaybeTls, Plaintext};
+pub(crate) use self::connector::{Connector, MaybeTls, Plaintext};
 use self::identity::{Files, Identity};
 pub use self::spiffe::{SpiffeId, SpiffeIdError, SvidError};
 use crate::{
@@ -22,22 +22,23 @@ use crate::{
     handshakes::{HandshakeError, HandshakeLimits, Handshakes},
     listen::{Address, BindError},
     socket::ForeignUser,
-    tls::{CertificateError, PairFiles},
+    tls::{CertificateError, KeyPairFiles},
 };
 
-mod dial;
+mod connector;
 mod identity;
 mod spiffe;
 #[cfg(test)]
 mod tests;
 mod verify;
 
-/// What a service shows to others, and whom it believes.
+/// A service's certificate and the authorities that it trusts.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Between services")]
 pub struct MtlsConfig {
-    /// A PEM file of this service's certificate, whose only URI is its SPIFFE id, and behind it those of the authorities
-    /// between it and the root. It may change at any time. Absent: gRPC in plaintext, on loopback.
+    /// A PEM file of this service's certificate, whose only URI is its SPIFFE id, followed by the
+    /// intermediates without the root. It may change at any time. Absent: gRPC in plaintext, on
+    /// loopback.
     #[arg(long, value_name = "FILE", requires_all = ["mtls_key_file", "mtls_trust_bundle_file"])]
     pub mtls_certificate_file: Option<PathBuf>,
 
@@ -45,25 +46,26 @@ pub struct MtlsConfig {
     #[arg(long, value_name = "FILE", requires = "mtls_certificate_file")]
     pub mtls_key_file: Option<PathBuf>,
 
-    /// A PEM file of the authorities whose certificates are believed.
+    /// A PEM file of the trusted authorities.
     #[arg(long, value_name = "FILE", requires = "mtls_certificate_file")]
     pub mtls_trust_bundle_file: Option<PathBuf>,
 
-    /// Serve and call gRPC in plaintext beyond loopback too. Only where something else protects it, such as the sidecars
-    /// of a service mesh.
+    /// Serve and call gRPC in plaintext beyond loopback too. Only where something else protects it,
+    /// such as the sidecars of a service mesh.
     #[arg(long)]
     pub allow_plaintext: bool,
 }
 
-/// The same for a service that others call.
+/// The mTLS settings of a service that others call.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Between services")]
 pub struct MtlsServerConfig {
-    /// What it shows, and whom it believes.
+    /// Its certificate and the authorities that it trusts.
     #[command(flatten)]
-    pub own: MtlsConfig,
+    pub identity: MtlsConfig,
 
-    /// The SPIFFE id of a service that may call this one; no other may. Repeat, or separate by commas.
+    /// The SPIFFE id of a service that may call this one; no other may. Repeat, or separate by
+    /// commas.
     #[arg(
         long = "mtls-allow",
         value_name = "SPIFFE_ID",
@@ -72,48 +74,49 @@ pub struct MtlsServerConfig {
     )]
     pub mtls_allow: Vec<SpiffeId>,
 
-    /// What clients may take before they have shown who they are.
+    /// What clients may use before they are authenticated.
     #[command(flatten)]
     pub handshakes: HandshakeLimits,
 }
 
-/// A service cannot speak to others.
+/// mTLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MtlsError {
     /// A file cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// The own certificate names no service.
-    #[error("cannot use the own certificate")]
+    /// This service's certificate names no service.
+    #[error("invalid certificate of this service")]
     Svid(#[from] SvidError),
-    /// Somebody's certificate is now another's.
-    #[error("the certificate is that of {is}, and this service is {was}")]
-    AnotherService {
-        /// Who the service is.
-        was: SpiffeId,
-        /// Whom the certificate names.
-        is: SpiffeId,
+    /// The new certificate is another service's.
+    #[error("the certificate belongs to {current}, but this service is {previous}")]
+    IdentityChanged {
+        /// The id of this service.
+        previous: SpiffeId,
+        /// The id in the certificate.
+        current: SpiffeId,
     },
-    /// The trust bundle is none.
-    #[error("{path} holds no authority")]
+    /// The trust bundle is invalid.
+    #[error("{path} contains no authority")]
     TrustBundle {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: VerifierBuilderError,
     },
-    /// A certificate is of no use without its key or anybody to believe.
-    #[error("mTLS needs a certificate, its key and a trust bundle")]
+    /// A certificate requires its key and a trust bundle.
+    #[error("mTLS requires a certificate, its key and a trust bundle")]
     Incomplete,
-    /// Nobody could call.
-    #[error("with mTLS somebody must be allowed to call: --mtls-allow")]
-    NobodyAllowed,
-    /// TLS does not take it.
-    #[error("cannot use what the files hold")]
+    /// No peer may call.
+    #[error("mTLS requires at least one allowed peer (--mtls-allow)")]
+    NoAllowedPeers,
+    /// TLS rejects the certificate, the key or an authority.
+    #[error("invalid certificate, key or trust bundle")]
     Rustls(#[from] rustls::Error),
 }
 
-/// The other services, as this one speaks to them. The default knows no certificate: it speaks plaintext, on loopback.
+/// Connects to other services and authenticates them. The default has no certificate: it uses
+/// plaintext, on loopback.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
     identity: Option<Arc<Identity>>,
@@ -121,16 +124,16 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Loads what the service shows to others, and whom it believes.
+    /// Loads this service's certificate and trust bundle.
     ///
     /// # Errors
-    /// When the files cannot be used.
+    /// When the files are invalid.
     pub fn open(config: &MtlsConfig) -> Result<Self, MtlsError> {
         let files =
             (&config.mtls_certificate_file, &config.mtls_key_file, &config.mtls_trust_bundle_file);
         let identity = match files {
             (Some(certificate), Some(key), Some(trust_bundle)) => {
-                let pair = PairFiles { certificate: certificate.clone(), key: key.clone() };
+                let pair = KeyPairFiles { certificate: certificate.clone(), key: key.clone() };
                 Some(Identity::open(Files { pair, trust_bundle: trust_bundle.clone() })?)
             }
             (None, None, None) => None,
@@ -139,29 +142,30 @@ impl Peers {
         Ok(Self { identity, allow_plaintext: config.allow_plaintext })
     }
 
-    /// Follows the files until `stopping`: new connections get what is there now, open ones go on. What is wrong with the
-    /// files shows in `readiness` and changes nothing else.
+    /// Follows the files until `stopping`: new connections use the current files, open ones are
+    /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
     pub async fn follow(self, readiness: Readiness, stopping: CancellationToken) {
         if let Some(identity) = self.identity {
             identity.follow(readiness, stopping).await;
         }
     }
 
-    /// A channel that connects when first used, stays warm, and connects again when it breaks. Whoever answers must be
-    /// `id`, or by default `service` beside this service.
+    /// A channel that connects on first use, stays connected, and reconnects when the connection
+    /// breaks. The server must be `id`, by default the sibling `service` of this service.
     ///
     /// # Errors
-    /// When the URL is not one that gRPC can use, or asks for TLS or plaintext that is not to be had.
+    /// When gRPC cannot use the URL, or it needs TLS or plaintext that is not available.
     pub fn connect(
         &self,
         url: &Url,
         service: &str,
         id: Option<&SpiffeId>,
     ) -> Result<Channel, ChannelError> {
-        channel::connect_by(url, self.dial(url, service, id)?)
+        channel::connect_with(url, self.connector(url, service, id)?)
     }
 
-    /// A channel to all replicas of a service, each of which must be `id`, or by default `service` beside this service.
+    /// A channel to all replicas of a service, each of which must be `id`, by default the sibling
+    /// `service` of this service.
     ///
     /// # Errors
     /// As [`Self::connect`], and when there is no URL.
@@ -171,29 +175,31 @@ impl Peers {
         service: &str,
         id: Option<&SpiffeId>,
     ) -> Result<BalancedChannel, ChannelError> {
-        let dial = |url| self.dial(url, service, id).map(|dial| (url, dial));
-        BalancedChannel::with(&urls.iter().map(dial).collect::<Result<Vec<_>, _>>()?)
+        let connector = |url| self.connector(url, service, id).map(|connector| (url, connector));
+        BalancedChannel::with_connectors(
+            &urls.iter().map(connector).collect::<Result<Vec<_>, _>>()?,
+        )
     }
 
-    /// The id of a service beside this one. Nothing in plaintext, where nobody has one.
+    /// The id of a sibling service; `None` in plaintext, where services have no ids.
     #[must_use]
     pub fn sibling(&self, service: &str) -> Option<SpiffeId> {
         Some(self.identity.as_ref()?.id.sibling(service))
     }
 
-    /// Whether it is TLS by which this URL is reached.
+    /// Whether this URL is reached over TLS.
     #[must_use]
-    pub(crate) fn secures(&self, url: &Url) -> bool {
+    pub(crate) fn uses_tls(&self, url: &Url) -> bool {
         self.identity.is_some() && url.scheme() == "https"
     }
 
-    /// How to speak to whoever is at this URL.
-    pub(crate) fn dial(
+    /// The connector for this URL.
+    pub(crate) fn connector(
         &self,
         url: &Url,
         service: &str,
         id: Option<&SpiffeId>,
-    ) -> Result<Dial, ChannelError> {
+    ) -> Result<Connector, ChannelError> {
         match (url.scheme(), &self.identity) {
             ("https", Some(identity)) => {
                 let peer = id.cloned().unwrap_or_else(|| identity.id.sibling(service));
@@ -203,20 +209,20 @@ impl Peers {
                     .map(|host| host.trim_matches(['[', ']']).to_owned())
                     .ok_or_else(form)?;
                 let name = ServerName::try_from(name).map_err(|_| form())?;
-                Ok(Dial::Tls { config: identity.client(peer)?, name })
+                Ok(Connector::Tls { config: identity.client(peer)?, name })
             }
-            // The socket's mode and the user behind it say who is there.
-            ("unix", _) => Ok(Dial::Plaintext),
+            // The socket's mode and the peer's user id authenticate it.
+            ("unix", _) => Ok(Connector::Plaintext),
             ("https", None) => Err(ChannelError::NoCertificate { url: url.clone() }),
             _ => {
-                self.allow_plaintext_to(url)?;
-                Ok(Dial::Plaintext)
+                self.check_plaintext_allowed(url)?;
+                Ok(Connector::Plaintext)
             }
         }
     }
 
-    /// Nothing that services tell one another leaves this machine in plaintext, unless somebody has said so.
-    pub(crate) fn allow_plaintext_to(&self, url: &Url) -> Result<(), ChannelError> {
+    /// Checks that plaintext to this URL stays on this machine, unless plaintext is allowed.
+    pub(crate) fn check_plaintext_allowed(&self, url: &Url) -> Result<(), ChannelError> {
         let on_loopback = match url.host() {
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -230,33 +236,34 @@ impl Peers {
         }
     }
 
-    /// How a server speaks whose peers are these.
-    pub(crate) fn accept(&self, config: &MtlsServerConfig) -> Result<Accept, MtlsError> {
+    /// The acceptor of a server with these settings.
+    pub(crate) fn acceptor(&self, config: &MtlsServerConfig) -> Result<Acceptor, MtlsError> {
         let allowed = config.mtls_allow.as_slice();
         let tls = match &self.identity {
             None => None,
-            Some(_) if allowed.is_empty() => return Err(MtlsError::NobodyAllowed),
+            Some(_) if allowed.is_empty() => return Err(MtlsError::NoAllowedPeers),
             Some(identity) => {
                 let handshakes = Arc::new(Handshakes::new(config.handshakes.clone()));
                 Some((TlsAcceptor::from(identity.server(allowed.into())?), handshakes))
             }
         };
-        Ok(Accept { tls, allow_plaintext: self.allow_plaintext })
+        Ok(Acceptor { tls, allow_plaintext: self.allow_plaintext })
     }
 }
 
-/// How a server speaks to whoever comes.
+/// Accepts and authenticates a server's connections.
 #[derive(Clone, Default)]
-pub(crate) struct Accept {
+pub(crate) struct Acceptor {
     tls: Option<(TlsAcceptor, Arc<Handshakes>)>,
     allow_plaintext: bool,
 }
 
-impl Accept {
-    /// Checks that what its peers have to prove can be proved at such an address.
+impl Acceptor {
+    /// Checks that peers can be authenticated as required at such an address.
     ///
     /// # Errors
-    /// Plaintext beyond loopback that is not allowed; a Unix-domain socket, which has no TLS, where SPIFFE ids are required.
+    /// Plaintext beyond loopback that is not allowed; a Unix-domain socket, which has no TLS, if
+    /// SPIFFE ids are required.
     pub(crate) fn check_address(&self, address: &Address) -> Result<(), BindError> {
         match (address, &self.tls) {
             (Address::Unix(_), Some(_)) => Err(BindError::tls_required(address.clone())),
@@ -267,12 +274,12 @@ impl Accept {
         }
     }
 
-    /// How many connections may be on their way in at once.
+    /// How many handshakes may be in progress.
     pub(crate) fn handshakes_max(&self) -> usize {
         self.tls.as_ref().map_or(1, |(_, handshakes)| handshakes.max())
     }
 
-    /// Finds out who has come. Nobody, when it is not a peer.
+    /// Performs the handshake. `None` when the peer is not accepted.
     pub(crate) async fn accept(
         &self,
         stream: Plaintext,
@@ -281,13 +288,13 @@ impl Accept {
         let Some((tls, handshakes)) = &self.tls else { return Some((Either::Left(stream), None)) };
         // INVARIANT: where TLS is required no socket is served (`check_address`).
         let Either::Left(stream) = stream else { return None };
-        let shaken = handshakes.shake(tls, stream, address).await.map_err(|error| match error {
+        let accepted = handshakes.accept(tls, stream, address).await.map_err(|error| match error {
             HandshakeError::Tls(error) => (verify::reason(&error), crate::error_chain(&error)),
             HandshakeError::Timeout => ("timeout", error.to_string()),
             HandshakeError::Evicted => ("evicted", error.to_string()),
             HandshakeError::TooMany => ("too_many", error.to_string()),
         });
-        match shaken {
+        match accepted {
             Ok(stream) => {
                 let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let id = leaf.and_then(|leaf| SpiffeId::of(leaf).ok())?;
@@ -295,11 +302,11 @@ impl Accept {
             }
             Err((reason, error)) => {
                 counter!("grpc_server_handshakes_failed_total", "reason" => reason).increment(1);
-                // A probe that only looks whether somebody listens is no news, nor is each connection of a flood.
+                // A port probe is not worth an info line, nor is each connection of a flood.
                 if [verify::BROKEN, "evicted", "too_many"].contains(&reason) {
-                    tracing::debug!(reason, error, "a handshake broke off");
+                    tracing::debug!(reason, error, "a handshake ended early");
                 } else {
-                    tracing::info!(reason, error, "a peer is not let in");
+                    tracing::info!(reason, error, "rejected a peer");
                 }
                 None
             }
@@ -307,13 +314,13 @@ impl Accept {
     }
 }
 
-impl std::fmt::Debug for Accept {
+impl std::fmt::Debug for Acceptor {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Accept").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        formatter.debug_struct("Acceptor").field("tls", &self.tls.is_some()).finish_non_exhaustive()
     }
 }
 
-/// Why a connection to a peer could not be made, in a word for a metric. Nothing when TLS has no part in it.
+/// The metric label of why a connection to a peer failed; `None` when TLS was not the cause.
 pub(crate) fn handshake_failure(error: &io::Error) -> Option<&'static str> {
     let source = error.get_ref()?;
     if source.is::<ForeignUser>() {

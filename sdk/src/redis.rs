@@ -1,4 +1,4 @@
-//! Redis as an operator names it: one server, a master that sentinels watch over, or a cluster.
+//! Redis: one server, a master with sentinels, or a cluster.
 
 use std::{
     fmt,
@@ -23,24 +23,25 @@ use futures::{
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
-pub use self::breaker::{RedisAway, RedisBreaker};
+pub use self::breaker::{RedisBreaker, RedisUnavailable};
 use self::servers::Servers;
 
 mod breaker;
 mod servers;
 
-/// How long it may take to find out where to write, and to connect there.
+/// How long finding the writable server and connecting to it may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long connecting to one server may take: one that is dead keeps nobody from the others.
+/// How long connecting to one server may take, so that a dead one does not block the others.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A connection that all share who clone it. It connects when it is first used, and anew when it was lost or leads where
-/// nobody may write any more: the command that found that out fails, and the next one asks where the master is now.
+/// A connection that its clones share. It connects on first use, and again when it was lost or
+/// leads to a server that is no longer writable: the command that finds this out fails, and the
+/// next one looks up the current master.
 #[derive(Clone)]
 pub struct Redis {
     servers: Arc<Servers>,
-    answer_within: Duration,
-    /// What drives the connections. Absent: the runtime of whoever connects.
+    response_timeout: Duration,
+    /// The runtime that drives the connections. Absent: the caller's runtime.
     driver: Option<Handle>,
     connecting: Arc<ArcSwap<Connecting>>,
 }
@@ -60,70 +61,72 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// The servers of this URL, each command of which fails after `answer_within`. The forms, each also with `rediss` for
-    /// TLS:
+    /// The servers of this URL, each command of which fails after `response_timeout`. The forms,
+    /// each also with `rediss` for TLS:
     ///
-    /// - `redis://[user:password@]host[:port][/database]`, and `redis+unix://` with the path of a socket
+    /// - `redis://[user:password@]host[:port][/database]`, and `redis+unix://` with the path of a
+    ///   socket
     /// - `redis-sentinel://[user:password@]sentinel[:port],…/master[?sentinel_password=…]`
     /// - `redis-cluster://[user:password@]node[:port],…`
     ///
     /// # Errors
-    /// When it is none of them.
-    pub fn open(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
-        Self::driven(url, answer_within, None)
+    /// When the URL is invalid.
+    pub fn open(url: &SecretString, response_timeout: Duration) -> RedisResult<Self> {
+        Self::open_on(url, response_timeout, None)
     }
 
-    /// As [`Self::open`], with connections that this runtime drives: it reads answers while the caller's is busy.
-    fn driven(
+    /// As [`Self::open`], with connections on this runtime, which reads responses while the
+    /// caller's runtime is busy.
+    fn open_on(
         url: &SecretString,
-        answer_within: Duration,
+        response_timeout: Duration,
         driver: Option<Handle>,
     ) -> RedisResult<Self> {
         let servers = Arc::new(Servers::parse(url.expose_secret())?);
         let connecting =
-            ArcSwap::from_pointee(connecting(&servers, answer_within, driver.as_ref()));
-        Ok(Self { servers, answer_within, driver, connecting: Arc::new(connecting) })
+            ArcSwap::from_pointee(connecting(&servers, response_timeout, driver.as_ref()));
+        Ok(Self { servers, response_timeout, driver, connecting: Arc::new(connecting) })
     }
 
-    /// Asks whether commands are answered: whether somebody is there, and takes the password.
+    /// Checks that the server answers and accepts the password.
     ///
     /// # Errors
-    /// When they are not.
+    /// When it does not.
     pub async fn ping(&self) -> RedisResult<()> {
         ::redis::cmd("PING").query_async(&mut self.clone()).await
     }
 
-    /// A connection of its own to the same servers.
+    /// A separate connection to the same servers.
     #[must_use]
-    pub fn another(&self) -> Self {
+    pub fn new_connection(&self) -> Self {
         Self { connecting: Arc::new(ArcSwap::from_pointee(self.connecting())), ..self.clone() }
     }
 
     fn connecting(&self) -> Connecting {
-        connecting(&self.servers, self.answer_within, self.driver.as_ref())
+        connecting(&self.servers, self.response_timeout, self.driver.as_ref())
     }
 
-    /// Runs a command on the connection, and gives that up when the answer says so.
+    /// Runs a command on the connection, and replaces the connection when the response requires it.
     async fn run<T>(
         &self,
         command: impl AsyncFnOnce(Connection) -> RedisResult<T>,
         is_refused: impl FnOnce(&T) -> bool,
     ) -> RedisResult<T> {
         let connecting = self.connecting.load_full();
-        let (answer, lost) = match Connecting::clone(&connecting).await {
+        let (result, lost) = match Connecting::clone(&connecting).await {
             Ok(connection) => {
-                let answer = command(connection).await;
-                let lost = answer.as_ref().map_or_else(is_lost, is_refused);
-                (answer, lost)
+                let result = command(connection).await;
+                let lost = result.as_ref().map_or_else(is_lost, is_refused);
+                (result, lost)
             }
             Err(error) => (Err(error), true),
         };
         if lost {
-            let anew = Arc::new(self.connecting());
-            // Who is late to find out does not end the connection that came after.
-            self.connecting.compare_and_swap(&connecting, anew);
+            let replacement = Arc::new(self.connecting());
+            // A late error must not replace a newer connection.
+            self.connecting.compare_and_swap(&connecting, replacement);
         }
-        answer
+        result
     }
 }
 
@@ -159,33 +162,34 @@ impl ConnectionLike for Redis {
     }
 }
 
-/// Whether another connection is needed: this one broke, says nothing, or leads to what is no master any more.
+/// Whether another connection is needed: this one broke, timed out, or leads to a server that is no
+/// longer the master.
 fn is_lost(error: &RedisError) -> bool {
-    let refused = matches!(error.kind(), ErrorKind::Server(kind) if is_no_master(kind));
+    let refused = matches!(error.kind(), ErrorKind::Server(kind) if is_not_writable(kind));
     refused || error.is_unrecoverable_error() || error.is_io_error()
 }
 
 fn is_refusal(value: &Value) -> bool {
-    matches!(value, Value::ServerError(error) if error.kind().is_some_and(is_no_master))
+    matches!(value, Value::ServerError(error) if error.kind().is_some_and(is_not_writable))
 }
 
-/// A transaction is aborted, too, for a write that its server does not take.
-fn is_no_master(kind: ServerErrorKind) -> bool {
+/// A transaction is also aborted by a write that its server rejects.
+fn is_not_writable(kind: ServerErrorKind) -> bool {
     use ServerErrorKind::{ClusterDown, ExecAbort, MasterDown, Moved, ReadOnly};
     matches!(kind, ReadOnly | MasterDown | ClusterDown | Moved | ExecAbort)
 }
 
 fn connecting(
     servers: &Arc<Servers>,
-    answer_within: Duration,
+    response_timeout: Duration,
     driver: Option<&Handle>,
 ) -> Connecting {
     let (servers, driver) = (Arc::clone(servers), driver.cloned());
     let connecting = async move {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&servers, answer_within));
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, connect(&servers, response_timeout));
         connecting.await.unwrap_or_else(|_| Err(io::Error::from(TimedOut).into()))
     };
-    // A task of its own: whoever does not wait any longer leaves nothing half done.
+    // A separate task, so that a cancelled caller does not abort the connection attempt.
     let connected = async move {
         let connected = driver.unwrap_or_else(Handle::current).spawn(connecting).await;
         connected.unwrap_or_else(|error| Err(io::Error::from(error).into()))
@@ -193,10 +197,10 @@ fn connecting(
     connected.boxed().shared()
 }
 
-async fn connect(servers: &Servers, answer_within: Duration) -> RedisResult<Connection> {
+async fn connect(servers: &Servers, response_timeout: Duration) -> RedisResult<Connection> {
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(SERVER_TIMEOUT))
-        .set_response_timeout(Some(answer_within));
+        .set_response_timeout(Some(response_timeout));
     Ok(match servers {
         Servers::One(client) => {
             Connection::One(client.get_multiplexed_async_connection_with_config(&config).await?)
@@ -210,7 +214,7 @@ async fn connect(servers: &Servers, answer_within: Duration) -> RedisResult<Conn
         Servers::Cluster(client) => {
             let config = ClusterConfig::new()
                 .set_connection_timeout(SERVER_TIMEOUT)
-                .set_response_timeout(answer_within);
+                .set_response_timeout(response_timeout);
             Connection::Cluster(client.get_async_connection_with_config(config).await?)
         }
     })
@@ -223,7 +227,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_said_to_rediss_is_tls_and_nothing_before_it() {
+    async fn a_rediss_connection_starts_with_a_tls_handshake() {
         const HANDSHAKE: u8 = 0x16;
         for (scheme, path) in [("", ""), ("-cluster", ""), ("-sentinel", "/main")] {
             for (tls, first) in [("redis", b'*'), ("rediss", HANDSHAKE)] {
@@ -231,13 +235,13 @@ mod tests {
                 let address = listener.local_addr().unwrap();
                 let url = format!("{tls}{scheme}://:secret@{address}{path}");
                 let mut redis = Redis::open(&url.clone().into(), Duration::from_secs(30)).unwrap();
-                let asking = tokio::spawn(async move {
+                let ping = tokio::spawn(async move {
                     ::redis::cmd("PING").query_async::<String>(&mut redis).await
                 });
                 let (mut stream, _) = listener.accept().await.unwrap();
                 assert_eq!(stream.read_u8().await.unwrap(), first, "{url}");
                 drop((stream, listener));
-                assert!(asking.await.unwrap().is_err(), "{url}");
+                assert!(ping.await.unwrap().is_err(), "{url}");
             }
         }
     }

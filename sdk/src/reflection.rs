@@ -17,24 +17,24 @@ use tonic_reflection::pb::v1::{
 
 use crate::{call::CallContext, status_text};
 
-/// The most files that one service's contract may have.
+/// The most files of one service's contract.
 const FILES_MAX: usize = 512;
 const V1: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 const V1ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
-/// Services of gRPC itself, which are nobody's tools.
+/// The package of gRPC's own services, which expose no tools.
 const GRPC_PACKAGE: &str = "grpc.";
 
 /// A service's contract could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReflectionError {
     /// The service does not answer, or does not serve reflection.
-    #[error("cannot ask the service for its contract: {}", status_text(.0))]
+    #[error("cannot read the service's contract: {}", status_text(.0))]
     Call(Box<Status>),
-    /// It answered something else.
+    /// It sent an unexpected response.
     #[error("the service answered {0}")]
-    Answer(String),
-    /// Its contract is not whole.
-    #[error("the service's contract is broken")]
+    Response(String),
+    /// Its contract is invalid.
+    #[error("the service's contract is invalid")]
     Descriptor(#[from] prost_reflect::DescriptorError),
     /// Its contract cannot be decoded.
     #[error("the service's contract cannot be decoded")]
@@ -52,15 +52,18 @@ impl From<Status> for ReflectionError {
 pub struct Contract {
     /// All descriptors, with comments and custom options.
     pub pool: DescriptorPool,
-    /// Names of the services that it offers.
+    /// Names of the services in it.
     pub services: Vec<String>,
 }
 
 /// Reads the contract of the service behind `channel`.
 ///
 /// # Errors
-/// When it does not answer in time, or with a broken contract.
-pub async fn contract<C>(channel: C, context: &CallContext) -> Result<Contract, ReflectionError>
+/// When it does not answer in time, or its contract is invalid.
+pub async fn fetch_contract<C>(
+    channel: C,
+    context: &CallContext,
+) -> Result<Contract, ReflectionError>
 where
     C: GrpcService<Body, ResponseBody = Body> + Clone,
 {
@@ -73,8 +76,8 @@ where
     };
     let read = tokio::time::timeout_at(context.deadline.into(), reading).await;
     let (reader, services) =
-        read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer").into()))?;
-    // The bytes are decoded by the pool, which keeps custom options.
+        read.unwrap_or_else(|_| Err(Status::deadline_exceeded("no response").into()))?;
+    // The pool decodes the bytes, which keeps custom options.
     let mut set = Vec::new();
     for file in reader.files.into_values() {
         prost::encoding::encode_key(1, prost::encoding::WireType::LengthDelimited, &mut set);
@@ -84,16 +87,16 @@ where
     Ok(Contract { pool: DescriptorPool::decode(set.as_slice())?, services })
 }
 
-/// All questions go over one stream, so that one replica answers them all: replicas of different versions
-/// would make a contract that nobody serves.
+/// All requests use one stream, so that one replica answers them all: replicas of different
+/// versions would yield a contract that none of them serves.
 struct Reader {
-    asking: mpsc::Sender<ServerReflectionRequest>,
-    answers: Streaming<ServerReflectionResponse>,
+    requests: mpsc::Sender<ServerReflectionRequest>,
+    responses: Streaming<ServerReflectionResponse>,
     files: HashMap<String, Vec<u8>>,
 }
 
 impl Reader {
-    /// Opens the stream, and says which services there are. Some languages still serve v1alpha alone, whose
+    /// Opens the stream, and lists the services. Some languages still serve only v1alpha, whose
     /// messages are the same.
     async fn open<C>(
         channel: C,
@@ -118,17 +121,19 @@ impl Reader {
     where
         C: GrpcService<Body, ResponseBody = Body>,
     {
-        let (asking, asked) = mpsc::channel(1);
-        // The first question is there from the start: some servers answer nothing, not even headers, before.
-        let _ = asking.send(question(MessageRequest::ListServices(String::new()))).await;
-        let request = context.outgoing(ReceiverStream::new(asked));
+        let (requests, request_stream) = mpsc::channel(1);
+        // The first request is sent with the headers: some servers send nothing, not even headers,
+        // before it.
+        let _ = requests.send(request_message(MessageRequest::ListServices(String::new()))).await;
+        let request = context.outgoing(ReceiverStream::new(request_stream));
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|_| Status::unavailable("the service does not answer"))?;
         let path = PathAndQuery::from_static(path);
-        let answers = client.streaming(request, path, ProstCodec::default()).await?;
-        let mut reader = Self { asking, answers: answers.into_inner(), files: HashMap::new() };
-        let MessageResponse::ListServicesResponse(list) = reader.answer().await? else {
-            return Err(ReflectionError::Answer("something else".to_owned()));
+        let responses = client.streaming(request, path, ProstCodec::default()).await?;
+        let mut reader =
+            Self { requests, responses: responses.into_inner(), files: HashMap::new() };
+        let MessageResponse::ListServicesResponse(list) = reader.next_response().await? else {
+            return Err(ReflectionError::Response("with an unexpected message".to_owned()));
         };
         let names = list.service.into_iter().map(|service| service.name);
         let mut services: Vec<_> = names.filter(|name| !name.starts_with(GRPC_PACKAGE)).collect();
@@ -143,22 +148,23 @@ impl Reader {
                 continue;
             }
             if self.files.len() >= FILES_MAX {
-                return Err(ReflectionError::Answer(format!("more than {FILES_MAX} files")));
+                return Err(ReflectionError::Response(format!("with more than {FILES_MAX} files")));
             }
             wanted.extend(self.add(MessageRequest::FileByFilename(name)).await?);
         }
         Ok(())
     }
 
-    /// Adds the files that the service answers with, and says which ones they import.
+    /// Adds the files of the response, and returns the files that they import.
     async fn add(&mut self, request: MessageRequest) -> Result<Vec<String>, ReflectionError> {
-        // A stream that has ended says why when it is read.
-        let _ = self.asking.send(question(request)).await;
-        let MessageResponse::FileDescriptorResponse(answer) = self.answer().await? else {
-            return Err(ReflectionError::Answer("something else".to_owned()));
+        // If the stream has ended, reading it returns the reason.
+        let _ = self.requests.send(request_message(request)).await;
+        let MessageResponse::FileDescriptorResponse(next_response) = self.next_response().await?
+        else {
+            return Err(ReflectionError::Response("with an unexpected message".to_owned()));
         };
         let mut imports = HashSet::new();
-        for bytes in answer.file_descriptor_proto {
+        for bytes in next_response.file_descriptor_proto {
             let file = FileDescriptorProto::decode(bytes.as_slice())?;
             imports.extend(file.dependency);
             self.files.insert(file.name.unwrap_or_default(), bytes);
@@ -166,23 +172,24 @@ impl Reader {
         Ok(imports.into_iter().collect())
     }
 
-    async fn answer(&mut self) -> Result<MessageResponse, ReflectionError> {
-        let answer = self.answers.message().await?.and_then(|answer| answer.message_response);
-        match answer {
+    async fn next_response(&mut self) -> Result<MessageResponse, ReflectionError> {
+        let next_response =
+            self.responses.message().await?.and_then(|response| response.message_response);
+        match next_response {
             Some(MessageResponse::ErrorResponse(error)) => {
-                Err(ReflectionError::Answer(error.error_message))
+                Err(ReflectionError::Response(error.error_message))
             }
-            Some(answer) => Ok(answer),
-            None => Err(ReflectionError::Answer("nothing".to_owned())),
+            Some(next_response) => Ok(next_response),
+            None => Err(ReflectionError::Response("with no message".to_owned())),
         }
     }
 }
 
-fn question(request: MessageRequest) -> ServerReflectionRequest {
+fn request_message(request: MessageRequest) -> ServerReflectionRequest {
     ServerReflectionRequest { host: String::new(), message_request: Some(request) }
 }
 
-/// The contracts that this build knows, for callers that need no running service.
+/// The contracts that are compiled into this build.
 ///
 /// # Errors
 /// Never in a build that passed its tests.
@@ -197,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_contracts_keep_comments_and_custom_options() {
+    fn built_in_contracts_have_comments_and_custom_options() {
         let pool = built_in().expect("a whole contract");
         let method = pool
             .get_service_by_name("drawbridge.code.v1.CodeService")

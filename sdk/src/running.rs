@@ -13,16 +13,17 @@ use crate::{
     serve::{self, HttpOptions, HttpService},
 };
 
-/// How long load balancers get to notice that a service is no longer ready.
+/// How long load balancers have to notice that a service is no longer ready.
 const UNREADY_DELAY: Duration = Duration::from_millis(100);
-/// How long calls in flight get to end once the service has stopped accepting.
+/// How long calls in flight may take to finish once the service has stopped accepting.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long calls in flight keep what they stand on: within the deadline it is still to be given up.
+/// How long calls in flight keep the resources they use: releasing them must fit into the drain
+/// deadline.
 const CALLS_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A service that is being put together: its servers and background tasks share one shutdown. Dropped
-/// before it is complete, it stops what it had begun.
+/// A service under construction: its servers and background tasks share one shutdown. If it is
+/// dropped before it is complete, what was started stops.
 #[derive(Debug)]
 pub struct ServiceBuilder {
     readiness: Readiness,
@@ -38,7 +39,7 @@ impl Default for ServiceBuilder {
 }
 
 impl ServiceBuilder {
-    /// Begins a service that is not ready yet.
+    /// A service that is not ready yet.
     #[must_use]
     pub fn new() -> Self {
         let stopping = CancellationToken::new();
@@ -50,7 +51,7 @@ impl ServiceBuilder {
         }
     }
 
-    /// Says whether the service can do its work.
+    /// The readiness of the service.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
@@ -67,26 +68,26 @@ impl ServiceBuilder {
         self.tasks.spawn(task);
     }
 
-    /// Gives up what calls stand on, when the service stops: once the guard is dropped, which whatever does the calls' work
-    /// holds, or some seconds later.
-    #[must_use = "without the guard calls in flight lose what they stand on"]
-    pub fn on_drained(&self, give_up: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+    /// Releases the resources of calls when the service stops: once the guard is dropped, which the
+    /// code that serves the calls holds, or after a deadline of some seconds.
+    #[must_use = "without the guard calls in flight lose their resources"]
+    pub fn on_drained(&self, release: impl Future<Output = ()> + Send + 'static) -> DropGuard {
         let (stopping, ended) = (self.stopping(), CancellationToken::new());
         let guard = ended.clone().drop_guard();
         self.spawn(async move {
             stopping.cancelled().await;
             if tokio::time::timeout(CALLS_DEADLINE, ended.cancelled()).await.is_err() {
-                tracing::warn!("calls in flight lose what they stand on");
+                tracing::warn!("the drain deadline passed; calls in flight lose their resources");
             }
-            give_up.await;
+            release.await;
         });
         guard
     }
 
-    /// Loads what the service shows to others and whom it believes, and follows the files.
+    /// Loads this service's certificate and trust bundle, and follows their files.
     ///
     /// # Errors
-    /// When they cannot be used.
+    /// When they are invalid.
     pub fn peers(&self, config: &MtlsConfig) -> Result<Peers, MtlsError> {
         let peers = Peers::open(config)?;
         self.tasks.spawn(peers.clone().follow(self.readiness(), self.stopping()));
@@ -96,7 +97,8 @@ impl ServiceBuilder {
     /// Serves gRPC with health and reflection.
     ///
     /// # Errors
-    /// When the address cannot be bound, or is not to be served in plaintext; when a tool service's descriptors lack it.
+    /// When the address cannot be bound or must not be served in plaintext, or when a tool service
+    /// is not in its descriptors.
     pub fn grpc(&self, listen: &Listen, server: GrpcServer) -> Result<Address, BindError> {
         server.check_address(&listen.address()?)?;
         let (accepted, address) = listen.accept()?;
@@ -118,7 +120,7 @@ impl ServiceBuilder {
         self.http_with(listen, service, HttpOptions::default())
     }
 
-    /// Serves HTTP with limits of its own, or TLS.
+    /// Serves HTTP with its own limits, or with TLS.
     ///
     /// # Errors
     /// When the address cannot be bound.
@@ -137,11 +139,11 @@ impl ServiceBuilder {
         Ok(address)
     }
 
-    /// Serves the admin port and completes the service, whose front door is at `address`.
+    /// Serves the admin port and completes the service, whose main address is `address`.
     ///
     /// # Errors
     /// When the admin address cannot be bound.
-    pub fn running(
+    pub fn finish(
         self,
         address: impl Into<Address>,
         admin: Admin,
@@ -159,10 +161,10 @@ impl ServiceBuilder {
     }
 }
 
-/// A service that runs.
+/// A running service.
 #[derive(Debug)]
 pub struct RunningService {
-    /// Its front door, as bound.
+    /// Its main address, as bound.
     pub address: Address,
     /// Its admin port, as bound: `/healthz`, `/readyz`, `/metrics`.
     pub admin: SocketAddr,
@@ -172,28 +174,29 @@ pub struct RunningService {
 }
 
 impl RunningService {
-    /// Says whether the service can do its work.
+    /// The readiness of the service.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.readiness.clone()
     }
 
-    /// Stops: not ready, a short delay, no new work, calls in flight end within a deadline.
+    /// Stops the service: not ready, a short delay, no new work, and calls in flight finish within
+    /// a deadline.
     pub async fn stop(self) {
-        self.readiness.not_ready("stopping");
+        self.readiness.set_not_ready("stopping");
         tokio::time::sleep(UNREADY_DELAY).await;
         self.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN_DEADLINE, self.tasks.wait()).await.is_err() {
             tracing::warn!(
                 left = self.tasks.len(),
-                "the drain deadline passed; dropping what is left"
+                "the drain deadline passed; dropping the remaining tasks"
             );
         }
     }
 }
 
-/// Listens for Ctrl-C and SIGTERM from this call on, and waits for one of them.
+/// Listens for Ctrl-C and SIGTERM from this call on; the future waits for one of them.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     #[cfg(unix)]
     let (interrupt, terminate) = {
@@ -211,7 +214,7 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send {
     }
 }
 
-/// A signal is held from this call on, so that none is lost before somebody waits.
+/// The handler is installed by this call, so that no signal is lost before the future is polled.
 #[cfg(unix)]
 fn signal(kind: tokio::signal::unix::SignalKind) -> impl Future<Output = ()> + Send {
     let signal = tokio::signal::unix::signal(kind);

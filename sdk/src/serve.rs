@@ -1,4 +1,4 @@
-//! The HTTP server: connections in, answers out, and nothing that goes on without a bound.
+//! The HTTP server. Every resource that a client can use is bounded.
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -22,12 +22,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
 use self::{
-    activity::{Activity, Idle},
+    activity::{Activity, IdleReason},
     body::TimedBody,
-    framing::Broken,
+    framing::BrokenFraming,
     lingering::Lingering,
 };
-pub use self::{body::BodyTimeout, certificate::Certificate, limits::HttpLimits};
+pub use self::{body::BodyTimeout, certificate::ServerCertificate, limits::HttpLimits};
 use crate::{
     call::{REQUEST_ID, RequestId},
     handshakes::{HandshakeError, Handshakes},
@@ -40,33 +40,34 @@ mod framing;
 mod limits;
 mod lingering;
 
-/// The largest head of a request, in bytes: its line and its headers. More is answered with 431.
+/// The largest request head (request line and headers), in bytes. A larger one gets 431.
 const HEAD_BYTES_MAX: u32 = 32 * 1024;
 /// How many requests one HTTP/2 connection may have open.
 const STREAMS_MAX: u32 = 128;
 /// How much a client may send on an HTTP/2 connection before it is read, in bytes.
 const WINDOW_BYTES: u32 = 64 * 1024;
-/// How many streams that were reset before they were looked at end an HTTP/2 connection (CVE-2023-44487).
+/// How many streams that were reset before they were accepted end an HTTP/2 connection
+/// (CVE-2023-44487).
 const RESET_STREAMS_MAX: usize = 20;
-/// How many streams that were reset for their peer's mistakes end an HTTP/2 connection.
-const WRONG_STREAMS_MAX: usize = 128;
-/// How often an HTTP/2 peer that says nothing is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(20);
-/// How long a connection that is asked to end may go on without a request.
-const GOODBYE: Duration = Duration::from_secs(1);
-/// How long accepting rests when the system has no room for another connection.
-const NO_ROOM_REST: Duration = Duration::from_millis(100);
+/// How many streams that were reset for protocol errors of the peer end an HTTP/2 connection.
+const PROTOCOL_ERROR_STREAMS_MAX: usize = 128;
+/// The keep-alive interval of HTTP/2 connections, and the timeout of its pings.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long a connection in graceful shutdown may go without a request.
+const GRACEFUL_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long accepting pauses when the system has no resources for another connection.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How HTTP is served.
 #[derive(Clone, Debug, Default)]
 pub struct HttpOptions {
-    /// What a client may take.
+    /// The limits of clients.
     pub limits: HttpLimits,
-    /// The certificate to serve TLS with. Absent: plain HTTP.
-    pub certificate: Option<Arc<Certificate>>,
+    /// The TLS certificate. Absent: plain HTTP.
+    pub certificate: Option<Arc<ServerCertificate>>,
 }
 
-/// What answers the requests of all connections: an axum router, or a service of one's own.
+/// The service that handles the requests of all connections: an axum router, or another service.
 pub trait HttpService:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
     + Clone
@@ -85,14 +86,15 @@ impl<S> HttpService for S where
 {
 }
 
-/// Serves until `stopping`, and ends when the last connection has.
+/// Serves until `stopping`, and returns when the last connection has closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     service: impl HttpService,
     options: HttpOptions,
     stopping: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(options.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+    let permits =
+        Arc::new(Semaphore::new(options.limits.connections_max.min(Semaphore::MAX_PERMITS)));
     let server = Arc::new(Server {
         http: http(),
         tls: options.certificate.map(|certificate| {
@@ -103,19 +105,19 @@ pub(crate) async fn serve(
         stopping: stopping.clone(),
     });
     let connections = TaskTracker::new();
-    // Whoever comes when there is no room waits in the system's queue, which is bounded too.
-    while let Some(Ok(place)) =
-        stopping.run_until_cancelled(Arc::clone(&room).acquire_owned()).await
+    // Without a permit, further connections wait in the system's backlog, which is bounded too.
+    while let Some(Ok(permit)) =
+        stopping.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await
     {
         let Some(accepted) = stopping.run_until_cancelled(listener.accept()).await else { break };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(Arc::clone(&server).connection(stream, peer, place));
+                connections.spawn(Arc::clone(&server).connection(stream, peer, permit));
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_connection_error(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");
-                sleep(NO_ROOM_REST).await;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
@@ -124,7 +126,7 @@ pub(crate) async fn serve(
     connections.wait().await;
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
@@ -135,23 +137,24 @@ fn http() -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_EVERY)
-        // What a client may send before somebody reads it.
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL)
+        // What a client may send before it is read.
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         // h2 bounds CONTINUATION frames by the size of the headers.
         .max_header_list_size(HEAD_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
-        .max_local_error_reset_streams(WRONG_STREAMS_MAX);
+        .max_local_error_reset_streams(PROTOCOL_ERROR_STREAMS_MAX);
     builder
 }
 
-/// The answer to a request that another reader could read as two.
-fn not_framed() -> Response<Body> {
+/// The response to a request with ambiguous framing.
+fn bad_framing_response() -> Response<Body> {
     counter!("http_server_closed_connections_total", "reason" => "framing").increment(1);
-    let mut response = Response::new(Body::from("the request's framing is not that of HTTP/1.1\n"));
+    let mut response =
+        Response::new(Body::from("the framing of the request is not valid HTTP/1.1\n"));
     *response.status_mut() = StatusCode::BAD_REQUEST;
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -173,32 +176,33 @@ impl<S: HttpService> Server<S> {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
         let open = gauge!("http_server_open_connections");
         open.increment(1);
-        // The parts of a stream are for the client now, not when it has acknowledged the one before.
+        // Parts of a stream are sent immediately, not when the client has acknowledged the previous
+        // one.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+            tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
         }
         match &self.tls {
-            None => self.speak(stream, peer).await,
-            // Boxed, so that a connection without TLS has no room for it.
-            Some(tls) => Box::pin(self.speak_tls(tls, stream, peer)).await,
+            None => self.serve_connection(stream, peer).await,
+            // Boxed, so that a connection without TLS does not reserve its memory.
+            Some(tls) => Box::pin(self.serve_tls(tls, stream, peer)).await,
         }
         open.decrement(1);
-        drop(place);
+        drop(permit);
     }
 
-    /// The same behind TLS.
-    async fn speak_tls(
+    /// Serves a connection over TLS.
+    async fn serve_tls(
         &self,
         (tls, handshakes): &(TlsAcceptor, Arc<Handshakes>),
         stream: TcpStream,
         peer: SocketAddr,
     ) {
-        match Box::pin(handshakes.shake(tls, stream, peer.ip())).await {
-            Ok(stream) => self.speak(stream, peer).await,
+        match Box::pin(handshakes.accept(tls, stream, peer.ip())).await {
+            Ok(stream) => self.serve_connection(stream, peer).await,
             Err(error) => {
                 let reason = match error {
                     HandshakeError::Tls(_) => "tls",
@@ -209,30 +213,31 @@ impl<S: HttpService> Server<S> {
                 counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
                 tracing::debug!(
                     error = crate::error_chain(&error),
-                    "there is no TLS with a client"
+                    "the TLS handshake with a client failed"
                 );
             }
         }
     }
 
-    /// Answers requests until the connection ends.
-    async fn speak<I>(&self, stream: I, peer: SocketAddr)
+    /// Serves requests until the connection closes.
+    async fn serve_connection<I>(&self, stream: I, peer: SocketAddr)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = Arc::new(Activity::new());
-        let broken = Broken::default();
-        let service = service_fn(|request| self.answer(request, peer, &activity, &broken));
+        let broken = BrokenFraming::default();
+        let service = service_fn(|request| self.handle(request, peer, &activity, &broken));
         let stream = TokioIo::new(Lingering::new(stream, broken.clone()));
         let mut connection = pin!(self.http.serve_connection(stream, service));
         let (idle_timeout, send_timeout) = (self.limits.idle_timeout(), self.limits.send_timeout());
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = self.stopping.cancelled() => None,
-            idle = activity.idle(idle_timeout, send_timeout) => {
-                let reason = if idle == Idle::Stuck { "send_timeout" } else { "idle" };
+            idle = activity.wait_idle(idle_timeout, send_timeout) => {
+                let is_stalled = idle == IdleReason::ClientStalled;
+                let reason = if is_stalled { "send_timeout" } else { "idle" };
                 counter!("http_server_closed_connections_total", "reason" => reason).increment(1);
-                if idle == Idle::Stuck {
+                if is_stalled {
                     return;
                 }
                 None
@@ -244,7 +249,10 @@ impl<S: HttpService> Server<S> {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
-                    () = async { sleep(GOODBYE).await; activity.idle(GOODBYE, send_timeout).await; } => Ok(()),
+                    () = async {
+                        sleep(GRACEFUL_SHUTDOWN_TIMEOUT).await;
+                        activity.wait_idle(GRACEFUL_SHUTDOWN_TIMEOUT, send_timeout).await;
+                    } => Ok(()),
                 }
             }
         };
@@ -254,16 +262,16 @@ impl<S: HttpService> Server<S> {
         }
     }
 
-    fn answer(
+    fn handle(
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
         activity: &Arc<Activity>,
-        broken: &Broken,
+        broken: &BrokenFraming,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + Send + use<S> {
-        let running = Activity::begin(activity);
-        let answering = if broken.is_set() {
-            Either::Left(ready(Ok(not_framed())))
+        let running = Activity::start_request(activity);
+        let response = if broken.is_set() {
+            Either::Left(ready(Ok(bad_framing_response())))
         } else {
             let timeout = self.limits.body_timeout();
             let timed = |body| Body::new(TimedBody::new(body, broken.clone(), timeout));
@@ -271,6 +279,6 @@ impl<S: HttpService> Server<S> {
             request.extensions_mut().insert(ConnectInfo(peer));
             Either::Right(self.service.clone().call(request))
         };
-        async move { Ok(answering.await?.map(|body| running.until_sent(body))) }
+        async move { Ok(response.await?.map(|body| running.until_sent(body))) }
     }
 }

@@ -1,5 +1,5 @@
-//! Unix-domain sockets, by which services on one host reach one another in plaintext: the file's mode and the user at the
-//! other end take the place of mTLS.
+//! Unix-domain sockets, over which services on one host connect in plaintext: the file's mode and
+//! the peer's user id replace mTLS.
 
 use std::{
     fmt,
@@ -17,10 +17,11 @@ mod tests;
 #[cfg(unix)]
 mod unix;
 
-/// The longest path of a socket, in bytes: what `sun_path` holds beside its NUL (unix(7)).
+/// The longest path of a socket, in bytes: the size of `sun_path` without its NUL (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
 
-/// The path of a Unix-domain socket, written as gRPC names it: `unix:/absolute/path` or `unix:///absolute/path`.
+/// The path of a Unix-domain socket, written as gRPC names it: `unix:/absolute/path` or
+/// `unix:///absolute/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SocketPath(PathBuf);
 
@@ -28,15 +29,16 @@ pub struct SocketPath(PathBuf);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SocketPathError {
     /// It has another form.
-    #[error(
-        "a Unix-domain socket is written as unix:/absolute/path and nothing more, not as {text}"
-    )]
+    #[error("invalid Unix-domain socket {text} (expected unix:/absolute/path)")]
     Form {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// The system takes no such path.
-    #[error("the socket's path {} has {} bytes; at most {PATH_BYTES_MAX} are possible", path.display(), path.as_os_str().len())]
+    /// The path is too long for the system.
+    #[error(
+        "the socket's path {} has {} bytes; at most {PATH_BYTES_MAX} are allowed",
+        path.display(), path.as_os_str().len()
+    )]
     Long {
         /// The path.
         path: PathBuf,
@@ -50,8 +52,8 @@ impl SocketPath {
         &self.0
     }
 
-    /// Whether a text is meant to name a socket.
-    pub(crate) fn is_meant_by(text: &str) -> bool {
+    /// Whether a text has the scheme of a socket.
+    pub(crate) fn has_scheme(text: &str) -> bool {
         text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("unix:"))
     }
 }
@@ -97,27 +99,28 @@ impl fmt::Display for SocketPath {
     }
 }
 
-/// The process at the other end of a socket belongs to somebody else.
+/// The process at the other end of a socket belongs to another user.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the process at the other end of the socket belongs to the user {peer}; only {own} and root are accepted"
+    "the process at the other end of the socket belongs to user {peer}; \
+     only user {own} and root are accepted"
 )]
 pub(crate) struct ForeignUser {
     peer: u32,
     own: u32,
 }
 
-/// Whether a process of the user `peer` is accepted by one of the user `own`.
+/// Checks that a process of the user `own` may accept one of the user `peer`.
 fn check_user(peer: u32, own: u32) -> Result<(), ForeignUser> {
     if peer == own || peer == 0 { Ok(()) } else { Err(ForeignUser { peer, own }) }
 }
 
-/// Elsewhere there are none.
+/// Other systems have no Unix-domain sockets.
 #[cfg(not(unix))]
 pub(crate) type UnixStream = tokio::net::TcpStream;
 
 #[cfg(not(unix))]
-#[expect(clippy::unused_async, reason = "on Unix it waits")]
+#[expect(clippy::unused_async, reason = "it awaits on Unix")]
 pub(crate) async fn connect(_: &SocketPath) -> std::io::Result<UnixStream> {
     Err(std::io::ErrorKind::Unsupported.into())
 }

@@ -1,4 +1,4 @@
-//! What gRPC answers, in its own words.
+//! gRPC statuses as text.
 
 use std::error::Error as _;
 
@@ -6,14 +6,13 @@ use tonic::{Code, Status};
 
 use crate::error_chain;
 
-/// A status as a person reads it: gRPC's name of the code, the message, and what is behind it. The
-/// type's own text has its source as Rust writes it.
+/// A status as readable text: gRPC's name of the code, the message, and the error chain. The type's
+/// own `Display` prints its source in Rust's debug format.
 #[must_use]
 pub fn status_text(status: &Status) -> String {
     let (name, message) = (name(status.code()), status.message());
     match status.source() {
-        // Of a broken connection the message is the first of its causes, or says only that it is
-        // one.
+        // The message of a broken connection repeats its first cause, or only says that it broke.
         Some(source) => format!("{name}: {}", error_chain(source)),
         None if message.is_empty() => name.to_owned(),
         None => format!("{name}: {message}"),
@@ -51,10 +50,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_status_is_text_without_rust_in_it() {
+    async fn a_status_is_text_without_debug_output() {
         assert_eq!(status_text(&Status::not_found("no such file")), "NOT_FOUND: no such file");
         assert_eq!(status_text(&Status::unavailable("")), "UNAVAILABLE");
-        // Nobody listens there.
+        // Nothing listens there.
         let mut client = Grpc::new(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
         let codec = ProstCodec::<(), ()>::default();
         let path = "/x.Y/Z".parse().unwrap();

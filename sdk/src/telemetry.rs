@@ -24,35 +24,36 @@ use url::Url;
 
 pub mod trace;
 
-/// What is logged when nothing is said.
-const LOG: &str = "info";
-/// It tells of every connection, warns of every mistake of a client, and writes whole requests down, with what is
-/// sensitive in them. Of it nothing but errors is logged, whatever the filter says.
-const TALKATIVE: &str = "rmcp";
+/// The default log filter.
+const DEFAULT_LOG_FILTER: &str = "info";
+/// A noisy target: it logs every connection, warns of every client error, and writes whole requests
+/// with their sensitive data. Only its errors are logged, whatever the filter.
+const NOISY_TARGET: &str = "rmcp";
 /// Upper bounds of latency histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
-/// How long the last spans get to leave.
+/// How long flushing the last spans may take.
 const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What a service tells of itself, and where.
+/// The logs, traces and metrics of a service.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Telemetry")]
 pub struct TelemetryConfig {
-    /// How log lines are written; `auto` is pretty on a terminal and JSON elsewhere.
+    /// The format of log lines; `auto` is pretty on a terminal and JSON elsewhere.
     #[arg(long, env = "DRAWBRIDGE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 
-    /// What is logged, for example `info,drawbridge_edge=debug`.
-    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = LOG)]
+    /// The log filter, for example `info,drawbridge_edge=debug`.
+    #[arg(long, env = "DRAWBRIDGE_LOG", default_value = DEFAULT_LOG_FILTER)]
     pub log: String,
 
-    /// Where traces go: an OTLP/gRPC collector, for example `http://localhost:4317`. Absent: nowhere.
+    /// The OTLP/gRPC collector of traces, for example `http://localhost:4317`. Absent: traces are
+    /// not exported.
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<Url>,
 
-    /// A host name under which the admin port (health, readiness, metrics) answers, besides `localhost` and every IP
-    /// address. Repeat, or separate by commas.
+    /// A host name that the admin port (health, readiness, metrics) accepts, besides `localhost`
+    /// and every IP address. Repeat, or separate by commas.
     #[arg(
         long = "admin-allowed-host",
         env = "DRAWBRIDGE_ADMIN_ALLOWED_HOST",
@@ -61,7 +62,7 @@ pub struct TelemetryConfig {
     )]
     pub admin_allowed_hosts: Vec<String>,
 
-    /// Where log lines go.
+    /// The sink of log lines.
     #[arg(skip)]
     pub log_sink: LogSink,
 }
@@ -70,7 +71,7 @@ impl Default for TelemetryConfig {
     fn default() -> Self {
         Self {
             log_format: LogFormat::Auto,
-            log: LOG.to_owned(),
+            log: DEFAULT_LOG_FILTER.to_owned(),
             otlp_endpoint: None,
             admin_allowed_hosts: Vec::new(),
             log_sink: LogSink::Stderr,
@@ -78,24 +79,24 @@ impl Default for TelemetryConfig {
     }
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// Pretty on a terminal, JSON elsewhere.
     Auto,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// For people.
     Pretty,
 }
 
-/// Where log lines go.
+/// The sink of log lines.
 #[derive(Clone, Debug, Default)]
 pub enum LogSink {
     /// The process's standard error.
     #[default]
     Stderr,
-    /// A file that is open.
+    /// An open file.
     File(Arc<File>),
     /// A buffer, for tests that read it.
     Memory(Arc<Mutex<Vec<u8>>>),
@@ -128,8 +129,8 @@ impl io::Write for MemoryWriter<'_> {
 /// Telemetry could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The log filter is not one.
-    #[error("cannot read the log filter {filter:?}")]
+    /// The log filter is invalid.
+    #[error("invalid log filter {filter:?}")]
     Filter {
         /// The text.
         filter: String,
@@ -144,18 +145,18 @@ pub enum TelemetryError {
         /// What went wrong.
         source: opentelemetry_otlp::ExporterBuildError,
     },
-    /// The process has telemetry already.
-    #[error("telemetry is installed already")]
+    /// The process already has telemetry.
+    #[error("telemetry is already installed")]
     Installed,
-    /// The operating system gave no threads.
+    /// The operating system could not create threads.
     #[error("cannot start the service's threads")]
     Runtime(#[source] io::Error),
 }
 
 /// One service's logs, traces and metrics.
 ///
-/// A process that is one service installs it for the whole process. A process that hosts several gives
-/// each a runtime of its own, so that each keeps its own service name, log and metrics.
+/// A process with one service installs it globally. A process with several services gives each its
+/// own runtime, so that each keeps its own service name, log and metrics.
 #[derive(Debug)]
 pub struct Telemetry {
     service: &'static str,
@@ -167,12 +168,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Builds the telemetry of `service`. Must be called within a runtime, which carries the exporter.
+    /// Builds the telemetry of `service`. Must be called within a runtime, which runs the exporter.
     ///
     /// # Errors
-    /// When the filter or the endpoint is not usable. A collector that is down is no error.
+    /// When the filter or the endpoint is invalid. An unreachable collector is not an error.
     pub fn new(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
-        // Several services write to one log; each one's threads bear its name.
+        // Several services write to one log, so lines carry the thread name, which is the
+        // service's.
         Self::build(service, config, true)
     }
 
@@ -188,9 +190,10 @@ impl Telemetry {
             .as_ref()
             .map(|endpoint| tracer_provider(service, endpoint))
             .transpose()?;
-        // Spans are made for every call, whatever is logged: they carry the trace from hop to hop.
+        // Spans are created for every call, whatever is logged: they carry the trace from hop to
+        // hop.
         let spans: Box<dyn Layer<Registry> + Send + Sync> = match &tracer_provider {
-            Some(provider) => Box::new(exporting(provider)),
+            Some(provider) => Box::new(otel_layer(provider)),
             None => Box::new(trace::Propagation),
         };
         let spans = spans.with_filter(filter_fn(|metadata| {
@@ -214,10 +217,10 @@ impl Telemetry {
         })
     }
 
-    /// Builds the telemetry of `service` and makes it the whole process's.
+    /// Builds the telemetry of `service` and installs it globally.
     ///
     /// # Errors
-    /// As [`Telemetry::new`], and when the process has telemetry already.
+    /// As [`Telemetry::new`], and when the process already has telemetry.
     pub fn install(
         service: &'static str,
         config: &TelemetryConfig,
@@ -230,10 +233,10 @@ impl Telemetry {
         Ok(telemetry)
     }
 
-    /// A runtime whose threads speak through this telemetry, for a process that hosts several services.
+    /// A runtime whose threads use this telemetry, for a process with several services.
     ///
     /// # Errors
-    /// When the operating system gives no threads.
+    /// When the operating system cannot create threads.
     pub fn runtime(
         &self,
         worker_threads: usize,
@@ -249,7 +252,7 @@ impl Telemetry {
             .map_err(TelemetryError::Runtime)
     }
 
-    /// Host names under which the admin port answers.
+    /// Host names that the admin port accepts.
     pub(crate) fn admin_allowed_hosts(&self) -> &[String] {
         &self.admin_allowed_hosts
     }
@@ -266,7 +269,7 @@ impl Telemetry {
         self.recorder.handle()
     }
 
-    /// Sends the spans that are still here. What cannot leave within two seconds is dropped.
+    /// Flushes the remaining spans. Those that cannot be sent within two seconds are dropped.
     pub async fn flush(&self) {
         let Some(provider) = self.tracer_provider.clone() else { return };
         let flushing = tokio::task::spawn_blocking(move || {
@@ -278,7 +281,7 @@ impl Telemetry {
     }
 }
 
-/// An error and its causes in one line: a log in JSON keeps only an error's own message.
+/// An error and its causes in one line: a JSON log keeps only an error's own message.
 #[must_use]
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -292,21 +295,23 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
 }
 
 fn enter_thread(dispatch: &Dispatch, recorder: &Arc<PrometheusRecorder>) {
-    // The thread belongs to one service until it ends, so the guards are never dropped. The recorder's
-    // guard borrows it, and a thread that outlives it would dangle: it is leaked once a thread.
+    // The thread belongs to one service until it ends, so the guards are never dropped. The
+    // recorder's guard borrows it, and a thread that outlives it would dangle: it is leaked once
+    // per thread.
     std::mem::forget(tracing::dispatcher::set_default(dispatch));
     let recorder: &'static Arc<PrometheusRecorder> = Box::leak(Box::new(Arc::clone(recorder)));
     std::mem::forget(metrics::set_default_local_recorder(recorder));
 }
 
-/// The layer that makes OpenTelemetry's spans of `tracing`'s.
-fn exporting(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkTracer> {
+/// The layer that exports `tracing`'s spans to OpenTelemetry.
+fn otel_layer(provider: &SdkTracerProvider) -> OpenTelemetryLayer<Registry, SdkTracer> {
     tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("drawbridge"))
         .with_location(false)
         .with_threads(false)
         .with_target(false)
-        // A span is entered at every poll; when, nobody asks, and where it is now, `tracing` knows.
+        // A span is entered at every poll; the times of that are not needed, and `tracing` knows
+        // the current span.
         .with_tracked_inactivity(false)
         .with_context_activation(false)
 }
@@ -340,7 +345,7 @@ where
 {
     let terminal = matches!(config.log_sink, LogSink::Stderr) && io::stderr().is_terminal();
     let filter = filter.and(filter_fn(|metadata| {
-        *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(TALKATIVE)
+        *metadata.level() == tracing::Level::ERROR || !metadata.target().starts_with(NOISY_TARGET)
     }));
     let pretty = tracing_subscriber::fmt::layer()
         .with_thread_names(thread_names)
@@ -348,8 +353,8 @@ where
     match config.log_format {
         LogFormat::Pretty => pretty.with_ansi(terminal).with_filter(filter).boxed(),
         LogFormat::Auto if terminal => pretty.with_ansi(true).with_filter(filter).boxed(),
-        // It keeps the fields of spans as values; `tracing_subscriber`'s own formats them for each span, and parses
-        // that text again for each line.
+        // It keeps the fields of spans as values; the JSON layer of `tracing_subscriber` formats
+        // them for each span, and parses that text again for each line.
         LogFormat::Auto | LogFormat::Json => json_subscriber::fmt::layer()
             .flatten_event(true)
             .with_current_span(false)

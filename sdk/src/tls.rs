@@ -31,45 +31,45 @@ pub enum CertificateError {
         /// What went wrong.
         source: io::Error,
     },
-    /// A file is not PEM of its kind.
-    #[error("{path} is not PEM of what it should hold")]
+    /// A file is not PEM of the expected kind.
+    #[error("{path} is not valid PEM of the expected kind")]
     Pem {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: pem::Error,
     },
-    /// The certificate is none, or the key is not its key.
-    #[error("cannot use the certificate with its key")]
+    /// The certificate is invalid, or the key does not belong to it.
+    #[error("the certificate and the key do not match or are invalid")]
     Rustls(#[from] rustls::Error),
     /// The certificate does not parse.
-    #[error("{0} holds no X.509 certificate")]
+    #[error("{0} contains no X.509 certificate")]
     X509(PathBuf),
-    /// The certificate is too old.
+    /// The certificate has expired.
     #[error("the certificate of {0} has expired")]
     Expired(PathBuf),
 }
 
-/// Under which names it is error_chain how files are followed.
+/// Under which names reports on followed files are published.
 #[derive(Debug)]
-pub(crate) struct Names {
-    /// In `/readyz`.
+pub(crate) struct ReloadMetrics {
+    /// The key of the note in `/readyz`.
     pub(crate) note: &'static str,
-    /// The gauge that says when the certificate expires.
+    /// The gauge of when the certificate expires.
     pub(crate) expires: &'static str,
     current: &'static str,
     failed: &'static str,
 }
 
-impl Names {
-    /// What a server shows to anybody.
+impl ReloadMetrics {
+    /// The certificate of a server for any client.
     pub(crate) const SERVER: Self = Self {
         note: "certificate",
         expires: "tls_certificate_expiry_timestamp_seconds",
         current: "tls_certificate_current",
         failed: "tls_certificate_reloads_failed_total",
     };
-    /// What a service shows to its peers.
+    /// The certificate of a service for its peers.
     pub(crate) const PEERS: Self = Self {
         note: "mtls",
         expires: "mtls_certificate_expiry_timestamp_seconds",
@@ -77,27 +77,27 @@ impl Names {
         failed: "mtls_certificate_reloads_failed_total",
     };
 
-    /// The files are in use, as they are at the start.
+    /// Reports that the files as loaded at startup are in use.
     pub(crate) fn opened(&self) {
         counter!(self.failed).absolute(0);
         gauge!(self.current).set(1);
     }
 }
 
-/// A certificate's file and its key's.
+/// The files of a certificate and its key.
 #[derive(Clone, Debug)]
-pub(crate) struct PairFiles {
+pub(crate) struct KeyPairFiles {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
 }
 
-/// What they hold.
-pub(crate) struct PairContents {
+/// Their contents.
+pub(crate) struct KeyPairContents {
     certificate: Vec<u8>,
     key: SecretSlice<u8>,
 }
 
-impl PartialEq for PairContents {
+impl PartialEq for KeyPairContents {
     fn eq(&self, other: &Self) -> bool {
         self.certificate == other.certificate
             && self.key.expose_secret() == other.key.expose_secret()
@@ -105,21 +105,21 @@ impl PartialEq for PairContents {
 }
 
 /// A certificate with its key, and when it expires, in seconds since 1970.
-pub(crate) struct Pair {
+pub(crate) struct LoadedKeyPair {
     pub(crate) certified: CertifiedKey,
     pub(crate) expires: i64,
 }
 
-impl PairFiles {
-    pub(crate) fn read(&self) -> Result<PairContents, CertificateError> {
-        Ok(PairContents { certificate: read(&self.certificate)?, key: read(&self.key)?.into() })
+impl KeyPairFiles {
+    pub(crate) fn read(&self) -> Result<KeyPairContents, CertificateError> {
+        Ok(KeyPairContents { certificate: read(&self.certificate)?, key: read(&self.key)?.into() })
     }
 
     pub(crate) fn load(
         &self,
-        contents: &PairContents,
+        contents: &KeyPairContents,
         provider: &CryptoProvider,
-    ) -> Result<Pair, CertificateError> {
+    ) -> Result<LoadedKeyPair, CertificateError> {
         let chain = certificates(&self.certificate, &contents.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(contents.key.expose_secret())
             .map_err(|source| CertificateError::Pem { path: self.key.clone(), source })?;
@@ -129,7 +129,7 @@ impl PairFiles {
         if u64::try_from(expires).is_ok_and(|expires| expires < now.as_secs()) {
             return Err(CertificateError::Expired(self.certificate.clone()));
         }
-        Ok(Pair { certified: CertifiedKey::from_der(chain, key, provider)?, expires })
+        Ok(LoadedKeyPair { certified: CertifiedKey::from_der(chain, key, provider)?, expires })
     }
 }
 
@@ -154,6 +154,6 @@ pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
 
 /// Sets a gauge to a time, in seconds since 1970.
 #[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
-pub(crate) fn tell_time(gauge: &'static str, time: i64) {
+pub(crate) fn set_expiry_gauge(gauge: &'static str, time: i64) {
     gauge!(gauge).set(time as f64);
 }

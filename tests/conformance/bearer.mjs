@@ -1,4 +1,4 @@
-// Adds the bearer token to every request of the conformance suite, which has no notion of one, and nothing else.
+// Adds the bearer token to every request of the conformance suite, which does not support tokens.
 //
 //   NODE_OPTIONS="--import ./bearer.mjs" BEARER=… conformance server …
 import diagnostics from 'node:diagnostics_channel';

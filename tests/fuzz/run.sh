@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Builds the fuzz targets and runs each for a while, side by side.
+# Builds the fuzz targets and runs them in parallel.
 #
 #   tests/fuzz/run.sh 600                        all, for ten minutes
 #   tests/fuzz/run.sh 60 arguments               one
-#   RUNS=100000 tests/fuzz/run.sh 0 sequences    one, so many times: optimized, on every core
+#   RUNS=100000 tests/fuzz/run.sh 0 sequences    one, this many runs: optimized, on every core
 #
-# What they learn stays in corpus/, what fails in artifacts/ with the log of the run.
+# New inputs are stored in corpus/, failing ones in artifacts/ with the log of the run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly seconds=${1:?for how many seconds} runs=${RUNS:-}
+readonly seconds=${1:?the number of seconds} runs=${RUNS:-}
 shift
 targets=("$@")
 ((${#targets[@]} > 0)) || targets=(entry arguments sequences)
@@ -23,9 +23,9 @@ RUSTC_WORKSPACE_WRAPPER=$PWD/rustc.sh \
   cargo build --locked --profile "$profile" --package drawbridge-fuzz --bins
 built=${CARGO_TARGET_DIR:-$PWD/../../target}/$folder
 
-# What is of one target alone.
+# The options of a single target.
 options() {
-  # Eight steps, and as many from the start.
+  # Eight steps, at full length from the start.
   if [[ $1 == sequences ]]; then echo -max_len=48 -len_control=0; fi
 }
 
@@ -33,8 +33,8 @@ declare -A running
 for target in "${targets[@]}"; do
   mkdir -p "corpus/$target" "artifacts/$target"
   for ((worker = 1; worker <= workers; worker++)); do
-    # Without the schedule by entropy, which notes every feature of every run: that costs more than a run of the edge.
-    # shellcheck disable=SC2046
+    # Without the entropic schedule, which records every feature of every run: that costs more than
+    # a run of the edge.
     "$built/$target" "${limit[@]}" $(options "$target") -entropic=0 -timeout=10 -rss_limit_mb=4096 \
       -print_final_stats=1 -artifact_prefix="artifacts/$target/" "corpus/$target" "seeds/$target" \
       >"artifacts/$target.$worker.log" 2>&1 &
@@ -50,7 +50,7 @@ for name in "${!running[@]}"; do
   else
     failed=1
     tail -n 100 "artifacts/$name.log" >&2
-    echo "fuzz $target: failed; the input stands in tests/fuzz/artifacts/$target" >&2
+    echo "fuzz $target: failed; the input is in tests/fuzz/artifacts/$target" >&2
   fi
 done
 exit "$failed"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Compiles the workspace's own crates with the coverage that libFuzzer wants, on the stable toolchain. Cargo calls it
-# as RUSTC_WORKSPACE_WRAPPER, and keeps what it makes apart; dependencies are those of every other build.
+# Compiles the workspace's own crates with the coverage instrumentation of libFuzzer, on the stable
+# toolchain. Cargo calls it as RUSTC_WORKSPACE_WRAPPER and stores its output separately;
+# dependencies are shared with other builds.
 set -euo pipefail
 
-# A build script runs in the compiler's world, where there is no libFuzzer.
+# Build scripts are not linked with libFuzzer.
 case " $* " in *" build_script_"*) exec "$@" ;; esac
 
 exec "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

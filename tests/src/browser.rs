@@ -7,7 +7,7 @@ use url::Url;
 const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 const VERIFIER: &str = "a-verifier-that-only-a-test-would-use-0123456789";
 
-/// A client of the built-in authorization server that may get tokens for auth itself.
+/// A client of the built-in authorization server that may request tokens for auth itself.
 pub(crate) fn internal_client() -> ConfiguredClient {
     ConfiguredClient {
         client_id: "the-tests".to_owned(),
@@ -16,8 +16,8 @@ pub(crate) fn internal_client() -> ConfiguredClient {
     }
 }
 
-/// Signs in at the built-in authorization server as a person with a browser does, and returns the access
-/// token for `resource`.
+/// Signs in at the built-in authorization server as a browser does. Returns the access token for
+/// `resource`.
 pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &str) -> String {
     let http = reqwest::Client::new();
     let endpoint = |path: &str| issuer.join(path).expect("a URL");
@@ -62,8 +62,8 @@ pub async fn sign_in(issuer: &Url, resource: &str, username: &str, password: &st
     token["access_token"].as_str().unwrap_or_else(|| panic!("no token: {token}")).to_owned()
 }
 
-/// Opens the sign-in page of the built-in authorization server as a person with a browser does, and returns
-/// where it leads to.
+/// Submits the sign-in page of the built-in authorization server as a browser does. Returns the
+/// redirect's target.
 pub async fn authorize_as(authorize: &Url, username: &str, password: &str) -> Url {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())

@@ -1,4 +1,4 @@
-//! A tool service whose results may be kept, and that counts how often it is called.
+//! A tool service with cacheable results that counts its calls.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +15,7 @@ use drawbridge_proto::mcp::v1::{
 use drawbridge_proto::mcp::v1::{ElicitForm, content_block, input_request};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, RunningService, ServiceBuilder, Telemetry,
-    identity::{Caller, Verifier, VerifierError},
+    transaction_token::{VerifiedCaller, Verifier, VerifierError},
 };
 use tonic::{Request, Response, Status};
 
@@ -37,18 +37,18 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/cached.
 /// The tools of each scope: their names, and how many there are.
 pub const TOOLS: [(&str, usize); 3] = [("private", 8), ("tenant", 6), ("public", 6)];
 
-/// One call: of which tool, by whom, about what.
+/// One call: its tool, its caller and its argument.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Call {
     /// The method, in snake case.
     pub tool: String,
-    /// What the answer tells of the caller.
-    pub told: String,
-    /// What was asked.
+    /// What the reply reveals of the caller; empty for public tools.
+    pub caller: String,
+    /// The argument `about`.
     pub about: String,
 }
 
-/// The service, and what it has seen.
+/// The service and its recorded calls.
 #[derive(Clone, Debug, Default)]
 pub struct Cached {
     calls: Arc<Mutex<BTreeMap<Call, usize>>>,
@@ -57,12 +57,12 @@ pub struct Cached {
 }
 
 impl Cached {
-    /// How often each call has come.
+    /// The number of times each call arrived.
     pub fn calls(&self) -> BTreeMap<Call, usize> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How often a tool was called about something.
+    /// The number of calls of `tool` about `about`.
     pub fn count(&self, tool: &str, about: &str) -> usize {
         self.calls()
             .iter()
@@ -74,7 +74,7 @@ impl Cached {
     /// Starts the service.
     ///
     /// # Errors
-    /// When no verifier can be made.
+    /// When the verifier cannot be built.
     pub async fn start(
         self,
         listen: Listen,
@@ -84,15 +84,16 @@ impl Cached {
         let verifier = Verifier::new("cached", "drawbridge-auth", jwks_url)?;
         let server = GrpcServer::tool_service(CachedServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);
-        let starting = ServiceBuilder::new();
-        let address = starting.grpc(&listen, server).expect("a port");
-        starting.readiness().ready();
+        let builder = ServiceBuilder::new();
+        let address = builder.grpc(&listen, server).expect("a port");
+        builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
-        Ok(starting.running(address, Admin::new(&admin, telemetry)).expect("a port"))
+        Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))
     }
 
-    fn note(&self, tool: &str, told: &str, about: &str) -> u64 {
-        let call = Call { tool: tool.to_owned(), told: told.to_owned(), about: about.to_owned() };
+    fn record(&self, tool: &str, caller: &str, about: &str) -> u64 {
+        let call =
+            Call { tool: tool.to_owned(), caller: caller.to_owned(), about: about.to_owned() };
         *self.calls.lock().unwrap_or_else(PoisonError::into_inner).entry(call).or_default() += 1;
         self.number.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -101,26 +102,27 @@ impl Cached {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).insert(about, text);
     }
 
-    async fn tell(
+    async fn lookup(
         &self,
         tool: &str,
-        request: Request<pb::Question>,
-    ) -> Result<Response<pb::Told>, Status> {
-        let caller = Caller::of(&request).ok_or_else(|| Status::internal("nobody calls"))?;
+        request: Request<pb::Query>,
+    ) -> Result<Response<pb::QueryReply>, Status> {
+        let caller =
+            VerifiedCaller::from_request(&request).ok_or_else(|| Status::internal("no caller"))?;
         let tctx = &caller.claims.tctx;
         let tenant = tctx.tenant.as_deref().unwrap_or_default();
-        let told = match tool {
+        let visible = match tool {
             tool if tool.starts_with("private") => format!("{} of {tenant}", caller.claims.sub),
             tool if tool.starts_with("tenant") => tenant.to_owned(),
             _ => String::new(),
         };
-        let pb::Question { about, milliseconds, bytes } = request.into_inner();
-        let call = self.note(tool, &told, &about);
-        // What is there when it is asked, not when it is answered.
+        let pb::Query { about, milliseconds, bytes } = request.into_inner();
+        let call = self.record(tool, &visible, &about);
+        // The note as it is when the request arrives, not when the reply leaves.
         let note = self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(&about).cloned();
         tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;
         let filler = "x".repeat(usize::try_from(bytes).unwrap_or_default());
-        Ok(Response::new(pb::Told { told: note.unwrap_or(told), call, filler }))
+        Ok(Response::new(pb::QueryReply { value: note.unwrap_or(visible), call, filler }))
     }
 }
 
@@ -129,45 +131,45 @@ macro_rules! service {
         #[tonic::async_trait]
         impl CachedService for Cached {
             $(
-                async fn $plain(&self, request: Request<pb::Question>) -> Result<Response<pb::Told>, Status> {
-                    self.tell(stringify!($plain), request).await
+                async fn $plain(&self, request: Request<pb::Query>) -> Result<Response<pb::QueryReply>, Status> {
+                    self.lookup(stringify!($plain), request).await
                 }
             )*
 
-            async fn write(&self, request: Request<pb::Writing>) -> Result<Response<pb::Told>, Status> {
+            async fn write(&self, request: Request<pb::Writing>) -> Result<Response<pb::QueryReply>, Status> {
                 let pb::Writing { about, text, late_milliseconds } = request.into_inner();
-                let call = self.note("write", "", &about);
+                let call = self.record("write", "", &about);
                 if late_milliseconds == 0 {
                     self.write(about, text);
-                    return Ok(Response::new(pb::Told { call, ..Default::default() }));
+                    return Ok(Response::new(pb::QueryReply { call, ..Default::default() }));
                 }
                 let service = self.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_millis(late_milliseconds.into())).await;
                     service.write(about, text);
                 });
-                Err(Status::unavailable("nobody knows"))
+                Err(Status::unavailable("the outcome is unknown"))
             }
 
             async fn r#try(&self, request: Request<pb::Trying>) -> Result<Response<pb::Tried>, Status> {
                 let pb::Trying { outcome, interaction } = request.into_inner();
-                self.note("try", "", &outcome);
+                self.record("try", "", &outcome);
                 let text = content_block::Kind::Text(TextContent { text: outcome.clone() });
                 let content = vec![ContentBlock { kind: Some(text), annotations: None }];
                 let is_error = outcome == "error";
                 let result = Some(ToolResult { content, is_error, ..Default::default() });
-                let answered = !interaction.unwrap_or_default().responses.is_empty();
+                let has_input = !interaction.unwrap_or_default().responses.is_empty();
                 let input_required = match outcome.as_str() {
                     "status" => return Err(Status::not_found("there is no such thing")),
-                    "question" if !answered => Some(question()),
+                    "question" if !has_input => Some(confirmation()),
                     _ => None,
                 };
                 Ok(Response::new(pb::Tried { result, input_required }))
             }
 
-            async fn confide(&self, request: Request<pb::Question>) -> Result<Response<pb::Confided>, Status> {
+            async fn confide(&self, request: Request<pb::Query>) -> Result<Response<pb::Confided>, Status> {
                 let about = request.into_inner().about;
-                self.note("confide", "", &about);
+                self.record("confide", "", &about);
                 let secret = if about.is_empty() { String::new() } else { format!("the secret of {about}") };
                 Ok(Response::new(pb::Confided { open: format!("openly, {about}"), secret }))
             }
@@ -182,7 +184,7 @@ service! {
     look note brief greedy
 }
 
-fn question() -> InputRequired {
+fn confirmation() -> InputRequired {
     let form = ElicitForm {
         message: "Really?".to_owned(),
         requested_schema: Some(prost_types::Struct::default()),

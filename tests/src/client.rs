@@ -2,10 +2,11 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use url::Url;
 
-/// The id that the client gives its requests. It stands beside their own ones in logs and spans.
+/// The id that the client gives its requests. Logs and spans carry it beside the edge's own request
+/// id.
 pub const REQUEST_ID: &str = "test-request.1";
 
-/// A plain HTTP client of the edge, which can say what no MCP client would.
+/// A plain HTTP client of the edge. Unlike an MCP client it can send malformed requests.
 #[derive(Clone, Debug)]
 pub struct Client {
     url: Url,
@@ -13,7 +14,7 @@ pub struct Client {
     http: reqwest::Client,
 }
 
-/// What came back.
+/// A response, read to its end.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// The HTTP status.
@@ -37,12 +38,12 @@ impl Client {
         Self { url: url.clone(), ..self.clone() }
     }
 
-    /// The token that it shows.
+    /// Its access token.
     pub fn token(&self) -> &str {
         self.token.as_deref().unwrap_or_default()
     }
 
-    /// A POST to the MCP endpoint with all that an MCP client says, to be changed.
+    /// A POST to the MCP endpoint with an MCP client's headers, for the test to change.
     pub fn post(&self) -> reqwest::RequestBuilder {
         let request = self
             .http
@@ -57,7 +58,7 @@ impl Client {
         }
     }
 
-    /// A GET of the MCP endpoint's event stream, to be changed.
+    /// A GET of the MCP endpoint's event stream, for the test to change.
     pub fn get(&self) -> reqwest::RequestBuilder {
         let request = self
             .http
@@ -75,9 +76,9 @@ impl Client {
         self.send_built(request.build()).await
     }
 
-    /// Sends a request that was changed after it was built.
+    /// Sends a request that the test changed after building it.
     pub async fn send_built(&self, request: reqwest::Result<reqwest::Request>) -> Reply {
-        let response = self.http.execute(request.expect("a request")).await.expect("an answer");
+        let response = self.http.execute(request.expect("a request")).await.expect("a response");
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.expect("a body");
         let last_event = text.lines().rev().find_map(|line| line.strip_prefix("data: "));
@@ -88,7 +89,7 @@ impl Client {
         Reply { status, headers, text, json }
     }
 
-    /// Sends these bytes as the body of an MCP message.
+    /// Sends these bytes as the body of an MCP request.
     pub async fn send_body(&self, body: impl Into<reqwest::Body>) -> Reply {
         self.send(self.post().body(body)).await
     }
@@ -104,7 +105,7 @@ impl Client {
         self.call("tools/call", json!({ "name": name, "arguments": arguments })).await
     }
 
-    /// Names of the tools that are listed.
+    /// The names of the listed tools.
     pub async fn tools(&self) -> Vec<String> {
         let reply = self.call("tools/list", json!({})).await;
         let tools = reply.json["result"]["tools"].as_array().unwrap_or_else(|| panic!("{reply:?}"));
@@ -118,20 +119,22 @@ impl Reply {
         self.json["error"]["code"].as_i64()
     }
 
-    /// The JSON-RPC error's message, or else the text of a tool's result that failed.
+    /// The JSON-RPC error's message, or else the text of a failed tool result.
     pub fn message(&self) -> &str {
         let error = self.json["error"]["message"].as_str();
         error.or_else(|| self.json["result"]["content"][0]["text"].as_str()).unwrap_or_default()
     }
 
-    /// Asserts that the body names the request, so that a person can find it in the log.
+    /// Asserts that the body carries the request id, by which an operator finds the request in the
+    /// log.
     pub fn assert_names_request(&self) {
         let error = &self.json["error"]["data"]["requestId"];
         let result = &self.json["result"]["_meta"]["drawbridge/requestId"];
         assert!(error == self.request_id() || result == self.request_id(), "{self:?}");
     }
 
-    /// Whether what was asked for is answered as if it did not exist: it does not, or it is hidden from the caller.
+    /// Whether the reply reports the item as unknown: it does not exist, or it is hidden from the
+    /// caller.
     pub fn is_hidden(&self) -> bool {
         let is_unknown = matches!(self.error_code(), Some(-32602 | -32002));
         self.status == StatusCode::OK && is_unknown && self.message().starts_with("there is no ")

@@ -11,16 +11,16 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use url::Url;
 
-/// An OTLP collector that keeps what it gets.
+/// An OTLP collector that records the spans it receives.
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
     spans: Arc<Mutex<Vec<Span>>>,
 }
 
-/// A span as it arrived.
+/// A received span.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// The service that made it.
+    /// The service that exported it.
     pub service: String,
     /// Its name.
     pub name: String,
@@ -28,14 +28,14 @@ pub struct Span {
     pub trace_id: String,
     /// Its own id, in hexadecimal.
     pub span_id: String,
-    /// The span that it continues, in hexadecimal.
+    /// Its parent span, in hexadecimal.
     pub parent_id: String,
     /// Its attributes, as text.
     pub attributes: Vec<(String, String)>,
 }
 
 impl Collector {
-    /// Starts a collector and says where it is.
+    /// Starts a collector and returns its URL.
     pub async fn start() -> (Self, Url) {
         let collector = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -47,7 +47,7 @@ impl Collector {
         (collector, url.parse().expect("a URL"))
     }
 
-    /// All spans that have arrived.
+    /// All spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

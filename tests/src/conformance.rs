@@ -1,4 +1,5 @@
-//! The tool service that the official conformance suite expects, written with the public contract alone.
+//! The tool service that the official conformance suite expects, built on the public contract
+//! alone.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -8,7 +9,7 @@ use std::sync::{
 use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
-    identity::{Caller, Verifier, VerifierError},
+    transaction_token::{VerifiedCaller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -16,11 +17,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use self::{
-    make::{answer, ask, audio, image, json_struct, prompt, resource, say, text},
+    make::{audio, image, input_required, json_struct, prompt, reply, reply_text, resource, text},
     pb::conformance_service_server::{ConformanceService, ConformanceServiceServer},
 };
 
-mod asking;
+mod elicit;
 mod make;
 mod streaming;
 
@@ -41,42 +42,42 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/conform
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg==";
 const WAV: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA=";
 
-/// The service, and what it has seen.
+/// The service and its recorded calls.
 #[derive(Clone, Debug, Default)]
 pub struct Conformance {
     /// Calls of SlowWork that were cancelled.
     pub cancelled: Arc<AtomicU32>,
-    /// Calls of SlowWork that came to their end.
+    /// Calls of SlowWork that completed.
     pub finished: Arc<AtomicU32>,
     /// Calls of FailWith.
     pub failures: Arc<AtomicU32>,
     /// Whether the page of OpenPage was opened.
     pub opened: Arc<AtomicBool>,
-    /// What is otherwise about its contract, from its next start on.
-    pub changed: watch::Sender<Changed>,
+    /// Changes to its contract, in force from its next start on.
+    pub changes: watch::Sender<ContractChanges>,
     called_with: Arc<Mutex<Option<SecretString>>>,
-    /// Who may call, and what they are shown.
+    /// Its certificate and its allowed peers.
     pub mtls: MtlsServerConfig,
 }
 
-/// What is otherwise about a contract.
+/// The parts of a contract that differ from the original.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Changed {
+pub struct ContractChanges {
     tools: bool,
     prompts: bool,
 }
 
-impl Changed {
-    /// The contract: where something is otherwise, with another description of the same length.
+impl ContractChanges {
+    /// The contract. A changed part has another description of the same length.
     fn descriptors(self) -> &'static [u8] {
         let mut contract = DESCRIPTORS.to_vec();
         for (is_changed, text) in
-            [(self.tools, "Returns a text."), (self.prompts, "A prompt that asks first.")]
+            [(self.tools, "Returns a text."), (self.prompts, "A prompt that needs input.")]
         {
-            let place = contract.windows(text.len()).position(|window| window == text.as_bytes());
-            let place = place.expect("the description");
+            let start = contract.windows(text.len()).position(|window| window == text.as_bytes());
+            let start = start.expect("the description");
             if is_changed {
-                contract[place..place + text.len()].make_ascii_uppercase();
+                contract[start..start + text.len()].make_ascii_uppercase();
             }
         }
         contract.leak()
@@ -84,7 +85,7 @@ impl Changed {
 }
 
 impl Conformance {
-    /// The transaction token of the last call of WhoAmI.
+    /// The transaction token of the last WhoAmI call.
     pub fn called_with(&self) -> Option<SecretString> {
         self.called_with.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -99,7 +100,7 @@ impl Conformance {
         jwks_url: url::Url,
         telemetry: &Telemetry,
     ) -> Result<RunningService, VerifierError> {
-        let descriptors = self.changed.borrow().descriptors();
+        let descriptors = self.changes.borrow().descriptors();
         self.start_as(descriptors, listen, jwks_url, telemetry).await
     }
 
@@ -115,20 +116,20 @@ impl Conformance {
         telemetry: &Telemetry,
     ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
-        let (starting, mtls) = (ServiceBuilder::new(), self.mtls.clone());
-        let peers = starting.peers(&mtls.own).expect("a certificate");
+        let (builder, mtls) = (ServiceBuilder::new(), self.mtls.clone());
+        let peers = builder.peers(&mtls.identity).expect("a certificate");
         let server = GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier)
             .descriptors(descriptors);
-        let server = server.accept(&peers, &mtls).expect("somebody who may call");
-        let address = starting.grpc(&listen, server).expect("a port");
-        starting.readiness().ready();
+        let server = server.accept(&peers, &mtls).expect("allowed peers");
+        let address = builder.grpc(&listen, server).expect("a port");
+        builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
-        Ok(starting.running(address, Admin::new(&admin, telemetry)).expect("a port"))
+        Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))
     }
 }
 
-type Answered = Result<Response<pb::Answer>, Status>;
-type Streamed = Result<Response<ReceiverStream<Result<pb::Event, Status>>>, Status>;
+type UnaryResult = Result<Response<pb::Answer>, Status>;
+type StreamResult = Result<Response<ReceiverStream<Result<pb::Event, Status>>>, Status>;
 
 fn interaction(request: &Request<pb::Asking>) -> InputResponses {
     request.get_ref().interaction.clone().unwrap_or_default()
@@ -143,28 +144,28 @@ impl ConformanceService for Conformance {
     type WatchStream = ReceiverStream<Result<pb::Changed, Status>>;
     type SlowWorkStream = ReceiverStream<Result<pb::Event, Status>>;
 
-    async fn simple_text(&self, _: Request<pb::Nothing>) -> Answered {
-        say("This is a simple text response for testing.")
+    async fn simple_text(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply_text("This is a simple text response for testing.")
     }
 
-    async fn image_content(&self, _: Request<pb::Nothing>) -> Answered {
-        answer(vec![image(PNG)])
+    async fn image_content(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply(vec![image(PNG)])
     }
 
-    async fn audio_content(&self, _: Request<pb::Nothing>) -> Answered {
-        answer(vec![audio(WAV)])
+    async fn audio_content(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply(vec![audio(WAV)])
     }
 
-    async fn embedded_resource(&self, _: Request<pb::Nothing>) -> Answered {
-        answer(vec![resource(
+    async fn embedded_resource(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply(vec![resource(
             "test://embedded-resource",
             "text/plain",
             "This is an embedded resource content.",
         )])
     }
 
-    async fn multiple_content_types(&self, _: Request<pb::Nothing>) -> Answered {
-        answer(vec![
+    async fn multiple_content_types(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply(vec![
             text("Multiple content types test:"),
             image(PNG),
             resource(
@@ -175,126 +176,137 @@ impl ConformanceService for Conformance {
         ])
     }
 
-    async fn error_handling(&self, _: Request<pb::Nothing>) -> Answered {
+    async fn error_handling(&self, _: Request<pb::Nothing>) -> UnaryResult {
         Err(Status::failed_precondition("This tool intentionally returns an error for testing"))
     }
 
-    async fn scoped(&self, _: Request<pb::Nothing>) -> Answered {
-        say("scoped")
+    async fn scoped(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply_text("scoped")
     }
 
-    async fn who_am_i(&self, request: Request<pb::Introduced>) -> Answered {
-        let Some(caller) = Caller::of(&request) else {
-            return Err(Status::internal("nobody calls"));
+    async fn who_am_i(&self, request: Request<pb::Introduced>) -> UnaryResult {
+        let Some(caller) = VerifiedCaller::from_request(&request) else {
+            return Err(Status::internal("no caller"));
         };
         let token = SecretString::clone(&caller.token);
         *self.called_with.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
         let tenant = caller.claims.tctx.tenant.as_deref().unwrap_or_default();
-        say(&format!("{} of {tenant}", caller.claims.sub))
+        reply_text(&format!("{} of {tenant}", caller.claims.sub))
     }
 
-    async fn tool_with_progress(&self, _: Request<pb::Nothing>) -> Streamed {
+    async fn tool_with_progress(&self, _: Request<pb::Nothing>) -> StreamResult {
         streaming::progress()
     }
 
-    async fn tool_with_logging(&self, _: Request<pb::Nothing>) -> Streamed {
+    async fn tool_with_logging(&self, _: Request<pb::Nothing>) -> StreamResult {
         streaming::log_lines()
     }
 
-    async fn logging_tool(&self, _: Request<pb::Nothing>) -> Streamed {
+    async fn logging_tool(&self, _: Request<pb::Nothing>) -> StreamResult {
         streaming::log_lines()
     }
 
-    async fn reconnection(&self, _: Request<pb::Nothing>) -> Answered {
-        say("done")
+    async fn reconnection(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply_text("done")
     }
 
-    async fn sampling(&self, request: Request<pb::Prompted>) -> Answered {
+    async fn sampling(&self, request: Request<pb::Prompted>) -> UnaryResult {
         let pb::Prompted { prompt, interaction } = request.into_inner();
-        asking::sampling(&prompt, &interaction.unwrap_or_default())
+        elicit::sampling(&prompt, &interaction.unwrap_or_default())
     }
 
-    async fn elicitation(&self, request: Request<pb::Messaged>) -> Answered {
+    async fn elicitation(&self, request: Request<pb::Messaged>) -> UnaryResult {
         let pb::Messaged { message, interaction } = request.into_inner();
-        asking::elicitation(&message, &interaction.unwrap_or_default())
+        elicit::elicitation(&message, &interaction.unwrap_or_default())
     }
 
-    async fn elicitation_sep1034_defaults(&self, request: Request<pb::Asking>) -> Answered {
-        asking::form("Please fill in the form", &asking::defaults(), &interaction(&request))
+    async fn elicitation_sep1034_defaults(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::form("Please fill in the form", &elicit::defaults(), &interaction(&request))
     }
 
-    async fn elicitation_sep1330_enums(&self, request: Request<pb::Asking>) -> Answered {
-        asking::form("Please choose", &asking::enums(), &interaction(&request))
+    async fn elicitation_sep1330_enums(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::form("Please choose", &elicit::enums(), &interaction(&request))
     }
 
-    async fn streaming_elicitation(&self, request: Request<pb::Asking>) -> Streamed {
+    async fn streaming_elicitation(&self, request: Request<pb::Asking>) -> StreamResult {
         streaming::elicitation(&interaction(&request)).await
     }
 
-    async fn open_page(&self, request: Request<pb::Asking>) -> Answered {
-        asking::page(self.opened.load(Ordering::Relaxed), &interaction(&request))
+    async fn open_page(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::page(self.opened.load(Ordering::Relaxed), &interaction(&request))
     }
 
-    async fn client_extensions(&self, request: Request<pb::Asking>) -> Answered {
+    async fn client_extensions(&self, request: Request<pb::Asking>) -> UnaryResult {
         let extensions = interaction(&request).client.and_then(|client| client.extensions);
-        say(&extensions.map_or_else(|| "none".to_owned(), |extensions| json_struct(&extensions)))
+        reply_text(
+            &extensions.map_or_else(|| "none".to_owned(), |extensions| json_struct(&extensions)),
+        )
     }
 
-    async fn trigger_tool_change(&self, _: Request<pb::Nothing>) -> Answered {
-        self.changed.send_modify(|changed| changed.tools = !changed.tools);
-        say("other tools come")
+    async fn trigger_tool_change(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        self.changes.send_modify(|changes| changes.tools = !changes.tools);
+        reply_text("the tools change")
     }
 
-    async fn trigger_prompt_change(&self, _: Request<pb::Nothing>) -> Answered {
-        self.changed.send_modify(|changed| changed.prompts = !changed.prompts);
-        say("other prompts come")
+    async fn trigger_prompt_change(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        self.changes.send_modify(|changes| changes.prompts = !changes.prompts);
+        reply_text("the prompts change")
     }
 
-    async fn missing_capability(&self, request: Request<pb::Asking>) -> Answered {
-        asking::capital(&interaction(&request))
+    async fn missing_capability(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::capital(&interaction(&request))
     }
 
-    async fn custom_header(&self, request: Request<pb::Headed>) -> Answered {
-        say(&request.into_inner().value)
+    async fn custom_header(&self, request: Request<pb::Headed>) -> UnaryResult {
+        reply_text(&request.into_inner().value)
     }
 
-    async fn json_schema(&self, _: Request<pb::Nothing>) -> Answered {
-        say("done")
+    async fn json_schema(&self, _: Request<pb::Nothing>) -> UnaryResult {
+        reply_text("done")
     }
 
-    async fn input_required_result_elicitation(&self, request: Request<pb::Asking>) -> Answered {
-        asking::user_name(&interaction(&request))
+    async fn input_required_result_elicitation(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::user_name(&interaction(&request))
     }
 
-    async fn input_required_result_sampling(&self, request: Request<pb::Asking>) -> Answered {
-        asking::capital(&interaction(&request))
+    async fn input_required_result_sampling(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::capital(&interaction(&request))
     }
 
-    async fn input_required_result_list_roots(&self, request: Request<pb::Asking>) -> Answered {
-        asking::client_roots(&interaction(&request))
+    async fn input_required_result_list_roots(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::client_roots(&interaction(&request))
     }
 
-    async fn input_required_result_request_state(&self, request: Request<pb::Asking>) -> Answered {
-        asking::with_state(&interaction(&request))
+    async fn input_required_result_request_state(
+        &self,
+        request: Request<pb::Asking>,
+    ) -> UnaryResult {
+        elicit::with_state(&interaction(&request))
     }
 
     async fn input_required_result_multiple_inputs(
         &self,
         request: Request<pb::Asking>,
-    ) -> Answered {
-        asking::several(&interaction(&request))
+    ) -> UnaryResult {
+        elicit::several(&interaction(&request))
     }
 
-    async fn input_required_result_multi_round(&self, request: Request<pb::Asking>) -> Answered {
-        asking::two_rounds(&interaction(&request))
+    async fn input_required_result_multi_round(&self, request: Request<pb::Asking>) -> UnaryResult {
+        elicit::two_rounds(&interaction(&request))
     }
 
-    async fn input_required_result_tampered_state(&self, request: Request<pb::Asking>) -> Answered {
-        asking::with_state(&interaction(&request))
+    async fn input_required_result_tampered_state(
+        &self,
+        request: Request<pb::Asking>,
+    ) -> UnaryResult {
+        elicit::with_state(&interaction(&request))
     }
 
-    async fn input_required_result_capabilities(&self, request: Request<pb::Asking>) -> Answered {
-        asking::what_can_be_asked(&interaction(&request))
+    async fn input_required_result_capabilities(
+        &self,
+        request: Request<pb::Asking>,
+    ) -> UnaryResult {
+        elicit::by_capability(&interaction(&request))
     }
 
     async fn static_text(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
@@ -368,10 +380,10 @@ impl ConformanceService for Conformance {
         request: Request<pb::Asking>,
     ) -> Result<Response<pb::Prompt>, Status> {
         let given = interaction(&request);
-        let Some(context) = asking::accepted(&given, "user_context") else {
-            let question =
-                make::form("What context should the prompt use?", &asking::name_form("context"));
-            let input_required = Some(asking::one("user_context", question));
+        let Some(context) = elicit::accepted(&given, "user_context") else {
+            let form =
+                make::form("What context should the prompt use?", &elicit::name_form("context"));
+            let input_required = Some(elicit::one("user_context", form));
             return Ok(Response::new(pb::Prompt { input_required, ..Default::default() }));
         };
         prompt(vec![text(&format!("In the context of {}", json_struct(&context)))])
@@ -393,15 +405,15 @@ impl ConformanceService for Conformance {
         Ok(Response::new(pb::Completed { completion: Some(completion) }))
     }
 
-    async fn slow_work(&self, request: Request<pb::SlowWorkRequest>) -> Streamed {
+    async fn slow_work(&self, request: Request<pb::SlowWorkRequest>) -> StreamResult {
         streaming::slow_work(self.clone(), request.into_inner())
     }
 
-    async fn fail_with(&self, request: Request<pb::FailWithRequest>) -> Answered {
+    async fn fail_with(&self, request: Request<pb::FailWithRequest>) -> UnaryResult {
         let pb::FailWithRequest { code, message, times } = request.into_inner();
         let before = self.failures.fetch_add(1, Ordering::Relaxed);
         if times > 0 && before >= times {
-            return say("succeeded at last");
+            return reply_text("succeeded at last");
         }
         Err(Status::new(Code::from(code), message))
     }
@@ -414,7 +426,7 @@ impl ConformanceService for Conformance {
     }
 }
 
-/// What a call answers that asks first.
-fn asks(asked: InputRequired) -> Answered {
-    Ok(Response::new(ask(asked)))
+/// The reply of a call that needs input first.
+fn require_input(request: InputRequired) -> UnaryResult {
+    Ok(Response::new(input_required(request)))
 }

@@ -27,8 +27,8 @@ use jsonwebtoken::{
 use serde_json::{Value, json};
 use url::Url;
 
-/// An issuer whose keys the test holds, so that it can sign what no honest issuer would. Every such issuer gives its
-/// keys the same ids.
+/// An issuer whose keys the test holds, so that it can sign what no honest issuer would. All such
+/// issuers use the same key ids.
 pub struct TestIssuer {
     /// Its URL.
     pub url: Url,
@@ -41,7 +41,7 @@ struct Key {
     id: &'static str,
     signing: EncodingKey,
     public: Jwk,
-    /// The public half as others know it: DER, and for a curve its point.
+    /// The public key: DER, and for a curve its point.
     der: Vec<u8>,
 }
 
@@ -50,7 +50,7 @@ impl Key {
         let mut public = Jwk::from_encoding_key(&signing, algorithm).expect("a public key");
         public.common.key_id = Some(id.to_owned());
         if signing.family() == AlgorithmFamily::Rsa {
-            // It verifies them all.
+            // An RSA key verifies tokens of every RSA algorithm.
             public.common.key_algorithm = None;
         }
         Self { id, signing, public, der }
@@ -83,7 +83,7 @@ impl Key {
     }
 }
 
-/// The key set. An RSA key is in it twice: for every algorithm, and for RS256 alone.
+/// The key set. It contains an RSA key twice: for every algorithm, and for RS256 alone.
 fn public(keys: &[Key]) -> JwkSet {
     let pinned =
         keys.iter().filter(|key| key.signing.family() == AlgorithmFamily::Rsa).map(|key| {
@@ -100,13 +100,13 @@ fn pem(label: &str, der: &[u8]) -> String {
 }
 
 impl TestIssuer {
-    /// Starts an issuer that signs by ES256.
+    /// Starts an issuer that signs with ES256.
     pub async fn start() -> Self {
         Self::with(vec![Key::curve("test-key", &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256)])
             .await
     }
 
-    /// Starts an issuer that signs by every algorithm that is accepted anywhere.
+    /// Starts an issuer that signs with every algorithm that the product accepts.
     pub async fn with_every_algorithm() -> Self {
         let keys = vec![
             Key::curve("test-key", &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256),
@@ -135,19 +135,19 @@ impl TestIssuer {
         Self { url: url.parse().expect("a URL"), keys, published, keys_fetched }
     }
 
-    /// Withdraws its keys, and publishes and signs by another from now on.
+    /// Withdraws its keys; from now on it publishes and signs with a new one.
     pub fn rotate(&mut self) {
         let id = "rotated-key";
         self.keys = vec![Key::curve(id, &ECDSA_P256_SHA256_FIXED_SIGNING, Algorithm::ES256)];
         *self.published.lock().unwrap_or_else(PoisonError::into_inner) = public(&self.keys);
     }
 
-    /// Its name, as it writes itself.
+    /// Its issuer identifier (`iss`).
     pub fn name(&self) -> &str {
         self.url.as_str().trim_end_matches('/')
     }
 
-    /// The claims of an engineer, for the audience, good for five minutes.
+    /// An engineer's claims for the audience, valid for five minutes.
     pub fn claims(&self, audience: &str) -> Value {
         json!({
             "iss": self.name(),
@@ -166,7 +166,7 @@ impl TestIssuer {
         self.header_of(Algorithm::ES256)
     }
 
-    /// The header of an honest token that this algorithm signs.
+    /// The header of an honest token signed with this algorithm.
     pub fn header_of(&self, algorithm: Algorithm) -> Header {
         let mut header = Header::new(algorithm);
         header.kid = Some(self.key(algorithm).id.to_owned());
@@ -179,7 +179,7 @@ impl TestIssuer {
         encode(header, claims, &self.key(header.alg).signing).expect("a token")
     }
 
-    /// Signs any text as header and any as claims.
+    /// Signs a header and claims that need not be JSON.
     pub fn sign_text(&self, algorithm: Algorithm, header: &str, claims: &str) -> String {
         let encoded = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         let message = format!("{}.{}", encoded(header), encoded(claims));
@@ -187,7 +187,8 @@ impl TestIssuer {
         format!("{message}.{}", signature.expect("a signature"))
     }
 
-    /// What anybody knows of the key of this algorithm, in the forms in which libraries have taken it for a secret.
+    /// The public key of this algorithm in every encoding that libraries have mistaken for an HMAC
+    /// secret.
     pub fn public_forms(&self, algorithm: Algorithm) -> Vec<Vec<u8>> {
         let key = self.key(algorithm);
         let jwk = serde_json::to_value(&key.public).expect("JSON");
@@ -212,20 +213,20 @@ impl TestIssuer {
         &self.key(algorithm).public
     }
 
-    /// How often the key set was fetched.
+    /// The number of fetches of the key set.
     pub fn keys_fetched(&self) -> u32 {
         self.keys_fetched.load(Ordering::SeqCst)
     }
 
     fn key(&self, algorithm: Algorithm) -> &Key {
-        let at = match algorithm {
+        let index = match algorithm {
             Algorithm::ES384 => 1,
             algorithm if algorithm.family() == AlgorithmFamily::Rsa => 2,
             Algorithm::EdDSA => 3,
-            // By HMAC nobody honest signs: it stands for whatever key there is.
+            // No honest issuer signs with HMAC, so any key serves.
             _ => 0,
         };
-        self.keys.get(at).expect("an issuer with every algorithm")
+        self.keys.get(index).expect("an issuer with every algorithm")
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Keycloak {
 }
 
 impl Keycloak {
-    /// Starts it on a free port and waits until the realm is there.
+    /// Starts it on a free port and waits until it serves the realm.
     pub async fn start() -> Self {
         let home = program_by(tools().join("keycloak"), "`make keycloak-test`");
         let import = home.join("data/import");
@@ -50,7 +50,7 @@ impl Keycloak {
             ])
             .arg(format!("--http-port={port}"))
             .stdin(Stdio::null())
-            // In development mode it starts a second Java.
+            // Development mode starts a second Java process; the group includes it.
             .process_group(0)
             .spawn()
             .expect("bash");
@@ -64,13 +64,13 @@ impl Keycloak {
         let metadata = format!("{}/.well-known/openid-configuration", self.issuer);
         let started = Instant::now();
         loop {
-            let answer = reqwest::get(&metadata).await;
-            if answer.is_ok_and(|answer| answer.status() == StatusCode::OK) {
+            let response = reqwest::get(&metadata).await;
+            if response.is_ok_and(|response| response.status() == StatusCode::OK) {
                 return;
             }
-            let ended = self.child.try_wait().expect("a process");
-            assert!(ended.is_none(), "Keycloak has ended: {ended:?}");
-            assert!(started.elapsed() < START_DEADLINE, "Keycloak does not answer");
+            let exited = self.child.try_wait().expect("a process");
+            assert!(exited.is_none(), "Keycloak has exited: {exited:?}");
+            assert!(started.elapsed() < START_DEADLINE, "Keycloak does not respond");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -79,8 +79,8 @@ impl Keycloak {
         format!("{}/protocol/openid-connect/{name}", self.issuer).parse().expect("a URL")
     }
 
-    /// Signs in as a person with a browser does, through a registered public client with PKCE, and returns what the
-    /// token endpoint answers.
+    /// Signs in as a browser does, through a registered public client with PKCE, and returns the
+    /// token endpoint's response.
     pub async fn sign_in(&self, username: &str, password: &str) -> Value {
         let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         let http = http.build().expect("an HTTP client");
@@ -102,7 +102,7 @@ impl Keycloak {
         let form = [("username", username), ("password", password)];
         let signed_in =
             http.post(action.replace("&amp;", "&")).header(header::COOKIE, cookies).form(&form);
-        let signed_in = signed_in.send().await.expect("an answer");
+        let signed_in = signed_in.send().await.expect("a response");
         let location = signed_in.headers().get(header::LOCATION);
         let location = location.unwrap_or_else(|| panic!("not signed in: {}", signed_in.status()));
         let location = Url::parse(location.to_str().expect("a text")).expect("a URL");
@@ -118,18 +118,18 @@ impl Keycloak {
         .await
     }
 
-    /// What the token endpoint answers.
+    /// The token endpoint's response.
     pub async fn token(&self, form: &[(&str, &str)]) -> Value {
-        let answer = reqwest::Client::new().post(self.endpoint("token")).form(form).send().await;
-        let answer: Value = answer.expect("an answer").json().await.expect("JSON");
-        assert!(answer["access_token"].is_string(), "no token: {answer}");
-        answer
+        let response = reqwest::Client::new().post(self.endpoint("token")).form(form).send().await;
+        let response: Value = response.expect("a response").json().await.expect("JSON");
+        assert!(response["access_token"].is_string(), "no token: {response}");
+        response
     }
 }
 
 impl Drop for Keycloak {
     fn drop(&mut self) {
-        // All of its group; one that has ended already is ended just as well.
+        // Kills the whole process group. The error of an exited one is ignored.
         let _ =
             Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
         let _ = self.child.wait();

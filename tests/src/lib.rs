@@ -1,10 +1,10 @@
-//! The test harness: boots the real mesh on free ports, and what stands around it.
+//! The test harness: boots the real mesh and its dependencies on free ports.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::missing_panics_doc,
-    reason = "a test that cannot go on says so"
+    reason = "a failed precondition fails the test"
 )]
 
 mod browser;
@@ -40,7 +40,7 @@ pub use peers::connect;
 pub use postgres::Postgres;
 pub use proxy::{Passing, Proxy};
 pub use spy::Spy;
-pub use tls::{Signed, TestAuthority, TlsListener};
+pub use tls::{SignedCertificate, TestAuthority, TlsListener};
 pub use tools::{
     chromium, conformance_suite, go_client, java_client, node_modules, node_modules_of, program,
     python, python_with, repository,

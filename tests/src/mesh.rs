@@ -6,7 +6,7 @@ use std::{
 };
 
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
-use drawbridge_cli::mesh::{Hosted, Mesh, MeshConfig, Ports, WORKLOAD};
+use drawbridge_cli::mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_sdk::{
     Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig,
     credentials::VaultConfig, reflection::Contract,
@@ -21,13 +21,13 @@ use crate::{
     cached::{self, Cached},
     conformance::{self, Conformance},
     notes::{self, Notes},
-    peers::{know, know_mesh},
+    peers::{register, register_mesh},
     repository, sign_in,
 };
 
 mod rollout;
 
-/// A whole mesh on free ports, with policies of its own to edit and a log to read.
+/// A whole mesh on free ports, with its own copy of the policies and its own log.
 #[derive(Debug)]
 pub struct TestMesh {
     /// The mesh.
@@ -43,7 +43,7 @@ impl TestMesh {
         Self::with(|_| {}).await
     }
 
-    /// Starts a mesh that is set up otherwise.
+    /// Starts a mesh with a changed configuration.
     pub async fn with(change: impl FnOnce(&mut MeshConfig)) -> Self {
         let policies = tempfile::tempdir().expect("a folder");
         copy(&repository().join("policies"), policies.path());
@@ -65,7 +65,7 @@ impl TestMesh {
         let mesh = Box::pin(Mesh::start(&config))
             .await
             .unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        know_mesh(&mesh);
+        register_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
 
@@ -74,7 +74,7 @@ impl TestMesh {
         let Self { mesh, config, log, policies } = self;
         mesh.stop().await;
         let mesh = Box::pin(Mesh::start(&config)).await.expect("a mesh that starts again");
-        know_mesh(&mesh);
+        register_mesh(&mesh);
         Self { mesh, config, log, policies }
     }
 
@@ -83,7 +83,7 @@ impl TestMesh {
         Client::new(self.mesh.mcp_url.clone(), None)
     }
 
-    /// A client with the token of a demo user, who signs in as people do.
+    /// A client with the token of a demo user, obtained by signing in.
     pub async fn client(&self, user: &str) -> Client {
         let token = sign_in(&self.mesh.state.issuer, self.mesh.mcp_url.as_str(), user, user).await;
         Client::new(self.mesh.mcp_url.clone(), Some(token))
@@ -94,32 +94,32 @@ impl TestMesh {
         Client::new(self.mesh.mcp_url.clone(), Some(token.to_owned()))
     }
 
-    /// Replaces a text in a policy file, which must hold it.
+    /// Replaces the first occurrence of `from` in a policy file, which must contain it.
     pub fn edit_policy(&self, file: &str, from: &str, to: &str) {
         let path = self.policies.path().join(file);
         let text = fs::read_to_string(&path).expect("a policy file");
-        assert!(text.contains(from), "{file} does not hold {from}");
+        assert!(text.contains(from), "{file} does not contain {from}");
         fs::write(path, text.replacen(from, to, 1)).expect("a policy file that can be written");
     }
 
-    /// All that every service has logged so far.
+    /// The log of all services so far.
     pub fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Starts another edge of this mesh: a replica, or one in front of other services. Its clients use the
-    /// tokens of the mesh.
+    /// Starts another edge of this mesh: a replica, or one in front of other services. It accepts
+    /// the mesh's tokens.
     pub async fn edge(
         &self,
         services: &[(&str, &Url)],
         change: impl FnOnce(&mut drawbridge_edge::Config),
     ) -> Edge {
-        self.edge_told(&self.config.telemetry, services, change).await
+        self.edge_with_telemetry(&self.config.telemetry, services, change).await
     }
 
-    /// As [`Self::edge`], with logs and traces of its own.
-    pub async fn edge_told(
+    /// Like [`Self::edge`], with its own logs and traces.
+    pub async fn edge_with_telemetry(
         &self,
         telemetry: &TelemetryConfig,
         services: &[(&str, &Url)],
@@ -144,15 +144,16 @@ impl TestMesh {
             )
         };
         change(&mut config);
-        let hosted = Hosted::start("edge", telemetry, |telemetry| async move {
+        let hosted = HostedService::start("edge", telemetry, |telemetry| async move {
             drawbridge_edge::start(config, &telemetry).await
         });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
-        hosted.running.readiness().wait().await;
+        hosted.running.readiness().wait_ready().await;
         Edge { hosted, url: format!("http://{address}/mcp").parse().expect("a URL") }
     }
 
-    /// A replica of auth over the policies of this mesh, to be started. It signs with keys of its own.
+    /// A replica of auth over the policies of this mesh, not yet started. It has its own signing
+    /// keys.
     pub fn auth(&self, change: impl FnOnce(&mut drawbridge_auth::Config)) -> Auth {
         let free = || {
             TcpListener::bind("127.0.0.1:0")
@@ -193,18 +194,18 @@ impl TestMesh {
         }
     }
 
-    /// Where a service of this mesh's kind serves gRPC.
+    /// The gRPC URL of a service of this mesh: `https` if the mesh uses mTLS.
     pub fn grpc_url(&self, address: impl std::fmt::Display) -> Url {
         let scheme = if self.mesh.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}").parse().expect("a URL")
     }
 
-    /// What a service of this mesh shows to others, and whom it believes.
+    /// The certificate and the trusted authorities of a service of this mesh.
     pub fn mtls(&self, service: &str) -> MtlsConfig {
-        self.mtls_server(service).own
+        self.mtls_server(service).identity
     }
 
-    /// The same for a service that the edge and the command line may call.
+    /// Like [`Self::mtls`], for a service that the edge and the command line may call.
     pub fn mtls_server(&self, service: &str) -> MtlsServerConfig {
         let issued = self
             .mesh
@@ -214,7 +215,7 @@ impl TestMesh {
         issued.map(|issued| issued.expect("a certificate")).unwrap_or_default()
     }
 
-    /// Where auth serves the keys of transaction tokens.
+    /// The URL of the keys of transaction tokens.
     pub fn transaction_keys(&self) -> Url {
         let auth = self.mesh.service("auth").expect("auth");
         format!("http://{}/.well-known/jwks.json", auth.running.admin).parse().expect("a URL")
@@ -225,57 +226,62 @@ impl TestMesh {
     pub async fn conformance(
         &self,
         change: impl FnOnce(&mut drawbridge_edge::Config),
-    ) -> (Conformance, Hosted, Edge) {
+    ) -> (Conformance, HostedService, Edge) {
         self.conformance_of(self.transaction_keys(), change).await
     }
 
-    /// As [`Self::conformance`], for transaction tokens of another auth.
+    /// Like [`Self::conformance`], for transaction tokens of another auth.
     pub async fn conformance_of(
         &self,
         keys: Url,
         change: impl FnOnce(&mut drawbridge_edge::Config),
-    ) -> (Conformance, Hosted, Edge) {
+    ) -> (Conformance, HostedService, Edge) {
         let mut service = Conformance::default();
         service.mtls = self.mtls_server("test");
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let hosted = rollout::host(&service, listen, keys, &self.config.telemetry).await;
         let url = self.grpc_url(address);
-        know(&self.mesh, "test", &url);
+        register(&self.mesh, "test", &url);
         let edge = self.edge(&[("test", &url)], change).await;
         (service, hosted, edge)
     }
 
     /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
-    pub async fn notes(&self, change: impl FnOnce(&mut drawbridge_edge::Config)) -> (Hosted, Edge) {
+    pub async fn notes(
+        &self,
+        change: impl FnOnce(&mut drawbridge_edge::Config),
+    ) -> (HostedService, Edge) {
         let service = Notes { mtls: self.mtls_server("notes") };
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let keys = self.transaction_keys();
-        let hosted = Hosted::start("notes", &self.config.telemetry, |telemetry| async move {
-            service.start(listen, keys, &telemetry).await
-        });
+        let hosted =
+            HostedService::start("notes", &self.config.telemetry, |telemetry| async move {
+                service.start(listen, keys, &telemetry).await
+            });
         let hosted = hosted.await.expect("the service");
         let url = self.grpc_url(address);
-        know(&self.mesh, "notes", &url);
+        register(&self.mesh, "notes", &url);
         (hosted, self.edge(&[("notes", &url)], change).await)
     }
 
-    /// Starts the service whose results may be kept, for a mesh that [`serve_cached`] has set up.
-    pub async fn cached(&self) -> (Cached, Hosted, Url) {
+    /// Starts the service with cacheable results, for a mesh that [`serve_cached`] has set up.
+    pub async fn cached(&self) -> (Cached, HostedService, Url) {
         let service = Cached::default();
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
-        let (starting, keys) = (service.clone(), self.transaction_keys());
-        let hosted = Hosted::start("cached", &self.config.telemetry, |telemetry| async move {
-            starting.start(listen, keys, &telemetry).await
-        });
+        let (started, keys) = (service.clone(), self.transaction_keys());
+        let hosted =
+            HostedService::start("cached", &self.config.telemetry, |telemetry| async move {
+                started.start(listen, keys, &telemetry).await
+            });
         let url = format!("http://{address}").parse().expect("a URL");
         (service, hosted.await.expect("the service"), url)
     }
 
-    /// Starts a tickets service that has its credentials from a Vault, and an edge in front of it.
-    pub async fn tickets(&self, vault: VaultConfig) -> (Hosted, Edge) {
+    /// Starts a tickets service with credentials from a Vault, and an edge in front of it.
+    pub async fn tickets(&self, vault: VaultConfig) -> (HostedService, Edge) {
         let (listen, address) =
             Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
         let auth_url = self.mesh.state.auth_url.clone();
@@ -283,43 +289,44 @@ impl TestMesh {
         config.listen = listen;
         config.credentials.vault = Some(vault);
         config.mtls = self.mtls_server("tickets");
-        let hosted = Hosted::start("tickets", &self.config.telemetry, |telemetry| async move {
-            drawbridge_tickets::start(config, &telemetry).await
-        });
+        let hosted =
+            HostedService::start("tickets", &self.config.telemetry, |telemetry| async move {
+                drawbridge_tickets::start(config, &telemetry).await
+            });
         let hosted = hosted.await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let url = self.grpc_url(address);
         let edge = self.edge(&[("tickets", &url)], uncached).await;
         (hosted, edge)
     }
 
-    /// Stops the mesh, and with that sends its last spans.
+    /// Stops the mesh, which flushes its last spans.
     pub async fn stop(self) {
         self.mesh.stop().await;
     }
 }
 
-/// An edge beside the mesh's own.
+/// An edge in addition to the mesh's own.
 #[derive(Debug)]
 pub struct Edge {
     /// The service.
-    pub hosted: Hosted,
-    /// Where its MCP endpoint is.
+    pub hosted: HostedService,
+    /// The URL of its MCP endpoint.
     pub url: Url,
 }
 
 impl Edge {
-    /// A client of this edge that shows the token of another.
+    /// A client of this edge with the token of another client.
     pub fn client(&self, other: &Client) -> Client {
         Client::new(self.url.clone(), Some(other.token().to_owned()))
     }
 }
 
-/// A replica of auth that can be stopped, and started again where it was.
+/// A replica of auth that can be stopped and restarted on the same ports.
 #[derive(Debug)]
 pub struct Auth {
-    /// Where it serves gRPC.
+    /// Its gRPC URL.
     pub url: Url,
-    /// Where it serves the keys of transaction tokens.
+    /// The URL of its transaction token keys.
     pub keys: Url,
     config: drawbridge_auth::Config,
     telemetry: TelemetryConfig,
@@ -327,39 +334,40 @@ pub struct Auth {
 
 impl Auth {
     /// Starts it.
-    pub async fn start(&self) -> Hosted {
+    pub async fn start(&self) -> HostedService {
         self.try_start().await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// Starts it, or says why it does not start.
+    /// Starts it.
     ///
     /// # Errors
-    /// When it does not.
-    pub async fn try_start(&self) -> Result<Hosted, String> {
+    /// The error at start, with its debug form.
+    pub async fn try_start(&self) -> Result<HostedService, String> {
         let config = self.config.clone();
-        let hosted = Hosted::start("auth", &self.telemetry, |telemetry| async move {
+        let hosted = HostedService::start("auth", &self.telemetry, |telemetry| async move {
             drawbridge_auth::start(config, &telemetry).await
         });
         hosted.await.map_err(|error| format!("{error}: {error:?}"))
     }
 }
 
-/// Lets an edge keep no results, for tests of what stands behind it.
+/// Turns off the result cache of an edge, for tests of the services behind it.
 pub fn uncached(config: &mut drawbridge_edge::Config) {
     config.config = Some(repository().join("tests/uncached.toml"));
 }
 
-/// Locks the conformance service into the policies of a mesh, and permits it to everybody.
+/// Locks the conformance service into the policies of a mesh, and permits it to every caller.
 pub fn serve_conformance(config: &mut MeshConfig) {
     serve(config, "test", conformance::DESCRIPTORS, "drawbridge.conformance.v1.ConformanceService");
 }
 
-/// Locks the service whose results may be kept into the policies of a mesh, and permits it to everybody.
+/// Locks the service with cacheable results into the policies of a mesh, and permits it to every
+/// caller.
 pub fn serve_cached(config: &mut MeshConfig) {
     serve(config, "cached", cached::DESCRIPTORS, "drawbridge.cached.v1.CachedService");
 }
 
-/// Locks the notes service into the policies of a mesh, and permits it to everybody.
+/// Locks the notes service into the policies of a mesh, and permits it to every caller.
 pub fn serve_notes(config: &mut MeshConfig) {
     serve(config, "notes", notes::DESCRIPTORS, "drawbridge.notes.v1.NotesService");
 }
@@ -369,16 +377,17 @@ fn serve(config: &mut MeshConfig, namespace: &str, descriptors: &[u8], service: 
     permit(config, namespace, &Contract { pool, services: vec![service.to_owned()] });
 }
 
-/// Locks a contract into the policies of a mesh, and permits it to everybody: nothing guards it.
+/// Locks a contract into the policies of a mesh, and permits it to every caller; removes the
+/// guardrails.
 pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
     for (name, text) in drawbridge_cli::policy::schema::files(contract) {
         fs::write(config.policies.join("catalog").join(name), text).expect("a file");
     }
     let guardrails = config.policies.join("guardrails.cedar");
     if guardrails.exists() {
-        fs::remove_file(guardrails).expect("a file that can go");
+        fs::remove_file(guardrails).expect("a removable file");
     }
-    // Not `action` alone, which would be the action `act` too.
+    // A bare `action` would include the action `act`.
     let actions = r#"[Action::"call_tool", Action::"read_resource", Action::"get_prompt"]"#;
     let policy = format!(
         "@id(\"all-{namespace}\")\npermit (principal, action in {actions}, resource in Service::{namespace:?});\n"

@@ -10,16 +10,16 @@ use crate::tools::{program, python, tools};
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// AWS's APIs, kept in memory by moto.
+/// AWS's APIs, served from memory by moto.
 #[derive(Debug)]
 pub struct Moto {
     child: Child,
-    /// Where all of them are.
+    /// The URL of all APIs.
     pub url: Url,
 }
 
 impl Moto {
-    /// Starts a server on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it responds.
     pub async fn start() -> Self {
         let packages = program(tools().join("moto"));
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
@@ -35,7 +35,7 @@ impl Moto {
         let moto = Self { child, url };
         let started = Instant::now();
         while reqwest::get(moto.url.clone()).await.is_err() {
-            assert!(started.elapsed() < START_DEADLINE, "moto does not answer");
+            assert!(started.elapsed() < START_DEADLINE, "moto does not respond");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         moto
@@ -44,7 +44,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        // One that has ended already is ended just as well.
+        // The error of an exited process is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

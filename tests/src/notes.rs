@@ -1,11 +1,11 @@
-//! A tool service that says all that a contract can say to clients.
+//! A tool service whose contract uses every option that reaches clients.
 
 use drawbridge_proto::mcp::v1::{
     ResourceContents, ResourceLink, ToolResult, resource_contents::Contents,
 };
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
-    identity::{Verifier, VerifierError},
+    transaction_token::{Verifier, VerifierError},
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tonic::{Request, Response, Status};
@@ -25,13 +25,13 @@ mod pb {
 
 /// The service's contract.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/notes.binpb"));
-/// How many notes there are.
+/// The number of notes.
 pub const NOTES: usize = 450;
 
 /// The service.
 #[derive(Clone, Debug, Default)]
 pub struct Notes {
-    /// Who may call, and what they are shown.
+    /// Its certificate and its allowed peers.
     pub mtls: MtlsServerConfig,
 }
 
@@ -39,7 +39,7 @@ impl Notes {
     /// Starts the service.
     ///
     /// # Errors
-    /// When no verifier can be made.
+    /// When the verifier cannot be built.
     pub async fn start(
         self,
         listen: Listen,
@@ -47,15 +47,15 @@ impl Notes {
         telemetry: &Telemetry,
     ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("notes", "drawbridge-auth", jwks_url)?;
-        let (starting, mtls) = (ServiceBuilder::new(), self.mtls.clone());
-        let peers = starting.peers(&mtls.own).expect("a certificate");
+        let (builder, mtls) = (ServiceBuilder::new(), self.mtls.clone());
+        let peers = builder.peers(&mtls.identity).expect("a certificate");
         let server = GrpcServer::tool_service(NotesServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);
-        let server = server.accept(&peers, &mtls).expect("somebody who may call");
-        let address = starting.grpc(&listen, server).expect("a port");
-        starting.readiness().ready();
+        let server = server.accept(&peers, &mtls).expect("allowed peers");
+        let address = builder.grpc(&listen, server).expect("a port");
+        builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
-        Ok(starting.running(address, Admin::new(&admin, telemetry)).expect("a port"))
+        Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))
     }
 }
 
@@ -91,14 +91,12 @@ impl NotesService for Notes {
         page(&request.into_inner().name)
     }
 
-    /// All notes, and one that is none.
+    /// All notes, and one resource outside of this service's scheme.
     async fn list(&self, request: Request<pb::Listing>) -> Result<Response<pb::Listed>, Status> {
         let pb::Listing { page_size, page_token } = request.into_inner();
         let start: usize = match page_token.as_str() {
             "" => 0,
-            token => {
-                token.parse().map_err(|_| Status::invalid_argument("page_token is not one"))?
-            }
+            token => token.parse().map_err(|_| Status::invalid_argument("invalid page_token"))?,
         };
         let size = usize::try_from(page_size).ok().filter(|size| *size > 0).unwrap_or(NOTES);
         let end = NOTES.min(start + size);

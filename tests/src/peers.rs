@@ -8,41 +8,42 @@ use drawbridge_sdk::{ChannelError, Peers};
 use tonic::transport::Channel;
 use url::Url;
 
-/// Services of meshes of this process that speak mTLS, by their URLs.
-static KNOWN: Mutex<BTreeMap<Url, Known>> = Mutex::new(BTreeMap::new());
+/// Services of this process's meshes that use mTLS, by URL.
+static PEERS: Mutex<BTreeMap<Url, KnownPeer>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone)]
-struct Known {
+struct KnownPeer {
     name: String,
-    /// As the edge of its mesh, which may ask everything.
+    /// The identity of its mesh's edge, which may call every RPC.
     peers: Peers,
 }
 
-/// A channel to a service: as the edge of its mesh, if that speaks mTLS, and else in plaintext.
+/// A channel to a service: with the identity of its mesh's edge if that mesh uses mTLS, else in
+/// plaintext.
 ///
 /// # Errors
-/// When the URL is not one that gRPC can use.
+/// When the URL is not a valid gRPC endpoint.
 pub fn connect(url: &Url) -> Result<Channel, ChannelError> {
-    let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
+    let known = PEERS.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
     match known {
-        Some(Known { name, peers }) => peers.connect(url, &name, None),
+        Some(KnownPeer { name, peers }) => peers.connect(url, &name, None),
         None => drawbridge_sdk::connect(url),
     }
 }
 
-/// Lets [`connect`] know the services of a mesh.
-pub(crate) fn know_mesh(mesh: &Mesh) {
-    know(mesh, "auth", &mesh.state.auth_url);
+/// Registers the services of a mesh for [`connect`].
+pub(crate) fn register_mesh(mesh: &Mesh) {
+    register(mesh, "auth", &mesh.state.auth_url);
     for (name, url) in &mesh.state.services {
-        know(mesh, name, url);
+        register(mesh, name, url);
     }
 }
 
-/// Lets [`connect`] know a service that speaks as those of this mesh do.
-pub(crate) fn know(mesh: &Mesh, name: &str, url: &Url) {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+/// Registers a service of this mesh for [`connect`].
+pub(crate) fn register(mesh: &Mesh, name: &str, url: &Url) {
+    let mut known = PEERS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(authority) = &mesh.authority {
         let peers = Peers::open(&authority.issue("edge").expect("files")).expect("a certificate");
-        known.insert(url.clone(), Known { name: name.to_owned(), peers });
+        known.insert(url.clone(), KnownPeer { name: name.to_owned(), peers });
     }
 }

@@ -1,57 +1,57 @@
 use std::process::Command;
 
-use drawbridge_cli::backing::{self, Programs};
+use drawbridge_cli::dependencies::{self, Binaries};
 use secrecy::ExposeSecret as _;
 
-/// A PostgreSQL server of this test's own, in a folder of its own.
+/// A PostgreSQL server for one test, in its own folder.
 #[derive(Debug)]
 pub struct Postgres {
-    server: backing::Postgres,
-    /// Where it listens, on loopback.
+    server: dependencies::Postgres,
+    /// Its port on loopback.
     pub port: u16,
 }
 
 impl Postgres {
-    /// Starts a server on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it responds.
     pub async fn start() -> Self {
-        let programs = Programs::find().postgres.expect(
+        let binaries = Binaries::find().postgres.expect(
             "PostgreSQL, which `make test` or `tests/setup.sh test` installs (Debian: postgresql)",
         );
-        let server = backing::Postgres::start(&programs).await;
+        let server = dependencies::Postgres::start(&binaries).await;
         let server = server.unwrap_or_else(|error| panic!("{error}: {error:?}"));
         Self { port: server.port, server }
     }
 
-    /// Where it is, for Vault: `{{username}}` and `{{password}}` stand for those that Vault is given.
+    /// Its URL for Vault, with Vault's placeholders `{{username}}` and `{{password}}`.
     pub fn connection_url(&self) -> String {
         self.server.connection_url()
     }
 
-    /// The name and the password of the user who may do anything.
+    /// The name and password of the superuser.
     pub fn owner(&self) -> (&str, &str) {
         let (name, password) = self.server.owner();
         (name, password.expose_secret())
     }
 
-    /// Makes the schemas of the tool services.
+    /// Creates the schemas of the tool services.
     pub async fn migrate(&self) {
-        backing::migrate(&self.server).await.unwrap_or_else(|error| panic!("{error:?}"));
+        dependencies::migrate(&self.server).await.unwrap_or_else(|error| panic!("{error:?}"));
     }
 
-    /// Where it is, without a user.
+    /// Its URL, without a user.
     pub fn url(&self) -> String {
         self.server.url()
     }
 
-    /// What the server answers its owner, a line for each row.
-    pub fn ask(&self, sql: &str) -> Result<Vec<String>, String> {
+    /// Runs a statement as the superuser. Returns one string for each row.
+    pub fn query(&self, sql: &str) -> Result<Vec<String>, String> {
         let (owner, password) = self.owner();
-        self.ask_as(owner, password, sql)
+        self.query_as(owner, password, sql)
     }
 
-    /// What the server answers this user.
-    pub fn ask_as(&self, user: &str, password: &str, sql: &str) -> Result<Vec<String>, String> {
-        let answer = Command::new(self.server.programs.join("psql"))
+    /// Runs a statement as this user. Returns one string for each row.
+    pub fn query_as(&self, user: &str, password: &str, sql: &str) -> Result<Vec<String>, String> {
+        let output = Command::new(self.server.binaries.join("psql"))
             .args([
                 "--host=127.0.0.1",
                 "--dbname=postgres",
@@ -64,14 +64,15 @@ impl Postgres {
             .env("PGPASSWORD", password)
             .output()
             .expect("psql");
-        if !answer.status.success() {
-            return Err(String::from_utf8_lossy(&answer.stderr).into_owned());
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
-        Ok(String::from_utf8_lossy(&answer.stdout).lines().map(str::to_owned).collect())
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
-    /// The users that Vault has made and not yet taken away.
+    /// The users that Vault created and has not yet removed.
     pub fn leased_users(&self) -> Vec<String> {
-        self.ask("select rolname from pg_roles where rolname like 'v-%' order by 1").expect("users")
+        self.query("select rolname from pg_roles where rolname like 'v-%' order by 1")
+            .expect("users")
     }
 }

@@ -1,4 +1,4 @@
-//! What stands between clients and an edge: reverse proxies as they are configured in the field.
+//! Reverse proxies between clients and an edge, as they are configured in the field.
 
 use std::{
     io,
@@ -23,7 +23,7 @@ use url::Url;
 
 const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// The headers that a proxy knows which has never heard of MCP.
+/// The headers that a proxy unaware of MCP forwards.
 const KNOWN: [HeaderName; 14] = [
     header::ACCEPT,
     header::AUTHORIZATION,
@@ -41,20 +41,20 @@ const KNOWN: [HeaderName; 14] = [
     header::WWW_AUTHENTICATE,
 ];
 
-/// What a proxy does with what passes it.
+/// How a proxy forwards traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passing {
-    /// Everything passes as it comes.
+pub enum ProxyMode {
+    /// Forwards everything as it arrives.
     Forwards,
-    /// A response passes when all of it has come.
+    /// Forwards a response once it is complete.
     Buffers,
-    /// A connection on which nothing passes for so long, in either direction, is closed.
+    /// Closes a connection without traffic in either direction for this long.
     ClosesIdle(Duration),
-    /// Headers that are no older than MCP do not pass, in either direction.
+    /// Strips headers that are not in common use, in both directions.
     StripsHeaders,
 }
 
-/// A reverse proxy on a free port. It stops with the runtime that it was started in.
+/// A reverse proxy on a free port. It stops with its runtime.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -63,22 +63,21 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
-    passing: Passing,
+    mode: ProxyMode,
     upstream: OnceLock<SocketAddr>,
     /// The session that the edge opened last.
     session: Mutex<Option<HeaderValue>>,
-    /// After how many events the next event stream breaks.
+    /// The number of events after which the next event stream breaks.
     cut_after: Mutex<Option<usize>>,
 }
 
 impl Proxy {
-    /// Binds a free port; connections are served once it is known [what they are forwarded
-    /// to](Self::forward).
-    pub async fn bind(passing: Passing) -> Self {
+    /// Binds a free port. It serves connections once [`Self::forward`] has set the upstream.
+    pub async fn bind(mode: ProxyMode) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
-            passing,
+            mode,
             upstream: OnceLock::new(),
             session: Mutex::default(),
             cut_after: Mutex::default(),
@@ -88,7 +87,7 @@ impl Proxy {
         proxy
     }
 
-    /// Its authority, which the edge has to allow as a Host.
+    /// Its authority, which the edge must allow as a Host.
     pub fn authority(&self) -> String {
         self.address.to_string()
     }
@@ -107,13 +106,13 @@ impl Proxy {
         self.shared.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Breaks the connection of the next event stream that answers a POST, after so many of its
+    /// Breaks the connection of the next event stream that responds to a POST, after this many
     /// events.
     pub fn cut_next_stream(&self, events: usize) {
         *self.shared.cut_after.lock().unwrap_or_else(PoisonError::into_inner) = Some(events);
     }
 
-    /// Whether the stream that was to be [cut](Self::cut_next_stream) was.
+    /// Whether the stream was [cut](Self::cut_next_stream).
     pub fn has_cut(&self) -> bool {
         self.shared.cut_after.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
@@ -122,8 +121,8 @@ impl Proxy {
         while let Ok((client, _)) = listener.accept().await {
             let shared = Arc::clone(&self.shared);
             tokio::spawn(async move {
-                if let Passing::ClosesIdle(idle) = shared.passing {
-                    // A broken connection is no fault of the proxy, nor of the test.
+                if let ProxyMode::ClosesIdle(idle) = shared.mode {
+                    // A broken connection does not fail the test.
                     drop(shared.tunnel(client, idle).await);
                     return;
                 }
@@ -142,7 +141,7 @@ impl Shared {
         TcpStream::connect(upstream).await
     }
 
-    /// Copies bytes in both directions until one side closes, or nothing passes for so long.
+    /// Copies bytes in both directions until one side closes, or the tunnel is idle for this long.
     async fn tunnel(&self, client: TcpStream, idle: Duration) -> io::Result<()> {
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_edge, mut to_edge) = self.connect().await?.into_split();
@@ -160,7 +159,7 @@ impl Shared {
         }
     }
 
-    /// An error closes the client's connection without a word.
+    /// An error closes the client's connection without a response.
     async fn forward(
         self: Arc<Self>,
         mut request: Request<Incoming>,
@@ -175,7 +174,7 @@ impl Shared {
             *self.session.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.clone());
         }
         self.strip(response.headers_mut());
-        if self.passing == Passing::Buffers {
+        if self.mode == ProxyMode::Buffers {
             let (mut head, body) = response.into_parts();
             head.headers.remove(header::TRANSFER_ENCODING);
             let whole = body.collect().await?.to_bytes();
@@ -184,13 +183,13 @@ impl Shared {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let is_stream = content_type.is_some_and(|kind| kind == "text/event-stream");
         let mut cut_after = self.cut_after.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = if is_post && is_stream { cut_after.take() } else { None };
+        let remaining = if is_post && is_stream { cut_after.take() } else { None };
         drop(cut_after);
-        Ok(response.map(|body| Either::Right(Cut { body, left, is_flushed: false })))
+        Ok(response.map(|body| Either::Right(Cut { body, remaining, is_flushed: false })))
     }
 
     fn strip(&self, headers: &mut HeaderMap) {
-        if self.passing == Passing::StripsHeaders {
+        if self.mode == ProxyMode::StripsHeaders {
             let unknown: Vec<_> =
                 headers.keys().filter(|name| !KNOWN.contains(name)).cloned().collect();
             for name in unknown {
@@ -210,11 +209,11 @@ async fn copy(
     Ok(read)
 }
 
-/// A body that breaks off after so many events.
+/// A body that fails after the remaining number of events.
 #[derive(Debug)]
 struct Cut {
     body: Incoming,
-    left: Option<usize>,
+    remaining: Option<usize>,
     is_flushed: bool,
 }
 
@@ -226,21 +225,21 @@ impl Body for Cut {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.left == Some(0) {
+        if self.remaining == Some(0) {
             if self.is_flushed {
                 return Poll::Ready(Some(Err("the stream is cut".into())));
             }
-            // What came before reaches the client: a pending body has the server flush.
+            // The preceding events must reach the client: a pending body makes the server flush.
             self.is_flushed = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if let (Some(Ok(frame)), Some(left)) = (&frame, &mut self.left) {
+        if let (Some(Ok(frame)), Some(remaining)) = (&frame, &mut self.remaining) {
             // The edge writes each event in one piece.
             let data = frame.data_ref().map(|data| String::from_utf8_lossy(data));
             let events = data.map_or(0, |data| data.matches("\ndata: {").count());
-            *left = left.saturating_sub(events);
+            *remaining = remaining.saturating_sub(events);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

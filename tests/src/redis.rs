@@ -5,34 +5,35 @@ use std::{
 };
 
 use ::redis::{Client, Cmd, FromRedisValue, RedisResult};
-use drawbridge_cli::backing;
+use drawbridge_cli::dependencies;
 
 mod cluster;
 mod sentinel;
 
 pub use self::{cluster::RedisCluster, sentinel::RedisSentinel};
 
-/// Of servers that belong together.
+/// The password of all nodes of one deployment.
 const PASSWORD: &str = "of-all-of-them";
-/// Within this time they have found one another.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit for nodes to discover one another.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A Redis server of this test's own.
+/// A Redis server for one test.
 #[derive(Debug)]
 pub struct Redis {
-    server: backing::Redis,
-    /// Where it is.
+    server: dependencies::Redis,
+    /// Its URL.
     pub url: String,
 }
 
 impl Redis {
-    /// Starts a server on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it responds.
     pub async fn start() -> Self {
         Self::with("").await
     }
 
     async fn with(config: &str) -> Self {
-        let started = backing::Redis::with(Path::new("redis-server"), config).await;
+        let started =
+            dependencies::Redis::start_with_config(Path::new("redis-server"), config).await;
         let server = started.unwrap_or_else(|error| {
             panic!("{error}: {error:?}; `make test` or `tests/setup.sh test` installs Redis")
         });
@@ -45,18 +46,18 @@ impl Redis {
         self.server.server.id()
     }
 
-    /// Ends it without a warning.
+    /// Kills it.
     pub fn kill(&mut self) {
         self.server.server.kill();
     }
 
-    /// Starts it again where it was, and empty.
-    pub async fn start_again(&mut self) {
-        self.server.start_again().await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    /// Restarts it on the same port, empty.
+    pub async fn restart(&mut self) {
+        self.server.restart().await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     }
 }
 
-/// One of several servers that belong together.
+/// One node of a cluster, or of a master and its replica.
 #[derive(Debug)]
 struct Node {
     redis: Redis,
@@ -76,29 +77,29 @@ impl Node {
         self.redis.server.port
     }
 
-    /// Asks it one thing, in words.
-    async fn ask<T: FromRedisValue>(&self, words: &str) -> RedisResult<T> {
-        ask(&self.client, words).await
+    /// Sends one command, given as text separated by spaces.
+    async fn command<T: FromRedisValue>(&self, text: &str) -> RedisResult<T> {
+        command(&self.client, text).await
     }
 
-    async fn told<T: FromRedisValue>(&self, words: &str) -> T {
-        self.ask(words).await.unwrap_or_else(|error| panic!("{words}: {error}"))
+    async fn expect<T: FromRedisValue>(&self, text: &str) -> T {
+        self.command(text).await.unwrap_or_else(|error| panic!("{text}: {error}"))
     }
 }
 
-async fn ask<T: FromRedisValue>(client: &Client, words: &str) -> RedisResult<T> {
+async fn command<T: FromRedisValue>(client: &Client, text: &str) -> RedisResult<T> {
     let mut connection = client.get_multiplexed_async_connection().await?;
-    let mut command = Cmd::new();
-    for word in words.split(' ') {
-        command.arg(word);
+    let mut parsed = Cmd::new();
+    for argument in text.split(' ') {
+        parsed.arg(argument);
     }
-    command.query_async(&mut connection).await
+    parsed.query_async(&mut connection).await
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+async fn until(what: &str, is_done: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !is_done().await {
+        assert!(started.elapsed() < DISCOVERY_TIMEOUT, "{what} takes too long");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -16,7 +16,7 @@ use tokio_rustls::{
     server::TlsStream,
 };
 
-/// An authority of this test's own.
+/// A certificate authority for one test.
 pub struct TestAuthority {
     issuer: Issuer<'static, KeyPair>,
     /// Its certificate, as PEM.
@@ -24,15 +24,15 @@ pub struct TestAuthority {
 }
 
 /// A certificate and its key, as PEM.
-pub struct Signed {
-    /// The certificate, and after it those of the authorities between it and the root.
+pub struct SignedCertificate {
+    /// The certificate, followed by those of the intermediate authorities.
     pub certificate: String,
     /// The key.
     pub key: String,
 }
 
 impl TestAuthority {
-    /// A new authority, which nobody trusts yet.
+    /// A new authority, not yet trusted by any party.
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -42,15 +42,15 @@ impl TestAuthority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate for servers of these names or addresses, and for clients.
-    pub fn sign(&self, names: &[&str]) -> Signed {
+    /// Issues a certificate for servers with these names or addresses, and for clients.
+    pub fn sign(&self, names: &[&str]) -> SignedCertificate {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
-        Signed { certificate, key: key.serialize_pem() }
+        SignedCertificate { certificate, key: key.serialize_pem() }
     }
 }
 
@@ -60,7 +60,7 @@ impl Default for TestAuthority {
     }
 }
 
-/// Takes connections by TLS alone, on a free port of loopback.
+/// Accepts TLS connections on a free port of loopback.
 pub struct TlsListener {
     tcp: TcpListener,
     tls: TlsAcceptor,
@@ -68,12 +68,12 @@ pub struct TlsListener {
 
 impl TlsListener {
     /// Listens with this certificate.
-    pub async fn bind(signed: &Signed) -> Self {
+    pub async fn bind(signed: &SignedCertificate) -> Self {
         Self::with(signed, ServerConfig::builder().with_no_client_auth()).await
     }
 
-    /// Listens with this certificate, to clients whom this authority vouches for.
-    pub async fn bind_for(signed: &Signed, clients: &TestAuthority) -> Self {
+    /// Listens with this certificate, and accepts clients with a certificate of this authority.
+    pub async fn bind_for(signed: &SignedCertificate, clients: &TestAuthority) -> Self {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(clients.pem.as_bytes()).expect("a certificate");
         roots.add(root).expect("an authority");
@@ -81,7 +81,10 @@ impl TlsListener {
         Self::with(signed, ServerConfig::builder().with_client_cert_verifier(verifier)).await
     }
 
-    async fn with(signed: &Signed, config: ConfigBuilder<ServerConfig, WantsServerCert>) -> Self {
+    async fn with(
+        signed: &SignedCertificate,
+        config: ConfigBuilder<ServerConfig, WantsServerCert>,
+    ) -> Self {
         let chain = CertificateDer::pem_slice_iter(signed.certificate.as_bytes());
         let chain = chain.collect::<Result<_, _>>().expect("certificates");
         let key = PrivateKeyDer::from_pem_slice(signed.key.as_bytes()).expect("a key");
@@ -100,7 +103,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let (stream, address) = self.tcp.accept().await.expect("a connection");
-            // Whoever does not trust the certificate goes away.
+            // A client that does not trust the certificate fails the handshake.
             if let Ok(stream) = self.tls.accept(stream).await {
                 return (stream, address);
             }

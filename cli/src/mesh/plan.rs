@@ -1,4 +1,4 @@
-//! Where each service listens, and how it is configured to find the others.
+//! The sockets and the configs of the services.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::state::{MeshState, MtlsFiles, WorkloadCredentials};
 
-/// Who calls tool services.
+/// The callers of tool services.
 const CALLERS: [&str; 2] = ["edge", WORKLOAD];
 
 fn is_loopback(url: &Url) -> bool {
@@ -25,7 +25,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// The tenants that the mesh's first issuer may name.
+/// The tenants that the mesh's main issuer may name.
 fn issuer_tenants(config: &MeshConfig) -> Result<Vec<String>, MeshError> {
     if config.issuer.is_some() {
         return Ok(config.issuer_tenants.clone());
@@ -35,26 +35,26 @@ fn issuer_tenants(config: &MeshConfig) -> Result<Vec<String>, MeshError> {
     Ok(tenants.into_iter().collect())
 }
 
-/// Who listens where, and under which names they know one another.
+/// The bound sockets, and the URLs under which services reach one another.
 pub(super) struct Plan {
-    pub(super) idp: Option<Socket>,
-    pub(super) auth: Socket,
-    pub(super) auth_admin: Socket,
-    pub(super) edge: Socket,
-    pub(super) code: Socket,
-    pub(super) invoices: Socket,
-    pub(super) tickets: Socket,
+    pub(super) idp: Option<BoundSocket>,
+    pub(super) auth: BoundSocket,
+    pub(super) auth_admin: BoundSocket,
+    pub(super) edge: BoundSocket,
+    pub(super) code: BoundSocket,
+    pub(super) invoices: BoundSocket,
+    pub(super) tickets: BoundSocket,
     pub(super) issuer: String,
     pub(super) mcp_url: Url,
     pub(super) authority: Option<MeshAuthority>,
 }
 
-pub(super) struct Socket {
+pub(super) struct BoundSocket {
     pub(super) listen: Listen,
     pub(super) address: SocketAddr,
 }
 
-impl Socket {
+impl BoundSocket {
     pub(super) fn url(&self, path: &str) -> Result<Url, url::ParseError> {
         format!("http://{}{path}", self.address).parse()
     }
@@ -86,39 +86,39 @@ impl Plan {
         })
     }
 
-    /// Where a service serves gRPC.
-    pub(super) fn grpc_url(&self, socket: &Socket) -> Result<Url, url::ParseError> {
+    /// The gRPC URL of a service.
+    pub(super) fn grpc_url(&self, socket: &BoundSocket) -> Result<Url, url::ParseError> {
         let scheme = if self.authority.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", socket.address).parse()
     }
 
-    /// What a service shows to others, and whom it believes.
+    /// The client mTLS config of a service.
     pub(super) fn mtls(&self, service: &str) -> Result<MtlsConfig, MeshError> {
         let issued = self.authority.as_ref().map(|authority| authority.issue(service));
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
-    /// The same for a service that these may call.
+    /// The mTLS config of a server that the given services may call.
     fn mtls_server(&self, service: &str, allow: &[&str]) -> Result<MtlsServerConfig, MeshError> {
         let issued =
             self.authority.as_ref().map(|authority| authority.issue_to_server(service, allow));
         Ok(issued.transpose()?.unwrap_or_default())
     }
 
-    /// The keys of transaction tokens, as services get them: with mTLS from auth itself, and nobody between.
-    fn keys_for_services(&self) -> Result<Url, url::ParseError> {
+    /// The JWKS URL of transaction tokens for services: over mTLS, directly from auth.
+    fn service_jwks_url(&self) -> Result<Url, url::ParseError> {
         match self.authority {
             Some(_) => self.grpc_url(&self.auth)?.join("/.well-known/jwks.json"),
-            None => self.keys(),
+            None => self.jwks_url(),
         }
     }
 
-    /// The keys of transaction tokens, for Vault.
-    pub(super) fn keys(&self) -> Result<Url, url::ParseError> {
+    /// The JWKS URL of transaction tokens for Vault.
+    pub(super) fn jwks_url(&self) -> Result<Url, url::ParseError> {
         self.auth_admin.url("/.well-known/jwks.json")
     }
 
-    /// The tool services: under which name each is offered, and where.
+    /// The namespaces and gRPC URLs of the tool services.
     pub(super) fn services(
         &self,
     ) -> impl Iterator<Item = (&'static str, Result<Url, url::ParseError>)> {
@@ -127,7 +127,7 @@ impl Plan {
             .map(|(name, socket)| (name, self.grpc_url(socket)))
     }
 
-    /// What other commands need to know.
+    /// The state for other commands.
     pub(super) fn state(
         &self,
         config: &MeshConfig,
@@ -153,7 +153,7 @@ impl Plan {
     pub(super) fn idp(
         &self,
         config: &MeshConfig,
-        socket: &Socket,
+        socket: &BoundSocket,
         workload: &WorkloadCredentials,
         own_services: &NamedServices,
     ) -> Result<drawbridge_idp::Config, MeshError> {
@@ -166,7 +166,7 @@ impl Plan {
                 listen: socket.listen.clone(),
                 admin_listen: config.ports.bind(7101)?.listen,
                 issuer: Some(self.issuer.parse()?),
-                // The endpoint for all services, and the one for each.
+                // The endpoint of all services, and one per service.
                 resources: std::iter::once(self.mcp_url.to_string())
                     .chain(names.map(|name| {
                         format!("{}/{name}", self.mcp_url.as_str().trim_end_matches('/'))
@@ -224,7 +224,7 @@ impl Plan {
             admin_listen: config.ports.bind(7211)?.listen,
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             mtls: self.mtls_server("code", &CALLERS)?,
-            ..drawbridge_code::Config::new(config.code_root.clone(), self.keys_for_services()?)
+            ..drawbridge_code::Config::new(config.code_root.clone(), self.service_jwks_url()?)
         };
         environment::apply(config, "code", code)
     }
@@ -233,7 +233,7 @@ impl Plan {
         &self,
         config: &MeshConfig,
     ) -> Result<drawbridge_invoices::Config, MeshError> {
-        let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
+        let (auth, jwks_url) = (self.grpc_url(&self.auth)?, self.service_jwks_url()?);
         let vault = config.vault.as_ref().map(|vault| vault.config.clone());
         let credentials = CredentialsConfig { vault, ..CredentialsConfig::new(auth.clone()) };
         let invoices = drawbridge_invoices::Config {
@@ -242,7 +242,7 @@ impl Plan {
             auth_issuer: TRANSACTION_ISSUER.to_owned(),
             mtls: self.mtls_server("invoices", &CALLERS)?,
             credentials: CredentialsConfig::placeholder(&auth),
-            ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, keys)
+            ..drawbridge_invoices::Config::new(config.invoices_database_url.clone(), auth, jwks_url)
         };
         let invoices = environment::apply(config, "invoices", invoices)?;
         Ok(drawbridge_invoices::Config { credentials, ..invoices })
@@ -252,8 +252,8 @@ impl Plan {
         &self,
         config: &MeshConfig,
     ) -> Result<drawbridge_tickets::Config, MeshError> {
-        let (auth, keys) = (self.grpc_url(&self.auth)?, self.keys_for_services()?);
-        let own = drawbridge_tickets::Config::new(auth.clone(), keys);
+        let (auth, jwks_url) = (self.grpc_url(&self.auth)?, self.service_jwks_url()?);
+        let own = drawbridge_tickets::Config::new(auth.clone(), jwks_url);
         let credentials = own.credentials.clone();
         let tickets = drawbridge_tickets::Config {
             listen: self.tickets.listen.clone(),
@@ -268,7 +268,7 @@ impl Plan {
         Ok(drawbridge_tickets::Config { credentials, ..tickets })
     }
 
-    /// The edge, and what it offers besides the mesh's own services.
+    /// The edge's config, and the user-supplied services in it.
     pub(super) fn edge(
         &self,
         config: &MeshConfig,

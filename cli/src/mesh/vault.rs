@@ -9,38 +9,38 @@ use url::Url;
 
 use super::{MeshError, TRANSACTION_ISSUER};
 
-/// What an operator sets up too.
+/// The same setup that an operator applies.
 const SETUP: &str = include_str!("../../../deploy/vault/setup.toml");
 
-/// A Vault of the mesh's own.
+/// The mesh's Vault.
 #[derive(Clone, Debug)]
 pub struct MeshVault {
-    /// Where it is.
+    /// Its connection settings.
     pub config: VaultConfig,
-    /// A token that may set it up.
+    /// A token with permission for the setup.
     pub token: SecretString,
-    /// Where its audit device writes, if it has one.
+    /// The file of its audit device, if any.
     pub audit_file: Option<String>,
-    /// The PostgreSQL whose users it makes. Absent: there is none.
+    /// The PostgreSQL whose users it creates. Absent: no database.
     pub database: Option<MeshDatabase>,
 }
 
-/// A PostgreSQL whose users a Vault makes.
+/// A PostgreSQL whose users a Vault creates.
 #[derive(Clone, Debug)]
 pub struct MeshDatabase {
-    /// Where it is, for Vault.
+    /// Its URL for Vault.
     pub connection_url: String,
-    /// The user who makes others.
+    /// The user that creates other users.
     pub username: String,
     /// Its password.
     pub password: SecretString,
 }
 
 impl MeshVault {
-    /// Sets it up to trust the keys of auth, which must be up.
+    /// Sets it up to trust the keys of auth, which must be running.
     ///
     /// # Errors
-    /// When it does not take what it is told.
+    /// When Vault rejects the setup.
     pub async fn bootstrap(&self, jwks_url: Url) -> Result<(), MeshError> {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| MeshError::Vault(source);
         let setup: Setup = toml::from_str(SETUP).map_err(|error| failed(error.into()))?;

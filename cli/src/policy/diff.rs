@@ -8,43 +8,44 @@ use std::{
 use anyhow::Context as _;
 use drawbridge_auth::{
     decision_log::DecisionRecord,
-    policy::{Answer, Outcome, Replayed},
+    policy::{DecisionOutcome, PolicyDecision, Replayed},
 };
 use serde_json::{Value, json};
 
-use super::{Verdict, count, open, paint, print_json};
+use super::{Verdict, open_workspace, paint, pluralize, print_json};
 
-/// What to compare.
+/// Arguments of `policy diff`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The folder of the other policies.
+    /// The folder of the policies to compare with the log.
     folder: PathBuf,
 
     /// The decision log: a file of JSON lines, or a folder of such files.
     #[arg(long)]
     log: PathBuf,
 
-    /// Answer as JSON.
+    /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Decisions that would change alike.
+/// Decisions that would change in the same way.
 #[derive(Debug, Default)]
 struct Change {
     times: usize,
-    /// One of the requests.
+    /// The id of one such request.
     request_id: String,
-    /// The policies that would decide.
+    /// The policies that would determine the new outcome.
     policy_ids: Vec<String>,
 }
 
-/// Who, what, and from which answer to which; without the last it depends on the arguments.
-type Changed = (String, String, Answer, Option<Answer>);
+/// The principal, the item, the old outcome and the new one. No new outcome: it depends on the
+/// arguments.
+type ChangeKey = (String, String, DecisionOutcome, Option<DecisionOutcome>);
 
 pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
-    let study = open(&args.folder)?;
-    let mut changes: Vec<(Changed, Change)> = Vec::new();
+    let study = open_workspace(&args.folder)?;
+    let mut changes: Vec<(ChangeKey, Change)> = Vec::new();
     let mut positions = BTreeMap::new();
     let mut all = 0;
     for record in records(&args.log)? {
@@ -52,21 +53,23 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
         all += 1;
         let (answer, policy_ids) = match study.replay(&record) {
             Replayed::Same => continue,
-            Replayed::Changed(Outcome { answer, policy_ids, .. }) => (Some(answer), policy_ids),
+            Replayed::Changed(PolicyDecision { outcome, policy_ids, .. }) => {
+                (Some(outcome), policy_ids)
+            }
             Replayed::DependsOnArguments => (None, Vec::new()),
         };
         let who = format!("{}#{}", record.issuer, record.subject);
         let name = format!("{who} {} {:?} {answer:?}", record.item, record.outcome);
         let position = *positions.entry(name).or_insert_with(|| {
-            let changed = (who, record.item, record.outcome, answer);
+            let key = (who, record.item, record.outcome, answer);
             let change = Change { request_id: record.request_id, policy_ids, ..Change::default() };
-            changes.push((changed, change));
+            changes.push((key, change));
             changes.len() - 1
         });
         changes[position].1.times += 1;
     }
     if args.json {
-        let changes: Vec<_> = changes.iter().map(as_json).collect();
+        let changes: Vec<_> = changes.iter().map(change_to_json).collect();
         print_json(&json!({ "decisions": all, "changes": changes }))?;
     } else {
         print(&changes, all);
@@ -74,7 +77,7 @@ pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::good_if(changes.is_empty()))
 }
 
-/// The records of a decision log: of a file, or of every file of the folder that auth writes.
+/// The records of a decision log: of one file, or of every file in the folder that auth writes.
 pub(super) fn records(
     path: &Path,
 ) -> anyhow::Result<impl Iterator<Item = anyhow::Result<DecisionRecord>>> {
@@ -86,11 +89,12 @@ pub(super) fn records(
         files = all
             .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
             .collect();
-        // Their names have their days.
+        // File names contain the date.
         files.sort_unstable();
     }
     let opened = files.into_iter().map(|path| {
-        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = File::open_workspace(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
         Ok((path, BufReader::new(file)))
     });
     let opened: Vec<_> = opened.collect::<anyhow::Result<_>>()?;
@@ -99,12 +103,12 @@ pub(super) fn records(
             let place = || format!("{}:{}", path.display(), number + 1);
             let line = line.with_context(place)?;
             let record = serde_json::from_str(&line);
-            record.with_context(|| format!("{}: this is not a recorded decision", place()))
+            record.with_context(|| format!("{}: not a decision record", place()))
         })
     }))
 }
 
-fn as_json(((who, item, from, to), change): &(Changed, Change)) -> Value {
+fn change_to_json(((who, item, from, to), change): &(ChangeKey, Change)) -> Value {
     json!({
         "principal": who,
         "item": item,
@@ -117,10 +121,12 @@ fn as_json(((who, item, from, to), change): &(Changed, Change)) -> Value {
     })
 }
 
-fn print(changes: &[(Changed, Change)], all: usize) {
+fn print(changes: &[(ChangeKey, Change)], all: usize) {
     for ((who, item, from, to), change) in changes {
         let Change { times, request_id, policy_ids } = change;
-        let allowed = |answer: Answer| matches!(answer, Answer::Allow | Answer::Perhaps);
+        let allowed = |answer: DecisionOutcome| {
+            matches!(answer, DecisionOutcome::Allow | DecisionOutcome::Conditional)
+        };
         let to = match to {
             None => paint::warning("depends on arguments, which were not recorded"),
             Some(to) if allowed(*to) => paint::good(&format!("{to:?}")),
@@ -131,17 +137,18 @@ fn print(changes: &[(Changed, Change)], all: usize) {
         } else {
             format!(" by {}", policy_ids.join(", "))
         };
-        let times = count(*times, "time");
+        let times = pluralize(*times, "time");
         anstream::println!(
             "{who}  {}  {from:?} → {to}{by}  {times}, such as {request_id}",
             paint::strong(item)
         );
     }
     let (depend, change): (Vec<_>, Vec<_>) = changes.iter().partition(|((.., to), _)| to.is_none());
-    let sum =
-        |of: Vec<&(Changed, Change)>| of.iter().map(|(_, change)| change.times).sum::<usize>();
-    let (change, depend) = (sum(change), sum(depend));
-    let all = count(all, "decision");
+    let total = |group: Vec<&(ChangeKey, Change)>| {
+        group.iter().map(|(_, change)| change.times).total::<usize>()
+    };
+    let (change, depend) = (total(change), total(depend));
+    let all = pluralize(all, "decision");
     anstream::println!(
         "{all}: {change} would change, {depend} depend on arguments that were not recorded"
     );

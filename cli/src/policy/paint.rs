@@ -1,4 +1,4 @@
-//! Colours. Where there is no terminal, `anstream` takes them away.
+//! Colours. `anstream` removes them without a terminal.
 
 fn painted(text: &str, code: u8) -> String {
     format!("\x1b[{code}m{text}\x1b[0m")

@@ -2,24 +2,24 @@ use anyhow::Context as _;
 use drawbridge_auth::policy::{CaseResult, Expected, PolicyError, Problem, cases};
 use serde_json::json;
 
-use super::{Common, Verdict, count, open, paint, print_json, print_problems};
+use super::{CommonArgs, Verdict, open_workspace, paint, pluralize, print_json, print_problems};
 
-/// Which cases to run.
+/// Arguments of `policy test`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TestArgs {
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
 
-    /// Run the cases whose names contain this.
+    /// Run only cases whose names contain this text.
     filter: Option<String>,
 }
 
 pub(super) fn run(args: &TestArgs) -> anyhow::Result<Verdict> {
     let folder = &args.common.policies;
-    let study = open(folder)?;
+    let study = open_workspace(folder)?;
     let cases = cases(folder).map_err(|PolicyError(problems)| {
         print_problems(&problems);
-        anyhow::anyhow!("the cases in {} are not right", folder.join("tests").display())
+        anyhow::anyhow!("the cases in {} are invalid", folder.join("tests").display())
     })?;
     let filter = args.filter.as_deref().unwrap_or_default();
     let wanted = cases.iter().filter(|(_, _, case)| case.name.contains(filter));
@@ -32,7 +32,7 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Verdict> {
     }
     (!results.is_empty() || !problems.is_empty())
         .then_some(())
-        .with_context(|| format!("there is no such case in {}", folder.join("tests").display()))?;
+        .with_context(|| format!("no case in {} matches", folder.join("tests").display()))?;
     let good = problems.is_empty() && results.iter().all(|result| result.passed);
     if args.common.json {
         print_json(&json!({ "ok": good, "cases": results, "problems": problems }))?;
@@ -50,27 +50,27 @@ fn print(results: &[CaseResult], problems: &[Problem]) {
         }
         anstream::println!("{} {}", paint::bad("FAILED"), paint::strong(&result.name));
         anstream::println!("       {}:{}", result.path.display(), result.line);
-        let expected = written(result.expected, result.expected_policies.as_deref());
+        let expected = describe(result.expected, result.expected_policies.as_deref());
         let was = result.expected_policies.as_ref().map(|_| result.policies.as_slice());
         anstream::println!("       {}", paint::bad(&format!("- {expected}")));
-        let answer = format!("{} ({:?})", written(result.answer.into(), was), result.answer);
+        let answer = format!("{} ({:?})", describe(result.answer.into(), was), result.answer);
         anstream::println!("       {}", paint::good(&format!("+ {answer}")));
     }
     print_problems(problems);
-    let failed = results.iter().filter(|result| !result.passed).count() + problems.len();
+    let failed = results.iter().filter(|result| !result.passed).pluralize() + problems.len();
     let passed = results.len() + problems.len() - failed;
     let summary = format!("{passed} passed, {failed} failed");
-    let all = count(passed + failed, "case");
+    let all = pluralize(passed + failed, "case");
     anstream::println!(
         "{all}: {}",
         if failed == 0 { paint::good(&summary) } else { paint::bad(&summary) }
     );
 }
 
-fn written(expected: Expected, policies: Option<&[String]>) -> String {
+fn describe(expected: Expected, policies: Option<&[String]>) -> String {
     let expected = match expected {
         Expected::Allow => "allow",
-        Expected::Perhaps => "perhaps",
+        Expected::Conditional => "perhaps",
         Expected::Deny => "deny",
     };
     match policies {

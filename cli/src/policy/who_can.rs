@@ -2,47 +2,48 @@ use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use comfy_table::{ColumnConstraint, Table, Width};
-use drawbridge_auth::policy::{Answer, Study, Who};
+use drawbridge_auth::policy::{DecisionOutcome, PolicyWorkspace, PrincipalSpec};
 use drawbridge_proto::auth::v1::{CatalogItem, operation::Kind};
 use serde::Serialize;
 
-use super::{Common, Verdict, explain::no_such_item, open, print_json};
+use super::{CommonArgs, Verdict, explain::no_such_item, open_workspace, print_json};
 use crate::table;
 
-/// About what to ask.
+/// Arguments of `policy who-can`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WhoCanArgs {
-    /// Tools, resources and prompts. None: all of the catalog.
+    /// Tools, resources and prompts. Absent: the whole catalog.
     items: Vec<String>,
 
-    /// The tenant that callers belong to. Absent: the first that the policies name.
+    /// The callers' tenant. Absent: the first one that the policies name.
     #[arg(long)]
     tenant: Option<String>,
 
     #[command(flatten)]
-    common: Common,
+    common: CommonArgs,
 }
 
-/// Who a row is about.
+/// A principal, with its permissions.
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     /// `Group`, `Role`, `User`, `Workload`, or `anyone`.
     kind: String,
     id: String,
-    may: Vec<Cell>,
+    #[serde(rename = "may")]
+    permissions: Vec<Cell>,
 }
 
-/// What somebody may do with an item.
+/// The permission of a principal on an item, as a user and as a workload.
 #[derive(Clone, Debug, Serialize)]
 struct Cell {
     item: String,
-    user: Option<Reach>,
-    workload: Option<Reach>,
+    user: Option<Permission>,
+    workload: Option<Permission>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Reach {
+enum Permission {
     No,
     Some,
     Yes,
@@ -50,8 +51,8 @@ enum Reach {
     WithMfa,
 }
 
-impl Reach {
-    fn written(self) -> &'static str {
+impl Permission {
+    fn describe(self) -> &'static str {
         match self {
             Self::No => "-",
             Self::Some => "some arguments",
@@ -63,7 +64,7 @@ impl Reach {
 }
 
 pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
-    let study = open(&args.common.policies)?;
+    let study = open_workspace(&args.common.policies)?;
     let mut items: Vec<_> = study.policies().items().collect();
     if !args.items.is_empty() {
         let found = args
@@ -73,16 +74,17 @@ pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
         items = found.collect::<Result<_, _>>()?;
     }
     items.sort_by(|one, other| one.1.name.cmp(&other.1.name));
-    let named = study.named();
+    let named_principals = study.named_principals();
     let tenant = args.tenant.clone().or_else(|| {
-        let first = named.iter().find(|(kind, _)| kind == "Tenant");
+        let first = named_principals.iter().find(|(kind, _)| kind == "Tenant");
         first.map(|(_, id)| id.clone())
     });
-    let rows: Vec<_> = rows(&named)
+    let rows: Vec<_> = rows(&named_principals)
         .into_iter()
         .map(|(kind, id)| {
-            let may = items.iter().map(|item| cell(&study, &kind, &id, tenant.as_deref(), item));
-            Row { may: may.collect(), kind, id }
+            let permissions =
+                items.iter().map(|item| cell(&study, &kind, &id, tenant.as_deref(), item));
+            Row { permissions: permissions.collect(), kind, id }
         })
         .collect();
     if args.common.json {
@@ -93,20 +95,23 @@ pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
     Ok(Verdict::Good)
 }
 
-fn rows(named: &BTreeSet<(String, String)>) -> Vec<(String, String)> {
+fn rows(named_principals: &BTreeSet<(String, String)>) -> Vec<(String, String)> {
     let anyone = [("anyone".to_owned(), String::new())];
-    anyone.into_iter().chain(named.iter().filter(|(kind, _)| kind != "Tenant").cloned()).collect()
+    anyone
+        .into_iter()
+        .chain(named_principals.iter().filter(|(kind, _)| kind != "Tenant").cloned())
+        .collect()
 }
 
 fn cell(
-    study: &Study,
+    study: &PolicyWorkspace,
     kind: &str,
     id: &str,
     tenant: Option<&str>,
     item: &(Kind, CatalogItem),
 ) -> Cell {
     let who = |workload, mfa| {
-        let mut who = Who { workload, mfa, ..Who::default() };
+        let mut who = PrincipalSpec { workload, mfa, ..PrincipalSpec::default() };
         who.tenant = tenant.unwrap_or_default().to_owned();
         match kind {
             "Group" => who.groups.push(id.to_owned()),
@@ -120,21 +125,21 @@ fn cell(
         }
         who
     };
-    let reach = |workload| {
+    let permission = |workload| {
         let [without, with] =
-            [false, true].map(|mfa| study.decide(&who(workload, mfa), item, None).answer);
+            [false, true].map(|mfa| study.decide(&who(workload, mfa), item, None).outcome);
         match (without, with) {
-            (Answer::Allow, _) => Reach::Yes,
-            (_, Answer::Allow) => Reach::WithMfa,
-            (Answer::Perhaps, _) => Reach::Some,
-            (_, Answer::Perhaps) => Reach::SomeWithMfa,
-            _ => Reach::No,
+            (DecisionOutcome::Allow, _) => Permission::Yes,
+            (_, DecisionOutcome::Allow) => Permission::WithMfa,
+            (DecisionOutcome::Conditional, _) => Permission::Some,
+            (_, DecisionOutcome::Conditional) => Permission::SomeWithMfa,
+            _ => Permission::No,
         }
     };
     Cell {
         item: item.1.name.clone(),
-        user: (kind != "Workload").then(|| reach(false)),
-        workload: (kind != "User").then(|| reach(true)),
+        user: (kind != "Workload").then(|| permission(false)),
+        workload: (kind != "User").then(|| permission(true)),
     }
 }
 
@@ -145,43 +150,45 @@ impl Row {
 }
 
 impl Cell {
-    fn written(&self) -> String {
+    fn describe(&self) -> String {
         match (self.user, self.workload) {
             (Some(user), Some(workload)) if user != workload => match user {
-                Reach::No => format!("workloads: {}", workload.written()),
-                _ => format!("{}; workloads: {}", user.written(), workload.written()),
+                Permission::No => format!("workloads: {}", workload.describe()),
+                _ => format!("{}; workloads: {}", user.describe(), workload.describe()),
             },
-            (Some(reach), _) | (None, Some(reach)) => reach.written().to_owned(),
+            (Some(permission), _) | (None, Some(permission)) => permission.describe().to_owned(),
             (None, None) => String::new(),
         }
     }
 }
 
-/// A row for each item, and a column for each caller; as many tables as it takes to fit the width.
+/// One row per item and one column per principal, split into tables that fit the width.
 fn print(rows: &[Row], tenant: Option<&str>) {
-    let mut left = rows;
-    while !left.is_empty() {
-        let (shown, rest) = left.split_at(fitting(left));
+    let mut remaining = rows;
+    while !remaining.is_empty() {
+        let (shown, rest) = remaining.split_at(fitting(remaining));
         anstream::println!("{}", table(shown));
-        left = rest;
+        remaining = rest;
     }
     let tenant = tenant
         .map_or_else(|| "without a tenant".to_owned(), |tenant| format!("of the tenant {tenant}"));
     anstream::println!(
-        "For callers {tenant}, without scopes or an address. With mfa: after a second factor."
+        "For callers {tenant}, without scopes or an IP address. With mfa: after a second factor."
     );
 }
 
 fn table(rows: &[Row]) -> Table {
     let mut table = table::new();
     table.set_header([String::new()].into_iter().chain(rows.iter().map(Row::name)));
-    let items = rows.first().map(|row| row.may.as_slice()).unwrap_or_default();
+    let items = rows.first().map(|row| row.permissions.as_slice()).unwrap_or_default();
     for (place, Cell { item, .. }) in items.iter().enumerate() {
         table.add_row(
-            [item.clone()].into_iter().chain(rows.iter().map(|row| row.may[place].written())),
+            [item.clone()]
+                .into_iter()
+                .chain(rows.iter().map(|row| row.permissions[place].describe())),
         );
     }
-    // A word that is broken is hard to find.
+    // Words stay unbroken, so that they can be searched for.
     let widths = [item_width(rows)].into_iter().chain(rows.iter().map(word_width));
     for (column, width) in table.column_iter_mut().zip(widths) {
         let width = u16::try_from(width).unwrap_or(u16::MAX);
@@ -190,30 +197,30 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
-/// How many columns of text separate one cell from the next.
+/// Padding and border of a cell, in columns of text.
 const PADDING: usize = 3;
 
-/// How wide the names of the items are.
+/// The width of the item column.
 fn item_width(rows: &[Row]) -> usize {
-    let items = rows.first().map(|row| row.may.as_slice()).unwrap_or_default();
+    let items = rows.first().map(|row| row.permissions.as_slice()).unwrap_or_default();
     items.iter().map(|cell| cell.item.chars().count()).max().unwrap_or(0) + PADDING
 }
 
-/// How wide a caller must be, so that no word is broken.
+/// The width of a principal's column that breaks no word.
 fn word_width(row: &Row) -> usize {
-    let texts = [row.name()].into_iter().chain(row.may.iter().map(Cell::written));
+    let texts = [row.name()].into_iter().chain(row.permissions.iter().map(Cell::describe));
     let longest =
         |text: String| text.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(0);
     texts.map(longest).max().unwrap_or(0) + PADDING
 }
 
-/// How many of these callers fit beside the items without a word being broken; at least one.
+/// The number of principals that fit next to the items without breaking words; at least one.
 fn fitting(rows: &[Row]) -> usize {
-    let mut left = usize::from(table::columns()).saturating_sub(item_width(rows));
+    let mut remaining = usize::from(table::columns()).saturating_sub(item_width(rows));
     let fits = rows.iter().take_while(|row| {
         let width = word_width(row);
-        let fits = width <= left;
-        left = left.saturating_sub(width);
+        let fits = width <= remaining;
+        remaining = remaining.saturating_sub(width);
         fits
     });
     fits.count().max(1)

@@ -1,102 +1,106 @@
-//! Which mesh a command is about.
+//! Selects the mesh that a command uses.
 
 use anyhow::{Context as _, bail};
 
 use super::{KnownMesh, MeshName, MeshState};
 
-/// Which running mesh.
+/// The option that selects a running mesh.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct MeshArgs {
-    /// The mesh that `drawbridge up` runs: by its --name, or by the port of its edge. Absent: the
-    /// only one.
+    /// The running mesh to use: its --name, or the port of its edge. Absent: the only running one.
     #[arg(long, env = "DRAWBRIDGE_MESH", value_name = "NAME")]
     mesh: Option<MeshName>,
 }
 
-/// What is known of a mesh of this machine.
+/// The outcome of looking for a running mesh.
 #[derive(Debug)]
-pub enum Found {
-    /// It runs.
-    RunningService(Box<MeshState>),
-    /// There is none, for this reason: what to do about it.
+pub enum MeshLookup {
+    /// A mesh is running.
+    Running(Box<MeshState>),
+    /// No mesh was selected. The text advises what to do.
     None(String),
 }
 
 impl MeshArgs {
-    /// The state of the mesh that is meant.
+    /// Finds the selected mesh.
     ///
     /// # Errors
-    /// When the state cannot be read, or no mesh of the given name runs.
-    pub fn find(&self) -> anyhow::Result<Found> {
+    /// When a state file cannot be read, or no mesh of the given name is running.
+    pub fn find(&self) -> anyhow::Result<MeshLookup> {
         let folder = MeshState::folder();
         let meshes =
             MeshState::all(&folder).context("cannot read the state of the running mesh")?;
         match &self.mesh {
-            Some(name) => named(meshes, name),
-            None => Ok(only(meshes)),
+            Some(name) => find_named(meshes, name),
+            None => Ok(find_only(meshes)),
         }
     }
 }
 
-impl Found {
-    /// The state of the mesh, if one runs.
+impl MeshLookup {
+    /// The state of the running mesh, if any.
     #[must_use]
     pub fn state(&self) -> Option<&MeshState> {
         match self {
-            Self::RunningService(state) => Some(state),
+            Self::Running(state) => Some(state),
             Self::None(_) => None,
         }
     }
 
-    /// What to do so that a mesh is known.
+    /// What to do so that a mesh is found.
     #[must_use]
     pub fn advice(&self) -> &str {
         match self {
-            Self::RunningService(_) => "start another mesh",
+            Self::Running(_) => "start another mesh",
             Self::None(advice) => advice,
         }
     }
 }
 
-fn named(meshes: Vec<KnownMesh>, name: &MeshName) -> anyhow::Result<Found> {
-    let names = names(&meshes);
+fn find_named(meshes: Vec<KnownMesh>, name: &MeshName) -> anyhow::Result<MeshLookup> {
+    let running_names = running_names(&meshes);
     match meshes.into_iter().find(|mesh| mesh.state.name == *name) {
-        Some(mesh) if mesh.runs => Ok(Found::RunningService(Box::new(mesh.state))),
+        Some(mesh) if mesh.is_running => Ok(MeshLookup::Running(Box::new(mesh.state))),
         Some(stale) => {
-            bail!("the mesh {name} of pid {} does not run; {START} --name {name}`", stale.state.pid)
+            bail!(
+                "the mesh {name} (pid {}) is not running; {START} --name {name}`",
+                stale.state.pid
+            )
         }
-        None if names.is_empty() => bail!("no mesh runs; {START} --name {name}`"),
-        None => bail!("no mesh {name} runs; those that run: {}", names.join(", ")),
+        None if running_names.is_empty() => bail!("no mesh is running; {START} --name {name}`"),
+        None => bail!("no mesh {name} is running; running meshes: {}", running_names.join(", ")),
     }
 }
 
 const START: &str = "start one with `drawbridge up";
 
-fn only(meshes: Vec<KnownMesh>) -> Found {
-    let names = names(&meshes);
-    let (running, stale): (Vec<_>, Vec<_>) = meshes.into_iter().partition(|mesh| mesh.runs);
+fn find_only(meshes: Vec<KnownMesh>) -> MeshLookup {
+    let running_names = running_names(&meshes);
+    let (running, stale): (Vec<_>, Vec<_>) = meshes.into_iter().partition(|mesh| mesh.is_running);
     let mut running = running.into_iter();
     match (running.next(), running.next(), stale.first()) {
-        (Some(mesh), None, _) => Found::RunningService(Box::new(mesh.state)),
-        (Some(_), Some(_), _) => {
-            Found::None(format!("several meshes run ({}): name one with --mesh", names.join(", ")))
-        }
-        (None, _, Some(stale)) => {
-            Found::None(format!("the mesh of pid {} does not run; {START}`", stale.state.pid))
-        }
-        (None, _, None) => Found::None("start a mesh".to_owned()),
+        (Some(mesh), None, _) => MeshLookup::Running(Box::new(mesh.state)),
+        (Some(_), Some(_), _) => MeshLookup::None(format!(
+            "several meshes are running ({}): select one with --mesh",
+            running_names.join(", ")
+        )),
+        (None, _, Some(stale)) => MeshLookup::None(format!(
+            "the mesh with pid {} is not running; {START}`",
+            stale.state.pid
+        )),
+        (None, _, None) => MeshLookup::None("start a mesh".to_owned()),
     }
 }
 
-fn names(meshes: &[KnownMesh]) -> Vec<String> {
-    meshes.iter().filter(|mesh| mesh.runs).map(|mesh| mesh.state.name.to_string()).collect()
+fn running_names(meshes: &[KnownMesh]) -> Vec<String> {
+    meshes.iter().filter(|mesh| mesh.is_running).map(|mesh| mesh.state.name.to_string()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mesh(name: &str, runs: bool) -> KnownMesh {
+    fn mesh(name: &str, is_running: bool) -> KnownMesh {
         let state = MeshState {
             name: name.parse().unwrap(),
             pid: 123,
@@ -107,43 +111,44 @@ mod tests {
             workload: None,
             mtls: None,
         };
-        KnownMesh { state, runs }
+        KnownMesh { state, is_running }
     }
 
     #[test]
-    fn the_only_mesh_that_runs_is_meant_and_else_one_must_be_named() {
-        let found = |meshes| only(meshes).state().map(|state| state.name.to_string());
+    fn the_only_running_mesh_is_the_default_and_otherwise_mesh_is_required() {
+        let found = |meshes| find_only(meshes).state().map(|state| state.name.to_string());
         assert_eq!(found(vec![mesh("7180", true), mesh("old", false)]).as_deref(), Some("7180"));
-        let advice = |meshes| only(meshes).advice().to_owned();
+        let advice = |meshes| find_only(meshes).advice().to_owned();
         assert_eq!(advice(Vec::new()), "start a mesh");
         assert_eq!(
             advice(vec![mesh("7180", false)]),
-            "the mesh of pid 123 does not run; start one with `drawbridge up`"
+            "the mesh with pid 123 is not running; start one with `drawbridge up`"
         );
         assert_eq!(
             advice(vec![mesh("7180", true), mesh("b", true), mesh("c", false)]),
-            "several meshes run (7180, b): name one with --mesh"
+            "several meshes are running (7180, b): select one with --mesh"
         );
     }
 
     #[test]
-    fn a_mesh_that_is_named_runs_or_it_is_an_error() {
+    fn a_named_mesh_that_is_not_running_is_an_error() {
         let check = |name: &str, expected: &str| {
-            let found = named(vec![mesh("7180", true), mesh("old", false)], &name.parse().unwrap());
+            let found =
+                find_named(vec![mesh("7180", true), mesh("old", false)], &name.parse().unwrap());
             assert_eq!(found.unwrap_err().to_string(), expected);
         };
-        check("other", "no mesh other runs; those that run: 7180");
+        check("other", "no mesh other is running; running meshes: 7180");
         check(
             "old",
-            "the mesh old of pid 123 does not run; start one with `drawbridge up --name old`",
+            "the mesh old (pid 123) is not running; start one with `drawbridge up --name old`",
         );
         let found =
-            named(vec![mesh("7180", true), mesh("b", true)], &"b".parse().unwrap()).unwrap();
+            find_named(vec![mesh("7180", true), mesh("b", true)], &"b".parse().unwrap()).unwrap();
         assert_eq!(found.state().map(|state| state.name.to_string()).as_deref(), Some("b"));
     }
 
     #[test]
-    fn a_name_is_part_of_a_file_name_and_nothing_more() {
+    fn a_mesh_name_is_a_safe_part_of_a_file_name() {
         for name in ["7180", "a", "My-mesh_2"] {
             assert!(name.parse::<MeshName>().is_ok(), "{name}");
         }

@@ -1,7 +1,7 @@
-//! The end of the terminal.
+//! SIGHUP, when the terminal closes.
 
-/// Listens for SIGHUP from this call on, and waits for it. A process that was told to outlive its
-/// terminal (`nohup`) ignores it, and goes on.
+/// Registers a SIGHUP handler now; the future completes when the signal arrives. A process that
+/// inherited an ignored SIGHUP (`nohup`) keeps ignoring it.
 #[cfg(target_os = "linux")]
 pub(super) fn signal() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -17,18 +17,18 @@ pub(super) fn signal() -> impl Future<Output = ()> {
     }
 }
 
-/// Elsewhere it ends the process as it is, and what is left over is removed as after a kill.
+/// Elsewhere SIGHUP kills the process, and leftovers are removed as after any kill.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn signal() -> impl Future<Output = ()> {
     std::future::pending()
 }
 
-/// Whether the process was started so that it ignores SIGHUP.
+/// Whether the process inherited an ignored SIGHUP.
 #[cfg(target_os = "linux")]
 fn is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    // The lowest bit is that of the signal 1, which it is.
+    // Bit 0 is signal 1, SIGHUP.
     ignored
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask & 1 != 0)

@@ -1,11 +1,11 @@
-//! Tool services besides the mesh's own, and what of them clients do not see yet.
+//! User-supplied tool services, and the steps until clients see them.
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
-use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, NamedServices, offered};
+use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, NamedServices, preview_catalog};
 use drawbridge_sdk::{
     CallContext, ConfigText, Peers, RequestId,
-    contract::offers,
+    contract::exposed_methods,
     error_chain,
     reflection::{self, Contract, ReflectionError},
     status_text,
@@ -17,117 +17,120 @@ use url::Url;
 use super::UpArgs;
 use crate::{mesh::Mesh, policy::schema};
 
-/// How long a service may take to give its contract.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// The deadline for reading a service's contract.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A tool service that flags, variables or the config file name.
+/// A tool service named by a flag, a variable or the config file.
 #[derive(Debug)]
 pub(super) struct OwnService {
     pub(super) namespace: String,
     pub(super) urls: Vec<Url>,
-    /// Why it gives no contract.
+    /// Why its contract cannot be read.
     pub(super) unreachable: Option<String>,
-    /// What is to be done before clients see it: a sentence for each thing, with its command.
-    pub(super) to_do: Vec<String>,
+    /// The steps until clients see it: one sentence each, with its command.
+    pub(super) next_steps: Vec<String>,
 }
 
-/// Asks each for its contract, and compares that with what policies and the catalog lock know.
-pub(super) async fn look(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
+/// Reads each service's contract, and compares it with the policies and the catalog lock.
+pub(super) async fn inspect(args: &UpArgs, mesh: &Mesh) -> Vec<OwnService> {
     let NamedServices { services, lock, .. } = &mesh.own_services;
-    // As the edge asks them: what it reaches is not to be shown as unreachable.
+    // The edge's own certificate, so that the result matches what the edge can reach.
     let peers = match Peers::open(&mesh.edge_mtls) {
         Ok(peers) => peers,
         Err(error) => {
-            tracing::warn!(error = error_chain(&error), "the tool services cannot be asked");
+            tracing::warn!(error = error_chain(&error), "cannot connect to the tool services");
             return Vec::new();
         }
     };
-    let mut asked = Vec::new();
+    let mut tasks = Vec::new();
     for (namespace, urls, id) in services {
         let Some(url) = urls.first() else { continue };
         let channel = peers.connect(url, namespace.as_str(), id.as_ref());
-        let asking =
+        let task =
             tokio::spawn(
                 async move { contract(channel.map_err(|error| error_chain(&error))?).await },
             );
-        asked.push((namespace.to_string(), urls.clone(), asking));
+        tasks.push((namespace.to_string(), urls.clone(), task));
     }
     let (mut found, mut contracts) = (Vec::new(), Vec::new());
-    for (namespace, urls, asking) in asked {
-        let mut service = OwnService { namespace, urls, unreachable: None, to_do: Vec::new() };
-        match asking.await.unwrap_or_else(|error| Err(error.to_string())) {
+    for (namespace, urls, task) in tasks {
+        let mut service = OwnService { namespace, urls, unreachable: None, next_steps: Vec::new() };
+        match task.await.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(contract) => {
-                service.to_do = unknown_to_policies(&service, &contract, &args.policies);
+                service.next_steps = steps_for_policies(&service, &contract, &args.policies);
                 contracts.push(contract);
             }
-            Err(why) => {
-                service.unreachable = Some(why);
-                service.to_do = unknown_until_it_answers(&service, &args.policies);
+            Err(reason) => {
+                service.unreachable = Some(reason);
+                service.next_steps = steps_for_unreachable(&service, &args.policies);
             }
         }
         found.push(service);
     }
     if let Some(lock) = lock {
-        let withheld = withheld(mesh, lock, &peers, contracts).await;
+        let unlocked_items = unlocked_items(mesh, lock, &peers, contracts).await;
         for service in &mut found {
-            service.to_do.extend(not_locked(service, &withheld, mesh, lock));
+            service.next_steps.extend(step_for_lock(service, &unlocked_items, mesh, lock));
         }
     }
     found
 }
 
 async fn contract(channel: Channel) -> Result<Contract, String> {
-    let context = CallContext::new(RequestId::generate(), ANSWER_WITHIN);
-    match timeout(ANSWER_WITHIN, reflection::contract(channel, &context)).await {
+    let context = CallContext::new(RequestId::generate(), TIMEOUT);
+    match timeout(TIMEOUT, reflection::fetch_contract(channel, &context)).await {
         Ok(Err(ReflectionError::Call(status))) => Err(status_text(&status)),
         Ok(read) => read.map_err(|error| error_chain(&error)),
-        Err(_) => Err(format!("no answer within {} seconds", ANSWER_WITHIN.as_secs())),
+        Err(_) => Err(format!("no answer within {} seconds", TIMEOUT.as_secs())),
     }
 }
 
-/// What the folder of policies does not know of a contract.
-fn unknown_to_policies(service: &OwnService, contract: &Contract, policies: &Path) -> Vec<String> {
+/// The steps until the policy folder covers a contract.
+fn steps_for_policies(service: &OwnService, contract: &Contract, policies: &Path) -> Vec<String> {
     let OwnService { namespace, urls, .. } = service;
-    let offers = offers(&contract.pool, &contract.services);
-    let mut named: Vec<_> = offers.map(|offer| offer.namespace).collect();
-    named.dedup();
-    if named.is_empty() {
+    let offers = exposed_methods(&contract.pool, &contract.services);
+    let mut namespaces: Vec<_> = offers.map(|offer| offer.namespace).collect();
+    namespaces.dedup();
+    if namespaces.is_empty() {
         return vec![
-            "its contract has no tool, resource or prompt: docs/tools.md says how to mark one"
+            "its contract has no tool, resource or prompt: docs/how-to/write-a-tool-service.md \
+             says how to mark one"
                 .to_owned(),
         ];
     }
-    if !named.contains(namespace) {
-        let (first, url) = (&named[0], urls.first().map(Url::as_str).unwrap_or_default());
+    if !namespaces.contains(namespace) {
+        let (first, url) = (&namespaces[0], urls.first().map(Url::as_str).unwrap_or_default());
         return vec![format!(
-            "its contract is of the namespace {first}: name it so, as in --service {first}={url}"
+            "its contract has the namespace {first}: use that name, as in --service {first}={url}"
         )];
     }
     let catalog = policies.join("catalog");
     let is_known = |(name, text): (String, String)| {
-        fs::read_to_string(catalog.join(name)).is_ok_and(|there| there == text)
+        fs::read_to_string(catalog.join(name)).is_ok_and(|current| current == text)
     };
     let of_service = |name: &str| name.split_once('.').is_some_and(|(stem, _)| stem == namespace);
     if schema::files(contract).into_iter().filter(|(name, _)| of_service(name)).all(is_known) {
         return Vec::new();
     }
-    let (command, file) = make_known(service, policies);
+    let (command, file) = registration_steps(service, policies);
     vec![format!(
-        "policies do not know what it offers now, so nobody sees that: `{command}`, then permit it in {file}"
+        "the policy catalog is out of date, so its new items are hidden: run `{command}`, then \
+         permit them in {file}"
     )]
 }
 
-/// What is to be done about a service that gives no contract, and of which policies know nothing.
-fn unknown_until_it_answers(service: &OwnService, policies: &Path) -> Vec<String> {
+/// The steps for an unreachable service that the policy folder does not cover.
+fn steps_for_unreachable(service: &OwnService, policies: &Path) -> Vec<String> {
     if policies.join(format!("catalog/{}.cedarschema", service.namespace)).exists() {
         return Vec::new();
     }
-    let (command, file) = make_known(service, policies);
-    vec![format!("start it, then `{command}`, and permit what it offers in {file}")]
+    let (command, file) = registration_steps(service, policies);
+    vec![format!("start it, run `{command}`, then permit its items in {file}")]
 }
 
-/// The command by which policies know a service, and the file in which to permit it.
-fn make_known(service: &OwnService, policies: &Path) -> (String, String) {
+/// The command that adds a service to the policy catalog, and the file in which to permit its
+/// items.
+fn registration_steps(service: &OwnService, policies: &Path) -> (String, String) {
     let mut command = "drawbridge policy schema".to_owned();
     add_urls(&mut command, service.urls.first());
     if policies != Path::new("policies") {
@@ -137,9 +140,8 @@ fn make_known(service: &OwnService, policies: &Path) -> (String, String) {
     (command, policies.join(format!("{}.cedar", service.namespace)).display().to_string())
 }
 
-/// What the lock does not have as it is offered now: kind and name of each, and of what is in
-/// neither.
-async fn withheld(
+/// The items that are new or changed since the lock: kind and name of each.
+async fn unlocked_items(
     mesh: &Mesh,
     lock: &Path,
     peers: &Peers,
@@ -151,26 +153,26 @@ async fn withheld(
     let pool = reflection::built_in().map_err(|error| error_chain(&error))?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     contracts.push(Contract { pool, services });
-    let now = offered(mesh.edge_config.as_deref(), peers, &contracts)
+    let offer = preview_catalog(mesh.edge_config.as_deref(), peers, &contracts)
         .await
         .map_err(|error| error_chain(&error))?;
-    let differences = before.differences(&now.lockable(before.clone()).lock);
-    let withheld = differences.into_iter().filter(|difference| difference.change != "gone");
-    Ok(withheld.map(|item| format!("{} {}", item.kind.as_str(), item.name)).collect())
+    let differences = before.differences(&offer.propose_lock(before.clone()).lock);
+    let unlocked_items = differences.into_iter().filter(|difference| difference.change != "gone");
+    Ok(unlocked_items.map(|item| format!("{} {}", item.kind.as_str(), item.name)).collect())
 }
 
-fn not_locked(
+fn step_for_lock(
     service: &OwnService,
-    withheld: &Result<Vec<String>, String>,
+    unlocked_items: &Result<Vec<String>, String>,
     mesh: &Mesh,
     lock: &Path,
 ) -> Option<String> {
     let prefix = format!(" {}_", service.namespace);
-    let items: Vec<_> = match withheld {
+    let items: Vec<_> = match unlocked_items {
         Ok(items) => {
             items.iter().filter(|item| item.contains(&prefix)).map(String::as_str).collect()
         }
-        Err(error) => return Some(format!("it cannot be compared with the catalog lock: {error}")),
+        Err(error) => return Some(format!("cannot compare it with the catalog lock: {error}")),
     };
     if items.is_empty() {
         return None;
@@ -181,7 +183,7 @@ fn not_locked(
     }
     add_urls(&mut command, mesh.state.services.values());
     Some(format!(
-        "{} does not have {}: review them, then `{command}`",
+        "{} lacks {}: review them, then run `{command}`",
         lock.display(),
         items.join(", ")
     ))

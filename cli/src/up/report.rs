@@ -1,19 +1,20 @@
-//! What `drawbridge up` says once the mesh runs.
+//! The report of `drawbridge up` once the mesh is running.
 use comfy_table::{Cell, Color, Table};
 use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::{
-    Up, UpArgs,
-    dependencies::{Dependency, Standing},
+    RunningMesh, UpArgs,
+    dependency_status::{Dependency, DependencyStatus},
     own_services::OwnService,
 };
 use crate::mesh::Mesh;
 
-pub(super) fn as_json(up: &Up) -> Value {
+pub(super) fn as_json(up: &RunningMesh) -> Value {
     let mesh = &up.mesh;
-    let service =
-        |name: &str, address: fn(&crate::mesh::Hosted) -> String| mesh.service(name).map(address);
+    let service = |name: &str, address: fn(&crate::mesh::HostedService) -> String| {
+        mesh.service(name).map(address)
+    };
     let mut services: Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]
         .into_iter()
         .map(|name| {
@@ -22,54 +23,55 @@ pub(super) fn as_json(up: &Up) -> Value {
             (name.to_owned(), json!({ "address": address, "admin": admin }))
         })
         .collect();
-    for OwnService { namespace, urls, unreachable, to_do } in &up.own_services {
-        let state = if unreachable.is_some() { "unreachable" } else { "real" };
-        let said = json!({ "urls": urls, "state": state, "reason": unreachable, "toDo": to_do });
-        services.insert(namespace.clone(), said);
+    for OwnService { namespace, urls, unreachable, next_steps } in &up.own_services {
+        let describe = if unreachable.is_some() { "unreachable" } else { "real" };
+        let entry =
+            json!({ "urls": urls, "state": describe, "reason": unreachable, "toDo": next_steps });
+        services.insert(namespace.clone(), entry);
     }
     let dependencies: Vec<_> = up
         .dependencies
         .iter()
         .map(|dependency| {
-            let (state, reason) = state(&dependency.standing);
-            json!({ "name": dependency.key, "state": state, "reason": reason, "which": dependency.which })
+            let (describe, reason) = describe(&dependency.status);
+            json!({ "name": dependency.key, "state": describe, "reason": reason, "which": dependency.which })
         })
         .collect();
     json!({
-        "name": mesh.state.name,
-        "pid": mesh.state.pid,
+        "name": mesh.describe.name,
+        "pid": mesh.describe.pid,
         "mcpUrl": mesh.mcp_url,
-        "issuer": mesh.state.issuer,
+        "issuer": mesh.describe.issuer,
         "services": services,
         "dependencies": dependencies,
     })
 }
 
-/// A word for how a dependency stands, and why if it does not answer.
-fn state(standing: &Standing) -> (&'static str, Option<&str>) {
-    match standing {
-        Standing::Real => ("real", None),
-        Standing::Embedded => ("embedded", None),
-        Standing::Unreachable(why) => ("unreachable", Some(why)),
-        Standing::None => ("none", None),
+/// The name of a status, and the reason if the dependency does not answer.
+fn describe(status: &DependencyStatus) -> (&'static str, Option<&str>) {
+    match status {
+        DependencyStatus::Real => ("real", None),
+        DependencyStatus::Embedded => ("embedded", None),
+        DependencyStatus::Unreachable(why) => ("unreachable", Some(why)),
+        DependencyStatus::None => ("none", None),
     }
 }
 
-pub(super) fn as_text(up: &Up) -> String {
-    let Up { args, mesh, dependencies, own_services } = up;
+pub(super) fn as_text(up: &RunningMesh) -> String {
+    let RunningMesh { args, mesh, dependencies, own_services } = up;
     let mcp_url = &mesh.mcp_url;
-    let to_do: String = own_services.iter().flat_map(to_do).collect();
+    let next_steps: String = own_services.iter().flat_map(next_steps).collect();
     format!(
-        "\n{}\n\n{}\n{to_do}
+        "\n{}\n\n{}\n{next_steps}
 MCP URL      {mcp_url}
 Users        {}
 
 Claude Code     claude mcp add --transport http drawbridge {mcp_url}
 MCP Inspector   npx @modelcontextprotocol/inspector    then connect to {mcp_url} (Streamable HTTP)
-curl            curl -i -X POST {mcp_url}    (401: it names where to get a token)
+curl            curl -i -X POST {mcp_url}    (401: its header names where to get a token)
 Internal call   drawbridge call code Search '{{\"query\":\"fn main\"}}'
 
-Ctrl-C ends it.",
+Press Ctrl-C to stop.",
         services_table(mesh, own_services),
         dependencies_table(dependencies),
         users(args),
@@ -78,66 +80,66 @@ Ctrl-C ends it.",
 
 fn users(args: &UpArgs) -> String {
     match (&args.issuer, &args.users) {
-        (Some(issuer), _) => format!("those of {issuer}"),
+        (Some(issuer), _) => format!("from {issuer}"),
         (None, None) => {
-            "alice (engineering), bob (support), carol (auditor), erin (approves invoices), and of another tenant dave \
-             (engineering), frank (support); password as name"
+            "alice (engineering), bob (support), carol (auditor), erin (approves invoices); in \
+             another tenant dave (engineering), frank (support); the password is the name"
                 .to_owned()
         }
-        (None, Some(path)) => format!("those of {}", path.display()),
+        (None, Some(path)) => format!("from {}", path.display()),
     }
 }
 
-fn to_do(service: &OwnService) -> impl Iterator<Item = String> {
-    service.to_do.iter().map(|sentence| format!("\n{}: {sentence}\n", service.namespace))
+fn next_steps(service: &OwnService) -> impl Iterator<Item = String> {
+    service.next_steps.iter().map(|sentence| format!("\n{}: {sentence}\n", service.namespace))
 }
 
 fn services_table(mesh: &Mesh, own_services: &[OwnService]) -> Table {
-    let mut table = new_table(["service", "what it is", "address", "health and metrics"]);
+    let mut table = new_table(["service", "description", "address", "health and metrics"]);
     let rows = [
         ("edge", "MCP over HTTP in, gRPC out", "http://"),
         ("auth", "tokens and policies (gRPC)", ""),
         ("code", "searches a source tree (gRPC)", ""),
-        ("invoices", "reads, keeps and approves invoices (gRPC)", ""),
-        ("tickets", "works on support tickets (gRPC)", ""),
+        ("invoices", "reads, stores and approves invoices (gRPC)", ""),
+        ("tickets", "searches and answers support tickets (gRPC)", ""),
         ("idp", "OAuth 2.1 authorization server", "http://"),
     ];
-    for (name, what, scheme) in rows {
+    for (name, label, scheme) in rows {
         let Some(service) = mesh.service(name) else { continue };
         let address = format!("{scheme}{}", service.running.address);
         let admin = format!("http://{}/readyz", service.running.admin);
-        table.add_row([name, what, &address, &admin]);
+        table.add_row([name, label, &address, &admin]);
     }
     for OwnService { namespace, urls, unreachable, .. } in own_services {
         let urls = urls.iter().map(Url::as_str).collect::<Vec<_>>().join(" ");
-        let (stands, color) = match unreachable {
+        let (status, color) = match unreachable {
             Some(why) => (format!("unreachable: {why}"), Color::Red),
-            None => ("gives its contract".to_owned(), Color::Green),
+            None => ("reachable".to_owned(), Color::Green),
         };
         table.add_row([
             Cell::new(namespace),
             Cell::new("your own tool service (gRPC)"),
             Cell::new(urls),
-            Cell::new(stands).fg(color),
+            Cell::new(status).fg(color),
         ]);
     }
     table
 }
 
-/// What stands behind the services: real things, or embedded stand-ins.
+/// The dependencies: real servers, or embedded substitutes.
 fn dependencies_table(dependencies: &[Dependency]) -> Table {
-    let mut table = new_table(["behind them", "", "which"]);
-    for Dependency { what, standing, which, .. } in dependencies {
-        let color = match standing {
-            Standing::Real => Color::Green,
-            Standing::Embedded | Standing::None => Color::Yellow,
-            Standing::Unreachable(_) => Color::Red,
+    let mut table = new_table(["dependency", "state", "which"]);
+    for Dependency { label, status, which, .. } in dependencies {
+        let color = match status {
+            DependencyStatus::Real => Color::Green,
+            DependencyStatus::Embedded | DependencyStatus::None => Color::Yellow,
+            DependencyStatus::Unreachable(_) => Color::Red,
         };
-        let said = match state(standing) {
-            (state, Some(why)) => format!("{state}: {why}"),
-            (state, None) => state.to_owned(),
+        let entry = match describe(status) {
+            (describe, Some(why)) => format!("{describe}: {why}"),
+            (describe, None) => describe.to_owned(),
         };
-        table.add_row([Cell::new(what), Cell::new(said).fg(color), Cell::new(which)]);
+        table.add_row([Cell::new(label), Cell::new(entry).fg(color), Cell::new(which)]);
     }
     table
 }

@@ -1,7 +1,7 @@
-//! The command line as a person uses it: the real binary, in processes of its own.
+//! Tests of the real binary `drawbridge`, run as a process.
 
 #![cfg(unix)]
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot continue panics")]
 
 use std::{
     fs,
@@ -17,10 +17,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 mod catalog;
-mod front_door;
+mod commands;
 mod policy;
 mod revoke;
 mod transform;
+mod up;
 
 const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -28,7 +29,7 @@ const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 struct Up {
     child: Child,
     state: Arc<TempDir>,
-    said: Value,
+    report: Value,
 }
 
 impl Up {
@@ -48,15 +49,15 @@ impl Up {
         Self::spawn(state, command)
     }
 
-    /// A mesh of the same user.
-    fn beside(&self, more: &[&str]) -> Self {
+    /// Another mesh of the same user.
+    fn sibling(&self, more: &[&str]) -> Self {
         let mut command = drawbridge(self.state.path());
         command.args(["up", "--free-ports", "--json", "--log", "warn"]).args(more);
         Self::spawn(Arc::clone(&self.state), command)
     }
 
-    /// A mesh on ports that the arguments name, with what another one has left.
-    fn again(state: Arc<TempDir>, arguments: &[&str]) -> Self {
+    /// A mesh with the state folder of an earlier one, on the ports that the arguments name.
+    fn restart(state: Arc<TempDir>, arguments: &[&str]) -> Self {
         let mut command = drawbridge(state.path());
         command.args(["up", "--json", "--log", "warn"]).args(arguments);
         Self::spawn(state, command)
@@ -68,12 +69,14 @@ impl Up {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a line");
-        let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        Self { child, state, said }
+        let report = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        Self { child, state, report }
     }
 
     fn state_file(&self) -> PathBuf {
-        self.state.path().join(format!("mesh-{}.json", self.said["name"].as_str().expect("a name")))
+        self.state
+            .path()
+            .join(format!("mesh-{}.json", self.report["name"].as_str().expect("a name")))
     }
 
     fn run(&self, command: &str, arguments: &[&str]) -> Output {
@@ -95,7 +98,7 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // It has ended already unless the test failed.
+        // It has exited already unless the test failed.
         let _ = self.child.kill();
     }
 }
@@ -115,11 +118,11 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn up_says_where_everything_is_and_ends_soon_after_ctrl_c() {
+fn up_reports_all_addresses_and_stops_soon_after_ctrl_c() {
     let up = Up::start();
-    assert!(up.said["mcpUrl"].as_str().is_some_and(|url| url.ends_with("/mcp")), "{}", up.said);
+    assert!(up.report["mcpUrl"].as_str().is_some_and(|url| url.ends_with("/mcp")), "{}", up.report);
     for service in ["edge", "auth", "code", "idp"] {
-        assert!(up.said["services"][service]["address"].is_string(), "{}", up.said);
+        assert!(up.report["services"][service]["address"].is_string(), "{}", up.report);
     }
     let file = up.state_file();
     let mode = fs::metadata(&file).expect("the state").permissions().mode();
@@ -131,18 +134,18 @@ fn up_says_where_everything_is_and_ends_soon_after_ctrl_c() {
 }
 
 #[test]
-fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
+fn call_exchanges_the_callers_token_and_calls_by_reflection() {
     let up = Up::start();
     let found =
         up.call(&["code", "Search", r#"{"query":"fn main","glob":"cli/src/main.rs"}"#, "--json"]);
     assert!(found.status.success(), "{}", text(&found.stderr));
-    let answer: Value = text(&found.stdout)
+    let response: Value = text(&found.stdout)
         .lines()
         .last()
         .map(serde_json::from_str)
         .expect("a line")
         .expect("JSON");
-    assert_eq!(answer["result"]["matches"][0]["path"], "cli/src/main.rs", "{answer}");
+    assert_eq!(response["result"]["matches"][0]["path"], "cli/src/main.rs", "{response}");
 
     let full =
         up.call(&["code", "drawbridge.code.v1.CodeService/ListFiles", r#"{"glob":"*.proto"}"#]);
@@ -151,13 +154,13 @@ fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
     for (arguments, error) in [
         (
             &["code", "NoSuch"][..],
-            "there is no method NoSuch; there are: Search, ListFiles, ReadFile",
+            "unknown method NoSuch; known methods: Search, ListFiles, ReadFile",
         ),
-        (&["nowhere", "Search"][..], "no service nowhere is known here"),
-        (&["code", "Search", "{"][..], "the request is not JSON"),
+        (&["nowhere", "Search"][..], "unknown service nowhere"),
+        (&["code", "Search", "{"][..], "the request is not valid JSON"),
         (
             &["code", "Search", r#"{"nonsense":1}"#][..],
-            "the request is no drawbridge.code.v1.SearchRequest",
+            "the request is not a valid drawbridge.code.v1.SearchRequest",
         ),
         (&["code", "Search", r#"{"query":""}"#][..], "INVALID_ARGUMENT"),
         (&["code", "ReadFile", r#"{"path":"Cargo.toml"}"#][..], "denied by policy"),
@@ -171,7 +174,7 @@ fn call_exchanges_the_callers_identity_and_calls_by_reflection() {
 }
 
 #[test]
-fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
+fn services_require_mtls_and_the_command_line_has_a_certificate() {
     let up = Up::start();
     let read = |path: &Path| fs::read_to_string(path).expect("a file");
     let state: Value = serde_json::from_str(&read(&up.state_file())).expect("JSON");
@@ -190,14 +193,14 @@ fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
 
     let search = r#"{"query":"fn main","glob":"cli/src/main.rs"}"#;
     assert!(up.call(&["code", "Search", search]).status.success());
-    // Nobody is let in without a certificate, nor with one that does not lead to the service.
+    // Without a certificate the call fails, and so does a call to a server with another SPIFFE id.
     let plain = code.replace("https:", "http:");
     let refused = up.call(&["code", "Search", search, "--service-url", &plain]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
     let auth = state["auth_url"].as_str().expect("a URL");
     let refused = up.call(&["code", "Search", search, "--service-url", auth]);
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stdout));
-    // The same files given by hand.
+    // The same files, given by options.
     let given = |path: &Path| path.display().to_string();
     let (certificate, key_given, bundle) = (given(&certificate), given(&key), given(&bundle));
     let by_hand = ["--mtls-certificate-file", &certificate, "--mtls-key-file", &key_given];
@@ -214,11 +217,11 @@ fn up_speaks_mtls_inside_and_lets_the_command_line_in() {
     assert!(written.status.success(), "{}", text(&written.stderr));
     assert!(schema.path().join("code.cedarschema").exists());
     up.stop();
-    assert!(!key.exists(), "the key goes with the mesh");
+    assert!(!key.exists(), "stopping the mesh removes the key");
 }
 
 #[test]
-fn without_a_mesh_call_says_what_is_missing() {
+fn call_without_a_mesh_names_the_missing_option() {
     let state = tempfile::tempdir().expect("a folder");
     let failed =
         drawbridge(state.path()).args(["call", "code", "Search"]).output().expect("the binary");
@@ -227,7 +230,7 @@ fn without_a_mesh_call_says_what_is_missing() {
 }
 
 #[test]
-fn up_says_clearly_why_it_cannot_start() {
+fn up_reports_why_it_cannot_start() {
     let state = tempfile::tempdir().expect("a folder");
     let run = |arguments: &[&str]| {
         let mut command = drawbridge(state.path());
@@ -235,7 +238,7 @@ fn up_says_clearly_why_it_cannot_start() {
     };
     let no_policies = run(&["--policies", "no/such/folder"]);
     assert_eq!(no_policies.status.code(), Some(1));
-    assert!(text(&no_policies.stderr).contains("there is no folder no/such/folder"));
+    assert!(text(&no_policies.stderr).contains("no policy folder no/such/folder"));
 
     let broken = tempfile::tempdir().expect("a folder");
     fs::create_dir(broken.path().join("catalog")).expect("a folder");
@@ -251,7 +254,7 @@ fn up_says_clearly_why_it_cannot_start() {
 }
 
 #[test]
-fn help_names_every_command() {
+fn help_lists_every_command() {
     let state = tempfile::tempdir().expect("a folder");
     let help = drawbridge(state.path()).arg("--help").output().expect("the binary");
     for command in ["up", "call", "revoke", "policy", "catalog"] {

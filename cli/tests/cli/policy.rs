@@ -1,4 +1,4 @@
-//! `drawbridge policy`, in folders that a test makes.
+//! `drawbridge policy`, in temporary folders.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::{REPOSITORY, drawbridge, text};
 
 mod mistakes;
 
-/// A copy of this repository's policies, to be changed.
+/// A copy of this repository's policies, for the test to change.
 pub(crate) struct Folder(pub(crate) TempDir);
 
 impl Folder {
@@ -26,32 +26,32 @@ impl Folder {
     pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let path = self.0.path().join(name);
         let text = fs::read_to_string(&path).expect("a file");
-        assert!(text.contains(from), "{name} does not hold {from}");
+        assert!(text.contains(from), "{name} does not contain {from}");
         fs::write(path, text.replacen(from, to, 1)).expect("a file");
     }
 
-    fn says(&self, code: i32, arguments: &[&str]) -> String {
-        self.says_of(code, &[arguments, &["--policies", "."]].concat())
+    fn run(&self, code: i32, arguments: &[&str]) -> String {
+        self.run_in(code, &[arguments, &["--policies", "."]].concat())
     }
 
-    /// What the command line says of a folder that the arguments name.
-    fn says_of(&self, code: i32, arguments: &[&str]) -> String {
+    /// Runs `drawbridge policy` on the folder that the arguments name, and returns its output.
+    fn run_in(&self, code: i32, arguments: &[&str]) -> String {
         let mut command = drawbridge(self.0.path());
-        let output = command
+        let result = command
             .current_dir(self.0.path())
             .arg("policy")
             .args(arguments)
             .output()
             .expect("the binary");
-        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
-        assert!(!said.contains('\x1b'), "there is no terminal: {said:?}");
-        said
+        let output = format!("{}{}", text(&result.stdout), text(&result.stderr));
+        assert_eq!(result.status.code(), Some(code), "{arguments:?}: {output}");
+        assert!(!output.contains('\x1b'), "there is no terminal: {output:?}");
+        output
     }
 
     fn json(&self, code: i32, arguments: &[&str]) -> Value {
-        let said = self.says(code, &[arguments, &["--json"]].concat());
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
+        let output = self.run(code, &[arguments, &["--json"]].concat());
+        serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
     }
 }
 
@@ -69,19 +69,20 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn the_shipped_policies_are_right_and_keep_their_promises() {
+fn the_shipped_policies_are_valid_and_their_cases_pass() {
     let folder = Folder::new();
-    assert!(folder.says(0, &["check", "--deny-warnings"]).contains(": ok"));
-    assert!(folder.says(0, &["test"]).contains(" 0 failed"));
+    assert!(folder.run(0, &["check", "--deny-warnings"]).contains(": ok"));
+    assert!(folder.run(0, &["test"]).contains(" 0 failed"));
     assert_eq!(folder.json(0, &["check"])["ok"], true);
 }
 
 #[test]
-fn check_shows_file_line_and_caret_of_every_mistake() {
+fn check_reports_file_line_and_caret_of_every_error() {
     let folder = Folder::new();
     folder.write(
         "wrong.cedar",
-        "// A comment.\n@id(\"a\")\npermit (principal, action == Action::\"code_serch\", resource);\n\n\
+        "// A comment.\n@id(\"a\")\npermit (principal, action == Action::\"code_serch\", \
+         resource);\n\n\
          permit (principal in Group::\"x\", action, resource);\n@id(\"code-no-secrets\")\n\
          forbid (principal in Group::\"x\", action, resource);\n",
     );
@@ -90,18 +91,19 @@ fn check_shows_file_line_and_caret_of_every_mistake() {
         "entities/groups.json",
         "[\n  { \"uid\": { \"type\": \"Grp\", \"id\": \"a\" } }\n]\n",
     );
-    let said = folder.says(1, &["check"]);
+    let output = folder.run(1, &["check"]);
     for wanted in [
         "error: ./wrong.cedar:5:1: this policy has no @id",
         "5 | permit (principal in Group::\"x\", action, resource);\n  | ^^^^^^",
         "./syntax.cedar:2:45: unexpected token `;`",
-        "2 | permit (principal, action, resource) when { ;\n  |                                             ^\n",
+        "2 | permit (principal, action, resource) when { ;\n  \
+         |                                             ^\n",
         "./entities/groups.json:2:3: a member is a User, Workload, Group or Role, and Grp is none",
     ] {
-        assert!(said.contains(wanted), "{wanted}\nis not in\n{said}");
+        assert!(output.contains(wanted), "{wanted}\nis not in\n{output}");
     }
-    // What can be seen only when everything parses.
-    fs::remove_file(folder.0.path().join("syntax.cedar")).expect("a file that can go");
+    // Errors that are found only once everything parses.
+    fs::remove_file(folder.0.path().join("syntax.cedar")).expect("a removable file");
     folder.edit("wrong.cedar", "\n\npermit", "\n\n@id(\"c\") permit");
     let report = folder.json(1, &["check"]);
     let problems: Vec<_> = report["problems"].as_array().into_iter().flatten().collect();
@@ -113,38 +115,41 @@ fn check_shows_file_line_and_caret_of_every_mistake() {
     };
     assert_eq!(at("unrecognized action")["line"], 3);
     assert_eq!(at("unrecognized action")["column"], 30);
-    assert_eq!(at("stands at ./code.cedar:")["line"], 6);
+    assert_eq!(at("is already used at ./code.cedar:")["line"], 6);
     assert_eq!(report["ok"], false);
 }
 
 #[test]
-fn what_only_looks_wrong_is_a_warning() {
+fn a_likely_mistake_is_a_warning() {
     let folder = Folder::new();
     folder.write(
         "loose.cedar",
-        "@id(\"loose\")\n@owner(\"us\")\npermit (principal, action, resource) when { principal.mfa };\n",
+        "@id(\"loose\")\n@owner(\"us\")\npermit (principal, action, resource) when { \
+         principal.mfa };\n",
     );
-    let said = folder.says(0, &["check"]);
+    let output = folder.run(0, &["check"]);
     assert!(
-        said.contains("warning: ./loose.cedar:2:1: the annotation @owner means nothing here"),
-        "{said}"
+        output.contains(
+            "warning: ./loose.cedar:2:1: the annotation @owner is unknown and has no effect"
+        ),
+        "{output}"
     );
-    assert!(said.contains("./loose.cedar:3:1: the policy \"loose\" has no scope"), "{said}");
-    assert!(said.ends_with(": 2 warnings\n"), "{said}");
-    folder.says(1, &["check", "--deny-warnings"]);
+    assert!(output.contains("./loose.cedar:3:1: the policy \"loose\" has no scope"), "{output}");
+    assert!(output.ends_with(": 2 warnings\n"), "{output}");
+    folder.run(1, &["check", "--deny-warnings"]);
 }
 
 #[test]
-fn a_broken_promise_is_shown_as_a_difference() {
+fn a_failed_case_is_shown_as_a_diff() {
     let folder = Folder::new();
     folder.edit("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
-    let said = folder.says(1, &["test"]);
+    let output = folder.run(1, &["test"]);
     assert!(
-        said.contains(
+        output.contains(
             "FAILED an engineer of acme searches\n       ./tests/code.json:2\n       \
              - allow by code-for-engineering\n       + deny by no policy (NotPermitted)\n"
         ),
-        "{said}"
+        "{output}"
     );
     let report = folder.json(1, &["test", "support does not search"]);
     assert_eq!(report["cases"][0]["passed"], false);
@@ -154,45 +159,45 @@ fn a_broken_promise_is_shown_as_a_difference() {
         .write("tests/code.json", r#"[{ "name": "x", "action": "code_serch", "expect": "deny" }]"#);
     assert!(
         folder
-            .says(1, &["test"])
+            .run(1, &["test"])
             .contains("./tests/code.json:1:2: the catalog has no action \"code_serch\"")
     );
     folder.write(
         "tests/code.json",
         r#"[{ "name": "x", "action": "code_search", "expects": "deny" }]"#,
     );
-    assert!(folder.says(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
+    assert!(folder.run(2, &["test"]).contains("./tests/code.json:1:2: unknown field `expects`"));
     folder.write("tests/code.json", "[]");
     folder.write("tests/invoices.json", "[]");
     folder.write("tests/tickets.json", "[]");
-    assert!(folder.says(2, &["test"]).contains("there is no such case"));
+    assert!(folder.run(2, &["test"]).contains("no case in "));
 }
 
 #[test]
-fn explain_shows_the_policies_that_decide_and_those_that_could_have() {
+fn explain_shows_the_deciding_policies_and_those_that_permit_others() {
     let folder = Folder::new();
     let engineer = ["--tenant", "acme", "--group", "engineering"];
-    let explain = |code, rest: &[&str]| folder.says(code, &[&["explain"], rest].concat());
+    let explain = |code, rest: &[&str]| folder.run(code, &[&["explain"], rest].concat());
 
-    let said = explain(0, &[&["code_search", r#"{"query":"x"}"#], &engineer[..]].concat());
+    let output = explain(0, &[&["code_search", r#"{"query":"x"}"#], &engineer[..]].concat());
     assert!(
-        said.starts_with("code_search is allowed\n\ncode-for-engineering permits  ./code.cedar:"),
-        "{said}"
+        output.starts_with("code_search is allowed\n\ncode-for-engineering permits  ./code.cedar:"),
+        "{output}"
     );
-    assert!(said.contains("\n      principal in Group::\"engineering\",\n"), "{said}");
+    assert!(output.contains("\n      principal in Group::\"engineering\",\n"), "{output}");
 
-    let said = explain(1, &[&["code_file", r#"{"path":"a.pem"}"#], &engineer[..]].concat());
+    let output = explain(1, &[&["code_file", r#"{"path":"a.pem"}"#], &engineer[..]].concat());
     assert!(
-        said.contains("code_file is denied: a policy forbids it\n\ncode-no-secrets forbids  "),
-        "{said}"
+        output.contains("code_file is denied: a policy forbids it\n\ncode-no-secrets forbids  "),
+        "{output}"
     );
-    let said = explain(1, &["code_search", "--group", "support"]);
-    assert!(said.contains("denied: no policy permits it"), "{said}");
-    assert!(said.contains("code-for-engineering permits it to others"), "{said}");
+    let output = explain(1, &["code_search", "--group", "support"]);
+    assert!(output.contains("denied: no policy permits it"), "{output}");
+    assert!(output.contains("code-for-engineering permits others"), "{output}");
     assert!(
-        explain(1, &["code_search", r#"{"query":1}"#]).contains("do not fit the action's schema")
+        explain(1, &["code_search", r#"{"query":1}"#]).contains("do not match the action's schema")
     );
-    assert!(explain(2, &["code_serch"]).contains("the catalog has no code_serch; there are "));
+    assert!(explain(2, &["code_serch"]).contains("the catalog has no code_serch; it has "));
 
     let report = folder.json(0, &[&["explain", "code_file"], &engineer[..]].concat());
     assert_eq!(report["answer"], "perhaps");
@@ -201,28 +206,29 @@ fn explain_shows_the_policies_that_decide_and_those_that_could_have() {
 }
 
 #[test]
-fn who_can_shows_groups_and_roles_beside_tools() {
+fn who_can_shows_a_column_per_group_and_role() {
     let folder = Folder::new();
     folder.write(
         "more.cedar",
-        "@id(\"m\") permit (principal in Group::\"ops\", action == Action::\"code_search\", resource)\n\
+        "@id(\"m\") permit (principal in Group::\"ops\", action == Action::\"code_search\", \
+         resource)\n\
          when { principal.mfa };\n",
     );
-    let said = folder.says(0, &["who-can", "code_search"]);
-    // As many tables as it takes to show everybody.
+    let output = folder.run(0, &["who-can", "code_search"]);
+    // Split into as many tables as needed.
     let tables: Vec<_> =
-        said.split("For callers").next().unwrap_or_default().split("════\n").collect();
+        output.split("For callers").next().unwrap_or_default().split("════\n").collect();
     let row =
         |table: &str| table.lines().find(|line| line.contains("code_search")).map(str::to_owned);
     let rows: Vec<_> = tables.iter().filter_map(|table| row(table)).collect();
-    assert!(rows[0].contains(" - ") && rows[0].contains("yes"), "{said}");
+    assert!(rows[0].contains(" - ") && rows[0].contains("yes"), "{output}");
     for text in ["anyone", "engineering", "on-call", "with mfa", "ops", "workloads:"] {
-        assert!(said.contains(text), "{text}: {said}");
+        assert!(output.contains(text), "{text}: {output}");
     }
     let rows = folder.json(0, &["who-can", "code_file"]);
     let auditors = rows.as_array().into_iter().flatten().find(|row| row["id"] == "auditor");
     assert_eq!(auditors.expect("a row")["may"][0]["user"], "some");
-    folder.says(2, &["who-can", "nonsense"]);
+    folder.run(2, &["who-can", "nonsense"]);
 }
 
 /// A recorded decision on `item` for an engineer of Acme.
@@ -245,7 +251,7 @@ fn recorded(request: &str, item: &str, outcome: &str, arguments: Option<Value>) 
 }
 
 #[test]
-fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments() {
+fn diff_reports_decisions_that_would_change_and_those_that_depend_on_arguments() {
     let folder = Folder::new();
     let search = json!({ "query": "x", "regex": false, "glob": "", "path": "", "ignore_case": false, "context_lines": 0 });
     let log = [
@@ -276,7 +282,7 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
         text(&output.stdout).to_owned()
     };
     let diff = |code, arguments: &[&str]| diff_of("log.jsonl", code, arguments);
-    // That r5 was allowed depends on what it was.
+    // The outcome of r5 depends on its arguments.
     assert!(diff(1, &[]).contains("5 decisions: 0 would change, 1 depend on arguments"));
 
     other.edit("code.cedar", r#""*.env""#, r#""*.env" || context.input.path like "secret/*""#);
@@ -284,11 +290,11 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
         "no-search.cedar",
         "@id(\"no-search\") forbid (principal, action == Action::\"code_search\", resource);",
     );
-    let said = diff(1, &[]);
-    assert!(said.contains("5 decisions: 3 would change, 1 depend on arguments"), "{said}");
+    let output = diff(1, &[]);
+    assert!(output.contains("5 decisions: 3 would change, 1 depend on arguments"), "{output}");
     assert!(
-        said.contains("code_search  Allow → Forbidden by no-search  2 times, such as r1"),
-        "{said}"
+        output.contains("code_search  Allow → Forbidden by no-search  2 times, such as r1"),
+        "{output}"
     );
     let report: Value = serde_json::from_str(&diff(1, &["--json"])).expect("JSON");
     let changed = |request: &str| {
@@ -301,30 +307,31 @@ fn diff_says_which_recorded_decisions_would_change_and_which_depend_on_arguments
         (&json!(true), Value::Null)
     );
 
-    let said = folder.says(0, &["explain", "--log", "log.jsonl", "--request", "r3"]);
-    assert!(said.starts_with("code_file is allowed\n"), "{said}");
-    // As auth writes it: a folder with a file for each day.
+    let output = folder.run(0, &["explain", "--log", "log.jsonl", "--request", "r3"]);
+    assert!(output.starts_with("code_file is allowed\n"), "{output}");
+    // As auth writes it: a folder with one file per day.
     fs::create_dir(folder.0.path().join("log")).expect("a folder");
     for (day, record) in log.iter().enumerate() {
         folder.write(&format!("log/decisions.2026-01-0{}.jsonl", day + 1), &format!("{record}\n"));
     }
     assert!(diff_of("log", 1, &[]).contains("5 decisions: 3 would change, 1 depend on arguments"));
     fs::remove_file(folder.0.path().join("log/decisions.2026-01-05.jsonl"))
-        .expect("a file that can go");
+        .expect("a removable file");
     let same = ["diff", ".", "--log", "log"];
     assert_eq!(
-        folder.says_of(0, &same),
+        folder.run_in(0, &same),
         "4 decisions: 0 would change, 0 depend on arguments that were not recorded\n"
     );
     folder.write("log.jsonl", "{}\n");
     assert!(
         folder
-            .says(2, &["explain", "--log", "log.jsonl", "--request", "r3"])
+            .run(2, &["explain", "--log", "log.jsonl", "--request", "r3"])
             .contains("log.jsonl:1")
     );
 }
 
-/// The fenced blocks of a page whose first line names a file below `policies/`, one after the other.
+/// The fenced blocks of a page whose first line names a file below `policies/`. Blocks of the same
+/// file are concatenated.
 fn blocks(page: &str) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = Vec::new();
     let mut lines = page.lines();
@@ -351,17 +358,19 @@ fn blocks(page: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_policy_in_the_documentation_is_right_and_keeps_its_promises() {
+fn every_policy_in_the_documentation_is_valid_and_its_cases_pass() {
     let folder = Folder::new();
-    let page =
-        fs::read_to_string(Path::new(REPOSITORY).join("docs/policies.md")).expect("the page");
-    let blocks = blocks(&page);
+    let pages = ["write-policies", "test-policies"].map(|page| {
+        let file = Path::new(REPOSITORY).join(format!("docs/how-to/{page}.md"));
+        fs::read_to_string(file).expect("the page")
+    });
+    let blocks = blocks(&pages.concat());
     let policies = blocks.iter().map(|(_, text)| text.matches("@id(").count()).sum::<usize>();
     assert!(policies >= 8, "the page has {policies} policies");
     for (path, text) in &blocks {
         folder.write(path, text);
     }
-    folder.says(0, &["check", "--deny-warnings"]);
+    folder.run(0, &["check", "--deny-warnings"]);
     let report = folder.json(0, &["test"]);
     let own = Path::new(REPOSITORY).join("policies/tests/code.json");
     let own: Vec<Value> =

@@ -1,4 +1,4 @@
-//! `drawbridge transform try`, on files that a test makes.
+//! `drawbridge transform try`, on temporary files.
 
 use std::{fs, io::Write as _, path::Path, process::Stdio};
 
@@ -42,8 +42,8 @@ impl Folder {
         fs::write(self.path().join(name), text).expect("a file");
     }
 
-    /// Tries a sample, and gives the output or else the errors.
-    fn tries(&self, arguments: &[&str], sample: &Value) -> Result<Value, String> {
+    /// Transforms a sample, and returns the output or else the errors.
+    fn try_sample(&self, arguments: &[&str], sample: &Value) -> Result<Value, String> {
         let mut command = drawbridge(self.path());
         command.args(["transform", "try", "--config", "edge.toml", "--input", "-"]).args(arguments);
         command
@@ -64,47 +64,46 @@ impl Folder {
 }
 
 #[test]
-fn a_sample_becomes_what_the_edge_would_make_of_it() {
+fn try_prints_the_result_of_the_edges_transformations() {
     let folder = Folder::new();
     let request = ["--tool", "invoices_search", "--request", "--principal", "alice.json"];
     let expected = json!({ "page_size": 50, "status": "OPEN", "tenant": "acme" });
-    assert_eq!(folder.tries(&request, &json!({ "page_size": 500 })), Ok(expected));
+    assert_eq!(folder.try_sample(&request, &json!({ "page_size": 500 })), Ok(expected));
     let expected = json!({ "page_size": 20, "status": "OPEN", "tenant": null });
-    assert_eq!(folder.tries(&request[..2], &json!({})), Ok(expected));
+    assert_eq!(folder.try_sample(&request[..2], &json!({})), Ok(expected));
     let response = ["--tool", "invoices_search", "--response"];
     let sample = json!({ "invoices": [{ "id": 1, "iban": "DE02120300000000202051" }] });
-    assert_eq!(folder.tries(&response, &sample), Ok(json!({ "invoices": [{ "id": 1 }] })));
+    assert_eq!(folder.try_sample(&response, &sample), Ok(json!({ "invoices": [{ "id": 1 }] })));
 }
 
 #[test]
-fn what_goes_wrong_is_told() {
+fn try_reports_errors() {
     let folder = Folder::new();
-    let told = |arguments: &[&str], sample: Value| {
-        folder.tries(arguments, &sample).expect_err("a failure")
+    let failure = |arguments: &[&str], sample: Value| {
+        folder.try_sample(arguments, &sample).expect_err("a failure")
     };
     let search = ["--tool", "invoices_search", "--response"];
     assert!(
-        told(&search, json!({ "invoices": {} })).contains("does not fit its output_schema"),
+        failure(&search, json!({ "invoices": {} })).contains("does not match its output_schema"),
         "{}",
-        told(&search, json!({ "invoices": {} }))
+        failure(&search, json!({ "invoices": {} }))
     );
-    assert!(told(&search, json!([])).contains("JSON objects"));
+    assert!(failure(&search, json!([])).contains("JSON objects"));
+    assert!(failure(&["--tool", "other"], json!({})).contains("no entry for the tool \"other\""));
     assert!(
-        told(&["--tool", "other"], json!({})).contains("says nothing of a tool \"other\"")
-    );
-    assert!(
-        told(&["--tool", "endless", "--response"], json!({}))
+        failure(&["--tool", "endless", "--response"], json!({}))
             .contains("nothing that changes its response")
     );
     assert!(
-        told(&["--tool", "endless"], json!({})).contains("more work than a program may")
+        failure(&["--tool", "endless"], json!({})).contains("exceeded the work limit of a program")
     );
     folder.write("alice.json", "{ \"name\": \"alice\" }");
     let principal = ["--tool", "invoices_search", "--principal", "alice.json"];
-    assert!(told(&principal, json!({})).contains("alice.json is no principal"));
+    assert!(failure(&principal, json!({})).contains("alice.json is not a valid principal"));
     folder.write("edge.toml", &CONFIG.replace("| min", "| mni"));
-    let told = told(&["--tool", "invoices_search"], json!({}));
-    let place = "edge.toml:7: the request program cannot be compiled: there is no filter mni/0 here\n  |\n\
-                 7 | .page_size = ([.page_size, 50] | mni)\n  |                                  ^^^";
-    assert!(told.contains(place), "{told}");
+    let failure = failure(&["--tool", "invoices_search"], json!({}));
+    let place = "edge.toml:7: the request program does not compile: undefined filter mni/0\n  |\n\
+                 7 | .page_size = ([.page_size, 50] | mni)\n  |                                  \
+                 ^^^";
+    assert!(failure.contains(place), "{failure}");
 }

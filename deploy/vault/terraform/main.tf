@@ -1,4 +1,4 @@
-# Sets a Vault up for tool services, as `drawbridge vault bootstrap` does: docs/credentials.md.
+# Configures Vault for tool services like `drawbridge vault bootstrap`: see docs/how-to/vault.md.
 
 locals {
   tenant = "{{identity.entity.aliases.${vault_jwt_auth_backend.drawbridge.accessor}.metadata.tenant}}"
@@ -8,8 +8,11 @@ locals {
     for role in flatten(values(var.services)[*].certificate_roles) : role.name => role
   }
 
-  # The services that do something in their own name.
-  own        = { for name, service in var.services : name => service if service.kubernetes != null || service.approle != null || anytrue(service.database_roles[*].own) }
+  # The services that act on their own behalf.
+  own = {
+    for name, service in var.services : name => service
+    if service.kubernetes != null || service.approle != null || anytrue(service.database_roles[*].own)
+  }
   kubernetes = { for name, service in var.services : name => service if service.kubernetes != null }
   approle    = { for name, service in var.services : name => service if service.approle != null }
 }
@@ -40,7 +43,7 @@ resource "vault_mount" "kv" {
   options = { version = "2" }
 }
 
-# --- Database users -------------------------------------------------------------------------------------------------
+# --- Database users -----------------------------------------------------------------------------
 
 resource "vault_mount" "database" {
   count = var.database == null ? 0 : 1
@@ -58,7 +61,7 @@ resource "vault_database_secret_backend_connection" "postgres" {
   postgresql {
     connection_url = var.database.connection_url
     username       = var.database.username
-    # By a hash of the login that a user is made for: a schema can so tell whom its session acts for.
+    # The name contains a hash of the login, so that a schema can identify the user of a session.
     username_template   = "{{ printf \"v-%s-%s-%s\" (.DisplayName | sha256 | truncate 32) (random 8) (unix_time) }}"
     password_wo         = var.database_password
     password_wo_version = var.database_password_version
@@ -76,13 +79,13 @@ resource "vault_database_secret_backend_role" "role" {
   max_ttl               = each.value.max_ttl_seconds
 }
 
-# --- Certificates ---------------------------------------------------------------------------------------------------
+# --- Certificates -------------------------------------------------------------------------------
 
 resource "vault_mount" "pki" {
   count = length(local.certificate_roles) == 0 ? 0 : 1
   type  = "pki"
   path  = var.mounts.pki
-  # An authority cannot outlive what the engine lets live.
+  # The engine limits the lifetime of the authority.
   max_lease_ttl_seconds = var.pki == null ? null : var.pki.ttl_seconds
 }
 
@@ -111,6 +114,6 @@ resource "vault_pki_secret_backend_role" "role" {
   key_bits                    = 256
   ttl                         = each.value.ttl_seconds
   max_ttl                     = each.value.ttl_seconds
-  # With the session they are revoked.
+  # Certificates are revoked with the session.
   generate_lease = true
 }

@@ -1,7 +1,7 @@
-# How the tool services log in, and what they may do.
+# Logins and permissions of the tool services.
 
 locals {
-  # What every session may do with itself.
+  # Permissions of every session on itself.
   session_rules = [
     ["auth/token/lookup-self", "read"],
     ["auth/token/renew-self", "update"],
@@ -9,7 +9,7 @@ locals {
     ["sys/leases/renew", "update"],
   ]
 
-  # What a service may do in a caller's name.
+  # Permissions of a service on behalf of a caller.
   rules = {
     for name, service in var.services : name => concat(
       local.session_rules,
@@ -19,7 +19,7 @@ locals {
     )
   }
 
-  # What it may do in its own. A token that an agent keeps has a child for each session.
+  # Permissions on its own behalf. The token of an agent creates a child per session.
   own_rules = {
     for name, service in local.own : name => concat(
       local.session_rules,
@@ -41,19 +41,19 @@ resource "vault_policy" "own" {
   policy   = join("", [for rule in each.value : "path \"${rule[0]}\" { capabilities = [\"${rule[1]}\"] }\n"])
 }
 
-# By the transaction token of a call.
+# Login with the transaction token of a call.
 resource "vault_jwt_auth_backend_role" "service" {
   for_each  = var.services
   backend   = vault_jwt_auth_backend.drawbridge.path
   role_name = each.key
   role_type = "jwt"
-  # Issuer, subject and tenant: nobody else becomes the same user of Vault.
+  # Issuer, subject and tenant identify the user in Vault uniquely.
   user_claim              = "/tctx/principal"
   user_claim_json_pointer = true
   bound_audiences         = [each.key]
   bound_claims_type       = "glob"
   bound_claims            = { "/tctx/rpc" = coalesce(each.value.rpcs, "drawbridge.${each.key}.*") }
-  # A comma would be a part of it.
+  # A comma is part of the value.
   disable_bound_claims_parsing = true
   claim_mappings = {
     "sub"          = "subject"
@@ -63,7 +63,7 @@ resource "vault_jwt_auth_backend_role" "service" {
     "/act/sub"     = "actor"
     "/act/iss"     = "actor_issuer"
   }
-  # Vault's own default is a minute: as long as a token lives.
+  # Vault's default is a minute, as long as a token lives.
   clock_skew_leeway       = 5
   expiration_leeway       = 5
   not_before_leeway       = 5
@@ -73,7 +73,7 @@ resource "vault_jwt_auth_backend_role" "service" {
   token_max_ttl           = each.value.max_ttl_seconds
 }
 
-# By the service account of its pod.
+# Login with the service account of the service's pod.
 resource "vault_auth_backend" "kubernetes" {
   count = length(local.kubernetes) == 0 ? 0 : 1
   type  = "kubernetes"
@@ -101,7 +101,7 @@ resource "vault_kubernetes_auth_backend_role" "own" {
   token_max_ttl                    = each.value.max_ttl_seconds
 }
 
-# By a role id and a secret id.
+# Login with a role id and a secret id.
 resource "vault_auth_backend" "approle" {
   count = length(local.approle) == 0 ? 0 : 1
   type  = "approle"

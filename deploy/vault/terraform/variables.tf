@@ -1,7 +1,7 @@
-# What ../setup.toml says, by the same names: docs/credentials.md.
+# The variables of ../setup.toml, with the same names: see docs/how-to/vault.md.
 
 variable "jwks_url" {
-  description = "Where auth publishes the keys of transaction tokens, as Vault reaches it."
+  description = "The URL of auth's keys for transaction tokens, as Vault reaches it."
   type        = string
 }
 
@@ -12,13 +12,13 @@ variable "auth_issuer" {
 }
 
 variable "audit_file" {
-  description = "The file of the audit device. Absent: audit is set up by somebody else."
+  description = "The file of the audit device. Absent: audit is configured separately."
   type        = string
   default     = null
 }
 
 variable "database" {
-  description = "The database whose users Vault makes; {{username}} and {{password}} in its URL are those of Vault's own user."
+  description = "The database in which Vault creates users; {{username}} and {{password}} in its URL are Vault's own."
   type = object({
     name           = optional(string, "postgres")
     connection_url = string
@@ -28,7 +28,7 @@ variable "database" {
 }
 
 variable "database_password" {
-  description = "The password of Vault's own user. It is not kept in the state."
+  description = "The password of Vault's own user. It is not stored in the state."
   type        = string
   sensitive   = true
   ephemeral   = true
@@ -36,13 +36,13 @@ variable "database_password" {
 }
 
 variable "database_password_version" {
-  description = "To be raised when the password is another one."
+  description = "Increase it when the password changes."
   type        = number
   default     = 1
 }
 
 variable "pki" {
-  description = "The authority that issues certificates. Absent: its PKI engine is given one by somebody else."
+  description = "The authority that issues certificates. Absent: its PKI engine is configured separately."
   type = object({
     common_name = string
     ttl_seconds = optional(number, 157680000)
@@ -51,7 +51,7 @@ variable "pki" {
 }
 
 variable "kubernetes" {
-  description = "The Kubernetes whose service accounts log in. Absent: its auth method is configured by somebody else."
+  description = "The Kubernetes cluster whose service accounts log in. Absent: its auth method is configured separately."
   type = object({
     host           = string
     ca_certificate = optional(string)
@@ -60,7 +60,7 @@ variable "kubernetes" {
 }
 
 variable "services" {
-  description = "The tool services, by their names: the audiences of their transaction tokens."
+  description = "The tool services by name: the audiences of their transaction tokens."
   type = map(object({
     rpcs            = optional(string)
     ttl_seconds     = optional(number, 300)
@@ -90,23 +90,23 @@ variable "services" {
   }))
   default = {}
 
-  # A name is a part of a path in policies, where it must stand for itself alone.
+  # Names are parts of paths in policies, so they must not contain special characters.
   validation {
     condition = alltrue([
       for name in concat(keys(var.services), flatten([
         for service in var.services : concat(service.database_roles[*].name, service.certificate_roles[*].name)
       ])) : can(regex("^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$", name))
     ])
-    error_message = "Names have letters, digits, '.', '_' and '-'."
+    error_message = "Names must consist of letters, digits, '.', '_' and '-'."
   }
 
   validation {
     condition     = !anytrue([for name in keys(var.services) : contains(keys(var.services), "${name}-own")])
-    error_message = "The policy of <name>-own would be that of the service <name> itself."
+    error_message = "The policy of a service <name>-own would conflict with the own policy of the service <name>."
   }
 }
 
-# Where everything is mounted: --vault-auth-mount and so on.
+# The mount paths: --vault-auth-mount and others.
 variable "mounts" {
   description = "The names of the mounts."
   type = object({

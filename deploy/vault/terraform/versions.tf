@@ -1,5 +1,5 @@
 terraform {
-  # Write-only arguments, which keep the database's password out of the state.
+  # For write-only arguments: they do not store the database's password in the state.
   required_version = ">= 1.11"
   required_providers {
     vault = {

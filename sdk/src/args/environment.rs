@@ -1,25 +1,24 @@
-//! A service's environment variables, for who starts it in code.
+//! A service's environment variables, for callers that start the service in code.
 
 use std::env;
 
 use clap::{Arg, ArgAction, Command, builder::BoolishValueParser};
 
-/// A variable that the service's own process would take cannot be used.
+/// An environment variable of a service is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the environment variables of {service}: {problem}")]
 pub struct EnvironmentError {
-    /// Which service.
+    /// The service.
     pub service: &'static str,
-    /// What is wrong, and with which variable.
+    /// What is wrong, with the name of the variable.
     pub problem: String,
 }
 
-/// Changes a config as the service's own process would by its variables `DRAWBRIDGE_<SERVICE>_…`.
-/// Those of the options that are `reserved` change nothing. Gives the names of those of them that
-/// are set.
+/// Applies the variables `DRAWBRIDGE_<SERVICE>_…` to a config, as the service's own process would.
+/// Variables of `reserved` options are ignored; returns the names of those that are set.
 ///
 /// # Errors
-/// When a variable holds no value of its option.
+/// When a variable's value is invalid for its option.
 pub fn apply_environment<A: clap::Args>(
     config: &mut A,
     service: &'static str,
@@ -30,16 +29,16 @@ pub fn apply_environment<A: clap::Args>(
     let (mut ignored, mut names) = (Vec::new(), Vec::new());
     for option in options.get_arguments() {
         let Some((long, variable)) = option.get_long().zip(option.get_env()) else {
-            command = command.arg(alone(option));
+            command = command.arg(bare_option(option));
             continue;
         };
         if reserved.contains(&long) {
             let is_set = env::var_os(variable).is_some();
             ignored.extend(is_set.then(|| variable.to_string_lossy().into_owned()));
-            command = command.arg(alone(option));
+            command = command.arg(bare_option(option));
         } else {
             names.push((long.to_owned(), variable.to_string_lossy().into_owned()));
-            command = command.arg(alone(option).env(variable.to_owned()));
+            command = command.arg(bare_option(option).env(variable.to_owned()));
         }
     }
     if names.iter().all(|(_, variable)| env::var_os(variable).is_none()) {
@@ -47,7 +46,7 @@ pub fn apply_environment<A: clap::Args>(
     }
     let failed = |error: clap::Error| {
         let mut problem = error.to_string().trim_start_matches("error: ").trim_end().to_owned();
-        // What a person has set is the variable.
+        // The operator has set the variable, so the message names the variable.
         for (long, variable) in &names {
             problem = problem.replace(&format!("--{long} "), &format!("{variable} "));
         }
@@ -59,23 +58,27 @@ pub fn apply_environment<A: clap::Args>(
     Ok(ignored)
 }
 
-/// An option without a default, and without others that it needs: the config has all that.
-fn alone(option: &Arg) -> Arg {
-    let alone = Arg::new(option.get_id().clone());
-    // A flag has a default of its own, which is that it is not set.
-    let mut alone = match option.get_action() {
-        ArgAction::SetTrue => alone.action(ArgAction::Set).value_parser(BoolishValueParser::new()),
-        action => alone.action(action.clone()).value_parser(option.get_value_parser().clone()),
+/// The option without its default and without its requirements: the config provides both.
+fn bare_option(option: &Arg) -> Arg {
+    let bare_option = Arg::new(option.get_id().clone());
+    // A flag defaults to false.
+    let mut bare_option = match option.get_action() {
+        ArgAction::SetTrue => {
+            bare_option.action(ArgAction::Set).value_parser(BoolishValueParser::new())
+        }
+        action => {
+            bare_option.action(action.clone()).value_parser(option.get_value_parser().clone())
+        }
     };
     if let Some(long) = option.get_long() {
-        alone = alone.long(long.to_owned());
+        bare_option = bare_option.long(long.to_owned());
     }
     if let Some(delimiter) = option.get_value_delimiter() {
-        alone = alone.value_delimiter(delimiter);
+        bare_option = bare_option.value_delimiter(delimiter);
     }
     match option.get_value_names() {
-        Some(names) => alone.value_names(names.iter().cloned()),
-        None => alone,
+        Some(names) => bare_option.value_names(names.iter().cloned()),
+        None => bare_option,
     }
 }
 
@@ -93,14 +96,14 @@ mod tests {
         sessions_max: u32,
         #[arg(long, value_delimiter = ',', default_values = ["a"])]
         scopes: Vec<String>,
-        #[arg(long, env = "OF_ITS_OWN")]
+        #[arg(long, env = "CUSTOM_NAME")]
         file: Option<String>,
         #[arg(long, env = "A_FLAG")]
         flag: bool,
     }
 
-    /// No test sets a variable of its own process, which others read at the same time: `PATH` is
-    /// set anyway.
+    /// No test sets a variable of its own process, because other tests read them concurrently.
+    /// `PATH` is set anyway.
     #[test]
     fn a_variable_changes_its_option_and_nothing_else_changes() {
         #[derive(Debug, PartialEq, clap::Args)]
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_without_variables_stays_as_it_is() {
+    fn a_config_is_unchanged_when_no_variable_is_set() {
         let before = || Sample {
             url: "x".to_owned(),
             issuer: None,
@@ -140,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_no_value_is_named() {
+    fn an_invalid_variable_is_named_in_the_error() {
         #[derive(Debug, clap::Args)]
         struct Number {
             #[arg(long, env = "PATH")]

@@ -12,27 +12,27 @@ use tonic::{Code, Status, body::Body};
 use url::Url;
 
 use super::{
-    ANSWER_HEADERS_BYTES_MAX, ChannelError,
+    ChannelError, RESPONSE_HEADERS_BYTES_MAX,
     replicas::{self, Origin, Replicas},
     status_headers,
 };
-use crate::mtls::{Dial, Peers};
+use crate::mtls::{Connector, Peers};
 
-/// How often a call that never left is given to another replica.
+/// How many replicas a call that was not sent is tried on.
 const ATTEMPTS_MAX: usize = 3;
 
-/// A channel to all replicas of one service: those that a list of URLs names, and of each URL all that its
+/// A channel to all replicas of one service: every URL of a list, and every address that a URL's
 /// host name resolves to, now and later.
 ///
-/// A call goes to the connected replica with the fewest calls in flight. A replica that cannot be reached
-/// gets none; while no replica can be reached, calls fail at once with `UNAVAILABLE`. A call that meets a
-/// connection in the moment of its end, and never left, goes to another replica; one that may have left is
-/// not repeated.
+/// A call goes to the connected replica with the fewest calls in flight. An unreachable replica
+/// gets no calls; while no replica is reachable, calls fail immediately with `UNAVAILABLE`. A call
+/// that was not sent because its connection was closing is retried on another replica; one that may
+/// have been sent is not.
 ///
-/// Clones share the connections, which end with the last clone.
+/// Clones share the connections, which close with the last clone.
 ///
-/// tonic's own balanced channel does none of this: it deals calls to replicas that refuse connections, and
-/// without an address its calls wait for ever.
+/// tonic's own balanced channel does none of this: it sends calls to replicas that refuse
+/// connections, and without an address its calls wait forever.
 #[derive(Clone, Debug)]
 pub struct BalancedChannel {
     replicas: Arc<Replicas>,
@@ -40,8 +40,8 @@ pub struct BalancedChannel {
 }
 
 impl BalancedChannel {
-    /// In plaintext, to replicas on this machine. It begins to connect to every one behind `urls`, and does not wait for
-    /// it. Must be called within a runtime.
+    /// A plaintext channel to replicas on this machine. It starts to connect to every replica
+    /// behind `urls` and does not wait for it. Must be called within a runtime.
     ///
     /// # Errors
     /// When there is no URL, or one is not of the form `http://host:port` or leads beyond loopback.
@@ -49,17 +49,18 @@ impl BalancedChannel {
         Peers::default().balanced(urls, "", None)
     }
 
-    /// As [`Self::new`], to whoever each dial accepts.
-    pub(crate) fn with(urls: &[(&Url, Dial)]) -> Result<Self, ChannelError> {
+    /// As [`Self::new`], to the peers that each connector accepts.
+    pub(crate) fn with_connectors(urls: &[(&Url, Connector)]) -> Result<Self, ChannelError> {
         if urls.is_empty() {
             return Err(ChannelError::Empty);
         }
-        let origin = |(url, dial): &(&Url, Dial)| Ok((Origin::new(url)?, dial.clone()));
+        let origin =
+            |(url, connector): &(&Url, Connector)| Ok((Origin::new(url)?, connector.clone()));
         let origins: Vec<_> = urls.iter().map(origin).collect::<Result<_, ChannelError>>()?;
         let replicas = Arc::new(Replicas::default());
         let resolving = origins
             .into_iter()
-            .map(|(origin, dial)| replicas::follow(&replicas, origin, dial))
+            .map(|(origin, connector)| replicas::resolve_and_connect(&replicas, origin, connector))
             .collect();
         Ok(Self { replicas, _resolving: resolving })
     }
@@ -76,12 +77,12 @@ impl BalancedChannel {
             match connection.sender.try_send_request(request).await {
                 // The call counts as in flight until its last byte is read.
                 Ok(mut response) => {
-                    status_headers::repair(response.headers_mut());
+                    status_headers::sanitize(response.headers_mut());
                     return Ok(response.map(|body| {
                         let body = body.map_frame(move |mut frame| {
                             let _in_flight = &connection;
                             if let Some(trailers) = frame.trailers_mut() {
-                                status_headers::repair(trailers);
+                                status_headers::sanitize(trailers);
                             }
                             frame
                         });
@@ -90,7 +91,7 @@ impl BalancedChannel {
                 }
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
-                    None => return Err(broken(error.into_error())),
+                    None => return Err(connection_error(error.into_error())),
                 },
             }
         }
@@ -108,7 +109,7 @@ impl tower::Service<Request<Body>> for BalancedChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // The call keeps the channel, and so the hope for a connection, until it is sent.
+        // The call holds the channel, and so its connection attempts, until it is sent.
         Box::pin(self.clone().send(request))
     }
 }
@@ -117,10 +118,11 @@ fn absolute(uri: &Uri, origin: &Uri) -> Result<Uri, Status> {
     let mut parts = origin.clone().into_parts();
     parts.path_and_query =
         Some(uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
-    Uri::from_parts(parts).map_err(|_| Status::internal("a call's path is none"))
+    Uri::from_parts(parts).map_err(|_| Status::internal("the path of a call is invalid"))
 }
 
-/// Whether this side gave up the call, or the connection, for what the service sent. Another attempt would meet the same.
+/// Whether this side aborted the call or the connection because of what the service sent. A retry
+/// would fail the same way.
 fn is_unreadable(error: &hyper::Error) -> bool {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
@@ -136,7 +138,8 @@ fn is_unreadable(error: &hyper::Error) -> bool {
 
 fn unreadable() -> Status {
     Status::internal(format!(
-        "the service's answer is not HTTP/2, or has more than {ANSWER_HEADERS_BYTES_MAX} bytes of headers"
+        "the service's response is not HTTP/2, or has more than {RESPONSE_HEADERS_BYTES_MAX} bytes \
+         of headers"
     ))
 }
 
@@ -144,8 +147,8 @@ fn unreadable_or(error: hyper::Error) -> Box<dyn std::error::Error + Send + Sync
     if is_unreadable(&error) { unreadable().into() } else { error.into() }
 }
 
-/// The connection broke under a call.
-fn broken(error: hyper::Error) -> Status {
+/// The status of a call whose connection broke.
+fn connection_error(error: hyper::Error) -> Status {
     if is_unreadable(&error) {
         return unreadable();
     }

@@ -1,4 +1,4 @@
-//! Keeps connections to all replicas of a service.
+//! Maintains connections to all replicas of a service.
 
 use std::{
     collections::HashMap,
@@ -24,18 +24,19 @@ use tonic::body::Body;
 use url::Url;
 
 use super::{
-    ANSWER_HEADERS_BYTES_MAX, CONNECT_TIMEOUT, ChannelError, Handshakes, KEEP_ALIVE_INTERVAL,
+    CONNECT_TIMEOUT, ChannelError, HandshakeReporter, KEEP_ALIVE_INTERVAL,
+    RESPONSE_HEADERS_BYTES_MAX,
 };
 use crate::{
     listen::Address,
-    mtls::{Dial, MaybeTls},
+    mtls::{Connector, MaybeTls},
     socket::{self, SocketPath},
 };
 
 /// How often a host name is resolved again.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(5);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The most replicas behind one host name that are used.
+/// The most replicas that are used behind one host name.
 const REPLICAS_MAX: usize = 64;
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
@@ -43,9 +44,9 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// Where a service is: `https://host:port`, `http://host:port` or `unix:/path`.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
-    /// What calls carry as their scheme and authority.
+    /// The scheme and authority of calls.
     pub(super) uri: Uri,
-    /// For the log too, where it is a socket.
+    /// The host name, or the socket for the log.
     pub(super) host: String,
     port: u16,
     pub(super) socket: Option<SocketPath>,
@@ -69,21 +70,23 @@ impl Origin {
         }
         let host = url.host_str().ok_or_else(form)?;
         let uri = url.as_str().parse().map_err(|_| form())?;
-        // The URL of an IPv6 address has brackets, which no resolver knows.
+        // The URL of an IPv6 address has brackets, which resolvers do not accept.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(Self { uri, host, port: url.port_or_known_default().unwrap_or(80), socket: None })
     }
 
     /// Connects to any of its replicas.
-    pub(super) async fn connect(&self, dial: &Dial) -> io::Result<MaybeTls> {
+    pub(super) async fn connect(&self, connector: &Connector) -> io::Result<MaybeTls> {
         match &self.socket {
             Some(socket) => Ok(Either::Left(Either::Right(socket::connect(socket).await?))),
-            None => dial.connect(TcpStream::connect((self.host.as_str(), self.port)).await?).await,
+            None => {
+                connector.connect(TcpStream::connect((self.host.as_str(), self.port)).await?).await
+            }
         }
     }
 }
 
-/// A connection that takes calls. Each clone is a call in flight.
+/// An open connection. Each clone is a call in flight.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) sender: http2::SendRequest<Body>,
@@ -104,22 +107,21 @@ impl Connection {
 /// The connections of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
-    known: watch::Sender<Known>,
-    turn: AtomicUsize,
+    state: watch::Sender<State>,
+    next_offset: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct State {
     open: Vec<Connection>,
-    /// First attempts to resolve or to connect whose end is not known yet. Calls wait for them, and for
-    /// nothing else.
-    undecided: usize,
+    /// First attempts to resolve or to connect that have not finished. Calls wait only for these.
+    pending: usize,
 }
 
-impl Known {
-    /// The connection with the fewest calls in flight; among equals, each in its turn.
-    fn pick(&self, turn: usize) -> Option<Connection> {
-        let first = turn.checked_rem(self.open.len()).unwrap_or(0);
+impl State {
+    /// The connection with the fewest calls in flight; ties are broken round-robin.
+    fn pick(&self, offset: usize) -> Option<Connection> {
+        let first = offset.checked_rem(self.open.len()).unwrap_or(0);
         let (before, from) = self.open.split_at(first);
         from.iter()
             .chain(before)
@@ -130,75 +132,75 @@ impl Known {
 }
 
 impl Replicas {
-    /// A connection for a call. Nothing when no replica can be reached.
+    /// A connection for a call. `None` when no replica is reachable.
     pub(super) async fn pick(&self) -> Option<Connection> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        if let Some(connection) = self.known.borrow().pick(turn) {
+        let offset = self.next_offset.fetch_add(1, Ordering::Relaxed);
+        if let Some(connection) = self.state.borrow().pick(offset) {
             return Some(connection);
         }
-        // A connection that has just ended is about to be taken out, so its being there is no answer.
-        let mut known = self.known.subscribe();
-        let decided = known.wait_for(|known| {
-            known.pick(turn).is_some() || (known.undecided == 0 && known.open.is_empty())
+        // A closed connection may still be listed, so an open list alone does not decide.
+        let mut state = self.state.subscribe();
+        let decided = state.wait_for(|state| {
+            state.pick(offset).is_some() || (state.pending == 0 && state.open.is_empty())
         });
-        decided.await.ok()?.pick(turn)
+        decided.await.ok()?.pick(offset)
     }
 
     #[cfg(test)]
     pub(super) fn open_count(&self) -> usize {
-        self.known.borrow().open.len()
+        self.state.borrow().open.len()
     }
 
-    fn undecided(self: &Arc<Self>) -> Undecided {
-        self.known.send_modify(|known| known.undecided += 1);
-        Undecided(Arc::clone(self))
+    fn pending(self: &Arc<Self>) -> PendingAttempt {
+        self.state.send_modify(|state| state.pending += 1);
+        PendingAttempt(Arc::clone(self))
     }
 
-    fn open(self: &Arc<Self>, connection: Connection) -> Open {
-        self.known.send_modify(|known| known.open.push(connection.clone()));
-        Open { replicas: Arc::clone(self), shares: connection.shares }
+    fn open(self: &Arc<Self>, connection: Connection) -> OpenConnection {
+        self.state.send_modify(|state| state.open.push(connection.clone()));
+        OpenConnection { replicas: Arc::clone(self), shares: connection.shares }
     }
 }
 
-struct Undecided(Arc<Replicas>);
+struct PendingAttempt(Arc<Replicas>);
 
-impl Drop for Undecided {
+impl Drop for PendingAttempt {
     fn drop(&mut self) {
-        self.0.known.send_modify(|known| known.undecided -= 1);
+        self.0.state.send_modify(|state| state.pending -= 1);
     }
 }
 
-struct Open {
+struct OpenConnection {
     replicas: Arc<Replicas>,
     shares: Arc<()>,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
-        let others = |connection: &Connection| !Arc::ptr_eq(&connection.shares, &self.shares);
-        self.replicas.known.send_modify(|known| known.open.retain(others));
+        let is_other = |connection: &Connection| !Arc::ptr_eq(&connection.shares, &self.shares);
+        self.replicas.state.send_modify(|state| state.open.retain(is_other));
     }
 }
 
-/// Resolves a host name again and again, and stays connected to every address that it has.
-pub(super) fn follow(
+/// Resolves a host name periodically, and stays connected to every address.
+pub(super) fn resolve_and_connect(
     replicas: &Arc<Replicas>,
     origin: Origin,
-    dial: Dial,
+    connector: Connector,
 ) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::new(origin));
-    let first = replicas.undecided();
+    let first = replicas.pending();
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut first = Some(first);
         let mut connecting: HashMap<Address, AbortOnDropHandle<Infallible>> = HashMap::new();
         loop {
-            // A name that cannot be resolved now keeps the addresses that it had.
+            // When a name cannot be resolved, its previous addresses stay in use.
             match resolve(&origin).await {
                 Ok(addresses) => {
                     connecting.retain(|address, _| addresses.contains(address));
                     for address in addresses {
                         connecting.entry(address.clone()).or_insert_with(|| {
-                            stay_connected(&replicas, &origin, address, dial.clone())
+                            maintain_connection(&replicas, &origin, address, connector.clone())
                         });
                     }
                 }
@@ -218,34 +220,34 @@ async fn resolve(origin: &Origin) -> io::Result<Vec<Address>> {
     Ok(timeout(RESOLVE_TIMEOUT, resolving).await??.take(REPLICAS_MAX).map(Address::Tcp).collect())
 }
 
-fn stay_connected(
+fn maintain_connection(
     replicas: &Arc<Replicas>,
     origin: &Arc<Origin>,
     address: Address,
-    dial: Dial,
+    connector: Connector,
 ) -> AbortOnDropHandle<Infallible> {
     let (replicas, origin) = (Arc::clone(replicas), Arc::clone(origin));
-    let first = replicas.undecided();
+    let first = replicas.pending();
     AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut undecided = Some(first);
+        let mut pending = Some(first);
         let mut delay = RECONNECT_FIRST;
-        let handshakes = Handshakes::default();
+        let reporter = HandshakeReporter::default();
         loop {
-            let connected = connect(&address, &dial).await;
-            handshakes.tell(&origin.host, connected.as_ref().err());
+            let connected = connect(&address, &connector).await;
+            reporter.report(&origin.host, connected.as_ref().err());
             match connected {
                 Ok((sender, connection)) => {
                     let origin = Arc::clone(&origin);
                     let open = replicas.open(Connection { sender, origin, shares: Arc::default() });
-                    drop(undecided.take());
+                    drop(pending.take());
                     let since = Instant::now();
-                    // It ends when no more calls can be begun; those in flight still end.
+                    // It ends when no more calls can start; those in flight still finish.
                     if let Err(error) = connection.await {
                         tracing::debug!(%address, %error, "a connection broke");
                     }
                     if since.elapsed() > RECONNECT_MAX {
-                        // Before it is taken out, so that calls wait for the next one.
-                        undecided = Some(replicas.undecided());
+                        // Before the connection is removed, so that calls wait for the next one.
+                        pending = Some(replicas.pending());
                         drop(open);
                         delay = RECONNECT_FIRST;
                         continue;
@@ -253,7 +255,7 @@ fn stay_connected(
                 }
                 Err(error) => tracing::debug!(%address, %error, "cannot connect"),
             }
-            drop(undecided.take());
+            drop(pending.take());
             sleep(delay).await;
             delay = (delay * 2).min(RECONNECT_MAX);
         }
@@ -262,17 +264,20 @@ fn stay_connected(
 
 type Driver = http2::Connection<TokioIo<MaybeTls>, Body, TokioExecutor>;
 
-async fn connect(address: &Address, dial: &Dial) -> io::Result<(http2::SendRequest<Body>, Driver)> {
+async fn connect(
+    address: &Address,
+    connector: &Connector,
+) -> io::Result<(http2::SendRequest<Body>, Driver)> {
     let connecting = async {
         let stream = match address {
-            Address::Tcp(address) => dial.connect(TcpStream::connect(address).await?).await?,
+            Address::Tcp(address) => connector.connect(TcpStream::connect(address).await?).await?,
             Address::Unix(socket) => Either::Left(Either::Right(socket::connect(socket).await?)),
         };
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_while_idle(true)
-            .max_header_list_size(ANSWER_HEADERS_BYTES_MAX)
+            .max_header_list_size(RESPONSE_HEADERS_BYTES_MAX)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)

@@ -1,6 +1,6 @@
-//! The headers of a gRPC status as servers send them. What is wrong with the message or the details
-//! must not cost the code: tonic takes a message that is not UTF-8 for an unknown error, and panics
-//! on details that are not base64.
+//! Sanitizes the headers of a gRPC status. A malformed message or malformed details must not change
+//! the code: tonic turns a message that is not UTF-8 into an unknown error, and panics on details
+//! that are not base64.
 
 use base64::{Engine as _, alphabet, engine::GeneralPurpose, engine::general_purpose};
 use http::{HeaderMap, HeaderValue};
@@ -9,19 +9,19 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 const MESSAGE: &str = "grpc-message";
 const DETAILS: &str = "grpc-status-details-bin";
 
-/// What a message is percent-encoded in: all but the printable ASCII characters, and the percent
+/// The characters that gRPC percent-encodes in a message: all but printable ASCII, and the percent
 /// sign (gRPC over HTTP/2).
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// As tonic reads it.
+/// As tonic decodes it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     general_purpose::GeneralPurposeConfig::new()
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
-/// Makes the message UTF-8, and drops details that cannot be read.
-pub(super) fn repair(headers: &mut HeaderMap) {
+/// Makes the message UTF-8, and removes details that cannot be decoded.
+pub(super) fn sanitize(headers: &mut HeaderMap) {
     if let Some(message) = headers.get(MESSAGE) {
         let bytes: Vec<u8> = percent_decode(message.as_bytes()).collect();
         if std::str::from_utf8(&bytes).is_err() {
@@ -49,12 +49,12 @@ mod tests {
         headers.insert("grpc-status", HeaderValue::from_static("5"));
         headers.insert(MESSAGE, HeaderValue::from_bytes(message).unwrap());
         headers.insert(DETAILS, HeaderValue::from_str(details).unwrap());
-        repair(&mut headers);
+        sanitize(&mut headers);
         Status::from_header_map(&headers).unwrap()
     }
 
     #[test]
-    fn a_status_keeps_its_code_whatever_its_message_and_details_are() {
+    fn a_malformed_message_or_details_do_not_change_the_status_code() {
         for (message, details, text, bytes) in [
             (b"no %E2%82%AC".as_slice(), "AAA", "no €", 2),
             (b"Gr\xfc\xdfe", "AAA=", "Gr\u{fffd}\u{fffd}e", 2),

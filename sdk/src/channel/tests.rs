@@ -20,11 +20,11 @@ use url::Url;
 
 use super::{BalancedChannel, ChannelError};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Less than any timeout of the channel.
-const AT_ONCE: Duration = Duration::from_millis(500);
+const IMMEDIATELY: Duration = Duration::from_millis(500);
 
-/// A server with threads of its own, so that it can die with all its connections.
+/// A server with its own threads, so that it can die with all its connections.
 struct Replica {
     address: SocketAddr,
     health: HealthReporter,
@@ -68,8 +68,9 @@ impl Replica {
 impl Drop for Replica {
     fn drop(&mut self) {
         let runtime = self.runtime.take().unwrap();
-        // Waited for, so that its port is free; elsewhere, because a runtime must not be waited for in another.
-        std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
+        // Waits, so that its port is free; on another thread, because a runtime cannot wait for
+        // another one.
+        std::thread::spawn(move || runtime.shutdown_timeout(TIMEOUT)).join().unwrap();
     }
 }
 
@@ -78,33 +79,33 @@ fn channel(replicas: &[&Replica]) -> BalancedChannel {
     BalancedChannel::new(&urls).unwrap()
 }
 
-/// Asks for the health of one replica's own service: `NOT_FOUND` is another replica's answer.
-async fn ask(channel: &BalancedChannel, name: &str) -> Code {
+/// Checks the health of one replica's service: `NOT_FOUND` comes from another replica.
+async fn check_health(channel: &BalancedChannel, name: &str) -> Code {
     let request = HealthCheckRequest { service: name.to_owned() };
-    let answer = HealthClient::new(channel.clone()).check(request).await;
-    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+    let response = HealthClient::new(channel.clone()).check(request).await;
+    response.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-async fn until(channel: &BalancedChannel, name: &str, code: Code) {
-    let asking = async {
-        while ask(channel, name).await != code {
+async fn wait_for_code(channel: &BalancedChannel, name: &str, code: Code) {
+    let polling = async {
+        while check_health(channel, name).await != code {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asking)
+    tokio::time::timeout(TIMEOUT, polling)
         .await
-        .unwrap_or_else(|_| panic!("{name} never is {code:?}"));
+        .unwrap_or_else(|_| panic!("{name} never returns {code:?}"));
 }
 
 #[tokio::test]
 async fn replicas_share_the_calls() {
     let (one, two) = (Replica::start("one").await, Replica::start("two").await);
     let channel = channel(&[&one, &two]);
-    until(&channel, "one", Code::Ok).await;
-    until(&channel, "two", Code::Ok).await;
+    wait_for_code(&channel, "one", Code::Ok).await;
+    wait_for_code(&channel, "two", Code::Ok).await;
     let mut to_one = 0;
     for _ in 0..100 {
-        match ask(&channel, "one").await {
+        match check_health(&channel, "one").await {
             Code::Ok => to_one += 1,
             code => assert_eq!(code, Code::NotFound),
         }
@@ -113,49 +114,49 @@ async fn replicas_share_the_calls() {
 }
 
 #[tokio::test]
-async fn calls_go_on_when_a_replica_dies_and_use_it_when_it_is_back() {
+async fn calls_succeed_when_a_replica_dies_and_reach_it_when_it_is_back() {
     let (one, two) = (Replica::start("one").await, Replica::start("two").await);
     let channel = channel(&[&one, &two]);
-    until(&channel, "one", Code::Ok).await;
-    until(&channel, "two", Code::Ok).await;
+    wait_for_code(&channel, "one", Code::Ok).await;
+    wait_for_code(&channel, "two", Code::Ok).await;
 
     let address = two.address;
     drop(two);
-    // Once the death is noticed, not one call is lost to it.
+    // Once the closed connection is noticed, no call fails.
     while channel.replicas().open_count() > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..100 {
-        assert_eq!(ask(&channel, "one").await, Code::Ok);
+        assert_eq!(check_health(&channel, "one").await, Code::Ok);
     }
 
     let _two = Replica::start_at("two", address).await;
-    until(&channel, "two", Code::Ok).await;
+    wait_for_code(&channel, "two", Code::Ok).await;
 }
 
 #[tokio::test]
-async fn a_replica_that_stops_in_order_costs_no_call() {
+async fn no_call_fails_when_a_replica_shuts_down_gracefully() {
     let (one, two) = (Replica::start("one").await, Replica::start("two").await);
     let channel = channel(&[&one, &two]);
-    until(&channel, "one", Code::Ok).await;
-    until(&channel, "two", Code::Ok).await;
+    wait_for_code(&channel, "one", Code::Ok).await;
+    wait_for_code(&channel, "two", Code::Ok).await;
     two.stopping.cancel();
     for _ in 0..200 {
-        assert!(matches!(ask(&channel, "one").await, Code::Ok | Code::NotFound));
+        assert!(matches!(check_health(&channel, "one").await, Code::Ok | Code::NotFound));
     }
-    until(&channel, "one", Code::Ok).await;
+    wait_for_code(&channel, "one", Code::Ok).await;
 }
 
 #[tokio::test]
-async fn without_any_replica_a_call_fails_at_once() {
+async fn without_a_reachable_replica_a_call_fails_immediately() {
     let one = Replica::start("one").await;
     let channel = channel(&[&one]);
-    until(&channel, "one", Code::Ok).await;
+    wait_for_code(&channel, "one", Code::Ok).await;
     drop(one);
-    until(&channel, "one", Code::Unavailable).await;
+    wait_for_code(&channel, "one", Code::Unavailable).await;
     let begun = Instant::now();
-    assert_eq!(ask(&channel, "one").await, Code::Unavailable);
-    assert!(begun.elapsed() < AT_ONCE);
+    assert_eq!(check_health(&channel, "one").await, Code::Unavailable);
+    assert!(begun.elapsed() < IMMEDIATELY);
 }
 
 #[tokio::test]
@@ -166,25 +167,28 @@ async fn the_first_call_waits_for_the_first_connection_and_no_longer() {
         format!("http://{}", listener.local_addr().unwrap()).parse().unwrap()
     };
     let both = BalancedChannel::new(&[dead.clone(), one.url()]).unwrap();
-    assert_eq!(ask(&both, "one").await, Code::Ok);
+    assert_eq!(check_health(&both, "one").await, Code::Ok);
     let begun = Instant::now();
-    assert_eq!(ask(&BalancedChannel::new(&[dead]).unwrap(), "one").await, Code::Unavailable);
-    assert!(begun.elapsed() < AT_ONCE);
+    assert_eq!(
+        check_health(&BalancedChannel::new(&[dead]).unwrap(), "one").await,
+        Code::Unavailable
+    );
+    assert!(begun.elapsed() < IMMEDIATELY);
 }
 
 #[tokio::test]
-async fn a_host_name_stands_for_all_its_addresses() {
+async fn a_host_name_is_used_with_all_its_addresses() {
     let one = Replica::start("one").await;
     let url = format!("http://localhost:{}", one.address.port()).parse().unwrap();
-    // It may also have the address ::1, where nobody listens.
+    // It may also have the address ::1, where nothing listens.
     let channel = BalancedChannel::new(&[url]).unwrap();
     for _ in 0..10 {
-        assert_eq!(ask(&channel, "one").await, Code::Ok);
+        assert_eq!(check_health(&channel, "one").await, Code::Ok);
     }
 }
 
 #[tokio::test]
-async fn a_dropped_channel_ends_its_connections_and_lets_calls_in_flight_end() {
+async fn a_dropped_channel_closes_its_connections_once_calls_in_flight_have_ended() {
     let one = Replica::start("one").await;
     let channel = channel(&[&one]);
     let request = HealthCheckRequest { service: "one".to_owned() };
@@ -202,11 +206,11 @@ async fn a_dropped_channel_ends_its_connections_and_lets_calls_in_flight_end() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, ending).await.unwrap();
+    tokio::time::timeout(TIMEOUT, ending).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_refused() {
+async fn an_invalid_address_is_rejected() {
     for text in ["http://127.0.0.1:7210/path", "http://user@127.0.0.1:7210", "ftp://localhost"] {
         let refused = BalancedChannel::new(&[text.parse().unwrap()]);
         assert!(matches!(refused, Err(ChannelError::Form { .. })), "{text}");
@@ -215,11 +219,11 @@ async fn what_is_no_address_is_refused() {
     assert!(BalancedChannel::new(&["http://[::1]:7210".parse().unwrap()]).is_ok());
 }
 
-/// Fails each check with a message of as many bytes as the name of the service says.
-struct Wordy;
+/// Fails each check with a message of as many bytes as the service's name states.
+struct LongMessages;
 
 #[tonic::async_trait]
-impl Health for Wordy {
+impl Health for LongMessages {
     type WatchStream = tokio_stream::Empty<Result<HealthCheckResponse, Status>>;
 
     async fn check(
@@ -239,10 +243,10 @@ impl Health for Wordy {
 }
 
 #[tokio::test]
-async fn a_status_message_is_read_however_long_and_one_beyond_reading_is_no_lost_connection() {
+async fn a_long_status_message_is_read_and_one_over_the_limit_is_an_internal_error() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let serving = Server::builder().add_service(HealthServer::new(Wordy));
+    let serving = Server::builder().add_service(HealthServer::new(LongMessages));
     tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
     let channel = BalancedChannel::new(std::slice::from_ref(&url)).unwrap();
     let fail = async |bytes: usize| {
@@ -271,39 +275,39 @@ async fn replicas_of_unix_sockets_and_of_tcp_share_the_calls() {
     let folder = tempfile::tempdir().unwrap();
     let url: Url = format!("unix:{}/x.sock", folder.path().display()).parse().unwrap();
     let serve = || async {
-        let starting = crate::ServiceBuilder::new();
+        let builder = crate::ServiceBuilder::new();
         let listen = url.as_str().parse().unwrap();
         let (health, service) = tonic_health::server::health_reporter();
         health.set_service_status("socket", ServingStatus::Serving).await;
         let (accepted, _) = crate::Listen::accept(&listen).unwrap();
-        let incoming = crate::grpc::incoming(accepted, crate::mtls::Accept::default());
-        let stopped = starting.stopping().cancelled_owned();
-        starting.spawn(async move {
+        let incoming = crate::grpc::incoming(accepted, crate::mtls::Acceptor::default());
+        let stopped = builder.stopping().cancelled_owned();
+        builder.spawn(async move {
             Server::builder()
                 .add_service(service)
                 .serve_with_incoming_shutdown(incoming, stopped)
                 .await
                 .unwrap();
         });
-        starting
+        builder
     };
     let (served, tcp) = (serve().await, Replica::start("tcp").await);
     let channel = BalancedChannel::new(&[url.clone(), tcp.url()]).unwrap();
-    until(&channel, "socket", Code::Ok).await;
-    until(&channel, "tcp", Code::Ok).await;
+    wait_for_code(&channel, "socket", Code::Ok).await;
+    wait_for_code(&channel, "tcp", Code::Ok).await;
     let plain = crate::connect(&url).unwrap();
     let request = || HealthCheckRequest { service: "socket".to_owned() };
     assert!(HealthClient::new(plain.clone()).check(request()).await.is_ok());
 
-    // One that goes gets no calls, and one that is back does.
+    // A replica that is gone gets no calls; one that is back does.
     drop(served);
-    until(&channel, "socket", Code::NotFound).await;
+    wait_for_code(&channel, "socket", Code::NotFound).await;
     while channel.replicas().open_count() > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for _ in 0..20 {
-        assert_eq!(ask(&channel, "tcp").await, Code::Ok);
+        assert_eq!(check_health(&channel, "tcp").await, Code::Ok);
     }
     let _served = serve().await;
-    until(&channel, "socket", Code::Ok).await;
+    wait_for_code(&channel, "socket", Code::Ok).await;
 }

@@ -1,13 +1,13 @@
-//! What gRPC services tell models of themselves.
+//! The instructions that gRPC services give to models.
 
 use drawbridge_proto::mcp::v1 as mcp;
 use prost_reflect::DescriptorPool;
 
 use super::option;
 
-/// What a gRPC service tells models of itself.
+/// The instructions of one gRPC service for models.
 #[derive(Clone, Debug)]
-pub struct Introduction {
+pub struct ServiceInstructions {
     /// The gRPC service's full name.
     pub service: String,
     /// Its namespace.
@@ -16,16 +16,17 @@ pub struct Introduction {
     pub text: String,
 }
 
-/// What the services of these names tell models of themselves, in the order of the contract.
+/// The instructions of the named services, in the order of the contract.
 pub fn instructions<'a>(
     pool: &'a DescriptorPool,
     services: &'a [String],
-) -> impl Iterator<Item = Introduction> + 'a {
+) -> impl Iterator<Item = ServiceInstructions> + 'a {
     let services = services.iter().filter_map(|name| pool.get_service_by_name(name));
     services.filter_map(|service| {
         let options: mcp::ServiceOptions = option(&service.options(), "drawbridge.mcp.v1.service")?;
         let mcp::ServiceOptions { namespace, instructions: text } = options;
         let service = service.full_name().to_owned();
-        Some(Introduction { service, namespace, text }).filter(|one| !one.text.is_empty())
+        Some(ServiceInstructions { service, namespace, text })
+            .filter(|instructions| !instructions.text.is_empty())
     })
 }

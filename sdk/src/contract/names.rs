@@ -1,8 +1,8 @@
-//! Names of items, from those of methods.
+//! Derives names of items from names of methods.
 
-/// A method's name in snake case. A run of capitals is one word, which ends before a capital that
-/// begins the next: `GetHTTPStatus` is `get_http_status`. A single small letter belongs to the run:
-/// `ListIPv4`, `ListURLs`.
+/// Converts a method's name to snake case. A run of capitals is one part, which ends before a
+/// capital that starts the next one: `GetHTTPStatus` is `get_http_status`. A single small letter
+/// belongs to the run: `ListIPv4`, `ListURLs`.
 pub(super) fn snake_case(name: &str) -> String {
     let letters = name.as_bytes();
     let is_small = |at: usize| letters.get(at).is_some_and(u8::is_ascii_lowercase);

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 
 use super::{
-    breaker::Breaker,
+    breaker::CircuitBreaker,
     error::{CredentialsError, Outage, SetupError},
     is_path_segment,
     lease::Secret,
@@ -22,15 +22,16 @@ use super::{
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "AWS Secrets Manager")]
 pub struct AwsConfig {
-    /// What the names of secrets begin with: they are `<prefix>/<tenant>/<service>/<name>`.
+    /// The prefix of secret names, which have the form `<prefix>/<tenant>/<service>/<name>`.
     #[arg(long, required = false)]
     pub aws_secrets_prefix: String,
 
-    /// The region. Absent: what AWS's own settings say, or where this runs.
+    /// The region. Absent: the one from AWS's own settings or from the environment that this runs
+    /// in.
     #[arg(long)]
     pub aws_region: Option<String>,
 
-    /// Another endpoint than that of the region, for example of a VPC.
+    /// An endpoint that replaces the region's, for example of a VPC.
     #[arg(long)]
     pub aws_endpoint_url: Option<Url>,
 }
@@ -42,16 +43,17 @@ pub struct AwsSecretsManager {
     prefix: String,
     region: Option<String>,
     endpoint: Option<Url>,
-    /// Made at the first use: whoever runs this may have to be asked for the region.
+    /// Created at the first use: finding the region may need a request.
     client: OnceCell<Client>,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
 }
 
 impl AwsSecretsManager {
-    /// Secrets for `service`, by the identity that AWS's default chain finds. Nothing is asked of it yet.
+    /// Secrets for `service`, by the identity that AWS's default chain finds. It sends no request
+    /// yet.
     ///
     /// # Errors
-    /// When the prefix cannot be one.
+    /// When the prefix is invalid.
     pub fn new(service: &str, config: AwsConfig) -> Result<Self, SetupError> {
         let AwsConfig {
             aws_secrets_prefix: prefix,
@@ -68,11 +70,11 @@ impl AwsSecretsManager {
             region,
             endpoint,
             client,
-            breaker: Breaker::new("AWS Secrets Manager"),
+            breaker: CircuitBreaker::new("AWS Secrets Manager"),
         })
     }
 
-    /// With a client that is set up otherwise.
+    /// Replaces the client.
     #[must_use]
     pub fn with_client(self, client: Client) -> Self {
         Self { client: OnceCell::from(client), ..self }
@@ -84,10 +86,10 @@ impl AwsSecretsManager {
         name: &str,
     ) -> Result<Secret, CredentialsError> {
         self.breaker
-            .guard(async {
+            .call(async {
                 let id = format!("{}/{tenant}/{}/{name}", self.prefix, self.service);
-                let answer = self.client().await.get_secret_value().secret_id(id).send().await;
-                let text = answer.map_err(|error| judge(&error))?.secret_string;
+                let response = self.client().await.get_secret_value().secret_id(id).send().await;
+                let text = response.map_err(|error| classify_error(&error))?.secret_string;
                 Ok(Secret::from_text(text.ok_or(CredentialsError::Malformed)?))
             })
             .await
@@ -115,28 +117,29 @@ impl AwsSecretsManager {
     }
 }
 
-/// What an error means. Only its code is kept of it.
-fn judge(error: &SdkError<Failed>) -> CredentialsError {
+/// Classifies an error. Only its code is retained.
+fn classify_error(error: &SdkError<Failed>) -> CredentialsError {
     match error {
         SdkError::TimeoutError(_) => CredentialsError::Unavailable(Outage::Timeout),
         SdkError::DispatchFailure(failure) if failure.is_timeout() => {
             CredentialsError::Unavailable(Outage::Timeout)
         }
-        SdkError::ServiceError(answer) => {
-            judge_answer(answer.raw().status().as_u16(), answer.err())
+        SdkError::ServiceError(response) => {
+            classify_response(response.raw().status().as_u16(), response.err())
         }
-        // No connection, or no identity to connect with.
+        // No connection, or no identity.
         error => {
-            tracing::warn!(cause = %DisplayErrorContext(error), "AWS Secrets Manager cannot be asked");
+            let cause = DisplayErrorContext(error);
+            tracing::warn!(%cause, "AWS Secrets Manager cannot be reached");
             CredentialsError::Unavailable(Outage::Unreachable)
         }
     }
 }
 
-fn judge_answer(status: u16, failed: &Failed) -> CredentialsError {
+fn classify_response(status: u16, failed: &Failed) -> CredentialsError {
     let code = failed.code().unwrap_or_default();
     match failed {
-        // The second is one that is to be deleted.
+        // The second means that the secret is scheduled for deletion.
         Failed::ResourceNotFoundException(_) | Failed::InvalidRequestException(_) => {
             CredentialsError::NoSuchSecret
         }

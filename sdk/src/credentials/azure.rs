@@ -17,28 +17,29 @@ use reqwest::redirect;
 use url::Url;
 
 use super::{
-    breaker::Breaker,
+    breaker::CircuitBreaker,
     error::{CredentialsError, Outage, SetupError},
     lease::Secret,
     source::{CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
-/// Where Kubernetes' workload identity names the file of the token, as Azure's own libraries look for it.
+/// The variable in which Kubernetes' workload identity names the token file, as Azure's own
+/// libraries read it.
 const FEDERATED_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 const RETRIES_MAX: u32 = 1;
 const RETRY_DELAY: time::Duration = time::Duration::milliseconds(50);
-/// The longest name that Key Vault takes.
+/// The longest name that Key Vault accepts.
 const NAME_BYTES_MAX: usize = 127;
 
 /// Which Azure Key Vault.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Azure Key Vault")]
 pub struct AzureConfig {
-    /// Where it is, for example `https://drawbridge.vault.azure.net`.
+    /// Its URL, for example `https://drawbridge.vault.azure.net`.
     #[arg(long, required = false)]
     pub azure_key_vault_url: Url,
 
-    /// The client id of the identity, where there are several. Absent: the one that this workload has.
+    /// The client id of the identity, if there are several. Absent: the workload's only identity.
     #[arg(long)]
     pub azure_client_id: Option<String>,
 }
@@ -47,7 +48,7 @@ pub struct AzureConfig {
 pub struct AzureKeyVault {
     service: String,
     client: SecretClient,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
 }
 
 impl std::fmt::Debug for AzureKeyVault {
@@ -57,26 +58,26 @@ impl std::fmt::Debug for AzureKeyVault {
 }
 
 impl AzureKeyVault {
-    /// Secrets for `service`, by Kubernetes' workload identity where there is one, else by the managed identity of the
-    /// machine. Nothing is asked of it yet.
+    /// Secrets for `service`, by Kubernetes' workload identity if there is one, else by the
+    /// machine's managed identity. It sends no request yet.
     ///
     /// # Errors
-    /// When there is no identity, no HTTP client can be made, or the URL is not one of https.
+    /// When there is no identity, no HTTP client can be created, or the URL is not https.
     pub fn new(service: &str, config: AzureConfig) -> Result<Self, SetupError> {
         let credential = identity(config.azure_client_id)?;
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TRY_TIMEOUT)
-            // The token is for this server alone.
+            // The token is for this server only.
             .redirect(redirect::Policy::none())
             .build()?;
         Self::with(service, &config.azure_key_vault_url, credential, http)
     }
 
-    /// With an identity and an HTTP client that are set up otherwise.
+    /// With the given identity and HTTP client.
     ///
     /// # Errors
-    /// When the URL is not one of https.
+    /// When the URL is not https.
     pub fn with(
         service: &str,
         url: &Url,
@@ -98,7 +99,11 @@ impl AzureKeyVault {
         };
         let options = SecretClientOptions { client_options, ..SecretClientOptions::default() };
         let client = SecretClient::new(url.as_str(), credential, Some(options))?;
-        Ok(Self { service: service.to_owned(), client, breaker: Breaker::new("Azure Key Vault") })
+        Ok(Self {
+            service: service.to_owned(),
+            client,
+            breaker: CircuitBreaker::new("Azure Key Vault"),
+        })
     }
 
     pub(super) async fn secret(
@@ -106,15 +111,18 @@ impl AzureKeyVault {
         tenant: &str,
         name: &str,
     ) -> Result<Secret, CredentialsError> {
-        let name = spell(&[tenant, &self.service, name]);
+        let name = encode_name(&[tenant, &self.service, name]);
         if name.len() > NAME_BYTES_MAX {
             return Err(CredentialsError::NoSuchSecret);
         }
         self.breaker
-            .guard(async {
-                let answer =
-                    self.client.get_secret(&name, None).await.map_err(|error| judge(&error))?;
-                let secret = answer.into_model().map_err(|_| CredentialsError::Malformed)?;
+            .call(async {
+                let response = self
+                    .client
+                    .get_secret(&name, None)
+                    .await
+                    .map_err(|error| classify_error(&error))?;
+                let secret = response.into_model().map_err(|_| CredentialsError::Malformed)?;
                 Ok(Secret::from_text(secret.value.ok_or(CredentialsError::Malformed)?))
             })
             .await
@@ -133,9 +141,10 @@ fn identity(client_id: Option<String>) -> Result<Arc<dyn TokenCredential>, Setup
     Ok(ManagedIdentityCredential::new(Some(options))?)
 }
 
-/// A path in Key Vault's alphabet, which does not know capitals: small letters and digits stand for themselves, any other
-/// byte is `-` with two hexadecimal digits, and `--` is between the parts. No two paths are one name.
-fn spell(parts: &[&str]) -> String {
+/// Encodes a path in Key Vault's alphabet, which ignores case: small letters and digits are
+/// unchanged, any other byte is `-` with two hexadecimal digits, and `--` separates the parts. No
+/// two paths have the same name.
+fn encode_name(parts: &[&str]) -> String {
     let mut name = String::new();
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
@@ -145,7 +154,7 @@ fn spell(parts: &[&str]) -> String {
             if byte.is_ascii_lowercase() || byte.is_ascii_digit() {
                 name.push(byte.into());
             } else {
-                // Writing into a text does not fail.
+                // INVARIANT: writing to a string does not fail.
                 let _ = write!(name, "-{byte:02x}");
             }
         }
@@ -153,8 +162,8 @@ fn spell(parts: &[&str]) -> String {
     name
 }
 
-/// What an error means. Only its status and its code are kept of it.
-fn judge(error: &Error) -> CredentialsError {
+/// Classifies an error. Only its status and its code are retained.
+fn classify_error(error: &Error) -> CredentialsError {
     match error.kind() {
         ErrorKind::HttpResponse { status, error_code, .. } => match u16::from(*status) {
             404 => CredentialsError::NoSuchSecret,
@@ -164,9 +173,9 @@ fn judge(error: &Error) -> CredentialsError {
                 CredentialsError::Refused { status, reason: error_code.clone().unwrap_or_default() }
             }
         },
-        // No connection, or no identity to connect with.
+        // No connection, or no identity.
         _ => {
-            tracing::warn!(%error, "Azure Key Vault cannot be asked");
+            tracing::warn!(%error, "Azure Key Vault cannot be reached");
             CredentialsError::Unavailable(Outage::Unreachable)
         }
     }
@@ -180,13 +189,13 @@ mod tests {
 
     #[test]
     fn no_two_secrets_have_one_name_in_key_vaults_alphabet() {
-        assert_eq!(spell(&["acme", "tickets", "helpdesk"]), "acme--tickets--helpdesk");
-        assert_eq!(spell(&["Acme-1", "a.b", "c_d"]), "-41cme-2d1--a-2eb--c-5fd");
+        assert_eq!(encode_name(&["acme", "tickets", "helpdesk"]), "acme--tickets--helpdesk");
+        assert_eq!(encode_name(&["Acme-1", "a.b", "c_d"]), "-41cme-2d1--a-2eb--c-5fd");
         let parts = ["a", "A", "a-", "-a", "a--b", "b", "-2d", "2d", "a-2d", "é", "a.b", "a_b"];
         let mut names = HashSet::new();
         for tenant in parts {
             for name in parts {
-                let name = spell(&[tenant, "tickets", name]);
+                let name = encode_name(&[tenant, "tickets", name]);
                 assert!(
                     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
                     "{name}"

@@ -1,8 +1,8 @@
-//! Sets a Vault up for tool services: it trusts auth's transaction tokens, and gives each service
-//! what it may have and nothing else. What is already as it should be is left alone.
+//! Sets up Vault for tool services: Vault trusts auth's transaction tokens, and each service gets
+//! what it may have and nothing else. What is already correct is left unchanged.
 //!
-//! It stands here, and not in the command line, because the names that it sets up are those that
-//! [`super::Vault`] uses.
+//! It is here, and not in the command line, because [`super::Vault`] uses the names that it sets
+//! up.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     error::CredentialsError,
-    vault::{Any, As, Client, VaultConfig},
+    vault::{Client, RawEndpoint, RequestAuth, VaultConfig},
 };
 
 mod policy;
@@ -25,65 +25,66 @@ pub use setup::{
 };
 use steps::{Step, contains};
 
-/// Where a server tells its config, without its secrets.
+/// The path of a server's config without its secrets.
 const SERVER_CONFIG: &str = "sys/config/state/sanitized";
 
 /// Vault cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    /// An HTTP client cannot be made.
+    /// An HTTP client cannot be created.
     #[error(transparent)]
     Client(#[from] super::SetupError),
-    /// A name cannot stand where it is to stand.
+    /// A name is invalid or used twice.
     #[error(
-        "the setup has {name:?} as a name twice, or it is none: letters, digits, `.`, `_` and `-` are"
+        "the name {name:?} is used twice, or is invalid \
+         (expected letters, digits, `.`, `_` and `-`)"
     )]
     Name {
-        /// Which.
+        /// The name.
         name: String,
     },
-    /// Vault does not answer as it should.
-    #[error("{what}, at {path}")]
+    /// Vault returned an error.
+    #[error("cannot set up {what} at {path}")]
     Vault {
         /// What was to be set up.
         what: String,
-        /// Where.
+        /// Its path.
         path: String,
-        /// Why it is not.
+        /// The error.
         source: CredentialsError,
     },
-    /// Something else is there, which cannot be changed.
-    #[error("{what}: something else stands at {path} already; name another mount, or take it away")]
-    Taken {
+    /// Something else exists at the path, and cannot be changed.
+    #[error("{what}: something else already exists at {path}; choose another mount, or remove it")]
+    Conflict {
         /// What was to be set up.
         what: String,
-        /// Where.
+        /// Its path.
         path: String,
     },
 }
 
-/// What happens to one thing.
+/// A change to one object in Vault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What it is.
     pub what: String,
-    /// Where it stands in Vault.
+    /// Its path in Vault.
     pub path: String,
-    /// What happens to it.
+    /// The kind of the change.
     pub kind: ChangeKind,
 }
 
-/// What happens to one thing.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It is not there yet.
+    /// It does not exist yet.
     Create,
-    /// It is there, and otherwise.
+    /// It exists, but differs.
     Update,
-    /// It is as it should be.
-    Keep,
-    /// It is not there, and only the server's own config can have it.
-    Configure,
+    /// It is up to date.
+    Unchanged,
+    /// It does not exist, and only the server's own config can create it.
+    RequiresServerConfig,
 }
 
 impl fmt::Display for Change {
@@ -91,14 +92,14 @@ impl fmt::Display for Change {
         let sign = match self.kind {
             ChangeKind::Create => '+',
             ChangeKind::Update => '~',
-            ChangeKind::Keep => '=',
-            ChangeKind::Configure => '!',
+            ChangeKind::Unchanged => '=',
+            ChangeKind::RequiresServerConfig => '!',
         };
         write!(f, "{sign} {}  ({})", self.what, self.path)
     }
 }
 
-/// A Vault that is being set up, with a token that may do so.
+/// Sets up a Vault with a token that may do so.
 pub struct Bootstrap<'a> {
     client: Client,
     config: &'a VaultConfig,
@@ -114,7 +115,7 @@ impl<'a> Bootstrap<'a> {
         Ok(Self { client: Client::new(config)?, config, token })
     }
 
-    /// What [`Self::apply`] would do.
+    /// The changes that [`Self::apply`] would make.
     ///
     /// # Errors
     /// When Vault cannot be read.
@@ -122,16 +123,17 @@ impl<'a> Bootstrap<'a> {
         self.run(setup, false).await
     }
 
-    /// Sets Vault up, and says what was done.
+    /// Sets up Vault, and returns the changes.
     ///
     /// # Errors
-    /// When Vault cannot be read or written. What was done by then stays; the next run goes on.
+    /// When Vault cannot be read or written. Changes made until then remain; the next run
+    /// continues.
     pub async fn apply(&self, setup: &Setup) -> Result<Vec<Change>, BootstrapError> {
         self.run(setup, true).await
     }
 
     async fn run(&self, setup: &Setup, write: bool) -> Result<Vec<Change>, BootstrapError> {
-        if let Some(name) = setup.wrong_name() {
+        if let Some(name) = setup.invalid_name() {
             return Err(BootstrapError::Name { name: name.to_owned() });
         }
         let mut changes = Vec::new();
@@ -141,10 +143,10 @@ impl<'a> Bootstrap<'a> {
         for step in steps::mounts(self.config, setup) {
             changes.push(self.step(&step, write).await?);
         }
-        // Policies name the auth method by its accessor, which it has once it is there.
+        // Policies name the auth method by its accessor, which it has once it exists.
         let mount = format!("{}/", self.config.vault_auth_mount);
         let mounted = self.read("sys/auth", Some(&mount)).await;
-        let mounted = mounted.map_err(|source| failed("auth method", "sys/auth", source))?;
+        let mounted = mounted.map_err(|source| vault_error("auth method", "sys/auth", source))?;
         let accessor =
             mounted.as_ref().and_then(|method| method["accessor"].as_str()).unwrap_or("(not yet)");
         for step in steps::settings(self.config, setup, accessor) {
@@ -153,37 +155,40 @@ impl<'a> Bootstrap<'a> {
         Ok(changes)
     }
 
-    /// The audit device, which OpenBao takes by its API only if it was started so.
+    /// The audit device, which OpenBao accepts through its API only if it was started that way.
     async fn audit(&self, step: &Step, write: bool) -> Result<Change, BootstrapError> {
-        let by_api = !is_api_closed(&self.server_config().await?);
-        let change = match self.step(step, write && by_api).await {
-            // To a token that may not read the server's config it is said now.
-            Err(BootstrapError::Vault { what, path, source }) if is_for_config(&source) => {
-                return Ok(Change { what, path, kind: ChangeKind::Configure });
+        let is_api_open = !is_api_closed(&self.server_config().await?);
+        let change = match self.step(step, write && is_api_open).await {
+            // A token that may not read the server's config learns it from this error.
+            Err(BootstrapError::Vault { what, path, source }) if is_config_only_error(&source) => {
+                return Ok(Change { what, path, kind: ChangeKind::RequiresServerConfig });
             }
             change => change?,
         };
-        let is_left = !by_api && change.kind == ChangeKind::Create;
-        let kind = if is_left { ChangeKind::Configure } else { change.kind };
+        let is_manual = !is_api_open && change.kind == ChangeKind::Create;
+        let kind = if is_manual { ChangeKind::RequiresServerConfig } else { change.kind };
         Ok(Change { kind, ..change })
     }
 
     async fn step(&self, step: &Step, write: bool) -> Result<Change, BootstrapError> {
         let Step { what, path, .. } = step;
-        let failed = |source| failed(what, path, source);
-        let current = self.read(step.read_at(), step.key.as_deref()).await.map_err(failed)?;
+        let vault_error = |source| vault_error(what, path, source);
+        let current = self.read(step.read_at(), step.key.as_deref()).await.map_err(vault_error)?;
         let kind = match current {
             None => ChangeKind::Create,
-            Some(current) if contains(&current, &step.wanted) => ChangeKind::Keep,
+            Some(current) if contains(&current, &step.wanted) => ChangeKind::Unchanged,
             Some(_) if step.fixed => {
-                return Err(BootstrapError::Taken { what: what.clone(), path: path.clone() });
+                return Err(BootstrapError::Conflict { what: what.clone(), path: path.clone() });
             }
             Some(_) => ChangeKind::Update,
         };
-        if write && kind != ChangeKind::Keep {
+        if write && kind != ChangeKind::Unchanged {
             let body = step.write.as_ref().unwrap_or(&step.wanted);
-            let call = Any { method: RequestMethod::POST, path, body: Some(body) };
-            self.client.send(self.who(), || Ok(call.clone())).await.map_err(failed)?;
+            let call = RawEndpoint { method: RequestMethod::POST, path, body: Some(body) };
+            self.client
+                .send(self.request_auth(), || Ok(call.clone()))
+                .await
+                .map_err(vault_error)?;
         }
         Ok(Change { what: what.clone(), path: path.clone(), kind })
     }
@@ -193,16 +198,16 @@ impl<'a> Bootstrap<'a> {
         match self.read(SERVER_CONFIG, None).await {
             Ok(config) => Ok(config.unwrap_or_default()),
             Err(CredentialsError::Refused { .. }) => Ok(Value::Null),
-            Err(source) => Err(failed("the server's config", SERVER_CONFIG, source)),
+            Err(source) => Err(vault_error("the server's config", SERVER_CONFIG, source)),
         }
     }
 
-    /// What stands at a path, or under a key there.
+    /// The content of a path, or of one of its keys.
     async fn read(&self, path: &str, key: Option<&str>) -> Result<Option<Value>, CredentialsError> {
-        let call = Any { method: RequestMethod::GET, path, body: None };
-        let data = match self.client.call(self.who(), || Ok(call.clone())).await {
-            Ok(answer) => answer.data,
-            // Some paths say 400 for what is not there.
+        let call = RawEndpoint { method: RequestMethod::GET, path, body: None };
+        let data = match self.client.call(self.request_auth(), || Ok(call.clone())).await {
+            Ok(response) => response.data,
+            // Some paths answer 400 for what does not exist.
             Err(CredentialsError::NoSuchSecret | CredentialsError::Refused { status: 400, .. }) => {
                 None
             }
@@ -215,22 +220,23 @@ impl<'a> Bootstrap<'a> {
         Ok(found.filter(|value| !value.is_null() && value != ""))
     }
 
-    fn who(&self) -> As<'_> {
-        As { token: Some(self.token), request_id: None }
+    fn request_auth(&self) -> RequestAuth<'_> {
+        RequestAuth { token: Some(self.token), request_id: None }
     }
 }
 
-/// Whether this is the config of a server that takes no audit device by its API: OpenBao says so,
-/// and Vault knows nothing of it.
+/// Whether this is the config of a server that accepts no audit device through its API. OpenBao has
+/// this setting; Vault does not.
 fn is_api_closed(server_config: &Value) -> bool {
     server_config["unsafe_allow_api_audit_creation"] == false
 }
 
-/// Whether OpenBao answers that an audit device is a matter of its config.
-fn is_for_config(error: &CredentialsError) -> bool {
-    matches!(error, CredentialsError::Refused { status: 400, reason } if reason.contains("config-based audit"))
+/// Whether OpenBao answers that audit devices are set in its config.
+fn is_config_only_error(error: &CredentialsError) -> bool {
+    let CredentialsError::Refused { status: 400, reason } = error else { return false };
+    reason.contains("config-based audit")
 }
 
-fn failed(what: &str, path: &str, source: CredentialsError) -> BootstrapError {
+fn vault_error(what: &str, path: &str, source: CredentialsError) -> BootstrapError {
     BootstrapError::Vault { what: what.to_owned(), path: path.to_owned(), source }
 }

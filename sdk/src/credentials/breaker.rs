@@ -5,15 +5,15 @@ use std::{
 
 use super::error::{CredentialsError, Outage};
 
-/// So many failures in a row, and a source is left alone for so long.
+/// After this many consecutive failures the circuit opens for the pause.
 const FAILURES_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// So many failures in a row, and nothing is asked for a while; then one call tries. The crates that do this bring
-/// policies and statistics of their own for what is one counter here.
+/// A circuit breaker: it opens after consecutive failures, and then admits one trial call per
+/// pause. Crates for this bring policies and statistics for what is one counter here.
 #[derive(Debug)]
-pub(super) struct Breaker {
-    of: &'static str,
+pub(super) struct CircuitBreaker {
+    name: &'static str,
     failures_max: u32,
     pause: Duration,
     state: Mutex<State>,
@@ -25,52 +25,55 @@ struct State {
     open_until: Option<Instant>,
 }
 
-/// A change of the whole.
+/// A state transition of the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// From now on nothing is asked for a while.
+enum Transition {
+    /// Calls are rejected from now on.
     Opened,
-    /// It answers again.
+    /// Calls succeed again.
     Closed,
 }
 
-impl Breaker {
-    /// For a source of this name.
-    pub(super) fn new(of: &'static str) -> Self {
-        Self { of, failures_max: FAILURES_MAX, pause: PAUSE, state: Mutex::default() }
+impl CircuitBreaker {
+    /// A breaker for the source of this name.
+    pub(super) fn new(name: &'static str) -> Self {
+        Self { name, failures_max: FAILURES_MAX, pause: PAUSE, state: Mutex::default() }
     }
 
-    /// Makes a call, if one may be made.
-    pub(super) async fn guard<T>(
+    /// Runs an operation, unless the circuit is open.
+    pub(super) async fn call<T>(
         &self,
-        call: impl Future<Output = Result<T, CredentialsError>>,
+        operation: impl Future<Output = Result<T, CredentialsError>>,
     ) -> Result<T, CredentialsError> {
-        if !self.admits() {
+        if !self.admit() {
             return Err(CredentialsError::Unavailable(Outage::CircuitOpen));
         }
-        let done = call.await;
-        // A failure inside may be that of one database; the others are not to suffer from it.
-        let down = match &done {
+        let done = operation.await;
+        // An internal failure may concern one database; the others must not suffer from it.
+        let outage = match &done {
             Err(CredentialsError::Unavailable(outage)) if *outage != Outage::Failed => Some(outage),
             _ => None,
         };
-        match self.note(down.is_none()) {
-            Some(Turn::Opened) => {
-                let cause = down.map(ToString::to_string);
+        match self.record(outage.is_none()) {
+            Some(Transition::Opened) => {
+                let cause = outage.map(ToString::to_string);
                 tracing::error!(
                     cause,
-                    "{} has failed repeatedly; it is left alone but for a try now and then",
-                    self.of
+                    "{} failed repeatedly; its circuit is open but for trial calls",
+                    self.name
                 );
             }
-            Some(Turn::Closed) => tracing::info!("{} answers again", self.of),
+            Some(Transition::Closed) => {
+                tracing::info!("{} answers again; its circuit is closed", self.name);
+            }
             None => {}
         }
         done
     }
 
-    /// Whether a call may be made. Once the pause is over one may, and for as long again no other, unless it succeeds.
-    fn admits(&self) -> bool {
+    /// Whether a call may be made. Once the pause is over one trial call is admitted, and no other
+    /// for another pause, unless it succeeds.
+    fn admit(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         match state.open_until {
@@ -83,20 +86,20 @@ impl Breaker {
         }
     }
 
-    /// Notes how a call ended. Says what that changes.
-    fn note(&self, answered: bool) -> Option<Turn> {
+    /// Records the outcome of a call. Returns the transition that it causes.
+    fn record(&self, succeeded: bool) -> Option<Transition> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let was_open = state.open_until.is_some();
-        if answered {
+        if succeeded {
             *state = State::default();
-            return was_open.then_some(Turn::Closed);
+            return was_open.then_some(Transition::Closed);
         }
         state.failures = state.failures.saturating_add(1);
         if state.failures < self.failures_max {
             return None;
         }
         state.open_until = Some(Instant::now() + self.pause);
-        (!was_open).then_some(Turn::Opened)
+        (!was_open).then_some(Transition::Opened)
     }
 }
 
@@ -105,23 +108,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_failures_in_a_row_one_call_tries_and_a_success_lets_all_through() {
-        let breaker = Breaker {
+    fn the_circuit_opens_after_consecutive_failures_and_a_successful_trial_call_closes_it() {
+        let breaker = CircuitBreaker {
             failures_max: 2,
             pause: Duration::from_millis(30),
-            ..Breaker::new("a source")
+            ..CircuitBreaker::new("a source")
         };
-        for answered in [false, true, false] {
-            assert_eq!(breaker.note(answered), None);
+        for succeeded in [false, true, false] {
+            assert_eq!(breaker.record(succeeded), None);
         }
-        assert!(breaker.admits(), "they were not in a row");
-        assert_eq!(breaker.note(false), Some(Turn::Opened));
-        assert_eq!(breaker.note(false), None);
-        assert!(!breaker.admits());
+        assert!(breaker.admit(), "they were not consecutive");
+        assert_eq!(breaker.record(false), Some(Transition::Opened));
+        assert_eq!(breaker.record(false), None);
+        assert!(!breaker.admit());
         std::thread::sleep(Duration::from_millis(40));
-        assert!(breaker.admits());
-        assert!(!breaker.admits(), "a second one does not try");
-        assert_eq!(breaker.note(true), Some(Turn::Closed));
-        assert!(breaker.admits() && breaker.admits());
+        assert!(breaker.admit());
+        assert!(!breaker.admit(), "only one trial call is admitted");
+        assert_eq!(breaker.record(true), Some(Transition::Closed));
+        assert!(breaker.admit() && breaker.admit());
     }
 }

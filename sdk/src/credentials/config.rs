@@ -4,13 +4,16 @@ use url::Url;
 use super::{AwsConfig, AwsSecretsManager};
 #[cfg(feature = "credentials-azure")]
 use super::{AzureConfig, AzureKeyVault};
-use super::{Credentials, Embedded, Limits, SetupError, Source, Vault, VaultConfig, VaultLogin};
+use super::{
+    CredentialLimits, CredentialSource, Credentials, EmbeddedSource, SetupError, Vault,
+    VaultConfig, VaultLogin,
+};
 use crate::{GrpcUrl, Peers, SpiffeId};
 
-/// Which source of credentials a tool service is started with.
+/// The source of a tool service's credentials.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CredentialsConfig {
-    /// Where auth serves gRPC. It tells who is revoked, whose leases then end.
+    /// The gRPC address of auth, which reports revocations. The leases of revoked principals end.
     #[arg(long, default_value = "http://127.0.0.1:7110")]
     pub auth_url: GrpcUrl,
 
@@ -18,7 +21,7 @@ pub struct CredentialsConfig {
     #[command(flatten)]
     pub vault: Option<VaultConfig>,
 
-    /// How the service logs in at Vault in its own name.
+    /// How the service logs in to Vault in its own name.
     #[command(flatten)]
     pub vault_login: VaultLogin,
 
@@ -32,9 +35,9 @@ pub struct CredentialsConfig {
     #[command(flatten)]
     pub azure: Option<AzureConfig>,
 
-    /// The process itself, in place of Vault. It is for a mesh on one machine, and no argument asks for it.
+    /// This process itself, in place of Vault. For a mesh on one machine; no argument selects it.
     #[arg(skip)]
-    pub embedded: Option<Embedded>,
+    pub embedded: Option<EmbeddedSource>,
 }
 
 impl CredentialsConfig {
@@ -53,8 +56,8 @@ impl CredentialsConfig {
         }
     }
 
-    /// With a setting of every source, so that none is missing in a config that environment variables change. It names
-    /// nothing that exists and is not to be opened.
+    /// A config with settings for every source, so that environment variables can change each of
+    /// them. It points to nothing that exists and must not be opened.
     #[must_use]
     pub fn placeholder(url: &Url) -> Self {
         Self {
@@ -71,11 +74,11 @@ impl CredentialsConfig {
         }
     }
 
-    /// The credentials of `service` from the source that is named. Must be called within a runtime, which renews and
-    /// revokes them.
+    /// Opens the credentials of `service` from the configured source. Must be called within a
+    /// runtime, which renews and revokes them.
     ///
     /// # Errors
-    /// When no source is named, what it needs cannot be read, or auth's URL is not one that gRPC can use.
+    /// When no source is configured, its files cannot be read, or gRPC cannot use auth's URL.
     pub fn open(
         self,
         service: &str,
@@ -88,28 +91,31 @@ impl CredentialsConfig {
         if !sources.is_empty() {
             return Err(SetupError::SeveralSources);
         }
-        let credentials = Credentials::new(source, Limits::default());
-        credentials.follow_revocations(auth);
+        let credentials = Credentials::new(source, CredentialLimits::default());
+        credentials.watch_revocations(auth);
         Ok(credentials)
     }
 
-    /// All that are named.
-    fn sources(self, service: &str) -> Result<Vec<Source>, SetupError> {
+    /// All configured sources.
+    fn sources(self, service: &str) -> Result<Vec<CredentialSource>, SetupError> {
         let mut sources = Vec::new();
         if let Some(vault) = self.vault {
-            sources.push(Source::Vault(
+            sources.push(CredentialSource::Vault(
                 Vault::new(service, vault)?.with_login(self.vault_login)?.into(),
             ));
         }
         #[cfg(feature = "credentials-aws")]
         if let Some(aws) = self.aws {
-            sources.push(Source::AwsSecretsManager(AwsSecretsManager::new(service, aws)?.into()));
+            sources.push(CredentialSource::AwsSecretsManager(
+                AwsSecretsManager::new(service, aws)?.into(),
+            ));
         }
         #[cfg(feature = "credentials-azure")]
         if let Some(azure) = self.azure {
-            sources.push(Source::AzureKeyVault(AzureKeyVault::new(service, azure)?.into()));
+            sources
+                .push(CredentialSource::AzureKeyVault(AzureKeyVault::new(service, azure)?.into()));
         }
-        sources.extend(self.embedded.map(Source::Embedded));
+        sources.extend(self.embedded.map(CredentialSource::Embedded));
         Ok(sources)
     }
 }
@@ -142,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_address_of_a_vault_is_enough() {
+    async fn the_url_of_a_vault_is_sufficient() {
         let config = parse(&["--vault-url", "https://vault.internal:8200"]).unwrap();
         let vault = config.vault.clone().unwrap();
         assert_eq!(vault.vault_url.as_str(), "https://vault.internal:8200/");
@@ -151,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_login_of_its_own_is_told_with_all_that_it_needs() {
+    async fn a_service_login_is_configured_with_every_file_that_it_needs() {
         let at = ["--vault-url", "https://vault.internal:8200", "--vault-login"];
         let open = |method: &[&str]| open(parse(&[&at, method].concat()).unwrap());
         assert!(open(&["kubernetes"]).is_ok());
@@ -162,7 +168,7 @@ mod tests {
 
     #[cfg(all(feature = "credentials-aws", feature = "credentials-azure"))]
     #[tokio::test]
-    async fn exactly_one_source_is_named() {
+    async fn exactly_one_source_must_be_configured() {
         let vault = ["--vault-url", "https://vault.internal:8200"];
         let aws = ["--aws-secrets-prefix", "drawbridge"];
         let azure = ["--azure-key-vault-url", "https://drawbridge.vault.azure.net"];
@@ -178,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_a_vault_needs_its_address() {
+    fn vault_options_require_the_url_of_a_vault() {
         assert!(parse(&["--vault-kv-mount", "kv"]).is_err());
         assert!(parse(&["--vault-namespace", "team"]).is_err());
     }

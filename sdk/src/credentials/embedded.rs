@@ -9,34 +9,34 @@ use super::{
     source::{Granted, GrantedUser, SessionToken},
 };
 
-/// How long what is given here lasts.
+/// How long credentials from this source last.
 const DURATION: Duration = Duration::from_secs(300);
 
-/// Leases that this process gives itself, for a mesh without Vault: users that no database checks, and secrets that are
-/// known beforehand.
+/// Credentials that this process issues itself, for a mesh without Vault: users that no database
+/// checks, and secrets that are known beforehand.
 #[derive(Clone, Debug, Default)]
-pub struct Embedded {
+pub struct EmbeddedSource {
     /// The fields of each secret, by its name for every tenant, or by `tenant/name` for one.
     secrets: BTreeMap<String, BTreeMap<String, SecretString>>,
 }
 
-impl Embedded {
-    /// An issuer that knows these secrets. One by the name of `tenant/name` is that tenant's alone, and comes before one
-    /// of that name for every tenant.
+impl EmbeddedSource {
+    /// A source with these secrets. One named `tenant/name` belongs to that tenant only, and takes
+    /// precedence over one of that name for every tenant.
     #[must_use]
     pub fn new(secrets: BTreeMap<String, BTreeMap<String, SecretString>>) -> Self {
         Self { secrets }
     }
 
     pub(super) fn login() -> Granted<SessionToken> {
-        Granted { of: SessionToken(random().into()), duration: DURATION, renewable: true }
+        Granted { value: SessionToken(random().into()), duration: DURATION, renewable: true }
     }
 
     pub(super) fn database(role: &str) -> Granted<GrantedUser> {
         let id = random();
         let user =
             GrantedUser { username: format!("v-{role}-{id}"), password: random().into(), id };
-        Granted { of: user, duration: DURATION, renewable: true }
+        Granted { value: user, duration: DURATION, renewable: true }
     }
 
     pub(super) fn secret(&self, tenant: &str, name: &str) -> Result<Secret, CredentialsError> {
@@ -45,7 +45,7 @@ impl Embedded {
         Ok(Secret { fields: fields.cloned().ok_or(CredentialsError::NoSuchSecret)? })
     }
 
-    /// What renewing gives.
+    /// The duration that a renewal grants.
     pub(super) const fn renewed() -> Duration {
         DURATION
     }

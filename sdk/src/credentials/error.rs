@@ -4,90 +4,92 @@ use tonic::Status;
 
 use crate::ChannelError;
 
-/// What a caller is told when it should try again: longer than a circuit stays open.
+/// The retry delay that a caller is given: longer than a circuit stays open.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 
-/// Credentials that cannot be had. Nothing secret is in it.
+/// Credentials could not be issued. It contains no secrets.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// Whoever gives them does not answer, is sealed, or is not asked for now. Trying again later makes sense.
-    #[error("credentials cannot be had now: {0}")]
+    /// The source does not answer, is sealed, or its circuit is open. A later retry may succeed.
+    #[error("credentials are unavailable: {0}")]
     Unavailable(Outage),
-    /// Whoever gives them refuses this caller.
-    #[error("credentials are refused with status {status}: {reason}")]
+    /// The source denies this caller.
+    #[error("credentials were denied with status {status}: {reason}")]
     Refused {
-        /// The HTTP status of the answer.
+        /// The HTTP status of the response.
         status: u16,
-        /// What Vault says, cut short.
+        /// Vault's message, truncated.
         reason: String,
     },
     /// The caller is revoked.
     #[error("the caller is revoked")]
     Revoked,
-    /// There is no such secret.
-    #[error("there is no such secret")]
+    /// The secret does not exist.
+    #[error("the secret does not exist")]
     NoSuchSecret,
-    /// The service is to do something in its own name, and has no login of its own.
-    #[error("the service has no login of its own at Vault: name one by --vault-login")]
-    NoOwnLogin,
-    /// The source gives nothing of this kind.
-    #[error("this source of credentials has no {0}")]
-    NotHere(&'static str),
-    /// The caller belongs to no tenant, or its tenant's name cannot stand in a path.
-    #[error("the caller has no tenant whose secrets could be read")]
+    /// The service needs something in its own name, and has no login of its own.
+    #[error("the service has no Vault login of its own; configure one with --vault-login")]
+    NoServiceLogin,
+    /// The source does not support this kind of credential.
+    #[error("this source of credentials does not support {0}")]
+    Unsupported(&'static str),
+    /// The caller has no tenant, or the tenant's name is not valid in a path.
+    #[error("the caller has no tenant with a valid name")]
     NoTenant,
-    /// The answer cannot be understood.
-    #[error("the answer of their source is not what it should be")]
+    /// The response is malformed.
+    #[error("the source's response is malformed")]
     Malformed,
     /// The service is stopping.
     #[error("the service is stopping")]
     Closed,
 }
 
-/// Why credentials cannot be had now.
+/// Why credentials are unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Outage {
     /// No connection, or it broke.
-    #[error("their source cannot be reached")]
+    #[error("the source cannot be reached")]
     Unreachable,
-    /// No answer in time.
-    #[error("their source does not answer in time")]
+    /// No response in time.
+    #[error("the source did not respond in time")]
     Timeout,
     /// It is sealed, a standby without a leader, or in maintenance.
     #[error("Vault is sealed or not ready")]
     NotReady,
-    /// It limits its callers.
-    #[error("their source is busy")]
+    /// It rate-limits its callers.
+    #[error("the source is busy")]
     Busy,
-    /// It failed inside, or what it asks did: a database that is down.
-    #[error("their source has failed inside")]
+    /// It has an internal failure, or something that it depends on does, such as a database.
+    #[error("the source had an internal failure")]
     Failed,
-    /// The file that the service logs in with in its own name is not there, or empty.
+    /// The file of the service's own login does not exist or is empty.
     #[error("the file of the service's own login cannot be read")]
     LoginFile,
-    /// It has failed several times, and is left alone for a moment.
-    #[error("their source has failed repeatedly and is not asked for a moment")]
+    /// It failed repeatedly, and its circuit is open.
+    #[error("the source failed repeatedly; its circuit is open")]
     CircuitOpen,
 }
 
 impl CredentialsError {
-    /// Whether trying again later makes sense.
+    /// Whether a later retry may succeed.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Closed)
     }
 
-    /// Whether it may be that a session is not known any more.
+    /// Whether the source may have forgotten the session.
     pub(super) fn is_forbidden(&self) -> bool {
         matches!(self, Self::Refused { status: 403, .. })
     }
 
-    /// One word for metrics.
-    pub(super) fn word(&self) -> &'static str {
+    /// The value of the metrics' `outcome` label.
+    pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Unavailable(_) => "unavailable",
-            Self::Refused { .. } | Self::NoTenant | Self::NoOwnLogin | Self::Revoked => "refused",
-            Self::NoSuchSecret | Self::NotHere(_) => "missing",
+            Self::Refused { .. } | Self::NoTenant | Self::NoServiceLogin | Self::Revoked => {
+                "refused"
+            }
+            Self::NoSuchSecret | Self::Unsupported(_) => "missing",
             Self::Malformed => "malformed",
             Self::Closed => "closed",
         }
@@ -95,71 +97,72 @@ impl CredentialsError {
 }
 
 impl From<CredentialsError> for Status {
-    /// The caller learns whether to try again, and nothing of Vault.
+    /// The caller learns whether to retry, and nothing about Vault.
     fn from(error: CredentialsError) -> Self {
         match error {
             error if error.is_retryable() => Self::unavailable(format!(
-                "credentials cannot be had now; try again in {} seconds",
+                "credentials are unavailable; retry in {} seconds",
                 RETRY_AFTER.as_secs()
             )),
             CredentialsError::Refused { .. }
             | CredentialsError::NoTenant
             | CredentialsError::Revoked => {
-                Self::permission_denied("no credentials are given to this caller")
+                Self::permission_denied("this caller may not have credentials")
             }
             CredentialsError::NoSuchSecret => {
-                Self::failed_precondition("the secret that this needs is not set")
+                Self::failed_precondition("a required secret is not set")
             }
-            _ => Self::internal("credentials cannot be had"),
+            _ => Self::internal("credentials could not be obtained"),
         }
     }
 }
 
-/// Credentials that cannot be set up.
+/// A source of credentials cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Nothing is named that gives credentials.
-    #[error("there is no source of credentials: name a Vault by --vault-url, or another source")]
+    /// No source is configured.
+    #[error("no source of credentials: configure Vault with --vault-url, or another source")]
     NoSource,
-    /// There are several sources.
-    #[error("there are several sources of credentials: name one")]
+    /// Several sources are configured.
+    #[error("several sources of credentials are configured: keep one")]
     SeveralSources,
-    /// The prefix of secrets' names cannot be one.
+    /// The prefix of secret names is invalid.
     #[error(
-        "secrets cannot be named after {prefix:?}: letters, digits, `.`, `_` and `-`, with `/` between"
+        "invalid prefix of secret names {prefix:?} \
+         (expected segments of letters, digits, `.`, `_` and `-`, separated by `/`)"
     )]
     Prefix {
-        /// Which.
+        /// The prefix.
         prefix: String,
     },
-    /// A key vault must be asked by TLS.
-    #[error("{url} is not a URL of https")]
+    /// A key vault requires TLS.
+    #[error("{url} is not an https URL")]
     NotHttps {
-        /// Which.
+        /// The URL.
         url: url::Url,
     },
-    /// The identity that Azure knows this workload by cannot be set up.
+    /// The Azure identity of this workload cannot be set up.
     #[cfg(feature = "credentials-azure")]
     #[error("cannot set up Azure Key Vault")]
     Azure(#[from] azure_core::Error),
-    /// The address of auth is not one.
+    /// The address of auth is invalid.
     #[error(transparent)]
     Auth(#[from] ChannelError),
-    /// The service's own login at Vault lacks a file.
-    #[error("the service's own login at Vault needs {argument}")]
+    /// The service's own Vault login lacks a file.
+    #[error("the service's own Vault login requires {argument}")]
     LoginNeeds {
-        /// The argument that names it.
+        /// The argument that names the file.
         argument: &'static str,
     },
     /// A file cannot be read.
     #[error("cannot read {path}")]
     File {
-        /// Which.
+        /// The path.
         path: std::path::PathBuf,
-        /// Why.
+        /// What went wrong.
         source: std::io::Error,
     },
-    /// A certificate or key is not one, or there is no TLS.
+    /// A certificate or key is invalid, or TLS cannot be set up.
     #[error("cannot set up HTTP to the source of credentials")]
     Http(#[from] reqwest::Error),
 }

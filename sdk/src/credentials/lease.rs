@@ -15,83 +15,85 @@ use tokio_util::sync::CancellationToken;
 
 use super::source::{Granted, GrantedCertificate, GrantedUser};
 
-/// A lease is renewed at this part of its life, so that it is before two thirds of it.
-const RENEW_AT: f64 = 0.6;
-/// What renews to less than this part of its first life has come to its maximum, and is let go.
-const WORTH_RENEWING: f64 = 0.5;
-/// This part of a life is left unused at its end, and no more than that: whoever has got it needs it for a moment.
-const MARGIN: f64 = 0.1;
+/// A lease is renewed at this fraction of its lifetime, so before two thirds of it.
+const RENEW_AT_FRACTION: f64 = 0.6;
+/// A lease that renews to less than this fraction of its first lifetime has reached its maximum,
+/// and is not renewed again.
+const RENEWED_FRACTION_MIN: f64 = 0.5;
+/// A fraction of the lifetime is left unused at its end, up to a maximum: a caller that has the
+/// lease still needs it for a moment.
+const MARGIN_FRACTION: f64 = 0.1;
 const MARGIN_MAX: Duration = Duration::from_secs(15);
 
-/// How long something is given for.
+/// The lifetime of a session, a lease or a certificate.
 #[derive(Debug)]
 pub(super) struct Lifetime {
-    whole: Duration,
+    initial: Duration,
     renewable: bool,
-    /// Used since it was given or renewed.
+    /// Used since it was granted or renewed.
     used: AtomicBool,
-    span: Mutex<Span>,
+    current: Mutex<Period>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct Period {
     renew_at: Option<Instant>,
-    ends: Instant,
+    expires_at: Instant,
 }
 
 impl Lifetime {
-    pub(super) fn new(whole: Duration, renewable: bool) -> Self {
-        let span = Mutex::new(Span::new(whole, renewable));
-        Self { whole, renewable, used: AtomicBool::new(true), span }
+    pub(super) fn new(initial: Duration, renewable: bool) -> Self {
+        let current = Mutex::new(Period::new(initial, renewable));
+        Self { initial, renewable, used: AtomicBool::new(true), current }
     }
 
-    fn span(&self) -> Span {
-        *self.span.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> Period {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn ends(&self) -> Instant {
-        self.span().ends
+    pub(super) fn expires_at(&self) -> Instant {
+        self.current().expires_at
     }
 
-    /// How long it may still be given out.
-    pub(super) fn left(&self) -> Duration {
-        self.ends().saturating_duration_since(Instant::now())
+    /// How long it may still be used.
+    pub(super) fn remaining(&self) -> Duration {
+        self.expires_at().saturating_duration_since(Instant::now())
     }
 
-    /// How long until it is to be renewed.
+    /// How long until its renewal is due.
     pub(super) fn until_renewal(&self) -> Duration {
-        let span = self.span();
-        span.renew_at.unwrap_or(span.ends).saturating_duration_since(Instant::now())
+        let current = self.current();
+        current.renew_at.unwrap_or(current.expires_at).saturating_duration_since(Instant::now())
     }
 
-    pub(super) fn note_use(&self) {
+    pub(super) fn mark_used(&self) {
         self.used.store(true, Ordering::Relaxed);
     }
 
-    /// Whether to renew it now: it is time, and it is still used.
-    pub(super) fn is_due(&self) -> bool {
-        self.span().renew_at.is_some_and(|at| at <= Instant::now())
+    /// Whether to renew it now: its renewal time has come, and it is still used.
+    pub(super) fn is_renewal_due(&self) -> bool {
+        self.current().renew_at.is_some_and(|at| at <= Instant::now())
             && self.used.load(Ordering::Relaxed)
     }
 
-    /// Notes that it was renewed.
-    pub(super) fn renewed(&self, duration: Duration) {
+    /// Records a renewal.
+    pub(super) fn mark_renewed(&self, duration: Duration) {
         self.used.store(false, Ordering::Relaxed);
-        let again = self.renewable && duration > self.whole.mul_f64(WORTH_RENEWING);
-        *self.span.lock().unwrap_or_else(PoisonError::into_inner) = Span::new(duration, again);
+        let again = self.renewable && duration > self.initial.mul_f64(RENEWED_FRACTION_MIN);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Period::new(duration, again);
     }
 }
 
-impl Span {
+impl Period {
     fn new(duration: Duration, renewable: bool) -> Self {
         let now = Instant::now();
-        let margin = duration.mul_f64(MARGIN).min(MARGIN_MAX);
-        let renew_at = renewable.then(|| now + duration.mul_f64(RENEW_AT));
-        Self { renew_at, ends: now + duration.saturating_sub(margin) }
+        let margin = duration.mul_f64(MARGIN_FRACTION).min(MARGIN_MAX);
+        let renew_at = renewable.then(|| now + duration.mul_f64(RENEW_AT_FRACTION));
+        Self { renew_at, expires_at: now + duration.saturating_sub(margin) }
     }
 }
 
-/// A database user that was made for one principal, for a while.
+/// A database user that was created for one principal, for a limited time.
 #[derive(Debug)]
 pub struct DatabaseLease {
     /// The name of the database user.
@@ -99,66 +101,67 @@ pub struct DatabaseLease {
     /// Its password.
     pub password: SecretString,
     pub(super) id: String,
-    pub(super) term: Lifetime,
-    /// Cancelled when the lease or its session is given up. It is a child of the session's.
+    pub(super) lifetime: Lifetime,
+    /// Cancelled when the lease or its session is revoked. It is a child of the session's token.
     pub(super) ended: CancellationToken,
 }
 
 impl DatabaseLease {
     pub(super) fn new(granted: Granted<GrantedUser>, ended: CancellationToken) -> Self {
-        let Granted { of: GrantedUser { id, username, password }, duration, renewable } = granted;
-        Self { username, password, id, term: Lifetime::new(duration, renewable), ended }
+        let Granted { value: GrantedUser { id, username, password }, duration, renewable } =
+            granted;
+        Self { username, password, id, lifetime: Lifetime::new(duration, renewable), ended }
     }
 
-    /// Whether it can still be used, as far as is known here.
+    /// Whether it can still be used, as far as this service knows.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.ended.is_cancelled() && !self.term.left().is_zero()
+        !self.ended.is_cancelled() && !self.lifetime.remaining().is_zero()
     }
 
-    /// Waits until the lease is given up before its time: connections that were made with it are to be closed.
+    /// Waits until the lease is revoked early: connections that use it must be closed.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
-/// A certificate that was issued for one principal, for a while, with its key.
+/// A certificate that was issued for one principal, for a limited time, with its key.
 #[derive(Debug)]
-pub struct Certificate {
-    /// The certificate, and after it those of the authorities between it and the root, as PEM.
+pub struct IssuedCertificate {
+    /// The certificate, followed by the intermediates without the root, as PEM.
     pub chain: String,
     /// Its private key, as PEM.
     pub private_key: SecretString,
-    /// The certificate of the authority that has issued it, as PEM.
+    /// The certificate of the issuing authority, as PEM.
     pub authority: String,
-    pub(super) term: Lifetime,
-    /// Cancelled when its session is given up. It is a child of the session's.
+    pub(super) lifetime: Lifetime,
+    /// Cancelled when its session is revoked. It is a child of the session's token.
     ended: CancellationToken,
 }
 
-impl Certificate {
+impl IssuedCertificate {
     pub(super) fn new(granted: Granted<GrantedCertificate>, ended: CancellationToken) -> Self {
         let Granted {
-            of: GrantedCertificate { chain, private_key, authority },
+            value: GrantedCertificate { chain, private_key, authority },
             duration,
             renewable,
         } = granted;
-        Self { chain, private_key, authority, term: Lifetime::new(duration, renewable), ended }
+        Self { chain, private_key, authority, lifetime: Lifetime::new(duration, renewable), ended }
     }
 
-    /// Whether it can still be used, as far as is known here.
+    /// Whether it can still be used, as far as this service knows.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        !self.ended.is_cancelled() && !self.term.left().is_zero()
+        !self.ended.is_cancelled() && !self.lifetime.remaining().is_zero()
     }
 
-    /// Waits until the certificate is given up before its time: connections that were made with it are to be closed.
+    /// Waits until the certificate is revoked early: connections that use it must be closed.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 }
 
-/// What stands at one path of the key-value store.
+/// The content of one path of the key-value store.
 #[derive(Debug)]
 pub struct Secret {
     pub(super) fields: BTreeMap<String, SecretString>,
@@ -195,30 +198,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_term_is_due_before_two_thirds_of_its_life_and_only_while_it_is_used() {
-        let term = Lifetime::new(Duration::from_millis(100), true);
-        assert!(!term.is_due());
+    fn a_renewal_is_due_before_two_thirds_of_the_lifetime_and_only_while_it_is_used() {
+        let lifetime = Lifetime::new(Duration::from_millis(100), true);
+        assert!(!lifetime.is_renewal_due());
         std::thread::sleep(Duration::from_millis(62));
-        assert!(term.is_due());
-        term.renewed(Duration::from_millis(60));
+        assert!(lifetime.is_renewal_due());
+        lifetime.mark_renewed(Duration::from_millis(60));
         std::thread::sleep(Duration::from_millis(40));
-        assert!(!term.is_due(), "nobody has used it since");
-        term.note_use();
-        assert!(term.is_due());
-        // Its maximum is near: it is let go.
-        term.renewed(Duration::from_millis(10));
-        term.note_use();
+        assert!(!lifetime.is_renewal_due(), "it was not used since");
+        lifetime.mark_used();
+        assert!(lifetime.is_renewal_due());
+        // Its maximum is near, so it is not renewed.
+        lifetime.mark_renewed(Duration::from_millis(10));
+        lifetime.mark_used();
         std::thread::sleep(Duration::from_millis(10));
-        assert!(!term.is_due() && term.left().is_zero());
+        assert!(!lifetime.is_renewal_due() && lifetime.remaining().is_zero());
     }
 
     #[test]
-    fn what_is_secret_is_not_shown() {
+    fn debug_output_redacts_secrets() {
         let lease = DatabaseLease {
             username: "v-alice".to_owned(),
             password: "hunter2".into(),
             id: "database/creds/reader/1".to_owned(),
-            term: Lifetime::new(Duration::from_secs(1), true),
+            lifetime: Lifetime::new(Duration::from_secs(1), true),
             ended: CancellationToken::new(),
         };
         let secret = Secret { fields: BTreeMap::from([("token".to_owned(), "hunter2".into())]) };

@@ -1,4 +1,4 @@
-//! Hears from auth that somebody is revoked.
+//! Watches auth's revocations and ends the sessions of revoked principals.
 
 use std::{
     sync::Arc,
@@ -15,81 +15,86 @@ use tonic::{Status, transport::Channel};
 use super::{sessions::Sessions, source::CALL_TIMEOUT};
 use crate::{RequestId, call::CallContext};
 
-/// Auth speaks once a second. For how long its silence is borne.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How long an answer may take.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// About so many sessions auth is asked at once.
-const TOKENS_AT_ONCE: usize = 256;
-/// Before auth is listened to again.
-const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+/// Auth sends at least one message a second. The stream counts as lost after this time without one.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a response may take.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many sessions one introspection request covers.
+const TOKENS_PER_REQUEST_MAX: usize = 256;
+/// The delay before the stream is opened again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Follows auth's revocations for ever. What somebody has who is revoked is given up. While auth is not heard, leases go
-/// on: they end by themselves.
-pub(super) async fn follow(sessions: Arc<Sessions>, auth: AuthServiceClient<Channel>) {
+/// Watches auth's revocations forever, and revokes what revoked principals have. While the stream
+/// is lost, leases stay valid until they expire.
+pub(super) async fn watch(sessions: Arc<Sessions>, auth: AuthServiceClient<Channel>) {
     let mut known = None;
     loop {
-        let status = hear(&sessions, &auth, &mut known).await;
-        tracing::debug!(code = ?status.code(), message = status.message(), "auth's revocations are not heard");
-        sleep(LISTEN_PAUSE).await;
+        let status = watch_once(&sessions, &auth, &mut known).await;
+        let (code, message) = (status.code(), status.message());
+        tracing::debug!(?code, message, "the revocation stream from auth is lost");
+        sleep(RECONNECT_DELAY).await;
     }
 }
 
-/// Follows until auth falls silent.
-async fn hear(
+/// Watches until the stream is lost.
+async fn watch_once(
     sessions: &Arc<Sessions>,
     auth: &AuthServiceClient<Channel>,
     known: &mut Option<u64>,
 ) -> Status {
-    let hearing = async {
-        let mut listening = auth.clone();
-        let mut words =
-            in_time(ANSWER_TIMEOUT, listening.watch(WatchRequest {})).await?.into_inner();
-        while let Some(word) = in_time(SILENCE_MAX, words.message()).await? {
-            if *known == Some(word.revocations) {
+    let watching = async {
+        let mut client = auth.clone();
+        let mut epochs =
+            with_timeout(REPLY_TIMEOUT, client.watch(WatchRequest {})).await?.into_inner();
+        while let Some(epoch) = with_timeout(HEARTBEAT_TIMEOUT, epochs.message()).await? {
+            if *known == Some(epoch.revocations) {
                 continue;
             }
-            review(sessions, auth).await?;
-            *known = Some(word.revocations);
-            // A login that had begun is not seen yet.
+            revoke_inactive(sessions, auth).await?;
+            *known = Some(epoch.revocations);
+            // A login that was in progress is not listed yet.
             let (sessions, auth) = (Arc::clone(sessions), auth.clone());
-            Arc::clone(&sessions).beside(async move {
+            Arc::clone(&sessions).spawn(async move {
                 sleep(CALL_TIMEOUT).await;
-                if let Err(status) = review(&sessions, &auth).await {
-                    tracing::warn!(code = ?status.code(), message = status.message(), "cannot look for the revoked");
+                if let Err(status) = revoke_inactive(&sessions, &auth).await {
+                    let (code, message) = (status.code(), status.message());
+                    tracing::warn!(?code, message, "cannot check for revoked principals");
                 }
             });
         }
-        Err(Status::unavailable("auth has ended its stream"))
+        Err(Status::unavailable("auth has closed its stream"))
     };
-    hearing.await.unwrap_or_else(|status: Status| status)
+    watching.await.unwrap_or_else(|status: Status| status)
 }
 
-/// Asks whose sessions are those of somebody who is revoked, and gives these up.
-async fn review(sessions: &Sessions, auth: &AuthServiceClient<Channel>) -> Result<(), Status> {
+/// Introspects the tokens of all sessions, and revokes the sessions of revoked principals.
+async fn revoke_inactive(
+    sessions: &Sessions,
+    auth: &AuthServiceClient<Channel>,
+) -> Result<(), Status> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = since.try_into().unwrap_or(i64::MAX);
-    for some in sessions.opened_with().chunks(TOKENS_AT_ONCE) {
+    for chunk in sessions.transaction_tokens().chunks(TOKENS_PER_REQUEST_MAX) {
         let transaction_tokens =
-            some.iter().map(|(_, token)| token.expose_secret().to_owned()).collect();
-        let context = CallContext::new(RequestId::generate(), ANSWER_TIMEOUT);
+            chunk.iter().map(|(_, token)| token.expose_secret().to_owned()).collect();
+        let context = CallContext::new(RequestId::generate(), REPLY_TIMEOUT);
         let request = context.outgoing(IntrospectRequest { transaction_tokens });
         let active = auth.clone().introspect(request).await?.into_inner().active;
-        if active.len() != some.len() {
-            return Err(Status::internal("auth has not answered for each token"));
+        if active.len() != chunk.len() {
+            return Err(Status::internal("auth did not answer for each token"));
         }
-        for ((principal, _), _) in some.iter().zip(active).filter(|(_, active)| !active) {
-            sessions.close_to(principal, since).await;
+        for ((principal, _), _) in chunk.iter().zip(active).filter(|(_, active)| !active) {
+            sessions.mark_revoked(principal, since).await;
         }
     }
     Ok(())
 }
 
-async fn in_time<T>(
+async fn with_timeout<T>(
     limit: Duration,
     work: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     timeout(limit, work)
         .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("auth says nothing")))
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("auth did not respond in time")))
 }

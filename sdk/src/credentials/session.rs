@@ -9,83 +9,84 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     error::CredentialsError,
-    lease::{Certificate, DatabaseLease, Lifetime, Secret},
-    source::{Granted, SessionToken, Source},
+    lease::{DatabaseLease, IssuedCertificate, Lifetime, Secret},
+    source::{CredentialSource, Granted, SessionToken},
 };
 
-/// The most roles and secrets that one holder has at once.
+/// The most roles, and the most secrets, of one session.
 const LEASES_MAX: u64 = 64;
-/// For how long a secret is not read again.
-const SECRET_FOR: Duration = Duration::from_secs(60);
+/// How long a secret is cached.
+const SECRET_TTL: Duration = Duration::from_secs(60);
 
-/// What one holder has.
+/// The session of one owner.
 ///
-/// INVARIANT: a lease is taken with its session's token, so it ends with it, whatever else goes wrong.
+/// INVARIANT: a lease is taken with its session's token, so it ends with the session, whatever else
+/// fails.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) token: SessionToken,
-    /// The transaction token that it was opened with, if it is a caller's.
-    pub(super) opened_with: Option<Arc<SecretString>>,
-    pub(super) term: Lifetime,
+    /// The transaction token that opened it, if it is a caller's.
+    pub(super) transaction_token: Option<Arc<SecretString>>,
+    pub(super) lifetime: Lifetime,
     pub(super) leases: Cache<String, Arc<DatabaseLease>>,
     pub(super) secrets: Cache<String, Arc<Secret>>,
     /// By role and common name.
-    pub(super) certificates: Cache<(String, String), Arc<Certificate>>,
+    pub(super) certificates: Cache<(String, String), Arc<IssuedCertificate>>,
     pub(super) ended: CancellationToken,
 }
 
 impl Session {
     pub(super) fn new(
         granted: Granted<SessionToken>,
-        opened_with: Option<Arc<SecretString>>,
+        transaction_token: Option<Arc<SecretString>>,
     ) -> Self {
         Self {
-            token: granted.of,
-            opened_with,
-            term: Lifetime::new(granted.duration, granted.renewable),
+            token: granted.value,
+            transaction_token,
+            lifetime: Lifetime::new(granted.duration, granted.renewable),
             leases: Cache::builder()
                 .max_capacity(LEASES_MAX)
                 .eviction_policy(EvictionPolicy::lru())
-                .expire_after(AtItsEnd(None))
+                .expire_after(LifetimeExpiry(None))
                 .build(),
             secrets: Cache::builder()
                 .max_capacity(LEASES_MAX)
                 .eviction_policy(EvictionPolicy::lru())
-                .time_to_live(SECRET_FOR)
+                .time_to_live(SECRET_TTL)
                 .build(),
             certificates: Cache::builder()
                 .max_capacity(LEASES_MAX)
                 .eviction_policy(EvictionPolicy::lru())
-                .expire_after(AtItsEnd(None))
+                .expire_after(LifetimeExpiry(None))
                 .build(),
             ended: CancellationToken::new(),
         }
     }
 
-    /// Forgets a secret, unless another has come in its place.
-    pub(super) async fn forget(&self, name: &str, stale: &Arc<Secret>) {
+    /// Evicts a secret from the cache, unless it was replaced already.
+    pub(super) async fn evict_secret(&self, name: &str, stale: &Arc<Secret>) {
         let current = self.secrets.get(name).await;
         if current.is_some_and(|current| Arc::ptr_eq(&current, stale)) {
             self.secrets.invalidate(name).await;
         }
     }
 
-    /// Renews what is due: the session, then its leases. An error is one that ends the session.
-    pub(super) async fn renew(&self, source: &Source) -> Result<(), CredentialsError> {
-        if self.term.is_due() {
+    /// Renews what is due: the session, then its leases. An error ends the session.
+    pub(super) async fn renew(&self, source: &CredentialSource) -> Result<(), CredentialsError> {
+        if self.lifetime.is_renewal_due() {
             match source.renew_session(&self.token).await {
-                Ok(duration) => self.term.renewed(duration),
-                // It lasts for a while yet.
+                Ok(duration) => self.lifetime.mark_renewed(duration),
+                // It is still valid for a while.
                 Err(error) if error.is_retryable() => {}
                 Err(error) => return Err(error),
             }
         }
         for (role, lease) in &self.leases {
-            if !lease.term.is_due() {
+            if !lease.lifetime.is_renewal_due() {
                 continue;
             }
             match source.renew_lease(&self.token, &lease.id).await {
-                Ok(duration) => lease.term.renewed(duration),
+                Ok(duration) => lease.lifetime.mark_renewed(duration),
                 Err(error) if error.is_retryable() => {}
                 Err(_) => {
                     self.leases.invalidate(role.as_str()).await;
@@ -96,49 +97,52 @@ impl Session {
         Ok(())
     }
 
-    /// The leases of this session that can be used.
-    pub(super) fn soonest_end(&self) -> Option<Duration> {
-        self.leases.iter().map(|(_, lease)| lease.term.left().min(self.term.left())).min()
+    /// The shortest remaining lifetime of this session's leases.
+    pub(super) fn soonest_expiry(&self) -> Option<Duration> {
+        self.leases
+            .iter()
+            .map(|(_, lease)| lease.lifetime.remaining().min(self.lifetime.remaining()))
+            .min()
     }
 }
 
-/// What is kept for a while.
-pub(super) trait Lasting {
-    fn left(&self) -> Duration;
+/// A cached value with a lifetime.
+pub(super) trait HasLifetime {
+    fn remaining(&self) -> Duration;
 }
 
-impl Lasting for Arc<Session> {
-    fn left(&self) -> Duration {
-        self.term.left()
+impl HasLifetime for Arc<Session> {
+    fn remaining(&self) -> Duration {
+        self.lifetime.remaining()
     }
 }
 
-impl Lasting for Arc<DatabaseLease> {
-    fn left(&self) -> Duration {
-        self.term.left()
+impl HasLifetime for Arc<DatabaseLease> {
+    fn remaining(&self) -> Duration {
+        self.lifetime.remaining()
     }
 }
 
-/// A certificate cannot be renewed: when that would be due, another is issued.
-impl Lasting for Arc<Certificate> {
-    fn left(&self) -> Duration {
-        self.term.until_renewal()
+/// A certificate cannot be renewed: when renewal would be due, another is issued.
+impl HasLifetime for Arc<IssuedCertificate> {
+    fn remaining(&self) -> Duration {
+        self.lifetime.until_renewal()
     }
 }
 
-/// Keeps an entry until it is over, and no longer than so long after its last use.
-pub(super) struct AtItsEnd(pub(super) Option<Duration>);
+/// Expires an entry at the end of its lifetime, and after the idle time, if there is one.
+pub(super) struct LifetimeExpiry(pub(super) Option<Duration>);
 
-impl AtItsEnd {
-    fn left(&self, value: &impl Lasting) -> Duration {
-        let left = value.left();
-        self.0.map_or(left, |idle| left.min(idle))
+impl LifetimeExpiry {
+    fn remaining(&self, value: &impl HasLifetime) -> Duration {
+        let remaining = value.remaining();
+        self.0.map_or(remaining, |idle| remaining.min(idle))
     }
 }
 
-impl<K, V: Lasting> Expiry<K, V> for AtItsEnd {
+impl<K, V: HasLifetime> Expiry<K, V> for LifetimeExpiry {
     fn expire_after_create(&self, _: &K, value: &V, _: Instant) -> Option<Duration> {
-        Some(self.left(value))
+        Some(self.remaining(value))
     }
 
     fn expire_after_read(
@@ -149,6 +153,6 @@ impl<K, V: Lasting> Expiry<K, V> for AtItsEnd {
         _: Option<Duration>,
         _: Instant,
     ) -> Option<Duration> {
-        Some(self.left(value))
+        Some(self.remaining(value))
     }
 }

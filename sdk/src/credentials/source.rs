@@ -1,4 +1,4 @@
-//! Where credentials come from, and what is told of each thing that is asked there.
+//! The sources of credentials, and the instrumentation of their operations.
 
 use std::{
     sync::Arc,
@@ -14,39 +14,39 @@ use super::aws::AwsSecretsManager;
 #[cfg(feature = "credentials-azure")]
 use super::azure::AzureKeyVault;
 use super::{
-    embedded::Embedded,
+    embedded::EmbeddedSource,
     error::{CredentialsError, Outage},
     lease::Secret,
     vault::Vault,
 };
-use crate::identity::Caller;
+use crate::transaction_token::VerifiedCaller;
 
-/// The longest connecting may take, and the longest a call with all its retries.
+/// The longest that connecting may take, and a call with all its retries.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest one try may take: a second one still fits.
+/// The longest that one attempt may take: a second one still fits into the call.
 pub(super) const TRY_TIMEOUT: Duration = Duration::from_millis(2400);
 
-/// Where credentials come from. Only a Vault knows the caller: the clouds' stores give secrets to the service itself,
-/// which asks for those of the caller's tenant.
+/// A source of credentials. Only Vault authenticates the caller: the stores of the clouds give
+/// secrets to the service itself, which requests those of the caller's tenant.
 #[derive(Debug)]
-pub enum Source {
+pub enum CredentialSource {
     /// A Vault.
     Vault(Box<Vault>),
-    /// AWS Secrets Manager, which has secrets alone.
+    /// AWS Secrets Manager, which has only secrets.
     #[cfg(feature = "credentials-aws")]
     AwsSecretsManager(Box<AwsSecretsManager>),
-    /// An Azure Key Vault, which has secrets alone.
+    /// An Azure Key Vault, which has only secrets.
     #[cfg(feature = "credentials-azure")]
     AzureKeyVault(Box<AzureKeyVault>),
     /// This process itself.
-    Embedded(Embedded),
+    Embedded(EmbeddedSource),
 }
 
-/// In whose name something is asked for.
+/// On whose behalf credentials are requested.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum OnBehalfOf<'a> {
-    Caller(&'a Caller),
+    Caller(&'a VerifiedCaller),
     /// The service itself.
     Service,
 }
@@ -61,11 +61,11 @@ impl OnBehalfOf<'_> {
     }
 }
 
-/// Opens what one principal may have, until it is revoked.
+/// Authenticates requests in a session until it is revoked.
 #[derive(Debug)]
 pub(super) struct SessionToken(pub(super) SecretString);
 
-/// A database user as it is given.
+/// A database user as granted.
 #[derive(Debug)]
 pub(super) struct GrantedUser {
     pub(super) id: String,
@@ -73,7 +73,7 @@ pub(super) struct GrantedUser {
     pub(super) password: SecretString,
 }
 
-/// A certificate as it is issued.
+/// A certificate as issued.
 #[derive(Debug)]
 pub(super) struct GrantedCertificate {
     pub(super) chain: String,
@@ -81,25 +81,25 @@ pub(super) struct GrantedCertificate {
     pub(super) authority: String,
 }
 
-/// Something for a while.
+/// A grant with a limited duration.
 #[derive(Debug)]
 pub(super) struct Granted<T> {
-    pub(super) of: T,
+    pub(super) value: T,
     pub(super) duration: Duration,
     pub(super) renewable: bool,
 }
 
-impl Source {
+impl CredentialSource {
     pub(super) async fn login(
         &self,
-        name: OnBehalfOf<'_>,
+        on_behalf_of: OnBehalfOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
-        told("login", async {
+        instrumented("login", async {
             match self {
-                Self::Vault(vault) => vault.login(name, request_id).await,
-                // Nobody is logged in to: this is what the caller has here.
-                _ => Ok(Embedded::login()),
+                Self::Vault(vault) => vault.login(on_behalf_of, request_id).await,
+                // These sources have no login; the session is local.
+                _ => Ok(EmbeddedSource::login()),
             }
         })
         .await
@@ -111,12 +111,12 @@ impl Source {
         role: &str,
         request_id: &str,
     ) -> Result<Granted<GrantedUser>, CredentialsError> {
-        told("lease", async {
+        instrumented("lease", async {
             match self {
                 Self::Vault(vault) => vault.database(session, role, request_id).await,
-                Self::Embedded(_) => Ok(Embedded::database(role)),
+                Self::Embedded(_) => Ok(EmbeddedSource::database(role)),
                 #[cfg(any(feature = "credentials-aws", feature = "credentials-azure"))]
-                _ => Err(CredentialsError::NotHere("database users")),
+                _ => Err(CredentialsError::Unsupported("database users")),
             }
         })
         .await
@@ -129,7 +129,7 @@ impl Source {
         name: &str,
         request_id: &str,
     ) -> Result<Secret, CredentialsError> {
-        told("secret", async {
+        instrumented("secret", async {
             match self {
                 Self::Vault(vault) => vault.secret(session, tenant, name, request_id).await,
                 #[cfg(feature = "credentials-aws")]
@@ -149,12 +149,12 @@ impl Source {
         common_name: &str,
         request_id: &str,
     ) -> Result<Granted<GrantedCertificate>, CredentialsError> {
-        told("certificate", async {
+        instrumented("certificate", async {
             match self {
                 Self::Vault(vault) => {
                     vault.certificate(session, role, common_name, request_id).await
                 }
-                _ => Err(CredentialsError::NotHere("certificates")),
+                _ => Err(CredentialsError::Unsupported("certificates")),
             }
         })
         .await
@@ -164,10 +164,10 @@ impl Source {
         &self,
         session: &SessionToken,
     ) -> Result<Duration, CredentialsError> {
-        told("renew", async {
+        instrumented("renew", async {
             match self {
                 Self::Vault(vault) => vault.renew_session(session).await,
-                _ => Ok(Embedded::renewed()),
+                _ => Ok(EmbeddedSource::renewed()),
             }
         })
         .await
@@ -178,26 +178,26 @@ impl Source {
         session: &SessionToken,
         id: &str,
     ) -> Result<Duration, CredentialsError> {
-        told("renew", async {
+        instrumented("renew", async {
             match self {
                 Self::Vault(vault) => vault.renew_lease(session, id).await,
-                _ => Ok(Embedded::renewed()),
+                _ => Ok(EmbeddedSource::renewed()),
             }
         })
         .await
     }
 
-    /// Whether a session that was just refused is still one.
-    pub(super) async fn knows(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
+    /// Whether the source still knows a session in which a request was denied.
+    pub(super) async fn is_known(&self, session: &SessionToken) -> Result<bool, CredentialsError> {
         match self {
-            Self::Vault(vault) => vault.knows(session).await,
+            Self::Vault(vault) => vault.is_known(session).await,
             _ => Ok(true),
         }
     }
 
-    /// Revokes a session with every lease in it.
+    /// Revokes a session with all its leases.
     pub(super) async fn revoke(&self, session: &SessionToken) -> Result<(), CredentialsError> {
-        told("revoke", async {
+        instrumented("revoke", async {
             match self {
                 Self::Vault(vault) => vault.revoke(session).await,
                 _ => Ok(()),
@@ -207,8 +207,8 @@ impl Source {
     }
 }
 
-/// Does something within a span, and counts and times it.
-async fn told<T>(
+/// Runs an operation within a span, and counts and times it.
+async fn instrumented<T>(
     operation: &'static str,
     work: impl Future<Output = Result<T, CredentialsError>>,
 ) -> Result<T, CredentialsError> {
@@ -221,11 +221,11 @@ async fn told<T>(
     );
     let began = Instant::now();
     let done = work.instrument(span.clone()).await;
-    let outcome = done.as_ref().err().map_or("ok", CredentialsError::word);
+    let outcome = done.as_ref().err().map_or("ok", CredentialsError::label);
     if let Err(error) = &done {
         span.record("otel.status_code", "ERROR").record("error.type", outcome);
         span.in_scope(|| match error {
-            // Said once, when it began.
+            // The breaker has logged it once.
             CredentialsError::Unavailable(Outage::CircuitOpen) => {
                 tracing::debug!(operation, %error, "credentials");
             }

@@ -5,10 +5,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::*;
 use crate::{
     RequestId,
-    identity::{Actor, TransactionClaims, TransactionContext},
+    transaction_token::{Actor, TransactionClaims, TransactionContext},
 };
 
-fn caller(subject: &str, tenant: Option<&str>) -> Caller {
+fn caller(subject: &str, tenant: Option<&str>) -> VerifiedCaller {
     let claims = TransactionClaims {
         iss: "auth".into(),
         aud: "code".into(),
@@ -29,7 +29,7 @@ fn caller(subject: &str, tenant: Option<&str>) -> Caller {
         },
         act: None,
     };
-    Caller { claims: Arc::new(claims), token: Arc::new("token".into()) }
+    VerifiedCaller { claims: Arc::new(claims), token: Arc::new("token".into()) }
 }
 
 fn context() -> CallContext {
@@ -37,8 +37,11 @@ fn context() -> CallContext {
 }
 
 #[tokio::test]
-async fn without_vault_each_principal_has_leases_of_its_own_until_they_are_revoked() {
-    let credentials = Credentials::new(Source::Embedded(Embedded::default()), Limits::default());
+async fn with_the_embedded_source_each_principal_has_its_own_leases_until_they_are_revoked() {
+    let credentials = Credentials::new(
+        CredentialSource::Embedded(EmbeddedSource::default()),
+        CredentialLimits::default(),
+    );
     let (alice, bob) = (caller("alice", None), caller("bob", None));
     let first = credentials.database(&alice, &context(), "reader").await.unwrap();
     let second = credentials.database(&alice, &context(), "reader").await.unwrap();
@@ -60,48 +63,54 @@ async fn without_vault_each_principal_has_leases_of_its_own_until_they_are_revok
 }
 
 #[tokio::test]
-async fn what_a_service_does_in_a_callers_name_has_a_session_of_its_own_that_ends_with_the_callers()
-{
-    let credentials = Credentials::new(Source::Embedded(Embedded::default()), Limits::default());
+async fn an_actor_for_a_caller_has_its_own_session_that_is_revoked_with_the_callers() {
+    let credentials = Credentials::new(
+        CredentialSource::Embedded(EmbeddedSource::default()),
+        CredentialLimits::default(),
+    );
     let alice = caller("alice", None);
     let actor = Actor { iss: "idp".into(), sub: "tickets".into(), act: None };
     let claims = TransactionClaims { act: Some(Box::new(actor)), ..(*alice.claims).clone() };
-    let delegated = Caller { claims: Arc::new(claims), ..alice.clone() };
+    let delegated = VerifiedCaller { claims: Arc::new(claims), ..alice.clone() };
     let direct = credentials.database(&alice, &context(), "reader").await.unwrap();
     let acted = credentials.database(&delegated, &context(), "reader").await.unwrap();
-    let own = credentials.own_database("reader").await.unwrap();
+    let own = credentials.service_database("reader").await.unwrap();
     assert_ne!(direct.username, acted.username);
 
     credentials.revoke(alice.principal()).await;
     assert!(!direct.is_usable() && !acted.is_usable() && own.is_usable());
-    credentials.revoke_own().await;
+    credentials.revoke_service_credentials().await;
     assert!(!own.is_usable());
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn the_principal_whose_session_was_used_longest_ago_makes_room() {
-    let limits = Limits { sessions_max: 2, ..Limits::default() };
-    let credentials = Credentials::new(Source::Embedded(Embedded::default()), limits);
+async fn the_least_recently_used_session_is_evicted() {
+    let limits = CredentialLimits { sessions_max: 2, ..CredentialLimits::default() };
+    let credentials =
+        Credentials::new(CredentialSource::Embedded(EmbeddedSource::default()), limits);
     let mut leases = Vec::new();
     for number in 0..20 {
         let caller = caller(&format!("user-{number}"), None);
         leases.push(credentials.database(&caller, &context(), "reader").await.unwrap());
     }
-    tokio::time::sleep(2 * sessions::LOOK_EVERY).await;
+    tokio::time::sleep(2 * sessions::MAINTENANCE_INTERVAL).await;
     let usable = leases.iter().filter(|lease| lease.is_usable()).count();
     assert!((1..=2).contains(&usable), "{usable}");
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn a_secret_is_for_callers_with_a_tenant_that_is_nothing_but_a_name() {
+async fn a_secret_requires_a_tenant_whose_name_is_a_path_segment() {
     let secret = |name: &str, token: &str| {
         (name.to_owned(), BTreeMap::from([("token".to_owned(), SecretString::from(token))]))
     };
     let secrets =
         BTreeMap::from([secret("helpdesk", "hush"), secret("umbrella/helpdesk", "other")]);
-    let credentials = Credentials::new(Source::Embedded(Embedded::new(secrets)), Limits::default());
+    let credentials = Credentials::new(
+        CredentialSource::Embedded(EmbeddedSource::new(secrets)),
+        CredentialLimits::default(),
+    );
     for (tenant, token) in [("acme", "hush"), ("umbrella", "other")] {
         let who = caller("alice", Some(tenant));
         let secret = credentials.secret(&who, &context(), "helpdesk").await.unwrap();
@@ -117,19 +126,20 @@ async fn a_secret_is_for_callers_with_a_tenant_that_is_nothing_but_a_name() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_not_accepted_any_more_is_read_again_by_one_call_alone() {
+async fn a_stale_secret_is_read_again_by_only_one_call() {
     let fields = BTreeMap::from([("token".to_owned(), "hush".into())]);
-    let embedded = Embedded::new(BTreeMap::from([("helpdesk".to_owned(), fields)]));
-    let credentials = Credentials::new(Source::Embedded(embedded), Limits::default());
+    let embedded = EmbeddedSource::new(BTreeMap::from([("helpdesk".to_owned(), fields)]));
+    let credentials =
+        Credentials::new(CredentialSource::Embedded(embedded), CredentialLimits::default());
     let alice = caller("alice", Some("acme"));
     let stale = credentials.secret(&alice, &context(), "helpdesk").await.unwrap();
     assert!(Arc::ptr_eq(
         &stale,
         &credentials.secret(&alice, &context(), "helpdesk").await.unwrap()
     ));
-    let fresh = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();
+    let fresh = credentials.reread_secret(&alice, &context(), "helpdesk", &stale).await.unwrap();
     assert!(!Arc::ptr_eq(&stale, &fresh));
-    let same = credentials.secret_afresh(&alice, &context(), "helpdesk", &stale).await.unwrap();
+    let same = credentials.reread_secret(&alice, &context(), "helpdesk", &stale).await.unwrap();
     assert!(Arc::ptr_eq(&fresh, &same));
     credentials.close().await;
 }

@@ -1,4 +1,4 @@
-//! Leases from Vault, in the caller's name or the service's own.
+//! Credentials from Vault, on behalf of the caller or of the service itself.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -23,25 +23,25 @@ mod endpoint;
 mod http;
 mod login;
 
-pub(super) use client::{As, Client};
-pub(super) use endpoint::Any;
-use login::OwnLogin;
+pub(super) use client::{Client, RequestAuth};
+pub(super) use endpoint::RawEndpoint;
+use login::ServiceLogin;
 pub use login::{LoginMethod, VaultLogin};
 
-/// Which Vault, and what is where in it. The defaults are what `drawbridge vault bootstrap` sets up.
+/// Which Vault, and its mounts. The defaults are what `drawbridge vault bootstrap` sets up.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Vault")]
 pub struct VaultConfig {
-    /// Where Vault's API is, for example `https://vault.internal:8200`.
-    // Required where Vault is: whether it is at all is up to who flattens this.
+    /// The URL of Vault's API, for example `https://vault.internal:8200`.
+    // Required with Vault; whether Vault is used is up to the struct that flattens this one.
     #[arg(long, required = false)]
     pub vault_url: Url,
 
-    /// The namespace, where Vault has namespaces.
+    /// The namespace, if Vault has namespaces.
     #[arg(long)]
     pub vault_namespace: Option<String>,
 
-    /// A PEM file of the authorities that vouch for Vault's certificate; no others are trusted then.
+    /// A PEM file of the only authorities that are trusted for Vault's certificate.
     #[arg(long)]
     pub vault_ca_file: Option<PathBuf>,
 
@@ -65,17 +65,17 @@ pub struct VaultConfig {
     #[arg(long, default_value = "pki")]
     pub vault_pki_mount: String,
 
-    /// The mount of the Kubernetes auth method, by which services log in in their own name.
+    /// The mount of the Kubernetes auth method, for logins of the services themselves.
     #[arg(long, default_value = "kubernetes")]
     pub vault_kubernetes_mount: String,
 
-    /// The mount of the AppRole auth method, by which services log in in their own name.
+    /// The mount of the AppRole auth method, for logins of the services themselves.
     #[arg(long, default_value = "approle")]
     pub vault_approle_mount: String,
 }
 
 impl VaultConfig {
-    /// The Vault at this address, as `drawbridge vault bootstrap` sets it up.
+    /// The Vault at this URL, as `drawbridge vault bootstrap` sets it up.
     #[must_use]
     pub fn new(url: Url) -> Self {
         Self {
@@ -93,13 +93,13 @@ impl VaultConfig {
     }
 }
 
-/// Leases from a Vault, for one tool service.
+/// Credentials from a Vault, for one tool service.
 pub struct Vault {
     client: Client,
     config: VaultConfig,
-    /// The name of the service: of its role, and of its folder among a tenant's secrets.
+    /// The name of the service, which is also its role and its folder among a tenant's secrets.
     service: String,
-    own_login: Option<OwnLogin>,
+    service_login: Option<ServiceLogin>,
 }
 
 impl fmt::Debug for Vault {
@@ -112,37 +112,37 @@ impl fmt::Debug for Vault {
 }
 
 impl Vault {
-    /// Leases for `service` from the Vault of `config`. Nothing is asked of it yet.
+    /// Credentials for `service` from the Vault of `config`. It sends no request yet.
     ///
     /// # Errors
     /// When a certificate or a key cannot be read.
     pub fn new(service: &str, config: VaultConfig) -> Result<Self, SetupError> {
         let client = Client::new(&config)?;
-        Ok(Self { client, config, service: service.to_owned(), own_login: None })
+        Ok(Self { client, config, service: service.to_owned(), service_login: None })
     }
 
-    /// With a login of the service's own beside that of its callers.
+    /// Adds a login of the service itself.
     ///
     /// # Errors
-    /// When a file that the login needs is not named.
+    /// When a file that the login needs is not configured.
     pub fn with_login(self, login: VaultLogin) -> Result<Self, SetupError> {
-        Ok(Self { own_login: login.complete()?, ..self })
+        Ok(Self { service_login: login.complete()?, ..self })
     }
 
     pub(super) async fn login(
         &self,
-        name: OnBehalfOf<'_>,
+        on_behalf_of: OnBehalfOf<'_>,
         request_id: &str,
     ) -> Result<Granted<SessionToken>, CredentialsError> {
-        let auth = match name {
+        let auth = match on_behalf_of {
             OnBehalfOf::Caller(caller) => self.log_in(&caller.token, request_id).await?,
             OnBehalfOf::Service => {
-                let own = self.own_login.as_ref().ok_or(CredentialsError::NoOwnLogin)?;
+                let own = self.service_login.as_ref().ok_or(CredentialsError::NoServiceLogin)?;
                 own.log_in(&self.client, &self.config, &self.service, request_id).await?
             }
         };
         Ok(Granted {
-            of: SessionToken(auth.client_token.into()),
+            value: SessionToken(auth.client_token.into()),
             duration: Duration::from_secs(auth.lease_duration),
             renewable: auth.renewable,
         })
@@ -161,8 +161,8 @@ impl Vault {
                 .build()
                 .map_err(|_| CredentialsError::Malformed)
         };
-        let who = As { token: None, request_id: Some(request_id) };
-        self.client.call(who, login).await?.auth.ok_or(CredentialsError::Malformed)
+        let request_auth = RequestAuth { token: None, request_id: Some(request_id) };
+        self.client.call(request_auth, login).await?.auth.ok_or(CredentialsError::Malformed)
     }
 
     pub(super) async fn database(
@@ -176,17 +176,17 @@ impl Vault {
             generate.mount(&self.config.vault_database_mount).name(role);
             generate.build().map_err(|_| CredentialsError::Malformed)
         };
-        let who = As { token: Some(token), request_id: Some(request_id) };
-        let answer = self.client.call(who, generate).await?;
-        let user = answer.data.ok_or(CredentialsError::Malformed)?;
+        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let response = self.client.call(request_auth, generate).await?;
+        let user = response.data.ok_or(CredentialsError::Malformed)?;
         Ok(Granted {
-            of: GrantedUser {
-                id: answer.lease_id,
+            value: GrantedUser {
+                id: response.lease_id,
                 username: user.username,
                 password: user.password.into(),
             },
-            duration: Duration::from_secs(answer.lease_duration.into()),
-            renewable: answer.renewable,
+            duration: Duration::from_secs(response.lease_duration.into()),
+            renewable: response.renewable,
         })
     }
 
@@ -203,8 +203,9 @@ impl Vault {
             read.mount(&self.config.vault_kv_mount).path(&path);
             read.build().map_err(|_| CredentialsError::Malformed)
         };
-        let who = As { token: Some(token), request_id: Some(request_id) };
-        let data = self.client.call(who, read).await?.data.ok_or(CredentialsError::Malformed)?;
+        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let data =
+            self.client.call(request_auth, read).await?.data.ok_or(CredentialsError::Malformed)?;
         match data.data {
             Value::Object(fields) => Ok(Secret::from_json(fields)),
             _ => Err(CredentialsError::Malformed),
@@ -233,14 +234,15 @@ impl Vault {
     }
 
     /// Whether Vault still knows a session.
-    pub(super) async fn knows(
+    pub(super) async fn is_known(
         &self,
         SessionToken(token): &SessionToken,
     ) -> Result<bool, CredentialsError> {
-        let look = Any { method: RequestMethod::GET, path: "auth/token/lookup-self", body: None };
+        let lookup =
+            RawEndpoint { method: RequestMethod::GET, path: "auth/token/lookup-self", body: None };
         match self
             .client
-            .send(As { token: Some(token), request_id: None }, || Ok(look.clone()))
+            .send(RequestAuth { token: Some(token), request_id: None }, || Ok(lookup.clone()))
             .await
         {
             Ok(_) => Ok(true),
@@ -249,10 +251,10 @@ impl Vault {
         }
     }
 
-    /// Revokes a session and, with it, every lease that was taken in it.
+    /// Revokes a session and every lease that was taken in it.
     pub(super) async fn revoke(&self, session: &SessionToken) -> Result<(), CredentialsError> {
         match self.post(session, "auth/token/revoke-self", &json!({})).await {
-            // Vault does not know it any more.
+            // Vault no longer knows it.
             Ok(_) | Err(CredentialsError::Refused { status: 403, .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -264,10 +266,10 @@ impl Vault {
         path: &str,
         body: &Value,
     ) -> Result<Value, CredentialsError> {
-        let call = Any { method: RequestMethod::POST, path, body: Some(body) };
-        let who = As { token: Some(token), request_id: None };
-        let answer = self.client.send(who, || Ok(call.clone())).await?;
-        let body = Zeroizing::new(answer.response.into_body());
+        let call = RawEndpoint { method: RequestMethod::POST, path, body: Some(body) };
+        let request_auth = RequestAuth { token: Some(token), request_id: None };
+        let response = self.client.send(request_auth, || Ok(call.clone())).await?;
+        let body = Zeroizing::new(response.response.into_body());
         if body.is_empty() {
             return Ok(Value::Null);
         }

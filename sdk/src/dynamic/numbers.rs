@@ -1,26 +1,26 @@
-//! A serializer that writes numbers as JSON readers take them: 64-bit integers that a double cannot
-//! hold exactly as text, floats with the fewest digits that give the same float, and whole numbers
-//! without a fraction.
+//! A serializer that writes numbers for JSON readers: 64-bit integers that a double cannot
+//! represent exactly as strings, floats with the fewest digits that parse to the same float, and
+//! whole numbers without a fraction.
 
 use serde::{
     Serialize, Serializer,
     ser::{Impossible, SerializeMap, SerializeSeq},
 };
 
-/// The greatest integer that every JSON reader holds exactly: 2^53 − 1, JavaScript's
+/// The greatest integer that every JSON reader represents exactly: 2^53 − 1, JavaScript's
 /// `MAX_SAFE_INTEGER` (RFC 8259 section 6).
 pub const EXACT_INTEGER_MAX: u64 = (1 << 53) - 1;
 
-/// Serializes into `S`, with numbers in that form. It is for what a message consists of in JSON; it
-/// refuses Rust's structs and enums.
-pub(super) struct Numbers<S>(pub(super) S);
+/// Serializes into `S` with numbers in that form. It supports what a message consists of in JSON,
+/// and rejects Rust's structs and enums.
+pub(super) struct JsonNumbers<S>(pub(super) S);
 
-/// A value that is serialized by [`Numbers`].
+/// A value that is serialized by [`JsonNumbers`].
 struct Inner<'a, T: ?Sized>(&'a T);
 
 impl<T: Serialize + ?Sized> Serialize for Inner<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(Numbers(serializer))
+        self.0.serialize(JsonNumbers(serializer))
     }
 }
 
@@ -33,7 +33,7 @@ fn unsupported<E: serde::ser::Error>() -> E {
 pub(super) fn shortest(value: f32) -> f64 {
     let exact = f64::from(value);
     match value.to_string().parse::<f64>() {
-        // The text of the greatest float is a double beyond it, which readers of floats refuse.
+        // The text of the greatest float is a double beyond it, which parsers of floats reject.
         Ok(short) if short.abs() <= f64::from(f32::MAX) => short,
         _ => exact,
     }
@@ -42,7 +42,8 @@ pub(super) fn shortest(value: f32) -> f64 {
 /// Doubles from here on are written with an exponent, and so without a fraction.
 const EXPONENT_MIN: f64 = 1e16;
 
-/// The integer that a double is, where it would be written with a fraction. Minus zero is none.
+/// The integer that a double equals, if it would be written with a fraction. Minus zero has no
+/// integer.
 #[expect(clippy::cast_possible_truncation, reason = "it is whole and within the range of i64")]
 pub(super) fn whole(value: f64) -> Option<i64> {
     let is_minus_zero = value == 0.0 && value.is_sign_negative();
@@ -57,11 +58,11 @@ macro_rules! forward {
     };
 }
 
-impl<S: Serializer> Serializer for Numbers<S> {
+impl<S: Serializer> Serializer for JsonNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Numbers<S::SerializeSeq>;
-    type SerializeMap = Numbers<S::SerializeMap>;
+    type SerializeSeq = JsonNumbers<S::SerializeSeq>;
+    type SerializeMap = JsonNumbers<S::SerializeMap>;
     type SerializeTuple = Impossible<S::Ok, S::Error>;
     type SerializeTupleStruct = Impossible<S::Ok, S::Error>;
     type SerializeTupleVariant = Impossible<S::Ok, S::Error>;
@@ -127,11 +128,11 @@ impl<S: Serializer> Serializer for Numbers<S> {
     }
 
     fn serialize_seq(self, length: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
-        self.0.serialize_seq(length).map(Numbers)
+        self.0.serialize_seq(length).map(JsonNumbers)
     }
 
     fn serialize_map(self, length: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
-        self.0.serialize_map(length).map(Numbers)
+        self.0.serialize_map(length).map(JsonNumbers)
     }
 
     fn collect_str<T: std::fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
@@ -202,7 +203,7 @@ impl<S: Serializer> Serializer for Numbers<S> {
     }
 }
 
-impl<S: SerializeSeq> SerializeSeq for Numbers<S> {
+impl<S: SerializeSeq> SerializeSeq for JsonNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -215,7 +216,7 @@ impl<S: SerializeSeq> SerializeSeq for Numbers<S> {
     }
 }
 
-impl<S: SerializeMap> SerializeMap for Numbers<S> {
+impl<S: SerializeMap> SerializeMap for JsonNumbers<S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn an_integer_that_a_double_cannot_hold_is_text() {
+    fn an_integer_that_a_double_cannot_represent_is_a_string() {
         for (value, text) in [
             (0, "0"),
             (-9_007_199_254_740_991, "-9007199254740991"),
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_float_has_the_fewest_digits_and_a_whole_one_no_fraction() {
+    fn a_float_has_the_fewest_digits_and_a_whole_number_no_fraction() {
         for (value, text) in [
             (0.1_f32, "0.1"),
             (3.0, "3"),

@@ -16,7 +16,8 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{text::TextForm, to_json, wire::field_of};
 
-/// A message with a field of every type: alone, optional, as a list and in a oneof, and itself within.
+/// A recursive message type with a field of every type: singular, optional, repeated and in a
+/// oneof.
 fn everything() -> MessageDescriptor {
     let mut message = DescriptorProto { name: Some("All".to_owned()), ..Default::default() };
     let types =
@@ -25,7 +26,7 @@ fn everything() -> MessageDescriptor {
         for (form, kind) in ["one", "optional", "list", "member"].into_iter().enumerate() {
             let number = i32::try_from(1 + place * 4 + form).unwrap();
             let mut field = FieldDescriptorProto {
-                // Not in the order of the numbers.
+                // Names are not in the order of the numbers.
                 name: Some(format!("{kind}_{}", of.as_str_name().to_lowercase())),
                 number: Some(number),
                 r#type: Some(of.into()),
@@ -78,7 +79,7 @@ fn oneof(name: &str) -> OneofDescriptorProto {
     OneofDescriptorProto { name: Some(name.to_owned()), ..Default::default() }
 }
 
-/// A message of any content.
+/// A message with random content.
 fn random(message: &MessageDescriptor, rng: &mut StdRng, depth: usize) -> DynamicMessage {
     let mut filled = DynamicMessage::new(message.clone());
     for field in message.fields() {
@@ -114,7 +115,7 @@ fn one(field: &FieldDescriptor, rng: &mut StdRng, depth: usize) -> Value {
         Kind::Bytes => {
             Value::Bytes(Bytes::copy_from_slice(&bits.to_le_bytes()[..bits as usize % 9]))
         }
-        // One in seven is of no name.
+        // One in seven has no name.
         Kind::Enum(_) => {
             Value::EnumNumber(if bits.is_multiple_of(7) { 9 } else { bits as i32 % 3 - 1 })
         }
@@ -122,7 +123,7 @@ fn one(field: &FieldDescriptor, rng: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-/// What becomes of a message's bytes on their way: nothing, or something that only another encoder would write.
+/// A change of a message's bytes: none, or one that only another encoder would produce.
 #[derive(Clone, Debug)]
 enum Change {
     None,
@@ -156,7 +157,7 @@ impl Change {
 
 proptest! {
     #[test]
-    fn text_straight_from_the_wire_is_what_the_message_is_as_json(seed: u64, change in change()) {
+    fn text_from_the_wire_equals_the_json_of_the_message(seed: u64, change in change()) {
         let message = everything();
         let mut bytes = random(&message, &mut StdRng::seed_from_u64(seed), 3).encode_to_vec();
         change.apply(&mut bytes);
@@ -168,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn a_field_in_parts_is_put_together(first: Vec<u8>, second: Vec<u8>) {
+    fn a_field_in_parts_is_merged(first: Vec<u8>, second: Vec<u8>) {
         let mut bytes = Vec::new();
         for part in [&first, &second] {
             prost::encoding::bytes::encode(7, part, &mut bytes);
@@ -180,18 +181,18 @@ proptest! {
 }
 
 #[test]
-fn most_messages_are_written_straight_from_the_wire() {
+fn most_messages_are_written_directly_from_the_wire() {
     let (message, mut rng) = (everything(), StdRng::seed_from_u64(1));
     let form = TextForm::of(&message).unwrap();
-    let straight = (0..200).filter(|_| {
-        // Deeper ones have an enum of no name or a float that is not finite almost always.
+    let direct = (0..200).filter(|_| {
+        // Deeper ones almost always have an enum without a name or a float that is not finite.
         form.write(&random(&message, &mut rng, 0).encode_to_vec()).is_ok()
     });
-    assert!(straight.count() > 100);
+    assert!(direct.count() > 100);
 }
 
 #[test]
-fn messages_with_what_json_writes_in_a_way_of_its_own_are_left_to_the_longer_way() {
+fn messages_with_a_special_json_form_are_left_to_to_json() {
     let pool = crate::reflection::built_in().unwrap();
     let form = |name: &str| TextForm::of(&pool.get_message_by_name(name).unwrap());
     assert!(form("drawbridge.code.v1.SearchResult").is_some());
@@ -200,7 +201,7 @@ fn messages_with_what_json_writes_in_a_way_of_its_own_are_left_to_the_longer_way
 }
 
 #[test]
-fn a_field_of_another_wire_type_is_no_message_of_the_contract() {
+fn a_field_with_the_wrong_wire_type_is_an_error() {
     assert!(field_of(&Bytes::from_static(&[8, 1]), 1).is_err());
     assert_eq!(field_of(&Bytes::from_static(&[8, 1]), 2).unwrap(), None);
 }

@@ -1,9 +1,8 @@
-//! From a message's bytes straight to its JSON text, without a message in between: what a result becomes on its way
-//! to a client that reads text.
+//! Writes the bytes of a message directly as JSON text, the form for clients that read text.
 //!
-//! It writes what [`super::to_json`] does, byte for byte. What it does not know (maps, well-known types, groups), and
-//! bytes that a message could be read from in more than one step (a singular message in parts, two members of one
-//! oneof), it leaves to that.
+//! It writes what [`super::to_json`] does, byte for byte. It leaves to `to_json` what it does not
+//! support (maps, well-known types, groups), and bytes that need more than one step to decode (a
+//! singular message in parts, two members of one oneof).
 
 use std::{collections::HashMap, fmt::Write as _, str};
 
@@ -13,10 +12,10 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor, Sy
 
 use super::numbers::{EXACT_INTEGER_MAX, shortest, whole};
 
-/// How deep messages may lie in one another, as in prost.
+/// The maximum nesting depth of messages, as in prost.
 const DEPTH_MAX: usize = 100;
 
-/// How the messages of one type, and of those within, are written.
+/// How messages of one type, and of the types within it, are written.
 #[derive(Debug)]
 pub(super) struct TextForm {
     messages: Vec<MessageForm>,
@@ -24,19 +23,19 @@ pub(super) struct TextForm {
 
 #[derive(Debug, Default)]
 struct MessageForm {
-    /// By their numbers.
+    /// Sorted by number.
     fields: Vec<FieldForm>,
 }
 
 #[derive(Debug)]
 struct FieldForm {
     number: u32,
-    /// `"name":`, as it is written.
+    /// `"name":`, as written.
     key: String,
     kind: Scalar,
     is_list: bool,
     has_presence: bool,
-    /// The oneof that it is a member of, by its number in the message.
+    /// The oneof that it is a member of, as an index in the message.
     oneof: Option<usize>,
 }
 
@@ -57,17 +56,17 @@ enum Scalar {
     Double,
     Text,
     Bytes,
-    /// The names of its values, written as JSON.
+    /// The names of its values, as JSON.
     Enum(HashMap<i32, String>),
-    /// A message of this place in the form.
+    /// A message at this index of the form.
     Message(usize),
 }
 
-/// Why bytes are left to the longer way.
+/// The bytes are not supported here, and left to `to_json`.
 #[derive(Debug)]
-pub(super) struct Irregular;
+pub(super) struct Unsupported;
 
-/// A field's value, as it stands on the wire.
+/// A field's value, as encoded on the wire.
 #[derive(Clone, Copy)]
 enum Wire<'a> {
     Varint(u64),
@@ -77,46 +76,46 @@ enum Wire<'a> {
 }
 
 impl TextForm {
-    /// The form of a message type. None: some message within it has what is not written here.
+    /// The form of a message type. `None` when a message within it is not supported.
     pub(super) fn of(message: &MessageDescriptor) -> Option<Self> {
-        let (mut form, mut places) = (Self { messages: Vec::new() }, HashMap::new());
-        form.add(message, &mut places)?;
+        let (mut form, mut indices) = (Self { messages: Vec::new() }, HashMap::new());
+        form.add(message, &mut indices)?;
         Some(form)
     }
 
     fn add(
         &mut self,
         message: &MessageDescriptor,
-        places: &mut HashMap<String, usize>,
+        indices: &mut HashMap<String, usize>,
     ) -> Option<usize> {
         let name = message.full_name();
-        if let Some(place) = places.get(name) {
-            return Some(*place);
+        if let Some(index) = indices.get(name) {
+            return Some(*index);
         }
         let is_plain = message.parent_file().syntax() == Syntax::Proto3
             && !name.starts_with("google.protobuf.");
         if !is_plain {
             return None;
         }
-        let place = self.messages.len();
-        places.insert(name.to_owned(), place);
+        let index = self.messages.len();
+        indices.insert(name.to_owned(), index);
         self.messages.push(MessageForm::default());
         let fields = message.fields().map(|field| {
-            let kind = self.scalar(&field, places)?;
+            let kind = self.scalar(&field, indices)?;
             let key = format!("{}:", serde_json::to_string(field.name()).ok()?);
             let oneof = field.containing_oneof();
             let oneof = oneof.and_then(|oneof| message.oneofs().position(|other| other == oneof));
             let (is_list, has_presence) = (field.is_list(), field.supports_presence());
             Some(FieldForm { number: field.number(), key, kind, is_list, has_presence, oneof })
         });
-        self.messages[place].fields = fields.collect::<Option<_>>()?;
-        Some(place)
+        self.messages[index].fields = fields.collect::<Option<_>>()?;
+        Some(index)
     }
 
     fn scalar(
         &mut self,
         field: &FieldDescriptor,
-        places: &mut HashMap<String, usize>,
+        indices: &mut HashMap<String, usize>,
     ) -> Option<Scalar> {
         Some(match field.kind() {
             _ if field.is_map() || field.is_group() => return None,
@@ -136,12 +135,12 @@ impl TextForm {
             Kind::String => Scalar::Text,
             Kind::Bytes => Scalar::Bytes,
             Kind::Enum(values) => Scalar::Enum(names(&values)?),
-            Kind::Message(message) => Scalar::Message(self.add(&message, places)?),
+            Kind::Message(message) => Scalar::Message(self.add(&message, indices)?),
         })
     }
 
     /// Writes a message.
-    pub(super) fn write(&self, bytes: &[u8]) -> Result<String, Irregular> {
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<String, Unsupported> {
         let mut text = String::with_capacity(bytes.len() * 2 + 64);
         self.message(0, bytes, &mut text, DEPTH_MAX)?;
         Ok(text)
@@ -149,14 +148,14 @@ impl TextForm {
 
     fn message(
         &self,
-        place: usize,
+        index: usize,
         bytes: &[u8],
         text: &mut String,
         depth: usize,
-    ) -> Result<(), Irregular> {
-        let form = &self.messages[place];
+    ) -> Result<(), Unsupported> {
+        let form = &self.messages[index];
         let found = form.find(bytes)?;
-        let depth = depth.checked_sub(1).ok_or(Irregular)?;
+        let depth = depth.checked_sub(1).ok_or(Unsupported)?;
         text.push('{');
         let (mut rest, mut is_first) = (&found[..], true);
         for (slot, field) in form.fields.iter().enumerate() {
@@ -174,8 +173,9 @@ impl TextForm {
                 (true, _) => self.list(field, own, text, depth)?,
                 (false, []) => field.kind.write_default(text)?,
                 (false, [(_, value)]) => self.value(&field.kind, *value, text, depth)?,
-                // One that comes in parts, put together; or the last of several, all of which have to be right.
-                (false, _) => return Err(Irregular),
+                // A message in parts must be merged; of several values the last is used, but all of
+                // them must be valid.
+                (false, _) => return Err(Unsupported),
             }
         }
         text.push('}');
@@ -188,7 +188,7 @@ impl TextForm {
         found: &[(usize, Wire<'_>)],
         text: &mut String,
         depth: usize,
-    ) -> Result<(), Irregular> {
+    ) -> Result<(), Unsupported> {
         text.push('[');
         let mut is_first = true;
         for (_, value) in found {
@@ -217,10 +217,10 @@ impl TextForm {
         value: Wire<'_>,
         text: &mut String,
         depth: usize,
-    ) -> Result<(), Irregular> {
+    ) -> Result<(), Unsupported> {
         match (kind, value) {
-            (Scalar::Message(place), Wire::Bytes(bytes)) => {
-                self.message(*place, bytes, text, depth)
+            (Scalar::Message(index), Wire::Bytes(bytes)) => {
+                self.message(*index, bytes, text, depth)
             }
             _ => kind.write(value, text),
         }
@@ -228,20 +228,20 @@ impl TextForm {
 }
 
 impl MessageForm {
-    /// The values in a message, each with the place of its field, by those places.
-    fn find<'a>(&self, mut bytes: &'a [u8]) -> Result<Vec<(usize, Wire<'a>)>, Irregular> {
+    /// The values in a message, each with the index of its field, sorted by that index.
+    fn find<'a>(&self, mut bytes: &'a [u8]) -> Result<Vec<(usize, Wire<'a>)>, Unsupported> {
         let (mut found, mut is_sorted) = (Vec::with_capacity(self.fields.len()), true);
         let mut members: Vec<(usize, usize)> = Vec::new();
         while !bytes.is_empty() {
-            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Irregular)?;
+            let (number, wire_type) = decode_key(&mut bytes).map_err(|_| Unsupported)?;
             let value = read(wire_type, &mut bytes)?;
-            // Not of this contract: it is not shown.
+            // An unknown field is not shown.
             let Ok(slot) = self.fields.binary_search_by_key(&number, |field| field.number) else {
                 continue;
             };
             if let Some(oneof) = self.fields[slot].oneof {
                 match members.iter().find(|(of, _)| *of == oneof) {
-                    Some((_, other)) if *other != slot => return Err(Irregular),
+                    Some((_, other)) if *other != slot => return Err(Unsupported),
                     Some(_) => {}
                     None => members.push((oneof, slot)),
                 }
@@ -257,15 +257,15 @@ impl MessageForm {
 }
 
 /// Reads one value.
-fn read<'a>(wire_type: WireType, bytes: &mut &'a [u8]) -> Result<Wire<'a>, Irregular> {
+fn read<'a>(wire_type: WireType, bytes: &mut &'a [u8]) -> Result<Wire<'a>, Unsupported> {
     let mut take = |count: usize| {
-        let (taken, rest) = bytes.split_at_checked(count).ok_or(Irregular)?;
+        let (taken, rest) = bytes.split_at_checked(count).ok_or(Unsupported)?;
         *bytes = rest;
         Ok(taken)
     };
-    let wrong = |_| Irregular;
+    let wrong = |_| Unsupported;
     match wire_type {
-        WireType::Varint => decode_varint(bytes).map(Wire::Varint).map_err(|_| Irregular),
+        WireType::Varint => decode_varint(bytes).map(Wire::Varint).map_err(|_| Unsupported),
         WireType::ThirtyTwoBit => {
             Ok(Wire::Fixed32(u32::from_le_bytes(take(4)?.try_into().map_err(wrong)?)))
         }
@@ -273,14 +273,14 @@ fn read<'a>(wire_type: WireType, bytes: &mut &'a [u8]) -> Result<Wire<'a>, Irreg
             Ok(Wire::Fixed64(u64::from_le_bytes(take(8)?.try_into().map_err(wrong)?)))
         }
         WireType::LengthDelimited => {
-            let length = decode_varint(bytes).map_err(|_| Irregular)?;
+            let length = decode_varint(bytes).map_err(|_| Unsupported)?;
             let (taken, rest) = bytes
-                .split_at_checked(usize::try_from(length).map_err(|_| Irregular)?)
-                .ok_or(Irregular)?;
+                .split_at_checked(usize::try_from(length).map_err(|_| Unsupported)?)
+                .ok_or(Unsupported)?;
             *bytes = rest;
             Ok(Wire::Bytes(taken))
         }
-        WireType::StartGroup | WireType::EndGroup => Err(Irregular),
+        WireType::StartGroup | WireType::EndGroup => Err(Unsupported),
     }
 }
 
@@ -290,7 +290,7 @@ fn names(values: &EnumDescriptor) -> Option<HashMap<i32, String>> {
     }
     let mut names = HashMap::new();
     for value in values.values() {
-        // Of aliases the one that the descriptor finds.
+        // Of several aliases, the one that the descriptor finds.
         let value = values.get_value(value.number())?;
         names.insert(value.number(), serde_json::to_string(value.name()).ok()?);
     }
@@ -298,7 +298,7 @@ fn names(values: &EnumDescriptor) -> Option<HashMap<i32, String>> {
 }
 
 impl Scalar {
-    /// How values stand in a packed list, where they may.
+    /// The wire type of values in a packed list, if the type can be packed.
     fn packed(&self) -> Option<WireType> {
         match self {
             Self::Text | Self::Bytes | Self::Message(_) => None,
@@ -308,8 +308,8 @@ impl Scalar {
         }
     }
 
-    /// What is written for a field that is not there.
-    fn write_default(&self, text: &mut String) -> Result<(), Irregular> {
+    /// Writes the default of an absent field.
+    fn write_default(&self, text: &mut String) -> Result<(), Unsupported> {
         match self.packed() {
             Some(WireType::ThirtyTwoBit) => self.write(Wire::Fixed32(0), text),
             Some(WireType::SixtyFourBit) => self.write(Wire::Fixed64(0), text),
@@ -323,7 +323,7 @@ impl Scalar {
         clippy::cast_possible_wrap,
         reason = "as protobuf reads them"
     )]
-    fn write(&self, value: Wire<'_>, text: &mut String) -> Result<(), Irregular> {
+    fn write(&self, value: Wire<'_>, text: &mut String) -> Result<(), Unsupported> {
         match (self, value) {
             (Self::Bool, Wire::Varint(value)) => {
                 text.push_str(if value == 0 { "false" } else { "true" });
@@ -349,7 +349,7 @@ impl Scalar {
             }
             (Self::Double, Wire::Fixed64(value)) => double(f64::from_bits(value), text)?,
             (Self::Text, Wire::Bytes(bytes)) => {
-                quoted(str::from_utf8(bytes).map_err(|_| Irregular)?, text)?;
+                quoted(str::from_utf8(bytes).map_err(|_| Unsupported)?, text)?;
             }
             (Self::Bytes, Wire::Bytes(bytes)) => {
                 text.push('"');
@@ -357,18 +357,18 @@ impl Scalar {
                 text.push('"');
             }
             (Self::Enum(names), Wire::Varint(value)) => {
-                text.push_str(names.get(&(value as i32)).ok_or(Irregular)?);
+                text.push_str(names.get(&(value as i32)).ok_or(Unsupported)?);
             }
-            _ => return Err(Irregular),
+            _ => return Err(Unsupported),
         }
         Ok(())
     }
 }
 
-/// A text as JSON.
-fn quoted(value: &str, text: &mut String) -> Result<(), Irregular> {
+/// Writes a text as a JSON string.
+fn quoted(value: &str, text: &mut String) -> Result<(), Unsupported> {
     if value.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
-        let quoted = serde_json::to_string(value).map_err(|_| Irregular)?;
+        let quoted = serde_json::to_string(value).map_err(|_| Unsupported)?;
         text.push_str(&quoted);
     } else {
         text.push('"');
@@ -389,12 +389,12 @@ fn unsigned(value: u64, text: &mut String) {
     let _ = write!(text, "{quote}{value}{quote}");
 }
 
-fn double(value: f64, text: &mut String) -> Result<(), Irregular> {
+fn double(value: f64, text: &mut String) -> Result<(), Unsupported> {
     match whole(value) {
-        // JSON has no word for what is not finite.
-        _ if !value.is_finite() => return Err(Irregular),
+        // JSON cannot express numbers that are not finite.
+        _ if !value.is_finite() => return Err(Unsupported),
         Some(integer) => _ = write!(text, "{integer}"),
-        None => text.push_str(&serde_json::to_string(&value).map_err(|_| Irregular)?),
+        None => text.push_str(&serde_json::to_string(&value).map_err(|_| Unsupported)?),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Messages as they came: bytes, and the type that they are of. What is wanted of one is read from its bytes.
+//! Encoded messages with their type. Parts are read from the bytes on demand.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use prost::{
     DecodeError, Message, Name,
     encoding::{self, DecodeContext, decode_key, skip_field},
 };
-use prost_reflect::{DynamicMessage, Kind, MessageDescriptor};
+use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 use super::{text::TextForm, to_json};
 
-/// A type of messages, and how its JSON is written.
+/// A message type, with the plan of its JSON form.
 #[derive(Debug)]
 pub struct MessageType {
     descriptor: MessageDescriptor,
@@ -25,42 +25,42 @@ impl MessageType {
         Self { text: TextForm::of(&descriptor), descriptor }
     }
 
-    /// What describes it.
+    /// Its descriptor.
     #[must_use]
     pub fn descriptor(&self) -> &MessageDescriptor {
         &self.descriptor
     }
 }
 
-/// A message as it came.
+/// An encoded message.
 #[derive(Clone, Debug)]
 pub struct WireMessage {
-    of: Arc<MessageType>,
+    message_type: Arc<MessageType>,
     bytes: Bytes,
 }
 
-/// Bytes that are no message of their type.
+/// Bytes are not a valid message of their type.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    /// The bytes do not fit the contract.
-    #[error("the message does not fit its contract")]
+    /// The bytes do not match the contract.
+    #[error("the message does not match its contract")]
     Decode(#[from] DecodeError),
-    /// A value has no form in JSON, such as a duration out of range.
-    #[error("the message has no form in JSON")]
+    /// A value has no JSON form, such as a duration out of range.
+    #[error("the message has no JSON form")]
     Json(#[from] serde_json::Error),
 }
 
 impl WireMessage {
-    /// These bytes, which are a message of this type.
+    /// These bytes as a message of this type.
     #[must_use]
-    pub fn new(of: Arc<MessageType>, bytes: Bytes) -> Self {
-        Self { of, bytes }
+    pub fn new(message_type: Arc<MessageType>, bytes: Bytes) -> Self {
+        Self { message_type, bytes }
     }
 
-    /// What describes it.
+    /// Its descriptor.
     #[must_use]
     pub fn descriptor(&self) -> &MessageDescriptor {
-        &self.of.descriptor
+        &self.message_type.descriptor
     }
 
     /// Its bytes.
@@ -69,20 +69,20 @@ impl WireMessage {
         &self.bytes
     }
 
-    /// The message, read whole.
+    /// Decodes the whole message.
     ///
     /// # Errors
-    /// When the bytes are no message of this type.
+    /// When the bytes are not a message of this type.
     pub fn decode(&self) -> Result<DynamicMessage, DecodeError> {
-        DynamicMessage::decode(self.of.descriptor.clone(), self.bytes.clone())
+        DynamicMessage::decode(self.message_type.descriptor.clone(), self.bytes.clone())
     }
 
     /// The message as JSON text.
     ///
     /// # Errors
-    /// When the bytes are no message of this type, or it has no form in JSON.
+    /// When the bytes are not a message of this type, or it has no JSON form.
     pub fn json_text(&self) -> Result<String, WireError> {
-        let text = self.of.text.as_ref().and_then(|text| text.write(&self.bytes).ok());
+        let text = self.message_type.text.as_ref().and_then(|text| text.write(&self.bytes).ok());
         text.map_or_else(|| Ok(self.json()?.to_string()), Ok)
     }
 
@@ -94,11 +94,11 @@ impl WireMessage {
         Ok(to_json(&self.decode()?)?)
     }
 
-    /// The parts of a message that are of one type of the contract: the message itself, or its fields, by their
-    /// numbers.
+    /// The parts of a message that are of one type of the contract: the message itself, or its
+    /// fields, by their numbers.
     ///
     /// # Errors
-    /// When the bytes are no message of this type.
+    /// When the bytes are not a message of this type.
     pub fn parts<M: Message + Name + Default>(&self) -> Result<Vec<M>, DecodeError> {
         let full_name = M::full_name();
         let descriptor = self.descriptor();
@@ -106,9 +106,9 @@ impl WireMessage {
             return Ok(vec![M::decode(self.bytes.clone())?]);
         }
         let mut parts = Vec::new();
-        let of_type = descriptor.fields().filter(
-            |field| matches!(field.kind(), Kind::Message(message) if message.full_name() == full_name),
-        );
+        let of_type = descriptor.fields().filter(|field| {
+            field.kind().as_message().is_some_and(|message| message.full_name() == full_name)
+        });
         for field in of_type {
             if field.is_list() {
                 for part in fields(&self.bytes, field.number())? {
@@ -122,10 +122,11 @@ impl WireMessage {
     }
 }
 
-/// The message in a field that is no list, if it is set. One that comes in parts is put together, as protobuf does.
+/// The message in a singular field, if it is set. Several occurrences are merged, as protobuf
+/// requires.
 ///
 /// # Errors
-/// When the bytes are no message.
+/// When the bytes are not a message.
 pub fn field_of(bytes: &Bytes, number: u32) -> Result<Option<Bytes>, DecodeError> {
     let mut found = fields(bytes, number)?;
     if found.len() < 2 {
@@ -136,7 +137,7 @@ pub fn field_of(bytes: &Bytes, number: u32) -> Result<Option<Bytes>, DecodeError
     Ok(Some(whole.freeze()))
 }
 
-/// What is in a field, as often as it stands there.
+/// All occurrences of a field.
 fn fields(bytes: &Bytes, number: u32) -> Result<Vec<Bytes>, DecodeError> {
     let (mut rest, mut found) = (bytes.clone(), Vec::new());
     while rest.has_remaining() {

@@ -1,9 +1,9 @@
-//! Which addresses the public Internet can have (IANA special-purpose address registries, RFC 6890).
+//! Which addresses are public (IANA special-purpose address registries, RFC 6890).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is one of the public Internet: no host, no network and no cloud's metadata service is at
-/// any other, and neither is what only looks like one.
+/// Whether an address is on the public Internet. Hosts, private networks and the metadata services
+/// of clouds have other addresses; an address that embeds one of those is not public either.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -31,15 +31,15 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let octets = address.octets();
     let last_four = Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]);
     match address.segments() {
-        // IPv4-mapped, and NAT64's well-known prefix: whoever it leads to is the IPv4 address.
+        // IPv4-mapped, and NAT64's well-known prefix: the embedded IPv4 address decides.
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => is_public_v4(last_four),
         // Protocol assignments (Teredo and ORCHID among them), 6to4, documentation.
         [0x2001, 0x0000..=0x01ff, ..]
         | [0x2001, 0x0db8, ..]
         | [0x2002, ..]
         | [0x3fff, 0x0000..=0x0fff, ..] => false,
-        // What is assigned to the public at all. NAT64's local prefix, unique local, link-local, site-local and
-        // multicast addresses are not.
+        // The range that is assigned to the public. NAT64's local prefix, unique local, link-local,
+        // site-local and multicast addresses are outside of it.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn private_addresses_in_another_dress_are_not_public() {
+    fn private_addresses_embedded_in_ipv6_are_not_public() {
         check(
             false,
             &[

@@ -1,5 +1,5 @@
-//! What every incoming gRPC call needs: an id, a span that continues the caller's trace, a deadline, and
-//! its duration measured to the end of its stream.
+//! What every incoming gRPC call needs: an id, a span that continues the caller's trace, a
+//! deadline, and its duration to the end of its stream.
 
 use std::{
     pin::Pin,
@@ -52,10 +52,10 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.method() != Method::POST {
-            // A document, no call.
+            // A document, not a call.
             return Box::pin(self.inner.call(request));
         }
-        let context = CallContext::incoming(request.headers());
+        let context = CallContext::from_headers(request.headers());
         let rpc = request.uri().path().trim_start_matches('/').to_owned();
         let span = span(&rpc, &context);
         if let Some(id) = request.extensions().get().and_then(|peer: &Peer| peer.id.as_ref()) {
@@ -65,19 +65,20 @@ where
         let request_id = context.request_id.header();
         request.extensions_mut().insert(context);
 
-        let outcome = Outcome { rpc, span: span.clone(), started: Instant::now(), ended: false };
-        let handling = self.inner.call(request).instrument(span);
+        let recorder =
+            CallRecorder { rpc, span: span.clone(), started: Instant::now(), ended: false };
+        let response = self.inner.call(request).instrument(span);
         Box::pin(async move {
-            let mut response = handling.await?;
-            // A service that names requests otherwise has said so.
+            let mut response = response.await?;
+            // A service may have set another id.
             response.headers_mut().entry(REQUEST_ID).or_insert(request_id);
-            Ok(outcome.watch(response))
+            Ok(recorder.record_at_end(response))
         })
     }
 }
 
 fn span(rpc: &str, context: &CallContext) -> Span {
-    // The contract's names are known; a made-up one must not become a span name or a metric label.
+    // Arbitrary names in a path must not become metric labels; `CallRecorder::end` replaces them.
     tracing::info_span!(
         "rpc",
         otel.name = rpc,
@@ -92,23 +93,23 @@ fn span(rpc: &str, context: &CallContext) -> Span {
     )
 }
 
-/// Notes how a call ended: at its headers, at its trailers, or when nobody waits any more.
-struct Outcome {
+/// Records the outcome of a call: at its headers, at its trailers, or when it is cancelled.
+struct CallRecorder {
     rpc: String,
     span: Span,
     started: Instant,
     ended: bool,
 }
 
-impl Outcome {
-    fn watch(mut self, response: Response<Body>) -> Response<Body> {
-        if let Some(code) = status(response.headers()) {
+impl CallRecorder {
+    fn record_at_end(mut self, response: Response<Body>) -> Response<Body> {
+        if let Some(code) = grpc_status(response.headers()) {
             self.end(code);
             return response;
         }
         response.map(|body| {
             Body::new(body.map_frame(move |frame| {
-                if let Some(code) = frame.trailers_ref().and_then(status) {
+                if let Some(code) = frame.trailers_ref().and_then(grpc_status) {
                     self.end(code);
                 }
                 frame
@@ -118,16 +119,20 @@ impl Outcome {
 
     fn end(&mut self, code: Code) {
         self.ended = true;
-        // An RPC that is not served has any name a caller likes.
+        // The name of an RPC that is not served is chosen by the caller.
         let rpc = if code == Code::Unimplemented { "unknown" } else { &self.rpc };
         let code = format!("{code:?}");
-        histogram!("rpc_server_call_duration_seconds", "rpc_method" => rpc.to_owned(), "rpc_response_status_code" => code.clone())
-            .record(self.started.elapsed());
+        histogram!(
+            "rpc_server_call_duration_seconds",
+            "rpc_method" => rpc.to_owned(),
+            "rpc_response_status_code" => code.clone()
+        )
+        .record(self.started.elapsed());
         self.span.record("rpc.response.status_code", code);
     }
 }
 
-impl Drop for Outcome {
+impl Drop for CallRecorder {
     fn drop(&mut self) {
         if !self.ended {
             self.end(Code::Cancelled);
@@ -135,6 +140,6 @@ impl Drop for Outcome {
     }
 }
 
-fn status(headers: &HeaderMap) -> Option<Code> {
+fn grpc_status(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(headers.get("grpc-status")?.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! Connections as they come in: with TLS, once both sides have shown who they are.
+//! Incoming connections: over TLS, once both sides are authenticated.
 
 use std::{
     io,
@@ -14,31 +14,31 @@ use tonic::transport::server::Connected;
 
 use crate::{
     listen::Accepted,
-    mtls::{Accept, MaybeTls, Plaintext, SpiffeId},
+    mtls::{Acceptor, MaybeTls, Plaintext, SpiffeId},
 };
 
-/// Who is at the other end of the connection. A handler takes it from the request's extensions.
+/// The other end of the connection. A handler takes it from the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Where the connection comes from. Of a Unix-domain socket, loopback with port 0.
+    /// The remote address. For a Unix-domain socket, loopback with port 0.
     pub address: SocketAddr,
-    /// The service that its certificate names. Absent: the connection is in plaintext.
+    /// The service that its certificate names. Absent: the connection is plaintext.
     pub id: Option<SpiffeId>,
 }
 
 impl Peer {
     /// The peer that sent this request.
-    pub fn of<T>(request: &tonic::Request<T>) -> Option<&Self> {
+    pub fn from_request<T>(request: &tonic::Request<T>) -> Option<&Self> {
         request.extensions().get()
     }
 }
 
 pub(crate) fn incoming(
     accepted: Accepted,
-    accept: Accept,
+    accept: Acceptor,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    // One more than may be on their way, so that a newcomer is looked at, for which another goes.
-    let at_once = accept.handshakes_max() + 1;
+    // One more than may be in progress, so that a new connection is polled and can evict another.
+    let concurrency = accept.handshakes_max() + 1;
     accepted
         .map(move |accepted| {
             let accept = accept.clone();
@@ -49,28 +49,29 @@ pub(crate) fn incoming(
                 }
             }
         })
-        .buffer_unordered(at_once)
+        .buffer_unordered(concurrency)
         .filter_map(std::future::ready)
 }
 
-async fn handshake(stream: Plaintext, accept: &Accept) -> Option<Connection> {
+async fn handshake(stream: Plaintext, accept: &Acceptor) -> Option<Connection> {
     let address = match &stream {
         Either::Left(stream) => {
-            // An answer is more than one write: held back, the next would wait 40 ms for the client's ACK.
+            // A response is more than one write: with Nagle's algorithm the next one would wait 40
+            // ms for the client's ACK.
             if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection keeps its delay");
+                tracing::debug!(%error, "cannot disable Nagle's algorithm on a connection");
             }
             let unknown = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
             stream.peer_addr().unwrap_or(unknown)
         }
         Either::Right(_) => SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
     };
-    let (wire, id) = accept.accept(stream, address.ip()).await?;
-    Some(Connection { wire, peer: Peer { address, id } })
+    let (stream, id) = accept.accept(stream, address.ip()).await?;
+    Some(Connection { stream, peer: Peer { address, id } })
 }
 
 pub(crate) struct Connection {
-    wire: MaybeTls,
+    stream: MaybeTls,
     peer: Peer,
 }
 
@@ -88,7 +89,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_read(context, buffer)
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -98,7 +99,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -106,18 +107,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.wire).poll_write_vectored(context, parts)
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.wire.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.wire).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

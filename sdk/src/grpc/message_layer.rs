@@ -1,5 +1,5 @@
-//! Reads the one message of each call to a tool service before its handler does: it must be the message that the
-//! transaction token is for, and no string in it may hold NUL.
+//! Reads the one message of each call to a tool service before its handler does: it must be the
+//! message that the transaction token is for, and no string in it may contain NUL.
 
 use std::{
     collections::HashMap,
@@ -15,22 +15,22 @@ use prost_reflect::{DescriptorError, DescriptorPool, MessageDescriptor};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-use super::{identity_layer::refuse, strings};
-use crate::{call::CallContext, identity::Caller};
+use super::{nul, transaction_token_layer::reject};
+use crate::{call::CallContext, transaction_token::VerifiedCaller};
 
-/// The frame before a message: whether it is compressed, and its length.
+/// The frame before a message: the compression flag and the length.
 const FRAME_BYTES: usize = 5;
 
-/// The messages that the RPCs of a tool service take.
+/// Checks the request messages of a tool service.
 #[derive(Debug)]
-pub(super) struct Messages {
-    /// By `package.Service/Method`.
+pub(super) struct MessageChecker {
+    /// The request types, by `package.Service/Method`.
     inputs: HashMap<String, MessageDescriptor>,
     bytes_max: usize,
 }
 
-impl Messages {
-    /// Those of an encoded `FileDescriptorSet`, none of which may be larger than `bytes_max`.
+impl MessageChecker {
+    /// A checker for an encoded `FileDescriptorSet` and messages of at most `bytes_max` bytes.
     pub(super) fn new(descriptors: &[u8], bytes_max: usize) -> Result<Self, DescriptorError> {
         let pool = DescriptorPool::decode(descriptors)?;
         let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
@@ -46,24 +46,24 @@ impl Messages {
         Ok(Self { inputs, bytes_max })
     }
 
-    /// Reads and checks the message of a call to `rpc`. Gives back the body as it came.
-    async fn check(&self, rpc: &str, caller: &Caller, body: Body) -> Result<Body, Status> {
-        // Streams of requests are nobody's tools: a decision is on one message.
+    /// Reads and checks the message of a call to `rpc`. Returns the body unchanged.
+    async fn check(&self, rpc: &str, caller: &VerifiedCaller, body: Body) -> Result<Body, Status> {
+        // Client-streaming RPCs are not tools: an authorization decision covers one message.
         let input = self.inputs.get(rpc).ok_or_else(|| {
-            Status::unimplemented("the service has no such RPC that takes one message")
+            Status::unimplemented("the service has no RPC of this name that takes one message")
         })?;
         let body = self.read(body).await?;
         let message = message(&body)?;
-        caller.check_message(message).map_err(|error| refuse(&error))?;
-        match strings::nul(input, message) {
+        caller.check_message(message).map_err(|error| reject(&error))?;
+        match nul::find(input, message) {
             Ok(None) => Ok(Body::new(Full::new(body))),
             Ok(Some(field)) => {
-                let refused = format!("{field}: must not hold the character NUL (U+0000)");
+                let refused = format!("{field}: must not contain the character NUL (U+0000)");
                 Err(Status::invalid_argument(refused))
             }
             Err(error) => {
-                tracing::debug!(%error, "a request message cannot be read");
-                Err(Status::invalid_argument("the message does not fit the contract"))
+                tracing::debug!(%error, "a request message cannot be decoded");
+                Err(Status::invalid_argument("the message does not match the contract"))
             }
         }
     }
@@ -73,37 +73,39 @@ impl Messages {
         read.map(http_body_util::Collected::to_bytes).map_err(|error| {
             if error.is::<LengthLimitError>() {
                 return Status::out_of_range(format!(
-                    "a request has at most {} bytes",
+                    "a request may have at most {} bytes",
                     self.bytes_max
                 ));
             }
-            tracing::debug!(%error, "a request broke off");
-            Status::cancelled("the request broke off")
+            tracing::debug!(%error, "a request ended early");
+            Status::cancelled("the request ended early")
         })
     }
 }
 
-/// The message in a body, which must be one and no more.
+/// The message in a body, which must be exactly one.
 fn message(mut body: &[u8]) -> Result<&[u8], Status> {
     if body.len() < FRAME_BYTES {
-        return Err(Status::invalid_argument("the request holds no message"));
+        return Err(Status::invalid_argument("the request contains no message"));
     }
     let (compressed, length) = (body.get_u8(), body.get_u32());
     if compressed != 0 {
         return Err(Status::unimplemented("compressed requests are not supported"));
     }
     if usize::try_from(length).ok() != Some(body.len()) {
-        return Err(Status::invalid_argument("the request must hold one whole message"));
+        return Err(Status::invalid_argument(
+            "the request must contain exactly one complete message",
+        ));
     }
     Ok(body)
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct MessageLayer(Arc<Messages>);
+pub(super) struct MessageLayer(Arc<MessageChecker>);
 
 impl MessageLayer {
-    pub(super) fn new(messages: Messages) -> Self {
-        Self(Arc::new(messages))
+    pub(super) fn new(checker: MessageChecker) -> Self {
+        Self(Arc::new(checker))
     }
 }
 
@@ -111,14 +113,14 @@ impl<S> Layer<S> for MessageLayer {
     type Service = MessageService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        MessageService { inner, messages: Arc::clone(&self.0) }
+        MessageService { inner, checker: Arc::clone(&self.0) }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct MessageService<S> {
     inner: S,
-    messages: Arc<Messages>,
+    checker: Arc<MessageChecker>,
 }
 
 impl<S> Service<Request<Body>> for MessageService<S>
@@ -135,24 +137,26 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        // Health and reflection are open: nobody is known there.
-        let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+        // Public services have no caller.
+        let Some(caller) = request.extensions().get::<VerifiedCaller>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
-        let messages = Arc::clone(&self.messages);
+        let checker = Arc::clone(&self.checker);
         // The service that was polled ready serves this call.
         let fresh = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, fresh);
         Box::pin(async move {
             let (parts, body) = request.into_parts();
             let rpc = parts.uri.path().trim_start_matches('/');
-            let checking = messages.check(rpc, &caller, body);
-            // INVARIANT: the call's layer stands before this one.
+            let checking = checker.check(rpc, &caller, body);
+            // INVARIANT: `CallLayer` runs before this layer.
             let deadline = parts.extensions.get().map(|context: &CallContext| context.deadline);
             let checked = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), checking)
-                    .await
-                    .unwrap_or_else(|_| Err(Status::deadline_exceeded("the request is not whole"))),
+                Some(deadline) => {
+                    tokio::time::timeout_at(deadline.into(), checking).await.unwrap_or_else(|_| {
+                        Err(Status::deadline_exceeded("the request is incomplete"))
+                    })
+                }
                 None => checking.await,
             };
             match checked {
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_is_one_whole_message_that_is_not_compressed() {
+    fn a_body_is_exactly_one_uncompressed_message() {
         let framed = |flag: u8, length: u32, message: &[u8]| {
             [[flag].as_slice(), &length.to_be_bytes(), message].concat()
         };

@@ -8,7 +8,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-/// The most keys of one set that are looked at.
+/// The most keys of one set that are used.
 const KEYS_MAX: usize = 64;
 
 /// A public key and the algorithms it may verify.
@@ -17,7 +17,7 @@ pub struct VerificationKey {
     /// The key.
     pub key: DecodingKey,
     algorithms: Vec<Algorithm>,
-    /// As it was published, to be compared with what is published later.
+    /// As published, to compare it with a later publication.
     published: Jwk,
 }
 
@@ -38,14 +38,14 @@ impl PartialEq for VerificationKey {
 /// Keys by their id.
 pub(super) type KeySet = HashMap<String, Arc<VerificationKey>>;
 
-/// A set as it is published (RFC 7517 section 5). Keys of kinds that are not known are no reason to refuse it.
+/// A published key set (RFC 7517 section 5). It may contain keys of unknown kinds.
 #[derive(Deserialize)]
 pub(super) struct PublishedSet {
     keys: Vec<serde_json::Value>,
 }
 
 impl PublishedSet {
-    /// The asymmetric signature keys; others are passed over.
+    /// The asymmetric signature keys; others are skipped.
     pub(super) fn usable(self) -> KeySet {
         let keys = self.keys.into_iter().take(KEYS_MAX);
         keys.filter_map(|key| usable(serde_json::from_value(key).ok()?)).collect()
@@ -78,7 +78,7 @@ fn usable(published: Jwk) -> Option<(String, Arc<VerificationKey>)> {
             Algorithm::PS384,
             Algorithm::PS512,
         ],
-        // Symmetric keys have no place in a public key set.
+        // Symmetric keys do not belong into a public key set.
         _ => return None,
     };
     if let Some(algorithm) = published.common.key_algorithm {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_not_for_signatures_are_passed_over() {
+    fn keys_that_are_not_for_signatures_are_skipped() {
         let ec = |id: &str, more: Value| {
             let mut key = json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": id });
             key.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -127,8 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_verifies_the_algorithm_that_it_names_alone() {
-        let set = json!({ "keys": [{ "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "a", "alg": "ES384" }] });
+    fn a_key_verifies_only_the_algorithm_that_it_names() {
+        let key = json!({
+            "kty": "EC", "crv": "P-256", "x": X, "y": Y, "kid": "a", "alg": "ES384",
+        });
+        let set = json!({ "keys": [key] });
         let set: PublishedSet = serde_json::from_value(set).unwrap();
         assert!(!set.usable()["a"].verifies(Algorithm::ES256));
     }

@@ -1,4 +1,4 @@
-//! Where a key set comes from.
+//! The sources of a key set.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,28 +18,28 @@ use crate::fetch::{BODY_BYTES_MAX, FetchError, Fetched, Fetcher, TIMEOUT};
 
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 
-/// Where a key set comes from.
+/// The source of a key set.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum KeySource {
     /// A URL.
     Url(Url, Fetcher),
     /// A URL of another service of the mesh, which the channel leads to.
     Peer(Url, Channel),
-    /// The URL that an issuer's metadata names, by RFC 8414 or else by OpenID Connect Discovery.
+    /// The URL from an issuer's metadata, by RFC 8414 or else by OpenID Connect Discovery.
     Issuer(String, Fetcher),
-    /// A file, read again now and then.
+    /// A file, read again at each refresh.
     File(PathBuf),
 }
 
-/// What is remembered from one fetch to the next.
+/// State that is retained between fetches.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct FetchState {
     etag: Option<HeaderValue>,
-    /// What the issuer's metadata named.
+    /// The URL from the issuer's metadata.
     discovered: Option<Url>,
 }
 
-pub(super) enum Found {
+pub(super) enum FetchOutcome {
     Set { keys: PublishedSet, max_age: Option<Duration> },
     NotModified { max_age: Option<Duration> },
 }
@@ -51,21 +51,21 @@ struct Metadata {
     jwks_uri: Url,
 }
 
-impl Source {
-    pub(super) async fn fetch(&self, memory: &mut Memory) -> Result<Found, JwksError> {
+impl KeySource {
+    pub(super) async fn fetch(&self, state: &mut FetchState) -> Result<FetchOutcome, JwksError> {
         match self {
-            Self::Url(url, fetcher) => fetch(fetcher, url, memory).await,
-            Self::Peer(url, channel) => fetch_from_peer(channel, url, memory).await,
+            Self::Url(url, fetcher) => fetch(fetcher, url, state).await,
+            Self::Peer(url, channel) => fetch_from_peer(channel, url, state).await,
             Self::Issuer(issuer, fetcher) => {
-                let url = match &memory.discovered {
+                let url = match &state.discovered {
                     Some(url) => url.clone(),
                     None => discover(fetcher, issuer).await?,
                 };
-                let found = fetch(fetcher, &url, memory).await;
+                let found = fetch(fetcher, &url, state).await;
                 match found {
-                    Ok(_) => memory.discovered = Some(url),
-                    // Keys that are not there any more may have moved: the metadata is asked again next time.
-                    Err(_) => *memory = Memory::default(),
+                    Ok(_) => state.discovered = Some(url),
+                    // Missing keys may have moved: the next fetch reads the metadata again.
+                    Err(_) => *state = FetchState::default(),
                 }
                 found
             }
@@ -77,38 +77,42 @@ impl Source {
                 file.take(FILE_BYTES_MAX).read_to_end(&mut text).await.map_err(failed)?;
                 let keys = serde_json::from_slice(&text)
                     .map_err(|error| failed(io::Error::from(error)))?;
-                Ok(Found::Set { keys, max_age: None })
+                Ok(FetchOutcome::Set { keys, max_age: None })
             }
         }
     }
 }
 
-async fn fetch(fetcher: &Fetcher, url: &Url, memory: &mut Memory) -> Result<Found, JwksError> {
+async fn fetch(
+    fetcher: &Fetcher,
+    url: &Url,
+    state: &mut FetchState,
+) -> Result<FetchOutcome, JwksError> {
     let mut request = fetcher.request(Method::GET, url)?;
-    if let Some(etag) = &memory.etag {
+    if let Some(etag) = &state.etag {
         request = request.header(IF_NONE_MATCH, etag);
     }
-    understand(fetcher.send(url, request).await?, memory)
+    parse_response(fetcher.send(url, request).await?, state)
 }
 
 async fn fetch_from_peer(
     channel: &Channel,
     url: &Url,
-    memory: &mut Memory,
-) -> Result<Found, JwksError> {
+    state: &mut FetchState,
+) -> Result<FetchOutcome, JwksError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| JwksError::Peer {
         url: url.clone(),
         source: source.into(),
     };
     let mut request = Request::get(url.path());
-    if let Some(etag) = &memory.etag {
+    if let Some(etag) = &state.etag {
         request = request.header(IF_NONE_MATCH, etag);
     }
     let request = request.body(Body::empty()).map_err(|error| failed(error.into()))?;
-    let asking = async {
-        let answer =
+    let fetching = async {
+        let response =
             channel.clone().oneshot(request).await.map_err(|error| failed(error.into()))?;
-        let (head, body) = answer.into_parts();
+        let (head, body) = response.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(failed)?;
         Ok::<_, JwksError>(Fetched::new(
             url.clone(),
@@ -117,23 +121,23 @@ async fn fetch_from_peer(
             body.to_bytes().into(),
         ))
     };
-    let answer = timeout(TIMEOUT, asking).await.map_err(|elapsed| failed(elapsed.into()))?;
-    understand(answer?, memory)
+    let response = timeout(TIMEOUT, fetching).await.map_err(|elapsed| failed(elapsed.into()))?;
+    parse_response(response?, state)
 }
 
-fn understand(answer: Fetched, memory: &mut Memory) -> Result<Found, JwksError> {
-    let max_age = max_age(&answer.headers);
-    if answer.status == StatusCode::NOT_MODIFIED && memory.etag.is_some() {
-        return Ok(Found::NotModified { max_age });
+fn parse_response(response: Fetched, state: &mut FetchState) -> Result<FetchOutcome, JwksError> {
+    let max_age = max_age(&response.headers);
+    if response.status == StatusCode::NOT_MODIFIED && state.etag.is_some() {
+        return Ok(FetchOutcome::NotModified { max_age });
     }
-    let etag = answer.headers.get(ETAG).cloned();
-    let keys = answer.json()?;
-    // Only once the set could be read: an answer that could not is asked for again.
-    memory.etag = etag;
-    Ok(Found::Set { keys, max_age })
+    let etag = response.headers.get(ETAG).cloned();
+    let keys = response.json()?;
+    // Set only after the keys were parsed: an invalid response must be fetched again.
+    state.etag = etag;
+    Ok(FetchOutcome::Set { keys, max_age })
 }
 
-/// The key set's URL, from the metadata of this very issuer (RFC 8414 section 3.3).
+/// The key set's URL, from the metadata of exactly this issuer (RFC 8414 section 3.3).
 async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
     let url: Url = issuer.parse().map_err(|_| JwksError::NoUrl { issuer: issuer.to_owned() })?;
     let path = url.path().trim_end_matches('/');
@@ -146,7 +150,7 @@ async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
     let openid = at(&format!("{path}/.well-known/openid-configuration"));
     let (from, metadata): (_, Metadata) = match fetcher.json(&oauth).await {
         Ok(metadata) => (oauth, metadata),
-        // What may not be fetched may not be fetched elsewhere.
+        // A disallowed address must not be retried elsewhere.
         Err(error @ (FetchError::Scheme { .. } | FetchError::Address { .. })) => {
             return Err(error.into());
         }
@@ -161,7 +165,7 @@ async fn discover(fetcher: &Fetcher, issuer: &str) -> Result<Url, JwksError> {
     Ok(metadata.jwks_uri)
 }
 
-/// For how long an answer says that it is fresh (RFC 9111 section 4.2).
+/// The freshness of a response (RFC 9111 section 4.2).
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let directives = headers.get(CACHE_CONTROL)?.to_str().ok()?;
     let mut age = None;
@@ -182,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cache_control_says_how_long_keys_are_fresh() {
+    fn cache_control_sets_how_long_keys_are_fresh() {
         for (directives, age, expected) in [
             ("max-age=60", None, Some(60)),
             ("public, Max-Age=3600, must-revalidate", None, Some(3600)),

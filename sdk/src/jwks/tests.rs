@@ -15,7 +15,7 @@ use crate::fetch::{Fetcher, NetworkScope};
 const X: [&str; 2] =
     ["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "PUAXw-hDiVqStwqnTRt-vJyYLM8uxJaMwM1V8Sr0Zgw"];
 
-/// An issuer whose keys, mood and freshness the test sets.
+/// An issuer whose keys, availability and freshness the test sets.
 #[derive(Clone)]
 struct Issuer {
     url: Url,
@@ -85,7 +85,7 @@ impl Issuer {
                 metadata(url.join("/tenant").unwrap().into()),
             )
             .route(
-                "/.well-known/oauth-authorization-server/liar",
+                "/.well-known/oauth-authorization-server/wrong-issuer",
                 metadata("https://good.example".into()),
             )
             .with_state(Arc::clone(&state));
@@ -93,16 +93,19 @@ impl Issuer {
         Self { url, state }
     }
 
-    fn jwks(&self, limits: Limits) -> Jwks {
+    fn jwks(&self, limits: JwksLimits) -> Jwks {
         Jwks::new(
-            Source::Url(self.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap()),
+            KeySource::Url(self.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap()),
             limits,
         )
     }
 
     fn discovered(&self, path: &str) -> Jwks {
         let issuer = self.url.join(path).unwrap().to_string();
-        Jwks::new(Source::Issuer(issuer, Fetcher::new(NetworkScope::Anywhere).unwrap()), limits())
+        Jwks::new(
+            KeySource::Issuer(issuer, Fetcher::new(NetworkScope::Anywhere).unwrap()),
+            limits(),
+        )
     }
 
     fn answered(&self) -> u32 {
@@ -110,9 +113,9 @@ impl Issuer {
     }
 }
 
-/// Everything a thousand times as fast.
-fn limits() -> Limits {
-    Limits {
+/// All intervals a thousand times shorter.
+fn limits() -> JwksLimits {
+    JwksLimits {
         fresh: Duration::from_millis(300),
         fresh_min: Duration::from_millis(60),
         fresh_max: Duration::from_secs(3600),
@@ -126,7 +129,7 @@ async fn wait() {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-/// Waits for what the background does, as long as a busy machine may take.
+/// Waits for a background task, as long as a busy machine may take.
 async fn until(mut done: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !done().await {
@@ -137,22 +140,22 @@ async fn until(mut done: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test]
-async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
+async fn keys_are_refreshed_in_the_background_and_a_withdrawn_key_is_notified() {
     let issuer = Issuer::start(&[("a", 0), ("b", 1)]).await;
-    let told = watch::Sender::new(0);
-    let source = Source::Url(issuer.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap());
-    let jwks = Jwks::telling(source, limits(), told.clone());
+    let notifier = watch::Sender::new(0);
+    let source = KeySource::Url(issuer.url.clone(), Fetcher::new(NetworkScope::Anywhere).unwrap());
+    let jwks = Jwks::with_change_notifier(source, limits(), notifier.clone());
     wait().await;
-    assert_eq!(issuer.answered(), 0, "nothing is fetched before a key is asked for");
+    assert_eq!(issuer.answered(), 0, "nothing is fetched before a key is requested");
     assert!(jwks.key("a").await.is_ok() && jwks.key("b").await.is_ok());
     assert_eq!(issuer.answered(), 1);
 
-    let mut changes = told.subscribe();
-    // The tag of what is in hand is sent.
+    let mut changes = notifier.subscribe();
+    // The ETag of the cached keys is sent.
     until(async || issuer.state.not_modified.load(Ordering::SeqCst) >= 2).await;
     set(&issuer.state.keys, keys(&[("a", 0), ("b", 1), ("c", 1)]));
     until(async || jwks.key("c").await.is_ok()).await;
-    assert!(!changes.has_changed().unwrap(), "a new key concerns nobody");
+    assert!(!changes.has_changed().unwrap(), "a new key is no change to notify");
 
     set(&issuer.state.keys, keys(&[("a", 1), ("b", 1)]));
     tokio::time::timeout(Duration::from_secs(20), changes.changed()).await.unwrap().unwrap();
@@ -161,13 +164,13 @@ async fn keys_are_refreshed_in_the_background_and_a_withdrawn_one_is_told_of() {
     drop(jwks);
     let answered = issuer.answered();
     wait().await;
-    assert!(issuer.answered() <= answered + 1, "nobody holds the keys any more");
+    assert!(issuer.answered() <= answered + 1, "the last clone was dropped");
 }
 
 #[tokio::test]
-async fn unknown_key_ids_cause_one_fetch_in_an_interval() {
+async fn unknown_key_ids_cause_one_fetch_per_interval() {
     let issuer = Issuer::start(&[("a", 0)]).await;
-    let slow = Limits { refetch_interval: Duration::from_secs(1), ..Limits::default() };
+    let slow = JwksLimits { refetch_interval: Duration::from_secs(1), ..JwksLimits::default() };
     let jwks = issuer.jwks(slow);
     assert!(jwks.key("a").await.is_ok());
     for made_up in 0..1_000 {
@@ -178,57 +181,57 @@ async fn unknown_key_ids_cause_one_fetch_in_an_interval() {
     // A new key is found once the interval is over.
     set(&issuer.state.keys, keys(&[("a", 0), ("b", 1)]));
     tokio::time::sleep(slow.refetch_interval).await;
-    let asked = (0..50).map(|_| {
+    let requested_at = (0..50).map(|_| {
         let jwks = jwks.clone();
         tokio::spawn(async move { jwks.key("b").await.is_ok() })
     });
-    for found in asked.collect::<Vec<_>>() {
+    for found in requested_at.collect::<Vec<_>>() {
         assert!(found.await.unwrap());
     }
     assert_eq!(issuer.answered(), 2);
 }
 
 #[tokio::test]
-async fn keys_in_hand_serve_while_the_issuer_is_away_but_not_for_ever() {
+async fn cached_keys_are_used_for_a_limited_time_while_the_issuer_is_unavailable() {
     let issuer = Issuer::start(&[("a", 0)]).await;
     let jwks = issuer.jwks(limits());
     assert!(jwks.key("a").await.is_ok());
     set(&issuer.state.up, false);
     wait().await;
-    assert!(jwks.key("a").await.is_ok(), "it is stale, and all there is");
-    assert!(jwks.remember_until() < Instant::now() + Duration::from_millis(100));
-    assert!(
-        matches!(jwks.key("b").await, Err(JwksError::Fetch(_))),
-        "nobody can say whether there is a b"
-    );
+    assert!(jwks.key("a").await.is_ok(), "a stale key is used");
+    assert!(jwks.cacheable_until() < Instant::now() + Duration::from_millis(100));
+    assert!(matches!(jwks.key("b").await, Err(JwksError::Fetch(_))), "whether b exists is unknown");
     until(async || matches!(jwks.key("a").await, Err(JwksError::Fetch(_)))).await;
     set(&issuer.state.up, true);
     until(async || jwks.key("a").await.is_ok()).await;
 }
 
 #[tokio::test]
-async fn an_issuer_says_how_long_its_keys_are_fresh_within_bounds() {
+async fn an_issuer_sets_how_long_its_keys_are_fresh_within_bounds() {
     let issuer = Issuer::start(&[("a", 0)]).await;
-    for (says, seconds) in
+    for (directives, seconds) in
         [("max-age=1", 30), ("max-age=120", 120), ("max-age=999999", 3600), ("private", 300)]
     {
-        set(&issuer.state.cache_control, says);
-        let jwks = issuer.jwks(Limits::default());
+        set(&issuer.state.cache_control, directives);
+        let jwks = issuer.jwks(JwksLimits::default());
         assert!(jwks.key("a").await.is_ok());
-        let left = jwks.remember_until().duration_since(Instant::now()).as_secs_f64();
-        assert!((f64::from(seconds) - left) < 5.0 && left <= f64::from(seconds), "{says}: {left}");
+        let left = jwks.cacheable_until().duration_since(Instant::now()).as_secs_f64();
+        assert!(
+            (f64::from(seconds) - left) < 5.0 && left <= f64::from(seconds),
+            "{directives}: {left}"
+        );
     }
 }
 
 #[tokio::test]
-async fn metadata_of_another_issuer_is_refused() {
+async fn metadata_of_another_issuer_is_rejected() {
     let issuer = Issuer::start(&[("a", 0)]).await;
     assert!(issuer.discovered("/tenant").key("a").await.is_ok());
     assert!(matches!(
-        issuer.discovered("/liar").key("a").await,
+        issuer.discovered("/wrong-issuer").key("a").await,
         Err(JwksError::OtherIssuer { .. })
     ));
-    assert!(matches!(issuer.discovered("/nobody").key("a").await, Err(JwksError::Fetch(_))));
+    assert!(matches!(issuer.discovered("/unknown").key("a").await, Err(JwksError::Fetch(_))));
 }
 
 #[tokio::test]
@@ -236,11 +239,11 @@ async fn keys_may_come_from_a_file_and_be_replaced_there() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("keys.json");
     std::fs::write(&file, keys(&[("a", 0)]).to_string()).unwrap();
-    let jwks = Jwks::new(Source::File(file.clone()), limits());
+    let jwks = Jwks::new(KeySource::File(file.clone()), limits());
     assert!(jwks.key("a").await.is_ok());
     std::fs::write(&file, keys(&[("b", 0)]).to_string()).unwrap();
     until(async || jwks.key("b").await.is_ok()).await;
     assert!(matches!(jwks.key("a").await, Err(JwksError::UnknownKey)));
-    let nowhere = Jwks::new(Source::File(folder.path().join("none")), limits());
+    let nowhere = Jwks::new(KeySource::File(folder.path().join("none")), limits());
     assert!(matches!(nowhere.key("a").await, Err(JwksError::File { .. })));
 }

@@ -1,4 +1,4 @@
-//! What a service shows to its peers and what it believes them by, as its files have it now.
+//! A service's current certificate and trusted authorities, as loaded from its files.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -19,18 +19,18 @@ use tokio_util::sync::CancellationToken;
 use super::{MtlsError, SpiffeId, verify::PeerVerifier};
 use crate::{
     admin::Readiness,
-    tls::{self, Names, PairContents, PairFiles},
+    tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics},
 };
 
 /// gRPC is HTTP/2 and nothing else.
 const ALPN: &[u8] = b"h2";
-/// The gauge that says when the first authority of the trust bundle expires.
+/// The gauge of when the first authority of the trust bundle expires.
 const BUNDLE_EXPIRES: &str = "mtls_trust_bundle_expiry_timestamp_seconds";
 
-/// A service's certificate, and the authorities whose certificates it believes.
+/// A service's certificate and trusted authorities.
 #[derive(Debug)]
 pub(super) struct Identity {
-    /// It stays as long as the service runs.
+    /// It is constant while the service runs.
     pub(super) id: SpiffeId,
     pub(super) provider: Arc<CryptoProvider>,
     files: Files,
@@ -39,13 +39,13 @@ pub(super) struct Identity {
 
 #[derive(Clone, Debug)]
 pub(super) struct Files {
-    pub(super) pair: PairFiles,
+    pub(super) pair: KeyPairFiles,
     pub(super) trust_bundle: PathBuf,
 }
 
 #[derive(PartialEq)]
 struct Contents {
-    pair: PairContents,
+    pair: KeyPairContents,
     trust_bundle: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ struct Contents {
 pub(super) struct Material {
     certified: Arc<CertifiedKey>,
     pub(super) roots: Arc<RootCertStore>,
-    /// Believes clients by the same authorities.
+    /// Verifies clients by the same authorities.
     pub(super) clients: Arc<dyn ClientCertVerifier>,
 }
 
@@ -61,30 +61,31 @@ impl Identity {
     pub(super) fn open(files: Files) -> Result<Arc<Self>, MtlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (id, material) = files.load(&files.read()?, &provider)?;
-        Names::PEERS.opened();
+        ReloadMetrics::PEERS.opened();
         Ok(Arc::new(Self { id, provider, files, current: ArcSwap::from_pointee(material) }))
     }
 
-    /// Follows the files until `stopping`: new connections get what is there now, open ones go on.
+    /// Follows the files until `stopping`: new connections use the current files, open ones are
+    /// unaffected.
     pub(super) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let files = self.files.clone();
-        let take = |contents: &Contents| -> Result<bool, MtlsError> {
+        let apply = |contents: &Contents| -> Result<bool, MtlsError> {
             let (id, material) = self.files.load(contents, &self.provider)?;
             if id != self.id {
-                return Err(MtlsError::AnotherService { was: self.id.clone(), is: id });
+                return Err(MtlsError::IdentityChanged { previous: self.id.clone(), current: id });
             }
             let before = self.current.swap(Arc::new(material));
             let now = self.current.load();
             Ok(before.certified.cert != now.certified.cert || before.roots.roots != now.roots.roots)
         };
-        tls::follow(&Names::PEERS, move || files.read(), take, readiness, stopping).await;
+        tls::follow(&ReloadMetrics::PEERS, move || files.read(), apply, readiness, stopping).await;
     }
 
     pub(super) fn material(&self) -> Arc<Material> {
         self.current.load_full()
     }
 
-    /// For a server whose peers are these.
+    /// The TLS config of a server for these peers.
     pub(super) fn server(
         self: &Arc<Self>,
         peers: Arc<[SpiffeId]>,
@@ -94,13 +95,13 @@ impl Identity {
             .with_client_cert_verifier(Arc::new(PeerVerifier::new(self, peers)))
             .with_cert_resolver(Arc::<Self>::clone(self));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // A session that is resumed shows no certificate: each connection is a new one.
+        // A resumed session presents no certificate, so every connection performs a full handshake.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
     }
 
-    /// For a client of this peer.
+    /// The TLS config of a client of this peer.
     pub(super) fn client(self: &Arc<Self>, peer: SpiffeId) -> Result<Arc<ClientConfig>, MtlsError> {
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&TLS13])?
@@ -138,9 +139,9 @@ impl Files {
                     path: self.trust_bundle.clone(),
                     source,
                 })?;
-        tls::tell_time(Names::PEERS.expires, pair.expires);
+        tls::set_expiry_gauge(ReloadMetrics::PEERS.expires, pair.expires);
         if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
-            tls::tell_time(BUNDLE_EXPIRES, first);
+            tls::set_expiry_gauge(BUNDLE_EXPIRES, first);
         }
         Ok((id, Material { certified: Arc::new(pair.certified), roots, clients }))
     }

@@ -8,35 +8,35 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 const ID_BYTES_MAX: usize = 2048;
 const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
-/// The name of a service, as its certificate says it: `spiffe://trust-domain/path` (SPIFFE-ID section 2).
+/// The name of a service in its certificate: `spiffe://trust-domain/path` (SPIFFE-ID section 2).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SpiffeId(String);
 
-/// A text that is no SPIFFE id of a service.
+/// A text is not the SPIFFE id of a service.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0:?} is no SPIFFE id of a service, such as spiffe://acme.example/edge")]
+#[error("invalid SPIFFE id {0:?} (expected e.g. spiffe://acme.example/edge)")]
 pub struct SpiffeIdError(String);
 
-/// A certificate that names no service (X509-SVID sections 2 to 5).
+/// A certificate is not that of a service (X509-SVID sections 2 to 5).
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SvidError {
     /// It does not parse.
     #[error("the certificate does not parse")]
     Form,
     /// It has no URI among its names, or more than one.
-    #[error("the certificate must have one URI as a name, and has {0}")]
+    #[error("the certificate must have exactly one URI as a name, but has {0}")]
     Uris(usize),
-    /// That URI is something else.
+    /// That URI is not a SPIFFE id.
     #[error(transparent)]
     Id(#[from] SpiffeIdError),
     /// It may sign others, or may not sign a handshake.
-    #[error("the certificate is not for a service: its key usage is another")]
+    #[error("the key usage of the certificate is not that of a service")]
     Usage,
 }
 
 impl SpiffeId {
-    /// The id of the leaf of a chain.
+    /// The id in the leaf of a chain.
     ///
     /// # Errors
     /// When it is not the certificate of a service.
@@ -66,7 +66,7 @@ impl SpiffeId {
         }
     }
 
-    /// The id of another service sibling this one: the same but for its last segment.
+    /// The id of a sibling service: the same but for its last segment.
     #[must_use]
     pub fn sibling(&self, service: &str) -> Self {
         let folder = self.0.rsplit_once('/').map_or(self.0.as_str(), |(folder, _)| folder);
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_read_by_the_rules_of_spiffe() {
+    fn an_id_is_parsed_by_the_rules_of_spiffe() {
         for good in [
             "spiffe://acme.example/edge",
             "spiffe://a-1_b/ns/Mesh/sa/tool_1.x",
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_beside_another_differs_in_the_last_segment() {
+    fn a_sibling_id_differs_in_the_last_segment() {
         let sibling = |id: &str| id.parse::<SpiffeId>().unwrap().sibling("auth").to_string();
         assert_eq!(sibling("spiffe://acme.example/edge"), "spiffe://acme.example/auth");
         assert_eq!(

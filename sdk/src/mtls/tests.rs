@@ -24,9 +24,9 @@ mod files;
 mod servers;
 
 const HOUR: Duration = Duration::from_secs(3600);
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An authority of a test's own.
+/// A test's own authority.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -48,7 +48,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A good certificate of a service.
+    /// A valid certificate of a service.
     fn sign(&self, service: &str) -> Signed {
         self.sign_with(service, |_| {})
     }
@@ -84,7 +84,7 @@ struct Files {
 impl Files {
     fn new(signed: &Signed, trusted: &[&Authority]) -> Self {
         let files = Self { folder: tempfile::tempdir().unwrap() };
-        files.show(signed);
+        files.write_pair(signed);
         files.trust(trusted);
         files
     }
@@ -93,7 +93,7 @@ impl Files {
         self.folder.path().join(name)
     }
 
-    fn show(&self, signed: &Signed) {
+    fn write_pair(&self, signed: &Signed) {
         fs::write(self.path("tls.key"), &signed.key).unwrap();
         fs::write(self.path("tls.crt"), &signed.certificate).unwrap();
     }
@@ -117,15 +117,15 @@ impl Files {
     }
 }
 
-/// A server that stops with its guard.
+/// A server that stops when it is dropped.
 struct Server {
-    starting: ServiceBuilder,
+    builder: ServiceBuilder,
     address: SocketAddr,
     _files: Option<Files>,
 }
 
 impl Server {
-    /// The service `tools` of this authority, for clients of these names.
+    /// The service `tools` of this authority, for clients with these names.
     fn start(authority: &Authority, allow: &[&str]) -> Self {
         let files = Files::new(&authority.sign("tools"), &[authority]);
         let server = Self::with(&files, allow);
@@ -133,18 +133,17 @@ impl Server {
     }
 
     fn with(files: &Files, allow: &[&str]) -> Self {
-        let starting = ServiceBuilder::new();
+        let builder = ServiceBuilder::new();
         let config = MtlsServerConfig {
-            own: files.config(),
+            identity: files.config(),
             mtls_allow: allow.iter().map(|name| id(name)).collect(),
             ..Default::default()
         };
-        let peers = starting.peers(&config.own).unwrap();
-        let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
-        let address =
-            starting.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap().tcp().unwrap();
-        starting.readiness().ready();
-        Self { starting, address, _files: None }
+        let peers = builder.peers(&config.identity).unwrap();
+        let server = GrpcServer::unverified(WhoAmI).accept(&peers, &config).unwrap();
+        let address = builder.grpc(&"127.0.0.1:0".parse().unwrap(), server).unwrap().tcp().unwrap();
+        builder.readiness().set_ready();
+        Self { builder, address, _files: None }
     }
 
     fn url(&self) -> Url {
@@ -152,7 +151,7 @@ impl Server {
     }
 }
 
-/// Tells callers who they are.
+/// Returns the caller's id.
 #[derive(Clone)]
 struct WhoAmI;
 
@@ -174,22 +173,22 @@ impl tower::Service<Request<Body>> for WhoAmI {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let id = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone());
-        let told = id.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
-        std::future::ready(Ok(Status::aborted(told).into_http()))
+        let message = id.map_or_else(|| "no id".to_owned(), |id| id.to_string());
+        std::future::ready(Ok(Status::aborted(message).into_http()))
     }
 }
 
-async fn ask(channel: Channel) -> Result<(), Status> {
+async fn check_health(channel: Channel) -> Result<(), Status> {
     HealthClient::new(channel).check(HealthCheckRequest::default()).await.map(|_| ())
 }
 
-/// Asks for health as this client.
+/// Checks the health as this client.
 async fn health(client: &Peers, url: &Url) -> Result<(), Status> {
-    ask(client.connect(url, "tools", None).unwrap()).await
+    check_health(client.connect(url, "tools", None).unwrap()).await
 }
 
 #[tokio::test]
-async fn a_service_that_is_allowed_is_let_in_and_known_by_its_id() {
+async fn an_allowed_service_is_accepted_and_identified_by_its_id() {
     let authority = Authority::new();
     let server = Server::start(&authority, &["edge", "cli"]);
     for name in ["edge", "cli"] {
@@ -200,19 +199,23 @@ async fn a_service_that_is_allowed_is_let_in_and_known_by_its_id() {
         raw.ready().await.unwrap();
         let path = "/drawbridge.code.v1.CodeService/Search".parse().unwrap();
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        let told = raw.unary(tonic::Request::new(()), path, codec).await.unwrap_err();
-        assert_eq!(told.message(), id(name).as_str());
+        let status = raw.unary(tonic::Request::new(()), path, codec).await.unwrap_err();
+        assert_eq!(status.message(), id(name).as_str());
     }
 }
 
 #[tokio::test]
-async fn a_peer_may_be_named_where_it_is_not_beside_the_service() {
+async fn a_peer_that_is_not_a_sibling_may_be_named() {
     let authority = Authority::new();
     let server = Server::start(&authority, &["edge"]);
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
-    ask(client.connect(&server.url(), "other", Some(&id("tools"))).unwrap()).await.unwrap();
+    check_health(client.connect(&server.url(), "other", Some(&id("tools"))).unwrap())
+        .await
+        .unwrap();
     assert!(
-        ask(client.connect(&server.url(), "tools", Some(&id("other"))).unwrap()).await.is_err()
+        check_health(client.connect(&server.url(), "tools", Some(&id("other"))).unwrap())
+            .await
+            .is_err()
     );
 }
 
@@ -247,38 +250,40 @@ async fn plaintext_stays_on_loopback_unless_it_is_allowed() {
     assert!(Peers::open(&allowed).unwrap().connect(&url, "tools", None).is_ok());
 
     let everywhere: Listen = "0.0.0.0:0".parse().unwrap();
-    let starting = ServiceBuilder::new();
-    let refused = starting.grpc(&everywhere, GrpcServer::open(WhoAmI)).unwrap_err();
+    let builder = ServiceBuilder::new();
+    let refused = builder.grpc(&everywhere, GrpcServer::unverified(WhoAmI)).unwrap_err();
     assert!(crate::error_chain(&refused).contains("plaintext beyond loopback"), "{refused:?}");
-    let said = MtlsServerConfig { own: allowed, ..Default::default() };
-    let server = GrpcServer::open(WhoAmI).accept(&Peers::open(&said.own).unwrap(), &said).unwrap();
-    assert!(starting.grpc(&everywhere, server).is_ok());
+    let allowing = MtlsServerConfig { identity: allowed, ..Default::default() };
+    let server = GrpcServer::unverified(WhoAmI)
+        .accept(&Peers::open(&allowing.identity).unwrap(), &allowing)
+        .unwrap();
+    assert!(builder.grpc(&everywhere, server).is_ok());
 }
 
 #[test]
-fn a_server_with_a_certificate_must_allow_somebody() {
+fn a_server_with_a_certificate_must_allow_a_peer() {
     let authority = Authority::new();
     let files = Files::new(&authority.sign("tools"), &[&authority]);
-    let config = MtlsServerConfig { own: files.config(), ..Default::default() };
-    let refused = GrpcServer::open(WhoAmI).accept(&files.peers(), &config);
-    assert!(matches!(refused, Err(MtlsError::NobodyAllowed)));
+    let config = MtlsServerConfig { identity: files.config(), ..Default::default() };
+    let refused = GrpcServer::unverified(WhoAmI).accept(&files.peers(), &config);
+    assert!(matches!(refused, Err(MtlsError::NoAllowedPeers)));
 }
 
 #[tokio::test]
 async fn a_service_that_requires_spiffe_ids_is_not_served_over_a_unix_socket() {
     let authority = Authority::new();
     let files = Files::new(&authority.sign("tools"), &[&authority]);
-    let starting = ServiceBuilder::new();
+    let builder = ServiceBuilder::new();
     let config = MtlsServerConfig {
-        own: files.config(),
+        identity: files.config(),
         mtls_allow: vec![id("edge")],
         ..Default::default()
     };
-    let peers = starting.peers(&config.own).unwrap();
-    let server = GrpcServer::open(WhoAmI).accept(&peers, &config).unwrap();
+    let peers = builder.peers(&config.identity).unwrap();
+    let server = GrpcServer::unverified(WhoAmI).accept(&peers, &config).unwrap();
     let path = files.path("tools.sock");
     let listen = format!("unix:{}", path.display()).parse().unwrap();
-    let refused = crate::error_chain(&starting.grpc(&listen, server).unwrap_err());
+    let refused = crate::error_chain(&builder.grpc(&listen, server).unwrap_err());
     assert!(refused.contains("--mtls-allow cannot be enforced"), "{refused}");
     assert!(!path.exists());
 }

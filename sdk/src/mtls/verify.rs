@@ -16,16 +16,16 @@ use tokio_rustls::rustls::{
 
 use super::{SpiffeId, SvidError, identity::Identity};
 
-/// Why a peer with a certificate of a trusted authority is not accepted.
+/// Why a peer with a certificate of a trusted authority is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PeerError {
     #[error(transparent)]
     Svid(#[from] SvidError),
-    #[error("the peer is {0}, which is not allowed here")]
+    #[error("the peer is {0}, which is not allowed")]
     NotAllowed(SpiffeId),
 }
 
-/// Accepts peers by their SPIFFE ids alone: names of hosts are not looked at (X509-SVID section 5).
+/// Accepts peers only by their SPIFFE ids: host names are ignored (X509-SVID section 5).
 #[derive(Debug)]
 pub(super) struct PeerVerifier {
     identity: Arc<Identity>,
@@ -51,7 +51,7 @@ impl PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
-    /// Authorities come and go, and peers have one certificate each: no hints.
+    /// No hints: authorities change, and peers have one certificate each.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -136,10 +136,10 @@ impl ServerCertVerifier for PeerVerifier {
     }
 }
 
-/// The peer has gone, or speaks something else.
+/// The peer disconnected, or does not use TLS.
 pub(super) const BROKEN: &str = "broken";
 
-/// Why a handshake failed, in a word for a metric.
+/// The metric label of why a handshake failed.
 pub(super) fn reason(error: &std::io::Error) -> &'static str {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else {
         return BROKEN;
@@ -151,7 +151,7 @@ pub(super) fn reason(error: &std::io::Error) -> &'static str {
                 Some(PeerError::NotAllowed(_)) => "not_allowed",
                 _ => "no_spiffe_id",
             },
-            // An authority of the same name is another one too.
+            // Another authority may have the same name.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => "unknown_authority",
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "expired",
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
@@ -160,7 +160,7 @@ pub(super) fn reason(error: &std::io::Error) -> &'static str {
             _ => "wrong_certificate",
         },
         Error::InvalidMessage(_) => "not_tls",
-        // The peer does not accept this service, or speaks another TLS.
+        // The peer rejects this service, or uses another TLS version.
         Error::AlertReceived(_) => "refused_by_peer",
         _ => BROKEN,
     }

@@ -1,4 +1,4 @@
-//! Redis that may be away, and then makes nobody wait.
+//! A circuit breaker for Redis, so that no command waits for an unavailable server.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -12,107 +12,111 @@ use tokio::{
 
 use super::Redis;
 
-/// How long connecting may take, and trying it out.
-const TRIAL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Into how many parts a wait is divided. However late this process finds the end of one, it counts as one.
-const PARTS: u32 = 10;
+/// How long connecting and probing may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many slices a wait is divided into. A slice that this process notices late still counts as
+/// one.
+const WAIT_SLICES: u32 = 10;
 
-/// Redis gave no answer.
+/// Redis is unavailable.
 #[derive(Debug, thiserror::Error)]
-pub enum RedisAway {
-    /// Not in time.
-    #[error("Redis is too slow")]
-    Slow(#[from] Elapsed),
-    /// An error instead.
-    #[error("Redis gives no answer")]
+pub enum RedisUnavailable {
+    /// It did not answer in time.
+    #[error("Redis did not answer in time")]
+    Timeout(#[from] Elapsed),
+    /// It returned an error.
+    #[error("Redis returned an error")]
     Redis(#[from] RedisError),
 }
 
-/// A circuit breaker for Redis: a connection that is there for whoever asks, until one of them gives it up. When to do so, and
-/// when to try another, is for those who use it to say.
+/// A circuit breaker for Redis: it holds a connection until one of its users trips it. The users
+/// decide when to trip it and when to restore a connection.
 ///
-/// Its connections have a thread of their own, which reads what Redis answers however busy this process is.
+/// Its connections run on their own thread, which reads Redis's responses however busy this process
+/// is.
 #[derive(Debug)]
 pub struct RedisBreaker {
     redis: Redis,
     /// Present until it is dropped.
     driver: Option<Runtime>,
-    /// None while Redis is away.
+    /// `None` while the circuit is open.
     connection: ArcSwapOption<Redis>,
 }
 
 impl RedisBreaker {
-    /// For the servers of this URL, as [`Redis::open`] reads it. Redis is away until a connection is turned on.
+    /// A breaker for the servers of this URL, as [`Redis::open`] parses it. The circuit is open
+    /// until a connection is restored.
     ///
     /// # Errors
-    /// When it is no such URL, or there can be no thread.
-    pub fn new(url: &SecretString, answer_within: Duration) -> RedisResult<Self> {
+    /// When the URL is invalid, or the thread cannot be created.
+    pub fn new(url: &SecretString, response_timeout: Duration) -> RedisResult<Self> {
         let driver = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("redis")
             .enable_all()
             .build()?;
-        match Redis::driven(url, answer_within, Some(driver.handle().clone())) {
+        match Redis::open_on(url, response_timeout, Some(driver.handle().clone())) {
             Ok(redis) => {
                 Ok(Self { redis, driver: Some(driver), connection: ArcSwapOption::empty() })
             }
             Err(error) => {
-                // Dropped within a runtime, it would panic.
+                // Dropping it within a runtime would panic.
                 driver.shutdown_background();
                 Err(error)
             }
         }
     }
 
-    /// The connection, unless Redis is away.
+    /// The connection, unless the circuit is open.
     pub fn connection(&self) -> Option<Arc<Redis>> {
         self.connection.load_full()
     }
 
-    /// A connection of its own, which has answered `probe`. It is not turned on.
+    /// Opens a separate connection and probes it. It does not close the circuit.
     ///
     /// # Errors
-    /// When there was no answer within three seconds.
+    /// When Redis did not answer within three seconds.
     pub async fn connect<T>(
         &self,
         probe: impl AsyncFnOnce(&Redis) -> RedisResult<T>,
-    ) -> Result<Redis, RedisAway> {
-        let connection = self.redis.another();
-        Self::wait(TRIAL_TIMEOUT, probe(&connection)).await?;
+    ) -> Result<Redis, RedisUnavailable> {
+        let connection = self.redis.new_connection();
+        Self::wait_for_reply(PROBE_TIMEOUT, probe(&connection)).await?;
         Ok(connection)
     }
 
-    /// Waits for an answer for as long as Redis may take. Time in which this process was too busy to look for the answer
-    /// is not Redis's: the wait has parts, after each of which there is a look, and one that ends late counts as one.
+    /// Waits for a reply. Time in which this process was too busy to poll does not count against
+    /// Redis: the wait is divided into slices with a poll after each, and a slice that ends late
+    /// counts as one.
     ///
     /// # Errors
-    /// When there was none by then.
-    pub async fn wait<T>(
+    /// When there was no reply in time.
+    pub async fn wait_for_reply<T>(
         within: Duration,
-        answer: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T, RedisAway> {
-        let mut answer = pin!(answer);
-        for _ in 1..PARTS {
-            if let Ok(answer) = timeout(within / PARTS, answer.as_mut()).await {
-                return Ok(answer?);
+        reply: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, RedisUnavailable> {
+        let mut reply = pin!(reply);
+        for _ in 1..WAIT_SLICES {
+            if let Ok(reply) = timeout(within / WAIT_SLICES, reply.as_mut()).await {
+                return Ok(reply?);
             }
         }
-        Ok(timeout(within / PARTS, answer).await??)
+        Ok(timeout(within / WAIT_SLICES, reply).await??)
     }
 
-    /// Redis is there, over this connection.
-    pub fn turn_on(&self, connection: Redis) {
+    /// Closes the circuit with this connection.
+    pub fn restore(&self, connection: Redis) {
         self.connection.store(Some(Arc::new(connection)));
     }
 
-    /// Redis is away.
-    pub fn turn_off(&self) {
+    /// Opens the circuit.
+    pub fn trip(&self) {
         self.connection.store(None);
     }
 
-    /// Redis is away, as this connection has shown. False: that was known. Who is late to find out does not end the
-    /// connection that came after.
-    pub fn give_up(&self, connection: &Arc<Redis>) -> bool {
+    /// Opens the circuit if `connection` is the current one. Returns whether it did: a late error
+    /// must not end a newer connection.
+    pub fn trip_if_current(&self, connection: &Arc<Redis>) -> bool {
         let before = self.connection.compare_and_swap(&Some(Arc::clone(connection)), None);
         before.as_ref().is_some_and(|before| Arc::ptr_eq(before, connection))
     }
@@ -120,7 +124,7 @@ impl RedisBreaker {
 
 impl Drop for RedisBreaker {
     fn drop(&mut self) {
-        // A runtime that is dropped waits for its threads, which nobody may in another one.
+        // Dropping a runtime waits for its threads, which is not allowed within another runtime.
         if let Some(driver) = self.driver.take() {
             driver.shutdown_background();
         }
@@ -132,17 +136,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_late_to_find_out_does_not_end_the_connection_that_came_after() {
+    fn a_late_error_does_not_trip_a_newer_connection() {
         let breaker =
             RedisBreaker::new(&"redis://localhost".into(), Duration::from_secs(1)).unwrap();
-        assert!(breaker.connection().is_none(), "nothing has answered yet");
-        breaker.turn_on(breaker.redis.another());
+        assert!(breaker.connection().is_none(), "no connection was restored yet");
+        breaker.restore(breaker.redis.new_connection());
         let first = breaker.connection().unwrap();
-        assert!(breaker.give_up(&first));
-        assert!(!breaker.give_up(&first), "it is told once");
+        assert!(breaker.trip_if_current(&first));
+        assert!(!breaker.trip_if_current(&first), "it trips once");
         assert!(breaker.connection().is_none());
-        breaker.turn_on(breaker.redis.another());
-        assert!(!breaker.give_up(&first));
+        breaker.restore(breaker.redis.new_connection());
+        assert!(!breaker.trip_if_current(&first));
         assert!(breaker.connection().is_some_and(|now| !Arc::ptr_eq(&now, &first)));
     }
 }

@@ -1,4 +1,4 @@
-//! Which servers a URL names.
+//! Parses the URLs of Redis servers.
 
 use std::borrow::Cow;
 
@@ -8,15 +8,15 @@ use ::redis::{
 };
 use url::{Url, form_urlencoded};
 
-/// Where sentinels listen if nothing else is said.
+/// The default port of sentinels.
 const SENTINEL_PORT: u16 = 26_379;
-/// How often a cluster is asked again, where its slots have moved.
+/// How often a command is retried on a cluster whose slots have moved.
 const RETRIES: u32 = 3;
 const RETRY_WAIT_MS: u64 = 100;
 
 pub(super) enum Servers {
     One(Client),
-    /// The master of this name, which the sentinels know.
+    /// The master of this name, which the sentinels monitor.
     Sentinels {
         sentinels: Vec<ConnectionInfo>,
         master: String,
@@ -26,30 +26,32 @@ pub(super) enum Servers {
 }
 
 impl Servers {
-    /// Reads a URL. What is wrong is told without it: there may be a password in it.
+    /// Parses a URL. Errors do not contain the URL, because it may contain a password.
     pub(super) fn parse(url: &str) -> RedisResult<Self> {
         let Some((scheme, rest)) = url.split_once("://") else {
-            return Err(wrong("the scheme is missing: write `redis://` and the host"));
+            return Err(invalid_url("the scheme is missing: write `redis://` and the host"));
         };
         match scheme {
-            "redis-cluster" | "rediss-cluster" => Several::parse(scheme, rest)?.cluster(),
-            "redis-sentinel" | "rediss-sentinel" => Several::parse(scheme, rest)?.sentinels(),
+            "redis-cluster" | "rediss-cluster" => MultiServerUrl::parse(scheme, rest)?.cluster(),
+            "redis-sentinel" | "rediss-sentinel" => {
+                MultiServerUrl::parse(scheme, rest)?.sentinels()
+            }
             _ => Client::open(url).map(Self::One),
         }
     }
 }
 
-/// A URL of several servers, taken apart.
-struct Several<'a> {
+/// The parts of a URL of several servers.
+struct MultiServerUrl<'a> {
     tls: bool,
-    /// Empty, or up to its `@`.
+    /// Empty, or up to and including the `@`.
     user: &'a str,
     hosts: Vec<&'a str>,
     path: Cow<'a, str>,
     query: &'a str,
 }
 
-impl<'a> Several<'a> {
+impl<'a> MultiServerUrl<'a> {
     fn parse(scheme: &str, rest: &'a str) -> RedisResult<Self> {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -59,25 +61,25 @@ impl<'a> Several<'a> {
             tls: scheme.starts_with("rediss"),
             user,
             hosts: hosts.split(',').collect(),
-            path: path.map_err(|_| wrong("its path is no text"))?,
+            path: path.map_err(|_| invalid_url("its path is not UTF-8"))?,
             query,
         })
     }
 
-    /// One of the hosts, as a URL of its own.
+    /// The URL of one host.
     fn url(&self, user: &str, host: &str) -> RedisResult<Url> {
         let scheme = if self.tls { "rediss" } else { "redis" };
         let url: Url =
-            format!("{scheme}://{user}{host}").parse().map_err(|_| wrong("a host is none"))?;
+            format!("{scheme}://{user}{host}").parse().map_err(|_| invalid_url("invalid host"))?;
         if url.host().is_none() || !url.path().is_empty() {
-            return Err(wrong("a host is none"));
+            return Err(invalid_url("invalid host"));
         }
         Ok(url)
     }
 
     fn cluster(&self) -> RedisResult<Servers> {
         if !self.path.is_empty() || !self.query.is_empty() {
-            return Err(wrong("a cluster has no database and no settings"));
+            return Err(invalid_url("a cluster URL must not have a database or settings"));
         }
         let nodes: Vec<_> =
             self.hosts.iter().map(|host| self.url(self.user, host)).collect::<RedisResult<_>>()?;
@@ -91,7 +93,7 @@ impl<'a> Several<'a> {
 
     fn sentinels(&self) -> RedisResult<Servers> {
         if self.path.is_empty() || self.path.contains('/') {
-            return Err(wrong(
+            return Err(invalid_url(
                 "the name of the master is missing: redis-sentinel://host:port,…/name",
             ));
         }
@@ -100,7 +102,7 @@ impl<'a> Several<'a> {
         for host in &self.hosts {
             let mut url = self.url("", host)?;
             if url.port().is_none() {
-                url.set_port(Some(SENTINEL_PORT)).map_err(|()| wrong("a host is none"))?;
+                url.set_port(Some(SENTINEL_PORT)).map_err(|()| invalid_url("invalid host"))?;
             }
             sentinels.push(url.into_connection_info()?.set_redis_settings(of_sentinels.clone()));
         }
@@ -113,21 +115,25 @@ impl<'a> Several<'a> {
         Ok(Servers::Sentinels { sentinels, master: self.path.clone().into_owned(), settings })
     }
 
-    /// How the sentinels themselves know us, which may be otherwise than the master does.
+    /// The credentials of the sentinels themselves, which may differ from the master's.
     fn sentinel_user(&self) -> RedisResult<RedisConnectionInfo> {
         let mut settings = RedisConnectionInfo::default();
         for (name, value) in form_urlencoded::parse(self.query.as_bytes()) {
             settings = match name.as_ref() {
                 "sentinel_username" => settings.set_username(value),
                 "sentinel_password" => settings.set_password(value),
-                _ => return Err(wrong("its settings are sentinel_username and sentinel_password")),
+                _ => {
+                    return Err(invalid_url(
+                        "unknown setting (expected sentinel_username or sentinel_password)",
+                    ));
+                }
             };
         }
         Ok(settings)
     }
 }
 
-fn wrong(problem: &'static str) -> RedisError {
+fn invalid_url(problem: &'static str) -> RedisError {
     RedisError::from((ErrorKind::InvalidClientConfig, "a URL of Redis", problem.to_owned()))
 }
 
@@ -138,12 +144,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sentinels_are_not_known_by_the_password_of_their_master() {
+    fn sentinels_do_not_get_the_password_of_their_master() {
         let url =
             "redis-sentinel://user:p%40ss@one,[::1]:7000/the%20master?sentinel_password=other";
         let Servers::Sentinels { sentinels, master, settings } = Servers::parse(url).unwrap()
         else {
-            panic!("no sentinels")
+            panic!("not sentinels")
         };
         assert_eq!(master, "the master");
         let hosts: Vec<_> = sentinels.iter().map(ConnectionInfo::addr).collect();
@@ -158,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_is_told_by_its_scheme() {
+    fn the_scheme_selects_the_kind_of_servers() {
         let kind = |url: &str| match Servers::parse(url).unwrap() {
             Servers::One(_) => "one",
             Servers::Sentinels { .. } => "sentinels",
@@ -176,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_that_is_wrong_is_told_without_its_password() {
+    fn the_error_of_an_invalid_url_does_not_contain_its_password() {
         for url in [
             "localhost:6379",
             "http://:secret@localhost",
@@ -189,7 +195,7 @@ mod tests {
             "redis-sentinel://:secret@one/main?sentinel_pasword=secret",
             "redis-sentinel://:secret@one:port/main",
         ] {
-            let Err(error) = Servers::parse(url) else { panic!("{url} is taken") };
+            let Err(error) = Servers::parse(url) else { panic!("{url} is accepted") };
             assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
         }
     }

@@ -18,50 +18,55 @@ pub(super) struct Activity(Mutex<State>);
 #[derive(Debug)]
 struct State {
     running: usize,
-    /// When the last request ended, or the connection began.
+    /// When the last request ended, or the connection started.
     since: Instant,
-    /// Since when the parts of answers wait that were handed out to be sent, by a number of each answer.
-    handed_out: BTreeMap<u64, Instant>,
-    answers: u64,
+    /// Since when parts of responses wait to be sent, by the number of the response.
+    unsent_since: BTreeMap<u64, Instant>,
+    responses: u64,
 }
 
-/// Why a connection has to end.
+/// Why a connection must close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Idle {
-    /// Nothing runs on it.
-    Quiet,
-    /// Its client does not take what was sent.
-    Stuck,
+pub(super) enum IdleReason {
+    /// No request is running.
+    NoRequests,
+    /// The client does not receive what was sent.
+    ClientStalled,
 }
 
 impl Activity {
     pub(super) fn new() -> Self {
         let since = Instant::now();
-        Self(Mutex::new(State { running: 0, since, handed_out: BTreeMap::new(), answers: 0 }))
+        Self(Mutex::new(State { running: 0, since, unsent_since: BTreeMap::new(), responses: 0 }))
     }
 
-    /// Notes a request. It runs until its answer has been sent.
-    pub(super) fn begin(this: &Arc<Self>) -> Running {
+    /// Starts a request. It runs until its response has been sent.
+    pub(super) fn start_request(this: &Arc<Self>) -> RunningRequest {
         this.state().running += 1;
-        Running(Arc::clone(this))
+        RunningRequest(Arc::clone(this))
     }
 
-    /// Waits until no request has run for this long. What has been read of the next one's headers does not
-    /// count: who sends them byte by byte keeps no connection. Or until a part of an answer was not taken for `send`.
-    pub(super) async fn idle(&self, time: Duration, send: Duration) -> Idle {
+    /// Waits until no request has run for `idle_timeout`, or a part of a response was not received
+    /// for `send_timeout`. Partial headers of a next request do not count: a client that sends them
+    /// byte by byte does not hold the connection.
+    pub(super) async fn wait_idle(
+        &self,
+        idle_timeout: Duration,
+        send_timeout: Duration,
+    ) -> IdleReason {
         loop {
             let (since, oldest) = {
                 let state = self.state();
-                let oldest = state.handed_out.values().min().copied();
+                let oldest = state.unsent_since.values().min().copied();
                 ((state.running == 0).then_some(state.since), oldest)
             };
-            if oldest.is_some_and(|oldest| oldest.elapsed() >= send) {
-                return Idle::Stuck;
+            if oldest.is_some_and(|oldest| oldest.elapsed() >= send_timeout) {
+                return IdleReason::ClientStalled;
             }
             match since {
-                None => sleep(time.min(send)).await,
-                Some(since) if since.elapsed() >= time => return Idle::Quiet,
-                Some(since) => sleep_until(since + time).await,
+                None => sleep(idle_timeout.min(send_timeout)).await,
+                Some(since) if since.elapsed() >= idle_timeout => return IdleReason::NoRequests,
+                Some(since) => sleep_until(since + idle_timeout).await,
             }
         }
     }
@@ -71,24 +76,24 @@ impl Activity {
     }
 }
 
-/// A request that runs.
-pub(super) struct Running(Arc<Activity>);
+/// A running request.
+pub(super) struct RunningRequest(Arc<Activity>);
 
-impl Running {
-    /// Lets it run until its answer has been sent.
+impl RunningRequest {
+    /// Ends the request when the body has been sent.
     pub(super) fn until_sent(self, body: Body) -> Body {
         let number = {
             let mut state = self.0.state();
-            state.answers += 1;
-            let number = state.answers;
-            state.handed_out.insert(number, Instant::now());
+            state.responses += 1;
+            let number = state.responses;
+            state.unsent_since.insert(number, Instant::now());
             number
         };
-        Body::new(Sending { body, number, running: self })
+        Body::new(TrackedBody { body, number, running: self })
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRequest {
     fn drop(&mut self) {
         let mut state = self.0.state();
         state.running -= 1;
@@ -96,19 +101,19 @@ impl Drop for Running {
     }
 }
 
-struct Sending {
+struct TrackedBody {
     body: Body,
     number: u64,
-    running: Running,
+    running: RunningRequest,
 }
 
-impl Drop for Sending {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.running.0.state().handed_out.remove(&self.number);
+        self.running.0.state().unsent_since.remove(&self.number);
     }
 }
 
-impl HttpBody for Sending {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -117,12 +122,12 @@ impl HttpBody for Sending {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
-        let handed_out = &mut self.running.0.state().handed_out;
+        let unsent_since = &mut self.running.0.state().unsent_since;
         if polled.is_ready() {
-            handed_out.insert(self.number, Instant::now());
+            unsent_since.insert(self.number, Instant::now());
         } else {
-            // It waits for the next part, and not for the client.
-            handed_out.remove(&self.number);
+            // It waits for the service, not for the client.
+            unsent_since.remove(&self.number);
         }
         polled
     }
@@ -146,30 +151,35 @@ mod tests {
     const SEND: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_connection_is_not_idle_while_an_answer_is_being_sent() {
+    async fn a_connection_is_not_idle_while_a_response_is_being_sent() {
         let activity = Arc::new(Activity::new());
-        let (first, second) = (Activity::begin(&activity), Activity::begin(&activity));
+        let (first, second) =
+            (Activity::start_request(&activity), Activity::start_request(&activity));
         let stream = second.until_sent(Body::from("a stream"));
         drop(first);
-        assert!(tokio::time::timeout(10 * IDLE, activity.idle(IDLE, SEND)).await.is_err());
+        assert!(tokio::time::timeout(10 * IDLE, activity.wait_idle(IDLE, SEND)).await.is_err());
         let body = stream.collect().await.map(|body| body.to_bytes());
         assert_eq!(body.ok().as_deref(), Some("a stream".as_bytes()));
-        assert_eq!(activity.idle(IDLE, SEND).await, Idle::Quiet);
+        assert_eq!(activity.wait_idle(IDLE, SEND).await, IdleReason::NoRequests);
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_no_part_of_an_answer_ends_its_connection() {
+    async fn a_connection_ends_when_its_client_receives_no_part_of_a_response() {
         let activity = Arc::new(Activity::new());
         let (parts, body) =
             tokio::sync::mpsc::channel::<Result<Bytes, std::convert::Infallible>>(2);
         let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(body));
-        let mut stream = Box::pin(Activity::begin(&activity).until_sent(body));
-        assert_eq!(activity.idle(IDLE, IDLE).await, Idle::Stuck, "not even begun");
-        // It waits for the service, and not for the client.
+        let mut stream = Box::pin(Activity::start_request(&activity).until_sent(body));
+        assert_eq!(
+            activity.wait_idle(IDLE, IDLE).await,
+            IdleReason::ClientStalled,
+            "not even the first part is received"
+        );
+        // It waits for the service, not for the client.
         assert!(futures::poll!(stream.frame()).is_pending());
-        assert!(tokio::time::timeout(10 * IDLE, activity.idle(IDLE, IDLE)).await.is_err());
+        assert!(tokio::time::timeout(10 * IDLE, activity.wait_idle(IDLE, IDLE)).await.is_err());
         parts.send(Ok(Bytes::from_static(b"part"))).await.unwrap();
         assert!(stream.frame().await.is_some());
-        assert_eq!(activity.idle(IDLE, IDLE).await, Idle::Stuck);
+        assert_eq!(activity.wait_idle(IDLE, IDLE).await, IdleReason::ClientStalled);
     }
 }

@@ -10,29 +10,30 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use metrics::counter;
 use tokio::time::{Sleep, sleep};
 
-use super::framing::Broken;
+use super::framing::BrokenFraming;
 
-/// The body of a request took longer than it may. The answer is 408.
+/// Reading a request body took too long. The response is 408.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the body took too long")]
+#[error("the request body took too long")]
 pub struct BodyTimeout;
 
-/// The framing of the body is not that of HTTP/1.1. The answer is 400.
+/// The framing of a request body is not valid HTTP/1.1. The response is 400.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the framing of the body is not valid")]
+#[error("the framing of the request body is invalid")]
 pub(super) struct BodyFraming;
 
-/// A body that ends in [`BodyTimeout`] when it has not come whole in time. Its parts buy it no more time.
+/// A body that fails with [`BodyTimeout`] when it is not complete in time. Receiving parts does not
+/// extend the time.
 pub(super) struct TimedBody {
     body: Incoming,
-    broken: Broken,
+    broken: BrokenFraming,
     time: Duration,
-    /// Runs from when somebody has to wait for the body.
+    /// Starts when a reader first waits for the body.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl TimedBody {
-    pub(super) fn new(body: Incoming, broken: Broken, time: Duration) -> Self {
+    pub(super) fn new(body: Incoming, broken: BrokenFraming, time: Duration) -> Self {
         Self { body, broken, time, deadline: None }
     }
 }

@@ -16,28 +16,28 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::Readiness,
-    tls::{self, CertificateError, Names, PairFiles},
+    tls::{self, CertificateError, KeyPairFiles, ReloadMetrics},
 };
 
 /// A server's certificate and key, which change when their files do.
 #[derive(Debug)]
-pub struct Certificate {
-    files: PairFiles,
+pub struct ServerCertificate {
+    files: KeyPairFiles,
     provider: Arc<CryptoProvider>,
     config: Arc<ServerConfig>,
     resolver: Arc<Resolver>,
 }
 
-impl Certificate {
-    /// Loads the certificate, with those of the authorities between it and the root behind it, and its key.
+impl ServerCertificate {
+    /// Loads the certificate, followed by the intermediates without the root, and its key.
     ///
     /// # Errors
-    /// When they cannot be served.
+    /// When they are invalid.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
-        let files = PairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+        let files = KeyPairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let current = files.load(&files.read()?, &provider)?;
-        tls::tell_time(Names::SERVER.expires, current.expires);
+        tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, current.expires);
         let resolver = Arc::new(Resolver(ArcSwap::from_pointee(current.certified)));
         // TLS 1.2 and 1.3.
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -45,7 +45,7 @@ impl Certificate {
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Names::SERVER.opened();
+        ReloadMetrics::SERVER.opened();
         Ok(Self { files, provider, config: Arc::new(config), resolver })
     }
 
@@ -53,17 +53,17 @@ impl Certificate {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 
-    /// Follows the files until `stopping`: new connections get what is there now, open ones go on. What is
-    /// wrong with the files shows in `readiness` and changes nothing else.
+    /// Follows the files until `stopping`: new connections use the current files, open ones are
+    /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
     pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let files = self.files.clone();
-        let take = |contents: &_| -> Result<bool, CertificateError> {
+        let apply = |contents: &_| -> Result<bool, CertificateError> {
             let pair = self.files.load(contents, &self.provider)?;
-            tls::tell_time(Names::SERVER.expires, pair.expires);
+            tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, pair.expires);
             let before = self.resolver.0.swap(Arc::new(pair.certified));
             Ok(before.cert != self.resolver.0.load().cert)
         };
-        tls::follow(&Names::SERVER, move || files.read(), take, readiness, stopping).await;
+        tls::follow(&ReloadMetrics::SERVER, move || files.read(), apply, readiness, stopping).await;
     }
 }
 

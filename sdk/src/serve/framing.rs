@@ -1,38 +1,39 @@
-//! The framing of HTTP/1.1 requests, as strict as RFC 9112 allows. hyper takes a bare LF for the end of a line and a
-//! Content-Length beside a Transfer-Encoding; a proxy before it may not, and then one request is two to one of them
-//! (request smuggling).
+//! Checks the framing of HTTP/1.1 requests, as strictly as RFC 9112 allows. hyper accepts a bare LF
+//! as the end of a line and a Content-Length next to a Transfer-Encoding; a proxy in front of it
+//! may not, and then one of them reads two requests in one (request smuggling).
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-/// How much of a line is kept to be looked at, in bytes.
+/// How much of a line is stored for the check, in bytes.
 const LINE_BYTES: usize = 64;
 /// The first line of an HTTP/2 connection (RFC 9113 section 3.4).
 const HTTP2: &[u8] = b"PRI * HTTP/2.0";
 
-/// Whether the framing of a connection was broken. What comes after is not looked at, and no request is answered.
+/// Whether the framing of a connection was broken. Later bytes are not checked, and no further
+/// request is handled.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Broken(Arc<AtomicBool>);
+pub(super) struct BrokenFraming(Arc<AtomicBool>);
 
-impl Broken {
+impl BrokenFraming {
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Follows the requests of one connection.
+/// Tracks the requests of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     state: State,
-    /// The beginning of the line that is being read, without its end.
+    /// The start of the current line, without its end.
     line: Vec<u8>,
-    /// How long the line is.
+    /// The length of the line.
     length: usize,
     last: u8,
     head: Head,
-    broken: Broken,
+    broken: BrokenFraming,
 }
 
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     Trailers,
-    /// HTTP/2, or what hyper refuses by itself.
+    /// HTTP/2, or what hyper rejects itself.
     Unchecked,
 }
 
@@ -55,11 +56,11 @@ struct Head {
 }
 
 impl Framing {
-    pub(super) fn new(broken: Broken) -> Self {
+    pub(super) fn new(broken: BrokenFraming) -> Self {
         Self { broken, ..Self::default() }
     }
 
-    /// Looks at bytes that came.
+    /// Checks received bytes.
     pub(super) fn check(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let used = match &mut self.state {
@@ -79,17 +80,17 @@ impl Framing {
         }
     }
 
-    /// Reads up to the end of a line, or as far as there are bytes. Says how many those were.
+    /// Reads to the end of a line, or all bytes. Returns how many bytes were read.
     fn read_line(&mut self, bytes: &[u8]) -> usize {
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let part = &bytes[..end.unwrap_or(bytes.len())];
-        let kept = part.len().min(LINE_BYTES - self.line.len());
-        self.line.extend_from_slice(&part[..kept]);
+        let stored = part.len().min(LINE_BYTES - self.line.len());
+        self.line.extend_from_slice(&part[..stored]);
         self.length += part.len();
         self.last = part.last().copied().unwrap_or(self.last);
         let Some(end) = end else { return bytes.len() };
-        let ends_well = self.length > 0 && self.last == b'\r';
-        if !ends_well || !self.end_line() {
+        let has_crlf = self.length > 0 && self.last == b'\r';
+        if !has_crlf || !self.end_line() {
             self.broken.0.store(true, Ordering::Relaxed);
             self.state = State::Unchecked;
         }
@@ -98,7 +99,7 @@ impl Framing {
         end + 1
     }
 
-    /// A line has ended as it should. Says whether it may stand there.
+    /// Handles a line with a valid end. Returns whether the line is allowed here.
     fn end_line(&mut self) -> bool {
         let is_whole = self.length <= LINE_BYTES;
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
@@ -112,7 +113,7 @@ impl Framing {
                 self.head.lines += 1;
                 return self.head.read(line, is_whole);
             }
-            State::ChunkSize if line.is_empty() => {} // The end of the chunk before.
+            State::ChunkSize if line.is_empty() => {} // The end of the previous chunk.
             State::ChunkSize => {
                 let digits = line.split(|byte| matches!(byte, b';' | b' ' | b'\t')).next();
                 let size = digits.and_then(|digits| std::str::from_utf8(digits).ok());
@@ -142,7 +143,7 @@ impl Framing {
 }
 
 impl Head {
-    /// Reads what a header says of the body.
+    /// Parses a header that concerns the body.
     fn read(&mut self, line: &[u8], is_whole: bool) -> bool {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return true };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
@@ -165,7 +166,7 @@ impl Head {
 mod tests {
     use super::*;
 
-    /// Checks bytes that come in parts of every size.
+    /// Checks bytes in parts of several sizes.
     fn check(request: &str, passes: bool) {
         for size in [1, 2, 3, 7, request.len()] {
             let mut framing = Framing::default();
@@ -177,10 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn requests_as_they_should_be_pass_one_after_another() {
+    fn consecutive_valid_requests_pass() {
         let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         let body = "POST / HTTP/1.1\r\nhost: x\r\nCONTENT-LENGTH: 4\r\n\r\na\nb\n";
-        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\na\nb\n\r\n0\r\nT: 1\r\n\r\n";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       4;x=y\r\na\nb\n\r\n0\r\nT: 1\r\n\r\n";
         for request in [get, body, chunked] {
             for next in [get, body, chunked] {
                 check(&format!("{request}{next}{get}"), true);
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_readers_could_read_as_two_things_does_not_pass() {
+    fn ambiguous_framing_is_rejected() {
         let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
         for request in [
             "GET / HTTP/1.1\nHost: x\r\n\r\n",

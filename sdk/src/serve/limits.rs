@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use crate::HandshakeLimits;
 
-/// What one client, and all together, may take of an HTTP server.
+/// The limits of an HTTP server, per client and in total.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "HTTP server")]
 pub struct HttpLimits {
-    /// How many connections may be open. More of them wait until one ends.
+    /// How many connections may be open. Further ones wait until one closes.
     #[arg(long, default_value_t = 16_384)]
     pub connections_max: usize,
 
@@ -19,11 +19,12 @@ pub struct HttpLimits {
     #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub body_timeout_ms: u64,
 
-    /// How long a client may take to take a part of an answer, in milliseconds. Its connection ends then.
+    /// How long a client may take to receive a part of a response, in milliseconds. Its connection
+    /// is closed then.
     #[arg(long, default_value_t = 120_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub send_timeout_ms: u64,
 
-    /// What clients may take before TLS is spoken.
+    /// The limits of TLS handshakes.
     #[command(flatten)]
     pub handshakes: HandshakeLimits,
 }
@@ -41,7 +42,8 @@ impl Default for HttpLimits {
 }
 
 impl HttpLimits {
-    /// Handshakes take no more than half of the connections: else a newcomer for whom another goes is not accepted.
+    /// Handshakes use at most half of the connections: otherwise a new connection that could evict
+    /// a handshake would not be accepted.
     pub(super) fn handshakes(&self) -> HandshakeLimits {
         let handshakes_max = self.handshakes.handshakes_max.min(self.connections_max.div_ceil(2));
         HandshakeLimits { handshakes_max, ..self.handshakes.clone() }

@@ -10,23 +10,24 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::framing::{Broken, Framing};
+use super::framing::{BrokenFraming, Framing};
 
-/// How long a client that is still sending is listened to after the last word.
+/// How long a client's bytes are read after the last response.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// The stream of a connection. What comes in is checked as HTTP/1.1's framing. When it is shut down, it reads on for a
-/// moment: a socket that is closed on unread bytes is reset, and with that the client loses the answer that says why.
+/// The stream of a connection. It checks incoming bytes as HTTP/1.1 framing. On shutdown it reads
+/// on for a moment: closing a socket with unread bytes resets it, and the client would lose the
+/// response that explains the error.
 pub(super) struct Lingering<I> {
     io: I,
     framing: Framing,
-    /// Runs once nothing is written any more.
-    until: Option<Pin<Box<Sleep>>>,
+    /// Starts when the write side has been shut down.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I> Lingering<I> {
-    pub(super) fn new(io: I, broken: Broken) -> Self {
-        Self { io, framing: Framing::new(broken), until: None }
+    pub(super) fn new(io: I, broken: BrokenFraming) -> Self {
+        Self { io, framing: Framing::new(broken), linger: None }
     }
 }
 
@@ -69,14 +70,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Lingering<I> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { io, until, .. } = self.get_mut();
-        if until.is_none() {
+        let Self { io, linger, .. } = self.get_mut();
+        if linger.is_none() {
             ready!(Pin::new(&mut *io).poll_shutdown(context))?;
         }
-        let until = until.get_or_insert_with(|| Box::pin(sleep(LINGER)));
-        let mut dropped = [0; 4096];
-        while until.as_mut().poll(context).is_pending() {
-            let mut buffer = ReadBuf::new(&mut dropped);
+        let linger = linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut discarded = [0; 4096];
+        while linger.as_mut().poll(context).is_pending() {
+            let mut buffer = ReadBuf::new(&mut discarded);
             let read = ready!(Pin::new(&mut *io).poll_read(context, &mut buffer));
             if read.is_err() || buffer.filled().is_empty() {
                 break;

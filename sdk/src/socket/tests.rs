@@ -18,7 +18,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// What an operator reads when a service cannot listen there.
+/// The error when a service cannot listen on the socket.
 fn refused(socket: &SocketPath) -> String {
     let refused = Listen::Unix(socket.clone()).accept().map(|(_, address)| address);
     let refused: BindError = refused.unwrap_err();
@@ -28,7 +28,7 @@ fn refused(socket: &SocketPath) -> String {
 }
 
 #[test]
-fn a_socket_is_written_as_grpc_names_it() {
+fn a_socket_path_is_parsed_in_grpcs_notation() {
     let path = |text: &str| text.parse::<SocketPath>().map(|socket| socket.0);
     for text in ["unix:/run/x.sock", "unix:///run/x.sock", "UNIX:/run/x.sock"] {
         assert_eq!(path(text).unwrap(), Path::new("/run/x.sock"), "{text}");
@@ -53,11 +53,11 @@ fn a_socket_is_written_as_grpc_names_it() {
         serde_json::from_str::<GrpcUrl>(r#""unix:/run/x.sock""#).is_ok(),
         "as in a config file"
     );
-    assert!(crate::parse_url("unix:/run/x.sock").is_err(), "HTTP is not spoken over it");
+    assert!(crate::parse_url("unix:/run/x.sock").is_err(), "HTTP is not served over it");
 }
 
 #[test]
-fn a_path_that_the_system_cannot_take_is_refused_with_its_length() {
+fn a_path_that_is_too_long_is_rejected_with_its_length() {
     let text = |bytes: usize| format!("unix:/{}", "x".repeat(bytes - 1));
     assert!(text(107).parse::<Listen>().is_ok());
     for error in [
@@ -69,11 +69,11 @@ fn a_path_that_the_system_cannot_take_is_refused_with_its_length() {
 }
 
 #[test]
-fn only_the_own_user_and_root_are_accepted() {
+fn only_peers_of_the_same_user_and_root_are_accepted() {
     assert!(check_user(1000, 1000).is_ok() && check_user(0, 1000).is_ok());
     for (peer, own) in [(1001, 1000), (1000, 0)] {
         let error = check_user(peer, own).unwrap_err();
-        assert!(error.to_string().contains(&format!("belongs to the user {peer}")), "{error}");
+        assert!(error.to_string().contains(&format!("belongs to user {peer}")), "{error}");
     }
     let error = std::io::Error::other(check_user(1, 2).unwrap_err());
     assert_eq!(
@@ -84,7 +84,7 @@ fn only_the_own_user_and_root_are_accepted() {
 }
 
 #[tokio::test]
-async fn the_file_is_its_users_alone_and_goes_at_the_end() {
+async fn the_socket_file_is_private_and_is_removed_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);
     let (accepted, address) = Listen::Unix(socket.clone()).accept().unwrap();
@@ -98,15 +98,15 @@ async fn the_file_is_its_users_alone_and_goes_at_the_end() {
     fs::remove_file(socket.path()).unwrap();
     fs::write(socket.path(), "another's").unwrap();
     drop(accepted);
-    assert!(socket.path().exists(), "what is there by now is another's");
+    assert!(socket.path().exists(), "the new file is another's");
 }
 
 #[tokio::test]
-async fn a_socket_on_which_nobody_listens_is_replaced_and_one_in_use_is_not() {
+async fn a_stale_socket_is_replaced_and_one_in_use_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);
     drop(std::os::unix::net::UnixListener::bind(socket.path()).unwrap());
-    assert!(socket.path().exists(), "what a process leaves that was killed");
+    assert!(socket.path().exists(), "a killed process leaves its socket behind");
     let _accepted = Listen::Unix(socket.clone()).accept().unwrap();
     let text = refused(&socket);
     assert!(text.contains("is in use: another process listens there"), "{text}");
@@ -114,7 +114,7 @@ async fn a_socket_on_which_nobody_listens_is_replaced_and_one_in_use_is_not() {
 }
 
 #[tokio::test]
-async fn of_services_that_replace_a_stale_socket_at_once_one_listens() {
+async fn one_of_several_services_that_replace_a_stale_socket_listens() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);
     for _ in 0..50 {
@@ -132,7 +132,7 @@ async fn of_services_that_replace_a_stale_socket_at_once_one_listens() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_never_removed() {
+async fn a_file_that_is_not_a_socket_is_never_removed() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);
     fs::write(socket.path(), "precious").unwrap();
@@ -145,14 +145,16 @@ async fn a_file_that_is_no_socket_is_never_removed() {
 }
 
 #[tokio::test]
-async fn a_folder_into_which_others_could_write_is_refused() {
+async fn a_folder_that_others_can_write_to_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let socket = socket(&folder);
     for loose in [0o777, 0o770] {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(loose)).unwrap();
         let text = refused(&socket);
         assert!(
-            text.contains(&format!("can be written by others (mode {loose:o}); chmod go-w")),
+            text.contains(&format!(
+                "can be written by others (mode {loose:o}); fix it with chmod go-w"
+            )),
             "{text}"
         );
     }
@@ -163,11 +165,11 @@ async fn a_folder_into_which_others_could_write_is_refused() {
 fn http_is_not_served_over_a_socket() {
     let folder = tempfile::tempdir().unwrap();
     let text = error_chain(&Listen::Unix(socket(&folder)).listener().unwrap_err());
-    assert!(text.contains("HTTP is served over TCP alone"), "{text}");
+    assert!(text.contains("HTTP is served only over TCP"), "{text}");
 }
 
 #[tokio::test]
-async fn a_socket_needs_no_certificate_and_no_permission_for_plaintext() {
+async fn a_unix_socket_needs_neither_a_certificate_nor_allow_plaintext() {
     let url = "unix:/run/x.sock".parse().unwrap();
     assert!(Peers::default().connect(&url, "tools", None).is_ok());
     assert!(BalancedChannel::new(&[url]).is_ok());

@@ -15,40 +15,42 @@ pub(crate) use tokio::net::UnixStream;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use super::{SocketPath, check_user};
-use crate::own;
+use crate::private_files;
 
-/// Connections that wait to be accepted.
+/// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Connects to whoever listens there, if that is a process of this user or of root.
+/// Connects to a socket, if its listener belongs to this user or to root.
 ///
 /// # Errors
-/// When nobody listens, or somebody else.
+/// When nothing listens, or the listener belongs to another user.
 pub(crate) async fn connect(socket: &SocketPath) -> io::Result<UnixStream> {
     let stream = UnixStream::connect(socket.path()).await?;
     check_peer(&stream)?;
     Ok(stream)
 }
 
-/// Listens for processes of this user and of root. The file, of mode 0600, goes with the stream.
+/// Listens for processes of this user and of root. The file, of mode 0600, is removed with the
+/// stream. Must be called within a runtime.
 ///
 /// # Errors
-/// When others could write into the folder, another process listens there, or the file is no socket. Must be called within
-/// a runtime.
+/// When others could write to the folder, another process listens there, or the file is not a
+/// socket.
 pub(crate) fn bind(
     socket: &SocketPath,
 ) -> io::Result<impl Stream<Item = io::Result<UnixStream>> + use<>> {
     let path = socket.path();
     let folder = path.parent().unwrap_or(Path::new("/"));
-    own::check_folder(folder)?;
-    // Two services that replace one stale socket would each remove the other's: one waits until the other listens.
+    private_files::check_folder(folder)?;
+    // Two services that replace one stale socket would each remove the other's, so one locks the
+    // folder until it listens.
     let folder = fs::File::open(folder)?;
     folder.lock()?;
     remove_stale(path)?;
     let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags(), None)?;
     rustix::net::bind(&listener, &SocketAddrUnix::new(path)?)?;
     let file = SocketFile::new(path)?;
-    // Before it listens, so nobody can have connected by a looser mode.
+    // Set before it listens, so that no peer can have connected with a looser mode.
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     rustix::net::listen(&listener, BACKLOG)?;
     folder.unlock()?;
@@ -59,13 +61,13 @@ pub(crate) fn bind(
     }))
 }
 
-/// A connection, unless it is somebody else's.
+/// A connection, unless it belongs to another user.
 fn accept(stream: UnixStream) -> Option<UnixStream> {
     match check_peer(&stream) {
         Ok(()) => Some(stream),
         Err(error) => {
             counter!("grpc_server_handshakes_failed_total", "reason" => "peer_user").increment(1);
-            tracing::warn!(%error, "a connection is refused");
+            tracing::warn!(%error, "rejected a connection of another user");
             None
         }
     }
@@ -81,23 +83,23 @@ fn flags() -> SocketFlags {
     SocketFlags::CLOEXEC | SocketFlags::NONBLOCK
 }
 
-/// Removes a socket on which nobody listens, and nothing else.
+/// Removes a socket on which nothing listens, and nothing else.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let refused = |kind, why| io::Error::new(kind, format!("{} {why}", path.display()));
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let why = "exists and is not a socket: give another path, or remove it";
+            let why = "exists and is not a socket: choose another path, or remove it";
             return Err(refused(io::ErrorKind::AlreadyExists, why));
         }
         Ok(_) => {}
     }
-    // Does not wait, which a listener that accepts nothing would make it do.
+    // Non-blocking, because a listener that accepts nothing would make it wait.
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags(), None)?;
     match rustix::net::connect(&probe, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => {
-            tracing::info!(path = %path.display(), "a socket on which nobody listens is replaced");
+            tracing::info!(path = %path.display(), "replacing a stale socket");
             fs::remove_file(path)
         }
         Ok(()) | Err(Errno::AGAIN) => {
@@ -107,7 +109,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The file of a socket, removed at the end, unless it is another's by then.
+/// The file of a socket, removed at the end, unless it was replaced.
 struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
@@ -124,7 +126,7 @@ impl Drop for SocketFile {
         if inode(&self.path).is_ok_and(|inode| inode == self.inode)
             && let Err(error) = fs::remove_file(&self.path)
         {
-            tracing::warn!(path = %self.path.display(), %error, "the socket's file stays");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket's file");
         }
     }
 }

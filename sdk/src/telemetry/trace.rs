@@ -1,4 +1,4 @@
-//! W3C trace context, from hop to hop.
+//! W3C trace context propagation.
 
 use http::{HeaderMap, HeaderValue};
 use opentelemetry::{
@@ -15,7 +15,8 @@ use tracing_subscriber::{Layer, Registry, layer, registry::LookupSpan as _};
 const TRACE_PARENT: &str = "traceparent";
 const TRACE_STATE: &str = "tracestate";
 
-/// Gives spans ids and parents where none are exported: all that other hops, log lines and records need of them.
+/// Assigns ids and parents to spans when they are not exported: other hops, log lines and records
+/// need nothing else.
 pub(super) struct Propagation;
 
 impl Layer<Registry> for Propagation {
@@ -42,13 +43,14 @@ impl Layer<Registry> for Propagation {
     }
 }
 
-/// A new span of the trace that `parent` is in.
+/// A new span context in the trace of `parent`.
 fn child_of(parent: &SpanContext) -> SpanContext {
     let (trace, state) = (parent.trace_id(), parent.trace_state().clone());
     SpanContext::new(trace, SpanId::from_bytes(rand::random()), parent.trace_flags(), false, state)
 }
 
-/// Does something with the context that [`Propagation`] keeps for a span. None: spans are exported.
+/// Runs `then` on the context that [`Propagation`] stores for a span. `None` when spans are
+/// exported.
 fn with_propagated<T>(span: &Span, then: impl FnOnce(&mut SpanContext) -> T) -> Option<T> {
     let found = span.with_subscriber(|(id, dispatch)| {
         let span = dispatch.downcast_ref::<Registry>()?.span(id)?;
@@ -65,7 +67,7 @@ fn context_of(span: &Span) -> Option<SpanContext> {
     context.is_valid().then_some(context)
 }
 
-/// Makes `span` continue the trace that `carrier` has, and notes the trace's id in it.
+/// Makes `span` continue the trace of `carrier`, and records the trace id in it.
 pub fn continue_from(span: &Span, carrier: &dyn Extractor) {
     if carrier.get(TRACE_PARENT).is_some() {
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), carrier);
@@ -89,7 +91,7 @@ pub(crate) fn inject(metadata: &mut MetadataMap) {
         (context.trace_id(), context.span_id(), context.trace_flags().to_u8());
     let headers = metadata.as_mut();
     if let Ok(mut parent) = HeaderValue::try_from(format!("00-{trace}-{span}-{flags:02x}")) {
-        // Each call has another: HTTP/2 is not to keep it in place of what comes again.
+        // The value differs for each call, so it must not enter HTTP/2's header table.
         parent.set_sensitive(true);
         headers.insert(TRACE_PARENT, parent);
     }

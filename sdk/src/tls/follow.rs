@@ -7,51 +7,51 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Names;
+use super::ReloadMetrics;
 use crate::admin::Readiness;
 
-/// How often files are looked at. Contents count and not events, so that every way to change a file is seen.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often files are read. Polling contents instead of events detects every way to change a file.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Follows files until `stopping`: `take` uses what `read` finds, and says whether that is new. What is wrong with the
-/// files shows in `readiness` and changes nothing else.
+/// Follows files until `stopping`: `apply` uses what `read` returns, and returns whether it is new.
+/// An error is reported in `readiness` and changes nothing else.
 pub(crate) async fn follow<C, E>(
-    names: &Names,
+    names: &ReloadMetrics,
     read: impl Fn() -> Result<C, E> + Clone + Send + 'static,
-    take: impl Fn(&C) -> Result<bool, E>,
+    apply: impl Fn(&C) -> Result<bool, E>,
     readiness: Readiness,
     stopping: CancellationToken,
 ) where
     C: PartialEq + Send + Sync + 'static,
     E: Error + Send + 'static,
 {
-    // The first look takes again what was there at the start, in case it has changed since.
-    let (mut seen, mut tried) = (None, None);
-    let mut looks = interval(LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stopping.run_until_cancelled(looks.tick()).await.is_some() {
+    // The first poll applies the files again, in case they have changed since startup.
+    let (mut last_seen, mut last_tried) = (None, None);
+    let mut ticks = interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
         let contents = match spawn_blocking(read.clone()).await {
             Ok(contents) => contents.map(Arc::new),
             Err(error) => {
-                tracing::error!(%error, "following the certificate broke off");
+                tracing::error!(%error, "cannot follow the certificate files any longer");
                 return;
             }
         };
-        // Several files do not change at once: what is the same at two looks has settled.
+        // Several files do not change at once: contents that are equal at two polls have settled.
         let key = contents.as_ref().ok().cloned();
-        let settled = seen.replace(key.clone()).is_some_and(|before| before == key);
-        if !settled || tried.as_ref() == Some(&key) {
+        let settled = last_seen.replace(key.clone()).is_some_and(|before| before == key);
+        if !settled || last_tried.as_ref() == Some(&key) {
             continue;
         }
-        tried = Some(key);
-        let taken = contents.and_then(|contents| take(&contents));
-        readiness.note(names.note, tell(names, taken));
+        last_tried = Some(key);
+        let applied = contents.and_then(|contents| apply(&contents));
+        readiness.set_note(names.note, report(names, applied));
     }
 }
 
-/// Tells the operator how it went, and gives back what is wrong.
-fn tell(names: &Names, taken: Result<bool, impl Error>) -> Option<String> {
-    match taken {
+/// Reports the outcome, and returns the error's text.
+fn report(names: &ReloadMetrics, applied: Result<bool, impl Error>) -> Option<String> {
+    match applied {
         Ok(new) => {
             if new {
                 tracing::info!(of = names.note, "the certificate changed");
@@ -60,15 +60,15 @@ fn tell(names: &Names, taken: Result<bool, impl Error>) -> Option<String> {
             None
         }
         Err(error) => {
-            let wrong = crate::error_chain(&error);
+            let reason = crate::error_chain(&error);
             tracing::error!(
                 of = names.note,
-                wrong,
-                "the certificate cannot be used; the one before stays"
+                wrong = reason,
+                "the certificate cannot be used; the previous one stays in use"
             );
             counter!(names.failed).increment(1);
             gauge!(names.current).set(0);
-            Some(wrong)
+            Some(reason)
         }
     }
 }

@@ -1,10 +1,6 @@
-//! The gRPC face of auth.
+//! The gRPC API of auth.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
@@ -16,35 +12,37 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    authn::{ClientNetwork, Identity, Issuers, Token, TokenVerifier},
-    decision_log::{Decided, DecisionLog},
+    authn::{AccessToken, ClientNetwork, Identity, Issuers, TokenVerifier},
+    decision_log::{DecisionEntry, DecisionLog},
     epoch::Epochs,
-    policy::{Answer, Outcome, Policies, PolicyStore},
+    policy::{DecisionOutcome, PolicyDecision, PolicyStore},
     revocation::Revocations,
-    transaction::{Delegation, Minter, Opens},
+    transaction::{Delegation, MessageBinding, Minter},
 };
 
-use self::identify::{Refused, network_of};
+use self::{
+    identify::{IdentifyError, network_of},
+    response::{allowed, denied, principal, reason, reusable_for},
+};
 
 mod exchange;
 mod identify;
+mod response;
 mod revocation;
 
-/// The most items that one list may have.
+/// The maximum number of items in one list.
 const ITEMS_MAX: usize = 10_000;
-/// After how many items of a list others get their turn.
-const ITEMS_AT_ONCE: usize = 16;
-/// For how long an answer may be repeated that does not depend on the arguments.
-const REUSABLE_FOR: Duration = Duration::from_secs(5);
+/// After how many items of a list other tasks may run.
+const ITEMS_PER_YIELD: usize = 16;
 
 pub(crate) struct Api {
-    pub(crate) outside: TokenVerifier,
-    pub(crate) inside: TokenVerifier,
+    pub(crate) client_tokens: TokenVerifier,
+    pub(crate) internal_tokens: TokenVerifier,
     pub(crate) issuers: Arc<Issuers>,
-    /// The audience of tokens that internal callers bring.
+    /// The audience of internal callers' tokens.
     pub(crate) internal_audience: String,
     pub(crate) policies: Arc<PolicyStore>,
-    /// Who may ask about clients' access tokens, of those who are known.
+    /// Authenticated peers that may authorize clients' access tokens.
     pub(crate) edges: Vec<SpiffeId>,
     pub(crate) revocations: Arc<Revocations>,
     pub(crate) epochs: Arc<Epochs>,
@@ -59,26 +57,31 @@ impl AuthService for Api {
         &self,
         request: Request<pb::AuthorizeRequest>,
     ) -> Result<Response<pb::AuthorizeResponse>, Status> {
-        self.must_be_edge(&request)?;
+        self.require_edge(&request)?;
         let started = Instant::now();
-        let context = CallContext::of(&request);
+        let call = CallContext::from_request(&request);
         let pb::AuthorizeRequest { access_token, operation, resource, client_address } =
             request.into_inner();
         let operation =
             operation.ok_or_else(|| Status::invalid_argument("operation is missing"))?;
-        // Read first: what changes from here on makes the answer one of the past.
+        // Read first: a later change makes the decision stale.
         let epoch = self.epochs.current();
-        let network = ClientNetwork::of(&client_address);
-        let outcome = match self.identify(&self.outside, &access_token, &resource, network).await? {
-            Err(Refused::Token(refused)) => authorize_response::Outcome::Unauthenticated(refused),
-            Err(Refused::Unverified(reason)) => {
+        let network = ClientNetwork::parse(&client_address);
+        let outcome = match self
+            .identify(&self.client_tokens, &access_token, &resource, network)
+            .await?
+        {
+            Err(IdentifyError::Token(refused)) => {
+                authorize_response::Outcome::Unauthenticated(refused)
+            }
+            Err(IdentifyError::Unverified(reason)) => {
                 authorize_response::Outcome::Unverified(pb::Unverified { reason: reason.into() })
             }
             Ok(token) => {
-                // The edge gives each request an id of its own.
-                let ids = Ids { own: context.request_id, caller: None };
-                let deciding = Deciding { ids, started, epoch, network };
-                self.decide(&token, operation, &deciding)?
+                // The edge generates the id of each request.
+                let ids = Ids { own: call.request_id, caller: None };
+                let context = DecisionContext { ids, started, epoch, network };
+                self.decide(&token, operation, &context)?
             }
         };
         Ok(Response::new(pb::AuthorizeResponse { outcome: Some(outcome) }))
@@ -88,20 +91,20 @@ impl AuthService for Api {
         &self,
         request: Request<pb::FilterCatalogRequest>,
     ) -> Result<Response<pb::FilterCatalogResponse>, Status> {
-        self.must_be_edge(&request)?;
+        self.require_edge(&request)?;
         let request = request.into_inner();
         let kind = request.kind();
         if request.items.len() > ITEMS_MAX {
             return Err(Status::invalid_argument(format!("at most {ITEMS_MAX} items")));
         }
-        let network = ClientNetwork::of(&request.client_address);
+        let network = ClientNetwork::parse(&request.client_address);
         let identified =
-            self.identify(&self.outside, &request.access_token, &request.resource, network);
+            self.identify(&self.client_tokens, &request.access_token, &request.resource, network);
         let outcome = match identified.await? {
-            Err(Refused::Token(refused)) => {
+            Err(IdentifyError::Token(refused)) => {
                 filter_catalog_response::Outcome::Unauthenticated(refused)
             }
-            Err(Refused::Unverified(reason)) => {
+            Err(IdentifyError::Unverified(reason)) => {
                 filter_catalog_response::Outcome::Unverified(pb::Unverified {
                     reason: reason.into(),
                 })
@@ -121,9 +124,9 @@ impl AuthService for Api {
         let started = Instant::now();
         let epoch = self.epochs.current();
         let (ids, network) = (Ids::new(&request), network_of(&request));
-        let deciding = Deciding { ids, started, epoch, network };
-        let outcome = self.decide_exchange(request.into_inner(), &deciding).await?;
-        Ok(deciding.ids.tell(Response::new(pb::ExchangeResponse { outcome: Some(outcome) })))
+        let context = DecisionContext { ids, started, epoch, network };
+        let outcome = self.decide_exchange(request.into_inner(), &context).await?;
+        Ok(context.ids.attach(Response::new(pb::ExchangeResponse { outcome: Some(outcome) })))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>;
@@ -132,7 +135,7 @@ impl AuthService for Api {
         &self,
         _: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Ok(Response::new(Box::pin(self.epochs.tell(self.stopping.clone()))))
+        Ok(Response::new(Box::pin(self.epochs.watch(self.stopping.clone()))))
     }
 
     async fn introspect(
@@ -149,35 +152,35 @@ impl AuthService for Api {
     ) -> Result<Response<pb::RevokeResponse>, Status> {
         let (ids, network) = (Ids::new(&request), network_of(&request));
         let pb::RevokeRequest { subject_token, tokens } = request.into_inner();
-        let outcome = match self.identify_inside(&subject_token, network).await? {
+        let outcome = match self.identify_internal(&subject_token, network).await? {
             Err(unauthenticated) => revoke_response::Outcome::Unauthenticated(unauthenticated),
             Ok(token) => {
                 self.decide_revocation(&token.identity, tokens.unwrap_or_default(), &ids).await?
             }
         };
-        Ok(ids.tell(Response::new(pb::RevokeResponse { outcome: Some(outcome) })))
+        Ok(ids.attach(Response::new(pb::RevokeResponse { outcome: Some(outcome) })))
     }
 }
 
 /// The ids of a request.
 struct Ids {
-    /// By it records and transaction tokens name the request. A caller does not choose it: two requests of one id could
-    /// not be told apart.
+    /// Names the request in records and transaction tokens. Callers cannot choose it, otherwise two
+    /// requests could share one id.
     own: RequestId,
-    /// What an internal caller calls it.
+    /// The id that an internal caller sent.
     caller: Option<RequestId>,
 }
 
 impl Ids {
-    /// A new id for the request of an internal caller.
+    /// Generates an id for the request of an internal caller.
     fn new<T>(request: &Request<T>) -> Self {
         let caller =
             request.metadata().get(REQUEST_ID).and_then(|id| id.to_str().ok()?.parse().ok());
         Self { own: RequestId::generate(), caller }
     }
 
-    /// Tells the caller which id its request has here.
-    fn tell<T>(&self, mut response: Response<T>) -> Response<T> {
+    /// Adds the request's own id to the response.
+    fn attach<T>(&self, mut response: Response<T>) -> Response<T> {
         if let Ok(id) = self.own.as_str().parse() {
             response.metadata_mut().insert(REQUEST_ID, id);
         }
@@ -185,8 +188,8 @@ impl Ids {
     }
 }
 
-/// What is known of a decision before it is made.
-struct Deciding {
+/// Inputs of a decision that do not come from its request.
+struct DecisionContext {
     ids: Ids,
     started: Instant,
     epoch: u64,
@@ -196,9 +199,9 @@ struct Deciding {
 impl Api {
     fn decide(
         &self,
-        token: &Token,
+        token: &AccessToken,
         operation: pb::Operation,
-        deciding: &Deciding,
+        context: &DecisionContext,
     ) -> Result<authorize_response::Outcome, Status> {
         let kind = operation.kind();
         let identity = &token.identity;
@@ -206,7 +209,7 @@ impl Api {
         if kind == Kind::Connect {
             let reusable_for = Some(reusable_for(token));
             let allowed =
-                pb::Allowed { reusable_for, ..allowed(token, None, None, &policies, deciding) };
+                pb::Allowed { reusable_for, ..allowed(token, None, None, &policies, context) };
             return Ok(authorize_response::Outcome::Allowed(allowed));
         }
         let item =
@@ -215,36 +218,37 @@ impl Api {
         let message = operation.message_sha256.as_deref().map(<[u8; 32]>::try_from).transpose();
         let message = message
             .map_err(|_| Status::invalid_argument("operation.message_sha256 must have 32 bytes"))?;
-        let outcome = policies.decide(identity, kind, &item, arguments);
+        let decision = policies.decide(identity, kind, &item, arguments);
         let missing_scopes = missing_scopes(identity, &item, policies.scopes(kind, &item));
-        self.log.write(&Decided {
-            request_id: &deciding.ids.own,
-            caller_request_id: deciding.ids.caller.as_ref(),
+        self.log.write(&DecisionEntry {
+            request_id: &context.ids.own,
+            caller_request_id: context.ids.caller.as_ref(),
             identity,
             actor: None,
             kind,
             item: &item,
             arguments: operation.recorded_arguments_json.as_deref().or(arguments),
             redacted: operation.recorded_arguments_json.is_some(),
-            outcome: &outcome,
+            decision: &decision,
             missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
-            took: deciding.started.elapsed(),
+            took: context.started.elapsed(),
         });
-        // What no arguments could open is hidden: the caller must not learn that it exists.
-        let denied = |identity: &Identity, outcome| {
-            let could_be = arguments.map(|_| policies.decide(identity, kind, &item, None));
-            let hidden = !could_be.is_some_and(|could_be| is_open(&could_be));
-            let denied = pb::Denied { hidden, ..denied(identity, outcome, &policies) };
+        // Hide an item that no arguments could allow: the caller must not learn that it exists.
+        let denied = |identity: &Identity, decision| {
+            let conditional = arguments.map(|_| policies.decide(identity, kind, &item, None));
+            let hidden = !conditional.is_some_and(|decision| may_allow(&decision));
+            let denied = pb::Denied { hidden, ..denied(identity, decision, &policies) };
             Ok(authorize_response::Outcome::Denied(denied))
         };
-        if !is_open(&outcome) {
-            return denied(identity, outcome);
+        if !may_allow(&decision) {
+            return denied(identity, decision);
         }
         if let Some(scopes) = missing_scopes {
-            // A challenge makes a person grant more. Where that would change nothing there is none.
+            // A challenge asks a person to grant more scopes. Omit it where they would change
+            // nothing.
             let granted = policies.decide(&with_scopes(identity, &scopes), kind, &item, arguments);
-            if !is_open(&granted) {
+            if !may_allow(&granted) {
                 return denied(identity, granted);
             }
             let principal = Some(principal(identity));
@@ -253,14 +257,16 @@ impl Api {
                 principal,
             }));
         }
-        // Who could be allowed the item with some arguments may complete them, and list what there is of it.
-        let decided = arguments.is_some() && outcome.answer == Answer::Allow;
-        let serves = matches!(kind, Kind::Complete | Kind::ListResources);
-        let opens = if decided || serves { opens(&outcome, message) } else { None };
-        let minted = opens.map(|opens| self.mint(token, &item, opens, &deciding.ids.own, None));
+        // A caller who could be allowed the item with some arguments may complete those arguments
+        // and list the item's resources.
+        let is_allowed = arguments.is_some() && decision.outcome == DecisionOutcome::Allow;
+        let is_lookup = matches!(kind, Kind::Complete | Kind::ListResources);
+        let binding = if is_allowed || is_lookup { bind(&decision, message) } else { None };
+        let minted =
+            binding.map(|binding| self.mint(token, &item, binding, &context.ids.own, None));
         let minted = minted.transpose()?;
-        let reusable_for = (!outcome.reads_arguments).then(|| reusable_for(token));
-        let allowed = allowed(token, minted, Some(outcome), &policies, deciding);
+        let reusable_for = (!decision.reads_arguments).then(|| reusable_for(token));
+        let allowed = allowed(token, minted, Some(decision), &policies, context);
         Ok(authorize_response::Outcome::Allowed(pb::Allowed { reusable_for, ..allowed }))
     }
 
@@ -273,11 +279,12 @@ impl Api {
         let policies = self.policies.load();
         let mut names = Vec::new();
         for (number, item) in items.into_iter().enumerate() {
-            // A long list for a caller who is not known yet takes a while; others do not wait for its end.
-            if number % ITEMS_AT_ONCE == ITEMS_AT_ONCE - 1 {
+            // A long list for a caller without a cached decision takes a while; let other tasks
+            // run.
+            if number % ITEMS_PER_YIELD == ITEMS_PER_YIELD - 1 {
                 tokio::task::yield_now().await;
             }
-            if is_open(&policies.decide(identity, kind, &item, None)) {
+            if may_allow(&policies.decide(identity, kind, &item, None)) {
                 names.push(item.name);
             }
         }
@@ -290,76 +297,30 @@ impl Api {
 
     fn mint(
         &self,
-        token: &Token,
+        token: &AccessToken,
         item: &pb::CatalogItem,
-        opens: Opens,
+        binding: MessageBinding,
         request_id: &RequestId,
         delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, Status> {
-        self.minter.mint(token, item, opens, request_id, delegation).map_err(|error| {
+        self.minter.mint(token, item, binding, request_id, delegation).map_err(|error| {
             tracing::error!(error = error_chain(&error), "cannot sign a transaction token");
             Status::internal("cannot sign a transaction token")
         })
     }
 }
 
-/// What a token for an allowed operation opens. Other arguments could be refused: then it opens the RPC for the message
-/// that was decided on, and nothing where nobody has said which that is.
-fn opens(outcome: &Outcome, message: Option<[u8; 32]>) -> Option<Opens> {
-    if outcome.reads_arguments { message.map(Opens::Message) } else { Some(Opens::AnyMessage) }
-}
-
-/// For how long an answer may be repeated to the holder of this token.
-fn reusable_for(token: &Token) -> prost_types::Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let left = Duration::from_secs(token.expires_at).saturating_sub(now);
-    // INVARIANT: some seconds are a protobuf duration.
-    left.min(REUSABLE_FOR).try_into().unwrap_or_default()
-}
-
-fn allowed(
-    token: &Token,
-    transaction_token: Option<pb::TransactionToken>,
-    outcome: Option<Outcome>,
-    policies: &Policies,
-    deciding: &Deciding,
-) -> pb::Allowed {
-    let identity = &token.identity;
-    let (groups, roles) = (identity.groups.clone(), identity.roles.clone());
-    pb::Allowed {
-        principal: Some(pb::Principal { groups, roles, ..principal(identity) }),
-        transaction_token,
-        decision: outcome.map(|outcome| decision(outcome, policies)),
-        epoch: deciding.epoch,
-        reusable_for: None,
-        expires_at: expiry(token),
+/// The messages that a token for an allowed operation is valid for. If other arguments could be
+/// denied, it is valid for the decided message only. `None`: that message is unknown.
+fn bind(decision: &PolicyDecision, message: Option<[u8; 32]>) -> Option<MessageBinding> {
+    if decision.reads_arguments {
+        message.map(MessageBinding::Message)
+    } else {
+        Some(MessageBinding::AnyMessage)
     }
 }
 
-/// The caller as the edge knows it, with its kind.
-fn principal(identity: &Identity) -> pb::Principal {
-    pb::Principal { workload: identity.workload, ..identity.principal.clone() }
-}
-
-/// When the access token expires. None: later than a timestamp can say.
-fn expiry(token: &Token) -> Option<prost_types::Timestamp> {
-    Some(prost_types::Timestamp { seconds: token.expires_at.try_into().ok()?, nanos: 0 })
-}
-
-fn denied(identity: &Identity, outcome: Outcome, policies: &Policies) -> pb::Denied {
-    pb::Denied {
-        reason: reason(outcome.answer).to_owned(),
-        principal: Some(principal(identity)),
-        decision: Some(decision(outcome, policies)),
-        hidden: false,
-    }
-}
-
-fn decision(outcome: Outcome, policies: &Policies) -> pb::Decision {
-    pb::Decision { policy_ids: outcome.policy_ids, policy_revision: policies.revision().to_owned() }
-}
-
-/// The scopes that the item asks for, when the token lacks one of them: by the edge's word and by the catalog's.
+/// The scopes that the edge and the catalog require for the item, if the token lacks one of them.
 fn missing_scopes(
     identity: &Identity,
     item: &pb::CatalogItem,
@@ -371,12 +332,12 @@ fn missing_scopes(
     wanted.iter().any(|scope| !held.contains(scope)).then_some(wanted)
 }
 
-/// Whether policy allows it, with these arguments or with some.
-fn is_open(outcome: &Outcome) -> bool {
-    matches!(outcome.answer, Answer::Allow | Answer::Perhaps)
+/// Whether policy allows the operation with these arguments or with some arguments.
+fn may_allow(decision: &PolicyDecision) -> bool {
+    matches!(decision.outcome, DecisionOutcome::Allow | DecisionOutcome::Conditional)
 }
 
-/// The caller, as its token would tell of it with these scopes too.
+/// The caller as if its token had these scopes too.
 fn with_scopes(identity: &Identity, scopes: &[String]) -> Identity {
     let mut granted = identity.clone();
     let held = &mut granted.principal.scopes;
@@ -386,16 +347,4 @@ fn with_scopes(identity: &Identity, scopes: &[String]) -> Identity {
         }
     }
     granted
-}
-
-/// What a refused caller is told.
-fn reason(answer: Answer) -> &'static str {
-    match answer {
-        Answer::NotPermitted | Answer::Allow => "no policy permits it",
-        Answer::Forbidden => "a policy forbids it",
-        Answer::NotInCatalog => "the policy catalog does not have it",
-        Answer::Perhaps => "a policy decides on its arguments, which are not known here",
-        Answer::Arguments => "its arguments do not fit the policy schema",
-        Answer::Error => "a policy could not be evaluated",
-    }
 }

@@ -1,4 +1,4 @@
-//! Who is calling, by tokens from outside. The only place that knows issuers and what their tokens look like.
+//! Authentication with external tokens. Only this module knows issuers and their token formats.
 
 use std::{
     sync::Arc,
@@ -10,13 +10,13 @@ use jsonwebtoken::get_current_timestamp;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use self::{refused::RefusedTokens, token::Shape};
+use self::{refused::RefusedTokens, token::TokenFormat};
 
 pub use self::file::IssuersFileError;
 pub use self::refused::RefusedTokensConfig;
 pub use self::seen::SeenConfig;
 pub(crate) use self::{
-    audience::Audience, error::TokenError, file::Given, introspection::ClientNetwork,
+    audience::Audience, error::TokenError, file::IssuerFlags, introspection::ClientNetwork,
     issuers::Issuers,
 };
 
@@ -37,46 +37,46 @@ mod tests;
 mod token;
 
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// How many verified tokens are remembered, and for how long at most.
+/// How many verified tokens are cached, and for how long at most.
 const VERIFIED_MAX: u64 = 10_000;
 const VERIFIED_FOR: Duration = Duration::from_secs(3600);
 
-/// An authenticated caller, as its token tells of it: what policies see.
+/// An authenticated caller as its token describes it. Policies see this.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// Issuer, subject, client, tenant and scopes.
     pub principal: pb::Principal,
-    /// Groups that the token names.
+    /// Groups in the token.
     pub groups: Vec<String>,
-    /// Roles that the token names.
+    /// Roles in the token.
     pub roles: Vec<String>,
-    /// The person's address.
+    /// The user's email address.
     pub email: Option<String>,
-    /// Whether the person showed more than one factor.
+    /// Whether the user authenticated with more than one factor.
     pub mfa: bool,
-    /// A program that calls in its own name, rather than a person.
+    /// Whether the caller is a program that acts on its own behalf rather than a person.
     pub workload: bool,
 }
 
-/// A token that is good.
+/// A valid token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Token {
-    /// Whose it is.
+pub(crate) struct AccessToken {
+    /// The caller that the token authenticates.
     pub(crate) identity: Identity,
     /// Its `jti`.
     pub(crate) id: Option<String>,
     /// When it was issued, in seconds since 1970.
     pub(crate) issued_at: Option<u64>,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(crate) expires_at: u64,
 }
 
-/// A token that was found good.
+/// A verified token in the cache.
 #[derive(Clone, Debug)]
-struct Verified {
-    token: Arc<Token>,
+struct CachedToken {
+    token: Arc<AccessToken>,
     until: Instant,
-    /// What [`Issuers::epoch`] was before it was looked at.
+    /// The value of [`Issuers::epoch`] before verification.
     epoch: u64,
 }
 
@@ -85,8 +85,8 @@ struct Verified {
 pub(crate) struct TokenVerifier {
     issuers: Arc<Issuers>,
     audience: Audience,
-    /// Tokens that were found good, by their digest: a client shows the same one with each call.
-    verified: Cache<[u8; 32], Verified>,
+    /// Verified tokens by digest: a client sends the same token with each call.
+    verified: Cache<[u8; 32], CachedToken>,
     refused: RefusedTokens,
 }
 
@@ -101,14 +101,15 @@ impl TokenVerifier {
         Self { issuers, audience, verified, refused: RefusedTokens::new(refused) }
     }
 
-    /// Verifies a token for `resource` that is shown from `network`, and says whose it is. A token for an endpoint
-    /// serves what is below it too, and never what is above or beside it.
+    /// Verifies a token for `resource` that a client in `network` sent, and returns its caller. A
+    /// token for an endpoint is also valid for paths below it, but never for paths above or beside
+    /// it.
     pub(crate) async fn verify(
         &self,
         token: &str,
         resource: &str,
         network: Option<ClientNetwork>,
-    ) -> Result<Arc<Token>, TokenError> {
+    ) -> Result<Arc<AccessToken>, TokenError> {
         if token.is_empty() {
             return Err(TokenError::Missing);
         }
@@ -116,7 +117,7 @@ impl TokenVerifier {
             return Err(TokenError::Malformed);
         }
         let key = digest(token, resource);
-        // Read first: what changes while the token is looked at makes the finding worth nothing.
+        // Read first: a change during verification makes the result stale.
         let epoch = self.issuers.epoch();
         if let Some(verified) = self.verified.get(&key)
             && verified.epoch == epoch
@@ -127,25 +128,25 @@ impl TokenVerifier {
         if let Some(error) = self.refused.get(&key, epoch) {
             return Err(error);
         }
-        let shape = Shape::of(token);
-        let is_opaque = matches!(shape, Ok(Shape::Opaque));
-        let verified = match shape {
-            Ok(shape) => self.verify_anew(shape, token, resource, network, epoch).await,
+        let format = TokenFormat::parse(token);
+        let is_opaque = matches!(format, Ok(TokenFormat::Opaque));
+        let verified = match format {
+            Ok(format) => self.verify_uncached(format, token, resource, network, epoch).await,
             Err(error) => Err(error),
         };
         match verified {
-            Ok((token, remember_until)) => {
+            Ok((token, cacheable_until)) => {
                 let left =
                     Duration::from_secs(token.expires_at.saturating_sub(get_current_timestamp()));
-                let (token, until) = (Arc::new(token), remember_until.min(Instant::now() + left));
-                self.issuers.seen().note(&token);
-                self.verified.insert(key, Verified { token: Arc::clone(&token), until, epoch });
+                let (token, until) = (Arc::new(token), cacheable_until.min(Instant::now() + left));
+                self.issuers.seen().record(&token);
+                self.verified.insert(key, CachedToken { token: Arc::clone(&token), until, epoch });
                 Ok(token)
             }
             Err(error) => {
                 if !error.is_unavailable() {
-                    // Once, and not each time that it is shown.
-                    tracing::info!(reason = %error, "an access token is not accepted");
+                    // Once per token, not each time that a client sends it.
+                    tracing::info!(reason = %error, "rejected an access token");
                 }
                 self.refused.put(key, &error, is_opaque, epoch);
                 Err(error)
@@ -153,24 +154,26 @@ impl TokenVerifier {
         }
     }
 
-    /// What it says, and until when it may be remembered, if the token does not end before.
-    async fn verify_anew(
+    /// Verifies a token that is not cached. The instant is when the result must be discarded, if
+    /// the token does not expire earlier.
+    async fn verify_uncached(
         &self,
-        shape: Shape<'_>,
+        format: TokenFormat<'_>,
         token: &str,
         resource: &str,
         network: Option<ClientNetwork>,
         epoch: u64,
-    ) -> Result<(Token, Instant), TokenError> {
-        match shape {
-            Shape::Jwt(jwt) => {
-                let issuer = self.issuers.of(jwt.issuer()?).ok_or(TokenError::Issuer)?;
+    ) -> Result<(AccessToken, Instant), TokenError> {
+        match format {
+            TokenFormat::Jwt(jwt) => {
+                let issuer = self.issuers.get(jwt.issuer()?).ok_or(TokenError::Issuer)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
                 issuer.verify(&jwt, &audiences).await.inspect_err(|error| issuer.log_failure(error))
             }
-            Shape::Opaque => {
-                // Nothing says who issued it. So at most one issuer is asked, and no other gets to see it.
-                let issuer = self.issuers.introspecting().ok_or(TokenError::Malformed)?;
+            TokenFormat::Opaque => {
+                // An opaque token does not name its issuer. At most one issuer is asked; no other
+                // sees it.
+                let issuer = self.issuers.introspection_issuer().ok_or(TokenError::Malformed)?;
                 let audiences = self.audience.acceptable(issuer.audiences(), resource);
                 let token = issuer.introspect(token, &audiences, network, epoch).await;
                 token.inspect_err(|error| issuer.log_failure(error))

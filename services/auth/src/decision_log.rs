@@ -1,100 +1,102 @@
-//! What is kept of a decision: one line of JSON for each.
+//! Records of decisions: one line of JSON each.
 
-use drawbridge_sdk::identity::Actor;
+use drawbridge_sdk::transaction_token::Actor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::policy::Answer;
+use crate::policy::DecisionOutcome;
 
-pub(crate) use self::writer::{Decided, DecisionLog};
+pub(crate) use self::writer::{DecisionEntry, DecisionLog};
 pub use self::writer::{DecisionLogConfig, DecisionLogError};
 
 mod files;
 mod writer;
 
-/// One decision. No token and no sensitive argument is ever in it.
+/// One decision. It never contains a token or a sensitive argument.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// When it was made (RFC 3339).
+    /// When the decision was made (RFC 3339).
     pub time: String,
-    /// The request's id: the edge's own, or for an exchange auth's own.
+    /// The request's id: from the edge, or for an exchange from auth.
     pub request_id: String,
-    /// What the caller of an exchange calls the request. Nothing goes by it.
+    /// The id that the caller of an exchange sent. Informational only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_request_id: Option<String>,
-    /// The trace's id, in hexadecimal. Empty: there is none.
+    /// The trace id in hexadecimal. Empty: no trace.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_id: String,
-    /// Who vouches for the subject.
+    /// The issuer of the subject.
     pub issuer: String,
-    /// Who called.
+    /// The caller.
     pub subject: String,
-    /// Through which OAuth client.
+    /// The OAuth client of the caller.
     pub client_id: String,
-    /// The tenant. Empty: none.
+    /// The tenant. Empty: no tenant.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tenant: String,
-    /// Groups that the token names.
+    /// Groups in the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// Roles that the token names.
+    /// Roles in the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// The person's address. A policy may read it.
+    /// The user's email address. A policy may read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
-    /// Whether the person showed more than one factor.
+    /// Whether the user authenticated with more than one factor.
     #[serde(default)]
     pub mfa: bool,
-    /// Whether a program called in its own name.
+    /// Whether the caller is a program that acts on its own behalf.
     #[serde(default)]
     pub workload: bool,
-    /// Scopes that the token holds.
+    /// Scopes of the token.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<String>,
-    /// The service that called in their name, with those that called it. Absent: they called themselves.
+    /// The service that called on behalf of the subject, with its own callers. Absent: the subject
+    /// called directly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<Actor>,
-    /// What was to be done: a kind of `drawbridge.auth.v1.Operation`, such as `KIND_CALL_TOOL`.
+    /// The operation: a kind of `drawbridge.auth.v1.Operation`, such as `KIND_CALL_TOOL`.
     pub operation: String,
-    /// The tool's, resource's or prompt's name.
+    /// The name of the tool, resource or prompt.
     pub item: String,
-    /// Its service's namespace.
+    /// The namespace of its service.
     pub service: String,
-    /// The RPC behind it.
+    /// Its RPC.
     pub rpc: String,
-    /// SHA-256 of the arguments without those that are sensitive, in hexadecimal. Absent: they were not given.
+    /// SHA-256 of the arguments without sensitive ones, in hexadecimal. Absent: no arguments were
+    /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub argument_digest: Option<String>,
-    /// The arguments without those that are sensitive. Kept only when the configuration says so.
+    /// The arguments without sensitive ones. Recorded only if configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
-    /// Whether sensitive arguments were left out of `arguments`.
+    /// Whether sensitive arguments were omitted from `arguments`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub arguments_redacted: bool,
-    /// How policy decided.
-    pub outcome: Answer,
-    /// Scopes that the item asks for, when the token lacks one of them: then the caller was refused whatever policy
-    /// says.
+    /// The outcome of the policies.
+    pub outcome: DecisionOutcome,
+    /// Scopes that the item requires, if the token lacks one of them: the caller was then refused
+    /// whatever the policies decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_scopes: Vec<String>,
-    /// Policies that decided.
+    /// Policies that determined the outcome.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy_ids: Vec<String>,
-    /// Shadow policies that would have decided otherwise, with the answer that would have been.
+    /// What shadow policies would have decided, if different.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowRecord>,
     /// The revision of the policies.
     pub policy_revision: String,
-    /// How long the decision took, in microseconds.
+    /// Duration of the decision in microseconds.
     pub latency_us: u64,
 }
 
-/// What shadow policies would have changed.
+/// The effect that shadow policies would have had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShadowRecord {
-    /// The outcome that would have been.
-    pub outcome: Answer,
-    /// Policies that would have decided.
+    /// The outcome with the shadow policies.
+    pub outcome: DecisionOutcome,
+    /// Policies that would have determined it.
     pub policy_ids: Vec<String>,
 }

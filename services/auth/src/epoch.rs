@@ -1,4 +1,4 @@
-//! Epochs: what was decided in another one is to be decided anew.
+//! Epochs: a decision from an earlier epoch is no longer valid.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,10 +8,10 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// How often the epoch is told, so that whoever listens can tell silence from constancy.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How often the epoch is sent without a change, so that subscribers can detect a lost stream.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The epoch that decisions are made in. It ends when policies, keys or revocations change.
+/// The epoch in which decisions are made. It ends when policies, keys or revocations change.
 #[derive(Debug)]
 pub(crate) struct Epochs {
     current: watch::Sender<WatchResponse>,
@@ -19,58 +19,57 @@ pub(crate) struct Epochs {
 
 /// What ends an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// A change of policies or keys.
-    Rules,
-    /// A change of revocations.
+pub(crate) enum EpochEnd {
+    /// Policies or keys changed.
+    PoliciesOrKeys,
+    /// Revocations changed.
     Revocations,
 }
 
 impl Epochs {
-    /// Begins somewhere: the epochs of two replicas, or of one before and after a restart, are different.
+    /// Starts at a random number, so that epochs of two replicas, or before and after a restart,
+    /// differ.
     pub(crate) fn new() -> Arc<Self> {
-        let somewhere = || rand::random::<u64>().max(1);
+        let random = || rand::random::<u64>().max(1);
         Arc::new(Self {
-            current: watch::Sender::new(WatchResponse {
-                epoch: somewhere(),
-                revocations: somewhere(),
-            }),
+            current: watch::Sender::new(WatchResponse { epoch: random(), revocations: random() }),
         })
     }
 
-    /// To be read before what a decision is made on, and written after it has changed.
+    /// Read it before reading the inputs of a decision. It advances after an input has changed.
     pub(crate) fn current(&self) -> u64 {
         self.current.borrow().epoch
     }
 
-    /// Ends the epoch each time that `changes` tells of something, until `stopping`.
-    pub(crate) async fn end_with<T>(
+    /// Ends the epoch on each notification of `changes`, until `stopping`.
+    pub(crate) async fn advance_on<T>(
         self: Arc<Self>,
         mut changes: watch::Receiver<T>,
-        ending: Ending,
+        end: EpochEnd,
         stopping: CancellationToken,
     ) {
         while let Some(Ok(())) = stopping.run_until_cancelled(changes.changed()).await {
             self.current.send_modify(|current| {
                 current.epoch = next(current.epoch);
-                if ending == Ending::Revocations {
+                if end == EpochEnd::Revocations {
                     current.revocations = next(current.revocations);
                 }
             });
         }
     }
 
-    /// Tells the epoch: at once, when it changes, and every second, until `stopping`.
-    pub(crate) fn tell(
+    /// Streams the epoch: at once, on each change, and every second, until `stopping`.
+    pub(crate) fn watch(
         &self,
         stopping: CancellationToken,
     ) -> impl Stream<Item = Result<WatchResponse, Status>> + Send + 'static {
         let changes = self.current.subscribe();
-        let again = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(TELL_EVERY));
+        let heartbeats =
+            tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(HEARTBEAT_INTERVAL));
         let now = changes.clone();
-        let said = WatchStream::new(changes).merge(again.map(move |_| *now.borrow()));
+        let epochs = WatchStream::new(changes).merge(heartbeats.map(move |_| *now.borrow()));
         let stopped = async move { stopping.cancelled().await };
-        futures::StreamExt::take_until(said.map(Ok), Box::pin(stopped))
+        futures::StreamExt::take_until(epochs.map(Ok), Box::pin(stopped))
     }
 }
 

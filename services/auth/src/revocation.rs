@@ -1,4 +1,4 @@
-//! Tokens that are refused although they would still be valid.
+//! Revocations: tokens that are rejected before they expire.
 
 use std::{
     collections::HashMap,
@@ -16,76 +16,76 @@ use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::authn::Token;
+use crate::authn::AccessToken;
 
-use self::{file::RevocationsFile, shared::Shared};
+use self::{file::RevocationsFile, shared::SharedRevocations};
 
 mod file;
 mod shared;
 
-/// For how long a revocation is remembered. No issuer's access tokens live that long.
+/// How long a revocation is stored. No issuer's access tokens live longer.
 pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How many are remembered at once.
+/// The maximum number of revocations.
 const REVOCATIONS_MAX: usize = 100_000;
-/// How often the shared list is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Without a look for so long, nobody can say what has been revoked since.
+/// How often the shared list is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// After this long without a successful poll, the local copy is too old to trust.
 const STALE_AFTER: Duration = Duration::from_secs(1);
 
-/// Nobody can say whether a token is revoked.
+/// Whether a token is revoked is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the list of revocations cannot be read")]
+#[error("the revocation list cannot be read")]
 pub(crate) struct Unreadable;
 
 /// Tokens could not be revoked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RevokeError {
-    /// The request does not say which.
-    #[error("an issuer and a subject, a client or a token id are needed")]
+    /// The request does not name the tokens.
+    #[error("the request must name an issuer and a subject, a client or a token id")]
     Incomplete,
-    /// There are too many already.
-    #[error("there are {REVOCATIONS_MAX} revocations already")]
+    /// The limit is reached.
+    #[error("the limit of {REVOCATIONS_MAX} revocations is reached")]
     TooMany,
     /// The shared list cannot be written.
-    #[error("the list of revocations cannot be written")]
+    #[error("the revocation list cannot be written")]
     Unwritable(#[from] RedisError),
-    /// They are revoked, and the file of revocations cannot be written.
-    #[error("the tokens are revoked until auth ends: the file of revocations cannot be written")]
+    /// The tokens are revoked in memory, but the file cannot be written.
+    #[error("the tokens are revoked until auth stops: the file of revocations cannot be written")]
     Unsaved(#[from] io::Error),
 }
 
-/// Revocations of before cannot be had.
+/// Stored revocations cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RevocationsError {
-    /// The Redis URL is not one.
-    #[error("cannot use the Redis URL")]
+    /// The Redis URL is invalid.
+    #[error("invalid Redis URL")]
     Redis(#[from] RedisError),
     /// The file cannot be read.
     #[error("cannot read the revocations in {path}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
 }
 
-/// What is revoked: for each issuer by subject, client and token id, when, in seconds since 1970.
+/// Revocations per issuer, by subject, client and token id, with their times in seconds since 1970.
 #[derive(Clone, Debug, Default)]
-struct List {
-    issuers: HashMap<String, OfIssuer>,
+struct RevocationList {
+    issuers: HashMap<String, IssuerRevocations>,
     len: usize,
 }
 
 #[derive(Clone, Debug, Default)]
-struct OfIssuer {
+struct IssuerRevocations {
     subjects: HashMap<String, u64>,
     clients: HashMap<String, u64>,
     tokens: HashMap<String, u64>,
 }
 
-impl List {
-    /// Adds tokens. Of two revocations of the same, the later one counts.
+impl RevocationList {
+    /// Adds tokens. If they are already revoked, the later time applies.
     fn add(&mut self, tokens: TokenSet, at: u64) {
         let of_issuer = self.issuers.entry(tokens.issuer).or_default();
         let (revoked, name) = match tokens.which {
@@ -100,7 +100,7 @@ impl List {
         self.len += revoked.len() - known;
     }
 
-    /// All of them, and when each was.
+    /// All revocations with their times.
     fn entries(&self) -> impl Iterator<Item = (TokenSet, u64)> {
         self.issuers.iter().flat_map(|(issuer, of)| {
             let subjects = of.subjects.iter().map(|(name, at)| (Which::Subject(name.clone()), *at));
@@ -111,10 +111,10 @@ impl List {
         })
     }
 
-    fn has(&self, token: &Token) -> bool {
+    fn contains(&self, token: &AccessToken) -> bool {
         let principal = &token.identity.principal;
         let Some(of_issuer) = self.issuers.get(&principal.issuer) else { return false };
-        // A token that does not say when it was issued, and one of the same second, count as older.
+        // A token without an issue time, or issued in the same second, counts as older.
         let is_older = |at: &u64| token.issued_at.is_none_or(|issued_at| issued_at <= *at);
         of_issuer.subjects.get(&principal.subject).is_some_and(is_older)
             || of_issuer.clients.get(&principal.client_id).is_some_and(is_older)
@@ -122,26 +122,26 @@ impl List {
     }
 }
 
-/// The revocations in force: shared by all replicas through Redis, or this replica's alone.
+/// The revocations in force: shared by all replicas through Redis, or local to this replica.
 #[derive(Debug)]
 pub(crate) struct Revocations {
-    list: RwLock<List>,
-    shared: Option<Shared>,
+    list: RwLock<RevocationList>,
+    shared: Option<SharedRevocations>,
     file: Option<RevocationsFile>,
-    /// When the shared list was last known to be as it is here.
-    looked: RwLock<Option<Instant>>,
+    /// When the last successful poll of the shared list began.
+    polled_at: RwLock<Option<Instant>>,
     changes: watch::Sender<u64>,
 }
 
 impl Revocations {
-    /// The revocations at this Redis, and in this file.
+    /// Opens the revocations in this Redis and in this file.
     pub(crate) fn new(
         redis_url: Option<&SecretString>,
         file: Option<&Path>,
     ) -> Result<Arc<Self>, RevocationsError> {
         if redis_url.is_none() && file.is_none() {
             tracing::warn!(
-                "revocations are this replica's alone and end with it: there is no --redis-url"
+                "revocations apply to this replica only and are lost at exit: set --redis-url"
             );
         }
         let since = now().saturating_sub(REMEMBERED_FOR.as_secs());
@@ -152,8 +152,8 @@ impl Revocations {
         let (file, revoked) = opened.transpose()?.unzip();
         let revocations = Self {
             list: RwLock::default(),
-            shared: redis_url.map(Shared::new).transpose()?,
-            looked: RwLock::default(),
+            shared: redis_url.map(SharedRevocations::new).transpose()?,
+            polled_at: RwLock::default(),
             changes: watch::Sender::new(0),
             file,
         };
@@ -161,23 +161,24 @@ impl Revocations {
         Ok(Arc::new(revocations))
     }
 
-    /// Ticks when something has been revoked.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    /// Notifies of new revocations.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
     /// Whether a token is revoked.
-    pub(crate) fn has(&self, token: &Token) -> Result<bool, Unreadable> {
+    pub(crate) fn contains(&self, token: &AccessToken) -> Result<bool, Unreadable> {
         if self.shared.is_some() {
-            let looked = *self.looked.read().unwrap_or_else(PoisonError::into_inner);
-            if looked.is_none_or(|looked| looked.elapsed() > STALE_AFTER) {
+            let polled_at = *self.polled_at.read().unwrap_or_else(PoisonError::into_inner);
+            if polled_at.is_none_or(|at| at.elapsed() > STALE_AFTER) {
                 return Err(Unreadable);
             }
         }
-        Ok(self.list.read().unwrap_or_else(PoisonError::into_inner).has(token))
+        Ok(self.list.read().unwrap_or_else(PoisonError::into_inner).contains(token))
     }
 
-    /// Refuses these tokens from now on, on every replica. Says when that was, in seconds since 1970.
+    /// Revokes these tokens on every replica. Returns the time of the revocation in seconds since
+    /// 1970.
     pub(crate) async fn revoke(&self, tokens: TokenSet) -> Result<u64, RevokeError> {
         let name = match &tokens.which {
             Some(Which::Subject(name) | Which::ClientId(name) | Which::TokenId(name)) => name,
@@ -210,40 +211,47 @@ impl Revocations {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Follows the shared list until `stopping`. That it cannot be read shows in `readiness`.
+    /// Polls the shared list until `stopping` and reports failures in `readiness`.
     pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
         let Some(shared) = &self.shared else { return };
-        let (mut known, mut readable) = (None, None);
-        let mut interval = tokio::time::interval(LOOK_EVERY);
+        let (mut known, mut was_readable) = (None, None);
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(interval.tick()).await.is_some() {
             let begun = Instant::now();
-            let looked = self.look(shared, &mut known).await;
-            if looked.is_ok() {
-                *self.looked.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+            let polled = self.poll(shared, &mut known).await;
+            if polled.is_ok() {
+                *self.polled_at.write().unwrap_or_else(PoisonError::into_inner) = Some(begun);
             }
-            if readable.replace(looked.is_ok()) != Some(looked.is_ok()) {
-                self.tell(&looked, &readiness);
+            if was_readable.replace(polled.is_ok()) != Some(polled.is_ok()) {
+                self.report(&polled, &readiness);
             }
         }
     }
 
-    fn tell(&self, looked: &Result<(), RedisError>, readiness: &Readiness) {
-        gauge!("auth_revocations_readable").set(if looked.is_ok() { 1 } else { 0 });
-        match looked {
-            Ok(()) => tracing::info!("the list of revocations can be read"),
+    fn report(&self, polled: &Result<(), RedisError>, readiness: &Readiness) {
+        gauge!("auth_revocations_readable").set(if polled.is_ok() { 1 } else { 0 });
+        match polled {
+            Ok(()) => tracing::info!("the revocation list is readable"),
             Err(error) => {
-                tracing::error!(%error, "the list of revocations cannot be read; nobody is let in");
-                // What was allowed while it could be read is not to be repeated.
+                tracing::error!(
+                    %error,
+                    "the revocation list cannot be read; all tokens are rejected"
+                );
+                // Invalidates cached decisions from when the list was readable.
                 self.changes.send_modify(|count| *count += 1);
             }
         }
-        // The log has the error, which may name hosts.
-        readiness.note("revocations", looked.is_err().then(|| Unreadable.to_string()));
+        // The error may name hosts, so it is in the log only.
+        readiness.set_note("revocations", polled.is_err().then(|| Unreadable.to_string()));
     }
 
-    /// Reads the list if it has changed. What was known stays known, though the list should have lost it.
-    async fn look(&self, shared: &Shared, known: &mut Option<u64>) -> Result<(), RedisError> {
+    /// Reads the list if its version changed. Local revocations remain even if the list lost them.
+    async fn poll(
+        &self,
+        shared: &SharedRevocations,
+        known: &mut Option<u64>,
+    ) -> Result<(), RedisError> {
         let version = shared.version().await?;
         if *known != Some(version) {
             self.add(shared.read(now().saturating_sub(REMEMBERED_FOR.as_secs())).await?);
@@ -264,7 +272,13 @@ mod tests {
     use super::*;
     use crate::Identity;
 
-    fn token(issuer: &str, subject: &str, client: &str, id: &str, issued_at: Option<u64>) -> Token {
+    fn token(
+        issuer: &str,
+        subject: &str,
+        client: &str,
+        id: &str,
+        issued_at: Option<u64>,
+    ) -> AccessToken {
         let principal = Principal {
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
@@ -272,7 +286,7 @@ mod tests {
             ..Principal::default()
         };
         let identity = Identity { principal, ..Identity::default() };
-        Token { identity, id: Some(id.to_owned()), issued_at, expires_at: u64::MAX }
+        AccessToken { identity, id: Some(id.to_owned()), issued_at, expires_at: u64::MAX }
     }
 
     async fn revoked(which: Which) -> Arc<Revocations> {
@@ -282,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_revocation_is_of_one_issuers_tokens_that_were_issued_before() {
+    async fn a_revocation_applies_to_earlier_tokens_of_one_issuer() {
         let (before, after) = (now() - 60, now() + 60);
         for which in [
             Which::Subject("alice".into()),
@@ -290,7 +304,7 @@ mod tests {
             Which::TokenId("1".into()),
         ] {
             let revocations = revoked(which.clone()).await;
-            let has = |token: &Token| revocations.has(token).unwrap();
+            let has = |token: &AccessToken| revocations.contains(token).unwrap();
             assert!(has(&token("a", "alice", "client", "1", Some(before))), "{which:?}");
             assert!(has(&token("a", "alice", "client", "1", None)), "{which:?}");
             assert!(!has(&token("b", "alice", "client", "1", Some(before))), "{which:?}");
@@ -300,9 +314,9 @@ mod tests {
         }
     }
 
-    /// With keys that outlive a restart, a restart made revoked tokens good again.
+    /// Signing keys can outlive a restart, which made revoked tokens valid again.
     #[tokio::test]
-    async fn with_a_file_a_restart_forgets_no_revocation() {
+    async fn a_revocations_file_survives_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("revocations.json");
         let named = |which| TokenSet { issuer: "a".to_owned(), which: Some(which) };
@@ -316,7 +330,7 @@ mod tests {
         }
         let after = Revocations::new(None, Some(&path)).unwrap();
         let has = |subject, client, id| {
-            after.has(&token("a", subject, client, id, Some(now() - 60))).unwrap()
+            after.contains(&token("a", subject, client, id, Some(now() - 60))).unwrap()
         };
         assert!(
             has("alice", "x", "x")
@@ -324,19 +338,19 @@ mod tests {
                 && has("x", "x", "1")
                 && !has("x", "x", "x")
         );
-        // What is older than what is remembered is forgotten.
+        // Revocations older than the retention period are dropped.
         let old = now() - REMEMBERED_FOR.as_secs() - 1;
         std::fs::write(&path, format!(r#"[{{"issuer":"a","subject":"alice","at":{old}}}]"#))
             .unwrap();
         let later = Revocations::new(None, Some(&path)).unwrap();
-        assert!(!later.has(&token("a", "alice", "x", "x", Some(0))).unwrap());
+        assert!(!later.contains(&token("a", "alice", "x", "x", Some(0))).unwrap());
         std::fs::write(&path, "{").unwrap();
         let broken = Revocations::new(None, Some(&path)).unwrap_err().to_string();
         assert!(broken.starts_with("cannot read the revocations in "), "{broken}");
     }
 
     #[tokio::test]
-    async fn a_revocation_says_whose_tokens() {
+    async fn a_revocation_must_name_its_tokens() {
         let revocations = Revocations::new(None, None).unwrap();
         for (issuer, which) in [
             ("a", None),

@@ -1,4 +1,5 @@
-//! Transaction tokens: signed here, verified by every tool service (draft-ietf-oauth-transaction-tokens).
+//! Transaction tokens: signed here, verified by every tool service
+//! (draft-ietf-oauth-transaction-tokens).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,9 +8,9 @@ use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{
     RequestId,
-    identity::{
-        ALGORITHM, Actor, Facts, Principal, TOKEN_TYPE, TransactionClaims, TransactionContext,
-        message_digest,
+    transaction_token::{
+        ALGORITHM, Actor, Principal, SubjectFacts, TOKEN_TYPE, TransactionClaims,
+        TransactionContext, message_digest,
     },
 };
 use jsonwebtoken::{
@@ -19,29 +20,29 @@ use jsonwebtoken::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Identity, authn::Token};
+use crate::{Identity, authn::AccessToken};
 
-pub(crate) use self::called::Called;
+pub(crate) use self::subject_token::SubjectToken;
 
-mod called;
+mod subject_token;
 #[cfg(test)]
 mod tests;
 
-/// For how long whoever verifies may keep the keys.
+/// How long verifiers may cache the keys.
 pub(crate) const KEYS_MAX_AGE: Duration = Duration::from_secs(60);
-/// Between a key's publication and its first use: until then everybody who keeps keys has fetched them again.
+/// Time between publication of a key and its first use: verifiers refresh their caches within it.
 const LEAD: Duration = Duration::from_secs(90);
-/// What is added to a token's life before its key is withdrawn, for clocks that differ.
+/// Added to a token's lifetime before its key is withdrawn, to allow for clock skew.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long groups, roles and the rest may be together, in bytes: a token stands in a header.
+/// The maximum total length of groups, roles and other facts in bytes: a token is sent in a header.
 const FACTS_BYTES_MAX: usize = 4 * 1024;
-/// The shortest life of a key: it is published, used and withdrawn within it.
+/// The shortest lifetime of a key. It is published, used and withdrawn within it.
 pub(crate) const ROTATION_SECONDS_MIN: i64 = 300;
 
-/// A token or its key could not be made.
+/// A token or its key could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum MintError {
-    /// The system gives no randomness.
+    /// The system provides no randomness.
     #[error("cannot generate a key pair")]
     KeyPair,
     /// The token could not be signed.
@@ -49,25 +50,25 @@ pub enum MintError {
     Sign(#[from] jsonwebtoken::errors::Error),
 }
 
-/// When keys come and go.
+/// When keys are published and withdrawn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rotation {
-    /// For how long a key signs.
+    /// How long a key signs.
     every: Duration,
-    /// For how long it is published before.
+    /// How long it is published before.
     lead: Duration,
-    /// For how long it is published after.
+    /// How long it is published afterwards.
     retire: Duration,
 }
 
 impl Rotation {
-    /// A new key every so often, for tokens that live so long.
+    /// A new key every `every`, for tokens with lifetime `ttl`.
     pub(crate) fn new(every: Duration, ttl: Duration) -> Self {
         Self { every, lead: LEAD, retire: ttl + GRACE }
     }
 }
 
-/// A key that signs. It never leaves the process.
+/// A signing key. It never leaves the process.
 struct SigningKey {
     key: EncodingKey,
     header: Header,
@@ -90,18 +91,18 @@ impl SigningKey {
     }
 }
 
-/// Who calls in whose name, when that is not the subject itself.
+/// The service that calls on behalf of the subject.
 #[derive(Clone, Debug)]
 pub(crate) struct Delegation {
-    /// Who calls, and for whom.
+    /// The calling service, with its own callers.
     pub(crate) actor: Actor,
-    /// The id of the request that caused it all.
+    /// The id of the request that started the call chain.
     pub(crate) txn: String,
 }
 
-/// What a transaction token opens an RPC for.
+/// The messages for which a transaction token is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Opens {
+pub(crate) enum MessageBinding {
     /// Any message: no arguments could have changed the decision.
     AnyMessage,
     /// The message with this SHA-256.
@@ -127,13 +128,13 @@ impl Minter {
         })
     }
 
-    /// The public keys: the one that signs, and for a while the one before and the one after.
+    /// The public keys: the signing key, and temporarily the previous and the next one.
     pub(crate) fn jwks(&self) -> JwkSet {
         JwkSet::clone(&self.published.load())
     }
 
-    /// Changes the key again and again, until `stopping`: the next is published, then signs, and then the one before
-    /// is withdrawn. Nobody who keeps keys for no longer than they may meets one that is unknown.
+    /// Rotates the key until `stopping`: publishes the next key, signs with it, then withdraws the
+    /// previous one. A verifier that respects KEYS_MAX_AGE never sees an unknown key.
     pub(crate) async fn rotate(&self, rotation: Rotation, stopping: CancellationToken) {
         let Rotation { every, lead, retire } = rotation;
         let rotating = async {
@@ -143,7 +144,11 @@ impl Minter {
                 let next = match SigningKey::generate() {
                     Ok(next) => next,
                     Err(error) => {
-                        tracing::error!(%error, "there is no new key for transaction tokens; the old one signs on");
+                        tracing::error!(
+                            %error,
+                            "cannot generate the next key for transaction tokens; \
+                             the current key remains in use"
+                        );
                         signs_until += lead;
                         continue;
                     }
@@ -153,7 +158,7 @@ impl Minter {
                 tokio::time::sleep(lead).await;
                 self.signing.store(next.into());
                 signs_until = Instant::now() + every;
-                tracing::info!(kid = new.common.key_id, "another key signs transaction tokens");
+                tracing::info!(kid = new.common.key_id, "rotated the key of transaction tokens");
                 tokio::time::sleep(retire).await;
                 self.publish(vec![new]);
             }
@@ -165,16 +170,16 @@ impl Minter {
         self.published.store(JwkSet { keys }.into());
     }
 
-    /// Signs the token that carries the holder of `token` to the RPC behind `item`, with what it `opens` there, and
-    /// nowhere else.
+    /// Signs the token that authorizes the holder of `token` for the RPC of `item` and the messages
+    /// of `binding` only.
     ///
-    /// A delegated one ends no later than the one that the actor was called with. Otherwise a service that was called
-    /// once could act for its caller for as long as services call one another.
+    /// A delegated token expires no later than the token that its actor was called with. Otherwise
+    /// a service that was called once could extend its authority by exchanging tokens forever.
     pub(crate) fn mint(
         &self,
-        token: &Token,
+        token: &AccessToken,
         item: &pb::CatalogItem,
-        opens: Opens,
+        binding: MessageBinding,
         request_id: &RequestId,
         delegation: Option<&Delegation>,
     ) -> Result<pb::TransactionToken, MintError> {
@@ -199,9 +204,9 @@ impl Minter {
                 client_id: principal.client_id.clone(),
                 tool: item.name.clone(),
                 rpc: item.rpc.clone(),
-                message_sha256: match opens {
-                    Opens::AnyMessage => None,
-                    Opens::Message(sha256) => Some(message_digest(&sha256)),
+                message_sha256: match binding {
+                    MessageBinding::AnyMessage => None,
+                    MessageBinding::Message(sha256) => Some(message_digest(&sha256)),
                 },
                 facts: facts(token),
             },
@@ -213,13 +218,13 @@ impl Minter {
     }
 }
 
-/// What policies read of a subject, unless it is too much to be carried from call to call. A part of it would not do:
-/// a policy may forbid something to the group that was left out.
-fn facts(token: &Token) -> Option<Facts> {
+/// The subject's attributes that policies read, unless they are too large for a header. They are
+/// omitted entirely rather than in part: a policy may forbid something to an omitted group.
+fn facts(token: &AccessToken) -> Option<SubjectFacts> {
     let Identity { principal: _, groups, roles, email, mfa, workload } = &token.identity;
     let texts = groups.iter().chain(roles).chain(email).chain(&token.id);
     let bytes: usize = texts.map(String::len).sum();
-    (bytes <= FACTS_BYTES_MAX).then(|| Facts {
+    (bytes <= FACTS_BYTES_MAX).then(|| SubjectFacts {
         groups: groups.clone(),
         roles: roles.clone(),
         email: email.clone(),

@@ -6,7 +6,9 @@ use drawbridge_proto::code::v1::{
     ListFilesRequest, ListFilesResponse, ReadFileRequest, ReadFileResponse, SearchRequest,
     SearchResponse, code_service_server, search_response::Event,
 };
-use drawbridge_sdk::{BlockingJob, BlockingJobs, CallContext, Cancellation, identity::Caller};
+use drawbridge_sdk::{
+    BlockingJob, BlockingJobs, CallContext, Cancellation, transaction_token::VerifiedCaller,
+};
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use tokio::{sync::mpsc, time::sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,9 +23,9 @@ use crate::{
     tree::{Tree, TreePath},
 };
 
-/// About the most that a response holds, in bytes, so that it fits the 4 MiB which gRPC clients take.
+/// The approximate maximum size of a response, in bytes: within the 4 MiB that gRPC clients accept.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 3 * 1024 * 1024;
-/// Progress events that may wait for a slow caller. Further ones are dropped.
+/// Progress events buffered for a slow caller. Further ones are dropped.
 const PROGRESS_EVENTS_MAX: usize = 4;
 
 /// The code service.
@@ -35,7 +37,7 @@ pub(crate) struct CodeApi {
 }
 
 impl CodeApi {
-    /// The service, which works on at most `jobs_max` calls at once. Further ones queue.
+    /// Creates the service with at most `jobs_max` concurrent calls. Further calls queue.
     pub(crate) fn new(tree: Tree, limits: SearchLimits, jobs_max: usize) -> Self {
         Self { tree: Arc::new(tree), limits, jobs: BlockingJobs::new(jobs_max) }
     }
@@ -50,7 +52,7 @@ impl CodeApi {
     }
 }
 
-/// Work that was started. Dropping it cancels the work.
+/// A running job. Dropping it cancels the job.
 #[derive(Debug)]
 struct Job<T>(BlockingJob<Result<T, CodeError>>);
 
@@ -60,9 +62,9 @@ impl<T> Job<T> {
     }
 }
 
-/// Notes who calls, and tells how long they wait.
+/// Logs the caller, and returns the call's deadline.
 fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
-    let caller = Caller::of(request).map(|caller| &caller.claims);
+    let caller = VerifiedCaller::from_request(request).map(|caller| &caller.claims);
     tracing::info!(
         rpc,
         subject = caller.map(|claims| claims.sub.as_str()),
@@ -70,7 +72,7 @@ fn admit<T>(request: &Request<T>, rpc: &str) -> Instant {
         actor = caller.and_then(|claims| Some(claims.act.as_ref()?.sub.as_str())),
         "called"
     );
-    CallContext::of(request).deadline
+    CallContext::from_request(request).deadline
 }
 
 #[tonic::async_trait]
@@ -84,21 +86,21 @@ impl code_service_server::CodeService for CodeApi {
         let deadline = admit(&request, "Search");
         let request = request.into_inner();
         let limits = self.limits;
-        let parsing =
+        let parse_job =
             self.start(deadline, move |tree, _| Query::parse(tree, &request, &limits)).await?;
-        let query = parsing.join().await?;
+        let query = parse_job.join().await?;
 
         let (progress, events) = mpsc::channel(PROGRESS_EVENTS_MAX);
-        let searching = self.start(deadline, move |tree, cancellation| {
-            // A caller who is slow to take progress must not slow the search.
+        let search_job = self.start(deadline, move |tree, cancellation| {
+            // A slow reader of progress must not slow the search.
             search(tree, &query, cancellation, |event| drop(progress.try_send(event)))
         });
-        let searching = searching.await?;
+        let search_job = search_job.await?;
         // The channel closes when the search ends, so the result comes last.
         let events = ReceiverStream::new(events)
             .map(|progress| Ok(Event::Progress(progress)))
             .take_until(sleep_until(deadline.into()));
-        let result = stream::once(async { Ok(Event::Result(searching.join().await?)) });
+        let result = stream::once(async { Ok(Event::Result(search_job.join().await?)) });
         let responses = events
             .chain(result)
             .map(|event: Result<_, CodeError>| Ok(SearchResponse { event: Some(event?) }));
@@ -112,10 +114,10 @@ impl code_service_server::CodeService for CodeApi {
         let deadline = admit(&request, "ListFiles");
         let request = request.into_inner();
         let limits = self.limits;
-        let listing = self.start(deadline, move |tree, cancellation| {
+        let list_job = self.start(deadline, move |tree, cancellation| {
             list(tree, &ListQuery::parse(tree, &request, &limits)?, cancellation)
         });
-        Ok(Response::new(listing.await?.join().await?))
+        Ok(Response::new(list_job.await?.join().await?))
     }
 
     async fn read_file(
@@ -124,11 +126,11 @@ impl code_service_server::CodeService for CodeApi {
     ) -> Result<Response<ReadFileResponse>, Status> {
         let deadline = admit(&request, "ReadFile");
         let path = TreePath::parse_file(&request.into_inner().path)?;
-        let reading = self.start(deadline, move |tree, cancellation| {
+        let read_job = self.start(deadline, move |tree, cancellation| {
             let contents = tree.read(&path, cancellation)?;
             Ok(resource(path.as_path(), contents))
         });
-        let contents = reading.await?.join().await?;
+        let contents = read_job.await?.join().await?;
         Ok(Response::new(ReadFileResponse { contents: Some(contents) }))
     }
 }
@@ -149,7 +151,7 @@ mod tests {
         CodeApi::new(sample.tree(), LIMITS, 4)
     }
 
-    fn ask(query: &str) -> Request<SearchRequest> {
+    fn search_request(query: &str) -> Request<SearchRequest> {
         Request::new(SearchRequest { query: query.to_owned(), ..Default::default() })
     }
 
@@ -157,7 +159,8 @@ mod tests {
     async fn a_search_ends_with_its_result() {
         let sample = Sample::of(&[("a.txt", "hit\n")]);
         let api = api(&sample);
-        let events: Vec<_> = api.search(ask("hit")).await.unwrap().into_inner().collect().await;
+        let events: Vec<_> =
+            api.search(search_request("hit")).await.unwrap().into_inner().collect().await;
         let [Ok(SearchResponse { event: Some(Event::Result(result)) })] = &events[..] else {
             panic!("{events:?}");
         };
@@ -165,9 +168,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wrong_argument_is_refused_before_the_stream() {
+    async fn an_invalid_argument_is_rejected_before_the_stream_starts() {
         let api = api(&Sample::of(&[]));
-        let status = api.search(ask("")).await.map(drop).unwrap_err();
+        let status = api.search(search_request("")).await.map(drop).unwrap_err();
         assert_eq!(
             (status.code(), status.message()),
             (Code::InvalidArgument, "`query`: must not be empty")
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_past_its_deadline_is_told_so() {
+    async fn a_call_past_its_deadline_fails_with_deadline_exceeded() {
         let api = api(&Sample::of(&[]));
         let mut request = Request::new(ListFilesRequest::default());
         request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_refusal_of_a_file_has_its_code() {
+    async fn every_rejected_path_has_its_status_code() {
         let sample = Sample::of(&[("folder/a", "")]);
         sample.write("binary", b"\0");
         sample.link("out", "../outside/secret.txt");

@@ -1,38 +1,38 @@
-//! What can go wrong, and the one place that says so to gRPC callers.
+//! Errors, and their one mapping to gRPC statuses.
 
 use std::{error::Error as _, io};
 
 use drawbridge_sdk::BlockingError;
 use tonic::Status;
 
-/// Why a call fails.
+/// The error of a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CodeError {
     #[error("`{field}`: {problem}")]
     Argument { field: &'static str, problem: String },
-    #[error("there is no such file or folder in the source tree")]
+    #[error("no such file or folder in the source tree")]
     NotFound,
-    /// The configured list names it, or a folder that it lies in.
-    #[error("files that may hold keys are not shown")]
+    /// The file, or a folder that contains it, may hold keys.
+    #[error("access to files that may hold keys is denied")]
     Secret,
-    /// A symbolic link's target lies outside. An absolute target counts as outside.
-    #[error("the path leads out of the source tree")]
+    /// A symbolic link's target is outside. An absolute target counts as outside.
+    #[error("the path leads outside the source tree")]
     OutOfTree,
-    #[error("the path names no regular file")]
+    #[error("the path is not a regular file")]
     NotAFile,
-    #[error("the path names no folder")]
+    #[error("the path is not a folder")]
     NotAFolder,
-    #[error("binary file")]
+    #[error("the file is binary")]
     Binary,
     #[error("the file is larger than the limit of {bytes_max} bytes")]
     TooLarge { bytes_max: u64 },
     #[error("the file or folder cannot be read")]
     Unreadable(#[source] io::Error),
-    #[error("the deadline passed before the work was done")]
+    #[error("the deadline passed before the call completed")]
     DeadlinePassed,
-    #[error("the caller no longer waits")]
+    #[error("the caller cancelled the call")]
     Cancelled,
-    #[error("the work failed")]
+    #[error("the call failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -56,7 +56,7 @@ impl From<BlockingError> for CodeError {
 impl From<io::Error> for CodeError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // What has a file for a folder, or a name that no file can have, does not exist.
+            // A path with a file in place of a folder, or with an impossible name, does not exist.
             io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::InvalidFilename => Self::NotFound,

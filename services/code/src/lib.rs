@@ -1,4 +1,4 @@
-//! Searches and reads one source tree, and never leaves it.
+//! Searches and reads one source tree, and nothing outside it.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use drawbridge_proto::code::v1::code_service_server::CodeServiceServer;
 use drawbridge_sdk::{
     Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, RunningService,
     ServiceBuilder, SpiffeId, Telemetry,
-    identity::{Verifier, VerifierError},
+    transaction_token::{Verifier, VerifierError},
 };
 use url::Url;
 
@@ -39,29 +39,29 @@ const GLOB_BYTES_MAX: usize = 1024;
 const LINE_BYTES_MAX: usize = 16 * 1024;
 const JOBS_MAX: usize = 64;
 
-/// How the service is set up.
+/// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where gRPC is served: an address and a port, or `unix:/path` for this host alone.
+    /// Where to serve gRPC: an address and a port, or `unix:/path` for this host only.
     #[arg(long, default_value = "127.0.0.1:7210")]
     pub listen: Listen,
 
-    /// Where health, readiness and metrics are served.
+    /// Where to serve health, readiness and metrics.
     #[arg(long, default_value = "127.0.0.1:7211")]
     pub admin_listen: Listen,
 
-    /// The folder that is the source tree's root.
+    /// The root folder of the source tree.
     #[arg(long, default_value = ".")]
     pub root: PathBuf,
 
-    /// The largest file that is searched or read, in bytes. gRPC clients commonly take messages of up to
-    /// 4 MiB.
+    /// The largest file that is searched or read, in bytes. gRPC clients commonly accept messages
+    /// of up to 4 MiB.
     #[arg(long, default_value_t = FILE_BYTES_MAX)]
     pub file_bytes_max: u64,
 
-    /// Files that may hold keys, besides those that the service knows: globs in the syntax of a `.gitignore`,
-    /// comma-separated, for example `*.secret,!ca.pem`. The last that matches decides, and one that begins
-    /// with `!` says that a file holds no keys. Such files are not found, listed or read.
+    /// More files that may hold keys, in addition to the built-in list: globs in `.gitignore`
+    /// syntax, comma-separated, for example `*.secret,!ca.pem`. The last match decides; a glob that
+    /// starts with `!` exempts a file. Such files are not found, listed or read.
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub secret_glob: Vec<String>,
 
@@ -73,15 +73,15 @@ pub struct Config {
     #[arg(long, default_value_t = GLOB_BYTES_MAX)]
     pub glob_bytes_max: usize,
 
-    /// How much of a line is searched, in bytes. A search cannot be cancelled within it.
+    /// How much of a line is searched, in bytes. A search cannot be cancelled within a line.
     #[arg(long, default_value_t = LINE_BYTES_MAX)]
     pub line_bytes_max: usize,
 
-    /// The most calls that are worked on at once. Further ones queue for as long as their deadlines allow.
+    /// The maximum number of concurrent calls. Further calls queue until their deadlines.
     #[arg(long, default_value_t = JOBS_MAX)]
     pub jobs_max: usize,
 
-    /// Where auth serves the keys of its transaction tokens.
+    /// The JWKS URL of auth's transaction tokens.
     #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
     pub auth_jwks_url: Url,
 
@@ -89,18 +89,17 @@ pub struct Config {
     #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
-    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    /// The SPIFFE id of auth. Absent: the service's own with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub auth_spiffe_id: Option<SpiffeId>,
 
-    /// Who may call, and what they are shown.
+    /// The callers to accept, and the service's certificate.
     #[command(flatten)]
     pub mtls: MtlsServerConfig,
 }
 
 impl Config {
-    /// A service over this source tree, with the keys of auth at this URL and everything else as it is by
-    /// default, on free ports.
+    /// A config for this source tree and JWKS URL, with defaults otherwise, on free ports.
     #[must_use]
     pub fn new(root: PathBuf, auth_jwks_url: Url) -> Self {
         let free = Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -125,27 +124,27 @@ impl Config {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The root is missing, no folder, or not readable.
+    /// The root is missing, not a folder, or not readable.
     #[error("cannot open the source tree {}", root.display())]
     Root {
         /// The configured root.
         root: PathBuf,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
-    /// A glob of the list of files that may hold keys is none.
-    #[error("`{glob}` of --secret-glob is no glob")]
+    /// A configured glob is invalid.
+    #[error("invalid glob `{glob}` in --secret-glob")]
     SecretGlob {
         /// The glob.
         glob: String,
-        /// What is wrong with it.
+        /// The cause.
         source: ignore::Error,
     },
-    /// What the service shows to others cannot be used.
+    /// The certificate or trust bundle is unusable.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// Transaction tokens could not be verified.
-    #[error("cannot prepare to verify callers")]
+    /// The verifier of transaction tokens could not be created.
+    #[error("cannot create the verifier of transaction tokens")]
     Verifier(#[from] VerifierError),
     /// An address could not be bound.
     #[error("cannot serve")]
@@ -161,11 +160,11 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         .map_err(|(glob, source)| StartError::SecretGlob { glob, source })?;
     let tree = Tree::open(&config.root, config.file_bytes_max, secrets)
         .map_err(|source| StartError::Root { root: config.root, source })?;
-    let starting = ServiceBuilder::new();
-    let peers = starting.peers(&config.mtls.own)?;
+    let builder = ServiceBuilder::new();
+    let peers = builder.peers(&config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier =
-        Verifier::by(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
+        Verifier::with_peers(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
     let limits = SearchLimits {
         query_bytes_max: config.query_bytes_max,
         glob_bytes_max: config.glob_bytes_max,
@@ -176,7 +175,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = starting.grpc(&config.listen, server)?;
-    starting.readiness().ready();
-    Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+    let address = builder.grpc(&config.listen, server)?;
+    builder.readiness().set_ready();
+    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

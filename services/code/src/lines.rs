@@ -1,56 +1,56 @@
-//! Lines of a text that is in memory.
+//! Lines of an in-memory text.
 
 use std::ops::Range;
 
-/// The longest line that is shown, in bytes.
+/// The longest line in a result, in bytes.
 const LINE_BYTES_MAX: usize = 2000;
 
-/// A line as it is shown: without its line end, as UTF-8, cut when too long.
-pub(crate) fn shown(line: &[u8]) -> String {
+/// A line as shown in results: without its line end, as UTF-8, truncated if too long.
+pub(crate) fn display_line(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    // Three bytes more than are shown, so that the last character shown is whole.
+    // Three extra bytes, so that the last character is complete.
     let head = &line[..line.len().min(LINE_BYTES_MAX + 3)];
     let mut text = String::from_utf8_lossy(head).into_owned();
     text.truncate(text.floor_char_boundary(LINE_BYTES_MAX));
     text
 }
 
-/// The up to `count` lines that end where a line starts, in order.
+/// Up to `count` lines before the line that starts at `line_start`, in order.
 pub(crate) fn before(text: &[u8], line_start: usize, count: usize) -> Vec<String> {
     let mut end = line_start;
     let mut lines = Vec::new();
     while end > 0 && lines.len() < count {
         let start = memchr::memrchr(b'\n', &text[..end - 1]).map_or(0, |newline| newline + 1);
-        lines.push(shown(&text[start..end]));
+        lines.push(display_line(&text[start..end]));
         end = start;
     }
     lines.reverse();
     lines
 }
 
-/// The up to `count` lines that start where a line ends, in order.
+/// Up to `count` lines from `line_end`, where a line ends, in order.
 pub(crate) fn after(text: &[u8], line_end: usize, count: usize) -> Vec<String> {
-    text[line_end..].split_inclusive(|byte| *byte == b'\n').take(count).map(shown).collect()
+    text[line_end..].split_inclusive(|byte| *byte == b'\n').take(count).map(display_line).collect()
 }
 
-/// How many lines end in this text.
+/// The number of line ends in this text.
 pub(crate) fn count(text: &[u8]) -> usize {
     memchr::memchr_iter(b'\n', text).count()
 }
 
-/// Where the line that holds the byte before `position` ends, with its line end.
+/// The end, including the line end, of the line that contains the byte before `position`.
 pub(crate) fn end(text: &[u8], position: usize) -> usize {
     let last = position.saturating_sub(1);
     memchr::memchr(b'\n', &text[last..]).map_or(text.len(), |newline| last + newline + 1)
 }
 
-/// A part of a text that is searched at once.
+/// A part of a text that is searched in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// Whole lines.
     Lines(Range<usize>),
-    /// The beginning of a line that is too long.
+    /// The beginning of an overlong line.
     Beginning(Range<usize>),
 }
 
@@ -62,8 +62,8 @@ impl Piece {
     }
 }
 
-/// Takes a text apart: into whole lines, together about `bytes`, and the beginnings of lines that are longer
-/// than `line_bytes_max`, without their line ends.
+/// Splits a text into runs of whole lines of about `bytes`, and the beginnings of lines longer than
+/// `line_bytes_max`, without line ends.
 pub(crate) fn pieces(
     text: &[u8],
     bytes: usize,
@@ -97,16 +97,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_shown_without_its_line_end() {
+    fn a_displayed_line_has_no_line_end() {
         for line in ["text", "text\n", "text\r\n"] {
-            assert_eq!(shown(line.as_bytes()), "text");
+            assert_eq!(display_line(line.as_bytes()), "text");
         }
-        assert_eq!(shown(b"\r\n"), "");
-        assert_eq!(shown(b"a\rb\r\r\n"), "a\rb\r");
+        assert_eq!(display_line(b"\r\n"), "");
+        assert_eq!(display_line(b"a\rb\r\r\n"), "a\rb\r");
     }
 
     #[test]
-    fn a_long_line_is_cut_at_a_character() {
+    fn a_long_line_is_truncated_at_a_character() {
         for (line, bytes) in [
             ("x".repeat(2000), 2000),
             ("x".repeat(5000), 2000),
@@ -114,20 +114,20 @@ mod tests {
             (format!("x{}", "ä".repeat(1500)), 1999),
             (format!("{}🦀🦀", "x".repeat(1997)), 1997),
         ] {
-            let cut = shown(line.as_bytes());
+            let cut = display_line(line.as_bytes());
             assert_eq!(cut.len(), bytes);
             assert!(line.starts_with(&cut));
         }
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_replaced() {
-        assert_eq!(shown(b"a\xffb\n"), "a\u{fffd}b");
-        assert!(shown(&b"\xff".repeat(2000)).len() <= 2000);
+    fn invalid_utf8_is_replaced() {
+        assert_eq!(display_line(b"a\xffb\n"), "a\u{fffd}b");
+        assert!(display_line(&b"\xff".repeat(2000)).len() <= 2000);
     }
 
     #[test]
-    fn context_stops_at_the_files_ends() {
+    fn context_stops_at_the_ends_of_the_file() {
         let text = b"one\ntwo\r\nthree\nfour";
         let three = 9;
         assert_eq!(before(text, three, 1), ["two"]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_line_the_beginning_is_a_piece() {
+    fn the_beginning_of_an_overlong_line_is_a_piece() {
         let text = b"one\nlonger\nfour\n\nlongest";
         assert_eq!(
             pieces(text, 100, 4).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! Hard links: a file that may hold keys can have a second name that says nothing of it.
+//! Hard links: a file that may hold keys can have a second, innocuous name.
 
 use std::{collections::HashSet, path::PathBuf};
 
@@ -8,23 +8,23 @@ use drawbridge_sdk::Cancellation;
 
 use crate::{
     error::CodeError,
-    tree::{Tree, is_gits},
+    tree::{Tree, is_in_git_folder},
 };
 
 const GIT_OBJECTS: &str = ".git/objects";
 
-/// The files of a tree that may hold keys and have more than one name, and Git's own ones. They are looked
-/// for when a file of several names is read for the first time.
+/// The inodes of multiply linked files that may hold keys or are in Git's folder. The tree is
+/// scanned for them when the first multiply linked file is read.
 pub(crate) struct SecretLinks<'a> {
     tree: &'a Tree,
     cancellation: &'a Cancellation,
     /// Their devices and inodes.
-    found: Option<HashSet<(u64, u64)>>,
+    secret_inodes: Option<HashSet<(u64, u64)>>,
 }
 
 impl<'a> SecretLinks<'a> {
     pub(crate) fn new(tree: &'a Tree, cancellation: &'a Cancellation) -> Self {
-        Self { tree, cancellation, found: None }
+        Self { tree, cancellation, secret_inodes: None }
     }
 
     /// Whether this file is one of them.
@@ -32,16 +32,16 @@ impl<'a> SecretLinks<'a> {
         if file.nlink() < 2 {
             return Ok(false);
         }
-        let found = match self.found.take() {
-            Some(found) => found,
-            None => self.look()?,
+        let secret_inodes = match self.secret_inodes.take() {
+            Some(secret_inodes) => secret_inodes,
+            None => self.scan()?,
         };
-        Ok(self.found.insert(found).contains(&(file.dev(), file.ino())))
+        Ok(self.secret_inodes.insert(secret_inodes).contains(&(file.dev(), file.ino())))
     }
 
-    /// Hidden and ignored files count. What cannot be looked at is passed over.
-    fn look(&self) -> Result<HashSet<(u64, u64)>, CodeError> {
-        let mut found = HashSet::new();
+    /// Includes hidden and ignored files. Skips unreadable entries.
+    fn scan(&self) -> Result<HashSet<(u64, u64)>, CodeError> {
+        let mut secret_inodes = HashSet::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
             let Ok(entries) = self.tree.entries(&folder) else { continue };
@@ -51,17 +51,17 @@ impl<'a> SecretLinks<'a> {
                     continue;
                 };
                 if kind.is_dir() {
-                    // Git's objects are many, and it gives each a single name.
+                    // Git's objects are many, and each has a single name.
                     folders.extend(Some(path).filter(|path| !path.ends_with(GIT_OBJECTS)));
-                } else if (is_gits(&path) || self.tree.is_secret(&path, false))
+                } else if (is_in_git_folder(&path) || self.tree.is_secret(&path, false))
                     && let Ok(metadata) = entry.metadata()
                     && metadata.nlink() > 1
                 {
-                    found.insert((metadata.dev(), metadata.ino()));
+                    secret_inodes.insert((metadata.dev(), metadata.ino()));
                 }
             }
         }
-        Ok(found)
+        Ok(secret_inodes)
     }
 }
 
@@ -69,12 +69,12 @@ impl<'a> SecretLinks<'a> {
 mod tests {
     use super::*;
     use crate::{
-        sample::{Sample, waiting},
+        sample::{Sample, no_cancellation},
         tree::TreePath,
     };
 
     #[test]
-    fn a_file_with_a_second_name_that_is_on_the_list_is_refused() {
+    fn a_file_is_rejected_if_another_hard_link_may_hold_keys() {
         let sample = Sample::of(&[
             ("a.txt", "text\n"),
             ("deep/.ssh/server", "key\n"),
@@ -86,7 +86,7 @@ mod tests {
         sample.hard_link("env.txt", "deep/.env");
         sample.hard_link("git.txt", ".git/config");
         let tree = sample.tree();
-        let read = |path: &str| tree.read(&TreePath::parse_file(path).unwrap(), &waiting());
+        let read = |path: &str| tree.read(&TreePath::parse_file(path).unwrap(), &no_cancellation());
         assert_eq!(read("b.txt").unwrap(), b"text\n");
         for path in ["server.txt", "env.txt", "git.txt"] {
             let refused = read(path).unwrap_err();

@@ -14,7 +14,7 @@ use crate::{
 /// Lists the regular files of a scope.
 ///
 /// # Errors
-/// When nobody waits any more.
+/// When the call is cancelled or past its deadline.
 pub(crate) fn list(
     tree: &Tree,
     query: &ListQuery,
@@ -24,7 +24,7 @@ pub(crate) fn list(
     let mut response_bytes = 0;
     for entry in Walk::new(tree, &query.scope, cancellation) {
         let Entry::File(path) = entry? else { continue };
-        // It may be gone, or replaced, since the walk came by.
+        // It may have been removed or replaced since the walk read its folder.
         let Some(metadata) =
             tree.metadata(path.as_ref()).ok().filter(|metadata| metadata.is_file())
         else {
@@ -45,12 +45,13 @@ mod tests {
     use drawbridge_proto::code::v1::ListFilesRequest;
 
     use super::*;
-    use crate::sample::{LIMITS, Sample, waiting};
+    use crate::sample::{LIMITS, Sample, no_cancellation};
 
     fn list_first(sample: &Sample, max_results: u32) -> ListFilesResponse {
         let tree = sample.tree();
         let request = ListFilesRequest { max_results: Some(max_results), ..Default::default() };
-        list(&tree, &ListQuery::parse(&tree, &request, &LIMITS).unwrap(), &waiting()).unwrap()
+        list(&tree, &ListQuery::parse(&tree, &request, &LIMITS).unwrap(), &no_cancellation())
+            .unwrap()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What callers ask for, checked.
+//! Parsed and validated requests.
 
 use std::{
     fmt,
@@ -21,11 +21,11 @@ const SEARCH_RESULTS: RangeInclusive<u32> = 1..=1000;
 const SEARCH_RESULTS_DEFAULT: u32 = 100;
 const LIST_RESULTS: RangeInclusive<u32> = 1..=10_000;
 const LIST_RESULTS_DEFAULT: u32 = 1000;
-/// The largest compiled regular expression, in bytes. It also bounds the time that a byte of text takes.
+/// The largest compiled regular expression, in bytes. It also bounds the time per byte of text.
 const REGEX_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The largest cache of the regular expression's lazy automaton, in bytes.
 const REGEX_CACHE_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How large a search may be.
+/// Limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SearchLimits {
     /// The longest query, in bytes.
@@ -36,13 +36,13 @@ pub(crate) struct SearchLimits {
     pub(crate) line_bytes_max: usize,
 }
 
-/// How deep a regular expression may nest.
+/// The maximum nesting depth of a regular expression.
 const REGEX_NEST_MAX: u32 = 100;
 
-/// Which files a call is about.
+/// The files that a call covers.
 #[derive(Debug)]
 pub(crate) struct Scope {
-    /// Only files under this folder, which is free of links.
+    /// Only files under this folder, whose path contains no links.
     pub(crate) folder: PathBuf,
     glob: Option<GlobMatcher>,
 }
@@ -54,7 +54,7 @@ impl Scope {
         glob: &str,
         limits: &SearchLimits,
     ) -> Result<Self, CodeError> {
-        at_most("glob", glob, limits.glob_bytes_max)?;
+        check_length("glob", glob, limits.glob_bytes_max)?;
         let glob = if glob.is_empty() { None } else { Some(parse_glob(glob)?) };
         Ok(Self { folder: tree.folder(&TreePath::parse(path)?)?, glob })
     }
@@ -64,33 +64,34 @@ impl Scope {
         self.glob.as_ref().is_none_or(|glob| glob.is_match(path))
     }
 
-    /// Whether this path lies in the folder, or on the way to it.
+    /// Whether this path is in the folder, or is one of its ancestors.
     pub(crate) fn touches(&self, path: &Path) -> bool {
         path.starts_with(&self.folder) || self.folder.starts_with(path)
     }
 }
 
-/// As in a `.gitignore`, a glob without `/` is about names in any folder; one with `/` is about whole paths; one
-/// that ends with `/` is about all files of a folder. `./` at its beginning means the tree's root.
+/// As in a `.gitignore`, a glob without `/` matches names in any folder, a glob with `/` matches
+/// whole paths, and a glob that ends with `/` matches all files of a folder. A leading `./` means
+/// the tree's root.
 fn parse_glob(text: &str) -> Result<GlobMatcher, CodeError> {
-    let refuse = |problem: String| Err(CodeError::argument("glob", problem));
+    let reject = |problem: String| Err(CodeError::argument("glob", problem));
     if text.starts_with('!') {
-        return refuse(
-            "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)"
-                .to_owned(),
+        return reject(
+            "cannot exclude files; it selects files to include (write `[!]` for a `!`)".to_owned(),
         );
     }
-    let from_root = text.strip_prefix("./").map(|rest| rest.trim_start_matches('/'));
+    let from_root = text.strip_prefix("./").map(|suffix| suffix.trim_start_matches('/'));
     let from_root = from_root.or_else(|| text.strip_prefix('/'));
     let path = from_root.unwrap_or(text);
     if path.split('/').any(|name| matches!(name, "." | "..")) {
-        return refuse("must not contain `.` or `..` as a name".to_owned());
+        return reject("must not contain `.` or `..` as a name".to_owned());
     }
-    let (path, rest) = path.strip_suffix('/').map_or((path, ""), |folder| (folder, "/**"));
+    let (path, suffix) = path.strip_suffix('/').map_or((path, ""), |folder| (folder, "/**"));
     let anywhere = if from_root.is_none() && !path.contains('/') { "**/" } else { "" };
-    let pattern = if path.is_empty() { "**".to_owned() } else { format!("{anywhere}{path}{rest}") };
+    let pattern =
+        if path.is_empty() { "**".to_owned() } else { format!("{anywhere}{path}{suffix}") };
     let glob = GlobBuilder::new(&pattern).literal_separator(true).build();
-    // The error's own text repeats the pattern, which is not quite what the caller wrote.
+    // The error's full text repeats the rewritten pattern, not the caller's.
     let glob = glob.map_err(|error| CodeError::argument("glob", error.kind().to_string()))?;
     Ok(glob.compile_matcher())
 }
@@ -107,18 +108,18 @@ pub(crate) struct Query {
 
 impl Query {
     /// # Errors
-    /// When an argument is wrong, naming it, or the folder is not there.
+    /// When an argument is invalid, which the error names, or the folder does not exist.
     pub(crate) fn parse(
         tree: &Tree,
         request: &SearchRequest,
         limits: &SearchLimits,
     ) -> Result<Self, CodeError> {
-        at_most("query", &request.query, limits.query_bytes_max)?;
+        check_length("query", &request.query, limits.query_bytes_max)?;
         Ok(Self {
             line_bytes_max: limits.line_bytes_max.max(1),
             matcher: parse_query(request)?,
-            context_lines: within("context_lines", request.context_lines, CONTEXT_LINES)?,
-            max_results: within(
+            context_lines: check_range("context_lines", request.context_lines, CONTEXT_LINES)?,
+            max_results: check_range(
                 "max_results",
                 request.max_results.unwrap_or(SEARCH_RESULTS_DEFAULT),
                 SEARCH_RESULTS,
@@ -151,8 +152,8 @@ fn parse_query(request: &SearchRequest) -> Result<RegexMatcher, CodeError> {
         .map_err(|error| CodeError::argument("query", error.to_string()))
 }
 
-/// Refuses what is no regular expression. The matcher's builder wraps the pattern before it parses, so that
-/// it would take `a)(b` and point to wrong places.
+/// Rejects an invalid regular expression. The matcher's builder wraps the pattern before parsing,
+/// so it would accept `a)(b` and report wrong positions.
 fn check_regex(pattern: &str) -> Result<(), CodeError> {
     let parsed = regex_syntax::ParserBuilder::new()
         .utf8(false)
@@ -161,15 +162,15 @@ fn check_regex(pattern: &str) -> Result<(), CodeError> {
         .parse(pattern);
     let problem = match parsed {
         Ok(_) => return Ok(()),
-        Err(regex_syntax::Error::Parse(error)) => at(error.span(), error.kind()),
-        Err(regex_syntax::Error::Translate(error)) => at(error.span(), error.kind()),
+        Err(regex_syntax::Error::Parse(error)) => describe_error(error.span(), error.kind()),
+        Err(regex_syntax::Error::Translate(error)) => describe_error(error.span(), error.kind()),
         Err(error) => error.to_string(),
     };
     Err(CodeError::argument("query", problem))
 }
 
-fn at(span: &Span, problem: &dyn fmt::Display) -> String {
-    format!("not a regular expression, at character {}: {problem}", span.start.column)
+fn describe_error(span: &Span, problem: &dyn fmt::Display) -> String {
+    format!("invalid regular expression, at character {}: {problem}", span.start.column)
 }
 
 /// A listing.
@@ -181,7 +182,7 @@ pub(crate) struct ListQuery {
 
 impl ListQuery {
     /// # Errors
-    /// When an argument is wrong, naming it, or the folder is not there.
+    /// When an argument is invalid, which the error names, or the folder does not exist.
     pub(crate) fn parse(
         tree: &Tree,
         request: &ListFilesRequest,
@@ -189,20 +190,24 @@ impl ListQuery {
     ) -> Result<Self, CodeError> {
         let max_results = request.max_results.unwrap_or(LIST_RESULTS_DEFAULT);
         Ok(Self {
-            max_results: within("max_results", max_results, LIST_RESULTS)?,
+            max_results: check_range("max_results", max_results, LIST_RESULTS)?,
             scope: Scope::parse(tree, &request.path, &request.glob, limits)?,
         })
     }
 }
 
-fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Result<(), CodeError> {
+fn check_length(field: &'static str, text: &str, bytes_max: usize) -> Result<(), CodeError> {
     if text.len() > bytes_max {
         return Err(CodeError::argument(field, format!("must have at most {bytes_max} bytes")));
     }
     Ok(())
 }
 
-fn within(field: &'static str, value: u32, range: RangeInclusive<u32>) -> Result<usize, CodeError> {
+fn check_range(
+    field: &'static str,
+    value: u32,
+    range: RangeInclusive<u32>,
+) -> Result<usize, CodeError> {
     let problem = || format!("must be {} to {}, not {value}", range.start(), range.end());
     if !range.contains(&value) {
         return Err(CodeError::argument(field, problem()));
@@ -215,49 +220,49 @@ mod tests {
     use super::*;
     use crate::sample::{LIMITS, Sample};
 
-    fn refusal(request: &SearchRequest) -> String {
+    fn error_of(request: &SearchRequest) -> String {
         let sample = Sample::of(&[("a.txt", "")]);
         Query::parse(&sample.tree(), request, &LIMITS).unwrap_err().to_string()
     }
 
-    fn ask(query: &str) -> SearchRequest {
+    fn literal_request(query: &str) -> SearchRequest {
         SearchRequest { query: query.to_owned(), ..Default::default() }
     }
 
-    fn ask_regex(query: &str) -> SearchRequest {
-        SearchRequest { regex: true, ..ask(query) }
+    fn regex_request(query: &str) -> SearchRequest {
+        SearchRequest { regex: true, ..literal_request(query) }
     }
 
     #[test]
-    fn a_query_must_be_one_line_and_not_empty() {
-        assert_eq!(refusal(&ask("")), "`query`: must not be empty");
-        assert_eq!(refusal(&ask_regex("")), "`query`: must not be empty");
-        assert_eq!(refusal(&ask("a\nb")), "`query`: must be a single line");
+    fn a_query_must_be_a_single_nonempty_line() {
+        assert_eq!(error_of(&literal_request("")), "`query`: must not be empty");
+        assert_eq!(error_of(&regex_request("")), "`query`: must not be empty");
+        assert_eq!(error_of(&literal_request("a\nb")), "`query`: must be a single line");
         assert_eq!(
-            refusal(&ask_regex(r"a\nb")),
+            error_of(&regex_request(r"a\nb")),
             r#"`query`: the literal "\n" is not allowed in a regex"#
         );
     }
 
     #[test]
-    fn a_bad_regex_is_refused_with_its_place() {
+    fn an_invalid_regex_is_rejected_with_the_position() {
         for (query, message) in [
             ("fn (main", "at character 4: unclosed group"),
             ("ä)(b", "at character 2: unopened group"),
             (r"a\p{Nope}", "at character 2: Unicode property not found"),
         ] {
             assert_eq!(
-                refusal(&ask_regex(query)),
-                format!("`query`: not a regular expression, {message}")
+                error_of(&regex_request(query)),
+                format!("`query`: invalid regular expression, {message}")
             );
         }
     }
 
     #[test]
-    fn a_regex_that_would_be_large_or_deep_is_refused() {
-        let large = refusal(&ask_regex(r"(\w{1000}){1000}"));
+    fn a_large_or_deeply_nested_regex_is_rejected() {
+        let large = error_of(&regex_request(r"(\w{1000}){1000}"));
         assert_eq!(large, "`query`: compiled regex exceeds size limit of 2097152");
-        let deep = refusal(&ask_regex(&format!("{}{}", "(".repeat(200), ")".repeat(200))));
+        let deep = error_of(&regex_request(&format!("{}{}", "(".repeat(200), ")".repeat(200))));
         assert!(
             deep.contains("exceed the maximum number of nested parentheses/brackets"),
             "{deep}"
@@ -265,39 +270,37 @@ mod tests {
     }
 
     #[test]
-    fn a_query_and_a_glob_have_a_length() {
+    fn an_overlong_query_or_glob_is_rejected() {
         let long = "x".repeat(LIMITS.query_bytes_max + 1);
-        assert_eq!(refusal(&ask(&long)), "`query`: must have at most 4096 bytes");
-        let request = SearchRequest { glob: "x".repeat(LIMITS.glob_bytes_max + 1), ..ask("a") };
-        assert_eq!(refusal(&request), "`glob`: must have at most 1024 bytes");
+        assert_eq!(error_of(&literal_request(&long)), "`query`: must have at most 4096 bytes");
+        let request =
+            SearchRequest { glob: "x".repeat(LIMITS.glob_bytes_max + 1), ..literal_request("a") };
+        assert_eq!(error_of(&request), "`glob`: must have at most 1024 bytes");
     }
 
     #[test]
-    fn a_bad_glob_is_refused() {
-        let request = SearchRequest { glob: "a[".to_owned(), ..ask("a") };
-        assert_eq!(refusal(&request), "`glob`: unclosed character class; missing ']'");
+    fn an_invalid_glob_is_rejected() {
+        let request = SearchRequest { glob: "a[".to_owned(), ..literal_request("a") };
+        assert_eq!(error_of(&request), "`glob`: unclosed character class; missing ']'");
         for (glob, problem) in [
-            (
-                "!*.rs",
-                "cannot exclude files; it names those that are wanted (write `[!]` for a `!`)",
-            ),
+            ("!*.rs", "cannot exclude files; it selects files to include (write `[!]` for a `!`)"),
             ("../a", "must not contain `.` or `..` as a name"),
             ("a/./b", "must not contain `.` or `..` as a name"),
             (".", "must not contain `.` or `..` as a name"),
         ] {
-            let request = SearchRequest { glob: glob.to_owned(), ..ask("a") };
-            assert_eq!(refusal(&request), format!("`glob`: {problem}"), "{glob}");
+            let request = SearchRequest { glob: glob.to_owned(), ..literal_request("a") };
+            assert_eq!(error_of(&request), format!("`glob`: {problem}"), "{glob}");
         }
     }
 
     #[test]
-    fn a_number_out_of_its_range_is_refused_with_the_range() {
-        let context = SearchRequest { context_lines: 21, ..ask("a") };
-        assert_eq!(refusal(&context), "`context_lines`: must be 0 to 20, not 21");
+    fn a_number_out_of_range_is_rejected_with_the_range() {
+        let context = SearchRequest { context_lines: 21, ..literal_request("a") };
+        assert_eq!(error_of(&context), "`context_lines`: must be 0 to 20, not 21");
         for max_results in [0, 1001] {
-            let request = SearchRequest { max_results: Some(max_results), ..ask("a") };
+            let request = SearchRequest { max_results: Some(max_results), ..literal_request("a") };
             let message = format!("`max_results`: must be 1 to 1000, not {max_results}");
-            assert_eq!(refusal(&request), message);
+            assert_eq!(error_of(&request), message);
         }
         let list = ListFilesRequest { max_results: Some(10_001), ..Default::default() };
         let error = ListQuery::parse(&Sample::of(&[]).tree(), &list, &LIMITS).unwrap_err();
@@ -306,17 +309,18 @@ mod tests {
 
     #[test]
     fn a_path_must_name_a_folder_of_the_tree() {
-        let refusal = |path: &str| refusal(&SearchRequest { path: path.to_owned(), ..ask("a") });
-        assert_eq!(refusal("../outside"), "`path`: must not contain `..`");
-        assert_eq!(refusal("/etc"), "`path`: must be relative to the source tree's root");
-        assert_eq!(refusal("missing"), "there is no such file or folder in the source tree");
-        assert_eq!(refusal("a.txt"), "the path names no folder");
+        let error_of =
+            |path: &str| error_of(&SearchRequest { path: path.to_owned(), ..literal_request("a") });
+        assert_eq!(error_of("../outside"), "`path`: must not contain `..`");
+        assert_eq!(error_of("/etc"), "`path`: must be relative to the source tree's root");
+        assert_eq!(error_of("missing"), "no such file or folder in the source tree");
+        assert_eq!(error_of("a.txt"), "the path is not a folder");
     }
 
     #[test]
     fn a_request_without_limits_has_the_defaults() {
         let tree = Sample::of(&[]).tree();
-        let query = Query::parse(&tree, &ask("a"), &LIMITS).unwrap();
+        let query = Query::parse(&tree, &literal_request("a"), &LIMITS).unwrap();
         assert_eq!((query.max_results, query.context_lines), (100, 0));
         let list = ListQuery::parse(&tree, &ListFilesRequest::default(), &LIMITS).unwrap();
         assert_eq!(list.max_results, 1000);

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use drawbridge_proto::mcp::v1::{ResourceContents, resource_contents::Contents};
 
-/// Characters of a URI's path (RFC 3986 section 3.3) besides letters, digits and the slash between names.
-/// `:` and `@` are left out, because the first name stands where an authority would.
+/// Characters of a URI's path (RFC 3986 section 3.3) besides letters, digits and the slash between
+/// names. Without `:` and `@`, because the first name is in the position of the authority.
 const PATH_CHARACTERS: &[u8] = b"-._~!$&'()*+,;=";
-/// The media type of text whose name tells nothing better.
+/// The media type of text without a known extension.
 const PLAIN_TEXT: &str = "text/plain";
 
-/// The resource at `path`. Bytes that are no UTF-8 are replaced.
+/// The resource at `path`. Invalid UTF-8 is replaced.
 pub(crate) fn resource(path: &Path, contents: Vec<u8>) -> ResourceContents {
     let text = String::from_utf8(contents)
         .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
@@ -37,7 +37,7 @@ fn percent_encode(name: &[u8]) -> String {
     name.iter().map(encode).collect()
 }
 
-/// What the name's extension says, if that is a kind of text: `.ts` is not only TypeScript.
+/// The media type of the name's extension if it is a kind of text: `.ts` is also a video format.
 fn media_type(path: &Path) -> String {
     let guess = mime_guess::from_path(path).first_raw().unwrap_or(PLAIN_TEXT);
     let is_text = guess.starts_with("text/")
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_uri_holds_only_what_a_uri_may_hold() {
+    fn a_uri_contains_only_valid_characters() {
         for (path, expected) in [
             ("src/main.rs", "code://src/main.rs"),
             ("a b/c?d#e%f", "code://a%20b/c%3Fd%23e%25f"),
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf_8_is_read_as_well_as_can_be() {
+    fn invalid_utf8_in_a_file_is_replaced() {
         let resource = resource(Path::new("a"), b"gr\xfc\xdfe\r\n".to_vec());
         assert_eq!(resource.contents, Some(Contents::Text("gr\u{fffd}\u{fffd}e\r\n".to_owned())));
     }

@@ -1,4 +1,4 @@
-//! A source tree for tests, in a folder that also holds what lies outside of it.
+//! A source tree for tests, in a folder that also contains files outside the tree.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{query::SearchLimits, secrets::Secrets, tree::Tree};
 pub(crate) const FILE_BYTES_MAX: u64 = 100_000;
 pub(crate) const LIMITS: SearchLimits =
     SearchLimits { query_bytes_max: 4096, glob_bytes_max: 1024, line_bytes_max: 16 * 1024 };
-/// What stands in the files outside of the tree.
+/// The content of files outside the tree.
 pub(crate) const OUTSIDE: &str = "needle outside of the tree\n";
 
 pub(crate) struct Sample(TempDir);
@@ -36,7 +36,7 @@ impl Sample {
         sample
     }
 
-    /// The folder that holds the tree and what lies outside.
+    /// The folder that contains the tree and the files outside it.
     pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
@@ -58,8 +58,8 @@ impl Sample {
     }
 
     pub(crate) fn fifo(&self, path: &str) {
-        let made = Command::new("mkfifo").arg(self.0.path().join("tree").join(path)).status();
-        assert!(made.expect("mkfifo comes with coreutils").success());
+        let status = Command::new("mkfifo").arg(self.0.path().join("tree").join(path)).status();
+        assert!(status.expect("mkfifo, from coreutils").success());
     }
 
     pub(crate) fn tree(&self) -> Tree {
@@ -68,7 +68,7 @@ impl Sample {
     }
 }
 
-/// A caller who waits for long.
-pub(crate) fn waiting() -> Cancellation {
+/// A cancellation that does not fire within a test.
+pub(crate) fn no_cancellation() -> Cancellation {
     Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60))
 }

@@ -1,4 +1,4 @@
-//! Searching: file after file, line after line.
+//! Searching, file by file and line by line.
 
 use std::{
     io,
@@ -27,32 +27,34 @@ use crate::{
 
 /// The least time between two progress events, and before the first.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// About how much text is searched between two checks of the cancellation, in bytes. A line may be longer.
+/// Approximately how much text is searched between two cancellation checks, in bytes. A line may be
+/// longer.
 const PIECE_BYTES: usize = 16 * 1024;
 const UTF8_BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Searches the tree, and tells now and then how far it is.
+/// Searches the tree, and reports progress at intervals.
 ///
 /// # Errors
-/// When nobody waits any more. Files that cannot be searched are counted instead.
+/// When the call is cancelled or past its deadline. Files that cannot be searched are counted
+/// instead.
 pub(crate) fn search(
     tree: &Tree,
     query: &Query,
     cancellation: &Cancellation,
-    mut tell: impl FnMut(Progress),
+    mut on_progress: impl FnMut(Progress),
 ) -> Result<SearchResult, CodeError> {
     let span = tracing::info_span!("search", files_searched = Empty, matches = Empty).entered();
     let started = Instant::now();
-    let mut pace = Pace::new(started, PROGRESS_INTERVAL);
+    let mut ticker = ProgressTicker::new(started, PROGRESS_INTERVAL);
     let mut search = Search::new(tree, query, cancellation);
     let mut outcome = Ok(());
-    for entry in Walk::new(tree, &query.scope, cancellation) {
-        outcome = entry.and_then(|entry| search.entry(&entry));
+    for visit in Walk::new(tree, &query.scope, cancellation) {
+        outcome = visit.and_then(|visit| search.visit(&visit));
         if outcome.is_err() || search.result.truncated {
             break;
         }
-        if let Some(progress) = pace.due(search.result.files_searched) {
-            tell(progress);
+        if let Some(progress) = ticker.tick(search.result.files_searched) {
+            on_progress(progress);
         }
     }
     let result = search.result;
@@ -63,27 +65,27 @@ pub(crate) fn search(
     outcome.map(|()| result)
 }
 
-/// When to tell of progress.
+/// Decides when to send progress.
 #[derive(Debug)]
-struct Pace {
+struct ProgressTicker {
     interval: Duration,
-    told_at: Instant,
-    told: u32,
+    last_sent_at: Instant,
+    last_sent: u32,
 }
 
-impl Pace {
+impl ProgressTicker {
     fn new(started: Instant, interval: Duration) -> Self {
-        Self { interval, told_at: started, told: 0 }
+        Self { interval, last_sent_at: started, last_sent: 0 }
     }
 
-    /// An event, when the last was long enough ago and there is more to tell.
-    fn due(&mut self, files_searched: u32) -> Option<Progress> {
-        if files_searched <= self.told || self.told_at.elapsed() < self.interval {
+    /// An event, if the interval has passed and more files were searched.
+    fn tick(&mut self, files_searched: u32) -> Option<Progress> {
+        if files_searched <= self.last_sent || self.last_sent_at.elapsed() < self.interval {
             return None;
         }
-        self.told = files_searched;
-        self.told_at = Instant::now();
-        // How many files there are is unknown until they are walked.
+        self.last_sent = files_searched;
+        self.last_sent_at = Instant::now();
+        // The total is unknown until the walk ends.
         Some(Progress {
             progress: f64::from(files_searched),
             total: None,
@@ -92,7 +94,7 @@ impl Pace {
     }
 }
 
-/// A search in the middle of its work.
+/// The state of a search.
 struct Search<'a> {
     tree: &'a Tree,
     query: &'a Query,
@@ -109,7 +111,7 @@ impl<'a> Search<'a> {
         let searcher = SearcherBuilder::new()
             .line_terminator(LineTerminator::crlf())
             .line_number(false)
-            // Every text is read as bytes of UTF-8, and the tree has refused binary files already.
+            // Text is searched as UTF-8 bytes, and the tree has rejected binary files already.
             .bom_sniffing(false)
             .binary_detection(BinaryDetection::none())
             .build();
@@ -126,9 +128,9 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn entry(&mut self, entry: &Entry) -> Result<(), CodeError> {
+    fn visit(&mut self, visit: &Entry) -> Result<(), CodeError> {
         let skipped = self.result.skipped.get_or_insert_default();
-        let Entry::File(path) = entry else {
+        let Entry::File(path) = visit else {
             skipped.unreadable += 1;
             return Ok(());
         };
@@ -136,7 +138,7 @@ impl<'a> Search<'a> {
             Ok(metadata) if self.secret_links.contain(&metadata)? => Ok(()),
             Ok(_) => {
                 self.result.files_searched += 1;
-                self.file(path)
+                self.search_file(path)
             }
             Err(error) => {
                 match error {
@@ -144,14 +146,14 @@ impl<'a> Search<'a> {
                     CodeError::TooLarge { .. } => skipped.too_large += 1,
                     _ => skipped.unreadable += 1,
                 }
-                tracing::debug!(path, %error, "a file is left out");
+                tracing::debug!(path, %error, "skipping a file");
                 Ok(())
             }
         }
     }
 
     /// Searches the file that was read last.
-    fn file(&mut self, path: &str) -> Result<(), CodeError> {
+    fn search_file(&mut self, path: &str) -> Result<(), CodeError> {
         let text = self.contents.strip_prefix(UTF8_BOM).unwrap_or(&self.contents);
         let mut collector = Collector {
             path,
@@ -182,15 +184,15 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Takes one file's matches from the searcher.
+/// Collects one file's matches.
 struct Collector<'a> {
     path: &'a str,
     text: &'a [u8],
     query: &'a Query,
     cancellation: &'a Cancellation,
-    /// Where the piece that is being searched starts in the text.
+    /// The start of the current piece in the text.
     piece_start: usize,
-    /// How far lines are counted, and how many there are up to there.
+    /// The position up to which lines are counted, and their number.
     lines_counted_to: usize,
     lines_counted: usize,
     result: &'a mut SearchResult,
@@ -222,7 +224,7 @@ impl Sink for Collector<'_> {
         let found = Match {
             path: self.path.to_owned(),
             line_number: self.line_number(start),
-            line: lines::shown(found.bytes()),
+            line: lines::display_line(found.bytes()),
             before: lines::before(self.text, start, context_lines),
             after: lines::after(
                 self.text,
@@ -230,7 +232,7 @@ impl Sink for Collector<'_> {
                 context_lines,
             ),
         };
-        *self.result_bytes += bytes(&found);
+        *self.result_bytes += encoded_size(&found);
         if *self.result_bytes > RESPONSE_BYTES_MAX {
             self.result.truncated = true;
             return Ok(false);
@@ -240,8 +242,8 @@ impl Sink for Collector<'_> {
     }
 }
 
-/// About how many bytes a match takes on the wire.
-fn bytes(found: &Match) -> usize {
+/// The approximate encoded size of a match, in bytes.
+fn encoded_size(found: &Match) -> usize {
     let context = found.before.iter().chain(&found.after).map(|line| line.len() + 4);
     found.path.len() + found.line.len() + 16 + context.sum::<usize>()
 }

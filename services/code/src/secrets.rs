@@ -1,12 +1,12 @@
-//! Which files may hold keys, by their names. They are not found, listed or read.
+//! Files that may hold keys, by name. They are not found, listed or read.
 
 use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// The list without configuration, in the syntax of a `.gitignore`.
+/// The built-in list, in `.gitignore` syntax.
 const GLOBS: &[&str] = &[
-    // Private keys and stores of keys.
+    // Private keys and key stores.
     "*.pem",
     "*.key",
     "*.p8",
@@ -26,7 +26,7 @@ const GLOBS: &[&str] = &[
     "!id_*.pub",
     ".ssh",
     ".gnupg",
-    // Settings of a process.
+    // Environment files.
     ".env",
     ".env.*",
     ".env-*",
@@ -34,7 +34,7 @@ const GLOBS: &[&str] = &[
     "*.env",
     ".envrc",
     "!.env[._-]{example,sample,template,dist}",
-    // Logins of package managers and other clients.
+    // Credentials of package managers and other clients.
     ".npmrc",
     ".yarnrc",
     ".yarnrc.yml",
@@ -67,7 +67,7 @@ const GLOBS: &[&str] = &[
     "*.tfstate.*",
     ".terraformrc",
     "credentials.tfrc.json",
-    // Copies of these that editors and people make.
+    // Backup copies of these.
     "*.{pem,key,p8,p12,pfx,jks,jceks,bcfks,keystore,ppk,kdbx,ovpn,env}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
     ".{envrc,npmrc,yarnrc,yarnrc.yml,pypirc,netrc,pgpass,my.cnf}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
     ".{htpasswd,git-credentials,dockercfg,boto,s3cfg,vault-token}{~,.bak,.backup,.old,.orig,.save,.sw[op]}",
@@ -78,48 +78,49 @@ const GLOBS: &[&str] = &[
 pub(crate) struct Secrets(Gitignore);
 
 impl Secrets {
-    /// The default list and then these globs, in the syntax of a `.gitignore`. The last that matches
-    /// decides; one that begins with `!` says that a file holds no keys.
+    /// The built-in list followed by these globs, in `.gitignore` syntax. The last match decides; a
+    /// glob that starts with `!` exempts a file.
     ///
     /// # Errors
-    /// The first glob that is none or would be passed over (blank, or a comment), and why.
+    /// The first glob that is invalid or would be skipped (blank, or a comment), and the cause.
     pub(crate) fn new(globs: &[String]) -> Result<Self, (String, ignore::Error)> {
         let mut builder = GitignoreBuilder::new("");
         let all = GLOBS.iter().copied().chain(globs.iter().map(String::as_str));
-        let failed = |glob: &str, error| (glob.to_owned(), error);
+        let with_glob = |glob: &str, error| (glob.to_owned(), error);
         for glob in all {
-            check(glob).map_err(|error| failed(glob, error))?;
-            builder.add_line(None, &folded(glob)).map_err(|error| failed(glob, error))?;
+            check(glob).map_err(|error| with_glob(glob, error))?;
+            builder.add_line(None, &fold_case(glob)).map_err(|error| with_glob(glob, error))?;
         }
-        Ok(Self(builder.build().map_err(|error| failed("", error))?))
+        Ok(Self(builder.build().map_err(|error| with_glob("", error))?))
     }
 
-    /// Whether a file or folder at this path, relative to the tree's root, or a folder that it lies in, is
-    /// on the list.
+    /// Whether a file or folder at this path, relative to the tree's root, or a folder that
+    /// contains it, is on the list.
     pub(crate) fn contain(&self, path: &Path, is_folder: bool) -> bool {
-        let folded = folded(&path.to_string_lossy());
-        !folded.is_empty() && self.0.matched_path_or_any_parents(&folded, is_folder).is_ignore()
+        let fold_case = fold_case(&path.to_string_lossy());
+        !fold_case.is_empty()
+            && self.0.matched_path_or_any_parents(&fold_case, is_folder).is_ignore()
     }
 }
 
-/// File systems may tell capital letters from small ones or not; whoever looks for a key does not. Those that do not also
-/// take `ſ` (U+017F) for `s`, and `K` (U+212A) for `k`. Each letter is folded by itself: a word's other letters do not
-/// change a glob's.
-fn folded(text: &str) -> String {
+/// Matching ignores case, as some file systems do. Those also equate `ſ` (U+017F) with `s`, and `K`
+/// (U+212A) with `k`. Each character is folded separately, so that context-dependent folding cannot
+/// make a path differ from a glob.
+fn fold_case(text: &str) -> String {
     text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase).collect()
 }
 
-/// Refuses lines of a `.gitignore` that name nothing.
+/// Rejects `.gitignore` lines that match nothing.
 fn check(glob: &str) -> Result<(), ignore::Error> {
-    let names_nothing = |why: &str| {
-        let (glob, err) = (Some(glob.to_owned()), format!("{why} names no file"));
+    let reject = |why: &str| {
+        let (glob, err) = (Some(glob.to_owned()), format!("{why} matches no file"));
         Err(ignore::Error::Glob { glob, err })
     };
     if glob.trim_start_matches('!').trim().is_empty() {
-        return names_nothing("a blank glob");
+        return reject("a blank glob");
     }
     if glob.starts_with('#') {
-        return names_nothing("a comment (write `\\#` for a name that begins with `#`)");
+        return reject("a comment (write `\\#` for a name that starts with `#`)");
     }
     Ok(())
 }
@@ -129,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_known_by_their_names_wherever_they_lie_and_however_they_are_spelt() {
+    fn keys_are_recognized_by_name_in_any_folder_and_any_case() {
         let secrets = Secrets::new(&[]).unwrap();
         for path in [
             "server.pem",
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_added_to_and_taken_from() {
+    fn configured_globs_extend_and_exempt() {
         let globs = ["!ca.pem", "/ops/*.txt", "private/"].map(str::to_owned);
         let secrets = Secrets::new(&globs).unwrap();
         let refused = ["server.pem", "ops/a.txt", "x/private/notes.md"];
@@ -195,16 +196,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_glob_is_refused() {
+    fn an_invalid_glob_is_rejected() {
         for glob in ["{a", "", "  ", "!", "# keys", "#keys"] {
             let (refused, _) = Secrets::new(&[glob.to_owned()]).unwrap_err();
             assert_eq!(refused, glob);
         }
     }
 
-    /// Paths were folded by Unicode and globs by ASCII, so a glob with such a capital letter matched nothing.
+    /// Regression: paths were folded by Unicode and globs by ASCII, so a glob with a non-ASCII
+    /// capital matched nothing.
     #[test]
-    fn a_glob_with_letters_beyond_ascii_is_folded_as_paths_are() {
+    fn non_ascii_globs_are_folded_like_paths() {
         let globs = ["Übergabe*", "ΟΔΟΣ*", "Straße.txt", "\\#Q[A-C]*"].map(str::to_owned);
         let secrets = Secrets::new(&globs).unwrap();
         for path in [

@@ -1,5 +1,5 @@
-//! The source tree as a capability: whatever is opened is opened beneath the root's handle, so that no
-//! path, symbolic link or race leads out of it.
+//! The source tree as a capability: everything is opened beneath the root's handle, so that no
+//! path, symbolic link or race leads outside.
 
 use std::{
     io::{self, Read as _},
@@ -15,44 +15,44 @@ use drawbridge_sdk::Cancellation;
 
 use crate::{error::CodeError, links::SecretLinks, secrets::Secrets};
 
-/// Git's own folder. It is no source, and its config may hold credentials.
+/// Git's folder. It is not source, and its config may contain credentials.
 const GIT_FOLDER: &str = ".git";
 
-/// A path relative to the root, of plain names only. The root itself is the empty path.
+/// A path relative to the root, of plain names only. The root is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TreePath(PathBuf);
 
 impl TreePath {
-    /// Reads the request field `path`.
+    /// Parses the request field `path`.
     ///
     /// # Errors
-    /// When it is absolute, goes up with `..`, holds a NUL, or is not in its one canonical form: a policy that
-    /// reads the path must not be evaded by another spelling of it.
+    /// When it is absolute, contains `..` or NUL, or is not in canonical form: another spelling
+    /// must not evade a policy that reads the path.
     pub(crate) fn parse(text: &str) -> Result<Self, CodeError> {
-        let refuse = |problem: &str| Err(CodeError::argument("path", problem));
+        let reject = |problem: &str| Err(CodeError::argument("path", problem));
         if text.contains('\0') {
-            return refuse("must not contain NUL");
+            return reject("must not contain NUL");
         }
         let mut path = PathBuf::new();
         for component in Path::new(text).components() {
             match component {
                 Component::Normal(name) => path.push(name),
                 Component::CurDir => {}
-                Component::ParentDir => return refuse("must not contain `..`"),
+                Component::ParentDir => return reject("must not contain `..`"),
                 Component::RootDir | Component::Prefix(_) => {
-                    return refuse("must be relative to the source tree's root");
+                    return reject("must be relative to the source tree's root");
                 }
             }
         }
         match path.to_str() {
             Some(canonical) if canonical == text => Ok(Self(path)),
-            Some("") => refuse("must be left empty for the root"),
-            Some(canonical) => refuse(&format!("must be written as `{canonical}`")),
-            None => refuse("must be UTF-8"),
+            Some("") => reject("must be left empty for the root"),
+            Some(canonical) => reject(&format!("must be written as `{canonical}`")),
+            None => reject("must be UTF-8"),
         }
     }
 
-    /// Reads the request field `path` where it must name something.
+    /// Parses the request field `path` where it must name a file.
     ///
     /// # Errors
     /// As [`TreePath::parse`], and when it is empty or names the root.
@@ -78,7 +78,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Opens the tree at `root`. Later changes of what `root` names do not matter.
+    /// Opens the tree at `root`. The handle stays valid if `root` is later renamed or replaced.
     ///
     /// # Errors
     /// When `root` is not a folder that can be opened.
@@ -90,18 +90,18 @@ impl Tree {
         })
     }
 
-    /// The contents of a text file. Hidden and ignored files can be read by name, Git's own and those that
-    /// may hold keys cannot.
+    /// The contents of a text file. Hidden and ignored files can be read by name; Git's folder and
+    /// files that may hold keys cannot.
     ///
     /// # Errors
-    /// When there is no such file, the path leads through a symbolic link, or it is not a regular text file
-    /// within the size limit.
+    /// When the file does not exist, the path leads through a symbolic link, or it is not a regular
+    /// text file within the size limit.
     pub(crate) fn read(
         &self,
         path: &TreePath,
         cancellation: &Cancellation,
     ) -> Result<Vec<u8>, CodeError> {
-        self.check_own_name(path, false)?;
+        self.check_canonical_name(path, false)?;
         let mut contents = Vec::new();
         let metadata = self.read_into(&path.0, &mut contents)?;
         if SecretLinks::new(self, cancellation).contain(&metadata)? {
@@ -110,15 +110,15 @@ impl Tree {
         Ok(contents)
     }
 
-    /// The folder that `path` names.
+    /// Resolves the folder at `path`.
     ///
     /// # Errors
-    /// When there is no such folder, or the path leads through a symbolic link.
+    /// When the folder does not exist, or the path leads through a symbolic link.
     pub(crate) fn folder(&self, path: &TreePath) -> Result<PathBuf, CodeError> {
         if path.0.as_os_str().is_empty() {
             return Ok(PathBuf::new());
         }
-        self.check_own_name(path, true)?;
+        self.check_canonical_name(path, true)?;
         if !self.metadata(&path.0)?.is_dir() {
             return Err(CodeError::NotAFolder);
         }
@@ -130,7 +130,7 @@ impl Tree {
         self.secrets.contain(path, is_folder)
     }
 
-    /// What `path` leads to, within the tree.
+    /// The metadata of the target of `path`, within the tree.
     pub(crate) fn metadata(&self, path: &Path) -> io::Result<Metadata> {
         self.root.metadata(path)
     }
@@ -140,15 +140,16 @@ impl Tree {
         if folder.as_os_str().is_empty() { self.root.entries() } else { self.root.read_dir(folder) }
     }
 
-    /// Replaces `contents` with those of a text file: no NUL, within the size limit, no symbolic link.
+    /// Replaces `contents` with those of a text file: no NUL, within the size limit, no symbolic
+    /// link.
     pub(crate) fn read_into(
         &self,
         path: &Path,
         contents: &mut Vec<u8>,
     ) -> Result<Metadata, CodeError> {
         contents.clear();
-        // Opening a device can have effects, so look first. Look again once it is open, because it may
-        // have been replaced meanwhile; then a FIFO must not block the opening.
+        // Opening a device can have side effects, so check first. Check again once it is open: it
+        // may have been replaced meanwhile. `nonblock`, so that a FIFO does not block.
         if !self.root.symlink_metadata(path)?.is_file() {
             return Err(CodeError::NotAFile);
         }
@@ -174,34 +175,38 @@ impl Tree {
         Ok(metadata)
     }
 
-    /// Refuses what is not shown, and each name of it that is a symbolic link or leads through one: what a
-    /// policy has read in `path` is the name of what is read here.
-    fn check_own_name(&self, path: &TreePath, is_folder: bool) -> Result<(), CodeError> {
-        // First by the name as it is written, so that nobody learns which of these files there are.
+    /// Rejects hidden files, and every path that is or leads through a symbolic link: the path that
+    /// a policy has read must be the canonical name of the file.
+    fn check_canonical_name(&self, path: &TreePath, is_folder: bool) -> Result<(), CodeError> {
+        // First by the given name, so that the error does not reveal whether the file exists.
         if self.is_secret(&path.0, is_folder) {
             return Err(CodeError::Secret);
         }
-        let own = self.root.canonicalize(&path.0)?;
-        if is_gits(&own) {
+        let canonical_path = self.root.canonicalize(&path.0)?;
+        if is_in_git_folder(&canonical_path) {
             return Err(CodeError::NotFound);
         }
-        if self.is_secret(&own, is_folder) {
+        if self.is_secret(&canonical_path, is_folder) {
             return Err(CodeError::Secret);
         }
-        if own != path.0 {
-            let problem = if own.as_os_str().is_empty() || own == Path::new(".") {
-                "leads through a symbolic link to the root; it must be left empty".to_owned()
-            } else {
-                format!("leads through a symbolic link; it must be written as `{}`", own.display())
-            };
+        if canonical_path != path.0 {
+            let problem =
+                if canonical_path.as_os_str().is_empty() || canonical_path == Path::new(".") {
+                    "leads through a symbolic link to the root; it must be left empty".to_owned()
+                } else {
+                    format!(
+                        "leads through a symbolic link; it must be written as `{}`",
+                        canonical_path.display()
+                    )
+                };
             return Err(CodeError::argument("path", problem));
         }
         Ok(())
     }
 }
 
-/// Whether it is Git's own folder or lies in it.
-pub(crate) fn is_gits(path: &Path) -> bool {
+/// Whether the path is Git's folder or is inside it.
+pub(crate) fn is_in_git_folder(path: &Path) -> bool {
     path.components().any(|name| name.as_os_str().eq_ignore_ascii_case(GIT_FOLDER))
 }
 

@@ -1,7 +1,7 @@
-//! The walk over the tree's files.
+//! Walks the tree's files.
 //!
-//! It walks by itself because ready-made walkers open ignore files by plain paths, where a FIFO or a link
-//! out of the tree named `.gitignore` would block or be followed.
+//! Existing walkers open ignore files by plain paths, so a FIFO named `.read_gitignore` would block
+//! them, and a link out of the tree would be followed. This one does not.
 
 use std::{
     ffi::OsString,
@@ -18,29 +18,30 @@ use crate::{error::CodeError, query::Scope, tree::Tree};
 
 const GITIGNORE: &str = ".gitignore";
 
-/// One file that the walk comes by.
+/// A file found by the walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// A regular file, by its path with `/`.
     File(String),
-    /// What cannot be read: no regular file, a link that leads nowhere in the tree, a folder that cannot
-    /// be opened, a name that is not UTF-8.
+    /// An unreadable entry: a special file, a link without a target in the tree, a folder that
+    /// cannot be opened, or a name that is not UTF-8.
     Unreadable,
 }
 
-/// The files of a scope, by path, name by name. Hidden files, what the tree's `.gitignore` files exclude and
-/// what may hold keys are left out; links are not followed, as what they lead to in the tree is walked anyway.
+/// Iterates over the files of a scope, ordered by path, name by name. Skips hidden files, files
+/// excluded by `.read_gitignore` files and files that may hold keys. Does not follow links, since
+/// the walk visits their targets in the tree anyway.
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     tree: &'a Tree,
     scope: &'a Scope,
     cancellation: &'a Cancellation,
-    // INVARIANT: every level's folder lies in the folder of the level below it in the stack.
+    // INVARIANT: every level's folder is in the folder of the level below it in the stack.
     levels: Vec<Level>,
     started: bool,
 }
 
-/// A folder in the middle of its walk.
+/// A partly walked folder.
 #[derive(Debug)]
 struct Level {
     folder: PathBuf,
@@ -60,13 +61,13 @@ impl<'a> Walk<'a> {
                 None
             }
             Err(error) => {
-                tracing::debug!(%error, "a folder cannot be read");
+                tracing::debug!(%error, "cannot read a folder");
                 Some(Entry::Unreadable)
             }
         }
     }
 
-    /// The next step: a file, or nothing when the step led to none.
+    /// Makes one step. `Some(None)`: the step yielded no entry.
     fn step(&mut self) -> Option<Option<Entry>> {
         if !self.started {
             self.started = true;
@@ -78,15 +79,15 @@ impl<'a> Walk<'a> {
             return Some(None);
         };
         let path = level.folder.join(name);
-        if self.ignored(&path, kind.is_dir()) || self.tree.is_secret(&path, kind.is_dir()) {
+        if self.is_ignored(&path, kind.is_dir()) || self.tree.is_secret(&path, kind.is_dir()) {
             return Some(None);
         }
-        Some(if kind.is_dir() { self.enter(path) } else { self.file(&path, kind) })
+        Some(if kind.is_dir() { self.enter(path) } else { self.visit_file(&path, kind) })
     }
 
-    /// The innermost `.gitignore` with a pattern that matches decides (gitignore(5)).
-    fn ignored(&self, path: &Path, is_folder: bool) -> bool {
-        let decided = self.levels.iter().rev().find_map(|level| {
+    /// The innermost `.read_gitignore` with a matching pattern decides (gitignore(5)).
+    fn is_ignored(&self, path: &Path, is_folder: bool) -> bool {
+        let rule = self.levels.iter().rev().find_map(|level| {
             let inside = path.strip_prefix(&level.folder).ok()?.as_os_str().as_encoded_bytes();
             level.ignore.pattern_matching_relative_path(
                 inside.into(),
@@ -94,10 +95,10 @@ impl<'a> Walk<'a> {
                 Case::Sensitive,
             )
         });
-        decided.is_some_and(|rule| !rule.pattern.is_negative())
+        rule.is_some_and(|rule| !rule.pattern.is_negative())
     }
 
-    fn file(&self, path: &Path, kind: FileType) -> Option<Entry> {
+    fn visit_file(&self, path: &Path, kind: FileType) -> Option<Entry> {
         if !path.starts_with(&self.scope.folder) || !self.scope.matches(path) {
             return None;
         }
@@ -136,13 +137,13 @@ impl Level {
             let name = entry.file_name();
             let mut kind = entry.file_type()?;
             if name == GITIGNORE && kind.is_file() {
-                ignore = gitignore(tree, &folder);
+                ignore = read_gitignore(tree, &folder);
             }
             if name.as_encoded_bytes().starts_with(b".") || !scope.touches(&folder.join(&name)) {
                 continue;
             }
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
-                // Some file systems tell the type only when asked for it.
+                // Some file systems omit the type in directory entries.
                 kind = entry.metadata().map_or(kind, |metadata| metadata.file_type());
             }
             entries.push((name, kind));
@@ -152,20 +153,21 @@ impl Level {
     }
 }
 
-/// The rules of a folder's `.gitignore`, read as git reads them.
-fn gitignore(tree: &Tree, folder: &Path) -> IgnoreRules {
+/// The rules of a folder's `.read_gitignore`, parsed as git does.
+fn read_gitignore(tree: &Tree, folder: &Path) -> IgnoreRules {
     let path = folder.join(GITIGNORE);
     let mut rules = IgnoreRules::default();
     let mut contents = Vec::new();
     let read = tree.read_into(&path, &mut contents).map_err(|error| error.to_string());
-    let added = read.and_then(|_| {
-        // As git does: it takes a `\r` away only before a `\n`, the one that it adds to the last line included.
+    let result = read.and_then(|_| {
+        // As in git, which appends a `\n` to the last line, and strips a `\r` only before a `\n`.
         contents.push(b'\n');
-        let added = rules.add_patterns_buffer(&contents, &path, None, Ignore::default());
-        added.map_err(|error| error.to_string())
+        let result = rules.add_patterns_buffer(&contents, &path, None, Ignore::default());
+        result.map_err(|error| error.to_string())
     });
-    if let Err(error) = added {
-        tracing::warn!(path = %path.display(), error, "a .gitignore is ignored: it cannot be read");
+    if let Err(error) = result {
+        tracing::warn!(path = %path.display(), error, "cannot read a .gitignore; its rules are \
+            not applied");
     }
     rules
 }
@@ -188,12 +190,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::sample::{LIMITS, Sample, waiting};
+    use crate::sample::{LIMITS, Sample, no_cancellation};
 
     fn walk(sample: &Sample, path: &str, glob: &str) -> Vec<String> {
         let tree = sample.tree();
         let scope = Scope::parse(&tree, path, glob, &LIMITS).unwrap();
-        Walk::new(&tree, &scope, &waiting())
+        Walk::new(&tree, &scope, &no_cancellation())
             .map(|entry| match entry.unwrap() {
                 Entry::File(path) => path,
                 Entry::Unreadable => "?".to_owned(),
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn files_come_by_path_name_by_name() {
+    fn files_are_ordered_by_path_name_by_name() {
         assert_eq!(
             walk(&sample(), "", ""),
             ["README.md", "a/sub/y.rs", "a/z.rs", "a-b/x.rs", "a.rs", "b.rs"]
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_named_by_its_own_name_alone() {
+    fn a_folder_is_accepted_only_by_its_canonical_path() {
         let sample = sample();
         sample.link("link", "a/sub");
         let scope = Scope::parse(&sample.tree(), "link", "", &LIMITS).unwrap_err();
@@ -235,20 +237,20 @@ mod tests {
         assert_eq!(scope.to_string(), problem);
     }
 
-    /// The advice was to write nothing between quotes.
+    /// Regression: the message advised an empty path in quotes.
     #[test]
-    fn a_link_to_the_root_is_refused_with_how_the_root_is_named() {
+    fn a_link_to_the_root_is_rejected_with_advice_to_leave_the_path_empty() {
         let sample = sample();
         sample.link("root", ".");
         sample.link("a/up", "..");
         let problem = "`path`: leads through a symbolic link to the root; it must be left empty";
         for path in ["root", "a/up"] {
-            let refused = Scope::parse(&sample.tree(), path, "", &LIMITS).unwrap_err();
-            assert_eq!(refused.to_string(), problem, "{path}");
+            let error = Scope::parse(&sample.tree(), path, "", &LIMITS).unwrap_err();
+            assert_eq!(error.to_string(), problem, "{path}");
         }
-        let refused = Scope::parse(&sample.tree(), "root/a", "", &LIMITS).unwrap_err();
+        let error = Scope::parse(&sample.tree(), "root/a", "", &LIMITS).unwrap_err();
         let problem = "`path`: leads through a symbolic link; it must be written as `a`";
-        assert_eq!(refused.to_string(), problem);
+        assert_eq!(error.to_string(), problem);
         assert!(
             !walk(&sample, "", "").contains(&"?".to_owned()),
             "a link to the root leads into the tree"
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_glob_without_a_slash_is_about_names_and_one_with_a_slash_about_paths() {
+    fn a_glob_without_a_slash_matches_names_and_one_with_a_slash_matches_paths() {
         let rust = ["a/sub/y.rs", "a/z.rs", "a-b/x.rs", "a.rs", "b.rs"];
         assert_eq!(walk(&sample(), "", "*.rs"), rust);
         assert_eq!(walk(&sample(), "", "**/*.rs"), rust);
@@ -266,9 +268,9 @@ mod tests {
         assert!(walk(&sample(), "", "*.none").is_empty());
     }
 
-    /// These matched nothing, in silence.
+    /// Regression: these globs silently matched nothing.
     #[test]
-    fn a_glob_may_begin_at_the_root_by_a_dot_and_name_a_folder_by_a_slash() {
+    fn a_leading_dot_slash_anchors_a_glob_and_a_trailing_slash_selects_a_folder() {
         let all = walk(&sample(), "", "");
         assert_eq!(walk(&sample(), "", "./**"), all);
         assert_eq!(walk(&sample(), "", "./"), all);
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_files_and_folders_are_left_out_without_a_git_repository() {
+    fn ignored_files_are_skipped_even_without_a_git_repository() {
         let sample = Sample::of(&[
             (".gitignore", "\u{feff}*.log\ntarget/\n/only-here\n[\n"),
             ("a.log", ""),
@@ -307,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_and_gits_own_folder_are_left_out() {
+    fn hidden_files_and_the_git_folder_are_skipped() {
         let sample =
             Sample::of(&[("a", ""), (".env", ""), (".git/config", ""), (".github/b.yml", "")]);
         assert_eq!(walk(&sample, "", ""), ["a"]);
     }
 
     #[test]
-    fn links_are_not_followed_and_only_those_that_lead_nowhere_are_unreadable() {
+    fn links_are_not_followed_and_only_broken_ones_are_unreadable() {
         let sample = Sample::of(&[("a", ""), ("sub/b", "")]);
         sample.link("in", "sub");
         sample.link("in-file", "a");
@@ -327,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gitignore_that_would_block_or_leads_out_is_passed_over() {
+    fn a_gitignore_that_is_a_fifo_or_a_link_is_skipped() {
         let sample = Sample::of(&[("a", ""), ("sub/b", ""), ("outer/c", "")]);
         sample.fifo(".gitignore");
         sample.link("sub/.gitignore", "/dev/zero");
@@ -346,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_walk_fails_when_nobody_waits() {
+    fn a_cancelled_walk_fails() {
         let sample = sample();
         let tree = sample.tree();
         let scope = Scope::parse(&tree, "", "", &LIMITS).unwrap();

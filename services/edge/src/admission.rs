@@ -1,5 +1,6 @@
-//! The gate: learns who is calling before it reads a body, reads the message once and within bounds, asks auth whether
-//! the caller may do what it asks for, and passes on what is left to be done.
+//! Admission: authenticates the caller before it reads a body, parses the message once and within
+//! bounds, asks auth whether the caller may perform the operation, and plans the rest of the
+//! request.
 
 use std::{
     sync::Arc,
@@ -20,149 +21,155 @@ use tracing::{Instrument as _, Span, field::Empty};
 use crate::{
     admission::authorizer::{Authorizer, Grant, Reauthorizer},
     catalog::Catalogs,
-    mcp::Server,
+    mcp::McpServer,
     metadata::{Endpoint, ProtectedResource},
     refusal::Refusal,
-    traffic::limits::{Limits, Standing, address},
-    traffic::queue::{Caller, InProgress, Requests, Sender},
+    traffic::limits::{RateLimitStatus, RateLimiter, client_address},
+    traffic::queue::{AdmissionController, CallerHash, RequestPermit, TokenBearer},
 };
 
 use self::{
     body::{BodyPermit, discard},
-    headers::{Accepts, accept, bearer, check_headers},
+    headers::{Accepts, accept, bearer_token, check_headers},
 };
 
 pub use self::body::BodyLimits;
 pub(crate) use self::{
-    answers::{AnswerBudget, CallerBudget, Unsent},
     body::BodyBudget,
     cursor::{Cursor, PAGE_ITEMS_MAX},
     message::{ID_BYTES_MAX, Kind, Message},
-    params::cut,
-    plan::{Call, Listed, Plan, Watch, reading},
+    params::truncate,
+    plan::{Call, Plan, ResourceWatch, ServiceLists, read_operation},
+    response_budget::{CallerBudget, ResponseBudget, UnreadResponse},
 };
 
-mod answers;
 pub(crate) mod authorizer;
 mod body;
 mod budget;
-mod count;
+mod charge;
 mod cursor;
 mod headers;
 mod message;
 mod params;
 mod plan;
+mod response_budget;
 
-/// The longest that one request may take, whatever its tool says.
+/// The longest that one request may take, even if its tool reports progress.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-pub(crate) struct Gate {
+/// What admission needs to admit a request.
+pub(crate) struct AdmissionState {
     pub(crate) authorizer: Authorizer,
-    pub(crate) server: Server,
+    pub(crate) server: McpServer,
     pub(crate) catalogs: Arc<Catalogs>,
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) requests: Arc<Requests>,
+    pub(crate) limits: Arc<RateLimiter>,
+    pub(crate) controller: Arc<AdmissionController>,
     pub(crate) resource: Arc<ProtectedResource>,
     pub(crate) bodies: Arc<BodyBudget>,
-    pub(crate) answers: Arc<AnswerBudget>,
+    pub(crate) responses: Arc<ResponseBudget>,
 }
 
-/// A request that was admitted, and what is left to do for it.
+/// An admitted request, and what remains to be done for it.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// The method, or `other`.
     pub(crate) method: &'static str,
     pub(crate) context: CallContext,
     pub(crate) grant: Grant,
-    /// Asks auth again about what goes on later.
-    pub(crate) again: Reauthorizer,
+    /// Asks auth again while the request continues.
+    pub(crate) reauthorizer: Reauthorizer,
     pub(crate) plan: Plan,
     pub(crate) accepts: Accepts,
-    /// The memory of its answer.
+    /// The memory budget of its response.
     pub(crate) budget: CallerBudget,
     pub(crate) span: Span,
-    /// Held while the request is worked on. Whoever only listens is not in progress.
-    _in_progress: Option<(InProgress, BodyPermit)>,
+    /// Absent for a stream that only listens: it does not count as in progress.
+    _permits: Option<(RequestPermit, BodyPermit)>,
 }
 
-/// Lets a request pass, or refuses it.
-pub(crate) async fn pass(State(gate): State<Arc<Gate>>, request: Request) -> Response {
+/// Admits a request and handles it, or rejects it.
+pub(crate) async fn admit(State(state): State<Arc<AdmissionState>>, request: Request) -> Response {
     let request_id = request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
     let mut context = CallContext::new(request_id, REQUEST_TIMEOUT);
-    context.client_address = Some(address(request.extensions()));
-    let endpoint = Endpoint::at(&gate.resource, request.uri().path());
+    context.client_address = Some(client_address(request.extensions()));
+    let endpoint = Endpoint::at(&state.resource, request.uri().path());
     let started = Instant::now();
     let (mut parts, body) = request.into_parts();
-    // Taken out, so that nothing behind the gate can log it or send it on.
+    // Removed, so that nothing behind admission can log or forward it.
     let token = parts.headers.remove(header::AUTHORIZATION);
     let admitted = match parts.method {
-        // Boxed, so that what waits for the answer later is small.
+        // Boxed, so that the future that waits for the response is small.
         Method::POST => {
-            Box::pin(gate.admit_message(&context, &endpoint, &mut parts, token, body)).await
+            Box::pin(state.admit_message(&context, &endpoint, &mut parts, token, body)).await
         }
         _ => {
-            let admitted = Box::pin(gate.admit_other(&context, &endpoint, &mut parts, token)).await;
+            let admitted =
+                Box::pin(state.admit_other(&context, &endpoint, &mut parts, token)).await;
             admitted.map(|admission| (admission, None))
         }
     };
-    let standing = parts.extensions.remove::<Standing>();
-    let answered = match admitted {
-        Ok((admission, message)) => gate.answer(admission, message, &parts, started).await,
-        Err(refused) => Err(refused),
+    let rate_limit = parts.extensions.remove::<RateLimitStatus>();
+    let handled = match admitted {
+        Ok((admission, message)) => state.handle(admission, message, &parts, started).await,
+        Err(rejection) => Err(rejection),
     };
-    let mut response = match answered {
+    let mut response = match handled {
         Ok(response) => response,
         Err((id, refusal)) => {
             let mut response =
-                refusal.into_response(id, &context.request_id, &gate.documented(endpoint));
-            // The server closes a connection on which a body is still to come; the client should know.
-            if parts.extensions.get::<Unread>().is_some() {
-                close(&mut response, parts.version);
+                refusal.into_response(id, &context.request_id, &state.challenge_endpoint(endpoint));
+            // The server closes a connection with an unread body; the client should know.
+            if parts.extensions.get::<UnreadBody>().is_some() {
+                announce_close(&mut response, parts.version);
             }
             response
         }
     };
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
+    if let Some(rate_limit) = rate_limit {
+        rate_limit.write_headers(response.headers_mut());
     }
     response
 }
 
 /// Marks a request whose body was not read to its end.
 #[derive(Clone, Copy, Debug)]
-struct Unread;
+struct UnreadBody;
 
-/// Says that the connection ends with this answer, where HTTP has a word for it.
-pub(crate) fn close(response: &mut Response, version: Version) {
+/// Announces that the connection closes after this response. HTTP/2 has no header for it.
+pub(crate) fn announce_close(response: &mut Response, version: Version) {
     if version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
-/// Notes how long an operation took, to its first answer. Labels are methods and tools that exist.
-fn measure(method: &'static str, tool: Option<String>, elapsed: Duration) {
+/// Records the duration of an operation up to its response. The labels are existing methods and
+/// tools.
+fn record_duration(method: &'static str, tool: Option<String>, elapsed: Duration) {
     let tool = tool.unwrap_or_default();
     metrics::histogram!(
-        "mcp_server_operation_duration_seconds", "mcp_method_name" => method, "gen_ai_tool_name" => tool
+        "mcp_server_operation_duration_seconds",
+        "mcp_method_name" => method,
+        "gen_ai_tool_name" => tool
     )
     .record(elapsed);
 }
 
-/// A refusal, and the id of the message that is refused.
-type Refused = (Value, Refusal);
+/// A refusal, and the id of the rejected message.
+type Rejection = (Value, Refusal);
 
-impl Gate {
-    /// The endpoint whose metadata a challenge names: what is not there has none, and a token for all endpoints is
-    /// good for it too.
-    fn documented(&self, endpoint: Endpoint) -> Endpoint {
-        match self.check(&endpoint) {
+impl AdmissionState {
+    /// The endpoint whose metadata a challenge names. An unknown endpoint has no metadata, so its
+    /// challenge names the endpoint for all services, whose tokens are valid everywhere.
+    fn challenge_endpoint(&self, endpoint: Endpoint) -> Endpoint {
+        match self.check_endpoint(&endpoint) {
             Ok(()) => endpoint,
             Err(_) => Endpoint { namespace: None, ..endpoint },
         }
     }
 
-    /// Refuses an endpoint that is not there. Only who is known is told.
-    fn check(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
+    /// Rejects an unknown endpoint. INVARIANT: only authenticated callers learn which endpoints
+    /// exist.
+    fn check_endpoint(&self, endpoint: &Endpoint) -> Result<(), Refusal> {
         match &endpoint.namespace {
             Some(namespace) if !self.catalogs.load().has_endpoint(namespace) => {
                 Err(Refusal::NoEndpoint)
@@ -171,102 +178,111 @@ impl Gate {
         }
     }
 
-    /// Has the server answer what was admitted.
-    async fn answer(
+    /// Passes an admitted request to the MCP server.
+    async fn handle(
         &self,
         admission: Admission,
         message: Option<Message>,
         parts: &Parts,
         started: Instant,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Response, Rejection> {
         let span = admission.span.clone();
         let Some(message) = message else {
-            let answering = self.server.answer_other(&admission, &parts.method, &parts.headers);
-            return answering.instrument(span).await.map_err(|refusal| (Value::Null, refusal));
+            let handling =
+                self.server.handle_session_method(&admission, &parts.method, &parts.headers);
+            return handling.instrument(span).await.map_err(|refusal| (Value::Null, refusal));
         };
         let (method, id) = (admission.method, message.id.clone());
         let tool = admission.plan.tool().map(|tool| tool.item.name.clone());
-        let answering =
-            self.server.answer(admission, message, &parts.headers).instrument(span.clone());
-        let answered = Box::pin(answering).await;
-        measure(method, tool, started.elapsed());
-        answered.map_err(|refusal| {
-            span.record("error.type", refusal.word());
+        let handling =
+            self.server.handle(admission, message, &parts.headers).instrument(span.clone());
+        let handled = Box::pin(handling).await;
+        record_duration(method, tool, started.elapsed());
+        handled.map_err(|refusal| {
+            span.record("error.type", refusal.reason());
             (id, refusal)
         })
     }
 
-    /// GET and DELETE, which belong to a session.
+    /// Admits a GET or DELETE, which belongs to a session.
     async fn admit_other(
         &self,
         context: &CallContext,
         endpoint: &Endpoint,
         parts: &mut Parts,
         token: Option<HeaderValue>,
-    ) -> Result<Admission, Refused> {
-        let refused = |refusal| (Value::Null, refusal);
+    ) -> Result<Admission, Rejection> {
+        let rejection = |refusal| (Value::Null, refusal);
         let authenticated = self.authenticate(context, endpoint, parts, token).await;
-        let (token, sender, principal) = authenticated.map_err(refused)?;
+        let (token, bearer, principal) = authenticated.map_err(rejection)?;
         let allowed = match self.authorizer.connect(context, &token, &endpoint.resource()).await {
             Ok(allowed) => allowed,
             Err(refusal) => {
-                return Err(refused(self.forget_refused(parts, &sender, refusal).await));
+                return Err(rejection(self.forget_rejected(parts, &bearer, refusal).await));
             }
         };
-        self.count(parts, &allowed.principal, None).await.map_err(refused)?;
-        self.check(endpoint).map_err(refused)?;
+        self.charge_caller(parts, &allowed.principal, None).await.map_err(rejection)?;
+        self.check_endpoint(endpoint).map_err(rejection)?;
         if parts.method == Method::GET {
-            self.answers.admit(principal).await.map_err(refused)?;
+            self.responses.admit(principal).await.map_err(rejection)?;
         }
         Ok(Admission {
             method: message::OTHER,
             context: context.clone(),
             grant: allowed.grant(),
-            again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
+            reauthorizer: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
             plan: Plan::Connect,
-            // A client that says nothing takes a stream.
+            // Without an Accept header the client accepts a stream.
             accepts: accept(&parts.headers).unwrap_or(Accepts::Json),
-            budget: self.answers.of(principal),
+            budget: self.responses.for_caller(principal),
             span: Span::none(),
-            _in_progress: None,
+            _permits: None,
         })
     }
 
-    /// Learns whose token it is, before anything of the body is read. Senders who are not known to be authenticated pay
-    /// from the limits of their address first, and queue with all others of it.
+    /// Authenticates the token before the body is read. A bearer that is not known to be
+    /// authenticated is charged to the limits of its address first, and queues with all other
+    /// requests of that address.
     async fn authenticate(
         &self,
         context: &CallContext,
         endpoint: &Endpoint,
         parts: &Parts,
         token: Option<HeaderValue>,
-    ) -> Result<(SecretString, Sender, Caller), Refusal> {
-        let token = match bearer(token.as_ref()) {
+    ) -> Result<(SecretString, TokenBearer, CallerHash), Refusal> {
+        let token = match bearer_token(token.as_ref()) {
             Ok(token) => token,
             Err(refusal) => return Err(self.charge_address(parts).await.err().unwrap_or(refusal)),
         };
-        let sender = self.requests.sender(&token);
-        if let Some(principal) = sender.principal() {
-            return Ok((token, sender, principal));
+        let bearer = self.controller.bearer(&token);
+        if let Some(principal) = bearer.principal() {
+            return Ok((token, bearer, principal));
         }
         self.charge_address(parts).await?;
-        let queued = self.requests.acquire(&sender, address(&parts.extensions)).await;
-        let _in_progress = queued.map_err(|_| Refusal::Overloaded)?;
+        let queued = self.controller.acquire(&bearer, client_address(&parts.extensions)).await;
+        let _permit = queued.map_err(|_| Refusal::Overloaded)?;
         let span = tracing::info_span!("authenticate", request_id = %context.request_id);
         trace::continue_from(&span, &trace::Headers(&parts.headers));
         let resource = endpoint.resource();
-        let asking = self.authorizer.authenticate(context, &token, &resource).instrument(span);
-        let allowed = asking.await?;
-        let principal = self.requests.mark_authenticated(&sender, &allowed.principal);
-        Ok((token, sender.authenticated(principal), principal))
+        let authenticating =
+            self.authorizer.authenticate(context, &token, &resource).instrument(span);
+        let allowed = authenticating.await?;
+        let principal = self.controller.mark_authenticated(&bearer, &allowed.principal);
+        Ok((token, bearer.authenticated(principal), principal))
     }
 
-    /// A token that was good is refused: its next request pays by address again, as this one does.
-    async fn forget_refused(&self, parts: &Parts, sender: &Sender, refusal: Refusal) -> Refusal {
+    /// Forgets a token that auth no longer accepts, and charges this request to the limits of its
+    /// address, as later ones will be.
+    async fn forget_rejected(
+        &self,
+        parts: &Parts,
+        bearer: &TokenBearer,
+        refusal: Refusal,
+    ) -> Refusal {
         if !matches!(refusal, Refusal::Unauthenticated { .. }) {
             return refusal;
         }
-        self.requests.forget(sender);
+        self.controller.forget(bearer);
         self.charge_address(parts).await.err().unwrap_or(refusal)
     }
 
@@ -277,93 +293,99 @@ impl Gate {
         parts: &mut Parts,
         token: Option<HeaderValue>,
         body: Body,
-    ) -> Result<(Admission, Option<Message>), Refused> {
-        let refused = |refusal| (Value::Null, refusal);
+    ) -> Result<(Admission, Option<Message>), Rejection> {
+        let rejection = |refusal| (Value::Null, refusal);
         let authenticated = self.authenticate(context, endpoint, parts, token).await;
-        let (token, sender, principal) = match authenticated {
+        let (token, bearer, principal) = match authenticated {
             Ok(authenticated) => authenticated,
             Err(refusal) => {
                 if !discard(body).await {
-                    parts.extensions.insert(Unread);
+                    parts.extensions.insert(UnreadBody);
                 }
-                return Err(refused(refusal));
+                return Err(rejection(refusal));
             }
         };
-        // Read before anything is answered: a client that is still sending would lose its connection.
+        // Read before any response: a client that is still sending would lose its connection.
         let read = self.bodies.read(principal, body).await;
         if read.is_err() {
-            parts.extensions.insert(Unread);
+            parts.extensions.insert(UnreadBody);
         }
-        let begun = self.requests.acquire(&sender, address(&parts.extensions)).await;
-        let in_progress = begun.map_err(|_| refused(Refusal::Overloaded))?;
+        let queued = self.controller.acquire(&bearer, client_address(&parts.extensions)).await;
+        let request_permit = queued.map_err(|_| rejection(Refusal::Overloaded))?;
         let limits = self.bodies.params_limits();
         let read = read.and_then(|(body, mut permit)| {
             let accepts = check_headers(parts)?;
             Ok((Message::parse(&body, limits, &mut permit)?, permit, accepts))
         });
-        let (message, permit, accepts) = match read {
+        let (message, body_permit, accepts) = match read {
             Ok(read) => read,
-            Err(wrong) => {
-                return Err(refused(
-                    self.count_refused(context, endpoint, parts, &token, wrong).await,
+            Err(refusal) => {
+                return Err(rejection(
+                    self.charge_rejected(context, endpoint, parts, &token, refusal).await,
                 ));
             }
         };
         if message.kind == Kind::Request {
-            self.answers.admit(principal).await.map_err(|refusal| (message.id.clone(), refusal))?;
+            self.responses
+                .admit(principal)
+                .await
+                .map_err(|refusal| (message.id.clone(), refusal))?;
         }
 
         let span = span(&message, context, parts);
-        let admitting =
-            plan::make(self, context, endpoint, &token, &message).instrument(span.clone());
-        let made = match admitting.await {
+        let planning =
+            plan::plan_message(self, context, endpoint, &token, &message).instrument(span.clone());
+        let planned = match planning.await {
             Ok((plan, grant)) => {
-                let counted = self.count(parts, &grant.principal, plan.tool()).await;
-                counted.map(|()| (plan, grant))
+                let charged = self.charge_caller(parts, &grant.principal, plan.tool()).await;
+                charged.map(|()| (plan, grant))
             }
             Err(refusal @ Refusal::Unauthenticated { .. }) => {
-                Err(self.forget_refused(parts, &sender, refusal).await)
+                Err(self.forget_rejected(parts, &bearer, refusal).await)
             }
             Err(refusal) if self.limits.is_empty() => Err(refusal),
             Err(refusal) => {
-                Err(self.count_refused(context, endpoint, parts, &token, refusal).await)
+                Err(self.charge_rejected(context, endpoint, parts, &token, refusal).await)
             }
         };
-        let (plan, grant) = made.map_err(|refusal| {
-            span.record("error.type", refusal.word());
+        let (plan, grant) = planned.map_err(|refusal| {
+            span.record("error.type", refusal.reason());
             (message.id.clone(), refusal)
         })?;
-        self.check(endpoint).map_err(|refusal| (message.id.clone(), refusal))?;
+        self.check_endpoint(endpoint).map_err(|refusal| (message.id.clone(), refusal))?;
         let admission = Admission {
             method: message.known_method(),
             context: context.clone(),
             grant,
-            again: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
-            _in_progress: Some((in_progress, permit)).filter(|_| !matches!(plan, Plan::Watch(_))),
+            reauthorizer: Reauthorizer::new(&self.authorizer, context, token, endpoint.resource()),
+            _permits: Some((request_permit, body_permit))
+                .filter(|_| !matches!(plan, Plan::Watch(_))),
             plan,
             accepts,
-            budget: self.answers.of(principal),
+            budget: self.responses.for_caller(principal),
             span,
         };
         Ok((admission, Some(message)))
     }
 }
 
-/// The span of one MCP request, by OpenTelemetry's MCP conventions. It continues the trace of `_meta`, or
-/// else that of the HTTP headers (SEP-414).
+/// The span of one MCP request (OpenTelemetry's semantic conventions for MCP). It continues the
+/// trace of `_meta` or, without one, that of the HTTP headers (SEP-414).
 fn span(message: &Message, context: &CallContext, parts: &Parts) -> Span {
     let headers = &parts.headers;
     let caller_request_id = parts.extensions.get::<CallerRequestId>();
     let method = message.method.as_str();
+    let protocol_version = headers.get("mcp-protocol-version");
+    let protocol_version = protocol_version.and_then(|value| value.to_str().ok());
     let span = tracing::info_span!(
         "mcp",
         otel.name = message.span_name(),
         otel.kind = "server",
         otel.status_code = Empty,
         mcp.method.name = method,
-        mcp.protocol.version = headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok()).map(cut),
-        gen_ai.tool.name = message.tool_name().map(cut),
-        jsonrpc.request.id = cut(&message.id.to_string()),
+        mcp.protocol.version = protocol_version.map(truncate),
+        gen_ai.tool.name = message.tool_name().map(truncate),
+        jsonrpc.request.id = truncate(&message.id.to_string()),
         error.type = Empty,
         drawbridge.cache = Empty,
         request_id = %context.request_id,

@@ -1,6 +1,6 @@
-//! What the edge offers: tools and resources, wherever they come from.
+//! The catalog: the tools, resources and prompts that the edge offers.
 //!
-//! An item is a plain model with a call target. Descriptors read by gRPC reflection are the first source.
+//! An item is a plain model with a call target. Contracts read by gRPC reflection are one source.
 
 use std::sync::Arc;
 
@@ -11,45 +11,45 @@ use rmcp::model::{MetaObject, Prompt, Resource, ResourceTemplate, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{grpc::upstream::Target, traffic::transform::Transformation};
+use crate::{grpc::upstream::RpcTarget, traffic::transform::Transformation};
 
 pub use self::lock::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference};
 pub(crate) use self::{
     arguments::{check_arguments, read_arguments},
-    claims::{Conflict, NameKind},
+    claims::{NameConflict, NameKind},
     current::Catalogs,
-    given::{compile, given_schema},
     load::{contract_hash, read_contract},
-    merged::{Catalog, Revision, Terms},
+    lock_enforcer::{LockEnforcer, LockMode},
+    merged::{Catalog, CatalogConfig, CatalogRevision},
     meta::{MetaKeys, has_ui, without_ui},
-    pins::{PinMode, Pins},
+    overlay::{Overlay, ToolOverlay, VirtualServer},
+    schema_text::{compile, parse_schema},
     uri::{UriTemplate, Variables},
-    view::{Server, ToolView, View},
 };
 
 pub(crate) mod arguments;
 mod claims;
 mod current;
 pub(crate) mod discovery;
-mod given;
 mod load;
 mod lock;
+mod lock_enforcer;
 mod merged;
 mod meta;
-mod pins;
+mod overlay;
+mod schema_text;
 #[cfg(test)]
 pub(crate) mod testdata;
 mod uri;
-mod view;
 
 /// A tool service's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Namespace(String);
 
-/// A text that cannot be a namespace.
+/// A text is not a valid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a namespace has 1 to 32 of the characters a-z 0-9 _ and begins with a letter")]
+#[error("invalid namespace: expected 1 to 32 of the characters a-z 0-9 _, beginning with a letter")]
 pub struct NamespaceError;
 
 impl std::str::FromStr for Namespace {
@@ -57,8 +57,8 @@ impl std::str::FromStr for Namespace {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        let begins = text.starts_with(|first: char| first.is_ascii_lowercase());
-        (begins && text.len() <= 32 && text.bytes().all(allowed))
+        let begins_with_letter = text.starts_with(|first: char| first.is_ascii_lowercase());
+        (begins_with_letter && text.len() <= 32 && text.bytes().all(allowed))
             .then(|| Self(text.to_owned()))
             .ok_or(NamespaceError)
     }
@@ -73,7 +73,7 @@ impl TryFrom<String> for Namespace {
 }
 
 impl Namespace {
-    /// Its text.
+    /// The namespace as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -95,18 +95,19 @@ impl std::fmt::Display for Namespace {
 /// A tool and how to call it.
 #[derive(Clone, Debug)]
 pub(crate) struct ToolItem {
-    /// What clients see.
+    /// The item as clients see it.
     pub(crate) tool: Tool,
-    /// What auth decides on, by the name that the service gives it.
+    /// The item that auth decides on, by the name that the service gives it.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
-    /// What rate limits may name it by, besides its name. Empty: nothing.
+    pub(crate) target: RpcTarget,
+    /// A class by which rate limits may select it, besides its name. May be empty.
     pub(crate) rate_class: String,
-    /// Checks arguments against the schema of the service, and what that says in words.
+    /// Validates arguments against the service's schema, including constraints that clients see
+    /// only in descriptions.
     pub(crate) arguments: Arc<Validator>,
-    /// Checks them against the schema that clients see, where it is another.
+    /// Validates arguments against the schema that clients see, where it differs.
     pub(crate) shown_arguments: Option<Arc<Validator>>,
-    /// What is changed on the way, if anything is.
+    /// How arguments and results are transformed, if they are.
     pub(crate) transformation: Option<Arc<Transformation>>,
 }
 
@@ -115,20 +116,20 @@ pub(crate) struct ToolItem {
 pub(crate) struct ResourceItem {
     pub(crate) shown: ShownResource,
     pub(crate) uri: UriTemplate,
-    /// What auth decides on.
+    /// The item that auth decides on.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
+    pub(crate) target: RpcTarget,
     pub(crate) mime_type: Option<String>,
 }
 
 impl ResourceItem {
-    /// Whether it stands for any number of resources.
+    /// Whether it is a template, which matches any number of resources.
     pub(crate) fn is_template(&self) -> bool {
         matches!(self.shown, ShownResource::Template(_))
     }
 }
 
-/// What clients see of a resource.
+/// A resource as clients see it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum ShownResource {
@@ -157,25 +158,25 @@ impl ShownResource {
 /// A prompt and how to get it.
 #[derive(Clone, Debug)]
 pub(crate) struct PromptItem {
-    /// What clients see.
+    /// The item as clients see it.
     pub(crate) prompt: Prompt,
-    /// What auth decides on.
+    /// The item that auth decides on.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
+    pub(crate) target: RpcTarget,
 }
 
-/// What completes the arguments of one prompt or resource.
+/// An RPC that completes the arguments of one prompt or resource.
 #[derive(Debug)]
 pub(crate) struct CompletionItem {
-    /// The prompt or resource, with the RPC that completes: what auth decides on.
+    /// The prompt or resource with the completing RPC: the item that auth decides on.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
-    /// The request's field for the argument.
+    pub(crate) target: RpcTarget,
+    /// The field of the request that takes the argument.
     pub(crate) argument: FieldDescriptor,
 }
 
 impl CompletionItem {
-    /// The request for the argument that a client's parameters tell of.
+    /// The request for the argument in a client's parameters.
     pub(crate) fn request(&self, params: &Value) -> Option<DynamicMessage> {
         let argument = params.get("argument")?;
         let context = params["context"]["arguments"].as_object().into_iter().flatten();
@@ -196,12 +197,12 @@ impl CompletionItem {
     }
 }
 
-/// What streams the changes of one resource.
+/// An RPC that streams the changes of one resource.
 #[derive(Debug)]
 pub(crate) struct WatchItem {
-    /// The resource, with the RPC that streams: what auth decides on.
+    /// The resource with the streaming RPC: the item that auth decides on.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
+    pub(crate) target: RpcTarget,
 }
 
 impl WatchItem {
@@ -209,20 +210,20 @@ impl WatchItem {
     pub(crate) fn request(&self, variables: Variables) -> DynamicMessage {
         let mut request = DynamicMessage::new(self.target.input());
         for (name, value) in variables {
-            // A method that takes no such variable streams changes of all.
+            // A method without this variable streams the changes of all resources.
             let _ = request.try_set_field_by_name(&name, Field::String(value));
         }
         request
     }
 }
 
-/// What pages the resources that exist of one resource template.
+/// An RPC that lists the existing resources of one resource template, in pages.
 #[derive(Debug)]
 pub(crate) struct ListItem {
-    /// The resource template, with the RPC that pages: what auth decides on.
+    /// The resource template with the listing RPC: the item that auth decides on.
     pub(crate) item: auth::CatalogItem,
-    pub(crate) target: Target,
-    /// The template, to which each resource must belong.
+    pub(crate) target: RpcTarget,
+    /// The template, which each listed resource must match.
     pub(crate) resource: Arc<ResourceItem>,
 }
 
@@ -230,17 +231,17 @@ impl ListItem {
     /// The request for the page at `token`, of at most `items` resources.
     pub(crate) fn request(&self, token: &str, items: i32) -> DynamicMessage {
         let mut request = DynamicMessage::new(self.target.input());
-        // A method that does not know these fields gives what there is at once.
+        // A method without these fields returns all resources in one page.
         let _ = request.try_set_field_by_name("page_size", Field::I32(items));
         let _ = request.try_set_field_by_name("page_token", Field::String(token.to_owned()));
         request
     }
 }
 
-/// What a tool service tells models of itself.
+/// The instructions that a tool service gives to models.
 #[derive(Clone, Debug)]
 pub(crate) struct Instructions {
-    /// The service, and its gRPC service.
+    /// The tool service and its gRPC service.
     pub(crate) item: auth::CatalogItem,
     pub(crate) text: String,
 }
@@ -257,7 +258,8 @@ pub(crate) struct ServiceCatalog {
     pub(crate) lists: Vec<Arc<ListItem>>,
 }
 
-/// Whether a text may be a tool's name: clients withhold every tool of a server if one name is not.
+/// Whether a text is a valid tool name. Some clients drop all tools of a server for one invalid
+/// name.
 pub(crate) fn is_tool_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     (1..=64).contains(&text.len()) && text.bytes().all(allowed)

@@ -1,23 +1,24 @@
-//! Which tool services there are, by flags and by file.
+//! The configuration of the edge: tool services by flags and file, and the other settings of the
+//! file.
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-use drawbridge_sdk::{GrpcUrl, SpiffeId, UrlTextError};
+use drawbridge_sdk::{GrpcUrl, ParseUrlError, SpiffeId};
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};
 
 pub use self::named::{NamedServices, named_services};
 pub(crate) use self::{
-    file::{ConfigFile, Duties, Said, Texts, lock_path, parse},
-    live::Live,
+    file::{ConfigFile, ConfigSources, ParsedConfig, RuntimePolicy, lock_path, parse},
+    reloadable::Reloadable,
 };
 
 mod file;
-mod live;
 mod named;
+mod reloadable;
 
-/// A tool service and where it is.
+/// A tool service and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAddress {
     /// Its namespace.
@@ -26,18 +27,18 @@ pub struct ServiceAddress {
     pub url: Url,
 }
 
-/// A text that is no `namespace=URL`.
+/// A text is not a `namespace=URL`.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceAddressError {
     /// The equals sign is missing.
-    #[error("a tool service is given as namespace=URL")]
+    #[error("invalid tool service (expected `namespace=URL`)")]
     Form,
-    /// The namespace is not one.
+    /// The namespace is invalid.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
-    /// The URL is not one.
+    /// The URL is invalid.
     #[error(transparent)]
-    Url(#[from] UrlTextError),
+    Url(#[from] ParseUrlError),
 }
 
 impl FromStr for ServiceAddress {
@@ -49,23 +50,24 @@ impl FromStr for ServiceAddress {
     }
 }
 
-/// The tool services that the edge is to offer.
+/// The tool services that the edge offers.
 pub(crate) type Services = BTreeMap<Namespace, ServiceSettings>;
 
-/// Where a tool service is, and how it is called.
+/// The addresses of a tool service, and how it is called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServiceSettings {
     /// Its replicas, or names that resolve to them.
     pub(crate) urls: Vec<Url>,
-    /// How long a call may take when its tool says nothing. Absent: as for all services.
+    /// How long a call may take without progress. Absent: the default of all services.
     pub(crate) timeout: Option<Duration>,
-    /// The file that holds its contract. Absent: the service is asked by reflection.
+    /// The file with its contract. Absent: gRPC reflection.
     pub(crate) descriptor_set: Option<PathBuf>,
-    /// Who it must be. Absent: whoever stands beside the edge under its namespace.
+    /// Its required SPIFFE id. Absent: a sibling of the edge's own id, with the namespace as last
+    /// segment.
     pub(crate) spiffe_id: Option<SpiffeId>,
 }
 
-/// The services that flags name. A namespace that is given more than once has several replicas.
+/// The services that flags name. A repeated namespace has several replicas.
 pub(crate) fn from_flags(addresses: &[ServiceAddress]) -> Services {
     let mut services = Services::new();
     for ServiceAddress { namespace, url } in addresses {

@@ -1,8 +1,8 @@
 //! MCP over HTTP in, typed gRPC out.
 //!
-//! The edge is the only place that knows MCP and the public side of HTTP. Every request passes the gate,
-//! which says who is calling and whether they may; what passes is answered by the MCP handler, which calls
-//! tool services by their descriptors.
+//! Only the edge implements MCP and the public HTTP server. Admission authenticates and authorizes
+//! every request; the MCP server handles admitted ones, and calls tool services by their
+//! descriptors.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -13,9 +13,9 @@ use std::{
 
 use axum::{Router, middleware, routing::any};
 use drawbridge_sdk::{
-    Admin, BindError, Certificate, CertificateError, ChannelError, ConfigTextError, GrpcUrl,
-    HttpLimits, HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, RunningService,
-    ServiceBuilder, SpiffeId, Telemetry, url_text,
+    Admin, BindError, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
+    HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, RunningService, ServerCertificate,
+    ServiceBuilder, SpiffeId, Telemetry, parse_url_string,
 };
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -24,33 +24,34 @@ use url::Url;
 
 use crate::{
     admission::authorizer::Authorizer,
-    admission::{AnswerBudget, BodyBudget, Gate},
+    admission::{AdmissionState, BodyBudget, ResponseBudget},
     catalog::Catalogs,
-    catalog::discovery::{Discovery, Pace},
-    config::{ConfigFile, Live},
-    ingress::{Front, Ingress, page},
-    mcp::{Handler, Seal, Server, SessionBounds},
+    catalog::discovery::{Discovery, PollIntervals},
+    config::{ConfigFile, Reloadable},
+    ingress::{Ingress, IngressPolicy, page},
+    mcp::{McpServer, MethodHandler, Seal, SessionLimits},
     metadata::{Endpoint, Endpoints, ProtectedResource},
     traffic::cache::Cache,
     traffic::guard::Guards,
-    traffic::limits::{Anybody, Limits},
-    traffic::queue::{Calls, Requests},
+    traffic::limits::{AnonymousLimits, RateLimiter},
+    traffic::queue::{AdmissionController, CallLimiter},
 };
 
 pub use crate::{
     admission::BodyLimits,
     catalog::discovery::ContractError,
     catalog::{CatalogLock, ItemKind, LOCK_BYTES_MAX, LockDifference, Namespace, NamespaceError},
+    catalog_preview::{CatalogPreview, LockProposal, PreviewError, preview_catalog},
     config::{NamedServices, ServiceAddress, ServiceAddressError, named_services},
     ingress::ForwardedBy,
     mcp::{SealError, StreamsConfig},
-    offered::{Lockable, Offered, OfferedError, offered},
     traffic::cache::CacheError,
-    traffic::transform::{Direction, Principal, Trial, TrialError},
+    traffic::transform::{Direction, ProgramPrincipal, Trial, TrialError},
 };
 
 mod admission;
 mod catalog;
+mod catalog_preview;
 mod config;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -58,88 +59,90 @@ mod grpc;
 mod ingress;
 mod mcp;
 mod metadata;
-mod offered;
 mod refusal;
 mod sealer;
 mod traffic;
 
-/// How the edge runs.
+/// The configuration of the edge.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where to serve MCP.
+    /// The address of the MCP server.
     #[arg(long, default_value = "127.0.0.1:7180")]
     pub listen: Listen,
 
-    /// Where to serve health and metrics.
+    /// The address of the health and metrics server.
     #[arg(long, default_value = "127.0.0.1:7181")]
     pub admin_listen: Listen,
 
-    /// The URL under which clients know the MCP endpoint, with its path. It is the OAuth resource, and the
-    /// only source of the URLs that the edge writes.
+    /// The URL of the MCP endpoint as clients reach it, with its path. It is the OAuth resource,
+    /// and the only source of the URLs that the edge publishes.
     #[arg(long, default_value = "http://127.0.0.1:7180/mcp")]
     pub public_url: Url,
 
-    /// An authorization server that clients may get tokens from: an issuer that auth accepts, the preferred one first.
-    /// Repeat, or separate by commas.
+    /// The issuer of an authorization server where clients get tokens; auth must accept it.
+    /// Preferred one first. Repeat, or separate by commas.
     #[arg(
         long = "authorization-server",
         value_name = "ISSUER",
         required = true,
         value_delimiter = ',',
-        value_parser = url_text
+        value_parser = parse_url_string
     )]
     pub authorization_servers: Vec<String>,
 
-    /// Scopes that clients are told to ask for. Repeat, or separate by commas.
+    /// Scopes that clients should request. Repeat, or separate by commas.
     #[arg(long, default_value = "mcp", value_delimiter = ',')]
     pub scopes: Vec<String>,
 
-    /// Where auth serves gRPC; on this host also `unix:/path`.
+    /// The gRPC address of auth; on this host also `unix:/path`.
     #[arg(long, default_value = "http://127.0.0.1:7110")]
     pub auth_url: GrpcUrl,
 
-    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    /// The SPIFFE id of auth. Absent: the edge's own, with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub auth_spiffe_id: Option<SpiffeId>,
 
-    /// A tool service, as `namespace=URL`. Repeat, or separate by commas; a namespace that is given more than
-    /// once has several replicas. A host name stands for all its addresses.
+    /// A tool service, as `namespace=URL`. Repeat, or separate by commas; a repeated namespace has
+    /// several replicas. A host name resolves to all of its addresses.
     #[arg(long = "service", value_name = "NAMESPACE=URL", value_delimiter = ',')]
     pub services: Vec<ServiceAddress>,
 
-    /// A TOML file that names tool services and says what the edge does around their calls. What is edited in it
-    /// takes effect without a restart.
+    /// A TOML file with tool services and settings for their calls. Changes take effect without a
+    /// restart.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// How often a tool service is asked whether its contract has changed, besides when it comes back, in
-    /// milliseconds.
+    /// How often the contract of a tool service is checked for changes, besides after a reconnect,
+    /// in milliseconds.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub contract_poll_ms: u64,
 
-    /// An origin whose pages may call the edge, besides the public URL's own. Repeat, or separate by commas.
+    /// An origin whose pages may call the edge, in addition to that of the public URL. Repeat, or
+    /// separate by commas.
     #[arg(long = "allowed-origin", value_name = "ORIGIN", value_delimiter = ',')]
     pub allowed_origins: Vec<String>,
 
-    /// A `Host` that the edge answers to, besides the public URL's own. Repeat, or separate by commas.
+    /// A `Host` that the edge accepts, in addition to that of the public URL. Repeat, or separate
+    /// by commas.
     #[arg(long = "allowed-host", value_name = "HOST[:PORT]", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
 
-    /// How long a call may take when its tool says nothing, in milliseconds.
+    /// How long a call may take without progress, in milliseconds.
     #[arg(long, default_value_t = 30_000)]
     pub call_timeout_ms: u64,
 
-    /// What seals session ids, request states and results that are kept in Redis. It must be the same on every replica, and long. Absent: made
-    /// up at start, for a single replica.
+    /// The secret that seals session ids, request states and the results cached in Redis. It must
+    /// be long, and equal on every replica. Absent: a random one, for a single replica.
     #[arg(long, hide_env_values = true)]
     pub secret: Option<SecretString>,
 
-    /// Redis (`redis://`, `redis-sentinel://` or `redis-cluster://`), where replicas find one another's sessions, count
-    /// rate limits together and share results that are kept. Absent: all of these are this replica's alone.
+    /// The URL of Redis (`redis://`, `redis-sentinel://` or `redis-cluster://`), through which
+    /// replicas share sessions, rate limits and cached results. Absent: this replica shares none of
+    /// them.
     #[arg(long, hide_env_values = true)]
     pub redis_url: Option<SecretString>,
 
-    /// After how long a session in which nothing happens is closed, in seconds.
+    /// After how long an idle session is closed, in seconds.
     #[arg(long, default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub session_idle_seconds: u64,
 
@@ -147,52 +150,53 @@ pub struct Config {
     #[arg(long, default_value_t = 32)]
     pub sessions_per_principal_max: usize,
 
-    /// How many sessions this replica may have open, of all principals.
+    /// How many sessions all principals may have open on this replica.
     #[arg(long, default_value_t = 10_000)]
     pub sessions_max: usize,
 
-    /// How many proxies in front of the edge are trusted to say whom they forward for. 0: the address of the
-    /// connection is the client's.
+    /// How many proxies in front of the edge are trusted to report the client's address. 0: the
+    /// address of the connection is the client's.
     #[arg(long, default_value_t = 0)]
     pub trusted_hops: usize,
 
-    /// The header in which they say it. Another one, which anybody could send through them, is not believed.
+    /// The header in which the proxies report it. Other headers are ignored, because clients may
+    /// set them.
     #[arg(long, value_enum, default_value_t = ForwardedBy::XForwardedFor)]
     pub forwarded_by: ForwardedBy,
 
-    /// A PEM file of the certificate to serve TLS with, and behind it those of the authorities between it and
-    /// the root. Absent: plain HTTP. It may change at any time.
+    /// A PEM file with the TLS server certificate, followed by the intermediate certificates.
+    /// Absent: plain HTTP. Changes take effect without a restart.
     #[arg(long, value_name = "FILE", requires = "tls_key_file")]
     pub tls_certificate_file: Option<PathBuf>,
 
-    /// A PEM file of the certificate's key.
+    /// A PEM file with the key of the certificate.
     #[arg(long, value_name = "FILE", requires = "tls_certificate_file")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// How many bytes of answers over 64 KiB are in memory at once that clients have not read. One principal has a quarter
-    /// of it, and begins no call while it leaves more unread.
+    /// How many bytes of unread responses, of those over 64 KiB, may be in memory at once. A
+    /// principal with more than a quarter of it unread cannot begin a call.
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub answers_bytes_max: usize,
 
-    /// What request bodies may take.
+    /// The limits of request bodies.
     #[command(flatten)]
     pub bodies: BodyLimits,
 
-    /// What clients may take of its streams.
+    /// The limits of streams.
     #[command(flatten)]
     pub streams: StreamsConfig,
 
-    /// What a client may take of the HTTP server.
+    /// The limits of the HTTP server.
     #[command(flatten)]
     pub http: HttpLimits,
 
-    /// What services are shown, and which are believed.
+    /// mTLS with other services.
     #[command(flatten)]
     pub mtls: MtlsConfig,
 }
 
 impl Config {
-    /// A config with the flags' own defaults, for a mesh that is started in code.
+    /// A config with the defaults of the flags, for a mesh that is started in code.
     #[must_use]
     pub fn new(public_url: Url, authorization_server: String, auth_url: Url) -> Self {
         let loopback = |port| Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -231,68 +235,70 @@ impl Config {
 /// The edge could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What the edge shows to services cannot be used.
+    /// The certificate for services, or their trust bundle, cannot be used.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// An address of the config is no gRPC address.
+    /// An address in the config is not a gRPC address.
     #[error(transparent)]
     Channel(#[from] ChannelError),
     /// The config file cannot be used.
     #[error(transparent)]
     ConfigFile(#[from] ConfigTextError),
-    /// An origin of the config is not one.
-    #[error("{0:?} is no origin, such as https://app.example.com")]
+    /// An allowed origin is invalid.
+    #[error("invalid origin {0:?} (expected e.g. https://app.example.com)")]
     Origin(String),
-    /// The Redis URL is not one.
-    #[error("cannot use the Redis URL")]
+    /// The Redis URL is invalid.
+    #[error("invalid Redis URL")]
     Redis(#[from] redis::RedisError),
-    /// The system's cryptography does not work.
+    /// A key could not be set up.
     #[error(transparent)]
     Seal(#[from] SealError),
-    /// The cache cannot be set up.
+    /// The cache could not be set up.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The certificate cannot be served.
+    /// The TLS certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// A certificate is of no use without its key, nor a key without its certificate.
-    #[error("TLS needs a certificate and its key")]
+    /// The TLS certificate or its key is missing.
+    #[error("TLS needs both a certificate and its key")]
     HalfTls,
-    /// An address is taken.
+    /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
 }
 
-/// Starts the edge. It is ready once every tool service has been asked for its contract; one that is down
-/// is asked again until it answers.
+/// Starts the edge. It is ready once the contract of every tool service was requested; a service
+/// that is down is retried until it responds.
 ///
 /// # Errors
-/// When the config is not right or an address is taken.
+/// When the config is invalid or an address could not be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    let starting = ServiceBuilder::new();
-    let peers = starting.peers(&config.mtls)?;
+    let builder = ServiceBuilder::new();
+    let peers = builder.peers(&config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
-    let limits = Arc::new(Limits::new(config.redis_url.as_ref())?);
-    let secret = config.secret.clone().unwrap_or_else(made_up_secret);
+    let limits = Arc::new(RateLimiter::new(config.redis_url.as_ref())?);
+    let secret = config.secret.clone().unwrap_or_else(random_secret);
     let redis_url = config.redis_url.as_ref();
-    let cache = Cache::start(&starting, &secret, redis_url)?;
+    let cache = Cache::start(&builder, &secret, redis_url)?;
     let call_timeout = Duration::from_millis(config.call_timeout_ms);
-    let pace = Pace::new(Duration::from_millis(config.contract_poll_ms));
-    let (calls, requests) = (Arc::<Calls>::default(), Arc::<Requests>::default());
-    starting.spawn(traffic::queue::watch(Arc::clone(&requests), starting.stopping()));
+    let intervals = PollIntervals::new(Duration::from_millis(config.contract_poll_ms));
+    let calls = Arc::<CallLimiter>::default();
+    let controller = Arc::<AdmissionController>::default();
+    let watching = traffic::queue::watch_busy_ratio(Arc::clone(&controller), builder.stopping());
+    builder.spawn(watching);
     let guards: Arc<Guards> = Arc::default();
-    let live = Live {
+    let reloadable = Reloadable {
         limits: Arc::clone(&limits),
         calls: Arc::clone(&calls),
-        requests: Arc::clone(&requests),
+        controller: Arc::clone(&controller),
         guards: Arc::clone(&guards),
         cache: Arc::clone(&cache),
     };
-    let discovery =
-        Discovery::new(Arc::clone(&catalogs), live, call_timeout, pace).among(peers.clone());
+    let discovery = Discovery::new(Arc::clone(&catalogs), reloadable, call_timeout, intervals)
+        .with_peers(peers.clone());
     let file = config.config.clone().map(ConfigFile::new);
-    catalog::discovery::start(&starting, config::from_flags(&config.services), file, discovery)
+    catalog::discovery::start(&builder, config::from_flags(&config.services), file, discovery)
         .await?;
 
     let resource = Arc::new(ProtectedResource::new(
@@ -300,86 +306,102 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
         &config.authorization_servers,
         &config.scopes,
     ));
-    let whole = Endpoint { resource: Arc::clone(&resource), namespace: None };
-    let front = Front::new(&config, whole)?;
+    let endpoint = Endpoint { resource: Arc::clone(&resource), namespace: None };
+    let policy = IngressPolicy::new(&config, endpoint)?;
     let authorizer =
         Authorizer::new(peers.connect(&config.auth_url, "auth", config.auth_spiffe_id.as_ref())?);
-    starting.spawn(authorizer.clone().listen(starting.stopping()));
+    builder.spawn(authorizer.clone().watch_epochs(builder.stopping()));
     let seal = Arc::new(Seal::new(&secret)?);
-    let watches = mcp::watches(&config.streams);
-    let handler = Handler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal, watches };
-    let server = server(&config, handler, &secret, starting.stopping())?;
-    starting.spawn(server.upkeep());
+    let watch_slots = mcp::watch_slots(&config.streams);
+    let handler =
+        MethodHandler { catalogs: Arc::clone(&catalogs), calls, cache, guards, seal, watch_slots };
+    let server = server(&config, handler, &secret, builder.stopping())?;
+    builder.spawn(server.run_maintenance());
     let metadata = resource.routes(&catalogs);
     let bodies = Arc::new(BodyBudget::new(config.bodies));
-    let answers = Arc::new(AnswerBudget::new(config.answers_bytes_max));
-    let gate = Gate { authorizer, server, catalogs, limits, requests, resource, bodies, answers };
-    let service = service(front, gate, metadata);
-    let address: SocketAddr = starting.http_with(&config.listen, service, http)?;
-    Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+    let responses = Arc::new(ResponseBudget::new(config.answers_bytes_max));
+    let admission = AdmissionState {
+        authorizer,
+        server,
+        catalogs,
+        limits,
+        controller,
+        resource,
+        bodies,
+        responses,
+    };
+    let service = service(policy, admission, metadata);
+    let address: SocketAddr = builder.http_with(&config.listen, service, http)?;
+    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }
 
-fn certificate(config: &Config) -> Result<Option<Arc<Certificate>>, StartError> {
+fn certificate(config: &Config) -> Result<Option<Arc<ServerCertificate>>, StartError> {
     match (&config.tls_certificate_file, &config.tls_key_file) {
-        (Some(certificate), Some(key)) => Ok(Some(Arc::new(Certificate::open(certificate, key)?))),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(Arc::new(ServerCertificate::open(certificate, key)?)))
+        }
         (None, None) => Ok(None),
         _ => Err(StartError::HalfTls),
     }
 }
 
-/// The server of MCP.
+/// The MCP server.
 fn server(
     config: &Config,
-    handler: Handler,
+    handler: MethodHandler,
     secret: &SecretString,
     stopping: CancellationToken,
-) -> Result<Server, StartError> {
-    let sessions = SessionBounds {
+) -> Result<McpServer, StartError> {
+    let sessions = SessionLimits {
         max: config.sessions_max,
         per_principal_max: config.sessions_per_principal_max,
         idle: Duration::from_secs(config.session_idle_seconds),
     };
-    Server::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
+    McpServer::new(handler, &config.streams, sessions, secret, config.redis_url.as_ref(), stopping)
 }
 
-/// What answers every request.
-fn service(front: Front, gate: Gate, metadata: Router) -> impl HttpService {
-    let gate = Arc::new(gate);
-    let router = router(&front, &gate, metadata);
-    let ingress = Arc::new(Ingress { front, gate, router });
+/// The HTTP service of all requests.
+fn service(policy: IngressPolicy, admission: AdmissionState, metadata: Router) -> impl HttpService {
+    let admission = Arc::new(admission);
+    let router = router(&policy, &admission, metadata);
+    let ingress = Arc::new(Ingress { policy, admission, router });
     service_fn(move |request| {
         let ingress = Arc::clone(&ingress);
-        // Boxed, so that what a connection moves about is small.
-        Box::pin(async move { Ok(ingress.answer(request).await) })
+        // Boxed, so that the future that a connection moves is small.
+        Box::pin(async move { Ok(ingress.handle(request).await) })
     })
 }
 
-fn router(front: &Front, gate: &Arc<Gate>, metadata: Router) -> Router {
-    let path = gate.resource.path().to_owned();
-    // Clients differ in whether they keep the slash. Below stand the endpoints of single services.
+fn router(policy: &IngressPolicy, admission: &Arc<AdmissionState>, metadata: Router) -> Router {
+    let path = admission.resource.path().to_owned();
+    // Some clients drop the trailing slash and others do not. The endpoints of single services are
+    // below.
     let mut paths =
         vec![format!("{path}/"), format!("{path}/{{namespace}}"), format!("{path}/{{namespace}}/")];
     if !path.is_empty() {
         paths.push(path);
     }
-    let endpoint = Endpoint { resource: Arc::clone(&gate.resource), namespace: None };
-    // With MCP at the root, whoever opens it gets the page there.
-    let home = if gate.resource.path().is_empty() { Router::new() } else { page::route(&endpoint) };
-    let anybody = Arc::new(Anybody { limits: Arc::clone(&gate.limits), endpoint });
-    let endpoints =
-        Endpoints { resource: Arc::clone(&gate.resource), catalogs: Arc::clone(&gate.catalogs) };
-    let metadata = metadata
-        .merge(home)
-        .route_layer(middleware::from_fn_with_state(anybody, traffic::limits::pass_anybody));
-    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(admission::pass)));
-    mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::for_browsers))
-        .with_state(Arc::clone(gate))
+    let endpoint = Endpoint { resource: Arc::clone(&admission.resource), namespace: None };
+    // If the MCP endpoint is the root, `serve_browsers` serves the page there.
+    let is_root = admission.resource.path().is_empty();
+    let home = if is_root { Router::new() } else { page::route(&endpoint) };
+    let anonymous = AnonymousLimits { limits: Arc::clone(&admission.limits), endpoint };
+    let limit_anonymous =
+        middleware::from_fn_with_state(Arc::new(anonymous), traffic::limits::limit_anonymous);
+    let endpoints = Endpoints {
+        resource: Arc::clone(&admission.resource),
+        catalogs: Arc::clone(&admission.catalogs),
+    };
+    let metadata = metadata.merge(home).route_layer(limit_anonymous);
+    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(admission::admit)));
+    mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::serve_browsers))
+        .with_state(Arc::clone(admission))
         .merge(metadata)
-        .layer(front.cors())
+        .layer(policy.cors())
 }
 
-/// A secret for a replica that has none to share.
-fn made_up_secret() -> SecretString {
+/// A secret for a single replica.
+fn random_secret() -> SecretString {
     let random: [u8; 32] = rand::random();
     random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

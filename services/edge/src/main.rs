@@ -9,7 +9,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-const ABOUT: &str = "Speaks MCP to AI clients and calls tool services over gRPC";
+const ABOUT: &str = "Serves MCP to AI clients and calls tool services over gRPC";
 
 fn main() -> ExitCode {
     run_main(serve())

@@ -1,11 +1,11 @@
-//! MCP: the server side of its Streamable HTTP transport in three revisions, and what each method does.
+//! The MCP server: its Streamable HTTP transport in three revisions, and the methods.
 //!
-//! [`server`] takes a request that was admitted and says how it is answered; [`session`] has what lasts longer
-//! than a request; [`events`] and [`sse`] are what goes to a client before an answer.
+//! [`server`] turns an admitted message into an HTTP response; [`session`] has the state that
+//! outlives a request; [`events`] and [`sse`] carry messages to a client before its response.
 
 #![expect(
     deprecated,
-    reason = "SEP-2577 deprecates logging, sampling and roots; clients still have them"
+    reason = "SEP-2577 deprecates logging, sampling and roots; clients still use them"
 )]
 
 use std::sync::Arc;
@@ -24,24 +24,24 @@ use crate::{
     catalog::Catalogs,
     traffic::cache::Cache,
     traffic::guard::Guards,
-    traffic::queue::Calls,
+    traffic::queue::CallLimiter,
 };
 
 use self::{
-    errors::{error, invalid_params, no_method, not_planned},
+    errors::{error, invalid_params, missing_plan, unknown_method},
     exchange::Exchange,
-    revision::Revision,
-    session::{Owner, Slots},
-    wire::Outcome,
+    revision::ProtocolRevision,
+    session::{SlotOwner, Slots},
+    wire::MethodOutcome,
 };
 
 pub use self::{config::StreamsConfig, seal::SealError};
 pub(crate) use self::{
-    content::is_rich,
     seal::Seal,
-    server::{Server, SessionBounds},
+    server::{McpServer, SessionLimits},
 };
 
+mod cache_status;
 mod cached;
 mod call;
 mod config;
@@ -58,7 +58,6 @@ mod logging;
 mod page;
 mod replicas;
 mod results;
-mod reuse;
 mod revision;
 mod seal;
 mod server;
@@ -68,44 +67,44 @@ mod status;
 mod watch;
 mod wire;
 
-/// Methods that the stateless revision no longer has.
-const OLDER_METHODS: [&str; 5] =
+/// Methods that the stateless revision has removed.
+const SESSION_METHODS: [&str; 5] =
     ["initialize", "logging/setLevel", "ping", "resources/subscribe", "resources/unsubscribe"];
 
-/// Does what requests ask for.
+/// Handles the methods of MCP.
 #[derive(Clone, Debug)]
-pub(crate) struct Handler {
+pub(crate) struct MethodHandler {
     pub(crate) catalogs: Arc<Catalogs>,
-    pub(crate) calls: Arc<Calls>,
+    pub(crate) calls: Arc<CallLimiter>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) guards: Arc<Guards>,
     pub(crate) seal: Arc<Seal>,
-    /// Who watches resources.
-    pub(crate) watches: Arc<Slots>,
+    /// Bounds the watched resources.
+    pub(crate) watch_slots: Arc<Slots>,
 }
 
-impl Handler {
-    /// What a request asks for, once it was admitted.
+impl MethodHandler {
+    /// Handles an admitted request.
     async fn handle(
         &self,
         admission: &Arc<Admission>,
         message: &Message,
         exchange: &Exchange,
-    ) -> Result<Outcome, ErrorData> {
+    ) -> Result<MethodOutcome, ErrorData> {
         let params = &message.params;
         let method = message.method.as_str();
-        if exchange.is_stateless() && OLDER_METHODS.contains(&method) {
-            return Err(no_method(admission));
+        if exchange.is_stateless() && SESSION_METHODS.contains(&method) {
+            return Err(unknown_method(admission));
         }
         if method == "tools/call" {
             return results::call_tool(self, params, admission, exchange).await;
         }
         let result = match method {
-            "tools/list" => lists::tools(params, admission),
-            "resources/list" => lists::resources(self, params, admission, exchange).await,
-            "resources/templates/list" => lists::resource_templates(params, admission),
+            "tools/list" => lists::list_tools(params, admission),
+            "resources/list" => lists::list_resources(self, params, admission, exchange).await,
+            "resources/templates/list" => lists::list_resource_templates(params, admission),
             "resources/read" => results::read_resource(self, params, admission, exchange).await,
-            "prompts/list" => lists::prompts(params, admission),
+            "prompts/list" => lists::list_prompts(params, admission),
             "prompts/get" => results::get_prompt(self, params, admission, exchange).await,
             "completion/complete" => results::complete(self, params, admission, exchange).await,
             "ping" => Ok(ServerResult::empty(())),
@@ -122,13 +121,14 @@ impl Handler {
                 Ok(ServerResult::empty(()))
             }
             "server/discover" if exchange.is_stateless() => {
-                let info = info(&admission.plan);
-                let result = DiscoverResult::from_server_info(Revision::SERVED.to_vec(), info);
+                let info = server_info(&admission.plan);
+                let result =
+                    DiscoverResult::from_server_info(ProtocolRevision::SUPPORTED.to_vec(), info);
                 Ok(ServerResult::DiscoverResult(result))
             }
-            _ => Err(no_method(admission)),
+            _ => Err(unknown_method(admission)),
         };
-        result.map(Outcome::from)
+        result.map(MethodOutcome::from)
     }
 
     fn subscribe(
@@ -137,32 +137,34 @@ impl Handler {
         admission: &Arc<Admission>,
         exchange: &Exchange,
     ) -> Result<ServerResult, ErrorData> {
-        let Plan::Watch(watches) = &admission.plan else { return Err(not_planned(admission)) };
-        let refused = |text| error(ErrorCode::INVALID_REQUEST, text, admission);
+        let Plan::Watch(watches) = &admission.plan else { return Err(missing_plan(admission)) };
+        let reject = |text| error(ErrorCode::INVALID_REQUEST, text, admission);
         let session = exchange.session.as_ref();
         let session = session
-            .ok_or_else(|| refused("resources are watched in a session; initialize first"))?;
+            .ok_or_else(|| reject("resource subscriptions need a session; initialize first"))?;
         for watch in watches.iter() {
-            let owner = Owner::of(&admission.grant.principal);
+            let owner = SlotOwner::of(&admission.grant.principal);
             let slot = self
-                .watches
-                .take(owner)
-                .map_err(|_| refused("as many resources are watched as may be"))?;
-            let ending = session.subscribe(watch::uri(params));
-            let ending = ending.ok_or_else(|| refused("this session watches as much as it may"))?;
-            watch::in_session(session, admission, watch, ending, slot);
+                .watch_slots
+                .acquire(owner)
+                .map_err(|_| reject("too many watched resources; unsubscribe from one first"))?;
+            let cancelled = session.subscribe(watch::uri(params));
+            let cancelled = cancelled.ok_or_else(|| {
+                reject("this session has too many subscriptions; unsubscribe from one first")
+            })?;
+            watch::spawn_in_session(session, admission, watch, cancelled, slot);
         }
         Ok(ServerResult::empty(()))
     }
 }
 
-/// Who watches resources, and how many.
-pub(crate) fn watches(config: &StreamsConfig) -> Arc<Slots> {
+/// The bounds of watched resources.
+pub(crate) fn watch_slots(config: &StreamsConfig) -> Arc<Slots> {
     Slots::new("watches", config.watches_max, config.watches_per_principal_max)
 }
 
-/// What the edge says of itself, and of its services to this caller.
-fn info(plan: &Plan) -> ServerConfig {
+/// The server's capabilities, and the instructions of the services that the caller may use.
+fn server_info(plan: &Plan) -> ServerConfig {
     let capabilities = ServerCapabilities::builder()
         .enable_completions()
         .enable_logging()
@@ -176,9 +178,9 @@ fn info(plan: &Plan) -> ServerConfig {
         .build();
     let mut info = ServerConfig::new(capabilities);
     info.server_info = Implementation::new("drawbridge", env!("CARGO_PKG_VERSION"));
-    if let Plan::Introduce { instructions, pages } = plan {
+    if let Plan::Describe { instructions, pages } = plan {
         info.instructions = Some(instructions.clone()).filter(|text| !text.is_empty());
-        // MCP Apps (SEP-1865). It has no settings of a server (SEP-2133).
+        // MCP Apps (SEP-1865). A server has no settings for it (SEP-2133).
         let extensions =
             pages.then(|| ("io.modelcontextprotocol/ui".to_owned(), JsonObject::new()));
         info.capabilities.extensions = extensions.map(|extension| [extension].into());

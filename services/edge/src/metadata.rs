@@ -1,4 +1,4 @@
-//! OAuth protected-resource metadata (RFC 9728), served to anybody.
+//! OAuth protected-resource metadata (RFC 9728), served without authentication.
 
 use std::sync::Arc;
 
@@ -16,17 +16,17 @@ use crate::catalog::Catalogs;
 
 const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// The edge as an OAuth protected resource. All its URLs come from the configured public URL, never from a
-/// request.
+/// The edge as an OAuth protected resource. INVARIANT: all its URLs derive from the configured
+/// public URL, never from a request.
 #[derive(Clone, Debug)]
 pub(crate) struct ProtectedResource {
     public_url: Url,
     scopes: Vec<String>,
-    /// The first is where clients are sent that look for its metadata here.
+    /// Requests for authorization server metadata are redirected to the first one.
     authorization_servers: Vec<String>,
 }
 
-/// One endpoint: all services, one of them, or a virtual server.
+/// An endpoint: of all services, of one of them, or of a virtual server.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) resource: Arc<ProtectedResource>,
@@ -34,15 +34,15 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at a path: the one for all services, or below it the one for the service or virtual server that
-    /// the path names, whether there is one of this name or not.
+    /// The endpoint at a path: the one for all services, or below it that of the service or virtual
+    /// server that the path names, which may not exist.
     pub(crate) fn at(resource: &Arc<ProtectedResource>, path: &str) -> Self {
         let below = path.strip_prefix(resource.path()).unwrap_or_default().trim_matches('/');
         let namespace = Some(below).filter(|below| !below.is_empty()).map(ToOwned::to_owned);
         Self { resource: Arc::clone(resource), namespace }
     }
 
-    /// The OAuth resource that it is: one canonical form, with its path, without a trailing slash.
+    /// Its OAuth resource identifier: in canonical form, with its path, without a trailing slash.
     pub(crate) fn resource(&self) -> String {
         let base = self.resource.public_url.as_str().trim_end_matches('/');
         match &self.namespace {
@@ -51,7 +51,7 @@ impl Endpoint {
         }
     }
 
-    /// Where its metadata is.
+    /// The URL of its metadata.
     pub(crate) fn metadata_url(&self) -> String {
         let path = self.resource.path();
         let mut url = self.resource.public_url.clone();
@@ -62,7 +62,7 @@ impl Endpoint {
         url.to_string()
     }
 
-    /// Scopes that its clients are told to ask for.
+    /// The scopes that its clients should request.
     pub(crate) fn scopes(&self) -> &[String] {
         &self.resource.scopes
     }
@@ -82,7 +82,7 @@ impl Endpoint {
     }
 }
 
-/// All endpoints, those of the catalog as it is now.
+/// All endpoints of the current catalog.
 #[derive(Debug)]
 pub(crate) struct Endpoints {
     pub(crate) resource: Arc<ProtectedResource>,
@@ -90,8 +90,8 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// The endpoint at a path, or the one for all services where there is none.
-    pub(crate) fn at_or_whole(&self, path: &str) -> Endpoint {
+    /// The endpoint at a path, or the one for all services if it does not exist.
+    pub(crate) fn at_or_default(&self, path: &str) -> Endpoint {
         let endpoint = Endpoint::at(&self.resource, path);
         let is_known = |name: &String| self.catalogs.load().has_endpoint(name);
         Endpoint { namespace: endpoint.namespace.filter(is_known), ..endpoint }
@@ -116,21 +116,21 @@ impl ProtectedResource {
         self.public_url.path().trim_end_matches('/')
     }
 
-    /// Whether an endpoint can be at this path: the one for all services, or below it one of a name. Clients differ in
-    /// whether they keep the slash.
-    pub(crate) fn has(&self, path: &str) -> bool {
+    /// Whether this path may be that of an endpoint: the path for all services, or one segment
+    /// below it. Some clients drop the trailing slash and others do not.
+    pub(crate) fn is_endpoint_path(&self, path: &str) -> bool {
         let Some(below) = path.strip_prefix(self.path()) else { return false };
         let name = below.strip_prefix('/').unwrap_or(below);
         let name = name.strip_suffix('/').unwrap_or(name);
         (below.is_empty() || below.starts_with('/')) && !name.contains('/')
     }
 
-    /// The metadata at the root and at the path-suffixed URLs, and the way to the authorization server for
-    /// clients that look for it here.
+    /// Serves the metadata at the root and at the path-suffixed URLs, and redirects clients that
+    /// request authorization server metadata here.
     pub(crate) fn routes(self: &Arc<Self>, catalogs: &Arc<Catalogs>) -> Router {
         let path = self.path();
-        let whole = Endpoint { resource: Arc::clone(self), namespace: None }.document();
-        let serve = get(async move || Json(whole));
+        let default = Endpoint { resource: Arc::clone(self), namespace: None }.document();
+        let serve = get(async move || Json(default));
         let mut router = serve_at(Router::new(), WELL_KNOWN, &serve);
         if !path.is_empty() {
             router = serve_at(router, &format!("{WELL_KNOWN}{path}"), &serve);
@@ -145,33 +145,35 @@ impl ProtectedResource {
         router = serve_at(router, &format!("{WELL_KNOWN}{path}/{{namespace}}"), &of_service);
         if let Some(issuer) = self.authorization_servers.first() {
             for name in ["oauth-authorization-server", "openid-configuration"] {
-                router = router.merge(self.elsewhere(name, issuer));
+                router = router.merge(self.redirects(name, issuer));
             }
         }
         router
     }
 
-    /// Sends whoever looks for the authorization server's metadata here to where it is.
-    fn elsewhere(&self, name: &str, issuer: &str) -> Router {
-        let there = metadata_of(issuer, name);
+    /// Redirects requests for the authorization server's metadata to the issuer.
+    fn redirects(&self, name: &str, issuer: &str) -> Router {
+        let target = issuer_metadata_url(issuer, name);
         let redirect =
-            get(async move || -> Response { Redirect::temporary(&there).into_response() });
-        let here = format!("/.well-known/{name}");
-        let mut router = serve_at(Router::new(), &here, &redirect);
+            get(async move || -> Response { Redirect::temporary(&target).into_response() });
+        let source = format!("/.well-known/{name}");
+        let mut router = serve_at(Router::new(), &source, &redirect);
         if !self.path().is_empty() {
-            router = serve_at(router, &format!("{here}{}", self.path()), &redirect);
+            router = serve_at(router, &format!("{source}{}", self.path()), &redirect);
         }
-        serve_at(router, &format!("{here}{}/{{namespace}}", self.path()), &redirect)
+        serve_at(router, &format!("{source}{}/{{namespace}}", self.path()), &redirect)
     }
 }
 
-/// Serves a path with and without a slash at its end: clients make the URL out of one that a person typed.
+/// Serves a path with and without a trailing slash: clients derive the URL from one that a person
+/// typed.
 fn serve_at(router: Router, path: &str, method: &MethodRouter) -> Router {
     router.route(path, method.clone()).route(&format!("{path}/"), method.clone())
 }
 
-/// Where an issuer's metadata is: RFC 8414 puts the well-known part before the issuer's path, OpenID Connect after it.
-fn metadata_of(issuer: &str, name: &str) -> String {
+/// The URL of an issuer's metadata: RFC 8414 inserts the well-known part before the issuer's path,
+/// OpenID Connect Discovery appends it.
+fn issuer_metadata_url(issuer: &str, name: &str) -> String {
     let issuer = issuer.trim_end_matches('/');
     match issuer.parse::<Url>() {
         Ok(mut url) if name == "oauth-authorization-server" => {
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_issuer_with_a_path_has_its_metadata_where_each_standard_says() {
+    fn the_metadata_url_of_an_issuer_with_a_path_follows_each_standard() {
         let realm = "https://sso.acme.example/realms/acme/";
         for (issuer, name, expected) in [
             (
@@ -208,7 +210,7 @@ mod tests {
             ),
             ("http://a:1", "openid-configuration", "http://a:1/.well-known/openid-configuration"),
         ] {
-            assert_eq!(metadata_of(issuer, name), expected);
+            assert_eq!(issuer_metadata_url(issuer, name), expected);
         }
     }
 }

@@ -1,84 +1,86 @@
-//! The one place that turns a refusal into HTTP and JSON-RPC: status, headers, code, message.
+//! The only mapping of refusals to HTTP and JSON-RPC: status, headers, code, message.
 
 use axum::response::{IntoResponse, Response};
 use drawbridge_sdk::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::{metadata::Endpoint, traffic::limits::Standing};
+use crate::{metadata::Endpoint, traffic::limits::RateLimitStatus};
 
-/// The JSON-RPC error codes of the edge's own refusals, after the HTTP status that they come with.
+/// The edge's own JSON-RPC error codes, each derived from its HTTP status.
 const UNAUTHENTICATED: i32 = -32041;
 const FORBIDDEN: i32 = -32043;
 const LIMITED: i32 = -32049;
 const UNAVAILABLE: i32 = -32053;
-/// By which clients know that their session is gone.
+/// The code by which clients detect that their session has ended.
 const NO_SESSION: i32 = -32001;
 
 /// The longest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
-/// Seconds after which a client may try again when auth or Redis gave no answer, or there is too much to do.
+/// Seconds after which a client may retry when auth or Redis is unavailable, or the edge is
+/// overloaded.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// Why a request goes no further.
+/// Why the edge rejects a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Refusal {
-    /// Nobody is known to be calling. The description is absent when there was no token at all.
+    /// The caller is not authenticated. The description is absent when the request had no token.
     Unauthenticated { description: Option<String> },
     /// The token lacks a scope.
     InsufficientScope { scopes: Vec<String> },
-    /// Policy refuses. Of a hidden item the caller must not learn that it exists.
+    /// Policy denies the operation. INVARIANT: the caller does not learn that a hidden item exists.
     Denied { item: String, reason: String, is_hidden: bool },
-    /// Auth gave no answer, so nothing is allowed.
+    /// Auth is unavailable, so nothing is allowed.
     AuthUnavailable,
-    /// Nobody can say whether the token is good: its issuer cannot be asked. Who shows it is not known.
+    /// The token cannot be verified, because its issuer is unavailable. The caller is not
+    /// authenticated.
     Unverified,
-    /// The request was sent to a name that is not this server's.
+    /// The Host is not one of this server's names.
     Host,
-    /// The page that sent the request is not one that may.
+    /// The Origin is not an allowed one.
     Origin,
-    /// The body is larger than is taken.
+    /// The body exceeds the maximum.
     TooLarge { bytes_max: usize },
-    /// The body did not come.
-    Body,
-    /// The body came too slowly.
-    Slow,
-    /// A header is given twice, or says what only an attack would.
+    /// The body could not be read.
+    BodyUnreadable,
+    /// The body arrived too slowly.
+    BodySlow,
+    /// A header is repeated, or has a value that only an attack would send.
     Headers(&'static str),
-    /// The body is packed.
+    /// The body has a Content-Encoding.
     ContentEncoding,
-    /// The body is not JSON.
+    /// The Content-Type is not JSON.
     ContentType,
-    /// The client takes neither JSON nor an event stream.
+    /// The client accepts neither JSON nor an event stream.
     NotAcceptable,
-    /// The body does not parse.
+    /// The body is not valid JSON.
     Parse(String),
-    /// The body is JSON, but no JSON-RPC 2.0 message.
+    /// The body is not a JSON-RPC 2.0 message.
     Invalid(String),
-    /// The method's parameters are not its parameters.
+    /// The parameters of the method are invalid.
     Params(String),
-    /// There is no service of this name.
+    /// No service or virtual server has this name.
     NoEndpoint,
-    /// The session is not there, or not this caller's.
+    /// The session does not exist, or belongs to another caller.
     NoSession,
-    /// Nobody can say now whether there is such a session.
-    SessionsAway,
-    /// The caller has as many of these as one principal may.
+    /// Redis, which knows the sessions, is unavailable.
+    SessionsUnavailable,
+    /// The caller has the most of these that one principal may have open.
     TooMany { what: &'static str, max: usize },
-    /// This replica has as many of these as it may.
+    /// This replica has the most of these that it may have open.
     Full { what: &'static str },
-    /// The HTTP method has no meaning here.
+    /// The endpoint does not support the HTTP method.
     Method,
-    /// The stream that the client wants to take up again is not there.
+    /// The stream that the client wants to resume does not exist.
     EventId,
-    /// A rate limit refuses.
-    Limited(Standing),
-    /// A rate limit lets nothing pass while Redis does not count.
+    /// A rate limit is exceeded.
+    Limited(RateLimitStatus),
+    /// A rate limit rejects all requests while Redis is unavailable.
     LimitClosed { limit: String },
-    /// More is asked of this replica than it can carry.
+    /// This replica is overloaded.
     Overloaded,
-    /// The caller leaves so much of earlier answers unread that nothing more begins.
-    Unread,
+    /// The caller has too many unread bytes of earlier responses.
+    ResponsesUnread,
 }
 
 impl Refusal {
@@ -92,27 +94,27 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
-            | Self::Unread
-            | Self::SessionsAway
+            | Self::ResponsesUnread
+            | Self::SessionsUnavailable
             | Self::Full { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::BodySlow => StatusCode::REQUEST_TIMEOUT,
             Self::ContentEncoding | Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Self::Body
+            Self::BodyUnreadable
             | Self::Headers(_)
             | Self::Parse(_)
             | Self::Invalid(_)
             | Self::Params(_)
             | Self::EventId => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            // A client that gets it opens another session (MCP, Streamable HTTP).
+            // It makes the client open another session (MCP, Streamable HTTP).
             Self::NoSession | Self::NoEndpoint => StatusCode::NOT_FOUND,
             Self::TooMany { .. } | Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
-    /// JSON-RPC 2.0 section 5.1, and the edge's own.
+    /// A code of JSON-RPC 2.0 section 5.1, or one of the edge's own.
     fn code(&self) -> i32 {
         match self {
             Self::Unauthenticated { .. } => UNAUTHENTICATED,
@@ -124,15 +126,15 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
-            | Self::Unread
-            | Self::SessionsAway
+            | Self::ResponsesUnread
+            | Self::SessionsUnavailable
             | Self::Full { .. }
             | Self::TooMany { .. } => UNAVAILABLE,
             Self::NoSession => NO_SESSION,
             Self::Parse(_) => -32700,
             Self::TooLarge { .. }
-            | Self::Body
-            | Self::Slow
+            | Self::BodyUnreadable
+            | Self::BodySlow
             | Self::Headers(_)
             | Self::ContentEncoding
             | Self::ContentType
@@ -145,8 +147,8 @@ impl Refusal {
         }
     }
 
-    /// A word for logs and metrics.
-    pub(crate) fn word(&self) -> &'static str {
+    /// A code for logs, metrics and clients.
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Unauthenticated { .. } => "unauthenticated",
             Self::InsufficientScope { .. } => "insufficient_scope",
@@ -156,8 +158,8 @@ impl Refusal {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::TooLarge { .. } => "too_large",
-            Self::Body => "body",
-            Self::Slow => "slow",
+            Self::BodyUnreadable => "body",
+            Self::BodySlow => "slow",
             Self::Headers(_) => "headers",
             Self::ContentEncoding => "content_encoding",
             Self::ContentType => "content_type",
@@ -167,7 +169,7 @@ impl Refusal {
             Self::Params(_) => "invalid_params",
             Self::NoEndpoint => "no_endpoint",
             Self::NoSession => "no_session",
-            Self::SessionsAway => "sessions_unavailable",
+            Self::SessionsUnavailable => "sessions_unavailable",
             Self::TooMany { what: "streams", .. } => "too_many_streams",
             Self::TooMany { .. } => "too_many_sessions",
             Self::Full { what: "streams" } => "streams_full",
@@ -177,11 +179,11 @@ impl Refusal {
             Self::Limited(_) => "rate_limited",
             Self::LimitClosed { .. } => "limit_closed",
             Self::Overloaded => "overloaded",
-            Self::Unread => "answers_unread",
+            Self::ResponsesUnread => "answers_unread",
         }
     }
 
-    /// What the caller is told, in a bounded text: some of it may be the caller's own.
+    /// The message for the caller. It is truncated because it may contain text of the caller.
     fn message(&self) -> String {
         let mut message = self.text();
         message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
@@ -190,63 +192,71 @@ impl Refusal {
 
     fn text(&self) -> String {
         match self {
-            // Older inspectors look for the word.
+            // Older MCP inspectors search for this word.
             Self::Unauthenticated { description: None } => {
-                "Unauthorized: an access token is needed".to_owned()
+                "Unauthorized: an access token is required".to_owned()
             }
             Self::Unauthenticated { description: Some(description) } => {
                 format!("Unauthorized: {description}")
             }
             Self::InsufficientScope { scopes } => {
-                format!("the access token needs the scopes: {}", scopes.join(" "))
+                format!("the access token must have the scopes: {}", scopes.join(" "))
             }
             Self::Denied { item, reason, .. } => format!("denied by policy: {item}: {reason}"),
-            Self::AuthUnavailable => "nobody can say now whether this is allowed; try again".to_owned(),
-            Self::Unverified => "the access token cannot be verified now; try again".to_owned(),
+            Self::AuthUnavailable => "the authorization service is unavailable; retry".to_owned(),
+            Self::Unverified => "the access token cannot be verified now; retry".to_owned(),
             Self::Host => "the Host header names another server".to_owned(),
-            Self::Origin => "the page's origin is not allowed".to_owned(),
+            Self::Origin => "the origin of the page is not allowed".to_owned(),
             Self::TooLarge { bytes_max } => format!("the body is larger than {bytes_max} bytes"),
-            Self::Body => "the body did not come".to_owned(),
-            Self::Slow => "the body came too slowly".to_owned(),
+            Self::BodyUnreadable => "the request body could not be read".to_owned(),
+            Self::BodySlow => "the request body arrived too slowly".to_owned(),
             Self::Headers(what) => (*what).to_owned(),
             Self::ContentEncoding => "the body must have no Content-Encoding".to_owned(),
             Self::ContentType => "the Content-Type must be application/json".to_owned(),
-            Self::NotAcceptable => "the client must accept application/json or text/event-stream".to_owned(),
-            Self::Parse(what) => format!("the body is not JSON: {what}"),
-            Self::Invalid(what) => format!("the body is not a JSON-RPC 2.0 message: {what}"),
-            Self::Params(what) => format!("the parameters are not right: {what}"),
-            Self::NoEndpoint => "there is no service of this name here".to_owned(),
-            Self::NoSession => "there is no such session; initialize again".to_owned(),
-            Self::SessionsAway => "nobody can say now whether there is such a session; try again".to_owned(),
-            Self::TooMany { what, max } => format!("there are {max} {what} open already; end one"),
-            Self::Full { what } => format!("there are as many {what} open as there may be; try again"),
-            Self::Method => "only POST, and GET and DELETE with a session, have a meaning here".to_owned(),
-            Self::EventId => {
-                "the Last-Event-ID names no event of this session that can be taken up again".to_owned()
+            Self::NotAcceptable => {
+                "the client must accept application/json or text/event-stream".to_owned()
             }
-            Self::Limited(standing) => {
-                let (limit, seconds) = (standing.limit(), standing.seconds());
-                format!("the rate limit {limit} is reached; try again in {seconds} s")
+            Self::Parse(what) => format!("the body is not valid JSON: {what}"),
+            Self::Invalid(what) => format!("the body is not a JSON-RPC 2.0 message: {what}"),
+            Self::Params(what) => format!("invalid parameters: {what}"),
+            Self::NoEndpoint => "no service has this name".to_owned(),
+            Self::NoSession => "the session does not exist; initialize again".to_owned(),
+            Self::SessionsUnavailable => "the session store is unavailable; retry".to_owned(),
+            Self::TooMany { what, max } => {
+                format!("you have {max} open {what}, which is the maximum; close one")
+            }
+            Self::Full { what } => {
+                format!("the server has reached its maximum of open {what}; retry")
+            }
+            Self::Method => {
+                "only POST, and GET and DELETE with a session, are supported".to_owned()
+            }
+            Self::EventId => {
+                "the Last-Event-ID names no event of this session that can be resumed".to_owned()
+            }
+            Self::Limited(status) => {
+                let (limit, seconds) = (status.limit(), status.seconds());
+                format!("the rate limit {limit} is exceeded; retry in {seconds} s")
             }
             Self::LimitClosed { limit } => {
-                format!("nobody can say now whether the rate limit {limit} is reached; try again")
+                format!("the rate limit {limit} cannot be checked now; retry")
             }
-            Self::Overloaded => "there is more to do now than can be done; try again".to_owned(),
-            Self::Unread => {
-                "too much of earlier answers has not been read; read it, then try again: nothing was done"
+            Self::Overloaded => "the server is overloaded; retry".to_owned(),
+            Self::ResponsesUnread => {
+                "too much of earlier responses is unread; read it, then retry: nothing was done"
                     .to_owned()
             }
         }
     }
 
     fn data(&self, request_id: &RequestId) -> Value {
-        let mut data = json!({ "requestId": request_id.as_str(), "reason": self.word() });
+        let mut data = json!({ "requestId": request_id.as_str(), "reason": self.reason() });
         match self {
             Self::InsufficientScope { scopes } => data["scopes"] = json!(scopes),
-            Self::Limited(standing) => {
-                data["limit"] = json!(standing.limit());
-                data["remaining"] = json!(standing.remaining);
-                data["retryAfterMs"] = json!(standing.millis());
+            Self::Limited(status) => {
+                data["limit"] = json!(status.limit());
+                data["remaining"] = json!(status.remaining);
+                data["retryAfterMs"] = json!(status.millis());
             }
             _ if self.retry_after_seconds().is_some() => {
                 data["retryAfterMs"] = json!(RETRY_AFTER_SECONDS * 1000);
@@ -262,19 +272,19 @@ impl Refusal {
             | Self::Unverified
             | Self::LimitClosed { .. }
             | Self::Overloaded
-            | Self::Unread
-            | Self::SessionsAway
+            | Self::ResponsesUnread
+            | Self::SessionsUnavailable
             | Self::Full { .. } => Some(RETRY_AFTER_SECONDS),
-            Self::Limited(standing) => Some(standing.seconds()),
+            Self::Limited(status) => Some(status.seconds()),
             _ => None,
         }
     }
 
-    /// Counts and logs it.
+    /// Counts and logs the refusal.
     pub(crate) fn record(&self, request_id: &RequestId) {
-        let (reason, message) = (self.word(), self.message());
+        let (reason, message) = (self.reason(), self.message());
         if matches!(self, Self::Overloaded) {
-            // The access log has it too, and there is too much to do already.
+            // The access log contains it too, and logging adds load.
             tracing::debug!(%request_id, reason, message, "refused");
         } else {
             tracing::info!(%request_id, reason, message, "refused");
@@ -282,7 +292,7 @@ impl Refusal {
         metrics::counter!("edge_refusals_total", "reason" => reason).increment(1);
     }
 
-    /// The answer to the message `id`, or to no message in particular.
+    /// The response to the message `id`, or to no message if it is null.
     pub(crate) fn into_response(
         self,
         id: Value,
@@ -301,8 +311,8 @@ impl Refusal {
         if let Some(challenge) = self.challenge(endpoint) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if let Self::Limited(standing) = &self {
-            standing.tell(headers);
+        if let Self::Limited(status) = &self {
+            status.write_headers(headers);
         }
         headers.extend(
             self.retry_after_seconds().map(|seconds| (header::RETRY_AFTER, seconds.into())),
@@ -322,7 +332,7 @@ impl Refusal {
         let (error, scopes) = match self {
             Self::Unauthenticated { description: None } => (String::new(), endpoint.scopes()),
             Self::Unauthenticated { description: Some(description) } => {
-                let description = in_quotes(description);
+                let description = quotable(description);
                 let error =
                     format!(r#"error="invalid_token", error_description="{description}", "#);
                 (error, endpoint.scopes())
@@ -342,9 +352,9 @@ impl Refusal {
     }
 }
 
-/// A text as it may stand in a quoted string of a header (RFC 6750 section 3: printable ASCII, neither quotation mark nor
-/// backslash), within bounds.
-fn in_quotes(text: &str) -> String {
+/// A truncated text whose characters a quoted string of a header permits (RFC 6750 section 3:
+/// printable ASCII, neither quotation mark nor backslash).
+fn quotable(text: &str) -> String {
     let allowed = |letter: char| match letter {
         '"' | '\\' => '\'',
         ' '..='~' => letter,
@@ -358,8 +368,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_description_fits_a_header_whatever_it_says() {
-        assert_eq!(in_quotes("a \"b\\c\"\r\nd é"), "a 'b'c'??d ?");
-        assert_eq!(in_quotes(&"é".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX / 2);
+    fn any_description_becomes_a_valid_header_value() {
+        assert_eq!(quotable("a \"b\\c\"\r\nd é"), "a 'b'c'??d ?");
+        assert_eq!(quotable(&"é".repeat(MESSAGE_BYTES_MAX)).len(), MESSAGE_BYTES_MAX / 2);
     }
 }

@@ -1,4 +1,4 @@
-//! Encryption of what replicas share in Redis.
+//! Encryption of the values that replicas share in Redis.
 
 use aws_lc_rs::{
     aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey},
@@ -10,21 +10,22 @@ use sha2::{Digest as _, Sha256};
 
 const NONCE_BYTES: usize = 12;
 
-/// Encrypts values, each for the key under which it is stored. Replicas that share a secret open one another's.
+/// Encrypts values, each bound to the key under which it is stored. Replicas that share a secret
+/// can decrypt each other's values.
 #[derive(Debug)]
 pub(crate) struct Sealer(RandomizedNonceKey);
 
 impl Sealer {
-    /// A sealer whose key comes from `secret`, for values of one kind: the label separates its key from all others
-    /// that are made of the secret.
+    /// A sealer for one kind of values. Its key is derived from `secret` and the label, so it
+    /// differs from all other keys derived from the secret.
     pub(crate) fn new(secret: &SecretString, label: &str) -> Result<Self, Unspecified> {
         let label = format!("drawbridge {label}\0");
         let key = Sha256::new().chain_update(label).chain_update(secret.expose_secret());
-        // SIV: a busy replica draws so many nonces that two could be the same one day.
+        // SIV: a busy replica draws so many random nonces that two of them may collide.
         Ok(Self(RandomizedNonceKey::new(&AES_256_GCM_SIV, &key.finalize())?))
     }
 
-    pub(crate) fn close(&self, key: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn seal(&self, key: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
         let mut text = bytes.to_vec();
         let nonce = self.0.seal_in_place_append_tag(Aad::from(key), &mut text).ok()?;
         Some([nonce.as_ref().as_slice(), &text].concat())
@@ -43,9 +44,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_opens_under_its_key_label_and_secret_alone() {
+    fn a_value_opens_only_with_its_key_label_and_secret() {
         let sealer = Sealer::new(&"one".into(), "test").unwrap();
-        let sealed = sealer.close(b"key", b"IBAN of alice").unwrap();
+        let sealed = sealer.seal(b"key", b"IBAN of alice").unwrap();
         assert!(!sealed.windows(5).any(|window| window == b"alice"));
         let open = |sealer: &Sealer, key: &[u8], sealed: &[u8]| sealer.open(key, sealed.to_vec());
         assert_eq!(open(&sealer, b"key", &sealed).as_deref(), Some(b"IBAN of alice".as_slice()));

@@ -1,4 +1,5 @@
-//! What the edge does around a call besides deciding on it: limits, queues, the cache, guards, transformations.
+//! What the edge does around a call besides authorizing it: limits, queues, cache, guards,
+//! transformations.
 
 pub(crate) mod cache;
 pub(crate) mod guard;

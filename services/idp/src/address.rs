@@ -1,11 +1,11 @@
-//! Where a request comes from, as far as limits tell addresses apart.
+//! Client addresses as limits distinguish them.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The bits of an IPv6 address that a network has as a rule; those behind them a client chooses freely.
+/// The usual length of an IPv6 network prefix; clients choose the other bits freely.
 const NETWORK_BITS: u32 = 64;
 
-/// A client's address: that of the connection, and of IPv6 the network alone.
+/// The address of a client's connection; for IPv6 its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientAddress(IpAddr);
 
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_addresses_of_one_ipv6_network_are_one() {
+    fn addresses_of_one_ipv6_network_are_equal() {
         let of = |text: &str| ClientAddress::from(text.parse::<SocketAddr>().unwrap());
         assert_eq!(of("[2001:db8::1]:1"), of("[2001:db8::ffff:2]:2"));
         assert_ne!(of("[2001:db8::1]:1"), of("[2001:db8:0:1::1]:1"));

@@ -1,7 +1,8 @@
-//! The authorization endpoint: a client asks, a user signs in and decides (OAuth 2.1 section 4.1, RFC 9207).
+//! The authorization endpoint: a client sends a request, a user signs in and decides (OAuth 2.1
+//! section 4.1, RFC 9207).
 //!
-//! There are no sessions and no cookies: each request is decided with a password. So a forged form has no
-//! standing sign-in to ride on, and the id in it is known to the page that was shown alone.
+//! There are no sessions and no cookies: each decision needs a password. So a forged form cannot
+//! use an existing sign-in, and only the page that was shown knows the request's id.
 
 use std::{
     net::SocketAddr,
@@ -26,23 +27,24 @@ use crate::{
     client::{Client, ClientId, GrantType, RedirectUri},
     error::{ErrorCode, OAuthError},
     grant::{Challenge, Grant, IssuedCode, Scopes},
-    guesses::Locked,
     metadata::Issuer,
-    page::{self, Failed},
+    page::{self, SignInError},
     params::Params,
+    per_address::Full,
     server::Idp,
-    shares::Full,
+    sign_in_limiter::Locked,
     store::{Code, PendingId},
 };
 
 const QUERY_BYTES_MAX: usize = 8 * 1024;
 const ATTEMPTS_MAX: u32 = 5;
-const GONE: &str =
-    "This request has expired or was answered already. Go back to the application and start again.";
-const LOCKED: &str = "Too many sign-ins have failed. Wait a while, then try again.";
-const MANY: &str = "Too many sign-ins from your address wait for an answer. Finish or close them, or try again in ten minutes.";
+const EXPIRED: &str = "This request has expired or was already completed. \
+                       Go back to the application and start again.";
+const LOCKED: &str = "Too many sign-ins have failed. Wait a while, then retry.";
+const TOO_MANY_PENDING: &str = "Too many sign-ins from your address are pending. \
+                                Complete or cancel them, or retry in ten minutes.";
 
-/// Where the answer goes. It exists only for a known client and one of its own redirect URIs.
+/// Where the response is sent. It exists only for a known client and one of its redirect URIs.
 pub(crate) struct Callback {
     pub(crate) uri: RedirectUri,
     state: Option<String>,
@@ -57,7 +59,7 @@ pub(crate) struct AuthorizationRequest {
     pub(crate) scopes: Scopes,
 }
 
-/// A request that waits for its user.
+/// A request that is waiting for its user.
 pub(crate) struct Pending {
     request: AuthorizationRequest,
     attempts: AtomicU32,
@@ -74,10 +76,10 @@ pub(crate) async fn show(
         return page::problem(StatusCode::URI_TOO_LONG, "The application's request is too long.");
     }
     let params = Params::parse(query.as_bytes());
-    let (client, callback) = match recipient(&idp, &params) {
-        Ok(recipient) => recipient,
+    let (client, callback) = match client_and_callback(&idp, &params) {
+        Ok(found) => found,
         Err(problem) => {
-            tracing::info!(reason = problem, "an authorization request is refused");
+            tracing::info!(reason = problem, "rejected an authorization request");
             return page::problem(StatusCode::BAD_REQUEST, problem);
         }
     };
@@ -90,9 +92,9 @@ pub(crate) async fn show(
                 Err(Full) => {
                     tracing::info!(
                         client_id = pending.request.client.id.0,
-                        "too many sign-ins wait"
+                        "rejected a sign-in: too many are pending"
                     );
-                    page::problem(StatusCode::TOO_MANY_REQUESTS, MANY)
+                    page::problem(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_PENDING)
                 }
             }
         }
@@ -101,33 +103,36 @@ pub(crate) async fn show(
                 client_id = client.id.0,
                 error = error.code.as_str(),
                 reason = error.description,
-                "an authorization request is refused"
+                "rejected an authorization request"
             );
-            callback.refuse(&idp.issuer, &error)
+            callback.fail(&idp.issuer, &error)
         }
     }
 }
 
-/// Who asks, and where the answer may go. What is wrong here is told to the user and never sent to the
-/// redirect URI, which could be anybody's (RFC 6749 section 4.1.2.1).
-fn recipient(idp: &Idp, params: &Params) -> Result<(Arc<Client>, Callback), &'static str> {
-    let repeated = |_| "The application's request names itself or its address more than once.";
+/// The client, and where the response may be sent. Errors are shown to the user and never sent to
+/// the redirect URI, which an attacker may have chosen (RFC 6749 section 4.1.2.1).
+fn client_and_callback(
+    idp: &Idp,
+    params: &Params,
+) -> Result<(Arc<Client>, Callback), &'static str> {
+    let repeated = |_| "The application's request repeats client_id or redirect_uri.";
     let id = params.get("client_id").map_err(repeated)?;
-    let id = id.ok_or("The application's request does not say which application it is from.")?;
+    let id = id.ok_or("The application's request has no client_id.")?;
     let client = idp.store.client(&ClientId(id.to_owned())).ok_or(
-        "The application is not registered here. It may have been before this server was restarted; \
-         remove its connection and connect it again.",
+        "The application is not registered here, perhaps because this server was restarted. \
+         Remove its connection and connect it again.",
     )?;
     let requested = params.get("redirect_uri").map_err(repeated)?;
     let uri = client
         .redirect_uri(requested)
-        .ok_or("The application asks to send you to an address that it has not registered.")?;
-    // A repeated state is an error that `check` finds; there is none to give back then.
+        .ok_or("The application's request has a redirect URI that is not registered.")?;
+    // A repeated state is an error that `check` reports; no state is returned then.
     let state = params.get("state").ok().flatten().map(str::to_owned);
     Ok((client, Callback { uri, state }))
 }
 
-/// Checks what the client asks for. What is wrong here the client is told.
+/// Checks the request of a client. Errors are sent to the client.
 fn check(
     idp: &Idp,
     client: &Client,
@@ -149,15 +154,15 @@ fn check(
         return Err(ErrorCode::InvalidRequest.because("code_challenge_method must be S256"));
     }
     let challenge = Challenge::parse(challenge).ok_or(
-        ErrorCode::InvalidRequest.because("code_challenge is no SHA-256 digest in base64url"),
+        ErrorCode::InvalidRequest.because("code_challenge is not a SHA-256 digest in base64url"),
     )?;
     let resource = requested_resource(idp, client, params)?;
     let scopes = idp.scopes.narrow(params.get("scope")?)?;
     Ok((challenge, resource.to_owned(), scopes))
 }
 
-/// The one resource that a request is about (RFC 8707 section 2). A token for several would let each use it
-/// against the others.
+/// The resource of a request (RFC 8707 section 2). Each of several resources could use a common
+/// token at the others.
 pub(crate) fn requested_resource<'a>(
     idp: &'a Idp,
     client: &Client,
@@ -166,11 +171,11 @@ pub(crate) fn requested_resource<'a>(
     let requested = params.get("resource").map_err(|_| {
         ErrorCode::InvalidTarget.because("tokens are issued for one resource at a time")
     })?;
-    let refused = "no tokens are issued for the requested resource, or not through this client";
+    let refused = "no tokens are issued for this resource, or not to this client";
     idp.resource(requested, client.internal).ok_or(ErrorCode::InvalidTarget.because(refused))
 }
 
-/// Takes the user's answer.
+/// Processes the user's decision.
 pub(crate) async fn decide(
     State(idp): State<Arc<Idp>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -182,15 +187,12 @@ pub(crate) async fn decide(
     };
     let id = PendingId(id.to_owned());
     let Some(pending) = idp.store.pending(&id) else {
-        return page::problem(StatusCode::BAD_REQUEST, GONE);
+        return page::problem(StatusCode::BAD_REQUEST, EXPIRED);
     };
     match params.get("decision") {
         Ok(Some("allow")) => sign_in(&idp, &id, &pending, &params, peer.into()).await,
         Ok(Some("deny")) => end(&idp, &id, "the user denied the request"),
-        _ => page::problem(
-            StatusCode::BAD_REQUEST,
-            "The form does not say whether to allow or to deny.",
-        ),
+        _ => page::problem(StatusCode::BAD_REQUEST, "The form must choose to allow or to deny."),
     }
 }
 
@@ -203,36 +205,37 @@ async fn sign_in(
 ) -> Response {
     let client_id = &pending.request.client.id;
     let (Ok(username), Ok(password)) = (params.get("username"), params.get("password")) else {
-        return page::problem(StatusCode::BAD_REQUEST, "The form names a field more than once.");
+        return page::problem(StatusCode::BAD_REQUEST, "The form repeats a field.");
     };
     let username = username.unwrap_or_default();
-    let guess = match idp.guesses.attempt(username, address) {
-        Ok(guess) => guess,
+    let attempt = match idp.sign_in_limiter.begin(username, address) {
+        Ok(attempt) => attempt,
         Err(locked) => {
-            tracing::warn!(client_id = client_id.0, "a sign-in is refused: too many have failed");
+            tracing::warn!(client_id = client_id.0, "rejected a sign-in: too many have failed");
             return locked_out(locked);
         }
     };
-    // Counted before the password is looked at, so that attempts at once are not more than attempts in turn.
-    let attempt = pending.attempts.fetch_add(1, Ordering::SeqCst).saturating_add(1);
-    if attempt > ATTEMPTS_MAX {
-        return page::problem(StatusCode::BAD_REQUEST, GONE);
+    // Counted before the password check, so that concurrent attempts cannot exceed the limit.
+    let count = pending.attempts.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+    if count > ATTEMPTS_MAX {
+        return page::problem(StatusCode::BAD_REQUEST, EXPIRED);
     }
     let Some(user) = idp.users.sign_in(username, password.unwrap_or_default()) else {
-        // The name is not logged: people type passwords into the wrong field.
-        tracing::info!(client_id = client_id.0, attempt, "a sign-in failed");
-        sleep(guess.delay()).await;
-        if attempt == ATTEMPTS_MAX {
+        // The name is not logged, because users type passwords into the wrong field.
+        tracing::info!(client_id = client_id.0, attempt = count, "a sign-in failed");
+        sleep(attempt.delay()).await;
+        if count == ATTEMPTS_MAX {
             return end(idp, id, "too many sign-ins failed");
         }
-        let failed = Failed { username, message: "The user name or the password is not right." };
+        let message = "The user name or the password is incorrect.";
+        let failed = SignInError { username, message };
         return page::sign_in(idp, id, &pending.request, Some(&failed));
     };
-    idp.guesses.succeeded(&guess);
+    idp.sign_in_limiter.succeed(&attempt);
     if idp.store.take_pending(id).is_none() {
-        return page::problem(StatusCode::BAD_REQUEST, GONE);
+        return page::problem(StatusCode::BAD_REQUEST, EXPIRED);
     }
-    idp.store.keep_client(client_id);
+    idp.store.mark_used(client_id);
     let request = &pending.request;
     let grant = Grant::new(
         client_id.clone(),
@@ -258,7 +261,7 @@ async fn sign_in(
     request.callback.succeed(&idp.issuer, &code)
 }
 
-/// Says when the next attempt is taken.
+/// The response with the time until the next attempt.
 fn locked_out(locked: Locked) -> Response {
     let mut response = page::problem(StatusCode::TOO_MANY_REQUESTS, LOCKED);
     let seconds = locked.retry_after.as_secs().max(1);
@@ -266,17 +269,17 @@ fn locked_out(locked: Locked) -> Response {
     response
 }
 
-/// Ends a request without a grant and lets the client know.
+/// Ends a request without a grant and informs the client.
 fn end(idp: &Idp, id: &PendingId, reason: &'static str) -> Response {
     let Some(pending) = idp.store.take_pending(id) else {
-        return page::problem(StatusCode::BAD_REQUEST, GONE);
+        return page::problem(StatusCode::BAD_REQUEST, EXPIRED);
     };
     tracing::info!(
         client_id = pending.request.client.id.0,
         reason,
-        "an authorization request is refused"
+        "rejected an authorization request"
     );
-    pending.request.callback.refuse(&idp.issuer, &ErrorCode::AccessDenied.because(reason))
+    pending.request.callback.fail(&idp.issuer, &ErrorCode::AccessDenied.because(reason))
 }
 
 impl Callback {
@@ -284,21 +287,21 @@ impl Callback {
         self.redirect(issuer, &[("code", &code.0)])
     }
 
-    fn refuse(&self, issuer: &Issuer, error: &OAuthError) -> Response {
+    fn fail(&self, issuer: &Issuer, error: &OAuthError) -> Response {
         self.redirect(
             issuer,
             &[("error", error.code.as_str()), ("error_description", error.description)],
         )
     }
 
-    /// RFC 9207 section 2: `iss` goes with errors too, so that clients notice a mix-up.
-    fn redirect(&self, issuer: &Issuer, answer: &[(&str, &str)]) -> Response {
+    /// RFC 9207 section 2: errors include `iss` too, so that clients detect a mix-up.
+    fn redirect(&self, issuer: &Issuer, parameters: &[(&str, &str)]) -> Response {
         let mut url = self.uri.url().clone();
-        url.query_pairs_mut().extend_pairs(answer).append_pair("iss", issuer.as_str());
+        url.query_pairs_mut().extend_pairs(parameters).append_pair("iss", issuer.as_str());
         if let Some(state) = &self.state {
             url.query_pairs_mut().append_pair("state", state);
         }
-        // 303: the browser must not post the password on.
+        // 303: the browser must not resend the password.
         let mut response = Redirect::to(url.as_str()).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response

@@ -1,4 +1,4 @@
-//! OAuth clients: registered ones and workloads.
+//! OAuth clients: registered and configured ones, and workloads.
 
 use std::fmt;
 
@@ -50,9 +50,9 @@ pub(crate) struct Client {
     pub(crate) grant_types: Vec<GrantType>,
     /// Absent for a public client.
     pub(crate) secret: Option<SecretString>,
-    /// Of a workload.
+    /// The groups of a workload.
     pub(crate) groups: Vec<String>,
-    /// Whether its tokens may be for the internal resources.
+    /// Whether it may get tokens for the internal resources.
     pub(crate) internal: bool,
 }
 
@@ -69,7 +69,7 @@ impl Client {
         }
     }
 
-    /// A public client that the configuration names.
+    /// A public client of the configuration.
     pub(crate) fn configured(client: &ConfiguredClient) -> Result<Self, RedirectUriError> {
         Ok(Self {
             id: ClientId(client.client_id.clone()),
@@ -86,7 +86,7 @@ impl Client {
         })
     }
 
-    /// A registered client as a state file has it.
+    /// The registered client as stored in a state file.
     pub(crate) fn save(&self) -> SavedClient {
         SavedClient {
             id: self.id.0.clone(),
@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// A registered client of a state file. Nothing when a redirect URI of it is none.
+    /// A registered client from a state file. `None` if a redirect URI is invalid.
     pub(crate) fn restore(saved: SavedClient) -> Option<Self> {
         let redirect_uris = saved.redirect_uris.iter().map(|uri| RedirectUri::parse(uri));
         Some(Self {
@@ -115,8 +115,9 @@ impl Client {
         self.grant_types.contains(&grant_type)
     }
 
-    /// Whether the client is who it says. A public client proves nothing, and a secret from one is an error.
-    pub(crate) fn proves_itself(&self, presented: Option<&str>) -> bool {
+    /// Whether the client is authenticated. A public client has no secret, and must not present
+    /// one.
+    pub(crate) fn authenticates(&self, presented: Option<&str>) -> bool {
         match (&self.secret, presented) {
             (Some(expected), Some(presented)) => secret::matches(expected, presented),
             (None, None) => true,
@@ -124,13 +125,13 @@ impl Client {
         }
     }
 
-    /// The redirect URI of a request, which must be a registered one; the only one when it names none
-    /// (OAuth 2.1 section 4.1.1).
+    /// The redirect URI of a request, which must be registered; the only registered one if the
+    /// request has none (OAuth 2.1 section 4.1.1).
     pub(crate) fn redirect_uri(&self, requested: Option<&str>) -> Option<RedirectUri> {
         match (requested, self.redirect_uris.as_slice()) {
             (Some(requested), registered) => {
                 let requested = RedirectUri::parse(requested).ok()?;
-                registered.iter().any(|uri| uri.admits(&requested)).then_some(requested)
+                registered.iter().any(|uri| uri.matches(&requested)).then_some(requested)
             }
             (None, [only]) => Some(only.clone()),
             (None, _) => None,
@@ -146,37 +147,39 @@ pub(crate) struct RedirectUri {
     url: Url,
 }
 
-/// A text that cannot be a redirect URI.
+/// An invalid redirect URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a redirect URI is https, http on a loopback host, or of another scheme, without a fragment"
+    "a redirect URI must be https, http on a loopback host, or of another scheme, without a \
+     fragment"
 )]
 pub(crate) struct RedirectUriError;
 
 impl RedirectUri {
-    /// Reads a redirect URI. Whether its scheme may be registered, [`Self::has_scheme_of`] says.
+    /// Parses a redirect URI. [`Self::has_scheme_of`] checks whether its scheme may be registered.
     pub(crate) fn parse(text: &str) -> Result<Self, RedirectUriError> {
-        // URL parsing drops white space and control characters; what is compared must be what is used.
+        // URL parsing drops white space and control characters, but texts are compared.
         if text.len() > REDIRECT_URI_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic())
         {
             return Err(RedirectUriError);
         }
         let url = Url::parse(text).map_err(|_| RedirectUriError)?;
-        let scheme_fits = match url.scheme() {
+        let is_scheme_valid = match url.scheme() {
             "https" => true,
             "http" => is_loopback(&url),
             _ => true,
         };
-        let anonymous = url.username().is_empty() && url.password().is_none();
+        let has_no_credentials = url.username().is_empty() && url.password().is_none();
         // RFC 6749 section 3.1.2: no fragment.
-        if scheme_fits && anonymous && url.fragment().is_none() {
+        if is_scheme_valid && has_no_credentials && url.fragment().is_none() {
             Ok(Self { text: text.to_owned(), url })
         } else {
             Err(RedirectUriError)
         }
     }
 
-    /// Whether its scheme is https, http, one of these, or a private-use one with a dot (RFC 8252 section 7.1).
+    /// Whether its scheme is https, http, one of `schemes`, or a private-use one with a dot (RFC
+    /// 8252 section 7.1).
     pub(crate) fn has_scheme_of(&self, schemes: &[String]) -> bool {
         let scheme = self.url.scheme();
         matches!(scheme, "https" | "http")
@@ -184,18 +187,19 @@ impl RedirectUri {
             || schemes.iter().any(|one| one == scheme)
     }
 
-    /// Whether a request may use `requested` when this one is registered: it is the same text, or differs
-    /// in nothing but the port of a loopback host, which native clients choose late (RFC 8252 section 7.3).
-    fn admits(&self, requested: &Self) -> bool {
+    /// Whether a request may use `requested` if this URI is registered: they must be equal, except
+    /// for the port of a loopback host, which native clients choose at run time (RFC 8252 section
+    /// 7.3).
+    fn matches(&self, requested: &Self) -> bool {
         if self.text == requested.text {
             return true;
         }
         let (mut registered, mut requested) = (self.url.clone(), requested.url.clone());
-        let ports_are_free = registered.scheme() == "http"
+        let is_port_ignored = registered.scheme() == "http"
             && is_loopback(&registered)
             && registered.set_port(None).is_ok()
             && requested.set_port(None).is_ok();
-        ports_are_free && registered == requested
+        is_port_ignored && registered == requested
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -206,7 +210,7 @@ impl RedirectUri {
         &self.url
     }
 
-    /// Where a person would say that it leads.
+    /// The destination as shown to users.
     pub(crate) fn destination(&self) -> String {
         match (self.url.scheme(), self.url.host_str(), self.url.port()) {
             ("https" | "http", Some(host), Some(port)) => format!("{host}:{port}"),
@@ -230,15 +234,15 @@ fn is_loopback(url: &Url) -> bool {
 mod tests {
     use super::*;
 
-    fn check(registered: &str, requested: &str, admitted: bool) {
+    fn check(registered: &str, requested: &str, expected: bool) {
         let registered = RedirectUri::parse(registered).unwrap();
         let outcome =
-            RedirectUri::parse(requested).is_ok_and(|requested| registered.admits(&requested));
-        assert_eq!(outcome, admitted, "{} and {requested}", registered.as_str());
+            RedirectUri::parse(requested).is_ok_and(|requested| registered.matches(&requested));
+        assert_eq!(outcome, expected, "{} and {requested}", registered.as_str());
     }
 
     #[test]
-    fn a_redirect_uri_must_match_but_for_the_port_of_a_loopback_host() {
+    fn a_redirect_uri_must_match_except_for_the_port_of_a_loopback_host() {
         check("http://127.0.0.1:33418/cb", "http://127.0.0.1:33418/cb", true);
         check("http://127.0.0.1:33418/cb", "http://127.0.0.1:50000/cb", true);
         check("http://127.0.0.1/cb", "http://127.0.0.1:50000/cb", true);

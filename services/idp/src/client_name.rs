@@ -1,15 +1,15 @@
-//! What a client calls itself, without what would make a person read something else.
+//! Cleaning of client names, so that users cannot be misled by them.
 
 use icu_properties::{
     CodePointMapData, CodePointSetData,
     props::{DefaultIgnorableCodePoint, GeneralCategory},
 };
 
-/// A character that looks like nothing, though no property says so.
+/// An invisible character without a property for it.
 const BLANK: char = '\u{2800}';
 
-/// The name without invisible characters, those that change the direction of text, and those that are no text; white
-/// space is one space. Nothing when nothing is left.
+/// The name without invisible characters, characters that change text direction, and non-text
+/// characters. White space becomes one space. `None` if nothing remains.
 pub(crate) fn cleaned(name: &str) -> Option<String> {
     let shown: String = name.chars().filter(|char| is_shown(*char)).collect();
     let cleaned = shown.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -24,9 +24,9 @@ fn is_shown(char: char) -> bool {
     if char.is_whitespace() {
         return true;
     }
-    // Every character that changes the direction of text is one for formatting.
+    // Characters that change the text direction are format characters.
     let category = CodePointMapData::<GeneralCategory>::new().get(char);
-    // Double quotes of any kind would end those in which the name is shown.
+    // Double quotes of any kind could end the quotes in which the name is shown.
     let is_quote =
         matches!(category, InitialPunctuation | FinalPunctuation) && !matches!(char, '‘' | '’');
     if is_quote || matches!(char, '"' | '„' | '‟' | '″' | '〝' | '〞' | '〟' | '＂') {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_and_what_turns_text_around_is_taken_out() {
+    fn invisible_and_bidirectional_characters_are_removed() {
         for (name, expected) in [
             ("Claude Code", Some("Claude Code")),
             ("Übung 日本語 عربي", Some("Übung 日本語 عربي")),

@@ -1,4 +1,4 @@
-//! The one place that maps an OAuth error to its JSON form and status (RFC 6749 section 5.2, RFC 7591
+//! Maps OAuth errors to JSON and status codes; nothing else does (RFC 6749 section 5.2, RFC 7591
 //! section 3.2.2).
 
 use axum::{
@@ -45,8 +45,8 @@ impl ErrorCode {
         }
     }
 
-    /// The description is for developers. It is constant, so that nothing a caller sent is sent back, and
-    /// has no quotes or backslashes, which RFC 6749 section 5.2 forbids.
+    /// An error with a description for developers. It is constant, so it never repeats input, and
+    /// contains no quotes or backslashes, which RFC 6749 section 5.2 forbids.
     pub(crate) fn because(self, description: &'static str) -> OAuthError {
         OAuthError { code: self, description, basic_challenge: false }
     }
@@ -61,7 +61,7 @@ impl ErrorCode {
     }
 }
 
-/// An error that the client is told of.
+/// An error that is returned to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{description}")]
 pub(crate) struct OAuthError {
@@ -71,7 +71,7 @@ pub(crate) struct OAuthError {
 }
 
 impl OAuthError {
-    /// The client tried HTTP Basic, so the answer must carry its challenge (RFC 6749 section 5.2).
+    /// Adds a challenge for a client that used HTTP Basic (RFC 6749 section 5.2).
     pub(crate) fn with_basic_challenge(mut self) -> Self {
         self.basic_challenge = true;
         self

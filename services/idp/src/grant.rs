@@ -1,4 +1,4 @@
-//! What a user has granted to a client, and the codes and refresh tokens that stand for it.
+//! What a user has granted to a client, with its codes and refresh tokens.
 
 use std::{
     fmt,
@@ -21,7 +21,8 @@ use crate::{
     state_file::{self, SavedGrant, SavedToken},
 };
 
-/// Access tokens of one grant that are good at once. A client refreshes about as often as they expire.
+/// The maximum number of valid access tokens per grant. A client refreshes about as often as they
+/// expire.
 const ACCESS_TOKENS_MAX: usize = 256;
 
 /// A set of scopes, in the order of the configuration.
@@ -29,15 +30,15 @@ const ACCESS_TOKENS_MAX: usize = 256;
 pub(crate) struct Scopes(Vec<String>);
 
 impl Scopes {
-    /// At least one scope, each of the characters of RFC 6749 section 3.3.
+    /// At least one scope of the characters that RFC 6749 section 3.3 allows.
     pub(crate) fn new(scopes: &[String]) -> Option<Self> {
-        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        let all_fit = scopes.iter().all(|scope| !scope.is_empty() && scope.bytes().all(fits));
-        (all_fit && !scopes.is_empty()).then(|| Self(scopes.to_vec()))
+        let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let is_valid = |scope: &String| !scope.is_empty() && scope.bytes().all(is_allowed);
+        (!scopes.is_empty() && scopes.iter().all(is_valid)).then(|| Self(scopes.to_vec()))
     }
 
-    /// The scopes to grant of these: all when none is requested, else the requested ones that are among
-    /// them. Unknown ones are passed over, which RFC 6749 section 3.3 allows, unless nothing is left.
+    /// The scopes to grant: all if none are requested, otherwise the requested ones that exist.
+    /// Unknown ones are ignored, which RFC 6749 section 3.3 allows, unless none remain.
     pub(crate) fn narrow(&self, requested: Option<&str>) -> Result<Self, OAuthError> {
         let Some(requested) = requested else { return Ok(self.clone()) };
         let requested: Vec<_> = requested.split_ascii_whitespace().collect();
@@ -62,18 +63,18 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// What one sign-in granted. Its code and its tokens share it, so revoking it ends them all.
+/// The grant of one sign-in. Its code and tokens share it, so revoking it ends them all.
 pub(crate) struct Grant {
     pub(crate) client: ClientId,
-    /// The username, which is the subject.
+    /// The user name, which is the subject.
     pub(crate) subject: String,
     pub(crate) resource: String,
     pub(crate) scopes: Scopes,
-    /// The access tokens that are still good. Absent: the grant is revoked.
+    /// The valid access tokens. Absent: the grant is revoked.
     issued: Mutex<Option<Vec<IssuedToken>>>,
 }
 
-/// An access token that was issued.
+/// An issued access token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IssuedToken {
     /// Its `jti`.
@@ -81,12 +82,12 @@ pub(crate) struct IssuedToken {
     pub(crate) expires: Instant,
 }
 
-/// No further access token can be issued for a grant.
+/// Why no further access token can be issued for a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unissued {
-    /// It is revoked.
+pub(crate) enum IssueError {
+    /// The grant is revoked.
     Revoked,
-    /// It has as many that are still good as are remembered.
+    /// It has the maximum number of valid access tokens.
     TooMany,
 }
 
@@ -95,20 +96,20 @@ impl Grant {
         Self { client, subject, resource, scopes, issued: Mutex::new(Some(Vec::new())) }
     }
 
-    /// Remembers an access token, so that it can be revoked.
-    pub(crate) fn issue(&self, token: IssuedToken) -> Result<(), Unissued> {
+    /// Records an access token, so that it can be revoked.
+    pub(crate) fn issue(&self, token: IssuedToken) -> Result<(), IssueError> {
         let mut issued = self.issued();
-        let issued = issued.as_mut().ok_or(Unissued::Revoked)?;
+        let issued = issued.as_mut().ok_or(IssueError::Revoked)?;
         let now = Instant::now();
         issued.retain(|token| token.expires > now);
         if issued.len() >= ACCESS_TOKENS_MAX {
-            return Err(Unissued::TooMany);
+            return Err(IssueError::TooMany);
         }
         issued.push(token);
         Ok(())
     }
 
-    /// Ends the grant: nothing more is issued for it. The access tokens that are still good are to be revoked.
+    /// Ends the grant and returns its valid access tokens, which the caller must revoke.
     pub(crate) fn revoke(&self) -> Vec<IssuedToken> {
         self.issued().take().unwrap_or_default()
     }
@@ -117,8 +118,8 @@ impl Grant {
         self.issued().is_none()
     }
 
-    /// The access tokens that are still good. Nothing when the grant is revoked.
-    fn good_tokens(&self) -> Option<Vec<IssuedToken>> {
+    /// The valid access tokens. `None` if the grant is revoked.
+    fn valid_tokens(&self) -> Option<Vec<IssuedToken>> {
         let now = Instant::now();
         let issued = self.issued();
         Some(issued.as_ref()?.iter().filter(|token| token.expires > now).copied().collect())
@@ -149,7 +150,7 @@ impl Challenge {
     }
 }
 
-/// What stands behind an authorization code.
+/// An issued authorization code.
 pub(crate) struct IssuedCode {
     pub(crate) grant: Arc<Grant>,
     pub(crate) redirect_uri: String,
@@ -159,41 +160,41 @@ pub(crate) struct IssuedCode {
 }
 
 impl IssuedCode {
-    /// Marks the code as used. False when it was already.
+    /// Marks the code as used. Returns false if it was already used.
     pub(crate) fn redeem(&self) -> bool {
         !self.redeemed.swap(true, Ordering::SeqCst)
     }
 }
 
-/// The refresh tokens that follow one another from one code. Only the newest is good; the family knows it,
-/// so any other secret that comes with its id is a token used before.
-pub(crate) struct Family {
+/// The sequence of refresh tokens from one code. Only the newest is valid; any other secret with
+/// the family's id is from a token that was used before.
+pub(crate) struct TokenFamily {
     pub(crate) grant: Arc<Grant>,
     /// Until when its tokens can be refreshed.
     pub(crate) expires: Instant,
     current: Mutex<SecretDigest>,
 }
 
-/// A refresh token was used before, or made up by someone who had one of its family.
+/// A refresh token was used before, or was forged with the id of its family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reused;
+pub(crate) struct TokenReused;
 
-impl Family {
-    /// A new family, which lasts so long, and its first secret.
+impl TokenFamily {
+    /// A new family with this lifetime, and its first secret.
     pub(crate) fn new(grant: Arc<Grant>, lifetime: Duration) -> (Self, String) {
         let first = secret::random();
         let current = Mutex::new(SecretDigest::of(&first));
         (Self { grant, expires: Instant::now() + lifetime, current }, first)
     }
 
-    /// A family as a state file has it. Nothing when its grant is revoked.
+    /// The family as stored in a state file. `None` if its grant is revoked.
     pub(crate) fn save(&self, id: Uuid) -> Option<SavedGrant> {
         let saved = |token: IssuedToken| SavedToken {
             id: token.id,
             expires: state_file::seconds(token.expires),
         };
         let Grant { client, subject, resource, scopes, .. } = &*self.grant;
-        // While it is locked, no access token is issued for the next secret.
+        // The lock prevents issuing an access token for the next secret.
         let current = self.current();
         Some(SavedGrant {
             family: id,
@@ -203,12 +204,12 @@ impl Family {
             resource: resource.clone(),
             scopes: scopes.as_slice().to_vec(),
             expires: state_file::seconds(self.expires),
-            issued: self.grant.good_tokens()?.into_iter().map(saved).collect(),
+            issued: self.grant.valid_tokens()?.into_iter().map(saved).collect(),
         })
     }
 
-    /// A family of a state file, whose grant is narrowed to what can be granted now. Nothing when nothing is left, or it
-    /// has expired.
+    /// A family from a state file, with its grant narrowed to the scopes that can be granted now.
+    /// `None` if none remain or it has expired.
     pub(crate) fn restore(saved: SavedGrant, grantable: &Scopes) -> Option<Self> {
         let scopes = grantable.narrow(Some(&saved.scopes.join(" "))).ok()?;
         let issued = saved.issued.into_iter().filter_map(|token| {
@@ -226,16 +227,16 @@ impl Family {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the current secret for what `issue` gives, together with the secret's successor. When that fails, the
-    /// secret stays good. Of two callers at once, one gets something for it.
+    /// Exchanges the current secret for the result of `issue` and the next secret. If `issue`
+    /// fails, the secret remains valid. Of two concurrent callers one succeeds.
     pub(crate) fn rotate<T, E>(
         &self,
         presented: &str,
         issue: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Result<(T, String), E>, Reused> {
+    ) -> Result<Result<(T, String), E>, TokenReused> {
         let mut current = self.current();
         if !current.is_of(presented) {
-            return Err(Reused);
+            return Err(TokenReused);
         }
         Ok(issue().map(|issued| {
             let next = secret::random();
@@ -266,28 +267,28 @@ impl RefreshToken {
 mod tests {
     use super::*;
 
-    /// A refusal, for too many access tokens, used the refresh token up, and trying again ended the grant.
+    /// An error for too many access tokens used up the refresh token, and a retry ended the grant.
     #[test]
-    fn a_refresh_token_stays_good_when_nothing_can_be_issued_for_it() {
+    fn a_refresh_token_remains_valid_when_no_access_token_can_be_issued() {
         let grant = Grant::new(
             ClientId("client".to_owned()),
             "alice".to_owned(),
             "https://mcp.example".to_owned(),
             Scopes::new(&["mcp".to_owned()]).unwrap(),
         );
-        let (family, first) = Family::new(Arc::new(grant), Duration::from_secs(600));
+        let (family, first) = TokenFamily::new(Arc::new(grant), Duration::from_secs(600));
         let expires = Instant::now() + Duration::from_secs(600);
         let issue = || family.grant.issue(IssuedToken { id: Uuid::new_v4(), expires });
         for _ in 0..ACCESS_TOKENS_MAX {
             issue().unwrap();
         }
         for _ in 0..2 {
-            assert_eq!(family.rotate(&first, issue), Ok(Err(Unissued::TooMany)));
+            assert_eq!(family.rotate(&first, issue), Ok(Err(IssueError::TooMany)));
         }
-        let Ok(Ok(((), second))) = family.rotate(&first, || Ok::<_, Unissued>(())) else {
-            panic!("it is used up")
+        let Ok(Ok(((), second))) = family.rotate(&first, || Ok::<_, IssueError>(())) else {
+            panic!("the refresh token is used up")
         };
-        assert_eq!(family.rotate(&first, issue), Err(Reused));
-        assert!(second != first && family.rotate(&second, || Ok::<_, Unissued>(())).is_ok());
+        assert_eq!(family.rotate(&first, issue), Err(TokenReused));
+        assert!(second != first && family.rotate(&second, || Ok::<_, IssueError>(())).is_ok());
     }
 }

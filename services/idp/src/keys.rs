@@ -1,4 +1,5 @@
-//! The key that signs access tokens. Without a state file it ends with the process, and so do the tokens.
+//! The signing key of access tokens. Without a state file it is lost at exit, and its tokens become
+//! invalid.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -12,17 +13,17 @@ use jsonwebtoken::{
 use secrecy::SecretString;
 use serde::Serialize;
 
-/// The signing key could not be made.
+/// The signing key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The operating system gave no randomness.
+    /// The operating system provides no randomness.
     #[error("cannot generate an ECDSA key")]
     Generate,
-    /// What was read is none.
-    #[error("it is not an ECDSA key of the curve P-256")]
+    /// The stored key is invalid.
+    #[error("not an ECDSA key of the curve P-256")]
     Read,
-    /// The public key could not be described.
-    #[error("cannot describe the public key")]
+    /// The public key cannot be exported.
+    #[error("cannot export the public key")]
     Describe(#[from] jsonwebtoken::errors::Error),
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct SigningKey {
     private: EncodingKey,
     header: Header,
     public: JwkSet,
-    /// As it is written into a state file.
+    /// The key as stored in a state file.
     saved: SecretString,
 }
 
@@ -42,7 +43,7 @@ impl SigningKey {
         Self::new(pkcs8.as_ref())
     }
 
-    /// Reads a key that [`Self::saved`] gave.
+    /// Parses a key from [`Self::saved`].
     pub(crate) fn read(saved: &str) -> Result<Self, KeyError> {
         let pkcs8 = BASE64_STANDARD.decode(saved).map_err(|_| KeyError::Read)?;
         EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8)
@@ -53,12 +54,12 @@ impl SigningKey {
     fn new(pkcs8: &[u8]) -> Result<Self, KeyError> {
         let private = EncodingKey::from_ec_der(pkcs8);
         let mut jwk = Jwk::from_encoding_key(&private, Algorithm::ES256)?;
-        // RFC 7638: the id follows from the key, so two keys never share one.
+        // RFC 7638: the id is derived from the key, so it is unique.
         let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
         jwk.common.key_id = Some(id.clone());
         jwk.common.public_key_use = Some(PublicKeyUse::Signature);
         let mut header = Header::new(Algorithm::ES256);
-        // RFC 9068 section 2.1, so that no other kind of token passes for an access token.
+        // RFC 9068 section 2.1: other kinds of tokens must not be accepted as access tokens.
         header.typ = Some("at+jwt".to_owned());
         header.kid = Some(id);
         let saved = BASE64_STANDARD.encode(pkcs8).into();

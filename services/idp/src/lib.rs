@@ -1,11 +1,11 @@
-//! A small OAuth 2.1 authorization server for development: authorization code with PKCE, refresh tokens,
-//! client credentials for workloads, dynamic client registration and resource indicators.
+//! A small OAuth 2.1 authorization server for development: authorization code with PKCE, refresh
+//! tokens, client credentials for workloads, dynamic client registration and resource indicators.
 //!
-//! Everything is held in memory and bounded: a restart forgets clients, tokens and the signing key, unless they are in a
-//! state file besides.
-//! A code or a refresh token that is used twice ends its grant: its refresh tokens here, its access tokens at
-//! auth, where there is one to tell.
-//! It knows its users' passwords in clear, so it listens on loopback alone unless told otherwise.
+//! All state is in memory and bounded: a restart loses clients, tokens and the signing key, unless
+//! a state file stores them. If a code or a refresh token is used twice, its grant ends: the server
+//! revokes the grant's refresh tokens itself and its access tokens through auth, if auth is
+//! configured. It knows its users' passwords in plain text, so by default it listens on loopback
+//! only.
 
 mod address;
 mod authorize;
@@ -13,16 +13,16 @@ mod client;
 mod client_name;
 mod error;
 mod grant;
-mod guesses;
 mod keys;
 mod metadata;
 mod page;
 mod params;
+mod per_address;
 mod register;
 mod revoker;
 mod secret;
 mod server;
-mod shares;
+mod sign_in_limiter;
 mod state_file;
 mod store;
 #[cfg(test)]
@@ -65,106 +65,115 @@ const REFRESH_TOKEN_TTL_SECONDS: u64 = 86_400;
 const CODE_TTL_SECONDS: u64 = 60;
 const TTL_SECONDS_MAX: u64 = 365 * 86_400;
 
-/// How the authorization server runs.
+/// Configuration of the authorization server.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where clients and browsers reach it.
+    /// The address for clients and browsers.
     #[arg(long, default_value = "127.0.0.1:7100")]
     pub listen: Listen,
 
-    /// Where operators reach health, readiness and metrics.
+    /// The address for health, readiness and metrics.
     #[arg(long, default_value = "127.0.0.1:7101")]
     pub admin_listen: Listen,
 
-    /// The issuer, as clients see it: an http or https origin. Absent: `http://` and the bound address.
+    /// The issuer, as clients see it: an http or https origin. Default: `http://` and the bound
+    /// address.
     #[arg(long)]
     pub issuer: Option<Url>,
 
-    /// The resources for which it issues tokens (RFC 8707), comma-separated. The first is the audience of a
-    /// request that names none.
+    /// The resources for which it issues tokens (RFC 8707), comma-separated. The first one is the
+    /// default audience.
     #[arg(long, value_delimiter = ',', default_values = RESOURCES)]
     pub resources: Vec<String>,
 
-    /// The resources of the mesh itself, comma-separated. Tokens for them are issued only through workloads and
-    /// clients of the users file that are `internal`, never through clients that register themselves.
+    /// The internal resources of the mesh, comma-separated. Only workloads, and clients of the
+    /// users file that are `internal`, get tokens for them; clients that register themselves do
+    /// not.
     #[arg(long, value_delimiter = ',', default_values = INTERNAL_RESOURCES)]
     pub internal_resources: Vec<String>,
 
-    /// The schemes of redirect URIs that clients may register besides https, http on a loopback host, and
-    /// private-use schemes with a dot (RFC 8252 section 7.1), comma-separated.
+    /// Additional schemes of redirect URIs that clients may register, comma-separated. Always
+    /// allowed are https, http on a loopback host, and private-use schemes with a dot (RFC 8252
+    /// section 7.1).
     #[arg(long, value_delimiter = ',', default_values = REDIRECT_SCHEMES)]
     pub redirect_schemes: Vec<String>,
 
-    /// How many sign-ins of one address for one user may fail before there is a lock. An address may fail four
-    /// times as often for all users together, and all addresses together twenty times as often for one user.
-    #[arg(long, default_value_t = SIGN_IN_FAILURES_MAX, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// How many sign-ins from one address for one user may fail before they are locked. The limit
+    /// is four times as high for one address with all users, and twenty times as high for one user
+    /// with all addresses.
+    #[arg(
+        long,
+        default_value_t = SIGN_IN_FAILURES_MAX,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
     pub sign_in_failures_max: u32,
 
-    /// How long a lock after failed sign-ins lasts, in seconds.
+    /// The duration of a lock after failed sign-ins, in seconds.
     #[arg(long, default_value_t = SIGN_IN_LOCK_SECONDS, value_parser = ttl_seconds())]
     pub sign_in_lock_seconds: u64,
 
-    /// The most sign-ins of one address (of IPv6: of a /64) that wait for their user. Further ones are refused.
+    /// The maximum number of pending sign-ins from one address (for IPv6: a /64). Further ones are
+    /// rejected.
     #[arg(long, default_value_t = SIGN_INS_OF_ADDRESS_MAX)]
     pub sign_ins_of_address_max: usize,
 
-    /// The most registrations of one address through which nobody has signed in yet. Further ones are refused.
-    /// A registration that is not used is forgotten after an hour.
+    /// The maximum number of registrations from one address that no sign-in has used. Further ones
+    /// are rejected. An unused registration expires after an hour.
     #[arg(long, default_value_t = REGISTRATIONS_OF_ADDRESS_MAX)]
     pub registrations_of_address_max: usize,
 
-    /// Where auth serves gRPC, which revokes the access tokens of a code or a refresh token that was used twice.
-    /// Absent: they are good until they expire.
+    /// The gRPC address of auth, through which access tokens are revoked when a code or refresh
+    /// token is used twice. Absent: these access tokens remain valid until they expire.
     #[arg(long)]
     pub auth_url: Option<GrpcUrl>,
 
-    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    /// The SPIFFE id of auth. Default: the own one with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub auth_spiffe_id: Option<SpiffeId>,
 
-    /// The audience of the token that auth is shown for that.
+    /// The audience of tokens for auth.
     #[arg(long, default_value = AUTH_AUDIENCE)]
     pub auth_audience: String,
 
-    /// The scopes that it grants, comma-separated. A request that names none is granted all of them.
+    /// The scopes that it grants, comma-separated. A request without scopes is granted all of them.
     #[arg(long, value_delimiter = ',', default_values = SCOPES)]
     pub scopes: Vec<String>,
 
-    /// A TOML file of users and workloads. Absent: alice, bob, carol, dave, erin and frank, each with their name
-    /// as password.
+    /// A TOML file of users and workloads. Default: alice, bob, carol, dave, erin and frank, with
+    /// their names as passwords.
     #[arg(long)]
     pub users: Option<PathBuf>,
 
-    /// A file that holds registered clients, the signing key and refresh tokens, so that a restart forgets none of them.
-    /// It is made for this user alone to read. Absent: all of these are in memory.
+    /// A file that stores registered clients, the signing key and refresh tokens across restarts.
+    /// It is readable by this user only. Absent: they are in memory.
     #[arg(long, value_name = "FILE")]
     pub state_file: Option<PathBuf>,
 
-    /// Lets it listen on an address that others can reach. It is made for development.
+    /// Allow listening on an address that others can reach. The server is made for development.
     #[arg(long, env = "DRAWBRIDGE_IDP_ALLOW_NON_LOOPBACK")]
     pub allow_non_loopback: bool,
 
-    /// How long an access token is good for, in seconds.
+    /// The lifetime of access tokens, in seconds.
     #[arg(long, default_value_t = ACCESS_TOKEN_TTL_SECONDS, value_parser = ttl_seconds())]
     pub access_token_ttl_seconds: u64,
 
-    /// How long after the sign-in tokens can be refreshed, in seconds. Rotation does not prolong it.
+    /// How long after the sign-in tokens can be refreshed, in seconds. Rotation does not extend it.
     #[arg(long, default_value_t = REFRESH_TOKEN_TTL_SECONDS, value_parser = ttl_seconds())]
     pub refresh_token_ttl_seconds: u64,
 
-    /// How long an authorization code is good for, in seconds.
+    /// The lifetime of authorization codes, in seconds.
     #[arg(long, default_value_t = CODE_TTL_SECONDS, value_parser = ttl_seconds())]
     pub code_ttl_seconds: u64,
 
-    /// Workloads besides those of the users file.
+    /// Workloads in addition to those of the users file.
     #[arg(skip)]
     pub workloads: Vec<Workload>,
 
-    /// Clients besides those of the users file.
+    /// Clients in addition to those of the users file.
     #[arg(skip)]
     pub clients: Vec<ConfiguredClient>,
 
-    /// What auth is shown, and whom it is believed to be.
+    /// mTLS towards auth.
     #[command(flatten)]
     pub mtls: MtlsConfig,
 }
@@ -206,10 +215,10 @@ impl Default for Config {
 /// Why the authorization server does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Others could reach the address.
+    /// The address is not loopback.
     #[error(
-        "refusing to listen on {address}: it is not loopback and this server is for development \
-         (--allow-non-loopback lets it)"
+        "refusing to listen on {address}: it is not loopback, and this server is for development \
+         (--allow-non-loopback permits it)"
     )]
     NonLoopback {
         /// The address.
@@ -218,39 +227,39 @@ pub enum StartError {
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The issuer is not one.
+    /// The issuer is not an origin.
     #[error("the issuer {issuer} must be an http or https origin, without path, query or fragment")]
     Issuer {
-        /// What was given.
+        /// The configured issuer.
         issuer: Url,
     },
-    /// There is nothing to issue tokens for.
+    /// No resource is configured.
     #[error("at least one resource must be configured")]
     NoResource,
-    /// A scope has characters that RFC 6749 section 3.3 does not allow, or there is none.
+    /// A scope has characters that RFC 6749 section 3.3 forbids, or no scope is configured.
     #[error("scopes must be one or more words of printable ASCII without quotes and backslashes")]
     Scope,
-    /// Browsers do something of their own with the scheme, or it is none.
+    /// The scheme is invalid, or browsers handle it themselves.
     #[error(
-        "{scheme:?} of --redirect-schemes is not a scheme in lower case that applications answer to"
+        "{scheme:?} in --redirect-schemes is not a lower-case scheme that applications can handle"
     )]
     RedirectScheme {
         /// The scheme.
         scheme: String,
     },
-    /// A client of the configuration has a redirect URI that is none.
-    #[error("the client {client_id:?} has a redirect URI that is none")]
+    /// A configured client has an invalid redirect URI.
+    #[error("the client {client_id:?} has an invalid redirect URI")]
     RedirectUri {
         /// The client.
         client_id: String,
     },
-    /// What auth is shown cannot be used.
+    /// The certificate, key or authorities for mTLS cannot be used.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// Auth cannot be called.
-    #[error("cannot call auth")]
+    /// No channel to auth can be created.
+    #[error("cannot connect to auth")]
     Auth(#[from] ChannelError),
-    /// The users file cannot be used.
+    /// The users file is invalid.
     #[error(transparent)]
     Users(#[from] ConfigTextError),
     /// Two users or workloads have one name, so a subject would be ambiguous (RFC 9068 section 5).
@@ -259,10 +268,10 @@ pub enum StartError {
         /// The name.
         name: String,
     },
-    /// The signing key could not be made.
-    #[error("cannot make a signing key")]
+    /// The signing key could not be generated.
+    #[error("cannot generate a signing key")]
     Key(#[from] KeyError),
-    /// What outlives a restart cannot be read or written.
+    /// The state file cannot be read or written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),
 }
@@ -270,21 +279,21 @@ pub enum StartError {
 /// Starts the authorization server.
 ///
 /// # Errors
-/// When the configuration is not right or an address cannot be bound.
+/// If the configuration is invalid or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     if !config.allow_non_loopback {
-        refuse_non_loopback(&config.listen)?;
-        refuse_non_loopback(&config.admin_listen)?;
+        require_loopback(&config.listen)?;
+        require_loopback(&config.admin_listen)?;
     }
     let users = users::load(config.users.as_deref(), &config.workloads, &config.clients)?;
-    // Bound before the rest is built, because the issuer may follow from the port.
+    // Bound first, because the issuer may depend on the port.
     let address = config.listen.tcp_address()?;
     let (listen, address) = match &config.listen {
         bound @ Listen::Bound(_) => (bound.clone(), address),
         _ => Listen::bind(address)?,
     };
     let issuer = Issuer::new(config.issuer.as_ref(), address)?;
-    let starting = ServiceBuilder::new();
+    let builder = ServiceBuilder::new();
     let file = config.state_file.clone().map(StateFile::new);
     let saved = file.as_ref().map(StateFile::read).transpose()?.flatten();
     let key = Arc::new(match file.as_ref().zip(saved.as_ref()) {
@@ -292,38 +301,38 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
             .map_err(|source| StateFileError::Key { path: file.path().to_owned(), source })?,
         None => SigningKey::generate()?,
     });
-    let revoker = revoker(&config, &issuer, &key, &starting)?;
+    let revoker = revoker(&config, &issuer, &key, &builder)?;
     let mut idp = Idp::new(issuer, &config, users, key, revoker)?;
     if let Some(file) = file {
         idp.restore(file, saved).await;
     }
     let idp = Arc::new(idp);
     idp.try_save().await?;
-    tracing::info!(issuer = idp.issuer.as_str(), %address, "the authorization server starts");
+    tracing::info!(issuer = idp.issuer.as_str(), %address, "starting the authorization server");
 
-    let address = starting.http(&listen, server::router(idp))?;
-    starting.readiness().ready();
-    Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+    let address = builder.http(&listen, server::router(idp))?;
+    builder.readiness().set_ready();
+    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }
 
 fn revoker(
     config: &Config,
     issuer: &Issuer,
     key: &Arc<SigningKey>,
-    starting: &ServiceBuilder,
+    builder: &ServiceBuilder,
 ) -> Result<Option<Arc<Revoker>>, StartError> {
     let Some(url) = &config.auth_url else { return Ok(None) };
-    let peers = starting.peers(&config.mtls)?;
+    let peers = builder.peers(&config.mtls)?;
     Ok(Some(Arc::new(Revoker {
         auth: peers.connect(url, "auth", config.auth_spiffe_id.as_ref())?,
         audience: config.auth_audience.clone(),
         issuer: issuer.as_str().to_owned(),
         key: Arc::clone(key),
-        stopping: starting.stopping(),
+        stopping: builder.stopping(),
     })))
 }
 
-fn refuse_non_loopback(listen: &Listen) -> Result<(), StartError> {
+fn require_loopback(listen: &Listen) -> Result<(), StartError> {
     let address = listen.tcp_address()?;
     if address.ip().is_loopback() { Ok(()) } else { Err(StartError::NonLoopback { address }) }
 }

@@ -1,4 +1,4 @@
-//! What clients and resource servers look up: the server's metadata (RFC 8414) and its public keys.
+//! Discovery: the server's metadata (RFC 8414) and its public keys.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,17 +22,14 @@ pub(crate) struct Issuer {
 }
 
 impl Issuer {
-    /// The configured issuer, or the bound address as clients on this machine see it.
+    /// The configured issuer, or the bound address as local clients see it.
     pub(crate) fn new(configured: Option<&Url>, bound: SocketAddr) -> Result<Self, StartError> {
         let Some(url) = configured else {
-            let mut reachable = bound;
+            let mut local = bound;
             if bound.ip().is_unspecified() {
-                reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+                local.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
             }
-            return Ok(Self {
-                text: format!("http://{reachable}"),
-                host: reachable.ip().to_string(),
-            });
+            return Ok(Self { text: format!("http://{local}"), host: local.ip().to_string() });
         };
         let is_origin = matches!(url.scheme(), "http" | "https")
             && url.path() == "/"
@@ -62,7 +59,7 @@ impl Issuer {
     }
 }
 
-/// RFC 8414 section 2, and the same for clients that look for OpenID Connect discovery.
+/// Server metadata (RFC 8414 section 2), also for clients of OpenID Connect discovery.
 pub(crate) async fn server_metadata(State(idp): State<Arc<Idp>>) -> Json<Value> {
     let endpoint = |path: &str| format!("{}{path}", idp.issuer.as_str());
     Json(json!({
@@ -75,10 +72,11 @@ pub(crate) async fn server_metadata(State(idp): State<Arc<Idp>>) -> Json<Value> 
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
-        "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
+        "token_endpoint_auth_methods_supported":
+            ["none", "client_secret_basic", "client_secret_post"],
         "code_challenge_methods_supported": ["S256"],
         "authorization_response_iss_parameter_supported": true,
-        // OpenID Connect discovery requires these two; no ID tokens are issued.
+        // OpenID Connect discovery requires these two; this server issues no ID tokens.
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],
     }))

@@ -1,4 +1,4 @@
-//! The pages that people see: sign-in and consent, and what went wrong. They work without scripts.
+//! HTML pages: sign-in and consent, and errors. They work without scripts.
 
 use std::sync::Arc;
 
@@ -13,41 +13,41 @@ use crate::{authorize::AuthorizationRequest, metadata, secret, server::Idp, stor
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
-struct SignIn<'a> {
+struct SignInPage<'a> {
     nonce: &'a str,
     request: &'a str,
     client: Option<&'a str>,
     destination: &'a str,
     resource: &'a str,
-    scopes: Vec<Scope<'a>>,
+    scopes: Vec<ScopeView<'a>>,
     username: &'a str,
     error: Option<&'a str>,
     built_in_users: &'a [String],
 }
 
-/// A scope, and what it lets a client do.
-struct Scope<'a> {
+/// A scope with its description for users.
+struct ScopeView<'a> {
     name: &'a str,
-    means: Option<&'static str>,
+    description: Option<&'static str>,
 }
 
-impl<'a> Scope<'a> {
-    fn of(name: &'a String) -> Self {
-        let means = match name.as_str() {
+impl<'a> ScopeView<'a> {
+    fn new(name: &'a String) -> Self {
+        let description = match name.as_str() {
             "mcp" => Some("call the tools that you may call, and read what you may read"),
             "openid" => Some("learn who you are"),
             "profile" => Some("learn your name"),
             "email" => Some("learn your e-mail address"),
-            "offline_access" => Some("go on while you are away"),
+            "offline_access" => Some("continue while you are away"),
             _ => None,
         };
-        Self { name, means }
+        Self { name, description }
     }
 }
 
 #[derive(Template)]
 #[template(path = "home.html")]
-struct Home<'a> {
+struct HomePage<'a> {
     nonce: &'a str,
     issuer: &'a str,
     resources: &'a [String],
@@ -57,32 +57,32 @@ struct Home<'a> {
 
 #[derive(Template)]
 #[template(path = "problem.html")]
-struct Problem<'a> {
+struct ProblemPage<'a> {
     nonce: &'a str,
     message: &'a str,
 }
 
-/// A sign-in that failed: the name to show again, and what to say.
-pub(crate) struct Failed<'a> {
+/// A failed sign-in: the user name to show again, and a message.
+pub(crate) struct SignInError<'a> {
     pub(crate) username: &'a str,
     pub(crate) message: &'a str,
 }
 
-/// Asks who the user is and whether the client may act for them.
+/// Asks for the user's credentials and consent.
 pub(crate) fn sign_in(
     idp: &Idp,
     id: &PendingId,
     request: &AuthorizationRequest,
-    failed: Option<&Failed<'_>>,
+    failed: Option<&SignInError<'_>>,
 ) -> Response {
     let nonce = secret::random();
-    let page = SignIn {
+    let page = SignInPage {
         nonce: &nonce,
         request: &id.0,
         client: request.client.name.as_deref(),
         destination: &request.callback.uri.destination(),
         resource: &request.resource,
-        scopes: request.scopes.as_slice().iter().map(Scope::of).collect(),
+        scopes: request.scopes.as_slice().iter().map(ScopeView::new).collect(),
         username: failed.map_or("", |failed| failed.username),
         error: failed.map(|failed| failed.message),
         built_in_users: &idp.users.built_in,
@@ -91,10 +91,10 @@ pub(crate) fn sign_in(
     respond(status, &nonce, page.render())
 }
 
-/// What this server is, for a person who opens its address.
+/// A description of this server, for users who open its address.
 pub(crate) async fn home(State(idp): State<Arc<Idp>>) -> Response {
     let nonce = secret::random();
-    let page = Home {
+    let page = HomePage {
         nonce: &nonce,
         issuer: idp.issuer.as_str(),
         resources: &idp.resources,
@@ -104,10 +104,10 @@ pub(crate) async fn home(State(idp): State<Arc<Idp>>) -> Response {
     respond(StatusCode::OK, &nonce, page.render())
 }
 
-/// Tells the user of an error that must not go to a redirect URI.
+/// Shows an error that must not be sent to a redirect URI.
 pub(crate) fn problem(status: StatusCode, message: &str) -> Response {
     let nonce = secret::random();
-    let page = Problem { nonce: &nonce, message };
+    let page = ProblemPage { nonce: &nonce, message };
     respond(status, &nonce, page.render())
 }
 
@@ -119,9 +119,9 @@ fn respond(status: StatusCode, nonce: &str, page: askama::Result<String>) -> Res
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
     };
-    // There is no form-action: Chrome holds the redirect that answers a form to it as well, and no source
-    // expression fits every redirect URI (`cursor:`, any loopback port). The form is static and all values
-    // in the page are escaped, so there is nothing it would stop.
+    // There is no form-action: Chrome applies it to the redirect after a form too, and no source
+    // expression covers every redirect URI (`cursor:`, any loopback port). The form is static and
+    // all values in the page are escaped, so form-action would prevent nothing.
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; base-uri 'none'; frame-ancestors 'none'"
     );

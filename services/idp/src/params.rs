@@ -1,11 +1,11 @@
-//! Request parameters as OAuth has them (RFC 6749 sections 3.1 and 3.2).
+//! Request parameters (RFC 6749 sections 3.1 and 3.2).
 
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{ErrorCode, OAuthError};
 
-/// The parameters of a query or a form. One without a value counts as absent; one that is repeated is an
-/// error when it is asked for.
+/// The parameters of a query or a form. An empty parameter is absent; reading a repeated one is an
+/// error.
 #[derive(Default)]
 pub(crate) struct Params {
     values: HashMap<String, String>,
@@ -27,7 +27,7 @@ impl Params {
 
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, OAuthError> {
         if self.repeated.contains(name) {
-            return Err(ErrorCode::InvalidRequest.because("a parameter is given more than once"));
+            return Err(ErrorCode::InvalidRequest.because("a parameter is repeated"));
         }
         Ok(self.values.get(name).map(String::as_str))
     }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_parameter_is_absent_and_a_repeated_one_an_error() {
+    fn an_empty_parameter_is_absent_and_a_repeated_one_is_an_error() {
         let params = Params::parse(b"a=1&b=&c=1&c=1&d=%20+x");
         assert_eq!(params.get("a"), Ok(Some("1")));
         assert_eq!(params.get("b"), Ok(None));

@@ -24,7 +24,7 @@ use crate::{
 const REDIRECT_URIS_MAX: usize = 10;
 const CLIENT_NAME_CHARS_MAX: usize = 200;
 
-/// What a client asks for. Fields that this server does not know are passed over (RFC 7591 section 2).
+/// A registration request. Unknown fields are ignored (RFC 7591 section 2).
 #[derive(Deserialize)]
 struct Registration {
     #[serde(default)]
@@ -35,7 +35,7 @@ struct Registration {
     response_types: Option<Vec<String>>,
 }
 
-/// What it gets (RFC 7591 section 3.2.1).
+/// The response (RFC 7591 section 3.2.1).
 #[derive(Serialize)]
 struct Registered<'a> {
     client_id: &'a ClientId,
@@ -69,9 +69,8 @@ pub(crate) async fn register(
     let registered = read(&body, &idp.redirect_schemes).and_then(|(client, auth_method)| {
         let client = Arc::new(client);
         let added = idp.store.add_client(Arc::clone(&client), peer.into());
-        let full = ErrorCode::TemporarilyUnavailable;
-        let full =
-            full.because("there are too many registrations of this address that nobody has used");
+        let full = ErrorCode::TemporarilyUnavailable
+            .because("there are too many unused registrations from this address");
         added.map(|()| (client, auth_method)).map_err(|_| full)
     });
     let (client, auth_method) = match registered {
@@ -80,13 +79,13 @@ pub(crate) async fn register(
             tracing::info!(
                 error = error.code.as_str(),
                 reason = error.description,
-                "a registration is refused"
+                "rejected a registration"
             );
             return error.into_response();
         }
     };
     idp.save().await;
-    tracing::info!(client_id = client.id.0, client_name = client.name, "a client is registered");
+    tracing::info!(client_id = client.id.0, client_name = client.name, "registered a client");
     let registered = Registered {
         client_id: &client.id,
         client_id_issued_at: server::seconds_since_1970(),
@@ -130,13 +129,13 @@ fn auth_method(requested: Option<&str>) -> Result<AuthMethod, OAuthError> {
         Some("client_secret_post") => Ok(AuthMethod::ClientSecretPost),
         Some(_) => {
             Err(ErrorCode::InvalidClientMetadata
-                .because("the token_endpoint_auth_method is unknown"))
+                .because("token_endpoint_auth_method is unsupported"))
         }
     }
 }
 
-/// Drops grant types that clients cannot have here: VS Code registers the device grant too, and the
-/// client credentials grant is for configured workloads.
+/// Ignores grant types that registered clients cannot use here: VS Code also registers the device
+/// grant, and the client credentials grant is for configured workloads.
 fn grant_types(requested: Option<&[String]>) -> Result<Vec<GrantType>, OAuthError> {
     let Some(requested) = requested else { return Ok(vec![GrantType::AuthorizationCode]) };
     let mut granted = Vec::new();
@@ -153,21 +152,21 @@ fn grant_types(requested: Option<&[String]>) -> Result<Vec<GrantType>, OAuthErro
 }
 
 fn redirect_uris(requested: &[String], schemes: &[String]) -> Result<Vec<RedirectUri>, OAuthError> {
-    let refuse = |description| Err(ErrorCode::InvalidRedirectUri.because(description));
+    let reject = |description| Err(ErrorCode::InvalidRedirectUri.because(description));
     if requested.is_empty() {
-        return refuse("redirect_uris must name at least one URI");
+        return reject("redirect_uris must name at least one URI");
     }
     if requested.len() > REDIRECT_URIS_MAX {
-        return refuse("redirect_uris must name at most 10 URIs");
+        return reject("redirect_uris must name at most 10 URIs");
     }
     let allowed = |text: &String| {
         RedirectUri::parse(text).ok().filter(|uri: &RedirectUri| uri.has_scheme_of(schemes))
     };
     requested.iter().map(allowed).collect::<Option<_>>().map_or_else(
         || {
-            refuse(
-                "a redirect URI must be https, http on a loopback host, of a scheme with a dot, or of a \
-                 scheme that this server is configured for",
+            reject(
+                "a redirect URI must be https, http on a loopback host, of a scheme with a dot, \
+                 or of a configured scheme",
             )
         },
         Ok,
@@ -175,11 +174,11 @@ fn redirect_uris(requested: &[String], schemes: &[String]) -> Result<Vec<Redirec
 }
 
 fn client_name(requested: Option<String>) -> Result<Option<String>, OAuthError> {
-    let fits = |name: &String| {
+    let is_valid = |name: &String| {
         name.chars().count() <= CLIENT_NAME_CHARS_MAX && !name.contains(char::is_control)
     };
     match requested {
-        Some(name) if !name.trim().is_empty() && !fits(&name) => {
+        Some(name) if !name.trim().is_empty() && !is_valid(&name) => {
             Err(ErrorCode::InvalidClientMetadata
                 .because("client_name is too long or has control characters"))
         }
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_uri_is_https_or_loopback_or_private_use() {
+    fn a_redirect_uri_must_be_https_loopback_or_private_use() {
         for uri in [
             "https://app.example/cb",
             "https://app.example:8443/cb?x=1",
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_this_server_cannot_honour_is_refused() {
+    fn unsupported_metadata_is_rejected() {
         let with = |field: &str, value: Value| {
             let mut metadata = json!({ "redirect_uris": ["https://app.example/cb"] });
             metadata[field] = value;

@@ -1,4 +1,5 @@
-//! Takes access tokens back. They are JWTs and good without this server, so auth is told which are not.
+//! Revocation of access tokens. They are JWTs and valid without this server, so auth must revoke
+//! them.
 
 use std::{
     sync::Arc,
@@ -17,28 +18,28 @@ use uuid::Uuid;
 
 use crate::{grant::IssuedToken, keys::SigningKey, server};
 
-/// The subject of this server's own tokens, and the group in which policies permit it to revoke.
+/// The subject of this server's own tokens, and the group that policies permit to revoke.
 const NAME: &str = "drawbridge-idp";
 const GROUP: &str = "authorization-server";
-/// How long its own token is good for.
+/// The lifetime of its own tokens, in seconds.
 const OWN_TOKEN_SECONDS: u64 = 60;
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a client that has used a code or a refresh token twice waits for the revocation.
+/// How long the response to a reused code or refresh token is delayed for the revocation.
 const WAIT: Duration = Duration::from_secs(3);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why auth has not revoked.
+/// Why auth did not revoke.
 #[derive(Debug, thiserror::Error)]
 enum RevokeError {
     #[error("cannot sign a token for auth")]
     Sign(#[from] jsonwebtoken::errors::Error),
-    #[error("auth gives no answer: {}", status_text(.0))]
+    #[error("auth is unavailable: {}", status_text(.0))]
     Call(Box<tonic::Status>),
-    #[error("auth refuses: {0}")]
+    #[error("auth rejected the request: {0}")]
     Refused(String),
 }
 
-/// What this server shows to auth.
+/// The claims of this server's own token.
 #[derive(Serialize)]
 struct OwnClaims<'a> {
     iss: &'a str,
@@ -53,10 +54,10 @@ struct OwnClaims<'a> {
     groups: [&'static str; 1],
 }
 
-/// Auth, as this server knows it.
+/// Revokes access tokens through auth.
 pub(crate) struct Revoker {
     pub(crate) auth: Channel,
-    /// The audience of tokens that are for auth itself.
+    /// The audience of tokens for auth.
     pub(crate) audience: String,
     pub(crate) issuer: String,
     pub(crate) key: Arc<SigningKey>,
@@ -65,7 +66,7 @@ pub(crate) struct Revoker {
 }
 
 impl Revoker {
-    /// Revokes tokens, and goes on in the background with those that are not revoked soon, until they expire.
+    /// Revokes tokens. Failed revocations are retried in the background until the tokens expire.
     pub(crate) async fn revoke(self: Arc<Self>, tokens: Vec<IssuedToken>) {
         let stopping = self.stopping.clone();
         let revoking = tokio::spawn(async move {
@@ -83,12 +84,16 @@ impl Revoker {
         while token.expires > Instant::now() {
             match self.call(token.id).await {
                 Ok(()) => {
-                    tracing::info!(token_id = %token.id, "an access token is revoked");
+                    tracing::info!(token_id = %token.id, "revoked an access token");
                     return;
                 }
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(token_id = %token.id, error, "an access token is not revoked yet");
+                    tracing::warn!(
+                        token_id = %token.id,
+                        error,
+                        "cannot revoke an access token yet"
+                    );
                 }
             }
             sleep(RETRY_INTERVAL).await;
@@ -116,9 +121,9 @@ impl Revoker {
         let request = pb::RevokeRequest { subject_token: own, tokens: Some(tokens) };
         let context = CallContext::new(RequestId::generate(), CALL_TIMEOUT);
         let mut auth = AuthServiceClient::new(self.auth.clone());
-        let answer = auth.revoke(context.outgoing(request)).await;
-        let answer = answer.map_err(|status| RevokeError::Call(Box::new(status)))?;
-        match answer.into_inner().outcome {
+        let response = auth.revoke(context.outgoing(request)).await;
+        let response = response.map_err(|status| RevokeError::Call(Box::new(status)))?;
+        match response.into_inner().outcome {
             Some(Outcome::Revoked(_)) => Ok(()),
             Some(Outcome::Unauthenticated(reason)) => Err(RevokeError::Refused(reason.description)),
             Some(Outcome::Denied(denied)) => Err(RevokeError::Refused(denied.reason)),

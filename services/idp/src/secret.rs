@@ -1,11 +1,11 @@
-//! Making and comparing secrets.
+//! Generation and comparison of secrets.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// 256 random bits as text, fit for URLs.
+/// 256 random bits as URL-safe text.
 pub(crate) fn random() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
@@ -19,7 +19,7 @@ impl SecretDigest {
         Self(Sha256::digest(secret).into())
     }
 
-    /// Reads what [`Self::to_text`] writes.
+    /// Parses the text of [`Self::to_text`].
     pub(crate) fn parse(text: &str) -> Option<Self> {
         BASE64_URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
     }
@@ -28,14 +28,13 @@ impl SecretDigest {
         BASE64_URL_SAFE_NO_PAD.encode(self.0)
     }
 
-    /// Whether it is that of this secret. The time taken tells nothing of either.
+    /// Whether it is the digest of this secret, in constant time.
     pub(crate) fn is_of(self, presented: &str) -> bool {
         self.0.ct_eq(&Sha256::digest(presented)).into()
     }
 }
 
-/// Whether the secret is the one expected. The time taken tells nothing of either, their lengths included,
-/// because digests are compared.
+/// Whether the secret matches, in constant time for any length, because digests are compared.
 pub(crate) fn matches(expected: &SecretString, presented: &str) -> bool {
     let expected = Sha256::digest(expected.expose_secret());
     expected.ct_eq(&Sha256::digest(presented)).into()

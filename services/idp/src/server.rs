@@ -1,4 +1,4 @@
-//! The state that all endpoints share, their routes, and what every request needs.
+//! The state shared by all endpoints, their routes, and the common layers.
 
 use std::{
     net::IpAddr,
@@ -30,11 +30,11 @@ use crate::{
     Config, StartError, authorize,
     client::Client,
     grant::{Grant, Scopes},
-    guesses::Guesses,
     keys::SigningKey,
     metadata::{self, Issuer},
     page, register,
     revoker::Revoker,
+    sign_in_limiter::SignInLimiter,
     state_file::{Snapshot, StateFile, StateFileError},
     store::Store,
     token,
@@ -43,7 +43,7 @@ use crate::{
 
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Schemes that a browser runs, renders or sends somewhere by itself: no application answers to them.
+/// Schemes that browsers execute, render or handle themselves, so that no application handles them.
 const UNSAFE_SCHEMES: [&str; 12] = [
     "about",
     "blob",
@@ -60,7 +60,7 @@ const UNSAFE_SCHEMES: [&str; 12] = [
 ];
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// What all endpoints share.
+/// The state shared by all endpoints.
 pub(crate) struct Idp {
     pub(crate) issuer: Issuer,
     pub(crate) resources: Vec<String>,
@@ -70,10 +70,10 @@ pub(crate) struct Idp {
     pub(crate) users: Users,
     pub(crate) key: Arc<SigningKey>,
     pub(crate) store: Store,
-    pub(crate) guesses: Guesses,
+    pub(crate) sign_in_limiter: SignInLimiter,
     pub(crate) redirect_schemes: Vec<String>,
     internal_resources: Vec<String>,
-    /// Absent: access tokens are good until they expire.
+    /// Absent: access tokens remain valid until they expire.
     revoker: Option<Arc<Revoker>>,
     state_file: Option<Arc<StateFile>>,
 }
@@ -112,7 +112,7 @@ impl Idp {
                 config.sign_ins_of_address_max,
                 lifetime(config.refresh_token_ttl_seconds),
             ),
-            guesses: Guesses::new(
+            sign_in_limiter: SignInLimiter::new(
                 config.sign_in_failures_max,
                 lifetime(config.sign_in_lock_seconds),
             ),
@@ -123,7 +123,7 @@ impl Idp {
         })
     }
 
-    /// Takes over what a state file has, and keeps it up to date from now on.
+    /// Restores the contents of a state file, and updates the file from now on.
     pub(crate) async fn restore(&mut self, file: StateFile, saved: Option<Snapshot>) {
         if let Some(saved) = saved {
             let is_resource =
@@ -133,22 +133,22 @@ impl Idp {
         self.state_file = Some(Arc::new(file));
     }
 
-    /// Writes what has changed into the state file, if there is one.
+    /// Writes changes to the state file, if there is one, and logs failures.
     pub(crate) async fn save(self: &Arc<Self>) {
         if let Err(error) = self.try_save().await {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "a restart would forget clients and refresh tokens");
+            tracing::error!(error, "clients and refresh tokens would be lost in a restart");
         }
     }
 
-    /// As [`Self::save`].
+    /// Writes changes to the state file, if there is one.
     pub(crate) async fn try_save(self: &Arc<Self>) -> Result<(), StateFileError> {
         let Some(file) = &self.state_file else { return Ok(()) };
         let idp = Arc::clone(self);
         file.write(move || idp.store.snapshot(idp.key.saved().expose_secret().to_owned())).await
     }
 
-    /// Ends a grant, and revokes the access tokens that were issued for it.
+    /// Ends a grant and revokes its access tokens.
     pub(crate) async fn revoke(self: &Arc<Self>, grant: &Grant) {
         let tokens = grant.revoke();
         self.save().await;
@@ -157,8 +157,9 @@ impl Idp {
         }
     }
 
-    /// The configured resource that this one means, with or without a slash at its end; an internal one only
-    /// where those count. The first when none is named, for clients that do not know RFC 8707.
+    /// The configured resource that matches the requested one, ignoring a trailing slash; internal
+    /// resources only if `internal`. Without a requested resource the first one, for clients
+    /// without RFC 8707.
     pub(crate) fn resource(&self, requested: Option<&str>, internal: bool) -> Option<&str> {
         let Some(requested) = requested else { return self.resources.first().map(String::as_str) };
         let same = |resource: &&String| without_slash(resource) == without_slash(requested);
@@ -179,7 +180,7 @@ fn without_slash(resource: &str) -> &str {
     resource.strip_suffix('/').unwrap_or(resource)
 }
 
-/// Bounded, because the command line is not the only way to a `Config`.
+/// Limited here too, because a `Config` need not come from the command line.
 fn lifetime(seconds: u64) -> Duration {
     Duration::from_secs(seconds.min(crate::TTL_SECONDS_MAX))
 }
@@ -189,10 +190,10 @@ pub(crate) fn seconds_since_1970() -> u64 {
 }
 
 pub(crate) fn router(idp: Arc<Idp>) -> Router {
-    // Clients in browsers call these from any origin. They bring no cookies, so no origin is special.
+    // Browser clients of any origin may call these. There are no cookies, so all origins are equal.
     let for_clients = Router::new()
         .route(metadata::SERVER_METADATA, get(metadata::server_metadata))
-        // With a slash at the end too: clients make the URL out of one that a person typed.
+        // A trailing slash is accepted: clients build the URL from one that a user typed.
         .route("/.well-known/oauth-authorization-server/", get(metadata::server_metadata))
         .route("/.well-known/openid-configuration", get(metadata::server_metadata))
         .route("/.well-known/openid-configuration/", get(metadata::server_metadata))
@@ -208,27 +209,28 @@ pub(crate) fn router(idp: Arc<Idp>) -> Router {
                 .expose_headers([header::WWW_AUTHENTICATE, HeaderName::from_static(REQUEST_ID)])
                 .max_age(PREFLIGHT_LIFETIME),
         );
-    // People come here by navigation; no script of another origin has business here.
+    // Users navigate to these; scripts of other origins have no access.
     let for_people = Router::new()
         .route("/", get(page::home))
         .route(metadata::AUTHORIZE, get(authorize::show).post(authorize::decide))
-        .layer(middleware::from_fn_with_state(Arc::clone(&idp), refuse_rebinding));
+        .layer(middleware::from_fn_with_state(Arc::clone(&idp), reject_rebinding));
     let layers = ServiceBuilder::new()
         // Trace, request id, duration.
         .layer(middleware::from_fn_with_state(Arc::clone(&idp), observe))
-        // A bug in one request is an error of that request alone.
+        // A panic fails only its own request.
         .layer(CatchPanicLayer::new())
-        // Covers the body too: handlers read it whole.
+        // Covers reading the body too.
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(RequestBodyLimitLayer::new(BODY_BYTES_MAX));
     for_clients.merge(for_people).layer(layers).with_state(idp)
 }
 
-/// Gives a request its id and span, measures it, and says what browsers may make of its answer. Neither holds the query, where codes and states are.
+/// Sets the request id and the span, records the duration, and adds security headers. Neither span
+/// nor metrics contain the query, which has codes and states.
 async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = RequestId::from_headers(request.headers());
-    // Only known names, so that callers cannot make up metric labels.
+    // Only known routes, so that callers cannot create metric labels.
     let route =
         request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str).to_owned();
     let method = match *request.method() {
@@ -265,10 +267,11 @@ async fn observe(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> R
     response
 }
 
-/// Refuses the sign-in page under a foreign name. A web page that points its own name at this machine's
-/// loopback address would otherwise be of one origin with it, and could read and post the form with the
-/// well-known development passwords. Addresses and `localhost` cannot be pointed elsewhere.
-async fn refuse_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
+/// Rejects requests for the sign-in page under a foreign host name. A web page whose name resolves
+/// to this machine's loopback address would otherwise share its origin, and could read and post the
+/// form with the well-known development passwords (DNS rebinding). Addresses and `localhost` cannot
+/// resolve to other hosts.
+async fn reject_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: Next) -> Response {
     let host =
         request.headers().get(header::HOST).and_then(|value| value.to_str().ok()?.parse().ok());
     let authority: Option<Authority> = host.or_else(|| request.uri().authority().cloned());
@@ -282,9 +285,10 @@ async fn refuse_rebinding(State(idp): State<Arc<Idp>>, request: Request, next: N
     if known {
         return next.run(request).await;
     }
-    tracing::info!("a request under a foreign host name is refused");
+    tracing::info!("rejected a request under a foreign host name");
     page::problem(
         StatusCode::MISDIRECTED_REQUEST,
-        "This page was opened under a name that is not this server's. Use the address it is configured with.",
+        "This page was opened under a name that is not this server's. \
+         Use the address in its configuration.",
     )
 }

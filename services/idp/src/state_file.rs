@@ -1,6 +1,5 @@
-//! What outlives a restart, in one file: the signing key, the clients that registered, and the
-//! grants with their refresh tokens. The file is rewritten whole, before whoever caused a change
-//! gets an answer.
+//! The state file: the signing key, registered clients, and grants with their refresh tokens. It is
+//! rewritten completely before a change is acknowledged.
 
 use std::{
     io,
@@ -13,7 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use drawbridge_sdk::own;
+use drawbridge_sdk::private_files;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -21,19 +20,19 @@ use uuid::Uuid;
 use crate::client::GrantType;
 
 const VERSION: u32 = 1;
-/// The largest file, in bytes. Of more, registrations that nobody uses are left out first, and then
-/// what is older.
+/// The largest file, in bytes. Beyond it, unused registrations are dropped first, then older
+/// entries.
 const STATE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The file cannot be used.
+/// The state file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
-    /// It cannot be read, or others could read or write it.
+    /// It cannot be read, or other users can read or write it.
     #[error("cannot read the state file {path}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// It cannot be written.
@@ -41,41 +40,41 @@ pub enum StateFileError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It holds something else.
+    /// It has an unknown format.
     #[error(
         "{path} is not a state file of this version: remove it to start without clients and tokens"
     )]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: serde_json::Error,
     },
-    /// Its key is none.
+    /// Its signing key is invalid.
     #[error(
-        "the signing key in {path} cannot be used: remove the file to start without clients and tokens"
+        "the signing key in {path} is invalid: remove the file to start without clients and tokens"
     )]
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: crate::KeyError,
     },
 }
 
-/// What the file holds. Not `Debug`: it has secrets.
+/// The contents of the file. Not `Debug`: it contains secrets.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Snapshot {
     version: u32,
     /// The signing key: PKCS #8 in base64.
     pub(crate) key: String,
-    /// Clients through which somebody has signed in.
+    /// Clients with a sign-in.
     pub(crate) clients: Vec<SavedClient>,
-    /// Those through which nobody has yet.
+    /// Registrations without a sign-in.
     pub(crate) unused: Vec<SavedRegistration>,
     pub(crate) grants: Vec<SavedGrant>,
 }
@@ -94,9 +93,9 @@ pub(crate) struct SavedClient {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedRegistration {
     pub(crate) client: SavedClient,
-    /// Whose share it takes from.
+    /// The address to whose limit it counts.
     pub(crate) address: IpAddr,
-    /// In seconds since 1970, as all times here.
+    /// In seconds since 1970, like all times here.
     pub(crate) expires: u64,
 }
 
@@ -105,14 +104,14 @@ pub(crate) struct SavedRegistration {
 pub(crate) struct SavedGrant {
     /// The family of its refresh tokens.
     pub(crate) family: Uuid,
-    /// The SHA-256 of the secret of the newest, in base64url.
+    /// The SHA-256 of the newest token's secret, in base64url.
     pub(crate) secret_sha256: String,
     pub(crate) client: String,
     pub(crate) subject: String,
     pub(crate) resource: String,
     pub(crate) scopes: Vec<String>,
     pub(crate) expires: u64,
-    /// The access tokens that are still good.
+    /// The valid access tokens.
     pub(crate) issued: Vec<SavedToken>,
 }
 
@@ -133,9 +132,9 @@ impl Snapshot {
         Self { version: VERSION, key, clients, unused, grants }
     }
 
-    /// The text of the file, of at most so many bytes.
+    /// The contents of the file, limited to `bytes_max`.
     fn within(mut self, bytes_max: usize) -> serde_json::Result<Vec<u8>> {
-        // What lasts longest is the newest.
+        // The newest entries expire last.
         self.unused.sort_by_key(|registration| std::cmp::Reverse(registration.expires));
         self.grants.sort_by_key(|grant| std::cmp::Reverse(grant.expires));
         loop {
@@ -143,7 +142,7 @@ impl Snapshot {
             if text.len() <= bytes_max {
                 return Ok(text);
             }
-            tracing::warn!(bytes_max, "the state file would be too large: it holds a part");
+            tracing::warn!(bytes_max, "the state file would be too large; dropping entries");
             if !self.unused.is_empty() {
                 self.unused.truncate(self.unused.len() / 2);
             } else if self.grants.len() > self.clients.len() {
@@ -157,11 +156,11 @@ impl Snapshot {
     }
 }
 
-/// The file, which one process writes.
+/// The state file. Only one process writes it.
 pub(crate) struct StateFile {
     path: PathBuf,
     changes: AtomicU64,
-    /// The number of the last change that the file has.
+    /// The number of the last change in the file.
     written: Mutex<u64>,
 }
 
@@ -174,10 +173,10 @@ impl StateFile {
         &self.path
     }
 
-    /// What the file holds, if it exists.
+    /// The contents of the file, if it exists.
     pub(crate) fn read(&self) -> Result<Option<Snapshot>, StateFileError> {
         let path = || self.path.clone();
-        let bytes = match own::read_secret(&self.path, STATE_BYTES_MAX as u64) {
+        let bytes = match private_files::read_secret(&self.path, STATE_BYTES_MAX as u64) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateFileError::Read { path: path(), source }),
@@ -185,21 +184,21 @@ impl StateFile {
         let malformed = |source| StateFileError::Malformed { path: path(), source };
         let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(malformed)?;
         if snapshot.version != VERSION {
-            let why = format!("it has version {}, and this is version {VERSION}", snapshot.version);
+            let why = format!("the file has version {}, expected {VERSION}", snapshot.version);
             return Err(malformed(serde::de::Error::custom(why)));
         }
         Ok(Some(snapshot))
     }
 
-    /// Writes what is so now, and returns when the file has at least what was so at the call.
+    /// Writes the current state. Returns once the file contains at least the state at the time of
+    /// the call.
     pub(crate) async fn write(
         self: &Arc<Self>,
         now: impl FnOnce() -> Snapshot + Send + 'static,
     ) -> Result<(), StateFileError> {
         let change = self.changes.fetch_add(1, Ordering::SeqCst) + 1;
         let file = Arc::clone(self);
-        // A task of its own: a client that goes away does not leave a write behind that nobody
-        // counts.
+        // A task of its own, so that a client's disconnect does not cancel the write.
         let writing = tokio::spawn(async move {
             let mut written = file.written.lock().await;
             if *written >= change {
@@ -207,7 +206,8 @@ impl StateFile {
             }
             let upto = file.changes.load(Ordering::SeqCst);
             let (path, snapshot) = (file.path.clone(), now());
-            let write = move || own::replace(&path, &snapshot.within(STATE_BYTES_MAX)?).map(drop);
+            let write =
+                move || private_files::replace(&path, &snapshot.within(STATE_BYTES_MAX)?).map(drop);
             tokio::task::spawn_blocking(write).await.unwrap_or_else(|error| Err(error.into()))?;
             *written = upto;
             io::Result::Ok(())
@@ -217,13 +217,13 @@ impl StateFile {
     }
 }
 
-/// A point in time that a process knows, as one that others know, in seconds since 1970.
+/// Converts an instant to seconds since 1970.
 pub(crate) fn seconds(time: Instant) -> u64 {
     let left = time.saturating_duration_since(Instant::now());
     crate::server::seconds_since_1970().saturating_add(left.as_secs())
 }
 
-/// The other way round. Nothing when it has passed.
+/// Converts seconds since 1970 to an instant. `None` if it has passed.
 pub(crate) fn instant(seconds: u64) -> Option<Instant> {
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
     let left = time.duration_since(SystemTime::now()).ok()?;
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_file_is_bounded_and_loses_unused_registrations_and_then_old_grants() {
+    fn a_state_file_is_bounded_and_drops_unused_registrations_and_then_old_grants() {
         let make = || {
             let unused = (0..50).map(|expires| SavedRegistration {
                 client: client("unused"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_has_what_was_so_at_its_call_and_others_share_it() {
+    async fn a_write_contains_the_state_at_its_call_and_concurrent_writes_share_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = Arc::new(StateFile::new(folder.path().join("idp.json")));
         assert!(file.read().unwrap().is_none());

@@ -1,5 +1,6 @@
-//! All that the server remembers, bounded; what outlives a restart is in a state file besides. What anybody can add without a password has a share for each
-//! address, and is refused when there is too much; of what follows a sign-in, the oldest makes room.
+//! All state of the server, bounded; a state file stores what must survive a restart. Entries that
+//! anyone can add without a password are limited per address and rejected beyond the limit. Of
+//! entries that follow a sign-in, the oldest is evicted.
 
 use std::{
     collections::HashMap,
@@ -15,24 +16,24 @@ use crate::{
     address::ClientAddress,
     authorize::Pending,
     client::{Client, ClientId},
-    grant::{Family, Grant, IssuedCode, Scopes},
+    grant::{Grant, IssuedCode, Scopes, TokenFamily},
+    per_address::{Full, PerAddressMap},
     secret,
-    shares::{Full, Shares},
     state_file::{self, SavedRegistration, Snapshot},
 };
 
-/// How long a registration is known through which nobody has signed in yet, and after each use when somebody has.
+/// How long a registration without a sign-in is stored, and one with a sign-in after its last use.
 const CLIENT_UNUSED: Duration = Duration::from_secs(3600);
 const CLIENT_IDLE: Duration = Duration::from_secs(30 * 86_400);
 const PENDING_LIFETIME: Duration = Duration::from_secs(600);
-/// How many addresses can use up their shares before there is no more.
-const SHARES: usize = 16;
+/// How many addresses can reach their limit before the overall limit is reached.
+const ADDRESSES_AT_LIMIT: usize = 16;
 const GRANTS_MAX: u64 = 4096;
-/// Registered clients through which somebody has signed in.
+/// The maximum number of registered clients with a sign-in.
 const SIGNED_IN_CLIENTS_MAX: u64 = 4096;
 
-/// The id of an authorization request that waits for its user. It is known to the page that shows it
-/// alone, and is not `Debug`, so that it cannot be logged.
+/// The id of a pending authorization request. Only the page that shows it knows it. Not `Debug`, so
+/// that it cannot be logged.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PendingId(pub(crate) String);
 
@@ -42,19 +43,19 @@ pub(crate) struct Code(pub(crate) String);
 
 pub(crate) struct Store {
     configured: HashMap<ClientId, Arc<Client>>,
-    /// Registrations through which nobody has signed in yet.
-    unused: Shares<ClientId, Arc<Client>>,
-    /// Those through which somebody has. The one that is unused for longest makes room.
+    /// Registrations without a sign-in.
+    unused: PerAddressMap<ClientId, Arc<Client>>,
+    /// Registrations with a sign-in. The least recently used one is evicted.
     clients: sync::Cache<ClientId, Arc<Client>>,
-    pending: Shares<PendingId, Arc<Pending>>,
+    pending: PerAddressMap<PendingId, Arc<Pending>>,
     codes: Cache<Code, Arc<IssuedCode>>,
-    families: Cache<Uuid, Arc<Family>>,
+    families: Cache<Uuid, Arc<TokenFamily>>,
     refresh_lifetime: Duration,
 }
 
 impl Store {
-    /// Each address has so many registrations without a sign-in, and so many sign-ins that wait. A grant can be
-    /// refreshed for `refresh_lifetime` after its code was issued.
+    /// `registrations_max` and `sign_ins_max` limit unused registrations and pending sign-ins per
+    /// address. A grant can be refreshed for `refresh_lifetime` after its code was issued.
     pub(crate) fn new(
         configured: Vec<Client>,
         registrations_max: usize,
@@ -65,21 +66,27 @@ impl Store {
             configured.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
         Self {
             configured,
-            unused: Shares::new(registrations_max.saturating_mul(SHARES), registrations_max),
+            unused: PerAddressMap::new(
+                registrations_max.saturating_mul(ADDRESSES_AT_LIMIT),
+                registrations_max,
+            ),
             clients: sync::Cache::builder()
                 .max_capacity(SIGNED_IN_CLIENTS_MAX)
                 .eviction_policy(EvictionPolicy::lru())
                 .time_to_idle(CLIENT_IDLE)
                 .build(),
-            pending: Shares::new(sign_ins_max.saturating_mul(SHARES), sign_ins_max),
-            // A used code is remembered as long as the tokens from it, to notice that it is used again.
+            pending: PerAddressMap::new(
+                sign_ins_max.saturating_mul(ADDRESSES_AT_LIMIT),
+                sign_ins_max,
+            ),
+            // A used code is stored as long as its tokens live, to detect reuse.
             codes: bounded(GRANTS_MAX, refresh_lifetime),
             families: bounded(GRANTS_MAX, refresh_lifetime),
             refresh_lifetime,
         }
     }
 
-    /// What a state file has of it, with this key.
+    /// The contents of a state file with this key.
     pub(crate) fn snapshot(&self, key: String) -> Snapshot {
         let clients = self.clients.iter().map(|(_, client)| client.save()).collect();
         let unused =
@@ -92,7 +99,7 @@ impl Store {
         Snapshot::new(key, clients, unused.collect(), grants)
     }
 
-    /// Adds what a state file has, as far as it is still good: grants for one of these resources and scopes.
+    /// Adds the valid entries of a state file: grants only for these resources and scopes.
     pub(crate) async fn restore(
         &self,
         saved: Snapshot,
@@ -106,13 +113,13 @@ impl Store {
             let lifetime = state_file::instant(expires).map(|expires| expires - Instant::now());
             if let Some((client, lifetime)) = Client::restore(client).zip(lifetime) {
                 let address = SocketAddr::from((address, 0)).into();
-                // There may be fewer than before.
+                // The limit may be lower than before.
                 let _ = self.unused.add(client.id.clone(), Arc::new(client), address, lifetime);
             }
         }
         for grant in saved.grants.into_iter().filter(|grant| is_resource(&grant.resource)) {
             let id = grant.family;
-            if let Some(family) = Family::restore(grant, scopes) {
+            if let Some(family) = TokenFamily::restore(grant, scopes) {
                 self.families.insert(id, Arc::new(family)).await;
             }
         }
@@ -147,15 +154,14 @@ impl Store {
         self.pending.get(id)
     }
 
-    /// Ends a pending request. Of two callers at once, one gets it.
+    /// Ends a pending request. Of two concurrent callers one gets it.
     pub(crate) fn take_pending(&self, id: &PendingId) -> Option<Arc<Pending>> {
         self.pending.take(id)
     }
 
-    /// Somebody has signed in through a client: it takes no longer from the share of its address, nor from what all
-    /// addresses may register.
-    pub(crate) fn keep_client(&self, id: &ClientId) {
-        // Added before it is removed, so that it is always known.
+    /// Marks a client as used in a sign-in: it no longer counts to the limits of registrations.
+    pub(crate) fn mark_used(&self, id: &ClientId) {
+        // Added first, so that it is always found.
         if let Some(client) = self.unused.get(id) {
             self.clients.insert(id.clone(), client);
             self.unused.take(id);
@@ -172,16 +178,17 @@ impl Store {
         self.codes.get(code).await
     }
 
-    /// Begins the refresh tokens of a grant: the id of their family, and the secret of the first.
+    /// Creates a family of refresh tokens for a grant. Returns its id and the secret of its first
+    /// token.
     pub(crate) async fn add_family(&self, grant: Arc<Grant>) -> (Uuid, String) {
-        let (family, secret) = Family::new(grant, self.refresh_lifetime);
+        let (family, secret) = TokenFamily::new(grant, self.refresh_lifetime);
         let id = Uuid::new_v4();
         self.families.insert(id, Arc::new(family)).await;
         (id, secret)
     }
 
-    pub(crate) async fn family(&self, id: &Uuid) -> Option<Arc<Family>> {
-        // One of before a restart is in memory for longer than it lasts.
+    pub(crate) async fn family(&self, id: &Uuid) -> Option<Arc<TokenFamily>> {
+        // A family restored from a file may expire before its cache entry.
         self.families.get(id).await.filter(|family| family.expires > Instant::now())
     }
 }
@@ -191,7 +198,8 @@ where
     K: std::hash::Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    // The default policy would refuse newcomers for the sake of popular entries; here the newest counts.
+    // The default policy may reject new entries in favour of popular ones; here the newest must
+    // stay.
     Cache::builder()
         .max_capacity(entries_max)
         .eviction_policy(EvictionPolicy::lru())
@@ -203,9 +211,9 @@ where
 mod tests {
     use super::*;
 
-    /// Clients with a sign-in counted among the registrations of all addresses for thirty days.
+    /// Clients with a sign-in counted to the limit of all registrations for thirty days.
     #[test]
-    fn clients_with_a_sign_in_leave_the_registrations_of_others_free() {
+    fn clients_with_a_sign_in_do_not_count_to_the_limit_of_registrations() {
         let store = Store::new(Vec::new(), 1, 1, Duration::from_secs(60));
         let client = |number: usize| {
             Arc::new(Client {
@@ -219,11 +227,11 @@ mod tests {
             })
         };
         let address = SocketAddr::from(([127, 0, 0, 1], 1)).into();
-        for number in 0..=SHARES {
+        for number in 0..=ADDRESSES_AT_LIMIT {
             let client = client(number);
             store.add_client(Arc::clone(&client), address).unwrap();
-            store.keep_client(&client.id);
+            store.mark_used(&client.id);
         }
-        assert!((0..=SHARES).all(|number| store.client(&client(number).id).is_some()));
+        assert!((0..=ADDRESSES_AT_LIMIT).all(|number| store.client(&client(number).id).is_some()));
     }
 }

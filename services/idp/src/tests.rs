@@ -1,4 +1,4 @@
-//! Drives the real server over HTTP.
+//! Tests the server over HTTP.
 
 mod authorizing;
 mod harness;

@@ -1,5 +1,5 @@
-//! The token endpoint: codes, refresh tokens and client credentials become access tokens (RFC 6749 section
-//! 3.2, RFC 9068).
+//! The token endpoint: exchanges codes, refresh tokens and client credentials for access tokens
+//! (RFC 6749 section 3.2, RFC 9068).
 
 use std::{sync::Arc, time::Instant};
 
@@ -18,7 +18,7 @@ use crate::{
     authorize::requested_resource,
     client::{Client, ClientId, GrantType},
     error::{ErrorCode, OAuthError},
-    grant::{Grant, IssuedToken, RefreshToken, Scopes, Unissued},
+    grant::{Grant, IssueError, IssuedToken, RefreshToken, Scopes},
     params::Params,
     server::{self, Idp},
     store::Code,
@@ -37,14 +37,14 @@ struct AccessClaims<'a> {
     jti: Uuid,
     client_id: &'a str,
     scope: String,
-    /// `client-credentials` when the subject is a workload and no person.
+    /// `client-credentials` if the subject is a workload rather than a user.
     #[serde(skip_serializing_if = "Option::is_none")]
     gty: Option<&'static str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     groups: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     roles: &'a [String],
-    /// How the person was authenticated (RFC 8176).
+    /// How the user authenticated (RFC 8176).
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     amr: &'a [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,7 +57,7 @@ struct AccessClaims<'a> {
 
 /// RFC 6749 section 5.1. Not `Debug`, so that it cannot be logged.
 #[derive(Serialize)]
-struct Tokens {
+struct TokenResponse {
     /// The `jti` of the access token.
     #[serde(skip)]
     id: Uuid,
@@ -69,8 +69,8 @@ struct Tokens {
     refresh_token: Option<String>,
 }
 
-/// Who an access token is about.
-enum Subject<'a> {
+/// The subject of an access token.
+enum TokenSubject<'a> {
     User(&'a User),
     Workload,
 }
@@ -87,7 +87,7 @@ pub(crate) async fn token(
             tracing::info!(
                 error = error.code.as_str(),
                 reason = error.description,
-                "a token request is refused: the client is not authenticated"
+                "rejected a token request: the client is not authenticated"
             );
             return error.into_response();
         }
@@ -99,14 +99,14 @@ pub(crate) async fn token(
                 client_id = client.id.0,
                 error = error.code.as_str(),
                 reason = error.description,
-                "a token request is refused"
+                "rejected a token request"
             );
             error.into_response()
         }
     }
 }
 
-/// The client, by HTTP Basic or by the form, and by one of them only (RFC 6749 section 2.3).
+/// Authenticates the client by HTTP Basic or by the form, but not both (RFC 6749 section 2.3).
 async fn authenticate(
     idp: &Idp,
     headers: &HeaderMap,
@@ -115,7 +115,7 @@ async fn authenticate(
     let Some(authorization) = headers.get(header::AUTHORIZATION) else {
         let id = params.require("client_id", "client_id is missing")?;
         let client = idp.store.client(&ClientId(id.to_owned()));
-        return authentic(client, params.get("client_secret")?);
+        return check_secret(client, params.get("client_secret")?);
     };
     let (id, secret) = basic_credentials(authorization).ok_or(
         ErrorCode::InvalidClient
@@ -131,17 +131,21 @@ async fn authenticate(
     }
     let client = idp.store.client(&ClientId(id));
     let secret = Some(secret.as_str()).filter(|secret| !secret.is_empty());
-    authentic(client, secret).map_err(OAuthError::with_basic_challenge)
+    check_secret(client, secret).map_err(OAuthError::with_basic_challenge)
 }
 
-/// One error for an unknown client and a wrong secret. Clients take it as the advice to register anew.
-fn authentic(client: Option<Arc<Client>>, secret: Option<&str>) -> Result<Arc<Client>, OAuthError> {
+/// The error is the same for an unknown client and a wrong secret. Clients respond to it by
+/// registering again.
+fn check_secret(
+    client: Option<Arc<Client>>,
+    secret: Option<&str>,
+) -> Result<Arc<Client>, OAuthError> {
     client
-        .filter(|client| client.proves_itself(secret))
-        .ok_or(ErrorCode::InvalidClient.because("the client is unknown or does not prove itself"))
+        .filter(|client| client.authenticates(secret))
+        .ok_or(ErrorCode::InvalidClient.because("the client is unknown or not authenticated"))
 }
 
-/// The id and the secret are form-encoded before they are base64 (RFC 6749 section 2.3.1).
+/// Decodes the id and the secret, which are form-encoded before base64 (RFC 6749 section 2.3.1).
 fn basic_credentials(authorization: &header::HeaderValue) -> Option<(String, String)> {
     let (scheme, encoded) = authorization.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("basic") {
@@ -150,14 +154,18 @@ fn basic_credentials(authorization: &header::HeaderValue) -> Option<(String, Str
     let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
     let (id, secret) = decoded.split_once(':')?;
     let form_decoded = |text: &str| {
-        // A secret may hold `=` and `&` when a client skipped the encoding; they are no separators here.
+        // A client may skip the encoding, so `=` and `&` in a secret are not separators.
         let text = text.replace('=', "%3D").replace('&', "%26");
         url::form_urlencoded::parse(text.as_bytes()).next().map(|(name, _)| name.into_owned())
     };
     Some((form_decoded(id)?, form_decoded(secret).unwrap_or_default()))
 }
 
-async fn exchange(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+async fn exchange(
+    idp: &Arc<Idp>,
+    client: &Client,
+    params: &Params,
+) -> Result<TokenResponse, OAuthError> {
     let requested = params.require("grant_type", "grant_type is missing")?;
     let grant_type = GrantType::parse(requested)
         .ok_or(ErrorCode::UnsupportedGrantType.because("the grant type is not supported"))?;
@@ -170,38 +178,42 @@ async fn exchange(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<To
         GrantType::ClientCredentials => {
             let resource = requested_resource(idp, client, params)?;
             let scopes = idp.scopes.narrow(params.get("scope")?)?;
-            issue(idp, client, &Subject::Workload, resource, &scopes)
+            issue(idp, client, &TokenSubject::Workload, resource, &scopes)
         }
     }
 }
 
-async fn redeem(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
+async fn redeem(
+    idp: &Arc<Idp>,
+    client: &Client,
+    params: &Params,
+) -> Result<TokenResponse, OAuthError> {
     let code = Code(params.require("code", "code is missing")?.to_owned());
     let verifier = params.require("code_verifier", "code_verifier is missing")?;
     let invalid = |reason| ErrorCode::InvalidGrant.because(reason);
     let issued =
-        idp.store.code(&code).await.ok_or(invalid("the code is not known or has expired"))?;
+        idp.store.code(&code).await.ok_or(invalid("the code is unknown or has expired"))?;
     if issued.grant.client != client.id {
         return Err(invalid("the code was issued to another client"));
     }
-    // OAuth 2.1 no longer asks for it here, since the verifier binds the code; what is sent must be right.
+    // OAuth 2.1 does not require it, since the verifier binds the code; if present it must match.
     if params.get("redirect_uri")?.is_some_and(|uri| uri != issued.redirect_uri) {
-        return Err(invalid("redirect_uri is not that of the authorization request"));
+        return Err(invalid("redirect_uri differs from the authorization request"));
     }
     if !issued.challenge.is_met_by(verifier) {
-        return Err(invalid("code_verifier does not fit the code_challenge"));
+        return Err(invalid("code_verifier does not match the code_challenge"));
     }
     check_resource(idp, client, &issued.grant, params)?;
-    // After the other checks, so that somebody who only saw the code can neither use it up nor end its
-    // grant. A use that passes them all means that code and verifier are in two hands.
+    // Last, so that an attacker who knows only the code can neither use it up nor end its grant. A
+    // second use that passes the other checks means that two parties have both code and verifier.
     if !issued.redeem() {
         let (client_id, subject) = (&client.id.0, &issued.grant.subject);
-        tracing::info!(client_id, subject, "a code is used again; its tokens are revoked");
+        tracing::info!(client_id, subject, "a code was used again; revoking its tokens");
         idp.revoke(&issued.grant).await;
-        return Err(invalid("the code was used before"));
+        return Err(invalid("the code was already used"));
     }
     if issued.expires < Instant::now() {
-        return Err(invalid("the code is not known or has expired"));
+        return Err(invalid("the code is unknown or has expired"));
     }
     let mut tokens = issue_to_user(idp, client, &issued.grant, &issued.grant.scopes)?;
     if client.may_use(GrantType::RefreshToken) {
@@ -212,11 +224,14 @@ async fn redeem(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Toke
     Ok(tokens)
 }
 
-async fn refresh(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tokens, OAuthError> {
-    // One message for all, so that nobody learns which tokens there are.
-    let invalid = || {
-        ErrorCode::InvalidGrant.because("the refresh token is not known, was used or has expired")
-    };
+async fn refresh(
+    idp: &Arc<Idp>,
+    client: &Client,
+    params: &Params,
+) -> Result<TokenResponse, OAuthError> {
+    // The same error for all causes, so that it does not reveal which tokens exist.
+    let invalid =
+        || ErrorCode::InvalidGrant.because("the refresh token is unknown, already used or expired");
     let presented = params.require("refresh_token", "refresh_token is missing")?;
     let presented = RefreshToken::parse(presented).ok_or_else(invalid)?;
     let family = idp.store.family(&presented.family).await.ok_or_else(invalid)?;
@@ -225,35 +240,37 @@ async fn refresh(idp: &Arc<Idp>, client: &Client, params: &Params) -> Result<Tok
         return Err(invalid());
     }
     check_resource(idp, client, grant, params)?;
-    // RFC 6749 section 6: fewer scopes than granted, for this access token.
+    // RFC 6749 section 6: this access token may have fewer scopes than granted.
     let scopes = grant.scopes.narrow(params.get("scope")?)?;
-    // It is rotated only with an access token to answer with: else a refusal would use it up.
+    // The token rotates only if an access token is issued; otherwise an error would use it up.
     let refreshed = family.rotate(&presented.secret, || issue_to_user(idp, client, grant, &scopes));
     let Ok(refreshed) = refreshed else {
-        // OAuth 2.1 section 4.3.1: one of the two who hold it has stolen it, and nobody can tell which.
+        // OAuth 2.1 section 4.3.1: one of its two holders has stolen it; which one is unknown.
         let (client_id, subject) = (&client.id.0, &grant.subject);
-        tracing::info!(client_id, subject, "a refresh token is used again; its tokens are revoked");
+        tracing::info!(client_id, subject, "a refresh token was used again; revoking its tokens");
         idp.revoke(grant).await;
         return Err(invalid());
     };
     let (mut tokens, secret) = refreshed?;
-    // Before the answer: after a restart the next secret must be known, else the client would pass for a thief.
+    // Before the response: after a restart the next secret must be known, or its use would look
+    // like theft.
     idp.save().await;
     tokens.refresh_token = Some(RefreshToken { family: presented.family, secret }.into_text());
     Ok(tokens)
 }
 
-/// RFC 8707 section 2.2: a token request may name the resource again, and no other.
+/// RFC 8707 section 2.2: a token request may repeat the resource, but not change it.
 fn check_resource(
     idp: &Idp,
     client: &Client,
     grant: &Grant,
     params: &Params,
 ) -> Result<(), OAuthError> {
-    let named = !matches!(params.get("resource"), Ok(None));
-    if named && requested_resource(idp, client, params)? != grant.resource {
-        return Err(ErrorCode::InvalidTarget
-            .because("the resource is not that of the authorization request"));
+    let has_resource = !matches!(params.get("resource"), Ok(None));
+    if has_resource && requested_resource(idp, client, params)? != grant.resource {
+        return Err(
+            ErrorCode::InvalidTarget.because("the resource differs from the authorization request")
+        );
     }
     Ok(())
 }
@@ -263,17 +280,18 @@ fn issue_to_user(
     client: &Client,
     grant: &Grant,
     scopes: &Scopes,
-) -> Result<Tokens, OAuthError> {
+) -> Result<TokenResponse, OAuthError> {
     let user = idp
         .users
         .get(&grant.subject)
-        .ok_or(ErrorCode::InvalidGrant.because("the user who granted this is gone"))?;
-    let tokens = issue(idp, client, &Subject::User(user), &grant.resource, scopes)?;
+        .ok_or(ErrorCode::InvalidGrant.because("the user of this grant no longer exists"))?;
+    let tokens = issue(idp, client, &TokenSubject::User(user), &grant.resource, scopes)?;
     let expires = Instant::now() + idp.access_token_lifetime;
-    grant.issue(IssuedToken { id: tokens.id, expires }).map_err(|unissued| match unissued {
-        Unissued::Revoked => ErrorCode::InvalidGrant.because("the grant is revoked"),
-        Unissued::TooMany => ErrorCode::TemporarilyUnavailable
-            .because("too many access tokens of this grant are still good"),
+    grant.issue(IssuedToken { id: tokens.id, expires }).map_err(|error| match error {
+        IssueError::Revoked => ErrorCode::InvalidGrant.because("the grant is revoked"),
+        IssueError::TooMany => {
+            ErrorCode::TemporarilyUnavailable.because("this grant has too many valid access tokens")
+        }
     })?;
     Ok(tokens)
 }
@@ -281,15 +299,15 @@ fn issue_to_user(
 fn issue(
     idp: &Idp,
     client: &Client,
-    subject: &Subject<'_>,
+    subject: &TokenSubject<'_>,
     resource: &str,
     scopes: &Scopes,
-) -> Result<Tokens, OAuthError> {
+) -> Result<TokenResponse, OAuthError> {
     let now = server::seconds_since_1970();
     let expires_in = idp.access_token_lifetime.as_secs();
     let (sub, groups, user) = match subject {
-        Subject::User(user) => (&user.username, &user.groups, Some(user)),
-        Subject::Workload => (&client.id.0, &client.groups, None),
+        TokenSubject::User(user) => (&user.username, &user.groups, Some(user)),
+        TokenSubject::Workload => (&client.id.0, &client.groups, None),
     };
     let claims = AccessClaims {
         iss: idp.issuer.as_str(),
@@ -323,9 +341,9 @@ fn issue(
         resource,
         scope = claims.scope,
         token_id = %claims.jti,
-        "an access token is issued"
+        "issued an access token"
     );
-    Ok(Tokens {
+    Ok(TokenResponse {
         id: claims.jti,
         access_token,
         token_type: "Bearer",

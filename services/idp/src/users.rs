@@ -1,4 +1,4 @@
-//! Who may sign in, and which workloads have an identity of their own.
+//! Users, workloads and clients of the users file.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -13,18 +13,19 @@ use crate::{StartError, secret};
 
 const EMBEDDED: &str = include_str!("../users.toml");
 
-/// A program with an identity of its own: a confidential client that may use the `client_credentials` grant.
+/// A program with its own identity: a confidential client that may use the `client_credentials`
+/// grant.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
     /// Its client id, which is also the subject of its tokens.
     pub client_id: String,
-    /// What it proves itself with.
+    /// Its secret.
     pub client_secret: SecretString,
-    /// The groups that its tokens name.
+    /// The groups in its tokens.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Whether its tokens may be for the internal resources.
+    /// Whether it may get tokens for the internal resources.
     #[serde(default = "yes")]
     pub internal: bool,
 }
@@ -33,20 +34,20 @@ fn yes() -> bool {
     true
 }
 
-/// A public client that is known beforehand and does not register itself.
+/// A public client that is configured rather than registered.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfiguredClient {
     /// Its client id.
     pub client_id: String,
-    /// Where its users are sent back to.
+    /// Its redirect URIs.
     pub redirect_uris: Vec<String>,
-    /// Whether the tokens of its users may be for the internal resources.
+    /// Whether its users may get tokens for the internal resources.
     #[serde(default)]
     pub internal: bool,
 }
 
-/// A person who may sign in. The username is the subject of their tokens.
+/// A user. The user name is the subject of their tokens.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct User {
@@ -59,12 +60,12 @@ pub(crate) struct User {
     pub(crate) groups: Vec<String>,
     #[serde(default)]
     pub(crate) roles: Vec<String>,
-    /// Whether their tokens say that they showed more than one factor. Nobody is asked for a second one here.
+    /// Whether their tokens claim more than one factor. This server never asks for a second one.
     #[serde(default)]
     pub(crate) mfa: bool,
 }
 
-/// What the tokens of a person say, besides who it is.
+/// The claims of a user's tokens besides the subject.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The groups.
@@ -73,16 +74,16 @@ pub struct Facts {
     pub roles: Vec<String>,
     /// The tenant.
     pub tenant: Option<String>,
-    /// The address.
+    /// The email address.
     pub email: Option<String>,
-    /// Whether more than one factor was shown.
+    /// Whether tokens claim more than one factor.
     pub mfa: bool,
 }
 
-/// What a users file, or the embedded one, says of a person. None when there is no such person.
+/// The claims of a user in a users file, or in the embedded one. `None` if the user does not exist.
 ///
 /// # Errors
-/// When the file cannot be used.
+/// If the file is invalid.
 pub fn facts(path: Option<&Path>, username: &str) -> Result<Option<Facts>, StartError> {
     let facts = load(path, &[], &[])?.by_name.remove(username).map(|user| Facts {
         groups: user.groups,
@@ -108,7 +109,7 @@ struct UsersFile {
 /// The tenants of the users in a users file, or in the embedded one.
 ///
 /// # Errors
-/// When the file cannot be used.
+/// If the file is invalid.
 pub fn tenants(users: Option<&Path>) -> Result<BTreeSet<String>, StartError> {
     Ok(load(users, &[], &[])?.by_name.into_values().filter_map(|user| user.tenant).collect())
 }
@@ -118,19 +119,20 @@ pub(crate) struct Users {
     by_name: HashMap<String, User>,
     pub(crate) workloads: Vec<Workload>,
     pub(crate) clients: Vec<ConfiguredClient>,
-    /// The names of the embedded users, sorted, each of whom has it as password. Empty with a users file.
+    /// The names of the embedded users, sorted, which are also their passwords. Empty with a users
+    /// file.
     pub(crate) built_in: Vec<String>,
-    /// Compared with when there is no such user, so that the time taken does not tell.
-    nobody: SecretString,
+    /// Compared with if the user does not exist, so that the time taken does not reveal it.
+    dummy_password: SecretString,
 }
 
 impl Users {
     /// The user with this name and password.
     pub(crate) fn sign_in(&self, username: &str, password: &str) -> Option<&User> {
         let user = self.by_name.get(username);
-        let expected = user.map_or(&self.nobody, |user| &user.password);
-        let right = secret::matches(expected, password);
-        user.filter(|_| right)
+        let expected = user.map_or(&self.dummy_password, |user| &user.password);
+        let is_correct = secret::matches(expected, password);
+        user.filter(|_| is_correct)
     }
 
     pub(crate) fn get(&self, username: &str) -> Option<&User> {
@@ -138,7 +140,7 @@ impl Users {
     }
 }
 
-/// Reads the users file, or the embedded one, and adds `workloads` and `clients` to its own.
+/// Reads the users file, or the embedded one, and adds `workloads` and `clients` to its contents.
 pub(crate) fn load(
     path: Option<&Path>,
     workloads: &[Workload],
@@ -148,7 +150,7 @@ pub(crate) fn load(
         || Ok(ConfigText::new("the embedded users file", EMBEDDED)),
         ConfigText::read,
     )?;
-    // A line may hold a password.
+    // Errors do not quote lines, which may contain passwords.
     let mut parsed: UsersFile = text.parse_unquoted()?;
     parsed.workloads.extend_from_slice(workloads);
     parsed.clients.extend_from_slice(clients);
@@ -166,5 +168,6 @@ pub(crate) fn load(
     let built_in = built_in.collect::<BTreeSet<_>>().into_iter().collect();
     let by_name = users.into_iter().map(|user| (user.username.clone(), user)).collect();
     let UsersFile { workloads, clients, .. } = parsed;
-    Ok(Users { by_name, workloads, clients, built_in, nobody: secret::random().into() })
+    let dummy_password = secret::random().into();
+    Ok(Users { by_name, workloads, clients, built_in, dummy_password })
 }

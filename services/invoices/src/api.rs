@@ -7,7 +7,7 @@ use drawbridge_proto::invoices::v1::{
     GetResponse, ReadRequest, ReadResponse, ReviewRequest, ReviewResponse, SaveRequest,
     SaveResponse, SearchRequest, SearchResponse, extract_response::Event, invoice_service_server,
 };
-use drawbridge_sdk::{BlockingJobs, CallContext, identity::Caller};
+use drawbridge_sdk::{BlockingJobs, CallContext, transaction_token::VerifiedCaller};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
@@ -16,11 +16,12 @@ use prost::Message as _;
 use tokio_util::sync::DropGuard;
 use tonic::{Request, Response, Status};
 
-use self::{approval::Limit, documents::Source};
+use self::{approval::ApprovalLimit, documents::DocumentSource};
 use crate::{
     error::InvoiceError,
     store::{
-        Access, Asking, Columns, Scope, Store, Stored, find::Find, save::Save, search::Search,
+        Access, CallerContext, Columns, Scope, Store, StoredInvoice, find::Find, save::Save,
+        search::Search,
     },
 };
 
@@ -29,7 +30,7 @@ mod documents;
 mod page;
 mod review;
 
-/// The invoices of a page, where the caller does not say.
+/// The default page size of a search.
 const PAGE_SIZE: u32 = 20;
 const PAGE_SIZE_MAX: u32 = 100;
 
@@ -37,40 +38,40 @@ const PAGE_SIZE_MAX: u32 = 100;
 #[derive(Debug)]
 pub(crate) struct InvoiceApi {
     store: Arc<Store>,
-    limit: Limit,
+    limit: ApprovalLimit,
     jobs: BlockingJobs,
-    /// Says that no call is left.
+    /// Dropped when no call is left.
     _in_use: DropGuard,
 }
 
 impl InvoiceApi {
-    /// The service, which reads documents by `jobs` and lets `in_use` go when no call is left.
+    /// Creates the service. `jobs` extract documents; `in_use` is dropped with the last call.
     pub(crate) fn new(
         store: Arc<Store>,
-        limit: Limit,
+        limit: ApprovalLimit,
         jobs: BlockingJobs,
         in_use: DropGuard,
     ) -> Self {
         Self { store, limit, jobs, _in_use: in_use }
     }
 
-    /// One invoice with what was read from its document.
+    /// One invoice with the extracted data.
     async fn find(
         &self,
-        asking: &Asking,
+        call: &CallerContext,
         id: &str,
         access: Access,
-    ) -> Result<(Stored, ExtractResult), InvoiceError> {
-        let found = self.store.run(asking, &Find { id, access }).await?;
-        let (stored, extracted) = found.ok_or(InvoiceError::NotFound)?;
+    ) -> Result<(StoredInvoice, ExtractResult), InvoiceError> {
+        let invoices_found = self.store.run(call, &Find { id, access }).await?;
+        let (stored, extracted) = invoices_found.ok_or(InvoiceError::NotFound)?;
         let extracted = ExtractResult::decode(extracted.as_slice());
         Ok((stored, extracted.map_err(|error| InvoiceError::Failed(error.into()))?))
     }
 }
 
-/// Notes who calls, and for how long they wait.
-fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Asking, InvoiceError> {
-    let caller = Caller::of(request).cloned().ok_or(InvoiceError::Unknown)?;
+/// Logs the caller, and returns the caller and the call's context.
+fn admit<T>(request: &Request<T>, rpc: &str) -> Result<CallerContext, InvoiceError> {
+    let caller = VerifiedCaller::from_request(request).cloned().ok_or(InvoiceError::Unknown)?;
     tracing::info!(
         rpc,
         subject = caller.claims.sub,
@@ -78,7 +79,7 @@ fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Asking, InvoiceError> {
         actor = caller.claims.act.as_ref().map(|actor| actor.sub.as_str()),
         "called"
     );
-    Ok(Asking { caller, context: CallContext::of(request) })
+    Ok(CallerContext { caller, context: CallContext::from_request(request) })
 }
 
 #[tonic::async_trait]
@@ -89,26 +90,27 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ExtractRequest>,
     ) -> Result<Response<Self::ExtractStream>, Status> {
-        let asking = admit(&request, "Extract")?;
+        let call = admit(&request, "Extract")?;
         let ExtractRequest { document, media_type, uri } = request.into_inner();
-        let document = self.document(&asking, Source { document, media_type, uri }).await?;
-        let told = self.extracting(&asking.context, document.into()).await?;
-        let responses = stream::unfold(told, async |mut told| Some((told.next().await?, told)))
-            .map(|event| Ok(ExtractResponse { event: Some(event?) }));
+        let document = self.document(&call, DocumentSource { document, media_type, uri }).await?;
+        let events = self.start_extraction(&call.context, document.into()).await?;
+        let responses =
+            stream::unfold(events, async |mut events| Some((events.next().await?, events)))
+                .map(|event| Ok(ExtractResponse { event: Some(event?) }));
         Ok(Response::new(responses.boxed()))
     }
 
     async fn save(&self, request: Request<SaveRequest>) -> Result<Response<SaveResponse>, Status> {
-        let asking = admit(&request, "Save")?;
+        let call = admit(&request, "Save")?;
         let SaveRequest { document, media_type, uri, shared } = request.into_inner();
-        if shared && !Scope::of(asking.caller.principal(), Access::Write).has_tenant() {
+        if shared && !Scope::of(call.caller.principal(), Access::Write).has_tenant() {
             return Err(InvoiceError::NoTenant.into());
         }
         let document =
-            Arc::new(self.document(&asking, Source { document, media_type, uri }).await?);
-        let mut told = self.extracting(&asking.context, Arc::clone(&document)).await?;
+            Arc::new(self.document(&call, DocumentSource { document, media_type, uri }).await?);
+        let mut events = self.start_extraction(&call.context, Arc::clone(&document)).await?;
         let extracted = loop {
-            match told.next().await {
+            match events.next().await {
                 Some(Ok(Event::Result(extracted))) => break extracted,
                 Some(Ok(Event::Progress(_))) => {}
                 Some(Err(error)) => return Err(error.into()),
@@ -117,7 +119,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         };
         let columns = Columns::of(&document, &extracted)?;
         let save = Save { document: &document, columns: &columns, shared };
-        let (stored, created) = self.store.run(&asking, &save).await.map_err(InvoiceError::from)?;
+        let (stored, created) = self.store.run(&call, &save).await.map_err(InvoiceError::from)?;
         Ok(Response::new(SaveResponse {
             invoice: Some(stored.into()),
             created,
@@ -130,25 +132,26 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<SearchRequest>,
     ) -> Result<Response<SearchResponse>, Status> {
-        let asking = admit(&request, "Search")?;
+        let call = admit(&request, "Search")?;
         let request = request.get_ref();
         let size = request.page_size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX);
         let before = request.page_token.as_deref().map(page::read).transpose()?;
-        // One more, which says whether there is another page.
+        // One more than the page, to know whether another page follows.
         let search = Search::new(request, before, size + 1)?;
-        let mut found = self.store.run(&asking, &search).await.map_err(InvoiceError::from)?;
-        let is_last = found.len() <= size as usize;
-        found.truncate(size as usize);
+        let mut invoices_found =
+            self.store.run(&call, &search).await.map_err(InvoiceError::from)?;
+        let is_last = invoices_found.len() <= size as usize;
+        invoices_found.truncate(size as usize);
         let next_page_token =
-            found.last().filter(|_| !is_last).and_then(|last| page::write(&last.id));
-        let invoices = found.into_iter().map(Into::into).collect();
+            invoices_found.last().filter(|_| !is_last).and_then(|last| page::write(&last.id));
+        let invoices = invoices_found.into_iter().map(Into::into).collect();
         Ok(Response::new(SearchResponse { invoices, next_page_token }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let asking = admit(&request, "Get")?;
+        let call = admit(&request, "Get")?;
         let (stored, extracted) =
-            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+            self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
         Ok(Response::new(GetResponse {
@@ -161,9 +164,9 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
     }
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
-        let asking = admit(&request, "Read")?;
+        let call = admit(&request, "Read")?;
         let (stored, extracted) =
-            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+            self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         let ExtractResult { invoice, findings, findings_truncated, confidences } = extracted;
         let summary = Some(stored.into());
         Ok(Response::new(ReadResponse {
@@ -179,9 +182,9 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ReviewRequest>,
     ) -> Result<Response<ReviewResponse>, Status> {
-        let asking = admit(&request, "Review")?;
+        let call = admit(&request, "Review")?;
         let (stored, extracted) =
-            self.find(&asking, &request.get_ref().invoice_id, Access::Read).await?;
+            self.find(&call, &request.get_ref().invoice_id, Access::Read).await?;
         Ok(Response::new(review::review(stored.into(), &extracted)))
     }
 
@@ -189,7 +192,7 @@ impl invoice_service_server::InvoiceService for InvoiceApi {
         &self,
         request: Request<ApproveRequest>,
     ) -> Result<Response<ApproveResponse>, Status> {
-        let asking = admit(&request, "Approve")?;
-        Ok(Response::new(self.approval(&asking, request.into_inner()).await?))
+        let call = admit(&request, "Approve")?;
+        Ok(Response::new(self.approve_invoice(&call, request.into_inner()).await?))
     }
 }

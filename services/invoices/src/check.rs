@@ -1,4 +1,5 @@
-//! The rules of EN 16931 that are checked, by their ids. What each of them says: docs/invoices.md.
+//! Checks the rules of EN 16931, by their ids. docs/reference/services/invoices.md describes each
+//! rule.
 
 use drawbridge_proto::invoices::v1::{AllowanceCharge, Invoice, Line};
 use rust_decimal::{Decimal, RoundingStrategy};
@@ -13,18 +14,18 @@ mod sublines;
 mod tax;
 mod total;
 
-/// How far a product may be off, as in the official validation artefacts: one unit of the currency. Sums are exact.
+/// The tolerance of a product, as in the official validation artefacts: one unit of the currency.
+/// Sums are exact.
 const PRODUCT_TOLERANCE: Decimal = Decimal::ONE;
 
-/// How far a sum may be off for each of its parts in an extension: a cent. Elsewhere sums are
-/// exact.
+/// The tolerance of a sum per part in an extension: one cent. Elsewhere sums are exact.
 const PART_TOLERANCE: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
 
 /// Checks an invoice.
 pub(crate) fn check(invoice: &Invoice, findings: &mut Findings) {
     findings.profile = Profile::of(&invoice.specification);
-    if let Some(note) = findings.profile.note() {
-        findings.warning("PROFILE", "specification", || note.to_owned());
+    if let Some(warning) = findings.profile.warning() {
+        findings.warning("PROFILE", "specification", || warning.to_owned());
     }
     presence::check(invoice, findings);
     for (index, line) in invoice.lines.iter().enumerate() {
@@ -39,28 +40,28 @@ pub(crate) fn check(invoice: &Invoice, findings: &mut Findings) {
     decimals::check(invoice, findings);
 }
 
-/// To two decimals, as EN 16931 rounds amounts.
+/// Rounds to two decimals, as EN 16931 rounds amounts.
 fn round(amount: Decimal) -> Decimal {
     amount.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero)
 }
 
-/// Whether a line is part of the totals. In an extension, subtotals and remarks are not.
+/// Whether a line counts towards the totals. In an extension, subtotals and remarks do not.
 fn is_summed(line: &Line, profile: Profile) -> bool {
     profile != Profile::Extended || !matches!(line.status.as_str(), "GROUP" | "INFORMATION")
 }
 
-/// How far a sum of so many parts may be off.
+/// The tolerance of a sum of this many parts.
 fn tolerance(parts: usize, profile: Profile) -> Decimal {
     if profile == Profile::Extended { PART_TOLERANCE * Decimal::from(parts) } else { Decimal::ZERO }
 }
 
-/// The sum of what is there. Decimals of `decimal::parse` are too small to overflow it.
-fn sum<'a>(amounts: impl IntoIterator<Item = &'a Option<String>>) -> Decimal {
-    amounts.into_iter().filter_map(|amount| decimal::of(amount.as_ref())).sum()
+/// The sum of the present amounts. Decimals of `decimal::parse` are too small to overflow it.
+fn sum_amounts<'a>(amounts: impl IntoIterator<Item = &'a Option<String>>) -> Decimal {
+    amounts.into_iter().filter_map(|amount| decimal::parse_option(amount.as_ref())).sum()
 }
 
-/// Allowances or charges, with their places in the list.
-fn of_kind(
+/// Allowances or charges, with their indexes in the list.
+fn allowances_or_charges(
     all: &[AllowanceCharge],
     charge: bool,
 ) -> impl Iterator<Item = (usize, &AllowanceCharge)> {

@@ -1,5 +1,5 @@
-//! The Cross Industry Invoice of UN/CEFACT (D16B), bound to EN 16931 as CEN/TS 16931-3-3 says: XRechnung, Factur-X and
-//! ZUGFeRD 2.
+//! Reads the Cross Industry Invoice of UN/CEFACT (D16B) with the EN 16931 binding of CEN/TS
+//! 16931-3-3: XRechnung, Factur-X and ZUGFeRD 2.
 
 use drawbridge_proto::invoices::v1::{
     Address, AllowanceCharge, Contact, Identifier, Invoice, Line, Party, PaymentMeans, Syntax,
@@ -13,7 +13,7 @@ use crate::{
 
 /// Reads a `CrossIndustryInvoice`.
 pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
-    // What is missing reads as empty.
+    // A missing element reads as empty.
     let nothing = Element::default();
     let part = |path| root.at(path).unwrap_or(&nothing);
     let document = part("ExchangedDocument");
@@ -146,12 +146,16 @@ fn payment_means(means: &Element<'_>, settlement: &Element<'_>) -> PaymentMeans 
     }
 }
 
-/// Those of the document, or of the line at this path. The logistics charges of Factur-X EXTENDED
-/// (BG-X-42) come last.
-fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Vec<AllowanceCharge> {
+/// The allowances and charges of the document, or of the line at this path. The logistics charges
+/// of Factur-X EXTENDED (BG-X-42) are last.
+fn allowances_charges(
+    holder: &Element<'_>,
+    path: &str,
+    values: &mut Values,
+) -> Vec<AllowanceCharge> {
     let mut all = Vec::new();
     for (index, element) in holder.all("SpecifiedTradeAllowanceCharge").enumerate() {
-        let field = |name: &str| format!("{at}allowances_charges[{index}].{name}");
+        let field = |name: &str| format!("{path}allowances_charges[{index}].{name}");
         all.push(AllowanceCharge {
             charge: matches!(text(element.at("ChargeIndicator/Indicator")).as_str(), "true" | "1"),
             amount: values.decimal(element.at("ActualAmount"), &field("amount")),
@@ -163,7 +167,7 @@ fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Ve
         });
     }
     for element in holder.all("SpecifiedLogisticsServiceCharge") {
-        let field = |name: &str| format!("{at}allowances_charges[{}].{name}", all.len());
+        let field = |name: &str| format!("{path}allowances_charges[{}].{name}", all.len());
         let charge = AllowanceCharge {
             charge: true,
             amount: values.decimal(element.at("AppliedAmount"), &field("amount")),
@@ -176,8 +180,8 @@ fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Ve
     all
 }
 
-fn tax_category(tax: &Element<'_>, at: &str, values: &mut Values) -> TaxCategory {
-    let percent = values.decimal(tax.at("RateApplicablePercent"), &format!("{at}.percent"));
+fn tax_category(tax: &Element<'_>, path: &str, values: &mut Values) -> TaxCategory {
+    let percent = values.decimal(tax.at("RateApplicablePercent"), &format!("{path}.percent"));
     TaxCategory { code: text(tax.at("CategoryCode")), percent }
 }
 
@@ -201,7 +205,7 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
     let sums = settlement.at("SpecifiedTradeSettlementHeaderMonetarySummation").unwrap_or(&nothing);
     let currency = text(settlement.at("InvoiceCurrencyCode"));
     let tax_currency = text(settlement.at("TaxCurrencyCode"));
-    // The currency may be left unsaid where there is but one.
+    // The currency may be omitted if there is only one.
     let in_currency = |name: &'static str| {
         let said = |amount: &Element<'_>| amount.attribute("currencyID").map(str::to_owned);
         let one = sums.all(name).find(|amount| said(amount).as_ref() == Some(&currency));
@@ -229,8 +233,8 @@ fn totals(settlement: &Element<'_>, values: &mut Values) -> Totals {
     }
 }
 
-fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
-    let field = |name: &str| format!("{at}.{name}");
+fn line(line: &Element<'_>, path: &str, values: &mut Values) -> Line {
+    let field = |name: &str| format!("{path}.{name}");
     let nothing = Element::default();
     let part = |name| line.at(name).unwrap_or(&nothing);
     let document = part("AssociatedDocumentLineDocument");
@@ -255,7 +259,7 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
         price: values.decimal(price.at("ChargeAmount"), &field("price")),
         price_base_quantity: values
             .decimal(price.at("BasisQuantity"), &field("price_base_quantity")),
-        allowances_charges: allowances_charges(settlement, &format!("{at}."), values),
+        allowances_charges: allowances_charges(settlement, &format!("{path}."), values),
         net_amount: values.decimal(sum, &field("net_amount")),
         tax: settlement
             .at("ApplicableTradeTax")

@@ -1,26 +1,26 @@
-//! Exact decimals, and their text.
+//! Parses exact decimals, and formats sort keys.
 
 use rust_decimal::Decimal;
 
-/// The most digits before the point. A product of two decimals still fits.
+/// The maximum digits before the point. A product of two decimals still fits.
 const WHOLE_DIGITS_MAX: usize = 14;
-/// The most digits after the point, zeros at the end left out.
+/// The maximum digits after the point, without trailing zeros.
 const FRACTION_DIGITS_MAX: usize = 18;
-/// The most digits after the point with zeros at the end, which say how exact a value is and no
-/// more.
-const FRACTION_DIGITS_KEPT: usize = 10;
-/// How exactly decimals sort, in digits after the point.
+/// The maximum digits after the point for which trailing zeros are preserved; they only express
+/// precision.
+const FRACTION_DIGITS_WITH_ZEROS_MAX: usize = 10;
+/// The precision of sort keys, in digits after the point.
 const ORDER_FRACTION_DIGITS: usize = 10;
 
-/// Reads a decimal of XML Schema: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators. Zeros at
-/// the end are kept up to the tenth digit after the point; a longer fraction loses all of them.
+/// Parses an XML Schema decimal: `12`, `-0.50`, `+3.`, `.5`. No exponent, no separators. Preserves
+/// trailing zeros up to the tenth digit after the point; a longer fraction loses all of them.
 pub(crate) fn parse(text: &str) -> Option<Decimal> {
     let text = text.trim_matches([' ', '\t', '\r', '\n']);
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let whole = whole.trim_start_matches('0');
     let fraction = match fraction.len() {
-        0..=FRACTION_DIGITS_KEPT => fraction,
+        0..=FRACTION_DIGITS_WITH_ZEROS_MAX => fraction,
         _ => fraction.trim_end_matches('0'),
     };
     if !digits.bytes().any(|byte| byte.is_ascii_digit())
@@ -30,21 +30,21 @@ pub(crate) fn parse(text: &str) -> Option<Decimal> {
     {
         return None;
     }
-    // 28 digits together are exact; more are an error, unless 96 bits hold them.
+    // 28 digits are exact; more are an error unless they fit into 96 bits.
     let mut value = Decimal::from_str_exact(&format!("0{whole}.{fraction}")).ok()?;
     value.rescale(u32::try_from(fraction.len()).ok()?);
     value.set_sign_negative(text.starts_with('-') && !value.is_zero());
     Some(value)
 }
 
-/// The decimal of a text that `parse` made.
-pub(crate) fn of(text: Option<&String>) -> Option<Decimal> {
+/// The decimal of an optional text.
+pub(crate) fn parse_option(text: Option<&String>) -> Option<Decimal> {
     parse(text?)
 }
 
-/// A text that sorts, byte by byte, as the decimals of [`parse`] do when they are rounded to ten
-/// digits after the point.
-pub(crate) fn order(value: Decimal) -> String {
+/// A text whose byte order is the order of decimals of [`parse`], rounded to ten digits after the
+/// point.
+pub(crate) fn sort_key(value: Decimal) -> String {
     const DIGITS: usize = WHOLE_DIGITS_MAX + ORDER_FRACTION_DIGITS;
     let mut value = value;
     value.rescale(ORDER_FRACTION_DIGITS as u32);

@@ -1,4 +1,4 @@
-//! What can go wrong, and the one place that says so to gRPC callers.
+//! Errors, and their one mapping to gRPC statuses.
 
 use std::error::Error as _;
 
@@ -7,35 +7,35 @@ use tonic::Status;
 
 use crate::store::StoreError;
 
-/// Why a call fails.
+/// The error of a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InvoiceError {
-    /// The document is none that is read here.
+    /// The document is invalid or unsupported.
     #[error("`document`: {0}")]
     Document(String),
     #[error("`media_type`: must be application/xml, text/xml or application/pdf")]
     MediaType,
     #[error("`{field}`: {problem}")]
     Argument { field: &'static str, problem: &'static str },
-    #[error("there is no such invoice, or not for this caller")]
+    #[error("no such invoice, or not visible to this caller")]
     NotFound,
-    #[error("`shared`: the caller belongs to no tenant with which an invoice could be shared")]
+    #[error("`shared`: the caller has no tenant to share the invoice with")]
     NoTenant,
     #[error("not approved: the confirmation was not given")]
     NotConfirmed,
-    #[error("not approved: above the limit a person approves in their own name, and is asked")]
+    #[error("not approved: above the limit, a person must approve directly and confirm")]
     PersonNeeded,
-    #[error("the caller is not known")]
+    #[error("no authenticated caller")]
     Unknown,
     #[error("the extracted invoice would be larger than {bytes_max} bytes")]
     ResultTooLarge { bytes_max: usize },
-    #[error("the deadline passed before the work was done")]
+    #[error("the deadline passed before the call completed")]
     DeadlinePassed,
-    #[error("the caller no longer waits")]
+    #[error("the caller cancelled the call")]
     Cancelled,
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the work failed")]
+    #[error("the call failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -71,7 +71,7 @@ impl From<InvoiceError> for Status {
             InvoiceError::ResultTooLarge { .. } => Self::resource_exhausted(message),
             InvoiceError::DeadlinePassed => Self::deadline_exceeded(message),
             InvoiceError::Cancelled => Self::cancelled(message),
-            InvoiceError::Store(error) => stored(error),
+            InvoiceError::Store(error) => store_status(error),
             InvoiceError::Failed(_) => {
                 tracing::error!(error = error.source(), "{message}");
                 Self::internal(message)
@@ -80,8 +80,8 @@ impl From<InvoiceError> for Status {
     }
 }
 
-/// The caller learns whether to try again, and nothing of the database.
-fn stored(error: StoreError) -> Status {
+/// Tells the caller whether to retry, and nothing about the database.
+fn store_status(error: StoreError) -> Status {
     let message = error.to_string();
     match error {
         StoreError::Credentials(error) => error.into(),
@@ -90,11 +90,11 @@ fn stored(error: StoreError) -> Status {
         StoreError::Timeout => Status::deadline_exceeded(message),
         StoreError::Unavailable(_) | StoreError::Schema { .. } => {
             tracing::warn!(error = error.source(), "{message}");
-            Status::unavailable("invoices cannot be reached now; try again in a moment")
+            Status::unavailable("the invoice store is unavailable; retry")
         }
         StoreError::Migrate(_) | StoreError::Database(_) => {
             tracing::error!(error = error.source(), "{message}");
-            Status::internal("the work failed")
+            Status::internal("the call failed")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From a document's bytes to an invoice and what is wrong with it.
+//! Extracts an invoice from a document's bytes, and checks its rules.
 
 use std::borrow::Cow;
 
@@ -13,32 +13,32 @@ use crate::{
     check, cii,
     error::InvoiceError,
     findings::Findings,
-    pdf::{self, Unread},
+    pdf::{self, UnreadableAttachment},
     ubl,
     values::Values,
     xml::{self, Element, Vocabulary},
 };
 
-/// The largest document, in bytes, as the contract says.
+/// The largest document, in bytes, as the contract states.
 pub(crate) const DOCUMENT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The largest result, in bytes: what gRPC clients commonly take, with room for a summary beside it.
+/// The largest result, in bytes: what gRPC clients commonly accept, minus space for a summary.
 const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024 - 16 * 1024;
 
-/// A document, as it comes.
+/// A document as received.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     pub(crate) media_type: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Extracts an invoice, and tells before each step what it does.
+/// Extracts an invoice, and reports progress before each step.
 ///
 /// # Errors
-/// When the document is none that is read here, nobody waits any more, or `tell` fails.
+/// When the document is invalid or unsupported, the call is cancelled, or `on_progress` fails.
 pub(crate) fn extract(
     document: &Document,
     cancellation: &Cancellation,
-    mut tell: impl FnMut(Progress) -> Result<(), InvoiceError>,
+    mut on_progress: impl FnMut(Progress) -> Result<(), InvoiceError>,
 ) -> Result<ExtractResult, InvoiceError> {
     let Document { media_type, bytes } = document;
     if bytes.is_empty() || bytes.len() > DOCUMENT_BYTES_MAX {
@@ -47,7 +47,7 @@ pub(crate) fn extract(
     let mut steps = 0.0;
     let mut step = |message: &str| {
         steps += 1.0;
-        tell(Progress { progress: steps, total: Some(3.0), message: message.to_owned() })
+        on_progress(Progress { progress: steps, total: Some(3.0), message: message.to_owned() })
     };
     step("reading the document")?;
     let mut values = Values::default();
@@ -55,14 +55,14 @@ pub(crate) fn extract(
     let text = match media_type.as_str() {
         "application/xml" | "text/xml" => xml::decode(bytes)?,
         "application/pdf" => {
-            let pdf::Attached { invoice, unread } = pdf::attached(bytes, cancellation)?;
+            let pdf::Attachments { invoice, unreadable } = pdf::attachments(bytes, cancellation)?;
             let Some(invoice) = invoice else {
                 step("reading the text")?;
-                return pdf_text(bytes, &unread, cancellation, || {
-                    step("looking for what an invoice says")
+                return extract_pdf_text(bytes, &unreadable, cancellation, || {
+                    step("looking for invoice fields")
                 });
             };
-            for attachment in unread {
+            for attachment in unreadable {
                 values.findings.warning("ATTACHMENT", "", || attachment.message());
             }
             attachment = invoice;
@@ -88,42 +88,42 @@ pub(crate) fn extract(
     Ok(result)
 }
 
-/// What the text of a PDF says. An attachment that should be the invoice and cannot be read is an
-/// error in its findings, and the reason where the text says nothing.
-fn pdf_text(
+/// Extracts an invoice from the text of a PDF. An unreadable attachment that should be the invoice
+/// is an error in the findings, or the reason for failure if the text has no invoice.
+fn extract_pdf_text(
     bytes: &[u8],
-    unread: &[Unread],
+    unreadable: &[UnreadableAttachment],
     cancellation: &Cancellation,
     mut step: impl FnMut() -> Result<(), InvoiceError>,
 ) -> Result<ExtractResult, InvoiceError> {
-    let read = pdf::text::read(bytes, cancellation, |lines| {
+    let extracted = pdf::text::read(bytes, cancellation, |lines| {
         step()?;
         pdf::fields::read(&lines)
     });
-    match (read, unread.first()) {
+    match (extracted, unreadable.first()) {
         (Err(InvoiceError::Document(_)), Some(attachment)) => {
             Err(InvoiceError::document(format!("is a PDF, and {}", attachment.message())))
         }
         (Ok(mut result), Some(_)) => {
             let mut findings = Findings::default();
-            for attachment in unread {
+            for attachment in unreadable {
                 findings.error("ATTACHMENT", "", || attachment.message());
             }
             findings.warning(pdf::fields::RULE, "", || pdf::fields::NOT_CHECKED.to_owned());
             result.findings = findings.list;
             Ok(result)
         }
-        (read, _) => read,
+        (extracted, _) => extracted,
     }
 }
 
-/// The invoice of either syntax.
+/// Reads the invoice of either syntax.
 fn invoice(root: &Element<'_>, values: &mut Values) -> Result<Invoice, InvoiceError> {
     match root.invoice()? {
         Some(root) if root.vocabulary == Vocabulary::Ubl => Ok(ubl::read(root, values)),
         Some(root) => Ok(cii::read(root, values)),
         None => Err(InvoiceError::document(
-            "is XML, but neither an invoice or credit note of UBL 2.1 nor one of UN/CEFACT CII",
+            "is XML, but not an invoice or credit note of UBL 2.1 or UN/CEFACT CII",
         )),
     }
 }

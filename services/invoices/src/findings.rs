@@ -1,34 +1,34 @@
-//! What is wrong with an invoice, bounded.
+//! A bounded list of findings about an invoice.
 
 use drawbridge_proto::invoices::v1::{Finding, Severity};
 
 use crate::profile::Profile;
 
-/// The most findings, as the contract says.
+/// The maximum number of findings, as the contract states.
 const FINDINGS_MAX: usize = 200;
 
-/// Findings in the order in which they were made.
+/// Findings in the order in which they were found.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) list: Vec<Finding>,
-    /// Whether there were more.
+    /// Whether the maximum was exceeded.
     pub(crate) truncated: bool,
-    /// Rules that do not hold for it are none.
+    /// Findings of rules that do not apply to this profile are dropped.
     pub(crate) profile: Profile,
 }
 
 impl Findings {
-    /// The invoice breaks a rule.
+    /// Adds a violated rule.
     pub(crate) fn error(&mut self, rule: &str, field: &str, message: impl FnOnce() -> String) {
         self.add(rule, Severity::Error, field, message);
     }
 
-    /// The invoice deserves a look.
+    /// Adds a warning.
     pub(crate) fn warning(&mut self, rule: &str, field: &str, message: impl FnOnce() -> String) {
         self.add(rule, Severity::Warning, field, message);
     }
 
-    /// A rule asks for something to be there.
+    /// Adds an error if a required value is missing.
     pub(crate) fn require(&mut self, present: bool, rule: &str, field: &str, what: &str) {
         if !present {
             self.error(rule, field, || format!("{what} is missing"));
@@ -42,7 +42,7 @@ impl Findings {
         field: &str,
         message: impl FnOnce() -> String,
     ) {
-        if !self.profile.has(rule) {
+        if !self.profile.applies(rule) {
             return;
         }
         if self.list.len() == FINDINGS_MAX {

@@ -1,4 +1,4 @@
-//! Whole documents, from bytes to findings.
+//! Tests on whole documents, from bytes to findings.
 
 use std::{
     env, fs,
@@ -17,13 +17,13 @@ use crate::{
 
 mod approvals;
 mod attachments;
+mod callers;
 mod database;
 mod decimals;
 mod field;
 mod hostile;
-mod judge;
+mod official_rules;
 mod pdf;
-mod people;
 mod rules;
 mod service;
 mod storage;
@@ -32,14 +32,14 @@ mod texts;
 const UBL: &str = include_str!("../samples/invoice.ubl.xml");
 const CII: &str = include_str!("../samples/credit-note.cii.xml");
 
-/// A caller who waits for long.
-fn waiting() -> Cancellation {
+/// A cancellation that does not fire within a test.
+fn no_cancellation() -> Cancellation {
     Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60))
 }
 
 fn read(document: impl Into<Vec<u8>>) -> Result<ExtractResult, InvoiceError> {
     let request = Document { bytes: document.into(), media_type: "application/xml".to_owned() };
-    extract(&request, &waiting(), |_| Ok(()))
+    extract(&request, &no_cancellation(), |_| Ok(()))
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn every_field_of_a_credit_note_in_cii_is_read() {
 }
 
 #[test]
-fn a_credit_note_in_ubl_is_told_from_an_invoice() {
+fn a_credit_note_in_ubl_is_distinguished_from_an_invoice() {
     let credit_note = UBL
         .replace("<Invoice ", "<CreditNote ")
         .replace("</Invoice>", "</CreditNote>")
@@ -79,7 +79,7 @@ fn samples() -> PathBuf {
     env::var_os("DRAWBRIDGE_INVOICE_SAMPLES").expect("set DRAWBRIDGE_INVOICE_SAMPLES").into()
 }
 
-/// Two of the examples that the European Commission publishes for EN 16931.
+/// Two of the European Commission's examples for EN 16931.
 #[test]
 #[ignore = "it needs DRAWBRIDGE_INVOICE_SAMPLES, a folder with the examples of EN 16931"]
 fn every_field_of_two_official_examples_is_read() {
@@ -91,8 +91,8 @@ fn every_field_of_two_official_examples_is_read() {
     }
 }
 
-/// What the totals of these files say is right. A line whose net amount is not its quantity times its price stands so in
-/// the file.
+/// The totals of these files are correct. Lines whose net amount is not quantity times price are so
+/// in the files.
 #[test]
 #[ignore = "it needs DRAWBRIDGE_INVOICE_SAMPLES, a folder of valid invoices"]
 fn the_invoices_of_a_folder_have_no_error() {
@@ -106,7 +106,7 @@ fn the_invoices_of_a_folder_have_no_error() {
         };
         let request =
             Document { bytes: fs::read(&path).unwrap(), media_type: media_type.to_owned() };
-        let result = extract(&request, &waiting(), |_| Ok(()))
+        let result = extract(&request, &no_cancellation(), |_| Ok(()))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         println!("{}: {} findings", path.display(), result.findings.len());
         for finding in &result.findings {
@@ -115,5 +115,5 @@ fn the_invoices_of_a_folder_have_no_error() {
         }
         files += 1;
     }
-    assert!(files > 0, "the folder holds no invoice");
+    assert!(files > 0, "the folder contains no invoice");
 }

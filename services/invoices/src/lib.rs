@@ -1,4 +1,5 @@
-//! Gets the data out of invoices, says which rules of EN 16931 they break, keeps them, and has them approved.
+//! Extracts the data of invoices, checks them against the rules of EN 16931, stores them, and
+//! handles their approval.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -10,16 +11,16 @@ use drawbridge_sdk::{
     Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers,
     RunningService, ServiceBuilder, SpiffeId, Telemetry,
     credentials::{CredentialsConfig, SetupError},
-    identity::{Verifier, VerifierError},
+    transaction_token::{Verifier, VerifierError},
 };
 use rust_decimal::Decimal;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use self::{
-    api::{InvoiceApi, approval::Limit},
+    api::{InvoiceApi, approval::ApprovalLimit},
     extract::DOCUMENT_BYTES_MAX,
-    store::{DatabaseUrl, PostgresStore, Serving, Store},
+    store::{DatabaseUrl, PostgresSettings, PostgresStore, Store},
 };
 pub use store::{DatabaseUrlError, StoreError};
 
@@ -39,7 +40,7 @@ mod ubl;
 mod values;
 mod xml;
 
-/// What Vault calls the role of those who migrate. No caller gets it.
+/// Vault's role for migrations. No caller gets it.
 const MIGRATOR: &str = "invoices-migrator";
 const AUTH_ISSUER: &str = "drawbridge-auth";
 const CONNECTIONS_MAX: u32 = 64;
@@ -49,18 +50,18 @@ const APPROVAL_CURRENCY: &str = "EUR";
 /// The largest request, in bytes: a document, and little else.
 const REQUEST_BYTES_MAX: usize = DOCUMENT_BYTES_MAX + 1024;
 
-/// How the service is set up.
+/// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where gRPC is served: an address and a port, or `unix:/path` for this host alone.
+    /// Where to serve gRPC: an address and a port, or `unix:/path` for this host only.
     #[arg(long, default_value = "127.0.0.1:7220")]
     pub listen: Listen,
 
-    /// Where health, readiness and metrics are served.
+    /// Where to serve health, readiness and metrics.
     #[arg(long, default_value = "127.0.0.1:7221")]
     pub admin_listen: Listen,
 
-    /// Where auth serves the keys of its transaction tokens.
+    /// The JWKS URL of auth's transaction tokens.
     #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
     pub auth_jwks_url: Url,
 
@@ -68,42 +69,45 @@ pub struct Config {
     #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
-    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    /// The SPIFFE id of auth. Absent: the service's own with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub auth_spiffe_id: Option<SpiffeId>,
 
-    /// Where invoices are kept: `postgres://host/database` without a user, `sqlite:path` or `sqlite::memory:`.
-    // A secret, so that nobody prints a password that does not belong there.
+    /// The database of invoices: `postgres://host/database` without a user, `sqlite:path` or
+    /// `sqlite::memory:`.
+    // A secret, so that a password given here by mistake is not printed.
     #[arg(long, hide_env_values = true)]
     pub database_url: SecretString,
 
-    /// The most connections to PostgreSQL. A caller has two at most.
+    /// The maximum number of connections to PostgreSQL. Each caller has at most two.
     #[arg(long, default_value_t = CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(2..=10_000))]
     pub database_connections_max: u32,
 
-    /// The most documents that are read at once. Further ones queue for as long as their deadlines allow.
+    /// The maximum number of documents that are extracted concurrently. Further calls queue until
+    /// their deadlines.
     #[arg(long, default_value_t = DOCUMENTS_MAX)]
     pub documents_max: usize,
 
-    /// An invoice of more than this is approved only when the person confirms it.
+    /// Approving an invoice above this amount requires confirmation by the person.
     #[arg(long, default_value_t = APPROVAL_LIMIT.into())]
     pub approval_limit: Decimal,
 
-    /// The currency of the limit, of ISO 4217. Invoices in another are always to be confirmed.
+    /// The currency of the limit (ISO 4217). Invoices in another currency always require
+    /// confirmation.
     #[arg(long, default_value = APPROVAL_CURRENCY)]
     pub approval_currency: String,
 
-    /// Where users of PostgreSQL come from.
+    /// The source of PostgreSQL users.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
 
-    /// Who may call, and what they are shown.
+    /// The callers to accept, and the service's certificate.
     #[command(flatten)]
     pub mtls: MtlsServerConfig,
 }
 
 impl Config {
-    /// A service over this database, with auth at these addresses and everything else as it is by default.
+    /// A config for this database, with auth at these URLs and defaults otherwise.
     #[must_use]
     pub fn new(database_url: SecretString, auth_url: Url, auth_jwks_url: Url) -> Self {
         Self {
@@ -126,20 +130,20 @@ impl Config {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What the service shows to others cannot be used.
+    /// The certificate or trust bundle is unusable.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// Transaction tokens could not be verified.
-    #[error("cannot prepare to verify callers")]
+    /// The verifier of transaction tokens could not be created.
+    #[error("cannot create the verifier of transaction tokens")]
     Verifier(#[from] VerifierError),
-    /// The database is not named as it should be.
+    /// The database URL is invalid.
     #[error(transparent)]
     DatabaseUrl(#[from] DatabaseUrlError),
     /// Credentials could not be set up.
-    #[error("cannot get users of the database")]
+    #[error("cannot set up database credentials")]
     Credentials(#[from] SetupError),
-    /// There is nothing to migrate.
-    #[error("SQLite is migrated when the service starts")]
+    /// The database needs no separate migration.
+    #[error("SQLite is migrated when the service starts, not by `migrate`")]
     MigratesItself,
     /// The store could not be opened.
     #[error("cannot open the database")]
@@ -149,11 +153,11 @@ pub enum StartError {
     Bind(#[from] BindError),
 }
 
-/// Brings the PostgreSQL at `database_url` to the schema of this version, and says which that is. The user is a member of
-/// `invoices_owner`.
+/// Migrates the PostgreSQL at `database_url` to the schema of this version, and returns the schema
+/// version. The user must be a member of `invoices_owner`.
 ///
 /// # Errors
-/// When it is no PostgreSQL, cannot be reached, refuses, or was migrated by something newer.
+/// When it is not PostgreSQL, cannot be reached, rejects a statement, or has a newer schema.
 pub async fn migrate(
     database_url: &SecretString,
     username: &str,
@@ -165,16 +169,16 @@ pub async fn migrate(
     }
 }
 
-/// The same, as a user that Vault makes for the service itself, and who has gone in the end.
+/// The same, as a user that Vault creates for the service itself and revokes afterwards.
 ///
 /// # Errors
-/// As [`migrate`], and when the service has no login of its own.
+/// As [`migrate`], and when the service has no Vault login.
 pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
-    let peers = Peers::open(&config.mtls.own)?;
+    let peers = Peers::open(&config.mtls.identity)?;
     let credentials =
         config.credentials.open("invoices", &peers, config.auth_spiffe_id.as_ref())?;
     let migrated = async {
-        let lease = credentials.own_database(MIGRATOR).await.map_err(StoreError::from)?;
+        let lease = credentials.service_database(MIGRATOR).await.map_err(StoreError::from)?;
         migrate(&config.database_url, &lease.username, &lease.password).await
     };
     let migrated = migrated.await;
@@ -185,35 +189,40 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
 /// Starts the service.
 ///
 /// # Errors
-/// When the database is not one of this service's, or an address cannot be bound.
+/// When the database URL is invalid, the database cannot be opened, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    let starting = ServiceBuilder::new();
-    let peers = starting.peers(&config.mtls.own)?;
+    let builder = ServiceBuilder::new();
+    let peers = builder.peers(&config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier =
-        Verifier::by(&peers, auth_id, "invoices", &config.auth_issuer, config.auth_jwks_url)?;
+    let verifier = Verifier::with_peers(
+        &peers,
+        auth_id,
+        "invoices",
+        &config.auth_issuer,
+        config.auth_jwks_url,
+    )?;
     let store = Arc::new(match DatabaseUrl::parse(config.database_url.expose_secret())? {
         DatabaseUrl::SqliteFile(options) => Store::file(*options).await?,
         DatabaseUrl::SqliteMemory => Store::memory().await?,
         DatabaseUrl::Postgres(options) => {
-            let serving = Serving {
+            let settings = PostgresSettings {
                 credentials: config.credentials.open("invoices", &peers, auth_id)?,
-                readiness: starting.readiness(),
+                readiness: builder.readiness(),
                 connections_max: config.database_connections_max,
             };
-            Store::Postgres(PostgresStore::new(*options, serving).into())
+            Store::Postgres(PostgresStore::new(*options, settings).into())
         }
     });
-    let limit = Limit { amount: config.approval_limit, currency: config.approval_currency };
-    let closing = Arc::clone(&store);
-    let in_use = starting.on_drained(async move { closing.close().await });
+    let limit = ApprovalLimit { amount: config.approval_limit, currency: config.approval_currency };
+    let store_to_close = Arc::clone(&store);
+    let in_use = builder.on_drained(async move { store_to_close.close().await });
     let jobs = BlockingJobs::new(config.documents_max);
     let service = InvoiceServiceServer::new(InvoiceApi::new(store, limit, jobs, in_use))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = starting.grpc(&config.listen, server)?;
-    starting.readiness().ready();
-    Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+    let address = builder.grpc(&config.listen, server)?;
+    builder.readiness().set_ready();
+    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

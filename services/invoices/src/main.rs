@@ -9,7 +9,7 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-const ABOUT: &str = "Gets the data out of invoices, keeps them, and has them approved";
+const ABOUT: &str = "Extracts, stores and approves invoices";
 
 #[derive(Debug, clap::Args)]
 struct Args {
@@ -19,10 +19,10 @@ struct Args {
     service: ServiceArgs<Config>,
 }
 
-/// What else there is to do than to serve. Options stand before it.
+/// Subcommands. Without one, the service starts. Options precede the subcommand.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Bring the database to the schema of this version, and end.
+    /// Migrate the database to the schema of this version, and exit.
     Migrate,
 }
 

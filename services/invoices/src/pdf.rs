@@ -1,13 +1,14 @@
-//! The invoice that a PDF carries as an attachment: Factur-X and ZUGFeRD. What others show is read in [`text`].
+//! Reads the invoice attached to a PDF: Factur-X and ZUGFeRD. [`text`] reads the text of other
+//! PDFs.
 //!
-//! What counts is what the last revision attaches, and nothing else that lies in the file
-//! ([`files`]). Each attachment is decoded and read; that one cannot be read is reported, since it
-//! may have been the invoice.
+//! Only attachments of the last revision count, not other streams in the file ([`files`]). Each
+//! attachment is decoded and parsed. An unreadable attachment is reported, since it may be the
+//! invoice.
 
 use drawbridge_sdk::Cancellation;
 use lopdf::{Document, Stream};
 
-use self::files::File;
+use self::files::AttachedFile;
 use crate::{error::InvoiceError, xml};
 
 mod budget;
@@ -18,31 +19,31 @@ mod load;
 pub(crate) mod text;
 mod values;
 
-/// How much one attachment may hold, and all attachments of XML together, in bytes.
+/// The maximum size of one attachment, and of all XML attachments together, in bytes.
 const XML_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How much of an attachment's name and of what is wrong with it is reported, in characters.
+/// How much of an attachment's name is reported, in characters.
 const NAME_CHARS_MAX: usize = 60;
-/// The names that Factur-X, ZUGFeRD 1 and 2, and XRechnung give to the invoice, in lower case.
+/// The file names of the invoice in Factur-X, ZUGFeRD 1 and 2, and XRechnung, in lower case.
 const INVOICE_NAMES: [&str; 3] = ["factur-x.xml", "zugferd-invoice.xml", "xrechnung.xml"];
 
-/// What the attachments of a PDF are.
+/// The attachments of a PDF.
 #[derive(Debug, Default)]
-pub(crate) struct Attached {
-    /// The XML of the one that is an invoice.
+pub(crate) struct Attachments {
+    /// The XML of the invoice.
     pub(crate) invoice: Option<String>,
-    /// Those that should be one, and cannot be read.
-    pub(crate) unread: Vec<Unread>,
+    /// Attachments that should be an invoice, but are unreadable.
+    pub(crate) unreadable: Vec<UnreadableAttachment>,
 }
 
 /// An attachment that cannot be read.
 #[derive(Debug)]
-pub(crate) struct Unread {
+pub(crate) struct UnreadableAttachment {
     name: String,
     problem: String,
 }
 
-impl Unread {
-    /// What is wrong, as the end of a sentence about the PDF.
+impl UnreadableAttachment {
+    /// The problem, as the end of a sentence about the PDF.
     pub(crate) fn message(&self) -> String {
         format!("the attachment `{}` cannot be read: it {}", self.name, self.problem)
     }
@@ -51,55 +52,60 @@ impl Unread {
 /// Reads the attachments.
 ///
 /// # Errors
-/// When the file is no PDF, cannot be read, is encrypted with a password, holds more than an
-/// invoice does, or has more than one invoice attached; and when nobody waits any more.
-pub(crate) fn attached(pdf: &[u8], cancellation: &Cancellation) -> Result<Attached, InvoiceError> {
+/// When the file is not a PDF, is unreadable, is encrypted with a password, exceeds the budget, or
+/// has several invoices attached; and when the call is cancelled.
+pub(crate) fn attachments(
+    pdf: &[u8],
+    cancellation: &Cancellation,
+) -> Result<Attachments, InvoiceError> {
     if !pdf.starts_with(b"%PDF-") {
-        return Err(InvoiceError::document("is no PDF"));
+        return Err(InvoiceError::document("is not a PDF"));
     }
-    budget::within(pdf, cancellation, |options| {
+    budget::with_budget(pdf, cancellation, |options| {
         let document = load::load(pdf, options)?;
-        let mut attached = Attached::default();
+        let mut attachments = Attachments::default();
         let mut xml_bytes = 0;
-        for file in files::of(&document)? {
+        for file in files::attached_files(&document)? {
             budget::check_time();
-            let invoice = match invoice(&document, &file, &mut xml_bytes, cancellation)? {
-                Found::Invoice(invoice) => invoice,
-                Found::Unread(problem) => {
-                    attached.unread.push(Unread { name: shown(&file.name), problem });
+            let invoice = match read_attachment(&document, &file, &mut xml_bytes, cancellation)? {
+                AttachmentKind::Invoice(invoice) => invoice,
+                AttachmentKind::UnreadableAttachment(problem) => {
+                    attachments
+                        .unreadable
+                        .push(UnreadableAttachment { name: sanitize_name(&file.name), problem });
                     continue;
                 }
-                Found::Other => continue,
+                AttachmentKind::Other => continue,
             };
-            if attached.invoice.replace(invoice).is_some() {
+            if attachments.invoice.replace(invoice).is_some() {
                 return Err(InvoiceError::document("is a PDF with more than one invoice attached"));
             }
         }
-        Ok(attached)
+        Ok(attachments)
     })
 }
 
-/// What an attachment turns out to be.
-enum Found {
+/// The kind of an attachment.
+enum AttachmentKind {
     Invoice(String),
-    /// XML that cannot be read, or the invoice by its name, and is none.
-    Unread(String),
+    /// Unreadable XML, or an attachment with the file name of an invoice that is not an invoice.
+    UnreadableAttachment(String),
     Other,
 }
 
-fn invoice(
+fn read_attachment(
     document: &Document,
-    file: &File<'_>,
+    file: &AttachedFile<'_>,
     xml_bytes: &mut usize,
     cancellation: &Cancellation,
-) -> Result<Found, InvoiceError> {
+) -> Result<AttachmentKind, InvoiceError> {
     let contents = match contents(document, file) {
         Ok(contents) => contents,
-        Err(_) if !file.is_xml() => return Ok(Found::Other),
-        Err(problem) => return Ok(Found::Unread(problem)),
+        Err(_) if !file.is_xml() => return Ok(AttachmentKind::Other),
+        Err(problem) => return Ok(AttachmentKind::UnreadableAttachment(problem)),
     };
-    if !file.is_xml() && !begins_as_xml(&contents) {
-        return Ok(Found::Other);
+    if !file.is_xml() && !starts_as_xml(&contents) {
+        return Ok(AttachmentKind::Other);
     }
     *xml_bytes += contents.len();
     if *xml_bytes > XML_BYTES_MAX {
@@ -107,28 +113,28 @@ fn invoice(
             "is a PDF with more than {XML_BYTES_MAX} bytes of XML"
         )));
     }
-    let problem = match is_invoice(&contents, cancellation) {
-        Ok(Some(text)) => return Ok(Found::Invoice(text)),
+    let problem = match parse_invoice(&contents, cancellation) {
+        Ok(Some(text)) => return Ok(AttachmentKind::Invoice(text)),
         // Other XML may be attached, but not under the name of the invoice.
-        Ok(None) if !file.is_invoice_by_name() => return Ok(Found::Other),
-        Ok(None) => "is XML, but neither an invoice of UBL 2.1 nor one of UN/CEFACT CII".to_owned(),
+        Ok(None) if !file.is_invoice_by_name() => return Ok(AttachmentKind::Other),
+        Ok(None) => "is XML, but not an invoice of UBL 2.1 or UN/CEFACT CII".to_owned(),
         Err(InvoiceError::Document(problem)) => problem,
         Err(error) => return Err(error),
     };
-    Ok(Found::Unread(problem))
+    Ok(AttachmentKind::UnreadableAttachment(problem))
 }
 
-fn is_invoice(
+fn parse_invoice(
     contents: &[u8],
     cancellation: &Cancellation,
 ) -> Result<Option<String>, InvoiceError> {
     let text = xml::decode(contents)?;
-    let is_one = xml::parse(&text, cancellation)?.invoice()?.is_some();
-    Ok(is_one.then(|| text.into_owned()))
+    let has_invoice = xml::parse(&text, cancellation)?.invoice()?.is_some();
+    Ok(has_invoice.then(|| text.into_owned()))
 }
 
-/// What an attachment holds, its filters undone, or what is wrong.
-fn contents(document: &Document, file: &File<'_>) -> Result<Vec<u8>, String> {
+/// The decoded contents of an attachment, or the problem.
+fn contents(document: &Document, file: &AttachedFile<'_>) -> Result<Vec<u8>, String> {
     let [first, others @ ..] = file.streams.as_slice() else {
         return Err("has no contents".to_owned());
     };
@@ -136,23 +142,23 @@ fn contents(document: &Document, file: &File<'_>) -> Result<Vec<u8>, String> {
     // A file specification may name its file several times, and a reader takes any of them.
     for other in others {
         if decoded(document, other)? != contents {
-            return Err("has several contents that differ".to_owned());
+            return Err("has several streams with different contents".to_owned());
         }
     }
     Ok(contents)
 }
 
 fn decoded(document: &Document, stream: &Stream) -> Result<Vec<u8>, String> {
-    let stream = load::direct(document, stream)?;
+    let stream = load::resolve_filters(document, stream)?;
     stream.get_plain_content_with_limit(XML_BYTES_MAX).map_err(|error| match error {
-        lopdf::Error::Unimplemented(_) => "has a filter that is not read".to_owned(),
+        lopdf::Error::Unimplemented(_) => "has an unsupported filter".to_owned(),
         lopdf::Error::Decompress(error) => format!("cannot be decoded: {error}"),
         error => format!("cannot be decoded: {error}"),
     })
 }
 
-/// Whether a file begins as XML does, in UTF-8 and the like or in UTF-16.
-fn begins_as_xml(contents: &[u8]) -> bool {
+/// Whether a file starts like XML, in UTF-16 or in an ASCII-compatible encoding.
+fn starts_as_xml(contents: &[u8]) -> bool {
     let text = contents.strip_prefix(b"\xef\xbb\xbf").unwrap_or(contents).trim_ascii_start();
     text.starts_with(b"<")
         || [b"\xff\xfe<\0".as_slice(), b"\xfe\xff\0<", b"<\0", b"\0<"]
@@ -160,6 +166,6 @@ fn begins_as_xml(contents: &[u8]) -> bool {
             .any(|beginning| contents.starts_with(beginning))
 }
 
-fn shown(name: &str) -> String {
+fn sanitize_name(name: &str) -> String {
     name.chars().filter(|char| !char.is_control()).take(NAME_CHARS_MAX).collect()
 }

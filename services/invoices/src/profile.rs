@@ -1,9 +1,9 @@
-//! What a document says that it follows (BT-24), as far as other rules hold for it.
+//! The specification that a document follows (BT-24), as far as it changes the rules.
 
 /// The part of EN 16931 that a document follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// All of it: EN 16931 itself, and what restricts it (a CIUS), such as XRechnung, Peppol and
+    /// All of it: EN 16931 itself, and restrictions of it (a CIUS) such as XRechnung, Peppol and
     /// Factur-X BASIC.
     #[default]
     Full,
@@ -11,23 +11,23 @@ pub(crate) enum Profile {
     Minimum,
     /// Factur-X and ZUGFeRD BASIC WL: no lines.
     BasicWl,
-    /// An extension, such as Factur-X EXTENDED: lines may be parts of others, and totals round each
-    /// part.
+    /// An extension such as Factur-X EXTENDED: lines may have sublines, and each part of a total
+    /// may be rounded.
     Extended,
 }
 
-/// The rules that hold for MINIMUM.
+/// The rules that apply to MINIMUM.
 const MINIMUM: [&str; 13] = [
     "BR-01", "BR-02", "BR-03", "BR-04", "BR-05", "BR-06", "BR-07", "BR-08", "BR-09", "BR-13",
     "BR-14", "BR-15", "BR-CO-26",
 ];
-/// The rules that do not hold for BASIC WL, besides those that sum the lines of a VAT category.
+/// The rules that do not apply to BASIC WL, besides those that sum the lines of a VAT category.
 const NOT_BASIC_WL: [&str; 3] = ["BR-16", "BR-CO-10", "BR-CO-25"];
-/// The rules that are no rules of EN 16931, and hold for all.
+/// Rules outside EN 16931, which apply to all profiles.
 const GENERAL: [&str; 3] = ["FORMAT", "PROFILE", "ATTACHMENT"];
 
 impl Profile {
-    /// The profile that an identifier of a specification names.
+    /// The profile of a specification identifier.
     pub(crate) fn of(specification: &str) -> Self {
         let specification = specification.to_ascii_lowercase();
         if specification.ends_with(":minimum") {
@@ -41,8 +41,8 @@ impl Profile {
         }
     }
 
-    /// Whether a rule holds.
-    pub(crate) fn has(self, rule: &str) -> bool {
+    /// Whether a rule applies.
+    pub(crate) fn applies(self, rule: &str) -> bool {
         match self {
             Self::Full | Self::Extended => true,
             Self::Minimum => GENERAL.contains(&rule) || MINIMUM.contains(&rule),
@@ -55,16 +55,17 @@ impl Profile {
         }
     }
 
-    /// What a reader should know of a profile that is less than an invoice.
-    pub(crate) fn note(self) -> Option<&'static str> {
+    /// The warning about a profile that is less than an invoice.
+    pub(crate) fn warning(self) -> Option<&'static str> {
         match self {
             Self::Minimum => Some(
-                "the profile MINIMUM has no lines, no VAT breakdown and no due date: it is data for booking, and no \
-                 invoice by EN 16931; the rules about what it has not are not checked",
+                "the profile MINIMUM has no lines, no VAT breakdown and no due date: it is booking \
+                 data and not an invoice under EN 16931; rules about the missing parts are not \
+                 checked",
             ),
             Self::BasicWl => Some(
-                "the profile BASIC WL has no lines: it is data for booking, and no invoice by EN 16931; the rules \
-                 about lines are not checked",
+                "the profile BASIC WL has no lines: it is booking data and not an invoice under EN \
+                 16931; rules about lines are not checked",
             ),
             Self::Full | Self::Extended => None,
         }
@@ -76,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn profiles_are_found_in_the_identifiers_of_specifications() {
+    fn profiles_are_parsed_from_specification_identifiers() {
         for (specification, profile) in [
             ("urn:cen.eu:en16931:2017", Profile::Full),
             ("urn:cen.eu:en16931:2017#compliant#urn:factur-x.eu:1p0:basic", Profile::Full),
@@ -96,15 +97,15 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_without_lines_has_no_rules_about_lines() {
+    fn rules_about_lines_do_not_apply_to_profiles_without_lines() {
         for rule in ["BR-16", "BR-CO-10", "BR-CO-25", "BR-S-01", "BR-S-08", "BR-AE-01"] {
-            assert!(!Profile::BasicWl.has(rule) && !Profile::Minimum.has(rule), "{rule}");
+            assert!(!Profile::BasicWl.applies(rule) && !Profile::Minimum.applies(rule), "{rule}");
         }
         for rule in ["BR-01", "BR-08", "BR-15", "BR-CO-26", "FORMAT"] {
-            assert!(Profile::BasicWl.has(rule) && Profile::Minimum.has(rule), "{rule}");
+            assert!(Profile::BasicWl.applies(rule) && Profile::Minimum.applies(rule), "{rule}");
         }
         for rule in ["BR-12", "BR-CO-11", "BR-CO-14", "BR-S-09", "BR-CO-17", "BR-45"] {
-            assert!(Profile::BasicWl.has(rule) && !Profile::Minimum.has(rule), "{rule}");
+            assert!(Profile::BasicWl.applies(rule) && !Profile::Minimum.applies(rule), "{rule}");
         }
     }
 }

@@ -1,14 +1,15 @@
-//! Where invoices are kept: PostgreSQL with a user for each caller, or SQLite for a mesh on one machine.
+//! Stores invoices in PostgreSQL with a user per caller, or in SQLite for a mesh on one machine.
 //!
-//! What is asked of either is a [`Work`], written once. Every work can be done twice without harm: a read, or a write
-//! that its key makes idempotent. So it is tried again when a database user has gone in the midst of it.
+//! Each access is a [`StoreOperation`], written once for both. Every operation is idempotent: a
+//! read, or a write with a unique key. So it is retried when the database user was revoked
+//! meanwhile.
 
 use std::time::Duration;
 
 use drawbridge_sdk::{
     CallContext, Readiness,
     credentials::{Credentials, CredentialsError},
-    identity::Caller,
+    transaction_token::VerifiedCaller,
 };
 use sqlx::{
     SqlitePool,
@@ -32,52 +33,52 @@ mod url;
 pub(crate) use columns::Columns;
 pub(crate) use migrate::migrate;
 pub(crate) use postgres::PostgresStore;
-pub(crate) use row::Stored;
+pub(crate) use row::StoredInvoice;
 pub(crate) use scope::Scope;
 pub(crate) use transaction::Transaction;
 pub(crate) use url::DatabaseUrl;
 pub use url::DatabaseUrlError;
 
-/// Connections to a file of SQLite.
+/// The maximum number of connections to an SQLite file.
 const SQLITE_CONNECTIONS_MAX: u32 = 4;
 /// How long SQLite waits for another writer.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why the store cannot do its work.
+/// The error of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no credential for it.
+    /// The credentials could not be obtained.
     #[error("no credentials for the database")]
     Credentials(#[from] CredentialsError),
-    /// The database gives no answer now.
-    #[error("the database gives no answer")]
+    /// The database is unavailable.
+    #[error("the database does not respond")]
     Unavailable(#[source] sqlx::Error),
-    /// It does not do the work in time.
+    /// The deadline passed before the operation completed.
     #[error("the database does not answer in time")]
     Timeout,
-    /// Its schema is not the one that this service is made for.
-    #[error("the database's schema has {}, and this service needs version {needed}: run `migrate`",
+    /// Its schema is not the one that this version requires.
+    #[error("the database schema has {}; this service requires version {needed}: run `migrate`",
         found.map_or_else(|| "no version".to_owned(), |found| format!("version {found}")))]
     Schema {
-        /// The version that it has.
+        /// The version found.
         found: Option<i64>,
-        /// The version that it should have.
+        /// The version required.
         needed: i64,
     },
-    /// The same number, supplier and date are stored already, with another document.
+    /// An invoice with the same number, supplier and date but another document exists.
     #[error("another document with this number, supplier and date is stored already, as {id}")]
     OtherDocument {
-        /// The invoice that is stored.
+        /// The id of the stored invoice.
         id: String,
     },
-    /// SQLite would take a text for what stands before a NUL, and PostgreSQL has none.
+    /// SQLite truncates a text at NUL, and PostgreSQL rejects NUL.
     #[error("a text must not contain NUL")]
     Nul,
-    /// It cannot be migrated.
+    /// The migration failed.
     #[error("cannot migrate the database")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// The database fails.
-    #[error("the database fails")]
+    /// The database returned an error.
+    #[error("database error")]
     Database(#[source] sqlx::Error),
 }
 
@@ -88,7 +89,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::Tls(_) => Self::Unavailable(error),
-            // `query_canceled`: the statement's own deadline, which is the call's.
+            // `query_canceled`: the statement timeout, which is set to the call's deadline.
             sqlx::Error::Database(ref inner) if inner.code().as_deref() == Some("57014") => {
                 Self::Timeout
             }
@@ -97,19 +98,20 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// What a database user may do. Each is a role of the database engine in Vault, and a group role in PostgreSQL.
+/// The permission of a database user. Each is a role of Vault's database engine, and a group role
+/// in PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// See what is one's own or shared with one's tenant.
+    /// Read the caller's own invoices and those shared with the tenant.
     Read,
-    /// Store and change what is one's own.
+    /// Store and change the caller's own invoices.
     Write,
-    /// See and approve whatever one's tenant has.
+    /// Read and approve all invoices of the tenant.
     Approve,
 }
 
 impl Access {
-    /// The role that Vault gives for it.
+    /// Vault's role for it.
     pub(crate) fn role(self) -> &'static str {
         match self {
             Self::Read => "invoices-reader",
@@ -119,33 +121,33 @@ impl Access {
     }
 }
 
-/// Who asks, and for how long they wait.
+/// The caller, and the call's context with the deadline.
 #[derive(Clone, Debug)]
-pub(crate) struct Asking {
-    pub(crate) caller: Caller,
+pub(crate) struct CallerContext {
+    pub(crate) caller: VerifiedCaller,
     pub(crate) context: CallContext,
 }
 
-/// Something that is asked of a database, in one transaction. It is done again when a connection breaks.
-pub(crate) trait Work: Sync {
-    /// What it is called in traces.
+/// An idempotent operation in one transaction. It is retried when a connection breaks.
+pub(crate) trait StoreOperation: Sync {
+    /// Its name in traces.
     const NAME: &'static str;
 
-    type Done: Send;
+    type Output: Send;
 
     fn access(&self) -> Access;
 
-    /// The texts that its statements take, besides those of the scope.
-    fn texts(&self) -> Vec<&str>;
+    /// The texts that its statements bind, besides those of the scope.
+    fn bound_texts(&self) -> Vec<&str>;
 
     fn run(
         &self,
         transaction: &mut Transaction,
         scope: &Scope,
-    ) -> impl Future<Output = Result<Self::Done, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Self::Output, StoreError>> + Send;
 }
 
-/// Where invoices are kept.
+/// The store of invoices.
 #[derive(Debug)]
 pub(crate) enum Store {
     Sqlite(SqlitePool),
@@ -153,13 +155,13 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// SQLite in a file, with its schema.
+    /// Opens an SQLite file and migrates it.
     pub(crate) async fn file(options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let options = options.journal_mode(SqliteJournalMode::Wal).create_if_missing(true);
         Self::sqlite(options, SQLITE_CONNECTIONS_MAX).await
     }
 
-    /// SQLite in memory, with its schema: there is one connection, and with it all goes.
+    /// Opens SQLite in memory and migrates it. All data is lost with its single connection.
     pub(crate) async fn memory() -> Result<Self, StoreError> {
         Self::sqlite(SqliteConnectOptions::new().in_memory(true), 1).await
     }
@@ -179,40 +181,49 @@ impl Store {
         Ok(Self::Sqlite(pool))
     }
 
-    /// Does a work within the caller's deadline.
-    pub(crate) async fn run<W: Work>(
+    /// Runs an operation within the call's deadline.
+    pub(crate) async fn run<W: StoreOperation>(
         &self,
-        asking: &Asking,
-        work: &W,
-    ) -> Result<W::Done, StoreError> {
-        let scope = Scope::of(asking.caller.principal(), work.access());
-        if work.texts().into_iter().chain(scope.texts()).any(|text| text.contains('\0')) {
+        call: &CallerContext,
+        operation: &W,
+    ) -> Result<W::Output, StoreError> {
+        let scope = Scope::of(call.caller.principal(), operation.access());
+        if operation
+            .bound_texts()
+            .into_iter()
+            .chain(scope.bound_texts())
+            .any(|text| text.contains('\0'))
+        {
             return Err(StoreError::Nul);
         }
         let span = self.span(W::NAME);
-        let doing = async {
+        let execution = async {
             match self {
                 Self::Sqlite(pool) => {
-                    // Who writes takes its turn first: a read that turns into a write could not wait.
-                    let begin =
-                        if work.access() == Access::Read { "BEGIN" } else { "BEGIN IMMEDIATE" };
+                    // A write locks the database at once: upgrading a read transaction could not
+                    // wait for the lock.
+                    let begin = if operation.access() == Access::Read {
+                        "BEGIN"
+                    } else {
+                        "BEGIN IMMEDIATE"
+                    };
                     let mut transaction = Transaction::Sqlite(pool.begin_with(begin).await?);
-                    let done = work.run(&mut transaction, &scope).await?;
+                    let result = operation.run(&mut transaction, &scope).await?;
                     transaction.commit().await?;
-                    Ok(done)
+                    Ok(result)
                 }
-                Self::Postgres(store) => store.run(asking, work, &scope).await,
+                Self::Postgres(store) => store.run(call, operation, &scope).await,
             }
         };
-        let doing = timeout(asking.context.remaining(), doing).instrument(span.clone());
-        let done = Box::pin(doing).await.unwrap_or(Err(StoreError::Timeout));
-        if done.is_err() {
+        let execution = timeout(call.context.remaining(), execution).instrument(span.clone());
+        let result = Box::pin(execution).await.unwrap_or(Err(StoreError::Timeout));
+        if result.is_err() {
             span.record("otel.status_code", "ERROR");
         }
-        done
+        result
     }
 
-    /// The span of a work, by OpenTelemetry's conventions. Parameters are in none.
+    /// The span of an operation, by OpenTelemetry's conventions, without parameters.
     fn span(&self, name: &'static str) -> Span {
         let system = match self {
             Self::Sqlite(_) => "sqlite",
@@ -229,7 +240,7 @@ impl Store {
         )
     }
 
-    /// Closes all connections and gives all credentials back.
+    /// Closes all connections and revokes all credentials.
     pub(crate) async fn close(&self) {
         match self {
             Self::Sqlite(pool) => pool.close().await,
@@ -238,8 +249,8 @@ impl Store {
     }
 }
 
-/// What a PostgreSQL needs.
-pub(crate) struct Serving {
+/// The settings of a PostgreSQL store.
+pub(crate) struct PostgresSettings {
     pub(crate) credentials: Credentials,
     pub(crate) readiness: Readiness,
     pub(crate) connections_max: u32,

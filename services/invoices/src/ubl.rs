@@ -1,4 +1,4 @@
-//! Invoices and credit notes of UBL 2.1, bound to EN 16931 as CEN/TS 16931-3-2 says.
+//! Reads invoices and credit notes of UBL 2.1 with the EN 16931 binding of CEN/TS 16931-3-2.
 
 use drawbridge_proto::invoices::v1::{
     Address, AllowanceCharge, Contact, Identifier, Invoice, InvoiceKind, Line, Party, PaymentMeans,
@@ -20,7 +20,7 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
     };
     let type_code = text(root.at(type_code));
     let kind = if credit_note { InvoiceKind::CreditNote } else { values::kind(&type_code) };
-    // A credit note has its due date among the means of payment.
+    // A credit note has its due date in the payment means.
     let due_date = root.at("DueDate").or_else(|| root.at("PaymentMeans/PaymentDueDate"));
     let representative = root.at("TaxRepresentativeParty");
     Invoice {
@@ -63,7 +63,7 @@ pub(crate) fn read(root: &Element<'_>, values: &mut Values) -> Invoice {
     }
 }
 
-/// A seller or a buyer, whose name is the one that is registered.
+/// A seller or a buyer, with the registered name.
 fn legal_party(element: &Element<'_>) -> Party {
     let read = party(element);
     match element.at("PartyLegalEntity/RegistrationName") {
@@ -75,7 +75,7 @@ fn legal_party(element: &Element<'_>) -> Party {
 fn party(party: &Element<'_>) -> Party {
     let trading_name = text(party.at("PartyName/Name"));
     let legal = party.at("PartyLegalEntity");
-    // A payee and a tax representative have but one name.
+    // A payee and a tax representative have only one name.
     let name =
         legal.and_then(|legal| legal.at("RegistrationName")).map(|name| name.text().to_owned());
     let tax = |vat: bool| {
@@ -116,7 +116,7 @@ fn party(party: &Element<'_>) -> Party {
     }
 }
 
-/// Whether a tax scheme, or what holds one, is VAT.
+/// Whether a tax scheme, or the scheme in this element, is VAT.
 fn is_vat(holder: &Element<'_>) -> bool {
     holder.at("TaxScheme/ID").is_some_and(|id| id.text().eq_ignore_ascii_case("VAT"))
 }
@@ -141,11 +141,15 @@ fn payment_means(means: &Element<'_>) -> PaymentMeans {
     }
 }
 
-/// Those of the document, or of the line at this path.
-fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Vec<AllowanceCharge> {
+/// The allowances and charges of the document, or of the line at this path.
+fn allowances_charges(
+    holder: &Element<'_>,
+    path: &str,
+    values: &mut Values,
+) -> Vec<AllowanceCharge> {
     let mut all = Vec::new();
     for (index, element) in holder.all("AllowanceCharge").enumerate() {
-        let field = |name: &str| format!("{at}allowances_charges[{index}].{name}");
+        let field = |name: &str| format!("{path}allowances_charges[{index}].{name}");
         all.push(AllowanceCharge {
             charge: matches!(text(element.at("ChargeIndicator")).as_str(), "true" | "1"),
             amount: values.decimal(element.at("Amount"), &field("amount")),
@@ -159,13 +163,13 @@ fn allowances_charges(holder: &Element<'_>, at: &str, values: &mut Values) -> Ve
     all
 }
 
-fn tax_category(category: &Element<'_>, at: &str, values: &mut Values) -> TaxCategory {
-    let percent = values.decimal(category.at("Percent"), &format!("{at}.percent"));
+fn tax_category(category: &Element<'_>, path: &str, values: &mut Values) -> TaxCategory {
+    let percent = values.decimal(category.at("Percent"), &format!("{path}.percent"));
     TaxCategory { code: text(category.at("ID")), percent }
 }
 
-/// The total of VAT in the document's currency, of several the one with a breakdown. Where none
-/// says its currency, it is the one with a breakdown.
+/// The VAT total in the document's currency; of several, the one with a breakdown. If none has a
+/// currency, the one with a breakdown.
 fn tax_total<'e, 'a>(root: &'e Element<'a>) -> Option<&'e Element<'a>> {
     let currency = text(root.at("DocumentCurrencyCode"));
     let said = |total: &Element<'_>| {
@@ -234,8 +238,8 @@ fn totals(root: &Element<'_>, values: &mut Values) -> Totals {
     }
 }
 
-fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
-    let field = |name: &str| format!("{at}.{name}");
+fn line(line: &Element<'_>, path: &str, values: &mut Values) -> Line {
+    let field = |name: &str| format!("{path}.{name}");
     let quantity = line.at("InvoicedQuantity").or_else(|| line.at("CreditedQuantity"));
     let unit = quantity.and_then(|quantity| quantity.attribute("unitCode")).unwrap_or_default();
     Line {
@@ -252,7 +256,7 @@ fn line(line: &Element<'_>, at: &str, values: &mut Values) -> Line {
         price: values.decimal(line.at("Price/PriceAmount"), &field("price")),
         price_base_quantity: values
             .decimal(line.at("Price/BaseQuantity"), &field("price_base_quantity")),
-        allowances_charges: allowances_charges(line, &format!("{at}."), values),
+        allowances_charges: allowances_charges(line, &format!("{path}."), values),
         net_amount: values.decimal(line.at("LineExtensionAmount"), &field("net_amount")),
         tax: line
             .at("Item/ClassifiedTaxCategory")

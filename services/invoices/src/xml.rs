@@ -1,8 +1,9 @@
-//! XML as invoices need it: elements, attributes and text, of documents that may be hostile.
+//! Parses the elements, attributes and text of possibly hostile XML documents.
 //!
-//! There are no document types, so no entities and nothing external. What an attacker could make large is bounded: the
-//! number of elements, their depth, and the size of a tag, whose attributes are compared with one another. The reader
-//! itself bounds the namespaces that are in scope.
+//! Document types are rejected, so there are no entities and no external references. Everything
+//! that an attacker could make large is bounded: the number of elements, their depth, and the size
+//! of a tag, whose attributes are compared pairwise. The reader itself bounds the namespaces in
+//! scope.
 
 use std::borrow::Cow;
 
@@ -22,10 +23,10 @@ pub(crate) use encoding::decode;
 const ELEMENTS_MAX: usize = 300_000;
 const DEPTH_MAX: usize = 32;
 const TAG_BYTES_MAX: usize = 4096;
-/// Events between two checks of the cancellation.
+/// Events between two cancellation checks.
 const EVENTS_PER_CHECK: usize = 256;
 
-/// The vocabulary that a name belongs to.
+/// The vocabulary of a name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Vocabulary {
     Ubl,
@@ -33,7 +34,7 @@ pub(crate) enum Vocabulary {
     /// The Standard Business Document of UN/CEFACT, in which networks such as Peppol send an
     /// invoice.
     Envelope,
-    /// Extensions, signatures and whatever else; never looked at.
+    /// Extensions, signatures and others, which are ignored.
     #[default]
     Other,
 }
@@ -69,7 +70,7 @@ impl Vocabulary {
     }
 }
 
-/// An element. Comments and processing instructions are left out.
+/// An element, without comments and processing instructions.
 #[derive(Debug, Default)]
 pub(crate) struct Element<'a> {
     pub(crate) vocabulary: Vocabulary,
@@ -89,11 +90,11 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// The root of the invoice or credit note: this element, or the one document of an envelope.
-    /// Absent: it is neither.
+    /// The root of the invoice or credit note: this element, or the single document of an envelope.
+    /// None: there is no invoice.
     ///
     /// # Errors
-    /// When an envelope holds no invoice, or several.
+    /// When an envelope contains no invoice, or several.
     pub(crate) fn invoice(&self) -> Result<Option<&Element<'a>>, InvoiceError> {
         if self.vocabulary != Vocabulary::Envelope {
             return Ok(Some(self).filter(|root| root.is_invoice()));
@@ -105,57 +106,58 @@ impl<'a> Element<'a> {
                 Err(InvoiceError::document("is an envelope (SBDH) of several invoices"))
             }
             (None, _) => Err(InvoiceError::document(
-                "is an envelope (SBDH) without an invoice or credit note of UBL 2.1 or UN/CEFACT CII",
+                "is an envelope (SBDH) without an invoice or credit note of UBL 2.1 or UN/CEFACT \
+                 CII",
             )),
         }
     }
 
-    /// Its own text, without white space around it.
+    /// Its own text, trimmed.
     pub(crate) fn text(&self) -> &str {
         self.text.trim_matches([' ', '\t', '\r', '\n'])
     }
 
-    /// The attribute of this name, which has no prefix.
+    /// The attribute with this name, without a prefix.
     pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    /// The children of this name, in this element's vocabulary.
+    /// The children with this name, in this element's vocabulary.
     pub(crate) fn all<'e>(&'e self, name: &'e str) -> impl Iterator<Item = &'e Element<'a>> {
         self.children
             .iter()
             .filter(move |child| child.name == name && child.vocabulary == self.vocabulary)
     }
 
-    /// The first element at the end of a path such as `Party/PostalAddress`.
+    /// The first element at a path such as `Party/PostalAddress`.
     pub(crate) fn at<'e>(&'e self, path: &'e str) -> Option<&'e Element<'a>> {
         path.split('/').try_fold(self, |element, name| element.all(name).next())
     }
 }
 
-/// Reads the text of a document, which [`decode`] gives.
+/// Parses the text of a document, as returned by [`decode`].
 ///
 /// # Errors
-/// When it is no well-formed XML, has a document type, or is larger than an invoice is; and when
-/// nobody waits any more.
+/// When it is not well-formed XML, has a document type, or exceeds a limit; and when the call is
+/// cancelled.
 pub(crate) fn parse<'a>(
     text: &'a str,
     cancellation: &Cancellation,
 ) -> Result<Element<'a>, InvoiceError> {
     let mut reader = NsReader::from_str(text);
-    let mut tree = Tree::default();
+    let mut tree = TreeBuilder::default();
     for number in 0_usize.. {
         if number.is_multiple_of(EVENTS_PER_CHECK) {
             cancellation.check()?;
         }
         let event = reader
             .read_event()
-            .map_err(|error| refused(&error.to_string(), reader.error_position()))?;
+            .map_err(|error| xml_error(&error.to_string(), reader.error_position()))?;
         if matches!(event, Event::Eof) {
             break;
         }
         let position = reader.buffer_position();
-        tree.take(event, reader.resolver()).map_err(|problem| refused(&problem, position))?;
+        tree.handle(event, reader.resolver()).map_err(|problem| xml_error(&problem, position))?;
     }
     tree.root()
 }
@@ -165,32 +167,34 @@ fn is_xml(char: char) -> bool {
     matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-fn refused(problem: &str, position: u64) -> InvoiceError {
-    InvoiceError::document(format!("is no XML that is read here, at byte {position}: {problem}"))
+fn xml_error(problem: &str, position: u64) -> InvoiceError {
+    InvoiceError::document(format!(
+        "is not valid or not supported XML, at byte {position}: {problem}"
+    ))
 }
 
-/// What a reference in text stands for. Only XML's own five entities have names.
-fn referred<'a>(reference: &BytesRef<'a>) -> Result<Cow<'a, str>, String> {
+/// Resolves a reference in text. Only XML's five predefined entities have names.
+fn resolve_reference<'a>(reference: &BytesRef<'a>) -> Result<Cow<'a, str>, String> {
     match reference.resolve_char_ref() {
         Ok(Some(char)) if is_xml(char) => Ok(char.to_string().into()),
         Ok(None) => match resolve_predefined_entity(&reference.xml10_content()) {
             Some(text) => Ok(text.into()),
             None => Err("entities are not accepted".to_owned()),
         },
-        _ => Err("a reference to no character".to_owned()),
+        _ => Err("an invalid character reference".to_owned()),
     }
 }
 
-/// The elements that are open, the root first, and in the end the root.
+/// Builds the tree: the open elements, root first, and finally the root.
 #[derive(Debug, Default)]
-struct Tree<'a> {
+struct TreeBuilder<'a> {
     open: Vec<Element<'a>>,
     root: Option<Element<'a>>,
     elements: usize,
 }
 
-impl<'a> Tree<'a> {
-    fn take(&mut self, event: Event<'a>, names: &NamespaceResolver) -> Result<(), String> {
+impl<'a> TreeBuilder<'a> {
+    fn handle(&mut self, event: Event<'a>, names: &NamespaceResolver) -> Result<(), String> {
         match event {
             Event::Start(start) => self.open(&start, names),
             Event::Empty(start) => {
@@ -204,7 +208,7 @@ impl<'a> Tree<'a> {
             }
             Event::Text(part) => self.text(part.xml10_content()),
             Event::CData(part) => self.text(part.xml10_content()),
-            Event::GeneralRef(reference) => self.text(referred(&reference)?),
+            Event::GeneralRef(reference) => self.text(resolve_reference(&reference)?),
             Event::DocType(_) => Err("a document type (DTD) is not accepted".to_owned()),
             Event::Decl(_) | Event::Comment(_) | Event::PI(_) | Event::Eof => Ok(()),
         }
@@ -250,7 +254,7 @@ impl<'a> Tree<'a> {
     fn text(&mut self, part: Cow<'a, str>) -> Result<(), String> {
         let Some(element) = self.open.last_mut() else {
             let blank = part.trim().is_empty();
-            return if blank { Ok(()) } else { Err("text outside of the root element".to_owned()) };
+            return if blank { Ok(()) } else { Err("text outside the root element".to_owned()) };
         };
         if element.text.is_empty() {
             element.text = part;
@@ -260,7 +264,7 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Closes the last element. The reader has seen that the names match.
+    /// Closes the last element. The reader has checked that the names match.
     fn close(&mut self) {
         let Some(element) = self.open.pop() else { return };
         match self.open.last_mut() {

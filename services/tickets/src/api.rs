@@ -7,7 +7,7 @@ use drawbridge_proto::tickets::v1::{
     SearchResponse, SummarizeRequest, SummarizeResponse, summarize_response::Event,
     ticket_service_server,
 };
-use drawbridge_sdk::{CallContext, identity::Caller};
+use drawbridge_sdk::{CallContext, transaction_token::VerifiedCaller};
 use futures::{
     StreamExt as _,
     stream::{self, BoxStream},
@@ -22,10 +22,10 @@ use crate::{
     helpdesk::{Call, Helpdesk},
     reply::Replies,
     summary::Summary,
-    ticket::{Whole, brief, whole},
+    ticket::{TicketWithArticles, read_ticket, ticket_summary},
 };
 
-/// Events of one summary; there are never more.
+/// The maximum number of events of one summary.
 const EVENTS_MAX: usize = 8;
 
 /// The tickets service.
@@ -41,14 +41,18 @@ impl TicketApi {
         Self { replies: Replies::new(Arc::clone(&helpdesk)), helpdesk }
     }
 
-    async fn whole(&self, call: &Call, ticket_id: &str) -> Result<Whole, TicketError> {
-        in_time(call, whole(&self.helpdesk, call, ticket_id.parse()?)).await
+    async fn read_ticket(
+        &self,
+        call: &Call,
+        ticket_id: &str,
+    ) -> Result<TicketWithArticles, TicketError> {
+        with_deadline(call, read_ticket(&self.helpdesk, call, ticket_id.parse()?)).await
     }
 }
 
-/// Notes who calls, and in whose name the helpdesk is asked.
+/// Logs the caller, and returns the caller and the call's context.
 fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Call, TicketError> {
-    let caller = Caller::of(request).ok_or(TicketError::Anonymous)?.clone();
+    let caller = VerifiedCaller::from_request(request).ok_or(TicketError::Anonymous)?.clone();
     let claims = &caller.claims;
     tracing::info!(
         rpc,
@@ -58,19 +62,19 @@ fn admit<T>(request: &Request<T>, rpc: &str) -> Result<Call, TicketError> {
         actor = claims.act.as_ref().map(|actor| actor.sub.as_str()),
         "called"
     );
-    Ok(Call { caller, context: CallContext::of(request) })
+    Ok(Call { caller, context: CallContext::from_request(request) })
 }
 
-/// As long as the caller waits.
-async fn in_time<T>(
+/// Fails once the call's deadline has passed.
+async fn with_deadline<T>(
     call: &Call,
     work: impl Future<Output = Result<T, TicketError>>,
 ) -> Result<T, TicketError> {
-    let done = timeout_at(call.context.deadline.into(), Box::pin(work)).await;
-    done.unwrap_or(Err(TicketError::DeadlinePassed))
+    let result = timeout_at(call.context.deadline.into(), Box::pin(work)).await;
+    result.unwrap_or(Err(TicketError::DeadlinePassed))
 }
 
-/// Work that ends with whoever waits for it.
+/// Aborts a task when dropped.
 struct AbortOnDrop(AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -89,16 +93,17 @@ impl ticket_service_server::TicketService for TicketApi {
     ) -> Result<Response<SearchResponse>, Status> {
         let call = admit(&request, "Search")?;
         let filter = Filter::parse(request.get_ref())?;
-        let found = in_time(&call, self.helpdesk.search(&call, &filter)).await?;
+        let found = with_deadline(&call, self.helpdesk.search(&call, &filter)).await?;
         let next_page_token = filter.next_page(found.len()).unwrap_or_default();
-        let tickets = found.into_iter().take(filter.page_size as usize).map(brief).collect();
+        let tickets =
+            found.into_iter().take(filter.page_size as usize).map(ticket_summary).collect();
         Ok(Response::new(SearchResponse { tickets, next_page_token }))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let call = admit(&request, "Get")?;
-        let Whole { ticket, articles, left_out } =
-            self.whole(&call, &request.get_ref().ticket_id).await?;
+        let TicketWithArticles { ticket, articles, left_out } =
+            self.read_ticket(&call, &request.get_ref().ticket_id).await?;
         Ok(Response::new(GetResponse {
             ticket: Some(ticket),
             articles,
@@ -108,8 +113,8 @@ impl ticket_service_server::TicketService for TicketApi {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadResponse>, Status> {
         let call = admit(&request, "Read")?;
-        let Whole { ticket, articles, left_out } =
-            self.whole(&call, &request.get_ref().ticket_id).await?;
+        let TicketWithArticles { ticket, articles, left_out } =
+            self.read_ticket(&call, &request.get_ref().ticket_id).await?;
         Ok(Response::new(ReadResponse {
             ticket: Some(ticket),
             articles,
@@ -123,27 +128,31 @@ impl ticket_service_server::TicketService for TicketApi {
     ) -> Result<Response<Self::SummarizeStream>, Status> {
         let call = admit(&request, "Summarize")?;
         let summary = Summary::parse(request.into_inner())?;
-        let (events, told) = mpsc::channel(EVENTS_MAX);
+        let (events, received) = mpsc::channel(EVENTS_MAX);
         let helpdesk = Arc::clone(&self.helpdesk);
         let deadline = call.context.deadline;
-        let making = tokio::spawn(
+        let summary_task = tokio::spawn(
             async move {
                 let progress = events.clone();
-                let tell = move |step| drop(progress.try_send(Ok(Event::Progress(step))));
-                let last = in_time(&call, summary.make(&helpdesk, &call, tell)).await;
+                let on_progress = move |step| drop(progress.try_send(Ok(Event::Progress(step))));
+                let last =
+                    with_deadline(&call, summary.create(&helpdesk, &call, on_progress)).await;
                 drop(events.send(last).await);
             }
             .in_current_span(),
         );
-        let making = AbortOnDrop(making.abort_handle());
-        let responses = stream::unfold((told, making), move |(mut told, making)| async move {
-            // The timeout alone lets what is ready through when the deadline has passed already.
-            let event = match timeout_at(deadline.into(), told.recv()).await {
-                Ok(event) if Instant::now() < deadline => event?,
-                _ => Err(TicketError::DeadlinePassed),
-            };
-            Some((event, (told, making)))
-        })
+        let summary_task = AbortOnDrop(summary_task.abort_handle());
+        let responses = stream::unfold(
+            (received, summary_task),
+            move |(mut received, summary_task)| async move {
+                // A timeout alone lets ready events through after the deadline.
+                let event = match timeout_at(deadline.into(), received.recv()).await {
+                    Ok(event) if Instant::now() < deadline => event?,
+                    _ => Err(TicketError::DeadlinePassed),
+                };
+                Some((event, (received, summary_task)))
+            },
+        )
         .map(|event| Ok(SummarizeResponse { event: Some(event?) }));
         Ok(Response::new(responses.boxed()))
     }
@@ -153,7 +162,8 @@ impl ticket_service_server::TicketService for TicketApi {
         request: Request<ReplyRequest>,
     ) -> Result<Response<ReplyResponse>, Status> {
         let call = admit(&request, "Reply")?;
-        // It keeps the deadline itself: an end from outside would leave open what was posted.
+        // `post` enforces the deadline itself: aborting it would leave open whether the reply was
+        // posted.
         Ok(Response::new(self.replies.post(call, request.into_inner()).await?))
     }
 }

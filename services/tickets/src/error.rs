@@ -1,4 +1,4 @@
-//! What can go wrong, and the one place that says so to gRPC callers.
+//! Errors, and their one mapping to gRPC statuses.
 
 use std::{error::Error as _, time::Duration};
 
@@ -6,65 +6,65 @@ use drawbridge_sdk::{BlockingError, credentials::CredentialsError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// What a caller is told when it should try again, where the helpdesk says nothing.
+/// The retry delay for callers where the helpdesk sends no `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(3);
 
-/// Why a call fails. Nothing that the helpdesk writes in an error is in it.
+/// The error of a call. It contains no text of the helpdesk's errors.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TicketError {
     #[error("`{field}`: {problem}")]
     Argument { field: &'static str, problem: &'static str },
-    #[error("nobody calls")]
+    #[error("no authenticated caller")]
     Anonymous,
-    #[error("the helpdesk's token cannot be had")]
+    #[error("cannot get the helpdesk's token")]
     Credentials(#[from] CredentialsError),
-    /// No URL, or a secret without a token.
-    #[error("no helpdesk is set up for your company: {0}")]
+    /// The URL is missing or invalid, or the secret has no token.
+    #[error("no helpdesk is configured for your company: {0}")]
     NoHelpdesk(&'static str),
-    #[error("the helpdesk does not accept the token that is set for your company")]
+    #[error("the helpdesk does not accept the token of your company")]
     TokenRefused,
-    #[error("the helpdesk does not let your company's token do this")]
+    #[error("the helpdesk denies this to the token of your company")]
     Refused,
     #[error("the helpdesk has no such ticket")]
     NotFound,
-    #[error("the helpdesk does not take this request")]
+    #[error("the helpdesk rejects this request")]
     Rejected,
-    #[error("the helpdesk is busy; try again in {} seconds", seconds(*retry_after))]
+    #[error("the helpdesk is busy; retry in {} seconds", retry_seconds(*retry_after))]
     Busy { retry_after: Option<Duration> },
-    /// The request has not arrived.
+    /// The helpdesk has not received the request.
     #[error("the helpdesk cannot be reached")]
     Unreachable,
-    /// It may have arrived.
-    #[error("the helpdesk gives no answer now")]
+    /// The helpdesk may have received the request.
+    #[error("the helpdesk does not respond; retry")]
     Unavailable { retry_after: Option<Duration> },
     #[error(
-        "it is not known whether the reply was posted; repeat the call with the same key and text"
+        "the reply may or may not have been posted; repeat the call with the same key and text"
     )]
     Unconfirmed,
-    #[error("the helpdesk's answer is not what it should be")]
+    #[error("the helpdesk's response is malformed")]
     Malformed,
-    #[error("the helpdesk's answer is larger than {bytes_max} bytes")]
+    #[error("the helpdesk's response is larger than {bytes_max} bytes")]
     TooLarge { bytes_max: usize },
-    #[error("`idempotency_key`: has posted another text to this ticket; choose a new key")]
+    #[error("`idempotency_key`: was used for another text on this ticket; choose a new key")]
     KeyReused,
-    #[error("the deadline passed before the work was done")]
+    #[error("the deadline passed before the call completed")]
     DeadlinePassed,
-    #[error("the work failed")]
+    #[error("the call failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl From<BlockingError> for TicketError {
     fn from(error: BlockingError) -> Self {
         match error {
-            // A caller who has gone hears neither.
+            // A caller that has cancelled receives neither.
             BlockingError::DeadlinePassed | BlockingError::Cancelled => Self::DeadlinePassed,
             BlockingError::Failed(error) => Self::Failed(error.into()),
         }
     }
 }
 
-/// How long to wait, in whole seconds.
-fn seconds(retry_after: Option<Duration>) -> u64 {
+/// The retry delay, in whole seconds, rounded up.
+fn retry_seconds(retry_after: Option<Duration>) -> u64 {
     retry_after.unwrap_or(RETRY_AFTER).as_secs_f64().ceil() as u64
 }
 
@@ -73,12 +73,12 @@ impl TicketError {
         Self::Argument { field, problem }
     }
 
-    /// Whether a read may be tried again at once.
+    /// Whether a read may be retried.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Busy { .. } | Self::Unreachable | Self::Unavailable { .. })
     }
 
-    /// When the helpdesk wants to be asked again, if it says so.
+    /// The helpdesk's `Retry-After`, if any.
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after } | Self::Unavailable { retry_after } => *retry_after,
@@ -86,8 +86,8 @@ impl TicketError {
         }
     }
 
-    /// One word for metrics.
-    pub(crate) fn word(&self) -> &'static str {
+    /// The `outcome` label of metrics.
+    pub(crate) fn metric_label(&self) -> &'static str {
         match self {
             Self::TokenRefused | Self::Refused => "refused",
             Self::NotFound => "not_found",
@@ -100,7 +100,7 @@ impl TicketError {
         }
     }
 
-    /// Tells when to try again, too.
+    /// A status with the retry delay in its details.
     fn retryable(&self, code: Code) -> Status {
         let details =
             ErrorDetails::with_retry_info(Some(self.retry_after().unwrap_or(RETRY_AFTER)));
@@ -125,7 +125,7 @@ impl From<TicketError> for Status {
             TicketError::Unreachable | TicketError::Unavailable { .. } => {
                 error.retryable(Code::Unavailable)
             }
-            // Not UNAVAILABLE: the model is to read which key to use.
+            // Not UNAVAILABLE: the model must read which key to use.
             TicketError::Unconfirmed => error.retryable(Code::Aborted),
             TicketError::KeyReused => Self::already_exists(message),
             TicketError::DeadlinePassed => Self::deadline_exceeded(message),

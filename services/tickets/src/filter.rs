@@ -1,4 +1,4 @@
-//! What a search asks for, as the helpdesk's query.
+//! A search request, as a query of the helpdesk.
 
 use drawbridge_proto::tickets::v1::SearchRequest;
 use jiff::civil::Date;
@@ -8,19 +8,19 @@ use crate::error::TicketError;
 
 const PAGE_SIZE: u32 = 25;
 const PAGE_SIZE_MAX: u32 = 100;
-/// The search index of the helpdesk (Elasticsearch) does not look further.
+/// The result window of the helpdesk's search index (Elasticsearch).
 const RESULTS_MAX: u32 = 10_000;
 const QUERY_CHARS_MAX: usize = 500;
 const NAME_CHARS_MAX: usize = 200;
-/// The bytes of a query's digest that a page token carries.
+/// The length of the query digest in a page token, in bytes.
 const DIGEST_BYTES: usize = 8;
 
-/// A search that can be sent.
+/// A validated search.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
-    /// In the syntax of Zammad's search, which is Elasticsearch's query string.
+    /// In Zammad's search syntax, which is Elasticsearch's query string syntax.
     pub(crate) query: String,
-    /// From 1.
+    /// Starts at 1.
     pub(crate) page: u32,
     pub(crate) page_size: u32,
 }
@@ -31,7 +31,7 @@ impl Filter {
         if !(1..=PAGE_SIZE_MAX).contains(&page_size) {
             return Err(TicketError::argument("page_size", "must be 1 to 100"));
         }
-        let mut filter = Self { query: query(request)?, page: 1, page_size };
+        let mut filter = Self { query: build_query(request)?, page: 1, page_size };
         if !request.page_token.is_empty() {
             let page =
                 request.page_token.split_once('.').filter(|(_, digest)| *digest == filter.digest());
@@ -43,7 +43,7 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The token of the page after one that has so many tickets, if there may be one.
+    /// The token of the next page, if this page's `found` tickets fill it.
     pub(crate) fn next_page(&self, found: usize) -> Option<String> {
         let is_full = u32::try_from(found).is_ok_and(|found| found >= self.page_size);
         let next = self.page + 1;
@@ -51,23 +51,23 @@ impl Filter {
             .then(|| format!("{next}.{}", self.digest()))
     }
 
-    /// Ties a page token to its search.
+    /// Binds a page token to its search.
     fn digest(&self) -> String {
         let digest = Sha256::digest(format!("{}\n{}", self.page_size, self.query));
         digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// A conjunction. Whatever a caller writes is a quoted phrase in it, so that no text of theirs widens a filter that a
-/// policy has looked at.
-fn query(request: &SearchRequest) -> Result<String, TicketError> {
+/// A conjunction in which every text of the caller is a quoted phrase, so that no text widens a
+/// filter that a policy has seen.
+fn build_query(request: &SearchRequest) -> Result<String, TicketError> {
     if request.query.chars().count() > QUERY_CHARS_MAX {
         return Err(TicketError::argument("query", "must have at most 500 characters"));
     }
     if request.query.contains('\0') {
         return Err(TicketError::argument("query", "must not contain NUL"));
     }
-    let mut parts: Vec<String> = request.query.split_whitespace().map(phrase).collect();
+    let mut clauses: Vec<String> = request.query.split_whitespace().map(quote).collect();
     for (field, value, names) in [
         ("state", &request.state, &["state.name"][..]),
         ("priority", &request.priority, &["priority.name"]),
@@ -81,12 +81,12 @@ fn query(request: &SearchRequest) -> Result<String, TicketError> {
             return Err(TicketError::argument(field, "must not contain NUL"));
         }
         if !value.trim().is_empty() {
-            let any: Vec<_> =
-                names.iter().map(|name| format!("{name}:{}", phrase(value.trim()))).collect();
-            parts.push(if any.len() == 1 {
-                any.concat()
+            let alternatives: Vec<_> =
+                names.iter().map(|name| format!("{name}:{}", quote(value.trim()))).collect();
+            clauses.push(if alternatives.len() == 1 {
+                alternatives.concat()
             } else {
-                format!("({})", any.join(" OR "))
+                format!("({})", alternatives.join(" OR "))
             });
         }
     }
@@ -102,27 +102,29 @@ fn query(request: &SearchRequest) -> Result<String, TicketError> {
             ("updated_to", &request.updated_to),
         ),
     ] {
-        let (from, to) = (day(from_field, from.as_deref())?, day(to_field, to.as_deref())?);
+        let (from, to) =
+            (parse_day(from_field, from.as_deref())?, parse_day(to_field, to.as_deref())?);
         if from.is_none() && to.is_none() {
             continue;
         }
-        let from = from.map_or("*".to_owned(), |day| format!("\"{day}T00:00:00.000Z\""));
-        let to = to.map_or("*".to_owned(), |day| format!("\"{day}T23:59:59.999Z\""));
-        parts.push(format!("{name}:[{from} TO {to}]"));
+        let from =
+            from.map_or("*".to_owned(), |parse_day| format!("\"{parse_day}T00:00:00.000Z\""));
+        let to = to.map_or("*".to_owned(), |parse_day| format!("\"{parse_day}T23:59:59.999Z\""));
+        clauses.push(format!("{name}:[{from} TO {to}]"));
     }
-    Ok(if parts.is_empty() { "*".to_owned() } else { parts.join(" AND ") })
+    Ok(if clauses.is_empty() { "*".to_owned() } else { clauses.join(" AND ") })
 }
 
-fn day(field: &'static str, text: Option<&str>) -> Result<Option<Date>, TicketError> {
-    let wrong = TicketError::argument(field, "must be a day, such as 2026-03-31");
-    // Only this form: jiff also reads others.
-    let written = |text: &&str| text.len() == 10;
-    text.map(|text| Some(text).filter(written).and_then(|text| text.parse().ok()).ok_or(wrong))
+fn parse_day(field: &'static str, text: Option<&str>) -> Result<Option<Date>, TicketError> {
+    let error = TicketError::argument(field, "must be a date such as 2026-03-31");
+    // Only this form: jiff also accepts others.
+    let is_iso = |text: &&str| text.len() == 10;
+    text.map(|text| Some(text).filter(is_iso).and_then(|text| text.parse().ok()).ok_or(error))
         .transpose()
 }
 
-/// Within quotes only these two characters mean anything.
-fn phrase(text: &str) -> String {
+/// Only these two characters are special within quotes.
+fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -160,15 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn a_text_with_nul_is_refused() {
-        let refused = query_of(|request| request.query = "printer\0".to_owned()).unwrap_err();
-        assert_eq!(refused, "`query`: must not contain NUL");
-        let refused = query_of(|request| request.state = "\0".to_owned()).unwrap_err();
-        assert_eq!(refused, "`state`: must not contain NUL");
+    fn a_text_with_nul_is_rejected() {
+        let error = query_of(|request| request.query = "printer\0".to_owned()).unwrap_err();
+        assert_eq!(error, "`query`: must not contain NUL");
+        let error = query_of(|request| request.state = "\0".to_owned()).unwrap_err();
+        assert_eq!(error, "`state`: must not contain NUL");
     }
 
     #[test]
-    fn no_text_is_more_than_a_phrase() {
+    fn every_text_becomes_a_quoted_phrase() {
         for (text, expected) in [
             ("state.name:closed", r#""state.name:closed""#),
             (r#"a" OR "b"#, r#""a\"" AND "OR" AND "\"b""#),
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_day_is_refused() {
+    fn an_invalid_date_is_rejected() {
         for text in [
             "",
             "2026-02-30",
@@ -193,24 +195,23 @@ mod tests {
             "+002026-01-01",
             "* TO *] OR ",
         ] {
-            let refused =
-                query_of(|request| request.created_to = Some(text.to_owned())).unwrap_err();
-            assert_eq!(refused, "`created_to`: must be a day, such as 2026-03-31", "{text}");
+            let error = query_of(|request| request.created_to = Some(text.to_owned())).unwrap_err();
+            assert_eq!(error, "`created_to`: must be a date such as 2026-03-31", "{text}");
         }
     }
 
     #[test]
-    fn a_page_token_serves_its_own_search_alone() {
-        let ask = |query: &str, page_size, page_token: &str| SearchRequest {
+    fn a_page_token_is_valid_only_for_its_search() {
+        let request = |query: &str, page_size, page_token: &str| SearchRequest {
             query: query.to_owned(),
             page_size: Some(page_size),
             page_token: page_token.to_owned(),
             ..SearchRequest::default()
         };
-        let first = Filter::parse(&ask("printer", 2, "")).unwrap();
+        let first = Filter::parse(&request("printer", 2, "")).unwrap();
         assert_eq!((first.page, first.next_page(1)), (1, None));
         let token = first.next_page(2).unwrap();
-        let second = Filter::parse(&ask("printer", 2, &token)).unwrap();
+        let second = Filter::parse(&request("printer", 2, &token)).unwrap();
         assert_eq!(second.page, 2);
         let beyond = format!("5001.{}", first.digest());
         for (query, page_size, token) in [
@@ -219,11 +220,11 @@ mod tests {
             ("printer", 2, "2"),
             ("printer", 2, &beyond),
         ] {
-            let refused = Filter::parse(&ask(query, page_size, token)).unwrap_err();
-            assert!(refused.to_string().starts_with("`page_token`"), "{token}: {refused}");
+            let error = Filter::parse(&request(query, page_size, token)).unwrap_err();
+            assert!(error.to_string().starts_with("`page_token`"), "{token}: {error}");
         }
         for page_size in [0, 101] {
-            assert!(Filter::parse(&ask("printer", page_size, "")).is_err());
+            assert!(Filter::parse(&request("printer", page_size, "")).is_err());
         }
         let last = Filter { page: 5000, ..second };
         assert_eq!(last.next_page(2), None);

@@ -1,9 +1,10 @@
-//! The helpdesk of the caller's company, through its REST API (Zammad's), with a token got in the caller's name.
+//! The helpdesk of the caller's company, through Zammad's REST API, with a token obtained on behalf
+//! of the caller.
 
 use drawbridge_sdk::{
     BlockingJobs, CallContext,
     credentials::{Credentials, Secret},
-    identity::Caller,
+    transaction_token::VerifiedCaller,
 };
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret as _;
@@ -11,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio_util::sync::DropGuard;
 
-use self::client::{Access, Ask, Client};
+use self::client::{Access, ApiRequest, Client};
 use crate::{error::TicketError, filter::Filter, ticket_id::TicketId};
 
 mod base_url;
@@ -20,32 +21,34 @@ pub(crate) mod wire;
 
 pub use base_url::{BaseUrl, BaseUrlError};
 
-/// The name of the secret that holds the token.
+/// The name of the secret that contains the token.
 pub(crate) const SECRET: &str = "helpdesk";
-/// Asks for names beside ids.
+/// Requests names in addition to ids.
 const EXPAND: [(&str, &str); 1] = [("expand", "true")];
 
-/// The helpdesks of all tenants. Which one is asked follows from who calls, and from nothing that a caller says.
+/// The helpdesks of all tenants. The caller's identity alone selects the helpdesk, never the
+/// request's content.
 #[derive(Debug)]
 pub(crate) struct Helpdesk {
     client: Client,
     credentials: Credentials,
     url: Option<BaseUrl>,
-    /// What reads and summarizes texts.
+    /// The jobs that parse and summarize texts.
     pub(crate) jobs: BlockingJobs,
-    /// Says that no call is left, and no post that has outlived its call.
+    /// Dropped when no call and no post that has outlived its call is left.
     _in_use: DropGuard,
 }
 
-/// In whose name the helpdesk is asked, and for how long.
+/// The caller of the helpdesk, and the context with the deadline.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    pub(crate) caller: Caller,
+    pub(crate) caller: VerifiedCaller,
     pub(crate) context: CallContext,
 }
 
 impl Helpdesk {
-    /// The helpdesk at `url` for tenants whose secret names none. It lets `in_use` go when nobody asks any more.
+    /// The helpdesk at `url` serves tenants whose secret contains no URL. `in_use` is dropped with
+    /// the last call.
     pub(crate) fn new(
         credentials: Credentials,
         url: Option<BaseUrl>,
@@ -55,7 +58,7 @@ impl Helpdesk {
         Ok(Self { client: Client::new()?, credentials, url, jobs, _in_use: in_use })
     }
 
-    /// One page of the tickets that pass a filter, latest change first.
+    /// One page of the tickets that match a filter, latest change first.
     pub(crate) async fn search(
         &self,
         call: &Call,
@@ -70,7 +73,7 @@ impl Helpdesk {
             ("sort_by", "updated_at"),
             ("order_by", "desc"),
         ];
-        self.ask(call, &Ask::get("search", &["tickets", "search"], &query)).await
+        self.request(call, &ApiRequest::get("search", &["tickets", "search"], &query)).await
     }
 
     pub(crate) async fn ticket(
@@ -79,7 +82,8 @@ impl Helpdesk {
         id: TicketId,
     ) -> Result<wire::Ticket, TicketError> {
         let path = ["tickets", &id.to_string()];
-        let ticket: wire::Ticket = self.ask(call, &Ask::get("ticket", &path, &EXPAND)).await?;
+        let ticket: wire::Ticket =
+            self.request(call, &ApiRequest::get("ticket", &path, &EXPAND)).await?;
         if ticket.id == id.number() { Ok(ticket) } else { Err(TicketError::Malformed) }
     }
 
@@ -91,57 +95,58 @@ impl Helpdesk {
     ) -> Result<Vec<wire::Article>, TicketError> {
         let path = ["ticket_articles", "by_ticket", &id.to_string()];
         let mut articles: Vec<wire::Article> =
-            self.ask(call, &Ask::get("articles", &path, &EXPAND)).await?;
+            self.request(call, &ApiRequest::get("articles", &path, &EXPAND)).await?;
         articles.sort_by_key(|article| article.id);
         Ok(articles)
     }
 
     pub(crate) async fn user(&self, call: &Call, id: u64) -> Result<wire::User, TicketError> {
-        self.ask(call, &Ask::get("user", &["users", &id.to_string()], &EXPAND)).await
+        self.request(call, &ApiRequest::get("user", &["users", &id.to_string()], &EXPAND)).await
     }
 
-    /// Adds a note to a ticket. It is sent once: an error may mean that it was posted all the same, and then it is
-    /// [`TicketError::Unconfirmed`].
+    /// Adds a note to a ticket. It is sent once, without retries; if it may have been posted
+    /// despite an error, that is [`TicketError::Unconfirmed`].
     pub(crate) async fn post(
         &self,
         call: &Call,
         note: &wire::NewNote<'_>,
     ) -> Result<wire::Article, TicketError> {
         let body = json!(note);
-        self.ask(call, &Ask::post("reply", &["ticket_articles"], &body)).await
+        self.request(call, &ApiRequest::post("reply", &["ticket_articles"], &body)).await
     }
 
-    /// Asks with the tenant's token; and once more with a token read anew when the helpdesk does not know that one: it may
-    /// have been changed a moment ago.
-    fn ask<'a, T: DeserializeOwned + Send + 'a>(
+    /// Sends a request with the tenant's token. If the helpdesk rejects the token, rereads the
+    /// secret and retries once: the token may have been rotated.
+    fn request<'a, T: DeserializeOwned + Send + 'a>(
         &'a self,
         Call { caller, context }: &'a Call,
-        ask: &'a Ask<'a>,
+        request: &'a ApiRequest<'a>,
     ) -> BoxFuture<'a, Result<T, TicketError>> {
         Box::pin(async move {
             let secret = self.credentials.secret(caller, context, SECRET).await?;
             let access = self.access(&secret)?;
-            match self.client.send(&access, context, ask).await {
+            match self.client.send(&access, context, request).await {
                 Err(TicketError::TokenRefused) => {
-                    let afresh =
-                        self.credentials.secret_afresh(caller, context, SECRET, &secret).await?;
-                    let afresh = self.access(&afresh)?;
-                    if afresh.is_same(&access) {
+                    let renewed =
+                        self.credentials.reread_secret(caller, context, SECRET, &secret).await?;
+                    let renewed = self.access(&renewed)?;
+                    if renewed.is_equal(&access) {
                         return Err(TicketError::TokenRefused);
                     }
-                    self.client.send(&afresh, context, ask).await
+                    self.client.send(&renewed, context, request).await
                 }
-                done => done,
+                result => result,
             }
         })
     }
 
     fn access(&self, secret: &Secret) -> Result<Access, TicketError> {
         let url = match secret.field("url") {
-            Some(own) => own.expose_secret().parse().map_err(|_| {
-                TicketError::NoHelpdesk("the URL in its secret is not one that is used")
-            })?,
-            None => self.url.clone().ok_or(TicketError::NoHelpdesk("no URL is known"))?,
+            Some(url) => url
+                .expose_secret()
+                .parse()
+                .map_err(|_| TicketError::NoHelpdesk("the URL in its secret is invalid"))?,
+            None => self.url.clone().ok_or(TicketError::NoHelpdesk("no URL is configured"))?,
         };
         let token = secret
             .field("token")

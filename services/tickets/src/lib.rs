@@ -7,7 +7,7 @@ use drawbridge_sdk::{
     Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig,
     RunningService, ServiceBuilder, SpiffeId, Telemetry,
     credentials::{CredentialsConfig, SetupError},
-    identity::{Verifier, VerifierError},
+    transaction_token::{Verifier, VerifierError},
 };
 use url::Url;
 
@@ -33,31 +33,32 @@ const REQUEST_BYTES_MAX: usize = 256 * 1024;
 const AUTH_ISSUER: &str = "drawbridge-auth";
 const JOBS_MAX: usize = 4;
 
-/// How the service is set up.
+/// The service's configuration.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// Where gRPC is served: an address and a port, or `unix:/path` for this host alone.
+    /// Where to serve gRPC: an address and a port, or `unix:/path` for this host only.
     #[arg(long, default_value = "127.0.0.1:7230")]
     pub listen: Listen,
 
-    /// Where health, readiness and metrics are served.
+    /// Where to serve health, readiness and metrics.
     #[arg(long, default_value = "127.0.0.1:7231")]
     pub admin_listen: Listen,
 
-    /// The helpdesk, by https, of tenants whose secret names none. Its API is Zammad's.
+    /// The https URL of the helpdesk of tenants whose secret contains no URL. Its API must be
+    /// Zammad's.
     #[arg(long)]
     pub helpdesk_url: Option<BaseUrl>,
 
-    /// Serve a helpdesk of sample tickets on loopback, for the tenants acme and umbrella, and use it.
+    /// Serve and use a helpdesk of sample tickets on loopback, for the tenants acme and umbrella.
     #[arg(long, conflicts_with = "helpdesk_url")]
     pub sample_helpdesk: bool,
 
-    /// The most tickets whose texts are read or summarized at once. Further ones queue for as long as their
-    /// deadlines allow.
+    /// The maximum number of tickets that are parsed or summarized concurrently. Further calls
+    /// queue until their deadlines.
     #[arg(long, default_value_t = JOBS_MAX)]
     pub jobs_max: usize,
 
-    /// Where auth serves the keys of its transaction tokens.
+    /// The JWKS URL of auth's transaction tokens.
     #[arg(long, default_value = "http://127.0.0.1:7111/.well-known/jwks.json")]
     pub auth_jwks_url: Url,
 
@@ -65,21 +66,21 @@ pub struct Config {
     #[arg(long, default_value = AUTH_ISSUER)]
     pub auth_issuer: String,
 
-    /// The SPIFFE id of auth. Absent: the own one with `auth` as its last segment.
+    /// The SPIFFE id of auth. Absent: the service's own with `auth` as its last segment.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub auth_spiffe_id: Option<SpiffeId>,
 
-    /// Where the helpdesks' tokens come from.
+    /// The source of the helpdesks' tokens.
     #[command(flatten)]
     pub credentials: CredentialsConfig,
 
-    /// Who may call, and what they are shown.
+    /// The callers to accept, and the service's certificate.
     #[command(flatten)]
     pub mtls: MtlsServerConfig,
 }
 
 impl Config {
-    /// A service on free ports, with auth at these addresses and no helpdesk yet.
+    /// A config for auth at these URLs, without a helpdesk, on free ports.
     #[must_use]
     pub fn new(auth_url: Url, auth_jwks_url: Url) -> Self {
         let free = || Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -101,19 +102,19 @@ impl Config {
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What the service shows to others cannot be used.
+    /// The certificate or trust bundle is unusable.
     #[error("cannot set up mTLS")]
     Mtls(#[from] MtlsError),
-    /// Transaction tokens could not be verified.
-    #[error("cannot prepare to verify callers")]
+    /// The verifier of transaction tokens could not be created.
+    #[error("cannot create the verifier of transaction tokens")]
     Verifier(#[from] VerifierError),
     /// Credentials could not be set up.
-    #[error("cannot prepare to take credentials")]
+    #[error("cannot set up credentials")]
     Credentials(#[from] SetupError),
-    /// There is no TLS.
-    #[error("cannot make an HTTP client for the helpdesk")]
+    /// The TLS backend could not be initialized.
+    #[error("cannot create an HTTP client for the helpdesk")]
     Http(#[from] reqwest::Error),
-    /// The sample is broken.
+    /// The sample data is invalid.
     #[error("cannot read the sample tickets")]
     Sample(#[from] toml::de::Error),
     /// An address could not be bound.
@@ -124,21 +125,25 @@ pub enum StartError {
 /// Starts the service.
 ///
 /// # Errors
-/// When no source of credentials is named, or an address cannot be bound.
+/// When no credentials source is configured, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
-    let starting = ServiceBuilder::new();
-    let peers = starting.peers(&config.mtls.own)?;
+    let builder = ServiceBuilder::new();
+    let peers = builder.peers(&config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
-    let verifier =
-        Verifier::by(&peers, auth_id, "tickets", &config.auth_issuer, config.auth_jwks_url)?;
+    let verifier = Verifier::with_peers(
+        &peers,
+        auth_id,
+        "tickets",
+        &config.auth_issuer,
+        config.auth_jwks_url,
+    )?;
     let mut credentials = config.credentials;
     if config.sample_helpdesk {
-        credentials =
-            CredentialsConfig { embedded: Some(sample::serve(&starting)?), ..credentials };
+        credentials = CredentialsConfig { embedded: Some(sample::serve(&builder)?), ..credentials };
     }
     let credentials = credentials.open("tickets", &peers, auth_id)?;
-    let closing = credentials.clone();
-    let in_use = starting.on_drained(async move { closing.close().await });
+    let credentials_to_close = credentials.clone();
+    let in_use = builder.on_drained(async move { credentials_to_close.close().await });
     let jobs = BlockingJobs::new(config.jobs_max);
     let helpdesk = Helpdesk::new(credentials, config.helpdesk_url, jobs, in_use)?;
     let service = TicketServiceServer::new(TicketApi::new(helpdesk))
@@ -146,7 +151,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = starting.grpc(&config.listen, server)?;
-    starting.readiness().ready();
-    Ok(starting.running(address, Admin::new(&config.admin_listen, telemetry))?)
+    let address = builder.grpc(&config.listen, server)?;
+    builder.readiness().set_ready();
+    Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

@@ -1,9 +1,10 @@
-//! Replies, each posted once.
+//! Posts each reply once.
 //!
-//! A reply has a key. Key, principal and ticket together make a mark, which the article carries as its message id
-//! (RFC 5322), with a digest of the text behind it. Before a reply is posted, its mark is looked for: in memory, and where
-//! that does not know it, among the ticket's articles. So what an earlier process or another replica has posted is found
-//! too. What can still be posted twice, `docs/tickets.md` says.
+//! The idempotency key, the principal and the ticket form a marker. The article carries it in its
+//! message id (RFC 5322), followed by a digest of the text. Before posting a reply, the service
+//! looks for its marker in memory and then among the ticket's articles, so it also finds replies of
+//! earlier processes and other replicas. `docs/reference/services/tickets.md` names the cases in
+//! which a reply can still be posted twice.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +20,20 @@ use crate::{
     ticket_id::TicketId,
 };
 
-/// Marks that are remembered, and for how long. What is forgotten is looked for among the articles.
-const MARKS_MAX: u64 = 10_000;
-const MARK_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Size and lifetime of the marker cache. Evicted markers are looked up among the articles.
+const MARKERS_MAX: u64 = 10_000;
+const MARKER_TTL: Duration = Duration::from_secs(24 * 3600);
 const TEXT_CHARS_MAX: usize = 20_000;
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 8..=128;
-/// What follows the `@` of a mark: a name that nobody has (RFC 2606).
+/// The domain of a message id: a reserved name (RFC 2606).
 const DOMAIN: &str = "drawbridge.invalid";
 
 /// Posts replies.
 #[derive(Clone, Debug)]
 pub(crate) struct Replies {
     helpdesk: Arc<Helpdesk>,
-    /// What is known of a mark. Who holds its lock is the one who posts.
-    known: Cache<String, Arc<Mutex<Option<Posted>>>>,
+    /// The posted article by marker. The holder of an entry's lock posts.
+    posted: Cache<String, Arc<Mutex<Option<Posted>>>>,
 }
 
 /// An article that was posted.
@@ -43,13 +44,13 @@ struct Posted {
     created_at: String,
 }
 
-/// A reply that can be posted.
+/// A validated reply.
 #[derive(Debug)]
 struct Reply {
     ticket_id: TicketId,
     text: String,
     internal: bool,
-    mark: String,
+    marker: String,
     digest: String,
 }
 
@@ -60,7 +61,7 @@ impl Reply {
         if text.trim().is_empty() || text.chars().count() > TEXT_CHARS_MAX {
             return Err(TicketError::argument(
                 "text",
-                "must have 1 to 20000 characters, and not only spaces",
+                "must have 1 to 20000 characters, not only white space",
             ));
         }
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
@@ -68,16 +69,20 @@ impl Reply {
             let problem = "must be 8 to 128 letters, digits, `.`, `_`, `:` or `-`";
             return Err(TicketError::argument("idempotency_key", problem));
         }
-        let mark = digest_of(&[principal, &ticket_id.to_string(), &idempotency_key]);
-        let digest = digest_of(&[if internal { "internal" } else { "public" }, &text]);
-        Ok(Self { ticket_id, text, internal, mark, digest })
+        let marker = digest_texts(&[principal, &ticket_id.to_string(), &idempotency_key]);
+        let digest = digest_texts(&[if internal { "internal" } else { "public" }, &text]);
+        Ok(Self { ticket_id, text, internal, marker, digest })
     }
 
     fn message_id(&self) -> String {
-        format!("<{}.{}@{DOMAIN}>", self.mark, self.digest)
+        format!("<{}.{}@{DOMAIN}>", self.marker, self.digest)
     }
 
-    fn answer(&self, posted: &Posted, already_posted: bool) -> Result<ReplyResponse, TicketError> {
+    fn response(
+        &self,
+        posted: &Posted,
+        already_posted: bool,
+    ) -> Result<ReplyResponse, TicketError> {
         if posted.digest != self.digest {
             return Err(TicketError::KeyReused);
         }
@@ -90,8 +95,8 @@ impl Reply {
     }
 }
 
-/// A digest of several texts, in which none can pass for a part of another.
-fn digest_of(texts: &[&str]) -> String {
+/// A digest of length-prefixed texts, so that no two lists of texts collide.
+fn digest_texts(texts: &[&str]) -> String {
     let mut digest = Sha256::new();
     for text in texts {
         digest.update((text.len() as u64).to_be_bytes());
@@ -102,8 +107,8 @@ fn digest_of(texts: &[&str]) -> String {
 
 impl Replies {
     pub(crate) fn new(helpdesk: Arc<Helpdesk>) -> Self {
-        let known = Cache::builder().max_capacity(MARKS_MAX).time_to_live(MARK_FOR).build();
-        Self { helpdesk, known }
+        let posted = Cache::builder().max_capacity(MARKERS_MAX).time_to_live(MARKER_TTL).build();
+        Self { helpdesk, posted }
     }
 
     /// Posts a reply, unless it was posted before.
@@ -114,21 +119,21 @@ impl Replies {
     ) -> Result<ReplyResponse, TicketError> {
         let reply = Reply::parse(request, call.caller.principal().as_str())?;
         let this = self.clone();
-        // A caller who goes away does not take with them the knowledge of what was posted.
-        let posting =
+        // In a task: cancelling the call must not lose the record of what was posted.
+        let post_task =
             tokio::spawn(async move { this.post_once(&call, &reply).await }.in_current_span());
-        posting.await.map_err(|error| TicketError::Failed(error.into()))?
+        post_task.await.map_err(|error| TicketError::Failed(error.into()))?
     }
 
     async fn post_once(&self, call: &Call, reply: &Reply) -> Result<ReplyResponse, TicketError> {
-        let known = self.known.get_with_by_ref(&reply.mark, async { Arc::default() }).await;
-        let waiting = timeout_at(call.context.deadline.into(), known.lock());
-        let mut known = waiting.await.map_err(|_| TicketError::DeadlinePassed)?;
-        if known.is_none() {
-            *known = self.find(call, reply).await?;
+        let entry = self.posted.get_with_by_ref(&reply.marker, async { Arc::default() }).await;
+        let lock = timeout_at(call.context.deadline.into(), entry.lock());
+        let mut entry = lock.await.map_err(|_| TicketError::DeadlinePassed)?;
+        if entry.is_none() {
+            *entry = self.find(call, reply).await?;
         }
-        if let Some(posted) = &*known {
-            return reply.answer(posted, true);
+        if let Some(posted) = &*entry {
+            return reply.response(posted, true);
         }
         let message_id = reply.message_id();
         let note = wire::NewNote {
@@ -145,20 +150,20 @@ impl Replies {
             article_id = article.id,
             "a reply was posted"
         );
-        let posted = known.insert(Posted {
+        let posted = entry.insert(Posted {
             digest: reply.digest.clone(),
             article_id: article.id,
             created_at: article.created_at.unwrap_or_default(),
         });
-        reply.answer(posted, false)
+        reply.response(posted, false)
     }
 
-    /// The article of this mark, if the ticket has one.
+    /// The ticket's article with this marker, if any.
     async fn find(&self, call: &Call, reply: &Reply) -> Result<Option<Posted>, TicketError> {
         let articles = self.helpdesk.articles(call, reply.ticket_id).await?;
         let posted = articles.into_iter().find_map(|article| {
             let digest =
-                article.message_id.as_deref()?.strip_prefix('<')?.strip_prefix(&*reply.mark)?;
+                article.message_id.as_deref()?.strip_prefix('<')?.strip_prefix(&*reply.marker)?;
             let digest = digest
                 .strip_prefix('.')?
                 .strip_suffix('>')?

@@ -1,5 +1,5 @@
-//! A helpdesk of sample tickets, for a mesh without one: the part of Zammad's API that is used here, on loopback, for the
-//! tenants `acme` and `umbrella`, each with a token of its own.
+//! A helpdesk of sample tickets for a mesh without one. It serves the used part of Zammad's API on
+//! loopback, for the tenants `acme` and `umbrella`, each with its own token.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +13,7 @@ use axum::{
     http::{StatusCode, header, request::Parts},
     routing::{get, post},
 };
-use drawbridge_sdk::{Listen, ServiceBuilder, credentials::Embedded};
+use drawbridge_sdk::{Listen, ServiceBuilder, credentials::EmbeddedSource};
 use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,11 +31,11 @@ const TENANTS: [(&str, &str); 2] = [
     ("umbrella", include_str!("../samples/umbrella.toml")),
 ];
 
-/// Serves the sample, and returns the secrets that open it.
+/// Serves the samples, and returns the tenants' secrets.
 ///
 /// # Errors
-/// When there is no free port.
-pub(crate) fn serve(starting: &ServiceBuilder) -> Result<Embedded, StartError> {
+/// When no port is free.
+pub(crate) fn serve(builder: &ServiceBuilder) -> Result<EmbeddedSource, StartError> {
     let mut desks = HashMap::new();
     let mut tokens = Vec::new();
     for (tenant, text) in TENANTS {
@@ -44,18 +44,18 @@ pub(crate) fn serve(starting: &ServiceBuilder) -> Result<Embedded, StartError> {
         tokens.push((tenant, token));
     }
     let listen = Listen::Address(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-    let address = starting.http(&listen, router(desks))?;
+    let address = builder.http(&listen, router(desks))?;
     let secret = |(tenant, token): (&str, String)| {
         let fields = [("url", format!("http://{address}")), ("token", token)];
         let fields = fields.map(|(name, text)| (name.to_owned(), SecretString::from(text)));
         (format!("{tenant}/{SECRET}"), BTreeMap::from(fields))
     };
-    Ok(Embedded::new(tokens.into_iter().map(secret).collect()))
+    Ok(EmbeddedSource::new(tokens.into_iter().map(secret).collect()))
 }
 
-/// The sample of one tenant, for whoever shows this token.
+/// The router of one tenant's sample, which requires this token.
 #[cfg(test)]
-pub(crate) fn of(tenant: &str, token: &str) -> Router {
+pub(crate) fn router_of(tenant: &str, token: &str) -> Router {
     let text = TENANTS
         .iter()
         .find(|(name, _)| *name == tenant)
@@ -63,7 +63,7 @@ pub(crate) fn of(tenant: &str, token: &str) -> Router {
     router(HashMap::from([(format!("Token token={token}"), Mutex::new(text.unwrap()))]))
 }
 
-/// The desk of each `Authorization` header.
+/// The desks by `Authorization` header.
 type Desks = Arc<HashMap<String, Mutex<Desk>>>;
 
 fn router(desks: HashMap<String, Mutex<Desk>>) -> Router {
@@ -76,41 +76,41 @@ fn router(desks: HashMap<String, Mutex<Desk>>) -> Router {
         .with_state(Arc::new(desks))
 }
 
-/// An error, as Zammad writes it.
-type Refusal = (StatusCode, Json<Value>);
+/// An error in Zammad's format.
+type ErrorResponse = (StatusCode, Json<Value>);
 
-fn refuse(status: StatusCode, error: &str) -> Refusal {
+fn error_response(status: StatusCode, error: &str) -> ErrorResponse {
     (status, Json(json!({ "error": error })))
 }
 
-fn not_found() -> Refusal {
-    refuse(StatusCode::NOT_FOUND, "Couldn't find it")
+fn not_found() -> ErrorResponse {
+    error_response(StatusCode::NOT_FOUND, "Couldn't find it")
 }
 
-/// The desk that a request's token opens.
-struct Opened {
+/// Access to the desk of a request's token.
+struct Session {
     desks: Desks,
     authorization: String,
 }
 
-impl Opened {
-    fn desk(&self) -> Result<MutexGuard<'_, Desk>, Refusal> {
+impl Session {
+    fn desk(&self) -> Result<MutexGuard<'_, Desk>, ErrorResponse> {
         let desk = self.desks.get(&self.authorization);
-        let desk = desk.ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, "Invalid token"))?;
+        let desk = desk.ok_or_else(|| error_response(StatusCode::UNAUTHORIZED, "Invalid token"))?;
         Ok(desk.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl FromRequestParts<Desks> for Opened {
-    type Rejection = Refusal;
+impl FromRequestParts<Desks> for Session {
+    type Rejection = ErrorResponse;
 
-    async fn from_request_parts(parts: &mut Parts, desks: &Desks) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, desks: &Desks) -> Result<Self, ErrorResponse> {
         let authorization =
             parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let authorization = authorization.unwrap_or_default().to_owned();
-        let opened = Self { desks: Arc::clone(desks), authorization };
-        opened.desk().map(drop)?;
-        Ok(opened)
+        let session = Self { desks: Arc::clone(desks), authorization };
+        session.desk().map(drop)?;
+        Ok(session)
     }
 }
 
@@ -122,40 +122,40 @@ struct Search {
 }
 
 async fn search(
-    opened: Opened,
+    session: Session,
     Query(Search { query, page, per_page }): Query<Search>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Value>, ErrorResponse> {
     let matcher = query::parse(&query);
     let matcher =
-        matcher.ok_or_else(|| refuse(StatusCode::UNPROCESSABLE_ENTITY, "Invalid query"))?;
-    let desk = opened.desk()?;
+        matcher.ok_or_else(|| error_response(StatusCode::UNPROCESSABLE_ENTITY, "Invalid query"))?;
+    let desk = session.desk()?;
     let skipped = page.saturating_sub(1).saturating_mul(per_page);
     Ok(Json(desk.find(&matcher).skip(skipped).take(per_page).collect()))
 }
 
-async fn ticket(opened: Opened, Path(id): Path<u64>) -> Result<Json<Value>, Refusal> {
-    opened.desk()?.ticket(id).map(Json).ok_or_else(not_found)
+async fn ticket(session: Session, Path(id): Path<u64>) -> Result<Json<Value>, ErrorResponse> {
+    session.desk()?.ticket(id).map(Json).ok_or_else(not_found)
 }
 
-async fn articles(opened: Opened, Path(id): Path<u64>) -> Result<Json<Value>, Refusal> {
-    opened.desk()?.articles(id).map(Json).ok_or_else(not_found)
+async fn articles(session: Session, Path(id): Path<u64>) -> Result<Json<Value>, ErrorResponse> {
+    session.desk()?.articles(id).map(Json).ok_or_else(not_found)
 }
 
-async fn user(opened: Opened, Path(id): Path<u64>) -> Result<Json<Value>, Refusal> {
-    opened.desk()?.user(id).map(Json).ok_or_else(not_found)
+async fn user(session: Session, Path(id): Path<u64>) -> Result<Json<Value>, ErrorResponse> {
+    session.desk()?.user(id).map(Json).ok_or_else(not_found)
 }
 
 async fn reply(
-    opened: Opened,
+    session: Session,
     Json(article): Json<NewArticle>,
-) -> Result<(StatusCode, Json<Value>), Refusal> {
-    let mut desk = opened.desk()?;
+) -> Result<(StatusCode, Json<Value>), ErrorResponse> {
+    let mut desk = session.desk()?;
     if desk.ticket(article.ticket_id).is_none() {
         return Err(not_found());
     }
-    let made = desk.add(article);
-    let made = made.ok_or_else(|| {
-        refuse(StatusCode::UNPROCESSABLE_ENTITY, "The sample holds no more articles")
+    let created = desk.add(article);
+    let created = created.ok_or_else(|| {
+        error_response(StatusCode::UNPROCESSABLE_ENTITY, "The sample holds no more articles")
     })?;
-    Ok((StatusCode::CREATED, Json(made)))
+    Ok((StatusCode::CREATED, Json(created)))
 }

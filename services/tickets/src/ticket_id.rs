@@ -16,10 +16,10 @@ impl FromStr for TicketId {
     type Err = TicketError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // `007` and `+7` are other spellings of what a policy may have looked at.
+        // One spelling only: `007` or `+7` must not evade a policy that names `7`.
         let id = text.parse().ok().filter(|id: &u64| *id > 0 && id.to_string() == text);
         id.map(Self)
-            .ok_or(TicketError::argument("ticket_id", "must be the digits of a ticket's id"))
+            .ok_or(TicketError::argument("ticket_id", "must be a ticket's id in decimal digits"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The service against helpdesks that behave well, badly, and not at all.
+//! Tests of the service with helpdesks that work, fail, or do not respond.
 
 mod harness;
 mod replies;

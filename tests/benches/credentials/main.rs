@@ -1,17 +1,17 @@
-//! What a call costs whose credentials come from Vault: the first of a principal, and those after it, in one run with the
-//! same calls to a service that needs none.
+//! The cost of a call with credentials from Vault: a principal's first call and later ones, in one
+//! run with the same calls to a service without credentials.
 //!
 //!     cargo bench -p drawbridge-tests --bench credentials -- [--json]
 //!
-//! The tool service `invoices` searches a PostgreSQL that holds nothing. *cold*: the principal is new: a login, a lease, and
-//! a connection as a user that was just made. *warm*: all that is there. *crowded*: there are more principals than the
-//! connections suffice for.
+//! The tool service `invoices` searches an empty PostgreSQL. *cold*: the principal is new, so the
+//! call needs a login, a lease, and a connection as a new database user. *warm*: all of these
+//! exist. *crowded*: there are more principals than connections.
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a benchmark that cannot go on says so, prints what it has measured, and counts little"
+    reason = "a benchmark panics on errors, prints its results, and has small counts"
 )]
 
 use std::{
@@ -22,12 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::{Hosted, MeshDatabase, MeshVault};
+use drawbridge_cli::mesh::{HostedService, MeshDatabase, MeshVault};
 use drawbridge_proto::invoices::v1::{SearchRequest, invoice_service_client::InvoiceServiceClient};
 use drawbridge_sdk::{
     TXN_TOKEN, TelemetryConfig,
     credentials::{CredentialsConfig, VaultConfig},
-    identity::{Principal, TransactionClaims, TransactionContext},
+    transaction_token::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{Postgres, TestIssuer, Vault, connect, now};
 use jsonwebtoken::Algorithm;
@@ -36,12 +36,12 @@ use tonic::{Request, transport::Channel};
 use url::Url;
 
 const RPC: &str = "drawbridge.invoices.v1.InvoiceService/Search";
-/// With two connections each they are within the 100 that PostgreSQL takes.
+/// Two connections each stay within PostgreSQL's limit of 100.
 const PRINCIPALS: usize = 40;
 const CONNECTIONS: usize = 8;
 const CALLS: usize = 1000;
 const ROUNDS: usize = 5;
-/// Of the crowded service: a quarter of the principals have connections at once.
+/// The crowded service's limit: a quarter of the principals can have connections.
 const CROWDED_CONNECTIONS: u32 = 20;
 
 fn main() {
@@ -55,7 +55,7 @@ fn main() {
     }
 }
 
-/// What a round of calls took: of one call the median and the 99th of a hundred, and of all of them together.
+/// The latencies of a round's calls, and their throughput.
 #[derive(Clone, Copy)]
 struct Round {
     median_us: f64,
@@ -69,19 +69,19 @@ struct Report {
     warm: Round,
     crowded: Round,
     /// Logins, leases and connections after the cold round, and after all warm ones.
-    taken: [Taken; 2],
-    /// Connections that the crowded service has made, in its cold round and the one that is shown.
+    usage: [Usage; 2],
+    /// The connections of the crowded service, over its cold and its measured round.
     crowded_connections: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Taken {
+struct Usage {
     logins: usize,
     leases: usize,
     connections: usize,
 }
 
-/// What the calls stand on.
+/// The dependencies of the calls.
 struct World {
     issuer: TestIssuer,
     vault: Vault,
@@ -108,20 +108,20 @@ impl World {
         Self { issuer, vault, postgres }
     }
 
-    /// The service, over this database.
-    async fn service(&self, database_url: &str, connections_max: u32) -> Hosted {
-        let nowhere: Url = "http://127.0.0.1:9".parse().expect("a URL");
+    /// Starts the service with this database.
+    async fn service(&self, database_url: &str, connections_max: u32) -> HostedService {
+        let unused: Url = "http://127.0.0.1:9".parse().expect("a URL");
         let keys = self.issuer.url.join("/jwks").expect("a URL");
         let config = drawbridge_invoices::Config {
             database_connections_max: connections_max,
             credentials: CredentialsConfig {
                 vault: Some(VaultConfig::new(self.vault.url.clone())),
-                ..CredentialsConfig::new(nowhere.clone())
+                ..CredentialsConfig::new(unused.clone())
             },
-            ..drawbridge_invoices::Config::new(database_url.into(), nowhere, keys)
+            ..drawbridge_invoices::Config::new(database_url.into(), unused, keys)
         };
         let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
-        let hosted = Hosted::start("invoices", &telemetry, |telemetry| async move {
+        let hosted = HostedService::start("invoices", &telemetry, |telemetry| async move {
             drawbridge_invoices::start(config, &telemetry).await
         });
         hosted.await.expect("a service")
@@ -137,18 +137,18 @@ impl World {
         Arc::new((0..PRINCIPALS).map(token).collect())
     }
 
-    fn taken(&self) -> Taken {
-        Taken {
-            logins: self.vault.answered("auth/drawbridge/login").len(),
-            leases: self.vault.answered("database/creds/invoices-reader").len(),
+    fn usage(&self) -> Usage {
+        Usage {
+            logins: self.vault.responses("auth/drawbridge/login").len(),
+            leases: self.vault.responses("database/creds/invoices-reader").len(),
             connections: self.connections(),
         }
     }
 
-    /// How many connections PostgreSQL was asked for, by users that Vault has made.
+    /// The number of PostgreSQL connections by users that Vault created.
     fn connections(&self) -> usize {
-        let made = "select count(*) from pg_stat_activity where usename like 'v-%'";
-        self.postgres.ask(made).expect("a number").concat().parse().expect("a number")
+        let query = "select count(*) from pg_stat_activity where usename like 'v-%'";
+        self.postgres.query(query).expect("a number").concat().parse().expect("a number")
     }
 }
 
@@ -184,14 +184,14 @@ async fn run() -> Report {
     let service = world.service(&world.postgres.url(), plenty).await;
 
     let cold = round(&service, &tokens, PRINCIPALS).await;
-    let first = world.taken();
+    let first = world.usage();
     round(&without, &tokens, CALLS).await;
     let (mut of_without, mut of_warm) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         of_without.push(round(&without, &tokens, CALLS).await);
         of_warm.push(round(&service, &tokens, CALLS).await);
     }
-    let last = world.taken();
+    let last = world.usage();
     service.stop().await;
 
     let before = sessions(&world.postgres);
@@ -205,36 +205,37 @@ async fn run() -> Report {
         cold,
         warm: median(of_warm),
         crowded,
-        taken: [first, last],
+        usage: [first, last],
         crowded_connections: sessions(&world.postgres).saturating_sub(before),
     }
 }
 
-/// How many connections PostgreSQL has ever taken.
+/// The number of connections that PostgreSQL has ever accepted.
 fn sessions(postgres: &Postgres) -> usize {
-    let ever = "select pg_stat_force_next_flush(); select sessions from pg_stat_database where datname = current_database()";
-    postgres.ask(ever).expect("a number").concat().parse().expect("a number")
+    let query = "select pg_stat_force_next_flush(); select sessions from pg_stat_database where datname = current_database()";
+    postgres.query(query).expect("a number").concat().parse().expect("a number")
 }
 
-/// So many calls by all principals in turn, on some connections at once.
-async fn round(service: &Hosted, tokens: &Arc<Vec<String>>, calls: usize) -> Round {
+/// Makes `calls` calls over `CONNECTIONS` connections, round-robin over all principals.
+async fn round(service: &HostedService, tokens: &Arc<Vec<String>>, calls: usize) -> Round {
     let url: Url = format!("http://{}", service.running.address).parse().expect("a URL");
     let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
+    let started = Instant::now();
     let connections: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
             let client = InvoiceServiceClient::new(connect(&url).expect("a channel"));
             tokio::spawn(calls_of(client, Arc::clone(tokens), Arc::clone(&next), calls))
         })
         .collect();
-    let mut took = Vec::with_capacity(calls);
+    let mut latencies = Vec::with_capacity(calls);
     for connection in connections {
-        took.extend(connection.await.expect("an end"));
+        latencies.extend(connection.await.expect("a completed task"));
     }
-    let calls_per_second = calls as f64 / began.elapsed().as_secs_f64();
-    took.sort_unstable();
-    let at = |part: usize| took[(took.len() - 1) * part / 100].as_secs_f64() * 1e6;
-    Round { median_us: at(50), p99_us: at(99), calls_per_second }
+    let calls_per_second = calls as f64 / started.elapsed().as_secs_f64();
+    latencies.sort_unstable();
+    let percentile =
+        |part: usize| latencies[(latencies.len() - 1) * part / 100].as_secs_f64() * 1e6;
+    Round { median_us: percentile(50), p99_us: percentile(99), calls_per_second }
 }
 
 async fn calls_of(
@@ -243,24 +244,24 @@ async fn calls_of(
     next: Arc<AtomicUsize>,
     calls: usize,
 ) -> Vec<Duration> {
-    let mut took = Vec::new();
+    let mut latencies = Vec::new();
     loop {
         let call = next.fetch_add(1, Ordering::Relaxed);
         if call >= calls {
-            return took;
+            return latencies;
         }
         let mut request = Request::new(SearchRequest::default());
         let token = tokens[call % tokens.len()].parse().expect("a header");
         request.metadata_mut().insert(TXN_TOKEN, token);
         request.set_timeout(Duration::from_secs(30));
-        let began = Instant::now();
-        let answer = client.search(request).await.expect("an answer").into_inner();
-        took.push(began.elapsed());
-        assert!(answer.invoices.is_empty(), "{answer:?}");
+        let started = Instant::now();
+        let response = client.search(request).await.expect("a response").into_inner();
+        latencies.push(started.elapsed());
+        assert!(response.invoices.is_empty(), "{response:?}");
     }
 }
 
-/// The round whose median is the median.
+/// The round with the median of the medians.
 fn median(mut rounds: Vec<Round>) -> Round {
     rounds.sort_by(|one, other| one.median_us.total_cmp(&other.median_us));
     rounds[rounds.len() / 2]
@@ -285,12 +286,12 @@ impl Report {
                 "median_to_without": round.median_us / self.without.median_us,
             })
         };
-        let taken = |taken: Taken| json!({ "logins": taken.logins, "leases": taken.leases, "connections": taken.connections });
+        let usage = |usage: Usage| json!({ "logins": usage.logins, "leases": usage.leases, "connections": usage.connections });
         let rounds = self.rounds().map(|(name, of)| (name.to_owned(), round(of)));
         let rounds: serde_json::Map<_, _> = rounds.into_iter().collect();
         json!({
             "rounds": rounds,
-            "taken": { "cold": taken(self.taken[0]), "warm": taken(self.taken[1]) },
+            "usage": { "cold": usage(self.usage[0]), "warm": usage(self.usage[1]) },
             "crowded_connections": self.crowded_connections,
         })
     }
@@ -298,7 +299,7 @@ impl Report {
 
 fn print(report: &Report) {
     println!(
-        "{PRINCIPALS} principals, {CONNECTIONS} calls at once, {CALLS} calls a round, median of {ROUNDS} rounds\n"
+        "{PRINCIPALS} principals, {CONNECTIONS} concurrent calls, {CALLS} calls per round, median of {ROUNDS} rounds\n"
     );
     println!("{:<10}{:>12}{:>12}{:>12}{:>14}", "", "median µs", "p99 µs", "calls/s", "to without");
     for (name, round) in report.rounds() {
@@ -306,12 +307,12 @@ fn print(report: &Report) {
         let ratio = median_us / report.without.median_us;
         println!("{name:<10}{median_us:>12.0}{p99_us:>12.0}{calls_per_second:>12.0}{ratio:>14.2}");
     }
-    for (name, taken) in ["the cold round", "all warm rounds"].iter().zip(&report.taken) {
-        let Taken { logins, leases, connections } = taken;
+    for (name, usage) in ["the cold round", "all warm rounds"].iter().zip(&report.usage) {
+        let Usage { logins, leases, connections } = usage;
         println!("after {name}: {logins} logins, {leases} leases, {connections} connections");
     }
     println!(
-        "crowded, with {CROWDED_CONNECTIONS} connections at most: {} were made for {} calls",
+        "crowded, with {CROWDED_CONNECTIONS} connections at most: {} were opened for {} calls",
         report.crowded_connections,
         PRINCIPALS + CALLS,
     );

@@ -1,4 +1,4 @@
-//! Policy folders of any size.
+//! Generated policy folders.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 pub(crate) const TOOLS_OF_A_SERVICE: usize = 10;
-/// One policy in so many has no scope.
+/// One in this many policies has no scope.
 const UNSCOPED: usize = 25;
 
 /// A policy folder.
@@ -17,7 +17,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// So many policies for so many tools.
+    /// Generates a folder with these numbers of policies and tools.
     pub(crate) fn new(policies: usize, tools: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let write =
@@ -82,7 +82,7 @@ fn catalog(tools: usize) -> (String, String) {
     (schema, serde_json::Value::Array(entities).to_string())
 }
 
-/// The first policies are those that decide in the benchmark; the others are for other groups, clients and tools.
+/// The first policies decide in the benchmark; the others are for other groups, clients and tools.
 fn policy(number: usize, services: usize) -> String {
     let service = number % services;
     let body = match number {

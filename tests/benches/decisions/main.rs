@@ -1,15 +1,15 @@
-//! What a decision costs with few policies and with many, and what a list costs: the index beside evaluating
-//! every policy, in one run.
+//! The cost of a decision and of a list with few and with many policies: the index compared with
+//! the evaluation of every policy, in one run.
 //!
 //!     cargo bench -p drawbridge-tests --bench decisions -- [--json]
 //!
-//! *warm*: the caller has been asked about this item before. *cold*: it has not, and nobody has seen the caller.
+//! *warm*: a decision on this caller and item is cached. *cold*: the caller is new.
 
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a benchmark that cannot go on says so, prints what it has measured, and counts little"
+    reason = "a benchmark panics on errors, prints its results, and has small counts"
 )]
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 
 use drawbridge_auth::{
     Identity,
-    policy::{Answer, Policies, PolicyStore},
+    policy::{DecisionOutcome, Policies, PolicyStore},
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use drawbridge_sdk::Readiness;
@@ -32,13 +32,13 @@ use crate::folder::Folder;
 mod folder;
 
 const POLICIES: [usize; 4] = [10, 100, 1_000, 10_000];
-/// Tools that the decisions are about.
+/// The number of tools in the decisions.
 const TOOLS: usize = 50;
 const LISTS: [usize; 2] = [200, 1_000];
-/// Policies of the lists.
+/// The number of policies for the lists.
 const LIST_POLICIES: usize = 1_000;
-/// For how long each figure is taken, at least.
-const LASTS: Duration = Duration::from_millis(200);
+/// The minimum duration of each measurement.
+const MEASURED: Duration = Duration::from_millis(200);
 const BATCHES: usize = 5;
 
 fn main() {
@@ -62,7 +62,7 @@ fn time(mut step: impl FnMut()) -> f64 {
     let mut batches: Vec<_> = (0..BATCHES)
         .map(|_| {
             let (started, mut times) = (Instant::now(), 0_u32);
-            while times == 0 || started.elapsed() < LASTS / 5 {
+            while times == 0 || started.elapsed() < MEASURED / 5 {
                 step();
                 times += 1;
             }
@@ -73,7 +73,7 @@ fn time(mut step: impl FnMut()) -> f64 {
     batches[BATCHES / 2]
 }
 
-/// A member of some groups, one of which is permitted something. Every number is somebody else.
+/// A caller with some groups, one of which has a permission. Each number is another caller.
 fn caller(number: usize) -> Identity {
     Identity {
         principal: pb::Principal {
@@ -84,13 +84,13 @@ fn caller(number: usize) -> Identity {
             scopes: vec!["mcp".to_owned()],
             ..pb::Principal::default()
         },
-        groups: ["group-1", "group-2", "staff", "everybody"].map(str::to_owned).to_vec(),
+        groups: ["group-1", "group-2", "staff", "employees"].map(str::to_owned).to_vec(),
         mfa: true,
         ..Identity::default()
     }
 }
 
-/// Decisions with so many policies, in microseconds.
+/// Decisions with this number of policies, in microseconds.
 struct Decisions {
     policies: usize,
     load_ms: f64,
@@ -116,14 +116,14 @@ impl Decisions {
             let outcome = loaded.decide(&known, Kind::CallTool, tool, arguments);
             let flat = loaded.decide_flat(&known, Kind::CallTool, tool, arguments);
             assert_eq!(
-                (outcome.answer, flat.answer),
-                (Answer::Allow, Answer::Allow),
+                (outcome.outcome, flat.outcome),
+                (DecisionOutcome::Allow, DecisionOutcome::Allow),
                 "{outcome:?} {flat:?}"
             );
             outcome
         };
         assert!(!decide(&quiet).reads_arguments && decide(&reading).reads_arguments);
-        let mut strangers = 0;
+        let mut new_callers = 0;
         Self {
             policies,
             load_ms,
@@ -132,8 +132,8 @@ impl Decisions {
                 black_box(loaded.decide_flat(&known, Kind::CallTool, &quiet, arguments));
             }),
             cold: time(|| {
-                strangers += 1;
-                black_box(loaded.decide(&caller(strangers), Kind::CallTool, &quiet, arguments));
+                new_callers += 1;
+                black_box(loaded.decide(&caller(new_callers), Kind::CallTool, &quiet, arguments));
             }),
             warm: time(|| {
                 black_box(loaded.decide(&known, Kind::CallTool, &quiet, arguments));
@@ -153,7 +153,7 @@ impl Decisions {
     }
 }
 
-/// Milliseconds from an edit of one policy until the policies are others.
+/// The milliseconds from an edit of one policy until it takes effect.
 fn edit(folder: &Folder) -> f64 {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -162,7 +162,7 @@ fn edit(folder: &Folder) -> f64 {
         let mut changes = store.changes();
         let stopping = CancellationToken::new();
         tokio::spawn(store.follow(Readiness::default(), stopping.clone()));
-        // So that the first look at the files is over.
+        // Wait for the first poll of the files.
         tokio::time::sleep(Duration::from_millis(500)).await;
         folder.edit();
         let started = Instant::now();
@@ -172,7 +172,7 @@ fn edit(folder: &Folder) -> f64 {
     })
 }
 
-/// What it takes to list so many tools, in microseconds.
+/// The cost of listing this number of tools, in microseconds.
 struct Lists {
     tools: usize,
     flat: f64,
@@ -187,27 +187,28 @@ impl Lists {
         let items: Vec<_> = (0..tools).map(|number| folder.tool(number)).collect();
         let list = |caller: &Identity| {
             let visible = |item: &&pb::CatalogItem| {
-                let answer = loaded.decide(caller, Kind::CallTool, item, None).answer;
-                matches!(answer, Answer::Allow | Answer::Perhaps)
+                let outcome = loaded.decide(caller, Kind::CallTool, item, None).outcome;
+                matches!(outcome, DecisionOutcome::Allow | DecisionOutcome::Conditional)
             };
             items.iter().filter(visible).count()
         };
         let known = caller(0);
         assert!(list(&known) > 0 && list(&known) < tools, "{}", list(&known));
-        let mut strangers = 0;
-        // Every policy for every tool takes too long: some tools stand for all.
+        let mut new_callers = 0;
+        // Evaluating every policy for every tool takes too long, so the result is extrapolated from
+        // some tools.
         let some = items.iter().step_by(tools / 10);
-        let of_some = time(|| {
+        let sample_us = time(|| {
             for item in some.clone() {
                 black_box(loaded.decide_flat(&known, Kind::CallTool, item, None));
             }
         });
         Self {
             tools,
-            flat: of_some / some.count() as f64 * tools as f64,
+            flat: sample_us / some.count() as f64 * tools as f64,
             cold: time(|| {
-                strangers += 1;
-                black_box(list(&caller(strangers)));
+                new_callers += 1;
+                black_box(list(&caller(new_callers)));
             }),
             warm: time(|| {
                 black_box(list(&known));
@@ -234,7 +235,7 @@ fn print(decisions: &[Decisions], lists: &[Lists]) {
         );
     }
     if let (Some(few), Some(many)) = (decisions.first(), decisions.last()) {
-        println!("\n{} policies beside {}, as a ratio", many.policies, few.policies);
+        println!("\n{} policies compared with {}, as a ratio", many.policies, few.policies);
         let ratios = [
             ("flat", many.flat / few.flat),
             ("cold", many.cold / few.cold),

@@ -1,4 +1,4 @@
-//! The edges, and who calls through them.
+//! The measured edges and their callers.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_cli::mesh::{HostedService, MeshConfig};
 use drawbridge_sdk::{LogFormat, LogSink, TelemetryConfig};
 use drawbridge_tests::{Edge, Redis, TestAuthority, TestMesh, serve_conformance};
 use http::{Request, StatusCode};
@@ -41,13 +41,13 @@ use crate::{
     rows::{Call, Duties, Row},
 };
 
-/// A mesh with a tool that does nothing, and alice in it.
+/// A mesh with a tool that does nothing, and alice's token.
 #[derive(Clone)]
 pub(crate) struct World(Arc<Inner>);
 
 struct Inner {
     mesh: TestMesh,
-    hosted: Hosted,
+    hosted: HostedService,
     token: String,
 }
 
@@ -68,7 +68,7 @@ impl World {
         Self(Arc::new(Inner { mesh, hosted, token }))
     }
 
-    /// Stops it, once nobody needs it any more.
+    /// Stops the mesh if this is its last user.
     pub(crate) async fn stop(self) {
         if let Ok(Inner { mesh, hosted, .. }) = Arc::try_unwrap(self.0).map_err(|_| ()) {
             hosted.stop().await;
@@ -78,18 +78,18 @@ impl World {
 }
 
 /// An edge with the duties of a row.
-pub(crate) struct Stand {
+pub(crate) struct MeasuredEdge {
     pub(crate) row: Row,
     world: World,
     edge: Edge,
     tls: Option<TlsConnector>,
     callers: Mutex<Vec<Caller>>,
     calls: Arc<AtomicUsize>,
-    /// Its config file, and its certificate.
+    /// Its config file and its certificate.
     _folder: TempDir,
 }
 
-impl Stand {
+impl MeasuredEdge {
     pub(crate) async fn start(
         world: World,
         duties: &Duties,
@@ -103,8 +103,9 @@ impl Stand {
             fs::write(&path, text).expect("a file");
             path
         };
-        // As it runs: with spans, which the log's level decides on too, whether there is an access log or not.
-        let log = if row.access_log { "info" } else { "info,drawbridge_edge::front=error" };
+        // Like in production: with spans, which the log's level controls too, whether or not there
+        // is an access log.
+        let log = if row.access_log { "info" } else { "info,drawbridge_edge::ingress=error" };
         let telemetry = TelemetryConfig {
             log: log.to_owned(),
             log_format: LogFormat::Json,
@@ -116,7 +117,7 @@ impl Stand {
         let test = mesh.grpc_url(&hosted.running.address);
         let code = &mesh.mesh.state.services["code"];
         let services = [("test", &test), ("code", code)];
-        let edge = mesh.edge_told(&telemetry, &services, |config| {
+        let edge = mesh.edge_with_telemetry(&telemetry, &services, |config| {
             config.config = Some(file("edge.toml", text));
             config.redis_url = row.redis.then(|| redis.url.as_str().into());
             if row.tls {
@@ -125,7 +126,7 @@ impl Stand {
             }
         });
         let edge = edge.await;
-        let tls = row.tls.then(|| trusting(authority));
+        let tls = row.tls.then(|| tls_connector(authority));
         Self {
             row: *row,
             world,
@@ -137,34 +138,34 @@ impl Stand {
         }
     }
 
-    /// What the load of so many connections, always the same, measures in this time.
+    /// Measures this edge under the load of its persistent connections for this duration.
     pub(crate) async fn sample(&self, lasts: Duration) -> Sample {
         let load = Load::new(CONNECTIONS, lasts);
         load.run_with(&mut *self.callers.lock().await, async || self.ready().await).await
     }
 
-    /// What anybody may read.
+    /// The URL of public metadata.
     pub(crate) fn metadata_url(&self) -> Url {
         self.edge.url.join("/.well-known/oauth-protected-resource/mcp").expect("a URL")
     }
 
-    /// A connection on which the tool has answered.
+    /// A connection after one successful call.
     pub(crate) async fn ready(&self) -> Caller {
         let mut caller = self.connect().await;
         load::Caller::call(&mut caller).await;
         caller
     }
 
-    /// A connection of its own.
+    /// Opens a new connection.
     async fn connect(&self) -> Caller {
         let address = self.edge.hosted.running.address.tcp().expect("an address");
         let stream = TcpStream::connect(address).await.expect("a server");
         stream.set_nodelay(true).expect("a socket");
         let sender = match &self.tls {
-            None => speak(stream).await,
+            None => handshake_http(stream).await,
             Some(tls) => {
                 let name = ServerName::try_from("127.0.0.1").expect("a name");
-                speak(tls.connect(name, stream).await.expect("a handshake")).await
+                handshake_http(tls.connect(name, stream).await.expect("a handshake")).await
             }
         };
         let token = format!("Bearer {}", self.world.0.token);
@@ -177,7 +178,7 @@ impl Stand {
     }
 }
 
-fn trusting(authority: &TestAuthority) -> TlsConnector {
+fn tls_connector(authority: &TestAuthority) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("a certificate");
     roots.add(root).expect("an authority");
@@ -189,7 +190,7 @@ fn trusting(authority: &TestAuthority) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn speak(
+async fn handshake_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> SendRequest<Full<Bytes>> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.expect("a connection");
@@ -197,7 +198,7 @@ async fn speak(
     sender
 }
 
-/// Calls through one edge.
+/// A caller of one edge.
 pub(crate) struct Caller {
     sender: SendRequest<Full<Bytes>>,
     address: SocketAddr,
@@ -207,8 +208,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Calls, and says what came back.
-    pub(crate) async fn answer(&mut self) -> (StatusCode, Bytes) {
+    /// Calls the tool and returns the response.
+    pub(crate) async fn call_tool(&mut self) -> (StatusCode, Bytes) {
         let (tool, arguments) = self.call.of(self.calls.fetch_add(1, Ordering::Relaxed));
         let params = json!({ "name": tool, "arguments": arguments });
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
@@ -221,17 +222,17 @@ impl Caller {
             .body(Full::new(body.to_string().into()))
             .expect("a request");
         self.sender.ready().await.expect("a connection");
-        let response = self.sender.send_request(request).await.expect("an answer");
+        let response = self.sender.send_request(request).await.expect("a response");
         let status = response.status();
         (status, Body::new(response.into_body()).collect().await.expect("a body").to_bytes())
     }
 }
 
 impl load::Caller for Caller {
-    /// Calls, and checks that the tool has answered.
+    /// Calls the tool and checks its result.
     async fn call(&mut self) {
-        let (status, answer) = self.answer().await;
-        let answer = String::from_utf8_lossy(&answer);
-        assert!(status == StatusCode::OK && answer.contains("\"content\""), "{status} {answer}");
+        let (status, body) = self.call_tool().await;
+        let body = String::from_utf8_lossy(&body);
+        assert!(status == StatusCode::OK && body.contains("\"content\""), "{status} {body}");
     }
 }

@@ -1,18 +1,20 @@
-//! What each duty of the edge costs a call: an edge that does it beside one that does not, in one run.
+//! The cost of each duty of the edge per call: an edge with the duty compared with one without, in
+//! one run.
 //!
 //!     cargo bench -p drawbridge-tests --bench duties -- [--json] [--short] [--only NAME,NAME]
 //!
-//! A row runs right after the one that it is compared with, again and again, so that noise hits both alike. What counts is
-//! the ratio of the two. Where a tool that does nothing is called, the edge has a processor of its own: how much one carries,
-//! whatever the load, the tool and Redis take. Where the tool's work counts, all share the processors.
-//! Everything but Redis runs in this process, the load too. To measure another duty is a line in `rows.rs`.
+//! A row runs right after its baseline, repeatedly, so that noise affects both alike; the result is
+//! their ratio. For calls of a tool that does nothing, the edge has its own processor, which
+//! measures the edge's capacity independent of the load, the tool and Redis. Where the tool's work
+//! matters, everything shares the processors. Everything except Redis runs in this process,
+//! including the load. To measure another duty, add a row in `rows.rs`.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark that cannot go on says so, and prints what it has measured"
+    reason = "a benchmark panics on errors and prints its results"
 )]
 
 use std::time::Duration;
@@ -22,12 +24,12 @@ use mimalloc::MiMalloc;
 
 use crate::{
     args::{Args, runtime},
-    edges::{Stand, World},
+    edges::{MeasuredEdge, World},
     report::{Measured, Report},
     rows::{Call, Duties},
 };
 
-/// As in the services.
+/// The allocator of the services.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -44,7 +46,7 @@ mod rows;
 #[path = "../shared/threads.rs"]
 mod threads;
 
-/// Connections, and calls at once.
+/// The number of connections, each with one call in flight.
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 40;
 const ROUND: Duration = Duration::from_millis(100);
@@ -60,76 +62,76 @@ fn main() {
 
 async fn run(args: &Args) -> Report {
     let rows: Vec<_> =
-        rows::all().into_iter().filter(|duties| args.wants(duties.row.name)).collect();
+        rows::all().into_iter().filter(|duties| args.is_selected(duties.row.name)).collect();
     assert!(!rows.is_empty(), "no row has this name");
     let (redis, authority) = (Redis::start().await, TestAuthority::new());
     let common = World::start(None).await;
-    let mut stands = Vec::new();
+    let mut edges = Vec::new();
     for duties in &rows {
         let world = match duties.row.mesh {
             None => common.clone(),
             Some(change) => World::start(Some(change)).await,
         };
-        stands.push(Stand::start(world, duties, &redis, &authority).await);
+        edges.push(MeasuredEdge::start(world, duties, &redis, &authority).await);
     }
-    let (by_edge, by_all): (Vec<_>, Vec<_>) =
+    let (isolated, joint): (Vec<_>, Vec<_>) =
         pairs(&rows).into_iter().partition(|(_, with)| rows[*with].row.call == Call::Text);
-    let shared = measure(args, &stands, by_all).await;
+    let shared = measure(args, &edges, joint).await;
     processors::divide(&["edge"], &[redis.process_id()]);
-    let divided = measure(args, &stands, by_edge).await;
+    let divided = measure(args, &edges, isolated).await;
     let overloaded = match rows.iter().position(|duties| duties.row.name == "none") {
-        Some(plain) => Some(overload::run(&stands[plain]).await),
+        Some(baseline) => Some(overload::run(&edges[baseline]).await),
         None => None,
     };
-    for stand in stands {
-        stand.stop().await;
+    for edge in edges {
+        edge.stop().await;
     }
     common.stop().await;
     Report { connections: CONNECTIONS, rounds: args.rounds, divided, shared, overloaded }
 }
 
-/// Each row, after the one that it is compared with. Those that others are compared with run with these.
+/// Each row with its baseline. A baseline runs with the rows that refer to it.
 fn pairs(rows: &[Duties]) -> Vec<(Option<usize>, usize)> {
     let without = |with: usize| {
         let without = rows.iter().position(|other| other.row.name == rows[with].row.against);
         without.filter(|without| *without != with)
     };
     let pairs: Vec<_> = (0..rows.len()).map(|with| (without(with), with)).collect();
-    let runs_anyway = |row: usize| pairs.iter().any(|(without, _)| *without == Some(row));
+    let is_baseline = |row: usize| pairs.iter().any(|(without, _)| *without == Some(row));
     pairs
         .iter()
         .copied()
-        .filter(|&(without, with)| without.is_some() || !runs_anyway(with))
+        .filter(|&(without, with)| without.is_some() || !is_baseline(with))
         .collect()
 }
 
 async fn measure(
     args: &Args,
-    stands: &[Stand],
+    edges: &[MeasuredEdge],
     pairs: Vec<(Option<usize>, usize)>,
 ) -> Vec<Measured> {
-    let mut measured: Vec<_> = stands.iter().map(|stand| Measured::new(&stand.row)).collect();
+    let mut measured: Vec<_> = edges.iter().map(|edge| Measured::new(&edge.row)).collect();
     for round in 0..=args.rounds {
         for &(without, with) in &pairs {
             let mut before = None;
             if let Some(without) = without {
-                let sample = stands[without].sample(ROUND).await;
+                let sample = edges[without].sample(ROUND).await;
                 measured[without].add(&sample);
                 before = Some(sample);
             }
-            let sample = stands[with].sample(ROUND).await;
+            let sample = edges[with].sample(ROUND).await;
             measured[with].add(&sample);
             if let Some(before) = before {
                 measured[with].compare(&sample, &before);
             }
         }
-        // The first is for warming up.
+        // The first round is a warm-up.
         if round == 0 {
-            measured.iter_mut().for_each(Measured::forget);
+            measured.iter_mut().for_each(Measured::clear);
         }
         eprint!(".");
     }
     eprintln!();
-    measured.retain(Measured::is_any);
+    measured.retain(Measured::has_samples);
     measured
 }

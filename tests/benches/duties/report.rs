@@ -1,4 +1,4 @@
-//! What is printed.
+//! The printed report.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 
 use crate::{load::Sample, overload::Overloaded, rows::Row};
 
-/// The least throughput of a row, as a ratio to that of the row without.
+/// The minimum throughput of a row, as a ratio to its baseline's.
 const BUDGETS: [(&str, f64); 2] = [("all", 0.75), ("cache-hit", 3.0)];
-/// The same under overload, as a ratio to that at the peak.
+/// The minimum goodput under overload, as a ratio to the peak throughput.
 const GOODPUT_MIN: f64 = 0.8;
 
-/// What was measured of one row.
+/// The measurements of one row.
 pub(crate) struct Measured {
     name: &'static str,
     against: &'static str,
-    /// Calls per second, each time.
+    /// Calls per second, of each round.
     rates: Vec<f64>,
-    /// Microseconds of processor time a call, the caller's share too, each time.
+    /// Processor time per call in microseconds, including the caller's share, of each round.
     processor: Vec<f64>,
-    /// Nanoseconds of every call.
+    /// The latency of every call, in nanoseconds.
     latencies: Vec<u64>,
-    /// Its throughput as a ratio to that of the row without, which ran just before.
+    /// Its throughput as a ratio to that of its baseline, which ran just before.
     ratios: Vec<f64>,
-    /// Microseconds of processor time that a call costs more.
+    /// The additional processor time per call, in microseconds.
     costs: Vec<f64>,
 }
 
@@ -51,11 +51,11 @@ impl Measured {
         self.costs.push(with.processor - without.processor);
     }
 
-    pub(crate) fn is_any(&self) -> bool {
+    pub(crate) fn has_samples(&self) -> bool {
         !self.rates.is_empty()
     }
 
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn clear(&mut self) {
         for figures in [&mut self.rates, &mut self.processor, &mut self.ratios, &mut self.costs] {
             figures.clear();
         }
@@ -63,7 +63,7 @@ impl Measured {
     }
 }
 
-/// The median, and between what half of all lie.
+/// The median and the quartiles.
 #[derive(Clone, Copy)]
 struct Spread {
     median: f64,
@@ -74,9 +74,9 @@ struct Spread {
 impl Spread {
     fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
-        let at =
+        let quartile =
             |quarters: usize| values.get(values.len().saturating_sub(1) * quarters / 4).copied();
-        Some(Self { median: at(2)?, low: at(1)?, high: at(3)? })
+        Some(Self { median: quartile(2)?, low: quartile(1)?, high: quartile(3)? })
     }
 
     fn json(self) -> Value {
@@ -89,15 +89,15 @@ impl Spread {
     }
 }
 
-/// All that one run has measured.
+/// The results of one run.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) rounds: usize,
-    /// While the edge has a processor of its own.
+    /// The edge has its own processor.
     pub(crate) divided: Vec<Measured>,
-    /// While everything shares the processors.
+    /// Everything shares the processors.
     pub(crate) shared: Vec<Measured>,
-    /// While the edge has a processor of its own.
+    /// The edge has its own processor.
     pub(crate) overloaded: Option<Overloaded>,
 }
 
@@ -151,7 +151,7 @@ impl Report {
                 "peak_per_second": overloaded.peak,
                 "offered_per_second": overloaded.offered,
                 "answered_per_second": overloaded.answered,
-                "refused_per_second": overloaded.refused,
+                "refused_per_second": overloaded.rejected,
                 "goodput_ratio": overloaded.answered / overloaded.peak,
                 "p99_us": quantile(&overloaded.latencies, 99),
                 "metadata_p99_us": quantile(&overloaded.metadata, 99),
@@ -160,8 +160,8 @@ impl Report {
     }
 }
 
-fn holds(ratio: f64, least: f64) -> &'static str {
-    if ratio >= least { "holds" } else { "does NOT hold" }
+fn verdict(ratio: f64, min: f64) -> &'static str {
+    if ratio >= min { "met" } else { "NOT met" }
 }
 
 impl fmt::Display for Report {
@@ -169,41 +169,39 @@ impl fmt::Display for Report {
         let Self { connections, rounds, divided, shared, overloaded } = self;
         writeln!(
             f,
-            "{rounds} rounds with {connections} connections; of ratios the median, and between what half of them lie\n"
+            "{rounds} rounds with {connections} connections; ratios are medians with quartiles\n"
         )?;
         writeln!(
             f,
-            "{:<18}{:>9}{:>8}{:>8}{:>8}  {:<13}{:<24}cpu µs a call more",
+            "{:<18}{:>9}{:>8}{:>8}{:>8}  {:<13}{:<24}extra cpu µs per call",
             "", "calls/s", "cpu µs", "p50 µs", "p99 µs", "against", "throughput"
         )?;
-        let told = [
-            ("the edge has a processor of its own", divided),
-            ("all share the processors", shared),
-        ];
-        for (how, rows) in told.iter().filter(|(_, rows)| !rows.is_empty()) {
+        let sections =
+            [("the edge has its own processor", divided), ("all share the processors", shared)];
+        for (how, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
             writeln!(f, "{how}")?;
             for measured in rows.iter() {
                 writeln!(f, "{measured}")?;
             }
         }
         writeln!(f)?;
-        for (name, least) in BUDGETS {
+        for (name, min) in BUDGETS {
             let row = divided.iter().chain(shared).find(|measured| measured.name == name);
             if let Some(ratio) = row.and_then(|row| Spread::of(row.ratios.clone())) {
-                let holds = holds(ratio.median, least);
-                writeln!(f, "{name}: {least} of the throughput without, at least: {holds}")?;
+                let verdict = verdict(ratio.median, min);
+                writeln!(f, "{name}: at least {min} of the baseline's throughput: {verdict}")?;
             }
         }
-        if let Some(Overloaded { peak, offered, answered, refused, latencies, metadata }) =
+        if let Some(Overloaded { peak, offered, answered, rejected, latencies, metadata }) =
             overloaded
         {
             let (ratio, p99) = (answered / peak, quantile(latencies, 99) / 1000.0);
             let metadata = quantile(metadata, 99) / 1000.0;
-            let holds = holds(ratio, GOODPUT_MIN);
+            let verdict = verdict(ratio, GOODPUT_MIN);
             writeln!(
                 f,
-                "overload: of {offered:.0} calls/s {answered:.0} are answered (p99 {p99:.1} ms) and {refused:.0} \
-                 refused; {ratio:.2} of the {peak:.0} calls/s at the peak, {GOODPUT_MIN} at least: {holds}; \
+                "overload: of {offered:.0} calls/s {answered:.0} are answered (p99 {p99:.1} ms) and {rejected:.0} \
+                rejected; {ratio:.2} of the {peak:.0} calls/s at the peak, at least {GOODPUT_MIN}: {verdict}; \
                  metadata p99 {metadata:.1} ms"
             )?;
         }

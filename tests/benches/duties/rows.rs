@@ -1,49 +1,49 @@
-//! What is compared: a line for each duty.
+//! The compared configurations: one row for each duty.
 
 use drawbridge_cli::mesh::MeshConfig;
 use serde_json::{Value, json};
 
-/// An edge that is set up in one way, and what is called through it.
+/// An edge configuration and the call that is measured through it.
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    /// The row without what this one is about.
+    /// The name of its baseline: the row without this duty.
     pub(crate) against: &'static str,
-    /// What stands in the edge's config file.
+    /// The edge's config file.
     pub(crate) config: &'static str,
     pub(crate) redis: bool,
     pub(crate) tls: bool,
-    /// The access log, in a file.
+    /// Whether the edge writes its access log, to a file.
     pub(crate) access_log: bool,
-    /// What the whole mesh does besides, where that is something.
+    /// A change to the whole mesh, if any.
     pub(crate) mesh: Option<fn(&mut MeshConfig)>,
     pub(crate) call: Call,
-    /// Where it is done, if it is one of those that are done together.
-    pub(crate) among: Option<Among>,
+    /// The group of combined duties that it belongs to, if any.
+    pub(crate) group: Option<Group>,
 }
 
-/// Duties that are done together.
+/// Groups of duties that are also measured in combination.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Among {
-    /// On a call.
+pub(crate) enum Group {
+    /// Duties of a call.
     Call,
-    /// At the front, besides.
-    Front,
+    /// Duties of the ingress.
+    Ingress,
 }
 
-/// What is called.
+/// The measured call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// A tool that does nothing.
     Text,
     /// The slowest demo tool, always with the same arguments.
     Search,
-    /// The same, never twice with the same arguments.
+    /// The slowest demo tool, with new arguments in each call.
     SearchAnew,
 }
 
 impl Call {
-    /// The tool, and the arguments of a call by its number.
+    /// The tool and the arguments of the call with this number.
     pub(crate) fn of(self, number: usize) -> (&'static str, Value) {
         match self {
             Self::Text => ("test_simple_text", json!({})),
@@ -64,12 +64,12 @@ const PLAIN: Row = Row {
     access_log: false,
     mesh: None,
     call: Call::Text,
-    among: None,
+    group: None,
 };
-const DUTY: Row = Row { among: Some(Among::Call), ..PLAIN };
-const AT_FRONT: Row = Row { among: Some(Among::Front), ..PLAIN };
+const DUTY: Row = Row { group: Some(Group::Call), ..PLAIN };
+const INGRESS_DUTY: Row = Row { group: Some(Group::Ingress), ..PLAIN };
 
-/// Whatever can be done to a result, in the order that finds most.
+/// All guards, in the order that detects most.
 const GUARDS: &str = r#"
 [[guard]]
 kind = "strip"
@@ -81,7 +81,7 @@ kind = "size"
 bytes_max = 1048576
 "#;
 
-/// Limits that every call takes from, and that no call reaches.
+/// Limits that every call consumes and none reaches.
 const LIMITS: &str = r#"
 [limits]
 redis_timeout_ms = 5000
@@ -102,18 +102,18 @@ rate = 100000
 burst = 100000000
 "#;
 
-/// A program for what is asked of the tool that does nothing, and two for the search.
+/// A request program for the tool that does nothing, and two programs for the search.
 const PROGRAMS: &str = r#"
 [[tool]]
 name = "test_simple_text"
-request = 'if $principal.tenant == "nobody" then error else . end'
+request = 'if $principal.tenant == "unknown" then error else . end'
 [[tool]]
 name = "code_search"
 request = '.max_results = ([.max_results // 50, 50] | min)'
 response = '.matches |= map(select(.path | endswith(".md") | not)) | del(.skipped)'
 "#;
 
-/// Every call goes to its service.
+/// Without a cache every call reaches its service.
 const NO_CACHE: &str = "[cache]\nenabled = false\n";
 
 const ROWS: &[Row] = &[
@@ -136,8 +136,8 @@ const ROWS: &[Row] = &[
         call: Call::SearchAnew,
         ..PLAIN
     },
-    Row { name: "tls", tls: true, ..AT_FRONT },
-    Row { name: "access-log", access_log: true, ..AT_FRONT },
+    Row { name: "tls", tls: true, ..INGRESS_DUTY },
+    Row { name: "access-log", access_log: true, ..INGRESS_DUTY },
     Row { name: "mtls", mesh: Some(|config| config.mtls = true), ..DUTY },
     Row { name: "search", against: "search", config: NO_CACHE, call: Call::Search, ..PLAIN },
     Row {
@@ -158,24 +158,24 @@ const ROWS: &[Row] = &[
     },
 ];
 
-/// What is turned on in one edge, at once.
+/// The configuration of one edge.
 pub(crate) struct Duties {
     pub(crate) row: Row,
     pub(crate) config: String,
 }
 
-/// All rows, one that does all duties on a call at once, and one that does those at the front too.
+/// All rows, one with all duties of a call combined, and one with those of the ingress too.
 pub(crate) fn all() -> Vec<Duties> {
     let mut duties: Vec<_> =
         ROWS.iter().map(|&row| Duties { row, config: row.config.to_owned() }).collect();
-    duties.push(together("all", &[Among::Call]));
-    duties.push(together("all-and-front", &[Among::Call, Among::Front]));
+    duties.push(combine("all", &[Group::Call]));
+    duties.push(combine("all-and-front", &[Group::Call, Group::Ingress]));
     duties
 }
 
-fn together(name: &'static str, among: &[Among]) -> Duties {
+fn combine(name: &'static str, group: &[Group]) -> Duties {
     let mut all = Duties { row: Row { name, ..PLAIN }, config: String::new() };
-    for row in ROWS.iter().filter(|row| row.among.is_some_and(|one| among.contains(&one))) {
+    for row in ROWS.iter().filter(|row| row.group.is_some_and(|one| group.contains(&one))) {
         all.config.push_str(row.config);
         all.row.redis |= row.redis;
         all.row.tls |= row.tls;

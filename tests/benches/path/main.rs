@@ -1,17 +1,18 @@
-//! What the edge costs: the same tool called through it and through what it is made of, in one run.
+//! The cost of the edge: the same tool called through the edge and through its parts, in one run.
 //!
 //!     cargo bench -p drawbridge-tests --bench path -- [--json] [--only NAME] [--log FILTER]
 //!
-//! Rounds of all paths alternate, so that noise affects all alike, and what counts is the ratio of two paths in
-//! one round. Everything runs in this process, the load too: first all on the same processors, then what serves HTTP
-//! (the edge, or what stands in its place) on one of its own. Its threads' processor time is that of the edge alone.
+//! Rounds of all paths alternate, so that noise affects all alike; the result is the ratio of two
+//! paths in one round. Everything runs in this process, including the load: first on shared
+//! processors, then with a separate processor for the HTTP server (the edge or its replacement).
+//! The processor time of its threads is the edge's alone.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark that cannot go on says so, and prints what it has measured"
+    reason = "a benchmark panics on errors and prints its results"
 )]
 
 use std::{fs, time::Duration};
@@ -21,17 +22,17 @@ use mimalloc::MiMalloc;
 use tokio::runtime::Runtime;
 
 use crate::{
-    bare::RPC,
+    baselines::RPC,
     load::Load,
     paths::{Fresh, Path, Tokens},
     report::{Measured, Report},
 };
 
-/// As in the services.
+/// The allocator of the services.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-mod bare;
+mod baselines;
 #[path = "../shared/client.rs"]
 mod client;
 #[path = "../shared/load.rs"]
@@ -50,24 +51,24 @@ mod threads;
 #[path = "../shared/tools.rs"]
 mod tools;
 
-/// Connections, and calls at once, of the throughput rounds.
+/// The number of connections of the throughput rounds, each with one call in flight.
 const CONNECTIONS: usize = 16;
 const ROUNDS: usize = 5;
 const WARM_UP: Duration = Duration::from_millis(300);
 const THROUGHPUT: Duration = Duration::from_millis(1000);
-/// Whose threads get a processor of their own: the edge, and what is compared with it.
-const FRONTS: [&str; 5] = ["edge", "relay", "relay-to-tool", "rmcp", "echo"];
+/// The HTTP servers whose threads get their own processor.
+const HTTP_SERVERS: [&str; 5] = ["edge", "relay", "relay-to-tool", "rmcp", "echo"];
 const LATENCY: Duration = Duration::from_millis(400);
-/// More than are opened in all rounds.
+/// More than all rounds open.
 const SESSIONS_MAX: usize = 10_000;
-/// More than are shown in all rounds.
+/// More than all rounds present.
 const FRESH_TOKENS: usize = 60_000;
-/// Makes the edge ask auth at each call of [`bare::ASKED_FOR`].
+/// Makes the edge call auth for each call of [`baselines::UNCACHED_TOOL`].
 const READS_ARGUMENTS: &str = r#"
 @id("asked")
 forbid (principal, action == Action::"test_who_am_i", resource) when { context.input.secret == "never" };
 "#;
-/// Threads of every runtime, as in a mesh of one process.
+/// The worker threads of every runtime, as in a mesh of one process.
 const WORKER_THREADS: usize = 2;
 
 struct Args {
@@ -86,10 +87,10 @@ impl Args {
                 "--json" => args.json = true,
                 "--only" => args.only = Some(value()),
                 "--log" => args.log = value(),
-                // Cargo says so.
+                // Cargo passes this flag.
                 "--bench" => {}
                 other => panic!(
-                    "unknown argument {other}; there are --json, --only NAME and --log FILTER"
+                    "unknown argument {other} (expected --json, --only NAME or --log FILTER)"
                 ),
             }
         }
@@ -120,7 +121,7 @@ async fn run(args: &Args) -> Report {
     let issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| {
         config.telemetry.log.clone_from(&args.log);
-        // As the shorter ways beside it; what mTLS costs is one of the duties.
+        // Like the baselines; the cost of mTLS is measured as a duty.
         config.mtls = false;
         serve_conformance(config);
         fs::write(config.policies.join("asked.cedar"), READS_ARGUMENTS).expect("a file");
@@ -136,9 +137,10 @@ async fn run(args: &Args) -> Report {
         |config: &mut drawbridge_edge::Config| config.sessions_per_principal_max = SESSIONS_MAX;
     let (_service, hosted, edge) = mesh.conformance(many_sessions).await;
     let tokens = Tokens::of(&mesh, RPC.to_owned()).await;
-    let mut bare = bare::Bare::start(hosted.running.address.tcp().expect("an address"), &tokens);
+    let mut baselines =
+        baselines::Baselines::start(hosted.running.address.tcp().expect("an address"), &tokens);
     let fresh = Fresh::of(&issuer, mesh.mesh.mcp_url.as_str(), FRESH_TOKENS);
-    let all = paths::all(&mesh, &edge, &hosted, &bare, &tokens, fresh).await;
+    let all = paths::all(&mesh, &edge, &hosted, &baselines, &tokens, fresh).await;
     let wanted = |path: &Path| args.only.as_deref().is_none_or(|only| path.name == only);
     let paths: Vec<_> = all.into_iter().filter(wanted).collect();
     assert!(!paths.is_empty(), "no path has this name");
@@ -152,13 +154,13 @@ async fn run(args: &Args) -> Report {
                 continue;
             }
             busy(path, measured).await;
-            measured.add_alone(Load::new(1, LATENCY).run(async || path.ready().await).await);
+            measured.add_single(Load::new(1, LATENCY).run(async || path.ready().await).await);
         }
         eprint!(".");
     }
     let (micro, payloads) = match args.only {
         Some(_) => (Vec::new(), Vec::new()),
-        None => (micro::all(&mesh, &tokens).await, payload::all(&mesh, &mut bare).await),
+        None => (micro::all(&mesh, &tokens).await, payload::all(&mesh, &mut baselines).await),
     };
     let divided = divided(&mesh, &tokens, &paths).await;
     eprintln!();
@@ -168,9 +170,9 @@ async fn run(args: &Args) -> Report {
     Report { connections: CONNECTIONS, rounds: ROUNDS, measured, divided, micro, payloads }
 }
 
-/// Measures throughput again, with a processor for what serves HTTP alone.
+/// Measures throughput again, with a separate processor for the HTTP server.
 async fn divided(mesh: &TestMesh, tokens: &Tokens, paths: &[Path]) -> Vec<Measured> {
-    processors::divide(&FRONTS, &[]);
+    processors::divide(&HTTP_SERVERS, &[]);
     let paths: Vec<_> = paths.iter().filter(|path| path.is_http()).collect();
     let mut measured: Vec<_> = paths.iter().map(|path| Measured::new(path.name)).collect();
     for _ in 0..ROUNDS {
@@ -183,7 +185,7 @@ async fn divided(mesh: &TestMesh, tokens: &Tokens, paths: &[Path]) -> Vec<Measur
     measured
 }
 
-/// Measures one round with all connections, and whose threads do the work.
+/// Measures one round with all connections, and the processor time by thread.
 async fn busy(path: &Path, measured: &mut Measured) {
     let before = taken::by_thread("self");
     let sample = Load::new(CONNECTIONS, THROUGHPUT).run(async || path.ready().await).await;

@@ -12,9 +12,9 @@ use drawbridge_sdk::{
     contract::PolicyForm,
     dynamic::{MessageType, WireMessage, from_json, to_json},
     fetch::{Fetcher, NetworkScope},
-    identity::{ALGORITHM, TransactionClaims, Verifier},
-    jwks::{Jwks, Limits, Source},
+    jwks::{Jwks, JwksLimits, KeySource},
     reflection::built_in,
+    transaction_token::{ALGORITHM, TransactionClaims, Verifier},
 };
 use drawbridge_tests::TestMesh;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, decode, decode_header, encode};
@@ -22,14 +22,14 @@ use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use serde_json::{Value, json};
 
-use crate::{bare::RPC, paths::Tokens};
+use crate::{baselines::RPC, paths::Tokens};
 
-/// The step that has a budget: a result as it comes from a tool service, to the JSON text of its content block.
+/// The step with a budget: from a result's wire bytes to the JSON text of its content block.
 pub(crate) const WIRE_TO_TEXT: &str = "result of 10 matches: wire to text";
-const LASTS: Duration = Duration::from_millis(40);
+const MEASURED: Duration = Duration::from_millis(40);
 const BATCHES: usize = 5;
 
-/// A step, and the nanoseconds that it takes.
+/// A step and its duration in nanoseconds.
 pub(crate) struct Step {
     pub(crate) name: &'static str,
     pub(crate) nanoseconds: f64,
@@ -40,7 +40,7 @@ fn time<T>(name: &'static str, mut step: impl FnMut() -> T) -> Step {
     let mut batches: Vec<_> = (0..BATCHES)
         .map(|_| {
             let (started, mut calls) = (Instant::now(), 0_u32);
-            while started.elapsed() < LASTS {
+            while started.elapsed() < MEASURED {
                 for _ in 0..16 {
                     black_box(step());
                 }
@@ -71,8 +71,8 @@ fn conversion() -> Vec<Step> {
     let arguments =
         json!({ "query": "fn main", "glob": "**/*.rs", "context_lines": 2, "max_results": 50 });
     let found = json!({
-        "path": "services/edge/src/gate.rs", "line_number": 75, "line": "pub(crate) async fn pass(",
-        "before": ["", "/// Lets a request pass, or refuses it."], "after": ["    State(gate),", "    request,"],
+        "path": "services/edge/src/admission.rs", "line_number": 75, "line": "pub(crate) async fn admit(",
+        "before": ["", "/// Admits a request or rejects it."], "after": ["    State(admission),", "    request,"],
     });
     let matches = json!({ "matches": vec![found; 10], "truncated": false, "files_searched": 120 });
     let body = json!({
@@ -80,21 +80,21 @@ fn conversion() -> Vec<Step> {
         "params": { "name": "code_search", "arguments": arguments },
     });
     let body = body.to_string();
-    let asked = from_json(request.clone(), &arguments).expect("a request");
-    let answer = from_json(result.clone(), &matches).expect("a result");
-    let wire = answer.encode_to_vec();
+    let input = from_json(request.clone(), &arguments).expect("a request");
+    let output = from_json(result.clone(), &matches).expect("a result");
+    let wire = output.encode_to_vec();
     let (of, bytes) = (Arc::new(MessageType::new(result.clone())), Bytes::from(wire.clone()));
-    let form = PolicyForm::of(&request);
+    let form = PolicyForm::for_message(&request);
     let decoded = || DynamicMessage::decode(result.clone(), wire.as_slice()).expect("a result");
     vec![
         time("parse the body", || serde_json::from_str::<Value>(&body).expect("JSON")),
         time("arguments: JSON to message", || {
             from_json(request.clone(), &arguments).expect("a request")
         }),
-        time("arguments: message to policy's JSON", || form.json(&asked).to_string()),
-        time("arguments: message to wire", || asked.encode_to_vec()),
+        time("arguments: message to policy's JSON", || form.json(&input).to_string()),
+        time("arguments: message to wire", || input.encode_to_vec()),
         time("result of 10 matches: wire to message", decoded),
-        time("result of 10 matches: message to JSON", || to_json(&answer).expect("JSON")),
+        time("result of 10 matches: message to JSON", || to_json(&output).expect("JSON")),
         time("result of 10 matches: by a message to text", || {
             to_json(&decoded()).expect("JSON").to_string()
         }),
@@ -104,7 +104,7 @@ fn conversion() -> Vec<Step> {
     ]
 }
 
-/// Signatures: the client's token, and the one for the tool service.
+/// Signatures of the client's token and of the transaction token.
 async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
     let verifier =
         Verifier::new("test", "drawbridge-auth", mesh.transaction_keys()).expect("a verifier");
@@ -114,7 +114,7 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
     let header = decode_header(&tokens.access).expect("a header");
     let keys = mesh.mesh.state.issuer.join("/.well-known/jwks.json").expect("a URL");
     let fetcher = Fetcher::new(NetworkScope::Anywhere).expect("an HTTP client");
-    let keys = Jwks::new(Source::Url(keys, fetcher), Limits::default());
+    let keys = Jwks::new(KeySource::Url(keys, fetcher), JwksLimits::default());
     let key = keys.key(header.kid.as_deref().expect("a key id")).await.expect("a key");
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_issuer(&[mesh.mesh.state.issuer.as_str().trim_end_matches('/')]);
@@ -136,7 +136,7 @@ async fn identity(mesh: &TestMesh, tokens: &Tokens) -> Vec<Step> {
                 encode::<TransactionClaims>(&Header::new(ALGORITHM), &caller.claims, &signing)
                     .expect("a token")
             }),
-            time("verify a transaction token that was seen", || {
+            time("verify a cached transaction token", || {
                 handle.block_on(verifier.verify(Some(&transaction), RPC)).expect("a caller")
             }),
         ]

@@ -1,4 +1,4 @@
-//! The paths to the tool, and what calls each.
+//! The paths to the tool and their callers.
 
 use std::{
     net::SocketAddr,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::body::Bytes;
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response,
     operation::Kind,
@@ -21,40 +21,40 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 use crate::{
-    bare::{ASKED_FOR, Bare, Known, RPC, TOOL},
+    baselines::{Baselines, RPC, RelayTool, TOOL, UNCACHED_TOOL},
     client::{Connection, Message, STATELESS, WITH_SESSIONS},
     load,
-    tools::Wanted,
+    tools::ReadRequest,
 };
 
 /// Alice's tokens.
 #[derive(Clone)]
 pub(crate) struct Tokens {
-    /// The one for the edge.
+    /// The access token for the edge.
     pub(crate) access: String,
-    /// The one for auth, to be exchanged.
-    inside: String,
-    /// The one for the tool's RPC, which lives for half a minute.
+    /// The token for auth, to be exchanged.
+    internal: String,
+    /// The transaction token for the tool's RPC, valid for half a minute.
     transaction: Arc<RwLock<Arc<str>>>,
     rpc: String,
 }
 
 impl Tokens {
-    /// Alice's tokens, one of them for an RPC.
+    /// Alice's tokens, with a transaction token for this RPC.
     pub(crate) async fn of(mesh: &TestMesh, rpc: String) -> Self {
         let access = mesh.client("alice").await.token().to_owned();
-        let inside = sign_in(&mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
-        let tokens = Self { access, inside, transaction: Arc::new(RwLock::new("".into())), rpc };
+        let internal = sign_in(&mesh.mesh.state.issuer, "drawbridge-auth", "alice", "alice").await;
+        let tokens = Self { access, internal, transaction: Arc::new(RwLock::new("".into())), rpc };
         tokens.renew(mesh).await;
         tokens
     }
 
-    /// Exchanges the inner token for a new transaction token.
+    /// Exchanges the internal token for a new transaction token.
     pub(crate) async fn renew(&self, mesh: &TestMesh) {
         let mut auth =
             AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
         let request = pb::ExchangeRequest {
-            subject_token: self.inside.clone(),
+            subject_token: self.internal.clone(),
             rpc: self.rpc.clone(),
             ..Default::default()
         };
@@ -87,13 +87,13 @@ enum To {
         address: SocketAddr,
         message: Message,
     },
-    /// The same call within a session, which each connection opens for itself.
+    /// The same call in a session; each connection opens its own.
     Session {
         address: SocketAddr,
         message: Message,
         token: String,
     },
-    Grpc(Known),
+    Grpc(RelayTool),
     Authorize {
         channel: Channel,
         request: Box<pb::AuthorizeRequest>,
@@ -101,14 +101,14 @@ enum To {
     },
 }
 
-/// Tokens that auth has not seen: each call shows another, until there are none left and they begin again.
+/// Tokens unknown to auth: each call presents another one, until they are used up and start over.
 pub(crate) struct Fresh {
     tokens: Vec<String>,
     next: AtomicUsize,
 }
 
 impl Fresh {
-    /// So many tokens of this issuer.
+    /// Signs `count` tokens of this issuer.
     pub(crate) fn of(issuer: &TestIssuer, audience: &str, count: usize) -> Arc<Self> {
         let (header, mut claims) = (issuer.header(), issuer.claims(audience));
         claims["exp"] = json!(claims["iat"].as_u64().expect("a time") + 3600);
@@ -125,12 +125,12 @@ impl Fresh {
     }
 }
 
-/// All paths, from the shortest.
+/// All paths, the shortest first.
 pub(crate) async fn all(
     mesh: &TestMesh,
     edge: &Edge,
-    tool: &Hosted,
-    bare: &Bare,
+    tool: &HostedService,
+    baselines: &Baselines,
     tokens: &Tokens,
     fresh: Arc<Fresh>,
 ) -> Vec<Path> {
@@ -166,44 +166,44 @@ pub(crate) async fn all(
     let session =
         To::Session { address: at_edge, message: old.clone(), token: tokens.access.clone() };
     vec![
-        http("echo", bare.echo, old.clone()),
-        http("rmcp", bare.rmcp, old.clone()),
-        grpc("grpc", Known::simple_text(bare.grpc, None)),
+        http("echo", baselines.echo, old.clone()),
+        http("rmcp", baselines.rmcp, old.clone()),
+        grpc("grpc", RelayTool::simple_text(baselines.grpc, None)),
         grpc(
             "grpc-tool",
-            Known::simple_text(tool.running.address.tcp().expect("an address"), Some(tokens)),
+            RelayTool::simple_text(tool.running.address.tcp().expect("an address"), Some(tokens)),
         ),
         authorize("verify-cold", connecting(), fresh),
         authorize("verify-warm", connecting(), Arc::clone(&same)),
         authorize("authorize", operation, same),
-        http("relay", bare.relay, old.clone()),
-        http("relay-tool", bare.relay_to_tool, old.clone()),
+        http("relay", baselines.relay, old.clone()),
+        http("relay-tool", baselines.relay_to_tool, old.clone()),
         http("edge", at_edge, old),
         Path { name: "edge-session", to: session },
         http("edge-2026", at_edge, new),
-        http("edge-asks", at_edge, call(WITH_SESSIONS, ASKED_FOR)),
+        http("edge-asks", at_edge, call(WITH_SESSIONS, UNCACHED_TOOL)),
     ]
 }
 
 impl Path {
-    /// A path of HTTP that is none of those.
+    /// Another HTTP path.
     pub(crate) fn http(name: &'static str, address: SocketAddr, message: Message) -> Self {
         Self { name, to: To::Http { address, message } }
     }
 
-    /// Whether it is HTTP, and so has a server that can have a processor of its own.
+    /// Whether it is HTTP, so that its server can have its own processor.
     pub(crate) fn is_http(&self) -> bool {
         matches!(self.to, To::Http { .. } | To::Session { .. })
     }
 
-    /// A connection on which the tool has answered.
+    /// A connection after one successful call.
     pub(crate) async fn ready(&self) -> Caller {
         let mut caller = self.connect().await;
         caller.check(self.name).await;
         caller
     }
 
-    /// A connection of its own; gRPC calls share one, as the edge's do.
+    /// Opens a new connection; gRPC calls share one, like the edge's.
     async fn connect(&self) -> Caller {
         match &self.to {
             To::Grpc(known) => Caller::Grpc(known.clone()),
@@ -225,13 +225,13 @@ impl Path {
     }
 }
 
-/// Calls the tool by one of the paths.
+/// A caller of the tool on one path.
 pub(crate) enum Caller {
     Http {
         connection: Connection,
         message: Message,
     },
-    Grpc(Known),
+    Grpc(RelayTool),
     Authorize {
         client: AuthServiceClient<Channel>,
         request: Box<pb::AuthorizeRequest>,
@@ -246,12 +246,12 @@ impl load::Caller for Caller {
 }
 
 impl Caller {
-    /// Calls, and takes whatever comes back.
+    /// Calls and returns the response's body.
     async fn answer(&mut self) -> Bytes {
         match self {
             Self::Http { connection, message } => connection.post(message).await,
             Self::Grpc(known) => {
-                let answer = known.call(Wanted { bytes: 0 }).await;
+                let answer = known.call(ReadRequest { bytes: 0 }).await;
                 assert!(answer.expect("an answer").result.is_some());
                 Bytes::new()
             }
@@ -274,7 +274,7 @@ impl Caller {
         }
     }
 
-    /// Calls, and checks that the tool has answered.
+    /// Calls and checks the tool's result.
     async fn check(&mut self, path: &str) {
         let answer = self.answer().await;
         if matches!(self, Self::Http { .. }) && path != "echo" {

@@ -1,4 +1,4 @@
-//! What one run has measured.
+//! The results of one run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +14,16 @@ pub(crate) struct Measured {
     pub(crate) name: &'static str,
     /// Calls per second, by round.
     rates: Vec<f64>,
-    /// Microseconds of processor time a call, the caller's share too, by round.
+    /// Processor time per call in microseconds, including the caller's share, by round.
     processor: Vec<f64>,
-    /// The same by the names of threads, by round.
+    /// The same by thread name, by round.
     parts: Vec<BTreeMap<String, f64>>,
-    /// Nanoseconds of every call with all connections.
+    /// The latency of every call with all connections, in nanoseconds.
     busy: Vec<u64>,
-    /// Nanoseconds of every call with one connection.
-    alone: Vec<u64>,
+    /// The latency of every call with one connection, in nanoseconds.
+    single: Vec<u64>,
     /// Their medians, by round.
-    alone_medians: Vec<f64>,
+    single_medians: Vec<f64>,
 }
 
 impl Measured {
@@ -34,29 +34,30 @@ impl Measured {
             processor: Vec::new(),
             parts: Vec::new(),
             busy: Vec::new(),
-            alone: Vec::new(),
-            alone_medians: Vec::new(),
+            single: Vec::new(),
+            single_medians: Vec::new(),
         }
     }
 
-    /// Adds a round with all connections, and the processor time of threads in it.
-    pub(crate) fn add(&mut self, busy: &Sample, taken: impl Iterator<Item = (String, Duration)>) {
+    /// Adds a round with all connections and the processor time of its threads.
+    pub(crate) fn add(&mut self, busy: &Sample, times: impl Iterator<Item = (String, Duration)>) {
         let calls = f64::from(u32::try_from(busy.latencies.len()).unwrap_or(u32::MAX));
         self.parts
-            .push(taken.map(|(name, time)| (name, time.as_secs_f64() * 1e6 / calls)).collect());
+            .push(times.map(|(name, time)| (name, time.as_secs_f64() * 1e6 / calls)).collect());
         self.rates.push(busy.rate);
         self.processor.push(busy.processor);
         self.busy.extend(&busy.latencies);
     }
 
     /// Adds a round with one connection.
-    pub(crate) fn add_alone(&mut self, mut alone: Sample) {
-        alone.latencies.sort_unstable();
-        self.alone_medians.push(quantile(&alone.latencies, 0.5));
-        self.alone.extend(alone.latencies);
+    pub(crate) fn add_single(&mut self, mut single: Sample) {
+        single.latencies.sort_unstable();
+        self.single_medians.push(quantile(&single.latencies, 0.5));
+        self.single.extend(single.latencies);
     }
 
-    /// Microseconds of processor time a call by the names of threads, the most first: the median of the rounds.
+    /// Processor time per call in microseconds by thread name, the largest first: the median of the
+    /// rounds.
     pub(crate) fn parts(&self) -> Vec<(&str, f64)> {
         let names: BTreeSet<_> = self.parts.iter().flat_map(BTreeMap::keys).collect();
         let of = |name: &String| {
@@ -68,9 +69,9 @@ impl Measured {
     }
 
     pub(crate) fn json(&self) -> Value {
-        let (mut busy, mut alone) = (self.busy.clone(), self.alone.clone());
+        let (mut busy, mut single) = (self.busy.clone(), self.single.clone());
         busy.sort_unstable();
-        alone.sort_unstable();
+        single.sort_unstable();
         json!({
             "name": self.name,
             "calls_per_second": median(self.rates.clone()).round(),
@@ -78,27 +79,27 @@ impl Measured {
             "processor_us_by_thread": self.parts().into_iter().collect::<BTreeMap<_, _>>(),
             "busy_p50_us": quantile(&busy, 0.5),
             "busy_p99_us": quantile(&busy, 0.99),
-            "alone_p50_us": quantile(&alone, 0.5),
-            "alone_p99_us": quantile(&alone, 0.99),
+            "alone_p50_us": quantile(&single, 0.5),
+            "alone_p99_us": quantile(&single, 0.99),
         })
     }
 }
 
-/// The median of the rounds, the least and the most.
+/// The median, minimum and maximum of the rounds.
 pub(crate) type Spread = (f64, f64, f64);
 
-/// All that one run has measured.
+/// The results of one run.
 pub(crate) struct Report {
     pub(crate) connections: usize,
     pub(crate) rounds: usize,
     pub(crate) measured: Vec<Measured>,
-    /// While what serves HTTP has a processor of its own.
+    /// The HTTP server has its own processor.
     pub(crate) divided: Vec<Measured>,
     pub(crate) micro: Vec<Step>,
     pub(crate) payloads: Vec<Payload>,
 }
 
-/// Throughput of the first over that of the second.
+/// Ratios of the first path's throughput to the second's.
 const RATIOS: [(&str, &str); 10] = [
     ("edge", "relay"),
     ("edge", "relay-tool"),
@@ -111,7 +112,7 @@ const RATIOS: [(&str, &str); 10] = [
     ("relay-tool", "relay"),
     ("rmcp", "echo"),
 ];
-/// Median latency of the first without that of the second.
+/// Differences of the first path's median latency to the second's.
 const ADDED: [(&str, &str); 5] = [
     ("edge", "grpc-tool"),
     ("edge-session", "edge"),
@@ -145,22 +146,22 @@ fn all<'a>(
         .filter_map(move |pair| Some((format!("{}{between}{}", pair.0, pair.1), compare(*pair)?)))
 }
 
-/// Throughput of paths over that of others.
+/// The ratios of throughput.
 pub(crate) fn ratios(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
     all(&RATIOS, "/", |pair| compare(measured, pair, |one| &one.rates, |one, other| one / other))
 }
 
-/// The same by processor time.
+/// The ratios of processor time.
 pub(crate) fn processor(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
     all(&RATIOS, "/", |pair| {
         compare(measured, pair, |one| &one.processor, |one, other| other / one)
     })
 }
 
-/// What paths add to the median latency of others, in microseconds.
+/// The added median latencies, in microseconds.
 pub(crate) fn added(measured: &[Measured]) -> impl Iterator<Item = (String, Spread)> {
     all(&ADDED, "-", |pair| {
-        compare(measured, pair, |one| &one.alone_medians, |one, other| one - other)
+        compare(measured, pair, |one| &one.single_medians, |one, other| one - other)
     })
 }
 

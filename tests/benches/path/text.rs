@@ -1,4 +1,4 @@
-//! What is printed.
+//! The printed report.
 
 use std::fmt;
 
@@ -7,22 +7,25 @@ use crate::{
     report::{self, Measured, Report, Spread},
 };
 
-/// The least throughput of a path, as a ratio to that of another, while what serves HTTP has a processor of its own.
+/// The minimum throughput of a path, as a ratio to another's, while the HTTP server has its own
+/// processor.
 const RATIO_MIN: [(&str, f64); 4] = [
     ("edge/relay", 0.6),
     ("edge/relay-tool", 0.8),
     ("edge/rmcp", 0.4),
     ("edge-session/edge", 0.95),
 ];
-/// The most processor time of a call through the edge, of all threads, as a multiple of the relay's.
+/// The maximum processor time of a call through the edge, of all threads, as a multiple of the
+/// relay's.
 const PROCESSOR_MAX: f64 = 1.6;
-/// The most that the edge adds to the median latency of a direct call of the tool, in microseconds.
+/// The maximum that the edge adds to the median latency of a direct call of the tool, in
+/// microseconds.
 const ADDED_MAX: f64 = 180.0;
-/// The most that a result of 10 matches takes from the wire to text, in microseconds.
+/// The maximum duration of a result of 10 matches from the wire to text, in microseconds.
 const WIRE_TO_TEXT_MAX: f64 = 15.0;
-/// The most that a result of this size takes through the edge, as a multiple of the relay's time.
+/// The maximum latency of a result of this size through the edge, as a multiple of the relay's.
 const PAYLOAD_MAX: (u32, f64) = (1 << 20, 1.3);
-/// Parts of less processor time a call are left out, in microseconds.
+/// Threads with less processor time per call are omitted, in microseconds.
 const PART_MIN: f64 = 0.5;
 
 impl fmt::Display for Report {
@@ -30,22 +33,22 @@ impl fmt::Display for Report {
         let Self { connections, rounds, measured, divided, .. } = self;
         writeln!(
             f,
-            "{rounds} rounds; with {connections} connections, and alone; microseconds of processor time a call and of latency\n"
+            "{rounds} rounds; with {connections} connections, and with one; processor time per call and latency in microseconds\n"
         )?;
         paths(f, measured)?;
-        writeln!(f, "\nwhat serves HTTP has a processor of its own")?;
+        writeln!(f, "\nthe HTTP server has its own processor")?;
         paths(f, divided)?;
         parts(f, divided)?;
-        writeln!(f, "\nthroughput, as a ratio: median of the rounds, least and most")?;
+        writeln!(f, "\nthroughput, as a ratio: median, minimum and maximum of the rounds")?;
         spreads(f, 2, report::ratios(measured))?;
-        writeln!(f, "\nthe same while what serves HTTP has a processor of its own")?;
+        writeln!(f, "\nthe same while the HTTP server has its own processor")?;
         spreads(f, 2, report::ratios(divided))?;
         writeln!(
             f,
-            "\nthe same by processor time of the whole path, which a busy machine does not change much"
+            "\nthe same for processor time of the whole path, which is stable on a busy machine"
         )?;
         spreads(f, 2, report::processor(measured))?;
-        writeln!(f, "\nadded to the median latency of a call alone, in microseconds")?;
+        writeln!(f, "\nadded to the median latency of a single call, in microseconds")?;
         spreads(f, 0, report::added(measured))?;
         self.payloads(f)?;
         if !self.micro.is_empty() {
@@ -72,7 +75,7 @@ fn paths(f: &mut fmt::Formatter<'_>, measured: &[Measured]) -> fmt::Result {
     writeln!(
         f,
         "{:<12} {:>8} {:>8} {:>8} {:>8} {:>10} {:>10}",
-        "", "calls/s", "cpu", "p50", "p99", "alone p50", "p99"
+        "", "calls/s", "cpu", "p50", "p99", "single p50", "p99"
     )?;
     for measured in measured {
         let json = measured.json();
@@ -92,9 +95,9 @@ fn paths(f: &mut fmt::Formatter<'_>, measured: &[Measured]) -> fmt::Result {
     Ok(())
 }
 
-/// Whose threads the processor time of a call is.
+/// The processor time of a call by thread.
 fn parts(f: &mut fmt::Formatter<'_>, measured: &[Measured]) -> fmt::Result {
-    writeln!(f, "\nprocessor time of a call by threads, in microseconds (bench: the load)")?;
+    writeln!(f, "\nprocessor time of a call by thread, in microseconds (bench: the load)")?;
     for measured in measured {
         let parts = measured.parts().into_iter().filter(|(_, time)| *time >= PART_MIN);
         let parts: Vec<_> = parts.map(|(name, time)| format!("{name} {time:.1}")).collect();
@@ -103,13 +106,13 @@ fn parts(f: &mut fmt::Formatter<'_>, measured: &[Measured]) -> fmt::Result {
     Ok(())
 }
 
-fn holds(
+fn write_budget(
     f: &mut fmt::Formatter<'_>,
     name: &str,
-    holds: bool,
+    is_met: bool,
     rest: fmt::Arguments<'_>,
 ) -> fmt::Result {
-    writeln!(f, "{name}: {rest}: {}", if holds { "holds" } else { "does NOT hold" })
+    writeln!(f, "{name}: {rest}: {}", if is_met { "met" } else { "NOT met" })
 }
 
 impl Report {
@@ -119,7 +122,7 @@ impl Report {
         }
         writeln!(
             f,
-            "\nresults by size, one call at a time: microseconds of latency and of processor time"
+            "\nresults by size, one call at a time: latency and processor time in microseconds"
         )?;
         writeln!(
             f,
@@ -149,31 +152,31 @@ impl Report {
         let find = |name: &str, mut all: Box<dyn Iterator<Item = (String, Spread)> + '_>| {
             all.find(|(found, _)| found == name).map(|(_, spread)| spread.0)
         };
-        for (name, least) in RATIO_MIN {
+        for (name, min) in RATIO_MIN {
             if let Some(ratio) = find(name, Box::new(report::ratios(&self.divided))) {
-                let rest = format_args!("{ratio:.2} of the throughput, {least} at least");
-                holds(f, name, ratio >= least, rest)?;
+                let rest = format_args!("{ratio:.2} of the throughput, at least {min}");
+                write_budget(f, name, ratio >= min, rest)?;
             }
         }
         if let Some(ratio) = find("edge/relay", Box::new(report::processor(&self.measured))) {
             let times = ratio.recip();
-            let rest = format_args!("{times:.2} times the processor time, {PROCESSOR_MAX} at most");
-            holds(f, "edge/relay", times <= PROCESSOR_MAX, rest)?;
+            let rest = format_args!("{times:.2} times the processor time, at most {PROCESSOR_MAX}");
+            write_budget(f, "edge/relay", times <= PROCESSOR_MAX, rest)?;
         }
         if let Some(added) = find("edge-grpc-tool", Box::new(report::added(&self.measured))) {
-            let rest = format_args!("{added:.0} µs at the median, {ADDED_MAX} at most");
-            holds(f, "edge-grpc-tool", added <= ADDED_MAX, rest)?;
+            let rest = format_args!("{added:.0} µs at the median, at most {ADDED_MAX}");
+            write_budget(f, "edge-grpc-tool", added <= ADDED_MAX, rest)?;
         }
         if let Some(step) = self.micro.iter().find(|step| step.name == WIRE_TO_TEXT) {
-            let taken = step.nanoseconds / 1000.0;
-            let rest = format_args!("{taken:.1} µs, {WIRE_TO_TEXT_MAX} at most");
-            holds(f, WIRE_TO_TEXT, taken <= WIRE_TO_TEXT_MAX, rest)?;
+            let duration_us = step.nanoseconds / 1000.0;
+            let rest = format_args!("{duration_us:.1} µs, at most {WIRE_TO_TEXT_MAX}");
+            write_budget(f, WIRE_TO_TEXT, duration_us <= WIRE_TO_TEXT_MAX, rest)?;
         }
-        let (bytes, most) = PAYLOAD_MAX;
+        let (bytes, max) = PAYLOAD_MAX;
         if let Some(payload) = self.payloads.iter().find(|payload| payload.bytes == bytes) {
             let rest =
-                format_args!("{:.2} times the relay's latency, {most} at most", payload.ratio);
-            holds(f, "a result of 1 MiB", payload.ratio <= most, rest)?;
+                format_args!("{:.2} times the relay's latency, at most {max}", payload.ratio);
+            write_budget(f, "a result of 1 MiB", payload.ratio <= max, rest)?;
         }
         Ok(())
     }

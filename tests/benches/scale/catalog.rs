@@ -1,4 +1,4 @@
-//! A catalog of thousands of tools beside one of ten: lists, and calls by name.
+//! A catalog of thousands of tools compared with one of ten: lists, and calls by name.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use crate::{
 };
 
 const LIST_MS_MAX: f64 = 5.0;
-/// Noise of two that are equal.
+/// The noise between two equal edges.
 const CALL_RATIO_MAX: f64 = 1.1;
 const CONNECTIONS: usize = 16;
-const LASTS: Duration = Duration::from_millis(300);
+const MEASURED: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     let (service, address) = Many::start(world.mesh.transaction_keys()).await;
     let few = EdgeProcess::start(&world.mesh, &[("few", world.few)]).await;
     let many = EdgeProcess::start(&world.mesh, &[("many", address)]).await;
-    report.add("5,000 tools: memory of an edge that is ready", many.memory() / 1024.0, "MiB");
+    report.add("5,000 tools: memory of a ready edge", many.memory() / 1024.0, "MiB");
     lists(world, args, report, [&few, &many]).await;
     report.add("5,000 tools: memory after lists", many.memory() / 1024.0, "MiB");
     calls(world, args, report, [&few, &many]).await;
@@ -33,8 +33,8 @@ pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     service.stop().await;
 }
 
-/// One whole list.
-struct Listed {
+/// The measurements of one complete list.
+struct ListSample {
     milliseconds: f64,
     pages: usize,
     tools: usize,
@@ -47,7 +47,7 @@ async fn lists(world: &World, args: &Args, report: &mut Report, [few, many]: [&E
     let mut times = [Vec::new(), Vec::new()];
     let mut processor = Duration::ZERO;
     let mut last = None;
-    // Not the first round: it is not warm.
+    // The first round is a warm-up.
     for round in 0..=args.rounds {
         for (which, connection) in connections.iter_mut().enumerate() {
             let before = many.processor();
@@ -64,21 +64,21 @@ async fn lists(world: &World, args: &Args, report: &mut Report, [few, many]: [&E
     let processor = processor.as_secs_f64() * 1000.0 / number(args.rounds);
     report.add("10 tools: the list for one caller", few, "ms");
     report.at_most(LIST_MS_MAX, "5,000 tools: the whole list for one caller, warm", many, "ms");
-    report.add("5,000 tools: the edge's processor time of it", processor, "ms");
+    report.add("5,000 tools: the edge's processor time for it", processor, "ms");
     report.add("5,000 tools: pages", number(listed.pages), "");
     report.add("5,000 tools: size of the list", number(listed.bytes) / 1024.0, "KiB");
 }
 
-/// Lists all tools, page by page. What the client does with a page is not part of the time.
-async fn list(connection: &mut Connection, token: &str) -> Listed {
-    let mut listed = Listed { milliseconds: 0.0, pages: 0, tools: 0, bytes: 0 };
+/// Lists all tools, page by page. The time excludes the client's work on a page.
+async fn list(connection: &mut Connection, token: &str) -> ListSample {
+    let mut listed = ListSample { milliseconds: 0.0, pages: 0, tools: 0, bytes: 0 };
     let mut cursor = Value::Null;
     loop {
         let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
         let request = Message::new(WITH_SESSIONS, token, "tools/list", params);
-        let began = Instant::now();
+        let started = Instant::now();
         let page = connection.post(&request).await;
-        listed.milliseconds += began.elapsed().as_secs_f64() * 1000.0;
+        listed.milliseconds += started.elapsed().as_secs_f64() * 1000.0;
         listed.bytes += page.len();
         listed.pages += 1;
         let page: Value = serde_json::from_slice(&page).expect("JSON");
@@ -95,15 +95,15 @@ async fn calls(world: &World, args: &Args, report: &mut Report, [few, many]: [&E
         |tool: &str| Message::call(WITH_SESSIONS, &world.token, tool, &json!({ "bytes": 100 }));
     let (one, other) = (call(&Few::tool(5)), call(&Many::tool(2500)));
     let paths = [(few, &one), (many, &other)];
-    let (mut rates, mut alone) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut rates, mut single_medians) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     for round in 0..=args.rounds {
         for (which, (edge, call)) in paths.iter().enumerate() {
             let open = async || Caller::with(edge, (*call).clone()).await;
-            let busy = Load::new(CONNECTIONS, LASTS).run(&open).await;
-            let mut single = Load::new(1, LASTS).run(&open).await;
+            let busy = Load::new(CONNECTIONS, MEASURED).run(&open).await;
+            let mut single = Load::new(1, MEASURED).run(&open).await;
             if round > 0 {
                 rates[which].push(busy.rate);
-                alone[which].push(quantile(&mut single.latencies, 50));
+                single_medians[which].push(quantile(&mut single.latencies, 50));
             }
         }
     }
@@ -112,9 +112,9 @@ async fn calls(world: &World, args: &Args, report: &mut Report, [few, many]: [&E
     };
     report.add("10 tools: calls by name", median(rates[0].clone()), "/s");
     report.add("5,000 tools: calls by name", median(rates[1].clone()), "/s");
-    report.add("10 tools: a call alone at the median", median(alone[0].clone()), "µs");
-    report.add("5,000 tools: a call alone at the median", median(alone[1].clone()), "µs");
+    report.add("10 tools: a single call at the median", median(single_medians[0].clone()), "µs");
+    report.add("5,000 tools: a single call at the median", median(single_medians[1].clone()), "µs");
     let name = "5,000 tools: time of a call over that with 10";
     report.at_most(CALL_RATIO_MAX, name, 1.0 / ratio(&rates), "");
-    report.at_most(CALL_RATIO_MAX, format!("{name}, alone"), ratio(&alone), "");
+    report.at_most(CALL_RATIO_MAX, format!("{name}, single"), ratio(&single_medians), "");
 }

@@ -1,17 +1,17 @@
-//! What many take: memory of an edge in a process of its own, alone, with sessions and with clients that listen; a large
-//! catalog; and what sockets between processes of one machine cost.
+//! The cost of scale: the memory of an edge in its own process, idle, with sessions and with
+//! subscribers; a large catalog; and sockets between processes of one machine.
 //!
 //!     cargo bench -p drawbridge-tests --bench scale -- [--json] [--short] [--only memory,streams,catalog,sockets]
 //!
-//! A row compares two things that are measured by turns in one run, or is memory. The load, auth and the tool services run
-//! in this process.
+//! A row compares two alternating measurements of one run, or reports memory. The load, auth and
+//! the tool services run in this process.
 
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a benchmark that cannot go on says so, and prints what it has measured"
+    reason = "a benchmark panics on errors and prints its results"
 )]
 
 use drawbridge_tests::TestMesh;
@@ -24,7 +24,7 @@ use crate::{
     tools::Tools,
 };
 
-/// As in the services.
+/// The allocator of the services.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
@@ -48,14 +48,14 @@ mod threads;
 mod tools;
 
 const ROUNDS: usize = 10;
-/// Files beside the connections.
+/// File descriptors in addition to the connections.
 const OTHER_FILES: usize = 500;
 
 /// A small and a large tool service.
 type Few = Tools<10>;
 type Many = Tools<5000>;
 
-/// Sessions, and streams of each kind.
+/// The number of sessions, and of streams of each kind.
 fn many(args: &Args) -> usize {
     if args.short { 500 } else { 10_000 }
 }
@@ -70,8 +70,8 @@ fn main() {
     }
 }
 
-/// Lets this process and those that it starts open as many files as they may, which must be enough for these
-/// connections.
+/// Raises the limit of open files of this process and its children to the hard limit, which must
+/// suffice for these connections.
 fn raise_open_files(connections: usize) {
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };
@@ -96,16 +96,16 @@ async fn run(args: &Args) -> Report {
     let token = mesh.client("alice").await.token().to_owned();
     let world = World { mesh, few: address, token };
     let mut report = Report::default();
-    if args.wants("memory") {
+    if args.is_selected("memory") {
         memory::run(&world, args, &mut report).await;
     }
-    if args.wants("streams") {
+    if args.is_selected("streams") {
         streams::run(&world, args, &mut report).await;
     }
-    if args.wants("catalog") {
+    if args.is_selected("catalog") {
         catalog::run(&world, args, &mut report).await;
     }
-    if args.wants("sockets") {
+    if args.is_selected("sockets") {
         sockets::run(args, &mut report).await;
     }
     assert!(!report.rows.is_empty(), "no part has this name");

@@ -1,4 +1,4 @@
-//! The memory of an edge alone, and of sessions at rest.
+//! The memory of an idle edge and of idle sessions.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ use crate::{
 const IDLE_MIB_MAX: f64 = 30.0;
 const SESSION_KIB_MAX: f64 = 20.0;
 const CONNECTIONS: usize = 16;
-const LASTS: Duration = Duration::from_secs(3);
-/// After which memory that is free again is the system's again.
-pub(crate) const REST: Duration = Duration::from_secs(3);
+const MEASURED: Duration = Duration::from_secs(3);
+/// The time after which freed memory is returned to the system.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     let edge = EdgeProcess::start(&world.mesh, &[("few", world.few)]).await;
-    report.at_most(IDLE_MIB_MAX, "memory of an edge that is ready", edge.memory() / 1024.0, "MiB");
+    report.at_most(IDLE_MIB_MAX, "memory of a ready edge", edge.memory() / 1024.0, "MiB");
     report.add("of it anonymous, not the program's own pages", edge.anonymous() / 1024.0, "MiB");
-    Load::new(CONNECTIONS, LASTS).run(async || Caller::open(world, &edge).await).await;
+    Load::new(CONNECTIONS, MEASURED).run(async || Caller::open(world, &edge).await).await;
     report.add("memory right after a load", edge.memory() / 1024.0, "MiB");
-    sleep(REST).await;
+    sleep(SETTLE_TIME).await;
     let idle = edge.memory();
-    report.at_most(IDLE_MIB_MAX, "memory of an edge that is idle after it", idle / 1024.0, "MiB");
+    report.at_most(IDLE_MIB_MAX, "memory of an idle edge after it", idle / 1024.0, "MiB");
     report.add("of it anonymous, not the program's own pages", edge.anonymous() / 1024.0, "MiB");
     let mut connection = Connection::open(edge.address).await;
     for _ in 0..many(args) {
         connection.initialize(&world.token).await;
     }
-    sleep(REST).await;
-    let name = format!("memory of a session at rest, of {}", many(args));
+    sleep(SETTLE_TIME).await;
+    let name = format!("memory of an idle session, of {}", many(args));
     report.at_most(SESSION_KIB_MAX, name, (edge.memory() - idle) / number(many(args)), "KiB");
     edge.stop().await;
 }
@@ -47,7 +47,7 @@ pub(crate) fn number(count: usize) -> f64 {
     count as f64
 }
 
-/// Calls a tool of the small service again and again.
+/// Calls a tool of the small service repeatedly.
 pub(crate) struct Caller {
     connection: Connection,
     call: Message,
@@ -60,7 +60,7 @@ impl Caller {
         Self::with(edge, call).await
     }
 
-    /// A caller that has had an answer to this call.
+    /// A caller after one successful call.
     pub(crate) async fn with(edge: &EdgeProcess, call: Message) -> Self {
         let mut connection = Connection::open(edge.address).await;
         let answer = connection.post(&call).await;

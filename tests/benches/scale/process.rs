@@ -1,4 +1,4 @@
-//! An edge in a process of its own, so that its memory is what is measured.
+//! An edge in its own process, so that its memory can be measured.
 
 use std::{fs, net::SocketAddr, process::Stdio, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::taken;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// More than are opened.
-const ENOUGH: &str = "20000";
+/// More than the benchmark opens.
+const UNREACHED_LIMIT: &str = "20000";
 
 pub(crate) struct EdgeProcess {
     child: Child,
@@ -23,8 +23,8 @@ pub(crate) struct EdgeProcess {
 }
 
 impl EdgeProcess {
-    /// Starts an edge of this mesh before these tool services, and waits until it is ready. It logs as by default, to
-    /// nowhere.
+    /// Starts an edge of this mesh in front of these tool services, and waits until it is ready. It
+    /// logs at its default level, to the null device.
     pub(crate) async fn start(mesh: &TestMesh, services: &[(&str, SocketAddr)]) -> Self {
         let free = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0");
@@ -50,8 +50,18 @@ impl EdgeProcess {
                 state.auth_url.as_str(),
             ])
             .args(services.flat_map(|service| ["--service".to_owned(), service]))
-            .args(["--sessions-max", ENOUGH, "--sessions-per-principal-max", ENOUGH])
-            .args(["--streams-max", ENOUGH, "--streams-per-principal-max", ENOUGH])
+            .args([
+                "--sessions-max",
+                UNREACHED_LIMIT,
+                "--sessions-per-principal-max",
+                UNREACHED_LIMIT,
+            ])
+            .args([
+                "--streams-max",
+                UNREACHED_LIMIT,
+                "--streams-per-principal-max",
+                UNREACHED_LIMIT,
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -64,24 +74,24 @@ impl EdgeProcess {
                 .await
                 .is_ok_and(|response| response.status().is_success())
             {
-                assert_eq!(edge.child.try_wait().expect("a state"), None, "the edge has ended");
+                assert_eq!(edge.child.try_wait().expect("a state"), None, "the edge has exited");
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(START_TIMEOUT, waiting).await.expect("an edge that is ready in time");
+        timeout(START_TIMEOUT, waiting).await.expect("a ready edge in time");
         edge
     }
 
     fn id(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("a running process")
     }
 
-    /// What it has in memory (its resident set), in KiB.
+    /// Its resident set, in KiB.
     pub(crate) fn memory(&self) -> f64 {
         self.status("VmRSS:")
     }
 
-    /// What of it is not a part of its program or another file, in KiB.
+    /// The anonymous part of its resident set, in KiB.
     pub(crate) fn anonymous(&self) -> f64 {
         self.status("RssAnon:")
     }
@@ -93,7 +103,7 @@ impl EdgeProcess {
         line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
     }
 
-    /// The processor time that it has taken so far.
+    /// The processor time that it has used so far.
     pub(crate) fn processor(&self) -> Duration {
         taken::by_thread(&self.id().to_string()).into_values().sum()
     }
@@ -101,6 +111,6 @@ impl EdgeProcess {
     pub(crate) async fn stop(mut self) {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("an id");
         kill_process(id, Signal::TERM).expect("a signal");
-        timeout(STOP_TIMEOUT, self.child.wait()).await.expect("it stops").expect("an end");
+        timeout(STOP_TIMEOUT, self.child.wait()).await.expect("a stop in time").expect("an exit");
     }
 }

@@ -1,22 +1,22 @@
-//! What is printed.
+//! The printed report.
 
 use std::fmt;
 
 use serde_json::{Value, json};
 
-/// All that one run has measured.
+/// The results of one run.
 #[derive(Default)]
 pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
 }
 
-/// A figure, and what it may be.
+/// A figure and its budget.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) figure: f64,
     pub(crate) unit: &'static str,
-    /// The most that it may be. Absent: it has no budget.
-    pub(crate) most: Option<f64>,
+    /// Its maximum. None: it has no budget.
+    pub(crate) max: Option<f64>,
 }
 
 impl Report {
@@ -25,26 +25,26 @@ impl Report {
         self.push(name.into(), figure, unit, None);
     }
 
-    /// Adds a figure that has a budget.
+    /// Adds a figure with a budget.
     pub(crate) fn at_most(
         &mut self,
-        most: f64,
+        max: f64,
         name: impl Into<String>,
         figure: f64,
         unit: &'static str,
     ) {
-        self.push(name.into(), figure, unit, Some(most));
+        self.push(name.into(), figure, unit, Some(max));
     }
 
-    fn push(&mut self, name: String, figure: f64, unit: &'static str, most: Option<f64>) {
-        let row = Row { name, figure, unit, most };
+    fn push(&mut self, name: String, figure: f64, unit: &'static str, max: Option<f64>) {
+        let row = Row { name, figure, unit, max };
         eprintln!("{row}");
         self.rows.push(row);
     }
 
     pub(crate) fn json(&self) -> Value {
-        let rows = self.rows.iter().map(|Row { name, figure, unit, most }| {
-            json!({ "name": name, "figure": figure, "unit": unit, "at_most": most })
+        let rows = self.rows.iter().map(|Row { name, figure, unit, max }| {
+            json!({ "name": name, "figure": figure, "unit": unit, "at_most": max })
         });
         rows.collect()
     }
@@ -52,11 +52,11 @@ impl Report {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, figure, unit, most } = self;
+        let Self { name, figure, unit, max } = self;
         write!(f, "{name:<62} {figure:>10.2} {unit}")?;
-        match most {
-            Some(most) if figure <= most => write!(f, ", {most} at most: holds"),
-            Some(most) => write!(f, ", {most} at most: does NOT hold"),
+        match max {
+            Some(max) if figure <= max => write!(f, ", {max} at max: holds"),
+            Some(max) => write!(f, ", {max} at max: does NOT hold"),
             None => Ok(()),
         }
     }

@@ -1,4 +1,5 @@
-//! gRPC over a unix-domain socket beside TCP on loopback: the edge's path to a tool service on its machine.
+//! gRPC over a Unix-domain socket compared with TCP on loopback: the edge's path to a tool service
+//! on its machine.
 
 use std::{io, time::Duration};
 
@@ -17,12 +18,12 @@ use crate::{
     args::Args,
     load::{self, Load},
     report::{Report, median, quantile},
-    tools::{Answer, Wanted},
+    tools::{ReadRequest, ReadResponse},
 };
 
 const CONNECTIONS: usize = 16;
-const LASTS: Duration = Duration::from_millis(300);
-/// A result of a few lines, and a large one.
+const MEASURED: Duration = Duration::from_millis(300);
+/// The sizes of a small and of a large result, in bytes.
 const SIZES: [u32; 2] = [100, 256 * 1024];
 
 pub(crate) async fn run(args: &Args, report: &mut Report) {
@@ -50,25 +51,25 @@ pub(crate) async fn run(args: &Args, report: &mut Report) {
 async fn compare(args: &Args, report: &mut Report, bytes: u32, channels: [&Channel; 2]) {
     let mut rates = [Vec::new(), Vec::new()];
     let mut processor = [Vec::new(), Vec::new()];
-    let mut alone = [Vec::new(), Vec::new()];
+    let mut single_medians = [Vec::new(), Vec::new()];
     for round in 0..=args.rounds {
         for (which, channel) in channels.into_iter().enumerate() {
             let open = async || Caller { client: Grpc::new(channel.clone()), bytes };
-            let busy = Load::new(CONNECTIONS, LASTS).run(&open).await;
-            let mut single = Load::new(1, LASTS).run(&open).await;
+            let busy = Load::new(CONNECTIONS, MEASURED).run(&open).await;
+            let mut single = Load::new(1, MEASURED).run(&open).await;
             if round > 0 {
                 rates[which].push(busy.rate);
                 processor[which].push(single.processor);
-                alone[which].push(quantile(&mut single.latencies, 50));
+                single_medians[which].push(quantile(&mut single.latencies, 50));
             }
         }
     }
     for (which, name) in ["TCP", "unix"].into_iter().enumerate() {
         let of = |what: &str| format!("gRPC by {name}, {bytes} bytes: {what}");
         report.add(of("calls"), median(rates[which].clone()), "/s");
-        report.add(of("a call alone at the median"), median(alone[which].clone()), "µs");
+        report.add(of("a single call at the median"), median(single_medians[which].clone()), "µs");
         report.add(
-            of("processor time of a call alone, both sides"),
+            of("processor time of a single call, both sides"),
             median(processor[which].clone()),
             "µs",
         );
@@ -78,11 +79,11 @@ async fn compare(args: &Args, report: &mut Report, bytes: u32, channels: [&Chann
     };
     let of = |what: &str| format!("gRPC by unix over TCP, {bytes} bytes: {what}");
     report.add(of("calls"), ratio(&rates), "");
-    report.add(of("a call alone"), ratio(&alone), "");
-    report.add(of("processor time of a call alone"), ratio(&processor), "");
+    report.add(of("a single call"), ratio(&single_medians), "");
+    report.add(of("processor time of a single call"), ratio(&processor), "");
 }
 
-/// Calls over one connection, which all share, as the edge's calls do.
+/// Calls over one connection shared by all callers, like the edge's calls.
 struct Caller {
     client: Grpc<Channel>,
     bytes: u32,
@@ -91,8 +92,8 @@ struct Caller {
 impl load::Caller for Caller {
     async fn call(&mut self) {
         self.client.ready().await.expect("a connection");
-        let request = tonic::Request::new(Wanted { bytes: self.bytes });
-        let codec = ProstCodec::<Wanted, Answer>::default();
+        let request = tonic::Request::new(ReadRequest { bytes: self.bytes });
+        let codec = ProstCodec::<ReadRequest, ReadResponse>::default();
         let answer = self.client.unary(request, Few::path(0), codec).await.expect("an answer");
         assert!(answer.get_ref().result.is_some());
     }

@@ -1,4 +1,4 @@
-//! Clients that listen, of both kinds, and ordinary clients beside them.
+//! Subscribers of both kinds, and ordinary clients in parallel.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     client::{Connection, Message, STATELESS, WITH_SESSIONS},
     load::{Load, Sample},
     many,
-    memory::{Caller, REST, number},
+    memory::{Caller, SETTLE_TIME, number},
     process::EdgeProcess,
     report::{Report, quantile},
 };
@@ -22,51 +22,51 @@ use crate::{
 const STREAM_KIB_MAX: f64 = 20.0;
 const ALL_MIB_MAX: f64 = 250.0;
 const P99_RATIO_MAX: f64 = 2.0;
-/// Ordinary clients, and how long each rests between two calls.
+/// The number of ordinary clients, and their pause between two calls.
 const ORDINARY: usize = 20;
 const PAUSE: Duration = Duration::from_millis(20);
-const WITHOUT: Duration = Duration::from_secs(6);
-/// Longer than streams take to show once that they are open.
-const BESIDE: Duration = Duration::from_secs(16);
-/// How many streams are opened at once.
-const AT_ONCE: usize = 32;
-/// Addresses that they come from, 127.0.0.2 and those after it: each has ports of its own.
+const WITHOUT_SUBSCRIBERS: Duration = Duration::from_secs(6);
+/// Longer than the keep-alive interval of streams.
+const WITH_SUBSCRIBERS: Duration = Duration::from_secs(16);
+/// The number of streams that are opened concurrently.
+const OPENERS: usize = 32;
+/// The number of client addresses, from 127.0.0.2 on: each has its own ports.
 const ADDRESSES: usize = 16;
 
-/// How a client listens.
+/// How a client subscribes.
 #[derive(Clone, Copy)]
 enum Kind {
     /// GET in a session.
     Session,
-    /// `subscriptions/listen`.
+    /// `subscriptions/subscribe`.
     Subscription,
 }
 
-/// A client that listens.
-struct Listener {
+/// An open subscription.
+struct Subscriber {
     _connection: Connection,
     _stream: Response<Incoming>,
 }
 
 pub(crate) async fn run(world: &World, args: &Args, report: &mut Report) {
     for (kind, name) in
-        [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/listen")]
+        [(Kind::Session, "GET of a session"), (Kind::Subscription, "subscriptions/subscribe")]
     {
-        one_kind(world, args, report, (kind, name)).await;
+        run_kind(world, args, report, (kind, name)).await;
     }
 }
 
-async fn one_kind(world: &World, args: &Args, report: &mut Report, (kind, name): (Kind, &str)) {
+async fn run_kind(world: &World, args: &Args, report: &mut Report, (kind, name): (Kind, &str)) {
     let edge = EdgeProcess::start(&world.mesh, &[("few", world.few)]).await;
-    let ordinary = async |lasts| {
-        let load = Load { connections: ORDINARY, lasts, pause: PAUSE };
+    let ordinary = async |duration| {
+        let load = Load { connections: ORDINARY, duration, pause: PAUSE };
         load.run(async || Caller::open(world, &edge).await).await
     };
-    let before = ordinary(WITHOUT).await;
-    sleep(REST).await;
+    let before = ordinary(WITHOUT_SUBSCRIBERS).await;
+    sleep(SETTLE_TIME).await;
     let without = edge.memory();
-    let listeners = open(world, many(args), &edge, kind).await;
-    sleep(REST).await;
+    let subscribers = open(world, many(args), &edge, kind).await;
+    sleep(SETTLE_TIME).await;
     let (with, processor) = (edge.memory(), edge.processor());
     let each = (with - without) / number(many(args));
     report.at_most(
@@ -75,39 +75,39 @@ async fn one_kind(world: &World, args: &Args, report: &mut Report, (kind, name):
         each,
         "KiB",
     );
-    report.at_most(ALL_MIB_MAX, format!("{name}: memory in all"), with / 1024.0, "MiB");
-    sleep(REST).await;
-    let resting = (edge.processor() - processor).as_secs_f64() / REST.as_secs_f64() * 100.0;
-    report.add(format!("{name}: processor time at rest, of one processor"), resting, "%");
-    let beside = ordinary(BESIDE).await;
-    report.add(format!("{name}: memory after a load beside them"), edge.memory() / 1024.0, "MiB");
-    drop(listeners);
-    sleep(REST).await;
-    let after = ordinary(WITHOUT).await;
-    report.add(format!("{name}: memory once they are gone"), edge.memory() / 1024.0, "MiB");
+    report.at_most(ALL_MIB_MAX, format!("{name}: total memory"), with / 1024.0, "MiB");
+    sleep(SETTLE_TIME).await;
+    let idle = (edge.processor() - processor).as_secs_f64() / SETTLE_TIME.as_secs_f64() * 100.0;
+    report.add(format!("{name}: idle processor time, of one processor"), idle, "%");
+    let during = ordinary(WITH_SUBSCRIBERS).await;
+    report.add(format!("{name}: memory after a parallel load"), edge.memory() / 1024.0, "MiB");
+    drop(subscribers);
+    sleep(SETTLE_TIME).await;
+    let after = ordinary(WITHOUT_SUBSCRIBERS).await;
+    report.add(format!("{name}: memory after they closed"), edge.memory() / 1024.0, "MiB");
     edge.stop().await;
-    compare(report, name, (before, beside, after));
+    compare(report, name, (before, during, after));
 }
 
-fn compare(report: &mut Report, name: &str, (before, mut beside, after): (Sample, Sample, Sample)) {
+fn compare(report: &mut Report, name: &str, (before, mut during, after): (Sample, Sample, Sample)) {
     let mut without: Vec<_> = before.latencies.into_iter().chain(after.latencies).collect();
     for hundredths in [50, 99] {
         let (one, other) =
-            (quantile(&mut beside.latencies, hundredths), quantile(&mut without, hundredths));
+            (quantile(&mut during.latencies, hundredths), quantile(&mut without, hundredths));
         report.add(
             format!("{name}: p{hundredths} of {ORDINARY} ordinary clients without"),
             other,
             "µs",
         );
         report.add(
-            format!("{name}: p{hundredths} of {ORDINARY} ordinary clients beside"),
+            format!("{name}: p{hundredths} of {ORDINARY} ordinary clients with them"),
             one,
             "µs",
         );
         if hundredths == 99 {
             report.at_most(
                 P99_RATIO_MAX,
-                format!("{name}: p99 beside over p99 without"),
+                format!("{name}: p99 with over p99 without"),
                 one / other,
                 "",
             );
@@ -115,27 +115,28 @@ fn compare(report: &mut Report, name: &str, (before, mut beside, after): (Sample
     }
 }
 
-/// Opens so many streams, and waits for the first bytes of each.
-async fn open(world: &World, many: usize, edge: &EdgeProcess, kind: Kind) -> Vec<Listener> {
+/// Opens `many` streams, and waits for the first bytes of each.
+async fn open(world: &World, many: usize, edge: &EdgeProcess, kind: Kind) -> Vec<Subscriber> {
     let mut opening = JoinSet::new();
-    for worker in 0..AT_ONCE {
+    for worker in 0..OPENERS {
         let (token, address) = (world.token.clone(), edge.address);
-        let count = many / AT_ONCE + usize::from(worker < many % AT_ONCE);
+        let count = many / OPENERS + usize::from(worker < many % OPENERS);
         let last = u8::try_from(2 + worker % ADDRESSES).expect("an address");
         let from = Ipv4Addr::new(127, 0, 0, last);
         opening.spawn(async move {
-            let mut listeners = Vec::with_capacity(count);
+            let mut subscribers = Vec::with_capacity(count);
             for _ in 0..count {
-                listeners
-                    .push(listen(Connection::open_from(from, address).await, &token, kind).await);
+                subscribers.push(
+                    subscribe(Connection::open_from(from, address).await, &token, kind).await,
+                );
             }
-            listeners
+            subscribers
         });
     }
     opening.join_all().await.into_iter().flatten().collect()
 }
 
-async fn listen(mut connection: Connection, token: &str, kind: Kind) -> Listener {
+async fn subscribe(mut connection: Connection, token: &str, kind: Kind) -> Subscriber {
     let (method, message) = match kind {
         Kind::Session => {
             let session = connection.initialize(token).await;
@@ -148,11 +149,11 @@ async fn listen(mut connection: Connection, token: &str, kind: Kind) -> Listener
         }
         Kind::Subscription => {
             let params = json!({ "notifications": { "toolsListChanged": true } });
-            (Method::POST, Message::new(STATELESS, token, "subscriptions/listen", params))
+            (Method::POST, Message::new(STATELESS, token, "subscriptions/subscribe", params))
         }
     };
     let mut stream = connection.send(method, &message).await;
     let first = stream.body_mut().frame().await.expect("a frame").expect("a stream");
     assert!(first.is_data());
-    Listener { _connection: connection, _stream: stream }
+    Subscriber { _connection: connection, _stream: stream }
 }

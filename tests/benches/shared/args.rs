@@ -1,21 +1,21 @@
-//! The command line of a benchmark whose parts can be chosen.
+//! The command line of a benchmark with selectable parts.
 
 use tokio::runtime::Runtime;
 
-/// Threads of the load's runtime, as of each service's.
+/// The worker threads of the load's runtime, as in each service.
 const WORKER_THREADS: usize = 2;
 
 pub(crate) struct Args {
     pub(crate) json: bool,
-    /// Only to see whether it runs: one round.
+    /// A smoke test with one round.
     pub(crate) short: bool,
     pub(crate) rounds: usize,
-    /// The parts that are wanted, where not all are.
+    /// The selected parts; all if absent.
     only: Option<String>,
 }
 
 impl Args {
-    /// Reads the command line of a benchmark of so many rounds.
+    /// Parses the command line of a benchmark with this default number of rounds.
     pub(crate) fn parse(rounds: usize) -> Self {
         let mut args = Self { json: false, short: false, rounds, only: None };
         let mut given = std::env::args().skip(1);
@@ -26,11 +26,11 @@ impl Args {
                 "--only" => {
                     args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names")))
                 }
-                // Cargo says so.
+                // Cargo passes this flag.
                 "--bench" => {}
                 other => {
                     panic!(
-                        "unknown argument {other}; there are --json, --short and --only NAME,NAME"
+                        "unknown argument {other} (expected --json, --short or --only NAME,NAME)"
                     );
                 }
             }
@@ -38,7 +38,7 @@ impl Args {
         args
     }
 
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    pub(crate) fn is_selected(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.split(',').any(|only| only == name))
     }
 }

@@ -1,4 +1,4 @@
-//! MCP over an HTTP connection of a client's own.
+//! MCP over a client's own HTTP connection.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpSocket;
 
 pub(crate) const SESSION_ID: &str = "mcp-session-id";
-/// The revisions that are measured: the last one with sessions, and the one without.
+/// The measured revisions: the last one with sessions, and the stateless one.
 pub(crate) const WITH_SESSIONS: &str = "2025-11-25";
 pub(crate) const STATELESS: &str = "2026-07-28";
 
-/// A message as its client sends it.
+/// A message with its headers, as a client sends it.
 #[derive(Clone)]
 pub(crate) struct Message {
     pub(crate) headers: HeaderMap,
@@ -26,7 +26,7 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// A request in the form of a revision.
+    /// A request in the format of a revision.
     pub(crate) fn new(
         revision: &'static str,
         token: &str,
@@ -89,7 +89,7 @@ impl Connection {
         Self::open_from(Ipv4Addr::LOCALHOST, to).await
     }
 
-    /// A connection from this address, whose ports it does not share with other addresses.
+    /// A connection from this address, which has its own range of ports.
     pub(crate) async fn open_from(from: Ipv4Addr, to: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::from((from, 0))).expect("a port");
@@ -101,7 +101,7 @@ impl Connection {
         Self { sender, host }
     }
 
-    /// Sends a request, and returns the response once its headers are there.
+    /// Sends a request and returns the response once its headers have arrived.
     pub(crate) async fn send(
         &mut self,
         method: Method,
@@ -118,13 +118,13 @@ impl Connection {
         response
     }
 
-    /// Posts a message, and returns the whole response body.
+    /// Posts a message and returns the complete response body.
     pub(crate) async fn post(&mut self, message: &Message) -> Bytes {
         let response = self.send(Method::POST, message).await;
         Body::new(response.into_body()).collect().await.expect("a body").to_bytes()
     }
 
-    /// Opens a session, and returns its id.
+    /// Opens a session and returns its id.
     pub(crate) async fn initialize(&mut self, token: &str) -> HeaderValue {
         let response = self.send(Method::POST, &Message::initialize(token)).await;
         let id = response.headers()[SESSION_ID].clone();

@@ -1,45 +1,45 @@
-//! The load: a number of connections, each of which calls again once it has an answer.
+//! A closed-loop load: each connection calls again once it has a response.
 
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Makes one call after another, on a connection of its own.
+/// Makes sequential calls on its own connection.
 pub(crate) trait Caller: Send + 'static {
-    /// Calls. A call that fails ends the benchmark.
+    /// Makes one call. A failure ends the benchmark.
     fn call(&mut self) -> impl Future<Output = ()> + Send;
 }
 
 pub(crate) struct Load {
     pub(crate) connections: usize,
-    pub(crate) lasts: Duration,
-    /// How long each connection rests between two calls.
+    pub(crate) duration: Duration,
+    /// The pause of each connection between two calls.
     pub(crate) pause: Duration,
 }
 
-/// What one load has measured.
+/// The measurements of one load.
 pub(crate) struct Sample {
     /// Calls per second.
     pub(crate) rate: f64,
-    /// Microseconds of processor time a call: this process's, all threads.
+    /// The processor time per call in microseconds, of all threads of this process.
     pub(crate) processor: f64,
-    /// How long each call took, in nanoseconds.
+    /// The latency of each call, in nanoseconds.
     pub(crate) latencies: Vec<u64>,
 }
 
 impl Load {
     /// A load without pauses.
-    pub(crate) fn new(connections: usize, lasts: Duration) -> Self {
-        Self { connections, lasts, pause: Duration::ZERO }
+    pub(crate) fn new(connections: usize, duration: Duration) -> Self {
+        Self { connections, duration, pause: Duration::ZERO }
     }
 
-    /// Calls over connections of its own until the time is over.
+    /// Runs the load over new connections for its duration.
     pub(crate) async fn run<C: Caller>(&self, connect: impl AsyncFn() -> C) -> Sample {
         let mut callers = Vec::new();
         self.run_with(&mut callers, connect).await
     }
 
-    /// The same over connections that are there, and more where that is not enough.
+    /// Runs the load over existing connections, and opens more if they are too few.
     pub(crate) async fn run_with<C: Caller>(
         &self,
         callers: &mut Vec<C>,
@@ -49,12 +49,12 @@ impl Load {
             callers.push(connect().await);
         }
         let (started, processor) = (Instant::now(), processor_time());
-        let (ends, pause) = (started + self.lasts, self.pause);
-        let calling = callers.drain(..).map(|mut caller| {
+        let (deadline, pause) = (started + self.duration, self.pause);
+        let tasks = callers.drain(..).map(|mut caller| {
             tokio::spawn(async move {
                 let mut latencies = Vec::with_capacity(32 * 1024);
                 let mut last = Instant::now();
-                while last < ends {
+                while last < deadline {
                     caller.call().await;
                     let now = Instant::now();
                     latencies.push(u64::try_from((now - last).as_nanos()).unwrap_or(u64::MAX));
@@ -67,12 +67,12 @@ impl Load {
                 (caller, latencies)
             })
         });
-        let calling: Vec<_> = calling.collect();
+        let tasks: Vec<_> = tasks.collect();
         let mut latencies = Vec::new();
-        for one in calling {
-            let (caller, one) = one.await.expect("a caller");
+        for task in tasks {
+            let (caller, measured) = task.await.expect("a caller");
             callers.push(caller);
-            latencies.extend(one);
+            latencies.extend(measured);
         }
         let processor = processor_time() - processor;
         #[expect(clippy::cast_precision_loss, reason = "it is a count of calls")]

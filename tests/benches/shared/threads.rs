@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use rustix::thread::Pid;
 
-/// The threads of a process, by name. One may end meanwhile.
+/// The threads of a process with their names. Threads that exit meanwhile are omitted.
 pub(crate) fn threads(tasks: impl AsRef<Path>) -> Vec<(String, Pid)> {
     let thread = |path: &Path| {
         let name = fs::read_to_string(path.join("comm")).ok()?;

@@ -1,4 +1,5 @@
-//! A tool service of as many tools as are wanted, each of which returns a text of the size that is asked for.
+//! A tool service with a configurable number of tools, each of which returns a text of the
+//! requested size.
 
 use std::{
     convert::Infallible,
@@ -10,12 +11,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_cli::mesh::{HostedService, MeshConfig};
 use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
 use drawbridge_sdk::{
     Admin, GrpcServer, Listen, ServiceBuilder, TelemetryConfig,
-    identity::{Verifier, VerifierError},
     reflection::Contract,
+    transaction_token::{Verifier, VerifierError},
 };
 use drawbridge_tests::{permit, repository};
 use http::uri::PathAndQuery;
@@ -30,14 +31,14 @@ use url::Url;
 
 /// The request of each tool.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Wanted {
+pub(crate) struct ReadRequest {
     #[prost(uint32, tag = "1")]
     pub(crate) bytes: u32,
 }
 
-/// Its result.
+/// The response of each tool.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Answer {
+pub(crate) struct ReadResponse {
     #[prost(message, optional, tag = "1")]
     pub(crate) result: Option<ToolResult>,
 }
@@ -49,12 +50,12 @@ pub(crate) struct Tools<const COUNT: usize>;
 impl<const COUNT: usize> Tools<COUNT> {
     const NAMESPACE: &str = if COUNT > 10 { "many" } else { "few" };
 
-    /// The tool of this number, by the name that clients call.
+    /// The client-visible name of this tool.
     pub(crate) fn tool(number: usize) -> String {
         format!("{}_read{number}", Self::NAMESPACE)
     }
 
-    /// The RPC of the tool of this number.
+    /// The RPC of this tool.
     pub(crate) fn rpc(number: usize) -> String {
         format!("{}/Read{number}", Self::NAME)
     }
@@ -70,10 +71,10 @@ impl<const COUNT: usize> Tools<COUNT> {
         let mut source = format!(
             "syntax = \"proto3\"; package {package};\n\
              import \"drawbridge/mcp/v1/content.proto\"; import \"drawbridge/mcp/v1/options.proto\";\n\
-             message Wanted {{\n  // How long the text is to be, in bytes.\n  uint32 bytes = 1;\n  \
+             message ReadRequest {{\n  // The size of the text, in bytes.\n  uint32 bytes = 1;\n  \
              // Where to look, as a glob over paths.\n  optional string path = 2;\n  \
              // Texts that the result must contain.\n  repeated string texts = 3;\n}}\n\
-             message Answer {{ drawbridge.mcp.v1.ToolResult result = 1; }}\n\
+             message ReadResponse {{ drawbridge.mcp.v1.ToolResult result = 1; }}\n\
              service {service} {{ option (drawbridge.mcp.v1.service) = {{ namespace: \"{}\" }};\n",
             Self::NAMESPACE
         );
@@ -81,8 +82,8 @@ impl<const COUNT: usize> Tools<COUNT> {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 source,
-                "// Reads source number {number} and returns a text of the size that is asked for.\n\
-                 rpc Read{number}(Wanted) returns (Answer) {{ \
+                "// Reads source number {number} and returns a text of the requested size.\n\
+                 rpc Read{number}(ReadRequest) returns (ReadResponse) {{ \
                  option (drawbridge.mcp.v1.tool) = {{ hints: {{ read_only: true }} }}; }}"
             );
         }
@@ -100,26 +101,26 @@ impl<const COUNT: usize> Tools<COUNT> {
         compiler.encode_file_descriptor_set()
     }
 
-    /// Locks the service into the policies of a mesh, and permits it to everybody.
+    /// Locks the service into the policies of a mesh, and permits it to every caller.
     pub(crate) fn permit(config: &mut MeshConfig) {
         let pool = DescriptorPool::decode(Self::descriptors().as_slice()).expect("a contract");
         permit(config, Self::NAMESPACE, &Contract { pool, services: vec![Self::NAME.to_owned()] });
     }
 
-    /// Starts it as tool services are: it verifies the transaction tokens of the auth that has these keys.
-    pub(crate) async fn start(keys: Url) -> (Hosted, SocketAddr) {
+    /// Starts it like a real tool service, which verifies transaction tokens with these keys.
+    pub(crate) async fn start(keys: Url) -> (HostedService, SocketAddr) {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let (listen, address) = Listen::bind(any).expect("a port");
         let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
-        let hosted = Hosted::start(Self::NAMESPACE, &telemetry, |telemetry| async move {
+        let hosted = HostedService::start(Self::NAMESPACE, &telemetry, |telemetry| async move {
             let verifier = Verifier::new(Self::NAMESPACE, "drawbridge-auth", keys)?;
-            let starting = ServiceBuilder::new();
+            let builder = ServiceBuilder::new();
             let server =
                 GrpcServer::tool_service(Self, verifier).descriptors(Self::descriptors().leak());
-            let address = starting.grpc(&listen, server).expect("a port");
-            starting.readiness().ready();
+            let address = builder.grpc(&listen, server).expect("a port");
+            builder.readiness().set_ready();
             let admin = Admin::new(&Listen::Address(any), &telemetry);
-            Ok::<_, VerifierError>(starting.running(address, admin).expect("a port"))
+            Ok::<_, VerifierError>(builder.finish(address, admin).expect("a port"))
         });
         (hosted.await.expect("the service"), address)
     }
@@ -130,20 +131,20 @@ impl<const COUNT: usize> NamedService for Tools<COUNT> {
         if COUNT > 10 { "bench.many.v1.ToolService" } else { "bench.few.v1.ToolService" };
 }
 
-impl<const COUNT: usize> UnaryService<Wanted> for Tools<COUNT> {
-    type Response = Answer;
-    type Future = Ready<Result<tonic::Response<Answer>, Status>>;
+impl<const COUNT: usize> UnaryService<ReadRequest> for Tools<COUNT> {
+    type Response = ReadResponse;
+    type Future = Ready<Result<tonic::Response<ReadResponse>, Status>>;
 
-    fn call(&mut self, request: tonic::Request<Wanted>) -> Self::Future {
+    fn call(&mut self, request: tonic::Request<ReadRequest>) -> Self::Future {
         let bytes = usize::try_from(request.get_ref().bytes).unwrap_or(usize::MAX);
-        // Lines of text, as sources have them: what JSON has to escape is in them.
+        // Lines like those of sources, with characters that JSON escapes.
         let mut text = "A \"line\" of the text that was asked for, as long as lines are.\n"
             .repeat(bytes / 64 + 1);
         text.truncate(bytes);
         let content =
             vec![ContentBlock { kind: Some(Kind::Text(TextContent { text })), annotations: None }];
         let result = Some(ToolResult { content, ..Default::default() });
-        ready(Ok(tonic::Response::new(Answer { result })))
+        ready(Ok(tonic::Response::new(ReadResponse { result })))
     }
 }
 
@@ -158,7 +159,7 @@ impl<const COUNT: usize> tower::Service<http::Request<Body>> for Tools<COUNT> {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         Box::pin(async move {
-            let codec = ProstCodec::<Answer, Wanted>::default();
+            let codec = ProstCodec::<ReadResponse, ReadRequest>::default();
             Ok(tonic::server::Grpc::new(codec).unary(Self, request).await)
         })
     }

@@ -1,10 +1,11 @@
-// An MCP client as a web page would be one: it knows the URL of the MCP endpoint, has nothing but `fetch`, and does what
-// OAuth 2.1 and the MCP specification ask of it. It leaves for the sign-in page and comes back with a code.
+// An MCP client in a web page. It starts with the URL of the MCP endpoint and `fetch` alone, and
+// follows OAuth 2.1 and the MCP specification. It redirects to the sign-in page and returns with a
+// code.
 //
-// What it has seen is in `window.seen`; what went wrong, in `window.failed`.
+// Its report is in `window.seen`; an error in `window.failed`.
 
 const here = location.origin + location.pathname;
-const kept = sessionStorage;
+const storage = sessionStorage;
 
 try {
   const query = new URLSearchParams(location.search);
@@ -14,7 +15,7 @@ try {
   window.failed = String(error?.stack ?? error);
 }
 
-/** Finds out who issues tokens, registers, and sends the person there. */
+/** Discovers the issuer, registers, and redirects to its sign-in page. */
 async function leave(mcp) {
   const challenge = await fetch(mcp, { method: "POST", headers: headers(), body: message("tools/list") });
   const authenticate = challenge.headers.get("www-authenticate") ?? "";
@@ -38,7 +39,7 @@ async function leave(mcp) {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
   const state = base64url(crypto.getRandomValues(new Uint8Array(16)));
   const request = { mcp, resource: resource.resource, issuer: server.issuer, client: client.client_id, verifier, state };
-  kept.setItem("request", JSON.stringify({ ...request, token: server.token_endpoint }));
+  storage.setItem("request", JSON.stringify({ ...request, token: server.token_endpoint }));
   const authorize = new URL(server.authorization_endpoint);
   authorize.search = new URLSearchParams({
     response_type: "code",
@@ -53,11 +54,11 @@ async function leave(mcp) {
   location.assign(authorize);
 }
 
-/** Gets a token for the code, and uses it in both eras of MCP. */
+/** Exchanges the code for a token, and uses it with and without an MCP session. */
 async function comeBack(query) {
-  const request = JSON.parse(kept.getItem("request"));
-  kept.clear();
-  if (query.get("state") !== request.state || query.get("iss") !== request.issuer) throw new Error("not my answer");
+  const request = JSON.parse(storage.getItem("request"));
+  storage.clear();
+  if (query.get("state") !== request.state || query.get("iss") !== request.issuer) throw new Error("the state or the issuer does not match");
   const token = await json(
     await fetch(request.token, {
       method: "POST",
@@ -75,7 +76,7 @@ async function comeBack(query) {
   window.seen = {
     older: await withSession(request.mcp, bearer),
     newest: await withoutSession(request.mcp, bearer),
-    // What it takes to show that another page cannot even use a token that it has.
+    // The test shows that a foreign page cannot use even a valid token.
     token: token.access_token,
   };
 }
@@ -92,28 +93,28 @@ async function withSession(mcp, bearer) {
   );
   const session = { "Mcp-Session-Id": opened.headers.get("mcp-session-id") };
   const initialized = await reply(opened);
-  const told = await send(JSON.stringify({ jsonrpc: "2.0", method: "notifications/initialized" }), session);
+  const notified = await send(JSON.stringify({ jsonrpc: "2.0", method: "notifications/initialized" }), session);
   const tools = await reply(await send(message("tools/list"), session));
   const called = await reply(await send(message("tools/call", search()), session));
-  const ended = new AbortController();
+  const abort = new AbortController();
   const events = await fetch(mcp, {
     headers: { ...bearer, ...session, Accept: "text/event-stream", "MCP-Protocol-Version": "2025-11-25" },
-    signal: ended.signal,
+    signal: abort.signal,
   });
-  ended.abort();
-  const gone = await fetch(mcp, { method: "DELETE", headers: headers({ ...bearer, ...session }) });
+  abort.abort();
+  const deleted = await fetch(mcp, { method: "DELETE", headers: headers({ ...bearer, ...session }) });
   return {
     server: initialized.result.protocolVersion,
     requestId: Boolean(opened.headers.get("x-request-id")),
-    told: told.status,
+    initialized: notified.status,
     tools: tools.result.tools.map((tool) => tool.name),
     found: called.result.structuredContent,
     events: [events.status, events.headers.get("content-type")],
-    deleted: gone.ok,
+    deleted: deleted.ok,
   };
 }
 
-/** 2026-07-28: no session, and headers that say what the body says. */
+/** 2026-07-28: no session, and headers that repeat fields of the body. */
 async function withoutSession(mcp, bearer) {
   const send = (method, params = {}) => {
     const more = { "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method };
@@ -153,7 +154,7 @@ function message(method, params = {}) {
   return JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
 }
 
-/** The answer to a message, whether it comes alone or as the last event of a stream. */
+/** The reply to a message: a JSON body, or the last event of a stream. */
 async function reply(response) {
   const text = await response.text();
   if (!response.ok) throw new Error(`${response.status} ${text}`);

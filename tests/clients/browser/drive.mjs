@@ -1,9 +1,10 @@
-// Drives Chromium through a sign-in and what follows, and through what a page of another origin may not do.
+// Drives Chromium through a sign-in and tool calls, and through the attempts of a page of a foreign
+// origin.
 //
-//   DRAWBRIDGE_TOOLS=… node drive.mjs --browser PATH --mcp URL --app URL --stranger URL --username U --password P
+//   DRAWBRIDGE_TOOLS=… node drive.mjs --browser PATH --mcp URL --app URL --foreign URL --username U --password P
 //
-// `app` is a page whose origin the edge allows, and `stranger` one whose origin it does not. Prints one JSON object, for a
-// test to assert on; whatever goes wrong is thrown, so the exit code is 1.
+// `app` is a page with an allowed origin, `foreign` one without. Prints one JSON object for a test
+// to assert on; any error is thrown, so the exit code is 1.
 
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
@@ -14,31 +15,31 @@ const tools = process.env.DRAWBRIDGE_TOOLS ?? fileURLToPath(new URL("../../../.t
 const require = createRequire(join(resolve(tools, "browser", "node_modules"), "drive.mjs"));
 const puppeteer = require("puppeteer-core");
 
-const names = ["browser", "mcp", "app", "stranger", "username", "password"];
+const names = ["browser", "mcp", "app", "foreign", "username", "password"];
 const { values: args } = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) });
 for (const name of names) {
   if (!args[name]) throw new Error(`--${name} is missing`);
 }
 
-// The machine may be busy.
+// Generous for a busy machine.
 const timeout = 120_000;
 const browser = await puppeteer.launch({
   executablePath: args.browser,
-  // Root has no sandbox, and nothing foreign is opened here.
+  // Chromium cannot sandbox as root, and it opens no untrusted page here.
   args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
   timeout,
   protocolTimeout: timeout,
 });
 try {
   const app = await signIn(await browser.newPage());
-  const stranger = await trespass(await browser.newPage(), app);
+  const foreign = await trespass(await browser.newPage(), app);
   delete app.seen.token;
-  console.log(JSON.stringify({ app, stranger }));
+  console.log(JSON.stringify({ app, foreign }));
 } finally {
   await browser.close();
 }
 
-/** A person at the page: leaves for the sign-in page, mistypes, signs in, and is sent back. */
+/** Signs in as a user: follows the redirect, enters a wrong password, signs in, and returns. */
 async function signIn(page) {
   page.setDefaultTimeout(timeout);
   const complaints = [];
@@ -48,7 +49,7 @@ async function signIn(page) {
   await page.goto(`${args.app}?mcp=${encodeURIComponent(args.mcp)}`);
   await settled(page, () => window.failed || document.querySelector("#password"));
   const authorize = page.url();
-  // The page has a style, so its policy lets it.
+  // The page is styled, so its content security policy permits its style.
   const styled = await page.$eval("button.primary", (button) => getComputedStyle(button).borderRadius);
   await submit(page, "wrong");
   await page.waitForSelector(".alert");
@@ -67,13 +68,13 @@ async function submit(page, password) {
   await Promise.all([page.waitForNavigation(), page.click("button.primary")]);
 }
 
-/** Waits across navigations, which end what a page evaluates. */
-async function settled(page, holds) {
+/** Waits across navigations, which abort evaluations in the page. */
+async function settled(page, isDone) {
   const deadline = Date.now() + timeout;
   for (;;) {
     try {
-      const left = Math.max(deadline - Date.now(), 1);
-      await page.waitForFunction(holds, { timeout: left, polling: 100 });
+      const remaining = Math.max(deadline - Date.now(), 1);
+      await page.waitForFunction(isDone, { timeout: remaining, polling: 100 });
       break;
     } catch (error) {
       if (Date.now() >= deadline || !/context|navigat|detached/i.test(String(error))) throw error;
@@ -83,23 +84,23 @@ async function settled(page, holds) {
   if (failed) throw new Error(`the page failed: ${failed}`);
 }
 
-/** A page of an origin that the edge does not allow: what can it read, send, and show? */
+/** Reports what a page of a foreign origin can read, send and frame. */
 async function trespass(page, { authorize, seen }) {
   page.setDefaultTimeout(timeout);
-  await page.goto(args.stranger);
+  await page.goto(args.foreign);
   const read = await page.evaluate(
     async (mcp, token) => {
       const origin = new URL(mcp).origin;
       const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
       const json = { "Content-Type": "application/json", Accept: "application/json, text/event-stream" };
-      const tries = {
+      const attempts = {
         anonymously: [mcp, { method: "POST", headers: json, body }],
         withAToken: [mcp, { method: "POST", headers: { ...json, Authorization: `Bearer ${token}` }, body }],
         withoutAPreflight: [mcp, { method: "POST", body }],
         theMetadata: [`${origin}/.well-known/oauth-protected-resource`, {}],
       };
       const outcome = {};
-      for (const [name, [url, init]] of Object.entries(tries)) {
+      for (const [name, [url, init]] of Object.entries(attempts)) {
         outcome[name] = await fetch(url, init).then(
           (response) => `read ${response.status}`,
           (error) => error.name,
@@ -115,7 +116,7 @@ async function trespass(page, { authorize, seen }) {
   const complaints = [];
   page.on("console", (message) => complaints.push(message.text()));
   const framed = {};
-  // The first may be framed by anybody.
+  // Every origin may frame the first one.
   for (const [name, url] of Object.entries({ app: args.app, signIn: authorize, edge: args.mcp })) {
     await page.evaluate(async (url) => {
       const frame = document.createElement("iframe");

@@ -1,10 +1,10 @@
-// Uses an MCP server as applications do, through the official Go SDK.
+// Uses an MCP server like an application, with the official Go SDK.
 //
 //	scenarios PLAN
 //
-// PLAN is JSON; tests/tests/e2e/front_door/clients.rs makes it and says what its scenarios are.
-// Prints one JSON object with what came of each. What a client is to be refused is part of the
-// result; whatever else goes wrong ends the program with exit code 1.
+// PLAN is JSON from tests/tests/e2e/interop/clients.rs, which documents the scenarios. Prints one
+// JSON object with the result of each. An expected error is part of the result; any other error
+// ends the program with exit code 1.
 package main
 
 import (
@@ -29,7 +29,7 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/oauthex"
 )
 
-// Nothing listens here: the answer is read from the redirect and never followed.
+// Nothing listens here: the redirect is read and never followed.
 const redirectURI = "http://127.0.0.1:8976/callback"
 
 const slow = "test_slow_work"
@@ -64,13 +64,13 @@ type plan struct {
 
 // --- Signing in ---------------------------------------------------------------------------------
 
-// recorder notes every HTTP request in the order of the answers.
+// recorder records every HTTP request in the order of the responses.
 type recorder struct {
 	mutex sync.Mutex
 	steps []string
 }
 
-// bearer shows a token.
+// bearer adds a token to requests.
 type bearer string
 
 func (b bearer) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -94,8 +94,8 @@ var (
 	hidden = regexp.MustCompile(`<input type="hidden" name="([^"]+)" value="([^"]*)">`)
 )
 
-// signIn is the user and their browser: it opens the sign-in page, fills in its form, and reads
-// where it leads to.
+// signIn acts as the user's browser: it submits the sign-in form and returns the redirect's
+// parameters.
 func (s *scenarios) signIn(_ context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
 	client := &http.Client{
 		Transport:     s.http,
@@ -129,11 +129,11 @@ func (s *scenarios) signIn(_ context.Context, args *auth.AuthorizationArgs) (*au
 	defer sent.Body.Close()
 	location, err := sent.Location()
 	if err != nil {
-		return nil, fmt.Errorf("signing in did not lead back, but %s", sent.Status)
+		return nil, fmt.Errorf("no redirect after sign-in, but %s", sent.Status)
 	}
-	answer := location.Query()
+	query := location.Query()
 	return &auth.AuthorizationResult{
-		Code: answer.Get("code"), State: answer.Get("state"), Iss: answer.Get("iss"),
+		Code: query.Get("code"), State: query.Get("state"), Iss: query.Get("iss"),
 	}, nil
 }
 
@@ -144,15 +144,15 @@ type scenarios struct {
 	http     *recorder
 	protocol string
 	service  *mcp.ClientSession
-	// Whether it does not listen.
-	deaf bool
-	// Gets the progress of the call that is under way.
+	// Whether it opens no standalone stream.
+	noStream bool
+	// Receives the progress of the current call.
 	progress func(string)
 }
 
-// connect has a person sign in at the mesh, and shows the plan's token elsewhere.
+// connect signs in at the mesh, and uses the plan's token elsewhere.
 func (s *scenarios) connect(ctx context.Context, endpoint string) (*mcp.ClientSession, error) {
-	transport := &mcp.StreamableClientTransport{Endpoint: endpoint, DisableStandaloneSSE: s.deaf}
+	transport := &mcp.StreamableClientTransport{Endpoint: endpoint, DisableStandaloneSSE: s.noStream}
 	if endpoint != s.plan.URL {
 		transport.HTTPClient = &http.Client{Transport: bearer(s.plan.Token)}
 	} else {
@@ -209,18 +209,18 @@ func text(ctx context.Context, session *mcp.ClientSession, name string, argument
 	return result.Content[0].(*mcp.TextContent).Text, nil
 }
 
-func refusal(err error) any {
+func errorOf(err error) any {
 	if err == nil {
 		return nil
 	}
-	refused := map[string]any{"type": fmt.Sprintf("%T", err), "message": err.Error(), "code": nil}
+	failure := map[string]any{"type": fmt.Sprintf("%T", err), "message": err.Error(), "code": nil}
 	if wire := (*jsonrpc.Error)(nil); errors.As(err, &wire) {
-		refused["code"] = wire.Code
+		failure["code"] = wire.Code
 	}
-	return refused
+	return failure
 }
 
-// control has something happen to this client that it cannot do itself.
+// control triggers a fault of this client's connection.
 func (s *scenarios) control(what string) (bool, error) {
 	response, err := http.Post(s.plan.Control+what, "", nil)
 	if err != nil {
@@ -231,7 +231,7 @@ func (s *scenarios) control(what string) (bool, error) {
 	return happened, json.NewDecoder(response.Body).Decode(&happened)
 }
 
-// reported calls what reports, and returns what came, in its order.
+// reported calls a tool with progress, and returns its events in order.
 func (s *scenarios) reported(ctx context.Context, session *mcp.ClientSession, work work) ([]string, error) {
 	progress := make(chan string, 256)
 	s.progress = func(message string) { progress <- message }
@@ -239,14 +239,14 @@ func (s *scenarios) reported(ctx context.Context, session *mcp.ClientSession, wo
 	if err != nil {
 		return nil, err
 	}
-	// The SDK hands progress over beside the result, which may overtake it.
+	// The SDK delivers progress concurrently with the result, which may overtake it.
 	var events []string
 	for late := time.After(5 * time.Second); len(events) < work.Steps; {
 		select {
 		case event := <-progress:
 			events = append(events, event)
 		case <-late:
-			return nil, fmt.Errorf("of the progress came %v", events)
+			return nil, fmt.Errorf("missing progress after %v", events)
 		}
 	}
 	return append(events, worked), nil
@@ -286,7 +286,7 @@ func (s *scenarios) flow(ctx context.Context) (any, error) {
 	defer s.http.mutex.Unlock()
 	return map[string]any{
 		"steps": s.http.steps, "tools": tools, "resourceTemplates": uris,
-		"text": called, "read": read.Contents[0].Text, "denied": refusal(denied),
+		"text": called, "read": read.Contents[0].Text, "denied": errorOf(denied),
 	}, nil
 }
 
@@ -308,7 +308,7 @@ func (s *scenarios) cancel(ctx context.Context) (any, error) {
 	s.progress = func(string) { cancel() }
 	_, cancelled := text(ctx, session, slow, map[string]any{"milliseconds": 60_000}, "cancelled")
 	stopped, err := s.control("stopped")
-	return map[string]any{"error": refusal(cancelled), "stopped": stopped}, err
+	return map[string]any{"error": errorOf(cancelled), "stopped": stopped}, err
 }
 
 func (s *scenarios) brokenStream(ctx context.Context) (any, error) {
@@ -333,21 +333,21 @@ func (s *scenarios) lostSession(ctx context.Context) (any, error) {
 	}
 	_, lost := text(ctx, session, "test_simple_text", nil, nil)
 	if lost != nil {
-		// The SDK does not start again: an application does.
+		// The SDK does not start a new session; the application must.
 		s.service = nil
 		if session, err = s.connection(ctx); err != nil {
 			return nil, err
 		}
 	}
 	again, err := text(ctx, session, "test_simple_text", nil, nil)
-	return map[string]any{"ended": ended, "error": refusal(lost), "again": again}, err
+	return map[string]any{"ended": ended, "error": errorOf(lost), "again": again}, err
 }
 
 func (s *scenarios) proxies(ctx context.Context) (any, error) {
-	seen := map[string]any{}
+	report := map[string]any{}
 	for name, endpoint := range s.plan.Proxies {
-		// The SDK waits for the head of the response to the GET by which it listens.
-		s.deaf = name == "buffering"
+		// The SDK waits for the headers of its standalone stream, which the proxy buffers.
+		s.noStream = name == "buffering"
 		session, err := s.connect(ctx, endpoint)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -360,11 +360,11 @@ func (s *scenarios) proxies(ctx context.Context) (any, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		seen[name] = map[string]any{
+		report[name] = map[string]any{
 			"protocol": session.InitializeResult().ProtocolVersion, "silent": silent, "events": events,
 		}
 	}
-	return seen, nil
+	return report, nil
 }
 
 func version() string {
@@ -386,16 +386,16 @@ func main() {
 		"flow": s.flow, "progress": s.reports, "cancel": s.cancel, "broken_stream": s.brokenStream,
 		"lost_session": s.lostSession, "proxies": s.proxies,
 	}
-	seen := map[string]any{"client": version()}
+	report := map[string]any{"client": version()}
 	for _, name := range s.plan.Scenarios {
 		result, err := known[name](context.Background())
 		if err != nil {
 			log.Fatalf("%s: %v", name, err)
 		}
-		seen[name] = result
+		report[name] = result
 	}
-	seen["protocol"] = s.protocol
-	if err := json.NewEncoder(os.Stdout).Encode(seen); err != nil {
+	report["protocol"] = s.protocol
+	if err := json.NewEncoder(os.Stdout).Encode(report); err != nil {
 		log.Fatal(err)
 	}
 }

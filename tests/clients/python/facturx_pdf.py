@@ -1,4 +1,4 @@
-"""Makes a Factur-X PDF of the CII invoice on standard input, with the package factur-x, and writes it to standard output."""
+"""Writes a Factur-X PDF of the CII invoice on standard input to standard output, with the package factur-x."""
 
 import io
 import sys

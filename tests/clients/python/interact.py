@@ -1,9 +1,9 @@
-"""Calls tools that report, that take too long and that ask, through the official Python SDK.
+"""Calls tools with progress, cancels slow ones, and answers input requests, with the official Python SDK.
 
     interact.py --url URL --token TOKEN [--protocol REVISION]
 
-Prints one JSON object, and stays connected until its input ends: a test can tell a call that was cancelled from one
-whose client has gone.
+Prints one JSON object, and stays connected until its input ends, so that a test can distinguish a cancelled call from
+a disconnected client.
 """
 
 import argparse
@@ -20,22 +20,22 @@ MODES = {None: "auto", "2025-11-25": "legacy", "2026-07-28": "2026-07-28"}
 SLOW = "test_slow_work"
 
 
-class Person:
-    """Answers whatever a tool asks, and remembers what that was."""
+class User:
+"""Answers every input request, and records it."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     async def elicit(self, _context, params):
-        self.asked.append(params.message)
+        self.requests.append(params.message)
         return types.ElicitResult(action="accept", content={"username": "ada", "email": "ada@example.com"})
 
     async def sample(self, _context, params):
-        self.asked.append(params.messages[0].content.text)
+        self.requests.append(params.messages[0].content.text)
         return types.CreateMessageResult(role="assistant", content=types.TextContent(type="text", text="42"), model="m")
 
     async def roots(self, _context):
-        self.asked.append("roots")
+        self.requests.append("roots")
         return types.ListRootsResult(roots=[types.Root(uri="file:///work")])
 
 
@@ -44,7 +44,7 @@ async def text(client, name, arguments, **options):
 
 
 async def reported(client):
-    """What came, in its order."""
+    """The events of a call with progress, in order."""
     events = []
 
     async def on_progress(_progress, _total, message):
@@ -54,7 +54,7 @@ async def reported(client):
     return events
 
 
-async def cancelled_while_it_reports(client):
+async def cancelled_during_progress(client):
     with anyio.CancelScope() as scope:
 
         async def on_progress(*_):
@@ -64,7 +64,7 @@ async def cancelled_while_it_reports(client):
     return scope.cancelled_caught
 
 
-async def cancelled_while_it_is_silent(client):
+async def cancelled_during_silence(client):
     with anyio.move_on_after(0.5) as scope:
         await client.call_tool(SLOW, {"milliseconds": 60_000})
     return scope.cancelled_caught
@@ -76,30 +76,30 @@ async def main():
     parser.add_argument("--token", required=True)
     parser.add_argument("--protocol", choices=[name for name in MODES if name])
     args = parser.parse_args()
-    person = Person()
+    user = User()
     headers = {"authorization": f"Bearer {args.token}"}
     async with (
         httpx2.AsyncClient(headers=headers, timeout=30) as http,
         Client(
             streamable_http_client(args.url, http_client=http),
             mode=MODES[args.protocol],
-            elicitation_callback=person.elicit,
-            sampling_callback=person.sample,
-            list_roots_callback=person.roots,
+            elicitation_callback=user.elicit,
+            sampling_callback=user.sample,
+            list_roots_callback=user.roots,
         ) as client,
     ):
-        seen = {
+        report = {
             "protocolVersion": client.protocol_version,
             "events": await reported(client),
-            "cancelled": [await cancelled_while_it_reports(client), await cancelled_while_it_is_silent(client)],
+            "cancelled": [await cancelled_during_progress(client), await cancelled_during_silence(client)],
             "answers": [
                 await text(client, "test_elicitation", {"message": "Who are you?"}),
                 await text(client, "test_sampling", {"prompt": "What is 6 times 7?"}),
                 await text(client, "test_input_required_result_list_roots", {}),
             ],
-            "asked": person.asked,
+            "asked": user.requests,
         }
-        print(json.dumps(seen), flush=True)
+        print(json.dumps(report), flush=True)
         await anyio.to_thread.run_sync(sys.stdin.read)
 
 

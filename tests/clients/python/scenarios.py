@@ -1,13 +1,13 @@
-"""Uses an MCP server as applications do, through the official Python SDK or FastMCP's client.
+"""Uses an MCP server like an application, with the official Python SDK or FastMCP's client.
 
     scenarios.py PLAN
 
-PLAN is JSON; tests/tests/e2e/front_door/clients.rs makes it and says what its scenarios are. Prints
-one JSON object with what came of each. What a client is to be refused is part of the result;
-whatever else goes wrong is raised, so the exit code is 1.
+PLAN is JSON from tests/tests/e2e/interop/clients.rs, which documents the scenarios. Prints one JSON
+object with the result of each. An expected error is part of the result; any other error is raised,
+so the exit code is 1.
 
-`client` of the plan names what is used: `python` (the newest release), `python-1.20` or `fastmcp`,
-each of which is run by the Python of the virtual environment that has it.
+The plan's `client` is `python` (the newest release), `python-1.20` or `fastmcp`; each runs in its own
+virtual environment.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ else:
     from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientMetadata
 
-# Nothing listens here: the answer is read from the redirect and never followed.
+# Nothing listens here: the redirect is read and never followed.
 REDIRECT_URI = "http://127.0.0.1:8976/callback"
 MODE = {"2025-11-25": "legacy", "2026-07-28": "2026-07-28"}.get(PLAN["protocol"])
 SLOW = "test_slow_work"
@@ -69,7 +69,7 @@ class Storage:
 
 
 class Browser:
-    """The user and their browser: fills in the sign-in page, and reads where it leads to."""
+    """The user's browser: submits the sign-in form and reads the redirect."""
 
     async def open(self, url):
         async with httpx.AsyncClient(event_hooks={"response": [record]}) as http:
@@ -81,17 +81,17 @@ class Browser:
             fields = {name: html.unescape(value) for name, value in hidden}
             fields |= {"username": PLAN["username"], "password": PLAN["password"], "decision": "allow"}
             sent = await http.post(urljoin(url, html.unescape(form[1])), data=fields)
-        answer = parse_qs(urlsplit(sent.headers["location"]).query)
-        self.answer = {name: values[0] for name, values in answer.items()}
+        query = parse_qs(urlsplit(sent.headers["location"]).query)
+        self.query = {name: values[0] for name, values in query.items()}
 
     async def callback(self):
         if OLD:
-            return self.answer["code"], self.answer.get("state")
-        return AuthorizationCodeResult(**{name: self.answer.get(name) for name in ("code", "state", "iss")})
+            return self.query["code"], self.query.get("state")
+        return AuthorizationCodeResult(**{name: self.query.get(name) for name in ("code", "state", "iss")})
 
 
 def authentication(url):
-    """Has a person sign in at the mesh, and shows the plan's token elsewhere."""
+    """Signs in at the mesh, and uses the plan's token elsewhere."""
     if url != PLAN["url"]:
         return {"headers": {"authorization": f"Bearer {PLAN['token']}"}}
     browser = Browser()
@@ -108,7 +108,7 @@ def http_client(headers=None, timeout=None, auth=None, **options):
 # --- Connections --------------------------------------------------------------------------------
 
 
-# What the SDK could not make sense of.
+# Messages that the SDK could not handle.
 COMPLAINTS = []
 
 
@@ -118,7 +118,7 @@ async def on_message(message):
 
 
 class Newest:
-    """The SDK's client. FastMCP's has the same methods."""
+    """The newest SDK's client."""
 
     def __init__(self, client):
         self.client = client
@@ -145,12 +145,12 @@ class Newest:
         listed = await self.client.list_resource_templates()
         return [template.uri_template for template in listed.resource_templates]
 
-    async def reported_though_broken(self, work):
-        return await reported(self, work)
+    async def call_with_broken_stream(self, work):
+        return await call_with_progress(self, work)
 
 
 class FastMcp(Newest):
-    """FastMCP's client, which has the SDK's beneath."""
+    """FastMCP's client, built on the SDK's."""
 
     @staticmethod
     @asynccontextmanager
@@ -188,7 +188,7 @@ class FastMcp(Newest):
 
 
 class Old:
-    """A session of version 1."""
+    """A session of the SDK's version 1."""
 
     def __init__(self, session):
         self.session = session
@@ -222,8 +222,8 @@ class Old:
     async def templates(self):
         return [template.uriTemplate for template in (await self.session.list_resource_templates()).resourceTemplates]
 
-    async def reported_though_broken(self, work):
-        """Version 1 leaves it to the application to take a stream up again."""
+    async def call_with_broken_stream(self, work):
+        """With version 1 the application must resume a broken stream."""
         events, token = [], None
 
         async def on_progress(_progress, _total, message):
@@ -244,7 +244,7 @@ class Old:
 
         first = asyncio.create_task(send())
         await self.broken.wait()
-        # The call's progress comes under its number.
+        # Progress arrives under the number of the new request.
         callbacks = self.session._progress_callbacks
         callbacks[max(callbacks) + 1] = on_progress
         await send(resumption_token=token)
@@ -258,7 +258,7 @@ CONNECT = {"python": Newest, "python-1.20": Old, "fastmcp": FastMcp}[PLAN["clien
 # --- Scenarios ----------------------------------------------------------------------------------
 
 
-async def refused(work):
+async def error_of(work):
     """The error that `work` raises."""
     try:
         await work
@@ -272,13 +272,13 @@ def code(error):
 
 
 async def control(what):
-    """Has something happen to this client that it cannot do itself."""
+    """Triggers a fault of this client's connection."""
     async with httpx.AsyncClient() as http:
         return (await http.post(urljoin(PLAN["control"], what), timeout=30)).json()
 
 
-async def reported(connection, work):
-    """Calls what reports, and returns what came, in its order."""
+async def call_with_progress(connection, work):
+    """Calls a tool with progress, and returns its events in order."""
     events = []
 
     async def on_progress(_progress, _total, message):
@@ -310,12 +310,12 @@ class Scenarios:
             "resourceTemplates": await connection.templates(),
             "text": await connection.call(PLAN["call"]["name"], PLAN["call"]["arguments"]),
             "read": await connection.read(PLAN["read"]),
-            "denied": await refused(connection.call(PLAN["denied"]["name"], PLAN["denied"]["arguments"])),
+            "denied": await error_of(connection.call(PLAN["denied"]["name"], PLAN["denied"]["arguments"])),
             "steps": STEPS.copy(),
         }
 
     async def progress(self):
-        events = await reported(await self.service(), PLAN["slow"])
+        events = await call_with_progress(await self.service(), PLAN["slow"])
         return {"events": events, "complaints": COMPLAINTS.copy()}
 
     async def cancel(self):
@@ -331,39 +331,38 @@ class Scenarios:
     async def broken_stream(self):
         connection = await self.service()
         await control("cut")
-        return await connection.reported_though_broken(PLAN["quick"])
+        return await connection.call_with_broken_stream(PLAN["quick"])
 
     async def lost_session(self):
         connection = await self.service()
         ended = await control("end-session")
-        error = await refused(connection.call("test_simple_text", {}))
-        # The SDK does not start again: an application does.
+        error = await error_of(connection.call("test_simple_text", {}))
+        # The SDK does not start a new session; the application must.
         if error:
             self.connection = None
         again = await (await self.service()).call("test_simple_text", {})
         return {"ended": ended, "error": error, "again": again}
 
     async def proxies(self):
-        seen = {}
+        report = {}
         for name, url in PLAN["proxies"].items():
-            # In the newest revision the client finds out whether that passes, and else speaks the
-            # one before.
+            # With the newest revision the client negotiates, and falls back to the previous one.
             connection = await self.open(url, "auto" if MODE == "2026-07-28" else MODE)
             silent = await connection.call(SLOW, PLAN["silent"][name])
-            events = await reported(connection, PLAN["quick"])
-            seen[name] = {"protocol": connection.protocol, "silent": silent, "events": events}
-        return seen
+            events = await call_with_progress(connection, PLAN["quick"])
+            report[name] = {"protocol": connection.protocol, "silent": silent, "events": events}
+        return report
 
 
 async def main():
     is_fastmcp = PLAN["client"] == "fastmcp"
-    seen = {"client": f"fastmcp {version('fastmcp')}" if is_fastmcp else f"python mcp {version('mcp')}"}
+    report = {"client": f"fastmcp {version('fastmcp')}" if is_fastmcp else f"python mcp {version('mcp')}"}
     async with AsyncExitStack() as stack:
         scenarios = Scenarios(stack)
         for name in PLAN["scenarios"]:
-            seen[name] = await getattr(scenarios, name)()
-        seen["protocol"] = scenarios.protocol
-        print(json.dumps(seen), flush=True)
+            report[name] = await getattr(scenarios, name)()
+        report["protocol"] = scenarios.protocol
+        print(json.dumps(report), flush=True)
 
 
 asyncio.run(main())

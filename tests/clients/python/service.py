@@ -1,9 +1,9 @@
-"""A tool service in Python: an ordinary gRPC service whose contract says which RPCs are tools.
+"""A tool service in Python: an ordinary gRPC service whose contract declares its tools.
 
     service.py PROTO_FOLDER JWKS_URL      serves on a free port, which it prints
-    service.py PROTO_FOLDER JWKS_URL CERTIFICATE KEY TRUST_BUNDLE ALLOWED_SPIFFE_ID      the same by mTLS
+    service.py PROTO_FOLDER JWKS_URL CERTIFICATE KEY TRUST_BUNDLE ALLOWED_SPIFFE_ID      the same with mTLS
 
-It knows nothing of MCP. The protos are compiled as they are, and reflection tells the edge the rest.
+It is independent of MCP: the protos are compiled unchanged, and the edge reads the contract by reflection.
 """
 
 import base64
@@ -37,7 +37,7 @@ def compiled(protos):
 
 
 def caller(context, keys, rpc):
-    """Whose call this is: the transaction token is for this service and this RPC, or the call is refused."""
+    """The caller's claims. Rejects a transaction token that is not for this service and this RPC."""
     token = dict(context.invocation_metadata()).get("txn-token", "")
     try:
         key = keys.get_signing_key_from_jwt(token)
@@ -46,18 +46,18 @@ def caller(context, keys, rpc):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is not valid here")
     if claims["tctx"]["rpc"] != f"greeter.v1.GreeterService/{rpc}":
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is for another RPC")
-    # Absent where no arguments could have changed the decision.
+    # Absent if no arguments could change the decision.
     if claims["tctx"].get("message_sha256") not in (None, context.message_sha256):
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the transaction token is for another message")
     return claims
 
 
 class Digests(grpc.ServerInterceptor):
-    """Gives each call the digest of its message, of the bytes as they came."""
+    """Adds the digest of the received message bytes to each call's context."""
 
     def intercept_service(self, continuation, details):
         handler = continuation(details)
-        if handler is None or handler.request_streaming:
+        if not handler or handler.request_streaming:
             return handler
 
         def deserialize(data):
@@ -77,8 +77,8 @@ class Digests(grpc.ServerInterceptor):
         )
 
 
-class Allowed(grpc.ServerInterceptor):
-    """Lets in, of those whose certificates are believed, one service: for reflection too."""
+class AllowedPeer(grpc.ServerInterceptor):
+"""Accepts one service among those with trusted certificates, for reflection too."""
 
     def __init__(self, allowed):
         self.allowed = allowed.encode()
@@ -95,7 +95,7 @@ class Allowed(grpc.ServerInterceptor):
 
             return call
 
-        # Whatever kind of RPC it is, one of these is its behavior.
+        # An RPC's behavior is in the attribute of its kind.
         kinds = ["unary_unary", "unary_stream", "stream_unary", "stream_stream"]
         return handler and handler._replace(
             **{kind: checked(getattr(handler, kind)) for kind in kinds if getattr(handler, kind)}
@@ -103,10 +103,10 @@ class Allowed(grpc.ServerInterceptor):
 
 
 def serve(add_services, mtls):
-    """Serves on a free port, which it prints: by mTLS, or in plaintext on loopback."""
+    """Serves on a free port, which it prints: with mTLS, or in plaintext on loopback."""
     if mtls:
         certificate, key, trust_bundle = (pathlib.Path(path).read_bytes() for path in mtls[:3])
-        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Digests(), Allowed(mtls[3])])
+        server = grpc.server(futures.ThreadPoolExecutor(4), interceptors=[Digests(), AllowedPeer(mtls[3])])
         credentials = grpc.ssl_server_credentials([(key, certificate)], trust_bundle, require_client_auth=True)
         port = server.add_secure_port("127.0.0.1:0", credentials)
     else:

@@ -1,9 +1,11 @@
-// Calls tools that report, that take too long and that ask, through the official TypeScript SDK.
+// Calls tools with progress, cancels slow ones, and answers input requests, with the official
+// TypeScript SDK.
 //
 //   DRAWBRIDGE_TOOLS=… node interact.mjs --url URL --token TOKEN
 //
-// Prints one JSON object, and stays connected until its input ends: a test can tell a call that was cancelled from one
-// whose client has gone. The SDK is loaded from the folder `node` of DRAWBRIDGE_TOOLS, and asks for 2025-11-25.
+// Prints one JSON object, and stays connected until its input ends, so that a test can distinguish
+// a cancelled call from a disconnected client. The SDK is loaded from the folder `node` of
+// DRAWBRIDGE_TOOLS, and requests 2025-11-25.
 
 import { createRequire } from "node:module";
 import { resolve } from "node:path";
@@ -19,20 +21,20 @@ const schemas = require("@modelcontextprotocol/sdk/types.js");
 const options = { url: { type: "string" }, token: { type: "string" } };
 const { values: args } = parseArgs({ options });
 
-// Whatever a tool asks is answered, and remembered.
-const asked = [];
+// Every input request is answered and recorded.
+const requests = [];
 const capabilities = { elicitation: {}, sampling: {}, roots: {} };
 const client = new Client({ name: "typescript interact", version: "1" }, { capabilities });
 client.setRequestHandler(schemas.ElicitRequestSchema, ({ params }) => {
-  asked.push(params.message);
+  requests.push(params.message);
   return { action: "accept", content: { username: "ada", email: "ada@example.com" } };
 });
 client.setRequestHandler(schemas.CreateMessageRequestSchema, ({ params }) => {
-  asked.push(params.messages[0].content.text);
+  requests.push(params.messages[0].content.text);
   return { role: "assistant", content: { type: "text", text: "42" }, model: "m" };
 });
 client.setRequestHandler(schemas.ListRootsRequestSchema, () => {
-  asked.push("roots");
+  requests.push("roots");
   return { roots: [{ uri: "file:///work" }] };
 });
 
@@ -56,12 +58,12 @@ const headers = { authorization: `Bearer ${args.token}` };
 const transport = new StreamableHTTPClientTransport(new URL(args.url), { requestInit: { headers } });
 await client.connect(transport);
 
-// What comes, in its order.
+// The events in order.
 const events = [];
 const onprogress = ({ message }) => events.push(message);
 events.push(await text("test_slow_work", { milliseconds: 300 }, { onprogress }));
 const controller = new AbortController();
-const seen = {
+const report = {
   protocolVersion: transport.protocolVersion,
   events,
   cancelled: [
@@ -73,10 +75,10 @@ const seen = {
     await text("test_sampling", { prompt: "What is 6 times 7?" }),
     await text("test_input_required_result_list_roots", {}),
   ],
-  asked,
-};
-console.log(JSON.stringify(seen));
+  asked: requests,
+  };
+console.log(JSON.stringify(report));
 for await (const _ of process.stdin);
 await client.close();
-// The SDK still waits to take up the streams of the cancelled calls again.
+// The SDK would still try to resume the streams of the cancelled calls.
 process.exit();

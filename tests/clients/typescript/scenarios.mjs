@@ -1,14 +1,14 @@
-// Uses an MCP server as applications do, through the official TypeScript SDK.
+// Uses an MCP server like an application, with the official TypeScript SDK.
 //
 //   DRAWBRIDGE_TOOLS=… node scenarios.mjs PLAN
 //
-// PLAN is JSON; tests/tests/e2e/front_door/clients.rs makes it and says what its scenarios are.
-// Prints one JSON object with what came of each. What a client is to be refused is part of the
-// result; whatever else goes wrong is thrown, so the exit code is 1.
+// PLAN is JSON from tests/tests/e2e/interop/clients.rs, which documents the scenarios. Prints one
+// JSON object with the result of each. An expected error is part of the result; any other error is
+// thrown, so the exit code is 1.
 //
-// `client` of the plan names a folder of DRAWBRIDGE_TOOLS, where tests/setup.sh installs the
+// The plan's `client` is a folder of DRAWBRIDGE_TOOLS into which tests/setup.sh installs the
 // release: `node` (the newest of version 1), `typescript-1.20`, `typescript-2`, or `mcp-remote`,
-// which is the server of a client that has stdio alone.
+// which bridges clients that support only stdio.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -30,7 +30,7 @@ const { Client, StreamableHTTPClientTransport, UnauthorizedError } = is2
       ...require("@modelcontextprotocol/sdk/client/auth.js"),
     };
 
-// Nothing listens here: the answer is read from the redirect and never followed.
+// Nothing listens here: the redirect is read and never followed.
 const REDIRECT_URI = "http://127.0.0.1:8976/callback";
 const SLOW = "test_slow_work";
 
@@ -48,7 +48,7 @@ function version() {
 
 // --- Signing in ---------------------------------------------------------------------------------
 
-// Every HTTP request, in the order of the answers.
+// Every HTTP request, in the order of the responses.
 const steps = [];
 
 async function recordingFetch(url, init = {}) {
@@ -57,7 +57,7 @@ async function recordingFetch(url, init = {}) {
   return response;
 }
 
-// What an application remembers of its registration and its tokens, in memory.
+// An application's registration and tokens, in memory.
 class Provider {
   redirectUrl = REDIRECT_URI;
   clientMetadata = { client_name: "typescript scenarios", redirect_uris: [REDIRECT_URI] };
@@ -73,8 +73,7 @@ class Provider {
   redirectToAuthorization = (url) => void (this.authorizationUrl = url);
 }
 
-// The user and their browser: opens the sign-in page, fills in its form, and returns where that
-// leads to.
+// Acts as the user's browser: submits the sign-in form and returns the redirect's target.
 async function signIn(url) {
   const page = await recordingFetch(url);
   const text = await page.text();
@@ -86,18 +85,18 @@ async function signIn(url) {
   }
   const sent = await recordingFetch(new URL(action, url), { method: "POST", body, redirect: "manual" });
   const location = sent.headers.get("location");
-  if (!location) throw new Error(`signing in did not lead back, but ${sent.status}`);
+  if (!location) throw new Error(`no redirect after sign-in, but ${sent.status}`);
   return new URL(location);
 }
 
 // --- Connections --------------------------------------------------------------------------------
 
-// Whom to end at the end.
+// The clients to close at the end.
 const open = [];
-// What the SDK could not make sense of.
+// Messages that the SDK could not handle.
 const complaints = [];
 
-// Asks for the plan's revision; `mode` says whether another will do.
+// Requests the plan's revision; `mode` allows a fallback.
 function newClient(mode = { pin: plan.protocol }) {
   const isLegacy = plan.protocol !== "2026-07-28";
   const options = isLegacy
@@ -109,7 +108,7 @@ function newClient(mode = { pin: plan.protocol }) {
 async function connected(client, transport) {
   client.onerror = (error) => {
     complaints.push(error.message);
-    client.broke?.();
+    client.onBroken?.();
   };
   await client.connect(transport);
   open.push({ client, transport });
@@ -123,8 +122,8 @@ function connect(url, mode) {
   return connected(newClient(mode), new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
 }
 
-// Connects as a person who signs in.
-async function connectAsPerson(url) {
+// Signs in and connects.
+async function signInAndConnect(url) {
   if (bridge) return connectByStdio(url, []);
   const authProvider = new Provider();
   const newTransport = () =>
@@ -135,10 +134,10 @@ async function connectAsPerson(url) {
   } catch (error) {
     if (!(error instanceof UnauthorizedError)) throw error;
   }
-  const answer = (await signIn(authProvider.authorizationUrl)).searchParams;
-  if (answer.get("state") !== authProvider.state()) throw new Error("the answer has another state");
-  // Version 2 checks the issuer of the answer.
-  await transport.finishAuth(is2 ? answer : answer.get("code"));
+  const query = (await signIn(authProvider.authorizationUrl)).searchParams;
+  if (query.get("state") !== authProvider.state()) throw new Error("the state does not match");
+  // Version 2 checks the issuer of the redirect.
+  await transport.finishAuth(is2 ? query : query.get("code"));
   return connected(newClient(), newTransport());
 }
 
@@ -150,16 +149,16 @@ async function connectByStdio(url, headers) {
   const transport = new StdioClientTransport({
     command: process.execPath,
     args: [join(bridge, "mcp-remote", "dist", "proxy.js"), url, "--transport", "http-only", "--allow-http", ...headers],
-    // It has a browser opened, and says on standard error what for.
+    // It opens a browser, and prints the page's URL on standard error.
     env: { ...process.env, BROWSER: "true", MCP_REMOTE_CONFIG_DIR: config },
     stderr: "pipe",
   });
-  let said = "";
+  let output = "";
   transport.stderr.on("data", async (data) => {
-    said += data;
-    const [, page] = said.match(/(http\S+\/authorize\?\S+)\s/) ?? [];
+    output += data;
+    const [, page] = output.match(/(http\S+\/authorize\?\S+)\s/) ?? [];
     if (!page) return;
-    said = "";
+    output = "";
     await fetch(await signIn(page));
   });
   return connected(newClient(), transport);
@@ -177,7 +176,7 @@ async function text(client, name, toolArguments, options) {
 }
 
 // The error that `work` throws.
-async function refused(work) {
+async function errorOf(work) {
   try {
     await work();
   } catch (error) {
@@ -186,26 +185,26 @@ async function refused(work) {
   return null;
 }
 
-// Has something happen to this client that it cannot do itself.
+// Triggers a fault of this client's connection.
 async function control(what) {
   const response = await fetch(new URL(what, plan.control), { method: "POST" });
   return response.json();
 }
 
-// Calls what reports, and returns what came, in its order.
-async function reported(client, work) {
+// Calls a tool with progress, and returns its events in order.
+async function callWithProgress(client, work) {
   const events = [];
   const onprogress = ({ message }) => events.push(message);
   events.push(await text(client, SLOW, work.arguments, { onprogress }));
   return events;
 }
 
-// The same where the stream breaks, which the SDK 1.20 leaves to the application to take up again.
-async function reportedThoughBroken(client, work) {
-  if (plan.client !== "typescript-1.20") return reported(client, work);
+// The same with a broken stream, which the application must resume with SDK 1.20.
+async function callWithBrokenStream(client, work) {
+  if (plan.client !== "typescript-1.20") return callWithProgress(client, work);
   const events = [];
   const onprogress = ({ message }) => events.push(message);
-  const broken = new Promise((resolve) => (client.broke = resolve));
+  const broken = new Promise((resolve) => (client.onBroken = resolve));
   let resumptionToken;
   const onresumptiontoken = (token) => (resumptionToken = token);
   text(client, SLOW, work.arguments, { onprogress, onresumptiontoken }).catch(() => {});
@@ -216,7 +215,7 @@ async function reportedThoughBroken(client, work) {
 
 const scenarios = {
   async flow() {
-    const client = await connectAsPerson(plan.url);
+    const client = await signInAndConnect(plan.url);
     const listed = await client.listTools();
     const { resourceTemplates } = await client.listResourceTemplates();
     const { contents } = await client.readResource({ uri: plan.read });
@@ -226,49 +225,48 @@ const scenarios = {
       resourceTemplates: resourceTemplates.map(({ uriTemplate }) => uriTemplate),
       text: await text(client, plan.call.name, plan.call.arguments),
       read: contents[0].text,
-      denied: await refused(() => call(client, plan.denied.name, plan.denied.arguments)),
+      denied: await errorOf(() => call(client, plan.denied.name, plan.denied.arguments)),
     };
   },
 
   async progress() {
     const client = await service();
     complaints.length = 0;
-    return { events: await reported(client, plan.slow), complaints: [...complaints] };
+    return { events: await callWithProgress(client, plan.slow), complaints: [...complaints] };
   },
 
   async cancel() {
     const client = await service();
     const controller = new AbortController();
     const options = { signal: controller.signal, onprogress: () => controller.abort("enough") };
-    const error = await refused(() => call(client, SLOW, { milliseconds: 60_000 }, options));
+    const error = await errorOf(() => call(client, SLOW, { milliseconds: 60_000 }, options));
     return { error, stopped: await control("stopped") };
   },
 
   async broken_stream() {
     const client = await service();
     await control("cut");
-    return reportedThoughBroken(client, plan.quick);
+    return callWithBrokenStream(client, plan.quick);
   },
 
   async lost_session() {
     const client = await service();
     const ended = await control("end-session");
-    const error = await refused(() => text(client, "test_simple_text", {}));
-    // Whose SDK does not start again does it as an application.
+    const error = await errorOf(() => text(client, "test_simple_text", {}));
+    // If the SDK does not start a new session, the application must.
     if (error) connection = undefined;
     return { ended, error, again: await text(await service(), "test_simple_text", {}) };
   },
 
   async proxies() {
-    const seen = {};
+    const report = {};
     for (const [name, url] of Object.entries(plan.proxies)) {
-      // In the newest revision the client finds out whether that passes, and else speaks the one
-      // before.
+      // With the newest revision the client negotiates, and falls back to the previous one.
       const client = await connect(url, "auto");
       const silent = await text(client, SLOW, plan.silent[name]);
-      seen[name] = { protocol: protocolVersion(open.at(-1)), silent, events: await reported(client, plan.quick) };
+      report[name] = { protocol: protocolVersion(open.at(-1)), silent, events: await callWithProgress(client, plan.quick) };
     }
-    return seen;
+    return report;
   },
 };
 
@@ -283,11 +281,11 @@ function protocolVersion({ client, transport }) {
   return is2 ? client.getNegotiatedProtocolVersion() : transport.protocolVersion;
 }
 
-const seen = { client: version() };
-for (const name of plan.scenarios) seen[name] = await scenarios[name]();
-seen.protocol = protocolVersion(open[0]);
-console.log(JSON.stringify(seen));
+const report = { client: version() };
+for (const name of plan.scenarios) report[name] = await scenarios[name]();
+report.protocol = protocolVersion(open[0]);
+console.log(JSON.stringify(report));
 await Promise.allSettled(open.map(({ client }) => client.close()));
 if (config) rmSync(config, { recursive: true });
-// The SDK still waits to take up the streams of cancelled calls again.
+// The SDK would still try to resume the streams of cancelled calls.
 process.exit();

@@ -1,21 +1,22 @@
-//! Arguments of a tool: JSON to protobuf and back; and guards, of the same texts. The first line names the tool, the rest is its arguments.
+//! Arguments of a tool: JSON to protobuf and back, and the guards on the same texts. The first line
+//! names the tool, the rest is its arguments.
 
 #![no_main]
-#![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
+#![expect(clippy::expect_used, reason = "a failed start ends the fuzz target")]
 
 use std::sync::LazyLock;
 
-use drawbridge_edge::fuzzing::Tools;
+use drawbridge_edge::fuzzing::FuzzTools;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tokio::runtime::{Builder, Runtime};
 
 mod contracts;
 
-// The tools' channels want a runtime. It never runs, so they never connect.
-static TOOLS: LazyLock<(Runtime, Tools)> = LazyLock::new(|| {
+// The tools' channels need a runtime. It never runs, so they never connect.
+static TOOLS: LazyLock<(Runtime, FuzzTools)> = LazyLock::new(|| {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     let entered = runtime.enter();
-    let tools = Tools::of(&contracts::contracts());
+    let tools = FuzzTools::new(&contracts::contracts());
     drop(entered);
     (runtime, tools)
 });
@@ -24,10 +25,10 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let mut parts = input.splitn(2, |byte| *byte == b'\n');
     let (Some(name), Some(arguments)) = (parts.next(), parts.next()) else { return Corpus::Reject };
     if let Ok(arguments) = str::from_utf8(arguments) {
-        // A tool may answer with any text.
-        TOOLS.1.guard(arguments);
+        // A tool may return any text.
+        TOOLS.1.assert_guarded(arguments);
     }
-    match str::from_utf8(name).is_ok_and(|name| TOOLS.1.read(name, arguments)) {
+    match str::from_utf8(name).is_ok_and(|name| TOOLS.1.assert_arguments(name, arguments)) {
         true => Corpus::Keep,
         false => Corpus::Reject,
     }

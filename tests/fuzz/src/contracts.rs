@@ -4,7 +4,7 @@ use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
 };
 
-/// The contract that holds one of everything, and that of the code service, each with its namespace.
+/// The contract that uses every feature, and that of the code service, each with its namespace.
 pub(crate) fn contracts() -> Vec<(&'static str, Contract)> {
     let mut resolver = ChainFileResolver::new();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../services/edge/src/catalog/testdata");

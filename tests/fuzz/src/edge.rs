@@ -1,4 +1,4 @@
-//! The edge, with an auth that allows everybody and a tool service that answers what it is told to.
+//! The edge, with an auth that allows every caller and a tool service with a configurable response.
 
 use std::{
     convert::Infallible,
@@ -34,23 +34,23 @@ use crate::contracts;
 pub(crate) struct Edge {
     pub(crate) runtime: Runtime,
     router: Router,
-    answer: Arc<Mutex<Bytes>>,
+    response_bytes: Arc<Mutex<Bytes>>,
 }
 
 impl Edge {
     pub(crate) fn start() -> Self {
-        // Spans are made, so that what goes into them is fuzzed too; nothing is logged.
+        // Spans are created, so that their content is fuzzed too; nothing is logged.
         let telemetry = TelemetryConfig { log: "off".to_owned(), ..TelemetryConfig::default() };
         std::mem::forget(Telemetry::install("fuzz", &telemetry).expect("telemetry"));
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let answer = Arc::default();
+        let response_bytes = Arc::default();
         let router = runtime.block_on(async {
             let auth = listen().await;
             let auth_url = format!("http://{}", auth.local_addr().expect("an address"))
                 .parse()
                 .expect("a URL");
             let serving =
-                tonic::transport::Server::builder().add_service(AuthServiceServer::new(Everybody));
+                tonic::transport::Server::builder().add_service(AuthServiceServer::new(AllowAll));
             let incoming = TcpListenerStream::new(auth).map(|stream| {
                 stream.inspect(|stream| {
                     stream.set_nodelay(true).expect("a socket that takes options")
@@ -62,8 +62,9 @@ impl Edge {
             let url = format!("http://{}", tools.local_addr().expect("an address"))
                 .parse()
                 .expect("a URL");
-            let answers = Arc::clone(&answer);
-            let service = Router::new().fallback(move || std::future::ready(tool_answer(&answers)));
+            let served = Arc::clone(&response_bytes);
+            let service =
+                Router::new().fallback(move || std::future::ready(tool_response(&served)));
             let tools = tools
                 .tap_io(|stream| stream.set_nodelay(true).expect("a socket that takes options"));
             tokio::spawn(async move { axum::serve(tools, service).await });
@@ -71,36 +72,38 @@ impl Edge {
             let public = "http://edge.test/mcp".parse().expect("a URL");
             let config =
                 drawbridge_edge::Config::new(public, "http://idp.test".to_owned(), auth_url);
-            drawbridge_edge::fuzzing::front_door(&config, &contracts::contracts(), &url)
+            drawbridge_edge::fuzzing::edge_router(&config, &contracts::contracts(), &url)
                 .expect("an edge")
         });
-        Self { runtime, router, answer }
+        Self { runtime, router, response_bytes }
     }
 
-    /// What the tool service answers from now on: an encoded message.
-    pub(crate) fn answers(&self, message: &[u8]) {
-        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) =
+    /// Sets the tool service's response to this encoded message.
+    pub(crate) fn set_tool_response(&self, message: &[u8]) {
+        *self.response_bytes.lock().unwrap_or_else(PoisonError::into_inner) =
             Bytes::copy_from_slice(message);
     }
 
-    /// The response to a request, whose head comes within `patience`. None: it does not.
-    pub(crate) async fn ask(
+    /// Sends a request. Returns its response, or None if its headers do not arrive within
+    /// `time_limit`.
+    pub(crate) async fn send(
         &self,
         request: Request<Body>,
-        patience: Duration,
+        time_limit: Duration,
     ) -> Option<(response::Parts, Body)> {
-        let response = timeout(patience, self.router.clone().oneshot(request)).await.ok()?;
-        let response = response.expect("a router that answers");
+        let response = timeout(time_limit, self.router.clone().oneshot(request)).await.ok()?;
+        let response = response.expect("a response");
         assert_ne!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "{response:?}");
         assert!(response.headers().contains_key("x-request-id"), "{response:?}");
         Some(response.into_parts())
     }
 }
 
-/// What of a body comes, where `patience` is waited for each part, and whether that is all of it.
-pub(crate) async fn rest(body: &mut Body, patience: Duration) -> (Bytes, bool) {
+/// Reads a body with this time limit for each part. Returns the received bytes and whether the body
+/// is complete.
+pub(crate) async fn read_rest(body: &mut Body, time_limit: Duration) -> (Bytes, bool) {
     let mut text = BytesMut::new();
-    while let Ok(data) = timeout(patience, part(body)).await {
+    while let Ok(data) = timeout(time_limit, next_part(body)).await {
         match data {
             Some(data) => text.put(data),
             None => return (text.freeze(), true),
@@ -110,8 +113,8 @@ pub(crate) async fn rest(body: &mut Body, patience: Duration) -> (Bytes, bool) {
 }
 
 /// The next part of a body.
-pub(crate) async fn part(body: &mut Body) -> Option<Bytes> {
-    let frame = body.frame().await?.expect("a body that ends");
+pub(crate) async fn next_part(body: &mut Body) -> Option<Bytes> {
+    let frame = body.frame().await?.expect("a readable body");
     Some(frame.into_data().unwrap_or_default())
 }
 
@@ -119,9 +122,9 @@ async fn listen() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").await.expect("a port")
 }
 
-/// One gRPC message, and that all went well.
-fn tool_answer(answer: &Mutex<Bytes>) -> Response {
-    let message = answer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+/// A gRPC response of one message with the status OK.
+fn tool_response(response_bytes: &Mutex<Bytes>) -> Response {
+    let message = response_bytes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut framed = BytesMut::with_capacity(message.len() + 5);
     framed.put_u8(0);
     framed.put_u32(message.len().try_into().unwrap_or_default());
@@ -138,15 +141,15 @@ fn tool_answer(answer: &Mutex<Bytes>) -> Response {
         .expect("a response")
 }
 
-/// An auth that allows everybody everything. Who calls is what the token says.
-struct Everybody;
+/// An auth that allows every operation. The token is the caller's name.
+struct AllowAll;
 
 /// The only epoch.
 const EPOCH: u64 = 1;
 
-/// The edge may repeat what it hears of everybody but `bob`.
+/// The edge may cache decisions on every caller except `bob`.
 fn allowed(token: &str) -> pb::Allowed {
-    let lasts = prost_types::Duration { seconds: 10, nanos: 0 };
+    let reusable_for = prost_types::Duration { seconds: 10, nanos: 0 };
     pb::Allowed {
         principal: Some(pb::Principal { subject: token.to_owned(), ..Default::default() }),
         transaction_token: Some(pb::TransactionToken {
@@ -154,13 +157,13 @@ fn allowed(token: &str) -> pb::Allowed {
             expires_at: None,
         }),
         epoch: EPOCH,
-        reusable_for: (token != "bob").then_some(lasts),
+        reusable_for: (token != "bob").then_some(reusable_for),
         ..Default::default()
     }
 }
 
 #[tonic::async_trait]
-impl AuthService for Everybody {
+impl AuthService for AllowAll {
     async fn authorize(
         &self,
         request: tonic::Request<pb::AuthorizeRequest>,
@@ -199,8 +202,8 @@ impl AuthService for Everybody {
         _: tonic::Request<pb::WatchRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
         let ticks = IntervalStream::new(tokio::time::interval(Duration::from_secs(1)));
-        let words = ticks.map(|_| Ok(pb::WatchResponse { epoch: EPOCH, revocations: EPOCH }));
-        Ok(tonic::Response::new(Box::pin(words)))
+        let epochs = ticks.map(|_| Ok(pb::WatchResponse { epoch: EPOCH, revocations: EPOCH }));
+        Ok(tonic::Response::new(Box::pin(epochs)))
     }
 
     async fn introspect(

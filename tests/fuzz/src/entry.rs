@@ -1,10 +1,11 @@
-//! The edge's front door: an HTTP request in, an HTTP response out, with an auth that allows everybody and a tool
-//! service whose answer is part of the input.
+//! The edge's HTTP endpoint: one request in, one response out, with an auth that allows every
+//! caller and a tool service whose response is part of the input.
 //!
-//! An input is `METHOD path`, header lines, an empty line, the body, and after a NUL the service's answer.
+//! An input is `METHOD path`, header lines, an empty line, the body, and after a NUL the service's
+//! response.
 
 #![no_main]
-#![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
+#![expect(clippy::expect_used, reason = "a failed start ends the fuzz target")]
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -13,13 +14,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
-use self::edge::{Edge, rest};
+use self::edge::{Edge, read_rest};
 
 mod contracts;
 mod edge;
 
-/// What is waited for a response, and for each part of its body: a stream may have nothing to say.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// The time limit for a response and for each part of its body: a stream may be silent.
+const PART_TIMEOUT: Duration = Duration::from_millis(20);
 
 static EDGE: LazyLock<Edge> = LazyLock::new(Edge::start);
 
@@ -41,11 +42,11 @@ fn request(input: &[u8]) -> Option<(Request<Body>, &[u8])> {
 }
 
 fuzz_target!(|input: &[u8]| -> Corpus {
-    let Some((request, answer)) = request(input) else { return Corpus::Reject };
-    EDGE.answers(answer);
+    let Some((request, response)) = request(input) else { return Corpus::Reject };
+    EDGE.set_tool_response(response);
     EDGE.runtime.block_on(async {
-        if let Some((_, mut body)) = EDGE.ask(request, PATIENCE).await {
-            rest(&mut body, PATIENCE).await;
+        if let Some((_, mut body)) = EDGE.send(request, PART_TIMEOUT).await {
+            read_rest(&mut body, PART_TIMEOUT).await;
         }
     });
     Corpus::Keep

@@ -1,15 +1,11 @@
-//! Sequences of messages, in every revision, with and without a session: each request gets exactly one answer or a
-//! clean refusal.
+//! Sequences of messages, in every revision, with and without a session: each request gets exactly
+//! one response or a well-formed rejection.
 //!
-//! An input is a sequence of steps of six bytes: method, parameters, id, revision, session and caller, `Accept`. Each
-//! byte chooses from a table.
+//! An input is a sequence of steps of six bytes: method, parameters, id, revision, session and
+//! caller, `Accept`. Each byte indexes a table.
 
 #![no_main]
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a fuzz target that finds something says so"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a finding ends the fuzz target")]
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -20,7 +16,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use self::edge::{Edge, part, rest};
+use self::edge::{Edge, next_part, read_rest};
 
 mod contracts;
 mod edge;
@@ -36,10 +32,10 @@ const ACCEPTS: [Option<&str>; 5] = [
     Some("*/*"),
     None,
 ];
-/// What is waited for an answer. The machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Those that listen never end by themselves.
-const LISTENING: &str = "subscriptions/listen";
+/// The time limit for a response, on a busy machine too.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Subscriptions do not end by themselves.
+const SUBSCRIBE: &str = "subscriptions/listen";
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 const METHODS: [&str; 20] = [
     "initialize",
@@ -56,7 +52,7 @@ const METHODS: [&str; 20] = [
     "completion/complete",
     "logging/setLevel",
     "server/discover",
-    LISTENING,
+    SUBSCRIBE,
     "notifications/initialized",
     "notifications/cancelled",
     "GET",
@@ -66,7 +62,7 @@ const METHODS: [&str; 20] = [
 
 static EDGE: LazyLock<Edge> = LazyLock::new(|| {
     let edge = Edge::start();
-    edge.answers(b"");
+    edge.set_tool_response(b"");
     edge
 });
 
@@ -125,7 +121,7 @@ fn id(byte: u8) -> Option<Value> {
     }
 }
 
-/// Who makes a step.
+/// The caller of a step.
 fn caller(step: &[u8]) -> &'static str {
     if step[4] & 0x40 == 0 { "alice" } else { "bob" }
 }
@@ -141,7 +137,7 @@ fn empty(method: &str, caller: &str) -> Request<Body> {
     request
 }
 
-/// One step: the request, its method, and the id under which it wants to be answered, where it is a request.
+/// The request of one step, its method, and the message's id if it needs a response.
 fn request(
     step: &[u8],
     session: Option<&HeaderValue>,
@@ -187,14 +183,14 @@ fn events(text: &str) -> Vec<String> {
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     for line in text.split('\n') {
         if line.is_empty() {
-            // One with empty data names a place in the stream (SEP-1699).
+            // An event with empty data only marks a position in the stream (SEP-1699).
             events.extend(Some(data.join("\n")).filter(|data| !data.is_empty()));
             data.clear();
         } else if let Some(value) = line.strip_prefix("data:") {
             data.push(value.strip_prefix(' ').unwrap_or(value).to_owned());
         }
     }
-    assert!(data.is_empty(), "an event that does not end: {text:?}");
+    assert!(data.is_empty(), "an incomplete event: {text:?}");
     events
 }
 
@@ -219,80 +215,85 @@ fn messages(head: &response::Parts, body: &[u8]) -> Vec<Value> {
 
 fn check(method: &str, id: Option<&Value>, head: &response::Parts, body: &[u8]) {
     let messages = messages(head, body);
-    let is_answer =
+    let is_response =
         |message: &&Value| message.get("result").is_some() || message.get("error").is_some();
-    let answers: Vec<_> = messages.iter().filter(is_answer).collect();
-    let say = || panic!("{method} with the id {id:?}: {head:?} {messages:?}");
+    let responses: Vec<_> = messages.iter().filter(is_response).collect();
+    let fail = || panic!("{method} with the id {id:?}: {head:?} {messages:?}");
     match id {
         _ if method == "GET" || method == "DELETE" => {}
         None => {
-            let refused = head.status.is_client_error() && answers.len() == 1;
-            if !(head.status == StatusCode::ACCEPTED && messages.is_empty() || refused) {
-                say();
+            let is_rejected = head.status.is_client_error() && responses.len() == 1;
+            if !(head.status == StatusCode::ACCEPTED && messages.is_empty() || is_rejected) {
+                fail();
             }
         }
         Some(id) => {
-            let one = answers.len() == 1 && (answers[0]["id"] == *id || answers[0]["id"].is_null());
-            let is_result = answers.first().is_some_and(|answer| answer.get("result").is_some());
-            if !(one && (head.status.is_success() || !is_result)) {
-                say();
+            let is_single =
+                responses.len() == 1 && (responses[0]["id"] == *id || responses[0]["id"].is_null());
+            let is_result =
+                responses.first().is_some_and(|response| response.get("result").is_some());
+            if !(is_single && (head.status.is_success() || !is_result)) {
+                fail();
             }
         }
     }
 }
 
-/// Waits for what has to come. The machine may be busy.
-async fn due<T>(what: &str, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what} does not come"))
+/// Waits for an expected event, with the time limit for a response.
+async fn expect_in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(RESPONSE_TIMEOUT, future).await.unwrap_or_else(|_| panic!("{what} does not arrive"))
 }
 
-/// What lasts longer than a step.
+/// The state of a sequence across its steps.
 #[derive(Default)]
 struct Sequence {
-    /// The ids of the sessions that were opened, and who opened them.
+    /// The ids of the opened sessions and their callers.
     sessions: Vec<(HeaderValue, &'static str)>,
-    /// Streams of those who listen in a session.
-    listening: Vec<Body>,
+    /// The standalone streams of sessions.
+    streams: Vec<Body>,
 }
 
 impl Sequence {
     async fn step(&mut self, step: &[u8]) {
         let (request, method, id) = request(step, self.sessions.last().map(|(id, _)| id));
-        let (head, mut body) = due(method, EDGE.ask(request, PATIENCE)).await.expect("in time");
+        let (head, mut body) =
+            expect_in_time(method, EDGE.send(request, RESPONSE_TIMEOUT)).await.expect("in time");
         let mut first = Bytes::new();
-        if is_stream(&head) && matches!(method, LISTENING | "GET") {
-            // It begins at once, and ends with its session or its client.
-            first = due(method, part(&mut body)).await.expect("a beginning");
+        if is_stream(&head) && matches!(method, SUBSCRIBE | "GET") {
+            // The stream starts at once, and ends with its session or its client.
+            first = expect_in_time(method, next_part(&mut body)).await.expect("a first part");
             if method == "GET" {
-                return self.listening.push(body);
+                return self.streams.push(body);
             }
             if messages(&head, &first).first().is_some_and(|first| first["method"] == ACKNOWLEDGED)
             {
                 return;
             }
         }
-        let (text, is_whole) = rest(&mut body, PATIENCE).await;
-        assert!(is_whole, "{method} is not answered to the end: {head:?} {text:?}");
+        let (text, is_complete) = read_rest(&mut body, RESPONSE_TIMEOUT).await;
+        assert!(is_complete, "the response to {method} is incomplete: {head:?} {text:?}");
         check(method, id.as_ref(), &head, &[first, text].concat());
         if let Some(session) = head.headers.get("mcp-session-id") {
             self.sessions.push((session.clone(), caller(step)));
         }
     }
 
-    /// Ends all sessions, and with them their streams: the next sequence finds none.
+    /// Ends all sessions and their streams, so that the next sequence starts without any.
     async fn end(self) {
         for (session, caller) in self.sessions {
             let mut request = empty("DELETE", caller);
             request.headers_mut().insert("mcp-session-id", session);
-            let (head, _) = due("DELETE", EDGE.ask(request, PATIENCE)).await.expect("in time");
+            let (head, _) = expect_in_time("DELETE", EDGE.send(request, RESPONSE_TIMEOUT))
+                .await
+                .expect("in time");
             assert!(
                 [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND].contains(&head.status),
                 "{head:?}"
             );
         }
-        for mut body in self.listening {
-            let (text, is_whole) = rest(&mut body, PATIENCE).await;
-            assert!(is_whole, "the stream of a session does not end with it: {text:?}");
+        for mut body in self.streams {
+            let (text, is_complete) = read_rest(&mut body, RESPONSE_TIMEOUT).await;
+            assert!(is_complete, "the stream of a session does not end with it: {text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Small makers of the contract's messages.
+//! Constructors for the contract's messages.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use drawbridge_proto::mcp::v1::{
@@ -9,7 +9,7 @@ use prost_types::{Struct, value};
 use serde_json::Value;
 use tonic::{Response, Status};
 
-use super::{Answered, pb};
+use super::{UnaryResult, pb};
 
 pub(super) fn block(kind: Kind) -> ContentBlock {
     ContentBlock { kind: Some(kind), annotations: None }
@@ -43,16 +43,16 @@ pub(super) fn result(content: Vec<ContentBlock>) -> ToolResult {
     ToolResult { content, ..Default::default() }
 }
 
-pub(super) fn answer(content: Vec<ContentBlock>) -> Answered {
+pub(super) fn reply(content: Vec<ContentBlock>) -> UnaryResult {
     Ok(Response::new(pb::Answer { result: Some(result(content)), input_required: None }))
 }
 
-pub(super) fn say(line: &str) -> Answered {
-    answer(vec![text(line)])
+pub(super) fn reply_text(message: &str) -> UnaryResult {
+    reply(vec![text(message)])
 }
 
-pub(super) fn ask(asked: InputRequired) -> pb::Answer {
-    pb::Answer { result: None, input_required: Some(asked) }
+pub(super) fn input_required(request: InputRequired) -> pb::Answer {
+    pb::Answer { result: None, input_required: Some(request) }
 }
 
 pub(super) fn contents(text: &str) -> Result<Response<pb::Contents>, Status> {
@@ -113,7 +113,7 @@ fn to_value(json: &Value) -> prost_types::Value {
     prost_types::Value { kind: Some(kind) }
 }
 
-/// A struct as JSON text, for people.
+/// A struct as JSON text, with sorted keys.
 pub(super) fn json_struct(fields: &Struct) -> String {
     let mut parts: Vec<_> =
         fields.fields.iter().map(|(name, value)| format!("{name:?}:{}", plain(value))).collect();

@@ -1,4 +1,4 @@
-//! Tools that tell something before they answer, and what tells of changes.
+//! Tools that stream events before their result, and the stream of changes to a resource.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -9,14 +9,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status};
 
 use super::{
-    Conformance, Streamed, asking,
+    Conformance, StreamResult, elicit,
     make::{form, result, text},
     pb::{self, event::Event},
 };
 
-/// Between two events of a stream.
+/// The pause between two events of a stream.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a step of slow work takes.
+/// The duration of one step of SlowWork.
 const STEP_MS: u32 = 20;
 
 fn event(event: Event) -> pb::Event {
@@ -24,7 +24,7 @@ fn event(event: Event) -> pb::Event {
 }
 
 /// Streams events with a pause after each, and then the result.
-fn stream(events: Vec<Event>, result: ToolResult) -> Streamed {
+fn stream(events: Vec<Event>, result: ToolResult) -> StreamResult {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
         for next in events {
@@ -38,37 +38,37 @@ fn stream(events: Vec<Event>, result: ToolResult) -> Streamed {
     Ok(Response::new(ReceiverStream::new(receiver)))
 }
 
-fn log(line: &str) -> Event {
+fn log(message: &str) -> Event {
     Event::Log(LogMessage {
         level: Level::Info.into(),
         logger: String::new(),
-        data: Some(prost_types::Value::from(line.to_owned())),
+        data: Some(prost_types::Value::from(message.to_owned())),
     })
 }
 
-pub(super) fn progress() -> Streamed {
+pub(super) fn progress() -> StreamResult {
     let progress = |done: f64| {
         Event::Progress(Progress { progress: done, total: Some(100.0), message: String::new() })
     };
     stream([0.0, 50.0, 100.0].map(progress).to_vec(), result(vec![text("done")]))
 }
 
-pub(super) fn log_lines() -> Streamed {
+pub(super) fn log_lines() -> StreamResult {
     let lines = ["Tool execution started", "Tool processing data", "Tool execution completed"];
     stream(lines.map(log).to_vec(), result(vec![text("done")]))
 }
 
-pub(super) async fn elicitation(given: &InputResponses) -> Streamed {
+pub(super) async fn elicitation(given: &InputResponses) -> StreamResult {
     if given.responses.contains_key("answer") {
         return stream(vec![], result(vec![text("done")]));
     }
-    let asked = asking::one("answer", form("Please answer", &asking::name_form("name")));
+    let form = elicit::one("answer", form("Please answer", &elicit::name_form("name")));
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let _ = sender.send(Ok(event(Event::InputRequired(asked)))).await;
+    let _ = sender.send(Ok(event(Event::InputRequired(form)))).await;
     Ok(Response::new(ReceiverStream::new(receiver)))
 }
 
-/// Changes for as long as somebody listens.
+/// Sends changes while the stream has a receiver.
 pub(super) fn changes() -> Response<ReceiverStream<Result<pb::Changed, Status>>> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     tokio::spawn(async move {
@@ -79,8 +79,9 @@ pub(super) fn changes() -> Response<ReceiverStream<Result<pb::Changed, Status>>>
     Response::new(ReceiverStream::new(receiver))
 }
 
-/// Works so long, is silent so long, and counts whether it came to its end.
-pub(super) fn slow_work(service: Conformance, request: pb::SlowWorkRequest) -> Streamed {
+/// Works for `milliseconds` with progress, then `silent_milliseconds` without, and counts whether
+/// it completed.
+pub(super) fn slow_work(service: Conformance, request: pb::SlowWorkRequest) -> StreamResult {
     let steps = request.milliseconds / STEP_MS;
     let silence = Duration::from_millis(request.silent_milliseconds.into());
     let (sender, receiver) = tokio::sync::mpsc::channel(1);

@@ -1,6 +1,6 @@
-//! A tool service that comes back with another contract.
+//! A tool service that restarts with another contract.
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_sdk::{Listen, TelemetryConfig};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
@@ -9,14 +9,14 @@ use super::{Edge, TestMesh};
 use crate::conformance::Conformance;
 
 impl TestMesh {
-    /// As [`Self::conformance`], with a service that comes back whenever one of its tools has changed its contract, as
-    /// in a rollout.
-    pub async fn changing_conformance(&self) -> (AbortOnDropHandle<()>, Edge) {
+    /// Like [`Self::conformance`], with a service that restarts whenever one of its tools changes
+    /// its contract, as in a rollout.
+    pub async fn conformance_with_rollouts(&self) -> (AbortOnDropHandle<()>, Edge) {
         let (service, mut hosted, edge) = self.conformance(|_| {}).await;
         let (keys, telemetry) = (self.transaction_keys(), self.config.telemetry.clone());
-        let mut changed = service.changed.subscribe();
+        let mut changes = service.changes.subscribe();
         let rollouts = async move {
-            while changed.changed().await.is_ok() {
+            while changes.changed().await.is_ok() {
                 let address = hosted.running.address.tcp().expect("an address");
                 hosted.stop().await;
                 let (listen, _) = Listen::bind(address).expect("the same port");
@@ -33,9 +33,9 @@ pub(super) async fn host(
     listen: Listen,
     keys: Url,
     telemetry: &TelemetryConfig,
-) -> Hosted {
+) -> HostedService {
     let service = service.clone();
-    let hosted = Hosted::start("conformance", telemetry, |telemetry| async move {
+    let hosted = HostedService::start("conformance", telemetry, |telemetry| async move {
         service.start(listen, keys, &telemetry).await
     });
     hosted.await.expect("the service")

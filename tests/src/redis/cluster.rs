@@ -7,7 +7,8 @@ const SLOTS: usize = 16_384;
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<Node>,
-    /// Where it is: one of its nodes is dead, the others tell of all.
+    /// Its URL. The first of its nodes is dead, so a client must discover the cluster from the
+    /// others.
     pub url: String,
 }
 
@@ -25,25 +26,25 @@ impl RedisCluster {
             buses.push(bus);
         }
         for (number, node) in nodes.iter().enumerate() {
-            let _: () = node.told(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
+            let _: () = node.expect(&format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
             if number < MASTERS {
                 let (from, to) = (SLOTS * number / MASTERS, SLOTS * (number + 1) / MASTERS - 1);
-                let _: () = node.told(&format!("CLUSTER ADDSLOTSRANGE {from} {to}")).await;
+                let _: () = node.expect(&format!("CLUSTER ADDSLOTSRANGE {from} {to}")).await;
             }
         }
         for (node, bus) in nodes.iter().zip(&buses).skip(1) {
             let _: () =
-                nodes[0].told(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
+                nodes[0].expect(&format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port())).await;
         }
         for (master, replica) in nodes[..MASTERS].iter().zip(&nodes[MASTERS..]) {
-            let master: String = master.told("CLUSTER MYID").await;
+            let master: String = master.expect("CLUSTER MYID").await;
             let replicate = format!("CLUSTER REPLICATE {master}");
-            until("a replica", async || replica.ask::<()>(&replicate).await.is_ok()).await;
+            until("a replica", async || replica.command::<()>(&replicate).await.is_ok()).await;
         }
         for node in &nodes {
             until("the cluster", async || {
-                let info: String = node.told("CLUSTER INFO").await;
-                let replication: String = node.told("INFO replication").await;
+                let info: String = node.expect("CLUSTER INFO").await;
+                let replication: String = node.expect("INFO replication").await;
                 info.contains("cluster_state:ok")
                     && info.contains("cluster_known_nodes:6")
                     && (replication.contains("master_link_status:up")
@@ -56,9 +57,9 @@ impl RedisCluster {
         Self { nodes, url: format!("redis-cluster://:{PASSWORD}@{known}") }
     }
 
-    /// Kills the master that has this key, and waits for nothing.
+    /// Kills the master of this key's slot, without waiting for a failover.
     pub async fn kill_master_of(&mut self, key: &str) {
-        let slot: usize = self.nodes[0].told(&format!("CLUSTER KEYSLOT {key}")).await;
+        let slot: usize = self.nodes[0].expect(&format!("CLUSTER KEYSLOT {key}")).await;
         self.nodes[slot * MASTERS / SLOTS].redis.kill();
     }
 }

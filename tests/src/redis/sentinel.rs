@@ -6,26 +6,26 @@ use std::{
 use ::redis::Client;
 use tempfile::TempDir;
 
-use super::{Node, PASSWORD, ask, free_port, until};
+use super::{Node, PASSWORD, command, free_port, until};
 
-/// A master and its replica, over which a sentinel watches.
+/// A master and its replica, monitored by a sentinel.
 #[derive(Debug)]
 pub struct RedisSentinel {
     master: Node,
     _replica: Node,
     sentinel: Child,
     _folder: TempDir,
-    /// Where the master is: who is asked first is dead.
+    /// Its URL. The first sentinel in it is dead.
     pub url: String,
 }
 
 impl RedisSentinel {
-    /// Starts them and waits until the sentinel knows both.
+    /// Starts them and waits until the sentinel has discovered both.
     pub async fn start() -> Self {
         let master = Node::start("").await;
         let replica = Node::start(&format!("replicaof 127.0.0.1 {}", master.port())).await;
         until("replication", async || {
-            replica.told::<String>("INFO replication").await.contains("master_link_status:up")
+            replica.expect::<String>("INFO replication").await.contains("master_link_status:up")
         })
         .await;
         let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port());
@@ -37,7 +37,7 @@ impl RedisSentinel {
              sentinel failover-timeout main 3000\n",
             master.port()
         );
-        // A sentinel writes what it knows into its config file.
+        // A sentinel writes its state into its config file.
         fs::write(folder.path().join("sentinel.conf"), config).expect("a file");
         let sentinel = Command::new("redis-server")
             .args(["sentinel.conf", "--sentinel"])
@@ -45,10 +45,10 @@ impl RedisSentinel {
             .stdout(Stdio::null())
             .spawn()
             .expect("a sentinel");
-        let asked =
+        let client =
             Client::open(format!("redis://:of-the-sentinel@127.0.0.1:{port}")).expect("a URL");
         until("the sentinel", async || {
-            ask::<Vec<Vec<String>>>(&asked, "SENTINEL replicas main")
+            command::<Vec<Vec<String>>>(&client, "SENTINEL replicas main")
                 .await
                 .is_ok_and(|known| !known.is_empty())
         })
@@ -60,7 +60,7 @@ impl RedisSentinel {
         Self { master, _replica: replica, sentinel, _folder: folder, url }
     }
 
-    /// Kills the master, and waits for nothing.
+    /// Kills the master, without waiting for a failover.
     pub fn kill_master(&mut self) {
         self.master.redis.kill();
     }
@@ -68,7 +68,7 @@ impl RedisSentinel {
 
 impl Drop for RedisSentinel {
     fn drop(&mut self) {
-        // INVARIANT: it is a child, and nobody else waits for it.
+        // INVARIANT: it is a child process, and only this waits for it.
         let _ = self.sentinel.kill();
         let _ = self.sentinel.wait();
     }

@@ -1,9 +1,9 @@
-//! Who gets in.
+//! Authentication and authorization.
 
 mod attacks;
 mod decisions;
 mod delegation;
-mod front;
+mod edge_tokens;
 mod issuers;
 mod keycloak;
 mod kubernetes;

@@ -1,4 +1,4 @@
-//! Bad input gets the right status, a clear message and the request id.
+//! Invalid input gets the right status, a clear message and the request id.
 
 use drawbridge_tests::{Reply, TestMesh};
 use http::StatusCode;
@@ -12,7 +12,7 @@ fn check(reply: &Reply, status: StatusCode, code: Option<i64>, message: &str) {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_message_is_refused_for_what_it_is() {
+async fn a_body_that_is_not_a_json_rpc_message_is_rejected_with_the_reason() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let bad_request = StatusCode::BAD_REQUEST;
@@ -42,7 +42,7 @@ async fn a_body_that_is_no_message_is_refused_for_what_it_is() {
 }
 
 #[tokio::test]
-async fn headers_and_sizes_that_do_not_fit_are_refused() {
+async fn unsupported_headers_and_oversized_bodies_are_rejected() {
     let mesh = TestMesh::with(|config| config.bodies.body_bytes_max = 2000).await;
     let alice = mesh.client("alice").await;
     let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }).to_string();
@@ -69,7 +69,7 @@ async fn headers_and_sizes_that_do_not_fit_are_refused() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_json_alone_gets_json() {
+async fn a_client_that_accepts_only_json_gets_json() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let call = json!({
@@ -87,7 +87,7 @@ async fn a_client_that_takes_json_alone_gets_json() {
 }
 
 #[tokio::test]
-async fn an_unknown_method_tool_or_resource_is_named_as_such() {
+async fn an_unknown_method_tool_or_resource_is_reported_as_unknown() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let ok = StatusCode::OK;
@@ -98,7 +98,7 @@ async fn an_unknown_method_tool_or_resource_is_named_as_such() {
 }
 
 #[tokio::test]
-async fn wrong_arguments_are_told_to_the_model_with_their_field() {
+async fn invalid_arguments_are_reported_to_the_model_with_their_field() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     for (arguments, message) in [

@@ -1,4 +1,4 @@
-//! The catalog follows the services: in any language, up or down, added and removed.
+//! The catalog follows the services: written in any language, up or down, added and removed.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_sdk::{
     CallContext, Listen, RequestId, TelemetryConfig,
     reflection::{self, Contract},
@@ -35,27 +35,27 @@ impl PythonService {
         Self::with(keys, "http", &[])
     }
 
-    /// By mTLS: certificate, key, trust bundle, and the SPIFFE id that is let in.
-    pub(crate) fn by_mtls(keys: &Url, mtls: &[&OsStr; 4]) -> Self {
+    /// With mTLS: certificate, key, trust bundle, and the allowed SPIFFE id.
+    pub(crate) fn with_mtls(keys: &Url, mtls: &[&OsStr; 4]) -> Self {
         Self::with(keys, "https", mtls)
     }
 
-    /// What it offers, wherever it is.
+    /// Its contract, from a service without valid keys.
     pub(crate) async fn contract() -> Contract {
-        let nowhere = "http://127.0.0.1:1/".parse().expect("a URL");
-        let service = Self::start(&nowhere);
+        let unreachable = "http://127.0.0.1:1/".parse().expect("a URL");
+        let service = Self::start(&unreachable);
         let context = CallContext::new(RequestId::generate(), Duration::from_secs(10));
         let contract =
-            reflection::contract(connect(&service.url).expect("a channel"), &context).await;
+            reflection::fetch_contract(connect(&service.url).expect("a channel"), &context).await;
         contract.expect("a contract")
     }
 
-    fn with(keys: &Url, scheme: &str, more: &[&OsStr]) -> Self {
+    fn with(keys: &Url, scheme: &str, extra: &[&OsStr]) -> Self {
         let mut child = Command::new(python())
             .arg(repository().join("tests/clients/python/service.py"))
             .arg(repository().join("proto/proto"))
             .arg(keys.as_str())
-            .args(more)
+            .args(extra)
             .stdout(Stdio::piped())
             .spawn()
             .expect("python");
@@ -69,15 +69,15 @@ impl PythonService {
 
 impl Drop for PythonService {
     fn drop(&mut self) {
-        // One that has ended already is ended just as well.
+        // The error of an exited process is ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[tokio::test]
-async fn a_tool_service_in_python_is_a_tool_service() {
-    // Its contract is the same whoever serves its keys, so it can be locked in before there is a mesh.
+async fn a_tool_service_in_python_serves_its_tools_through_the_edge() {
+    // The contract does not depend on the keys, so it can be locked in before the mesh starts.
     let contract = PythonService::contract().await;
     let mesh = TestMesh::with(|config| permit(config, "greeter", &contract)).await;
     let service = PythonService::start(&mesh.transaction_keys());
@@ -91,49 +91,49 @@ async fn a_tool_service_in_python_is_a_tool_service() {
         ["greeter_count", "greeter_greet"],
         "{listed:?}"
     );
-    assert_eq!(tools[1]["description"], "Greets somebody, in the caller's name.");
+    assert_eq!(tools[1]["description"], "Greets a person on behalf of the caller.");
     assert_eq!(tools[1]["inputSchema"]["properties"]["name"]["description"], "Whom to greet.");
 
     let greeted = alice.call_tool("greeter_greet", json!({ "name": "Ada" })).await;
     let expected = json!({ "greeting": "Hello, Ada!", "caller": "alice" });
     assert_eq!(greeted.json["result"]["structuredContent"], expected, "{greeted:?}");
-    let nobody = alice.call_tool("greeter_greet", json!({})).await;
+    let unnamed = alice.call_tool("greeter_greet", json!({})).await;
     assert_eq!(
-        (&nobody.json["result"]["isError"], nobody.message()),
+        (&unnamed.json["result"]["isError"], unnamed.message()),
         (&json!(true), "name: must not be empty")
     );
     let counted = alice.call_tool("greeter_count", json!({ "to": 3 })).await;
     assert_eq!(counted.json["result"]["structuredContent"]["counted"], 3, "{counted:?}");
 }
 
-/// What became of calls that went on all the time.
+/// The outcomes of calls under continuous load.
 #[derive(Debug, Default)]
-struct Seen {
+struct Outcomes {
     good: AtomicU32,
     retryable: AtomicU32,
     wrong: AtomicU32,
 }
 
-/// Calls a tool without a pause until told to stop.
-#[expect(clippy::print_stdout, reason = "what went wrong is what a person wants to see")]
+/// Calls a tool without a pause until `stop` is set.
+#[expect(clippy::print_stdout, reason = "the output shows the failed replies")]
 async fn load(
     client: Client,
     tool: &'static str,
     arguments: Value,
     stop: Arc<AtomicBool>,
-    seen: Arc<Seen>,
+    outcomes: Arc<Outcomes>,
 ) {
     while !stop.load(Ordering::Relaxed) {
         let reply = client.call_tool(tool, arguments.clone()).await;
         let counter = match reply.error_code() {
-            None if reply.json["result"]["isError"] != true => &seen.good,
+            None if reply.json["result"]["isError"] != true => &outcomes.good,
             Some(-32053) if reply.json["error"]["data"]["retryable"] == true => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
-                &seen.retryable
+                &outcomes.retryable
             }
             _ => {
                 println!("{tool}: {reply:?}");
-                &seen.wrong
+                &outcomes.wrong
             }
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -147,13 +147,13 @@ fn resident_kib() -> u64 {
 }
 
 #[tokio::test]
-async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_other_notices() {
+async fn a_service_killed_under_load_fails_retryably_recovers_and_affects_no_other() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (listen, address) =
         Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let start = async |listen: Listen| {
         let (keys, telemetry) = (mesh.transaction_keys(), TelemetryConfig::default());
-        let hosted = Hosted::start("conformance", &telemetry, |telemetry| async move {
+        let hosted = HostedService::start("conformance", &telemetry, |telemetry| async move {
             Conformance::default().start(listen, keys, &telemetry).await
         });
         hosted.await.expect("the service")
@@ -168,7 +168,7 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
     let listed = alice.tools().await;
 
     let stop = Arc::new(AtomicBool::new(false));
-    let (dying, other) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
+    let (dying, other) = (Arc::new(Outcomes::default()), Arc::new(Outcomes::default()));
     let mut loads = tokio::task::JoinSet::new();
     for _ in 0..4 {
         loads.spawn(load(
@@ -191,7 +191,7 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
     let memory = resident_kib();
     for _ in 0..3 {
         service.stop().await;
-        assert_eq!(alice.tools().await, listed, "a tool is gone because its service is");
+        assert_eq!(alice.tools().await, listed, "a tool disappeared with its service");
         tokio::time::sleep(Duration::from_millis(300)).await;
         let (good, failed) =
             (dying.good.load(Ordering::Relaxed), dying.retryable.load(Ordering::Relaxed));
@@ -215,12 +215,12 @@ async fn a_service_that_dies_under_load_fails_clearly_and_comes_back_and_no_othe
         0,
         "{other:?}"
     );
-    // The harness keeps every log line in memory, so the bound is a wide one.
+    // The harness stores every log record in memory, so the bound is wide.
     assert!(grown < 100 * 1024, "memory grew by {grown} KiB");
 }
 
 #[tokio::test]
-async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_told() {
+async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_notifies_clients() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, hosted, _) = mesh.conformance(|_| {}).await;
     let folder = tempfile::tempdir().expect("a folder");
@@ -234,7 +234,7 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
     let alice = edge.client(&mesh.client("alice").await);
     assert_eq!(alice.tools().await.len(), 2);
 
-    // A client that listens is told (2026-07-28).
+    // A subscriber is notified (revision 2026-07-28).
     let body = json!({
         "jsonrpc": "2.0", "id": 7, "method": "subscriptions/listen",
         "params": {
@@ -254,31 +254,31 @@ async fn an_edit_of_the_config_file_adds_and_removes_a_service_and_clients_are_t
     });
     let mut stream =
         reqwest::Client::new().execute(request.expect("a request")).await.expect("a stream");
-    let mut heard = String::new();
-    let mut hear = async |wanted: &str| {
-        while !heard.contains(wanted) {
+    let mut received = String::new();
+    let mut wait_for = async |wanted: &str| {
+        while !received.contains(wanted) {
             let next = tokio::time::timeout(Duration::from_secs(10), stream.chunk()).await;
-            let next = next.unwrap_or_else(|_| panic!("{wanted} is not told: {heard}"));
-            heard.push_str(&String::from_utf8_lossy(&next.expect("a chunk").expect("more")));
+            let next = next.unwrap_or_else(|_| panic!("{wanted} does not arrive: {received}"));
+            received.push_str(&String::from_utf8_lossy(&next.expect("a chunk").expect("more")));
         }
-        heard.clear();
+        received.clear();
     };
-    hear("notifications/subscriptions/acknowledged").await;
+    wait_for("notifications/subscriptions/acknowledged").await;
 
     fs::write(&file, &with_both).expect("a file");
-    hear("notifications/tools/list_changed").await;
+    wait_for("notifications/tools/list_changed").await;
     assert!(alice.tools().await.contains(&"test_simple_text".to_owned()));
     fs::write(&file, "[[services]]\nnamespace = 7\n").expect("a file");
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(
         alice.tools().await.contains(&"test_simple_text".to_owned()),
-        "a broken edit changes nothing"
+        "an invalid edit changes nothing"
     );
     let metrics = reqwest::get(format!("http://{}/metrics", edge.hosted.running.admin))
         .await
         .expect("an answer");
     assert!(metrics.text().await.expect("a text").contains("edge_config_current 0"));
     fs::write(&file, &with_code).expect("a file");
-    hear("notifications/tools/list_changed").await;
+    wait_for("notifications/tools/list_changed").await;
     assert_eq!(alice.tools().await.len(), 2);
 }

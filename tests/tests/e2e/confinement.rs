@@ -1,4 +1,4 @@
-//! The service `code` never leaves its tree, whatever path a caller names.
+//! The service `code` never reads outside of its tree, whatever path a caller requests.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SECRET: &str = "the secret outside";
 
 #[tokio::test]
-async fn no_path_leads_out_of_the_tree() {
+async fn no_path_escapes_the_tree() {
     let outside = tempfile::tempdir().expect("a folder");
     fs::write(outside.path().join("secret.txt"), SECRET).expect("a file");
     let tree = tempfile::tempdir().expect("a folder");

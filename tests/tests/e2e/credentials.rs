@@ -1,4 +1,5 @@
-//! Credentials from a real Vault, for users of a real database, in the name of callers whom a real auth knows.
+//! Credentials from a real Vault for users of a real database, on behalf of callers that a real
+//! auth authenticated.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,10 +9,12 @@ use std::{
 use drawbridge_sdk::{
     CallContext, LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig,
     credentials::{
-        Credentials, CredentialsError, Limits, Source, VaultConfig,
+        CredentialLimits, CredentialSource, Credentials, CredentialsError, VaultConfig,
         bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
     },
-    identity::{Caller, Principal, TransactionClaims, TransactionContext, Verifier},
+    transaction_token::{
+        Principal, TransactionClaims, TransactionContext, VerifiedCaller, Verifier,
+    },
 };
 use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
 use secrecy::SecretString;
@@ -32,12 +35,13 @@ mod sharing;
 mod terraform;
 mod tls;
 
-/// Within this time Vault has done what it does by itself, on a machine that is busy too.
-const SOON: Duration = Duration::from_secs(20);
+/// The time limit for Vault's background work, on a busy machine too.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 const RPC: &str = "drawbridge.code.v1.CodeService/ListFiles";
 const ROLE: &str = "code-reader";
 
-/// A mesh in which everybody may call `code`, a Vault that trusts its auth, and a database whose users Vault makes.
+/// A mesh in which every caller may call `code`, a Vault that trusts its auth, and a database whose
+/// users Vault creates.
 struct World {
     mesh: TestMesh,
     vault: Vault,
@@ -46,7 +50,7 @@ struct World {
 }
 
 impl World {
-    /// All of it, set up.
+    /// Starts all of it and sets up Vault.
     async fn start(change: impl FnOnce(&mut Setup)) -> Self {
         let mut world = Self::bare().await;
         change(&mut world.setup);
@@ -54,19 +58,18 @@ impl World {
         world
     }
 
-    /// All of it, before Vault is set up.
+    /// Starts all of it, without setting up Vault.
     async fn bare() -> Self {
-        Self::bare_on(Vault::start()).await
+        Self::bare_with(Vault::start()).await
     }
 
-    async fn bare_on(vault: impl Future<Output = Vault>) -> Self {
+    async fn bare_with(vault: impl Future<Output = Vault>) -> Self {
         let mesh = TestMesh::with(|config| {
-            std::fs::remove_file(config.policies.join("tenants.cedar"))
-                .expect("a file that can go");
-            std::fs::remove_dir_all(config.policies.join("tests")).expect("a folder that can go");
-            let everybody =
+            std::fs::remove_file(config.policies.join("tenants.cedar")).expect("a removable file");
+            std::fs::remove_dir_all(config.policies.join("tests")).expect("a removable folder");
+            let policy =
                 "@id(\"all-code\")\npermit (principal, action, resource in Service::\"code\");\n";
-            std::fs::write(config.policies.join("everybody.cedar"), everybody).expect("a file");
+            std::fs::write(config.policies.join("all-code.cedar"), policy).expect("a file");
         })
         .await;
         let (vault, postgres) = tokio::join!(vault, Postgres::start());
@@ -84,19 +87,19 @@ impl World {
         bootstrap.apply(&self.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
     }
 
-    /// What the service of this name has.
-    fn credentials_of(&self, service: &str, limits: Limits) -> Credentials {
+    /// The credentials of the service `service`.
+    fn credentials_of(&self, service: &str, limits: CredentialLimits) -> Credentials {
         let vault =
             drawbridge_sdk::credentials::Vault::new(service, self.config()).expect("a client");
-        Credentials::new(Source::Vault(vault.into()), limits)
+        Credentials::new(CredentialSource::Vault(vault.into()), limits)
     }
 
     fn credentials(&self) -> Credentials {
-        self.credentials_of("code", Limits::default())
+        self.credentials_of("code", CredentialLimits::default())
     }
 
-    /// Somebody who calls `code`, as the service sees it.
-    async fn caller(&self, user: &str) -> Caller {
+    /// A caller of `code`, as the service verifies it.
+    async fn caller(&self, user: &str) -> VerifiedCaller {
         let token = self.transaction_token(user).await;
         let verifier = Verifier::new("code", "drawbridge-auth", self.mesh.transaction_keys());
         verifier.expect("a verifier").verify(Some(&token), RPC).await.expect("a caller")
@@ -151,19 +154,19 @@ fn context() -> CallContext {
     CallContext::new(RequestId::generate(), Duration::from_secs(10))
 }
 
-/// Somebody of a tenant, as a service that has verified the call sees it.
-fn somebody(tenant: Option<&str>) -> Caller {
+/// A caller of a tenant, as a service has verified it.
+fn caller_of_tenant(tenant: Option<&str>) -> VerifiedCaller {
     let claims = TransactionClaims {
         iss: "drawbridge-auth".to_owned(),
         aud: "tickets".to_owned(),
-        sub: "somebody".to_owned(),
+        sub: "erin".to_owned(),
         iat: 0,
         exp: 0,
         txn: "test".to_owned(),
         scope: String::new(),
         tctx: TransactionContext {
             iss: "idp".to_owned(),
-            principal: Principal::new("idp", "somebody", tenant),
+            principal: Principal::new("idp", "erin", tenant),
             tenant: tenant.map(str::to_owned),
             client_id: "test".to_owned(),
             tool: "test".to_owned(),
@@ -173,35 +176,34 @@ fn somebody(tenant: Option<&str>) -> Caller {
         },
         act: None,
     };
-    Caller { claims: Arc::new(claims), token: Arc::new("token".into()) }
+    VerifiedCaller { claims: Arc::new(claims), token: Arc::new("token".into()) }
 }
 
-/// A source that has secrets says of all else that it has none.
-async fn has_secrets_alone(credentials: &Credentials) {
-    let somebody = somebody(Some("acme"));
-    let database = credentials.database(&somebody, &context(), ROLE).await.map(drop);
-    let own = credentials.own_database(ROLE).await.map(drop);
-    let certificate =
-        credentials.certificate(&somebody, &context(), "role", "name").await.map(drop);
-    for none in [database, own, certificate] {
-        let error = none.expect_err("there is none");
+/// Asserts that a source of secrets offers no databases and no certificates.
+async fn check_secrets_only(credentials: &Credentials) {
+    let caller = caller_of_tenant(Some("acme"));
+    let database = credentials.database(&caller, &context(), ROLE).await.map(drop);
+    let own = credentials.service_database(ROLE).await.map(drop);
+    let certificate = credentials.certificate(&caller, &context(), "role", "name").await.map(drop);
+    for result in [database, own, certificate] {
+        let error = result.expect_err("no credentials");
         assert!(
-            matches!(error, CredentialsError::NotHere(_)) && !error.is_retryable(),
+            matches!(error, CredentialsError::Unsupported(_)) && !error.is_retryable(),
             "{error:?}"
         );
     }
 }
 
-/// Waits until something holds.
-async fn eventually(what: &str, within: Duration, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < within, "not within {within:?}: {what}");
+/// Waits until a condition is met.
+async fn eventually(what: &str, within: Duration, is_met: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_met() {
+        assert!(started.elapsed() < within, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// Does something as a service does: with a log of everything, which is returned, and the service's metrics.
+/// Runs `work` like a service. Returns its log at the level trace, and its metrics.
 fn observed<F: Future<Output = ()> + Send + 'static>(
     work: impl FnOnce() -> F + Send + 'static,
 ) -> (String, String) {
@@ -215,7 +217,9 @@ fn observed<F: Future<Output = ()> + Send + 'static>(
     let outer = tokio::runtime::Runtime::new().expect("a runtime");
     let telemetry = outer.block_on(async { Telemetry::new("code", &config).expect("telemetry") });
     let inner = telemetry.runtime(2).expect("a runtime");
-    inner.block_on(async { tokio::spawn(async move { work().await }).await.expect("an end") });
+    inner.block_on(async {
+        tokio::spawn(async move { work().await }).await.expect("a completed task")
+    });
     let metrics = telemetry.metrics().render();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);
     (String::from_utf8_lossy(&log).into_owned(), metrics)

@@ -1,4 +1,5 @@
-//! What the edge does around a call.
+//! The edge's traffic policies: limits, queues, caches, guards, transformations and transport
+//! security.
 
 mod browser;
 mod cache;

@@ -1,7 +1,6 @@
-//! What an attacker tried, kept as tests: each fails on the code before its fix.
+//! Regression tests of attacks: each fails on the code before its fix.
 
 mod admission;
-mod answers;
 mod blocking;
 mod catalog;
 mod code;
@@ -15,3 +14,4 @@ mod sessions;
 mod tenants;
 mod tokens;
 mod transport;
+mod unread_responses;

@@ -1,8 +1,8 @@
-//! Inside the mesh: transaction tokens on every RPC, and the client's own token nowhere.
+//! Identity inside the mesh: transaction tokens on every RPC, and never the client's own token.
 
 use std::time::Duration;
 
-use drawbridge_cli::{caller, mesh::Hosted};
+use drawbridge_cli::{caller, mesh::HostedService};
 use drawbridge_edge::ServiceAddress;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response,
@@ -25,17 +25,19 @@ pub(crate) fn context() -> CallContext {
 }
 
 pub(crate) async fn contract(url: &Url) -> Contract {
-    reflection::contract(connect(url).expect("a channel"), &context()).await.expect("a contract")
+    reflection::fetch_contract(connect(url).expect("a channel"), &context())
+        .await
+        .expect("a contract")
 }
 
 pub(crate) async fn call_with(url: &Url, method: &MethodDescriptor, token: Option<&str>) -> Code {
     call(url, method, token).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-/// The first message that a method answers to an empty request without a token, as JSON.
-pub(crate) async fn answer_of(url: &Url, method: &MethodDescriptor) -> Result<Value, Status> {
-    let answer = call(url, method, None).await?.into_inner().message().await?;
-    Ok(serde_json::to_value(answer).expect("JSON"))
+/// The first message of a method's response to an empty request without a token, as JSON.
+pub(crate) async fn response_of(url: &Url, method: &MethodDescriptor) -> Result<Value, Status> {
+    let response = call(url, method, None).await?.into_inner().message().await?;
+    Ok(serde_json::to_value(response).expect("JSON"))
 }
 
 async fn call(
@@ -55,7 +57,7 @@ async fn call(
     client.server_streaming(request, path.parse().expect("a path"), codec).await
 }
 
-/// A transaction token for `rpc`, as the command line gets it.
+/// A transaction token for `rpc`, obtained like the command line does.
 pub(crate) async fn transaction_token(mesh: &TestMesh, rpc: &str) -> Result<String, String> {
     let state = &mesh.mesh.state;
     let workload = state.workload.as_ref().expect("a workload");
@@ -71,7 +73,7 @@ pub(crate) async fn transaction_token(mesh: &TestMesh, rpc: &str) -> Result<Stri
     exchange(mesh, &own, rpc).await
 }
 
-/// A transaction token for whoever has this token of their own.
+/// A transaction token for the owner of this subject token.
 pub(crate) async fn exchange(mesh: &TestMesh, own: &str, rpc: &str) -> Result<String, String> {
     let request = pb::ExchangeRequest {
         subject_token: own.to_owned(),
@@ -81,7 +83,7 @@ pub(crate) async fn exchange(mesh: &TestMesh, own: &str, rpc: &str) -> Result<St
     exchange_at(&mesh.mesh.state.auth_url, request).await
 }
 
-/// A transaction token, or what auth says instead.
+/// A transaction token, or auth's other outcome.
 pub(crate) async fn exchange_at(
     auth_url: &Url,
     request: pb::ExchangeRequest,
@@ -97,7 +99,7 @@ pub(crate) async fn exchange_at(
 }
 
 #[tokio::test]
-async fn an_internal_caller_exchanges_its_own_token_by_the_same_policies() {
+async fn an_internal_caller_exchanges_its_own_token_under_the_same_policies() {
     let mesh = TestMesh::start().await;
     let code = &mesh.mesh.state.services["code"];
     let contract = contract(code).await;
@@ -110,13 +112,13 @@ async fn an_internal_caller_exchanges_its_own_token_by_the_same_policies() {
         .expect("a token");
     assert_eq!(call_with(code, &list, Some(&token)).await, Code::Ok);
 
-    // A policy decides on the path that is read, which nobody knows at the time of the exchange.
+    // A policy decides on the path, which is unknown at the time of the exchange.
     let read = transaction_token(&mesh, "drawbridge.code.v1.CodeService/ReadFile").await;
     assert!(read.expect_err("no token").contains("Denied"));
     let unknown = transaction_token(&mesh, "drawbridge.code.v1.CodeService/NoSuch").await;
     assert!(unknown.expect_err("no token").contains("Denied"));
 
-    // A person's token for the edge is not one for auth.
+    // A user's token for the edge is not valid for auth.
     let alice = mesh.client("alice").await;
     let refused = exchange(&mesh, alice.token(), "drawbridge.code.v1.CodeService/ListFiles").await;
     assert!(refused.expect_err("no token").contains("another audience"));
@@ -146,18 +148,18 @@ async fn the_clients_token_never_passes_the_edge() {
         )
     };
     let telemetry = TelemetryConfig::default();
-    let edge = Hosted::start("edge", &telemetry, |telemetry| async move {
+    let edge = HostedService::start("edge", &telemetry, |telemetry| async move {
         drawbridge_edge::start(config, &telemetry).await
     });
     let edge = edge.await.expect("an edge");
-    edge.running.readiness().wait().await;
+    edge.running.readiness().wait_ready().await;
 
     let alice = mesh.client("alice").await;
     let call = json!({
         "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": "code_search", "arguments": { "query": "fn main" } },
     });
-    // What only the inside may say is not taken from outside.
+    // The edge drops internal headers of outside requests.
     let request = alice.post().header("txn-token", "forged").body(call.to_string()).build();
     let request = request.map(|mut request| {
         *request.url_mut() = format!("http://{address}/mcp").parse().expect("a URL");
@@ -166,12 +168,12 @@ async fn the_clients_token_never_passes_the_edge() {
     let reply = alice.send_built(request).await;
     assert_eq!((reply.status, reply.error_code()), (StatusCode::OK, None), "{reply:?}");
 
-    let seen = spy.seen();
-    let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Search")).expect("the call");
+    let calls = spy.calls();
+    let (_, headers) = calls.iter().find(|(path, _)| path.ends_with("/Search")).expect("the call");
     assert!(headers.contains_key("txn-token") && headers.contains_key("traceparent"));
     assert_eq!(headers["x-request-id"], reply.request_id());
     assert!(!headers.contains_key("authorization"));
-    for (path, headers) in &seen {
+    for (path, headers) in &calls {
         for (name, value) in headers {
             let value = value.to_str().unwrap_or_default();
             assert!(!value.contains(alice.token()) && value != "forged", "{path} {name}");

@@ -2,7 +2,7 @@
 
 mod approvals;
 mod database;
-pub(crate) mod kept;
+pub(crate) mod saved;
 
 use std::{
     io::Write as _,
@@ -53,12 +53,12 @@ async fn an_invoice_is_extracted_with_progress() {
     let log = mesh.log();
     assert!(log.contains("invoices_extract"));
     for secret in ["Hanse Bolts", &STANDARD.encode(&sample("invoice.ubl.xml")[..300])] {
-        assert!(!log.contains(secret), "the log holds {secret}");
+        assert!(!log.contains(secret), "the log contains {secret}");
     }
 }
 
 #[tokio::test]
-async fn a_document_that_is_refused_says_why_and_who_may_not_extract_learns_nothing() {
+async fn a_rejected_document_is_explained_but_not_to_callers_without_permission() {
     let mesh = TestMesh::start().await;
     let bomb = b"<!DOCTYPE a [<!ENTITY b \"ha\">]><a>&b;</a>";
     let carol = mesh.client("carol").await;
@@ -89,22 +89,22 @@ async fn an_invoice_of_three_megabytes_passes_the_edge() {
 }
 
 #[tokio::test]
-async fn a_factur_x_pdf_that_others_have_made_is_extracted() {
+async fn a_factur_x_pdf_of_another_library_is_extracted() {
     let xml = sample("credit-note.cii.xml");
-    let mut making = Command::new(python())
+    let mut generator = Command::new(python())
         .arg(repository().join("tests/clients/python/facturx_pdf.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("python");
-    making.stdin.take().expect("a pipe").write_all(&xml).expect("it is read");
-    let made = making.wait_with_output().expect("an end");
-    assert!(made.status.success() && made.stdout.starts_with(b"%PDF-"), "{:?}", made.status);
+    generator.stdin.take().expect("a pipe").write_all(&xml).expect("a reading process");
+    let output = generator.wait_with_output().expect("an exit");
+    assert!(output.status.success() && output.stdout.starts_with(b"%PDF-"), "{:?}", output.status);
 
     let mesh = TestMesh::start().await;
     let carol = mesh.client("carol").await;
     let from_xml = carol.call_tool("invoices_extract", arguments(&xml)).await;
-    let mut of_pdf = arguments(&made.stdout);
+    let mut of_pdf = arguments(&output.stdout);
     of_pdf["media_type"] = json!("application/pdf");
     let from_pdf = carol.call_tool("invoices_extract", of_pdf).await;
     let invoice = &from_pdf.json["result"]["structuredContent"]["invoice"];

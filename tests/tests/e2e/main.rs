@@ -1,18 +1,18 @@
-//! The whole mesh, from its front doors.
+//! End-to-end tests of the whole mesh through its public endpoints.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot go on says so")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a failed precondition fails the test")]
 
 mod auth;
-mod backing;
 mod bad_input;
 mod catalog;
 mod confinement;
 mod credentials;
-mod front_door;
+mod dependencies;
 mod gateway;
 mod hardening;
-mod http_face;
+mod http_endpoints;
 mod identity;
+mod interop;
 mod invoices;
 mod mcp;
 mod policies;

@@ -7,4 +7,4 @@ mod contract;
 pub(crate) mod interaction;
 mod sdks;
 pub(crate) mod sessions;
-mod watching;
+mod subscriptions;

@@ -1,11 +1,11 @@
-//! Cedar decides what is listed and what may be called.
+//! Cedar policies decide which tools are listed and which calls are permitted.
 
 use drawbridge_tests::TestMesh;
 use http::StatusCode;
 use serde_json::json;
 
 #[tokio::test]
-async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
+async fn a_hidden_tool_is_rejected_too_until_its_policy_is_edited() {
     let mesh = TestMesh::start().await;
     assert_eq!(mesh.client("alice").await.tools().await, ["code_list_files", "code_search"]);
 
@@ -15,7 +15,7 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
     assert!(refused.is_hidden(), "{refused:?}");
     assert_eq!(refused.json["id"], 1);
     refused.assert_names_request();
-    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "a denial that nobody can find");
+    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "the denial is not in the log");
 
     mesh.edit_policy("code.cedar", r#"Group::"engineering""#, r#"Group::"support""#);
     let mesh = mesh.restart().await;
@@ -29,7 +29,7 @@ async fn what_policy_hides_from_bob_it_refuses_too_until_one_line_is_edited() {
 }
 
 #[tokio::test]
-async fn what_a_hidden_tools_arguments_are_is_not_told() {
+async fn a_hidden_tools_arguments_are_not_validated_for_the_caller() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let refused = bob.call_tool("code_search", json!({ "nonsense": 1 })).await;
@@ -38,7 +38,7 @@ async fn what_a_hidden_tools_arguments_are_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
+async fn a_guardrail_on_an_argument_covers_every_spelling() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     for uri in ["code://deploy/tls.key", "code://deploy%2Ftls.key", "code://deploy/tls.%6Bey"] {
@@ -47,7 +47,7 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
         assert_eq!(refused.json["error"]["data"]["reason"], "policy_denied");
         assert!(!refused.text.contains("code-no-secrets"), "{refused:?}");
     }
-    // What policy cannot see as the same path, the service does not take for it.
+    // The service rejects spellings that policy would not recognize as the same path.
     for uri in [
         "code://deploy/tls.key/",
         "code://deploy/tls.key/.",
@@ -69,7 +69,7 @@ async fn a_guardrail_on_an_argument_holds_for_every_spelling_of_it() {
 }
 
 #[tokio::test]
-async fn without_auth_nothing_is_allowed_and_with_it_again_everything_goes_on() {
+async fn without_auth_every_request_is_rejected_as_retryable() {
     let mut mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let position =
@@ -89,7 +89,7 @@ async fn without_auth_nothing_is_allowed_and_with_it_again_everything_goes_on() 
 }
 
 #[tokio::test]
-async fn a_tool_service_that_is_down_keeps_its_tools_listed_and_its_calls_fail_clearly() {
+async fn tools_of_a_service_that_is_down_stay_listed_and_their_calls_fail_retryably() {
     let mut mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let position =

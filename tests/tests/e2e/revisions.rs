@@ -1,4 +1,4 @@
-//! Three protocol revisions on one URL.
+//! All protocol revisions at one URL.
 
 use drawbridge_tests::TestMesh;
 use http::{HeaderValue, StatusCode};
@@ -8,7 +8,7 @@ use serde_json::json;
 async fn the_older_revisions_are_negotiated_by_initialize() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    for (asked, answered) in [
+    for (requested, negotiated) in [
         ("2025-03-26", "2025-03-26"),
         ("2025-06-18", "2025-06-18"),
         ("2025-11-25", "2025-11-25"),
@@ -16,14 +16,14 @@ async fn the_older_revisions_are_negotiated_by_initialize() {
     ] {
         let initialize = json!({
             "jsonrpc": "2.0", "id": 1, "method": "initialize",
-            "params": { "protocolVersion": asked, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } },
+            "params": { "protocolVersion": requested, "capabilities": {}, "clientInfo": { "name": "test", "version": "1" } },
         });
         let request = alice.post().body(initialize.to_string()).build().map(|mut request| {
             request.headers_mut().remove("mcp-protocol-version");
             request
         });
         let reply = alice.send_built(request).await;
-        assert_eq!(reply.json["result"]["protocolVersion"], answered, "{reply:?}");
+        assert_eq!(reply.json["result"]["protocolVersion"], negotiated, "{reply:?}");
         assert_eq!(reply.json["result"]["serverInfo"]["name"], "drawbridge");
     }
 }
@@ -69,7 +69,7 @@ async fn the_stateless_revision_needs_no_initialize_and_its_headers_must_match_t
 }
 
 #[tokio::test]
-async fn a_revision_that_nobody_knows_is_refused() {
+async fn an_unknown_revision_is_rejected() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });

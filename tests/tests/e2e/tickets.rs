@@ -8,7 +8,7 @@ mod replies;
 mod sample;
 mod summaries;
 
-/// The structured result of a call that succeeded.
+/// The structured result of a successful call.
 fn result(reply: &Reply) -> &Value {
     assert_ne!(reply.json["result"]["isError"], true, "{reply:?}");
     let result = &reply.json["result"]["structuredContent"];

@@ -1,4 +1,4 @@
-//! One call is one trace.
+//! Each call is one trace.
 
 use drawbridge_tests::{Collector, REQUEST_ID, Span, TestMesh};
 use serde_json::json;
@@ -24,7 +24,7 @@ fn one(spans: &[Span], service: &str, name: &str) -> Span {
     found[0].clone()
 }
 
-/// Asserts that these spans are one `tools/call`, hop by hop.
+/// Asserts that these spans form one `tools/call`, hop by hop.
 #[track_caller]
 fn check_one_call(spans: &[Span]) {
     let edge = one(spans, "edge", "tools/call code_search");
@@ -64,7 +64,7 @@ async fn a_call_is_one_trace_that_continues_the_clients_header() {
         "jsonrpc": "2.0", "id": 1, "method": "tools/call",
         "params": { "name": "code_search", "arguments": { "query": "fn main" } },
     });
-    // Once auth has accepted a token, the edge asks it about the call alone.
+    // Once the token is cached, the edge calls auth only for the tool call.
     alice.tools().await;
     let request = alice.post().header("traceparent", traceparent(TRACE)).body(call.to_string());
     let reply = alice.send(request).await;
@@ -72,7 +72,7 @@ async fn a_call_is_one_trace_that_continues_the_clients_header() {
     mesh.stop().await;
     check_one_call(&of_trace(&collector, TRACE));
 
-    // The log tells of the same trace and the same request.
+    // The log contains the same trace and request id.
     let decision =
         log.lines().find(|line| line.contains(r#""message":"decision""#)).expect("a decision");
     assert!(decision.contains(TRACE) && decision.contains(reply.request_id()), "{decision}");
@@ -100,7 +100,7 @@ async fn the_trace_in_meta_wins_over_the_header() {
 }
 
 #[tokio::test]
-async fn no_span_holds_a_token() {
+async fn no_span_contains_a_token() {
     let (mesh, collector) = traced().await;
     let alice = mesh.client("alice").await;
     alice.call_tool("code_search", json!({ "query": "fn main" })).await;

@@ -1,19 +1,20 @@
-//! Who a token says is calling, as auth reads it of an issuer that has no mapping of its own.
+//! The caller according to a token's claims, read as auth does for an issuer without a claim
+//! mapping.
 
 use std::{fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use drawbridge_auth::policy::Who;
+use drawbridge_auth::policy::PrincipalSpec;
 use serde_json::Value;
 
 /// The longest token, in bytes.
 const BYTES_MAX: u64 = 64 * 1024;
-/// Names under which issuers write the OAuth client.
+/// The claims in which issuers name the OAuth client.
 const CLIENT: [&str; 4] = ["client_id", "azp", "appid", "cid"];
 
 /// Reads the claims of the token in a file, or from standard input.
-pub(super) fn read(file: &Path) -> anyhow::Result<Who> {
+pub(super) fn read(file: &Path) -> anyhow::Result<PrincipalSpec> {
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin()
@@ -25,20 +26,20 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Who> {
             fs::File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
         opened.take(BYTES_MAX).read_to_string(&mut text).context("cannot read the token")?;
     }
-    // What is no token is not quoted: it may be a secret all the same.
+    // Errors do not quote the text: it may be another secret.
     let mut parts = text.trim().split('.');
     let (Some(_), Some(claims), Some(_), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        bail!("the token is no signed JWT: give by flags what is known of the caller");
+        bail!("the token is not a signed JWT; give the caller's attributes by flags instead");
     };
     let claims = URL_SAFE_NO_PAD.decode(claims).context("the token's claims are not base64url")?;
     let claims: Value =
-        serde_json::from_slice(&claims).context("the token's claims are not JSON")?;
-    who(&claims).context("the token has no iss and sub")
+        serde_json::from_slice(&claims).context("the token's claims are not valid JSON")?;
+    who(&claims).context("the token lacks `iss` or `sub`")
 }
 
-fn who(claims: &Value) -> Option<Who> {
+fn who(claims: &Value) -> Option<PrincipalSpec> {
     let text = |name: &str| claims[name].as_str().map(ToOwned::to_owned);
     let list = |name: &str| match &claims[name] {
         Value::String(text) => text.split_whitespace().map(ToOwned::to_owned).collect(),
@@ -50,9 +51,9 @@ fn who(claims: &Value) -> Option<Who> {
     let amr: Vec<String> = list("amr");
     let client = CLIENT.iter().find_map(|name| text(name)).unwrap_or_default();
     let subject = text("sub")?;
-    // RFC 9068 section 5: of a client's own token both are the same.
+    // RFC 9068 section 5: in a client's own token both are the same.
     let workload = subject == client || claims["gty"] == "client-credentials";
-    Some(Who {
+    Some(PrincipalSpec {
         issuer: text("iss")?,
         subject,
         client,

@@ -1,10 +1,14 @@
-//! What Vault lets a session do.
+//! The policies of sessions in Vault.
 
 use super::setup::ServiceSetup;
 use crate::credentials::vault::VaultConfig;
 
-/// What a service may do in a caller's name.
-pub(super) fn of_callers(config: &VaultConfig, service: &ServiceSetup, accessor: &str) -> String {
+/// The policy of a service on behalf of a caller.
+pub(super) fn caller_policy(
+    config: &VaultConfig,
+    service: &ServiceSetup,
+    accessor: &str,
+) -> String {
     let mut rules = session_rules();
     let VaultConfig {
         vault_kv_mount: kv,
@@ -22,8 +26,8 @@ pub(super) fn of_callers(config: &VaultConfig, service: &ServiceSetup, accessor:
     rules_text(&rules)
 }
 
-/// What a service may do in its own name. A token that an agent keeps has a child for each session.
-pub(super) fn own(config: &VaultConfig, service: &ServiceSetup) -> String {
+/// The policy of a service in its own name. An agent's token gets a child token for each session.
+pub(super) fn service_policy(config: &VaultConfig, service: &ServiceSetup) -> String {
     let mut rules = session_rules();
     rules.push(("auth/token/create".to_owned(), "update"));
     for role in service.database_roles.iter().filter(|role| role.own) {
@@ -44,13 +48,13 @@ fn session_rules() -> Vec<(String, &'static str)> {
 }
 
 fn rules_text(rules: &[(String, &str)]) -> String {
-    let lines = rules
-        .iter()
-        .map(|(path, can)| format!("path \"{path}\" {{ capabilities = [\"{can}\"] }}\n"));
+    let lines = rules.iter().map(|(path, capability)| {
+        format!("path \"{path}\" {{ capabilities = [\"{capability}\"] }}\n")
+    });
     lines.collect()
 }
 
-/// The tenant of a caller, in Vault's templates.
+/// The tenant of a caller, as a Vault template.
 pub(super) fn tenant(accessor: &str) -> String {
     format!("{{{{identity.entity.aliases.{accessor}.metadata.tenant}}}}")
 }

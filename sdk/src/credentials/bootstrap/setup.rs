@@ -7,40 +7,42 @@ use url::Url;
 use super::steps::AUDIT_DEVICE;
 use crate::credentials::is_path_segment;
 
-/// What a Vault is set up for. It is written as TOML.
+/// The setup of a Vault, written as TOML.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
-    /// Where auth publishes the keys of transaction tokens, as Vault reaches it.
+    /// The URL of auth's keys for transaction tokens, as Vault reaches it.
     pub jwks_url: Url,
     /// The `iss` of transaction tokens.
     #[serde(default = "auth_issuer")]
     pub auth_issuer: String,
-    /// The file of the audit device. Absent: audit is set up by somebody else.
+    /// The file of the audit device. Absent: audit is set up elsewhere.
     pub audit_file: Option<String>,
-    /// The database whose users Vault makes.
+    /// The database whose users Vault creates.
     pub database: Option<Database>,
-    /// The authority that issues certificates. Absent: its PKI engine is given one by somebody else.
+    /// The authority that issues certificates. Absent: its PKI engine gets one elsewhere.
     pub pki: Option<Authority>,
-    /// The Kubernetes whose service accounts log in. Absent: its auth method is configured by somebody else.
+    /// The Kubernetes whose service accounts log in. Absent: its auth method is configured
+    /// elsewhere.
     pub kubernetes: Option<Kubernetes>,
     /// The tool services.
     #[serde(default, rename = "service")]
     pub services: Vec<ServiceSetup>,
 }
 
-/// A PostgreSQL whose users Vault makes.
+/// A PostgreSQL whose users Vault creates.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
-    /// What Vault calls it.
+    /// Its name in Vault.
     #[serde(default = "database_name")]
     pub name: String,
-    /// Where it is, with `{{username}}` and `{{password}}` where those of Vault's own user go.
+    /// Its URL, with `{{username}}` and `{{password}}` in place of those of Vault's own user.
     pub connection_url: String,
-    /// Vault's own user, who may make others.
+    /// Vault's own user, which may create others.
     pub username: String,
-    /// Its password, which does not stand in the file. Vault is given it when the connection is made or changed.
+    /// Its password, which is not in the file. Vault gets it when the connection is created or
+    /// changed.
     #[serde(skip)]
     pub password: SecretString,
 }
@@ -51,7 +53,7 @@ pub struct Database {
 pub struct Authority {
     /// The name in its certificate.
     pub common_name: String,
-    /// For how long its certificate is good, in seconds.
+    /// The lifetime of its certificate, in seconds.
     #[serde(default = "authority_ttl_seconds")]
     pub ttl_seconds: u64,
 }
@@ -60,11 +62,12 @@ pub struct Authority {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kubernetes {
-    /// Where its API is, as Vault reaches it.
+    /// The URL of its API, as Vault reaches it.
     pub host: Url,
-    /// The PEM of the authorities that vouch for its certificate: Vault asks it by the token of whoever logs in, whose
-    /// service account needs the role `system:auth-delegator`. Absent: Vault runs in a pod of the same Kubernetes, and
-    /// asks by that pod's own token.
+    /// The PEM of the authorities that are trusted for its certificate. Vault calls it with the
+    /// token of the service that logs in, whose service account needs the role
+    /// `system:auth-delegator`. Absent: Vault runs in a pod of the same Kubernetes, and uses that
+    /// pod's own token.
     pub ca_certificate: Option<String>,
 }
 
@@ -74,12 +77,13 @@ pub struct Kubernetes {
 pub struct ServiceSetup {
     /// Its name: the audience of its transaction tokens.
     pub name: String,
-    /// The RPCs whose transaction tokens log in, with `*` for any text. Absent: those of its protobuf package.
+    /// The RPCs whose transaction tokens log in, with `*` for any text. Absent: those of its
+    /// protobuf package.
     pub rpcs: Option<String>,
-    /// For how long a login lasts before it is renewed, in seconds.
+    /// How long a login lasts before it is renewed, in seconds.
     #[serde(default = "ttl_seconds")]
     pub ttl_seconds: u64,
-    /// For how long it can be renewed, in seconds.
+    /// The maximum lifetime with renewals, in seconds.
     #[serde(default = "max_ttl_seconds")]
     pub max_ttl_seconds: u64,
     /// Its roles in the database.
@@ -88,24 +92,25 @@ pub struct ServiceSetup {
     /// The certificates that it gets for its callers.
     #[serde(default, rename = "certificate_role")]
     pub certificate_roles: Vec<CertificateRole>,
-    /// The service account by which it logs in in its own name.
+    /// The service account that it logs in with in its own name.
     pub kubernetes: Option<ServiceAccount>,
-    /// That it logs in in its own name by a role id and a secret id.
+    /// Its login in its own name by a role id and a secret id.
     pub approle: Option<Approle>,
 }
 
-/// Certificates of one kind.
+/// A role for certificates.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateRole {
     /// The name of the role.
     pub name: String,
-    /// The names that certificates may be for. `{{tenant}}` stands for the caller's tenant, which Vault knows.
+    /// The names that certificates may have. `{{tenant}}` is the caller's tenant, as Vault knows
+    /// it.
     pub allowed_domains: Vec<String>,
-    /// Whether they may be for any name below those, too.
+    /// Whether subdomains of those names are allowed too.
     #[serde(default)]
     pub allow_subdomains: bool,
-    /// For how long a certificate is good, in seconds.
+    /// The lifetime of a certificate, in seconds.
     #[serde(default = "ttl_seconds")]
     pub ttl_seconds: u64,
 }
@@ -114,7 +119,7 @@ pub struct CertificateRole {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceAccount {
-    /// The namespace it is in.
+    /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub service_account: String,
@@ -126,29 +131,29 @@ pub struct ServiceAccount {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Approle {
-    /// For how long a secret id can be used, in seconds.
+    /// How long a secret id is valid, in seconds.
     #[serde(default = "secret_id_ttl_seconds")]
     pub secret_id_ttl_seconds: u64,
 }
 
-/// What a database user may do.
+/// A role for database users.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseRole {
     /// The name of the role.
     pub name: String,
-    /// Whether it is the service's own: no caller has it, and no transaction token reaches it.
+    /// Whether it is the service's own role: no caller has it, and no transaction token reaches it.
     #[serde(default)]
     pub own: bool,
-    /// The SQL that makes a user, with `{{name}}`, `{{password}}` and `{{expiration}}`.
+    /// The SQL that creates a user, with `{{name}}`, `{{password}}` and `{{expiration}}`.
     pub creation_statements: Vec<String>,
-    /// The SQL that takes a user away. Absent: Vault's own, which revokes and drops.
+    /// The SQL that removes a user. Absent: Vault's default, which revokes and drops.
     #[serde(default)]
     pub revocation_statements: Vec<String>,
-    /// For how long a user lasts before it is renewed, in seconds.
+    /// How long a user lasts before it is renewed, in seconds.
     #[serde(default = "ttl_seconds")]
     pub ttl_seconds: u64,
-    /// For how long it can be renewed, in seconds.
+    /// The maximum lifetime with renewals, in seconds.
     #[serde(default = "max_ttl_seconds")]
     pub max_ttl_seconds: u64,
 }
@@ -158,12 +163,12 @@ impl ServiceSetup {
         self.rpcs.clone().unwrap_or_else(|| format!("drawbridge.{}.*", self.name))
     }
 
-    /// The policy of its callers.
+    /// The name of the policy of its callers.
     pub(super) fn policy(&self) -> String {
         format!("drawbridge-{}", self.name)
     }
 
-    /// The policy of the service itself, if it does anything in its own name.
+    /// The name of the policy of the service itself, if it needs one.
     pub(super) fn own_policy(&self) -> Option<String> {
         let own = self.kubernetes.is_some() || self.approle.is_some();
         let own = own || self.database_roles.iter().any(|role| role.own);
@@ -172,19 +177,20 @@ impl ServiceSetup {
 }
 
 impl Setup {
-    /// What an OpenBao's config needs in place of the audit device that its API does not take, if there is to be one.
+    /// The text for an OpenBao's config that replaces the audit device that its API does not
+    /// accept, if the setup has one.
     #[must_use]
     pub fn audit_config(&self) -> Option<String> {
         let file = self.audit_file.as_ref()?;
-        // A string of HCL is written as one of JSON.
+        // A string in HCL is written as in JSON.
         let file = serde_json::Value::from(file.as_str());
         Some(format!(
             "audit \"file\" \"{AUDIT_DEVICE}\" {{\n  options {{\n    file_path = {file}\n  }}\n}}"
         ))
     }
 
-    /// A name that stands for more than itself in a policy, or for two things.
-    pub(super) fn wrong_name(&self) -> Option<&str> {
+    /// A name that would match more than itself in a policy, or that is used twice.
+    pub(super) fn invalid_name(&self) -> Option<&str> {
         let (mut policies, mut names) = (HashSet::new(), HashSet::new());
         for service in &self.services {
             let new = policies.insert(service.policy())
@@ -192,9 +198,9 @@ impl Setup {
             if !new || !is_path_segment(&service.name) {
                 return Some(&service.name);
             }
-            let users = service.database_roles.iter().map(|role| ("database", &role.name));
+            let databases = service.database_roles.iter().map(|role| ("database", &role.name));
             let certificates = service.certificate_roles.iter().map(|role| ("pki", &role.name));
-            for (kind, name) in users.chain(certificates) {
+            for (kind, name) in databases.chain(certificates) {
                 if !is_path_segment(name) || !names.insert((kind, name)) {
                     return Some(name);
                 }
@@ -232,39 +238,44 @@ const fn max_ttl_seconds() -> u64 {
 mod tests {
     use super::*;
 
-    fn wrong(services: &str) -> Option<String> {
+    fn invalid_name(services: &str) -> Option<String> {
         let text = format!("jwks_url = \"http://auth/jwks\"\n{services}");
         let setup: Setup = toml::from_str(&text).unwrap();
-        setup.wrong_name().map(str::to_owned)
+        setup.invalid_name().map(str::to_owned)
     }
 
     #[test]
-    fn a_name_stands_for_one_thing_and_for_itself() {
+    fn a_name_is_unique_and_a_plain_path_segment() {
         let service = |name: &str| format!("[[service]]\nname = \"{name}\"\n");
         let role = |name: &str, own| {
             format!(
-                "[[service.database_role]]\nname = \"{name}\"\nown = {own}\ncreation_statements = []\n"
+                "[[service.database_role]]\nname = \"{name}\"\nown = {own}\n\
+                 creation_statements = []\n"
             )
         };
         let (code, tickets) = (service("code"), service("tickets"));
         assert_eq!(
-            wrong(&[code.as_str(), &tickets, &role("a", true), &role("b", false)].concat()),
+            invalid_name(&[code.as_str(), &tickets, &role("a", true), &role("b", false)].concat()),
             None
         );
-        assert_eq!(wrong(&[code.as_str(), &code].concat()).unwrap(), "code");
+        assert_eq!(invalid_name(&[code.as_str(), &code].concat()).unwrap(), "code");
         assert_eq!(
-            wrong(&[code.as_str(), &role("a", true), &tickets, &role("a", false)].concat())
+            invalid_name(&[code.as_str(), &role("a", true), &tickets, &role("a", false)].concat())
                 .unwrap(),
             "a"
         );
         // The policy of its callers would be that of the other service itself.
         assert_eq!(
-            wrong(&[code.as_str(), &role("a", true), &service("code-own")].concat()).unwrap(),
+            invalid_name(&[code.as_str(), &role("a", true), &service("code-own")].concat())
+                .unwrap(),
             "code-own"
         );
         for name in ["", "+", "*", "code/x", ".."] {
-            assert_eq!(wrong(&service(name)).as_deref(), Some(name));
-            assert_eq!(wrong(&[code.as_str(), &role(name, false)].concat()).as_deref(), Some(name));
+            assert_eq!(invalid_name(&service(name)).as_deref(), Some(name));
+            assert_eq!(
+                invalid_name(&[code.as_str(), &role(name, false)].concat()).as_deref(),
+                Some(name)
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What there should be in Vault, in the order in which one thing needs the other.
+//! The desired objects in Vault, in the order of their dependencies.
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -12,34 +12,35 @@ use super::{
 };
 use crate::credentials::vault::VaultConfig;
 
-/// Clock difference that Vault forgives, in seconds. Its own default is a minute: as long as a token lives.
+/// The clock skew that Vault tolerates, in seconds. Its own default is a minute: as long as a token
+/// lives.
 const LEEWAY_SECONDS: u64 = 5;
 
 /// The name of the audit device.
 pub(super) const AUDIT_DEVICE: &str = "drawbridge";
 
-/// What is wanted of something that is only to be there.
+/// Wanted of an object that only has to exist.
 const ANYTHING: Value = Value::Null;
 
-/// How database users are named, in at most the 63 bytes that PostgreSQL takes: by a hash of what Vault calls the login
-/// that they are made for, its mount and its principal. A schema can so tell whom its session acts for, whatever the
-/// service says (docs/credentials.md).
+/// The names of database users, within the 63 bytes that PostgreSQL allows: by a hash of Vault's
+/// display name of the login, which is its mount and its principal. So a schema can tell whom its
+/// session acts for, whatever the service claims (docs/explanation/credentials.md).
 const USERNAME_TEMPLATE: &str =
     r#"{{ printf "v-%s-%s-%s" (.DisplayName | sha256 | truncate 32) (random 8) (unix_time) }}"#;
 
-/// One thing that there should be.
+/// One desired object.
 pub(super) struct Step {
     pub(super) what: String,
-    /// Where it is written, and read unless `list` names another path.
+    /// The path that is written, and read unless `list` is another path.
     pub(super) path: String,
     list: Option<String>,
-    /// Where it stands in what is read.
+    /// Its key in the response.
     pub(super) key: Option<String>,
-    /// What is to be found there. Other fields may be as they are.
+    /// The expected content. Other fields may have any value.
     pub(super) wanted: Value,
-    /// What is written, where that is not what is read.
+    /// The content to write, if it differs from what is read.
     pub(super) write: Option<Value>,
-    /// Whether it cannot be changed once it is there.
+    /// Whether it cannot be changed once it exists.
     pub(super) fixed: bool,
 }
 
@@ -53,7 +54,7 @@ impl Step {
         Self::new(format!("policy {name}"), path, json!({ "policy": text }))
     }
 
-    /// Something that is mounted at `name`, one of those that `list` shows.
+    /// An object that is mounted at `name` and listed at `list`.
     fn mount(what: &str, list: &str, name: &str, wanted: Value) -> Self {
         let key = Some(format!("{name}/"));
         let step = Self::new(format!("{what} {name}"), format!("{list}/{name}"), wanted);
@@ -65,7 +66,7 @@ impl Step {
     }
 }
 
-/// The audit device, before all else: it sees the rest.
+/// The audit device, first: it records the rest.
 pub(super) fn audit(setup: &Setup) -> Option<Step> {
     let file = setup.audit_file.as_ref()?;
     let device = json!({ "type": "file", "options": { "file_path": file } });
@@ -75,7 +76,7 @@ pub(super) fn audit(setup: &Setup) -> Option<Step> {
 /// The engines.
 pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     let mut steps = Vec::new();
-    // Audit is no affair of a namespace, but of the Vault that has it.
+    // Audit is not configured in a namespace, but in the Vault that contains it.
     if config.vault_namespace.is_none() {
         let path = "sys/config/auditing/request-headers/x-request-id".to_owned();
         let header =
@@ -88,12 +89,12 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
         (
             "kubernetes",
             &config.vault_kubernetes_mount,
-            setup.services.iter().any(|of| of.kubernetes.is_some()),
+            setup.services.iter().any(|service| service.kubernetes.is_some()),
         ),
         (
             "approle",
             &config.vault_approle_mount,
-            setup.services.iter().any(|of| of.approle.is_some()),
+            setup.services.iter().any(|service| service.approle.is_some()),
         ),
     ];
     for (method, mount, used) in own {
@@ -114,7 +115,7 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     }
     if setup.services.iter().any(|service| !service.certificate_roles.is_empty()) {
         let engine = json!({ "type": "pki" });
-        // An authority cannot outlive what the engine lets live.
+        // An authority cannot outlive the engine's maximum lease.
         let longest = setup.pki.as_ref().map(|authority| format!("{}s", authority.ttl_seconds));
         let write =
             json!({ "type": "pki", "config": { "max_lease_ttl": longest.unwrap_or_default() } });
@@ -124,7 +125,7 @@ pub(super) fn mounts(config: &VaultConfig, setup: &Setup) -> Vec<Step> {
     steps
 }
 
-/// What is set up in them.
+/// The settings in the engines.
 pub(super) fn settings(config: &VaultConfig, setup: &Setup, accessor: &str) -> Vec<Step> {
     let auth = &config.vault_auth_mount;
     let trust = json!({
@@ -139,7 +140,7 @@ pub(super) fn settings(config: &VaultConfig, setup: &Setup, accessor: &str) -> V
         steps.push(connection(config, database, roles()));
         steps.extend(roles().map(|role| database_role(config, database, role)));
     }
-    steps.extend(setup.pki.iter().map(|of| authority(config, of)));
+    steps.extend(setup.pki.iter().map(|pki| authority(config, pki)));
     let roles = setup.services.iter().flat_map(|service| &service.certificate_roles);
     steps.extend(roles.map(|role| certificate_role(config, role, accessor)));
     if let Some(kubernetes) = &setup.kubernetes {
@@ -152,27 +153,27 @@ pub(super) fn settings(config: &VaultConfig, setup: &Setup, accessor: &str) -> V
     }
     for service in &setup.services {
         let policy = service.policy();
-        steps.push(Step::policy(&policy, policy::of_callers(config, service, accessor)));
+        steps.push(Step::policy(&policy, policy::caller_policy(config, service, accessor)));
         steps.push(Step::new(
             format!("login of {}", service.name),
             format!("auth/{auth}/role/{}", service.name),
             login_role(service, &policy),
         ));
-        steps.extend(own_login(config, service));
+        steps.extend(service_login(config, service));
     }
     steps
 }
 
-/// What a service may do in its own name, and how it logs in to do so.
-fn own_login(config: &VaultConfig, service: &ServiceSetup) -> Vec<Step> {
+/// The policy of a service in its own name, and its logins.
+fn service_login(config: &VaultConfig, service: &ServiceSetup) -> Vec<Step> {
     let Some(policy) = service.own_policy() else { return Vec::new() };
-    let mut steps = vec![Step::policy(&policy, policy::own(config, service))];
+    let mut steps = vec![Step::policy(&policy, policy::service_policy(config, service))];
     let roles = [
         service
             .kubernetes
             .as_ref()
-            .map(|of| (&config.vault_kubernetes_mount, "Kubernetes", account(of))),
-        service.approle.as_ref().map(|of| (&config.vault_approle_mount, "AppRole", approle(of))),
+            .map(|it| (&config.vault_kubernetes_mount, "Kubernetes", account(it))),
+        service.approle.as_ref().map(|it| (&config.vault_approle_mount, "AppRole", approle(it))),
     ];
     for (mount, method, mut role) in roles.into_iter().flatten() {
         role["token_policies"] = json!([policy]);
@@ -187,7 +188,7 @@ fn own_login(config: &VaultConfig, service: &ServiceSetup) -> Vec<Step> {
 
 fn trust_in_kubernetes(kubernetes: &Kubernetes) -> Value {
     json!({
-        // Vault keeps it as it is written, and adds no slash.
+        // Vault stores it unchanged, and appends no slash.
         "kubernetes_host": kubernetes.host.as_str().trim_end_matches('/'),
         "kubernetes_ca_cert": kubernetes.ca_certificate.as_deref().unwrap_or_default(),
         "disable_local_ca_jwt": kubernetes.ca_certificate.is_some(),
@@ -248,15 +249,20 @@ fn database_role(config: &VaultConfig, database: &Database, role: &DatabaseRole)
     Step::new(format!("database role {}", role.name), path, wanted)
 }
 
-/// An authority, which is made once: a PKI engine that has one keeps it.
+/// An authority, which is created once: a PKI engine that has one keeps it.
 fn authority(config: &VaultConfig, authority: &Authority) -> Step {
     let Authority { common_name, ttl_seconds } = authority;
     let pki = &config.vault_pki_mount;
-    let make = json!({ "common_name": common_name, "ttl": ttl_seconds, "key_type": "ec", "key_bits": 256 });
+    let generate = json!({
+        "common_name": common_name,
+        "ttl": ttl_seconds,
+        "key_type": "ec",
+        "key_bits": 256,
+    });
     Step {
         list: Some(format!("{pki}/config/issuers")),
         key: Some("default".to_owned()),
-        write: Some(make),
+        write: Some(generate),
         ..Step::new("authority".to_owned(), format!("{pki}/root/generate/internal"), ANYTHING)
     }
 }
@@ -275,7 +281,7 @@ fn certificate_role(config: &VaultConfig, role: &CertificateRole, accessor: &str
         "key_bits": 256,
         "ttl": role.ttl_seconds,
         "max_ttl": role.ttl_seconds,
-        // With the session they are revoked.
+        // They are revoked with the session.
         "generate_lease": true,
     });
     let path = format!("{}/roles/{}", config.vault_pki_mount, role.name);
@@ -285,7 +291,7 @@ fn certificate_role(config: &VaultConfig, role: &CertificateRole, accessor: &str
 fn login_role(service: &ServiceSetup, policy: &str) -> Value {
     json!({
         "role_type": "jwt",
-        // Issuer, subject and tenant: nobody else becomes the same user of Vault.
+        // Issuer, subject and tenant: no other principal becomes the same user of Vault.
         "user_claim": "/tctx/principal",
         "user_claim_json_pointer": true,
         "bound_audiences": [service.name],
@@ -310,7 +316,7 @@ fn login_role(service: &ServiceSetup, policy: &str) -> Value {
     })
 }
 
-/// Whether all of `wanted` is in `current`, which may have more fields.
+/// Whether `current` contains all of `wanted`. It may have more fields.
 pub(super) fn contains(current: &Value, wanted: &Value) -> bool {
     match (current, wanted) {
         (Value::Object(current), Value::Object(wanted)) => wanted.iter().all(|(name, wanted)| {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use vaultrs::api::pki::requests::GenerateCertificateRequest;
 
-use super::{As, Vault};
+use super::{RequestAuth, Vault};
 use crate::credentials::{
     error::CredentialsError,
     source::{Granted, GrantedCertificate, SessionToken},
@@ -24,19 +24,21 @@ impl Vault {
             issue.format("pem").private_key_format("pkcs8").remove_roots_from_chain(true);
             issue.build().map_err(|_| CredentialsError::Malformed)
         };
-        let who = As { token: Some(token), request_id: Some(request_id) };
-        let issued = self.client.call(who, issue).await?.data.ok_or(CredentialsError::Malformed)?;
-        let ends =
+        let request_auth = RequestAuth { token: Some(token), request_id: Some(request_id) };
+        let issued =
+            self.client.call(request_auth, issue).await?.data.ok_or(CredentialsError::Malformed)?;
+        let expires_at =
             UNIX_EPOCH + Duration::from_secs(issued.expiration.ok_or(CredentialsError::Malformed)?);
-        let duration =
-            ends.duration_since(SystemTime::now()).map_err(|_| CredentialsError::Malformed)?;
+        let duration = expires_at
+            .duration_since(SystemTime::now())
+            .map_err(|_| CredentialsError::Malformed)?;
         let chain = [vec![issued.certificate], issued.ca_chain.unwrap_or_default()].concat();
-        let of = GrantedCertificate {
+        let value = GrantedCertificate {
             chain: chain.join("\n"),
             private_key: issued.private_key.into(),
             authority: issued.issuing_ca,
         };
-        // It is not renewed, but another is issued.
-        Ok(Granted { of, duration, renewable: true })
+        // It is not renewed; another is issued instead.
+        Ok(Granted { value, duration, renewable: true })
     }
 }

@@ -1,4 +1,4 @@
-//! One client of Vault's HTTP API: deadlines, retries, a circuit breaker, and errors without secrets.
+//! A client of Vault's HTTP API: deadlines, retries, a circuit breaker, and errors without secrets.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -12,26 +12,26 @@ use vaultrs::api::{EndpointError, EndpointResult};
 
 use super::{VaultConfig, endpoint::Headers, http::Http};
 use crate::credentials::{
-    breaker::Breaker,
+    breaker::CircuitBreaker,
     error::{CredentialsError, Outage, SetupError},
     source::{CALL_TIMEOUT, CONNECT_TIMEOUT, TRY_TIMEOUT},
 };
 
 const RETRIES_MAX: usize = 2;
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-/// How much of what Vault says of an error is kept.
+/// How much of Vault's error message is retained.
 const REASON_CHARS_MAX: usize = 200;
 
 /// A client of Vault's API.
 pub(crate) struct Client {
     http: Http,
     namespace: Option<String>,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
 }
 
-/// On whose behalf Vault is called.
+/// The token that a request is authenticated with, and its id.
 #[derive(Clone, Copy)]
-pub(crate) struct As<'a> {
+pub(crate) struct RequestAuth<'a> {
     pub(crate) token: Option<&'a SecretString>,
     /// The request that caused the call, for the audit device.
     pub(crate) request_id: Option<&'a str>,
@@ -45,7 +45,7 @@ impl Client {
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TRY_TIMEOUT)
-            // The Vault token is for this server alone.
+            // The Vault token is for this server only.
             .redirect(redirect::Policy::none());
         if let Some(path) = &config.vault_ca_file {
             http = http.tls_certs_only(Certificate::from_pem_bundle(&read(path)?)?);
@@ -56,40 +56,41 @@ impl Client {
         Ok(Self {
             http: Http { client: http.build()?, base: config.vault_url.to_string() },
             namespace: config.vault_namespace.clone(),
-            breaker: Breaker::new("Vault"),
+            breaker: CircuitBreaker::new("Vault"),
         })
     }
 
-    /// Calls an endpoint and returns its data with the lease that comes with them.
+    /// Calls an endpoint and returns its data with the lease.
     pub(crate) async fn call<E: Endpoint>(
         &self,
-        who: As<'_>,
+        request_auth: RequestAuth<'_>,
         endpoint: impl Fn() -> Result<E, CredentialsError>,
     ) -> Result<EndpointResult<E::Response>, CredentialsError>
     where
         E::Response: DeserializeOwned + Send + Sync,
     {
-        let answer = self.send(who, endpoint).await?;
-        let wrapped = answer.wrap().map_err(|_| CredentialsError::Malformed);
-        drop(Zeroizing::new(answer.response.into_body()));
+        let response = self.send(request_auth, endpoint).await?;
+        let wrapped = response.wrap().map_err(|_| CredentialsError::Malformed);
+        drop(Zeroizing::new(response.response.into_body()));
         wrapped
     }
 
-    /// Calls an endpoint whose answer may be empty.
+    /// Calls an endpoint whose response may be empty.
     pub(crate) async fn send<E: Endpoint>(
         &self,
-        who: As<'_>,
+        request_auth: RequestAuth<'_>,
         endpoint: impl Fn() -> Result<E, CredentialsError>,
     ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
-        let again = ExponentialBuilder::default()
+        let backoff = ExponentialBuilder::default()
             .with_min_delay(RETRY_DELAY_MIN)
             .with_max_times(RETRIES_MAX)
             .with_jitter();
-        let calling =
-            (|| self.attempt(who, &endpoint)).retry(again).when(|error: &CredentialsError| {
+        let calling = (|| self.attempt(request_auth, &endpoint)).retry(backoff).when(
+            |error: &CredentialsError| {
                 error.is_retryable()
                     && !matches!(error, CredentialsError::Unavailable(Outage::CircuitOpen))
-            });
+            },
+        );
         timeout(CALL_TIMEOUT, calling)
             .await
             .unwrap_or(Err(CredentialsError::Unavailable(Outage::Timeout)))
@@ -97,21 +98,26 @@ impl Client {
 
     async fn attempt<E: Endpoint>(
         &self,
-        who: As<'_>,
+        request_auth: RequestAuth<'_>,
         endpoint: &impl Fn() -> Result<E, CredentialsError>,
     ) -> Result<endpoint::EndpointResult<E::Response>, CredentialsError> {
         let endpoint = endpoint()?;
         let namespace = self.namespace.as_deref();
-        let headers = Headers { token: who.token, namespace, request_id: who.request_id };
+        let headers =
+            Headers { token: request_auth.token, namespace, request_id: request_auth.request_id };
         let calling = async {
-            endpoint.with_middleware(&headers).exec(&self.http).await.map_err(|error| judge(&error))
+            endpoint
+                .with_middleware(&headers)
+                .exec(&self.http)
+                .await
+                .map_err(|error| classify_error(&error))
         };
-        self.breaker.guard(calling).await
+        self.breaker.call(calling).await
     }
 }
 
-/// What an error means. Only what Vault says of itself is kept of it.
-fn judge(error: &ClientError) -> CredentialsError {
+/// Classifies an error. Only Vault's own message is retained.
+fn classify_error(error: &ClientError) -> CredentialsError {
     match error {
         ClientError::ServerResponseError { code, content } => match code {
             404 => CredentialsError::NoSuchSecret,
@@ -121,7 +127,7 @@ fn judge(error: &ClientError) -> CredentialsError {
                 tracing::warn!(
                     status = code,
                     reason = reason(content.as_deref()),
-                    "Vault has failed inside"
+                    "Vault had an internal failure"
                 );
                 CredentialsError::Unavailable(Outage::Failed)
             }
@@ -131,7 +137,7 @@ fn judge(error: &ClientError) -> CredentialsError {
             let timed_out =
                 source.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout);
             let outage = if timed_out { Outage::Timeout } else { Outage::Unreachable };
-            tracing::debug!(cause = source.source(), "Vault gives no answer");
+            tracing::debug!(cause = source.source(), "Vault did not answer");
             CredentialsError::Unavailable(outage)
         }
         ClientError::ResponseError { .. } => CredentialsError::Unavailable(Outage::Unreachable),
@@ -141,7 +147,7 @@ fn judge(error: &ClientError) -> CredentialsError {
 
 fn reason(content: Option<&str>) -> String {
     let errors = content.and_then(|text| serde_json::from_str::<EndpointError>(text).ok());
-    let text = errors.map(|told| told.errors.join("; ")).unwrap_or_default();
+    let text = errors.map(|body| body.errors.join("; ")).unwrap_or_default();
     let text = text.chars().map(|char| if char.is_control() { ' ' } else { char });
     text.take(REASON_CHARS_MAX).collect()
 }

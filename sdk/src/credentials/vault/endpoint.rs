@@ -1,4 +1,4 @@
-//! What `vaultrs` has no endpoint for, and the headers of every call.
+//! Endpoints that `vaultrs` lacks, and the headers of every call.
 
 use http::{HeaderValue, Request, Response, Uri, uri::PathAndQuery};
 use rustify::{
@@ -11,13 +11,13 @@ use serde_json::Value;
 
 /// Any path of Vault's API.
 #[derive(Clone)]
-pub(crate) struct Any<'a> {
+pub(crate) struct RawEndpoint<'a> {
     pub(crate) method: RequestMethod,
     pub(crate) path: &'a str,
     pub(crate) body: Option<&'a Value>,
 }
 
-impl Endpoint for Any<'_> {
+impl Endpoint for RawEndpoint<'_> {
     type Response = Value;
     const REQUEST_BODY_TYPE: RequestType = RequestType::JSON;
     const RESPONSE_BODY_TYPE: ResponseType = ResponseType::JSON;
@@ -36,7 +36,8 @@ impl Endpoint for Any<'_> {
     }
 }
 
-/// As `vaultrs`' own, with a request id for Vault's audit device, and a token that no log shows.
+/// As `vaultrs`' own middleware, with a request id for Vault's audit device, and with a token that
+/// no log shows.
 pub(super) struct Headers<'a> {
     pub(super) token: Option<&'a SecretString>,
     pub(super) namespace: Option<&'a str>,
@@ -49,13 +50,13 @@ impl MiddleWare for Headers<'_> {
         _: &E,
         request: &mut Request<Vec<u8>>,
     ) -> Result<(), ClientError> {
-        let broken = |source: http::Error| ClientError::GenericError { source: source.into() };
+        let failed = |source: http::Error| ClientError::GenericError { source: source.into() };
         let mut parts = request.uri().clone().into_parts();
         let path = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
         let path: PathAndQuery =
-            format!("/v1{path}").parse().map_err(|error| broken(http::Error::from(error)))?;
+            format!("/v1{path}").parse().map_err(|error| failed(http::Error::from(error)))?;
         parts.path_and_query = Some(path);
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| broken(error.into()))?;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|error| failed(error.into()))?;
 
         let token = self.token.map(ExposeSecret::expose_secret);
         let headers = [
@@ -66,7 +67,7 @@ impl MiddleWare for Headers<'_> {
         ];
         for (name, value) in headers {
             let Some(value) = value else { continue };
-            let mut value = HeaderValue::from_str(value).map_err(|error| broken(error.into()))?;
+            let mut value = HeaderValue::from_str(value).map_err(|error| failed(error.into()))?;
             value.set_sensitive(name == "x-vault-token");
             request.headers_mut().insert(name, value);
         }

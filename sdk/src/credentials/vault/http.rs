@@ -1,4 +1,4 @@
-//! The HTTP that Vault's endpoints are called by, with a limit to what is answered.
+//! The HTTP client for Vault's endpoints, with a limit on the size of responses.
 
 use std::io;
 
@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use http::{Request, Response};
 use rustify::{client::Client, errors::ClientError};
 
-/// The longest answer. The longest that are of use are lists of mounts, and secrets of a megabyte.
-const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest response, in bytes. The largest useful ones are lists of mounts, and secrets of a
+/// megabyte.
+const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 pub(super) struct Http {
     pub(super) client: reqwest::Client,
@@ -25,24 +26,24 @@ impl Client for Http {
             .map_err(|source| ClientError::ReqwestBuildError { source })?;
         let (url, method) = (request.url().to_string(), request.method().to_string());
         let sent = self.client.execute(request).await;
-        let answer =
+        let response =
             sent.map_err(|error| ClientError::RequestError { source: error.into(), url, method })?;
-        let response = Response::builder().status(answer.status());
-        let body = read(answer).await?;
-        response.body(body).map_err(|error| ClientError::ResponseError { source: error.into() })
+        let builder = Response::builder().status(response.status());
+        let body = read(response).await?;
+        builder.body(body).map_err(|error| ClientError::ResponseError { source: error.into() })
     }
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Vec<u8>, ClientError> {
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, ClientError> {
     let expected =
-        answer.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default();
-    // A body that grows leaves copies behind.
-    let mut body = Vec::with_capacity(ANSWER_BYTES_MAX.min(expected));
-    let broken = |error: reqwest::Error| ClientError::ResponseError { source: error.into() };
-    while let Some(chunk) = answer.chunk().await.map_err(broken)? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+        response.content_length().and_then(|length| length.try_into().ok()).unwrap_or_default();
+    // A body that is reallocated would leave copies of secrets in memory.
+    let mut body = Vec::with_capacity(RESPONSE_BYTES_MAX.min(expected));
+    let failed = |error: reqwest::Error| ClientError::ResponseError { source: error.into() };
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > RESPONSE_BYTES_MAX {
             return Err(ClientError::GenericError {
-                source: io::Error::other("the answer is too long").into(),
+                source: io::Error::other("the response is too large").into(),
             });
         }
         body.extend_from_slice(&chunk);
@@ -58,25 +59,28 @@ mod tests {
     use super::*;
     use crate::credentials::{
         error::CredentialsError,
-        vault::{Any, As, Client as Vault, VaultConfig},
+        vault::{Client as Vault, RawEndpoint, RequestAuth, VaultConfig},
     };
 
     #[tokio::test]
-    async fn an_answer_without_end_is_not_read_to_it() {
+    async fn a_response_over_the_limit_is_rejected() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let long = |spaces: usize| format!("{}{{}}", " ".repeat(spaces));
         let server = Router::new()
-            .route("/v1/long", get(async move || long(ANSWER_BYTES_MAX - 2)))
-            .route("/v1/longer", get(async move || long(ANSWER_BYTES_MAX - 1)));
+            .route("/v1/long", get(async move || long(RESPONSE_BYTES_MAX - 2)))
+            .route("/v1/longer", get(async move || long(RESPONSE_BYTES_MAX - 1)));
         tokio::spawn(async move { axum::serve(listener, server).await });
         let vault = Vault::new(&VaultConfig::new(url)).unwrap();
-        let ask = async |path: &str| {
-            let call = Any { method: RequestMethod::GET, path, body: None };
-            vault.send(As { token: None, request_id: None }, || Ok(call.clone())).await.map(drop)
+        let send = async |path: &str| {
+            let call = RawEndpoint { method: RequestMethod::GET, path, body: None };
+            vault
+                .send(RequestAuth { token: None, request_id: None }, || Ok(call.clone()))
+                .await
+                .map(drop)
         };
-        ask("long").await.unwrap();
-        let refused = ask("longer").await.unwrap_err();
+        send("long").await.unwrap();
+        let refused = send("longer").await.unwrap_err();
         assert!(matches!(refused, CredentialsError::Malformed), "{refused:?}");
     }
 }

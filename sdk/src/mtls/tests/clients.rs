@@ -1,4 +1,4 @@
-//! Whom a server lets in.
+//! Which clients a server accepts.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,14 +14,14 @@ use tokio_rustls::{
 
 use super::*;
 
-/// What a client of HTTP/2 says first.
+/// The connection preface of an HTTP/2 client.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Whether the server answers a client that shows this.
-async fn is_let_in(
+/// Whether the server accepts a client with this certificate.
+async fn is_accepted(
     server: &Server,
     authority: &Authority,
-    shown: Option<&Signed>,
+    presented: Option<&Signed>,
     version: &'static SupportedProtocolVersion,
 ) -> bool {
     let mut roots = RootCertStore::empty();
@@ -30,7 +30,7 @@ async fn is_let_in(
         .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(roots);
-    let config = match shown {
+    let config = match presented {
         None => config.with_no_client_auth(),
         Some(Signed { certificate, key }) => {
             let chain =
@@ -40,34 +40,34 @@ async fn is_let_in(
         }
     };
     let stream = TcpStream::connect(server.address).await.unwrap();
-    let talking = async {
+    let exchange = async {
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        // The server's verdict comes after the client's handshake: with its first word.
+        // The server's verdict arrives after the client's handshake, with its first bytes.
         stream.write_all(PREFACE).await?;
         stream.read_u8().await
     };
-    timeout(PATIENCE, talking).await.unwrap().is_ok()
+    timeout(TIMEOUT, exchange).await.unwrap().is_ok()
 }
 
 #[tokio::test]
-async fn only_a_good_certificate_of_an_allowed_service_is_let_in() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+async fn only_a_valid_certificate_of_an_allowed_service_is_accepted() {
+    let (authority, other_authority) = (Authority::new(), Authority::new());
     let server = Server::start(&authority, &["edge"]);
     let edge = |change: fn(&mut CertificateParams)| authority.sign_with("edge", change);
     let id = id("edge");
     let cases = [
-        ("is good", true, Some(authority.sign("edge"))),
+        ("is valid", true, Some(authority.sign("edge"))),
         (
-            "says nothing of its use",
+            "has no key usage",
             true,
             Some(edge(|params| {
                 params.extended_key_usages.clear();
                 params.key_usages.clear();
             })),
         ),
-        ("is none", false, None),
-        ("is of another authority", false, Some(stranger.sign("edge"))),
+        ("is missing", false, None),
+        ("is of another authority", false, Some(other_authority.sign("edge"))),
         ("is another service's", false, Some(authority.sign("invoices"))),
         ("is the server's own", false, Some(authority.sign("tools"))),
         (
@@ -127,46 +127,46 @@ async fn only_a_good_certificate_of_an_allowed_service_is_let_in() {
             Some(edge(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained))),
         ),
     ];
-    for (what, expected, shown) in &cases {
-        let let_in = is_let_in(&server, &authority, shown.as_ref(), &TLS13).await;
-        assert_eq!(let_in, *expected, "a certificate of {id} that {what}");
+    for (what, expected, presented) in &cases {
+        let accepted = is_accepted(&server, &authority, presented.as_ref(), &TLS13).await;
+        assert_eq!(accepted, *expected, "a certificate of {id} that {what}");
     }
     let good = authority.sign("edge");
-    assert!(!is_let_in(&server, &authority, Some(&good), &TLS12).await, "TLS 1.2");
+    assert!(!is_accepted(&server, &authority, Some(&good), &TLS12).await, "TLS 1.2");
 }
 
 #[tokio::test]
-async fn plaintext_is_not_answered() {
+async fn plaintext_is_rejected() {
     let authority = Authority::new();
     let server = Server::start(&authority, &["edge"]);
     let url = format!("http://{}", server.address).parse().unwrap();
-    assert!(ask(crate::connect(&url).unwrap()).await.is_err());
+    assert!(check_health(crate::connect(&url).unwrap()).await.is_err());
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(PREFACE).await.unwrap();
-    let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let mut response = Vec::new();
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut response)).await.unwrap();
     // A TLS alert and nothing else.
-    assert!(answer.first().is_none_or(|&kind| kind == 21), "{answer:?}");
+    assert!(response.first().is_none_or(|&kind| kind == 21), "{response:?}");
 }
 
 #[tokio::test]
-async fn a_service_between_two_authorities_is_believed_through_the_one_between() {
+async fn a_certificate_of_an_intermediate_authority_is_accepted_with_its_chain() {
     let authority = Authority::new();
     let mut params = CertificateParams::new([]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().unwrap();
     let pem = params.signed_by(&key, &authority.issuer).unwrap().pem();
-    let between = Authority { issuer: Issuer::new(params, key), pem };
-    let mut signed = between.sign("edge");
+    let intermediate = Authority { issuer: Issuer::new(params, key), pem };
+    let mut signed = intermediate.sign("edge");
     let server = Server::start(&authority, &["edge"]);
-    assert!(!is_let_in(&server, &authority, Some(&signed), &TLS13).await);
-    signed.certificate.push_str(&between.pem);
-    assert!(is_let_in(&server, &authority, Some(&signed), &TLS13).await);
+    assert!(!is_accepted(&server, &authority, Some(&signed), &TLS13).await);
+    signed.certificate.push_str(&intermediate.pem);
+    assert!(is_accepted(&server, &authority, Some(&signed), &TLS13).await);
 }
 
 #[tokio::test]
-async fn whoever_does_not_end_a_handshake_keeps_nobody_waiting() {
+async fn unfinished_handshakes_do_not_delay_other_clients() {
     let authority = Authority::new();
     let server = Server::start(&authority, &["edge"]);
     let mut silent = Vec::new();
@@ -176,9 +176,9 @@ async fn whoever_does_not_end_a_handshake_keeps_nobody_waiting() {
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
     let handshake_timeout = Duration::from_millis(HandshakeLimits::default().handshake_timeout_ms);
     let answered = timeout(handshake_timeout / 2, health(&client, &server.url())).await;
-    answered.expect("before the silent ones are given up").unwrap();
+    answered.expect("before the silent ones time out").unwrap();
     for stream in &mut silent {
-        let ended = timeout(PATIENCE, stream.read_u8()).await.expect("in time");
+        let ended = timeout(TIMEOUT, stream.read_u8()).await.expect("in time");
         assert!(ended.is_err());
     }
 }

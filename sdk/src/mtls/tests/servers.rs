@@ -1,4 +1,4 @@
-//! Whom a client believes.
+//! Which servers a client accepts.
 
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::{
@@ -10,15 +10,15 @@ use tokio_rustls::rustls::{
 
 use super::*;
 
-/// Serves TLS with this certificate once, and says whether the client goes on.
-async fn is_believed(
+/// Serves TLS with this certificate once; returns whether the client accepts it.
+async fn is_accepted(
     client: &Peers,
-    shown: &Signed,
+    presented: &Signed,
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> bool {
     let chain: Result<_, _> =
-        CertificateDer::pem_slice_iter(shown.certificate.as_bytes()).collect();
-    let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
+        CertificateDer::pem_slice_iter(presented.certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(presented.key.as_bytes()).unwrap();
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
@@ -28,31 +28,31 @@ async fn is_believed(
     config.alpn_protocols = vec![b"h2".to_vec()];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: Url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
-    let asking = tokio::spawn(ask(client.connect(&url, "tools", None).unwrap()));
+    let call = tokio::spawn(check_health(client.connect(&url, "tools", None).unwrap()));
     let (stream, _) = listener.accept().await.unwrap();
-    let shaken =
-        timeout(PATIENCE, TlsAcceptor::from(Arc::new(config)).accept(stream)).await.unwrap();
-    asking.abort();
-    shaken.is_ok()
+    let accepted =
+        timeout(TIMEOUT, TlsAcceptor::from(Arc::new(config)).accept(stream)).await.unwrap();
+    call.abort();
+    accepted.is_ok()
 }
 
 #[tokio::test]
-async fn only_the_service_that_is_expected_is_believed() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+async fn only_the_expected_service_is_accepted() {
+    let (authority, other_authority) = (Authority::new(), Authority::new());
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
     let tools = |change: fn(&mut CertificateParams)| authority.sign_with("tools", change);
     let cases = [
-        ("is good", true, authority.sign("tools")),
+        ("is valid", true, authority.sign("tools")),
         (
             "names no host",
             true,
             tools(|params| params.subject_alt_names.retain(|name| matches!(name, SanType::URI(_)))),
         ),
-        ("is of another authority", false, stranger.sign("tools")),
+        ("is of another authority", false, other_authority.sign("tools")),
         ("is another service's", false, authority.sign("invoices")),
         ("is the client's own", false, authority.sign("edge")),
         (
-            "names the host alone",
+            "names only the host",
             false,
             tools(|params| {
                 params.subject_alt_names = vec![
@@ -84,24 +84,25 @@ async fn only_the_service_that_is_expected_is_believed() {
             tools(|params| params.key_usages.push(KeyUsagePurpose::KeyCertSign)),
         ),
     ];
-    for (what, expected, shown) in &cases {
+    for (what, expected, presented) in &cases {
         assert_eq!(
-            is_believed(&client, shown, &[&TLS13]).await,
+            is_accepted(&client, presented, &[&TLS13]).await,
             *expected,
             "a certificate that {what}"
         );
     }
-    assert!(!is_believed(&client, &authority.sign("tools"), &[&TLS12]).await, "TLS 1.2");
+    assert!(!is_accepted(&client, &authority.sign("tools"), &[&TLS12]).await, "TLS 1.2");
 }
 
 #[tokio::test]
-async fn a_call_to_an_impostor_fails_and_says_that_the_service_is_away() {
+async fn a_call_to_an_impostor_fails_as_unavailable() {
     let authority = Authority::new();
     let server = Server::start(&authority, &["edge"]);
     let client = Files::new(&authority.sign("edge"), &[&authority]).peers();
     let channel = client.balanced(&[server.url()], "invoices", None).unwrap();
     let status = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
-    let status = ask(client.connect(&server.url(), "invoices", None).unwrap()).await.unwrap_err();
+    let status =
+        check_health(client.connect(&server.url(), "invoices", None).unwrap()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
 }

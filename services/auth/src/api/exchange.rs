@@ -1,30 +1,30 @@
-//! Token exchange (RFC 8693): a transaction token for an internal caller's own token, or for a tool service in the
-//! name of whoever has called it.
+//! Token exchange (RFC 8693): a transaction token for an internal caller's own token, or for a tool
+//! service on behalf of its caller.
 
 use std::{iter::successors, sync::Arc};
 
 use drawbridge_proto::auth::v1::{
     self as pb, exchange_response::Outcome as Exchanged, operation::Kind,
 };
-use drawbridge_sdk::{RequestId, identity::Actor};
+use drawbridge_sdk::{RequestId, transaction_token::Actor};
 use tonic::Status;
 
-use super::{Api, Deciding, allowed, missing_scopes, reason, with_scopes};
+use super::{Api, DecisionContext, allowed, missing_scopes, reason, with_scopes};
 use crate::{
-    authn::{Identity, Token},
-    decision_log::Decided,
-    policy::{Answer, Policies},
-    transaction::{Called, Delegation, Opens},
+    authn::{AccessToken, Identity},
+    decision_log::DecisionEntry,
+    policy::{DecisionOutcome, Policies},
+    transaction::{Delegation, MessageBinding, SubjectToken},
 };
 
-/// How many may stand between a subject and an RPC. Whoever needs more has made a loop.
+/// The maximum length of the actor chain between a subject and an RPC. A longer chain is a loop.
 const ACTORS_MAX: usize = 4;
-/// How much of the name of an unknown RPC is recorded, in bytes.
+/// How many bytes of the name of an unknown RPC are recorded.
 const RPC_BYTES_MAX: usize = 256;
 
-/// Who calls, and in whose name.
-struct Calling {
-    subject: Arc<Token>,
+/// The subject of an exchange, and the service that acts on its behalf.
+struct ActingSubject {
+    subject: Arc<AccessToken>,
     delegation: Option<Delegation>,
 }
 
@@ -32,62 +32,65 @@ impl Api {
     pub(super) async fn decide_exchange(
         &self,
         request: pb::ExchangeRequest,
-        deciding: &Deciding,
+        context: &DecisionContext,
     ) -> Result<Exchanged, Status> {
         let pb::ExchangeRequest { subject_token, rpc, actor_token } = request;
         let policies = self.policies.load();
-        let calling = if actor_token.is_empty() {
-            let own = self.identify_inside(&subject_token, deciding.network).await?;
-            own.map(|subject| Calling { subject, delegation: None })
+        let acting = if actor_token.is_empty() {
+            let own = self.identify_internal(&subject_token, context.network).await?;
+            own.map(|subject| ActingSubject { subject, delegation: None })
                 .map_err(Exchanged::Unauthenticated)
         } else {
-            self.delegate(&subject_token, &actor_token, &policies, deciding).await?
+            self.delegate(&subject_token, &actor_token, &policies, context).await?
         };
-        match calling {
-            Ok(calling) => self.decide_call(&calling, &rpc, &policies, deciding),
-            Err(refused) => Ok(refused),
+        match acting {
+            Ok(acting) => self.decide_call(&acting, &rpc, &policies, context),
+            Err(outcome) => Ok(outcome),
         }
     }
 
-    /// Decides whether a tool service may act for whoever has called it.
+    /// Decides whether a tool service may act on behalf of its caller.
     async fn delegate(
         &self,
         subject_token: &str,
         actor_token: &str,
         policies: &Policies,
-        deciding: &Deciding,
-    ) -> Result<Result<Calling, Exchanged>, Status> {
+        context: &DecisionContext,
+    ) -> Result<Result<ActingSubject, Exchanged>, Status> {
         let unauthenticated = |description| {
             let unauthenticated = pb::Unauthenticated { description };
             Ok(Err(Exchanged::Unauthenticated(unauthenticated)))
         };
-        let actor = match self.identify_inside(actor_token, deciding.network).await? {
+        let actor = match self.identify_internal(actor_token, context.network).await? {
             Ok(actor) => actor,
             Err(refused) => return unauthenticated(format!("the actor: {}", refused.description)),
         };
-        let called = match self.minter.read(subject_token) {
+        let called = match self.minter.verify(subject_token) {
             Ok(called) => called,
-            Err(error) => return unauthenticated(refuse(error.to_string())),
+            Err(error) => return unauthenticated(log_rejection(error.to_string())),
         };
         if self.is_revoked(&called.token)? {
-            return unauthenticated(refuse("the subject's access token is revoked".to_owned()));
+            return unauthenticated(log_rejection(
+                "the subject's access token is revoked".to_owned(),
+            ));
         }
-        let outcome =
+        let decision =
             policies.decide_operation(&actor.identity, "act", ("Service", &called.service));
         let (by, of) = (&actor.identity.principal, &called.token.identity.principal);
         tracing::info!(
-            request_id = %deciding.ids.own, caller_request_id = deciding.ids.caller.as_ref().map(RequestId::as_str),
+            request_id = %context.ids.own,
+            caller_request_id = context.ids.caller.as_ref().map(RequestId::as_str),
             issuer = by.issuer, subject = by.subject, service = called.service,
             for_issuer = of.issuer, for_subject = of.subject,
-            outcome = outcome.answer.as_str(), policy_ids = ?outcome.policy_ids,
+            outcome = decision.outcome.as_str(), policy_ids = ?decision.policy_ids,
             "delegation"
         );
-        if outcome.answer != Answer::Allow {
-            return Ok(Err(refused(&actor.identity, outcome.answer)));
+        if decision.outcome != DecisionOutcome::Allow {
+            return Ok(Err(denied_to_caller(&actor.identity, decision.outcome)));
         }
-        if actors(called.act.as_deref()) >= ACTORS_MAX {
+        if chain_length(called.act.as_deref()) >= ACTORS_MAX {
             let reason = format!(
-                "{ACTORS_MAX} services have called one another in the subject's name already"
+                "{ACTORS_MAX} services have already called one another on behalf of the subject"
             );
             let principal = Some(called.token.identity.principal);
             return Ok(Err(Exchanged::Denied(pb::Denied {
@@ -97,82 +100,87 @@ impl Api {
                 hidden: false,
             })));
         }
-        let Called { token, txn, act, .. } = called;
+        let SubjectToken { token, txn, act, .. } = called;
         let actor = Actor { iss: by.issuer.clone(), sub: by.subject.clone(), act };
-        Ok(Ok(Calling { subject: token.into(), delegation: Some(Delegation { actor, txn }) }))
+        Ok(Ok(ActingSubject { subject: token.into(), delegation: Some(Delegation { actor, txn }) }))
     }
 
-    /// Decides on an RPC whatever its arguments are.
+    /// Decides on an RPC independently of its arguments.
     fn decide_call(
         &self,
-        calling: &Calling,
+        acting: &ActingSubject,
         rpc: &str,
         policies: &Policies,
-        deciding: &Deciding,
+        context: &DecisionContext,
     ) -> Result<Exchanged, Status> {
-        let Calling { subject, delegation } = calling;
+        let ActingSubject { subject, delegation } = acting;
         let identity = &subject.identity;
-        // What nobody has heard of is decided and recorded like anything else.
-        let (kind, item) = policies.item_of_rpc(rpc).unwrap_or_else(|| {
-            (Kind::Unspecified, pb::CatalogItem { rpc: cut(rpc), ..pb::CatalogItem::default() })
+        // An unknown RPC is decided and recorded like any other.
+        let (kind, item) = policies.find_rpc(rpc).unwrap_or_else(|| {
+            (
+                Kind::Unspecified,
+                pb::CatalogItem { rpc: truncate(rpc), ..pb::CatalogItem::default() },
+            )
         });
-        let outcome = policies.decide(identity, kind, &item, None);
+        let decision = policies.decide(identity, kind, &item, None);
         let missing_scopes = missing_scopes(identity, &item, &[]);
-        self.log.write(&Decided {
-            request_id: &deciding.ids.own,
-            caller_request_id: deciding.ids.caller.as_ref(),
+        self.log.write(&DecisionEntry {
+            request_id: &context.ids.own,
+            caller_request_id: context.ids.caller.as_ref(),
             identity,
             actor: delegation.as_ref().map(|delegation| &delegation.actor),
             kind,
             item: &item,
             arguments: None,
             redacted: false,
-            outcome: &outcome,
+            decision: &decision,
             missing_scopes: missing_scopes.as_deref().unwrap_or_default(),
             revision: policies.revision(),
-            took: deciding.started.elapsed(),
+            took: context.started.elapsed(),
         });
-        if outcome.answer != Answer::Allow {
-            return Ok(refused(identity, outcome.answer));
+        if decision.outcome != DecisionOutcome::Allow {
+            return Ok(denied_to_caller(identity, decision.outcome));
         }
         if let Some(scopes) = missing_scopes {
             let granted = policies.decide(&with_scopes(identity, &scopes), kind, &item, None);
-            if granted.answer != Answer::Allow {
-                return Ok(refused(identity, granted.answer));
+            if granted.outcome != DecisionOutcome::Allow {
+                return Ok(denied_to_caller(identity, granted.outcome));
             }
             let principal = Some(identity.principal.clone());
             return Ok(Exchanged::InsufficientScope(pb::InsufficientScope { scopes, principal }));
         }
-        let opens = Opens::AnyMessage;
-        let token = self.mint(subject, &item, opens, &deciding.ids.own, delegation.as_ref())?;
-        Ok(Exchanged::Allowed(allowed(subject, Some(token), Some(outcome), policies, deciding)))
+        let binding = MessageBinding::AnyMessage;
+        let token = self.mint(subject, &item, binding, &context.ids.own, delegation.as_ref())?;
+        Ok(Exchanged::Allowed(allowed(subject, Some(token), Some(decision), policies, context)))
     }
 }
 
-/// The refusal that the caller itself gets. It does not tell what is hidden from what is not there, nor by which policy:
-/// the record has that.
-fn refused(identity: &Identity, answer: Answer) -> Exchanged {
-    let answer = match answer {
-        Answer::Forbidden | Answer::NotInCatalog | Answer::Error => Answer::NotPermitted,
-        answer => answer,
+/// The denial that the caller sees. It does not distinguish hidden from missing items and does not
+/// name policies: only the decision record does.
+fn denied_to_caller(identity: &Identity, outcome: DecisionOutcome) -> Exchanged {
+    let outcome = match outcome {
+        DecisionOutcome::Forbidden | DecisionOutcome::NotInCatalog | DecisionOutcome::Error => {
+            DecisionOutcome::NotPermitted
+        }
+        outcome => outcome,
     };
-    let (reason, principal) = (reason(answer).to_owned(), Some(identity.principal.clone()));
+    let (reason, principal) = (reason(outcome).to_owned(), Some(identity.principal.clone()));
     Exchanged::Denied(pb::Denied { reason, principal, decision: None, hidden: false })
 }
 
-/// As much of a name that a caller made up as is written down.
-fn cut(name: &str) -> String {
+/// The part of a caller-chosen name that is recorded.
+fn truncate(name: &str) -> String {
     name[..name.floor_char_boundary(RPC_BYTES_MAX)].to_owned()
 }
 
-/// How many stand between a subject and the call.
-fn actors(act: Option<&Actor>) -> usize {
+/// The length of the actor chain between a subject and the call.
+fn chain_length(act: Option<&Actor>) -> usize {
     successors(act, |actor| actor.act.as_deref()).count()
 }
 
-/// Notes that a subject token is not accepted.
-fn refuse(description: String) -> String {
-    tracing::info!(reason = description, "a subject token is not accepted");
+/// Logs and counts a rejected subject token.
+fn log_rejection(description: String) -> String {
+    tracing::info!(reason = description, "rejected a subject token");
     metrics::counter!("auth_tokens_refused_total").increment(1);
     description
 }

@@ -1,4 +1,4 @@
-//! Who shows a token.
+//! Authentication of requests to auth.
 
 use std::sync::Arc;
 
@@ -8,40 +8,41 @@ use metrics::counter;
 use tonic::{Request, Status};
 
 use super::Api;
-use crate::authn::{ClientNetwork, Token, TokenVerifier};
+use crate::authn::{AccessToken, ClientNetwork, TokenVerifier};
 
-/// Why whoever shows a token is not known.
-pub(super) enum Refused {
-    /// It is not good.
+/// Why a token does not identify a caller.
+pub(super) enum IdentifyError {
+    /// The token is invalid.
     Token(pb::Unauthenticated),
-    /// Nobody can say whether it is good.
+    /// The token could not be verified.
     Unverified(Reason),
 }
 
 impl Api {
-    /// What clients show to an edge is nobody else's business.
-    pub(super) fn must_be_edge<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        // In plaintext nobody is known.
-        let known = Peer::of(request).and_then(|peer| peer.id.as_ref());
+    /// Rejects callers other than edges. Only an edge may submit clients' access tokens.
+    pub(super) fn require_edge<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        // Without mTLS no peer has an identity.
+        let known = Peer::from_request(request).and_then(|peer| peer.id.as_ref());
         match known {
             Some(id) if !self.edges.contains(id) => {
-                Err(Status::permission_denied("only an edge may ask this"))
+                Err(Status::permission_denied("only an edge may call this RPC"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Verifies a token that is shown from `network`. The outer error means that nobody can say whether it is revoked.
+    /// Verifies a token that a client in `network` sent. The outer error means that the revocation
+    /// list cannot be read.
     pub(super) async fn identify(
         &self,
         verifier: &TokenVerifier,
         token: &str,
         resource: &str,
         network: Option<ClientNetwork>,
-    ) -> Result<Result<Arc<Token>, Refused>, Status> {
+    ) -> Result<Result<Arc<AccessToken>, IdentifyError>, Status> {
         let refused = |description: String| {
             counter!("auth_tokens_refused_total").increment(1);
-            Ok(Err(Refused::Token(pb::Unauthenticated { description })))
+            Ok(Err(IdentifyError::Token(pb::Unauthenticated { description })))
         };
         let token = match verifier.verify(token, resource, network).await {
             Ok(token) => token,
@@ -49,41 +50,41 @@ impl Api {
                 Some(reason) => {
                     counter!("auth_tokens_unverified_total", "reason" => reason.as_str_name())
                         .increment(1);
-                    return Ok(Err(Refused::Unverified(reason)));
+                    return Ok(Err(IdentifyError::Unverified(reason)));
                 }
                 None => return refused(error.to_string()),
             },
         };
         if self.is_revoked(&token)? {
-            tracing::info!("an access token is not accepted: it is revoked");
+            tracing::info!("rejected an access token: it is revoked");
             return refused("the access token is revoked".to_owned());
         }
         Ok(Ok(token))
     }
 
-    /// Verifies the token of an internal caller. The outer error means that nobody can say.
-    pub(super) async fn identify_inside(
+    /// Verifies the token of an internal caller. The outer error means that it cannot be verified.
+    pub(super) async fn identify_internal(
         &self,
         token: &str,
         network: Option<ClientNetwork>,
-    ) -> Result<Result<Arc<Token>, pb::Unauthenticated>, Status> {
-        match self.identify(&self.inside, token, &self.internal_audience, network).await? {
+    ) -> Result<Result<Arc<AccessToken>, pb::Unauthenticated>, Status> {
+        match self.identify(&self.internal_tokens, token, &self.internal_audience, network).await? {
             Ok(token) => Ok(Ok(token)),
-            Err(Refused::Token(refused)) => Ok(Err(refused)),
-            Err(Refused::Unverified(_)) => {
-                Err(Status::unavailable("the token cannot be verified; try again"))
+            Err(IdentifyError::Token(refused)) => Ok(Err(refused)),
+            Err(IdentifyError::Unverified(_)) => {
+                Err(Status::unavailable("the token cannot be verified now; retry"))
             }
         }
     }
 
-    /// Whether a token is revoked. The error means that nobody can say.
-    pub(super) fn is_revoked(&self, token: &Token) -> Result<bool, Status> {
-        let revoked = self.revocations.has(token);
-        revoked.map_err(|error| Status::unavailable(format!("{error}; try again")))
+    /// Whether a token is revoked. The error means that the revocation list cannot be read.
+    pub(super) fn is_revoked(&self, token: &AccessToken) -> Result<bool, Status> {
+        let revoked = self.revocations.contains(token);
+        revoked.map_err(|error| Status::unavailable(format!("{error}; retry")))
     }
 }
 
-/// Where a request to auth itself comes from.
+/// The network of a caller of auth itself.
 pub(super) fn network_of<T>(request: &Request<T>) -> Option<ClientNetwork> {
-    Peer::of(request).map(|peer| peer.address.ip().into())
+    Peer::from_request(request).map(|peer| peer.address.ip().into())
 }

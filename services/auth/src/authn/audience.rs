@@ -1,20 +1,21 @@
-//! For whom a token must be.
+//! The audiences that a token must name.
 
-/// For whom a token must be.
+/// The audience that a token must name.
 #[derive(Debug)]
 pub(crate) enum Audience {
-    /// An endpoint of the edge. These are its URLs.
+    /// An endpoint of the edge, which has these URLs.
     Edge(Vec<String>),
-    /// This service itself, under this name.
+    /// This service, under this name.
     Own(String),
 }
 
 impl Audience {
-    /// The audiences of which a token for `resource` must name one, each with and without a trailing slash:
-    /// clients differ in whether they keep it. None when `resource` is nobody's here.
+    /// The audiences of which a token for `resource` must name one, each with and without a
+    /// trailing slash, because clients differ in it. Empty if `resource` is not served here.
     ///
-    /// `allowed` are those under which its issuer knows the edge, by default the edge's URLs. One that is a URL of
-    /// the edge stands for what is at and below it; any other, such as a client id, for the edge as a whole.
+    /// `allowed` are the audiences by which the issuer names the edge, by default the edge's URLs.
+    /// An audience that is a URL of the edge covers that path and paths below it; any other, such
+    /// as a client id, covers the whole edge.
     pub(super) fn acceptable(&self, allowed: Option<&[String]>, resource: &str) -> Vec<String> {
         let resource = bare(resource);
         let mut acceptable = Vec::new();
@@ -44,7 +45,7 @@ fn is_at_or_below(resource: &str, above: &str) -> bool {
     resource.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// `above` and every path from it down to `resource`.
+/// `above` and every path between it and `resource`.
 fn from_to(above: &str, resource: &str) -> Vec<String> {
     let below = resource.get(above.len()..).unwrap_or_default();
     let ends = below.match_indices('/').skip(1).map(|(at, _)| at).chain([below.len()]);
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_serves_its_own_endpoint_and_those_below() {
+    fn a_token_is_valid_for_its_endpoint_and_those_below() {
         check(None, "https://a/mcp", &["https://a/mcp"]);
         check(None, "https://a/mcp/", &["https://a/mcp"]);
         check(None, "https://a/mcp/code", &["https://a/mcp", "https://a/mcp/code"]);
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_edges_is_nobodys_audience() {
+    fn a_resource_outside_the_edge_has_no_audience() {
         for resource in ["https://a", "https://a/mcpx", "https://evil/mcp", ""] {
             check(None, resource, &[]);
             check(Some(&["api://edge", resource]), resource, &[]);
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_edge_stands_for_all_of_it_and_an_endpoint_only_for_itself() {
+    fn a_name_of_the_edge_covers_all_of_it_and_an_endpoint_only_itself() {
         check(Some(&["api://edge"]), "https://a/mcp/code", &["api://edge"]);
         check(Some(&["https://a/mcp/code"]), "https://a/mcp/code", &["https://a/mcp/code"]);
         check(Some(&["https://a/mcp/code"]), "https://a/mcp/tickets", &[]);
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_itself_is_named_exactly() {
+    fn the_service_itself_must_be_named_exactly() {
         let own = Audience::Own("drawbridge-auth".to_owned());
         assert_eq!(
             own.acceptable(None, "drawbridge-auth"),

@@ -1,4 +1,4 @@
-//! What a token says, as JSON that means one thing.
+//! Claims: JSON without ambiguity.
 
 use std::fmt;
 
@@ -13,19 +13,19 @@ use super::TokenError;
 /// Seconds since 1970 beyond which a JSON number is not exact.
 const SECONDS_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A JSON object in which no name stands twice: of two claims of one name, each reader believes another one.
+/// A JSON object without duplicate names, which parsers interpret differently.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Claims(Map<String, Value>);
 
 impl Claims {
-    /// Reads an object.
+    /// Parses an object.
     pub(super) fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_slice(json);
         let value = Strict.deserialize(&mut reader)?;
         reader.end()?;
         match value {
             Value::Object(claims) => Ok(Self(claims)),
-            _ => Err(serde_json::Error::custom("it is no object")),
+            _ => Err(serde_json::Error::custom("expected an object")),
         }
     }
 
@@ -33,18 +33,19 @@ impl Claims {
         self.0.contains_key(name)
     }
 
-    /// The claim at a path. Names may hold dots themselves (URIs do), so a whole name goes before a path.
+    /// The claim at a path. Names may contain dots (URIs do), so a name that matches as a whole
+    /// takes precedence.
     pub(super) fn at(&self, path: &str) -> Option<&Value> {
         find(&self.0, path).filter(|value| !value.is_null())
     }
 
-    /// A claim that is a text, if it is there.
+    /// A string claim, if present.
     pub(super) fn text(&self, path: &str) -> Result<Option<&str>, TokenError> {
         self.at(path).map(|value| value.as_str().ok_or(TokenError::Claims)).transpose()
     }
 
-    /// A claim that some issuers write as a text and others as a list. A list of anything else is not passed over:
-    /// a policy may forbid something to one of its members.
+    /// A claim that is a string or a list of strings. Any other type is an error rather than
+    /// ignored: a policy may forbid something to one of its members.
     pub(super) fn list(&self, path: &str) -> Result<Vec<&str>, TokenError> {
         match self.at(path) {
             None => Ok(Vec::new()),
@@ -56,7 +57,7 @@ impl Claims {
         }
     }
 
-    /// A time in seconds since 1970, if it is there. Some issuers write fractions of a second.
+    /// A time in seconds since 1970, if present. Some issuers write fractions of a second.
     pub(super) fn seconds(&self, name: &str) -> Result<Option<u64>, TokenError> {
         let seconds = |value: &Value| {
             let seconds = value.as_f64().filter(|seconds| (0.0..SECONDS_MAX).contains(seconds));
@@ -76,7 +77,7 @@ impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Strict.deserialize(deserializer)? {
             Value::Object(claims) => Ok(Self(claims)),
-            _ => Err(D::Error::custom("it is no object")),
+            _ => Err(D::Error::custom("expected an object")),
         }
     }
 }
@@ -90,7 +91,7 @@ fn find<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     })
 }
 
-/// Reads a value in which no object has a name twice.
+/// Deserializes a value without duplicate names in any object.
 struct Strict;
 
 impl<'de> DeserializeSeed<'de> for Strict {
@@ -145,7 +146,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some(name) = access.next_key::<String>()? {
             let value = access.next_value_seed(Self)?;
             if object.insert(name, value).is_some() {
-                return Err(A::Error::custom("a name stands twice"));
+                return Err(A::Error::custom("duplicate name"));
             }
         }
         Ok(object.into())
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stands_twice_is_refused_at_any_depth() {
+    fn a_duplicate_name_is_rejected_at_any_depth() {
         for json in [
             r#"{"sub":"alice","sub":"bob"}"#,
             r#"{"sub":"alice","s\u0075b":"bob"}"#,
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_leads_through_objects_and_a_whole_name_goes_first() {
+    fn a_path_descends_into_objects_and_a_whole_name_takes_precedence() {
         let claims = claims(
             r#"{
                 "realm_access": { "roles": ["a"] },
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_another_kind_is_an_error_and_not_an_absent_one() {
+    fn a_claim_of_a_wrong_type_is_an_error_rather_than_absent() {
         let claims = claims(
             r#"{"groups":["a",1],"roles":{"a":1},"email":1,"exp":"1","nbf":-1,"iat":1e300,"a":18446744073709551615}"#,
         );

@@ -3,72 +3,72 @@ use std::sync::Arc;
 use drawbridge_proto::auth::v1::unverified::Reason;
 use drawbridge_sdk::{fetch::FetchError, jwks::JwksError};
 
-/// Why a token is not accepted.
+/// Why a token is rejected.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum TokenError {
-    /// There is none.
+    /// The token is missing.
     #[error("the request carries no access token")]
     Missing,
-    /// It is not one that an issuer could have made.
+    /// No issuer could have issued it.
     #[error("the access token is malformed")]
     Malformed,
-    /// Its header asks for something that is never accepted.
+    /// A header value is never accepted.
     #[error("the access token's {0} is not accepted")]
     Header(&'static str),
-    /// It is some other kind of token: an ID token, say.
-    #[error("the token is no access token")]
+    /// Another kind of token, such as an ID token.
+    #[error("the token is not an access token")]
     Kind,
-    /// It is bound to a key (RFC 7800), and to show it proves nothing.
+    /// It is bound to a key (RFC 7800), so presenting it proves nothing.
     #[error("the access token is bound to a key, and only bearer tokens are accepted")]
     Bound,
-    /// Its signature is not the issuer's.
+    /// The signature is invalid.
     #[error("the access token's signature is not valid")]
     Signature,
-    /// Its issuer has no such key, or not yet.
+    /// The issuer does not have this key, or not yet.
     #[error("the access token's signature is not valid: its issuer has no such key")]
     UnknownKey,
-    /// Its issuer says that it is not good, or not any more.
+    /// The issuer reports the token as inactive.
     #[error("the access token is not active")]
     Inactive,
-    /// Its time is over.
+    /// It has expired.
     #[error("the access token has expired")]
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet.
     #[error("the access token is not valid yet")]
     Immature,
-    /// Somebody else issued it.
+    /// It is from an unknown issuer.
     #[error("the access token is from another issuer")]
     Issuer,
-    /// It is for somebody else.
+    /// It is for another audience.
     #[error("the access token is for another audience")]
     Audience,
-    /// A claim is missing or not of its kind.
-    #[error("the access token's claims are not complete")]
+    /// A claim is missing or has a wrong type.
+    #[error("the access token's claims are missing or invalid")]
     Claims,
-    /// It claims a tenant to which its issuer is not bound.
+    /// It names a tenant that its issuer may not name.
     #[error("the access token claims a tenant that its issuer may not name")]
     Tenant,
-    /// It says that its groups did not fit in, so nobody knows what a policy about a group would say.
-    #[error("the access token leaves out groups, because there are too many")]
+    /// Its groups were omitted as too many, so policies about groups cannot be evaluated.
+    #[error("the access token omits groups because there are too many")]
     Overage,
-    /// The issuer's keys cannot be had: nobody can say whether the token is good.
-    #[error("the issuer's keys cannot be had")]
+    /// The issuer's keys are unavailable, so the token cannot be verified.
+    #[error("the issuer's keys are unavailable")]
     Keys(#[source] JwksError),
-    /// The issuer does not answer: nobody can say whether the token is good.
-    #[error("the issuer cannot be asked about the token")]
+    /// The introspection request failed, so the token cannot be verified.
+    #[error("the introspection request failed")]
     Introspection(#[source] Arc<FetchError>),
-    /// The issuer is asked about as many unknown tokens as it may be.
+    /// The limit of introspections of unknown tokens is reached.
     #[error("too many unknown access tokens are being introspected")]
     Busy,
 }
 
 impl TokenError {
-    /// Whether nobody can say if the token is good, rather than that it is not.
+    /// Whether the token could not be verified, rather than being invalid.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.unverified().is_some()
     }
 
-    /// Why nobody can say whether the token is good. Nothing: it is known that it is not.
+    /// Why the token could not be verified. `None`: it is invalid.
     pub(crate) fn unverified(&self) -> Option<Reason> {
         match self {
             Self::Keys(_) => Some(Reason::Keys),
@@ -78,8 +78,9 @@ impl TokenError {
         }
     }
 
-    /// Whether the same token may be good later, while its issuer's keys and this configuration stay as they are.
-    pub(super) fn may_heal(&self) -> bool {
+    /// Whether the token may become valid later while its issuer's keys and this configuration are
+    /// unchanged.
+    pub(super) fn is_transient(&self) -> bool {
         self.is_unavailable() || matches!(self, Self::Immature | Self::UnknownKey | Self::Inactive)
     }
 }

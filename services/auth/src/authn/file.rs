@@ -1,4 +1,4 @@
-//! The file that names issuers. Its format is taught in docs/identity.md.
+//! The issuers file. docs/reference/issuers-file.md documents its format.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
 use drawbridge_sdk::{
     ConfigText, ConfigTextError,
     fetch::{Fetcher, NetworkScope},
-    jwks::{Jwks, Limits, Source},
+    jwks::{Jwks, JwksLimits, KeySource},
 };
 use jsonwebtoken::Algorithm;
 use secrecy::SecretString;
@@ -19,7 +19,7 @@ use url::Url;
 
 use super::{
     introspection::{Endpoint, Introspection, IntrospectionLimits},
-    issuer::{Failures, Issuer, Rules},
+    issuer::{Failures, Issuer, IssuerRules},
     mapping::MappingTable,
     preset::Preset,
     tenants::{self, Tenants},
@@ -28,17 +28,17 @@ use super::{
 
 const LEEWAY_SECONDS: u64 = 30;
 const LEEWAY_SECONDS_MAX: u64 = 300;
-/// The field that lets keys come by http.
+/// The field that allows fetching keys over http.
 const PRIVATE_ADDRESSES: &str = "allow_private_addresses";
 const TOKEN_INFO: &str = "https://oauth2.googleapis.com/tokeninfo";
 
-/// The issuers cannot be told.
+/// The issuers are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuersFileError {
-    /// The file cannot be used.
+    /// The file is invalid.
     #[error(transparent)]
     File(#[from] ConfigTextError),
-    /// The issuer of the flags cannot be.
+    /// The issuer of the flags is invalid.
     #[error("--issuer {issuer}: {problem}")]
     Flag {
         /// The issuer.
@@ -46,38 +46,38 @@ pub enum IssuersFileError {
         /// What is wrong.
         problem: String,
     },
-    /// There is none.
-    #[error("no issuer is given: name one by --issuer, or several in a file by --issuers")]
+    /// No issuer is configured.
+    #[error("no issuer is configured: name one with --issuer, or several in a file with --issuers")]
     None,
 }
 
 impl IssuersFileError {
-    /// What is wrong with the issuer of the flags, which are named as such: fields of the file have other names.
+    /// An error in the issuer of the flags. Names of file fields are replaced by those of flags.
     fn flag(issuer: String, problem: &str) -> Self {
         let problem = problem.replace(PRIVATE_ADDRESSES, "--allow-private-addresses");
         Self::Flag { issuer, problem }
     }
 }
 
-/// The issuer that flags give.
+/// The issuer given by flags.
 #[derive(Clone, Debug)]
-pub(crate) struct Given {
+pub(crate) struct IssuerFlags {
     pub(crate) issuer: String,
     pub(crate) allow_private_addresses: bool,
-    /// The tenants that it may name. Empty: nothing is said of them.
+    /// The tenants that it may name. Empty: not configured.
     pub(crate) tenants: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Content {
+struct IssuersFile {
     #[serde(default)]
-    issuers: Vec<Table>,
+    issuers: Vec<IssuerTable>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
+struct IssuerTable {
     issuer: Spanned<String>,
     #[serde(default)]
     preset: Preset,
@@ -111,30 +111,31 @@ struct IntrospectionTable {
 
 /// Reads the issuers of the flags and of the file.
 pub(super) fn load(
-    flags: Option<Given>,
+    flags: Option<IssuerFlags>,
     path: Option<&Path>,
     changes: &watch::Sender<u64>,
 ) -> Result<Vec<Issuer>, IssuersFileError> {
     let text = path.map_or_else(|| Ok(ConfigText::new("", "")), ConfigText::read)?;
-    let content: Content = text.parse()?;
-    let context = Context { text: &text, changes };
+    let content: IssuersFile = text.parse()?;
+    let context = BuildContext { text: &text, changes };
     let mut issuers: Vec<Issuer> = Vec::new();
-    if let Some(given) = flags {
-        let issuer = given.issuer.clone();
-        let built = Table::of(given).build(&context);
+    if let Some(flags) = flags {
+        let issuer = flags.issuer.clone();
+        let built = IssuerTable::from_flags(flags).build(&context);
         issuers.push(built.map_err(|problem| IssuersFileError::flag(issuer, &problem))?);
     }
     for table in content.issuers {
         let at = table.issuer.span().start;
-        let meaning = |problem| IssuersFileError::File(text.wrong(at, problem));
-        let issuer = table.build(&context).map_err(meaning)?;
+        let invalid = |problem| IssuersFileError::File(text.error_at(at, problem));
+        let issuer = table.build(&context).map_err(invalid)?;
         if issuers.iter().any(|other| other.name == issuer.name) {
-            return Err(meaning(format!("the issuer {} is given twice", issuer.name)));
+            return Err(invalid(format!("the issuer {} is configured twice", issuer.name)));
         }
-        let asks = |issuer: &Issuer| issuer.introspection.is_some();
-        if asks(&issuer) && issuers.iter().any(asks) {
-            let problem = "another issuer is asked about opaque tokens already: they do not say whose they are";
-            return Err(meaning(problem.to_owned()));
+        let introspects = |issuer: &Issuer| issuer.introspection.is_some();
+        if introspects(&issuer) && issuers.iter().any(introspects) {
+            let problem = "only one issuer may have introspection: opaque tokens do not name \
+                           their issuer";
+            return Err(invalid(problem.to_owned()));
         }
         issuers.push(issuer);
     }
@@ -145,20 +146,20 @@ pub(super) fn load(
     Ok(issuers)
 }
 
-/// What an issuer is built with.
-struct Context<'a> {
+/// The context for building issuers.
+struct BuildContext<'a> {
     text: &'a ConfigText,
     changes: &'a watch::Sender<u64>,
 }
 
-impl Table {
-    /// An issuer about which nothing else is said.
-    fn of(given: Given) -> Self {
+impl IssuerTable {
+    /// A table with defaults for everything that flags do not set.
+    fn from_flags(flags: IssuerFlags) -> Self {
         Self {
-            issuer: Spanned::new(0..0, given.issuer),
+            issuer: Spanned::new(0..0, flags.issuer),
             preset: Preset::default(),
             audiences: None,
-            tenants: Some(given.tenants).filter(|tenants| !tenants.is_empty()),
+            tenants: Some(flags.tenants).filter(|tenants| !tenants.is_empty()),
             algorithms: None,
             jwks_url: None,
             jwks_file: None,
@@ -166,29 +167,29 @@ impl Table {
             leeway_seconds: None,
             require_at_jwt: false,
             workloads: false,
-            allow_private_addresses: given.allow_private_addresses,
+            allow_private_addresses: flags.allow_private_addresses,
             introspection: None,
         }
     }
 
-    /// The issuer, or what is wrong with it.
-    fn build(&self, context: &Context<'_>) -> Result<Issuer, String> {
+    /// Builds the issuer, or returns what is wrong with it.
+    fn build(&self, context: &BuildContext<'_>) -> Result<Issuer, String> {
         let name = self.issuer.get_ref();
-        // Principals are told apart as issuer#subject.
+        // Principals are identified as issuer#subject.
         if name.is_empty() || name.contains('#') {
-            return Err("an issuer is written as in the claim `iss`, without #".to_owned());
+            return Err("an issuer must be a value of the claim `iss` without #".to_owned());
         }
         let algorithms = self.algorithms.clone().unwrap_or(ALGORITHMS.to_vec());
         if algorithms.is_empty()
             || algorithms.iter().any(|algorithm| !ALGORITHMS.contains(algorithm))
         {
-            return Err(format!("algorithms are some of {ALGORITHMS:?}"));
+            return Err(format!("algorithms must be some of {ALGORITHMS:?}"));
         }
         let audiences = self.audiences.as_deref();
         let is_empty = |audience: &String| audience.trim_matches('/').is_empty();
         if audiences.is_some_and(|audiences| audiences.is_empty() || audiences.iter().any(is_empty))
         {
-            return Err("audiences must not be empty: absent, they are the edge's URLs".to_owned());
+            return Err("audiences must not be empty: omit them for the edge's URLs".to_owned());
         }
         if self.preset == Preset::Google && audiences.is_none() {
             return Err("audiences are missing: Google's tokens name OAuth client ids".to_owned());
@@ -197,16 +198,17 @@ impl Table {
         if leeway_seconds > LEEWAY_SECONDS_MAX {
             return Err(format!("leeway_seconds must be at most {LEEWAY_SECONDS_MAX}"));
         }
-        let unsaid = self.preset.tenant_prefix().filter(|_| self.tenants.is_none());
-        let prefix = self.claims.tenant_prefix.as_deref().or(unsaid);
+        let default_prefix = self.preset.tenant_prefix().filter(|_| self.tenants.is_none());
+        let prefix = self.claims.tenant_prefix.as_deref().or(default_prefix);
         let tenants = Tenants::new(prefix, self.tenants.as_deref())?;
         let keys = self.keys(context)?;
-        let keys =
-            keys.map(|source| Jwks::telling(source, Limits::default(), context.changes.clone()));
+        let keys = keys.map(|source| {
+            Jwks::with_change_notifier(source, JwksLimits::default(), context.changes.clone())
+        });
         Ok(Issuer {
             failures: Failures::default(),
             name: name.clone(),
-            rules: Rules {
+            rules: IssuerRules {
                 preset: self.preset,
                 audiences: self.audiences.clone(),
                 algorithms,
@@ -220,43 +222,44 @@ impl Table {
         })
     }
 
-    fn keys(&self, context: &Context<'_>) -> Result<Option<Source>, String> {
+    fn keys(&self, context: &BuildContext<'_>) -> Result<Option<KeySource>, String> {
         let source = match (&self.jwks_url, &self.jwks_file) {
             (Some(_), Some(_)) => {
-                return Err("jwks_url and jwks_file exclude one another".to_owned());
+                return Err("jwks_url and jwks_file are mutually exclusive".to_owned());
             }
             _ if !self.preset.has_keys() => {
-                let says_keys = self.jwks_url.is_some()
+                let has_key_fields = self.jwks_url.is_some()
                     || self.jwks_file.is_some()
                     || self.algorithms.is_some();
-                if says_keys {
+                if has_key_fields {
                     return Err("Google's access tokens are opaque and have no keys".to_owned());
                 }
                 return Ok(None);
             }
             (Some(url), None) => {
                 self.check_url(url)?;
-                Source::Url(url.clone(), self.fetcher()?)
+                KeySource::Url(url.clone(), self.fetcher()?)
             }
-            (None, Some(file)) => Source::File(context.text.beside(file)),
+            (None, Some(file)) => KeySource::File(context.text.resolve_path(file)),
             (None, None) => {
                 let name = self.issuer.get_ref();
                 let url: Url = name.parse().map_err(|_| {
                     format!(
-                        "the issuer {name:?} is no URL to find keys at: give jwks_url or jwks_file"
+                        "the issuer {name:?} is not a URL, so its keys cannot be located: \
+                         set jwks_url or jwks_file"
                     )
                 })?;
                 self.check_url(&url)?;
-                Source::Issuer(name.clone(), self.fetcher()?)
+                KeySource::Issuer(name.clone(), self.fetcher()?)
             }
         };
         Ok(Some(source))
     }
 
-    fn introspection(&self, context: &Context<'_>) -> Result<Option<Introspection>, String> {
+    fn introspection(&self, context: &BuildContext<'_>) -> Result<Option<Introspection>, String> {
         let (url, endpoint) = match (&self.introspection, self.preset) {
             (None, Preset::Google) => {
-                let url = TOKEN_INFO.parse().map_err(|_| "no URL".to_owned())?;
+                let url = TOKEN_INFO.parse().map_err(|_| "invalid URL".to_owned())?;
                 (url, Endpoint::TokenInfo)
             }
             (None, _) => return Ok(None),
@@ -274,19 +277,19 @@ impl Table {
     }
 
     fn fetcher(&self) -> Result<Fetcher, String> {
-        let reach = if self.allow_private_addresses {
+        let scope = if self.allow_private_addresses {
             NetworkScope::Anywhere
         } else {
             NetworkScope::Public
         };
-        Fetcher::new(reach).map_err(|error| format!("cannot make an HTTP client: {error}"))
+        Fetcher::new(scope).map_err(|error| format!("cannot create an HTTP client: {error}"))
     }
 
     fn check_url(&self, url: &Url) -> Result<(), String> {
         match url.scheme() {
             "https" => Ok(()),
             "http" if self.allow_private_addresses => Ok(()),
-            "http" => Err(format!("{url} is not https; {PRIVATE_ADDRESSES} accepts http")),
+            "http" => Err(format!("{url} is not https; set {PRIVATE_ADDRESSES} to allow http")),
             _ => Err(format!("{url} is not https")),
         }
     }
@@ -296,7 +299,7 @@ impl IntrospectionTable {
     fn secret(&self, text: &ConfigText) -> Result<SecretString, String> {
         let secret = match (&self.client_secret_file, &self.client_secret_env) {
             (Some(file), None) => {
-                let path = text.beside(file);
+                let path = text.resolve_path(file);
                 fs::read_to_string(&path)
                     .map_err(|error| format!("cannot read {}: {error}", path.display()))?
             }

@@ -1,4 +1,4 @@
-//! Opaque tokens: their issuer says what they mean (RFC 7662).
+//! Introspection of opaque tokens by their issuer (RFC 7662).
 
 use std::{
     sync::Arc,
@@ -16,68 +16,69 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use url::{Url, form_urlencoded};
 
-use self::admission::{Admission, Busy};
+use self::queue::{Busy, IntrospectionQueue};
 use super::{TokenError, claims::Claims};
 
 pub(crate) use self::limits::{ClientNetwork, IntrospectionLimits};
 
-mod admission;
 mod limits;
+mod queue;
 
-/// How many answers and known tokens are remembered.
-const ANSWERS_MAX: u64 = 10_000;
+/// How many results and known tokens are cached.
+const RESULTS_MAX: u64 = 10_000;
 const KNOWN_MAX: u64 = 100_000;
-/// For how long the answer about an active token may be relied on: its issuer may take it back at any time.
-const INTROSPECTED_FOR: Duration = Duration::from_secs(30);
+/// How long the result for an active token is cached: its issuer may revoke it at any time.
+const ACTIVE_FOR: Duration = Duration::from_secs(30);
 
-/// Where and how to ask about an opaque token.
+/// The introspection client of an issuer.
 #[derive(Debug)]
 pub(super) struct Introspection {
     url: Url,
     fetcher: Fetcher,
     endpoint: Endpoint,
-    /// Tokens that were good of late, by digest. Their questions wait for no unknown one.
+    /// Recently valid tokens, by digest. Their requests do not queue behind those for unknown
+    /// tokens.
     known: sync::Cache<[u8; 32], ()>,
     known_in_flight: Semaphore,
-    unknown: Admission,
-    /// What was answered, by digest and [`Issuers::epoch`](super::Issuers::epoch), whatever resource the token was shown
-    /// for. One question about a token is on its way at a time.
-    answers: future::Cache<([u8; 32], u64), Answer>,
+    unknown: IntrospectionQueue,
+    /// Results by digest and [`Issuers::epoch`](super::Issuers::epoch), for all resources. At most
+    /// one request per token is in flight.
+    results: future::Cache<([u8; 32], u64), IntrospectionResult>,
 }
 
-/// What the issuer says of a token.
+/// The issuer's result for a token.
 #[derive(Clone, Debug)]
-enum Answer {
-    /// It means this, and that may be relied on until then.
+enum IntrospectionResult {
+    /// Active with these claims. The result expires at the instant.
     Active(Arc<Claims>, Instant),
     Inactive,
 }
 
-/// For how long an answer is remembered.
-struct Remembered {
-    refused_for: Duration,
+/// How long a result is cached.
+struct ResultExpiry {
+    inactive_for: Duration,
 }
 
-impl Expiry<([u8; 32], u64), Answer> for Remembered {
+impl Expiry<([u8; 32], u64), IntrospectionResult> for ResultExpiry {
     fn expire_after_create(
         &self,
         _: &([u8; 32], u64),
-        answer: &Answer,
+        result: &IntrospectionResult,
         now: Instant,
     ) -> Option<Duration> {
-        Some(match answer {
-            Answer::Active(_, until) => until.saturating_duration_since(now),
-            Answer::Inactive => self.refused_for,
+        Some(match result {
+            IntrospectionResult::Active(_, until) => until.saturating_duration_since(now),
+            IntrospectionResult::Inactive => self.inactive_for,
         })
     }
 }
 
-/// What kind of endpoint is asked.
+/// The kind of endpoint.
 #[derive(Debug)]
 pub(super) enum Endpoint {
-    /// RFC 7662, with the credentials of a client that may ask.
+    /// RFC 7662, with the credentials of an authorized client.
     Introspection { client_id: String, client_secret: SecretString },
-    /// Google's `tokeninfo`, which knows no client and does not say `active`.
+    /// Google's `tokeninfo`, which takes no client credentials and does not return `active`.
     TokenInfo,
 }
 
@@ -88,75 +89,76 @@ impl Introspection {
         endpoint: Endpoint,
         limits: IntrospectionLimits,
     ) -> Self {
-        let refused_for = Duration::from_secs(limits.refused_seconds.get().into());
+        let inactive_for = Duration::from_secs(limits.refused_seconds.get().into());
         let known_for = Duration::from_secs(limits.known_seconds.get().into());
-        let answers = future::Cache::builder().max_capacity(ANSWERS_MAX);
+        let results = future::Cache::builder().max_capacity(RESULTS_MAX);
         Self {
             url,
             fetcher,
             endpoint,
             known: sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(known_for).build(),
             known_in_flight: Semaphore::new(limits.known_in_flight_max.get() as usize),
-            unknown: Admission::new(limits),
-            answers: answers.expire_after(Remembered { refused_for }).build(),
+            unknown: IntrospectionQueue::new(limits),
+            results: results.expire_after(ResultExpiry { inactive_for }).build(),
         }
     }
 
-    /// What a token means that somebody of this network shows, when it is active, and until when that may be relied on.
-    /// What was answered in another epoch is not.
-    pub(super) async fn ask(
+    /// The claims of an active token that a client in `network` sent, and until when they may be
+    /// cached. Results of other epochs are not reused.
+    pub(super) async fn resolve(
         &self,
         token: &str,
         network: Option<ClientNetwork>,
         epoch: u64,
     ) -> Result<(Arc<Claims>, Instant), TokenError> {
         let key = digest(token);
-        let asking = self.answers.try_get_with((key, epoch), self.ask_issuer(token, key, network));
-        // Boxed: it is seldom waited for, and most tokens are not opaque.
-        match Box::pin(asking).await {
-            Ok(Answer::Active(claims, until)) => Ok((claims, until)),
-            Ok(Answer::Inactive) => Err(TokenError::Inactive),
+        let result =
+            self.results.try_get_with((key, epoch), self.request_result(token, key, network));
+        // Boxed: this future is seldom awaited, and most tokens are not opaque.
+        match Box::pin(result).await {
+            Ok(IntrospectionResult::Active(claims, until)) => Ok((claims, until)),
+            Ok(IntrospectionResult::Inactive) => Err(TokenError::Inactive),
             Err(error) => Err(TokenError::clone(&error)),
         }
     }
 
-    /// Notes that a token is good: from now on it is known.
-    pub(super) fn know(&self, token: &str) {
+    /// Marks a valid token as known.
+    pub(super) fn mark_known(&self, token: &str) {
         self.known.insert(digest(token), ());
     }
 
-    async fn ask_issuer(
+    async fn request_result(
         &self,
         token: &str,
         key: [u8; 32],
         network: Option<ClientNetwork>,
-    ) -> Result<Answer, TokenError> {
+    ) -> Result<IntrospectionResult, TokenError> {
         let (_known, _unknown);
         if self.known.contains_key(&key) {
-            // It is never closed.
+            // The semaphore is never closed.
             _known = self.known_in_flight.acquire().await;
         } else {
-            _unknown = self.unknown.enter(network).await.map_err(|Busy| {
+            _unknown = self.unknown.acquire(network).await.map_err(|Busy| {
                 counter!("auth_introspections_refused_total").increment(1);
                 TokenError::Busy
             })?;
         }
-        let asked = Instant::now();
-        let answer = match &self.endpoint {
+        let requested_at = Instant::now();
+        let claims = match &self.endpoint {
             Endpoint::Introspection { client_id, client_secret } => {
                 self.introspect(token, client_id, client_secret).await
             }
             Endpoint::TokenInfo => self.token_info(token).await,
         };
         counter!("auth_introspections_total").increment(1);
-        match answer.map_err(|error| TokenError::Introspection(Arc::new(error)))? {
+        match claims.map_err(|error| TokenError::Introspection(Arc::new(error)))? {
             Some(claims) => {
-                let until = asked + INTROSPECTED_FOR.min(left(&claims));
-                Ok(Answer::Active(Arc::new(claims), until))
+                let until = requested_at + ACTIVE_FOR.min(lifetime(&claims));
+                Ok(IntrospectionResult::Active(Arc::new(claims), until))
             }
             None => {
                 self.known.invalidate(&key);
-                Ok(Answer::Inactive)
+                Ok(IntrospectionResult::Inactive)
             }
         }
     }
@@ -178,7 +180,7 @@ impl Introspection {
             .form(&[("token", token), ("token_type_hint", "access_token")]);
         let claims: Claims = self.fetcher.send(&self.url, request).await?.json()?;
         let is_active = claims.at("active") == Some(&Value::Bool(true));
-        // A token of another type, such as one that is bound to a key, proves nothing by being shown.
+        // A token of another type, such as one bound to a key, proves nothing when presented.
         let is_bearer =
             claims.at("token_type").is_none_or(|kind| is_text(kind, &["bearer", "access_token"]));
         Ok(Some(claims).filter(|_| is_active && is_bearer))
@@ -187,12 +189,12 @@ impl Introspection {
     async fn token_info(&self, token: &str) -> Result<Option<Claims>, FetchError> {
         let request =
             self.fetcher.request(Method::POST, &self.url)?.bearer_auth(token).form(&[("", ""); 0]);
-        let answer = self.fetcher.send(&self.url, request).await?;
-        if answer.status == StatusCode::BAD_REQUEST {
+        let response = self.fetcher.send(&self.url, request).await?;
+        if response.status == StatusCode::BAD_REQUEST {
             return Ok(None);
         }
-        let mut claims: Map<String, Value> = answer.json()?;
-        // Numbers are texts here.
+        let mut claims: Map<String, Value> = response.json()?;
+        // Google writes numbers as strings.
         if let Some(exp) = claims.get_mut("exp")
             && let Some(seconds) = exp.as_str().and_then(|text| text.parse::<u64>().ok())
         {
@@ -202,8 +204,8 @@ impl Introspection {
     }
 }
 
-/// How long a token lasts, as far as its issuer says (RFC 7662 section 2.2).
-fn left(claims: &Claims) -> Duration {
+/// The remaining lifetime of a token, if its issuer reports it (RFC 7662 section 2.2).
+fn lifetime(claims: &Claims) -> Duration {
     let end = claims.seconds("exp").ok().flatten();
     end.map_or(Duration::MAX, |end| {
         Duration::from_secs(end.saturating_sub(get_current_timestamp()))

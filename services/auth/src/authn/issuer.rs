@@ -1,4 +1,4 @@
-//! One issuer, and what makes its tokens good.
+//! One issuer and the rules for its tokens.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -12,33 +12,34 @@ use drawbridge_sdk::{
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{
-    ClientNetwork, Token, TokenError, claims::Claims, introspection::Introspection,
+    AccessToken, ClientNetwork, TokenError, claims::Claims, introspection::Introspection,
     mapping::Mapping, preset::Preset, token::Jwt,
 };
 
-/// How often it is logged that an issuer is away, however many tokens name it: anybody can make tokens up.
+/// How often failures of an issuer are logged, however many tokens name it: forged tokens can name
+/// any issuer.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// One issuer.
 #[derive(Debug)]
 pub(super) struct Issuer {
-    /// Exactly as it writes itself in `iss`.
+    /// Exactly as in its `iss` claim.
     pub(super) name: String,
-    pub(super) rules: Rules,
-    /// Keys of this issuer alone. Absent when its tokens are opaque.
+    pub(super) rules: IssuerRules,
+    /// Keys of this issuer only. Absent if its tokens are opaque.
     pub(super) keys: Option<Jwks>,
     pub(super) introspection: Option<Introspection>,
     pub(super) failures: Failures,
 }
 
-/// When it was last logged that an issuer is away.
+/// When a failure of the issuer was last logged.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     logged: Mutex<Option<Instant>>,
 }
 
 impl Failures {
-    /// Whether a failure is to be logged now: others are of the same kind.
+    /// Whether a failure should be logged at error level now.
     fn is_due(&self, now: Instant) -> bool {
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due =
@@ -50,18 +51,18 @@ impl Failures {
     }
 }
 
-/// What makes an issuer's tokens good, and what they say.
+/// How an issuer's tokens are validated and mapped.
 #[derive(Clone, Debug)]
-pub(super) struct Rules {
+pub(super) struct IssuerRules {
     pub(super) preset: Preset,
-    /// Under which names the issuer knows the edge. Absent: by its URLs.
+    /// The audiences by which the issuer names the edge. Absent: the edge's URLs.
     pub(super) audiences: Option<Vec<String>>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) mapping: Mapping,
-    /// Clock difference that is forgiven.
+    /// Accepted clock skew.
     pub(super) leeway_seconds: u64,
     pub(super) require_at_jwt: bool,
-    /// Every token is a program's.
+    /// Whether every token belongs to a program.
     pub(super) workloads: bool,
 }
 
@@ -70,13 +71,13 @@ impl Issuer {
         self.rules.audiences.as_deref()
     }
 
-    /// Verifies a JWT for one of `audiences`: whose it is, and until when that may be relied on.
+    /// Verifies a JWT for one of `audiences`. The instant is until when the result may be cached.
     pub(super) async fn verify(
         &self,
         jwt: &Jwt<'_>,
         audiences: &[String],
-    ) -> Result<(Token, Instant), TokenError> {
-        let Rules { preset, algorithms, require_at_jwt, .. } = &self.rules;
+    ) -> Result<(AccessToken, Instant), TokenError> {
+        let IssuerRules { preset, algorithms, require_at_jwt, .. } = &self.rules;
         let keys = self.keys.as_ref().ok_or(TokenError::Kind)?;
         let key_id = jwt.check_header(algorithms)?;
         preset.check_kind(jwt, *require_at_jwt)?;
@@ -84,39 +85,40 @@ impl Issuer {
             JwksError::UnknownKey => TokenError::UnknownKey,
             error => TokenError::Keys(error),
         })?;
-        // The algorithm is the key's to say, not the token's.
+        // The key determines the algorithm, not the token.
         if !key.verifies(jwt.header.alg) {
             return Err(TokenError::Header("algorithm"));
         }
         jwt.verify_signature(&key.key)?;
         let expires_at = jwt.claims.seconds("exp")?.ok_or(TokenError::Claims)?;
         let token = self.token(&jwt.claims, expires_at, audiences)?;
-        Ok((token, keys.remember_until()))
+        Ok((token, keys.cacheable_until()))
     }
 
-    /// Asks about an opaque token, which must be for one of `audiences`. What was answered in another epoch does not count.
+    /// Introspects an opaque token, which must name one of `audiences`. Results of other epochs are
+    /// not reused.
     pub(super) async fn introspect(
         &self,
         token: &str,
         audiences: &[String],
         network: Option<ClientNetwork>,
         epoch: u64,
-    ) -> Result<(Token, Instant), TokenError> {
+    ) -> Result<(AccessToken, Instant), TokenError> {
         let introspection = self.introspection.as_ref().ok_or(TokenError::Malformed)?;
-        let (claims, until) = introspection.ask(token, network, epoch).await?;
+        let (claims, until) = introspection.resolve(token, network, epoch).await?;
         if claims.text("iss")?.is_some_and(|issuer| issuer != self.name) {
             return Err(TokenError::Issuer);
         }
-        // RFC 7662 section 2.2 leaves the end of a token to the answer's writer.
+        // RFC 7662 section 2.2: `exp` is optional.
         let for_now =
             get_current_timestamp() + until.saturating_duration_since(Instant::now()).as_secs();
         let expires_at = claims.seconds("exp")?.unwrap_or(for_now);
-        let meaning = self.token(&claims, expires_at, audiences)?;
-        introspection.know(token);
-        Ok((meaning, until))
+        let token_info = self.token(&claims, expires_at, audiences)?;
+        introspection.mark_known(token);
+        Ok((token_info, until))
     }
 
-    /// Logs that nobody can say whether a token is good. All of that is counted besides.
+    /// Logs that a token could not be verified. A metric counts these too.
     pub(super) fn log_failure(&self, error: &TokenError) {
         let is_busy = matches!(error, TokenError::Busy);
         if !error.is_unavailable() {
@@ -137,19 +139,19 @@ impl Issuer {
         }
     }
 
-    /// What the token says, when it is for one of `audiences` and for now.
+    /// The token of these claims, if it is currently valid for one of `audiences`.
     fn token(
         &self,
         claims: &Claims,
         expires_at: u64,
         audiences: &[String],
-    ) -> Result<Token, TokenError> {
-        let Rules { preset, mapping, leeway_seconds: leeway, workloads, .. } = &self.rules;
+    ) -> Result<AccessToken, TokenError> {
+        let IssuerRules { preset, mapping, leeway_seconds: leeway, workloads, .. } = &self.rules;
         let now = get_current_timestamp();
         if expires_at.saturating_add(*leeway) < now {
             return Err(TokenError::Expired);
         }
-        // One that will be issued would outlive a revocation of all that were.
+        // A token issued in the future would survive a revocation of all earlier tokens.
         let starts = claims.seconds("nbf")?.max(claims.seconds("iat")?);
         if starts.is_some_and(|starts| starts > now + leeway) {
             return Err(TokenError::Immature);
@@ -171,9 +173,9 @@ impl Issuer {
         let principal = &identity.principal;
         identity.workload =
             *workloads || preset.is_workload(claims, &principal.subject, &principal.client_id);
-        Ok(Token {
+        Ok(AccessToken {
             identity,
-            // Entra ID has a name of its own for it.
+            // Entra ID calls it `uti`.
             id: claims.text("jti")?.or(claims.text("uti")?).map(ToOwned::to_owned),
             issued_at: claims.seconds("iat")?,
             expires_at,
@@ -185,9 +187,9 @@ impl Issuer {
 mod tests {
     use super::*;
 
-    /// Each made-up token that named an issuer whose keys could not be had was an error in the log.
+    /// Each forged token that named an unreachable issuer was an error in the log.
     #[test]
-    fn that_an_issuer_is_away_is_logged_once_in_a_while() {
+    fn failures_of_an_issuer_are_logged_once_per_interval() {
         let (failures, now) = (Failures::default(), Instant::now());
         let due = [0, 0, 1, 9, 10, 11, 19, 20]
             .map(|after| failures.is_due(now + Duration::from_secs(after)));

@@ -1,4 +1,4 @@
-//! All issuers whose tokens are accepted.
+//! All accepted issuers.
 
 use std::path::Path;
 
@@ -8,73 +8,76 @@ use tokio::sync::watch;
 
 use super::{
     IssuersFileError,
-    file::{self, Given},
+    file::{self, IssuerFlags},
     issuer::Issuer,
-    seen::{Seen, SeenConfig},
+    seen::{SeenConfig, SeenTokens},
 };
 
-/// All issuers whose tokens are accepted.
+/// All accepted issuers.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     all: Vec<Issuer>,
-    /// Counts what makes verified tokens doubtful.
+    /// Counts changes that invalidate verified tokens.
     changes: watch::Sender<u64>,
-    seen: Seen,
+    seen: SeenTokens,
 }
 
 impl Issuers {
-    /// The issuer that the flags give, if they do, and those of a file.
+    /// Loads the issuer of the flags, if any, and those of the file.
     pub(crate) fn load(
-        flags: Option<Given>,
+        flags: Option<IssuerFlags>,
         path: Option<&Path>,
         seen: SeenConfig,
     ) -> Result<Self, IssuersFileError> {
         let changes = watch::Sender::new(0);
-        Ok(Self { all: file::load(flags, path, &changes)?, changes, seen: Seen::new(seen) })
+        let seen = SeenTokens::new(seen);
+        Ok(Self { all: file::load(flags, path, &changes)?, changes, seen })
     }
 
-    /// The issuer of this very name.
-    pub(super) fn of(&self, name: &str) -> Option<&Issuer> {
+    /// The issuer with exactly this name.
+    pub(super) fn get(&self, name: &str) -> Option<&Issuer> {
         self.all.iter().find(|issuer| issuer.name == name)
     }
 
-    /// How they call themselves.
+    /// The names of the issuers.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.all.iter().map(|issuer| issuer.name.as_str())
     }
 
-    /// Whose tokens have been verified.
-    pub(crate) fn seen(&self) -> &Seen {
+    /// Records of verified tokens.
+    pub(crate) fn seen(&self) -> &SeenTokens {
         &self.seen
     }
 
-    /// Asks each for its keys: its name, and why there is no answer. One whose tokens are opaque is not asked.
-    pub(crate) async fn reach(&self) -> Vec<(String, Option<String>)> {
-        let asked = self.all.iter().map(|issuer| async {
+    /// Fetches the keys of each issuer. Returns its name, with the error if the fetch failed. An
+    /// issuer of opaque tokens has no keys to fetch.
+    pub(crate) async fn probe(&self) -> Vec<(String, Option<String>)> {
+        let probes = self.all.iter().map(|issuer| async {
             let Some(keys) = &issuer.keys else { return (issuer.name.clone(), None) };
-            // No key has this id: the keys are fetched to see that.
+            // An unknown key id forces a fetch.
             let problem = match keys.key("").await {
                 Ok(_) | Err(JwksError::UnknownKey) => None,
                 Err(error) => Some(error_chain(&error)),
             };
             (issuer.name.clone(), problem)
         });
-        join_all(asked).await
+        join_all(probes).await
     }
 
-    /// The one that can be asked about opaque tokens.
-    pub(super) fn introspecting(&self) -> Option<&Issuer> {
+    /// The issuer that introspects opaque tokens.
+    pub(super) fn introspection_issuer(&self) -> Option<&Issuer> {
         self.all.iter().find(|issuer| issuer.introspection.is_some())
     }
 
-    /// Ticks when an issuer withdraws or replaces a key: what was decided on tokens before is to be decided anew.
-    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+    /// Notifies when an issuer withdraws or replaces a key: earlier decisions on its tokens are no
+    /// longer valid.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// As if an issuer had withdrawn a key.
+    /// Acts as if an issuer had withdrawn a key.
     #[cfg(test)]
-    pub(super) fn forget_verified(&self) {
+    pub(super) fn invalidate_verified(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

@@ -1,4 +1,4 @@
-//! Which claims say what of a caller.
+//! The mapping from claims to callers.
 
 use drawbridge_proto::auth::v1 as pb;
 use serde::Deserialize;
@@ -6,13 +6,12 @@ use serde_json::Value;
 
 use super::{Identity, TokenError, claims::Claims, tenants::Tenants};
 
-/// Names under which issuers write the OAuth client.
+/// Names of the claim for the OAuth client.
 const CLIENT: [&str; 4] = ["client_id", "azp", "appid", "cid"];
-/// Claims that policies read, and that may have been left out of a token.
-const LEFT_OUT: [&str; 3] = ["_claim_names.groups", "_claim_names.roles", "hasgroups"];
+/// Claims that mark groups or roles as omitted from a token.
+const OVERAGE_CLAIMS: [&str; 3] = ["_claim_names.groups", "_claim_names.roles", "hasgroups"];
 
-/// Paths of the claims that tell of a caller. Where one thing is asked for, the first path that leads anywhere
-/// counts; where many are, all paths do.
+/// Paths of claims. For a single value the first path with a value counts; for lists all paths do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mapping {
     pub(super) tenant: Vec<String>,
@@ -20,19 +19,19 @@ pub(super) struct Mapping {
     pub(super) roles: Vec<String>,
     pub(super) email: Vec<String>,
     pub(super) mfa: Vec<String>,
-    /// What stands in the `mfa` claim of a person who showed more than one factor, if it is not `true`.
+    /// Values of the `mfa` claim that mean more than one factor, besides `true`.
     pub(super) mfa_values: Vec<String>,
-    /// What the names of its groups and roles begin with in policies.
+    /// The prefix of its groups and roles in policies.
     pub(super) group_prefix: String,
     /// The tenants that it may name.
     pub(super) tenants: Tenants,
 }
 
-/// What a config file says instead.
+/// Overrides in the issuers file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MappingTable {
-    /// What this issuer's own claims begin with, such as `https://acme.example/`.
+    /// The prefix of this issuer's custom claims, such as `https://acme.example/`.
     namespace: Option<String>,
     tenant: Option<Paths>,
     pub(super) tenant_prefix: Option<String>,
@@ -52,7 +51,7 @@ enum Paths {
 }
 
 impl MappingTable {
-    /// This table, over `defaults`, for an issuer that may name these tenants.
+    /// Applies this table to `defaults`, for an issuer that may name these tenants.
     pub(super) fn over(self, defaults: Mapping, tenants: Tenants) -> Mapping {
         let namespace = self.namespace;
         let choose = |chosen: Option<Paths>, name: &str, default: Vec<String>| match chosen {
@@ -78,9 +77,9 @@ impl MappingTable {
 }
 
 impl Mapping {
-    /// The caller that the claims tell of, apart from whether it is a program.
+    /// The caller of these claims, except whether it is a program.
     pub(super) fn identity(&self, issuer: &str, claims: &Claims) -> Result<Identity, TokenError> {
-        if LEFT_OUT
+        if OVERAGE_CLAIMS
             .iter()
             .any(|path| claims.at(path).is_some_and(|value| *value != Value::Bool(false)))
         {
@@ -112,7 +111,8 @@ impl Mapping {
         })
     }
 
-    /// Names as policies know them: those of two issuers may be the same and mean other people.
+    /// Names as policies see them. Without prefixes, equal names of two issuers would mean
+    /// different users.
     fn prefixed(&self, names: Vec<String>) -> Vec<String> {
         match self.group_prefix.as_str() {
             "" => names,
@@ -120,7 +120,7 @@ impl Mapping {
         }
     }
 
-    /// An address that the issuer says is nobody's yet does not count.
+    /// The email address, unless the issuer marks it as unverified.
     fn email(&self, claims: &Claims) -> Result<Option<String>, TokenError> {
         let unverified = match claims.at("email_verified") {
             Some(Value::Bool(verified)) => !verified,
@@ -148,14 +148,14 @@ impl Mapping {
     }
 }
 
-/// Scopes, as OAuth writes them in one text or as a list (RFC 8693 section 4.2; `scp` is Entra's and Okta's).
+/// Scopes in one string or a list (RFC 8693 section 4.2; Entra and Okta use `scp`).
 fn scopes(claims: &Claims) -> Result<Vec<String>, TokenError> {
     let name = if claims.has("scope") { "scope" } else { "scp" };
     let scopes = claims.list(name)?;
     Ok(scopes.into_iter().flat_map(str::split_whitespace).map(ToOwned::to_owned).collect())
 }
 
-/// One text. A list of several does not say which one is meant.
+/// A single value. A list of several is ambiguous.
 fn one<'a>(claims: &'a Claims, paths: &[String]) -> Result<Option<&'a str>, TokenError> {
     for path in paths {
         match claims.list(path)?.as_slice() {

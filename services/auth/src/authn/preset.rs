@@ -1,17 +1,17 @@
-//! How well-known issuers write their tokens. What is here is documented in docs/identity.md.
+//! Token formats of well-known issuers. docs/how-to/connect-an-identity-provider.md documents them.
 
 use serde::Deserialize;
 
 use super::{TokenError, claims::Claims, mapping::Mapping, tenants::Tenants, token::Jwt};
 
-/// Claims that ID tokens and logout tokens have, and access tokens that are not marked as such have not.
-const OF_OTHER_KINDS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
+/// Claims of ID tokens and logout tokens that unmarked access tokens do not have.
+const NON_ACCESS_CLAIMS: [&str; 4] = ["nonce", "at_hash", "c_hash", "events"];
 
-/// An issuer whose tokens are known.
+/// A well-known issuer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Preset {
-    /// None in particular.
+    /// No preset.
     #[default]
     #[serde(skip)]
     Plain,
@@ -34,7 +34,7 @@ impl Preset {
             ),
             Self::Keycloak => (&["tenant"], &["groups"], &["realm_access.roles"], &["email"]),
             Self::Auth0 => (&["org_id"], &["groups"], &["roles"], &["email"]),
-            // Nobody verifies the `email` of an Entra account.
+            // Entra does not verify the `email` of an account.
             Self::Entra => (&["tid"], &["groups"], &["roles"], &[]),
             Self::Google => (&["hd"], &[], &[], &["email"]),
             Self::Kubernetes => (&[], &["kubernetes.io.namespace"], &[], &[]),
@@ -46,7 +46,7 @@ impl Preset {
             email: paths(email),
             mfa: paths(&["amr"]),
             mfa_values: paths(&["mfa"]),
-            // Whoever may make a namespace chooses its name.
+            // Namespace names are chosen by their creators, so they get a prefix.
             group_prefix: if self == Self::Kubernetes {
                 "kubernetes:".to_owned()
             } else {
@@ -56,29 +56,29 @@ impl Preset {
         }
     }
 
-    /// What the names of its tenants begin with where nothing is configured. They stand in paths, of secrets for
-    /// example, so it has no colon.
+    /// The default prefix of tenant names. Tenant names occur in paths, of secrets for example, so
+    /// it has no colon.
     pub(super) fn tenant_prefix(self) -> Option<&'static str> {
         (self == Self::Kubernetes).then_some("kubernetes.")
     }
 
-    /// Whether the issuer's access tokens are JWTs that it publishes keys for.
+    /// Whether the issuer's access tokens are JWTs with published keys.
     pub(super) fn has_keys(self) -> bool {
         self != Self::Google
     }
 
-    /// Refuses what is no access token, such as an ID token that somebody shows to the wrong door (RFC 9068
-    /// section 5, RFC 8725 section 3.11).
+    /// Rejects tokens that are not access tokens, such as ID tokens (RFC 9068 section 5, RFC 8725
+    /// section 3.11).
     pub(super) fn check_kind(self, jwt: &Jwt<'_>, require_at_jwt: bool) -> Result<(), TokenError> {
         let header = jwt.header.typ.as_deref().unwrap_or_default().to_ascii_lowercase();
         match header.strip_prefix("application/").unwrap_or(&header) {
             "at+jwt" => return Ok(()),
-            // Many issuers write plain `JWT`, or nothing.
+            // Many issuers write `JWT` or omit the type.
             "" | "jwt" if !require_at_jwt => {}
             _ => return Err(TokenError::Header("type")),
         }
         let claims = &jwt.claims;
-        // Keycloak and Cognito say it in a claim.
+        // Keycloak and Cognito use a claim for the kind.
         for (claim, access) in [("typ", "Bearer"), ("token_use", "access")] {
             match claims.text(claim)? {
                 Some(kind) if kind.eq_ignore_ascii_case(access) => return Ok(()),
@@ -86,9 +86,9 @@ impl Preset {
                 None => {}
             }
         }
-        // Entra names the client in access tokens alone.
+        // Entra names the client in access tokens only.
         let names_client = claims.has("azp") || claims.has("appid");
-        if OF_OTHER_KINDS.iter().any(|claim| claims.has(claim))
+        if NON_ACCESS_CLAIMS.iter().any(|claim| claims.has(claim))
             || (self == Self::Entra && !names_client)
         {
             return Err(TokenError::Kind);
@@ -96,20 +96,22 @@ impl Preset {
         Ok(())
     }
 
-    /// Whether the token was given to a program in its own name.
+    /// Whether the token was issued to a program that acts on its own behalf.
     pub(super) fn is_workload(self, claims: &Claims, subject: &str, client: &str) -> bool {
-        let says = |claim: &str, value: &str| claims.at(claim).is_some_and(|found| found == value);
-        let is_own = says("gty", "client-credentials") || (!client.is_empty() && client == subject);
+        let equals =
+            |claim: &str, value: &str| claims.at(claim).is_some_and(|found| found == value);
+        let is_own =
+            equals("gty", "client-credentials") || (!client.is_empty() && client == subject);
         is_own
             || match self {
-                // A client's own account has no session. A person may have chosen a name like that, and has one.
+                // A client's service account has no session. A user with such a name has one.
                 Self::Keycloak => {
                     let own = format!("service-account-{client}");
-                    says("preferred_username", &own) && !claims.has("sid")
+                    equals("preferred_username", &own) && !claims.has("sid")
                 }
-                // Scopes are what a person has delegated.
-                Self::Entra => says("idtyp", "app") || !claims.has("scp"),
-                // A cluster issues tokens to service accounts alone.
+                // Scopes are delegated by a user.
+                Self::Entra => equals("idtyp", "app") || !claims.has("scp"),
+                // A cluster issues tokens to service accounts only.
                 Self::Kubernetes => true,
                 Self::Plain | Self::Auth0 | Self::Google => false,
             }

@@ -1,4 +1,5 @@
-//! Whose tokens have been verified here, so that a revocation of nobody's tokens is noticed.
+//! Records whose tokens have been verified, so that a revocation can report that it matches no
+//! known token.
 
 use std::{
     collections::HashSet,
@@ -10,15 +11,20 @@ use std::{
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
 
-use super::Token;
+use super::AccessToken;
 
-/// How many names are remembered of those in verified tokens.
+/// How many names from verified tokens are recorded.
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[command(next_help_heading = "Revocation")]
 pub struct SeenConfig {
-    /// How many subjects, how many clients and how many token ids of verified tokens are
-    /// remembered, so that a revocation says whether there has been such a token.
-    #[arg(long, value_name = "NAMES", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(2..))]
+    /// How many subjects, clients and token ids of verified tokens are recorded, each. A revocation
+    /// reports whether it matches one of them.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(2..)
+    )]
     pub seen_names_max: u32,
 }
 
@@ -28,24 +34,24 @@ impl Default for SeenConfig {
     }
 }
 
-/// The names in tokens that were verified: digests of them, under a key of this process.
+/// Names in verified tokens, as keyed hashes.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct SeenTokens {
     hasher: RandomState,
-    kinds: Mutex<Kinds>,
+    kinds: Mutex<NamesByKind>,
 }
 
 #[derive(Debug)]
-struct Kinds {
-    subjects: Names,
-    clients: Names,
-    tokens: Names,
+struct NamesByKind {
+    subjects: SeenNames,
+    clients: SeenNames,
+    tokens: SeenNames,
 }
 
-/// What is remembered of one kind: two generations, of which the earlier one goes as a whole.
+/// Names of one kind, in two generations. The earlier generation is dropped as a whole.
 #[derive(Debug)]
-struct Names {
-    /// The most names of one generation.
+struct SeenNames {
+    /// The maximum number of names in one generation.
     generation_max: usize,
     current: HashSet<u64>,
     current_since: SystemTime,
@@ -53,7 +59,7 @@ struct Names {
     earlier_since: SystemTime,
 }
 
-impl Names {
+impl SeenNames {
     fn new(names_max: usize, now: SystemTime) -> Self {
         Self {
             generation_max: names_max / 2,
@@ -64,7 +70,7 @@ impl Names {
         }
     }
 
-    fn note(&mut self, name: u64) {
+    fn record(&mut self, name: u64) {
         if self.current.len() >= self.generation_max && !self.current.contains(&name) {
             self.earlier = mem::take(&mut self.current);
             self.earlier_since = mem::replace(&mut self.current_since, SystemTime::now());
@@ -72,36 +78,36 @@ impl Names {
         self.current.insert(name);
     }
 
-    /// Since when this name has not been noted. Absent: it has.
+    /// Since when this name has not been recorded. `None`: it has been.
     fn missing_since(&self, name: u64) -> Option<SystemTime> {
         let is_known = self.current.contains(&name) || self.earlier.contains(&name);
         (!is_known).then_some(self.earlier_since)
     }
 }
 
-impl Seen {
+impl SeenTokens {
     pub(crate) fn new(config: SeenConfig) -> Self {
         let (names_max, now) = (usize::try_from(config.seen_names_max), SystemTime::now());
-        let names = || Names::new(names_max.unwrap_or(usize::MAX), now);
-        let kinds = Kinds { subjects: names(), clients: names(), tokens: names() };
+        let names = || SeenNames::new(names_max.unwrap_or(usize::MAX), now);
+        let kinds = NamesByKind { subjects: names(), clients: names(), tokens: names() };
         Self { hasher: RandomState::new(), kinds: Mutex::new(kinds) }
     }
 
-    /// Notes whose token has been verified.
-    pub(super) fn note(&self, token: &Token) {
+    /// Records the names in a verified token.
+    pub(super) fn record(&self, token: &AccessToken) {
         let principal = &token.identity.principal;
         let digest = |name: &str| self.hasher.hash_one((principal.issuer.as_str(), name));
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.subjects.note(digest(&principal.subject));
-        kinds.clients.note(digest(&principal.client_id));
+        kinds.subjects.record(digest(&principal.subject));
+        kinds.clients.record(digest(&principal.client_id));
         if let Some(id) = &token.id {
-            kinds.tokens.note(digest(id));
+            kinds.tokens.record(digest(id));
         }
     }
 
     /// Since when none of these tokens has been verified here: the start of this process, or later
-    /// when more names came than are remembered. Absent: one has been.
-    pub(crate) fn none_since(&self, tokens: &TokenSet) -> Option<SystemTime> {
+    /// if names were dropped. `None`: one has been verified.
+    pub(crate) fn unseen_since(&self, tokens: &TokenSet) -> Option<SystemTime> {
         let kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let (names, name) = match tokens.which.as_ref()? {
             Which::Subject(name) => (&kinds.subjects, name),
@@ -119,7 +125,7 @@ mod tests {
     use super::*;
     use crate::Identity;
 
-    fn token(subject: &str) -> Token {
+    fn token(subject: &str) -> AccessToken {
         let principal = Principal {
             issuer: "a".to_owned(),
             subject: subject.to_owned(),
@@ -127,17 +133,17 @@ mod tests {
             ..Principal::default()
         };
         let identity = Identity { principal, ..Identity::default() };
-        Token { identity, id: Some("1".to_owned()), issued_at: None, expires_at: u64::MAX }
+        AccessToken { identity, id: Some("1".to_owned()), issued_at: None, expires_at: u64::MAX }
     }
 
-    fn is_seen(seen: &Seen, issuer: &str, which: Which) -> bool {
-        seen.none_since(&TokenSet { issuer: issuer.to_owned(), which: Some(which) }).is_none()
+    fn is_seen(seen: &SeenTokens, issuer: &str, which: Which) -> bool {
+        seen.unseen_since(&TokenSet { issuer: issuer.to_owned(), which: Some(which) }).is_none()
     }
 
     #[test]
-    fn what_has_been_verified_is_seen_by_issuer_subject_client_and_token_id() {
-        let seen = Seen::new(SeenConfig::default());
-        seen.note(&token("alice"));
+    fn a_verified_token_is_recorded_by_issuer_subject_client_and_token_id() {
+        let seen = SeenTokens::new(SeenConfig::default());
+        seen.record(&token("alice"));
         for (which, other) in [
             (Which::Subject("alice".into()), Which::Subject("client".into())),
             (Which::ClientId("client".into()), Which::ClientId("alice".into())),
@@ -152,19 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn no_more_names_are_remembered_than_may_be_and_it_says_since_when() {
-        let seen = Seen::new(SeenConfig { seen_names_max: 4 });
+    fn at_most_the_maximum_of_names_is_recorded_and_the_time_is_reported() {
+        let seen = SeenTokens::new(SeenConfig { seen_names_max: 4 });
         let started = seen.kinds.lock().unwrap().subjects.earlier_since;
         for number in 0..6 {
-            seen.note(&token(&number.to_string()));
+            seen.record(&token(&number.to_string()));
         }
         let known = (0..6).filter(|number| is_seen(&seen, "a", Which::Subject(number.to_string())));
         assert_eq!(known.collect::<Vec<_>>(), [2, 3, 4, 5]);
-        // Of the one client everything is known since the start.
+        // The one client has been recorded since the start.
         assert!(is_seen(&seen, "a", Which::ClientId("client".into())));
         let since =
-            |which| seen.none_since(&TokenSet { issuer: "a".to_owned(), which: Some(which) });
+            |which| seen.unseen_since(&TokenSet { issuer: "a".to_owned(), which: Some(which) });
         assert!(since(Which::Subject("0".into())).unwrap() >= started);
-        assert_eq!(since(Which::ClientId("nobody".into())), Some(started));
+        assert_eq!(since(Which::ClientId("unknown".into())), Some(started));
     }
 }

@@ -1,43 +1,44 @@
-//! Which tenants an issuer may name.
+//! The tenants that an issuer may name.
 
 use super::{TokenError, issuer::Issuer};
 
-/// Stands for any tenant in a list.
+/// Allows any tenant in a list.
 const ANY: &str = "*";
 
 /// The tenants that one issuer may name.
 ///
-/// INVARIANT: beside other issuers, an issuer for which nothing is configured names none. A tenant is whatever its
-/// issuer says, so with two of them one could put its own people into a tenant of the other.
+/// INVARIANT: when there are several issuers, an issuer without configured tenants may name none.
+/// An issuer writes tenants freely, so it could otherwise put its own users into a tenant of
+/// another issuer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tenants {
-    /// What the names begin with for everybody but the issuer.
+    /// The prefix of its tenants' names outside the issuer.
     prefix: String,
     named: Named,
 }
 
-/// Which tenants an issuer may write into its tokens.
+/// The tenants that an issuer may write into its tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Named {
-    /// Nothing is configured, and it is the only issuer.
+    /// Nothing is configured, and there is one issuer.
     #[default]
     Unbound,
-    /// Any, which is configured.
+    /// Any, as configured.
     Any,
-    /// These.
+    /// Only these.
     Only(Vec<String>),
 }
 
 impl Tenants {
-    /// What `claims.tenant_prefix` and `tenants` say.
+    /// Tenants from `claims.tenant_prefix` and `tenants`.
     pub(super) fn new(prefix: Option<&str>, names: Option<&[String]>) -> Result<Self, String> {
         if prefix == Some("") {
-            return Err("claims.tenant_prefix must not be empty: absent, there is none".to_owned());
+            return Err("claims.tenant_prefix must not be empty: omit it for no prefix".to_owned());
         }
         let named = match names {
             Some([name]) if name == ANY => Named::Any,
             Some(names) if names.iter().any(|name| name.is_empty() || name == ANY) => {
-                return Err(format!("tenants are names, or {ANY:?} alone for any"));
+                return Err(format!("tenants must be names, or only {ANY:?} for any"));
             }
             Some(names) => Named::Only(names.to_vec()),
             None if prefix.is_some() => Named::Any,
@@ -46,7 +47,8 @@ impl Tenants {
         Ok(Self { prefix: prefix.unwrap_or_default().to_owned(), named })
     }
 
-    /// The tenant as policies, databases, Vault and limits know it, for one that a token claims. Empty: none.
+    /// The tenant's name in policies, databases, Vault and limits, for a claimed one. Empty: no
+    /// tenant.
     pub(super) fn bind(&self, claimed: &str) -> Result<String, TokenError> {
         if claimed.is_empty() {
             return Ok(String::new());
@@ -59,7 +61,7 @@ impl Tenants {
         }
     }
 
-    /// Whether there is a name that both may give to a tenant.
+    /// Whether both may give the same name to a tenant.
     fn overlap(&self, other: &Self) -> bool {
         match (&self.named, &other.named) {
             (Named::Only(names), _) => {
@@ -77,7 +79,8 @@ impl Tenants {
     }
 }
 
-/// Binds the tenants of each issuer that is not the only one, and warns where two of them could name the same.
+/// Restricts the tenants of each issuer when there are several, and warns if two could name the
+/// same.
 pub(super) fn separate(issuers: &mut [Issuer]) {
     if issuers.len() < 2 {
         return;
@@ -91,8 +94,9 @@ pub(super) fn separate(issuers: &mut [Issuer]) {
         if !mapping.tenant.is_empty() {
             tracing::warn!(
                 issuer = issuer.name,
-                "there are other issuers, and this one is bound to no tenant: its tokens that claim one are refused; \
-                 give it `tenants` or `claims.tenant_prefix`, or --issuer-tenants (docs/identity.md)"
+                "there are several issuers, and this one has no configured tenants: its tokens \
+                 that name a tenant are rejected; set `tenants` or `claims.tenant_prefix`, or \
+                 --issuer-tenants (docs/reference/issuers-file.md)"
             );
         }
     }
@@ -104,7 +108,8 @@ pub(super) fn separate(issuers: &mut [Issuer]) {
                 tracing::warn!(
                     issuer = one.name,
                     other = other.name,
-                    "two issuers may name one tenant: each can put its people into tenants of the other"
+                    "two issuers may name the same tenant: each can put its users into tenants of \
+                     the other"
                 );
             }
         }
@@ -122,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_is_bound_to_what_its_issuer_may_name() {
+    fn a_tenant_is_limited_to_what_its_issuer_may_name() {
         let check = |tenants: &Tenants, claimed: &str, expected: Option<&str>| {
             assert_eq!(tenants.bind(claimed).ok().as_deref(), expected, "{tenants:?} {claimed:?}");
         };
@@ -145,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn two_issuers_that_could_name_one_tenant_are_found() {
-        type Said<'a> = (Option<&'a str>, Option<&'a [&'a str]>);
-        let check = |one: Said<'_>, other: Said<'_>, expected: bool| {
+    fn issuers_that_could_name_the_same_tenant_are_detected() {
+        type Config<'a> = (Option<&'a str>, Option<&'a [&'a str]>);
+        let check = |one: Config<'_>, other: Config<'_>, expected: bool| {
             let (one, other) = (tenants(one.0, one.1), tenants(other.0, other.1));
             assert_eq!(one.overlap(&other), expected, "{one:?} {other:?}");
             assert_eq!(other.overlap(&one), expected, "{other:?} {one:?}");
@@ -166,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binding_that_means_nothing_is_refused() {
+    fn a_meaningless_tenant_configuration_is_rejected() {
         assert!(Tenants::new(Some(""), None).is_err());
         for names in [vec![""], vec!["*", "acme"]] {
             let names: Vec<_> = names.into_iter().map(ToOwned::to_owned).collect();

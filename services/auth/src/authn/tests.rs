@@ -15,14 +15,14 @@ use tempfile::TempDir;
 use super::*;
 
 mod docs;
+mod multiple_issuers;
 mod opaque;
 mod presets;
-mod several;
 
 const EDGE: &str = "https://mcp.acme.example/mcp";
 const KEY_ID: &str = "key-1";
 
-/// A verifier of tokens that the test signs itself.
+/// A verifier for tokens that the test signs.
 struct Signed {
     folder: TempDir,
     key: EncodingKey,
@@ -31,13 +31,13 @@ struct Signed {
 impl Signed {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        // To make one takes a while.
+        // Key generation is slow.
         static KEY: LazyLock<String> = LazyLock::new(rsa_key);
         let key = publish(&KEY, folder.path(), "keys.json");
         Self { folder, key }
     }
 
-    /// The issuers of this text, which may name the key sets in this folder.
+    /// The issuers of this text, which may name key sets in this folder.
     fn issuers(&self, toml: &str) -> Result<Issuers, IssuersFileError> {
         let file = self.folder.path().join("issuers.toml");
         fs::write(&file, toml).unwrap();
@@ -57,16 +57,19 @@ impl Signed {
         sign(&self.key, header, claims)
     }
 
-    /// Verifies these claims, under the header that most issuers write.
-    async fn verify(&self, toml: &str, claims: &Value) -> Result<Token, TokenError> {
+    /// Verifies these claims under a typical header.
+    async fn verify(&self, toml: &str, claims: &Value) -> Result<AccessToken, TokenError> {
         let token = self.sign(&json!({ "alg": "RS256", "typ": "JWT", "kid": KEY_ID }), claims);
-        self.verifier(toml).verify(&token, EDGE, somewhere()).await.map(|token| (*token).clone())
+        self.verifier(toml)
+            .verify(&token, EDGE, client_network())
+            .await
+            .map(|token| (*token).clone())
     }
 }
 
-/// Somebody's address.
-fn somewhere() -> Option<ClientNetwork> {
-    ClientNetwork::of("192.0.2.1")
+/// The network of some client.
+fn client_network() -> Option<ClientNetwork> {
+    ClientNetwork::parse("192.0.2.1")
 }
 
 fn sign(key: &EncodingKey, header: &Value, claims: &Value) -> String {
@@ -74,14 +77,14 @@ fn sign(key: &EncodingKey, header: &Value, claims: &Value) -> String {
     encode(&header, claims, key).unwrap()
 }
 
-/// A new key, as PEM.
+/// A new key in PEM.
 fn rsa_key() -> String {
     let document: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
     let document = BASE64_STANDARD.encode(document.as_ref());
     format!("-----BEGIN PRIVATE KEY-----\n{document}\n-----END PRIVATE KEY-----\n")
 }
 
-/// Writes the key set with this key's public half.
+/// Writes the key set with the public key.
 fn publish(key: &str, folder: &Path, name: &str) -> EncodingKey {
     let key = EncodingKey::from_rsa_pem(key.as_bytes()).unwrap();
     let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
@@ -95,7 +98,7 @@ fn now() -> u64 {
     get_current_timestamp()
 }
 
-/// `claims` with these put over them; null takes one away.
+/// `claims` with these overrides; null removes a claim.
 fn with(claims: &Value, over: Value) -> Value {
     let mut claims = claims.clone();
     for (name, value) in over.as_object().unwrap() {

@@ -1,4 +1,4 @@
-//! Files that only the user of this process reads, one for each day (UTC).
+//! Daily files (UTC) that only the user of this process can read.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,7 +11,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 const PREFIX: &str = "decisions.";
 const SUFFIX: &str = ".jsonl";
 
-/// A file for each day, of which so many are kept.
+/// One file per day, of which the latest `days` are retained.
 #[derive(Debug)]
 pub(super) struct DailyFiles {
     folder: PathBuf,
@@ -21,7 +21,7 @@ pub(super) struct DailyFiles {
 }
 
 impl DailyFiles {
-    /// Opens today's file in a folder, which is made if it is not there.
+    /// Opens today's file in a folder, which is created if missing.
     pub(super) fn open(folder: &Path, days: usize) -> io::Result<Self> {
         make_private(folder)?;
         warn_of_readers(folder)?;
@@ -36,8 +36,8 @@ impl DailyFiles {
         Ok(files)
     }
 
-    /// Goes on in the file of another day. While it cannot be opened, the old one has everything.
-    fn turn(&mut self, today: Date) {
+    /// Rotates to the file of another day. If it cannot be opened, the current file stays in use.
+    fn rotate(&mut self, today: Date) {
         match open(&self.folder, today) {
             Ok(file) => {
                 (self.file, self.today) = (file, today);
@@ -45,20 +45,20 @@ impl DailyFiles {
             }
             Err(error) => {
                 let folder = self.folder.display();
-                tracing::error!(%error, %folder, "cannot turn to the decision log of a new day");
+                tracing::error!(%error, %folder, "cannot open the decision log of a new day");
             }
         }
     }
 
-    /// A file that cannot be removed takes space, and is no reason to write no decisions down.
+    /// An old file that cannot be removed takes space but does not stop the log.
     fn prune_or_warn(&self) {
         if let Err(error) = self.prune() {
             let folder = self.folder.display();
-            tracing::error!(%error, %folder, "an old file of the decision log cannot be removed");
+            tracing::error!(%error, %folder, "cannot remove an old file of the decision log");
         }
     }
 
-    /// Removes the oldest files beyond the days that are kept. Names sort by day.
+    /// Removes the oldest files beyond the retained days. Names sort by day.
     fn prune(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
@@ -70,7 +70,7 @@ impl DailyFiles {
         }
         files.sort_unstable();
         let old = files.iter().take(files.len().saturating_sub(self.days));
-        // One that cannot be removed does not keep the others.
+        // A failure to remove one file does not stop the removal of others.
         old.map(|name| fs::remove_file(self.folder.join(name))).fold(Ok(()), io::Result::and)
     }
 }
@@ -79,7 +79,7 @@ impl Write for DailyFiles {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let today = today();
         if today != self.today {
-            self.turn(today);
+            self.rotate(today);
         }
         self.file.write(bytes)
     }
@@ -99,22 +99,26 @@ fn open(folder: &Path, day: Date) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt as _;
-        // A link in its place could lead anywhere.
+        // A symbolic link in its place could point anywhere.
         options.mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
     }
     let path = folder.join(format!("{PREFIX}{day}{SUFFIX}"));
     let file = options.open(&path)?;
     #[cfg(unix)]
-    if let Err(error) = hide(&file) {
-        // It may be another user's, or on a volume that gives a group what is written there.
-        tracing::warn!(%error, file = %path.display(), "other users may be able to read the decision log");
+    if let Err(error) = restrict(&file) {
+        // It may belong to another user, or the volume may force group permissions.
+        tracing::warn!(
+            %error,
+            file = %path.display(),
+            "other users may be able to read the decision log"
+        );
     }
     Ok(file)
 }
 
-/// A file that is there already may be from before only its user could read it.
+/// An existing file may predate the restricted mode.
 #[cfg(unix)]
-fn hide(file: &File) -> io::Result<()> {
+fn restrict(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -130,13 +134,17 @@ fn make_private(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// A folder that was there already is the operator's: a volume, or one that a log shipper reads.
+/// An existing folder belongs to the operator: a volume, or one that a log shipper reads.
 #[cfg(unix)]
 fn warn_of_readers(folder: &Path) -> io::Result<()> {
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder)?.permissions());
     if mode & 0o077 != 0 {
         let mode = format!("{:o}", mode & 0o7777);
-        tracing::warn!(folder = %folder.display(), mode, "other users can look into the folder of the decision log");
+        tracing::warn!(
+            folder = %folder.display(),
+            mode,
+            "other users can read the folder of the decision log"
+        );
     }
     Ok(())
 }
@@ -152,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_days_are_kept_and_other_files_are_left_alone() {
+    fn files_beyond_the_retained_days_are_removed_and_other_files_remain() {
         let folder = tempfile::tempdir().unwrap();
         let old = ["decisions.2026-01-01.jsonl", "decisions.2026-01-02.jsonl", "notes.txt"];
         for name in old {
@@ -160,7 +168,7 @@ mod tests {
         }
         let mut files = DailyFiles::open(folder.path(), 2).unwrap();
         files.write_all(b"{}\n").unwrap();
-        files.turn(Date::constant(2999, 1, 1));
+        files.rotate(Date::constant(2999, 1, 1));
         let mut names: Vec<_> = fs::read_dir(folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -170,9 +178,10 @@ mod tests {
         assert_eq!(names, [&today, "decisions.2999-01-01.jsonl", "notes.txt"]);
     }
 
-    /// A folder in the place of an old file cannot be removed as one: the service did not start.
+    /// A folder with the name of an old file cannot be removed as a file. The service failed to
+    /// start.
     #[test]
-    fn an_old_file_that_cannot_be_removed_stops_nothing_and_holds_up_no_other() {
+    fn an_old_file_that_cannot_be_removed_does_not_stop_the_log_or_other_removals() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("decisions.2026-01-01.jsonl")).unwrap();
         fs::write(folder.path().join("decisions.2026-01-02.jsonl"), "{}\n").unwrap();
@@ -183,7 +192,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_can_read_is_hidden_when_it_is_there_already() {
+    fn an_existing_file_that_other_users_can_read_is_restricted() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(format!("decisions.{}.jsonl", today()));

@@ -1,4 +1,4 @@
-//! Writes the decision log.
+//! The writer of the decision log.
 
 use std::{
     io::{self, Write as _},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::{RequestId, ServiceBuilder, identity::Actor, trace};
+use drawbridge_sdk::{RequestId, ServiceBuilder, trace, transaction_token::Actor};
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};
@@ -15,22 +15,22 @@ use tokio_util::sync::DropGuard;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::{DecisionRecord, ShadowRecord, files::DailyFiles};
-use crate::{Identity, policy::Outcome};
+use crate::{Identity, policy::PolicyDecision};
 
-/// Where decisions are written down, and how much of them.
+/// Where decisions are recorded, and how much of them.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Decision log")]
 pub struct DecisionLogConfig {
-    /// Write every decision as a line of JSON: to standard output (`-`), or into a file for each day in this folder.
-    /// The user of the process alone may read the files, and a folder that is made for them.
+    /// Write each decision as a line of JSON: to standard output (`-`), or to daily files in this
+    /// folder. Only the user of the process can read the files, and the folder if it is created.
     #[arg(long, value_name = "FOLDER|-")]
     pub decision_log: Option<PathBuf>,
 
-    /// Keep so many days.
+    /// How many daily files to retain.
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     pub decision_log_days: usize,
 
-    /// Write down arguments too, without those that are sensitive.
+    /// Record arguments too, without sensitive ones.
     #[arg(long, requires = "decision_log")]
     pub decision_log_arguments: bool,
 }
@@ -43,29 +43,29 @@ pub struct DecisionLogError {
     source: io::Error,
 }
 
-/// A decision, to be written down.
-pub(crate) struct Decided<'a> {
-    /// By which id it is recorded.
+/// A decision to record.
+pub(crate) struct DecisionEntry<'a> {
+    /// The id that names the request in the record.
     pub(crate) request_id: &'a RequestId,
-    /// What an internal caller calls the request.
+    /// The id that an internal caller sent.
     pub(crate) caller_request_id: Option<&'a RequestId>,
     pub(crate) identity: &'a Identity,
-    /// Who calls in their name.
+    /// The service that calls on behalf of the subject.
     pub(crate) actor: Option<&'a Actor>,
     pub(crate) kind: Kind,
     pub(crate) item: &'a pb::CatalogItem,
-    /// The arguments, without those that are sensitive.
+    /// The arguments, without sensitive ones.
     pub(crate) arguments: Option<&'a [u8]>,
-    /// Whether some were.
+    /// Whether sensitive arguments were removed.
     pub(crate) redacted: bool,
-    pub(crate) outcome: &'a Outcome,
-    /// Scopes that the item asks for, when the token lacks one of them.
+    pub(crate) decision: &'a PolicyDecision,
+    /// Scopes that the item requires, if the token lacks one of them.
     pub(crate) missing_scopes: &'a [String],
     pub(crate) revision: &'a str,
     pub(crate) took: Duration,
 }
 
-/// Writes decisions down, without making anybody wait for the disk.
+/// Writes decisions without blocking on the disk.
 #[derive(Debug)]
 pub(crate) struct DecisionLog {
     lines: Option<(NonBlocking, DropGuard)>,
@@ -73,13 +73,13 @@ pub(crate) struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Opens the log that the config asks for. When the service stops, what was decided is written once calls have ended,
-    /// or some seconds later: a call that lasts longer does not keep it from the disk.
+    /// Opens the configured log. At shutdown it is flushed once calls have ended, or some seconds
+    /// later: a long call does not delay the flush further.
     pub(crate) fn open(
         config: &DecisionLogConfig,
-        starting: &ServiceBuilder,
+        service: &ServiceBuilder,
     ) -> Result<Self, DecisionLogError> {
-        // A decision is never lost for want of room: whoever is too fast waits.
+        // Decisions are never dropped: when the buffer is full, the writer blocks.
         let builder = || NonBlockingBuilder::default().lossy(false).thread_name("decisions");
         let lines = match &config.decision_log {
             None => None,
@@ -90,52 +90,54 @@ impl DecisionLog {
                 Some(builder().finish(file))
             }
         };
-        let lines = lines.map(|(lines, writer)| (lines, starting.on_drained(flush(writer))));
+        let lines = lines.map(|(lines, writer)| (lines, service.on_drained(flush(writer))));
         Ok(Self { lines, with_arguments: config.decision_log_arguments })
     }
 
-    /// Tells of a decision, in the service's log and in this one.
-    pub(crate) fn write(&self, decided: &Decided<'_>) {
-        let Decided { request_id, caller_request_id, kind, item, outcome, revision, .. } = decided;
-        let pb::Principal { issuer, subject, client_id, tenant, .. } = &decided.identity.principal;
-        counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome.answer.as_str())
+    /// Records a decision in the service's log and in the decision log.
+    pub(crate) fn write(&self, entry: &DecisionEntry<'_>) {
+        let DecisionEntry { request_id, caller_request_id, kind, item, decision, revision, .. } =
+            entry;
+        let pb::Principal { issuer, subject, client_id, tenant, .. } = &entry.identity.principal;
+        let outcome = decision.outcome.as_str();
+        counter!("auth_decisions_total", "operation" => kind.as_str_name(), "outcome" => outcome)
             .increment(1);
         tracing::info!(
             %request_id,
             caller_request_id = caller_request_id.map(RequestId::as_str),
             issuer, subject, client_id, tenant,
-            actor = decided.actor.map(|actor| actor.sub.as_str()),
+            actor = entry.actor.map(|actor| actor.sub.as_str()),
             item = item.name,
             operation = kind.as_str_name(),
-            outcome = outcome.answer.as_str(),
-            missing_scopes = ?decided.missing_scopes,
-            policy_ids = ?outcome.policy_ids,
-            shadow = outcome.shadow.as_ref().map(tracing::field::debug),
+            outcome,
+            missing_scopes = ?entry.missing_scopes,
+            policy_ids = ?decision.policy_ids,
+            shadow = decision.shadow.as_ref().map(tracing::field::debug),
             policy_revision = revision,
             "decision"
         );
         let Some((lines, _)) = &self.lines else { return };
-        let line = serde_json::to_vec(&self.record(decided)).map(|mut line| {
+        let line = serde_json::to_vec(&self.record(entry)).map(|mut line| {
             line.push(b'\n');
             line
         });
-        // A line is one write, so lines of several threads do not mix.
+        // One write per line, so lines of several threads do not interleave.
         let written =
             line.map_err(std::io::Error::from).and_then(|line| lines.clone().write_all(&line));
         if let Err(error) = written {
             counter!("auth_decision_log_errors_total").increment(1);
-            tracing::error!(%error, "a decision could not be written down");
+            tracing::error!(%error, "cannot write to the decision log");
         }
     }
 
-    fn record(&self, decided: &Decided<'_>) -> DecisionRecord {
-        let Decided { identity, item, arguments, outcome, .. } = decided;
+    fn record(&self, entry: &DecisionEntry<'_>) -> DecisionRecord {
+        let DecisionEntry { identity, item, arguments, decision, .. } = entry;
         let pb::Principal { issuer, subject, client_id, tenant, scopes, .. } = &identity.principal;
-        let kept = arguments.filter(|_| self.with_arguments);
+        let recorded = arguments.filter(|_| self.with_arguments);
         DecisionRecord {
             time: Timestamp::now().to_string(),
-            request_id: decided.request_id.to_string(),
-            caller_request_id: decided.caller_request_id.map(ToString::to_string),
+            request_id: entry.request_id.to_string(),
+            caller_request_id: entry.caller_request_id.map(ToString::to_string),
             trace_id: trace::current_id().unwrap_or_default(),
             issuer: issuer.clone(),
             subject: subject.clone(),
@@ -147,31 +149,31 @@ impl DecisionLog {
             mfa: identity.mfa,
             workload: identity.workload,
             scopes: scopes.clone(),
-            actor: decided.actor.cloned(),
-            operation: decided.kind.as_str_name().to_owned(),
+            actor: entry.actor.cloned(),
+            operation: entry.kind.as_str_name().to_owned(),
             item: item.name.clone(),
             service: item.service.clone(),
             rpc: item.rpc.clone(),
             argument_digest: arguments.map(digest),
-            arguments: kept.and_then(|arguments| serde_json::from_slice(arguments).ok()),
-            arguments_redacted: kept.is_some() && decided.redacted,
-            outcome: outcome.answer,
-            missing_scopes: decided.missing_scopes.to_vec(),
-            policy_ids: outcome.policy_ids.clone(),
-            shadow: outcome.shadow.as_ref().map(|shadow| ShadowRecord {
-                outcome: shadow.answer,
+            arguments: recorded.and_then(|arguments| serde_json::from_slice(arguments).ok()),
+            arguments_redacted: recorded.is_some() && entry.redacted,
+            outcome: decision.outcome,
+            missing_scopes: entry.missing_scopes.to_vec(),
+            policy_ids: decision.policy_ids.clone(),
+            shadow: decision.shadow.as_ref().map(|shadow| ShadowRecord {
+                outcome: shadow.outcome,
                 policy_ids: shadow.policy_ids.clone(),
             }),
-            policy_revision: decided.revision.to_owned(),
-            latency_us: u64::try_from(decided.took.as_micros()).unwrap_or(u64::MAX),
+            policy_revision: entry.revision.to_owned(),
+            latency_us: u64::try_from(entry.took.as_micros()).unwrap_or(u64::MAX),
         }
     }
 }
 
-/// Waits until everything is written, for about a second at most. Further lines are errors.
+/// Waits until all lines are written, for about a second at most. Later writes fail.
 async fn flush(writer: WorkerGuard) {
     if let Err(error) = tokio::task::spawn_blocking(move || drop(writer)).await {
-        tracing::error!(%error, "the decision log could not be flushed");
+        tracing::error!(%error, "cannot flush the decision log");
     }
 }
 
@@ -183,21 +185,21 @@ fn digest(arguments: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// The log was flushed when the last call had ended: never, when the drain deadline passed first.
+    /// The log was flushed after the last call: never, when the drain deadline passed first.
     #[tokio::test(start_paused = true)]
-    async fn the_log_is_flushed_at_stop_though_a_call_goes_on() {
+    async fn the_log_is_flushed_at_shutdown_while_a_call_is_in_flight() {
         let folder = tempfile::tempdir().unwrap();
         let config = DecisionLogConfig {
             decision_log: Some(folder.path().to_owned()),
             decision_log_days: 1,
             ..DecisionLogConfig::default()
         };
-        let starting = ServiceBuilder::new();
-        let log = DecisionLog::open(&config, &starting).unwrap();
+        let service = ServiceBuilder::new();
+        let log = DecisionLog::open(&config, &service).unwrap();
         let (lines, _in_use) = log.lines.as_ref().unwrap();
         lines.clone().write_all(b"{}\n").unwrap();
-        // It stops what had begun.
-        drop(starting);
+        // Dropping it stops the service.
+        drop(service);
         let mut is_flushed = false;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(100)).await;

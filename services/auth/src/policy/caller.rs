@@ -1,4 +1,4 @@
-//! The caller as policies see it, and what they have said of it.
+//! The caller as policies see it, with its cached partial decisions.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,48 +8,48 @@ use std::{
 use cedar_policy::{Entities, Entity, EntityAttrEvaluationError, EntityUid, RestrictedExpression};
 
 use super::{
-    Outcome,
-    evaluate::Said,
-    head::{Head, Index},
-    members::Members,
+    PolicyDecision,
+    evaluate::PolicyVerdict,
+    index::{PolicyIndex, ScopeKey},
+    members::Memberships,
     uid,
 };
 use crate::Identity;
 
-/// A caller that policies have been asked about.
+/// A caller as policies see it.
 #[derive(Debug)]
-pub(super) struct Caller {
+pub(super) struct PolicyCaller {
     pub(super) entity: Entity,
     pub(super) type_name: &'static str,
-    /// Those of its heads that some policy has.
-    pub(super) heads: Vec<Head>,
-    /// What is known already, for each item of the catalog.
-    pub(super) standings: Box<[OnceLock<Box<Standing>>]>,
+    /// Its scope keys that occur in some policy.
+    pub(super) scope_keys: Vec<ScopeKey>,
+    /// Cached partial decisions, one per item of the catalog.
+    pub(super) partial_decisions: Box<[OnceLock<Box<PartialDecision>>]>,
 }
 
-/// What holds of a caller and an item whatever the arguments are.
+/// The part of the decision on a caller and an item that is independent of the arguments.
 #[derive(Debug)]
-pub(super) struct Standing {
-    /// The answer when the arguments are unknown.
-    pub(super) without_arguments: Outcome,
-    /// What has to be asked again on every call. Absent: nothing.
-    pub(super) reading: Option<Box<Reading>>,
+pub(super) struct PartialDecision {
+    /// The decision with unknown arguments.
+    pub(super) without_arguments: PolicyDecision,
+    /// What each call must evaluate. Absent: nothing.
+    pub(super) contextual: Option<Box<ContextualPart>>,
 }
 
-/// Policies that read the arguments.
+/// The inputs for evaluating policies that read the arguments.
 #[derive(Debug)]
-pub(super) struct Reading {
-    /// The verdicts of those that do not.
-    pub(super) said: Vec<Said>,
+pub(super) struct ContextualPart {
+    /// The verdicts of the other policies.
+    pub(super) verdicts: Vec<PolicyVerdict>,
     pub(super) buckets: Vec<usize>,
     pub(super) entities: Entities,
 }
 
-impl Caller {
+impl PolicyCaller {
     pub(super) fn new(
         identity: &Identity,
-        members: &Members,
-        index: &Index,
+        members: &Memberships,
+        index: &PolicyIndex,
         items: usize,
     ) -> Result<Self, Box<EntityAttrEvaluationError>> {
         let type_name = if identity.workload { "Workload" } else { "User" };
@@ -61,10 +61,10 @@ impl Caller {
         if !principal.tenant.is_empty() {
             parents.insert(uid("Tenant", &principal.tenant));
         }
-        let heads = index.principal_heads(Head::all_of(&uid_of_caller, &parents));
+        let scope_keys = index.principal_keys(ScopeKey::all_of(&uid_of_caller, &parents));
         let entity = entity(identity, uid_of_caller, parents)?;
-        let standings = (0..items).map(|_| OnceLock::new()).collect();
-        Ok(Self { entity, type_name, heads, standings })
+        let partial_decisions = (0..items).map(|_| OnceLock::new()).collect();
+        Ok(Self { entity, type_name, scope_keys, partial_decisions })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a policy folder promises: `policies/tests/*.json`.
+//! Policy tests: `policies/tests/*.json`.
 
 use std::{
     fs,
@@ -9,80 +9,82 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    Answer, PolicyError, Problem, Study, Who,
+    DecisionOutcome, PolicyError, PolicyWorkspace, PrincipalSpec, Problem,
     members::{at_json_error, without_place},
     problem::Place,
-    source::{Source, files},
+    source::{PolicySource, files},
 };
 
-/// One promise.
+/// One policy test.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Case {
-    /// What is promised, as a sentence.
+    /// The expectation, as a sentence.
     pub name: String,
-    /// Who calls.
+    /// The caller.
     #[serde(default)]
-    pub principal: Who,
+    pub principal: PrincipalSpec,
     /// The tool, resource or prompt; its action has the same name.
     pub action: String,
-    /// The item as Cedar writes it, such as `Tool::"code_search"`, to be sure which it is.
+    /// The item's uid in Cedar's notation, such as `Tool::"code_search"`, to check which item is
+    /// meant.
     pub resource: Option<String>,
-    /// The arguments; those that are not given have their defaults. Absent: whether it is listed.
+    /// The arguments; omitted ones have their defaults. Absent: whether the item is listed.
     pub arguments: Option<Value>,
-    /// How it ends.
+    /// The expected outcome.
     pub expect: Expected,
-    /// Which policies decide, if that is promised too.
+    /// The policies that must determine the outcome, if tested.
     pub policies: Option<Vec<String>>,
 }
 
-/// How a case ends.
+/// The expected outcome of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expected {
-    /// It is allowed; without arguments: whatever they are.
+    /// Allowed; without arguments: for all arguments.
     Allow,
     /// It depends on the arguments, which are not given.
-    Perhaps,
-    /// It is denied.
+    #[serde(rename = "perhaps")]
+    Conditional,
+    /// Denied.
     Deny,
 }
 
-impl From<Answer> for Expected {
-    fn from(answer: Answer) -> Self {
-        match answer {
-            Answer::Allow => Self::Allow,
-            Answer::Perhaps => Self::Perhaps,
+impl From<DecisionOutcome> for Expected {
+    fn from(outcome: DecisionOutcome) -> Self {
+        match outcome {
+            DecisionOutcome::Allow => Self::Allow,
+            DecisionOutcome::Conditional => Self::Conditional,
             _ => Self::Deny,
         }
     }
 }
 
-/// How a case went.
+/// The result of a case.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseResult {
     /// Its file.
     pub path: PathBuf,
-    /// Where it begins.
+    /// The line on which it starts.
     pub line: usize,
     /// Its name.
     pub name: String,
-    /// What it promises.
+    /// The expected outcome.
     pub expected: Expected,
-    /// Which policies it promises.
+    /// The expected policies.
     pub expected_policies: Option<Vec<String>>,
-    /// What policy says.
-    pub answer: Answer,
-    /// Which policies decided.
+    /// The actual outcome.
+    pub answer: DecisionOutcome,
+    /// The policies that determined it.
     pub policies: Vec<String>,
-    /// Whether the promise is kept.
+    /// Whether the case passed.
     pub passed: bool,
 }
 
-/// The cases of the folder `root`, with their files and places.
+/// Reads the cases of the folder `root`, with their files and places.
 ///
 /// # Errors
-/// When a file cannot be read or is not a list of cases.
+/// If a file cannot be read or is not a list of cases.
 pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
     let folder = root.join("tests");
     if !fs::exists(&folder).unwrap_or(false) {
@@ -91,14 +93,14 @@ pub fn cases(root: &Path) -> Result<Vec<(PathBuf, Place, Case)>, PolicyError> {
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
     for source in files(&folder, ".json")? {
         match in_file(&source) {
-            Ok(found) => cases.extend(found),
-            Err(wrong) => problems.extend(wrong),
+            Ok(parsed) => cases.extend(parsed),
+            Err(invalid) => problems.extend(invalid),
         }
     }
     if problems.is_empty() { Ok(cases) } else { Err(PolicyError(problems)) }
 }
 
-fn in_file(source: &Source) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>> {
+fn in_file(source: &PolicySource) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>> {
     let all: Vec<&RawValue> = serde_json::from_str(&source.text)
         .map_err(|error| vec![at_json_error(source, "cases", &error)])?;
     let (mut cases, mut problems) = (Vec::new(), Vec::new());
@@ -106,7 +108,7 @@ fn in_file(source: &Source) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>>
         let (offset, length) = source.span_of(json);
         match serde_json::from_str(json.get()) {
             Ok(case) => {
-                cases.push((source.path.clone(), Place::of(&source.text, offset, length), case));
+                cases.push((source.path.clone(), Place::new(&source.text, offset, length), case));
             }
             Err(error) => {
                 let problem = Problem::error(&source.path, without_place(&error));
@@ -117,44 +119,44 @@ fn in_file(source: &Source) -> Result<Vec<(PathBuf, Place, Case)>, Vec<Problem>>
     if problems.is_empty() { Ok(cases) } else { Err(problems) }
 }
 
-impl Study {
+impl PolicyWorkspace {
     /// Runs a case.
     ///
     /// # Errors
-    /// When there is no such item.
+    /// If the catalog does not have the item.
     pub fn run(&self, path: &Path, place: &Place, case: &Case) -> Result<CaseResult, Box<Problem>> {
-        let wrong = |message: String| {
+        let failed = |message: String| {
             let problem = Problem::error(path, message);
             Box::new(Problem { place: Some(place.clone()), ..problem })
         };
         let item = self
             .item(&case.action)
-            .ok_or_else(|| wrong(format!("the catalog has no action {:?}", case.action)))?;
+            .ok_or_else(|| failed(format!("the catalog has no action {:?}", case.action)))?;
         let uid = self.policies().uid_of(&item);
         if let Some(resource) =
             case.resource.as_ref().filter(|resource| Some(*resource) != uid.as_ref())
         {
             let is = uid.unwrap_or_default();
-            return Err(wrong(format!(
+            return Err(failed(format!(
                 "the resource of {:?} is {is} and not {resource}",
                 case.action
             )));
         }
-        let outcome = self.decide(&case.principal, &item, case.arguments.as_ref());
-        let mut promised = case.policies.clone();
-        if let Some(promised) = &mut promised {
-            promised.sort_unstable();
+        let decision = self.decide(&case.principal, &item, case.arguments.as_ref());
+        let mut expected_policies = case.policies.clone();
+        if let Some(expected) = &mut expected_policies {
+            expected.sort_unstable();
         }
-        let passed = Expected::from(outcome.answer) == case.expect
-            && promised.as_ref().is_none_or(|promised| *promised == outcome.policy_ids);
+        let passed = Expected::from(decision.outcome) == case.expect
+            && expected_policies.as_ref().is_none_or(|expected| *expected == decision.policy_ids);
         Ok(CaseResult {
             path: path.to_owned(),
             line: place.line,
             name: case.name.clone(),
             expected: case.expect,
-            expected_policies: promised,
-            answer: outcome.answer,
-            policies: outcome.policy_ids,
+            expected_policies,
+            answer: decision.outcome,
+            policies: decision.policy_ids,
             passed,
         })
     }

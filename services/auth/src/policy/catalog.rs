@@ -1,4 +1,4 @@
-//! What there is to permit: the tools, resources and prompts that `catalog/` locks in.
+//! The policy catalog: the tools, resources and prompts locked in `catalog/`.
 
 use std::collections::HashMap;
 
@@ -7,14 +7,14 @@ use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
 use serde_json::value::RawValue;
 
 use super::{
-    head::{Head, Index},
+    index::{PolicyIndex, ScopeKey},
     members::source_chain,
     problem::Problem,
-    source::Source,
+    source::PolicySource,
     uid,
 };
 
-/// A tool, resource or prompt that the catalog locks in.
+/// A tool, resource or prompt of the catalog.
 #[derive(Debug)]
 pub(super) struct Item {
     pub(super) kind: ItemKind,
@@ -24,19 +24,19 @@ pub(super) struct Item {
     completion_rpc: Option<String>,
     /// The RPC that streams its changes.
     watch_rpc: Option<String>,
-    /// The RPC that pages the resources of a template, if there is one.
+    /// The RPC that lists the resources of a template, if any.
     list_rpc: Option<String>,
     pub(super) service: String,
-    /// Scopes, all of which a token must hold.
+    /// Scopes, all of which a token must have.
     pub(super) scopes: Vec<String>,
     pub(super) action: EntityUid,
     pub(super) uid: EntityUid,
-    /// The item, its service and its action with their ancestors: all that a decision on it needs besides
-    /// the principal.
+    /// The item, its service and its action with their ancestors: the entities of a decision,
+    /// except the principal.
     pub(super) entities: Entities,
-    /// Types of principal that its action applies to.
+    /// Principal types to which its action applies.
     pub(super) principal_types: Vec<String>,
-    /// The groups of the index that its action and itself fall into.
+    /// The index groups of its action and itself.
     pub(super) groups: Vec<usize>,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum ItemKind {
 impl ItemKind {
     const ALL: [Self; 3] = [Self::Tool, Self::Resource, Self::Prompt];
 
-    fn of(kind: Kind) -> Option<Self> {
+    fn from_operation(kind: Kind) -> Option<Self> {
         match kind {
             Kind::CallTool => Some(Self::Tool),
             Kind::ReadResource => Some(Self::Resource),
@@ -104,13 +104,13 @@ impl Catalog {
         &self.items
     }
 
-    /// The item behind an RPC.
-    pub(super) fn of_rpc(&self, rpc: &str) -> Option<&Item> {
+    /// The item of an RPC.
+    pub(super) fn find_rpc(&self, rpc: &str) -> Option<&Item> {
         self.by_rpc.get(rpc).map(|index| &self.items[*index])
     }
 
-    /// The item that is meant, and its number. The edge's word for which RPC stands behind a name is checked
-    /// against what was locked in.
+    /// The wanted item and its number. The RPC that the edge names for the item must match the
+    /// catalog.
     pub(super) fn find(&self, kind: Kind, wanted: &pb::CatalogItem) -> Option<(usize, &Item)> {
         let of_kind = |kind| {
             let index = *self.by_name.get(&kind)?.get(&wanted.name)?;
@@ -125,23 +125,25 @@ impl Catalog {
                 .filter(|(_, item)| item.watch_rpc.as_ref() == Some(&wanted.rpc)),
             Kind::ListResources => of_kind(ItemKind::Resource)
                 .filter(|(_, item)| item.list_rpc.as_ref() == Some(&wanted.rpc)),
-            kind => of_kind(ItemKind::of(kind)?).filter(|(_, item)| item.rpc == wanted.rpc),
+            kind => {
+                of_kind(ItemKind::from_operation(kind)?).filter(|(_, item)| item.rpc == wanted.rpc)
+            }
         };
         found.filter(|(_, item)| item.service == wanted.service)
     }
 
     /// Reads the catalog's files.
     pub(super) fn load(
-        sources: &[Source],
+        sources: &[PolicySource],
         schema: &Schema,
-        index: &Index,
+        index: &PolicyIndex,
     ) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut entities = Entities::empty();
         for source in sources {
             match entities.clone().add_entities_from_json_str(&source.text, Some(schema)) {
                 Ok(all) => entities = all,
-                Err(error) => problems.push(wrong_entity(source, schema, &error)),
+                Err(error) => problems.push(invalid_entity(source, schema, &error)),
             }
         }
         if !problems.is_empty() {
@@ -150,7 +152,7 @@ impl Catalog {
         let folder =
             sources.first().and_then(|source| source.path.parent()).unwrap_or("catalog".as_ref());
         let actions = schema.action_entities().map_err(|error| {
-            vec![Problem::error(folder, format!("the schema's actions are broken: {error}"))]
+            vec![Problem::error(folder, format!("the schema's actions are invalid: {error}"))]
         })?;
         let mut catalog = Self::default();
         for entity in entities.iter() {
@@ -162,7 +164,7 @@ impl Catalog {
             let name = entity.uid().id().unescaped().to_owned();
             match item(kind, entity, &name, &entities, &actions, schema, index) {
                 Ok(item) => catalog.add(item),
-                Err(what) => problems.push(wrong_item(sources, folder, &type_name, &name, what)),
+                Err(what) => problems.push(invalid_item(sources, folder, &type_name, &name, what)),
             }
         }
         if problems.is_empty() { Ok(catalog) } else { Err(problems) }
@@ -176,17 +178,17 @@ impl Catalog {
     }
 }
 
-/// Finds the entity that Cedar refuses: its errors do not say where it stands.
-fn wrong_entity(
-    source: &Source,
+/// Locates the entity that Cedar rejects: its errors have no position.
+fn invalid_entity(
+    source: &PolicySource,
     schema: &Schema,
     error: &cedar_policy::entities_errors::EntitiesError,
 ) -> Problem {
     let problem = Problem::error(&source.path, source_chain(error));
     let entities: Vec<&RawValue> = serde_json::from_str(&source.text).unwrap_or_default();
-    let wrong =
+    let invalid =
         entities.into_iter().find(|json| Entity::from_json_str(json.get(), Some(schema)).is_err());
-    match wrong {
+    match invalid {
         Some(json) => {
             let (offset, length) = source.span_of(json);
             problem.at(&source.text, offset, length)
@@ -195,8 +197,8 @@ fn wrong_entity(
     }
 }
 
-fn wrong_item(
-    sources: &[Source],
+fn invalid_item(
+    sources: &[PolicySource],
     folder: &std::path::Path,
     type_name: &str,
     name: &str,
@@ -204,8 +206,8 @@ fn wrong_item(
 ) -> Problem {
     let message = format!("{type_name}::{name:?} in the catalog {what}");
     let quoted = format!("{name:?}");
-    let home = sources.iter().find_map(|source| Some((source, source.text.find(&quoted)?)));
-    match home {
+    let location = sources.iter().find_map(|source| Some((source, source.text.find(&quoted)?)));
+    match location {
         Some((source, offset)) => {
             Problem::error(&source.path, message).at(&source.text, offset, quoted.len())
         }
@@ -220,7 +222,7 @@ fn item(
     entities: &Entities,
     actions: &Entities,
     schema: &Schema,
-    index: &Index,
+    index: &PolicyIndex,
 ) -> Result<Item, &'static str> {
     let uid_of_item = entity.uid();
     let rpc = text(entity, "rpc").ok_or("has no rpc")?;
@@ -228,19 +230,19 @@ fn item(
     let service = ancestors
         .iter()
         .find(|uid| uid.type_name().to_string() == "Service")
-        .ok_or("is in no service")?;
+        .ok_or("has no service")?;
     let action = uid("Action", name);
-    let known = actions.get(&action).ok_or("has no action of its name in a schema")?;
+    let known = actions.get(&action).ok_or("has no action with its name in a schema")?;
     let above: Vec<_> = actions.ancestors(&action).into_iter().flatten().collect();
     let mut own = vec![entity.clone(), known.clone()];
     for ancestor in &ancestors {
         let found =
-            entities.get(ancestor).ok_or("is in a service that the catalog does not have")?;
+            entities.get(ancestor).ok_or("belongs to a service that is not in the catalog")?;
         own.push(found.clone());
     }
     own.extend(above.iter().filter_map(|uid| actions.get(uid)).cloned());
     let own =
-        Entities::from_entities(own, None).map_err(|_| "does not fit its service and action")?;
+        Entities::from_entities(own, None).map_err(|_| "does not match its service and action")?;
     let principal_types = schema.principals_for_action(&action).into_iter().flatten();
     Ok(Item {
         kind,
@@ -254,8 +256,8 @@ fn item(
         entities: own,
         principal_types: principal_types.map(ToString::to_string).collect(),
         groups: index.groups(
-            &Head::all_of(&action, above),
-            &Head::all_of(&uid_of_item, ancestors.iter().copied()),
+            &ScopeKey::all_of(&action, above),
+            &ScopeKey::all_of(&uid_of_item, ancestors.iter().copied()),
         ),
         action,
         uid: uid_of_item,

@@ -1,4 +1,4 @@
-//! Strict validation, which takes milliseconds for each policy: what was seen before is not seen again.
+//! Strict validation. It takes milliseconds per policy, so results are cached.
 
 use std::{collections::HashMap, num::NonZero, thread};
 
@@ -10,48 +10,48 @@ use sha2::{Digest as _, Sha256};
 use super::{
     names::is_principal,
     problem::{Problem, Severity},
-    source::{ParsedPolicy, Source},
-    values::{Values, Wrong},
+    source::{ParsedPolicy, PolicySource},
+    values::{EnumMismatch, EnumValues},
 };
 
-/// What is known of policies by their texts, under one schema.
+/// Results of checks by policy text, for one schema.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
-    schemas: Vec<Source>,
-    values: Values,
-    known: HashMap<[u8; 32], Checked>,
+pub(super) struct PolicyChecker {
+    schemas: Vec<PolicySource>,
+    values: EnumValues,
+    known: HashMap<[u8; 32], CheckResult>,
 }
 
-/// What is known of a policy.
+/// The result of checking a policy.
 #[derive(Clone, Debug)]
-struct Checked {
+struct CheckResult {
     findings: Vec<Finding>,
     reads_arguments: bool,
 }
 
-/// Something that looks wrong.
+/// A problem of a policy.
 #[derive(Clone, Debug)]
 struct Finding {
     problem: Problem,
-    /// Where, from the policy's beginning, and how long, in bytes.
+    /// Offset from the start of the policy, and length, in bytes.
     place: (usize, usize),
 }
 
-impl Checks {
-    /// Forgets everything if these are other schemas than before.
-    pub(super) fn use_schema(&mut self, schemas: &[Source]) {
+impl PolicyChecker {
+    /// Drops all cached results if the schemas changed.
+    pub(super) fn use_schema(&mut self, schemas: &[PolicySource]) {
         if self.schemas != schemas {
             self.schemas = schemas.to_vec();
-            self.values = Values::of(schemas);
+            self.values = EnumValues::from_schemas(schemas);
             self.known.clear();
         }
     }
 
-    /// Checks policies, finds out which of them read the arguments, and says what is wrong with them.
+    /// PolicyChecker policies, determines which of them read the arguments, and returns their problems.
     pub(super) fn check(
         &mut self,
         schema: &Schema,
-        sources: &[Source],
+        sources: &[PolicySource],
         policies: &mut [ParsedPolicy],
     ) -> Vec<Problem> {
         let mut before = std::mem::take(&mut self.known);
@@ -77,12 +77,12 @@ impl Checks {
     }
 }
 
-/// Checks policies on all processors.
+/// PolicyChecker policies on all processors.
 fn check_all(
     new: &[(&[u8; 32], &ParsedPolicy)],
     schema: &Schema,
-    values: &Values,
-) -> Vec<([u8; 32], Checked)> {
+    values: &EnumValues,
+) -> Vec<([u8; 32], CheckResult)> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get);
     let share = new.len().div_ceil(threads).max(1);
     let check_share = |share: &[(&[u8; 32], &ParsedPolicy)]| {
@@ -99,10 +99,10 @@ fn check_all(
     })
 }
 
-fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Checked {
+fn check(validator: &Validator, parsed: &ParsedPolicy, values: &EnumValues) -> CheckResult {
     let path = &parsed.meta.path;
     let whole = (0, parsed.meta.text.len());
-    // What cannot be told apart is taken to read them.
+    // If unknown, assume that the policy reads them.
     let json = parsed.policy.to_json();
     let reads_arguments = json.as_ref().map_or(true, names_context);
     let set = match PolicySet::from_policies([parsed.policy.clone()]) {
@@ -110,7 +110,7 @@ fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Check
         Err(error) => {
             let finding =
                 Finding { problem: Problem::error(path, error.to_string()), place: whole };
-            return Checked { findings: vec![finding], reads_arguments };
+            return CheckResult { findings: vec![finding], reads_arguments };
         }
     };
     let result = validator.validate(&set, ValidationMode::Strict);
@@ -120,11 +120,11 @@ fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Check
         let problem = Problem { severity, ..Problem::from_cedar(path, "", diagnostic) };
         Finding { problem, place: place.unwrap_or(whole) }
     };
-    let errors = once(result.validation_errors().map(|error| finding(error, Severity::Error)));
+    let errors = merge(result.validation_errors().map(|error| finding(error, Severity::Error)));
     let warnings = result.validation_warnings().map(|warning| finding(warning, Severity::Warning));
     let mut findings: Vec<_> = errors.into_iter().chain(warnings).collect();
-    findings.extend(json.iter().flat_map(|json| values.wrong(json)).map(|wrong| {
-        let Wrong { text, message, help } = wrong;
+    findings.extend(json.iter().flat_map(|json| values.mismatches(json)).map(|mismatch| {
+        let EnumMismatch { text, message, help } = mismatch;
         Finding::about(
             parsed,
             &format!("{text:?}"),
@@ -132,51 +132,52 @@ fn check(validator: &Validator, parsed: &ParsedPolicy, values: &Values) -> Check
         )
     }));
     findings.extend(ids_without_issuer(&parsed.policy).map(|uid| {
-        let problem = Problem::error(path, format!("{uid} names no issuer, so it is nobody"));
+        let problem =
+            Problem::error(path, format!("{uid} names no issuer, so it matches no caller"));
         let help = format!("the id of a {0} is {0}::\"<issuer>#<subject>\"", uid.type_name());
         Finding::about(parsed, &uid.to_string(), problem.help(help))
     }));
-    Checked { findings, reads_arguments }
+    CheckResult { findings, reads_arguments }
 }
 
-/// The errors of a policy, those at one place as one: Cedar checks a policy once for each action that its scope lets in.
-fn once(errors: impl Iterator<Item = Finding>) -> Vec<Finding> {
-    let mut once: Vec<(Finding, usize)> = Vec::new();
+/// Merges errors at the same place: Cedar checks a policy once for each action in its scope.
+fn merge(errors: impl Iterator<Item = Finding>) -> Vec<Finding> {
+    let mut merged: Vec<(Finding, usize)> = Vec::new();
     for error in errors {
-        match once.iter_mut().find(|(known, _)| known.place == error.place) {
+        match merged.iter_mut().find(|(known, _)| known.place == error.place) {
             Some((_, times)) => *times += 1,
-            None => once.push((error, 1)),
+            None => merged.push((error, 1)),
         }
     }
     let advise = |(mut finding, times): (Finding, usize)| {
         if times > 1 {
             let advice = format!(
-                "so it is with {times} of the actions that the scope lets in: name the one that is meant, such as \
-                 `action == Action::\"…\"`"
+                "this applies to {times} of the actions in the scope: name the intended \
+                 action, such as `action == Action::\"…\"`"
             );
             finding.problem = finding.problem.help(advice);
         }
         finding
     };
-    once.into_iter().map(advise).collect()
+    merged.into_iter().map(advise).collect()
 }
 
-/// Principals that a policy names without their issuers: tokens have both.
+/// Principals in a policy without their issuers: tokens always have both.
 fn ids_without_issuer(policy: &Policy) -> impl Iterator<Item = EntityUid> {
     let named = policy.entity_literals().into_iter();
     named.filter(|uid| is_principal(uid) && !uid.id().unescaped().contains('#'))
 }
 
 impl Finding {
-    /// At the first place of `needle` in a policy's text.
+    /// A finding at the first occurrence of `needle` in a policy's text.
     fn about(parsed: &ParsedPolicy, needle: &str, problem: Problem) -> Self {
         let text = &parsed.meta.text;
         let place = text.find(needle).map_or((0, text.len()), |offset| (offset, needle.len()));
         Self { problem, place }
     }
 
-    /// Where it stands in today's files.
-    fn in_file(&self, policy: &ParsedPolicy, source: Option<&Source>) -> Problem {
+    /// The problem at its place in the current files.
+    fn in_file(&self, policy: &ParsedPolicy, source: Option<&PolicySource>) -> Problem {
         let problem =
             Problem { path: policy.meta.path.clone(), place: None, ..self.problem.clone() };
         let (offset, length) = self.place;

@@ -1,4 +1,4 @@
-//! What single policies say of a request, and what that makes together.
+//! Verdicts of single policies, and their combination into a decision.
 
 use std::sync::Arc;
 
@@ -7,41 +7,42 @@ use cedar_policy::{
     PolicyId, PolicySet, Request, Schema,
 };
 
-use super::{Answer, Outcome, Shadow, source::Meta};
+use super::{DecisionOutcome, PolicyDecision, Shadow, source::PolicyMeta};
 
-/// What one policy says of a request.
+/// The result of evaluating one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Satisfied,
-    /// It depends on the arguments.
+    /// It depends on the arguments, which are unknown.
     Unknown,
     /// It could not be evaluated.
     Error(String),
 }
 
-/// What a policy says, when it is not simply false.
+/// The verdict of a policy that is not false.
 #[derive(Clone, Debug)]
-pub(super) struct Said {
+pub(super) struct PolicyVerdict {
     pub(super) policy: PolicyId,
     pub(super) verdict: Verdict,
 }
 
-/// Some policies, apart by effect: Cedar names satisfied permits only where no forbid is satisfied, and here it
-/// shall name all.
+/// Policies by effect. Cedar reports satisfied permits only if no forbid is satisfied; separate
+/// sets report all.
 #[derive(Debug, Default)]
-pub(super) struct Sets {
+pub(super) struct PolicySets {
     permits: PolicySet,
     forbids: PolicySet,
 }
 
-impl Sets {
-    /// Adds a policy, whose id the caller has seen to be its own.
+impl PolicySets {
+    /// Adds a policy. The caller has checked that its id is unique.
     pub(super) fn add(&mut self, policy: &Policy) {
         let set = match policy.effect() {
             Effect::Permit => &mut self.permits,
             Effect::Forbid => &mut self.forbids,
         };
-        // INVARIANT: every policy is static and every `@id` occurs once; a policy that a bucket already holds stays.
+        // INVARIANT: every policy is static and every `@id` is unique; adding one again has no
+        // effect.
         let _ = set.add(policy.clone());
     }
 
@@ -57,18 +58,22 @@ impl Sets {
         [&self.permits, &self.forbids].into_iter().filter(|set| !set.is_empty())
     }
 
-    /// Evaluates them on a whole request.
-    pub(super) fn evaluate(&self, request: &Request, entities: &Entities, said: &mut Vec<Said>) {
+    /// Evaluates the policies on a complete request.
+    pub(super) fn evaluate(
+        &self,
+        request: &Request,
+        entities: &Entities,
+        verdicts: &mut Vec<PolicyVerdict>,
+    ) {
         for set in self.each() {
             let response = Authorizer::new().is_authorized(request, set, entities);
             let diagnostics = response.diagnostics();
-            said.extend(
-                diagnostics
-                    .reason()
-                    .map(|policy| Said { policy: policy.clone(), verdict: Verdict::Satisfied }),
-            );
-            said.extend(diagnostics.errors().map(
-                |AuthorizationError::PolicyEvaluationError(error)| Said {
+            verdicts.extend(diagnostics.reason().map(|policy| PolicyVerdict {
+                policy: policy.clone(),
+                verdict: Verdict::Satisfied,
+            }));
+            verdicts.extend(diagnostics.errors().map(
+                |AuthorizationError::PolicyEvaluationError(error)| PolicyVerdict {
                     policy: error.policy_id().clone(),
                     verdict: Verdict::Error(error.inner().to_string()),
                 },
@@ -76,56 +81,60 @@ impl Sets {
         }
     }
 
-    /// Evaluates them with the arguments unknown, by typed partial evaluation.
+    /// Evaluates the policies with unknown arguments, by typed partial evaluation.
     pub(super) fn evaluate_partially(
         &self,
         request: &PartialRequest,
         entities: &PartialEntities,
         schema: &Schema,
-        said: &mut Vec<Said>,
+        verdicts: &mut Vec<PolicyVerdict>,
     ) {
         for set in self.each() {
             let response = match set.tpe(request, entities, schema) {
                 Ok(response) => response,
                 Err(error) => {
-                    said.extend(set.policies().map(|policy| Said {
+                    verdicts.extend(set.policies().map(|policy| PolicyVerdict {
                         policy: policy.id().clone(),
                         verdict: Verdict::Error(error.to_string()),
                     }));
                     continue;
                 }
             };
-            let mut say =
-                |policy: &PolicyId, verdict| said.push(Said { policy: policy.clone(), verdict });
+            let mut push = |policy: &PolicyId, verdict| {
+                verdicts.push(PolicyVerdict { policy: policy.clone(), verdict });
+            };
             for policy in response.true_permits().chain(response.true_forbids()) {
-                say(policy, Verdict::Satisfied);
+                push(policy, Verdict::Satisfied);
             }
             for policy in response.residual_permits().chain(response.residual_forbids()) {
-                say(policy, Verdict::Unknown);
+                push(policy, Verdict::Unknown);
             }
             for policy in response.error_permits().chain(response.error_forbids()) {
-                say(policy, Verdict::Error("it errs whatever the arguments are".to_owned()));
+                push(policy, Verdict::Error("evaluation fails for all arguments".to_owned()));
             }
         }
     }
 }
 
-/// Puts together what was said: errors deny, then a forbid wins, then a permit allows.
-pub(super) fn outcome<'a>(said: &[Said], meta: impl Fn(&PolicyId) -> &'a Arc<Meta>) -> Outcome {
-    let with_meta = || said.iter().map(|said| (meta(&said.policy), &said.verdict));
-    let (answer, policy_ids) = answer(with_meta().filter(|(meta, _)| !meta.shadow));
-    let shadow = with_meta().any(|(meta, _)| meta.shadow).then(|| self::answer(with_meta()));
+/// Combines verdicts: an error denies, then a forbid wins, then a permit allows.
+pub(super) fn combine<'a>(
+    verdicts: &[PolicyVerdict],
+    meta: impl Fn(&PolicyId) -> &'a Arc<PolicyMeta>,
+) -> PolicyDecision {
+    let with_meta = || verdicts.iter().map(|made| (meta(&made.policy), &made.verdict));
+    let (outcome, policy_ids) = determine(with_meta().filter(|(meta, _)| !meta.shadow));
+    let shadow = with_meta().any(|(meta, _)| meta.shadow).then(|| determine(with_meta()));
     let shadow = shadow
-        .filter(|(would_be, _)| *would_be != answer)
-        .map(|(answer, policy_ids)| Shadow { answer, policy_ids });
-    Outcome { answer, policy_ids, shadow, reads_arguments: false }
+        .filter(|(with_shadow, _)| *with_shadow != outcome)
+        .map(|(outcome, policy_ids)| Shadow { outcome, policy_ids });
+    PolicyDecision { outcome, policy_ids, shadow, reads_arguments: false }
 }
 
-fn answer<'a>(
-    said: impl Iterator<Item = (&'a Arc<Meta>, &'a Verdict)> + Clone,
-) -> (Answer, Vec<String>) {
+fn determine<'a>(
+    verdicts: impl Iterator<Item = (&'a Arc<PolicyMeta>, &'a Verdict)> + Clone,
+) -> (DecisionOutcome, Vec<String>) {
     let ids = |wanted: fn(Effect, &Verdict) -> bool| {
-        let found = said.clone().filter(|(meta, verdict)| wanted(meta.effect, verdict));
+        let found = verdicts.clone().filter(|(meta, verdict)| wanted(meta.effect, verdict));
         let mut ids: Vec<_> = found.map(|(meta, _)| meta.id.clone()).collect();
         ids.sort_unstable();
         ids.dedup();
@@ -133,19 +142,21 @@ fn answer<'a>(
     };
     let errors = ids(|_, verdict| matches!(verdict, Verdict::Error(_)));
     if !errors.is_empty() {
-        return (Answer::Error, errors);
+        return (DecisionOutcome::Error, errors);
     }
     let forbids = ids(|effect, verdict| effect == Effect::Forbid && *verdict == Verdict::Satisfied);
     if !forbids.is_empty() {
-        return (Answer::Forbidden, forbids);
+        return (DecisionOutcome::Forbidden, forbids);
     }
     let permits = ids(|effect, verdict| effect == Effect::Permit && *verdict == Verdict::Satisfied);
     let unknown = |wanted| {
-        said.clone().any(|(meta, verdict)| meta.effect == wanted && *verdict == Verdict::Unknown)
+        verdicts
+            .clone()
+            .any(|(meta, verdict)| meta.effect == wanted && *verdict == Verdict::Unknown)
     };
     match (permits.is_empty(), unknown(Effect::Permit), unknown(Effect::Forbid)) {
-        (true, false, _) => (Answer::NotPermitted, Vec::new()),
-        (false, _, false) => (Answer::Allow, permits),
-        _ => (Answer::Perhaps, Vec::new()),
+        (true, false, _) => (DecisionOutcome::NotPermitted, Vec::new()),
+        (false, _, false) => (DecisionOutcome::Allow, permits),
+        _ => (DecisionOutcome::Conditional, Vec::new()),
     }
 }

@@ -2,10 +2,10 @@ use cedar_policy::{ActionConstraint, Effect, PrincipalConstraint, ResourceConstr
 
 use super::{problem::Problem, source::ParsedPolicy};
 
-/// Annotations that mean something here, or are there for people.
+/// Annotations with a meaning here or for readers.
 const ANNOTATIONS: [&str; 3] = ["id", "shadow", "description"];
 
-/// What looks wrong with a policy that is valid.
+/// Warnings about a valid policy.
 pub(super) fn lint(text: &str, parsed: &ParsedPolicy) -> Vec<Problem> {
     let ParsedPolicy { policy, meta, offset, .. } = parsed;
     let own = meta.text.as_str();
@@ -15,9 +15,11 @@ pub(super) fn lint(text: &str, parsed: &ParsedPolicy) -> Vec<Problem> {
     };
     let mut problems = Vec::new();
     for (name, _) in policy.annotations().filter(|(name, _)| !ANNOTATIONS.contains(name)) {
-        let message = format!("the annotation @{name} means nothing here");
+        let message = format!("the annotation @{name} is unknown and has no effect");
         let known = ANNOTATIONS.map(|name| format!("@{name}")).join(", ");
-        problems.push(warning(message, &format!("@{name}")).help(format!("there are {known}")));
+        problems.push(
+            warning(message, &format!("@{name}")).help(format!("known annotations: {known}")),
+        );
     }
     let unscoped = policy.principal_constraint() == PrincipalConstraint::Any
         && policy.action_constraint() == ActionConstraint::Any
@@ -33,9 +35,10 @@ pub(super) fn lint(text: &str, parsed: &ParsedPolicy) -> Vec<Problem> {
                 meta.id
             )
         } else {
-            format!("the policy {:?} {all} everything to everybody", meta.id)
+            format!("the policy {:?} {all} everything to every caller", meta.id)
         };
-        let help = "say in its scope whom or what it is about, such as `resource is Tool`";
+        let help =
+            "restrict its scope to a principal, action or resource, such as `resource is Tool`";
         problems.push(warning(message, effect).help(help));
     }
     problems

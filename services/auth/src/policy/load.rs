@@ -1,4 +1,4 @@
-//! From files to policies in force: all of it is checked before any of it is used.
+//! Loading of policy files. All files are checked before any takes effect.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -12,27 +12,27 @@ use miette::Diagnostic;
 use moka::sync::Cache;
 
 use super::{
-    Policies, STANDINGS_IDLE, STANDINGS_MAX,
-    caller::Caller,
+    PARTIAL_DECISIONS_IDLE, PARTIAL_DECISIONS_MAX, Policies,
+    caller::PolicyCaller,
     catalog::Catalog,
-    check::Checks,
-    evaluate::Sets,
-    head::Index,
-    members::{Members, source_chain},
+    check::PolicyChecker,
+    evaluate::PolicySets,
+    index::PolicyIndex,
+    members::{Memberships, source_chain},
     problem::{PolicyError, Problem, Severity},
-    source::{ParsedPolicy, Source, Sources, parse},
+    source::{ParsedPolicy, PolicySource, PolicySources, parse},
 };
 use crate::Identity;
 
-/// Loads a policy folder again and again, and does not check again what has not changed.
+/// Loads a policy folder repeatedly, and skips checks of unchanged policies.
 #[derive(Debug, Default)]
 pub(super) struct Loader {
-    /// The files as they were parsed last.
+    /// The files as last parsed.
     parsed: HashMap<PathBuf, (String, Vec<ParsedPolicy>)>,
-    checks: Checks,
+    checker: PolicyChecker,
 }
 
-/// Policies that can be used.
+/// Valid policies with their warnings.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) policies: Policies,
@@ -40,26 +40,26 @@ pub(super) struct Loaded {
 }
 
 impl Loader {
-    /// Makes policies of what was read.
-    pub(super) fn load(&mut self, sources: &Sources) -> Result<Loaded, PolicyError> {
+    /// Builds policies from files.
+    pub(super) fn load(&mut self, sources: &PolicySources) -> Result<Loaded, PolicyError> {
         let mut problems = Vec::new();
         let schema = load_schema(&sources.schemas);
         let mut policies = self.parse(&sources.policies, &mut problems);
         let schema = match schema {
             Ok(schema) => schema,
-            Err(wrong) => {
-                problems.extend(wrong);
+            Err(invalid) => {
+                problems.extend(invalid);
                 return Err(PolicyError(problems));
             }
         };
-        problems.extend(twice(&policies, &sources.policies));
-        self.checks.use_schema(&sources.schemas);
-        problems.extend(self.checks.check(&schema, &sources.policies, &mut policies));
+        problems.extend(duplicate_ids(&policies, &sources.policies));
+        self.checker.use_schema(&sources.schemas);
+        problems.extend(self.checker.check(&schema, &sources.policies, &mut policies));
 
-        let index = Index::new(&policies);
+        let index = PolicyIndex::new(&policies);
         let catalog = or_problems(Catalog::load(&sources.catalog, &schema, &index), &mut problems);
-        let members = or_problems(Members::load(&sources.members, &schema), &mut problems);
-        if let Err(message) = knows_principals(&schema) {
+        let members = or_problems(Memberships::load(&sources.members, &schema), &mut problems);
+        if let Err(message) = check_principals(&schema) {
             let path =
                 sources.schemas.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
             problems.push(Problem::error(path, message));
@@ -74,7 +74,11 @@ impl Loader {
         Ok(Loaded { policies, warnings })
     }
 
-    fn parse(&mut self, sources: &[Source], problems: &mut Vec<Problem>) -> Vec<ParsedPolicy> {
+    fn parse(
+        &mut self,
+        sources: &[PolicySource],
+        problems: &mut Vec<Problem>,
+    ) -> Vec<ParsedPolicy> {
         let mut before = std::mem::take(&mut self.parsed);
         for source in sources {
             let known = before.remove(&source.path).filter(|(text, _)| *text == source.text);
@@ -82,7 +86,7 @@ impl Loader {
                 Ok(policies) => {
                     self.parsed.insert(source.path.clone(), (source.text.clone(), policies));
                 }
-                Err(wrong) => problems.extend(wrong),
+                Err(invalid) => problems.extend(invalid),
             }
         }
         let in_order = sources.iter().filter_map(|source| self.parsed.get(&source.path));
@@ -90,19 +94,19 @@ impl Loader {
     }
 }
 
-/// `@id`s that occur twice.
-fn twice(policies: &[ParsedPolicy], sources: &[Source]) -> Vec<Problem> {
-    let mut homes = HashMap::new();
+/// Reports duplicate `@id`s.
+fn duplicate_ids(policies: &[ParsedPolicy], sources: &[PolicySource]) -> Vec<Problem> {
+    let mut first_uses = HashMap::new();
     let mut problems = Vec::new();
     for policy in policies {
         let meta = &policy.meta;
-        match homes.entry(&meta.id) {
+        match first_uses.entry(&meta.id) {
             Entry::Vacant(entry) => {
                 entry.insert(meta);
             }
             Entry::Occupied(entry) => {
                 let (path, line) = (entry.get().path.display(), entry.get().line);
-                let message = format!("@id({:?}) stands at {path}:{line} too", meta.id);
+                let message = format!("@id({:?}) is already used at {path}:{line}", meta.id);
                 let problem = Problem::error(&meta.path, message);
                 let source = sources.iter().find(|source| source.path == meta.path);
                 problems.push(match source {
@@ -115,10 +119,10 @@ fn twice(policies: &[ParsedPolicy], sources: &[Source]) -> Vec<Problem> {
     problems
 }
 
-fn load_schema(sources: &[Source]) -> Result<Schema, Vec<Problem>> {
+fn load_schema(sources: &[PolicySource]) -> Result<Schema, Vec<Problem>> {
     let mut problems = Vec::new();
     let mut fragments = Vec::new();
-    for Source { path, text } in sources {
+    for PolicySource { path, text } in sources {
         match SchemaFragment::from_cedarschema_str(text) {
             Ok((fragment, warnings)) => {
                 for warning in warnings {
@@ -134,21 +138,22 @@ fn load_schema(sources: &[Source]) -> Result<Schema, Vec<Problem>> {
     }
     Schema::from_schema_fragments(fragments).map_err(|error| {
         let path = sources.first().map_or(Path::new("mcp.cedarschema"), |source| &source.path);
-        let mut problem = Problem::error(path, format!("the schemas do not fit together: {error}"));
+        let mut problem =
+            Problem::error(path, format!("the schemas contradict one another: {error}"));
         problem.help = error.help().map(|help| help.to_string());
         vec![problem]
     })
 }
 
 fn or_problems<T: Default>(result: Result<T, Vec<Problem>>, problems: &mut Vec<Problem>) -> T {
-    result.unwrap_or_else(|wrong| {
-        problems.extend(wrong);
+    result.unwrap_or_else(|invalid| {
+        problems.extend(invalid);
         T::default()
     })
 }
 
-/// Whether the base schema has principals as they are made here.
-fn knows_principals(schema: &Schema) -> Result<(), String> {
+/// PolicyChecker that the base schema declares principals as auth creates them.
+fn check_principals(schema: &Schema) -> Result<(), String> {
     for workload in [false, true] {
         let some = || vec!["some".to_owned()];
         let principal =
@@ -156,10 +161,11 @@ fn knows_principals(schema: &Schema) -> Result<(), String> {
         let email = Some("some".to_owned());
         let identity =
             Identity { principal, groups: some(), roles: some(), email, mfa: false, workload };
-        let caller = Caller::new(&identity, &Members::default(), &Index::default(), 0);
+        let caller =
+            PolicyCaller::new(&identity, &Memberships::default(), &PolicyIndex::default(), 0);
         let entity = caller.map_err(|error| error.to_string())?.entity;
         Entities::from_entities([entity], Some(schema)).map_err(|error| {
-            format!("principals do not fit the schema: {}", source_chain(&error))
+            format!("principals do not match the schema: {}", source_chain(&error))
         })?;
     }
     Ok(())
@@ -169,10 +175,10 @@ impl Policies {
     /// Loads the folder `root`.
     ///
     /// # Errors
-    /// When a file cannot be read, does not parse, does not validate strictly against the schema, or a
-    /// policy has no `@id` of its own: all that is wrong.
+    /// If a file cannot be read or parsed, does not validate strictly against the schema, or a
+    /// policy has no unique `@id`. The error lists all problems.
     pub fn load(root: &Path) -> Result<Self, PolicyError> {
-        let sources = Sources::read(root)?;
+        let sources = PolicySources::read(root)?;
         let Loaded { policies, warnings } = Loader::default().load(&sources)?;
         for warning in warnings {
             tracing::warn!(%warning, "policy");
@@ -180,16 +186,16 @@ impl Policies {
         Ok(policies)
     }
 
-    /// Puts together what was checked.
+    /// Combines checked parts.
     fn new(
         revision: String,
         schema: Schema,
         catalog: Catalog,
-        members: Members,
-        index: Index,
+        members: Memberships,
+        index: PolicyIndex,
         policies: &[ParsedPolicy],
     ) -> Self {
-        let mut all = Sets::default();
+        let mut all = PolicySets::default();
         let mut meta = HashMap::new();
         for parsed in policies {
             all.add(&parsed.policy);
@@ -201,11 +207,11 @@ impl Policies {
             items = catalog.items().len(),
             "policies loaded"
         );
-        let standings = u32::try_from(catalog.items().len()).unwrap_or(u32::MAX).max(1);
+        let items = u32::try_from(catalog.items().len()).unwrap_or(u32::MAX).max(1);
         let callers = Cache::builder()
-            .weigher(move |_, _| standings)
-            .max_capacity(STANDINGS_MAX)
-            .time_to_idle(STANDINGS_IDLE)
+            .weigher(move |_, _| items)
+            .max_capacity(PARTIAL_DECISIONS_MAX)
+            .time_to_idle(PARTIAL_DECISIONS_IDLE)
             .build();
         Self { revision, schema, catalog, members, index, all, meta, callers }
     }

@@ -1,4 +1,4 @@
-//! Who is in which group or role besides what tokens say: `policies/entities/*.json`.
+//! Memberships in groups and roles beyond those in tokens: `policies/entities/*.json`.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,18 +9,18 @@ use cedar_policy::{Entities, Entity, EntityUid, Schema};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{problem::Problem, source::Source, uid};
+use super::{problem::Problem, source::PolicySource, uid};
 
-/// Memberships that no token carries.
+/// Memberships that are not in tokens.
 #[derive(Debug, Default)]
-pub(super) struct Members {
-    /// Groups and roles that principals are in.
+pub(super) struct Memberships {
+    /// Groups and roles of each principal.
     of_principals: HashMap<EntityUid, HashSet<EntityUid>>,
-    /// Groups and roles, with all that they are in.
+    /// Groups and roles with their ancestors.
     groups: Entities,
 }
 
-/// An entity in Cedar's JSON form, of which only the parents may be given.
+/// An entity in Cedar's JSON form. Only its parents may be given.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Member {
@@ -39,16 +39,16 @@ struct Uid {
     id: String,
 }
 
-/// What the files say, one entity at a time.
+/// Parents per entity, as in the files.
 #[derive(Default)]
 struct Parents {
     of_principals: HashMap<EntityUid, HashSet<EntityUid>>,
     of_groups: HashMap<EntityUid, HashSet<EntityUid>>,
 }
 
-impl Members {
-    pub(super) fn load(sources: &[Source], schema: &Schema) -> Result<Self, Vec<Problem>> {
-        let mut said = Parents::default();
+impl Memberships {
+    pub(super) fn load(sources: &[PolicySource], schema: &Schema) -> Result<Self, Vec<Problem>> {
+        let mut parsed = Parents::default();
         let mut problems = Vec::new();
         for source in sources {
             let entities: Vec<&RawValue> = match serde_json::from_str(&source.text) {
@@ -59,14 +59,14 @@ impl Members {
                 }
             };
             for entity in entities {
-                if let Err(message) = said.add(entity.get(), schema) {
+                if let Err(message) = parsed.add(entity.get(), schema) {
                     let (offset, length) = source.span_of(entity);
                     let problem = Problem::error(&source.path, message);
                     problems.push(problem.at(&source.text, offset, length));
                 }
             }
         }
-        let Parents { of_principals, of_groups } = said;
+        let Parents { of_principals, of_groups } = parsed;
         let groups =
             of_groups.into_iter().map(|(group, parents)| Entity::new_no_attrs(group, parents));
         match Entities::from_entities(groups, None) {
@@ -83,7 +83,7 @@ impl Members {
         }
     }
 
-    /// Every group and role that a principal is in whom a token puts into `direct`.
+    /// All groups and roles of a principal, given the `direct` ones from its token.
     pub(super) fn closure(
         &self,
         principal: &EntityUid,
@@ -98,7 +98,7 @@ impl Members {
         all
     }
 
-    /// Every principal, group and role that is named here.
+    /// Every principal, group and role named here.
     pub(super) fn named(&self) -> impl Iterator<Item = EntityUid> {
         let parents =
             self.groups.iter().filter_map(|group| self.groups.ancestors(&group.uid())).flatten();
@@ -115,16 +115,13 @@ impl Parents {
         let member: Member = serde_json::from_str(json).map_err(|error| without_place(&error))?;
         let Member { uid: Uid { type_name, id }, attrs, parents } = member;
         if !attrs.is_empty() {
-            return Err("attributes come from the token; only parents are given here".to_owned());
+            return Err("attributes come from the token; only parents may be given here".to_owned());
         }
-        // A tenant is the token's to say: the tool services believe the token.
+        // The token determines the tenant: tool services trust the token.
         if let Some(parent) =
             parents.iter().find(|parent| !matches!(&*parent.type_name, "Group" | "Role"))
         {
-            return Err(format!(
-                "a parent here is a Group or a Role, and {} is none",
-                parent.type_name
-            ));
+            return Err(format!("a parent must be a Group or a Role, not {}", parent.type_name));
         }
         let parents = parents.iter().map(|parent| uid(&parent.type_name, &parent.id));
         match type_name.as_str() {
@@ -143,14 +140,16 @@ impl Parents {
                 self.of_groups.entry(group).or_default().extend(entity.into_inner().2);
                 Ok(())
             }
-            _ => {
-                Err(format!("a member is a User, Workload, Group or Role, and {type_name} is none"))
-            }
+            _ => Err(format!("a member must be a User, Workload, Group or Role, not {type_name}")),
         }
     }
 }
 
-pub(super) fn at_json_error(source: &Source, what: &str, error: &serde_json::Error) -> Problem {
+pub(super) fn at_json_error(
+    source: &PolicySource,
+    what: &str,
+    error: &serde_json::Error,
+) -> Problem {
     let before: usize =
         source.text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
     let message = format!("this is not a JSON list of {what}: {}", without_place(error));
@@ -158,13 +157,13 @@ pub(super) fn at_json_error(source: &Source, what: &str, error: &serde_json::Err
     problem.at(&source.text, before + error.column().saturating_sub(1), 1)
 }
 
-/// What serde says without the place, which is told otherwise.
+/// A serde message without its position, which is reported separately.
 pub(super) fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or_default().to_owned()
 }
 
-/// An error and what it comes from: Cedar says what is wrong in the sources.
+/// An error with its sources: Cedar puts the details there.
 pub(super) fn source_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

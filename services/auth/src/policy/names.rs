@@ -1,5 +1,4 @@
-//! Names in policies that could be misspelt: issuers, groups and roles come with tokens, and no
-//! schema has them.
+//! PolicyChecker of names that no schema declares and that could be misspelt: issuers, groups and roles.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -8,12 +7,12 @@ use std::{
 
 use cedar_policy::EntityUid;
 
-use super::{Case, Place, Problem, Study};
+use super::{Case, Place, PolicyWorkspace, Problem};
 
-/// How alike two names are, from 0 to 1, for one to be meant by the other (Jaro-Winkler).
+/// The minimum similarity of two names for a suggestion, from 0 to 1 (Jaro-Winkler).
 const ALIKE_MIN: f64 = 0.85;
 
-/// The known name that is most likely meant by another.
+/// The known name that is most similar to `name`, if similar enough.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let others = known.into_iter().filter(|known| *known != name);
     let alike = others
@@ -24,43 +23,42 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     best.map(|(_, known)| known)
 }
 
-/// Whether this is somebody who calls.
+/// Whether the entity is a principal.
 pub(super) fn is_principal(uid: &EntityUid) -> bool {
     matches!(uid.type_name().to_string().as_str(), "User" | "Workload")
 }
 
-impl Study {
-    /// Ids of principals in policies and memberships whose issuer is none of `issuers`.
+impl PolicyWorkspace {
+    /// Reports ids of principals in policies and memberships whose issuer is not one of `issuers`.
     #[must_use]
-    pub fn of_unknown_issuers(&self, issuers: &[String]) -> Vec<Problem> {
+    pub fn check_issuers(&self, issuers: &[String]) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let mut look_at =
-            |uid: &EntityUid, path: &PathBuf, text: &str, offset: usize, own: &str| {
-                let id = uid.id().unescaped();
-                let Some((issuer, _)) = id.split_once('#').filter(|_| is_principal(uid)) else {
-                    return;
-                };
-                if issuers.iter().any(|known| known == issuer) {
-                    return;
-                }
-                let within = own.find(id).unwrap_or_default();
-                let problem = Problem::error(
-                    path,
-                    format!("{uid} is of the issuer {issuer:?}, which is not accepted"),
-                );
-                let problem = problem.at(text, offset + within, id.len());
-                problems.push(problem.help(
-                    match suggest(issuer, issuers.iter().map(String::as_str)) {
-                        Some(meant) => format!("did you mean {meant:?}?"),
-                        None => format!("there are {}", issuers.join(", ")),
-                    },
-                ));
+        let mut check = |uid: &EntityUid, path: &PathBuf, text: &str, offset: usize, own: &str| {
+            let id = uid.id().unescaped();
+            let Some((issuer, _)) = id.split_once('#').filter(|_| is_principal(uid)) else {
+                return;
             };
+            if issuers.iter().any(|known| known == issuer) {
+                return;
+            }
+            let within = own.find(id).unwrap_or_default();
+            let problem = Problem::error(
+                path,
+                format!("{uid} names the issuer {issuer:?}, which is not configured"),
+            );
+            let problem = problem.at(text, offset + within, id.len());
+            problems.push(problem.help(
+                match suggest(issuer, issuers.iter().map(String::as_str)) {
+                    Some(meant) => format!("did you mean {meant:?}?"),
+                    None => format!("configured issuers: {}", issuers.join(", ")),
+                },
+            ));
+        };
         for (text, policies) in self.parsed() {
             for parsed in policies {
                 let meta = &parsed.meta;
                 for uid in parsed.policy.entity_literals() {
-                    look_at(&uid, &meta.path, text, parsed.offset, &meta.text);
+                    check(&uid, &meta.path, text, parsed.offset, &meta.text);
                 }
             }
         }
@@ -68,27 +66,27 @@ impl Study {
         for uid in members {
             let source = self.members().find(|source| source.text.contains(uid.id().unescaped()));
             if let Some(source) = source {
-                look_at(&uid, &source.path, &source.text, 0, &source.text);
+                check(&uid, &source.path, &source.text, 0, &source.text);
             }
         }
         problems
     }
 
-    /// Groups and roles that one policy names, and no other, no membership and none of these cases.
+    /// Warns of groups and roles named by one policy only, and by no membership and no test case.
     #[must_use]
-    pub fn lonely_groups(&self, cases: &[(PathBuf, Place, Case)]) -> Vec<Problem> {
+    pub fn check_groups(&self, cases: &[(PathBuf, Place, Case)]) -> Vec<Problem> {
         let is_group =
             |uid: &EntityUid| matches!(uid.type_name().to_string().as_str(), "Group" | "Role");
         let mut named: HashMap<(String, String), usize> = HashMap::new();
-        let mut name = |type_name: &str, id: &str| {
+        let mut count = |type_name: &str, id: &str| {
             *named.entry((type_name.to_owned(), id.to_owned())).or_default() += 1;
         };
         for uid in self.policies().members.named().filter(is_group) {
-            name(&uid.type_name().to_string(), uid.id().unescaped());
+            count(&uid.type_name().to_string(), uid.id().unescaped());
         }
         for (_, _, case) in cases {
-            case.principal.groups.iter().for_each(|group| name("Group", group));
-            case.principal.roles.iter().for_each(|role| name("Role", role));
+            case.principal.groups.iter().for_each(|group| count("Group", group));
+            case.principal.roles.iter().for_each(|role| count("Role", role));
         }
         let parsed = self.parsed();
         let policies =
@@ -101,9 +99,9 @@ impl Study {
             })
             .collect();
         for (_, _, uid) in &groups {
-            name(&uid.type_name().to_string(), uid.id().unescaped());
+            count(&uid.type_name().to_string(), uid.id().unescaped());
         }
-        let lonely = groups.iter().filter_map(|(text, parsed, uid)| {
+        let unique = groups.iter().filter_map(|(text, parsed, uid)| {
             let (type_name, id) = (uid.type_name().to_string(), uid.id().unescaped());
             if named.get(&(type_name.clone(), id.to_owned())).is_some_and(|times| *times > 1) {
                 return None;
@@ -112,12 +110,12 @@ impl Study {
                 named.keys().filter(|(known, _)| *known == type_name).map(|(_, id)| id.as_str());
             let help = match suggest(id, known) {
                 Some(meant) => format!("did you mean {type_name}::{meant:?}?"),
-                None => "a case in tests/ that names it shows that it is meant".to_owned(),
+                None => "name it in a case in tests/ if it is correct".to_owned(),
             };
             let within = parsed.meta.text.find(&uid.to_string()).unwrap_or_default();
             let problem = Problem::warning(&parsed.meta.path, format!("nothing else names {uid}"));
             Some(problem.at(text, parsed.offset + within, uid.to_string().len()).help(help))
         });
-        lonely.collect()
+        unique.collect()
     }
 }

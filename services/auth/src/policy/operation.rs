@@ -1,43 +1,44 @@
-//! Operations on what no catalog lists.
+//! Decisions on resources outside the catalog.
 
 use std::collections::{HashMap, HashSet};
 
 use cedar_policy::{Context, Entities, Entity, Request, RestrictedExpression};
 use metrics::counter;
 
-use super::{Answer, Outcome, Policies, failed, head::Head, log_errors, uid};
+use super::{DecisionOutcome, Policies, PolicyDecision, failed, index::ScopeKey, log_errors, uid};
 use crate::Identity;
 
 impl Policies {
-    /// Decides an operation on a resource that no catalog lists, such as `Action::"revoke"` on an `Issuer`. It has no
-    /// arguments; the resource has its id as the attribute `name` too.
+    /// Decides an operation on a resource outside the catalog, such as `Action::"revoke"` on an
+    /// `Issuer`. It has no arguments; the resource's id is also its attribute `name`.
     pub fn decide_operation(
         &self,
         identity: &Identity,
         action: &'static str,
         resource: (&'static str, &str),
-    ) -> Outcome {
-        let outcome = self.operation(identity, action, resource).unwrap_or_else(|refused| refused);
-        if outcome.answer == Answer::Error {
+    ) -> PolicyDecision {
+        let decision =
+            self.try_decide_operation(identity, action, resource).unwrap_or_else(|denied| denied);
+        if decision.outcome == DecisionOutcome::Error {
             counter!("auth_policy_errors_total").increment(1);
         }
-        outcome
+        decision
     }
 
-    fn operation(
+    fn try_decide_operation(
         &self,
         identity: &Identity,
         action: &'static str,
         (type_name, id): (&'static str, &str),
-    ) -> Result<Outcome, Outcome> {
+    ) -> Result<PolicyDecision, PolicyDecision> {
         let caller = self.caller(identity).map_err(|error| failed("principal", &*error))?;
         let (action, resource) = (uid("Action", action), uid(type_name, id));
-        // A schema without the action permits it to nobody.
+        // Without the action in the schema, no caller is permitted it.
         let mut callers = self.schema.principals_for_action(&action).into_iter().flatten();
         if !callers.any(|of_type| of_type.to_string() == caller.type_name) {
-            return Err(Answer::NotPermitted.into());
+            return Err(DecisionOutcome::NotPermitted.into());
         }
-        let heads = (Head::all_of(&action, []), Head::all_of(&resource, []));
+        let scope_keys = (ScopeKey::all_of(&action, []), ScopeKey::all_of(&resource, []));
         let name = ("name".to_owned(), RestrictedExpression::new_string(id.to_owned()));
         let named = Entity::new(resource.clone(), HashMap::from([name]), HashSet::new())
             .map_err(|error| failed("resource", &error))?;
@@ -47,13 +48,14 @@ impl Policies {
                 .map_err(|error| failed("request", &error))?;
         let entities = Entities::from_entities([caller.entity.clone(), named], None)
             .map_err(|error| failed("entities", &error))?;
-        let mut said = Vec::new();
-        for number in self.index.slice(&self.index.groups(&heads.0, &heads.1), &caller.heads) {
+        let mut verdicts = Vec::new();
+        let groups = self.index.groups(&scope_keys.0, &scope_keys.1);
+        for number in self.index.slice(&groups, &caller.scope_keys) {
             let bucket = self.index.bucket(number);
-            bucket.quiet.evaluate(&request, &entities, &mut said);
-            bucket.reading.evaluate(&request, &entities, &mut said);
+            bucket.static_policies.evaluate(&request, &entities, &mut verdicts);
+            bucket.contextual_policies.evaluate(&request, &entities, &mut verdicts);
         }
-        log_errors(&said);
-        Ok(self.outcome(&said))
+        log_errors(&verdicts);
+        Ok(self.combine(&verdicts))
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a policy folder, and where.
+//! Problems in a policy folder and their places.
 
 use std::{
     fmt,
@@ -8,13 +8,13 @@ use std::{
 use miette::Diagnostic;
 use serde::Serialize;
 
-/// The policies are not right: everything that is wrong with them.
+/// The policies are invalid: all their problems.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct PolicyError(pub Vec<Problem>);
 
 impl PolicyError {
-    /// How much is wrong, and where to look first. No text of a policy is in it.
+    /// The number of problems and the place of the first, without any text of a policy.
     #[must_use]
     pub fn brief(&self) -> String {
         let first = self
@@ -22,38 +22,39 @@ impl PolicyError {
             .first()
             .map_or_else(String::new, |problem| format!(" at {}", problem.location()));
         match self.0.len() {
-            1 => format!("the policy files cannot be used: see the log for the problem{first}"),
+            1 => format!("the policy files are invalid: see the log for the problem{first}"),
             count => {
                 format!(
-                    "the policy files cannot be used: see the log for {count} problems, the first{first}"
+                    "the policy files are invalid: see the log for {count} problems, \
+                     the first{first}"
                 )
             }
         }
     }
 }
 
-/// Something that is wrong, or looks wrong.
+/// An error or a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Whether the policies cannot be used because of it.
+    /// Whether it makes the policies invalid.
     pub severity: Severity,
     /// The file.
     pub path: PathBuf,
-    /// Where in the file, when that is known.
+    /// The place in the file, if known.
     pub place: Option<Place>,
     /// What is wrong.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
-/// How bad it is.
+/// The severity of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// The policies cannot be used.
+    /// The policies are invalid.
     Error,
-    /// They can be used, but somebody should look.
+    /// The policies are valid but probably not as intended.
     Warning,
 }
 
@@ -64,7 +65,7 @@ pub struct Place {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// How many characters of the line are meant.
+    /// The length of the marked part of the line in characters.
     pub length: usize,
     /// The line itself.
     pub text: String,
@@ -72,15 +73,15 @@ pub struct Place {
 
 impl Place {
     /// The place of `length` bytes at a byte offset of a text.
-    pub(super) fn of(text: &str, offset: usize, length: usize) -> Self {
+    pub(super) fn new(text: &str, offset: usize, length: usize) -> Self {
         let offset = text.floor_char_boundary(offset);
         let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
         let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
-        let meant = text.floor_char_boundary(offset.saturating_add(length)).clamp(offset, end);
+        let marked_end = text.floor_char_boundary(offset.saturating_add(length)).clamp(offset, end);
         Self {
             line: text[..start].matches('\n').count() + 1,
             column: text[start..offset].chars().count() + 1,
-            length: text[offset..meant].chars().count().max(1),
+            length: text[offset..marked_end].chars().count().max(1),
             text: text[start..end].to_owned(),
         }
     }
@@ -102,7 +103,7 @@ impl Problem {
     }
 
     pub(super) fn at(mut self, text: &str, offset: usize, length: usize) -> Self {
-        self.place = Some(Place::of(text, offset, length));
+        self.place = Some(Place::new(text, offset, length));
         self
     }
 
@@ -111,7 +112,7 @@ impl Problem {
         self
     }
 
-    /// What Cedar says of a text.
+    /// Converts a diagnostic of Cedar.
     pub(super) fn from_cedar(path: &Path, text: &str, diagnostic: &dyn Diagnostic) -> Self {
         let mut problem = Self::error(path, diagnostic.to_string());
         if let Some(label) = diagnostic.labels().and_then(|mut labels| labels.next()) {
@@ -141,7 +142,7 @@ impl fmt::Display for Problem {
         if let Some(Place { line, column, length, text }) = &self.place {
             let number = line.to_string();
             let margin = " ".repeat(number.len());
-            // Tabs stay tabs, so that the caret stands below what it points at.
+            // Tabs remain tabs, so that the caret is below what it points at.
             let indent: String = text
                 .chars()
                 .take(column - 1)

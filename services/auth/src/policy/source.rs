@@ -1,4 +1,4 @@
-//! Policy files as they are written.
+//! Policy files and their parsing.
 
 use std::{
     fs, io,
@@ -17,37 +17,37 @@ const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A file of the policy folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) struct PolicySource {
     pub(super) path: PathBuf,
     pub(super) text: String,
 }
 
-impl Source {
-    /// Where a part of this file's JSON stands, and how long it is, in bytes.
+impl PolicySource {
+    /// The offset and length of a part of this file's JSON, in bytes.
     pub(super) fn span_of(&self, json: &RawValue) -> (usize, usize) {
-        // INVARIANT: a raw value that was read from this text is a part of it.
+        // INVARIANT: a raw value parsed from this text is a slice of it.
         let offset = json.get().as_ptr() as usize - self.text.as_ptr() as usize;
         (offset, json.get().len())
     }
 }
 
-/// All that a decision can depend on.
+/// All inputs of decisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sources {
-    pub(super) schemas: Vec<Source>,
-    pub(super) catalog: Vec<Source>,
-    pub(super) members: Vec<Source>,
-    pub(super) policies: Vec<Source>,
+pub(super) struct PolicySources {
+    pub(super) schemas: Vec<PolicySource>,
+    pub(super) catalog: Vec<PolicySource>,
+    pub(super) members: Vec<PolicySource>,
+    pub(super) policies: Vec<PolicySource>,
 }
 
-impl Sources {
+impl PolicySources {
     /// Reads the folder `root`.
     pub(super) fn read(root: &Path) -> Result<Self, PolicyError> {
         let catalog = root.join("catalog");
         let mut schemas = files(root, ".cedarschema")?;
         schemas.extend(files(&catalog, ".cedarschema")?);
         let entities = root.join("entities");
-        // Whoever has no such folder keeps no members.
+        // The folder is optional.
         let members = if entities.is_dir() { files(&entities, ".json")? } else { Vec::new() };
         let catalog = files(&catalog, ".entities.json")?;
         Ok(Self { schemas, catalog, members, policies: files(root, ".cedar")? })
@@ -70,10 +70,11 @@ impl Sources {
     }
 }
 
-/// The files of `folder` whose names end with `suffix`, by name. Hidden files, such as those of an editor, are none.
-pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyError> {
+/// The files of `folder` whose names end with `suffix`, by name, except hidden files such as an
+/// editor's.
+pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<PolicySource>, PolicyError> {
     let unreadable = |path: &Path, error: &io::Error| {
-        PolicyError(vec![Problem::error(path, format!("cannot read it: {error}"))])
+        PolicyError(vec![Problem::error(path, format!("cannot be read: {error}"))])
     };
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| unreadable(folder, &error))? {
@@ -87,7 +88,7 @@ pub(super) fn files(folder: &Path, suffix: &str) -> Result<Vec<Source>, PolicyEr
     paths
         .into_iter()
         .map(|path| match read(&path) {
-            Ok(text) => Ok(Source { path, text }),
+            Ok(text) => Ok(PolicySource { path, text }),
             Err(error) => Err(unreadable(&path, &error)),
         })
         .collect()
@@ -97,39 +98,39 @@ fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("more than {BYTES_MAX} bytes"),
+            format!("larger than {BYTES_MAX} bytes"),
         ));
     }
     fs::read_to_string(path)
 }
 
-/// What is known of a policy besides what it says.
+/// Metadata of a policy.
 #[derive(Debug)]
-pub(super) struct Meta {
+pub(super) struct PolicyMeta {
     pub(super) id: String,
     pub(super) effect: Effect,
-    /// It is evaluated and does not decide.
+    /// Whether the policy is evaluated without effect on the outcome.
     pub(super) shadow: bool,
     pub(super) path: PathBuf,
-    /// The line on which it begins, from 1.
+    /// The line on which it starts, from 1.
     pub(super) line: usize,
     pub(super) text: String,
 }
 
-/// A policy with its `@id` as its id.
+/// A policy whose id is its `@id`.
 #[derive(Clone, Debug)]
 pub(super) struct ParsedPolicy {
     pub(super) policy: Policy,
-    pub(super) meta: Arc<Meta>,
-    /// Where it begins in its file, in bytes.
+    pub(super) meta: Arc<PolicyMeta>,
+    /// Its offset in its file, in bytes.
     pub(super) offset: usize,
-    /// Whether it reads the arguments, as far as is known.
+    /// Whether it may read the arguments.
     pub(super) reads_arguments: bool,
 }
 
-/// The policies of a file, in their order.
-pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> {
-    let Source { path, text } = source;
+/// Parses the policies of a file, in order.
+pub(super) fn parse(source: &PolicySource) -> Result<Vec<ParsedPolicy>, Vec<Problem>> {
+    let PolicySource { path, text } = source;
     let parsed: PolicySet = match text.parse() {
         Ok(parsed) => parsed,
         Err(errors) => {
@@ -161,7 +162,7 @@ pub(super) fn parse(source: &Source) -> Result<Vec<ParsedPolicy>, Vec<Problem>> 
     for template in parsed.templates() {
         let own = template.to_string();
         let offset = text.find(&own).unwrap_or_default();
-        problems.push(Problem::error(path, "templates are not used here").at(
+        problems.push(Problem::error(path, "policy templates are not supported").at(
             text,
             offset,
             own.len(),
@@ -176,21 +177,21 @@ fn number(id: &PolicyId) -> usize {
     id.trim_start_matches("policy").parse().unwrap_or(usize::MAX)
 }
 
-/// Cedar names policies by their order; decisions and audit need a name that stays.
+/// Cedar names policies by position; decisions and audit need a stable name.
 fn with_own_id(
-    source: &Source,
+    source: &PolicySource,
     policy: &Policy,
     own: &str,
     (offset, line): (usize, usize),
 ) -> Result<ParsedPolicy, Box<Problem>> {
-    let wrong =
+    let invalid =
         |message: &str| Problem::error(&source.path, message).at(&source.text, offset, own.len());
     let Some(id) = policy.annotation("id").filter(|id| !id.is_empty()) else {
-        return Err(wrong("this policy has no @id")
-            .help("write @id(\"a-name-of-its-own\") above it")
+        return Err(invalid("this policy has no @id")
+            .help("write @id(\"a-unique-name\") above it")
             .into());
     };
-    let meta = Meta {
+    let meta = PolicyMeta {
         id: id.to_owned(),
         effect: policy.effect(),
         shadow: policy.annotation("shadow").is_some(),

@@ -1,4 +1,4 @@
-//! Policies that follow their files.
+//! Policies that are reloaded when their files change.
 
 use std::{
     fs,
@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Policies, PolicyError,
     load::{Loaded, Loader},
-    source::Sources,
+    source::PolicySources,
 };
 
-/// How often the files are looked at. Contents count and not events, so that every way to change a file is seen: an
-/// editor that renames, a `ConfigMap` that swaps a link, a file system that tells of nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Files that go on changing are loaded after this time as they are.
+/// How often the files are polled. Polling contents rather than watching events covers every kind
+/// of change: editors that rename, a `ConfigMap` that swaps a link, file systems without events.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// After this time, files that are still changing are loaded as they are.
 const SETTLE_MAX: Duration = Duration::from_millis(400);
-/// A file that was written so lately may be written again within the resolution of its time.
+/// A file modified this recently may change again within the resolution of its timestamp.
 const RECENT: Duration = Duration::from_secs(2);
 
-/// The policies in force, which change when their files do.
+/// The policies in force. They are replaced when their files change.
 #[derive(Debug)]
 pub struct PolicyStore {
     root: PathBuf,
@@ -36,22 +36,22 @@ pub struct PolicyStore {
     loader: Mutex<Loader>,
 }
 
-/// What is there to be loaded, and whether it has been.
-struct Seen {
+/// The state of following the files.
+struct FollowState {
     stamp: Stamp,
-    /// What was loaded or refused last.
-    tried: Option<Sources>,
+    /// What was last loaded or rejected.
+    tried: Option<PolicySources>,
     /// Changes that have not settled yet.
-    unsettled: Option<(Sources, Instant)>,
-    /// What is wrong with what is there.
-    wrong: Option<Wrong>,
+    unsettled: Option<(PolicySources, Instant)>,
+    /// Why the current files are rejected.
+    rejection: Option<Rejection>,
 }
 
-/// What is wrong with the policy files.
-struct Wrong {
-    /// For the log, which quotes the lines.
+/// An error in the policy files.
+struct Rejection {
+    /// For the log. It quotes lines.
     full: String,
-    /// For `/readyz`, which whoever reaches the admin port may read.
+    /// For `/readyz`, which is readable by anyone with access to the admin port.
     brief: String,
 }
 
@@ -59,12 +59,12 @@ impl PolicyStore {
     /// Loads the folder `root`.
     ///
     /// # Errors
-    /// When the policies are not right.
+    /// If the policies are invalid.
     pub fn open(root: &Path) -> Result<Self, PolicyError> {
-        let sources = Sources::read(root)?;
+        let sources = PolicySources::read(root)?;
         let mut loader = Loader::default();
         let loaded = loader.load(&sources)?;
-        let policies = with_warnings_logged(loaded);
+        let policies = log_warnings(loaded);
         gauge!("auth_policies_current").set(1);
         counter!("auth_policy_reloads_failed_total").absolute(0);
         Ok(Self {
@@ -75,81 +75,84 @@ impl PolicyStore {
         })
     }
 
-    /// The policies in force. A decision is made on one such set from its beginning to its end.
+    /// The policies in force. Each decision uses one such set throughout.
     #[must_use]
     pub fn load(&self) -> Arc<Policies> {
         self.current.load_full()
     }
 
-    /// Tells the revision of every set of policies that comes into force.
+    /// Notifies of the revision of each new set of policies.
     #[must_use]
-    pub fn changes(&self) -> watch::Receiver<String> {
+    pub fn subscribe(&self) -> watch::Receiver<String> {
         self.revision.subscribe()
     }
 
-    /// Follows the files until `stopping`. What is wrong with them shows in `readiness` and changes nothing else.
+    /// Follows the files until `stopping`. Errors in them show in `readiness` and have no other
+    /// effect.
     pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
-        let mut seen = Seen { stamp: Stamp::default(), tried: None, unsettled: None, wrong: None };
-        let mut interval = tokio::time::interval(LOOK_EVERY);
+        let mut state =
+            FollowState { stamp: Stamp::default(), tried: None, unsettled: None, rejection: None };
+        let mut interval = tokio::time::interval(POLL_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stopping.run_until_cancelled(interval.tick()).await.is_some() {
             let store = Arc::clone(&self);
-            let looked = spawn_blocking(move || {
-                store.look(&mut seen);
-                seen
+            let polled = spawn_blocking(move || {
+                store.poll(&mut state);
+                state
             });
-            match looked.await {
-                Ok(after) => seen = after,
+            match polled.await {
+                Ok(after) => state = after,
                 Err(error) => {
-                    tracing::error!(%error, "following the policy files broke off");
+                    tracing::error!(%error, "stopped following the policy files");
                     return;
                 }
             }
-            readiness.note("policies", seen.wrong.as_ref().map(|wrong| wrong.brief.clone()));
+            let note = state.rejection.as_ref().map(|rejection| rejection.brief.clone());
+            readiness.set_note("policies", note);
         }
     }
 
     /// Loads the files if they have changed and settled.
-    fn look(&self, seen: &mut Seen) {
-        let stamp = Stamp::of(&self.root);
-        if seen.tried.is_some()
-            && seen.unsettled.is_none()
-            && stamp == seen.stamp
+    fn poll(&self, state: &mut FollowState) {
+        let stamp = Stamp::read(&self.root);
+        if state.tried.is_some()
+            && state.unsettled.is_none()
+            && stamp == state.stamp
             && !stamp.is_recent()
         {
             return;
         }
-        seen.stamp = stamp;
-        let sources = match Sources::read(&self.root) {
+        state.stamp = stamp;
+        let sources = match PolicySources::read(&self.root) {
             Ok(sources) => sources,
-            Err(error) => return self.refuse(seen, None, &error),
+            Err(error) => return self.reject(state, None, &error),
         };
-        if seen.tried.as_ref() == Some(&sources) {
-            seen.unsettled = None;
+        if state.tried.as_ref() == Some(&sources) {
+            state.unsettled = None;
             return;
         }
-        let since = match &seen.unsettled {
+        let since = match &state.unsettled {
             Some((before, since)) if *before == sources || since.elapsed() >= SETTLE_MAX => None,
             Some((_, since)) => Some(*since),
             None => Some(Instant::now()),
         };
         if let Some(since) = since {
-            seen.unsettled = Some((sources, since));
+            state.unsettled = Some((sources, since));
             return;
         }
-        seen.unsettled = None;
-        self.reload(seen, sources);
+        state.unsettled = None;
+        self.reload(state, sources);
     }
 
-    fn reload(&self, seen: &mut Seen, sources: Sources) {
+    fn reload(&self, state: &mut FollowState, sources: PolicySources) {
         let started = Instant::now();
         let loaded = if sources.revision() == self.load().revision() {
             None
         } else {
             let loaded = self.loader.lock().unwrap_or_else(PoisonError::into_inner).load(&sources);
             match loaded {
-                Ok(loaded) => Some(with_warnings_logged(loaded)),
-                Err(error) => return self.refuse(seen, Some(sources), &error),
+                Ok(loaded) => Some(log_warnings(loaded)),
+                Err(error) => return self.reject(state, Some(sources), &error),
             }
         };
         if let Some(policies) = loaded {
@@ -157,50 +160,50 @@ impl PolicyStore {
             self.current.store(Arc::new(policies));
             self.revision.send_replace(revision);
             let milliseconds = started.elapsed().as_millis();
-            tracing::info!(revision = self.load().revision(), milliseconds, "policies changed");
+            tracing::info!(revision = self.load().revision(), milliseconds, "policies reloaded");
         }
-        seen.tried = Some(sources);
-        seen.wrong = None;
+        state.tried = Some(sources);
+        state.rejection = None;
         gauge!("auth_policies_current").set(1);
     }
 
-    /// Keeps what is in force, and says why once.
-    fn refuse(&self, seen: &mut Seen, sources: Option<Sources>, error: &PolicyError) {
+    /// Leaves the policies in force, and logs each error once.
+    fn reject(&self, state: &mut FollowState, sources: Option<PolicySources>, error: &PolicyError) {
         let full = error.to_string();
-        if seen.wrong.as_ref().is_none_or(|wrong| wrong.full != full) {
+        if state.rejection.as_ref().is_none_or(|rejection| rejection.full != full) {
             counter!("auth_policy_reloads_failed_total").increment(1);
             tracing::error!(
                 revision = self.load().revision(),
-                "the policy files cannot be used; what was loaded before stays in force:\n{full}"
+                "the policy files are invalid; the policies loaded before stay in force:\n{full}"
             );
         }
         gauge!("auth_policies_current").set(0);
-        seen.tried = sources;
-        seen.unsettled = None;
-        seen.wrong = Some(Wrong { brief: error.brief(), full });
+        state.tried = sources;
+        state.unsettled = None;
+        state.rejection = Some(Rejection { brief: error.brief(), full });
     }
 }
 
-fn with_warnings_logged(Loaded { policies, warnings }: Loaded) -> Policies {
+fn log_warnings(Loaded { policies, warnings }: Loaded) -> Policies {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     policies
 }
 
-/// Names, sizes and times of all files: when they are the same and not recent, the contents are.
+/// Names, sizes and times of all files: if these are equal and not recent, the contents are too.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Stamp {
     files: Vec<(PathBuf, u64, Option<SystemTime>, Option<u64>)>,
 }
 
 impl Stamp {
-    fn of(root: &Path) -> Self {
+    fn read(root: &Path) -> Self {
         let mut files = Vec::new();
         for folder in [root.to_owned(), root.join("catalog"), root.join("entities")] {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                // Links are followed.
+                // `metadata` follows links.
                 let metadata = fs::metadata(&path);
                 let size = metadata.as_ref().map_or(0, fs::Metadata::len);
                 let modified = metadata.as_ref().ok().and_then(|metadata| metadata.modified().ok());
@@ -224,7 +227,7 @@ impl Stamp {
 }
 
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have no inodes")]
 fn inode(metadata: &fs::Metadata) -> Option<u64> {
     Some(std::os::unix::fs::MetadataExt::ino(metadata))
 }

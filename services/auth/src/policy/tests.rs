@@ -28,18 +28,18 @@ fn load(policies: &str) -> Policies {
     Policies::load(folder(policies).path()).unwrap()
 }
 
-fn refused(policies: &str) -> String {
+fn load_error(policies: &str) -> String {
     let folder = folder(policies);
     let error = Policies::load(folder.path()).unwrap_err().to_string();
     error.replace(&folder.path().display().to_string(), "policies")
 }
 
-/// What Cedar suggests for a name that does not exist is not the same in every run.
-fn refused_without_help(policies: &str) -> String {
-    let told = refused(policies);
-    let (told, help) = told.rsplit_once("\n  help: did you mean `").unwrap();
+/// Cedar's suggestion for an unknown name differs between runs.
+fn load_error_without_help(policies: &str) -> String {
+    let message = load_error(policies);
+    let (message, help) = message.rsplit_once("\n  help: did you mean `").unwrap();
     assert!(help.ends_with("`?"), "{help}");
-    told.to_owned()
+    message.to_owned()
 }
 
 fn alice(groups: &[&str]) -> Identity {
@@ -71,8 +71,8 @@ fn search() -> pb::CatalogItem {
 
 const QUERY: &str = r#"{"query":"fn main","regex":false,"glob":"","path":"src","ignore_case":false,"context_lines":2}"#;
 
-fn check(policies: &str, arguments: Option<&str>, answer: Answer, policy_ids: &[&str]) {
-    let outcome = load(policies).decide(
+fn check(policies: &str, arguments: Option<&str>, outcome: DecisionOutcome, policy_ids: &[&str]) {
+    let decision = load(policies).decide(
         &alice(&["engineering"]),
         Kind::CallTool,
         &search(),
@@ -85,41 +85,41 @@ fn check(policies: &str, arguments: Option<&str>, answer: Answer, policy_ids: &[
         arguments.map(str::as_bytes),
     );
     assert_eq!(
-        (&flat.answer, &flat.policy_ids),
-        (&outcome.answer, &outcome.policy_ids),
+        (&flat.outcome, &flat.policy_ids),
+        (&decision.outcome, &decision.policy_ids),
         "without the index"
     );
     assert_eq!(
-        (outcome.answer, outcome.policy_ids),
-        (answer, policy_ids.iter().map(ToString::to_string).collect())
+        (decision.outcome, decision.policy_ids),
+        (outcome, policy_ids.iter().map(ToString::to_string).collect())
     );
 }
 
 const PERMIT: &str = r#"@id("p") permit (principal in Group::"engineering", action in Action::"read_tool", resource in Service::"code");"#;
 
 #[test]
-fn what_no_policy_permits_is_denied() {
-    check("", Some(QUERY), Answer::NotPermitted, &[]);
-    check("", None, Answer::NotPermitted, &[]);
+fn an_operation_without_a_permit_is_denied() {
+    check("", Some(QUERY), DecisionOutcome::NotPermitted, &[]);
+    check("", None, DecisionOutcome::NotPermitted, &[]);
 }
 
 #[test]
 fn a_group_may_be_permitted_a_whole_service() {
-    check(PERMIT, Some(QUERY), Answer::Allow, &["p"]);
-    check(PERMIT, None, Answer::Allow, &["p"]);
+    check(PERMIT, Some(QUERY), DecisionOutcome::Allow, &["p"]);
+    check(PERMIT, None, DecisionOutcome::Allow, &["p"]);
 }
 
 #[test]
-fn a_policy_reads_typed_arguments_and_the_list_says_perhaps() {
+fn a_policy_reads_typed_arguments_and_a_list_is_conditional() {
     let search_alone =
         PERMIT.replace(r#"action in Action::"read_tool""#, r#"action == Action::"code_search""#);
     let on_path = search_alone.replace(
         ';',
         r#" when { context.input.path == "src" && context.input.context_lines < 3 };"#,
     );
-    check(&on_path, Some(QUERY), Answer::Allow, &["p"]);
-    check(&on_path, Some(&QUERY.replace(":2", ":3")), Answer::NotPermitted, &[]);
-    check(&on_path, None, Answer::Perhaps, &[]);
+    check(&on_path, Some(QUERY), DecisionOutcome::Allow, &["p"]);
+    check(&on_path, Some(&QUERY.replace(":2", ":3")), DecisionOutcome::NotPermitted, &[]);
+    check(&on_path, None, DecisionOutcome::Conditional, &[]);
 }
 
 #[test]
@@ -127,21 +127,21 @@ fn a_forbid_wins() {
     let forbid = format!(
         r#"{PERMIT} @id("f") forbid (principal, action, resource) when {{ principal.client == "client" }};"#
     );
-    check(&forbid, Some(QUERY), Answer::Forbidden, &["f"]);
-    check(&forbid, None, Answer::Forbidden, &["f"]);
+    check(&forbid, Some(QUERY), DecisionOutcome::Forbidden, &["f"]);
+    check(&forbid, None, DecisionOutcome::Forbidden, &["f"]);
 }
 
 #[test]
-fn a_policy_that_errs_denies() {
+fn a_policy_that_fails_to_evaluate_denies() {
     let overflow = format!(
         r#"{PERMIT} @id("e") forbid (principal, action == Action::"code_search", resource)
            when {{ context.input.context_lines * 9223372036854775807 == 0 }};"#
     );
-    check(&overflow, Some(QUERY), Answer::Error, &["e"]);
+    check(&overflow, Some(QUERY), DecisionOutcome::Error, &["e"]);
 }
 
 #[test]
-fn arguments_that_do_not_fit_the_schema_are_not_decided_on() {
+fn arguments_that_do_not_match_the_schema_are_rejected() {
     for arguments in [
         "{}",
         "null",
@@ -150,12 +150,12 @@ fn arguments_that_do_not_fit_the_schema_are_not_decided_on() {
         &QUERY.replace(":2", ":9223372036854775808"),
         &QUERY.replace('{', "{\"extra\":1,"),
     ] {
-        check(PERMIT, Some(arguments), Answer::Arguments, &[]);
+        check(PERMIT, Some(arguments), DecisionOutcome::Arguments, &[]);
     }
 }
 
 #[test]
-fn an_item_that_nobody_locked_in_is_not_in_the_catalog() {
+fn an_item_outside_the_catalog_lock_is_not_in_the_catalog() {
     let policies = load(r#"@id("all") permit (principal, action, resource);"#);
     let unknown = [
         pb::CatalogItem { name: "code_new".into(), ..search() },
@@ -163,52 +163,52 @@ fn an_item_that_nobody_locked_in_is_not_in_the_catalog() {
         pb::CatalogItem { service: "other".into(), ..search() },
     ];
     for item in unknown {
-        let outcome = policies.decide(&alice(&[]), Kind::CallTool, &item, None);
-        assert_eq!(outcome.answer, Answer::NotInCatalog, "{item:?}");
+        let decision = policies.decide(&alice(&[]), Kind::CallTool, &item, None);
+        assert_eq!(decision.outcome, DecisionOutcome::NotInCatalog, "{item:?}");
     }
     let wrong_kind = policies.decide(&alice(&[]), Kind::ReadResource, &search(), None);
-    assert_eq!(wrong_kind.answer, Answer::NotInCatalog);
+    assert_eq!(wrong_kind.outcome, DecisionOutcome::NotInCatalog);
 }
 
 #[test]
-fn the_same_subject_of_another_issuer_is_somebody_else() {
+fn the_same_subject_of_another_issuer_is_another_principal() {
     let policies = load(
         r#"@id("p") permit (principal == User::"https://idp.example#alice", action, resource in Service::"code");"#,
     );
     let decide =
-        |identity: &Identity| policies.decide(identity, Kind::CallTool, &search(), None).answer;
-    assert_eq!(decide(&alice(&[])), Answer::Allow);
+        |identity: &Identity| policies.decide(identity, Kind::CallTool, &search(), None).outcome;
+    assert_eq!(decide(&alice(&[])), DecisionOutcome::Allow);
     let mut impostor = alice(&[]);
     impostor.principal.issuer = "https://evil.example".into();
-    assert_eq!(decide(&impostor), Answer::NotPermitted);
+    assert_eq!(decide(&impostor), DecisionOutcome::NotPermitted);
     let mut workload = alice(&[]);
     workload.workload = true;
-    assert_eq!(decide(&workload), Answer::NotPermitted);
+    assert_eq!(decide(&workload), DecisionOutcome::NotPermitted);
 }
 
 #[test]
-fn a_broken_policy_is_refused_with_its_file_and_reason() {
-    insta::assert_snapshot!(refused("permit (principal, action, resource);"), @r#"
+fn an_invalid_policy_is_rejected_with_its_file_and_reason() {
+    insta::assert_snapshot!(load_error("permit (principal, action, resource);"), @r#"
     policies/test.cedar:1:1: this policy has no @id
       |
     1 | permit (principal, action, resource);
       | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-      help: write @id("a-name-of-its-own") above it
+      help: write @id("a-unique-name") above it
     "#);
-    insta::assert_snapshot!(refused("@id(\"p\") permit (principal, action, resource"), @r#"
+    insta::assert_snapshot!(load_error("@id(\"p\") permit (principal, action, resource"), @r#"
     policies/test.cedar:1:45: unexpected end of input: expected `!=`, `)`, `,`, `:`, `<`, `<=`, `==`, `>`, `>=`, `in`, or `is`
       |
     1 | @id("p") permit (principal, action, resource
       |                                             ^
     "#);
-    insta::assert_snapshot!(refused_without_help(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"
+    insta::assert_snapshot!(load_error_without_help(r#"@id("p") permit (principal, action == Action::"code_serch", resource);"#), @r#"
     policies/test.cedar:1:39: for policy `p`, unrecognized action `Action::"code_serch"`
       |
     1 | @id("p") permit (principal, action == Action::"code_serch", resource);
       |                                       ^^^^^^^^^^^^^^^^^^^^
     "#);
     insta::assert_snapshot!(
-        refused_without_help(r#"@id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };"#),
+        load_error_without_help(r#"@id("p") permit (principal, action == Action::"code_search", resource) when { context.input.pth == "" };"#),
         @r#"
     policies/test.cedar:1:79: for policy `p`, attribute `input.pth` in context for Action::"code_search" not found
       |
@@ -217,9 +217,9 @@ fn a_broken_policy_is_refused_with_its_file_and_reason() {
     "#
     );
     insta::assert_snapshot!(
-        refused(r#"@id("p") permit (principal, action, resource); @id("p") forbid (principal, action, resource);"#),
+        load_error(r#"@id("p") permit (principal, action, resource); @id("p") forbid (principal, action, resource);"#),
         @r#"
-    policies/test.cedar:1:48: @id("p") stands at policies/test.cedar:1 too
+    policies/test.cedar:1:48: @id("p") is already used at policies/test.cedar:1
       |
     1 | @id("p") permit (principal, action, resource); @id("p") forbid (principal, action, resource);
       |                                                ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
@@ -228,14 +228,14 @@ fn a_broken_policy_is_refused_with_its_file_and_reason() {
 }
 
 #[test]
-fn the_shipped_policies_let_engineering_in_and_keep_support_out() {
+fn the_shipped_policies_permit_engineering_and_not_support() {
     let policies =
         Policies::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies"))).unwrap();
     let decide = |group: &str| {
         policies.decide(&alice(&[group]), Kind::CallTool, &search(), Some(QUERY.as_bytes()))
     };
-    assert_eq!(decide("engineering").answer, Answer::Allow);
-    assert_eq!(decide("support").answer, Answer::NotPermitted);
+    assert_eq!(decide("engineering").outcome, DecisionOutcome::Allow);
+    assert_eq!(decide("support").outcome, DecisionOutcome::NotPermitted);
     let file = pb::CatalogItem {
         name: "code_file".into(),
         rpc: "drawbridge.code.v1.CodeService/ReadFile".into(),
@@ -244,14 +244,14 @@ fn the_shipped_policies_let_engineering_in_and_keep_support_out() {
     let read = |path: &str| {
         policies
             .decide(&alice(&["engineering"]), Kind::ReadResource, &file, Some(path.as_bytes()))
-            .answer
+            .outcome
     };
-    assert_eq!(read(r#"{"path":"src/main.rs"}"#), Answer::Allow);
-    assert_eq!(read(r#"{"path":"deploy/tls.key"}"#), Answer::Forbidden);
+    assert_eq!(read(r#"{"path":"src/main.rs"}"#), DecisionOutcome::Allow);
+    assert_eq!(read(r#"{"path":"deploy/tls.key"}"#), DecisionOutcome::Forbidden);
 }
 
 #[test]
-fn a_shadow_policy_is_heard_and_does_not_decide() {
+fn a_shadow_policy_is_evaluated_without_effect_on_the_decision() {
     let decide = |policies: &str, arguments: Option<&str>| {
         let (identity, item) = (alice(&["engineering"]), search());
         load(policies).decide(&identity, Kind::CallTool, &item, arguments.map(str::as_bytes))
@@ -260,33 +260,42 @@ fn a_shadow_policy_is_heard_and_does_not_decide() {
         r#"{PERMIT} @id("s") @shadow forbid (principal, action == Action::"code_search", resource)
            when {{ context.input.path == "src" }};"#
     );
-    let outcome = decide(&guard, Some(QUERY));
-    assert_eq!((outcome.answer, outcome.policy_ids), (Answer::Allow, vec!["p".to_owned()]));
+    let decision = decide(&guard, Some(QUERY));
     assert_eq!(
-        outcome.shadow,
-        Some(Shadow { answer: Answer::Forbidden, policy_ids: vec!["s".into()] })
+        (decision.outcome, decision.policy_ids),
+        (DecisionOutcome::Allow, vec!["p".to_owned()])
+    );
+    assert_eq!(
+        decision.shadow,
+        Some(Shadow { outcome: DecisionOutcome::Forbidden, policy_ids: vec!["s".into()] })
     );
     assert_eq!(decide(&guard, Some(&QUERY.replace("src", "docs"))).shadow, None);
     let listed = decide(&guard, None);
-    assert_eq!((listed.answer, listed.shadow.unwrap().answer), (Answer::Allow, Answer::Perhaps));
+    assert_eq!(
+        (listed.outcome, listed.shadow.unwrap().outcome),
+        (DecisionOutcome::Allow, DecisionOutcome::Conditional)
+    );
 
     let permit = PERMIT.replace("permit", "@shadow permit");
-    let outcome = decide(&permit, Some(QUERY));
-    assert_eq!((outcome.answer, outcome.policy_ids), (Answer::NotPermitted, vec![]));
+    let decision = decide(&permit, Some(QUERY));
+    assert_eq!((decision.outcome, decision.policy_ids), (DecisionOutcome::NotPermitted, vec![]));
     assert_eq!(
-        outcome.shadow,
-        Some(Shadow { answer: Answer::Allow, policy_ids: vec!["p".into()] })
+        decision.shadow,
+        Some(Shadow { outcome: DecisionOutcome::Allow, policy_ids: vec!["p".into()] })
     );
 
     let err = format!(
         r#"{PERMIT} @id("e") @shadow forbid (principal, action, resource) when {{ 9223372036854775807 + 1 == 0 }};"#
     );
-    let outcome = decide(&err, Some(QUERY));
-    assert_eq!((outcome.answer, outcome.shadow.unwrap().answer), (Answer::Allow, Answer::Error));
+    let decision = decide(&err, Some(QUERY));
+    assert_eq!(
+        (decision.outcome, decision.shadow.unwrap().outcome),
+        (DecisionOutcome::Allow, DecisionOutcome::Error)
+    );
 }
 
 #[test]
-fn an_outcome_says_whether_it_depends_on_the_arguments() {
+fn a_decision_reports_whether_it_depends_on_the_arguments() {
     let reads = |policies: &str| {
         let decide = |arguments| {
             load(policies).decide(&alice(&["engineering"]), Kind::CallTool, &search(), arguments)
@@ -300,14 +309,14 @@ fn an_outcome_says_whether_it_depends_on_the_arguments() {
     assert!(reads(&with(
         r#"@id("f") forbid (principal, action == Action::"code_search", resource) when { context.input.regex };"#
     )));
-    // A scope that cannot fit is no reason to ask again.
+    // A scope that cannot match does not count.
     assert!(!reads(&with(
         r#"@id("f") forbid (principal, action == Action::"code_file", resource) when { context.input.path == "" };"#
     )));
     assert!(!reads(&with(
         r#"@id("f") forbid (principal in Group::"x", action == Action::"code_search", resource) when { context.input.regex };"#
     )));
-    // A text is not the variable, and a shadow is asked for too.
+    // A string is not the variable `context`. Shadow policies count.
     assert!(!reads(&with(
         r#"@id("f") forbid (principal, action, resource) when { principal.client == "context" };"#
     )));
@@ -317,7 +326,7 @@ fn an_outcome_says_whether_it_depends_on_the_arguments() {
 }
 
 #[test]
-fn lists_and_records_in_arguments_are_seen_as_they_are() {
+fn lists_and_records_in_arguments_reach_policies_unchanged() {
     let schema = r#"
         action "code_tag" in [write_tool] appliesTo { principal: [User], resource: Tool, context: { "input": {
             "tags": Set<String>, "owner"?: { "name": String, "level": Long },
@@ -333,19 +342,19 @@ fn lists_and_records_in_arguments_are_seen_as_they_are() {
     fs::write(folder.path().join("catalog/tag.entities.json"), entities).unwrap();
     let policies = Policies::load(folder.path()).unwrap();
     let item = pb::CatalogItem { name: "code_tag".into(), rpc: "c/Tag".into(), ..search() };
-    for (arguments, answer) in [
-        (r#"{"tags":["a","ours"]}"#, Answer::Allow),
-        (r#"{"tags":[]}"#, Answer::NotPermitted),
-        (r#"{"tags":["ours"],"owner":{"name":"x","level":2}}"#, Answer::Allow),
-        (r#"{"tags":["ours"],"owner":{"name":"x","level":3}}"#, Answer::NotPermitted),
-        (r#"{"tags":["ours"],"owner":{"name":"x"}}"#, Answer::Arguments),
-        (r#"{"tags":["ours"],"owner":null}"#, Answer::Arguments),
-        (r#"{"tags":["ours",1]}"#, Answer::Arguments),
-        (r#"{"tags":["ours"],"owner":{"name":"x","level":2.0}}"#, Answer::Arguments),
-        (r#"{"tags":[{"__extn":{"fn":"ip","arg":"1.1.1.1"}}]}"#, Answer::Arguments),
+    for (arguments, expected) in [
+        (r#"{"tags":["a","ours"]}"#, DecisionOutcome::Allow),
+        (r#"{"tags":[]}"#, DecisionOutcome::NotPermitted),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":2}}"#, DecisionOutcome::Allow),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":3}}"#, DecisionOutcome::NotPermitted),
+        (r#"{"tags":["ours"],"owner":{"name":"x"}}"#, DecisionOutcome::Arguments),
+        (r#"{"tags":["ours"],"owner":null}"#, DecisionOutcome::Arguments),
+        (r#"{"tags":["ours",1]}"#, DecisionOutcome::Arguments),
+        (r#"{"tags":["ours"],"owner":{"name":"x","level":2.0}}"#, DecisionOutcome::Arguments),
+        (r#"{"tags":[{"__extn":{"fn":"ip","arg":"1.1.1.1"}}]}"#, DecisionOutcome::Arguments),
     ] {
-        let outcome =
+        let decision =
             policies.decide(&alice(&[]), Kind::CallTool, &item, Some(arguments.as_bytes()));
-        assert_eq!(outcome.answer, answer, "{arguments}");
+        assert_eq!(decision.outcome, expected, "{arguments}");
     }
 }

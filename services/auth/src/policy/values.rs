@@ -1,20 +1,20 @@
-//! Enum values that a policy compares arguments with: one that there is not never matches.
+//! PolicyChecker enum values that policies compare arguments with: an unknown value never matches.
 //!
-//! Cedar knows them as texts. `drawbridge policy schema` writes down which there are, as
-//! annotations of the fields.
+//! For Cedar they are strings. `drawbridge policy schema` writes the values as annotations of the
+//! fields.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cedar_policy::SchemaFragment;
 use serde_json::Value;
 
-use super::{source::Source, suggest};
+use super::{source::PolicySource, suggest};
 
 /// Annotates a field of the schema with the names of its enum's values, separated by spaces.
 pub const VALUES_ANNOTATION: &str = "enum_values";
 /// Annotates it with other names of the same values, as `alias=name` separated by spaces.
 pub const ALIASES_ANNOTATION: &str = "enum_aliases";
-/// The most values that a message lists.
+/// The maximum number of values that a message lists.
 const LISTED_MAX: usize = 20;
 
 /// The values that a field of an action's context can have.
@@ -25,30 +25,30 @@ struct Enum {
     aliases: BTreeMap<String, String>,
 }
 
-/// The fields of each action's context by their paths; None where any text can be.
+/// The string fields of each action's context by their paths; `None` if any string is allowed.
 type Fields = HashMap<Vec<String>, Option<Enum>>;
 
-/// What the schemas say of enums.
+/// The enums of the schemas.
 #[derive(Debug, Default)]
-pub(super) struct Values {
+pub(super) struct EnumValues {
     actions: HashMap<String, Fields>,
-    /// The groups that an action is in.
+    /// The groups of each action.
     groups: HashMap<String, Vec<String>>,
 }
 
-/// A text that a policy compares with a field, and why it cannot be its value.
+/// A string that a policy compares with a field, and why it never matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wrong {
+pub(super) struct EnumMismatch {
     pub(super) text: String,
     pub(super) message: String,
     pub(super) help: Option<String>,
 }
 
-impl Values {
-    pub(super) fn of(schemas: &[Source]) -> Self {
+impl EnumValues {
+    pub(super) fn from_schemas(schemas: &[PolicySource]) -> Self {
         let mut values = Self::default();
         for source in schemas {
-            // What is wrong with a schema is found elsewhere.
+            // Errors in schemas are reported elsewhere.
             let fragment = SchemaFragment::from_cedarschema_str(&source.text).ok();
             let Some(json) = fragment.and_then(|(fragment, _)| fragment.to_json_value().ok())
             else {
@@ -66,21 +66,22 @@ impl Values {
         values
     }
 
-    /// The texts of a policy, in its JSON form, that no field has that they are compared with.
-    pub(super) fn wrong(&self, policy: &Value) -> Vec<Wrong> {
+    /// The strings of a policy, in its JSON form, that never match the fields they are compared
+    /// with.
+    pub(super) fn mismatches(&self, policy: &Value) -> Vec<EnumMismatch> {
         let actions = self.actions_of(&policy["action"]);
-        let mut wrong = Vec::new();
+        let mut mismatches = Vec::new();
         for condition in policy["conditions"].as_array().into_iter().flatten() {
             walk(&condition["body"], &mut |path, text| {
-                let found = self.look_at(&actions, path, text);
-                let new = found.filter(|found| !wrong.contains(found));
-                wrong.extend(new);
+                let found = self.check(&actions, path, text);
+                let new = found.filter(|found| !mismatches.contains(found));
+                mismatches.extend(new);
             });
         }
-        wrong
+        mismatches
     }
 
-    /// The actions that a policy's scope lets in.
+    /// The actions that a policy's scope includes.
     fn actions_of(&self, constraint: &Value) -> Vec<&Fields> {
         let one = constraint["entity"]["id"].as_str();
         let several = constraint["entities"].as_array().into_iter().flatten();
@@ -94,7 +95,7 @@ impl Values {
     }
 
     fn is_in(&self, action: &str, named: &[&str], depth: usize) -> bool {
-        // Groups are in groups, and a schema that has a circle is refused elsewhere.
+        // Groups nest; a schema with a cycle is rejected elsewhere.
         named.contains(&action)
             || depth < 16
                 && self.groups.get(action).is_some_and(|groups| {
@@ -102,22 +103,22 @@ impl Values {
                 })
     }
 
-    fn look_at(&self, actions: &[&Fields], path: &[String], text: &Text<'_>) -> Option<Wrong> {
+    fn check(&self, actions: &[&Fields], path: &[String], text: &Text<'_>) -> Option<EnumMismatch> {
         let mut known = Enum::default();
         let mut found = false;
         for field in actions.iter().filter_map(|fields| fields.get(path)) {
-            // Where one action takes any text, any text can match.
+            // If one action accepts any string, any string can match.
             let one = field.as_ref()?;
             found = true;
             known.values.extend(one.values.iter().cloned());
             known.aliases.extend(one.aliases.clone());
         }
-        (found && !text.may_be(&known.values)).then(|| known.wrong(path, text))
+        (found && !text.may_match(&known.values)).then(|| known.mismatch(path, text))
     }
 }
 
 impl Enum {
-    fn wrong(&self, path: &[String], text: &Text<'_>) -> Wrong {
+    fn mismatch(&self, path: &[String], text: &Text<'_>) -> EnumMismatch {
         let field = path.join(".");
         let text = match text {
             Text::Whole(text) => (*text).to_owned(),
@@ -125,29 +126,29 @@ impl Enum {
         };
         if let Some(name) = self.aliases.get(&text) {
             let message =
-                format!("{text:?} is another name of {name:?}, and {field} is never called so");
-            return Wrong { text, message, help: Some(format!("write {name:?}")) };
+                format!("{text:?} is an alias of {name:?}, and {field} never has that value");
+            return EnumMismatch { text, message, help: Some(format!("write {name:?}")) };
         }
         let message = format!("{field} is never {text:?}: its enum has no such value");
         let listed =
             self.values.iter().take(LISTED_MAX).map(String::as_str).collect::<Vec<_>>().join(", ");
         let help = match suggest(&text, self.values.iter().map(String::as_str)) {
             Some(meant) => format!("did you mean {meant:?}?"),
-            None => format!("there are {listed}"),
+            None => format!("its values are {listed}"),
         };
-        Wrong { text, message, help: Some(help) }
+        EnumMismatch { text, message, help: Some(help) }
     }
 }
 
-/// A text that a field is compared with.
+/// A string that a field is compared with.
 enum Text<'a> {
     Whole(&'a str),
-    /// Of `like`: the literal parts, and None for each `*`.
+    /// A pattern of `like`: the literal parts, and `None` for each `*`.
     Pattern(Vec<Option<&'a str>>),
 }
 
 impl Text<'_> {
-    fn may_be(&self, values: &BTreeSet<String>) -> bool {
+    fn may_match(&self, values: &BTreeSet<String>) -> bool {
         match self {
             Self::Whole(text) => values.contains(*text),
             Self::Pattern(pattern) => values.iter().any(|value| is_like(value, pattern)),
@@ -167,7 +168,7 @@ fn is_like(text: &str, pattern: &[Option<&str>]) -> bool {
     }
 }
 
-/// Notes the text fields of a type, by their paths. Those of a set's records are those of the set.
+/// Collects the string fields of a type by path. Fields of records in a set have the set's path.
 fn collect(kind: &Value, path: &mut Vec<String>, fields: &mut Fields) {
     for (name, attribute) in kind["attributes"].as_object().into_iter().flatten() {
         path.push(name.clone());
@@ -195,7 +196,7 @@ fn annotated(annotations: &Value) -> Option<Enum> {
     Some(Enum { values, aliases })
 }
 
-/// Finds every comparison of a field of the context with a text.
+/// Finds every comparison of a context field with a string.
 fn walk(expression: &Value, found: &mut impl FnMut(&[String], &Text<'_>)) {
     match expression {
         Value::Array(items) => items.iter().for_each(|item| walk(item, found)),
@@ -225,7 +226,7 @@ fn walk(expression: &Value, found: &mut impl FnMut(&[String], &Text<'_>)) {
     }
 }
 
-/// What one side has of a field, compared with the texts of the other.
+/// Compares the fields in one side with the strings in the other.
 fn compare(one: &Value, other: &Value, found: &mut impl FnMut(&[String], &Text<'_>)) {
     if let Some(mut path) = path(one) {
         texts(other, &mut path, found);
@@ -239,7 +240,7 @@ fn compare(one: &Value, other: &Value, found: &mut impl FnMut(&[String], &Text<'
     }
 }
 
-/// The texts that an expression may be, in sets and records too.
+/// The strings that an expression may have, including those in sets and records.
 fn texts(expression: &Value, path: &mut Vec<String>, found: &mut impl FnMut(&[String], &Text<'_>)) {
     match expression {
         Value::String(text) => found(path, &Text::Whole(text)),
@@ -260,7 +261,7 @@ fn texts(expression: &Value, path: &mut Vec<String>, found: &mut impl FnMut(&[St
     }
 }
 
-/// The path of a field of the context.
+/// The path of a context field.
 fn path(expression: &Value) -> Option<Vec<String>> {
     if expression["Var"] == "context" {
         return Some(Vec::new());

@@ -1,4 +1,4 @@
-//! The list of revocations in Redis, for every replica.
+//! The revocation list in Redis, shared by all replicas.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -8,41 +8,42 @@ use redis::{AsyncCommands as _, RedisError};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-// Of one slot, so that a cluster can write both at once.
-/// A hash: from what is revoked to when, in seconds since 1970.
+// The hash tag puts both keys in one slot, so that a cluster can write them together.
+/// A hash from revoked tokens to times in seconds since 1970.
 const LIST: &str = "{drawbridge:auth}:revocations";
-/// Counts the changes of the hash.
+/// Counts changes of the hash.
 const VERSION: &str = "{drawbridge:auth}:revocations:version";
-/// Both at once. Not as a transaction: a cluster sends a command on to where its slot has moved, and a transaction not.
+/// Writes both keys. A script rather than a transaction: a cluster redirects commands to a moved
+/// slot, but not transactions.
 const ADD: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('INCR', KEYS[2])";
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What is revoked, as it stands in Redis.
+/// A revocation as stored in Redis.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct RevocationEntry {
     issuer: String,
     #[serde(flatten)]
-    which: EntryKind,
+    which: RevokedName,
 }
 
-impl Entry {
-    /// These tokens. Nothing when none are named.
-    pub(super) fn of(tokens: &TokenSet) -> Option<Self> {
+impl RevocationEntry {
+    /// The entry for these tokens. `None` if they name none.
+    pub(super) fn new(tokens: &TokenSet) -> Option<Self> {
         let which = match tokens.which.clone()? {
-            Which::Subject(subject) => EntryKind::Subject(subject),
-            Which::ClientId(client) => EntryKind::ClientId(client),
-            Which::TokenId(id) => EntryKind::TokenId(id),
+            Which::Subject(subject) => RevokedName::Subject(subject),
+            Which::ClientId(client) => RevokedName::ClientId(client),
+            Which::TokenId(id) => RevokedName::TokenId(id),
         };
         Some(Self { issuer: tokens.issuer.clone(), which })
     }
 }
 
-impl From<Entry> for TokenSet {
-    fn from(entry: Entry) -> Self {
+impl From<RevocationEntry> for TokenSet {
+    fn from(entry: RevocationEntry) -> Self {
         let which = match entry.which {
-            EntryKind::Subject(subject) => Which::Subject(subject),
-            EntryKind::ClientId(client) => Which::ClientId(client),
-            EntryKind::TokenId(id) => Which::TokenId(id),
+            RevokedName::Subject(subject) => Which::Subject(subject),
+            RevokedName::ClientId(client) => Which::ClientId(client),
+            RevokedName::TokenId(id) => Which::TokenId(id),
         };
         Self { issuer: entry.issuer, which: Some(which) }
     }
@@ -50,17 +51,17 @@ impl From<Entry> for TokenSet {
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum EntryKind {
+enum RevokedName {
     Subject(String),
     ClientId(String),
     TokenId(String),
 }
 
-/// The list, which connects when it is first used.
+/// The shared list. It connects at first use.
 #[derive(Debug)]
-pub(super) struct Shared(Redis);
+pub(super) struct SharedRevocations(Redis);
 
-impl Shared {
+impl SharedRevocations {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
         Redis::open(url, RESPONSE_TIMEOUT).map(Self)
     }
@@ -70,19 +71,19 @@ impl Shared {
         Ok(version.unwrap_or_default())
     }
 
-    /// What was revoked at `since` or later. What is older is forgotten.
+    /// Reads revocations at `since` or later, and deletes older ones.
     pub(super) async fn read(&self, since: u64) -> Result<Vec<(TokenSet, u64)>, RedisError> {
         let mut connection = self.0.clone();
         let entries: HashMap<String, u64> = connection.hgetall(LIST).await?;
-        let (forgotten, entries): (Vec<_>, Vec<_>) =
+        let (expired, entries): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|(_, at)| *at < since);
-        if !forgotten.is_empty() {
-            let fields: Vec<_> = forgotten.into_iter().map(|(entry, _)| entry).collect();
+        if !expired.is_empty() {
+            let fields: Vec<_> = expired.into_iter().map(|(entry, _)| entry).collect();
             let _: u64 = connection.hdel(LIST, fields).await?;
         }
         let mut revoked = Vec::with_capacity(entries.len());
         for (entry, at) in entries {
-            let entry: Entry = serde_json::from_str(&entry).map_err(|error| {
+            let entry: RevocationEntry = serde_json::from_str(&entry).map_err(|error| {
                 RedisError::from((redis::ErrorKind::Parse, "a revocation", error.to_string()))
             })?;
             revoked.push((entry.into(), at));
@@ -91,7 +92,7 @@ impl Shared {
     }
 
     pub(super) async fn add(&self, tokens: &TokenSet, at: u64) -> Result<(), RedisError> {
-        let Some(entry) = Entry::of(tokens) else { return Ok(()) };
+        let Some(entry) = RevocationEntry::new(tokens) else { return Ok(()) };
         let entry = serde_json::to_string(&entry).map_err(|error| {
             RedisError::from((
                 redis::ErrorKind::InvalidClientConfig,

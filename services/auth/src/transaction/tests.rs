@@ -2,18 +2,18 @@ use std::{collections::HashSet, sync::Arc};
 
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, get_current_timestamp};
 
-use super::{called::CalledError, *};
+use super::{subject_token::SubjectTokenError, *};
 
-/// Some hundred times as fast as in earnest.
+/// Several hundred times faster than in production.
 const FAST: Rotation = Rotation {
     every: Duration::from_millis(400),
     lead: Duration::from_millis(150),
     retire: Duration::from_millis(100),
 };
-/// For how long keys are kept here, without a look at those that are unknown.
-const KEPT_FOR: Duration = Duration::from_millis(100);
+/// How long this test caches keys without looking for unknown ones.
+const CACHED_FOR: Duration = Duration::from_millis(100);
 
-fn token() -> Token {
+fn token() -> AccessToken {
     let principal = pb::Principal {
         issuer: "https://idp.example".to_owned(),
         subject: "alice".to_owned(),
@@ -30,7 +30,7 @@ fn token() -> Token {
         mfa: true,
         workload: false,
     };
-    Token {
+    AccessToken {
         identity,
         id: Some("1".to_owned()),
         issued_at: Some(7),
@@ -43,7 +43,7 @@ fn item() -> pb::CatalogItem {
 }
 
 #[tokio::test]
-async fn keys_change_without_a_token_that_is_refused_and_old_ones_are_withdrawn() {
+async fn keys_rotate_without_rejecting_a_token_and_old_keys_are_withdrawn() {
     let minter = Arc::new(Minter::new("auth", Duration::from_secs(30)).unwrap());
     let stopping = CancellationToken::new();
     let (rotating, stop) = (Arc::clone(&minter), stopping.clone());
@@ -54,16 +54,16 @@ async fn keys_change_without_a_token_that_is_refused_and_old_ones_are_withdrawn(
     let (mut known, mut fetched) = (minter.jwks(), Instant::now());
     let (mut signed_by, mut minted) = (HashSet::new(), 0);
     while signed_by.len() < 4 {
-        if fetched.elapsed() > KEPT_FOR {
+        if fetched.elapsed() > CACHED_FOR {
             (known, fetched) = (minter.jwks(), Instant::now());
         }
         let token = minter
-            .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+            .mint(&token(), &item(), MessageBinding::AnyMessage, &RequestId::generate(), None)
             .unwrap()
             .token;
         let id = decode_header(&token).unwrap().kid.unwrap();
         let key =
-            DecodingKey::from_jwk(known.find(&id).expect("a key that is known before it signs"))
+            DecodingKey::from_jwk(known.find(&id).expect("a key is published before it signs"))
                 .unwrap();
         decode::<TransactionClaims>(&token, &key, &validation).unwrap();
         signed_by.insert(id);
@@ -78,23 +78,24 @@ async fn keys_change_without_a_token_that_is_refused_and_old_ones_are_withdrawn(
 }
 
 #[test]
-fn a_token_that_comes_back_tells_all_that_policies_and_revocations_ask() {
+fn a_subject_token_carries_all_that_policies_and_revocations_read() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let programs = Identity { workload: true, ..Identity::default() };
-    let bare = Token { identity: programs, id: None, issued_at: None, expires_at: 1 };
+    let bare = AccessToken { identity: programs, id: None, issued_at: None, expires_at: 1 };
     for own in [token(), bare] {
-        let minted =
-            minter.mint(&own, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
-        let called = minter.read(&minted.token).unwrap();
+        let minted = minter
+            .mint(&own, &item(), MessageBinding::AnyMessage, &RequestId::generate(), None)
+            .unwrap();
+        let called = minter.verify(&minted.token).unwrap();
         let expires_at = called.token.expires_at;
-        assert_eq!(called.token, Token { expires_at, ..own });
+        assert_eq!(called.token, AccessToken { expires_at, ..own });
         assert_eq!((called.service.as_str(), called.act), ("code", None));
         assert!((29..=30).contains(&(expires_at - get_current_timestamp())), "{expires_at}");
     }
 }
 
 #[test]
-fn a_token_that_another_auth_signed_or_under_another_name_does_not_come_back() {
+fn a_subject_token_of_another_key_or_issuer_is_rejected() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let other = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let renamed = Minter {
@@ -103,42 +104,48 @@ fn a_token_that_another_auth_signed_or_under_another_name_does_not_come_back() {
         signing: ArcSwap::from(minter.signing.load_full()),
         published: ArcSwap::from(minter.published.load_full()),
     };
-    for stranger in [&other, &renamed] {
-        let minted = stranger
-            .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+    for foreign in [&other, &renamed] {
+        let minted = foreign
+            .mint(&token(), &item(), MessageBinding::AnyMessage, &RequestId::generate(), None)
             .unwrap();
-        assert_eq!(minter.read(&minted.token).unwrap_err(), CalledError::Foreign);
+        assert_eq!(minter.verify(&minted.token).unwrap_err(), SubjectTokenError::Foreign);
     }
 }
 
 #[test]
-fn a_token_comes_back_under_the_key_before_and_no_longer_than_it_is_published() {
+fn a_subject_token_of_the_previous_key_is_valid_while_that_key_is_published() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let minted = minter
-        .mint(&token(), &item(), Opens::AnyMessage, &RequestId::generate(), None)
+        .mint(&token(), &item(), MessageBinding::AnyMessage, &RequestId::generate(), None)
         .unwrap()
         .token;
     let (old, next) = (minter.signing.load().public.clone(), SigningKey::generate().unwrap());
     let new = next.public.clone();
     minter.signing.store(next.into());
     minter.publish(vec![old, new.clone()]);
-    assert!(minter.read(&minted).is_ok());
+    assert!(minter.verify(&minted).is_ok());
     minter.publish(vec![new]);
-    assert_eq!(minter.read(&minted).unwrap_err(), CalledError::Foreign);
+    assert_eq!(minter.verify(&minted).unwrap_err(), SubjectTokenError::Foreign);
 }
 
 #[test]
-fn a_delegated_token_ends_with_the_one_before_it() {
+fn a_delegated_token_expires_with_its_subject_token() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let actor =
         Actor { iss: "https://idp.example".to_owned(), sub: "deputy".to_owned(), act: None };
     let delegation = Delegation { actor: actor.clone(), txn: "request".to_owned() };
     for (left, expected) in [(10, 10), (300, 30)] {
-        let before = Token { expires_at: get_current_timestamp() + left, ..token() };
+        let before = AccessToken { expires_at: get_current_timestamp() + left, ..token() };
         let minted = minter
-            .mint(&before, &item(), Opens::AnyMessage, &RequestId::generate(), Some(&delegation))
+            .mint(
+                &before,
+                &item(),
+                MessageBinding::AnyMessage,
+                &RequestId::generate(),
+                Some(&delegation),
+            )
             .unwrap();
-        let called = minter.read(&minted.token).unwrap();
+        let called = minter.verify(&minted.token).unwrap();
         let ends = called.token.expires_at - get_current_timestamp();
         assert!((expected - 1..=expected).contains(&ends), "{ends} of {left}");
         assert_eq!((called.act.as_deref(), called.txn.as_str()), (Some(&actor), "request"));
@@ -146,12 +153,13 @@ fn a_delegated_token_ends_with_the_one_before_it() {
 }
 
 #[test]
-fn more_than_a_header_holds_is_left_out_and_then_nobody_may_act() {
+fn a_token_with_omitted_groups_cannot_be_exchanged() {
     let minter = Minter::new("auth", Duration::from_secs(30)).unwrap();
     let mut large = token();
     large.identity.groups = (0..300).map(|number| format!("group-{number:020}")).collect();
-    let minted =
-        minter.mint(&large, &item(), Opens::AnyMessage, &RequestId::generate(), None).unwrap();
+    let minted = minter
+        .mint(&large, &item(), MessageBinding::AnyMessage, &RequestId::generate(), None)
+        .unwrap();
     assert!(minted.token.len() < 2_000, "{}", minted.token.len());
-    assert_eq!(minter.read(&minted.token).unwrap_err(), CalledError::Reticent);
+    assert_eq!(minter.verify(&minted.token).unwrap_err(), SubjectTokenError::Incomplete);
 }

@@ -3,14 +3,14 @@ use std::os::unix::net::UnixListener;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sample::{FILE_BYTES_MAX, OUTSIDE, Sample, waiting};
+use crate::sample::{FILE_BYTES_MAX, OUTSIDE, Sample, no_cancellation};
 
 fn read(sample: &Sample, path: &str) -> Result<String, CodeError> {
-    let contents = sample.tree().read(&TreePath::parse_file(path)?, &waiting())?;
+    let contents = sample.tree().read(&TreePath::parse_file(path)?, &no_cancellation())?;
     Ok(String::from_utf8(contents).unwrap())
 }
 
-fn sample_with_ways_out() -> Sample {
+fn sample_with_escapes() -> Sample {
     let sample = Sample::of(&[("a.txt", "a\n"), ("src/b.txt", "b\n"), (".git/config", "token\n")]);
     sample.link("out.txt", "../outside/secret.txt");
     sample.link("out", "../outside");
@@ -23,20 +23,17 @@ fn sample_with_ways_out() -> Sample {
 
 #[test]
 fn a_file_is_read_by_its_path() {
-    let sample = sample_with_ways_out();
+    let sample = sample_with_escapes();
     for (path, contents) in [("a.txt", "a\n"), ("src/b.txt", "b\n")] {
         assert_eq!(read(&sample, path).unwrap(), contents, "{path}");
     }
 }
 
 #[test]
-fn another_spelling_of_a_path_is_refused_so_that_no_policy_is_evaded() {
+fn a_noncanonical_path_is_rejected() {
     for path in ["./src/b.txt", "src//b.txt", "src/./b.txt", "src/b.txt/", "src/b.txt/."] {
-        let refused = TreePath::parse(path).unwrap_err();
-        assert!(
-            refused.to_string().contains("must be written as `src/b.txt`"),
-            "{path}: {refused}"
-        );
+        let error = TreePath::parse(path).unwrap_err();
+        assert!(error.to_string().contains("must be written as `src/b.txt`"), "{path}: {error}");
     }
     for path in [".", "./", "./."] {
         assert!(TreePath::parse(path).is_err(), "{path}");
@@ -44,7 +41,7 @@ fn another_spelling_of_a_path_is_refused_so_that_no_policy_is_evaded() {
 }
 
 #[test]
-fn a_path_through_a_link_is_refused_with_the_own_name_of_the_file() {
+fn a_path_through_a_link_is_rejected_with_the_canonical_path() {
     let sample = Sample::of(&[("src/a.txt", "a\n")]);
     sample.link("file", "src/a.txt");
     sample.link("folder", "src");
@@ -56,7 +53,7 @@ fn a_path_through_a_link_is_refused_with_the_own_name_of_the_file() {
 }
 
 #[test]
-fn a_file_that_may_hold_keys_is_refused_by_each_of_its_names() {
+fn a_file_that_may_hold_keys_is_rejected_under_every_name() {
     let sample =
         Sample::of(&[("deploy/server.pem", "key\n"), (".env.Local", "key\n"), ("keys.key/a", "")]);
     sample.link("harmless.txt", "deploy/server.pem");
@@ -71,16 +68,16 @@ fn a_file_that_may_hold_keys_is_refused_by_each_of_its_names() {
         "missing.pem",
         ".ENV",
     ] {
-        let refused = read(&sample, path).unwrap_err();
-        assert!(matches!(refused, CodeError::Secret), "{path}: {refused:?}");
+        let error = read(&sample, path).unwrap_err();
+        assert!(matches!(error, CodeError::Secret), "{path}: {error:?}");
     }
-    let refused = sample.tree().folder(&TreePath::parse("keys.key").unwrap()).unwrap_err();
-    assert!(matches!(refused, CodeError::Secret), "{refused:?}");
+    let error = sample.tree().folder(&TreePath::parse("keys.key").unwrap()).unwrap_err();
+    assert!(matches!(error, CodeError::Secret), "{error:?}");
 }
 
 #[test]
-fn a_path_that_is_not_within_the_tree_is_a_wrong_argument() {
-    let sample = sample_with_ways_out();
+fn a_path_outside_the_tree_is_an_invalid_argument() {
+    let sample = sample_with_escapes();
     for path in [
         "",
         ".",
@@ -98,8 +95,8 @@ fn a_path_that_is_not_within_the_tree_is_a_wrong_argument() {
 }
 
 #[test]
-fn a_link_out_of_the_tree_is_refused() {
-    let sample = sample_with_ways_out();
+fn a_link_out_of_the_tree_is_rejected() {
+    let sample = sample_with_escapes();
     for path in ["out.txt", "out/secret.txt", "absolute.txt", "absolute/outside/secret.txt", "out"]
     {
         let error = read(&sample, path).unwrap_err();
@@ -108,8 +105,8 @@ fn a_link_out_of_the_tree_is_refused() {
 }
 
 #[test]
-fn what_is_missing_is_not_found() {
-    let sample = sample_with_ways_out();
+fn a_missing_file_is_not_found() {
+    let sample = sample_with_escapes();
     sample.link("dangling", "nowhere");
     let long = "x".repeat(300);
     for path in ["missing", "src/missing", "a.txt/b", "dangling", &long] {
@@ -119,8 +116,8 @@ fn what_is_missing_is_not_found() {
 }
 
 #[test]
-fn gits_own_folder_is_not_found_not_even_through_a_link() {
-    let sample = sample_with_ways_out();
+fn the_git_folder_is_not_found_even_through_a_link() {
+    let sample = sample_with_escapes();
     for path in [".git/config", "git/config", "src/up/.git/config"] {
         let error = read(&sample, path).unwrap_err();
         assert!(matches!(error, CodeError::NotFound), "{path}: {error:?}");
@@ -128,7 +125,7 @@ fn gits_own_folder_is_not_found_not_even_through_a_link() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_and_never_blocks() {
+fn a_special_file_is_rejected_without_blocking() {
     let sample = Sample::of(&[("src/a.txt", "a\n")]);
     sample.fifo("fifo");
     let _socket = UnixListener::bind(sample.path().join("tree/socket")).unwrap();
@@ -139,14 +136,14 @@ fn what_is_no_regular_file_is_refused_and_never_blocks() {
 }
 
 #[test]
-fn a_device_is_refused() {
+fn a_device_is_rejected() {
     let tree = Tree::open(Path::new("/dev"), FILE_BYTES_MAX, Secrets::new(&[]).unwrap()).unwrap();
-    let error = tree.read(&TreePath::parse_file("zero").unwrap(), &waiting()).unwrap_err();
+    let error = tree.read(&TreePath::parse_file("zero").unwrap(), &no_cancellation()).unwrap_err();
     assert!(matches!(error, CodeError::NotAFile), "{error:?}");
 }
 
 #[test]
-fn a_binary_file_and_a_large_file_are_refused() {
+fn a_binary_or_large_file_is_rejected() {
     let limit = usize::try_from(FILE_BYTES_MAX).unwrap();
     let sample = Sample::of(&[("just", &"x".repeat(limit)), ("large", &"x".repeat(limit + 1))]);
     sample.write("binary", b"text\0text");
@@ -157,7 +154,7 @@ fn a_binary_file_and_a_large_file_are_refused() {
 }
 
 #[test]
-fn a_root_that_is_no_folder_cannot_be_opened() {
+fn a_root_that_is_not_a_folder_cannot_be_opened() {
     let sample = Sample::of(&[("a.txt", "a\n")]);
     for root in ["missing", "tree/a.txt"] {
         let secrets = Secrets::new(&[]).unwrap();
@@ -199,8 +196,8 @@ fn path_text() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn no_path_reads_what_lies_outside() {
-    let sample = sample_with_ways_out();
+fn no_path_reads_a_file_outside_the_tree() {
+    let sample = sample_with_escapes();
     proptest!(|(path in path_text())| {
         if let Ok(contents) = read(&sample, &path) {
             prop_assert!(["a\n", "b\n"].contains(&contents.as_str()), "{path:?} reads {contents:?}");

@@ -1,11 +1,11 @@
-//! The walk against git itself: what `git ls-files` does not list, the walk leaves out.
+//! Compares the walk with git: the walk must return exactly what `git ls-files` lists.
 
 use std::{fs, path::Path, process::Command};
 
 use super::*;
-use crate::sample::{LIMITS, Sample, waiting};
+use crate::sample::{LIMITS, Sample, no_cancellation};
 
-/// Names that the patterns below take apart: case, white space, brackets, braces, and depth.
+/// Names that exercise the patterns below: case, white space, brackets, braces, and depth.
 const FILES: &[&str] = &[
     "a",
     "a.log",
@@ -53,12 +53,12 @@ const FILES: &[&str] = &[
     "docs/sub/b.md",
 ];
 
-/// Each line is the text of one `.gitignore`; `\n`, `\r` and `\t` are written as in Rust. `d**/a` and its like are
-/// absent: git 2.39 and before matches them by comparing unrelated pointers.
+/// Each line is the text of one `.gitignore`; `\n`, `\r` and `\t` are written as in Rust. `d**/a`
+/// and its like are absent: git 2.39 and before matches them by comparing unrelated pointers.
 const PATTERNS: &str = include_str!("git/patterns.txt");
 
 /// What `git ls-files` lists of a tree's files, without hidden ones.
-fn listed(tree: &Path) -> Vec<String> {
+fn git_ls_files(tree: &Path) -> Vec<String> {
     let mut git = Command::new("git");
     git.arg("-C").arg(tree).args([
         "-c",
@@ -67,27 +67,27 @@ fn listed(tree: &Path) -> Vec<String> {
         "core.ignoreCase=false",
     ]);
     git.args(["ls-files", "-z", "--others", "--exclude-standard"]);
-    let output = clean(&mut git).output().expect("git, which this test compares with");
+    let output = isolate(&mut git).output().expect("git, which this test compares with");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let listed = String::from_utf8(output.stdout).unwrap();
-    let mut files: Vec<_> = listed.split_terminator('\0').map(str::to_owned).collect();
+    let git_ls_files = String::from_utf8(output.stdout).unwrap();
+    let mut files: Vec<_> = git_ls_files.split_terminator('\0').map(str::to_owned).collect();
     files.retain(|path| path.split('/').all(|name| !name.starts_with('.')));
     files.sort();
     files
 }
 
-/// Without the settings of whoever runs the test.
-fn clean(git: &mut Command) -> &mut Command {
+/// Isolates git from the user's settings.
+fn isolate(git: &mut Command) -> &mut Command {
     for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_CEILING_DIRECTORIES"] {
         git.env_remove(variable);
     }
     git.env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", "/dev/null")
 }
 
-fn walked(sample: &Sample) -> Vec<String> {
+fn walk_sorted(sample: &Sample) -> Vec<String> {
     let tree = sample.tree();
     let scope = Scope::parse(&tree, "", "", &LIMITS).unwrap();
-    let cancellation = waiting();
+    let cancellation = no_cancellation();
     let walk = Walk::new(&tree, &scope, &cancellation).map(|entry| match entry.unwrap() {
         Entry::File(path) => path,
         Entry::Unreadable => "?".to_owned(),
@@ -102,7 +102,7 @@ fn repository() -> Sample {
     let sample = Sample::of(&files);
     let mut git = Command::new("git");
     git.args(["init", "--quiet"]).arg(sample.path().join("tree"));
-    assert!(clean(&mut git).status().expect("git").success());
+    assert!(isolate(&mut git).status().expect("git").success());
     sample
 }
 
@@ -118,12 +118,14 @@ fn a_gitignore_ignores_what_git_ignores() {
     let patterns: Vec<_> = PATTERNS.lines().collect();
     for line in &patterns {
         sample.write(".gitignore", unescaped(line).as_bytes());
-        let (git, walk) = (listed(&sample.path().join("tree")), walked(&sample));
+        let (git, walk) = (git_ls_files(&sample.path().join("tree")), walk_sorted(&sample));
         ignoring += usize::from(git.len() < FILES.len());
         if git != walk {
-            let of_git: Vec<_> = git.iter().filter(|path| !walk.contains(path)).collect();
-            let of_walk: Vec<_> = walk.iter().filter(|path| !git.contains(path)).collect();
-            differ.push(format!("{line:?}: only git lists {of_git:?}, only the walk {of_walk:?}"));
+            let only_git: Vec<_> = git.iter().filter(|path| !walk.contains(path)).collect();
+            let only_walk: Vec<_> = walk.iter().filter(|path| !git.contains(path)).collect();
+            differ.push(format!(
+                "{line:?}: only git lists {only_git:?}, only the walk {only_walk:?}"
+            ));
         }
     }
     assert!(patterns.len() >= 200, "{} patterns", patterns.len());
@@ -155,8 +157,8 @@ fn nested_gitignores_decide_as_in_git() {
         sample.write(".gitignore", outer.as_bytes());
         sample.write("dir/.gitignore", inner.as_bytes());
         let tree = sample.path().join("tree");
-        assert_eq!(walked(&sample), listed(&tree), "{outer:?} with {inner:?} in dir");
+        assert_eq!(walk_sorted(&sample), git_ls_files(&tree), "{outer:?} with {inner:?} in dir");
         fs::remove_file(tree.join(".gitignore")).unwrap();
-        assert_eq!(walked(&sample), listed(&tree), "{inner:?} in dir");
+        assert_eq!(walk_sorted(&sample), git_ls_files(&tree), "{inner:?} in dir");
     }
 }

@@ -1,4 +1,4 @@
-//! Asks auth: who is calling, and may they?
+//! Asks auth who the caller is and whether an operation is allowed.
 
 use std::{
     sync::Arc,
@@ -19,38 +19,38 @@ use tracing::{Instrument as _, Span};
 
 use crate::refusal::Refusal;
 
-use self::kept::{Kept, Question};
-pub(crate) use self::{kept::SILENCE, lease::Lease, reauthorizer::Reauthorizer};
+use self::decision_cache::{DecisionCache, DecisionKey};
+pub(crate) use self::{decision_cache::NO_EPOCH, lease::StreamLease, reauthorizer::Reauthorizer};
 
-mod kept;
+mod decision_cache;
 mod lease;
 mod reauthorizer;
 
 const AUTHORIZE: &str = "drawbridge.auth.v1.AuthService/Authorize";
 const FILTER_CATALOG: &str = "drawbridge.auth.v1.AuthService/FilterCatalog";
-/// How long auth may take. Who waits longer is told to try again.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Auth speaks once a second. For how long its silence is borne.
-const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How many open streams are decided again at once, when an epoch ends.
-const RENEWALS_AT_ONCE: usize = 16;
-/// Before auth is listened to again.
-const LISTEN_PAUSE: Duration = Duration::from_millis(200);
+/// How long one request to auth may take.
+const AUTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for an epoch message, which auth sends every second.
+const EPOCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// How many stream leases are renewed at once when an epoch ends.
+const RENEWALS_MAX: usize = 16;
+/// How long to wait before the epoch stream is opened again.
+const WATCH_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Auth, as the edge knows it. Without an answer nothing is allowed.
+/// A client of auth. INVARIANT: without a response from auth nothing is allowed.
 #[derive(Clone, Debug)]
 pub(crate) struct Authorizer {
     client: AuthServiceClient<Channel>,
-    kept: Arc<Kept>,
-    /// Permits to decide on an open stream again.
+    decisions: Arc<DecisionCache>,
+    /// Permits to renew stream leases.
     renewals: Arc<Semaphore>,
 }
 
-/// An operation that is allowed.
+/// A decision that allows an operation.
 #[derive(Clone, Debug)]
 pub(crate) struct Allowed {
     pub(crate) principal: Arc<pb::Principal>,
-    /// In which it was allowed. What is kept is kept for this epoch.
+    /// The epoch of the decision. A cache entry is valid in this epoch only.
     pub(crate) epoch: u64,
     /// When the access token expires.
     pub(crate) expires_at: Option<SystemTime>,
@@ -58,11 +58,11 @@ pub(crate) struct Allowed {
     decision: Arc<pb::Decision>,
 }
 
-/// Who was admitted, and for how long that holds.
+/// The admitted caller, and how long its admission is valid.
 #[derive(Clone, Debug)]
 pub(crate) struct Grant {
     pub(crate) principal: Arc<pb::Principal>,
-    /// In which it was decided. Zero: nobody said.
+    /// The epoch of the decision, or `NO_EPOCH` if it is unknown.
     pub(crate) epoch: u64,
     /// When the access token expires.
     pub(crate) expires_at: Option<SystemTime>,
@@ -72,7 +72,7 @@ impl From<pb::Visible> for Grant {
     fn from(visible: pb::Visible) -> Self {
         Self {
             principal: Arc::new(visible.principal.unwrap_or_default()),
-            epoch: 0,
+            epoch: NO_EPOCH,
             expires_at: None,
         }
     }
@@ -104,41 +104,49 @@ impl From<pb::Allowed> for Allowed {
 
 impl Authorizer {
     pub(crate) fn new(channel: Channel) -> Self {
-        let renewals = Arc::new(Semaphore::new(RENEWALS_AT_ONCE));
-        Self { client: AuthServiceClient::new(channel), kept: Arc::new(Kept::new()), renewals }
+        let renewals = Arc::new(Semaphore::new(RENEWALS_MAX));
+        Self {
+            client: AuthServiceClient::new(channel),
+            decisions: Arc::new(DecisionCache::new()),
+            renewals,
+        }
     }
 
-    /// Hears from auth when decisions change, until `stopping`. What nobody would take back is not kept.
-    pub(crate) async fn listen(self, stopping: CancellationToken) {
-        let listening = async {
+    /// Watches the epochs of auth until `stopping`. While the stream is lost no decision is cached,
+    /// because no new epoch would invalidate it.
+    pub(crate) async fn watch_epochs(self, stopping: CancellationToken) {
+        let watching = async {
             loop {
-                let status = self.hear().await;
-                self.kept.silence();
-                tracing::debug!(code = ?status.code(), message = status.message(), "auth is not heard");
-                tokio::time::sleep(LISTEN_PAUSE).await;
+                let status = self.watch_stream().await;
+                self.decisions.clear_epoch();
+                let (code, message) = (status.code(), status.message());
+                tracing::debug!(?code, message, "the epoch stream was lost");
+                tokio::time::sleep(WATCH_RETRY_INTERVAL).await;
             }
         };
-        stopping.run_until_cancelled(listening).await;
+        stopping.run_until_cancelled(watching).await;
     }
 
-    /// Hears until auth falls silent.
-    async fn hear(&self) -> Status {
-        let silent = || Status::deadline_exceeded("auth says nothing");
+    /// Opens the epoch stream, and reads it until it fails.
+    async fn watch_stream(&self) -> Status {
+        let timed_out = || Status::deadline_exceeded("auth sent no epoch in time");
         let mut client = self.client.clone();
-        let hearing = async {
-            let beginning = tokio::time::timeout(ANSWER_TIMEOUT, client.watch(pb::WatchRequest {}));
-            let mut words = beginning.await.map_err(|_| silent())??.into_inner();
-            while let Some(word) =
-                tokio::time::timeout(SILENCE_MAX, words.message()).await.map_err(|_| silent())??
-            {
-                self.kept.enter(word.epoch);
+        let reading = async {
+            let opening = tokio::time::timeout(AUTH_TIMEOUT, client.watch(pb::WatchRequest {}));
+            let mut epochs = opening.await.map_err(|_| timed_out())??.into_inner();
+            let mut next = async || {
+                let message = tokio::time::timeout(EPOCH_TIMEOUT, epochs.message());
+                message.await.map_err(|_| timed_out())?
+            };
+            while let Some(message) = next().await? {
+                self.decisions.set_epoch(message.epoch);
             }
-            Err(Status::unavailable("auth has ended its stream"))
+            Err(Status::unavailable("auth ended the epoch stream"))
         };
-        hearing.await.unwrap_or_else(|status: Status| status)
+        reading.await.unwrap_or_else(|status: Status| status)
     }
 
-    /// Decides one operation.
+    /// Authorizes one operation.
     pub(crate) async fn authorize(
         &self,
         context: &CallContext,
@@ -146,12 +154,12 @@ impl Authorizer {
         resource: &str,
         operation: pb::Operation,
     ) -> Result<Allowed, Refusal> {
-        self.decide(context, token, resource, operation, repeated).await
+        self.decide(context, token, resource, operation, record_cached).await
     }
 
-    /// Decides an operation of which not all is known yet. Once it is, another decision follows, and that one has the
-    /// record.
-    pub(crate) async fn foresee(
+    /// Authorizes an operation that is not complete yet. `authorize` follows once it is, so this
+    /// decision is not recorded.
+    pub(crate) async fn precheck(
         &self,
         context: &CallContext,
         token: &SecretString,
@@ -169,23 +177,24 @@ impl Authorizer {
         operation: pb::Operation,
         record: impl FnOnce(&CallContext, &pb::Operation, &Allowed),
     ) -> Result<Allowed, Refusal> {
-        let question = Question::new(token, resource, &operation);
-        if let Some(allowed) = self.kept.get(&question) {
+        let key = DecisionKey::new(token, resource, &operation);
+        if let Some(allowed) = self.decisions.get(&key) {
             record(context, &operation, &allowed);
             return Ok(allowed);
         }
-        let asked = self.ask(context, token, resource, operation).await;
-        if let Err(Refusal::Unauthenticated { description: Some(description) }) = &asked {
-            self.kept.refuse(Question::new(token, resource, &connecting()), description);
+        let decision = self.request_decision(context, token, resource, operation).await;
+        if let Err(Refusal::Unauthenticated { description: Some(description) }) = &decision {
+            let key = DecisionKey::new(token, resource, &connect_operation());
+            self.decisions.insert_rejected(key, description);
         }
-        let (allowed, reusable_for) = asked?;
-        if let Some(lasts) = reusable_for {
-            self.kept.put(question, &allowed, lasts);
+        let (allowed, reusable_for) = decision?;
+        if let Some(ttl) = reusable_for {
+            self.decisions.insert(key, &allowed, ttl);
         }
         Ok(allowed)
     }
 
-    async fn ask(
+    async fn request_decision(
         &self,
         context: &CallContext,
         token: &SecretString,
@@ -201,13 +210,13 @@ impl Authorizer {
             client_address: client_address(context),
         };
         let mut client = self.client.clone();
-        let context = context.within(ANSWER_TIMEOUT);
+        let context = context.with_timeout(AUTH_TIMEOUT);
         let span = client_span(AUTHORIZE);
         let response =
             async { client.authorize(context.outgoing(request)).await }.instrument(span.clone());
-        match answered(response.await, &span)?.into_inner().outcome {
+        match end_span(response.await, &span)?.into_inner().outcome {
             Some(authorize_response::Outcome::Allowed(allowed)) => {
-                let reusable_for = allowed.reusable_for.and_then(|lasts| lasts.try_into().ok());
+                let reusable_for = allowed.reusable_for.and_then(|ttl| ttl.try_into().ok());
                 Ok((allowed.into(), reusable_for))
             }
             Some(authorize_response::Outcome::Unauthenticated(reason)) => {
@@ -224,33 +233,34 @@ impl Authorizer {
         }
     }
 
-    /// Verifies the caller, for what reaches no tool service.
+    /// Authenticates the caller for an operation that reaches no tool service.
     pub(crate) async fn connect(
         &self,
         context: &CallContext,
         token: &SecretString,
         resource: &str,
     ) -> Result<Allowed, Refusal> {
-        self.authorize(context, token, resource, connecting()).await
+        self.authorize(context, token, resource, connect_operation()).await
     }
 
-    /// Verifies a caller of whom nothing is known. A token that was refused a moment ago costs auth nothing.
+    /// Authenticates an unknown caller. A token that auth rejected recently causes no request to
+    /// auth.
     pub(crate) async fn authenticate(
         &self,
         context: &CallContext,
         token: &SecretString,
         resource: &str,
     ) -> Result<Allowed, Refusal> {
-        match self.kept.refused(&Question::new(token, resource, &connecting())) {
+        match self.decisions.rejected(&DecisionKey::new(token, resource, &connect_operation())) {
             Some(description) => {
                 counter!("edge_decisions_total", "source" => "refused").increment(1);
                 Err(Refusal::Unauthenticated { description: Some(description.to_string()) })
             }
-            None => self.decide(context, token, resource, connecting(), |_, _, _| {}).await,
+            None => self.decide(context, token, resource, connect_operation(), |_, _, _| {}).await,
         }
     }
 
-    /// Says which items the caller may see.
+    /// Returns which items the caller may see.
     pub(crate) async fn filter(
         &self,
         context: &CallContext,
@@ -267,11 +277,11 @@ impl Authorizer {
             client_address: client_address(context),
         };
         let mut client = self.client.clone();
-        let context = context.within(ANSWER_TIMEOUT);
+        let context = context.with_timeout(AUTH_TIMEOUT);
         let span = client_span(FILTER_CATALOG);
         let response = async { client.filter_catalog(context.outgoing(request)).await }
             .instrument(span.clone());
-        match answered(response.await, &span)?.into_inner().outcome {
+        match end_span(response.await, &span)?.into_inner().outcome {
             Some(filter_catalog_response::Outcome::Visible(visible)) => Ok(visible),
             Some(filter_catalog_response::Outcome::Unauthenticated(reason)) => {
                 Err(unauthenticated(reason))
@@ -282,18 +292,18 @@ impl Authorizer {
     }
 }
 
-/// What needs a valid caller and reaches no tool service.
-fn connecting() -> pb::Operation {
+/// The operation that needs an authenticated caller and reaches no tool service.
+fn connect_operation() -> pb::Operation {
     pb::Operation { kind: Kind::Connect.into(), ..Default::default() }
 }
 
-/// By which address auth counts a token that it does not know.
+/// The address by which auth limits the introspection of unknown tokens.
 fn client_address(context: &CallContext) -> String {
     context.client_address.map_or_else(String::new, |address| address.to_string())
 }
 
-/// The record of a decision that auth made a moment ago and the edge repeats: the decision log has it once.
-fn repeated(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
+/// Records the use of a cached decision: the decision log of auth contains the decision only once.
+fn record_cached(context: &CallContext, operation: &pb::Operation, allowed: &Allowed) {
     counter!("edge_decisions_total", "source" => "kept").increment(1);
     let pb::Principal { issuer, subject, client_id, .. } = &*allowed.principal;
     let pb::Decision { policy_ids, policy_revision } = &*allowed.decision;
@@ -302,17 +312,16 @@ fn repeated(context: &CallContext, operation: &pb::Operation, allowed: &Allowed)
     tracing::info!(
         request_id = %context.request_id,
         issuer, subject, client_id, item, operation, ?policy_ids, policy_revision,
-        "decision repeated"
+        "cached decision used"
     );
 }
 
-fn answered<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {
+fn end_span<T>(response: Result<T, Status>, span: &Span) -> Result<T, Refusal> {
     let code = response.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
     end_client_span(span, code);
     response.map_err(|status| {
-        span.in_scope(
-            || tracing::error!(code = ?status.code(), message = status.message(), "auth gives no answer"),
-        );
+        let (code, message) = (status.code(), status.message());
+        span.in_scope(|| tracing::error!(?code, message, "auth is unavailable"));
         Refusal::AuthUnavailable
     })
 }

@@ -1,4 +1,5 @@
-//! Request bodies in memory: how many bytes this replica holds at once, for one caller and in all.
+//! Request bodies in memory: how many bytes of them this replica holds at once, per caller and in
+//! total.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,22 +11,22 @@ use http_body_util::BodyExt as _;
 use metrics::{counter, gauge};
 use tokio::time::timeout;
 
-use crate::{refusal::Refusal, traffic::queue::Caller};
+use crate::{refusal::Refusal, traffic::queue::CallerHash};
 
 use super::{budget::Budget, params::ParamsLimits};
 
-/// How much of a body is read, and thrown away, of a caller who is not authenticated: a client that is still
-/// sending would lose its connection, and with it the answer.
+/// How many bytes of an unauthenticated request's body are read and discarded: a client that is
+/// still sending would lose its connection, and with it the response.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
-/// A body beyond this is a large one, in bytes.
+/// Bodies above this size, in bytes, are large.
 const LARGE_BYTES: usize = 64 * 1024;
-/// For so many copies of its bytes a body is charged: itself, its texts as they are parsed, and the message that they
-/// make.
+/// How many copies of its bytes a body is charged for: itself, its parsed strings, and the gRPC
+/// message made from them.
 const COPIES: usize = 3;
-/// How long a body waits for memory, and how long the rest of one is waited for that is thrown away.
+/// How long a body waits for memory, and how long discarding one takes at most.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// What request bodies may take on this replica.
+/// The limits of request bodies on this replica.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Request bodies")]
 pub struct BodyLimits {
@@ -33,16 +34,16 @@ pub struct BodyLimits {
     #[arg(long, default_value_t = 4 * 1024 * 1024)]
     pub body_bytes_max: usize,
 
-    /// How many bytes of bodies are in memory at once, each counted three times, with the values that they are parsed to.
-    /// One principal has a quarter of it, and large bodies three quarters.
+    /// How many bytes of bodies may be in memory at once, each counted three times, with the values
+    /// parsed from them. One principal may use a quarter of it, and large bodies three quarters.
     #[arg(long, default_value_t = 64 * 1024 * 1024)]
     pub bodies_bytes_max: usize,
 
-    /// How many values the parameters of one message may hold.
+    /// How many values the parameters of one message may contain.
     #[arg(long, default_value_t = 32 * 1024)]
     pub params_values_max: usize,
 
-    /// How deep they may nest.
+    /// How deep the parameters may nest.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..=100))]
     pub params_depth_max: u8,
 }
@@ -58,18 +59,18 @@ impl Default for BodyLimits {
     }
 }
 
-/// The memory that bodies take.
+/// The memory of request bodies.
 #[derive(Debug)]
 pub(crate) struct BodyBudget {
     limits: BodyLimits,
     budget: Budget,
 }
 
-/// The memory of one body, as long as this lives.
+/// The memory of one body, released on drop.
 #[derive(Debug)]
 pub(crate) struct BodyPermit {
     budget: Arc<BodyBudget>,
-    caller: Caller,
+    caller: CallerHash,
     bytes: usize,
 }
 
@@ -83,20 +84,21 @@ impl BodyBudget {
         ParamsLimits { values_max: params_values_max, depth_max: params_depth_max.into() }
     }
 
-    /// The permit of a body of which nothing is read yet.
-    pub(super) fn permit(self: &Arc<Self>, caller: Caller) -> BodyPermit {
+    /// The permit of a body before anything of it is read.
+    pub(super) fn permit(self: &Arc<Self>, caller: CallerHash) -> BodyPermit {
         BodyPermit { budget: Arc::clone(self), caller, bytes: 0 }
     }
 
-    /// Reads the body of a caller who is authenticated, as memory allows.
+    /// Reads the body of an authenticated caller, as memory permits.
     pub(super) async fn read(
         self: &Arc<Self>,
-        caller: Caller,
+        caller: CallerHash,
         mut body: Body,
     ) -> Result<(Bytes, BodyPermit), Refusal> {
         let bytes_max = self.limits.body_bytes_max;
         let mut permit = self.permit(caller);
-        // What is said to come is charged at once: of bodies that wait for one another's memory none would get it.
+        // The declared length is charged at once, so that bodies do not deadlock on each other's
+        // memory.
         let declared = body.size_hint().exact().and_then(|length| usize::try_from(length).ok());
         let declared = declared.filter(|length| *length <= bytes_max).unwrap_or_default();
         permit.grow(COPIES * declared).await?;
@@ -111,7 +113,7 @@ impl BodyBudget {
             if length > declared {
                 permit.grow(COPIES * data.len()).await?;
             }
-            // Most bodies come whole.
+            // Most bodies consist of one frame.
             if first.is_empty() && rest.is_empty() {
                 first = data;
             } else {
@@ -125,15 +127,15 @@ impl BodyBudget {
         Ok((bytes, permit))
     }
 
-    fn try_take(&self, caller: Caller, held: usize, more: usize) -> bool {
+    fn try_take(&self, caller: CallerHash, taken: usize, more: usize) -> bool {
         let total = self.limits.bodies_bytes_max;
-        let room = if held + more > COPIES * LARGE_BYTES { total / 4 * 3 } else { total };
-        self.budget.take(caller, more, |all, own| all <= room && own <= total / 4)
+        let max = if taken + more > COPIES * LARGE_BYTES { total / 4 * 3 } else { total };
+        self.budget.take(caller, more, |all, own| all <= max && own <= total / 4)
     }
 }
 
 impl BodyPermit {
-    /// Takes more memory where there is some now.
+    /// Takes more memory if it is available now.
     pub(super) fn try_grow(&mut self, more: usize) -> bool {
         let taken = self.budget.try_take(self.caller, self.bytes, more);
         if taken {
@@ -142,12 +144,12 @@ impl BodyPermit {
         taken
     }
 
-    /// The same, and waits for it.
+    /// Takes more memory, and waits until it is available.
     async fn grow(&mut self, more: usize) -> Result<(), Refusal> {
         if self.try_grow(more) {
             return Ok(());
         }
-        let _waiting = Waits::new();
+        let _gauge = WaitingGauge::increment();
         let budget = Arc::clone(&self.budget);
         let waiting = async {
             loop {
@@ -166,17 +168,17 @@ impl BodyPermit {
     }
 }
 
-/// Counts a body that waits for memory, as long as this lives.
-struct Waits;
+/// Counts a body that waits for memory, until dropped.
+struct WaitingGauge;
 
-impl Waits {
-    fn new() -> Self {
+impl WaitingGauge {
+    fn increment() -> Self {
         gauge!("edge_bodies_waiting").increment(1);
         Self
     }
 }
 
-impl Drop for Waits {
+impl Drop for WaitingGauge {
     fn drop(&mut self) {
         gauge!("edge_bodies_waiting").decrement(1);
     }
@@ -184,11 +186,11 @@ impl Drop for Waits {
 
 impl Drop for BodyPermit {
     fn drop(&mut self) {
-        self.budget.budget.give_back(self.caller, self.bytes);
+        self.budget.budget.release(self.caller, self.bytes);
     }
 }
 
-/// Reads what is left of a body, up to a bound, and keeps nothing of it. Says whether that was all.
+/// Reads and discards a body, up to a bound. Returns whether it was read to its end.
 pub(super) async fn discard(mut body: Body) -> bool {
     let reading = async {
         let mut read = 0;
@@ -208,11 +210,11 @@ fn body_error(error: &axum::Error) -> Refusal {
     let mut source: Option<&dyn std::error::Error> = Some(error);
     while let Some(error) = source {
         if error.is::<BodyTimeout>() {
-            return Refusal::Slow;
+            return Refusal::BodySlow;
         }
         source = error.source();
     }
-    Refusal::Body
+    Refusal::BodyUnreadable
 }
 
 #[cfg(test)]
@@ -230,36 +232,36 @@ mod tests {
         }))
     }
 
-    fn callers<const N: usize>() -> [Caller; N] {
+    fn callers<const N: usize>() -> [CallerHash; N] {
         let hasher = RandomState::new();
-        std::array::from_fn(|number| Caller::new(hasher.hash_one(number)))
+        std::array::from_fn(|number| CallerHash::new(hasher.hash_one(number)))
     }
 
     async fn read(
         budget: &Arc<BodyBudget>,
-        caller: Caller,
+        caller: CallerHash,
         bytes: usize,
     ) -> Result<BodyPermit, Refusal> {
         budget.read(caller, Body::from(vec![b'x'; bytes])).await.map(|(_, permit)| permit)
     }
 
     #[tokio::test]
-    async fn one_caller_has_a_quarter_and_large_bodies_leave_memory_for_small_ones() {
+    async fn a_caller_gets_a_quarter_and_large_bodies_leave_memory_for_small_ones() {
         let (budget, [alice, bob, carol, dave]) = (budget(), callers());
-        let mut held = vec![read(&budget, alice, 2 * MIB).await.unwrap()];
+        let mut permits = vec![read(&budget, alice, 2 * MIB).await.unwrap()];
         assert!(matches!(read(&budget, alice, 1).await, Err(Refusal::Overloaded)));
         for caller in [bob, carol] {
-            held.push(read(&budget, caller, 2 * MIB).await.unwrap());
+            permits.push(read(&budget, caller, 2 * MIB).await.unwrap());
         }
         assert!(matches!(read(&budget, dave, 2 * MIB).await, Err(Refusal::Overloaded)));
         assert!(read(&budget, dave, 1000).await.is_ok());
-        held.clear();
+        permits.clear();
         assert!(read(&budget, alice, 2 * MIB).await.is_ok());
         assert_eq!(budget.budget.taken(), (0, 0));
     }
 
     #[tokio::test]
-    async fn a_body_waits_for_memory_until_another_is_done() {
+    async fn a_body_waits_until_another_releases_its_memory() {
         let (budget, [alice]) = (budget(), callers());
         let first = read(&budget, alice, 2 * MIB).await.unwrap();
         let waiting = tokio::spawn({
@@ -272,21 +274,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_bodies_that_are_sent_at_once_each_gets_its_memory_in_its_turn() {
+    async fn concurrent_bodies_of_one_caller_all_get_memory() {
         let (budget, [alice]) = (budget(), callers());
         let reading = (0..4).map(|_| async { read(&budget, alice, MIB + MIB / 2).await.is_ok() });
         assert_eq!(futures::future::join_all(reading).await, [true; 4]);
     }
 
     #[tokio::test]
-    async fn a_body_beyond_its_bound_is_refused_however_it_comes() {
+    async fn a_body_above_the_maximum_is_rejected_even_without_a_declared_length() {
         let (budget, [alice]) = (Arc::new(BodyBudget::new(BodyLimits::default())), callers());
         let bytes_max = budget.limits.body_bytes_max;
         let parts = (0..5).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; MIB])));
         let body = Body::from_stream(futures::stream::iter(parts));
-        assert!(
-            matches!(budget.read(alice, body).await, Err(Refusal::TooLarge { bytes_max: max }) if max == bytes_max)
-        );
+        let refusal = budget.read(alice, body).await.unwrap_err();
+        assert!(matches!(refusal, Refusal::TooLarge { bytes_max: max } if max == bytes_max));
         assert_eq!(budget.budget.taken(), (0, 0));
     }
 }

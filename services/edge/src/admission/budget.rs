@@ -1,4 +1,4 @@
-//! Memory that callers share: how much is taken of it, by each and in all.
+//! Memory that callers share: how much each of them and all together have taken.
 
 use std::{
     collections::HashMap,
@@ -7,26 +7,26 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::traffic::queue::Caller;
+use crate::traffic::queue::CallerHash;
 
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     used: Mutex<Used>,
-    /// Notified when something was given back.
+    /// Notified when memory was released.
     pub(super) released: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Used {
     bytes: usize,
-    callers: HashMap<Caller, usize>,
+    callers: HashMap<CallerHash, usize>,
 }
 
 impl Budget {
-    /// Takes this much, if what would be taken then fits: in all, and by the caller.
+    /// Takes memory if `fits` accepts what would then be taken: in total, and by this caller.
     pub(super) fn take(
         &self,
-        caller: Caller,
+        caller: CallerHash,
         bytes: usize,
         fits: impl FnOnce(usize, usize) -> bool,
     ) -> bool {
@@ -42,7 +42,7 @@ impl Budget {
         true
     }
 
-    pub(super) fn give_back(&self, caller: Caller, bytes: usize) {
+    pub(super) fn release(&self, caller: CallerHash, bytes: usize) {
         let used = &mut *self.used();
         used.bytes -= bytes;
         if let Some(own) = used.callers.get_mut(&caller) {
@@ -54,7 +54,7 @@ impl Budget {
         self.released.notify_waiters();
     }
 
-    /// How much is taken in all, and by how many.
+    /// How much is taken in total, and by how many callers.
     #[cfg(test)]
     pub(super) fn taken(&self) -> (usize, usize) {
         let used = self.used();

@@ -1,4 +1,4 @@
-//! What the gate reads of a request's headers.
+//! The request headers that admission reads.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use crate::refusal::Refusal;
 const JSON: &str = "application/json";
 const EVENT_STREAM: &str = "text/event-stream";
 
-/// What a client takes for an answer.
+/// The kinds of response that a client accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepts {
-    /// One JSON message alone.
+    /// Only a single JSON message.
     Json,
-    /// An event stream alone.
+    /// Only an event stream.
     Stream,
     Both,
 }
 
 impl Accepts {
-    /// Whether the client can be told something before the answer.
-    pub(crate) fn streams(self) -> bool {
+    /// Whether the client accepts events before the response.
+    pub(crate) fn allows_stream(self) -> bool {
         self != Self::Json
     }
 
-    /// After how long without an answer a stream is opened. None: never.
-    pub(crate) fn quiet(self, usual: Duration) -> Option<Duration> {
+    /// After how long without a response a stream is opened. `None`: never.
+    pub(crate) fn stream_after(self, default: Duration) -> Option<Duration> {
         match self {
             Self::Json => None,
             Self::Stream => Some(Duration::ZERO),
-            Self::Both => Some(usual),
+            Self::Both => Some(default),
         }
     }
 }
 
-/// Checks what the headers say of the body and of the answer. Says what the sender takes for an answer.
+/// Checks the Content-Type and Accept headers. Returns what the client accepts.
 pub(super) fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {
     check_content_type(&parts.headers)?;
     match parts.headers.contains_key(header::ACCEPT) {
@@ -46,14 +46,14 @@ pub(super) fn check_headers(parts: &Parts) -> Result<Accepts, Refusal> {
 }
 
 /// The token of a `Bearer` header (RFC 6750 section 2.1).
-pub(super) fn bearer(header: Option<&HeaderValue>) -> Result<SecretString, Refusal> {
+pub(super) fn bearer_token(header: Option<&HeaderValue>) -> Result<SecretString, Refusal> {
     let header = header.ok_or(Refusal::Unauthenticated { description: None })?;
     let token = header.to_str().ok().and_then(|header| {
         let (scheme, token) = header.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| SecretString::from(token.trim()))
     });
     token.ok_or(Refusal::Unauthenticated {
-        description: Some("the Authorization header holds no bearer token".to_owned()),
+        description: Some("the Authorization header must be `Bearer` and a token".to_owned()),
     })
 }
 
@@ -66,19 +66,19 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// What the client takes for an answer. One that says nothing takes all.
+/// What the client accepts. Without an Accept header it accepts both.
 pub(super) fn accept(headers: &HeaderMap) -> Result<Accepts, Refusal> {
     let text: Vec<_> =
         headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let text = text.join(",").to_ascii_lowercase();
-    let takes = |kinds: &[&str]| {
+    let accepts = |kinds: &[&str]| {
         text.split(',')
             .filter_map(|range| range.split(';').next())
             .any(|range| kinds.contains(&range.trim()))
     };
-    let streams = text.is_empty() || takes(&[EVENT_STREAM, "text/*", "*/*"]);
-    let json = text.is_empty() || takes(&[JSON, "application/*", "*/*"]);
-    match (json, streams) {
+    let stream = text.is_empty() || accepts(&[EVENT_STREAM, "text/*", "*/*"]);
+    let json = text.is_empty() || accepts(&[JSON, "application/*", "*/*"]);
+    match (json, stream) {
         (true, true) => Ok(Accepts::Both),
         (true, false) => Ok(Accepts::Json),
         (false, true) => Ok(Accepts::Stream),

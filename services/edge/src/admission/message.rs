@@ -1,4 +1,4 @@
-//! A JSON-RPC message, as far as the gate has to know it.
+//! A JSON-RPC message, as far as admission needs to parse it.
 
 use std::borrow::Cow;
 
@@ -8,16 +8,16 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     body::BodyPermit,
-    params::{self, ParamsLimits, cut},
+    params::{self, ParamsLimits, truncate},
 };
 use crate::refusal::Refusal;
 
-/// The longest method name, in bytes: spans and logs have it.
+/// The longest method name, in bytes: spans and logs contain it.
 const METHOD_BYTES_MAX: usize = 64;
-/// The longest id, in bytes as it is written: answers, spans and logs have it.
+/// The longest id, in bytes of JSON: responses, spans and logs contain it.
 pub(crate) const ID_BYTES_MAX: usize = 1024;
 
-/// Methods that a metric may name.
+/// The methods that may be a metric label.
 const METHODS: [&str; 17] = [
     "completion/complete",
     "initialize",
@@ -38,15 +38,15 @@ const METHODS: [&str; 17] = [
     "tools/list",
 ];
 
-/// Stands for every other method.
+/// The label of every other method.
 pub(crate) const OTHER: &str = "other";
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Request,
     Notification,
-    /// What a client answers to a request of the server.
+    /// A client's response to a request of the server.
     Response,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Message {
     pub(crate) error: Option<Value>,
 }
 
-// A field that stands twice is refused, so that no two readers can take a message for two things.
+// serde rejects a duplicate field, so no two parsers can read a message differently.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow)]
@@ -79,7 +79,7 @@ struct Envelope<'a> {
     error: Option<&'a RawValue>,
 }
 
-/// Null is not the same as nothing.
+/// Distinguishes null from an absent field.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
@@ -87,13 +87,14 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(
 }
 
 impl Message {
-    /// Reads a message of a caller who is authenticated. What its values take of memory is charged to `permit`.
+    /// Parses a message of an authenticated caller. The memory of its values is charged to
+    /// `permit`.
     pub(crate) fn parse(
         body: &[u8],
         limits: ParamsLimits,
         permit: &mut BodyPermit,
     ) -> Result<Self, Refusal> {
-        // serde would put what else it is into its error, whole.
+        // The error of serde would contain the whole other value.
         match body.trim_ascii_start().first() {
             Some(b'[') => {
                 return Err(Refusal::Invalid("it must be one object, not a batch".to_owned()));
@@ -142,7 +143,7 @@ impl Message {
         (self.method == "tools/call").then(|| self.params.get("name")?.as_str()).flatten()
     }
 
-    /// The method when it is one of MCP's, so that no caller can make up a metric's label.
+    /// The method if it is one of MCP's, so that no caller can invent a metric label.
     pub(crate) fn known_method(&self) -> &'static str {
         METHODS.into_iter().find(|method| *method == self.method).unwrap_or(OTHER)
     }
@@ -150,7 +151,7 @@ impl Message {
     /// `{method} {tool}`, or the method alone.
     pub(crate) fn span_name(&self) -> String {
         match self.tool_name() {
-            Some(tool) => format!("{} {}", self.method, cut(tool)),
+            Some(tool) => format!("{} {}", self.method, truncate(tool)),
             None => self.known_method().to_owned(),
         }
     }
@@ -219,20 +220,20 @@ mod tests {
 
     use super::*;
     use crate::admission::body::{BodyBudget, BodyLimits};
-    use crate::traffic::queue::Caller;
+    use crate::traffic::queue::CallerHash;
 
     fn parse(body: &[u8]) -> Result<Message, Refusal> {
         let budget = Arc::new(BodyBudget::new(BodyLimits::default()));
-        Message::parse(body, budget.params_limits(), &mut budget.permit(Caller::new(0)))
+        Message::parse(body, budget.params_limits(), &mut budget.permit(CallerHash::new(0)))
     }
 
-    fn check(body: &str, word: &str) {
+    fn check(body: &str, reason: &str) {
         let refusal = parse(body.as_bytes()).expect_err(body);
-        assert_eq!(refusal.word(), word, "{body}");
+        assert_eq!(refusal.reason(), reason, "{body}");
     }
 
     #[test]
-    fn what_is_no_message_is_refused_for_what_it_is() {
+    fn an_invalid_message_is_rejected_with_its_reason() {
         check("", "parse");
         check("{", "parse");
         check(r#"{"jsonrpc":"2.0",}"#, "parse");
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn params_beyond_their_bounds_are_refused() {
+    fn params_beyond_their_limits_are_rejected() {
         let params =
             |text: &str| format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
         let nested = |depth| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
@@ -293,11 +294,14 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What is parsed within bounds is what `serde_json` reads.
+        /// Bounded parsing yields what `serde_json` reads.
         #[test]
-        fn parsed_params_are_those_that_were_sent(text in r#"([\{\}\[\],:"ab01.e\\ -]|true|null|"a"|\{"a":){0,40}"#) {
+        fn parsed_params_equal_those_that_were_sent(
+            text in r#"([\{\}\[\],:"ab01.e\\ -]|true|null|"a"|\{"a":){0,40}"#,
+        ) {
             let body = format!(r#"{{"jsonrpc":"2.0","method":"ping","params":{{"a":{text}}}}}"#);
-            let theirs = serde_json::from_str::<Value>(&body).ok().map(|value| value["params"].clone());
+            let theirs = serde_json::from_str::<Value>(&body).ok();
+            let theirs = theirs.map(|value| value["params"].clone());
             if let Ok(ours) = parse(body.as_bytes()) {
                 proptest::prop_assert_eq!(Some(ours.params), theirs);
             }

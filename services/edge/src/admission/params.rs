@@ -1,5 +1,6 @@
-//! The parameters of a message, parsed within bounds: how many values they hold, how deep they nest, and which names and
-//! texts they may have. `serde_json` alone bounds only the depth: 4 MB of nested arrays become half a gigabyte of values.
+//! Parses the parameters of a message within limits: the number of values, their depth, and the
+//! characters of names and strings. `serde_json` limits only the depth: 4 MB of nested arrays
+//! become half a gigabyte of values.
 
 use std::fmt;
 
@@ -8,23 +9,23 @@ use serde_json::{Map, Number, Value, value::RawValue};
 
 use super::body::BodyPermit;
 
-/// The memory of one parsed value, in bytes: an array of one element allocates four of them. Measured by
-/// `the_memory_of_parsed_values_stays_within_what_is_charged`.
+/// The memory of one parsed value, in bytes: an array of one element allocates four of them.
+/// Measured by `the_memory_of_parsed_values_stays_within_what_is_charged`.
 pub(crate) const VALUE_BYTES: usize = 320;
 
 /// How many values are parsed before their memory is charged.
 const UNCHARGED_VALUES: usize = 64;
 
-/// What `params` may hold.
+/// The limits of `params`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ParamsLimits {
-    /// Values, the containers and the members' values among them.
+    /// Values, including containers and the values of members.
     pub(crate) values_max: usize,
-    /// Levels of arrays and objects, `params` itself among them.
+    /// Levels of arrays and objects, including `params` itself.
     pub(crate) depth_max: usize,
 }
 
-/// Parses parameters. What they take of memory is charged to the body that they came in.
+/// Parses parameters. Their memory is charged to the permit of their body.
 pub(super) fn parse(
     raw: &RawValue,
     limits: ParamsLimits,
@@ -38,7 +39,7 @@ pub(super) fn parse(
 struct Counter<'a> {
     limits: ParamsLimits,
     values: usize,
-    /// How many values are paid for.
+    /// How many values are charged.
     charged: usize,
     permit: &'a mut BodyPermit,
 }
@@ -48,7 +49,7 @@ impl Counter<'_> {
         self.values += 1;
         if self.values > self.limits.values_max {
             return Err(E::custom(format!(
-                "params hold more than {} values",
+                "params contain more than {} values",
                 self.limits.values_max
             )));
         }
@@ -63,18 +64,18 @@ impl Counter<'_> {
     }
 }
 
-/// Stands in the error of a message for which there is no memory now.
-pub(super) const NO_MEMORY: &str = "too many values are in memory now";
+/// The error when no memory is available for further values.
+pub(super) const NO_MEMORY: &str = "no memory is available for the values of params";
 
-/// One value, some levels down.
+/// A value at this depth.
 struct Bounded<'a, 'p> {
     counter: &'a mut Counter<'p>,
     depth: usize,
 }
 
 impl Bounded<'_, '_> {
-    /// The level below, where there may be one.
-    fn below<E: Error>(&self) -> Result<usize, E> {
+    /// The depth of the values inside this one.
+    fn inner_depth<E: Error>(&self) -> Result<usize, E> {
         let max = self.counter.limits.depth_max;
         if self.depth >= max {
             return Err(E::custom(format!("params nest deeper than {max} levels")));
@@ -131,7 +132,7 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
-        let depth = self.below()?;
+        let depth = self.inner_depth()?;
         let mut values = Vec::new();
         while let Some(value) =
             sequence.next_element_seed(Bounded { counter: self.counter, depth })?
@@ -142,15 +143,15 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let depth = self.below()?;
+        let depth = self.inner_depth()?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             check_text(&name)?;
             if object.contains_key(&name) {
-                // Two readers could take the message for two things.
+                // Two parsers could read the message differently.
                 return Err(A::Error::custom(format!(
                     "duplicate member {:?} in params",
-                    cut(&name)
+                    truncate(&name)
                 )));
             }
             let value = members.next_value_seed(Bounded { counter: self.counter, depth })?;
@@ -160,18 +161,18 @@ impl<'de> Visitor<'de> for Bounded<'_, '_> {
     }
 }
 
-/// C libraries stop at U+0000: what a policy has read is then not what is searched for.
+/// Rejects U+0000, at which C libraries stop: a policy would read another text than they do.
 fn check_text<E: Error>(text: &str) -> Result<(), E> {
     if text.as_bytes().contains(&0) {
-        return Err(E::custom("params hold the character U+0000"));
+        return Err(E::custom("params contain the character U+0000"));
     }
     Ok(())
 }
 
-/// The beginning of a text that a caller wrote, for logs, spans and errors.
-pub(crate) fn cut(text: &str) -> &str {
+/// The beginning of a caller's text, for logs, spans and errors.
+pub(crate) fn truncate(text: &str) -> &str {
     &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
-/// How much of a text that a caller wrote goes into a log line, span or error, in bytes.
+/// How many bytes of a caller's text a log line, span or error contains.
 const TEXT_BYTES_MAX: usize = 128;

@@ -1,4 +1,4 @@
-//! What a message asks for, and what is left to do once it is allowed.
+//! Plans a message: authorizes its operation, and returns what remains to be done.
 
 use std::sync::Arc;
 
@@ -8,78 +8,69 @@ use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;
 
-use super::{Gate, cursor::Cursor, message::Message, params::cut};
+use super::{AdmissionState, cursor::Cursor, message::Message};
 use crate::{
     admission::authorizer::{Allowed, Grant},
     catalog::{
         Catalog, CompletionItem, ItemKind, ListItem, PromptItem, ResourceItem, ToolItem, Variables,
-        WatchItem,
     },
-    grpc::upstream::{EncodedMessage, Target},
+    grpc::upstream::{EncodedMessage, RpcTarget},
     metadata::Endpoint,
     refusal::Refusal,
 };
 
-mod introduce;
+pub(crate) use self::watch::ResourceWatch;
+
+mod describe;
 mod lists;
 mod prompt;
 mod tool;
+mod watch;
 
-/// The longest URI of a resource that is watched, in bytes: it is held as long as it is.
-const WATCHED_URI_BYTES_MAX: usize = 2048;
-/// The first revision without sessions, in which `subscriptions/listen` is in place of `resources/subscribe`.
+/// The first revision without sessions, in which `subscriptions/listen` replaces
+/// `resources/subscribe`.
 const STATELESS: &str = "2026-07-28";
-/// How many resources one request may watch.
-const WATCHES_MAX: usize = 64;
 
-/// What is left to do for a request that is allowed.
+/// What remains to be done for an allowed request.
 #[derive(Clone, Debug)]
 pub(crate) enum Plan {
-    /// Nothing that needs more than a valid caller.
+    /// Anything that needs only an authenticated caller.
     Connect,
-    /// Say what the edge is, and what its services tell this caller of themselves.
-    Introduce {
+    /// Describe the server, with the instructions of its services for this caller.
+    Describe {
         instructions: String,
-        /// Whether a tool of this caller is shown with a page (MCP Apps).
+        /// Whether a tool of this caller has a UI page (MCP Apps).
         pages: bool,
     },
-    /// Show these tools.
+    /// List these tools.
     ListTools(Arc<Vec<Arc<ToolItem>>>),
-    /// Show these resources, and then what services list of some.
-    ListResources(Arc<Vec<Arc<ResourceItem>>>, Arc<Listed>),
+    /// List these resources, followed by those that services list.
+    ListResources(Arc<Vec<Arc<ResourceItem>>>, Arc<ServiceLists>),
     /// Call this tool.
     CallTool(Arc<ToolItem>, Arc<Call>),
-    /// Tell the model what is wrong with its arguments for this tool.
-    WrongArguments(Arc<ToolItem>, String),
-    /// Say that the arguments for this tool could not be transformed.
-    NotTransformed(Arc<ToolItem>),
+    /// Reply to the model with what is invalid in its arguments for this tool.
+    InvalidArguments(Arc<ToolItem>, String),
+    /// Reply that the arguments for this tool could not be transformed.
+    TransformFailed(Arc<ToolItem>),
     /// Read this resource.
     ReadResource(Arc<ResourceItem>, Arc<Call>),
-    /// Show these prompts.
+    /// List these prompts.
     ListPrompts(Arc<Vec<Arc<PromptItem>>>),
     /// Get this prompt.
     GetPrompt(Arc<PromptItem>, Arc<Call>),
     /// Complete an argument.
     Complete(Arc<CompletionItem>, Arc<Call>),
-    /// Tell of changes of these resources, by their URIs.
-    Watch(Arc<Vec<Watch>>),
+    /// Notify the client of changes of these resources.
+    Watch(Arc<Vec<ResourceWatch>>),
 }
 
-/// What is asked of services for one page of a list of resources.
+/// The calls that list the resources of services for one page.
 #[derive(Debug, Default)]
-pub(crate) struct Listed {
-    /// One after the other, until the page is full.
+pub(crate) struct ServiceLists {
+    /// They run one after the other until the page is full.
     pub(crate) lists: Vec<(Arc<ListItem>, Arc<Call>)>,
-    /// Where the list goes on after them.
+    /// Where the next page begins.
     pub(crate) next: Option<Cursor>,
-}
-
-/// A resource whose changes the caller may be told of.
-#[derive(Clone, Debug)]
-pub(crate) struct Watch {
-    pub(crate) uri: String,
-    pub(crate) item: Arc<WatchItem>,
-    pub(crate) call: Arc<Call>,
 }
 
 impl Plan {
@@ -87,13 +78,13 @@ impl Plan {
     pub(crate) fn tool(&self) -> Option<&ToolItem> {
         match self {
             Self::CallTool(tool, _)
-            | Self::WrongArguments(tool, _)
-            | Self::NotTransformed(tool) => Some(tool),
+            | Self::InvalidArguments(tool, _)
+            | Self::TransformFailed(tool) => Some(tool),
             _ => None,
         }
     }
 
-    /// The operation that was decided on, of those that reach a tool service.
+    /// The authorized operation, if it reaches a tool service.
     pub(crate) fn operation(&self) -> Option<&Arc<auth::Operation>> {
         match self {
             Self::CallTool(_, call)
@@ -105,80 +96,81 @@ impl Plan {
     }
 }
 
-/// A call that is allowed: the message as it was decided on, and the token for it.
+/// An allowed call: the message as it was authorized, and its transaction token.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) message: EncodedMessage,
-    /// Absent where the decision read the arguments and the message is not whole yet: the token names the digest of the
-    /// message that is sent, so each round of a call that asks its client gets one of its own.
+    /// Absent if the decision read the arguments and the client's input may still be added to the
+    /// message: the token names the digest of the sent message, so each round of such a call needs
+    /// its own token.
     pub(crate) token: Option<Arc<SecretString>>,
-    /// In which it was allowed.
+    /// The epoch of the decision.
     pub(crate) epoch: u64,
-    /// What was asked, to ask it again when the call goes on later.
+    /// The authorized operation, to reauthorize it while the call continues.
     pub(crate) operation: Arc<auth::Operation>,
 }
 
-/// Asks auth about what `message` asks for. What is hidden from the caller is planned as if it were not there.
-pub(super) async fn make(
-    gate: &Gate,
+/// Plans a message. An item that is hidden from the caller is treated as an unknown one.
+pub(super) async fn plan_message(
+    state: &AdmissionState,
     context: &CallContext,
     endpoint: &Endpoint,
     token: &SecretString,
     message: &Message,
 ) -> Result<(Plan, Grant), Refusal> {
-    let catalog = gate.catalogs.load();
+    let catalog = state.catalogs.load();
     let resource = endpoint.resource();
-    let asking = Asking {
-        gate,
+    let planner = Planner {
+        state,
         context,
         token,
         resource: &resource,
         catalog: &catalog,
         endpoint: endpoint.namespace.as_deref(),
     };
-    match asking.plan(message).await {
+    match planner.plan(message).await {
         Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
             refusal.record(&context.request_id);
-            tracing::Span::current().record("error.type", refusal.word());
-            asking.connect().await
+            tracing::Span::current().record("error.type", refusal.reason());
+            planner.connect().await
         }
         planned => planned,
     }
 }
 
-impl Asking<'_> {
+impl Planner<'_> {
     async fn plan(&self, message: &Message) -> Result<(Plan, Grant), Refusal> {
-        let (asking, catalog) = (self, self.catalog);
+        let (planner, catalog) = (self, self.catalog);
         let text = |name: &str| message.params.get(name).and_then(Value::as_str);
         match message.method.as_str() {
-            "tools/list" => asking.list_tools(catalog, &message.params).await,
+            "tools/list" => planner.list_tools(catalog, &message.params).await,
             "resources/list" | "resources/templates/list" => {
-                asking
+                planner
                     .list_resources(catalog, message.method == "resources/list", &message.params)
                     .await
             }
-            "initialize" | "server/discover" => asking.introduce(catalog).await,
-            "prompts/list" => asking.list_prompts(catalog, &message.params).await,
+            "initialize" | "server/discover" => planner.describe(catalog).await,
+            "prompts/list" => planner.list_prompts(catalog, &message.params).await,
             "tools/call" => match text("name") {
-                None => asking.refuse("name must be a string").await,
+                None => planner.invalid_params("name must be a string").await,
                 Some(name) => {
                     match catalog
                         .tool(name)
-                        .filter(|tool| asking.serves(ItemKind::Tool, &tool.item))
+                        .filter(|tool| planner.serves(ItemKind::Tool, &tool.item))
                     {
-                        Some(tool) => asking.call_tool(tool, &message.params).await,
-                        // Whoever is not known must not learn what there is and what not.
-                        None => asking.connect().await,
+                        Some(tool) => planner.call_tool(tool, &message.params).await,
+                        // An unauthenticated caller must not learn which items exist.
+                        None => planner.connect().await,
                     }
                 }
             },
-            // Each is of its own revisions; the handler says so where it is not.
+            // The handler rejects a method that its revision does not have.
             "resources/subscribe"
                 if message.revision().is_none_or(|revision| revision < STATELESS) =>
             {
                 match text("uri") {
-                    None => asking.refuse("uri must be a string").await,
-                    Some(uri) => asking.watch(catalog, &[uri]).await,
+                    None => planner.invalid_params("uri must be a string").await,
+                    Some(uri) => planner.watch(catalog, &[uri]).await,
                 }
             }
             "subscriptions/listen" => {
@@ -192,42 +184,42 @@ impl Asking<'_> {
                     .flatten()
                     .filter_map(Value::as_str)
                     .collect();
-                asking.watch(catalog, &uris).await
+                planner.watch(catalog, &uris).await
             }
             "resources/read" => match text("uri") {
-                None => asking.refuse("uri must be a string").await,
+                None => planner.invalid_params("uri must be a string").await,
                 Some(uri) => match catalog
                     .resource(uri)
-                    .filter(|(resource, _)| asking.serves(ItemKind::Resource, &resource.item))
+                    .filter(|(resource, _)| planner.serves(ItemKind::Resource, &resource.item))
                 {
-                    Some((resource, values)) => asking.read_resource(resource, values).await,
-                    None => asking.connect().await,
+                    Some((resource, values)) => planner.read_resource(resource, values).await,
+                    None => planner.connect().await,
                 },
             },
             "prompts/get" => match text("name") {
-                None => asking.refuse("name must be a string").await,
+                None => planner.invalid_params("name must be a string").await,
                 Some(name) => {
                     match catalog
                         .prompt(name)
-                        .filter(|prompt| asking.serves(ItemKind::Prompt, &prompt.item))
+                        .filter(|prompt| planner.serves(ItemKind::Prompt, &prompt.item))
                     {
-                        Some(prompt) => asking.get_prompt(prompt, &message.params).await,
-                        None => asking.connect().await,
+                        Some(prompt) => planner.get_prompt(prompt, &message.params).await,
+                        None => planner.connect().await,
                     }
                 }
             },
-            "completion/complete" => match completion(asking, &message.params) {
-                Some(completion) => asking.complete(completion, &message.params).await,
-                None => asking.connect().await,
+            "completion/complete" => match completion(planner, &message.params) {
+                Some(completion) => planner.complete(completion, &message.params).await,
+                None => planner.connect().await,
             },
-            _ => asking.connect().await,
+            _ => planner.connect().await,
         }
     }
 }
 
-/// What completes the arguments of the prompt or resource that a request refers to.
-fn completion<'a>(asking: &Asking<'a>, params: &Value) -> Option<&'a Arc<CompletionItem>> {
-    let (catalog, reference) = (asking.catalog, params.get("ref")?);
+/// The completion of the prompt or resource that a request refers to.
+fn completion<'a>(planner: &Planner<'a>, params: &Value) -> Option<&'a Arc<CompletionItem>> {
+    let (catalog, reference) = (planner.catalog, params.get("ref")?);
     let (kind, item) = match reference["type"].as_str()? {
         "ref/prompt" => (ItemKind::Prompt, &catalog.prompt(reference["name"].as_str()?)?.item),
         "ref/resource" => {
@@ -235,85 +227,39 @@ fn completion<'a>(asking: &Asking<'a>, params: &Value) -> Option<&'a Arc<Complet
         }
         _ => return None,
     };
-    catalog.completion(item).filter(|_| asking.serves(kind, item))
+    catalog.completion(item).filter(|_| planner.serves(kind, item))
 }
 
-struct Asking<'a> {
-    gate: &'a Gate,
+struct Planner<'a> {
+    state: &'a AdmissionState,
     context: &'a CallContext,
     token: &'a SecretString,
     resource: &'a str,
     catalog: &'a Catalog,
-    /// The endpoint that was addressed, if it is not the one for all.
+    /// The requested endpoint, unless it is the one for all services.
     endpoint: Option<&'a str>,
 }
 
-impl Asking<'_> {
-    /// Whether the endpoint that was addressed serves this item.
+impl Planner<'_> {
+    /// Whether the requested endpoint serves this item.
     fn serves(&self, kind: ItemKind, item: &auth::CatalogItem) -> bool {
         self.endpoint.is_none_or(|endpoint| self.catalog.serves(endpoint, kind, item))
     }
 
     async fn decide(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
-        self.gate.authorizer.authorize(self.context, self.token, self.resource, operation).await
+        self.state.authorizer.authorize(self.context, self.token, self.resource, operation).await
     }
 
     async fn connect(&self) -> Result<(Plan, Grant), Refusal> {
-        let allowed = self.gate.authorizer.connect(self.context, self.token, self.resource).await?;
+        let allowed =
+            self.state.authorizer.connect(self.context, self.token, self.resource).await?;
         Ok((Plan::Connect, allowed.grant()))
     }
 
-    /// Refuses parameters, once the caller is known.
-    async fn refuse(&self, what: &str) -> Result<(Plan, Grant), Refusal> {
+    /// Rejects parameters, after authenticating the caller.
+    async fn invalid_params(&self, problem: &str) -> Result<(Plan, Grant), Refusal> {
         self.connect().await?;
-        Err(Refusal::Params(what.to_owned()))
-    }
-
-    /// All of these resources, or none: a client that is told of some would take the others for unchanged.
-    async fn watch(&self, catalog: &Catalog, uris: &[&str]) -> Result<(Plan, Grant), Refusal> {
-        if uris.len() > WATCHES_MAX {
-            return self.refuse(&format!("at most {WATCHES_MAX} resources can be watched")).await;
-        }
-        let mut watches: Vec<Watch> = Vec::new();
-        for uri in uris {
-            if uri.len() > WATCHED_URI_BYTES_MAX {
-                return self
-                    .refuse(&format!("{} is longer than {WATCHED_URI_BYTES_MAX} bytes", cut(uri)))
-                    .await;
-            }
-            if watches.iter().any(|watch| watch.uri == **uri) {
-                continue;
-            }
-            let found = catalog
-                .resource(uri)
-                .filter(|(resource, _)| self.serves(ItemKind::Resource, &resource.item));
-            let watched = found.and_then(|(resource, variables)| {
-                Some((resource, catalog.watch(&resource.item)?, variables))
-            });
-            let Some((resource, item, variables)) = watched else {
-                return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
-            };
-            // Decided on as reading it is.
-            let mut read = DynamicMessage::new(resource.target.input());
-            for (name, value) in &variables {
-                read.set_field_by_name(name, Field::String(value.clone()));
-            }
-            let operation = operation_on(Kind::WatchResource, &item.item, &resource.target, &read);
-            let allowed = self.allow(operation, &item.target, item.request(variables)).await;
-            let (call, _) = match allowed {
-                Err(Refusal::Denied { is_hidden: true, .. }) => {
-                    return self.refuse(&format!("{} cannot be watched", cut(uri))).await;
-                }
-                allowed => allowed?,
-            };
-            watches.push(Watch {
-                uri: (*uri).to_owned(),
-                item: Arc::clone(item),
-                call: Arc::new(call),
-            });
-        }
-        let (_, grant) = self.connect().await?;
-        Ok((Plan::Watch(Arc::new(watches)), grant))
+        Err(Refusal::Params(problem.to_owned()))
     }
 
     async fn complete(
@@ -323,10 +269,10 @@ impl Asking<'_> {
     ) -> Result<(Plan, Grant), Refusal> {
         let operation = operation(Kind::Complete, &completion.item);
         let Some(message) = completion.request(params) else {
-            // What is wrong is told only to whom may complete.
+            // Only a caller that may complete learns what is invalid.
             self.decide(operation).await?;
             return Err(Refusal::Params(
-                "argument must have a name and a value, both strings".to_owned(),
+                "`argument` must have a `name` and a `value`, both strings".to_owned(),
             ));
         };
         let (call, grant) = self.allow(operation, &completion.target, message).await?;
@@ -347,40 +293,42 @@ impl Asking<'_> {
         Ok((Plan::ReadResource(Arc::clone(resource), call), grant))
     }
 
-    /// Asks whether exactly this message may be sent.
+    /// Authorizes this exact message.
     async fn authorize(
         &self,
         kind: Kind,
         item: &auth::CatalogItem,
-        target: &Target,
+        target: &RpcTarget,
         mut message: DynamicMessage,
     ) -> Result<(Arc<Call>, Grant), Refusal> {
         target.clear_responses(&mut message);
-        // Decided on as it will be sent, so that no other spelling of a field can slip past a policy.
+        // Authorized as it will be sent, so that no alternative spelling of a field bypasses a
+        // policy.
         let operation = operation_on(kind, item, target, &message);
         let (call, grant) = self.allow(operation, target, message).await?;
         Ok((Arc::new(call), grant))
     }
 
-    /// Asks whether the operation is allowed, with a token that opens `target` for `message`.
+    /// Authorizes an operation. The transaction token permits `message` to be sent to `target`.
     async fn allow(
         &self,
         operation: auth::Operation,
-        target: &Target,
+        target: &RpcTarget,
         message: DynamicMessage,
     ) -> Result<(Call, Grant), Refusal> {
         let message = EncodedMessage::new(message);
-        let takes_responses = target.takes_responses();
-        let operation = if takes_responses { operation } else { message.named_in(operation) };
+        let has_responses_field = target.has_responses_field();
+        let operation =
+            if has_responses_field { operation } else { message.bind_digest(operation) };
         let allowed = self.decide(operation.clone()).await?;
-        let token = if takes_responses { allowed.token().ok() } else { Some(allowed.token()?) };
+        let token = if has_responses_field { allowed.token().ok() } else { Some(allowed.token()?) };
         let call = Call { message, token, epoch: allowed.epoch, operation: operation.into() };
         Ok((call, allowed.grant()))
     }
 }
 
-/// Reading the resource of this URI, as auth decides on it. None: it is none of this template's.
-pub(crate) fn reading(resource: &ResourceItem, uri: &str) -> Option<auth::Operation> {
+/// The operation of reading this URI. `None`: the URI does not match the template of this resource.
+pub(crate) fn read_operation(resource: &ResourceItem, uri: &str) -> Option<auth::Operation> {
     let mut message = DynamicMessage::new(resource.target.input());
     for (name, value) in resource.uri.matches(uri)? {
         message.set_field_by_name(&name, Field::String(value));
@@ -388,22 +336,22 @@ pub(crate) fn reading(resource: &ResourceItem, uri: &str) -> Option<auth::Operat
     Some(operation_on(Kind::ReadResource, &resource.item, &resource.target, &message))
 }
 
-/// An operation whose arguments are not known, or do not matter.
+/// An operation without arguments.
 fn operation(kind: Kind, item: &auth::CatalogItem) -> auth::Operation {
     auth::Operation { kind: kind.into(), item: Some(item.clone()), ..Default::default() }
 }
 
-/// An operation with the arguments that are in `message`.
+/// An operation with the arguments in `message`.
 fn operation_on(
     kind: Kind,
     item: &auth::CatalogItem,
-    target: &Target,
+    target: &RpcTarget,
     message: &DynamicMessage,
 ) -> auth::Operation {
     let text = |json: Value| json.to_string().into_bytes().into();
     auth::Operation {
         arguments_json: Some(text(target.policy_form.json(message))),
-        recorded_arguments_json: target.policy_form.recorded(message).map(text),
+        recorded_arguments_json: target.policy_form.redacted_json(message).map(text),
         ..operation(kind, item)
     }
 }

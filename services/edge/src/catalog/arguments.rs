@@ -1,4 +1,4 @@
-//! Arguments of a tool: checked against its schema, and read into the message that its RPC takes.
+//! Checks the arguments of a tool against its schema and reads them into the request of its RPC.
 
 use std::{borrow::Cow, collections::HashSet};
 
@@ -13,68 +13,69 @@ use serde_json::Value;
 
 pub(super) use self::normalize::normalize;
 use super::ToolItem;
-use crate::grpc::schema::{INPUT_RESPONSES, in_words};
+use crate::grpc::schema::{INPUT_RESPONSES, describe_mismatch};
 
 pub(crate) mod normalize;
 #[cfg(test)]
 mod tests;
 
-/// The most mistakes that are told at once.
-const MISTAKES_MAX: usize = 5;
-/// The longest that one mistake is told, in characters.
-const MISTAKE_CHARS_MAX: usize = 300;
-/// The most values in arguments of which all mistakes are looked for.
+/// The most errors in one message.
+const ERRORS_MAX: usize = 5;
+/// The longest text of one error, in characters.
+const ERROR_CHARS_MAX: usize = 300;
+/// The most values in arguments for which all errors are collected.
 const VALUES_MAX: usize = 1000;
 
-/// Reads arguments into the message that the RPC takes, or says which are wrong and why. What it says repeats no
-/// value of a sensitive field.
+/// Reads arguments into the request message of the RPC. The error names each invalid argument and
+/// the reason, and repeats no value of a sensitive field.
 pub(crate) fn read_arguments(tool: &ToolItem, arguments: &Value) -> Result<DynamicMessage, String> {
     let input = tool.target.input();
-    let arguments = check(&tool.arguments, &input, arguments, |error| mistake(&input, error))?;
+    let arguments = check(&tool.arguments, &input, arguments, |error| describe(&input, error))?;
     let message = dynamic::from_json(input.clone(), &arguments).or_else(|error| {
-        // A schema that is given as text may accept more than the contract does.
+        // A schema given as text may accept more than the contract does.
         let normalized = normalize(&input, &arguments);
-        let fits = normalized != *arguments && tool.arguments.is_valid(&normalized);
-        if fits { dynamic::from_json(input.clone(), &normalized) } else { Err(error) }
+        let is_valid = normalized != *arguments && tool.arguments.is_valid(&normalized);
+        if is_valid { dynamic::from_json(input.clone(), &normalized) } else { Err(error) }
     });
     let message = message.map_err(|error| {
-        // What is wrong here has no path, so no one knows whose value it repeats.
-        if holds_sensitive(&input) {
+        // This error has no path, so it may repeat the value of a sensitive field.
+        if has_sensitive(&input) {
             "the arguments do not fit the tool's contract".to_owned()
         } else {
-            cut(error.to_string())
+            truncated(error.to_string())
         }
     })?;
-    // A schema that is given as text may let through what is for the edge alone to say.
-    match input.fields().find(|field| is_for_the_edge(field) && message.has_field(field)) {
+    // A schema given as text may accept a field that only the edge may set.
+    match input.fields().find(|field| is_set_by_edge(field) && message.has_field(field)) {
         Some(field) => Err(format!("{} is not an argument", field.name())),
         None => Ok(message),
     }
 }
 
-/// Arguments as they are changed on their way: checked against the schema that clients see, where it is another than
-/// the service's, and with each value in the type of its field.
+/// Checks arguments against the schema that clients see, where it differs from the service's, and
+/// converts each value to the type of its field. Transformations take the result.
 pub(crate) fn check_arguments<'a>(
     tool: &ToolItem,
     arguments: &'a Value,
 ) -> Result<Cow<'a, Value>, String> {
     let input = tool.target.input();
     let Some(shown) = &tool.shown_arguments else {
-        // They are checked when they are changed.
+        // They are checked after the transformation.
         return Ok(normalized(&tool.arguments, &input, arguments));
     };
-    // Under another name nobody knows what is sensitive.
-    let renames = tool.transformation.as_ref().is_some_and(|changes| changes.request.is_some());
-    if renames && holds_sensitive(&input) {
+    // Where a program renames arguments, the sensitive ones are unknown.
+    let is_renamed =
+        tool.transformation.as_ref().is_some_and(|transformation| transformation.request.is_some());
+    if is_renamed && has_sensitive(&input) {
         return check(shown, &input, arguments, |error| {
-            at_place(path(error.instance_path().iter()), masked_reason(error))
+            with_path(path(error.instance_path().iter()), masked_reason(error))
         });
     }
-    check(shown, &input, arguments, |error| mistake(&input, error))
+    check(shown, &input, arguments, |error| describe(&input, error))
 }
 
-/// Arguments as they are, where the schema accepts them: one that is given as text may want a number as text. Others are
-/// normalized.
+/// The arguments unchanged where the schema accepts them: one given as text may require a number as
+/// text. Otherwise normalized.
 fn normalized<'a>(
     schema: &Validator,
     input: &MessageDescriptor,
@@ -90,12 +91,12 @@ fn check<'a>(
     schema: &Validator,
     input: &MessageDescriptor,
     arguments: &'a Value,
-    mistake: impl Fn(&ValidationError<'_>) -> String,
+    describe: impl Fn(&ValidationError<'_>) -> String,
 ) -> Result<Cow<'a, Value>, String> {
     let arguments = normalized(schema, input, arguments);
     match &arguments {
         Cow::Borrowed(_) => {}
-        Cow::Owned(arguments) => check_normalized(schema, arguments, mistake)?,
+        Cow::Owned(arguments) => check_normalized(schema, arguments, describe)?,
     }
     Ok(arguments)
 }
@@ -103,52 +104,53 @@ fn check<'a>(
 fn check_normalized(
     schema: &Validator,
     arguments: &Value,
-    mistake: impl Fn(&ValidationError<'_>) -> String,
+    describe: impl Fn(&ValidationError<'_>) -> String,
 ) -> Result<(), String> {
     let Err(first) = schema.validate(arguments) else { return Ok(()) };
-    // All mistakes are found before the first is told, so that in many arguments only one may be looked for.
+    // `iter_errors` collects all errors eagerly, so large arguments get only the first one.
     let mut errors = match is_large(arguments) {
         true => vec![first],
         false => schema.iter_errors(arguments).collect(),
     };
-    // One thing that is wrong with a value is enough.
-    errors.dedup_by(|one, other| !is_whole(one) && one.instance_path() == other.instance_path());
-    let mistakes = errors.iter().take(MISTAKES_MAX).map(|error| cut(mistake(error)));
-    Err(mistakes.collect::<Vec<_>>().join("; "))
+    // One error per scalar value is enough.
+    errors
+        .dedup_by(|one, other| !is_container(one) && one.instance_path() == other.instance_path());
+    let messages = errors.iter().take(ERRORS_MAX).map(|error| truncated(describe(error)));
+    Err(messages.collect::<Vec<_>>().join("; "))
 }
 
 fn is_large(arguments: &Value) -> bool {
     let mut values = 0;
-    let mut wanted = vec![arguments];
-    while let Some(value) = wanted.pop() {
+    let mut pending = vec![arguments];
+    while let Some(value) = pending.pop() {
         values += 1;
         if values > VALUES_MAX {
             return true;
         }
         match value {
-            Value::Array(items) => wanted.extend(items.iter().take(VALUES_MAX)),
-            Value::Object(fields) => wanted.extend(fields.values().take(VALUES_MAX)),
+            Value::Array(items) => pending.extend(items.iter().take(VALUES_MAX)),
+            Value::Object(fields) => pending.extend(fields.values().take(VALUES_MAX)),
             _ => {}
         }
     }
     false
 }
 
-fn is_for_the_edge(field: &FieldDescriptor) -> bool {
+fn is_set_by_edge(field: &FieldDescriptor) -> bool {
     matches!(field.kind(), Kind::Message(message) if message.full_name() == INPUT_RESPONSES)
 }
 
-/// What is wrong, and with which field.
-fn mistake(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
+/// The path of the invalid value and the reason.
+fn describe(input: &MessageDescriptor, error: &ValidationError<'_>) -> String {
     let at = error.instance_path();
     let (at, reason) = match sensitive_part(input, at) {
         None => (path(at.iter()), reason(error)),
         Some(length) => (path(at.iter().take(length)), masked_reason(error)),
     };
-    at_place(at, reason)
+    with_path(at, reason)
 }
 
-fn at_place(at: String, reason: String) -> String {
+fn with_path(at: String, reason: String) -> String {
     if at.is_empty() { reason } else { format!("{at}: {reason}") }
 }
 
@@ -168,17 +170,17 @@ fn reason(error: &ValidationError<'_>) -> String {
             return format!("the key {}", reason(error));
         }
         ValidationErrorKind::Pattern { pattern } => {
-            if let Some(words) = in_words(pattern) {
+            if let Some(words) = describe_mismatch(pattern) {
                 return format!("{} {words}", error.instance());
             }
         }
         _ => {}
     }
-    // To be told a whole object helps nobody, and a field in it may be sensitive.
-    if is_whole(error) { error.masked().to_string() } else { error.to_string() }
+    // A whole object is too long to be useful, and a field in it may be sensitive.
+    if is_container(error) { error.masked().to_string() } else { error.to_string() }
 }
 
-/// The reason without any of what was sent: neither values nor names.
+/// The reason without values or names from the arguments.
 fn masked_reason(error: &ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::AdditionalProperties { .. }
@@ -186,7 +188,7 @@ fn masked_reason(error: &ValidationError<'_>) -> String {
         | ValidationErrorKind::PropertyNames { .. } => {
             "value has a name that is not allowed".to_owned()
         }
-        ValidationErrorKind::Pattern { pattern } => match in_words(pattern) {
+        ValidationErrorKind::Pattern { pattern } => match describe_mismatch(pattern) {
             Some(words) => format!("value {words}"),
             None => error.masked().to_string(),
         },
@@ -194,11 +196,11 @@ fn masked_reason(error: &ValidationError<'_>) -> String {
     }
 }
 
-fn is_whole(error: &ValidationError<'_>) -> bool {
+fn is_container(error: &ValidationError<'_>) -> bool {
     error.instance().is_object() || error.instance().is_array()
 }
 
-/// The field that excludes this one, where the schema says so.
+/// The field that excludes this one, by `dependentSchemas`.
 fn excluded_by(schema: &Location) -> Option<String> {
     let mut segments = schema.iter();
     segments.find(
@@ -207,7 +209,7 @@ fn excluded_by(schema: &Location) -> Option<String> {
     segments.next().map(|other| other.to_string())
 }
 
-/// The fields of which one is required, when that is all that is wrong.
+/// The fields one of which is required, if each branch fails only for that.
 fn all_required(context: &[Vec<ValidationError<'_>>]) -> Option<Vec<String>> {
     context
         .iter()
@@ -221,7 +223,7 @@ fn all_required(context: &[Vec<ValidationError<'_>>]) -> Option<Vec<String>> {
         .collect()
 }
 
-/// A path as people write it: `lines[0].text`.
+/// A path in the form `lines[0].text`.
 fn path<'a>(segments: impl Iterator<Item = LocationSegment<'a>>) -> String {
     let mut path = String::new();
     for segment in segments {
@@ -238,7 +240,7 @@ fn path<'a>(segments: impl Iterator<Item = LocationSegment<'a>>) -> String {
     path
 }
 
-/// How much of the path leads to a sensitive field, if it does.
+/// The number of path segments up to a sensitive field, if the path leads through one.
 fn sensitive_part(input: &MessageDescriptor, location: &Location) -> Option<usize> {
     let mut message = Some(input.clone());
     let mut segments = location.iter().enumerate();
@@ -257,16 +259,16 @@ fn sensitive_part(input: &MessageDescriptor, location: &Location) -> Option<usiz
     None
 }
 
-/// Whether a field of the message, or of one in it, is sensitive.
-fn holds_sensitive(message: &MessageDescriptor) -> bool {
+/// Whether a field of the message or of a nested message is sensitive.
+fn has_sensitive(message: &MessageDescriptor) -> bool {
     let mut seen = HashSet::from([message.full_name().to_owned()]);
-    let mut wanted = vec![message.clone()];
-    while let Some(message) = wanted.pop() {
+    let mut pending = vec![message.clone()];
+    while let Some(message) = pending.pop() {
         for field in message.fields() {
             if is_sensitive(&field) {
                 return true;
             }
-            wanted.extend(
+            pending.extend(
                 value_type(&field).filter(|inner| seen.insert(inner.full_name().to_owned())),
             );
         }
@@ -274,7 +276,7 @@ fn holds_sensitive(message: &MessageDescriptor) -> bool {
     false
 }
 
-/// The message that the field, its items or its values are.
+/// The message type of the field, its items or its map values.
 fn value_type(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(entry) if field.is_map() => {
@@ -284,8 +286,8 @@ fn value_type(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     }
 }
 
-fn cut(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MISTAKE_CHARS_MAX) {
+fn truncated(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(ERROR_CHARS_MAX) {
         text.truncate(end);
         text.push('…');
     }

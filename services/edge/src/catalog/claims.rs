@@ -1,8 +1,8 @@
-//! Who may claim a name, decided before anybody claims it.
+//! Decides which service may claim a name.
 //!
-//! In this order: what the catalog lock says of the name; what the config file says (a tool that it
-//! renames); the namespace that the name begins with; who had the name before. Between equals the
-//! order of namespaces decides, so that replicas that start together agree.
+//! By precedence: the catalog lock; the config file, where it renames a tool; the namespace that
+//! the name begins with; the service that had the name before. Between equals the order of
+//! namespaces decides, so that replicas that start together agree.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -12,8 +12,8 @@ use std::{
 use drawbridge_proto::auth::v1 as auth;
 
 use super::{
-    Namespace, Pins, PromptItem, ResourceItem, ToolItem, UriTemplate,
-    pins::{Departure, Pinned, Verdict},
+    LockEnforcer, Namespace, PromptItem, ResourceItem, ToolItem, UriTemplate,
+    lock_enforcer::{LockItem, LockVerdict, LockViolation},
 };
 
 mod names;
@@ -36,85 +36,87 @@ impl From<&auth::CatalogItem> for Claimant {
     }
 }
 
-/// Why a name is another's.
+/// Why a name belongs to another service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Owner {
-    /// The catalog lock gives it to this RPC.
+pub(crate) enum NameOwner {
+    /// The catalog lock assigns it to this RPC.
     Locked(Claimant),
     /// It begins with the namespace of this service.
     Namespace(String),
-    /// This RPC has it.
+    /// This RPC claimed it first.
     Claimed(Claimant),
 }
 
-/// A name, or a URI, that two services claim. The second is left out.
+/// Two services claim a name or a URI. The second one's item is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Conflict {
+pub(crate) struct NameConflict {
     pub(crate) kind: NameKind,
-    /// As the item that is left out has it.
+    /// The name of the item that is left out.
     pub(crate) name: String,
-    /// As its owner has it, where that is another text: URI templates may overlap.
+    /// The owner's name, where it differs: URI templates may overlap.
     pub(crate) owned: Option<String>,
-    pub(crate) owner: Owner,
+    pub(crate) owner: NameOwner,
     pub(crate) left_out: Claimant,
 }
 
-impl std::fmt::Display for Conflict {
+impl std::fmt::Display for NameConflict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { kind, name, owned, owner, left_out } = self;
         let Claimant { service, rpc } = left_out;
         write!(f, "the {} {name:?} of {rpc} ({service}) ", kind.as_str())?;
         match (owner, owned) {
-            (Owner::Locked(_), None) => f.write_str("is locked for ")?,
-            (Owner::Locked(_), Some(owned)) => {
+            (NameOwner::Locked(_), None) => f.write_str("is locked for ")?,
+            (NameOwner::Locked(_), Some(owned)) => {
                 write!(f, "overlaps {owned:?}, which is locked for ")?
             }
-            (Owner::Namespace(namespace), _) => {
+            (NameOwner::Namespace(namespace), _) => {
                 return write!(
                     f,
                     "belongs to the service {namespace:?}, whose namespace it begins with"
                 );
             }
-            (Owner::Claimed(_), None) => f.write_str("belongs to ")?,
-            (Owner::Claimed(_), Some(owned)) => write!(f, "overlaps {owned:?} of ")?,
+            (NameOwner::Claimed(_), None) => f.write_str("belongs to ")?,
+            (NameOwner::Claimed(_), Some(owned)) => write!(f, "overlaps {owned:?} of ")?,
         }
-        let (Owner::Locked(owner) | Owner::Claimed(owner)) = owner else { return Ok(()) };
+        let (NameOwner::Locked(owner) | NameOwner::Claimed(owner)) = owner else { return Ok(()) };
         write!(f, "{} ({})", owner.rpc, owner.service)
     }
 }
 
 /// A name that an item claims.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Name<'a> {
+pub(super) struct ClaimedName<'a> {
     pub(super) kind: NameKind,
     pub(super) text: &'a str,
-    /// Whether the config file gives it, and not the service.
-    pub(super) configured: bool,
+    /// Whether the config file gives it, not the service.
+    pub(super) is_configured: bool,
 }
 
-impl<'a> Name<'a> {
+impl<'a> ClaimedName<'a> {
     pub(super) fn of(kind: NameKind, text: &'a str) -> Self {
-        Self { kind, text, configured: false }
+        Self { kind, text, is_configured: false }
     }
 }
 
-/// What claims names.
-pub(super) trait Claims: Pinned {
+/// An item that claims names.
+pub(super) trait ClaimsNames: LockItem {
     fn item(&self) -> &auth::CatalogItem;
 
-    fn names(&self) -> Vec<Name<'_>>;
+    fn names(&self) -> Vec<ClaimedName<'_>>;
 
-    /// What its URIs look like.
+    /// The template of its URIs.
     fn uri(&self) -> Option<&UriTemplate> {
         None
     }
 }
 
-/// Names that services have, each with its service.
-pub(super) type Held = HashSet<(NameKind, String, String)>;
+/// The names that services have, each with its service.
+pub(super) type HeldNames = HashSet<(NameKind, String, String)>;
 
-/// The names that these items have.
-pub(super) fn held<'a, T: Claims + 'a>(items: impl Iterator<Item = &'a Arc<T>>) -> Held {
+/// The names of these items.
+pub(super) fn held_names<'a, T: ClaimsNames + 'a>(
+    items: impl Iterator<Item = &'a Arc<T>>,
+) -> HeldNames {
     let of = |item: &'a Arc<T>| {
         let service = &item.item().service;
         item.names().into_iter().map(|name| (name.kind, name.text.to_owned(), service.clone()))
@@ -122,27 +124,30 @@ pub(super) fn held<'a, T: Claims + 'a>(items: impl Iterator<Item = &'a Arc<T>>) 
     items.flat_map(of).collect()
 }
 
-impl Claims for ToolItem {
+impl ClaimsNames for ToolItem {
     fn item(&self) -> &auth::CatalogItem {
         &self.item
     }
 
-    /// A policy names a tool as its service does.
-    fn names(&self) -> Vec<Name<'_>> {
-        let seen = Name::of(NameKind::Tool, &self.tool.name);
-        let configured = self.tool.name != self.item.name;
-        vec![Name { configured, ..seen }, Name::of(NameKind::ToolOwn, &self.item.name)]
+    /// Both names: clients use the shown one, policies the one that the service gives.
+    fn names(&self) -> Vec<ClaimedName<'_>> {
+        let shown = ClaimedName::of(NameKind::Tool, &self.tool.name);
+        let is_configured = self.tool.name != self.item.name;
+        vec![
+            ClaimedName { is_configured, ..shown },
+            ClaimedName::of(NameKind::ToolOwn, &self.item.name),
+        ]
     }
 }
 
-impl Claims for ResourceItem {
+impl ClaimsNames for ResourceItem {
     fn item(&self) -> &auth::CatalogItem {
         &self.item
     }
 
-    fn names(&self) -> Vec<Name<'_>> {
-        let uri = Name::of(NameKind::Uri, self.uri.as_str());
-        vec![Name::of(NameKind::Resource, &self.item.name), uri]
+    fn names(&self) -> Vec<ClaimedName<'_>> {
+        let uri = ClaimedName::of(NameKind::Uri, self.uri.as_str());
+        vec![ClaimedName::of(NameKind::Resource, &self.item.name), uri]
     }
 
     fn uri(&self) -> Option<&UriTemplate> {
@@ -150,176 +155,186 @@ impl Claims for ResourceItem {
     }
 }
 
-impl Claims for PromptItem {
+impl ClaimsNames for PromptItem {
     fn item(&self) -> &auth::CatalogItem {
         &self.item
     }
 
-    fn names(&self) -> Vec<Name<'_>> {
-        vec![Name::of(NameKind::Prompt, &self.item.name)]
+    fn names(&self) -> Vec<ClaimedName<'_>> {
+        vec![ClaimedName::of(NameKind::Prompt, &self.item.name)]
     }
 }
 
-/// What decides who may claim a name.
+/// Decides which items may claim their names.
 #[derive(Debug)]
-pub(super) struct Owners<'a> {
-    pub(super) pins: Option<&'a Pins>,
-    /// Of all services that there are to be, whether they have been read or not.
+pub(super) struct NameResolver<'a> {
+    pub(super) lock: Option<&'a LockEnforcer>,
+    /// Of all configured services, whether their contracts have been read or not.
     pub(super) namespaces: &'a BTreeSet<Namespace>,
-    /// Who had which name before. Empty until the first services have all been asked.
-    pub(super) held: &'a Held,
+    /// The names that services had before. Empty until every initial service was read once.
+    pub(super) held: &'a HeldNames,
 }
 
-/// Who claims before whom: the smaller first.
-type Rank = (u8, bool, bool, bool, usize);
+/// The order of claims: the smallest rank claims first.
+type ClaimRank = (u8, bool, bool, bool, usize);
 
-/// An item that may claim its names.
+/// An item that may claim its names, if no earlier candidate has.
 struct Candidate<T> {
-    rank: Rank,
+    rank: ClaimRank,
     item: Arc<T>,
-    departure: Option<Departure>,
+    violation: Option<LockViolation>,
 }
 
-impl Owners<'_> {
-    /// The items that are offered, in their order, as far as their names are theirs. `items` come
-    /// in the order of namespaces.
-    pub(super) fn settle<T: Claims>(
+impl NameResolver<'_> {
+    /// The items that are offered, in their order. Others are left out with a conflict or a lock
+    /// violation. `items` come in the order of namespaces.
+    pub(super) fn resolve<T: ClaimsNames>(
         &self,
         items: impl Iterator<Item = Arc<T>>,
-        conflicts: &mut Vec<Conflict>,
-        departures: &mut Vec<Departure>,
+        conflicts: &mut Vec<NameConflict>,
+        lock_violations: &mut Vec<LockViolation>,
     ) -> Vec<Arc<T>> {
         let mut candidates = Vec::new();
         for (index, item) in items.enumerate() {
-            let (lock_rank, departure) =
-                match self.pins.map_or(Verdict::Unknown, |pins| pins.judge(&*item)) {
-                    Verdict::Locked(claimant) => {
-                        conflicts.push(self.locked_for(&*item, claimant));
+            let (lock_rank, violation) =
+                match self.lock.map_or(LockVerdict::NoLock, |lock| lock.check(&*item)) {
+                    LockVerdict::LockedFor(claimant) => {
+                        conflicts.push(self.lock_conflict(&*item, claimant));
                         continue;
                     }
-                    Verdict::Withheld(departure) => {
-                        departures.push(departure);
+                    LockVerdict::Withheld(violation) => {
+                        lock_violations.push(violation);
                         continue;
                     }
-                    Verdict::Offered { rank, departure } => (rank, departure),
-                    Verdict::Unknown => (Pins::NOT_LOCKED, None),
+                    LockVerdict::Offered { rank, violation } => (rank, violation),
+                    LockVerdict::NoLock => (LockEnforcer::NOT_LOCKED, None),
                 };
-            // What the lock has is decided by the lock alone.
+            // For a locked item the lock alone decides.
             let conflict = match lock_rank {
-                Pins::AS_LOCKED => None,
-                Pins::NOT_LOCKED => self.foreign(&*item).or_else(|| self.overlaps_locked(&*item)),
-                _ => self.overlaps_locked(&*item),
+                LockEnforcer::AS_LOCKED => None,
+                LockEnforcer::NOT_LOCKED => {
+                    self.namespace_conflict(&*item).or_else(|| self.locked_uri_conflict(&*item))
+                }
+                _ => self.locked_uri_conflict(&*item),
             };
             if let Some(conflict) = conflict {
                 conflicts.push(conflict);
                 continue;
             }
             let rank = self.rank(&*item, lock_rank, index);
-            candidates.push(Candidate { rank, item, departure });
+            candidates.push(Candidate { rank, item, violation });
         }
         candidates.sort_by_key(|candidate| candidate.rank);
         let mut claimed = claim(candidates, conflicts);
         claimed.sort_by_key(|candidate| candidate.rank.4);
         let offered =
-            claimed.into_iter().map(|Candidate { item, departure, .. }| match departure {
+            claimed.into_iter().map(|Candidate { item, violation, .. }| match violation {
                 None => item,
-                Some(departure) => {
-                    let flagged = Arc::new(item.flagged(departure.change));
-                    departures.push(departure);
+                Some(violation) => {
+                    let flagged = Arc::new(item.flagged(violation.change));
+                    lock_violations.push(violation);
                     flagged
                 }
             });
         offered.collect()
     }
 
-    /// Whether the lock lets clients see an item that claims no name but its service's own.
-    pub(super) fn admits(&self, item: &impl Pinned, departures: &mut Vec<Departure>) -> bool {
-        match self.pins.map_or(Verdict::Unknown, |pins| pins.judge(item)) {
-            Verdict::Locked(_) => false,
-            Verdict::Withheld(departure) => {
-                departures.push(departure);
+    /// Whether the lock admits an item that claims no name besides its service's.
+    pub(super) fn admits(
+        &self,
+        item: &impl LockItem,
+        lock_violations: &mut Vec<LockViolation>,
+    ) -> bool {
+        match self.lock.map_or(LockVerdict::NoLock, |lock| lock.check(item)) {
+            LockVerdict::LockedFor(_) => false,
+            LockVerdict::Withheld(violation) => {
+                lock_violations.push(violation);
                 false
             }
-            Verdict::Offered { departure, .. } => {
-                departures.extend(departure);
+            LockVerdict::Offered { violation, .. } => {
+                lock_violations.extend(violation);
                 true
             }
-            Verdict::Unknown => true,
+            LockVerdict::NoLock => true,
         }
     }
 
-    fn rank<T: Claims>(&self, item: &T, lock_rank: u8, index: usize) -> Rank {
+    fn rank<T: ClaimsNames>(&self, item: &T, lock_rank: u8, index: usize) -> ClaimRank {
         let (service, names) = (&item.item().service, item.names());
-        let configured = names.iter().any(|name| name.configured);
-        // A longer namespace that the name begins with comes first: it is not yet there, or else
-        // has another tool.
-        let shadowed = names.iter().any(|name| {
+        let is_configured = names.iter().any(|name| name.is_configured);
+        // A service whose longer namespace the name begins with claims first, once it is there.
+        let is_shadowed = names.iter().any(|name| {
             let owner = self.owner(name);
             owner.is_some_and(|owner| owner != service)
         });
-        let before = names
+        let is_held = names
             .iter()
             .all(|name| self.held.contains(&(name.kind, name.text.to_owned(), service.clone())));
-        (lock_rank, !configured, shadowed, !before, index)
+        (lock_rank, !is_configured, is_shadowed, !is_held, index)
     }
 
-    fn owner(&self, name: &Name<'_>) -> Option<&str> {
+    fn owner(&self, name: &ClaimedName<'_>) -> Option<&str> {
         match name.kind {
-            _ if name.configured => None,
+            _ if name.is_configured => None,
             NameKind::Uri => owner_of_uri(self.namespaces, name.text),
             _ => owner_of_name(self.namespaces, name.text),
         }
     }
 
-    /// The conflict about a name that begins with another's namespace, and not with the own one.
-    fn foreign<T: Claims>(&self, item: &T) -> Option<Conflict> {
+    /// The conflict about a name that begins with another service's namespace and not its own.
+    fn namespace_conflict<T: ClaimsNames>(&self, item: &T) -> Option<NameConflict> {
         let service = &item.item().service;
         item.names().into_iter().find_map(|name| {
             let owner = self.owner(&name).filter(|owner| owner != service)?;
             if name.kind != NameKind::Uri && has_prefix(name.text, service) {
                 return None;
             }
-            Some(conflict(item, &name, None, Owner::Namespace(owner.to_owned())))
+            Some(conflict(item, &name, None, NameOwner::Namespace(owner.to_owned())))
         })
     }
 
-    fn locked_for<T: Claims>(&self, item: &T, claimant: Claimant) -> Conflict {
+    fn lock_conflict<T: ClaimsNames>(&self, item: &T, claimant: Claimant) -> NameConflict {
         let names = item.names();
-        // The first is the one that clients see, by which it is locked.
-        conflict(item, &names[0], None, Owner::Locked(claimant))
+        // The lock names an item by the name that clients see, which is the first.
+        conflict(item, &names[0], None, NameOwner::Locked(claimant))
     }
 
-    /// The conflict about URIs that the lock gives to another service, whether that has been read
-    /// or not.
-    fn overlaps_locked<T: Claims>(&self, item: &T) -> Option<Conflict> {
-        let (pins, uri) = (self.pins?, item.uri()?);
-        let (claimant, locked) = pins.uri_of_another(&item.item().service, uri)?;
-        let name = Name::of(NameKind::Uri, uri.as_str());
-        Some(conflict(item, &name, Some(locked), Owner::Locked(claimant)))
+    /// The conflict about URIs that the lock assigns to another service, whether or not its
+    /// contract has been read.
+    fn locked_uri_conflict<T: ClaimsNames>(&self, item: &T) -> Option<NameConflict> {
+        let (lock, uri) = (self.lock?, item.uri()?);
+        let (claimant, locked) = lock.overlapping_uri(&item.item().service, uri)?;
+        let name = ClaimedName::of(NameKind::Uri, uri.as_str());
+        Some(conflict(item, &name, Some(locked), NameOwner::Locked(claimant)))
     }
 }
 
-fn conflict<T: Claims>(item: &T, name: &Name<'_>, owned: Option<&str>, owner: Owner) -> Conflict {
+fn conflict<T: ClaimsNames>(
+    item: &T,
+    name: &ClaimedName<'_>,
+    owned: Option<&str>,
+    owner: NameOwner,
+) -> NameConflict {
     let owned = owned.filter(|owned| *owned != name.text).map(ToOwned::to_owned);
     let (kind, name) = (name.kind, name.text.to_owned());
-    Conflict { kind, name, owned, owner, left_out: item.item().into() }
+    NameConflict { kind, name, owned, owner, left_out: item.item().into() }
 }
 
-/// The candidates, in the order in which they come, without those of which a name is taken.
-fn claim<T: Claims>(
+/// The candidates whose names are all free when they claim, in the given order.
+fn claim<T: ClaimsNames>(
     candidates: Vec<Candidate<T>>,
-    conflicts: &mut Vec<Conflict>,
+    conflicts: &mut Vec<NameConflict>,
 ) -> Vec<Candidate<T>> {
     let mut taken: HashMap<(NameKind, String), Claimant> = HashMap::new();
     let mut claimed: Vec<Candidate<T>> = Vec::new();
     for candidate in candidates {
         let item = &*candidate.item;
         let names = item.names();
-        let same = names.iter().find_map(|name| {
+        let same_name = names.iter().find_map(|name| {
             let owner = taken.get(&(name.kind, name.text.to_owned()))?;
-            Some(conflict(item, name, None, Owner::Claimed(owner.clone())))
+            Some(conflict(item, name, None, NameOwner::Claimed(owner.clone())))
         });
-        if let Some(conflict) = same.or_else(|| overlap(item, &claimed)) {
+        if let Some(conflict) = same_name.or_else(|| overlap(item, &claimed)) {
             conflicts.push(conflict);
             continue;
         }
@@ -332,14 +347,14 @@ fn claim<T: Claims>(
     claimed
 }
 
-/// The conflict with the first item of another service whose URIs may be this one's too. Within a
-/// service the order of the contract decides, as it always did: it is one party.
-fn overlap<T: Claims>(item: &T, claimed: &[Candidate<T>]) -> Option<Conflict> {
+/// The conflict with the first item of another service whose URIs overlap. Within one service
+/// overlaps are allowed: the order of its contract decides.
+fn overlap<T: ClaimsNames>(item: &T, claimed: &[Candidate<T>]) -> Option<NameConflict> {
     let uri = item.uri()?;
     let others = claimed.iter().filter(|other| other.item.item().service != item.item().service);
     let (other, owned) = others
         .filter_map(|other| Some((&other.item, other.item.uri()?)))
         .find(|(_, owned)| owned.overlaps(uri))?;
-    let name = Name::of(NameKind::Uri, uri.as_str());
-    Some(conflict(item, &name, Some(owned.as_str()), Owner::Claimed(other.item().into())))
+    let name = ClaimedName::of(NameKind::Uri, uri.as_str());
+    Some(conflict(item, &name, Some(owned.as_str()), NameOwner::Claimed(other.item().into())))
 }

@@ -1,24 +1,27 @@
-//! The catalog as it is now.
+//! The current catalog.
 
 use std::{collections::HashSet, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Catalog, NameKind, Revision, Terms, claims::Claimant, pins::Departure};
+use super::{
+    Catalog, CatalogConfig, CatalogRevision, NameKind, claims::Claimant,
+    lock_enforcer::LockViolation,
+};
 
-/// How many conflicts are logged when they appear at once. A service may make as many as it likes.
+/// How many new conflicts one update logs. A service may cause any number.
 const CONFLICTS_LOGGED_MAX: usize = 32;
 
-/// The catalog of the moment, and word of its changes.
+/// The current catalog, and a channel that publishes its changes.
 #[derive(Debug)]
 pub(crate) struct Catalogs {
     current: ArcSwap<Catalog>,
-    changed: watch::Sender<Revision>,
+    changed: watch::Sender<CatalogRevision>,
 }
 
 impl Default for Catalogs {
-    /// Nothing is offered yet.
+    /// An empty catalog.
     fn default() -> Self {
         let catalog = Catalog::default();
         Self {
@@ -29,14 +32,14 @@ impl Default for Catalogs {
 }
 
 impl Catalogs {
-    /// The catalog, for a moment's use.
+    /// The current catalog. Drop the guard soon.
     pub(crate) fn load(&self) -> Guard<Arc<Catalog>> {
         self.current.load()
     }
 
-    /// Replaces the catalog. Updates at the same time all take effect, so `change` may run more
-    /// than once. Subscribers hear of it when what clients see has changed; the log, when there are
-    /// new conflicts, or an item is newly otherwise than it is locked.
+    /// Replaces the catalog. Concurrent updates all take effect, so `change` may run more than
+    /// once. Notifies subscribers if clients see a change. Logs new conflicts, overlay errors and
+    /// lock violations.
     pub(crate) fn update(&self, mut change: impl FnMut(&Catalog) -> Catalog) {
         let mut after = None;
         let before = self.current.rcu(|catalog| {
@@ -45,50 +48,57 @@ impl Catalogs {
             changed
         });
         if let Some(after) = &after {
-            report_conflicts(&before, after);
-            tell_misfits(&before, after);
-            tell_departures(&before, after);
+            log_conflicts(&before, after);
+            log_overlay_errors(&before, after);
+            log_lock_violations(&before, after);
         }
-        self.changed.send_if_modified(|told| {
-            // Read here, under the channel's lock: the last to tell tells of the latest.
+        self.changed.send_if_modified(|published| {
+            // Loaded under the channel's lock, so that the last update publishes the latest
+            // revision.
             let now = self.current.load().revision();
-            std::mem::replace(told, now) != now
+            std::mem::replace(published, now) != now
         });
     }
 
-    /// These terms are in effect from now on.
-    pub(crate) fn set(&self, terms: &Terms) {
-        self.update(|catalog| catalog.on(terms));
+    /// Applies this configuration.
+    pub(crate) fn set_config(&self, config: &CatalogConfig) {
+        self.update(|catalog| catalog.with_config(config));
     }
 
-    /// The first services have all been asked: from now on, who has a name keeps it.
+    /// Every initial service was read once: from now on, services retain their names.
     pub(crate) fn settle(&self) {
         self.update(Catalog::settled);
     }
 
-    /// Warns of what the config file says of tools that are not there: services come and go.
-    pub(crate) fn warn_of_unknown(&self) {
+    /// Warns of tools in the config file that no service offers. A service may still start later.
+    pub(crate) fn warn_of_unknown_tools(&self) {
         for tool in self.load().unknown_tools() {
-            tracing::warn!(tool, "the config file names a tool that no service offers now");
+            tracing::warn!(tool, "the config file names a tool that no service offers");
         }
     }
 
-    /// Tells of every change from now on.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Revision> {
+    /// Receives the revision after each change.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<CatalogRevision> {
         self.changed.subscribe()
     }
 }
 
-fn report_conflicts(before: &Catalog, after: &Catalog) {
+fn log_conflicts(before: &Catalog, after: &Catalog) {
     let known: HashSet<_> = before.conflicts().iter().collect();
     let new: Vec<_> =
         after.conflicts().iter().filter(|conflict| !known.contains(conflict)).collect();
     for conflict in new.iter().take(CONFLICTS_LOGGED_MAX) {
         let Claimant { service, rpc } = &conflict.left_out;
-        tracing::error!(service, rpc, name = conflict.name, %conflict, "two services claim a name; the second is left out");
+        tracing::error!(
+            service,
+            rpc,
+            name = conflict.name,
+            %conflict,
+            "two services claim a name; the second is left out"
+        );
     }
     if let Some(more) = new.len().checked_sub(CONFLICTS_LOGGED_MAX).filter(|more| *more > 0) {
-        tracing::error!(more, "more services claim names of others than are logged");
+        tracing::error!(more, "further name conflicts are not logged");
     }
     for kind in NameKind::ALL {
         let count = after.conflicts().iter().filter(|conflict| conflict.kind == kind).count();
@@ -97,25 +107,35 @@ fn report_conflicts(before: &Catalog, after: &Catalog) {
     }
 }
 
-fn tell_misfits(before: &Catalog, after: &Catalog) {
-    let known: HashSet<_> = before.misfits().iter().collect();
-    for misfit in after.misfits().iter().filter(|misfit| !known.contains(misfit)) {
-        let (tool, problem) = (&misfit.tool, &misfit.problem);
-        tracing::error!(tool, problem, "a tool is not as the config file says; it is left out");
+fn log_overlay_errors(before: &Catalog, after: &Catalog) {
+    let known: HashSet<_> = before.overlay_errors().iter().collect();
+    for error in after.overlay_errors().iter().filter(|error| !known.contains(error)) {
+        let (tool, problem) = (&error.tool, &error.problem);
+        tracing::error!(
+            tool,
+            problem,
+            "a tool does not fit its overlay in the config file; it is left out"
+        );
     }
 }
 
-fn tell_departures(before: &Catalog, after: &Catalog) {
-    let known: HashSet<_> = before.departures().iter().collect();
-    for departure in after.departures().iter().filter(|departure| !known.contains(departure)) {
-        let Departure { key, change, diff, withheld } = departure;
+fn log_lock_violations(before: &Catalog, after: &Catalog) {
+    let known: HashSet<_> = before.lock_violations().iter().collect();
+    for violation in after.lock_violations().iter().filter(|violation| !known.contains(violation)) {
+        let LockViolation { key, change, diff, is_withheld } = violation;
         let (kind, name) = (key.kind.as_str(), &key.name);
-        let became = if *withheld { "withheld" } else { "offered all the same" };
-        tracing::warn!(kind, name, change, diff, "not as it is locked; it is {became}");
+        let action = if *is_withheld { "withheld" } else { "offered with a flag" };
+        tracing::warn!(
+            kind,
+            name,
+            change,
+            diff,
+            "an item violates the catalog lock; it is {action}"
+        );
     }
     for change in ["changed", "new"] {
         let count =
-            after.departures().iter().filter(|departure| departure.change == change).count();
+            after.lock_violations().iter().filter(|violation| violation.change == change).count();
         let count = f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         metrics::gauge!("edge_catalog_departures", "change" => change).set(count);
     }

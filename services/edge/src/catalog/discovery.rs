@@ -1,7 +1,7 @@
-//! Finds out what tool services offer, and keeps finding out.
+//! Discovers what tool services offer and follows changes.
 //!
-//! Every service has a task of its own that reads its contract, at first and on change. Which services there
-//! are follows the config file.
+//! Each service has its own task that reads its contract at the start and on each change. The set
+//! of services follows the config file.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,35 +13,35 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use self::service::Service;
+use self::service::ServiceWatcher;
 use crate::{
     StartError,
-    catalog::{Catalogs, Namespace, Pins, Terms, View},
-    config::{ConfigFile, Live, Said, ServiceSettings, Services, Texts},
+    catalog::{CatalogConfig, Catalogs, LockEnforcer, Namespace, Overlay},
+    config::{ConfigFile, ConfigSources, ParsedConfig, Reloadable, ServiceSettings, Services},
 };
 
 pub use self::service::ContractError;
-pub(crate) use self::service::contract;
+pub(crate) use self::service::load_contract;
 
 mod health;
 mod service;
 #[cfg(test)]
 mod tests;
 
-/// How often things are looked at again.
+/// Intervals of polling and retries.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct PollIntervals {
     /// The config file and descriptor-set files.
     pub(crate) file: Duration,
-    /// A contract, when nothing tells of a change.
+    /// A contract, without a sign of a change.
     pub(crate) contract: Duration,
-    /// A service that did not answer, at first.
+    /// The first retry of a service that did not answer.
     pub(crate) retry_first: Duration,
-    /// A service that did not answer again and again.
+    /// The longest delay between retries.
     pub(crate) retry_max: Duration,
 }
 
-impl Pace {
+impl PollIntervals {
     pub(crate) fn new(contract: Duration) -> Self {
         Self {
             file: Duration::from_secs(1),
@@ -52,59 +52,60 @@ impl Pace {
     }
 }
 
-/// Begins to read what services offer into `catalogs`. The edge is ready when each that there is now was
-/// asked once.
+/// Starts to read the contracts of services into the catalog. The edge is ready when each initial
+/// service was read, or failed, once.
 ///
 /// # Errors
-/// When the config file cannot be used, or an address is none.
+/// When the config file or an address is invalid.
 pub(crate) async fn start(
-    starting: &ServiceBuilder,
+    builder: &ServiceBuilder,
     flags: Services,
     file: Option<ConfigFile>,
     discovery: Discovery,
 ) -> Result<(), StartError> {
     let mut discovery = discovery;
-    let (texts, said) = match &file {
+    let (sources, config) = match &file {
         Some(file) => {
-            let texts = file.read().await?;
-            let said = texts.parse(&flags).await?;
+            let sources = file.read().await?;
+            let config = sources.parse(&flags).await?;
             metrics::gauge!("edge_config_current").set(1);
-            (Some(texts), said)
+            (Some(sources), config)
         }
-        None => (None, Said { services: flags.clone(), ..Said::default() }),
+        None => (None, ParsedConfig { services: flags.clone(), ..ParsedConfig::default() }),
     };
-    let asked = discovery.apply(said.services, said.view, said.pins).await?;
-    discovery.live.set(said.duties).await;
+    let first_reads =
+        discovery.apply(config.services, config.overlay, config.lock_enforcer).await?;
+    discovery.reloadable.set(config.policy).await;
 
-    let (readiness, stopping) = (starting.readiness(), starting.stopping());
+    let (readiness, stopping) = (builder.readiness(), builder.stopping());
     let catalogs = Arc::clone(&discovery.catalogs);
-    starting.spawn(async move {
-        if stopping.run_until_cancelled(asked.join_all()).await.is_some() {
+    builder.spawn(async move {
+        if stopping.run_until_cancelled(first_reads.join_all()).await.is_some() {
             catalogs.settle();
-            readiness.ready();
-            catalogs.warn_of_unknown();
+            readiness.set_ready();
+            catalogs.warn_of_unknown_tools();
         }
     });
-    let stopping = starting.stopping();
-    starting.spawn(async move {
-        stopping.run_until_cancelled(discovery.follow(file, flags, texts)).await;
+    let stopping = builder.stopping();
+    builder.spawn(async move {
+        stopping.run_until_cancelled(discovery.follow_files(file, flags, sources)).await;
     });
     Ok(())
 }
 
-/// The tool services that are followed.
+/// The tool services and the tasks that follow them.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     catalogs: Arc<Catalogs>,
-    live: Live,
+    reloadable: Reloadable,
     default_timeout: Duration,
-    pace: Pace,
+    intervals: PollIntervals,
     peers: Peers,
-    followed: BTreeMap<Namespace, Followed>,
+    services: BTreeMap<Namespace, FollowedService>,
 }
 
 #[derive(Debug)]
-struct Followed {
+struct FollowedService {
     settings: ServiceSettings,
     task: AbortOnDropHandle<()>,
 }
@@ -112,105 +113,114 @@ struct Followed {
 impl Discovery {
     pub(crate) fn new(
         catalogs: Arc<Catalogs>,
-        live: Live,
+        reloadable: Reloadable,
         default_timeout: Duration,
-        pace: Pace,
+        intervals: PollIntervals,
     ) -> Self {
         let peers = Peers::default();
-        Self { catalogs, live, default_timeout, pace, peers, followed: BTreeMap::new() }
+        Self { catalogs, reloadable, default_timeout, intervals, peers, services: BTreeMap::new() }
     }
 
-    /// Speaks to services as one of these peers.
-    pub(crate) fn among(self, peers: Peers) -> Self {
+    /// Connects to services with the identity of these peers.
+    pub(crate) fn with_peers(self, peers: Peers) -> Self {
         Self { peers, ..self }
     }
 
-    /// Follows these services from now on, and no others, shows them so, and holds them against these pins. The set
-    /// that it gives back ends when each new one was asked once. An error changes nothing.
+    /// Replaces the set of services, the overlay and the lock. The returned tasks end when each new
+    /// service was read, or failed, once. On an error nothing changes.
     async fn apply(
         &mut self,
         services: Services,
-        view: View,
-        pins: Option<Arc<Pins>>,
+        overlay: Overlay,
+        lock: Option<Arc<LockEnforcer>>,
     ) -> Result<JoinSet<()>, ChannelError> {
-        let mut begun = Vec::new();
+        let mut started = Vec::new();
         for (namespace, settings) in &services {
-            if self.followed.get(namespace).is_none_or(|followed| followed.settings != *settings) {
+            if self.services.get(namespace).is_none_or(|followed| followed.settings != *settings) {
                 let id = settings.spiffe_id.as_ref();
                 let channel = self.peers.balanced(&settings.urls, namespace.as_str(), id)?;
-                begun.push((namespace.clone(), settings.clone(), channel));
+                started.push((namespace.clone(), settings.clone(), channel));
             }
         }
-        // Before a new service is asked, so that nothing of it is seen otherwise than it should be.
+        // Before a new service is read, so that clients see its items only with this configuration.
         let namespaces = Arc::new(services.keys().cloned().collect());
-        self.catalogs.set(&Terms { view: Arc::new(view), pins, namespaces });
-        let gone: Vec<_> = self
-            .followed
+        self.catalogs.set_config(&CatalogConfig { overlay: Arc::new(overlay), lock, namespaces });
+        let removed: Vec<_> = self
+            .services
             .keys()
             .filter(|namespace| !services.contains_key(*namespace))
             .cloned()
             .collect();
-        for namespace in gone {
+        for namespace in removed {
             self.stop(&namespace).await;
             self.catalogs.update(|catalog| catalog.without(&namespace));
             tracing::info!(%namespace, "a tool service is no longer offered");
         }
-        let mut asked = JoinSet::new();
-        for (namespace, settings, channel) in begun {
-            // What a service offered stays until it is read anew, from where it is now.
+        let mut first_reads = JoinSet::new();
+        for (namespace, settings, channel) in started {
+            // The items of a changed service stay until its contract is read with the new settings.
             self.stop(&namespace).await;
-            let service = Service {
+            let watcher = ServiceWatcher {
                 namespace: namespace.clone(),
                 settings: settings.clone(),
                 channel,
                 catalogs: Arc::clone(&self.catalogs),
                 default_timeout: self.default_timeout,
-                pace: self.pace,
+                intervals: self.intervals,
             };
-            let (tell, told) = oneshot::channel();
-            asked.spawn(async move {
-                // It ends with the word or without: a service may be stopped before it is asked.
-                let _ = told.await;
+            let (done, first_read) = oneshot::channel();
+            first_reads.spawn(async move {
+                // An error means that the watcher was stopped before.
+                let _ = first_read.await;
             });
-            let task = AbortOnDropHandle::new(tokio::spawn(service.follow(tell)));
-            self.followed.insert(namespace, Followed { settings, task });
+            let task = AbortOnDropHandle::new(tokio::spawn(watcher.run(done)));
+            self.services.insert(namespace, FollowedService { settings, task });
         }
-        Ok(asked)
+        Ok(first_reads)
     }
 
-    /// Stops following a service. Afterwards its task changes the catalog no more.
+    /// Stops following a service. Afterwards its task does not change the catalog any more.
     async fn stop(&mut self, namespace: &Namespace) {
-        if let Some(followed) = self.followed.remove(namespace) {
+        if let Some(followed) = self.services.remove(namespace) {
             followed.task.abort();
-            // It ends with an error, which is that it was stopped.
+            // The error is that the task was aborted.
             let _ = followed.task.await;
         }
     }
 
-    /// Follows the config file and the lock that it names, which say `texts` now.
-    async fn follow(mut self, file: Option<ConfigFile>, flags: Services, texts: Option<Texts>) {
-        let (Some(file), Some(texts)) = (file, texts) else { return std::future::pending().await };
-        let mut running = texts.clone();
-        let (mut looked_at, mut last) = (Some(texts.clone()), Some(texts));
-        let mut ticks = interval(self.pace.file);
+    /// Follows the config file and its lock file, whose current contents are `sources`.
+    async fn follow_files(
+        mut self,
+        file: Option<ConfigFile>,
+        flags: Services,
+        sources: Option<ConfigSources>,
+    ) {
+        let (Some(file), Some(sources)) = (file, sources) else {
+            return std::future::pending().await;
+        };
+        let mut running_sources = sources.clone();
+        let (mut handled, mut last_read) = (Some(sources.clone()), Some(sources));
+        let mut ticks = interval(self.intervals.file);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            // The content is compared, not the time: a ConfigMap's files change by a swap of links.
+            // Contents are compared, not times: files of a ConfigMap change by a swap of symlinks.
             let read = file.read().await;
             let now = read.as_ref().ok().cloned();
-            // What is seen twice is whole: a file that is just being written may look empty.
-            let whole = now == last;
-            last.clone_from(&now);
-            if !whole || now == looked_at {
+            // A file that is being written may look empty, so a change must be read twice.
+            let is_stable = now == last_read;
+            last_read.clone_from(&now);
+            if !is_stable || now == handled {
                 continue;
             }
             let applied = match read {
-                Ok(texts) if texts == running => Ok(()),
-                Ok(texts) => self.reload(&flags, &texts).await.map(|()| running = texts),
+                Ok(sources) if sources == running_sources => Ok(()),
+                Ok(sources) => {
+                    self.reload(&flags, &sources).await.map(|()| running_sources = sources)
+                }
                 Err(error) => Err(error.into()),
             };
-            looked_at = now;
+            handled = now;
             metrics::gauge!("edge_config_current").set(if applied.is_ok() { 1 } else { 0 });
             match applied {
                 Ok(()) => {
@@ -219,21 +229,25 @@ impl Discovery {
                 Err(error) => tracing::error!(
                     file = %file.path().display(),
                     error = %error_chain(&error),
-                    "the config file is not used; what ran before goes on"
+                    "the config file is invalid; the previous configuration stays in effect"
                 ),
             }
         }
     }
 
-    async fn reload(&mut self, flags: &Services, texts: &Texts) -> Result<(), StartError> {
-        let said = texts.parse(flags).await?;
-        let asked = self.apply(said.services, said.view, said.pins).await?;
+    async fn reload(
+        &mut self,
+        flags: &Services,
+        sources: &ConfigSources,
+    ) -> Result<(), StartError> {
+        let config = sources.parse(flags).await?;
+        let first_reads = self.apply(config.services, config.overlay, config.lock_enforcer).await?;
         let catalogs = Arc::clone(&self.catalogs);
         tokio::spawn(async move {
-            asked.join_all().await;
-            catalogs.warn_of_unknown();
+            first_reads.join_all().await;
+            catalogs.warn_of_unknown_tools();
         });
-        self.live.set(said.duties).await;
+        self.reloadable.set(config.policy).await;
         Ok(())
     }
 }

@@ -5,76 +5,77 @@ use std::{sync::Arc, time::Duration};
 use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
 use drawbridge_sdk::{
     BalancedChannel,
-    contract::{Introduction, Offer, OfferKind, instructions, offers},
+    contract::{ExposedMethod, Exposure, ServiceInstructions, exposed_methods, instructions},
     reflection::Contract,
 };
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem,
-    given::SchemaError, is_tool_name, meta::MetaError,
+    CompletionItem, Instructions, ListItem, Namespace, ServiceCatalog, WatchItem, is_tool_name,
+    meta::MetaError, schema_text::SchemaError,
 };
 use crate::{
-    grpc::{comments::Comments, schema::TooLarge, upstream::Target},
-    traffic::cache::{Rule, RuleError, TagError},
+    grpc::{comments::Comments, schema::TooLarge, upstream::RpcTarget},
+    traffic::cache::{CacheRule, CacheRuleError, CacheTagError},
 };
 
 mod prompt;
 mod resource;
 mod tool;
 
-/// How long one watch lasts before its caller is authorized anew.
+/// How long one watch lasts before its caller is authorized again.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// How long all URI templates of one service may be together, in bytes: each is compared with those
-/// of the others.
+/// The total length of the URI templates of one service, in bytes. Each is compared with those of
+/// all other services.
 const URI_TEMPLATES_BYTES_MAX: usize = 16 * 1024;
-/// How long what a service tells models of itself may be, in bytes.
+/// The longest instructions of a service, in bytes.
 const INSTRUCTIONS_BYTES_MAX: usize = 2048;
 
-/// Why an annotated method cannot be offered. The rest of its service is.
+/// Why an annotated method cannot be offered. The other methods of its service are.
 #[derive(Debug, thiserror::Error)]
 enum ItemError {
     #[error(
-        "the name {0:?} is not one that every client takes: it must match ^[a-zA-Z0-9_-]{{1,64}}$"
+        "invalid name {0:?}: not every client accepts it \
+         (expected a match of ^[a-zA-Z0-9_-]{{1,64}}$)"
     )]
-    Name(String),
-    #[error("client streaming has no form in MCP")]
+    ClaimedName(String),
+    #[error("MCP does not support client streaming")]
     ClientStreaming,
-    #[error("a stream of events must have one field for the result, and this one has {0}")]
+    #[error("an event stream must have exactly one result field, not {0}")]
     Events(usize),
-    #[error("{0} is not a JSON Schema of an object")]
+    #[error("`{0}` is not a valid JSON Schema object")]
     Schema(&'static str, #[source] SchemaError),
-    #[error("{0} cannot be derived")]
+    #[error("`{0}` cannot be derived from the message")]
     Derived(&'static str, #[source] TooLarge),
-    #[error("it completes nothing: its request has no field of the type CompletionArgument")]
+    #[error("the request of a completion must have a field of type CompletionArgument")]
     CompletionArgument,
-    #[error("it streams nothing: a watch answers one request with a stream")]
+    #[error("a watch must be a server-streaming method with a single request")]
     Watch,
-    #[error("`invalidates` cannot be told to other replicas")]
-    Invalidates(#[from] TagError),
-    #[error("the URI template is not one: {0}")]
+    #[error("invalid `invalidates`")]
+    Invalidates(#[from] CacheTagError),
+    #[error("invalid URI template: {0}")]
     UriTemplate(#[from] super::uri::UriTemplateError),
-    #[error("the service's URI templates have more than {URI_TEMPLATES_BYTES_MAX} bytes together")]
+    #[error("the URI templates of the service exceed {URI_TEMPLATES_BYTES_MAX} bytes in total")]
     UriTemplates,
-    #[error("its `meta` or labels cannot be offered")]
+    #[error("invalid `meta` or labels")]
     Meta(#[from] MetaError),
-    #[error("it pages nothing: its response has no repeated field of the type ResourceLink")]
+    #[error("the response of a list must have a repeated field of type ResourceLink")]
     ResourceLinks,
-    #[error("the URI template's variable {0:?} is no string field of the request")]
+    #[error("the variable {0:?} of the URI template is not a string field of the request")]
     Variable(String),
 }
 
-/// Reads what a service offers in `namespace`. What cannot be offered is left out and logged with
-/// its RPC.
+/// Reads the items that a service offers in `namespace`. Invalid items are left out and logged with
+/// their RPC.
 pub(crate) fn read_contract(
     namespace: &Namespace,
     contract: &Contract,
     channel: &BalancedChannel,
     default_timeout: Duration,
 ) -> ServiceCatalog {
-    let mut reader = Reader {
+    let mut reader = ContractReader {
         namespace,
         hash: contract_hash(contract),
         channel,
@@ -87,26 +88,26 @@ pub(crate) fn read_contract(
         templates_bytes: 0,
     };
     reader.instructions(contract);
-    for offer in offers(&contract.pool, &contract.services) {
-        if offer.namespace != namespace.as_str() {
+    for exposed in exposed_methods(&contract.pool, &contract.services) {
+        if exposed.namespace != namespace.as_str() {
             tracing::error!(
-                rpc = offer.rpc(),
-                namespace = offer.namespace,
+                rpc = exposed.rpc(),
+                namespace = exposed.namespace,
                 configured = namespace.as_str(),
-                "the service's namespace is not the configured one; it is left out"
+                "the namespace of the service differs from the configured one; it is left out"
             );
             continue;
         }
-        let rpc = offer.rpc();
-        if let Err(error) = reader.read(offer) {
+        let rpc = exposed.rpc();
+        if let Err(error) = reader.read(exposed) {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(rpc, error, "a method cannot be offered; it is left out");
+            tracing::error!(rpc, error, "an invalid method is left out of the catalog");
         }
     }
     reader.finish()
 }
 
-/// Tells contracts apart, in whatever order their files came.
+/// Identifies a contract, independently of the order of its files.
 pub(crate) fn contract_hash(contract: &Contract) -> [u8; 32] {
     let mut files: Vec<_> = contract.pool.files().collect();
     files.sort_unstable_by(|one, other| one.name().cmp(other.name()));
@@ -120,58 +121,58 @@ pub(crate) fn contract_hash(contract: &Contract) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-struct Reader<'a> {
+struct ContractReader<'a> {
     namespace: &'a Namespace,
     hash: [u8; 32],
     channel: &'a BalancedChannel,
     default_timeout: Duration,
     comments: Comments,
     catalog: ServiceCatalog,
-    /// Methods that complete arguments, until it is known of what.
-    completions: Vec<(Target, FieldDescriptor, Vec<String>)>,
-    /// Methods that stream changes, until it is known of what.
-    watches: Vec<(Target, Vec<String>)>,
-    /// Methods that page resources, until it is known of which template.
-    lists: Vec<(Target, String)>,
-    /// Of the URI templates so far.
+    /// Methods that complete arguments, with the names of their items, until all items are read.
+    completions: Vec<(RpcTarget, FieldDescriptor, Vec<String>)>,
+    /// Methods that stream changes, with the names of their resources.
+    watches: Vec<(RpcTarget, Vec<String>)>,
+    /// Methods that list resources, with the names of their templates.
+    lists: Vec<(RpcTarget, String)>,
+    /// The total length of the URI templates so far.
     templates_bytes: usize,
 }
 
-impl Reader<'_> {
-    fn read(&mut self, offer: Offer) -> Result<(), ItemError> {
-        let Offer { name, method, kind, .. } = offer;
+impl ContractReader<'_> {
+    fn read(&mut self, exposed: ExposedMethod) -> Result<(), ItemError> {
+        let ExposedMethod { name, method, kind, .. } = exposed;
         match kind {
-            OfferKind::Tool(options) => {
-                let tool = self.tool(checked(name)?, &method, options)?;
+            Exposure::Tool(options) => {
+                let tool = self.tool(checked_name(name)?, &method, options)?;
                 self.catalog.tools.push(Arc::new(tool));
             }
-            OfferKind::Resource(options) => {
-                let resource = self.resource(checked(name)?, &method, options)?;
+            Exposure::Resource(options) => {
+                let resource = self.resource(checked_name(name)?, &method, options)?;
                 self.catalog.resources.push(Arc::new(resource));
             }
-            OfferKind::Prompt(options) => {
-                let prompt = self.prompt(checked(name)?, &method, options)?;
+            Exposure::Prompt(options) => {
+                let prompt = self.prompt(checked_name(name)?, &method, options)?;
                 self.catalog.prompts.push(Arc::new(prompt));
             }
-            OfferKind::Completion(options) => {
+            Exposure::Completion(options) => {
                 let target = self.target(&method, None)?;
                 let argument = method.input().fields().find(is_completion_argument);
                 let argument = argument.ok_or(ItemError::CompletionArgument)?;
                 self.completions.push((target, argument, options.items));
             }
-            OfferKind::List(options) => {
+            Exposure::List(options) => {
                 if method.is_server_streaming()
-                    || !method.output().fields().any(|field| is_links(&field))
+                    || !method.output().fields().any(|field| is_resource_links(&field))
                 {
                     return Err(ItemError::ResourceLinks);
                 }
                 self.lists.push((self.target(&method, None)?, options.item));
             }
-            OfferKind::Watch(options) => {
+            Exposure::Watch(options) => {
                 if !method.is_server_streaming() || method.is_client_streaming() {
                     return Err(ItemError::Watch);
                 }
-                let target = Target::watch(self.channel.clone(), &method, WATCH_TIMEOUT);
+                let target = RpcTarget::watch(self.channel.clone(), &method, WATCH_TIMEOUT);
                 self.watches.push((target, options.items));
             }
         }
@@ -191,7 +192,7 @@ impl Reader<'_> {
                     tracing::error!(
                         rpc = target.rpc(),
                         name,
-                        "a method completes what its service does not offer"
+                        "a method completes an item that its service does not offer"
                     );
                     continue;
                 };
@@ -209,7 +210,7 @@ impl Reader<'_> {
                     tracing::error!(
                         rpc = target.rpc(),
                         name,
-                        "a method watches what its service does not offer"
+                        "a method watches a resource that its service does not offer"
                     );
                     continue;
                 };
@@ -237,12 +238,12 @@ impl Reader<'_> {
         self.catalog
     }
 
-    /// What the gRPC services tell models of themselves.
+    /// Joins the instructions of the gRPC services.
     fn instructions(&mut self, contract: &Contract) {
-        let mut told = instructions(&contract.pool, &contract.services)
+        let mut texts = instructions(&contract.pool, &contract.services)
             .filter(|one| one.namespace == self.namespace.as_str());
-        let Some(Introduction { service, mut text, .. }) = told.next() else { return };
-        for more in told {
+        let Some(ServiceInstructions { service, mut text, .. }) = texts.next() else { return };
+        for more in texts {
             text.push_str("\n\n");
             text.push_str(&more.text);
         }
@@ -250,7 +251,7 @@ impl Reader<'_> {
             tracing::error!(
                 service,
                 bytes_max = INSTRUCTIONS_BYTES_MAX,
-                "the service's instructions are too long; they are left out"
+                "the instructions of the service are too long; they are left out"
             );
             return;
         }
@@ -263,38 +264,41 @@ impl Reader<'_> {
         self.catalog.instructions = Some(Arc::new(Instructions { item, text }));
     }
 
-    /// How results are kept. What asks for it but may not have it is called each time.
-    fn cache(
+    /// The cache rule of a method. With an invalid policy, or on a method that writes, results are
+    /// not cached.
+    fn cache_rule(
         &self,
         name: &str,
-        target: &Target,
+        target: &RpcTarget,
         policy: Option<&mcp::CachePolicy>,
-        writes: bool,
-    ) -> Option<Arc<Rule>> {
+        is_write: bool,
+    ) -> Option<Arc<CacheRule>> {
         let policy = policy?;
-        let rule = match writes {
-            true => Err(RuleError::Writes),
-            false => Rule::new(name, self.namespace.as_str(), self.hash, policy),
+        let rule = match is_write {
+            true => Err(CacheRuleError::Writes),
+            false => CacheRule::new(name, self.namespace.as_str(), self.hash, policy),
         };
         let rpc = target.rpc();
-        let told = |error| tracing::error!(rpc, %error, "results cannot be kept; the method is called each time");
-        rule.map_err(told).ok().map(Arc::new)
+        let log = |error| {
+            tracing::error!(rpc, %error, "invalid cache policy; results are not cached");
+        };
+        rule.map_err(log).ok().map(Arc::new)
     }
 
     fn target(
         &self,
         method: &MethodDescriptor,
         timeout: Option<prost_types::Duration>,
-    ) -> Result<Target, ItemError> {
+    ) -> Result<RpcTarget, ItemError> {
         if method.is_client_streaming() {
             return Err(ItemError::ClientStreaming);
         }
         let timeout =
             timeout.and_then(|timeout| timeout.try_into().ok()).unwrap_or(self.default_timeout);
-        Target::new(self.channel.clone(), method, timeout).map_err(ItemError::Events)
+        RpcTarget::new(self.channel.clone(), method, timeout).map_err(ItemError::Events)
     }
 
-    fn item(&self, name: String, target: &Target, scopes: Vec<String>) -> auth::CatalogItem {
+    fn item(&self, name: String, target: &RpcTarget, scopes: Vec<String>) -> auth::CatalogItem {
         auth::CatalogItem {
             name,
             service: self.namespace.as_str().to_owned(),
@@ -303,24 +307,27 @@ impl Reader<'_> {
         }
     }
 
-    fn description(&mut self, method: &MethodDescriptor, given: String) -> Option<String> {
-        let given = Some(given).filter(|given| !given.is_empty());
-        given.or_else(|| self.comments.of(&method.parent_file(), method.path()))
+    fn description(&mut self, method: &MethodDescriptor, option: String) -> Option<String> {
+        let description = Some(option).filter(|text| !text.is_empty());
+        description.or_else(|| self.comments.of(&method.parent_file(), method.path()))
     }
 }
 
-/// Clients withhold every tool of a server if one name is not theirs to take.
-fn checked(name: String) -> Result<String, ItemError> {
-    if is_tool_name(&name) { Ok(name) } else { Err(ItemError::Name(name)) }
+/// Rejects an invalid name: some clients drop all tools of a server for one.
+fn checked_name(name: String) -> Result<String, ItemError> {
+    if is_tool_name(&name) { Ok(name) } else { Err(ItemError::ClaimedName(name)) }
 }
 
-fn is_links(field: &FieldDescriptor) -> bool {
-    field.is_list()
-        && matches!(field.kind(), Kind::Message(kind) if kind.full_name() == "drawbridge.mcp.v1.ResourceLink")
+fn is_resource_links(field: &FieldDescriptor) -> bool {
+    field.is_list() && is_message(field, "drawbridge.mcp.v1.ResourceLink")
 }
 
 fn is_completion_argument(field: &FieldDescriptor) -> bool {
-    matches!(field.kind(), Kind::Message(kind) if kind.full_name() == "drawbridge.mcp.v1.CompletionArgument")
+    is_message(field, "drawbridge.mcp.v1.CompletionArgument")
+}
+
+fn is_message(field: &FieldDescriptor, full_name: &str) -> bool {
+    matches!(field.kind(), Kind::Message(kind) if kind.full_name() == full_name)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The catalog lock: what clients see, as somebody has reviewed it.
+//! The catalog lock: the reviewed version of everything that clients see.
 
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
@@ -10,29 +10,29 @@ use sha2::{Digest as _, Sha256};
 use similar::TextDiff;
 
 use super::claims::Claimant;
-use crate::traffic::guard::is_unseen;
+use crate::traffic::guard::is_invisible;
 
-/// The form of the file.
+/// The version of the file format.
 const VERSION: u32 = 1;
 /// The largest lock, in bytes.
 pub const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// How long is sought for the shortest difference. A service may make its schemas as long as it likes.
+/// How long to search for the shortest diff. A service may have schemas of any length.
 const DIFF_TIMEOUT: Duration = Duration::from_millis(200);
-/// Unchanged lines around those that changed.
+/// Unchanged lines around changed ones in a diff.
 const DIFF_CONTEXT: usize = 2;
 
-/// What clients see of tools, resources and prompts, by their names.
+/// Tools, resources, prompts and instructions as clients see them, by kind and name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CatalogLock(BTreeMap<Key, Locked>);
+pub struct CatalogLock(BTreeMap<LockKey, LockEntry>);
 
-/// What names an item.
+/// The kind and name of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
+pub(crate) struct LockKey {
     pub(crate) kind: ItemKind,
     pub(crate) name: String,
 }
 
-/// What can be locked.
+/// The kinds of items that can be locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
@@ -40,14 +40,14 @@ pub enum ItemKind {
     Prompt,
     /// A resource or resource template.
     Resource,
-    /// A tool service, by its namespace: what it tells models of itself.
+    /// The instructions of a tool service, by its namespace.
     Service,
     /// A tool.
     Tool,
 }
 
 impl ItemKind {
-    /// Its name.
+    /// The kind as text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -62,28 +62,28 @@ impl ItemKind {
 /// One item: what clients see of it, and the RPC behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Locked {
+pub(crate) struct LockEntry {
     service: String,
     rpc: String,
     sha256: String,
     shown: Value,
 }
 
-/// The file.
+/// The contents of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct LockFile {
     version: u32,
-    prompts: BTreeMap<String, Locked>,
-    resources: BTreeMap<String, Locked>,
+    prompts: BTreeMap<String, LockEntry>,
+    resources: BTreeMap<String, LockEntry>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    services: BTreeMap<String, Locked>,
-    tools: BTreeMap<String, Locked>,
+    services: BTreeMap<String, LockEntry>,
+    tools: BTreeMap<String, LockEntry>,
 }
 
-impl Locked {
+impl LockEntry {
     pub(crate) fn new(item: &auth::CatalogItem, shown: &impl Serialize) -> Self {
-        // What cannot be written is not shown either.
+        // What cannot be serialized cannot be shown to clients either.
         let mut shown = serde_json::to_value(shown).unwrap_or_default();
         shown.sort_all_objects();
         let (service, rpc) = (item.service.clone(), item.rpc.clone());
@@ -91,8 +91,8 @@ impl Locked {
         Self { service, rpc, sha256, shown }
     }
 
-    /// The same item: what it is like is in its hash.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    /// Whether both describe the same item. The hash covers all contents.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.sha256 == other.sha256
     }
 
@@ -106,7 +106,8 @@ impl Locked {
     }
 }
 
-/// Of the names in their order and no white space, as RFC 8785 has it for what stands in a catalog.
+/// The hash of the canonical JSON: sorted names, no white space. For the values in a catalog this
+/// equals RFC 8785.
 fn sha256(service: &str, rpc: &str, shown: &Value) -> String {
     let canonical = json!({ "rpc": rpc, "service": service, "shown": shown }).to_string();
     let mut text = String::with_capacity(64);
@@ -117,21 +118,21 @@ fn sha256(service: &str, rpc: &str, shown: &Value) -> String {
     text
 }
 
-/// Two items, or one and none, line by line.
-pub(crate) fn diff(before: Option<&Locked>, after: Option<&Locked>) -> String {
-    let text = |locked: Option<&Locked>| locked.map(Locked::text).unwrap_or_default();
+/// A unified diff of two entries, either of which may be absent.
+pub(crate) fn diff(before: Option<&LockEntry>, after: Option<&LockEntry>) -> String {
+    let text = |locked: Option<&LockEntry>| locked.map(LockEntry::text).unwrap_or_default();
     let (before, after) = (text(before), text(after));
     let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_lines(&before, &after);
     diff.unified_diff().context_radius(DIFF_CONTEXT).to_string()
 }
 
-/// JSON that a person can review: what is not seen is written as `\u…`.
+/// JSON that a person can review: invisible characters are escaped as `\u…`.
 fn readable(value: &impl Serialize) -> String {
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     let mut readable = String::with_capacity(text.len() + 1);
     for character in text.chars() {
-        // Between strings, JSON has nothing that is not seen but these.
-        if character == '\n' || !is_unseen(character) {
+        // Outside of strings, line breaks are the only invisible characters of JSON here.
+        if character == '\n' || !is_invisible(character) {
             readable.push(character);
             continue;
         }
@@ -144,34 +145,34 @@ fn readable(value: &impl Serialize) -> String {
     readable
 }
 
-/// How an item is now otherwise than it was.
+/// How an item differs from its lock entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LockDifference {
-    /// What it is.
+    /// Its kind.
     pub kind: ItemKind,
     /// Its name.
     pub name: String,
     /// `new`, `changed` or `gone`.
     pub change: &'static str,
-    /// Line by line.
+    /// A unified diff.
     pub diff: String,
 }
 
 impl CatalogLock {
-    pub(crate) fn new(items: impl Iterator<Item = (Key, Locked)>) -> Self {
+    pub(crate) fn new(items: impl Iterator<Item = (LockKey, LockEntry)>) -> Self {
         Self(items.collect())
     }
 
-    /// Reads a lock.
+    /// Parses a lock.
     ///
     /// # Errors
-    /// When it is none, or was edited by hand.
+    /// When the text is not a lock of this version, or an entry does not match its hash.
     pub fn parse(text: &ConfigText) -> Result<Self, ConfigTextError> {
-        let file: File = text.parse_json()?;
+        let file: LockFile = text.parse_json()?;
         if file.version != VERSION {
-            return Err(text.wrong(
+            return Err(text.error_at(
                 0,
-                format!("the lock has version {}, and this is {VERSION}", file.version),
+                format!("unsupported lock version {}; expected {VERSION}", file.version),
             ));
         }
         let mut items = BTreeMap::new();
@@ -191,22 +192,23 @@ impl CatalogLock {
                 let place = text.as_str().find(&locked.sha256).unwrap_or_default();
                 let kind = kind.as_str();
                 let problem = format!(
-                    "the {kind} {name:?} is not what its sha256 is of: `drawbridge catalog lock` writes both"
+                    "the {kind} {name:?} does not match its sha256: \
+                     write the lock with `drawbridge catalog lock`"
                 );
-                return Err(text.wrong(place, problem));
+                return Err(text.error_at(place, problem));
             }
-            items.insert(Key { kind, name }, Locked { shown, ..locked });
+            items.insert(LockKey { kind, name }, LockEntry { shown, ..locked });
         }
         Ok(Self(items))
     }
 
-    /// Whether nothing is locked.
+    /// Whether the lock has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As it is written down: sorted, and readable.
+    /// The text of the lock file: sorted and readable.
     #[must_use]
     pub fn text(&self) -> String {
         let of = |kind: ItemKind| {
@@ -215,10 +217,10 @@ impl CatalogLock {
         };
         let (prompts, resources) = (of(ItemKind::Prompt), of(ItemKind::Resource));
         let (services, tools) = (of(ItemKind::Service), of(ItemKind::Tool));
-        readable(&File { version: VERSION, prompts, resources, services, tools })
+        readable(&LockFile { version: VERSION, prompts, resources, services, tools })
     }
 
-    /// The RPCs behind its resources, and their URIs or URI templates.
+    /// The URIs and URI templates of the locked resources, and the RPCs behind them.
     pub(super) fn uris(&self) -> impl Iterator<Item = (Claimant, &str)> {
         let resources = self.0.iter().filter(|(key, _)| key.kind == ItemKind::Resource);
         resources.filter_map(|(_, locked)| {
@@ -227,18 +229,18 @@ impl CatalogLock {
         })
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<&Locked> {
+    pub(crate) fn get(&self, key: &LockKey) -> Option<&LockEntry> {
         self.0.get(key)
     }
 
-    /// What `now` has otherwise.
+    /// How `now` differs from this lock.
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<LockDifference> {
         let keys: std::collections::BTreeSet<_> = self.0.keys().chain(now.0.keys()).collect();
         let differences = keys.into_iter().filter_map(|key| {
             let (before, after) = (self.get(key), now.get(key));
             let change = match (before, after) {
-                (Some(before), Some(after)) if before.is(after) => return None,
+                (Some(before), Some(after)) if before.is_same(after) => return None,
                 (Some(_), Some(_)) => "changed",
                 (None, _) => "new",
                 (_, None) => "gone",
@@ -258,14 +260,16 @@ impl CatalogLock {
 mod tests {
     use super::*;
 
-    fn item(name: &str, description: &str) -> (Key, Locked) {
+    fn item(name: &str, description: &str) -> (LockKey, LockEntry) {
         let item = auth::CatalogItem {
             service: "s".to_owned(),
             rpc: "p.S/M".to_owned(),
             ..Default::default()
         };
-        let shown = json!({ "name": name, "description": description, "inputSchema": { "type": "object" } });
-        (Key { kind: ItemKind::Tool, name: name.to_owned() }, Locked::new(&item, &shown))
+        let shown = json!({
+            "name": name, "description": description, "inputSchema": { "type": "object" }
+        });
+        (LockKey { kind: ItemKind::Tool, name: name.to_owned() }, LockEntry::new(&item, &shown))
     }
 
     fn lock(items: &[(&str, &str)]) -> CatalogLock {
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_down_is_sorted_shows_all_and_is_read_again() {
+    fn a_written_lock_is_sorted_escapes_invisible_characters_and_parses_again() {
         let lock = lock(&[("b", "safe\u{200b}\u{e0041}"), ("a", "x")]);
         let text = lock.text();
         assert!(
@@ -291,25 +295,26 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_none_is_told_with_its_place() {
+    fn an_invalid_lock_is_reported_with_its_line() {
         let text = lock(&[("a", "x")]).text();
         let edited = parse(&text.replace("\"x\"", "\"y\"")).unwrap_err();
         assert_eq!(
             edited,
-            "catalog.lock:9: the tool \"a\" is not what its sha256 is of: `drawbridge catalog lock` writes both"
+            "catalog.lock:9: the tool \"a\" does not match its sha256: \
+             write the lock with `drawbridge catalog lock`"
         );
         assert!(
             parse(&text.replace(": 1", ": 2"))
                 .unwrap_err()
-                .starts_with("catalog.lock:1: the lock has version 2")
+                .starts_with("catalog.lock:1: unsupported lock version 2")
         );
-        let told = parse(&text.replace("rpc", "rpk")).unwrap_err();
-        assert!(told.starts_with("catalog.lock:8: unknown field `rpk`"), "{told}");
+        let message = parse(&text.replace("rpc", "rpk")).unwrap_err();
+        assert!(message.starts_with("catalog.lock:8: unknown field `rpk`"), "{message}");
         assert!(parse("").unwrap_err().starts_with("catalog.lock:1: "));
     }
 
     #[test]
-    fn differences_are_shown_line_by_line() {
+    fn a_difference_is_a_unified_diff() {
         let before = lock(&[("a", "x"), ("b", "y"), ("c", "z")]);
         let after = lock(&[("a", "x"), ("b", "y, and send it to\u{202e} us"), ("d", "z")]);
         let found = before.differences(&after);
@@ -329,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn another_rpc_under_the_same_text_is_another_item() {
+    fn an_item_with_another_rpc_differs() {
         let (_, one) = item("a", "x");
         let item = auth::CatalogItem {
             service: "s".to_owned(),
             rpc: "p.S/Other".to_owned(),
             ..Default::default()
         };
-        let other = Locked::new(&item, &one.shown);
-        assert!(!one.is(&other));
+        let other = LockEntry::new(&item, &one.shown);
+        assert!(!one.is_same(&other));
     }
 }

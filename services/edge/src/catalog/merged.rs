@@ -1,4 +1,4 @@
-//! What all services offer together.
+//! The merged catalog of all services.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,115 +11,124 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogLock, CompletionItem, Conflict, Instructions, ItemKind, ListItem, MetaKeys, Namespace,
-    Pins, PromptItem, ResourceItem, ServiceCatalog, ToolItem, Variables, View, WatchItem,
-    claims::{self, Held, Owners},
-    pins::{Departure, Pinned as _},
+    CatalogLock, CompletionItem, Instructions, ItemKind, ListItem, LockEnforcer, MetaKeys,
+    NameConflict, Namespace, Overlay, PromptItem, ResourceItem, ServiceCatalog, ToolItem,
+    Variables, WatchItem,
+    claims::{HeldNames, NameResolver, held_names},
+    lock_enforcer::{LockItem as _, LockViolation},
 };
 
-/// What all tool services offer together. Immutable: a change makes a new one.
+/// The items of all tool services. Immutable: a change makes a new catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     services: BTreeMap<Namespace, ServiceCatalog>,
-    terms: Terms,
-    /// By the names that clients see.
+    config: CatalogConfig,
+    /// By the name that clients see.
     tools: BTreeMap<String, Arc<ToolItem>>,
     resources: Vec<Arc<ResourceItem>>,
     prompts: BTreeMap<String, Arc<PromptItem>>,
-    /// By the prompt or resource, as its service and its name.
+    /// By the service and name of the prompt or resource.
     completions: HashMap<(String, String), Arc<CompletionItem>>,
-    /// By the resource, as its service and its name.
+    /// By the service and name of the resource.
     watches: HashMap<(String, String), Arc<WatchItem>>,
-    /// In the order of services and names.
+    /// Sorted by service and name.
     lists: Vec<Arc<ListItem>>,
     instructions: Vec<Arc<Instructions>>,
-    conflicts: Vec<Conflict>,
-    misfits: Vec<Misfit>,
-    departures: Vec<Departure>,
-    revision: Revision,
-    /// Whether the first services have all been asked, so that who has a name keeps it.
-    settled: bool,
+    conflicts: Vec<NameConflict>,
+    overlay_errors: Vec<OverlayError>,
+    lock_violations: Vec<LockViolation>,
+    revision: CatalogRevision,
+    /// Whether every initial service was read once, after which services retain their names.
+    is_settled: bool,
 }
 
-/// What the configuration says of the catalog.
+/// The part of the configuration that shapes the catalog.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Terms {
-    pub(crate) view: Arc<View>,
-    /// What the items are held against, if anything.
-    pub(crate) pins: Option<Arc<Pins>>,
-    /// Of the services that there are to be.
+pub(crate) struct CatalogConfig {
+    pub(crate) overlay: Arc<Overlay>,
+    /// The lock that items must match, if there is one.
+    pub(crate) lock: Option<Arc<LockEnforcer>>,
+    /// Of all configured services.
     pub(crate) namespaces: Arc<BTreeSet<Namespace>>,
 }
 
 impl Default for Catalog {
-    /// Nothing is offered.
+    /// An empty catalog.
     fn default() -> Self {
-        Self::merge(BTreeMap::new(), Terms::default(), &Held::new(), false)
+        Self::merge(BTreeMap::new(), CatalogConfig::default(), &HeldNames::new(), false)
     }
 }
 
 impl Catalog {
-    /// This catalog with what `namespace` now offers.
+    /// This catalog with the items of `namespace` added or replaced.
     pub(crate) fn with(&self, namespace: Namespace, service: ServiceCatalog) -> Self {
         let mut services = self.services.clone();
         services.insert(namespace, service);
-        self.becomes(services, self.terms.clone())
+        self.rebuild(services, self.config.clone())
     }
 
-    /// This catalog without what `namespace` offers.
+    /// This catalog without the items of `namespace`.
     pub(crate) fn without(&self, namespace: &Namespace) -> Self {
         let mut services = self.services.clone();
         services.remove(namespace);
-        self.becomes(services, self.terms.clone())
+        self.rebuild(services, self.config.clone())
     }
 
-    /// This catalog by these terms.
-    pub(crate) fn on(&self, terms: &Terms) -> Self {
-        self.becomes(self.services.clone(), terms.clone())
+    /// This catalog with another configuration.
+    pub(crate) fn with_config(&self, config: &CatalogConfig) -> Self {
+        self.rebuild(self.services.clone(), config.clone())
     }
 
-    /// This catalog, in which from now on who has a name keeps it. Before, the order of namespaces
-    /// decides, whoever answered first.
+    /// This catalog, in which services retain their names from now on. Before, the order of
+    /// namespaces decides, not the order of answers.
     pub(crate) fn settled(&self) -> Self {
-        Self { settled: true, ..self.clone() }
+        Self { is_settled: true, ..self.clone() }
     }
 
-    fn becomes(&self, services: BTreeMap<Namespace, ServiceCatalog>, terms: Terms) -> Self {
-        let held = if self.settled { self.held() } else { Held::new() };
-        Self::merge(services, terms, &held, self.settled)
+    fn rebuild(
+        &self,
+        services: BTreeMap<Namespace, ServiceCatalog>,
+        config: CatalogConfig,
+    ) -> Self {
+        let held = if self.is_settled { self.held_names() } else { HeldNames::new() };
+        Self::merge(services, config, &held, self.is_settled)
     }
 
-    /// Who has which names.
-    fn held(&self) -> Held {
-        let mut held = claims::held(self.tools.values());
-        held.extend(claims::held(self.resources.iter()));
-        held.extend(claims::held(self.prompts.values()));
+    /// The names that services have.
+    fn held_names(&self) -> HeldNames {
+        let mut held = held_names(self.tools.values());
+        held.extend(held_names(self.resources.iter()));
+        held.extend(held_names(self.prompts.values()));
         held
     }
 
     fn merge(
         services: BTreeMap<Namespace, ServiceCatalog>,
-        terms: Terms,
-        held: &Held,
-        settled: bool,
+        config: CatalogConfig,
+        held: &HeldNames,
+        is_settled: bool,
     ) -> Self {
-        let (mut conflicts, mut misfits, mut departures) = (Vec::new(), Vec::new(), Vec::new());
-        let view = &terms.view;
-        let mut namespaces = BTreeSet::clone(&terms.namespaces);
+        let (mut conflicts, mut overlay_errors, mut lock_violations) =
+            (Vec::new(), Vec::new(), Vec::new());
+        let overlay = &config.overlay;
+        let mut namespaces = BTreeSet::clone(&config.namespaces);
         namespaces.extend(services.keys().cloned());
-        let owners = Owners { pins: terms.pins.as_deref(), namespaces: &namespaces, held };
+        let resolver = NameResolver { lock: config.lock.as_deref(), namespaces: &namespaces, held };
         let shown = services.values().flat_map(|service| &service.tools).filter_map(|tool| {
-            view.show(tool).unwrap_or_else(|error| {
-                misfits.push(Misfit { tool: tool.item.name.clone(), problem: error.to_string() });
+            overlay.apply(tool).unwrap_or_else(|error| {
+                overlay_errors.push(OverlayError {
+                    tool: tool.item.name.clone(),
+                    problem: error.to_string(),
+                });
                 None
             })
         });
-        let tools = owners.settle(shown, &mut conflicts, &mut departures);
+        let tools = resolver.resolve(shown, &mut conflicts, &mut lock_violations);
         let resources = services.values().flat_map(|service| &service.resources);
-        let resources = resources.map(|resource| view.show_resource(resource));
-        let resources = owners.settle(resources, &mut conflicts, &mut departures);
+        let resources = resources.map(|resource| overlay.apply_to_resource(resource));
+        let resources = resolver.resolve(resources, &mut conflicts, &mut lock_violations);
         let prompts = services.values().flat_map(|service| &service.prompts).cloned();
-        let prompts = owners.settle(prompts, &mut conflicts, &mut departures);
+        let prompts = resolver.resolve(prompts, &mut conflicts, &mut lock_violations);
         let prompts: BTreeMap<_, _> =
             prompts.into_iter().map(|prompt| (prompt.item.name.clone(), prompt)).collect();
         let completions = services.values().flat_map(|service| &service.completions);
@@ -128,25 +137,27 @@ impl Catalog {
         let watches = watches.map(|one| (key(&one.item), Arc::clone(one))).collect();
         let lists = services.values().flat_map(|service| &service.lists).cloned().collect();
         let instructions = services.values().filter_map(|service| service.instructions.as_ref());
-        let instructions: Vec<_> =
-            instructions.filter(|one| owners.admits(&***one, &mut departures)).cloned().collect();
+        let instructions: Vec<_> = instructions
+            .filter(|one| resolver.admits(&***one, &mut lock_violations))
+            .cloned()
+            .collect();
         let tools: BTreeMap<_, _> =
             tools.into_iter().map(|tool| (tool.tool.name.clone().into_owned(), tool)).collect();
-        let servers = view.servers_seen();
-        let revision = Revision {
-            tools: Seen::of(&servers, tools.values().map(|tool| (&tool.item, &tool.tool))),
-            resources: Seen::of(
+        let servers = overlay.servers_digest_input();
+        let revision = CatalogRevision {
+            tools: ItemsHash::of(&servers, tools.values().map(|tool| (&tool.item, &tool.tool))),
+            resources: ItemsHash::of(
                 &servers,
                 resources.iter().map(|resource| (&resource.item, &resource.shown)),
             ),
-            prompts: Seen::of(
+            prompts: ItemsHash::of(
                 &servers,
                 prompts.values().map(|prompt| (&prompt.item, &prompt.prompt)),
             ),
         };
         Self {
             services,
-            terms,
+            config,
             tools,
             resources,
             prompts,
@@ -155,43 +166,43 @@ impl Catalog {
             lists,
             instructions,
             conflicts,
-            misfits,
-            departures,
+            overlay_errors,
+            lock_violations,
             revision,
-            settled,
+            is_settled,
         }
     }
 
-    /// What tells this catalog from others, as clients see it.
-    pub(crate) fn revision(&self) -> Revision {
+    /// Identifies what clients see of this catalog.
+    pub(crate) fn revision(&self) -> CatalogRevision {
         self.revision
     }
 
-    /// What is left out because its name, or one of its URIs, is another's.
-    pub(crate) fn conflicts(&self) -> &[Conflict] {
+    /// The items left out because their name, or one of their URIs, belongs to another service.
+    pub(crate) fn conflicts(&self) -> &[NameConflict] {
         &self.conflicts
     }
 
-    /// What is left out because it is not as the config file says.
-    pub(crate) fn misfits(&self) -> &[Misfit] {
-        &self.misfits
+    /// The tools left out because their overlay does not fit.
+    pub(crate) fn overlay_errors(&self) -> &[OverlayError] {
+        &self.overlay_errors
     }
 
-    /// What is not as it is locked.
-    pub(crate) fn departures(&self) -> &[Departure] {
-        &self.departures
+    /// The items that differ from the lock.
+    pub(crate) fn lock_violations(&self) -> &[LockViolation] {
+        &self.lock_violations
     }
 
-    /// What clients see, to be locked.
+    /// A lock of everything that clients see.
     pub(crate) fn lock(&self) -> CatalogLock {
-        let tools = self.tools.values().map(|tool| tool.locked());
-        let resources = self.resources.iter().map(|resource| resource.locked());
-        let prompts = self.prompts.values().map(|prompt| prompt.locked());
-        let instructions = self.instructions.iter().map(|one| one.locked());
+        let tools = self.tools.values().map(|tool| tool.lock_entry());
+        let resources = self.resources.iter().map(|resource| resource.lock_entry());
+        let prompts = self.prompts.values().map(|prompt| prompt.lock_entry());
+        let instructions = self.instructions.iter().map(|one| one.lock_entry());
         CatalogLock::new(tools.chain(resources).chain(prompts).chain(instructions))
     }
 
-    /// Tools of which the config file says something, and that no service offers.
+    /// Tools in the config file that no service offers.
     pub(crate) fn unknown_tools(&self) -> Vec<&str> {
         let offered = |name: &str| {
             self.services
@@ -199,17 +210,17 @@ impl Catalog {
                 .flat_map(|service| &service.tools)
                 .any(|tool| tool.item.name == name)
         };
-        self.terms.view.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
+        self.config.overlay.tools.keys().map(String::as_str).filter(|name| !offered(name)).collect()
     }
 
-    /// Whether a service of this name has been read, or there is a virtual server.
+    /// Whether a service of this name has been read, or a virtual server of this name exists.
     pub(crate) fn has_endpoint(&self, name: &str) -> bool {
-        self.services.contains_key(name) || self.terms.view.has_server(name)
+        self.services.contains_key(name) || self.config.overlay.has_server(name)
     }
 
     /// Whether an endpoint serves this item.
     pub(crate) fn serves(&self, endpoint: &str, kind: ItemKind, item: &auth::CatalogItem) -> bool {
-        item.service == endpoint || self.terms.view.serves(endpoint, kind, item)
+        item.service == endpoint || self.config.overlay.serves(endpoint, kind, item)
     }
 
     /// All tools, by the names that clients see.
@@ -217,12 +228,12 @@ impl Catalog {
         self.tools.values()
     }
 
-    /// The tools after this name, in the order of the names that clients see. None: all.
+    /// The tools after this name, or all, in the order of the names that clients see.
     pub(crate) fn tools_after(&self, name: Option<&str>) -> impl Iterator<Item = &Arc<ToolItem>> {
         after(&self.tools, name)
     }
 
-    /// The tool that clients know by this name.
+    /// The tool with this name, as clients see it.
     pub(crate) fn tool(&self, name: &str) -> Option<&Arc<ToolItem>> {
         self.tools.get(name)
     }
@@ -232,7 +243,7 @@ impl Catalog {
         self.resources.iter()
     }
 
-    /// The resource that this URI names, and the variables in it.
+    /// The first resource whose URI or template matches, and the values of its variables.
     pub(crate) fn resource(&self, uri: &str) -> Option<(&Arc<ResourceItem>, Variables)> {
         self.resources.iter().find_map(|resource| Some((resource, resource.uri.matches(uri)?)))
     }
@@ -247,7 +258,7 @@ impl Catalog {
         self.prompts.values()
     }
 
-    /// The prompts after this name, in the order of names. None: all.
+    /// The prompts after this name, or all, in the order of names.
     pub(crate) fn prompts_after(
         &self,
         name: Option<&str>,
@@ -260,27 +271,27 @@ impl Catalog {
         self.prompts.get(name)
     }
 
-    /// What completes the arguments of a prompt or resource.
+    /// The RPC that completes the arguments of a prompt or resource.
     pub(crate) fn completion(&self, item: &auth::CatalogItem) -> Option<&Arc<CompletionItem>> {
         self.completions.get(&key(item))
     }
 
-    /// What pages the resources of templates.
+    /// The RPCs that list the resources of templates.
     pub(crate) fn lists(&self) -> impl Iterator<Item = &Arc<ListItem>> {
         self.lists.iter()
     }
 
-    /// What services tell models of themselves.
+    /// The instructions that services give to models.
     pub(crate) fn instructions(&self) -> &[Arc<Instructions>] {
         &self.instructions
     }
 
-    /// The keys of `_meta` that clients see.
+    /// The `_meta` keys that reach clients.
     pub(crate) fn meta_keys(&self) -> &MetaKeys {
-        &self.terms.view.meta_keys
+        &self.config.overlay.meta_keys
     }
 
-    /// What streams the changes of a resource.
+    /// The RPC that streams the changes of a resource.
     pub(crate) fn watch(&self, item: &auth::CatalogItem) -> Option<&Arc<WatchItem>> {
         self.watches.get(&key(item))
     }
@@ -298,26 +309,26 @@ fn key(item: &auth::CatalogItem) -> (String, String) {
     (item.service.clone(), item.name.clone())
 }
 
-/// A tool is not as the config file says.
+/// A tool does not fit its overlay in the config file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Misfit {
+pub(crate) struct OverlayError {
     pub(crate) tool: String,
     pub(crate) problem: String,
 }
 
-/// Tells catalogs apart by what clients see of them.
+/// Identifies what clients see of a catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Revision {
-    pub(crate) tools: Seen,
-    pub(crate) resources: Seen,
-    pub(crate) prompts: Seen,
+pub(crate) struct CatalogRevision {
+    pub(crate) tools: ItemsHash,
+    pub(crate) resources: ItemsHash,
+    pub(crate) prompts: ItemsHash,
 }
 
-/// A hash over what clients see of items and where, and over the RPCs behind them.
+/// A hash over the items as clients see them, the virtual servers, and the RPCs behind the items.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen([u8; 32]);
+pub(crate) struct ItemsHash([u8; 32]);
 
-impl Seen {
+impl ItemsHash {
     fn of<'a, T: Serialize + 'a>(
         servers: &[u8],
         items: impl Iterator<Item = (&'a auth::CatalogItem, &'a T)>,
@@ -326,7 +337,7 @@ impl Seen {
         hasher.update(servers.len().to_be_bytes());
         hasher.update(servers);
         for (item, shown) in items {
-            // What cannot be written is not shown either.
+            // What cannot be serialized cannot be shown to clients either.
             let shown = serde_json::to_vec(shown).unwrap_or_default();
             for part in [item.rpc.as_bytes(), &shown] {
                 hasher.update(part.len().to_be_bytes());

@@ -1,19 +1,19 @@
-//! `_meta` of items and results: what a contract may tell clients beyond MCP's own fields.
+//! `_meta` of items and results: what a contract may send to clients besides MCP's own fields.
 
 use drawbridge_proto::mcp::v1::{self as mcp, tool_ui::Visibility};
 use rmcp::model::MetaObject;
 use serde_json::{Value, json};
 
-/// Keys that pass unless the config file says otherwise.
-const ALLOWED: [&str; 5] = [
+/// The keys that pass by default.
+const ALLOWED_BY_DEFAULT: [&str; 5] = [
     "anthropic/alwaysLoad",
     "anthropic/maxResultSizeChars",
     "com.github.ifc/labels",
     "io.modelcontextprotocol/groups",
     "io.modelcontextprotocol/trust-annotations",
 ];
-/// What the edge itself writes. Typed options lead here, and nothing else does.
-const OWN: &str = "drawbridge/";
+/// The prefix of keys that the edge writes. Contracts set them only through typed options.
+const RESERVED_PREFIX: &str = "drawbridge/";
 const LABELS: &str = "drawbridge/labels";
 /// MCP Apps (SEP-1865).
 const UI: &str = "ui";
@@ -28,7 +28,7 @@ pub(crate) struct MetaKeys(Vec<String>);
 
 impl Default for MetaKeys {
     fn default() -> Self {
-        Self(ALLOWED.map(str::to_owned).to_vec())
+        Self(ALLOWED_BY_DEFAULT.map(str::to_owned).to_vec())
     }
 }
 
@@ -38,26 +38,26 @@ impl From<Vec<String>> for MetaKeys {
     }
 }
 
-/// Why a contract's `_meta` cannot be offered.
+/// Why the `_meta` of a contract is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MetaError {
-    #[error("it is longer than {META_BYTES_MAX} bytes")]
+    #[error("it exceeds {META_BYTES_MAX} bytes")]
     TooLong,
     #[error("it is not a JSON object")]
     Json(#[source] serde_json::Error),
-    #[error("the key {0:?} is written by the edge; use the option that has its own field")]
-    Own(String),
+    #[error("the key {0:?} is reserved for the edge; use the corresponding typed option")]
+    Reserved(String),
     #[error("the label {0:?} does not match ^[a-z][a-z0-9_.:-]{{0,63}}$")]
     Label(String),
     #[error("it has more than {LABELS_MAX} labels")]
     Labels,
-    #[error("the URI of the page must begin with \"ui://\", and {0:?} does not")]
+    #[error("invalid page URI {0:?} (expected it to begin with \"ui://\")")]
     Ui(String),
 }
 
-/// The `_meta` of a tool, as its contract has it.
+/// The `_meta` of a tool, from its contract.
 pub(super) fn of_tool(tool: &mcp::ToolOptions) -> Result<Option<MetaObject>, MetaError> {
-    let mut meta = given(&tool.meta, &[UI])?;
+    let mut meta = parse(&tool.meta, &[UI])?;
     if let Some(ui) = &tool.ui {
         if !ui.resource_uri.starts_with("ui://") {
             return Err(MetaError::Ui(ui.resource_uri.clone()));
@@ -72,11 +72,11 @@ pub(super) fn of_tool(tool: &mcp::ToolOptions) -> Result<Option<MetaObject>, Met
     with_labels(meta, &tool.labels)
 }
 
-/// The `_meta` of a resource, as its contract has it.
+/// The `_meta` of a resource, from its contract.
 pub(super) fn of_resource(
     resource: &mcp::ResourceOptions,
 ) -> Result<Option<MetaObject>, MetaError> {
-    with_labels(given(&resource.meta, &[])?, &resource.labels)
+    with_labels(parse(&resource.meta, &[])?, &resource.labels)
 }
 
 fn visible_to(visibility: Visibility) -> Option<&'static str> {
@@ -87,7 +87,7 @@ fn visible_to(visibility: Visibility) -> Option<&'static str> {
     }
 }
 
-fn given(text: &str, reserved: &[&str]) -> Result<MetaObject, MetaError> {
+fn parse(text: &str, reserved: &[&str]) -> Result<MetaObject, MetaError> {
     if text.is_empty() {
         return Ok(MetaObject::default());
     }
@@ -95,8 +95,11 @@ fn given(text: &str, reserved: &[&str]) -> Result<MetaObject, MetaError> {
         return Err(MetaError::TooLong);
     }
     let meta: MetaObject = serde_json::from_str(text).map_err(MetaError::Json)?;
-    match meta.keys().find(|key| key.starts_with(OWN) || reserved.contains(&key.as_str())) {
-        Some(key) => Err(MetaError::Own(key.clone())),
+    match meta
+        .keys()
+        .find(|key| key.starts_with(RESERVED_PREFIX) || reserved.contains(&key.as_str()))
+    {
+        Some(key) => Err(MetaError::Reserved(key.clone())),
         None => Ok(meta),
     }
 }
@@ -123,26 +126,26 @@ fn is_label(text: &str) -> bool {
 }
 
 impl MetaKeys {
-    /// An item's `_meta` without what is not to reach clients.
+    /// The part of an item's `_meta` that reaches clients.
     pub(super) fn of_item(&self, meta: Option<MetaObject>) -> Option<MetaObject> {
-        let passes = |key: &str| key.starts_with(OWN) || key == UI || self.allow(key);
-        retained(meta?, passes)
+        let may_pass =
+            |key: &str| key.starts_with(RESERVED_PREFIX) || key == UI || self.allows(key);
+        retain(meta?, may_pass)
     }
 
-    /// A result's `_meta` without what is not to reach clients. One that is too long is dropped whole.
+    /// The part of a result's `_meta` that reaches clients. A longer one than allowed is dropped
+    /// whole.
     pub(crate) fn of_result(&self, meta: MetaObject) -> Option<MetaObject> {
-        let meta = retained(meta, |key| !key.starts_with(OWN) && key != UI && self.allow(key))?;
+        let meta =
+            retain(meta, |key| !key.starts_with(RESERVED_PREFIX) && key != UI && self.allows(key))?;
         let is_short = serde_json::to_vec(&meta).is_ok_and(|text| text.len() <= META_BYTES_MAX);
         if !is_short {
-            tracing::warn!(
-                bytes_max = META_BYTES_MAX,
-                "a result's _meta is dropped: it is too long"
-            );
+            tracing::warn!(bytes_max = META_BYTES_MAX, "a result's _meta is too long and dropped");
         }
         Some(meta).filter(|_| is_short)
     }
 
-    fn allow(&self, key: &str) -> bool {
+    fn allows(&self, key: &str) -> bool {
         self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
             Some(prefix) => key.starts_with(prefix),
             None => allowed == key,
@@ -150,13 +153,13 @@ impl MetaKeys {
     }
 }
 
-fn retained(meta: MetaObject, passes: impl Fn(&str) -> bool) -> Option<MetaObject> {
-    let kept: serde_json::Map<String, Value> = meta
+fn retain(meta: MetaObject, may_pass: impl Fn(&str) -> bool) -> Option<MetaObject> {
+    let retained: serde_json::Map<String, Value> = meta
         .iter()
-        .filter(|(key, _)| passes(key))
+        .filter(|(key, _)| may_pass(key))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    (!kept.is_empty()).then(|| MetaObject(kept))
+    (!retained.is_empty()).then(|| MetaObject(retained))
 }
 
 /// Whether a tool has a page (MCP Apps).
@@ -164,9 +167,9 @@ pub(crate) fn has_ui(meta: Option<&MetaObject>) -> bool {
     meta.is_some_and(|meta| meta.contains_key(UI))
 }
 
-/// Takes the page away, where it could call tools of other services than its own.
+/// Removes the page, on endpoints where it could call tools of services other than its own.
 pub(crate) fn without_ui(meta: Option<&MetaObject>) -> Option<MetaObject> {
-    retained(meta?.clone(), |key| key != UI)
+    retain(meta?.clone(), |key| key != UI)
 }
 
 #[cfg(test)]
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn meta_of_a_contract_passes_by_its_keys() {
+    fn item_meta_is_filtered_by_its_keys() {
         let text =
             r#"{"anthropic/alwaysLoad":true,"acme/x":1,"io.modelcontextprotocol/progressToken":1}"#;
         let meta = of_tool(&tool(text, &["untrusted", "customer:acme"])).unwrap();
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_says_nothing_in_the_name_of_the_edge_and_no_more_than_fits() {
+    fn result_meta_has_no_reserved_keys_and_is_bounded() {
         let keys = MetaKeys::from(vec!["acme/*".to_owned()]);
         let of = |value: Value| json(keys.of_result(serde_json::from_value(value).unwrap()));
         assert_eq!(
@@ -212,30 +215,28 @@ mod tests {
         assert_eq!(
             json(all.of_result(meta)),
             json!({ "a": 1 }),
-            "a service speaks in its own name alone"
+            "a service cannot write reserved keys"
         );
         assert_eq!(of(json!({ "acme/x": "x".repeat(META_BYTES_MAX) })), Value::Null);
     }
 
     #[test]
-    fn meta_that_cannot_be_offered_is_refused_with_the_reason() {
-        let refused =
+    fn invalid_meta_is_rejected_with_the_reason() {
+        let rejection =
             |meta: &str, labels: &[&str]| of_tool(&tool(meta, labels)).unwrap_err().to_string();
-        assert_eq!(refused("[]", &[]), "it is not a JSON object");
+        assert_eq!(rejection("[]", &[]), "it is not a JSON object");
         assert!(
-            refused(r#"{"drawbridge/lock":1}"#, &[])
-                .starts_with("the key \"drawbridge/lock\" is written")
+            rejection(r#"{"drawbridge/lock":1}"#, &[])
+                .starts_with("the key \"drawbridge/lock\" is reserved")
         );
-        assert!(refused(r#"{"ui":{}}"#, &[]).starts_with("the key \"ui\" is written"));
+        assert!(rejection(r#"{"ui":{}}"#, &[]).starts_with("the key \"ui\" is reserved"));
         assert!(
-            refused("", &["Not a label"]).starts_with("the label \"Not a label\" does not match")
+            rejection("", &["Not a label"]).starts_with("the label \"Not a label\" does not match")
         );
-        assert!(refused("", &["x"; 17]).starts_with("it has more than 16"));
-        assert!(refused(&" ".repeat(META_BYTES_MAX + 1), &[]).starts_with("it is longer than"));
+        assert!(rejection("", &["x"; 17]).starts_with("it has more than 16"));
+        assert!(rejection(&" ".repeat(META_BYTES_MAX + 1), &[]).starts_with("it exceeds"));
         let ui = mcp::ToolUi { resource_uri: "https://x".to_owned(), ..Default::default() };
         let tool = mcp::ToolOptions { ui: Some(ui), ..Default::default() };
-        assert!(
-            of_tool(&tool).unwrap_err().to_string().starts_with("the URI of the page must begin")
-        );
+        assert!(of_tool(&tool).unwrap_err().to_string().starts_with("invalid page URI"));
     }
 }

@@ -1,4 +1,4 @@
-//! A contract that holds one of everything.
+//! A contract with every kind of field, for tests.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -27,7 +27,7 @@ pub(crate) fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("drawbridge.test.v1.{name}")).unwrap()
 }
 
-/// What the test service offers. It needs a runtime, and calls nobody.
+/// The items of the test service. Needs a runtime, and makes no calls.
 pub(crate) fn catalog() -> ServiceCatalog {
     let services = vec!["drawbridge.test.v1.TestService".to_owned()];
     let contract = Contract { pool: POOL.clone(), services };

@@ -1,4 +1,4 @@
-//! Resource URIs: RFC 6570 templates, read backwards.
+//! Resource URIs: RFC 6570 templates, and matching URIs against them.
 
 use percent_encoding::percent_decode_str;
 
@@ -14,7 +14,7 @@ pub(crate) struct UriTemplate {
     parts: Vec<Part>,
 }
 
-/// Names of a template's variables and their values in one URI.
+/// The names of a template's variables and their values in one URI.
 pub(crate) type Variables = Vec<(String, String)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,17 +23,17 @@ enum Part {
     Variable { name: String, reserved: bool },
 }
 
-/// A template that is not one.
+/// Why a text is not a valid URI template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UriTemplateError {
-    #[error("a URI template has at most {URI_TEMPLATE_BYTES_MAX} bytes")]
+    #[error("it exceeds {URI_TEMPLATE_BYTES_MAX} bytes")]
     TooLong,
-    #[error("a URI template needs a scheme, such as `code://`")]
+    #[error("it has no scheme (expected e.g. `code://`)")]
     Scheme,
-    #[error("a brace is not closed, or names no variable")]
+    #[error("it has an unclosed brace or an invalid variable name")]
     Brace,
-    #[error("two variables touch, so that nothing says where one ends")]
-    Touching,
+    #[error("two variables are adjacent, so the end of the first is ambiguous")]
+    Adjacent,
 }
 
 impl UriTemplate {
@@ -58,7 +58,7 @@ impl UriTemplate {
             let Some(inside) = after.strip_prefix('{') else { continue };
             let (expression, after) = inside.split_once('}').ok_or(UriTemplateError::Brace)?;
             if matches!(parts.last(), Some(Part::Variable { .. })) {
-                return Err(UriTemplateError::Touching);
+                return Err(UriTemplateError::Adjacent);
             }
             parts.push(variable(expression)?);
             rest = after;
@@ -78,7 +78,7 @@ impl UriTemplate {
         })
     }
 
-    /// The variables' values, decoded, when `uri` is one of this template's.
+    /// The variables' values, decoded, if `uri` matches.
     pub(crate) fn matches(&self, uri: &str) -> Option<Variables> {
         let mut values = Vec::new();
         let mut rest = uri;
@@ -96,7 +96,7 @@ impl UriTemplate {
                         return None;
                     }
                     let value = percent_decode_str(raw).decode_utf8().ok()?;
-                    // No text that reaches a tool holds U+0000.
+                    // U+0000 never reaches a tool.
                     if value.contains('\0') {
                         return None;
                     }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_gives_back_its_variables_decoded() {
+    fn a_matching_uri_gives_its_variables_decoded() {
         check("code://{+path}", "code://src/a.rs", Some(&[("path", "src/a.rs")]));
         check("code://{+path}", "code://src%2Fa%20b.rs", Some(&[("path", "src/a b.rs")]));
         check("invoice://{id}", "invoice://42", Some(&[("id", "42")]));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn another_uri_does_not_match() {
+    fn a_different_uri_does_not_match() {
         check("code://{+path}", "code://", None);
         check("invoice://{id}", "invoice://4/2", None);
         check("invoice://{id}", "invoices://42", None);
@@ -155,12 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_template_is_refused() {
+    fn an_invalid_template_is_rejected() {
         let long = format!("x://{}", "a".repeat(URI_TEMPLATE_BYTES_MAX));
         assert_eq!(UriTemplate::parse(&long), Err(UriTemplateError::TooLong));
         assert_eq!(UriTemplate::parse("{path}"), Err(UriTemplateError::Scheme));
         assert_eq!(UriTemplate::parse("x://{path"), Err(UriTemplateError::Brace));
         assert_eq!(UriTemplate::parse("x://{}"), Err(UriTemplateError::Brace));
-        assert_eq!(UriTemplate::parse("x://{a}{b}"), Err(UriTemplateError::Touching));
+        assert_eq!(UriTemplate::parse("x://{a}{b}"), Err(UriTemplateError::Adjacent));
     }
 }

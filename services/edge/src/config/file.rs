@@ -13,15 +13,15 @@ use toml::Spanned;
 
 use super::{ServiceSettings, Services};
 use crate::{
-    catalog::{LOCK_BYTES_MAX, MetaKeys, Namespace, PinMode, Pins, View},
+    catalog::{LOCK_BYTES_MAX, LockEnforcer, LockMode, MetaKeys, Namespace, Overlay},
     traffic::cache::{self, CacheTable},
     traffic::guard::{self, GuardEntry},
-    traffic::limits::{LimitEntry, Rules, Settings},
-    traffic::queue,
+    traffic::limits::{LimitEntry, LimitRules, LimitsTable},
+    traffic::queue::{ConcurrencyTable, QueueRules},
     traffic::transform::{self, ServerEntry, ToolEntry},
 };
 
-/// The file that an operator edits while the edge runs.
+/// The config file, which an operator may edit while the edge runs.
 #[derive(Clone, Debug)]
 pub(crate) struct ConfigFile {
     path: PathBuf,
@@ -29,15 +29,15 @@ pub(crate) struct ConfigFile {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Content {
+struct FileContent {
     #[serde(default)]
-    services: Vec<Service>,
+    services: Vec<ServiceEntry>,
     #[serde(default)]
-    limits: Settings,
+    limits: LimitsTable,
     #[serde(default)]
     limit: Vec<LimitEntry>,
     #[serde(default)]
-    concurrency: queue::Settings,
+    concurrency: ConcurrencyTable,
     #[serde(default)]
     cache: CacheTable,
     #[serde(default)]
@@ -46,60 +46,60 @@ struct Content {
     tool: Vec<ToolEntry>,
     #[serde(default)]
     server: Vec<ServerEntry>,
-    catalog: Option<CatalogSettings>,
+    catalog: Option<CatalogTable>,
     #[serde(default)]
-    meta: MetaSettings,
+    meta: MetaTable,
 }
 
-/// `[meta]`: what reaches clients of the `_meta` of items and results.
+/// `[meta]`: which keys of `_meta` of items and results are passed to clients.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct MetaSettings {
-    /// Keys; one that ends with `*` stands for all that begin so. Absent: those that the documentation names.
+struct MetaTable {
+    /// Keys; a trailing `*` matches all keys with this prefix. Absent: the documented default keys.
     allow: Option<Vec<String>>,
 }
 
-/// `[catalog]`: what clients may see.
+/// `[catalog]`: the catalog lock.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CatalogSettings {
+struct CatalogTable {
     lock: PathBuf,
     #[serde(default)]
-    mode: PinMode,
+    mode: LockMode,
 }
 
-/// The file, and the catalog lock that it names.
+/// The texts of the config file and of the catalog lock that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Texts {
+pub(crate) struct ConfigSources {
     pub(crate) config: ConfigText,
     pub(crate) lock: Option<ConfigText>,
 }
 
-/// What the file and the flags together say.
+/// The parsed config file, merged with the services of the flags.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct ParsedConfig {
     pub(crate) services: Services,
-    /// What clients see of them.
-    pub(crate) view: View,
-    pub(crate) duties: Duties,
-    /// How the lock is meant, where one is named.
-    pub(crate) mode: Option<PinMode>,
-    /// What the catalog is held against. It comes with the lock.
-    pub(crate) pins: Option<Arc<Pins>>,
+    /// What clients see of the services.
+    pub(crate) overlay: Overlay,
+    pub(crate) policy: RuntimePolicy,
+    /// How the lock is enforced, if the file names one.
+    pub(crate) lock_mode: Option<LockMode>,
+    /// Enforces the lock. Set once the lock was read.
+    pub(crate) lock_enforcer: Option<Arc<LockEnforcer>>,
 }
 
-/// What the file says besides the services.
+/// The settings besides the services and their overlay.
 #[derive(Debug, Default)]
-pub(crate) struct Duties {
-    pub(crate) limits: Rules,
-    pub(crate) concurrency: queue::Rules,
-    pub(crate) guards: guard::Rules,
-    pub(crate) cache: cache::Settings,
+pub(crate) struct RuntimePolicy {
+    pub(crate) limits: LimitRules,
+    pub(crate) concurrency: QueueRules,
+    pub(crate) guards: guard::GuardRules,
+    pub(crate) cache: cache::CacheSettings,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Service {
+struct ServiceEntry {
     namespace: Spanned<Namespace>,
     urls: Vec<GrpcUrl>,
     timeout_ms: Option<Spanned<u64>>,
@@ -116,10 +116,10 @@ impl ConfigFile {
         &self.path
     }
 
-    /// What it says now.
-    pub(crate) async fn read(&self) -> Result<Texts, ConfigTextError> {
+    /// Reads the file, and the lock that it names.
+    pub(crate) async fn read(&self) -> Result<ConfigSources, ConfigTextError> {
         let path = self.path.clone();
-        let reading = tokio::task::spawn_blocking(move || Texts::read(&path)).await;
+        let reading = tokio::task::spawn_blocking(move || ConfigSources::read(&path)).await;
         reading.unwrap_or_else(|error| {
             Err(ConfigTextError::Read {
                 path: self.path.clone(),
@@ -129,40 +129,43 @@ impl ConfigFile {
     }
 }
 
-impl Texts {
+impl ConfigSources {
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigTextError> {
         let config = ConfigText::read(path)?;
         let lock = lock_path(&config).map(|path| ConfigText::read_within(&path, LOCK_BYTES_MAX));
         Ok(Self { lock: lock.transpose()?, config })
     }
 
-    /// What they say, together with the services of the flags. Programs are compiled, which takes its time.
-    pub(crate) async fn parse(&self, flags: &Services) -> Result<Said, ConfigTextError> {
-        let (texts, flags) = (self.clone(), flags.clone());
-        let parsing = tokio::task::spawn_blocking(move || texts.parse_here(&flags)).await;
-        parsing.unwrap_or_else(|error| Err(self.config.wrong(0, error.to_string())))
+    /// Parses the sources, and merges the services of the flags. Runs on a blocking thread, because
+    /// compiling programs is slow.
+    pub(crate) async fn parse(&self, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
+        let (sources, flags) = (self.clone(), flags.clone());
+        let parsing = tokio::task::spawn_blocking(move || sources.parse_blocking(&flags)).await;
+        parsing.unwrap_or_else(|error| Err(self.config.error_at(0, error.to_string())))
     }
 
-    fn parse_here(&self, flags: &Services) -> Result<Said, ConfigTextError> {
-        let mut said = parse(&self.config, flags)?;
-        let pins = said.mode.zip(self.lock.as_ref()).map(|(mode, lock)| Pins::new(lock, mode));
-        said.pins = pins.transpose()?.map(Arc::new);
-        Ok(said)
+    fn parse_blocking(&self, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
+        let mut config = parse(&self.config, flags)?;
+        let lock = config.lock_mode.zip(self.lock.as_ref());
+        let enforcer = lock.map(|(mode, lock)| LockEnforcer::new(lock, mode)).transpose()?;
+        config.lock_enforcer = enforcer.map(Arc::new);
+        Ok(config)
     }
 }
 
-/// Where the lock is that a config file names. One that cannot be read names none; its mistakes are told elsewhere.
+/// The path of the lock that a config file names. `None` also if the file is invalid, which `parse`
+/// reports.
 pub(crate) fn lock_path(config: &ConfigText) -> Option<PathBuf> {
-    let content: Content = config.parse().ok()?;
-    Some(config.beside(&content.catalog?.lock))
+    let content: FileContent = config.parse().ok()?;
+    Some(config.resolve_path(&content.catalog?.lock))
 }
 
-/// What this text says, together with the services of the flags.
-pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigTextError> {
-    let content: Content = text.parse()?;
-    let limits = Rules::new(text, &content.limits, &content.limit)?;
-    let guards = guard::Rules::new(text, &content.guard)?;
-    let cache = cache::Settings::new(text, &content.cache)?;
+/// Parses this text, and merges the services of the flags.
+pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<ParsedConfig, ConfigTextError> {
+    let content: FileContent = text.parse()?;
+    let limits = LimitRules::new(text, &content.limits, &content.limit)?;
+    let guards = guard::GuardRules::new(text, &content.guard)?;
+    let cache = cache::CacheSettings::new(text, &content.cache)?;
     let mut services = flags.clone();
     for service in content.services {
         let place = service.namespace.span().start;
@@ -172,34 +175,35 @@ pub(crate) fn parse(text: &ConfigText, flags: &Services) -> Result<Said, ConfigT
             Entry::Occupied(entry) => {
                 let also = if flags.contains_key(entry.key()) { "by a flag too" } else { "twice" };
                 let problem = format!("the namespace {:?} is given {also}", entry.key().as_str());
-                return Err(text.wrong(place, problem));
+                return Err(text.error_at(place, problem));
             }
         };
     }
-    let concurrency = queue::Rules::new(text, &content.concurrency, &services)?;
-    let mut view = transform::read(text, &content.tool, &content.server, &services)?;
-    view.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
-    let duties = Duties { limits, concurrency, guards, cache };
-    Ok(Said {
+    let concurrency = QueueRules::new(text, &content.concurrency, &services)?;
+    let mut overlay = transform::read(text, &content.tool, &content.server, &services)?;
+    overlay.meta_keys = content.meta.allow.map(MetaKeys::from).unwrap_or_default();
+    let policy = RuntimePolicy { limits, concurrency, guards, cache };
+    Ok(ParsedConfig {
         services,
-        view,
-        duties,
-        mode: content.catalog.map(|catalog| catalog.mode),
-        pins: None,
+        overlay,
+        policy,
+        lock_mode: content.catalog.map(|catalog| catalog.mode),
+        lock_enforcer: None,
     })
 }
 
-fn settings(text: &ConfigText, service: &Service) -> Result<ServiceSettings, ConfigTextError> {
+fn settings(text: &ConfigText, service: &ServiceEntry) -> Result<ServiceSettings, ConfigTextError> {
     if service.urls.is_empty() {
-        let problem = format!("the service {} has no url", service.namespace.get_ref());
-        return Err(text.wrong(service.namespace.span().start, problem));
+        let problem =
+            format!("the service {} needs at least one URL in `urls`", service.namespace.get_ref());
+        return Err(text.error_at(service.namespace.span().start, problem));
     }
     if let Some(timeout) = service.timeout_ms.as_ref().filter(|timeout| *timeout.get_ref() == 0) {
-        return Err(text.wrong(timeout.span().start, "timeout_ms must not be 0"));
+        return Err(text.error_at(timeout.span().start, "timeout_ms must not be 0"));
     }
     let timeout =
         service.timeout_ms.as_ref().map(|timeout| Duration::from_millis(*timeout.get_ref()));
-    let descriptor_set = service.descriptor_set.as_ref().map(|path| text.beside(path));
+    let descriptor_set = service.descriptor_set.as_ref().map(|path| text.resolve_path(path));
     let spiffe_id = service.spiffe_id.clone();
     let urls = service.urls.iter().map(|GrpcUrl(url)| url.clone()).collect();
     Ok(ServiceSettings { urls, timeout, descriptor_set, spiffe_id })
@@ -213,11 +217,11 @@ mod tests {
     fn parse(text: &str) -> Result<Services, String> {
         let flags = from_flags(&["flagged=http://127.0.0.1:1".parse().unwrap()]);
         let text = ConfigText::new("/etc/drawbridge/edge.toml", text);
-        super::parse(&text, &flags).map(|said| said.services).map_err(|error| error.to_string())
+        super::parse(&text, &flags).map(|config| config.services).map_err(|error| error.to_string())
     }
 
     #[test]
-    fn the_file_and_the_flags_together_name_the_services() {
+    fn services_of_the_file_and_of_the_flags_are_merged() {
         let text = r#"
             [[services]]
             namespace = "code"
@@ -239,10 +243,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_file_and_place() {
+    fn an_invalid_config_is_reported_with_its_file_and_position() {
         let code = "[[services]]\nnamespace = \"code\"\n";
         let here = "urls = [\"http://127.0.0.1:1\"]\n";
-        let mistakes = [
+        let invalid = [
             code.replace("code", "Code"),
             format!("{code}url = []\n"),
             format!("{code}urls = [\"localhost:7450\"]\n"),
@@ -252,13 +256,13 @@ mod tests {
             format!("{code}{here}{code}{here}"),
             format!("{}{here}", code.replace("code", "flagged")),
         ];
-        let told: Vec<_> = mistakes.iter().map(|text| parse(text).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
+        let errors: Vec<_> = invalid.iter().map(|text| parse(text).unwrap_err()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
         /etc/drawbridge/edge.toml: TOML parse error at line 2, column 13
           |
         2 | namespace = "Code"
           |             ^^^^^^
-        a namespace has 1 to 32 of the characters a-z 0-9 _ and begins with a letter
+        invalid namespace: expected 1 to 32 of the characters a-z 0-9 _, beginning with a letter
 
         /etc/drawbridge/edge.toml: TOML parse error at line 3, column 1
           |
@@ -272,13 +276,13 @@ mod tests {
           |        ^^^^^^^^^^^^^^^^^^
         the scheme is missing: write `http://localhost:7450` or `https://localhost:7450`
 
-        /etc/drawbridge/edge.toml:2: the service code has no url
+        /etc/drawbridge/edge.toml:2: the service code needs at least one URL in `urls`
         /etc/drawbridge/edge.toml:4: timeout_ms must not be 0
         /etc/drawbridge/edge.toml: TOML parse error at line 4, column 13
           |
         4 | spiffe_id = "code"
           |             ^^^^^^
-        "code" is no SPIFFE id of a service, such as spiffe://acme.example/edge
+        invalid SPIFFE id "code" (expected e.g. spiffe://acme.example/edge)
 
         /etc/drawbridge/edge.toml:5: the namespace "code" is given twice
         /etc/drawbridge/edge.toml:2: the namespace "flagged" is given by a flag too
@@ -286,12 +290,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_lock_that_a_file_names_is_read_with_it() {
+    async fn the_lock_that_a_config_file_names_is_read_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let (file, lock) = (folder.path().join("edge.toml"), folder.path().join("catalog.lock"));
-        let read = async || Texts::read(&file)?.parse(&Services::new()).await;
+        let read = async || ConfigSources::read(&file)?.parse(&Services::new()).await;
         std::fs::write(&file, "").unwrap();
-        assert!(read().await.unwrap().pins.is_none());
+        assert!(read().await.unwrap().lock_enforcer.is_none());
         std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\n").unwrap();
         assert_eq!(
             read().await.unwrap_err().to_string(),
@@ -306,7 +310,7 @@ mod tests {
                 .contains("catalog.lock:1: missing field `version`")
         );
         std::fs::write(&lock, crate::CatalogLock::default().text()).unwrap();
-        assert!(read().await.unwrap().pins.is_some());
+        assert!(read().await.unwrap().lock_enforcer.is_some());
         std::fs::write(&file, "[catalog]\nlock = \"catalog.lock\"\nmode = \"off\"\n").unwrap();
         assert!(
             read()

@@ -6,7 +6,7 @@ use url::Url;
 use super::{ServiceAddress, file, from_flags};
 use crate::catalog::Namespace;
 
-/// What flags and a config file name, for whoever starts an edge and says what it offers.
+/// What flags and a config file name, for a program that starts an edge and reports what it offers.
 #[derive(Clone, Debug, Default)]
 pub struct NamedServices {
     /// The tool services: their namespace, where they are, and who they must be.
@@ -27,16 +27,16 @@ pub fn named_services(
 ) -> Result<NamedServices, ConfigTextError> {
     let text = config.map(ConfigText::read).transpose()?;
     let flags = from_flags(flags);
-    let said = match &text {
+    let parsed = match &text {
         Some(text) => file::parse(text, &flags)?,
-        None => super::Said { services: flags, ..super::Said::default() },
+        None => super::ParsedConfig { services: flags, ..super::ParsedConfig::default() },
     };
-    let services = said.services.into_iter();
+    let services = parsed.services.into_iter();
     Ok(NamedServices {
         services: services
             .map(|(namespace, settings)| (namespace, settings.urls, settings.spiffe_id))
             .collect(),
-        servers: said.view.servers.keys().cloned().collect(),
+        servers: parsed.overlay.servers.keys().cloned().collect(),
         lock: text.as_ref().and_then(file::lock_path),
     })
 }

@@ -1,4 +1,4 @@
-//! Comments of a `.proto`, which are the descriptions that clients see.
+//! Comments of `.proto` files, which become the descriptions that clients see.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,16 @@ pub(crate) struct Comments {
 }
 
 impl Comments {
-    /// What a field means: what its option says, or else its comment.
+    /// The description of a field: its option, or else its comment.
     pub(crate) fn of_field(&mut self, field: &FieldDescriptor) -> Option<String> {
         let options: Option<mcp::FieldOptions> =
             option(&field.options(), "drawbridge.mcp.v1.field");
-        let given = options.map(|options| options.description).filter(|given| !given.is_empty());
-        given.or_else(|| self.of(&field.parent_file(), field.path()))
+        let option = options.map(|options| options.description).filter(|text| !text.is_empty());
+        option.or_else(|| self.of(&field.parent_file(), field.path()))
     }
 
-    /// The comment on the descriptor at `path` of `file`, as one text with its paragraphs kept.
+    /// The comment on the descriptor at `path` of `file`, without line breaks except between
+    /// paragraphs.
     pub(crate) fn of(&mut self, file: &FileDescriptor, path: &[i32]) -> Option<String> {
         let comments = self.files.entry(file.name().to_owned()).or_insert_with(|| leading(file));
         comments.get(path).cloned()
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_joined_and_paragraphs_kept() {
+    fn lines_are_joined_within_paragraphs() {
         assert_eq!(unwrapped(" One\n two.\n\n\n Three.\n"), "One two.\n\nThree.");
         assert_eq!(unwrapped("\n \n"), "");
     }

@@ -1,4 +1,4 @@
-//! JSON Schema 2020-12 from descriptors: what a client may send, and what comes back.
+//! Derives JSON Schema 2020-12 for arguments and results from descriptors.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::comments::Comments;
 
-pub(crate) use self::{kind::names as enum_names, well_known::wrapped};
+pub(crate) use self::{kind::names as enum_names, well_known::wrapped_kind};
 
 mod kind;
 mod portable;
@@ -20,78 +20,80 @@ mod rules;
 mod tests;
 mod well_known;
 
-pub(crate) type Object = Map<String, Value>;
+pub(crate) type SchemaObject = Map<String, Value>;
 
-/// The most message types that one schema may define. A contract with more of them is no tool for a model.
+/// The most message types that one schema may define.
 const DEFINITIONS_MAX: usize = 256;
-/// Of this type is a field that the edge fills itself.
+/// The type of the field that the edge sets itself.
 pub(crate) const INPUT_RESPONSES: &str = "drawbridge.mcp.v1.InputResponses";
-/// Types of this package are between services and the edge, which gives clients what they mean.
-const CONTRACT: &str = "drawbridge.mcp.v1.";
+/// The package of types between services and the edge, which the edge translates for clients.
+const CONTRACT_PACKAGE: &str = "drawbridge.mcp.v1.";
 
-/// The most properties that one schema may have once every message is written out. OpenAI takes 5,000.
+/// The most properties that one schema may have with all messages inlined. OpenAI allows 5,000.
 const PROPERTIES_MAX: usize = 5000;
-/// How long the derived schema of a result may be, in bytes. Some clients show it to their models with every request: a
-/// longer one describes fewer levels.
+/// The longest derived schema of a result, in bytes. A longer one describes fewer levels: some
+/// clients send it to their models with every request.
 const RESULT_BYTES_MAX: usize = 3072;
-/// How long it may be with what fields mean and which are always there, in bytes.
+/// The longest derived schema of a result with descriptions and `required`, in bytes.
 const DESCRIBED_RESULT_BYTES_MAX: usize = 1536;
-/// How many levels of messages the schema of a result describes at most.
+/// The most levels of messages that the schema of a result describes.
 const RESULT_LEVELS_MAX: usize = 8;
 
-/// What a schema is for. What is accepted and what is written differ: an unknown enum value, a rule that a
-/// service does not keep, a field that is always there.
+/// What a schema is for. Arguments and results differ: a result may have unknown enum values, may
+/// violate rules, and always has fields without presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Clients read which arguments a tool takes: in keywords that every model API takes, and else in words.
+    /// Shows the arguments of a tool to clients: with keywords that every model API accepts, and
+    /// the rest in descriptions.
     Arguments,
-    /// Arguments are checked: the same, and exactly what has a form as a message. What clients would rather
-    /// read in words, or not at all, is here only: it costs a model much to read.
+    /// Checks arguments: accepts exactly those that can be converted to a message. Has the keywords
+    /// that would cost a model too much to read.
     Check,
-    /// Clients read which results a tool gives.
+    /// Shows the results of a tool to clients.
     Result,
 }
 
-/// A message is built of too many others.
+/// A message has too many types or fields below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TooLarge {
-    /// Types.
+    /// Too many types.
     #[error("a message has more than {max} types below it", max = DEFINITIONS_MAX)]
     Types,
-    /// Fields.
-    #[error("a message has more than {max} fields, with those of the messages in it", max = PROPERTIES_MAX)]
+    /// Too many fields.
+    #[error("a message has more than {max} fields, including nested ones", max = PROPERTIES_MAX)]
     Properties,
 }
 
-/// How much a schema says.
+/// The level of detail of a schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Detail {
-    /// What fields mean, and which are always there.
-    described: bool,
-    /// How many levels of messages are described. What is deeper is an object of which nothing is said.
+    /// Whether it has descriptions and `required`.
+    is_described: bool,
+    /// How many levels of messages it describes. Deeper messages are plain objects.
     levels: usize,
 }
 
 impl Detail {
-    const ALL: Self = Self { described: true, levels: usize::MAX };
+    const ALL: Self = Self { is_described: true, levels: usize::MAX };
 }
 
-/// The schema of a message as a top-level object. Clients see no `oneOf`, `anyOf` or `allOf` at its top, which
-/// model APIs refuse. For [`Purpose::Result`] it says as much as fits [`RESULT_BYTES_MAX`].
+/// The schema of a message as a top-level object. It has no `oneOf`, `anyOf` or `allOf` at the top,
+/// which model APIs reject. For [`Purpose::Result`] it has as much detail as fits
+/// [`RESULT_BYTES_MAX`].
 pub(crate) fn object_schema(
     message: &MessageDescriptor,
     purpose: Purpose,
     comments: &mut Comments,
-) -> Result<Object, TooLarge> {
+) -> Result<SchemaObject, TooLarge> {
     if purpose != Purpose::Result {
         return write(message, purpose, Detail::ALL, comments);
     }
     let described =
-        (Detail { described: true, levels: RESULT_LEVELS_MAX }, DESCRIBED_RESULT_BYTES_MAX);
-    let names = (1..=RESULT_LEVELS_MAX).rev();
-    let names = names.map(|levels| (Detail { described: false, levels }, RESULT_BYTES_MAX));
+        (Detail { is_described: true, levels: RESULT_LEVELS_MAX }, DESCRIBED_RESULT_BYTES_MAX);
+    let levels = (1..=RESULT_LEVELS_MAX).rev();
+    let plain = levels.map(|levels| (Detail { is_described: false, levels }, RESULT_BYTES_MAX));
     let mut written = Err(TooLarge::Properties);
-    for (detail, bytes_max) in std::iter::once(described).chain(names) {
+    for (detail, bytes_max) in std::iter::once(described).chain(plain) {
         written = write(message, purpose, detail, comments);
         if written.as_ref().is_ok_and(|schema| json!(schema).to_string().len() <= bytes_max) {
             break;
@@ -105,8 +107,8 @@ fn write(
     purpose: Purpose,
     detail: Detail,
     comments: &mut Comments,
-) -> Result<Object, TooLarge> {
-    let mut writer = Writer {
+) -> Result<SchemaObject, TooLarge> {
+    let mut writer = SchemaWriter {
         purpose,
         detail,
         level: 1,
@@ -114,10 +116,10 @@ fn write(
         comments,
         recursive: HashMap::new(),
         definitions: BTreeMap::new(),
-        wanted: VecDeque::new(),
+        undefined: VecDeque::new(),
     };
     let mut schema = writer.object(message);
-    while let Some(message) = writer.wanted.pop_front() {
+    while let Some(message) = writer.undefined.pop_front() {
         if writer.definitions.len() > DEFINITIONS_MAX {
             return Err(TooLarge::Types);
         }
@@ -133,32 +135,32 @@ fn write(
     Ok(schema)
 }
 
-struct Writer<'a> {
+struct SchemaWriter<'a> {
     purpose: Purpose,
     detail: Detail,
-    /// Of the message that is being written. The first is 1.
+    /// The level of the current message. The first is 1.
     level: usize,
-    /// How many there are so far.
+    /// The number of properties so far.
     properties: usize,
     comments: &'a mut Comments,
     /// Whether a message contains itself, by full name.
     recursive: HashMap<String, bool>,
-    /// By full name. A message is in here, still empty, as soon as it is referred to.
+    /// By full name. A message has an empty definition from its first reference on.
     definitions: BTreeMap<String, Value>,
-    /// Messages that are referred to and not defined yet.
-    wanted: VecDeque<MessageDescriptor>,
+    /// Messages with a reference and without a definition.
+    undefined: VecDeque<MessageDescriptor>,
 }
 
 /// Fields of which at most one may be set.
 pub(crate) struct Group {
     pub(crate) fields: Vec<String>,
-    /// Whether one of them must be.
+    /// Whether one of them must be set.
     pub(crate) required: bool,
 }
 
-impl Writer<'_> {
-    /// A message that others refer to. No place that refers to it says what it is, so it says so itself.
-    fn definition(&mut self, message: &MessageDescriptor) -> Object {
+impl SchemaWriter<'_> {
+    /// The definition of a referenced message, with the description that references lack.
+    fn definition(&mut self, message: &MessageDescriptor) -> SchemaObject {
         let mut schema = self.object(message);
         if self.purpose == Purpose::Arguments
             && let Some(comment) = self.comments.of(&message.parent_file(), message.path())
@@ -168,23 +170,23 @@ impl Writer<'_> {
         schema
     }
 
-    fn object(&mut self, message: &MessageDescriptor) -> Object {
+    fn object(&mut self, message: &MessageDescriptor) -> SchemaObject {
         let groups = if self.is_input() { rules::groups(message) } else { Vec::new() };
-        let (mut properties, mut required) = (Object::new(), Vec::new());
+        let (mut properties, mut required) = (SchemaObject::new(), Vec::new());
         for field in message.fields() {
-            // Messages that contain one another twice grow beyond measure when they are written out.
+            // Inlined messages can grow exponentially.
             if self.is_hidden(&field) || self.properties > PROPERTIES_MAX {
                 continue;
             }
             self.properties += 1;
-            let grouped =
+            let is_grouped =
                 groups.iter().any(|group| group.fields.iter().any(|name| name == field.name()));
-            let (mut schema, needed) = self.property(&field, grouped);
+            let (mut schema, is_required) = self.property(&field, is_grouped);
             let words = match self.purpose {
                 Purpose::Arguments => portable::reduce(&mut schema),
                 Purpose::Check | Purpose::Result => Vec::new(),
             };
-            // Beside a reference, readers of older drafts and strict model APIs take nothing.
+            // Older drafts and strict model APIs accept no keyword next to `$ref`.
             if !schema.contains_key("$ref") {
                 schema.extend(
                     self.description(&field, &groups, &words)
@@ -194,16 +196,16 @@ impl Writer<'_> {
             if let Some(header) = self.header(&field) {
                 schema.insert("x-mcp-header".into(), json!(header));
             }
-            if needed {
+            if is_required {
                 required.push(field.name().to_owned());
             }
             properties.insert(field.name().to_owned(), Value::Object(schema));
         }
         let mut schema = into_object(json!({ "type": "object", "properties": properties }));
-        if !required.is_empty() && self.detail.described {
+        if !required.is_empty() && self.detail.is_described {
             schema.insert("required".into(), json!(required));
         }
-        // A result may have more: fields that its service has got since, and extensions.
+        // A result may have unknown fields: of a newer version of the service, and extensions.
         if self.is_input() {
             schema.insert("additionalProperties".into(), json!(false));
         }
@@ -213,8 +215,8 @@ impl Writer<'_> {
         schema
     }
 
-    /// The schema of a field, and whether the field is always there.
-    fn property(&mut self, field: &FieldDescriptor, grouped: bool) -> (Object, bool) {
+    /// The schema of a field, and whether the field is required.
+    fn property(&mut self, field: &FieldDescriptor, is_grouped: bool) -> (SchemaObject, bool) {
         let mut schema = match field.kind() {
             Kind::Message(entry) if field.is_map() => {
                 let (key, value) =
@@ -234,28 +236,28 @@ impl Writer<'_> {
         if !self.is_input() {
             return (schema, !field.supports_presence());
         }
-        let required = rules::constrain(&mut schema, field, grouped);
-        (schema, required || field.cardinality() == Cardinality::Required)
+        let is_required = rules::constrain(&mut schema, field, is_grouped);
+        (schema, is_required || field.cardinality() == Cardinality::Required)
     }
 
-    fn value(&mut self, kind: &Kind) -> Object {
+    fn value(&mut self, kind: &Kind) -> SchemaObject {
         let Kind::Message(message) = kind else { return kind::schema(kind, self.purpose) };
         let name = message.full_name();
         if let Some(schema) = well_known::schema(name, self.purpose) {
             return schema;
         }
-        // What is checked is not read by anybody: there each type is written once.
+        // No model reads the schema for checks, so it need not inline types.
         if self.purpose != Purpose::Check && !self.is_recursive(message) {
             return self.inline(message);
         }
         if !self.definitions.contains_key(name) {
             self.definitions.insert(name.to_owned(), Value::Bool(true));
-            self.wanted.push_back(message.clone());
+            self.undefined.push_back(message.clone());
         }
         into_object(json!({ "$ref": format!("#/$defs/{name}") }))
     }
 
-    fn inline(&mut self, message: &MessageDescriptor) -> Object {
+    fn inline(&mut self, message: &MessageDescriptor) -> SchemaObject {
         if self.level >= self.detail.levels {
             return into_object(json!({ "type": "object" }));
         }
@@ -270,28 +272,28 @@ impl Writer<'_> {
         if let Some(known) = self.recursive.get(name) {
             return *known;
         }
-        let (mut seen, mut wanted) = (HashSet::new(), vec![message.clone()]);
-        let mut recursive = false;
-        while let Some(within) = wanted.pop() {
+        let (mut seen, mut pending) = (HashSet::new(), vec![message.clone()]);
+        let mut is_recursive = false;
+        while let Some(within) = pending.pop() {
             for inner in within.fields().filter_map(|field| field.kind().as_message().cloned()) {
-                recursive |= inner == *message;
+                is_recursive |= inner == *message;
                 if seen.insert(inner.full_name().to_owned()) {
-                    wanted.push(inner);
+                    pending.push(inner);
                 }
             }
         }
-        self.recursive.insert(name.to_owned(), recursive);
-        recursive
+        self.recursive.insert(name.to_owned(), is_recursive);
+        is_recursive
     }
 
-    /// The field's comment, and in words what model APIs take no keyword for.
+    /// The field's comment, and a description of rules that have no portable keyword.
     fn description(
         &mut self,
         field: &FieldDescriptor,
         groups: &[Group],
         rules: &[String],
     ) -> Option<String> {
-        if self.purpose == Purpose::Check || !self.detail.described {
+        if self.purpose == Purpose::Check || !self.detail.is_described {
             return None;
         }
         let mut text = self.comments.of_field(field).unwrap_or_default();
@@ -299,10 +301,10 @@ impl Writer<'_> {
             groups.iter().filter(|group| group.fields.iter().any(|name| name == field.name()))
         {
             let names: Vec<_> = group.fields.iter().map(|name| format!("`{name}`")).collect();
-            let many = if group.required { "Exactly" } else { "At most" };
-            text = format!("{text} {many} one of {} is set.", names.join(", "));
+            let how_many = if group.required { "Exactly" } else { "At most" };
+            text = format!("{text} {how_many} one of {} is set.", names.join(", "));
         }
-        if self.purpose == Purpose::Arguments && holds_bytes(field) {
+        if self.purpose == Purpose::Arguments && has_bytes(field) {
             text.push_str(" As base64.");
         }
         if self.purpose == Purpose::Arguments && field.is_map() && !has_text_keys(field) {
@@ -314,25 +316,25 @@ impl Writer<'_> {
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
-    /// The header that repeats a plain argument (SEP-2243).
+    /// The HTTP header that repeats a scalar argument (SEP-2243).
     fn header(&self, field: &FieldDescriptor) -> Option<String> {
-        let plain =
+        let is_scalar =
             !field.is_list() && !field.is_map() && !matches!(field.kind(), Kind::Message(_));
         let options: Option<mcp::FieldOptions> =
             option(&field.options(), "drawbridge.mcp.v1.field");
         let header = options?.header;
-        (plain && self.purpose == Purpose::Arguments && !header.is_empty()).then_some(header)
+        (is_scalar && self.purpose == Purpose::Arguments && !header.is_empty()).then_some(header)
     }
 
     fn is_input(&self) -> bool {
         self.purpose != Purpose::Result
     }
 
-    /// Whether clients do not see the field: what the edge fills, or reads, is not theirs.
+    /// Whether the field is hidden from clients because the edge sets or reads it.
     fn is_hidden(&self, field: &FieldDescriptor) -> bool {
         let Kind::Message(message) = field.kind() else { return false };
         match self.purpose {
-            Purpose::Result => message.full_name().starts_with(CONTRACT),
+            Purpose::Result => message.full_name().starts_with(CONTRACT_PACKAGE),
             Purpose::Arguments | Purpose::Check => message.full_name() == INPUT_RESPONSES,
         }
     }
@@ -344,7 +346,7 @@ fn has_text_keys(map: &FieldDescriptor) -> bool {
     matches!(key, Some(Kind::String | Kind::Bool))
 }
 
-fn holds_bytes(field: &FieldDescriptor) -> bool {
+fn has_bytes(field: &FieldDescriptor) -> bool {
     let value = match field.kind() {
         Kind::Message(entry) if field.is_map() => entry.map_entry_value_field().kind(),
         kind => kind,
@@ -355,10 +357,11 @@ fn holds_bytes(field: &FieldDescriptor) -> bool {
     }
 }
 
-/// Says in keywords that at most one field of each group may be set, and one must be where it must.
-fn check_groups(schema: &mut Object, groups: &[Group]) {
-    let mut excluded: BTreeMap<&str, Object> = BTreeMap::new();
-    let mut needed = Vec::new();
+/// Adds keywords by which at most one field of each group may be set, and exactly one of a required
+/// group.
+fn check_groups(schema: &mut SchemaObject, groups: &[Group]) {
+    let mut excluded: BTreeMap<&str, SchemaObject> = BTreeMap::new();
+    let mut required = Vec::new();
     for group in groups {
         for field in &group.fields {
             let others = group.fields.iter().filter(|other| *other != field);
@@ -368,30 +371,30 @@ fn check_groups(schema: &mut Object, groups: &[Group]) {
         if group.required {
             let some: Vec<_> =
                 group.fields.iter().map(|field| json!({ "required": [field] })).collect();
-            needed.push(json!({ "anyOf": some }));
+            required.push(json!({ "anyOf": some }));
         }
     }
     excluded.retain(|_, others| !others.is_empty());
     if !excluded.is_empty() {
         let schemas = excluded.into_iter();
-        let schemas: Object = schemas
+        let schemas: SchemaObject = schemas
             .map(|(field, others)| (field.to_owned(), json!({ "properties": others })))
             .collect();
         schema.insert("dependentSchemas".into(), Value::Object(schemas));
     }
-    if !needed.is_empty() {
-        schema.insert("allOf".into(), Value::Array(needed));
+    if !required.is_empty() {
+        schema.insert("allOf".into(), Value::Array(required));
     }
 }
 
-/// What a text is not, when it does not match a pattern of a derived schema.
-pub(crate) fn in_words(pattern: &str) -> Option<&'static str> {
-    kind::in_words(pattern).or_else(|| well_known::in_words(pattern))
+/// Describes a mismatch with a pattern of a derived schema.
+pub(crate) fn describe_mismatch(pattern: &str) -> Option<&'static str> {
+    kind::describe_mismatch(pattern).or_else(|| well_known::describe_mismatch(pattern))
 }
 
-pub(crate) fn into_object(value: Value) -> Object {
+pub(crate) fn into_object(value: Value) -> SchemaObject {
     match value {
         Value::Object(object) => object,
-        _ => Object::new(),
+        _ => SchemaObject::new(),
     }
 }

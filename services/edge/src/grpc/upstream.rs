@@ -1,4 +1,4 @@
-//! Calls a tool service: any RPC, by its descriptor.
+//! Calls any RPC of a tool service by its descriptor.
 
 use std::{
     sync::Arc,
@@ -20,7 +20,7 @@ use prost_reflect::{
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument as _, Span};
 
-use crate::traffic::cache::{Rule, Tag};
+use crate::traffic::cache::{CacheRule, CacheTag};
 
 pub(crate) use self::encoded::EncodedMessage;
 
@@ -31,91 +31,94 @@ const PROGRESS: &str = "drawbridge.mcp.v1.Progress";
 const LOG: &str = "drawbridge.mcp.v1.LogMessage";
 const INPUT_REQUIRED: &str = "drawbridge.mcp.v1.InputRequired";
 const INPUT_RESPONSES: &str = "drawbridge.mcp.v1.InputResponses";
-/// The largest answer that is taken from a tool service, in bytes.
-const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest response message of a tool service, in bytes.
+const RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// One RPC of one tool service, and how to read what comes back.
+/// One RPC of one tool service, and how to read its responses.
 #[derive(Clone, Debug)]
-pub(crate) struct Target {
+pub(crate) struct RpcTarget {
     channel: BalancedChannel,
     path: PathAndQuery,
     input: MessageDescriptor,
-    /// As policies read what it takes.
+    /// The form of the request that policies read.
     pub(crate) policy_form: PolicyForm,
-    /// The message that is the result.
+    /// The type of the result message.
     result: Arc<MessageType>,
-    answers: Answers,
-    /// The request's field for what the client answered, where there is one.
-    responses: Option<FieldDescriptor>,
+    response_kind: ResponseKind,
+    /// The field of the request for the client's input responses, if there is one.
+    responses_field: Option<FieldDescriptor>,
     pub(crate) timeout: Duration,
-    /// Whether a call may be repeated when nobody knows whether it was carried out.
+    /// Whether a call may be repeated when it is unknown whether the service carried it out.
     pub(crate) idempotent: bool,
-    /// How its results are kept, where they may be.
-    pub(crate) cache: Option<Arc<Rule>>,
-    /// What of other results a call makes outdated.
-    pub(crate) invalidates: Vec<Tag>,
+    /// How results are cached, if they may be.
+    pub(crate) cache: Option<Arc<CacheRule>>,
+    /// The tags of the cached results that a call invalidates.
+    pub(crate) invalidates: Vec<CacheTag>,
 }
 
-/// How the RPC answers. Its parts are told apart by their message types.
+/// How the RPC responds. The parts of a response are identified by their message types.
 #[derive(Clone, Debug)]
-enum Answers {
-    /// With one message, which may ask for input instead.
+enum ResponseKind {
+    /// With one message: the result, or a request for input.
     Unary { input_required: Option<u32> },
-    /// With events, of which one field is the result.
-    Stream(Events),
-    /// With messages, each of which is a result.
+    /// With a stream of events, one field of which is the result.
+    Stream(EventFields),
+    /// With a stream of results.
     Watch,
 }
 
-/// The fields of a streamed event, by their numbers.
+/// The field numbers of a streamed event.
 #[derive(Clone, Copy, Debug)]
-struct Events {
+struct EventFields {
     progress: Option<u32>,
     log: Option<u32>,
     input_required: Option<u32>,
     result: u32,
 }
 
-/// What a tool service tells of a call under way.
+/// An event of a call.
 #[derive(Debug)]
-pub(crate) enum Event {
-    /// How far it is.
+pub(crate) enum CallEvent {
+    /// The progress of the call.
     Progress(mcp::Progress),
-    /// A line for the client.
+    /// A log message for the client.
     Log(mcp::LogMessage),
-    /// It cannot go on without answers.
+    /// The service needs input from the client to continue.
     InputRequired(mcp::InputRequired),
-    /// How it ended.
+    /// The result.
     Result(WireMessage),
 }
 
-impl Target {
-    /// The target that is `method` behind `channel`.
+impl RpcTarget {
+    /// The target for `method` on `channel`.
     ///
     /// # Errors
-    /// The number of result fields, when a streamed event does not have exactly one.
+    /// The number of result fields of a streamed event, unless it is one.
     pub(crate) fn new(
         channel: BalancedChannel,
         method: &MethodDescriptor,
         timeout: Duration,
     ) -> Result<Self, usize> {
         let (input, output) = (method.input(), method.output());
-        let (answers, result) = if method.is_server_streaming() {
-            let (events, result) = events(&output)?;
-            (Answers::Stream(events), result)
+        let (response_kind, result) = if method.is_server_streaming() {
+            let (fields, result) = event_fields(&output)?;
+            (ResponseKind::Stream(fields), result)
         } else {
-            (Answers::Unary { input_required: number_of_type(&output, INPUT_REQUIRED) }, output)
+            (
+                ResponseKind::Unary { input_required: number_of_type(&output, INPUT_REQUIRED) },
+                output,
+            )
         };
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
         Ok(Self {
             channel,
             // INVARIANT: protobuf names are letters, digits, underscores and dots.
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
-            responses: field_of_type(&input, INPUT_RESPONSES),
-            policy_form: PolicyForm::of(&input),
+            responses_field: field_of_type(&input, INPUT_RESPONSES),
+            policy_form: PolicyForm::for_message(&input),
             input,
             result: Arc::new(MessageType::new(result)),
-            answers,
+            response_kind,
             timeout,
             idempotent: false,
             cache: None,
@@ -123,7 +126,7 @@ impl Target {
         })
     }
 
-    /// The target that is `method`, each message of whose stream stands for itself.
+    /// The target for `method`, whose stream consists of results.
     pub(crate) fn watch(
         channel: BalancedChannel,
         method: &MethodDescriptor,
@@ -135,10 +138,10 @@ impl Target {
             // INVARIANT: protobuf names are letters, digits, underscores and dots.
             path: path.parse().unwrap_or_else(|_| PathAndQuery::from_static("/")),
             input: method.input(),
-            policy_form: PolicyForm::of(&method.input()),
+            policy_form: PolicyForm::for_message(&method.input()),
             result: Arc::new(MessageType::new(method.output())),
-            answers: Answers::Watch,
-            responses: None,
+            response_kind: ResponseKind::Watch,
+            responses_field: None,
             timeout,
             idempotent: true,
             cache: None,
@@ -146,31 +149,32 @@ impl Target {
         }
     }
 
-    /// Takes out what only the edge may put in.
+    /// Clears the field that only the edge may set.
     pub(crate) fn clear_responses(&self, message: &mut DynamicMessage) {
-        if let Some(field) = &self.responses {
+        if let Some(field) = &self.responses_field {
             message.clear_field(field);
         }
     }
 
-    /// Whether what the client answered goes into a request, so that it is not whole before.
-    pub(crate) fn takes_responses(&self) -> bool {
-        self.responses.is_some()
+    /// Whether the request has a field for input responses, so that it may change during the call.
+    pub(crate) fn has_responses_field(&self) -> bool {
+        self.responses_field.is_some()
     }
 
-    /// The request with what the client answered. A method that has no place for answers gets none.
+    /// The request with the client's input responses, if it has a field for them.
     pub(crate) fn with_responses(
         &self,
         request: &EncodedMessage,
         responses: &mcp::InputResponses,
     ) -> EncodedMessage {
         let Some((field, Kind::Message(descriptor))) =
-            self.responses.as_ref().map(|field| (field, field.kind()))
+            self.responses_field.as_ref().map(|field| (field, field.kind()))
         else {
             return request.clone();
         };
         let (mut message, mut value) = (request.message().clone(), DynamicMessage::new(descriptor));
-        // INVARIANT: the field is of this very type; a service with an older copy of it keeps unknown fields.
+        // INVARIANT: the field has this type. An older copy of it in the service retains unknown
+        // fields.
         if value.transcode_from(responses).is_ok() {
             message.set_field(field, Value::Message(value));
         }
@@ -182,17 +186,16 @@ impl Target {
         self.path.path().trim_start_matches('/')
     }
 
-    /// The message that the RPC takes.
     pub(crate) fn input(&self) -> MessageDescriptor {
         self.input.clone()
     }
 
-    /// The message that is the result.
+    /// The type of the result message.
     pub(crate) fn result(&self) -> &Arc<MessageType> {
         &self.result
     }
 
-    /// Begins a call. It ends when its result is there, its deadline passes, or it is dropped.
+    /// Begins a call. It ends with its result, at its deadline, or when it is dropped.
     ///
     /// # Errors
     /// The service's status.
@@ -201,16 +204,16 @@ impl Target {
         context: &CallContext,
         token: &str,
         message: &EncodedMessage,
-    ) -> Result<Answering, Status> {
+    ) -> Result<OngoingCall, Status> {
         let span = client_span(self.rpc());
         let deadline = context.deadline.min(Instant::now() + self.timeout);
         let context = CallContext { deadline, ..context.clone() };
-        let mut ended = Ended { span: span.clone(), code: Code::Cancelled };
-        let sending = within(deadline, self.send(&context, token, message)).instrument(span);
-        match sending.await {
-            Ok(answer) => Ok(Answering { answer, deadline, ended }),
+        let mut span_end = SpanEnd { span: span.clone(), code: Code::Cancelled };
+        let call = within(deadline, self.send(&context, token, message)).instrument(span);
+        match call.await {
+            Ok(reader) => Ok(OngoingCall { reader, deadline, span_end }),
             Err(status) => {
-                ended.code = status.code();
+                span_end.code = status.code();
                 Err(status)
             }
         }
@@ -221,76 +224,73 @@ impl Target {
         context: &CallContext,
         token: &str,
         message: &EncodedMessage,
-    ) -> Result<Answer, Status> {
+    ) -> Result<ResponseReader, Status> {
         let request = with_transaction_token(context.outgoing(message.bytes()), token)?;
         let mut client = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(ANSWER_BYTES_MAX);
-        client
-            .ready()
-            .await
-            .map_err(|_| Status::unavailable("the tool service does not answer"))?;
+            .max_decoding_message_size(RESPONSE_BYTES_MAX);
+        client.ready().await.map_err(|_| Status::unavailable("the tool service is unavailable"))?;
         let (path, result) = (self.path.clone(), Arc::clone(&self.result));
-        Ok(match self.answers {
-            Answers::Unary { input_required } => {
+        Ok(match self.response_kind {
+            ResponseKind::Unary { input_required } => {
                 let response = client.unary(request, path, BytesCodec).await?;
                 let message = Some(response.into_inner());
-                Answer::Unary { message, input_required, result }
+                ResponseReader::Unary { message, input_required, result }
             }
-            Answers::Stream(events) => {
+            ResponseKind::Stream(events) => {
                 let response = client.server_streaming(request, path, BytesCodec).await?;
-                Answer::Stream(Box::new(response.into_inner()), events, result)
+                ResponseReader::Stream(Box::new(response.into_inner()), events, result)
             }
-            Answers::Watch => {
+            ResponseKind::Watch => {
                 let response = client.server_streaming(request, path, BytesCodec).await?;
-                Answer::Watch(Box::new(response.into_inner()), result)
+                ResponseReader::Watch(Box::new(response.into_inner()), result)
             }
         })
     }
 }
 
-/// A call whose result is still to come.
-pub(crate) struct Answering {
-    answer: Answer,
+/// A call under way.
+pub(crate) struct OngoingCall {
+    reader: ResponseReader,
     deadline: Instant,
-    ended: Ended,
+    span_end: SpanEnd,
 }
 
-enum Answer {
+enum ResponseReader {
     Unary { message: Option<Bytes>, input_required: Option<u32>, result: Arc<MessageType> },
-    Stream(Box<Streaming<Bytes>>, Events, Arc<MessageType>),
+    Stream(Box<Streaming<Bytes>>, EventFields, Arc<MessageType>),
     Watch(Box<Streaming<Bytes>>, Arc<MessageType>),
 }
 
-impl Answering {
-    /// What comes next: progress, any number of times, and then the result.
+impl OngoingCall {
+    /// The next event: progress and log messages, and finally the result or a request for input.
     ///
     /// # Errors
     /// The service's status, or `INTERNAL` when its stream ends without a result.
-    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
-        let event = within(self.deadline, self.answer.next()).await;
+    pub(crate) async fn next(&mut self) -> Result<CallEvent, Status> {
+        let event = within(self.deadline, self.reader.next()).await;
         match &event {
-            Ok(Event::Progress(_) | Event::Log(_)) => {}
-            Ok(Event::Result(_) | Event::InputRequired(_)) => self.ended.code = Code::Ok,
-            Err(status) => self.ended.code = status.code(),
+            Ok(CallEvent::Progress(_) | CallEvent::Log(_)) => {}
+            Ok(CallEvent::Result(_) | CallEvent::InputRequired(_)) => self.span_end.code = Code::Ok,
+            Err(status) => self.span_end.code = status.code(),
         }
         event
     }
 }
 
-impl Answer {
-    async fn next(&mut self) -> Result<Event, Status> {
+impl ResponseReader {
+    async fn next(&mut self) -> Result<CallEvent, Status> {
         let without_result = || Status::internal("the stream ended without a result");
         match self {
             Self::Unary { message, input_required, result } => {
                 let message = message.take().ok_or_else(without_result)?;
-                let asked = read(&message, *input_required)?;
-                let result = || Event::Result(WireMessage::new(Arc::clone(result), message));
-                Ok(asked.map_or_else(result, Event::InputRequired))
+                let input = read(&message, *input_required)?;
+                let result = || CallEvent::Result(WireMessage::new(Arc::clone(result), message));
+                Ok(input.map_or_else(result, CallEvent::InputRequired))
             }
             Self::Watch(stream, result) => {
                 let message = stream.message().await?;
                 let message = message.ok_or_else(|| Status::unavailable("the stream ended"))?;
-                Ok(Event::Result(WireMessage::new(Arc::clone(result), message)))
+                Ok(CallEvent::Result(WireMessage::new(Arc::clone(result), message)))
             }
             Self::Stream(stream, events, result) => loop {
                 let message = stream.message().await?.ok_or_else(without_result)?;
@@ -308,34 +308,34 @@ async fn within<T>(
 ) -> Result<T, Status> {
     tokio::time::timeout_at(deadline.into(), task)
         .await
-        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call took too long")))
-        .map_err(|status| status::readable(lost(status)))
+        .unwrap_or_else(|_| Err(Status::deadline_exceeded("the call exceeded its deadline")))
+        .map_err(|status| status::with_message(connection_lost(status)))
 }
 
-/// A connection that broke under a call is a service that is not there. A status that came from the service has
-/// no source; one that stands for a broken transport has.
-fn lost(status: Status) -> Status {
+/// Turns a broken connection into `UNAVAILABLE`. A status from the service has no source; one for a
+/// broken transport has.
+fn connection_lost(status: Status) -> Status {
     let is_broken = matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled);
     if is_broken && std::error::Error::source(&status).is_some() {
-        tracing::debug!(code = ?status.code(), message = status.message(), "the connection was lost");
+        tracing::debug!(code = ?status.code(), message = status.message(), "connection lost");
         return Status::unavailable("the connection to the tool service was lost");
     }
     status
 }
 
-/// Notes in its span how a call ended, also when nobody waits any more.
-struct Ended {
+/// Ends the span of a call with its status code, also when the call is dropped.
+struct SpanEnd {
     span: Span,
     code: Code,
 }
 
-impl Drop for Ended {
+impl Drop for SpanEnd {
     fn drop(&mut self) {
         end_client_span(&self.span, self.code);
     }
 }
 
-/// The field of a contract type in a message, if it has one.
+/// The field of this type in a message, if it has one.
 fn field_of_type(message: &MessageDescriptor, full_name: &str) -> Option<FieldDescriptor> {
     message.fields().find(|field| {
         !field.is_list()
@@ -347,8 +347,8 @@ fn number_of_type(message: &MessageDescriptor, full_name: &str) -> Option<u32> {
     field_of_type(message, full_name).map(|field| field.number())
 }
 
-/// Tells the fields of a streamed event apart, and what its result is.
-fn events(event: &MessageDescriptor) -> Result<(Events, MessageDescriptor), usize> {
+/// The fields of a streamed event, and the type of its result.
+fn event_fields(event: &MessageDescriptor) -> Result<(EventFields, MessageDescriptor), usize> {
     let mut results = Vec::new();
     for field in event.fields() {
         match field.kind() {
@@ -359,7 +359,7 @@ fn events(event: &MessageDescriptor) -> Result<(Events, MessageDescriptor), usiz
         }
     }
     let [(result, result_type)] = <[_; 1]>::try_from(results).map_err(|results| results.len())?;
-    let events = Events {
+    let events = EventFields {
         progress: number_of_type(event, PROGRESS),
         log: number_of_type(event, LOG),
         input_required: number_of_type(event, INPUT_REQUIRED),
@@ -368,33 +368,33 @@ fn events(event: &MessageDescriptor) -> Result<(Events, MessageDescriptor), usiz
     Ok((events, result_type))
 }
 
-impl Events {
-    /// The event that a message is; nothing when it is one that this build does not know.
-    fn read(self, message: &Bytes, result: &Arc<MessageType>) -> Result<Option<Event>, Status> {
-        if let Some(found) = field_of(message, self.result).map_err(unlike_contract)? {
-            return Ok(Some(Event::Result(WireMessage::new(Arc::clone(result), found))));
+impl EventFields {
+    /// Reads an event. `None` for a kind of event that this build does not know.
+    fn read(self, message: &Bytes, result: &Arc<MessageType>) -> Result<Option<CallEvent>, Status> {
+        if let Some(found) = field_of(message, self.result).map_err(contract_mismatch)? {
+            return Ok(Some(CallEvent::Result(WireMessage::new(Arc::clone(result), found))));
         }
         if let Some(progress) = read(message, self.progress)? {
-            return Ok(Some(Event::Progress(progress)));
+            return Ok(Some(CallEvent::Progress(progress)));
         }
-        if let Some(line) = read(message, self.log)? {
-            return Ok(Some(Event::Log(line)));
+        if let Some(log) = read(message, self.log)? {
+            return Ok(Some(CallEvent::Log(log)));
         }
-        Ok(read(message, self.input_required)?.map(Event::InputRequired))
+        Ok(read(message, self.input_required)?.map(CallEvent::InputRequired))
     }
 }
 
-/// Reads a field that is set, as this build's own type.
+/// Reads a field, if it is set, as the type that this build knows.
 fn read<M: prost::Message + Default>(
     message: &Bytes,
     number: Option<u32>,
 ) -> Result<Option<M>, Status> {
     let Some(number) = number else { return Ok(None) };
-    let found = field_of(message, number).map_err(unlike_contract)?;
-    found.map(|found| M::decode(found).map_err(unlike_contract)).transpose()
+    let found = field_of(message, number).map_err(contract_mismatch)?;
+    found.map(|found| M::decode(found).map_err(contract_mismatch)).transpose()
 }
 
-/// The service's bytes are no message of its contract.
-pub(crate) fn unlike_contract(_: prost::DecodeError) -> Status {
-    Status::internal("the tool service's answer does not fit its contract")
+/// The status for bytes that are not a message of the service's contract.
+pub(crate) fn contract_mismatch(_: prost::DecodeError) -> Status {
+    Status::internal("the tool service's response does not match its contract")
 }

@@ -1,15 +1,13 @@
-//! Where a request comes from, when proxies stand between.
+//! The client's address of requests that arrive through proxies.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
 use http::{HeaderMap, header};
 
-/// The address that a request comes from. It is no proof of who is calling, only whom to slow down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ClientAddress(pub(crate) IpAddr);
+use crate::traffic::limits::ClientAddress;
 
-/// The header in which proxies say whom they forward for.
+/// The header in which proxies report the client's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ForwardedBy {
     /// `X-Forwarded-For`.
@@ -22,26 +20,27 @@ pub enum ForwardedBy {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proxies {
     pub(crate) hops: usize,
-    pub(crate) told_by: ForwardedBy,
+    pub(crate) header: ForwardedBy,
 }
 
 impl Proxies {
-    /// The client's address: what the outermost trusted proxy saw.
+    /// The client's address, as the outermost trusted proxy saw it.
     pub(crate) fn client(self, request: &Request) -> ClientAddress {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        let told = self.told(request.headers());
-        // An IPv4 client of a socket for both is the same client.
-        ClientAddress(told.unwrap_or(peer).to_canonical())
+        let forwarded = self.forwarded_address(request.headers());
+        // A dual-stack socket reports IPv4 clients as mapped IPv6 addresses.
+        ClientAddress(forwarded.unwrap_or(peer).to_canonical())
     }
 
-    /// Each proxy adds at the end whom it saw, so the trusted ones wrote the last `hops` entries, and the
-    /// client itself may have written those before. With fewer, the request came round the proxies.
-    fn told(self, headers: &HeaderMap) -> Option<IpAddr> {
+    /// Each proxy appends the address that it saw, so the trusted ones wrote the last `hops`
+    /// entries, and the client may have written the earlier ones. With fewer entries the request
+    /// bypassed the proxies.
+    fn forwarded_address(self, headers: &HeaderMap) -> Option<IpAddr> {
         if self.hops == 0 {
             return None;
         }
-        let entries: Vec<_> = match self.told_by {
+        let entries: Vec<_> = match self.header {
             ForwardedBy::XForwardedFor => values(headers, "x-forwarded-for")
                 .flat_map(|value| value.split(','))
                 .map(|entry| address(entry.trim()))
@@ -56,12 +55,12 @@ impl Proxies {
 }
 
 fn values<'a>(headers: &'a HeaderMap, name: &'static str) -> impl Iterator<Item = &'a str> {
-    // What is no text is an entry too, of an unknown address.
+    // A value that is not text counts as an entry with an unknown address.
     headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default())
 }
 
-/// The `for` of one element. Quotes are not looked at when a header is taken apart, because one that the client
-/// leaves open would swallow what the proxies add; no address needs a comma or a semicolon.
+/// The `for` of one element. Splitting ignores quotes, because a quote that the client leaves open
+/// would hide the elements that the proxies append; no address contains a comma or a semicolon.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     element.split(';').find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
@@ -86,7 +85,7 @@ mod tests {
 
     const PEER: &str = "10.0.0.1:5000";
 
-    fn check(hops: usize, told_by: ForwardedBy, headers: &[(&str, &str)], expected: &str) {
+    fn check(hops: usize, header: ForwardedBy, headers: &[(&str, &str)], expected: &str) {
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -94,12 +93,12 @@ mod tests {
         let mut request = request.body(Body::empty()).expect("a request");
         let peer: SocketAddr = PEER.parse().expect("an address");
         request.extensions_mut().insert(ConnectInfo(peer));
-        let client = Proxies { hops, told_by }.client(&request);
+        let client = Proxies { hops, header }.client(&request);
         assert_eq!(client.0.to_string(), expected, "{hops} {headers:?}");
     }
 
     #[test]
-    fn the_client_is_whom_the_outermost_trusted_proxy_saw() {
+    fn the_client_address_is_the_one_that_the_outermost_trusted_proxy_saw() {
         use ForwardedBy::{Forwarded, XForwardedFor};
         let spoofed = ("x-forwarded-for", "1.1.1.1, 2.2.2.2");
         check(0, XForwardedFor, &[spoofed], "10.0.0.1");
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_trusted_proxy_said_is_not_believed() {
+    fn an_address_that_no_trusted_proxy_reported_is_ignored() {
         use ForwardedBy::{Forwarded, XForwardedFor};
         check(1, XForwardedFor, &[], "10.0.0.1");
         check(3, XForwardedFor, &[("x-forwarded-for", "1.1.1.1, 2.2.2.2")], "10.0.0.1");

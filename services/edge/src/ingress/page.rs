@@ -1,4 +1,4 @@
-//! What a person sees who opens the edge in a browser: how to connect an AI client.
+//! The page for a person who opens the edge in a browser: how to connect an AI client.
 
 use std::sync::Arc;
 
@@ -22,21 +22,21 @@ struct Home<'a> {
     metadata_url: &'a str,
 }
 
-/// The page at the edge's root, for whoever has its address without the path.
+/// Serves the page at the edge's root, for a person who omits the path of the endpoint.
 pub(crate) fn route(endpoint: &Endpoint) -> Router {
     let page = page(endpoint);
     Router::new().route("/", get(async move || page.clone()))
 }
 
-/// Gives a browser that opens an endpoint of MCP the page instead of a JSON error. Status and challenge stay, so that
-/// a client that asks for HTML, whatever for, is still led to its token.
-pub(crate) async fn for_browsers(
+/// Serves a browser that opens an MCP endpoint the page instead of a JSON error. Status and
+/// challenge stay, so that an MCP client that requests HTML still finds the authorization server.
+pub(crate) async fn serve_browsers(
     State(endpoints): State<Arc<Endpoints>>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_navigation = request.method() == Method::GET && prefers_html(request.headers());
-    let endpoint = is_navigation.then(|| endpoints.at_or_whole(request.uri().path()));
+    let endpoint = is_navigation.then(|| endpoints.at_or_default(request.uri().path()));
     let response = next.run(request).await;
     let Some(endpoint) = endpoint.filter(|_| response.status() == StatusCode::UNAUTHORIZED) else {
         return response;
@@ -48,7 +48,7 @@ pub(crate) async fn for_browsers(
     Response::from_parts(parts, Body::new(body))
 }
 
-/// Whether the answer is to be shown to a person. No MCP client asks for HTML.
+/// Whether a person will read the response. MCP clients do not prefer HTML.
 fn prefers_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     accept.is_some_and(|accept| accept.trim_start().starts_with("text/html"))

@@ -1,4 +1,4 @@
-//! A call whose result may be kept.
+//! Calls whose results may be cached.
 
 use std::{sync::Arc, time::Instant};
 
@@ -8,101 +8,103 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 use super::{
-    call::{Calling, Failure, Last},
-    content,
-    reuse::Reuse,
-    status,
+    cache_status::CacheStatus,
+    call::{CallFailure, CallRunner, RoundOutcome},
+    content, status,
 };
 use crate::{
-    grpc::upstream::{EncodedMessage, Event, Target},
-    traffic::cache::{Fetch, Hit, Look, Rule, Ticket},
+    grpc::upstream::{CallEvent, EncodedMessage, RpcTarget},
+    traffic::cache::{CacheKeyed, CacheRule, Fetch, Hit, Lookup},
 };
 
-impl Calling<'_> {
-    /// Answers with what is kept, or calls, and keeps the result.
-    pub(super) async fn kept_or_called(
+impl CallRunner<'_> {
+    /// Returns the cached result, or calls the service and caches its result.
+    pub(super) async fn call_cached(
         &self,
-        rule: &Arc<Rule>,
+        rule: &Arc<CacheRule>,
         token: &Arc<SecretString>,
         epoch: u64,
         message: &EncodedMessage,
-    ) -> Result<(Last, Option<Reuse>), Failure> {
+    ) -> Result<(RoundOutcome, Option<CacheStatus>), CallFailure> {
         let cache = &self.handler.cache;
-        let noted = |outcome| self.admission.span.record("drawbridge.cache", outcome);
-        let ticket = cache.ticket(rule, self.target.rpc(), message.message(), token, epoch);
-        let Some(ticket) = ticket else {
-            noted("bypass");
-            return Ok((self.once(token, message).await?, Some(Reuse::passed(rule))));
+        let record = |outcome| self.admission.span.record("drawbridge.cache", outcome);
+        let keyed = cache.keyed(rule, self.target.rpc(), message.message(), token, epoch);
+        let Some(keyed) = keyed else {
+            record("bypass");
+            return Ok((
+                self.call_with_retry(token, message).await?,
+                Some(CacheStatus::bypass(rule)),
+            ));
         };
         let began = Instant::now();
         let deadline = self.admission.context.deadline.min(began + self.target.timeout);
-        let fetch = match cache.look(&ticket, deadline).await {
-            Look::Hit(Hit { message: kept, age, refresh }) => {
+        let fetch = match cache.lookup(&keyed, deadline).await {
+            Lookup::Hit(Hit { message: cached, age, refresh }) => {
                 if let Some(fetch) = refresh {
-                    self.refresh(ticket.again(), fetch, Arc::clone(token), message.clone());
+                    self.refresh(keyed.restarted(), fetch, Arc::clone(token), message.clone());
                 }
-                let result = WireMessage::new(Arc::clone(self.target.result()), kept);
-                noted("hit");
-                return Ok((Last::Result(result), Some(Reuse::kept(rule, age))));
+                let result = WireMessage::new(Arc::clone(self.target.result()), cached);
+                record("hit");
+                return Ok((RoundOutcome::Result(result), Some(CacheStatus::hit(rule, age))));
             }
-            Look::Miss(fetch) => fetch,
+            Lookup::Miss(fetch) => fetch,
         };
-        noted("miss");
-        let ended = self.once(token, message).await;
+        record("miss");
+        let outcome = self.call_with_retry(token, message).await;
         if let Some(fetch) = fetch {
-            match &ended {
-                Ok(Last::Result(result)) if content::is_success(result) => {
-                    cache.keep(&ticket, fetch, result.bytes().clone()).await;
+            match &outcome {
+                Ok(RoundOutcome::Result(result)) if content::is_success(result) => {
+                    cache.store(&keyed, fetch, result.bytes().clone()).await;
                 }
                 _ => fetch.fail(),
             }
         }
-        Ok((ended?, Some(Reuse::fetched(rule, began.elapsed()))))
+        Ok((outcome?, Some(CacheStatus::miss(rule, began.elapsed()))))
     }
 
-    /// Fetches a result anew with the caller's transaction token, which lives long enough. Nobody waits for it.
+    /// Refreshes an entry in the background with the caller's transaction token, which outlives it.
     fn refresh(
         &self,
-        ticket: Ticket,
+        keyed: CacheKeyed,
         fetch: Fetch,
         token: Arc<SecretString>,
         message: EncodedMessage,
     ) {
         let (cache, target) = (Arc::clone(&self.handler.cache), self.target.clone());
         let request_id = self.admission.context.request_id.clone();
-        // The request's own span ends with its answer.
+        // The request's own span ends with its response.
         let span = tracing::info_span!(parent: None, "refresh", %request_id);
         span.follows_from(&self.admission.span);
-        let turn = self.turn();
+        let permit = self.acquire_permit();
         let refreshing = async move {
-            let Some(fetch) = cache.refreshed_elsewhere(&ticket, fetch).await else { return };
-            let Ok(_turn) = turn.await else { return fetch.fail() };
+            let Some(fetch) = cache.adopt_refreshed(&keyed, fetch).await else { return };
+            let Ok(_permit) = permit.await else { return fetch.fail() };
             let context = CallContext::new(request_id, target.timeout);
-            match called(&target, &context, &token, &message).await {
-                Ok(Event::Result(result)) if content::is_success(&result) => {
-                    cache.keep(&ticket, fetch, result.bytes().clone()).await;
+            match call_without_client(&target, &context, &token, &message).await {
+                Ok(CallEvent::Result(result)) if content::is_success(&result) => {
+                    cache.store(&keyed, fetch, result.bytes().clone()).await;
                 }
-                // What there is is answered with until its time is over.
-                Err(status) if !status::says_no(&status) => fetch.fail(),
-                Ok(_) | Err(_) => cache.forget(&ticket, fetch).await,
+                // The old entry serves until it expires.
+                Err(status) if !status::is_refusal(&status) => fetch.fail(),
+                Ok(_) | Err(_) => cache.evict(&keyed, fetch).await,
             }
         };
         tokio::spawn(refreshing.instrument(span));
     }
 }
 
-/// How a call ends of whose progress nobody is told.
-async fn called(
-    target: &Target,
+/// Calls, and discards progress and log messages.
+async fn call_without_client(
+    target: &RpcTarget,
     context: &CallContext,
     token: &SecretString,
     message: &EncodedMessage,
-) -> Result<Event, Status> {
-    let mut answering = target.begin(context, token.expose_secret(), message).await?;
+) -> Result<CallEvent, Status> {
+    let mut response = target.begin(context, token.expose_secret(), message).await?;
     loop {
-        match answering.next().await? {
-            Event::Progress(_) | Event::Log(_) => {}
-            ended => return Ok(ended),
+        match response.next().await? {
+            CallEvent::Progress(_) | CallEvent::Log(_) => {}
+            last => return Ok(last),
         }
     }
 }

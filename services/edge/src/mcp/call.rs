@@ -1,4 +1,4 @@
-//! A call to its end: progress and log lines on the way, questions to the client, and the result.
+//! One call from start to end: progress and log messages, input from the client, the result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,105 +14,108 @@ use serde_json::json;
 use tonic::{Code, Status};
 
 use super::{
-    Handler,
+    MethodHandler,
+    cache_status::CacheStatus,
     exchange::Exchange,
-    interaction::{self, Requests},
+    interaction::{self, InputRequests},
     logging,
-    reuse::Reuse,
     seal::Binding,
     status,
 };
 use crate::{
     admission::{Admission, Call},
-    grpc::upstream::{EncodedMessage, Event, Target},
+    grpc::upstream::{CallEvent, EncodedMessage, RpcTarget},
     refusal::Refusal,
-    traffic::queue::{Busy, Turn},
+    traffic::queue::{Busy, Permit},
 };
 
-/// Before an idempotent call is repeated, where the service does not say how long.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How often one call may ask a client of an older revision.
+/// The delay before an idempotent call is retried, unless the service names one.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+/// How many times one call may request input from a client of an older revision.
 const ROUNDS_MAX: usize = 10;
 
 /// How a call ended.
-pub(super) enum Ended {
-    /// With its result, and what the cache had to do with that.
-    Result(WireMessage, Option<Reuse>),
-    /// The client is asked, and will come again (2026-07-28).
+pub(super) enum CallOutcome {
+    /// The result, and its cache status where the result may be cached.
+    Result(WireMessage, Option<CacheStatus>),
+    /// The result requests input, and the client calls again with it (2026-07-28).
     InputRequired(CustomResult),
-    /// The client cannot be asked, and has no error for that.
-    CannotAsk,
+    /// The client does not support the input, and its revision has no error for that.
+    InputUnsupported,
 }
 
-/// What one round ended with.
-pub(super) enum Last {
+/// How one round of a call ended.
+pub(super) enum RoundOutcome {
     Result(WireMessage),
     InputRequired(pb::InputRequired),
 }
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// The tool service says so.
+pub(super) enum CallFailure {
+    /// The tool service failed.
     Status(Status),
-    /// The client's part is not right.
+    /// The client's input is invalid.
     Client(ErrorData),
-    /// It was not its turn in time.
+    /// No permit was free in time.
     Busy(Busy),
 }
 
-impl From<Status> for Failure {
+impl From<Status> for CallFailure {
     fn from(status: Status) -> Self {
         Self::Status(status)
     }
 }
 
-impl From<Busy> for Failure {
+impl From<Busy> for CallFailure {
     fn from(busy: Busy) -> Self {
         Self::Busy(busy)
     }
 }
 
-impl From<ErrorData> for Failure {
+impl From<ErrorData> for CallFailure {
     fn from(error: ErrorData) -> Self {
         Self::Client(error)
     }
 }
 
-/// What a client answered to an earlier call, and the state that it was given (2026-07-28).
+/// The input that a client sends with a repeated call, and the state it received (2026-07-28).
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(super) struct ClientInput {
     pub(super) responses: Option<InputResponses>,
     pub(super) state: Option<String>,
 }
 
-pub(super) struct Calling<'a> {
-    pub(super) handler: &'a Handler,
+/// Runs one admitted call of a tool service.
+pub(super) struct CallRunner<'a> {
+    pub(super) handler: &'a MethodHandler,
     pub(super) admission: &'a Admission,
     pub(super) exchange: &'a Exchange,
-    pub(super) target: &'a Target,
+    pub(super) target: &'a RpcTarget,
     pub(super) call: &'a Call,
 }
 
-impl Calling<'_> {
+impl CallRunner<'_> {
     /// Calls until there is a result, or the client cancels.
-    pub(super) async fn run(&self, answers: Answers) -> Result<Ended, Failure> {
+    pub(super) async fn run(&self, input: ClientInput) -> Result<CallOutcome, CallFailure> {
         let running = async {
             tokio::select! {
-                ended = self.rounds(answers) => ended,
-                // Dropping the call resets its stream, which the service sees.
-                () = self.exchange.cancelled.cancelled() => Err(Status::cancelled("the client cancelled").into()),
+                outcome = self.run_rounds(input) => outcome,
+                // Dropping the call resets its stream, so the service notices.
+                () = self.exchange.cancelled.cancelled() => {
+                    Err(Status::cancelled("the client cancelled the request").into())
+                }
             }
         };
-        // Boxed: it is large, and what waits for it is moved.
-        let ended = Box::pin(running).await;
-        ended.map_err(|failure| self.guarded(failure))
+        // Boxed: the future is large, and its parents move it.
+        let outcome = Box::pin(running).await;
+        outcome.map_err(|failure| self.guard_failure(failure))
     }
 
-    /// The failure as a model may see it, and the log.
-    fn guarded(&self, failure: Failure) -> Failure {
-        let Failure::Status(status) = failure else { return failure };
+    /// Applies the guards to the failure, before a model or the log sees it.
+    fn guard_failure(&self, failure: CallFailure) -> CallFailure {
+        let CallFailure::Status(status) = failure else { return failure };
         let mut message = status.message().to_owned();
         self.handler.guards.texts(self.item(), [&mut message]);
         if message == status.message() {
@@ -128,81 +131,85 @@ impl Calling<'_> {
         .into()
     }
 
-    async fn rounds(&self, answers: Answers) -> Result<Ended, Failure> {
+    async fn run_rounds(&self, input: ClientInput) -> Result<CallOutcome, CallFailure> {
         let client = &self.exchange.client;
-        let mut responses = self.given(answers)?;
-        // What a client has answered is of this one call.
+        let mut responses = self.open_input(input)?;
+        // A result that depends on the client's input is not cached.
         let mut rule = self.target.cache.as_ref();
         rule = rule.filter(|_| responses.responses.is_empty() && responses.state.is_empty());
         let mut first = self.call.token.clone();
         for _ in 0..ROUNDS_MAX {
             responses.client = Some(client.clone());
             let message = self.target.with_responses(&self.call.message, &responses);
-            // In a later round the person may have taken longer than a transaction token lives, and policy may have
-            // changed. Where the decision reads the arguments, the token is for the message of this round alone.
+            // By a later round the transaction token may have expired, and policy may have changed.
+            // Where the decision reads the arguments, the token is valid for this message alone.
             let (token, epoch) = match first.take() {
                 Some(token) => (token, self.call.epoch),
                 None => self.authorize(&message).await?,
             };
-            let (last, reuse) = match rule.take() {
-                Some(rule) => self.kept_or_called(rule, &token, epoch, &message).await?,
-                None => (self.carried_out(&token, &message).await?, None),
+            let (outcome, cache) = match rule.take() {
+                Some(rule) => self.call_cached(rule, &token, epoch, &message).await?,
+                None => (self.call_and_invalidate(&token, &message).await?, None),
             };
-            let asked = match last {
-                Last::Result(message) => return Ok(Ended::Result(message, reuse)),
-                Last::InputRequired(mut asked) => {
-                    // The client shows it to a person, or to its model.
-                    self.handler.guards.texts(self.item(), interaction::texts(&mut asked));
-                    asked
+            let required = match outcome {
+                RoundOutcome::Result(message) => return Ok(CallOutcome::Result(message, cache)),
+                RoundOutcome::InputRequired(mut required) => {
+                    // The client shows it to a person or to its model.
+                    self.handler.guards.texts(self.item(), interaction::texts(&mut required));
+                    required
                 }
             };
-            let by_result = self.exchange.is_stateless();
-            match interaction::missing(&asked, client) {
-                Some(missing) if by_result => {
+            let is_stateless = self.exchange.is_stateless();
+            match interaction::missing_capabilities(&required, client) {
+                Some(missing) if is_stateless => {
                     return Err(ErrorData::missing_required_client_capability(missing).into());
                 }
-                Some(_) => return Ok(Ended::CannotAsk),
+                Some(_) => return Ok(CallOutcome::InputUnsupported),
                 None => {}
             }
-            let requests = interaction::requests(&asked, self.exchange.revision)?;
-            if by_result {
-                return self.ask_by_result(&requests, &asked.state).map(Ended::InputRequired);
+            let requests = interaction::to_requests(&required, self.exchange.revision)?;
+            if is_stateless {
+                let result = self.input_required_result(&requests, &required.state)?;
+                return Ok(CallOutcome::InputRequired(result));
             }
-            if !requests.is_empty() && !self.exchange.asks() {
-                return Err(interaction::pages_required(requests).into());
+            if !requests.is_empty() && !self.exchange.can_request_input() {
+                return Err(interaction::url_elicitation_required(requests).into());
             }
-            responses = self.ask_now(requests, asked.state).await?;
+            responses = self.request_input(requests, required.state).await?;
         }
-        Err(Status::aborted("the tool asks again and again").into())
+        Err(Status::aborted("the tool requested input too many times").into())
     }
 
-    /// The name of what is called.
+    /// The name of the called item.
     fn item(&self) -> &str {
         self.call.operation.item.as_ref().map_or("", |item| &item.name)
     }
 
-    /// What the client brought from an earlier round. Answers may come without a state: then the service had
-    /// none to keep.
-    fn given(&self, answers: Answers) -> Result<pb::InputResponses, Failure> {
-        let Answers { responses, state } = answers;
+    /// Opens the client's input from an earlier round. It has no state if the service sent none.
+    fn open_input(&self, input: ClientInput) -> Result<pb::InputResponses, CallFailure> {
+        let ClientInput { responses, state } = input;
         let state = state.map(|state| self.handler.seal.open(&self.binding(), &state)).transpose();
         let state = state.map_err(|error| ErrorData::invalid_params(error.to_string(), None))?;
         Ok(pb::InputResponses {
-            responses: interaction::responses(&responses.unwrap_or_default()),
+            responses: interaction::parse_responses(&responses.unwrap_or_default()),
             state: state.unwrap_or_default(),
             client: None,
         })
     }
 
     fn binding(&self) -> Binding {
-        // The whole message, also what a policy cannot read.
+        // The whole message, including fields that policies cannot read.
         let arguments = dynamic::to_json(self.call.message.message()).unwrap_or_default();
         Binding::new(&self.admission.grant.principal, self.target.rpc(), &arguments)
     }
 
-    fn ask_by_result(&self, requests: &Requests, state: &[u8]) -> Result<CustomResult, Failure> {
-        let state = self.handler.seal.close(&self.binding(), state);
-        let state = state.map_err(|_| Status::internal("cannot seal a request state"))?;
+    fn input_required_result(
+        &self,
+        requests: &InputRequests,
+        state: &[u8],
+    ) -> Result<CustomResult, CallFailure> {
+        let state = self.handler.seal.seal(&self.binding(), state);
+        let state = state.map_err(|_| Status::internal("could not seal the request state"))?;
         let mut result = json!({ "resultType": "input_required", "requestState": state });
         if !requests.is_empty() {
             result["inputRequests"] = json!(requests);
@@ -210,111 +217,120 @@ impl Calling<'_> {
         Ok(CustomResult::new(result))
     }
 
-    async fn ask_now(
+    async fn request_input(
         &self,
-        requests: Requests,
+        requests: InputRequests,
         state: Vec<u8>,
-    ) -> Result<pb::InputResponses, Failure> {
-        let again = self.admission.again.of(Arc::clone(&self.call.operation));
+    ) -> Result<pb::InputResponses, CallFailure> {
+        let reauthorizer =
+            self.admission.reauthorizer.for_operation(Arc::clone(&self.call.operation));
         let within = self.admission.context.remaining();
-        let answers =
-            interaction::ask(self.exchange, &again, requests, within).await.map_err(|error| {
-                tracing::info!(%error, "the client does not answer");
-                ErrorData::invalid_request("the client did not answer what the tool asked", None)
+        let responses = interaction::request_input(self.exchange, &reauthorizer, requests, within)
+            .await
+            .map_err(|error| {
+                tracing::info!(%error, "the client did not provide the requested input");
+                let message = "the client did not provide the input that the tool requested";
+                ErrorData::invalid_request(message, None)
             })?;
-        let responses = interaction::responses(&answers);
+        let responses = interaction::parse_responses(&responses);
         Ok(pb::InputResponses { responses, state, client: None })
     }
 
-    /// A transaction token for this message, and the epoch in which it was allowed.
+    /// Obtains a transaction token for this message, and the epoch of the decision.
     async fn authorize(
         &self,
         message: &EncodedMessage,
-    ) -> Result<(Arc<SecretString>, u64), Failure> {
-        let operation = message.named_in((*self.call.operation).clone());
-        let allowed = self.admission.again.of(operation.into()).ask().await;
+    ) -> Result<(Arc<SecretString>, u64), CallFailure> {
+        let operation = message.bind_digest((*self.call.operation).clone());
+        let allowed =
+            self.admission.reauthorizer.for_operation(operation.into()).reauthorize().await;
         let allowed = allowed.and_then(|allowed| Ok((allowed.token()?, allowed.epoch)));
         Ok(allowed.map_err(|refusal| match refusal {
             Refusal::AuthUnavailable | Refusal::Unverified => {
-                Status::unavailable("auth gives no answer")
+                Status::unavailable("the authorization service is unavailable")
             }
-            refusal => Status::permission_denied(format!("no longer allowed: {}", refusal.word())),
+            refusal => {
+                Status::permission_denied(format!("no longer allowed: {}", refusal.reason()))
+            }
         })?)
     }
 
-    /// Calls, and drops what the call makes outdated.
-    async fn carried_out(
+    /// Calls, and invalidates the cache entries that the call makes stale.
+    async fn call_and_invalidate(
         &self,
         token: &SecretString,
         message: &EncodedMessage,
-    ) -> Result<Last, Failure> {
+    ) -> Result<RoundOutcome, CallFailure> {
         if self.target.invalidates.is_empty() {
-            return self.once(token, message).await;
+            return self.call_with_retry(token, message).await;
         }
-        let writing = self.handler.cache.writing(&self.target.invalidates, self.target.timeout);
-        let ended = self.once(token, message).await;
-        match &ended {
-            Err(Failure::Busy(_)) => writing.never_began(),
-            Err(Failure::Status(status)) if status::is_open(status) => writing.ended(false).await,
-            _ => writing.ended(true).await,
+        let write = self.handler.cache.begin_write(&self.target.invalidates, self.target.timeout);
+        let outcome = self.call_with_retry(token, message).await;
+        match &outcome {
+            Err(CallFailure::Busy(_)) => write.cancel(),
+            Err(CallFailure::Status(status)) if status::is_unresolved(status) => {
+                write.end(false).await
+            }
+            _ => write.end(true).await,
         }
-        ended
+        outcome
     }
 
-    /// Waits until a call may run.
-    pub(super) fn turn(&self) -> impl Future<Output = Result<Turn, Busy>> + Send + use<> {
+    /// Waits for a permit to call the service.
+    pub(super) fn acquire_permit(
+        &self,
+    ) -> impl Future<Output = Result<Permit, Busy>> + Send + use<> {
         let service = self.call.operation.item.as_ref().map_or("", |item| item.service.as_str());
-        self.handler.calls.begin(service, &self.admission.grant.principal)
+        self.handler.calls.acquire(service, &self.admission.grant.principal)
     }
 
-    /// Calls when it is its turn, and once more when the service was not there and a second call does no harm.
-    pub(super) async fn once(
+    /// Calls once it has a permit; retries an idempotent call once if the service was unavailable.
+    pub(super) async fn call_with_retry(
         &self,
         token: &SecretString,
         message: &EncodedMessage,
-    ) -> Result<Last, Failure> {
-        // Not held while a person is asked.
-        let _turn = self.turn().await?;
+    ) -> Result<RoundOutcome, CallFailure> {
+        // Released before input is requested from the client.
+        let _permit = self.acquire_permit().await?;
         if !self.target.idempotent {
             return Ok(self.attempt(token, message).await?);
         }
         match self.attempt(token, message).await {
             Err(status) if status.code() == Code::Unavailable => {
-                let pause = status::retry_after(&status).unwrap_or(RETRY_PAUSE);
-                // A service that wants a longer pause is not asked again while a client waits.
-                if pause > RETRY_PAUSE_MAX {
+                let delay = status::retry_after(&status).unwrap_or(RETRY_DELAY);
+                // A client does not wait for a longer delay.
+                if delay > RETRY_DELAY_MAX {
                     return Err(status.into());
                 }
-                tracing::info!(
-                    message = status.message(),
-                    "the service was not there; calling again"
-                );
-                tokio::time::sleep(pause).await;
+                tracing::info!(message = status.message(), "the service was unavailable; retrying");
+                tokio::time::sleep(delay).await;
                 Ok(self.attempt(token, message).await?)
             }
-            ended => Ok(ended?),
+            outcome => Ok(outcome?),
         }
     }
 
-    /// Calls, tells the client what it is told on the way, and returns what the call ends with.
+    /// Calls once, and forwards progress and log messages to the client.
     async fn attempt(
         &self,
         token: &SecretString,
         message: &EncodedMessage,
-    ) -> Result<Last, Status> {
-        let mut answering =
+    ) -> Result<RoundOutcome, Status> {
+        let mut response =
             self.target.begin(&self.admission.context, token.expose_secret(), message).await?;
         loop {
-            match answering.next().await? {
-                Event::Progress(progress) => self.tell_progress(progress).await,
-                Event::Log(line) => self.tell(line).await,
-                Event::InputRequired(asked) => return Ok(Last::InputRequired(asked)),
-                Event::Result(message) => return Ok(Last::Result(message)),
+            match response.next().await? {
+                CallEvent::Progress(progress) => self.notify_progress(progress).await,
+                CallEvent::Log(log) => self.notify_log(log).await,
+                CallEvent::InputRequired(required) => {
+                    return Ok(RoundOutcome::InputRequired(required));
+                }
+                CallEvent::Result(message) => return Ok(RoundOutcome::Result(message)),
             }
         }
     }
 
-    async fn tell_progress(&self, progress: pb::Progress) {
+    async fn notify_progress(&self, progress: pb::Progress) {
         let Some(token) = self.exchange.progress_token() else { return };
         let mut param = ProgressNotificationParam::new(token.clone(), progress.progress);
         param.total = progress.total;
@@ -323,18 +339,18 @@ impl Calling<'_> {
         self.exchange.notify("notifications/progress", &param).await;
     }
 
-    async fn tell(&self, line: pb::LogMessage) {
-        if !self.exchange.wants(logging::of_line(line.level())) {
+    async fn notify_log(&self, log: pb::LogMessage) {
+        if !self.exchange.wants_log(logging::level_from_service(log.level())) {
             return;
         }
-        let mut message = logging::message(line);
+        let mut message = logging::notification(log);
         self.handler.guards.value(self.item(), &mut message.data);
         self.exchange.notify("notifications/message", &message).await;
     }
 }
 
-/// A status as the client's error.
-pub(super) fn failure(status: &Status, admission: &Admission) -> ErrorData {
+/// Logs a status, and converts it to the client's error.
+pub(super) fn to_error_data(status: &Status, admission: &Admission) -> ErrorData {
     log_failure(admission, status);
     let (code, message, mut data) = status::to_json_rpc(status);
     data["requestId"] = json!(admission.context.request_id.as_str());
@@ -347,7 +363,7 @@ pub(super) fn log_failure(admission: &Admission, status: &Status) {
     let subject = &admission.grant.principal.subject;
     let (code, message) = (status.code(), status.message());
     let _entered = span.enter();
-    if status::is_for_the_model(code) {
+    if status::is_for_model(code) {
         tracing::info!(request_id = %context.request_id, subject, ?code, message, "a call failed");
     } else {
         span.record("otel.status_code", "ERROR");

@@ -1,11 +1,10 @@
-//! Messages of tool services as MCP content, and back.
+//! Converts messages of tool services to MCP content, and back.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use drawbridge_proto::mcp::v1::{
     self as pb, Role, content_block::Kind, resource_contents::Contents,
 };
 use drawbridge_sdk::dynamic::{WireError, WireMessage};
-use prost_reflect::MessageDescriptor;
 use rmcp::model::{
     CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult,
     Resource,
@@ -15,48 +14,40 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::json as structs;
-use crate::grpc::upstream::unlike_contract;
+use crate::grpc::{has_tool_result, upstream::contract_mismatch};
 
-const TOOL_RESULT: &str = "drawbridge.mcp.v1.ToolResult";
-
-/// Whether a tool whose result is this message answers with content of its own choice.
-pub(crate) fn is_rich(message: &MessageDescriptor) -> bool {
-    message.full_name() == TOOL_RESULT || message.fields().any(|field| {
-        matches!(field.kind(), prost_reflect::Kind::Message(kind) if kind.full_name() == TOOL_RESULT)
-    })
-}
-
-/// Whether a message fits its contract, and does not tell a model that its tool has failed.
+/// Whether a message fits its contract, and does not report a failure to the model.
 pub(super) fn is_success(message: &WireMessage) -> bool {
-    let rich = message.parts::<pb::ToolResult>();
-    rich.is_ok_and(|mut rich| rich.pop().is_none_or(|rich| !rich.is_error))
+    let results = message.parts::<pb::ToolResult>();
+    results.is_ok_and(|mut results| results.pop().is_none_or(|result| !result.is_error))
         && message.decode().is_ok()
 }
 
-/// A message as a tool's result: its `ToolResult`, or else the message itself, structured and as text for
-/// clients that read only that.
+/// Converts a message to a tool's result: its `ToolResult`, or else the message itself, structured
+/// and as text for clients that read only text.
 pub(super) fn tool_result(message: &WireMessage) -> Result<CallToolResult, Status> {
-    if is_rich(message.descriptor()) {
-        return rich_result(parts::<pb::ToolResult>(message)?.pop().unwrap_or_default());
+    if has_tool_result(message.descriptor()) {
+        return from_tool_result(parts::<pb::ToolResult>(message)?.pop().unwrap_or_default());
     }
     let text = json_text(message)?;
-    // Deeper than a parser of JSON goes, it is made of the message itself.
-    let structured = serde_json::from_str(&text).or_else(|_| message.json()).map_err(unwritable)?;
+    // The JSON parser limits the depth; the message itself has no such limit.
+    let structured =
+        serde_json::from_str(&text).or_else(|_| message.json()).map_err(unconvertible_message)?;
     let mut result = CallToolResult::success(vec![ContentBlock::text(text)]);
     result.structured_content = Some(structured);
     Ok(result)
 }
 
-fn rich_result(rich: pb::ToolResult) -> Result<CallToolResult, Status> {
-    let content = rich.content.into_iter().map(content_block).collect::<Result<_, _>>()?;
-    let mut result = if rich.is_error {
+fn from_tool_result(tool_result: pb::ToolResult) -> Result<CallToolResult, Status> {
+    let content = tool_result.content.into_iter().map(content_block).collect::<Result<_, _>>()?;
+    let mut result = if tool_result.is_error {
         CallToolResult::error(content)
     } else {
         CallToolResult::success(content)
     };
-    let object = rich.structured_content.as_ref().map(structs::from_struct);
-    result.structured_content = rich.structured.as_ref().map(structs::from_field).or(object);
-    result.meta = rich.meta.as_ref().and_then(|meta| match structs::from_struct(meta) {
+    let object = tool_result.structured_content.as_ref().map(structs::from_struct);
+    result.structured_content = tool_result.structured.as_ref().map(structs::from_field).or(object);
+    result.meta = tool_result.meta.as_ref().and_then(|meta| match structs::from_struct(meta) {
         Value::Object(meta) => Some(MetaObject(meta)),
         _ => None,
     });
@@ -72,7 +63,7 @@ fn content_block(block: pb::ContentBlock) -> Result<ContentBlock, Status> {
     }
 }
 
-/// A message as a resource's contents: its `ResourceContents`, or else the message itself as JSON.
+/// Converts a message to a resource's contents: its `ResourceContents`, or else its JSON.
 pub(super) fn resource_contents(
     message: &WireMessage,
     uri: &str,
@@ -98,15 +89,17 @@ pub(super) fn resource_contents(
     Ok(ReadResourceResult::new(contents.collect::<Result<_, _>>()?))
 }
 
-/// A message as a prompt: its `PromptMessage`s, and its `description`.
+/// Converts a message to a prompt: its `PromptMessage`s, and its `description`.
 pub(super) fn prompt(message: &WireMessage) -> Result<GetPromptResult, Status> {
     let messages = parts::<pb::PromptMessage>(message)?.into_iter().map(|message| {
-        let block =
-            message.content.as_ref().ok_or_else(|| broken("a prompt message without content"))?;
+        let block = message
+            .content
+            .as_ref()
+            .ok_or_else(|| unconvertible("a prompt message without content"))?;
         typed::<PromptMessage>(json!({ "role": role(message.role()), "content": content(block)? }))
     });
     let mut result = GetPromptResult::new(messages.collect::<Result<_, _>>()?);
-    let message = message.decode().map_err(unlike_contract)?;
+    let message = message.decode().map_err(contract_mismatch)?;
     let description = message.get_field_by_name("description");
     result.description = description
         .as_ref()
@@ -116,25 +109,26 @@ pub(super) fn prompt(message: &WireMessage) -> Result<GetPromptResult, Status> {
     Ok(result)
 }
 
-/// The completion in a message.
+/// Extracts the completion from a message.
 pub(super) fn completion(message: &WireMessage) -> Result<pb::Completion, Status> {
     Ok(parts(message)?.pop().unwrap_or_default())
 }
 
-/// The resources that a service lists, at most `max`, and the token of its next page.
+/// Extracts at most `max` listed resources from a message, and the token of the next page.
 pub(super) fn listed(
     message: &WireMessage,
     max: usize,
 ) -> Result<(Vec<Resource>, Option<String>), Status> {
     let links = parts::<pb::ResourceLink>(message)?.into_iter().take(max);
     let resources = links.map(|link| {
-        let given = |text: String| Some(text).filter(|text| !text.is_empty());
+        let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
         let mut resource = Resource::new(link.uri, link.name);
-        (resource.title, resource.description) = (given(link.title), given(link.description));
-        (resource.mime_type, resource.size) = (given(link.mime_type), link.size);
+        (resource.title, resource.description) =
+            (non_empty(link.title), non_empty(link.description));
+        (resource.mime_type, resource.size) = (non_empty(link.mime_type), link.size);
         resource
     });
-    let message = message.decode().map_err(unlike_contract)?;
+    let message = message.decode().map_err(contract_mismatch)?;
     let token = message.get_field_by_name("next_page_token");
     let token = token.as_ref().and_then(|token| token.as_str()).filter(|token| !token.is_empty());
     Ok((resources.collect(), token.map(ToOwned::to_owned)))
@@ -143,19 +137,22 @@ pub(super) fn listed(
 fn parts<M: prost::Message + prost::Name + Default>(
     message: &WireMessage,
 ) -> Result<Vec<M>, Status> {
-    message.parts().map_err(unlike_contract)
+    message.parts().map_err(contract_mismatch)
 }
 
-/// A content block as MCP's JSON.
+/// Converts a content block to MCP's JSON.
 pub(super) fn content(block: &pb::ContentBlock) -> Result<Value, Status> {
-    let kind = block.kind.as_ref().ok_or_else(|| broken("a content block without a kind"))?;
+    let kind =
+        block.kind.as_ref().ok_or_else(|| unconvertible("a content block without a kind"))?;
     let mut json = match kind {
         Kind::Text(text) => json!({ "type": "text", "text": text.text }),
         Kind::Image(image) => {
-            json!({ "type": "image", "data": BASE64.encode(&image.data), "mimeType": image.mime_type })
+            let data = BASE64.encode(&image.data);
+            json!({ "type": "image", "data": data, "mimeType": image.mime_type })
         }
         Kind::Audio(audio) => {
-            json!({ "type": "audio", "data": BASE64.encode(&audio.data), "mimeType": audio.mime_type })
+            let data = BASE64.encode(&audio.data);
+            json!({ "type": "audio", "data": data, "mimeType": audio.mime_type })
         }
         Kind::Resource(contents) => json!({ "type": "resource", "resource": resource(contents) }),
         Kind::ResourceLink(link) => resource_link(link),
@@ -191,9 +188,9 @@ fn resource(contents: &pb::ResourceContents) -> Value {
 
 fn resource_link(link: &pb::ResourceLink) -> Value {
     let mut json = json!({ "type": "resource_link", "uri": link.uri, "name": link.name });
-    let said =
+    let texts =
         [("title", &link.title), ("description", &link.description), ("mimeType", &link.mime_type)];
-    for (name, text) in said.into_iter().filter(|(_, text)| !text.is_empty()) {
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         json[name] = json!(text);
     }
     if let Some(size) = link.size {
@@ -223,8 +220,8 @@ pub(super) fn role(role: Role) -> &'static str {
     }
 }
 
-/// MCP's JSON as a content block, for what a client's model wrote.
-pub(super) fn block_of(json: &Value) -> Option<pb::ContentBlock> {
+/// Parses a content block that a client's model wrote.
+pub(super) fn parse_block(json: &Value) -> Option<pb::ContentBlock> {
     let text = |name: &str| json[name].as_str().map(ToOwned::to_owned);
     let kind = match json["type"].as_str()? {
         "text" => Kind::Text(pb::TextContent { text: text("text")? }),
@@ -241,25 +238,25 @@ pub(super) fn block_of(json: &Value) -> Option<pb::ContentBlock> {
     Some(pb::ContentBlock { kind: Some(kind), annotations: None })
 }
 
-/// MCP's JSON as rmcp's type.
+/// Parses MCP's JSON as rmcp's type.
 pub(super) fn typed<T: DeserializeOwned>(json: Value) -> Result<T, Status> {
-    serde_json::from_value(json).map_err(|error| broken(&error.to_string()))
+    serde_json::from_value(json).map_err(|error| unconvertible(&error.to_string()))
 }
 
-/// A message as JSON.
+/// Writes a message as JSON.
 pub(super) fn json_text(message: &WireMessage) -> Result<String, Status> {
-    message.json_text().map_err(unwritable)
+    message.json_text().map_err(unconvertible_message)
 }
 
-fn unwritable(error: WireError) -> Status {
+fn unconvertible_message(error: WireError) -> Status {
     match error {
-        WireError::Decode(error) => unlike_contract(error),
-        WireError::Json(error) => broken(&error.to_string()),
+        WireError::Decode(error) => contract_mismatch(error),
+        WireError::Json(error) => unconvertible(&error.to_string()),
     }
 }
 
-fn broken(what: &str) -> Status {
-    Status::internal(format!("the tool service's answer has no form in MCP: {what}"))
+fn unconvertible(what: &str) -> Status {
+    Status::internal(format!("the tool service's response cannot be converted to MCP: {what}"))
 }
 
 #[cfg(test)]
@@ -273,10 +270,10 @@ mod tests {
     use crate::catalog::testdata;
 
     #[test]
-    fn a_result_may_lie_as_deep_as_a_message_may() {
+    fn a_result_may_be_nested_as_deeply_as_its_message() {
         let descriptor = testdata::message("Tree");
         let mut tree = DynamicMessage::new(descriptor.clone());
-        // Two levels of JSON each; readers of JSON take 128.
+        // Each adds two levels of JSON; JSON parsers accept 128.
         for _ in 0..90 {
             let mut parent = DynamicMessage::new(descriptor.clone());
             parent.set_field_by_name("children", Field::List(vec![Field::Message(tree)]));

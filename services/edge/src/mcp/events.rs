@@ -1,5 +1,5 @@
-//! What goes to a client before and with an answer, in its order: a bounded buffer of events, of which those
-//! of a session are retained for some seconds, so that a client can take a broken stream up again.
+//! The messages of one response stream, in order: a bounded buffer of events. Events of a session
+//! are retained for some seconds, so that a client can resume a broken stream.
 
 use std::{
     collections::VecDeque,
@@ -14,253 +14,262 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::{admission::Unsent, admission::authorizer::Reauthorizer};
+use crate::{admission::UnreadResponse, admission::authorizer::Reauthorizer};
 
-/// How long the events of a stream that has ended can be fetched, at least.
+/// How long the events of an ended stream can be resumed, at least.
 pub(super) const RETAINED_FOR: Duration = Duration::from_secs(10);
 
-/// How long work waits for a client that reads slowly. Then the oldest events go.
-const SLOW_READER: Duration = Duration::from_secs(30);
+/// How long a writer waits for a client that reads slowly. Then the oldest events are dropped.
+const SLOW_READER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the buffers of all streams may hold.
+/// The bounds of the buffers of all streams.
 #[derive(Debug)]
-pub(super) struct Bounds {
+pub(super) struct BufferLimits {
     pub(super) events_max: usize,
     pub(super) bytes_max: usize,
-    /// Of what is retained for clients that may come back, in all.
+    /// The total of all streams, for clients that may resume.
     pub(super) retained_bytes_max: usize,
     pub(super) retained_bytes: AtomicUsize,
 }
 
 /// One message of a stream.
 #[derive(Clone, Debug)]
-pub(super) struct Event {
+pub(super) struct StreamEvent {
     pub(super) message: Bytes,
-    /// What whoever reads it must be allowed, besides.
-    pub(super) needs: Option<Reauthorizer>,
-    /// Counts it as unread until it is delivered. Absent: it is small.
-    pub(super) unsent: Option<Arc<Unsent>>,
+    /// A permission that its reader needs in addition.
+    pub(super) authorization: Option<Reauthorizer>,
+    /// Counts the event as unread until it is delivered. `None`: it is small.
+    pub(super) unread: Option<Arc<UnreadResponse>>,
 }
 
-impl Event {
-    pub(super) fn new(message: Bytes, needs: Option<Reauthorizer>) -> Self {
-        Self { message, needs, unsent: None }
+impl StreamEvent {
+    pub(super) fn new(message: Bytes, authorization: Option<Reauthorizer>) -> Self {
+        Self { message, authorization, unread: None }
     }
 }
 
 /// The events of one request, or of one session's standalone stream.
 #[derive(Debug)]
 pub(super) struct EventStream {
-    /// By which a client names it. None: it cannot be taken up again.
+    /// By which a client names the stream. `None`: it cannot be resumed.
     id: Option<u64>,
-    /// Whether what was delivered is retained for a client that comes back.
-    retains: bool,
-    bounds: Arc<Bounds>,
-    inner: Mutex<Inner>,
+    /// Whether delivered events are retained for a client that resumes.
+    is_retained: bool,
+    bounds: Arc<BufferLimits>,
+    buffer: Mutex<Buffer>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    /// Events are numbered from 1; this holds the latest of them.
-    events: VecDeque<Event>,
+struct Buffer {
+    /// The latest events. Events are numbered from 1.
+    events: VecDeque<StreamEvent>,
     bytes: usize,
-    /// How many have left the buffer.
-    gone: u64,
-    /// How many have been delivered.
+    /// The number of events that have left the buffer.
+    dropped: u64,
+    /// The number of delivered events.
     delivered: u64,
-    /// Who reads, in their order. The last is given what is new.
+    /// The open readers, oldest first. The last one receives new events.
     readers: Vec<u64>,
-    readers_ever: u64,
+    readers_opened: u64,
     /// Whether the response has begun as a stream.
     is_open: bool,
     ended: Option<(Instant, StatusCode)>,
 }
 
-/// How a response begins.
+/// How a response starts.
 #[derive(Debug)]
-pub(super) enum Opening {
-    /// The answer is all there is.
-    Whole(StatusCode, Bytes),
+pub(super) enum ResponseStart {
+    /// One message is the whole response.
+    Complete(StatusCode, Bytes),
     Stream,
 }
 
-/// What a reader finds.
+/// The outcome of a read.
 #[derive(Debug)]
-pub(super) enum Next {
-    Event(u64, Event),
-    Nothing,
+pub(super) enum ReadOutcome {
+    Event(u64, StreamEvent),
+    Empty,
     End,
 }
 
-/// Who reads a stream.
+/// A reader of a stream.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct EventReader {
     stream: Arc<EventStream>,
     number: u64,
-    /// How many it has, while it is behind what was delivered.
-    behind: Option<u64>,
+    /// The last event that it has, while it replays delivered events.
+    replay_after: Option<u64>,
 }
 
-impl Inner {
+impl Buffer {
     fn last(&self) -> u64 {
-        self.gone + self.events.len() as u64
+        self.dropped + self.events.len() as u64
     }
 
-    fn get(&self, after: u64) -> Option<(u64, Event)> {
-        let after = after.max(self.gone);
-        let at = usize::try_from(after - self.gone).ok()?;
+    fn get(&self, after: u64) -> Option<(u64, StreamEvent)> {
+        let after = after.max(self.dropped);
+        let at = usize::try_from(after - self.dropped).ok()?;
         Some((after + 1, self.events.get(at)?.clone()))
     }
 }
 
 impl EventStream {
-    pub(super) fn new(bounds: &Arc<Bounds>, id: Option<u64>) -> Arc<Self> {
-        Self::retaining(bounds, id, id.is_some())
+    pub(super) fn new(bounds: &Arc<BufferLimits>, id: Option<u64>) -> Arc<Self> {
+        Self::with_retention(bounds, id, id.is_some())
     }
 
-    /// A copy of another replica's stream, for one client that takes it up again.
-    pub(super) fn copy(bounds: &Arc<Bounds>, id: u64) -> Arc<Self> {
-        Self::retaining(bounds, Some(id), false)
+    /// A copy of another replica's stream, for one client that resumes it.
+    pub(super) fn copy(bounds: &Arc<BufferLimits>, id: u64) -> Arc<Self> {
+        Self::with_retention(bounds, Some(id), false)
     }
 
-    fn retaining(bounds: &Arc<Bounds>, id: Option<u64>, retains: bool) -> Arc<Self> {
+    fn with_retention(bounds: &Arc<BufferLimits>, id: Option<u64>, is_retained: bool) -> Arc<Self> {
         let bounds = Arc::clone(bounds);
-        Arc::new(Self { id, retains, bounds, inner: Mutex::default(), changed: Notify::new() })
+        Arc::new(Self { id, is_retained, bounds, buffer: Mutex::default(), changed: Notify::new() })
     }
 
     pub(super) fn id(&self) -> Option<u64> {
         self.id
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event, once there is room. Without anybody who reads there is always room: the oldest go.
+    /// Appends an event once the buffer has space. Without a reader it does not wait: the oldest
+    /// events are dropped.
     pub(super) async fn push(&self, message: Bytes) {
-        self.push_event(None, Event::new(message, None)).await;
+        self.push_event(None, StreamEvent::new(message, None)).await;
     }
 
-    /// Adds an event of the stream that this one is a copy of, under its number there.
-    pub(super) async fn push_at(&self, number: u64, event: Event) {
+    /// Appends an event of the original stream, under its number there.
+    pub(super) async fn push_at(&self, number: u64, event: StreamEvent) {
         self.push_event(Some(number), event).await;
     }
 
-    async fn push_event(&self, number: Option<u64>, event: Event) {
-        let until = Instant::now() + SLOW_READER;
+    async fn push_event(&self, number: Option<u64>, event: StreamEvent) {
+        let until = Instant::now() + SLOW_READER_TIMEOUT;
         loop {
             let changed = self.changed();
             {
-                let mut inner = self.lock();
-                let waiting = inner.last() - inner.delivered;
-                let is_read = !inner.is_open || !inner.readers.is_empty();
-                // Events that are missing before it are skipped once all others have been delivered.
-                let skips = number.is_some_and(|number| number != inner.last() + 1);
-                let is_full = waiting >= self.bounds.events_max as u64
-                    || waiting > 0
-                        && (skips || inner.bytes + event.message.len() > self.bounds.bytes_max);
-                // What is there already has arrived twice.
-                if inner.ended.is_some() || number.is_some_and(|number| number <= inner.last()) {
+                let mut buffer = self.lock();
+                let pending = buffer.last() - buffer.delivered;
+                let waits_for_reader = !buffer.is_open || !buffer.readers.is_empty();
+                // A gap before it is skipped once all earlier events have been delivered.
+                let is_gap = number.is_some_and(|number| number != buffer.last() + 1);
+                let is_full = pending >= self.bounds.events_max as u64
+                    || pending > 0
+                        && (is_gap || buffer.bytes + event.message.len() > self.bounds.bytes_max);
+                // An event may arrive twice.
+                if buffer.ended.is_some() || number.is_some_and(|number| number <= buffer.last()) {
                     return;
                 }
-                if !(is_read && is_full) || until <= Instant::now() {
-                    if skips && let Some(number) = number {
-                        while self.drop_oldest(&mut inner) {}
-                        (inner.gone, inner.delivered) = (number - 1, number - 1);
+                if !(waits_for_reader && is_full) || until <= Instant::now() {
+                    if is_gap && let Some(number) = number {
+                        while self.drop_oldest(&mut buffer) {}
+                        (buffer.dropped, buffer.delivered) = (number - 1, number - 1);
                     }
-                    return self.add(&mut inner, event);
+                    return self.append(&mut buffer, event);
                 }
             }
             drop(tokio::time::timeout_at(until.into(), changed).await);
         }
     }
 
-    /// Adds an event. One that waits to be read already is not added again.
-    pub(super) fn push_now(&self, event: Event) {
-        let mut inner = self.lock();
-        let waiting = usize::try_from(inner.last() - inner.delivered).unwrap_or(usize::MAX);
-        let is_known =
-            inner.events.iter().rev().take(waiting).any(|other| other.message == event.message);
-        if inner.ended.is_none() && !is_known {
-            self.add(&mut inner, event);
+    /// Appends an event unless an equal one is pending.
+    pub(super) fn push_unless_pending(&self, event: StreamEvent) {
+        let mut buffer = self.lock();
+        let pending = usize::try_from(buffer.last() - buffer.delivered).unwrap_or(usize::MAX);
+        let is_pending =
+            buffer.events.iter().rev().take(pending).any(|other| other.message == event.message);
+        if buffer.ended.is_none() && !is_pending {
+            self.append(&mut buffer, event);
         }
     }
 
-    /// Adds the answer, which is the last event.
-    pub(super) fn finish(&self, status: StatusCode, message: Bytes, unsent: Option<Arc<Unsent>>) {
-        let mut inner = self.lock();
-        if inner.ended.is_none() {
-            self.add(&mut inner, Event { message, needs: None, unsent });
-            inner.ended = Some((Instant::now(), status));
+    /// Appends the response, which is the last event.
+    pub(super) fn finish(
+        &self,
+        status: StatusCode,
+        message: Bytes,
+        unread: Option<Arc<UnreadResponse>>,
+    ) {
+        let mut buffer = self.lock();
+        if buffer.ended.is_none() {
+            self.append(&mut buffer, StreamEvent { message, authorization: None, unread });
+            buffer.ended = Some((Instant::now(), status));
         }
     }
 
-    /// Ends it without an answer.
+    /// Ends the stream without a response.
     pub(super) fn end(&self) {
         self.lock().ended.get_or_insert((Instant::now(), StatusCode::OK));
         self.changed.notify_waiters();
     }
 
-    fn add(&self, inner: &mut Inner, event: Event) {
-        inner.bytes += event.message.len();
+    fn append(&self, buffer: &mut Buffer, event: StreamEvent) {
+        buffer.bytes += event.message.len();
         self.bounds.retained_bytes.fetch_add(event.message.len(), Ordering::Relaxed);
-        inner.events.push_back(event);
-        self.trim(inner);
+        buffer.events.push_back(event);
+        self.trim(buffer);
         self.changed.notify_waiters();
     }
 
-    /// Lets go what there is no room for, from the oldest; the last stays for a client that comes back.
-    fn trim(&self, inner: &mut Inner) {
+    /// Drops the oldest events beyond the bounds; the last one stays for a client that resumes.
+    fn trim(&self, buffer: &mut Buffer) {
         loop {
             let retained = self.bounds.retained_bytes.load(Ordering::Relaxed);
-            let retains = self.retains && retained <= self.bounds.retained_bytes_max;
-            let was_delivered = inner.delivered > inner.gone;
-            // Nobody reads it, and nobody has come back for it yet.
-            let is_abandoned = inner.is_open && inner.readers.is_empty();
-            let is_over =
-                inner.events.len() > self.bounds.events_max || inner.bytes > self.bounds.bytes_max;
-            if !((was_delivered || is_abandoned) && !retains || is_over && inner.events.len() > 1) {
+            let is_retained = self.is_retained && retained <= self.bounds.retained_bytes_max;
+            let was_delivered = buffer.delivered > buffer.dropped;
+            // It has no reader, and no client has resumed it yet.
+            let is_abandoned = buffer.is_open && buffer.readers.is_empty();
+            let is_oversized = buffer.events.len() > self.bounds.events_max
+                || buffer.bytes > self.bounds.bytes_max;
+            if !((was_delivered || is_abandoned) && !is_retained
+                || is_oversized && buffer.events.len() > 1)
+            {
                 return;
             }
-            if !self.drop_oldest(inner) {
+            if !self.drop_oldest(buffer) {
                 return;
             }
         }
     }
 
-    fn drop_oldest(&self, inner: &mut Inner) -> bool {
-        let Some(event) = inner.events.pop_front() else { return false };
-        inner.bytes -= event.message.len();
+    fn drop_oldest(&self, buffer: &mut Buffer) -> bool {
+        let Some(event) = buffer.events.pop_front() else { return false };
+        buffer.bytes -= event.message.len();
         self.bounds.retained_bytes.fetch_sub(event.message.len(), Ordering::Relaxed);
-        inner.gone += 1;
-        inner.delivered = inner.delivered.max(inner.gone);
+        buffer.dropped += 1;
+        buffer.delivered = buffer.delivered.max(buffer.dropped);
         true
     }
 
-    /// Waits until it is known how the response begins. It becomes a stream with the first event before the
-    /// answer, or after a time in which nothing came.
-    pub(super) async fn opening(&self, quiet: Option<Duration>) -> Opening {
-        // Whoever stops waiting here never reads it.
-        let _opens = Opens(self);
+    /// Waits until it is known how the response starts. It becomes a stream with the first event
+    /// before the response, or after a quiet period.
+    pub(super) async fn response_start(&self, quiet: Option<Duration>) -> ResponseStart {
+        // A waiter that gives up never reads the stream.
+        let _open = OpenOnDrop(self);
         let quiet_until = quiet.map(|quiet| Instant::now() + quiet);
         loop {
             let changed = self.changed();
             {
-                let mut inner = self.lock();
-                match inner.ended {
-                    Some((_, status)) if inner.last() <= 1 && !inner.is_open => {
-                        let event = inner.events.front_mut();
-                        let message = event
-                            .map(|event| Unsent::bytes(event.unsent.take(), event.message.clone()));
-                        return Opening::Whole(status, message.unwrap_or_default());
+                let mut buffer = self.lock();
+                match buffer.ended {
+                    Some((_, status)) if buffer.last() <= 1 && !buffer.is_open => {
+                        let event = buffer.events.front_mut();
+                        let message = event.map(|event| {
+                            UnreadResponse::track(event.unread.take(), event.message.clone())
+                        });
+                        return ResponseStart::Complete(status, message.unwrap_or_default());
                     }
                     _ => {}
                 }
-                let is_time = quiet_until.is_some_and(|until| until <= Instant::now());
-                if is_time || inner.last() > 0 {
-                    inner.is_open = true;
-                    return Opening::Stream;
+                let is_due = quiet_until.is_some_and(|until| until <= Instant::now());
+                if is_due || buffer.last() > 0 {
+                    buffer.is_open = true;
+                    return ResponseStart::Stream;
                 }
             }
             match quiet_until {
@@ -270,30 +279,30 @@ impl EventStream {
         }
     }
 
-    /// Reads what has not been delivered, after what was, from the event after `last` on. None: there never
-    /// was such an event.
-    pub(super) fn read(self: &Arc<Self>, last: Option<u64>) -> Option<Reader> {
-        let mut inner = self.lock();
-        if last.is_some_and(|last| last > inner.last()) {
+    /// Opens a reader that replays delivered events after `last`, and then reads new ones. `None`:
+    /// the stream never had that event.
+    pub(super) fn open_reader(self: &Arc<Self>, last: Option<u64>) -> Option<EventReader> {
+        let mut buffer = self.lock();
+        if last.is_some_and(|last| last > buffer.last()) {
             return None;
         }
-        inner.is_open = true;
-        inner.readers_ever += 1;
-        let number = inner.readers_ever;
-        inner.readers.push(number);
-        drop(inner);
+        buffer.is_open = true;
+        buffer.readers_opened += 1;
+        let number = buffer.readers_opened;
+        buffer.readers.push(number);
+        drop(buffer);
         self.changed.notify_waiters();
-        Some(Reader { stream: Arc::clone(self), number, behind: last })
+        Some(EventReader { stream: Arc::clone(self), number, replay_after: last })
     }
 
-    /// Whether nobody can want anything of it any more.
-    pub(super) fn is_over(&self) -> bool {
-        let inner = self.lock();
-        inner.readers.is_empty()
-            && inner.ended.is_some_and(|(since, _)| since.elapsed() > RETAINED_FOR)
+    /// Whether no client can resume it any more.
+    pub(super) fn is_expired(&self) -> bool {
+        let buffer = self.lock();
+        buffer.readers.is_empty()
+            && buffer.ended.is_some_and(|(since, _)| since.elapsed() > RETAINED_FOR)
     }
 
-    /// Whether there ever was this event.
+    /// Whether the stream ever had this event.
     pub(super) fn has(&self, number: u64) -> bool {
         number <= self.lock().last()
     }
@@ -302,24 +311,24 @@ impl EventStream {
         self.lock().last() == 0
     }
 
-    pub(super) fn is_answered(&self) -> bool {
+    pub(super) fn has_response(&self) -> bool {
         self.lock().ended.is_some()
     }
 
-    pub(super) fn is_read(&self) -> bool {
+    pub(super) fn has_reader(&self) -> bool {
         !self.lock().readers.is_empty()
     }
 
-    /// Resolves with the next change, of those from now on.
+    /// Resolves with the next change after this call.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 }
 
-/// Opens a stream at the latest when this goes: without a reader, its work no longer waits for one.
-struct Opens<'a>(&'a EventStream);
+/// Opens a stream when this is dropped: without a reader, its writer does not wait for one.
+struct OpenOnDrop<'a>(&'a EventStream);
 
-impl Drop for Opens<'_> {
+impl Drop for OpenOnDrop<'_> {
     fn drop(&mut self) {
         self.0.lock().is_open = true;
         self.0.changed.notify_waiters();
@@ -328,51 +337,52 @@ impl Drop for Opens<'_> {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        let bytes = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner).bytes;
+        let bytes = self.buffer.get_mut().unwrap_or_else(PoisonError::into_inner).bytes;
         self.bounds.retained_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-impl Reader {
+impl EventReader {
     pub(super) fn stream(&self) -> &Arc<EventStream> {
         &self.stream
     }
 
-    /// The next event, if there is one.
-    pub(super) fn next(&mut self) -> Next {
-        let mut inner = self.stream.lock();
-        if let Some(has) = self.behind {
-            if has.max(inner.gone) < inner.delivered
-                && let Some((number, event)) = inner.get(has)
+    /// Reads the next event, if there is one.
+    pub(super) fn next(&mut self) -> ReadOutcome {
+        let mut buffer = self.stream.lock();
+        if let Some(after) = self.replay_after {
+            if after.max(buffer.dropped) < buffer.delivered
+                && let Some((number, event)) = buffer.get(after)
             {
-                self.behind = Some(number);
-                return Next::Event(number, event);
+                self.replay_after = Some(number);
+                return ReadOutcome::Event(number, event);
             }
-            self.behind = None;
+            self.replay_after = None;
         }
-        if inner.delivered == inner.last() {
-            return if inner.ended.is_some() { Next::End } else { Next::Nothing };
+        if buffer.delivered == buffer.last() {
+            return if buffer.ended.is_some() { ReadOutcome::End } else { ReadOutcome::Empty };
         }
-        // Each message goes to one of those who read.
-        if inner.readers.last() != Some(&self.number) {
-            return Next::Nothing;
+        // Each event is delivered to one reader.
+        if buffer.readers.last() != Some(&self.number) {
+            return ReadOutcome::Empty;
         }
-        let Some((number, event)) = inner.get(inner.delivered) else { return Next::Nothing };
-        inner.delivered = number;
-        // What is retained has a bound of its own.
-        if let Some(event) =
-            usize::try_from(number - 1 - inner.gone).ok().and_then(|at| inner.events.get_mut(at))
+        let Some((number, event)) = buffer.get(buffer.delivered) else { return ReadOutcome::Empty };
+        buffer.delivered = number;
+        // Retained events have a bound of their own.
+        if let Some(event) = usize::try_from(number - 1 - buffer.dropped)
+            .ok()
+            .and_then(|at| buffer.events.get_mut(at))
         {
-            event.unsent = None;
+            event.unread = None;
         }
-        self.stream.trim(&mut inner);
-        drop(inner);
+        self.stream.trim(&mut buffer);
+        drop(buffer);
         self.stream.changed.notify_waiters();
-        Next::Event(number, event)
+        ReadOutcome::Event(number, event)
     }
 }
 
-impl Drop for Reader {
+impl Drop for EventReader {
     fn drop(&mut self) {
         self.stream.lock().readers.retain(|number| *number != self.number);
         self.stream.changed.notify_waiters();

@@ -1,4 +1,4 @@
-//! What a request's work knows of its client, and how it reaches it before the answer.
+//! The client of a request: its capabilities, and messages to it before the response.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     events::EventStream,
     interaction,
-    revision::{Revision, meta},
+    revision::{ProtocolRevision, meta},
     session::Session,
     wire,
 };
@@ -20,51 +20,60 @@ use crate::admission::authorizer::Reauthorizer;
 /// A request's client.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) revision: Revision,
-    /// What it can be asked.
+    pub(super) revision: ProtocolRevision,
+    /// The input that the client supports.
     pub(super) client: pb::ClientCapabilities,
     pub(super) progress: Option<ProgressToken>,
-    /// The level of the log lines that it wants.
+    /// The least severe level of log messages to send.
     level: Option<LoggingLevel>,
     pub(super) session: Option<Arc<Session>>,
     pub(super) stream: Arc<EventStream>,
-    /// Whether it takes messages before the answer.
-    takes_streams: bool,
-    /// Cancelled when the client says so.
+    /// Whether the client accepts messages before the response.
+    accepts_streams: bool,
+    /// Cancelled when the client cancels the request.
     pub(super) cancelled: CancellationToken,
 }
 
-/// The client did not answer.
+/// A request to the client failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unanswered {
-    #[error("in time")]
-    Late,
-    #[error("but with an error: {0}")]
-    Error(Value),
+pub(super) enum ClientRequestError {
+    #[error("the client did not respond in time")]
+    Timeout,
+    #[error("the client responded with an error: {0}")]
+    Rejected(Value),
 }
 
 impl Exchange {
     /// The client of a request without a session.
-    pub(super) fn direct(
-        revision: Revision,
+    pub(super) fn without_session(
+        revision: ProtocolRevision,
         params: &Value,
         stream: Arc<EventStream>,
-        takes_streams: bool,
+        accepts_streams: bool,
     ) -> Self {
         let meta = meta(params);
         let client: Option<ClientCapabilities> = meta.client_capabilities();
-        let client = interaction::capabilities(client.as_ref());
+        let client = interaction::client_capabilities(client.as_ref());
         let client = match revision {
-            Revision::Stateless => client,
-            _ => interaction::by_error(client, revision),
+            ProtocolRevision::Stateless => client,
+            _ => interaction::without_streams(client, revision),
         };
         let level = match revision {
-            // The stateless revision names a level with each request, or gets no lines (SEP-2575).
-            Revision::Stateless => meta.log_level(),
+            // A stateless request without a level receives no log messages (SEP-2575).
+            ProtocolRevision::Stateless => meta.log_level(),
             _ => Some(LoggingLevel::Info),
         };
         let (progress, cancelled) = (meta.get_progress_token(), CancellationToken::new());
-        Self { revision, client, progress, level, session: None, stream, takes_streams, cancelled }
+        Self {
+            revision,
+            client,
+            progress,
+            level,
+            session: None,
+            stream,
+            accepts_streams,
+            cancelled,
+        }
     }
 
     /// The client of a request in a session.
@@ -72,12 +81,13 @@ impl Exchange {
         session: Arc<Session>,
         params: &Value,
         stream: Arc<EventStream>,
-        takes_streams: bool,
+        accepts_streams: bool,
         cancelled: CancellationToken,
     ) -> Self {
         let (revision, progress) = (session.revision, meta(params).get_progress_token());
         let client = session.client();
-        let client = if takes_streams { client } else { interaction::by_error(client, revision) };
+        let client =
+            if accepts_streams { client } else { interaction::without_streams(client, revision) };
         Self {
             revision,
             client,
@@ -85,51 +95,51 @@ impl Exchange {
             level: None,
             session: Some(session),
             stream,
-            takes_streams,
+            accepts_streams,
             cancelled,
         }
     }
 
     pub(super) fn is_stateless(&self) -> bool {
-        self.revision == Revision::Stateless
+        self.revision == ProtocolRevision::Stateless
     }
 
-    /// Whether the client can be asked during its request.
-    pub(super) fn asks(&self) -> bool {
-        self.takes_streams && self.session.is_some()
+    /// Whether input can be requested from the client during its request.
+    pub(super) fn can_request_input(&self) -> bool {
+        self.accepts_streams && self.session.is_some()
     }
 
-    /// Whether the client wants log lines of this level.
-    pub(super) fn wants(&self, level: LoggingLevel) -> bool {
-        let wanted = self.session.as_ref().map(|session| session.level()).or(self.level);
-        self.takes_streams && wanted.is_some_and(|wanted| level as u8 >= wanted as u8)
+    /// Whether log messages of this level are sent to the client.
+    pub(super) fn wants_log(&self, level: LoggingLevel) -> bool {
+        let minimum = self.session.as_ref().map(|session| session.level()).or(self.level);
+        self.accepts_streams && minimum.is_some_and(|minimum| level as u8 >= minimum as u8)
     }
 
-    /// The token by which the client wants to hear of progress.
+    /// The token for progress notifications, if the client requested them.
     pub(super) fn progress_token(&self) -> Option<&ProgressToken> {
-        self.progress.as_ref().filter(|_| self.takes_streams)
+        self.progress.as_ref().filter(|_| self.accepts_streams)
     }
 
-    /// Tells the client something before the answer.
+    /// Sends a notification before the response.
     pub(super) async fn notify(&self, method: &str, params: &impl Serialize) {
         self.stream.push(wire::notification(method, Some(params))).await;
     }
 
-    /// Asks the client, on the stream of the request that needs the answer.
-    pub(super) async fn ask(
+    /// Sends a request to the client, on the stream of the request that waits for it.
+    pub(super) async fn request(
         &self,
-        needs: Reauthorizer,
+        authorization: Reauthorizer,
         method: &str,
         params: Option<&Value>,
         within: Duration,
-    ) -> Result<Value, Unanswered> {
-        let session = self.session.as_ref().ok_or(Unanswered::Late)?;
-        let question = session.question(needs);
-        self.stream.push(wire::request(question.id, method, params)).await;
-        match question.answer(within).await {
-            Some(Ok(answer)) => Ok(answer),
-            Some(Err(error)) => Err(Unanswered::Error(error)),
-            None => Err(Unanswered::Late),
+    ) -> Result<Value, ClientRequestError> {
+        let session = self.session.as_ref().ok_or(ClientRequestError::Timeout)?;
+        let request = session.begin_client_request(authorization);
+        self.stream.push(wire::request(request.id, method, params)).await;
+        match request.response(within).await {
+            Some(Ok(result)) => Ok(result),
+            Some(Err(error)) => Err(ClientRequestError::Rejected(error)),
+            None => Err(ClientRequestError::Timeout),
         }
     }
 }

@@ -1,19 +1,20 @@
-//! `google.protobuf.Struct` and JSON. Whole numbers stay whole: MCP's schemas tell 3 from 3.0.
+//! Converts `google.protobuf.Struct` to JSON and back. Integers stay integers: MCP's schemas
+//! distinguish 3 from 3.0.
 
 use prost_types::{ListValue, Struct, Value as Field, value::Kind};
 use serde_json::{Map, Number, Value};
 
-/// The largest whole number that a double holds exactly.
+/// The largest integer up to which a double represents every integer exactly.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A struct as a JSON object.
+/// Converts a struct to a JSON object.
 pub(super) fn from_struct(fields: &Struct) -> Value {
     Value::Object(
         fields.fields.iter().map(|(name, field)| (name.clone(), from_field(field))).collect(),
     )
 }
 
-/// A value as JSON.
+/// Converts a value to JSON.
 pub(super) fn from_field(field: &Field) -> Value {
     match &field.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
@@ -25,7 +26,7 @@ pub(super) fn from_field(field: &Field) -> Value {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "it is whole and within the exact range")]
+#[expect(clippy::cast_possible_truncation, reason = "it is an integer within the exact range")]
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() <= EXACT_MAX {
         return Value::from(value as i64);
@@ -33,7 +34,7 @@ fn number(value: f64) -> Value {
     Number::from_f64(value).map_or(Value::Null, Value::Number)
 }
 
-/// A JSON object as a struct.
+/// Converts a JSON object to a struct.
 pub(super) fn to_struct(object: &Map<String, Value>) -> Struct {
     Struct { fields: object.iter().map(|(name, value)| (name.clone(), to_field(value))).collect() }
 }
@@ -59,14 +60,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_numbers_stay_whole_on_the_way_through_a_struct() {
-        let object = json!({ "a": 3, "b": -1.5, "c": [true, null, "x"], "d": { "e": 9_007_199_254_740_992_i64 } });
+    fn integers_stay_integers_through_a_struct() {
+        let inner = json!({ "e": 9_007_199_254_740_992_i64 });
+        let object = json!({ "a": 3, "b": -1.5, "c": [true, null, "x"], "d": inner });
         let fields = to_struct(object.as_object().unwrap());
         assert_eq!(from_struct(&fields).to_string(), object.to_string());
     }
 
     #[test]
-    fn what_json_cannot_say_is_null() {
+    fn numbers_that_json_cannot_represent_become_null() {
         assert_eq!(number(f64::NAN), Value::Null);
         assert_eq!(number(f64::INFINITY), Value::Null);
     }

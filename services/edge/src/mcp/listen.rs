@@ -1,4 +1,5 @@
-//! `subscriptions/listen` of the stateless revision, and changes of the catalog for sessions.
+//! `subscriptions/listen` of the stateless revision, and notifications of catalog changes for
+//! sessions.
 
 use std::sync::Arc;
 
@@ -10,15 +11,15 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{Event, EventStream},
-    session::Sessions,
+    events::{EventStream, StreamEvent},
+    session::SessionRegistry,
     watch::{self, UPDATED},
     wire,
 };
 use crate::{
-    admission::Watch,
+    admission::ResourceWatch,
     admission::authorizer::Reauthorizer,
-    catalog::{Catalogs, Revision},
+    catalog::{CatalogRevision, Catalogs},
 };
 
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
@@ -27,8 +28,11 @@ const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
 const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
 
-/// Which lists are others now.
-fn changes(before: Revision, now: Revision) -> impl Iterator<Item = &'static str> {
+/// The notifications for the lists that have changed.
+fn change_notifications(
+    before: CatalogRevision,
+    now: CatalogRevision,
+) -> impl Iterator<Item = &'static str> {
     let changes = [
         (before.tools != now.tools).then_some(TOOLS_CHANGED),
         (before.resources != now.resources).then_some(RESOURCES_CHANGED),
@@ -37,9 +41,9 @@ fn changes(before: Revision, now: Revision) -> impl Iterator<Item = &'static str
     changes.into_iter().flatten()
 }
 
-/// Tells all sessions in which somebody listens, until the edge stops.
+/// Notifies all sessions that have a subscriber, until the edge stops.
 pub(super) async fn notify_sessions(
-    sessions: Arc<Sessions>,
+    sessions: Arc<SessionRegistry>,
     catalogs: Arc<Catalogs>,
     stopping: CancellationToken,
 ) {
@@ -47,48 +51,48 @@ pub(super) async fn notify_sessions(
     let mut before = *changed.borrow_and_update();
     while let Some(Ok(())) = stopping.run_until_cancelled(changed.changed()).await {
         let now = *changed.borrow_and_update();
-        for method in changes(before, now) {
+        for method in change_notifications(before, now) {
             let message = wire::notification(method, None::<&Value>);
-            sessions.notify(&Event::new(message, None));
+            sessions.notify(&StreamEvent::new(message, None));
         }
         before = now;
     }
 }
 
-/// What a client listens to.
+/// The subscription of one `subscriptions/listen` request.
 pub(super) struct Subscription {
     id: Value,
-    wants: SubscriptionFilter,
+    filter: SubscriptionFilter,
     stream: Arc<EventStream>,
 }
 
 impl Subscription {
-    /// The subscription of the request `id`. None: its parameters are not this method's.
+    /// The subscription of the request `id`. `None`: its parameters are invalid.
     pub(super) fn new(id: &Value, params: &Value, stream: &Arc<EventStream>) -> Option<Self> {
-        let wants: SubscriptionFilter =
+        let filter: SubscriptionFilter =
             serde_json::from_value(params.get("notifications")?.clone()).ok()?;
-        // What is not wanted is not in the acknowledgement, either.
-        let wants = wants.intersection(&wants);
-        Some(Self { id: id.clone(), wants, stream: Arc::clone(stream) })
+        // The acknowledgement leaves out what was not requested.
+        let filter = filter.intersection(&filter);
+        Some(Self { id: id.clone(), filter, stream: Arc::clone(stream) })
     }
 
-    /// Acknowledges the subscription, and tells of changes until a watch ends: then the client would take what it
-    /// is not notified of for unchanged.
+    /// Acknowledges the subscription, and sends notifications until a watch ends: after that, the
+    /// client would miss changes of that resource.
     pub(super) async fn run(
         self,
         request_id: &RequestId,
-        again: &Reauthorizer,
-        watches: &[Watch],
+        reauthorizer: &Reauthorizer,
+        watches: &[ResourceWatch],
         catalogs: &Catalogs,
     ) {
-        let accepted = serde_json::to_value(&self.wants).unwrap_or_default();
+        let accepted = serde_json::to_value(&self.filter).unwrap_or_default();
         self.notify(ACKNOWLEDGED, json!({ "notifications": accepted }));
         let mut watching: FuturesUnordered<_> = watches
             .iter()
             .map(|watch| {
-                let again = again.of(Arc::clone(&watch.call.operation));
+                let reauthorizer = reauthorizer.for_operation(Arc::clone(&watch.call.operation));
                 let changed = || self.notify(UPDATED, json!({ "uri": watch.uri }));
-                async move { watch::follow(request_id, watch, &again, changed).await }
+                async move { watch::follow(request_id, watch, &reauthorizer, changed).await }
             })
             .collect();
         tokio::select! {
@@ -104,11 +108,11 @@ impl Subscription {
         let mut before = *changed.borrow_and_update();
         while changed.changed().await.is_ok() {
             let now = *changed.borrow_and_update();
-            for method in changes(before, now) {
+            for method in change_notifications(before, now) {
                 let is_wanted = match method {
-                    TOOLS_CHANGED => self.wants.tools_list_changed,
-                    RESOURCES_CHANGED => self.wants.resources_list_changed,
-                    _ => self.wants.prompts_list_changed,
+                    TOOLS_CHANGED => self.filter.tools_list_changed,
+                    RESOURCES_CHANGED => self.filter.resources_list_changed,
+                    _ => self.filter.prompts_list_changed,
                 };
                 if is_wanted == Some(true) {
                     self.notify(method, json!({}));
@@ -120,10 +124,11 @@ impl Subscription {
 
     fn notify(&self, method: &str, mut params: Value) {
         params["_meta"] = json!({ SUBSCRIPTION_ID: self.id });
-        self.stream.push_now(Event::new(wire::notification(method, Some(&params)), None));
+        self.stream
+            .push_unless_pending(StreamEvent::new(wire::notification(method, Some(&params)), None));
     }
 
-    /// The final result, with which the server ends a subscription.
+    /// The final result, which ends the subscription.
     pub(super) fn result(&self) -> Bytes {
         let meta = json!({ SUBSCRIPTION_ID: self.id });
         let result = json!({ "resultType": "complete", "_meta": meta });

@@ -1,4 +1,4 @@
-//! Log lines for clients.
+//! Log messages for clients.
 
 use drawbridge_proto::mcp::v1::{self as pb, log_message::Level};
 use rmcp::model::{LoggingLevel, LoggingMessageNotificationParam};
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::json;
 
-/// MCP's levels, from the least severe.
+/// MCP's levels, from the least severe to the most.
 const LEVELS: [LoggingLevel; 8] = [
     LoggingLevel::Debug,
     LoggingLevel::Info,
@@ -18,20 +18,20 @@ const LEVELS: [LoggingLevel; 8] = [
     LoggingLevel::Emergency,
 ];
 
-/// The level of this number, by which a session has it.
-pub(super) fn level(number: u8) -> LoggingLevel {
+/// The level that a session stores as this number.
+pub(super) fn level_from_number(number: u8) -> LoggingLevel {
     LEVELS.get(usize::from(number)).copied().unwrap_or(LoggingLevel::Info)
 }
 
-/// A service's line as MCP's notification.
-pub(super) fn message(line: pb::LogMessage) -> LoggingMessageNotificationParam {
-    let data = line.data.as_ref().map_or(Value::Null, json::from_field);
-    let message = LoggingMessageNotificationParam::new(of_line(line.level()), data);
-    if line.logger.is_empty() { message } else { message.with_logger(line.logger) }
+/// Converts a service's log message to MCP's notification.
+pub(super) fn notification(log: pb::LogMessage) -> LoggingMessageNotificationParam {
+    let data = log.data.as_ref().map_or(Value::Null, json::from_field);
+    let message = LoggingMessageNotificationParam::new(level_from_service(log.level()), data);
+    if log.logger.is_empty() { message } else { message.with_logger(log.logger) }
 }
 
-/// The level of a service's line.
-pub(super) fn of_line(level: Level) -> LoggingLevel {
+/// Converts the level of a service's log message.
+pub(super) fn level_from_service(level: Level) -> LoggingLevel {
     match level {
         Level::Debug => LoggingLevel::Debug,
         Level::Unspecified | Level::Info => LoggingLevel::Info,

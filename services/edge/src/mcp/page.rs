@@ -1,20 +1,20 @@
-//! Lists in pages. A cursor names the last item that was shown, so that items that come and go between two
+//! Lists in pages. A cursor names the last listed item, so that items added or removed between two
 //! pages neither repeat nor hide others.
 
 use serde_json::Value;
 
 use crate::admission::{Cursor, PAGE_ITEMS_MAX};
 
-/// The page that a request asks for, of items by name, and the cursor of the next. Nothing when the request's
-/// cursor is none.
-pub(super) fn of<'a, T: Clone + 'a>(
+/// Selects the requested page of items, in the order of their names, and the cursor of the next.
+/// `None`: the request's cursor is invalid.
+pub(super) fn paginate<'a, T: Clone + 'a>(
     items: impl Iterator<Item = (&'a str, &'a T)>,
     params: &Value,
 ) -> Option<(Vec<T>, Option<String>)> {
-    let after = match Cursor::of(params)? {
+    let after = match Cursor::parse(params)? {
         Cursor::Start => None,
         Cursor::After(name) => Some(name),
-        Cursor::Listed { .. } => return None,
+        Cursor::InTemplate { .. } => return None,
     };
     let mut items: Vec<_> = items.collect();
     items.sort_by_key(|(name, _)| *name);
@@ -22,7 +22,7 @@ pub(super) fn of<'a, T: Clone + 'a>(
     let page = items.get(start..).unwrap_or_default();
     let (page, rest) = page.split_at(page.len().min(PAGE_ITEMS_MAX));
     let last = page.last().filter(|_| !rest.is_empty());
-    let next = last.and_then(|(name, _)| Cursor::After((*name).to_owned()).text());
+    let next = last.and_then(|(name, _)| Cursor::After((*name).to_owned()).encode());
     Some((page.iter().map(|(_, item)| (*item).clone()).collect(), next))
 }
 
@@ -35,14 +35,14 @@ mod tests {
     }
 
     #[test]
-    fn pages_show_every_item_once_in_order() {
+    fn pages_list_every_item_once_in_order() {
         let names: Vec<_> = (0..450).rev().map(|number| format!("tool_{number:03}")).collect();
         let items = || names.iter().map(|name| (name.as_str(), name));
-        let (mut seen, mut cursor) = (Vec::new(), None);
+        let (mut listed, mut cursor) = (Vec::new(), None);
         loop {
-            let (page, next) = of(items(), &request(cursor)).unwrap();
+            let (page, next) = paginate(items(), &request(cursor)).unwrap();
             assert!(page.len() <= PAGE_ITEMS_MAX);
-            seen.extend(page);
+            listed.extend(page);
             cursor = next;
             if cursor.is_none() {
                 break;
@@ -50,20 +50,21 @@ mod tests {
         }
         let mut sorted = names.clone();
         sorted.sort();
-        assert_eq!(seen, sorted);
+        assert_eq!(listed, sorted);
     }
 
     #[test]
-    fn an_item_that_went_does_not_end_the_list() {
+    fn a_removed_item_does_not_end_the_list() {
         let names = ["a", "c"];
-        let cursor = Cursor::After("b".to_owned()).text();
-        let (page, next) = of(names.iter().map(|name| (*name, name)), &request(cursor)).unwrap();
+        let cursor = Cursor::After("b".to_owned()).encode();
+        let (page, next) =
+            paginate(names.iter().map(|name| (*name, name)), &request(cursor)).unwrap();
         assert_eq!((page, next), (vec!["c"], None));
     }
 
     #[test]
-    fn a_cursor_that_is_none_is_refused() {
-        let none: [(&str, &u8); 0] = [];
-        assert!(of(none.into_iter(), &request(Some("!".to_owned()))).is_none());
+    fn an_invalid_cursor_is_rejected() {
+        let empty: [(&str, &u8); 0] = [];
+        assert!(paginate(empty.into_iter(), &request(Some("!".to_owned()))).is_none());
     }
 }

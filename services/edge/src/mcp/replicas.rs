@@ -1,9 +1,9 @@
-//! The other replicas. What belongs to a call of a session that runs on another one is handed to that replica: a client's
-//! answer, its cancellation, and a broken stream that it takes up again.
+//! Messages between replicas, for calls of a session that run on another replica: a client's
+//! response, its cancellation, and a broken stream that it resumes.
 //!
-//! Each replica reads two streams in Redis: one that all of them read, where a replica looks for a call, and one that is
-//! its own inbox. A message is encrypted, and deleted once it is read. Nothing is written before a client comes to a
-//! replica that does not have what it names.
+//! Each replica reads two streams in Redis: a shared one, in which replicas look for a call, and
+//! its own inbox. A message is encrypted, and deleted once it is read. Nothing is written until a
+//! client names something that its replica does not have.
 
 use std::{
     collections::HashMap,
@@ -23,152 +23,163 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::messages::{Events, Found, Kind, Message, Named};
+use self::messages::{EventBatch, ItemRef, Located, Payload, ReplicaMessage};
 use super::{
     SealError,
-    session::{Sessions, Store},
+    session::{SessionRegistry, SessionStore},
 };
 use crate::{StartError, refusal::Refusal, sealer::Sealer};
 
-pub(super) use self::messages::Subject;
+pub(super) use self::messages::RemoteItem;
 
 mod messages;
 mod relay;
 
-/// All inboxes lie in one slot of a cluster: two of them are read at once.
+/// All inboxes share one slot of a cluster, because two of them are read at once.
 const INBOX: &str = "drawbridge:mcp:{inbox}:";
-/// How many messages lie in one inbox at most.
+/// The most messages in one inbox.
 const INBOX_MESSAGES_MAX: usize = 1024;
-/// For how long an inbox stays to which nothing is written.
+/// How long an unused inbox exists.
 const INBOX_SECONDS: i64 = 60;
-/// How much of this replica's messages lies in Redis at most, in KiB.
+/// The most unread messages of this replica in Redis, in KiB.
 const UNREAD_KIB_MAX: u32 = 32 * 1024;
-/// By then the receiver has read a message, and deleted it.
-const READ_WITHIN: Duration = Duration::from_secs(2);
-/// How long another replica may take to say that it has a call, or that it has done what it was asked.
-const REPLY_WITHIN: Duration = Duration::from_secs(1);
-/// How long Redis waits for a message before it says that there is none.
-const BLOCK: Duration = Duration::from_secs(2);
-/// Longer than that.
+/// How long the receiver may take to read a message and delete it.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long another replica may take to reply that it has a call, or has applied a request.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long Redis blocks while there is no message.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longer than `BLOCK_TIMEOUT`.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Before an inbox is read again that could not be read.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The delay after a failed read of an inbox.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 const MESSAGES_AT_ONCE: usize = 64;
 
-/// What Redis says of new messages: of each stream its messages, each with its id and its fields.
-type Unread = Option<Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>>;
-/// A message, and the replica that sent it.
-type Received = (u64, Kind);
+/// Redis's reply to `XREAD`: each stream's messages, each with its id and its fields.
+type StreamEntries = Option<Vec<(String, Vec<(String, Vec<Vec<u8>>)>)>>;
+/// The replica that sent a message, and the message.
+type Reply = (u64, Payload);
 
-/// The way to the other replicas.
-pub(super) struct Replicas {
-    /// This replica.
+/// Exchanges messages with the other replicas.
+pub(super) struct ReplicaBus {
+    /// The number of this replica.
     number: u64,
-    store: Arc<Store>,
-    /// A connection that waits for messages.
-    reading: Redis,
+    store: Arc<SessionStore>,
+    /// The connection that blocks on messages.
+    connection: Redis,
     sealer: Sealer,
-    /// Who waits for messages about a request to another replica, by the request's number.
-    waiting: Mutex<HashMap<u64, mpsc::Sender<Received>>>,
+    /// The receivers of replies, by the number of their request.
+    pending: Mutex<HashMap<u64, mpsc::Sender<Reply>>>,
     unread: Semaphore,
 }
 
-impl fmt::Debug for Replicas {
+impl fmt::Debug for ReplicaBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replicas").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("ReplicaBus").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
-/// Where something of a session is that is not on this replica.
+/// Where an item is that is not on this replica.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct RemoteLocation {
     replica: u64,
-    /// What its client must be allowed. None: nothing but its session.
+    /// The operation that its client must be permitted to perform. `None`: its session is enough.
     pub(super) operation: Option<Arc<Operation>>,
     /// The stream of the call.
     stream: u64,
 }
 
-/// Messages about one request, as long as this lives.
-struct Waiting<'a> {
-    replicas: &'a Replicas,
+/// Receives the replies to one request, until this is dropped.
+struct PendingReplies<'a> {
+    replicas: &'a ReplicaBus,
     number: u64,
-    messages: mpsc::Receiver<Received>,
+    messages: mpsc::Receiver<Reply>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingReplies<'_> {
     fn drop(&mut self) {
-        self.replicas.waiting().remove(&self.number);
+        self.replicas.pending().remove(&self.number);
     }
 }
 
-impl Replicas {
+impl ReplicaBus {
     pub(super) fn new(
         secret: &SecretString,
         url: &SecretString,
-        store: Arc<Store>,
+        store: Arc<SessionStore>,
     ) -> Result<Arc<Self>, StartError> {
         Ok(Arc::new(Self {
             number: rand::random(),
             store,
-            reading: Redis::open(url, RESPONSE_TIMEOUT)?,
+            connection: Redis::open(url, RESPONSE_TIMEOUT)?,
             sealer: Sealer::new(secret, "messages of replicas").map_err(SealError::from)?,
-            waiting: Mutex::default(),
+            pending: Mutex::default(),
             unread: Semaphore::new(UNREAD_KIB_MAX as usize),
         }))
     }
 
-    /// Finds the replica that has this. None: no replica has it.
+    /// Finds the replica that has an item. `None`: no replica has it.
     ///
     /// # Errors
-    /// When Redis gives no answer.
-    pub(super) async fn find(&self, subject: &Subject) -> Result<Option<Place>, Refusal> {
-        // All replicas read this, and it stays for a while: what the client answers goes to the one that wants it.
-        let Some(named) = Named::from(subject).without_answer() else { return Ok(None) };
-        let reply = self.ask(None, Kind::Find(named)).await?;
-        let Some((replica, Kind::Found(Found { operation, stream }))) = reply else {
+    /// When Redis is unavailable.
+    pub(super) async fn find(&self, item: &RemoteItem) -> Result<Option<RemoteLocation>, Refusal> {
+        // All replicas read this message, so it does not contain the client's response.
+        let Some(item) = ItemRef::from(item).without_response() else { return Ok(None) };
+        let reply = self.request(None, Payload::Find(item)).await?;
+        let Some((replica, Payload::Located(Located { operation, stream }))) = reply else {
             return Ok(None);
         };
         let operation = operation.as_deref().map(Operation::decode).transpose();
-        let operation = operation.map_err(|_| Refusal::SessionsAway)?.map(Arc::new);
-        Ok(Some(Place { replica, operation, stream }))
+        let operation = operation.map_err(|_| Refusal::SessionsUnavailable)?.map(Arc::new);
+        Ok(Some(RemoteLocation { replica, operation, stream }))
     }
 
-    /// Has the replica that has this do with it what its client wants.
+    /// Forwards what the client requested to the replica that has the item.
     ///
     /// # Errors
-    /// When it does not say that it has done so.
-    pub(super) async fn hand_over(&self, place: &Place, subject: &Subject) -> Result<(), Refusal> {
-        let mut named = Named::from(subject);
-        named.stream = Some(place.stream);
-        let reply = self.ask(Some(place.replica), Kind::Do(named)).await?;
-        reply.map(drop).ok_or(Refusal::SessionsAway)
+    /// When that replica does not confirm it.
+    pub(super) async fn forward(
+        &self,
+        location: &RemoteLocation,
+        item: &RemoteItem,
+    ) -> Result<(), Refusal> {
+        let mut item = ItemRef::from(item);
+        item.stream = Some(location.stream);
+        let reply = self.request(Some(location.replica), Payload::Apply(item)).await?;
+        reply.map(drop).ok_or(Refusal::SessionsUnavailable)
     }
 
-    async fn ask(&self, to: Option<u64>, kind: Kind) -> Result<Option<Received>, Refusal> {
-        let mut waiting = self.wait(rand::random());
-        let _unread = self.send(to, waiting.number, kind).await.ok_or(Refusal::SessionsAway)?;
-        Ok(timeout(REPLY_WITHIN, waiting.messages.recv()).await.ok().flatten())
+    async fn request(&self, to: Option<u64>, payload: Payload) -> Result<Option<Reply>, Refusal> {
+        let mut pending = self.register(rand::random());
+        let _unread =
+            self.send(to, pending.number, payload).await.ok_or(Refusal::SessionsUnavailable)?;
+        Ok(timeout(REPLY_TIMEOUT, pending.messages.recv()).await.ok().flatten())
     }
 
-    fn wait(&self, number: u64) -> Waiting<'_> {
+    fn register(&self, number: u64) -> PendingReplies<'_> {
         let (sender, messages) = mpsc::channel(4);
-        self.waiting().insert(number, sender);
-        Waiting { replicas: self, number, messages }
+        self.pending().insert(number, sender);
+        PendingReplies { replicas: self, number, messages }
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::Sender<Received>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::Sender<Reply>>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a message to one replica or, without one, to all. It counts as unread as long as the permit lives. None:
-    /// Redis did not take it.
-    async fn send(&self, to: Option<u64>, number: u64, kind: Kind) -> Option<SemaphorePermit<'_>> {
-        let key = inbox(to);
-        let message = Message { from: self.number, number, kind: Some(kind) }.encode_to_vec();
+    /// Sends a message to one replica or, without one, to all. It counts as unread until the permit
+    /// is dropped. `None`: Redis is unavailable.
+    async fn send(
+        &self,
+        to: Option<u64>,
+        number: u64,
+        payload: Payload,
+    ) -> Option<SemaphorePermit<'_>> {
+        let key = inbox_key(to);
+        let message =
+            ReplicaMessage { from: self.number, number, payload: Some(payload) }.encode_to_vec();
         let kib = u32::try_from(message.len() / 1024 + 1).unwrap_or(u32::MAX).min(UNREAD_KIB_MAX);
         let permit = self.unread.acquire_many(kib).await.ok()?;
-        let sealed = self.sealer.close(key.as_bytes(), &message)?;
+        let sealed = self.sealer.seal(key.as_bytes(), &message)?;
         let mut command = redis::pipe();
         command.atomic();
         command
@@ -183,29 +194,30 @@ impl Replicas {
         self.store.run::<()>(&command).await.map(|()| permit)
     }
 
-    /// Reads what other replicas send, until the edge stops and nothing of its sessions is under way any more.
+    /// Receives messages of other replicas, until the edge stops and none of its sessions is busy.
     pub(super) async fn receive(
         self: Arc<Self>,
-        sessions: Arc<Sessions>,
+        sessions: Arc<SessionRegistry>,
         stopping: CancellationToken,
     ) {
-        let mut unread = Inbox::new(self.number);
+        let mut inbox = Inbox::new(self.number);
         loop {
             let reading = async {
-                let read = unread.read(&mut self.reading.clone()).await;
+                let read = inbox.read(&mut self.connection.clone()).await;
                 if let Err(error) = &read {
-                    tracing::debug!(error = %drawbridge_sdk::error_chain(error), "messages of replicas cannot be read");
-                    tokio::time::sleep(PAUSE).await;
+                    let error = drawbridge_sdk::error_chain(error);
+                    tracing::debug!(%error, "messages of other replicas could not be read");
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
                 read.unwrap_or_default()
             };
             let mut reading = std::pin::pin!(reading);
-            let is_over = || stopping.is_cancelled() && !sessions.is_busy();
+            let is_done = || stopping.is_cancelled() && !sessions.is_busy();
             let early = tokio::select! {
                 messages = &mut reading => Some(messages),
                 () = stopping.cancelled(), if !stopping.is_cancelled() => None,
             };
-            if is_over() {
+            if is_done() {
                 return;
             }
             let messages = match early {
@@ -214,39 +226,49 @@ impl Replicas {
             };
             for (key, sealed) in messages {
                 let message = self.sealer.open(key.as_bytes(), sealed);
-                match message.and_then(|message| Message::decode(message).ok()) {
-                    Some(Message { from, number, kind: Some(kind) }) if from != self.number => {
-                        self.received(&sessions, from, number, kind);
+                match message.and_then(|message| ReplicaMessage::decode(message).ok()) {
+                    Some(ReplicaMessage { from, number, payload: Some(payload) })
+                        if from != self.number =>
+                    {
+                        self.handle_message(&sessions, from, number, payload);
                     }
                     Some(_) => {}
-                    None => tracing::warn!("a replica has another --secret"),
+                    None => tracing::warn!(
+                        "a message of another replica could not be opened: its --secret differs"
+                    ),
                 }
             }
         }
     }
 
-    fn received(self: &Arc<Self>, sessions: &Sessions, from: u64, number: u64, kind: Kind) {
-        let reply = match kind {
-            Kind::Find(named) => named.locate(sessions).map(Kind::Found),
-            // It has arrived twice.
-            Kind::Do(_) if self.waiting().contains_key(&number) => None,
-            Kind::Do(named) => match named.reader(sessions) {
+    fn handle_message(
+        self: &Arc<Self>,
+        sessions: &SessionRegistry,
+        from: u64,
+        number: u64,
+        payload: Payload,
+    ) {
+        let reply = match payload {
+            Payload::Find(item) => item.locate(sessions).map(Payload::Located),
+            // A message may arrive twice.
+            Payload::Apply(_) if self.pending().contains_key(&number) => None,
+            Payload::Apply(item) => match item.open_reader(sessions) {
                 Some(reader) => {
                     let relaying = Arc::clone(self).relay(from, number, reader);
                     tokio::spawn(relaying);
                     None
                 }
-                None if named.is_stream() => {
-                    Some(Kind::Events(Events { is_end: true, ..Events::default() }))
+                None if item.is_stream() => {
+                    Some(Payload::Events(EventBatch { is_end: true, ..EventBatch::default() }))
                 }
-                None => named.apply(sessions).map(Kind::Found),
+                None => item.apply(sessions).map(Payload::Located),
             },
-            kind => {
-                let waiting = self.waiting().get(&number).cloned();
-                if let Some(waiting) = waiting
-                    && waiting.try_send((from, kind)).is_err()
+            payload => {
+                let pending = self.pending().get(&number).cloned();
+                if let Some(pending) = pending
+                    && pending.try_send((from, payload)).is_err()
                 {
-                    tracing::debug!(from, "a replica sends more than it was asked for");
+                    tracing::debug!(from, "a replica sent more messages than were requested");
                 }
                 None
             }
@@ -258,27 +280,27 @@ impl Replicas {
     }
 }
 
-fn inbox(of: Option<u64>) -> String {
-    of.map_or_else(|| format!("{INBOX}all"), |of| format!("{INBOX}{of:016x}"))
+fn inbox_key(replica: Option<u64>) -> String {
+    replica.map_or_else(|| format!("{INBOX}all"), |replica| format!("{INBOX}{replica:016x}"))
 }
 
-/// The two streams that a replica reads, and how far it is with them.
+/// The two streams that a replica reads, and its positions in them.
 struct Inbox {
     keys: [String; 2],
-    /// The last message of each. None: not known yet.
+    /// The last message of each that was read. `None`: not known yet.
     last: Option<[String; 2]>,
-    /// Messages of the own one that were read.
-    read: Vec<String>,
+    /// Messages of its own stream that were read, and are to be deleted.
+    processed: Vec<String>,
 }
 
 impl Inbox {
     fn new(number: u64) -> Self {
-        Self { keys: [inbox(None), inbox(Some(number))], last: None, read: Vec::new() }
+        Self { keys: [inbox_key(None), inbox_key(Some(number))], last: None, processed: Vec::new() }
     }
 
-    /// Where reading begins: behind what was sent before this replica was there. Ids are times, so they also go on where
-    /// Redis has lost its data, or another server has taken over.
-    async fn beginning(&self, redis: &mut Redis) -> Result<[String; 2], RedisError> {
+    /// The positions from which to read: after the messages that precede this replica. Ids are
+    /// timestamps, so they stay valid after Redis loses its data or fails over.
+    async fn start_positions(&self, redis: &mut Redis) -> Result<[String; 2], RedisError> {
         let mut command = redis::pipe();
         command.cmd("XREVRANGE").arg(&self.keys[0]).arg("+").arg("-").arg("COUNT").arg(1);
         let (latest,): (Vec<(String, Vec<Vec<u8>>)>,) = command.query_async(redis).await?;
@@ -286,29 +308,29 @@ impl Inbox {
         Ok([latest, "0".to_owned()])
     }
 
-    /// Waits for messages. Each comes with the key under which it lay.
+    /// Waits for messages, and returns each with the key of its stream.
     async fn read(&mut self, redis: &mut Redis) -> Result<Vec<(String, Vec<u8>)>, RedisError> {
         let mut last = match self.last.take() {
             Some(last) => last,
-            None => self.beginning(redis).await?,
+            None => self.start_positions(redis).await?,
         };
         let mut command = redis::pipe();
-        if !self.read.is_empty() {
-            command.cmd("XDEL").arg(&self.keys[1]).arg(&self.read).ignore();
+        if !self.processed.is_empty() {
+            command.cmd("XDEL").arg(&self.keys[1]).arg(&self.processed).ignore();
         }
         command.cmd("XREAD").arg("COUNT").arg(MESSAGES_AT_ONCE);
-        command.arg("BLOCK").arg(u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX));
+        command.arg("BLOCK").arg(u64::try_from(BLOCK_TIMEOUT.as_millis()).unwrap_or(u64::MAX));
         command.arg("STREAMS").arg(&self.keys).arg(&last);
-        let answer: Result<(Unread,), _> = command.query_async(redis).await;
-        let (unread,) = answer.inspect_err(|_| self.last = Some(last.clone()))?;
-        self.read.clear();
+        let reply: Result<(StreamEntries,), _> = command.query_async(redis).await;
+        let (streams,) = reply.inspect_err(|_| self.last = Some(last.clone()))?;
+        self.processed.clear();
         let mut messages = Vec::new();
-        for (key, entries) in unread.unwrap_or_default() {
-            let own = key == self.keys[1];
+        for (key, entries) in streams.unwrap_or_default() {
+            let is_own = key == self.keys[1];
             for (id, fields) in entries {
-                last[usize::from(own)].clone_from(&id);
-                if own {
-                    self.read.push(id);
+                last[usize::from(is_own)].clone_from(&id);
+                if is_own {
+                    self.processed.push(id);
                 }
                 messages.extend(fields.into_iter().nth(1).map(|sealed| (key.clone(), sealed)));
             }

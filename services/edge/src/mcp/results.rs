@@ -1,4 +1,4 @@
-//! Calls as MCP has them: what the client gets for each end that a call can have.
+//! Converts the outcome of a call to MCP's result or error.
 
 use drawbridge_sdk::dynamic::WireMessage;
 use rmcp::{
@@ -9,95 +9,95 @@ use serde_json::Value;
 use tonic::{Code, Status};
 
 use super::{
-    Handler,
-    call::{Answers, Calling, Ended, Failure, failure, log_failure},
+    MethodHandler, cache_status,
+    call::{CallFailure, CallOutcome, CallRunner, ClientInput, log_failure, to_error_data},
     content,
     errors::{
-        cannot_ask, client_error, error, failed, invalid_params, no_resource, not_transformed,
-        request_meta, with_request_id, wrong_arguments,
+        client_error, error, error_result, input_unsupported, invalid_arguments, invalid_params,
+        request_meta, transformation_failed, unknown_resource, with_request_id,
     },
     exchange::Exchange,
-    reuse, status, watch,
-    wire::Outcome,
+    status, watch,
+    wire::MethodOutcome,
 };
 use crate::{
     admission::{Admission, Call, Plan},
     catalog::ToolItem,
-    grpc::upstream::Target,
+    grpc::{has_tool_result, upstream::RpcTarget},
     traffic::transform::Direction,
 };
 
 pub(super) async fn call_tool(
-    handler: &Handler,
+    handler: &MethodHandler,
     params: &Value,
     admission: &Admission,
     exchange: &Exchange,
-) -> Result<Outcome, ErrorData> {
+) -> Result<MethodOutcome, ErrorData> {
     let (tool, call) = match &admission.plan {
         Plan::CallTool(tool, call) => (tool, call),
-        Plan::WrongArguments(tool, wrong) => {
-            let wrong = handler.guards.tool_result(&tool.item.name, wrong_arguments(tool, wrong));
-            return Ok(with_request_id(wrong, admission).into());
+        Plan::InvalidArguments(tool, error) => {
+            let result = invalid_arguments(tool, error);
+            let result = handler.guards.tool_result(&tool.item.name, result);
+            return Ok(with_request_id(result, admission).into());
         }
-        Plan::NotTransformed(tool) => {
-            return Err(not_transformed(tool, Direction::Request, admission));
+        Plan::TransformFailed(tool) => {
+            return Err(transformation_failed(tool, Direction::Request, admission));
         }
-        // The gate found no such tool.
+        // Admission found no such tool.
         _ => {
             return Err(error(
                 ErrorCode::INVALID_PARAMS,
-                "there is no tool of this name",
+                "there is no tool with this name",
                 admission,
             ));
         }
     };
-    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
-    let mut reused = None;
-    let result = match calling(handler, admission, exchange, &tool.target, call).run(answers).await
-    {
-        Ok(Ended::InputRequired(asked)) => return Ok(asked.into()),
-        Ok(Ended::CannotAsk) => {
-            failed("this tool has to ask something first, and the client cannot be asked")
+    let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
+    let mut cache_status = None;
+    let result = match runner(handler, admission, exchange, &tool.target, call).run(input).await {
+        Ok(CallOutcome::InputRequired(result)) => return Ok(result.into()),
+        Ok(CallOutcome::InputUnsupported) => {
+            error_result("this tool needs input from the client, which does not support it")
         }
-        Ok(Ended::Result(message, reuse)) => {
-            if let Some(json) = unchanged(handler, tool, &message, admission)? {
-                let meta = request_meta(reuse::meta(None, reuse), admission);
-                return Ok(Outcome::Object { json, meta });
+        Ok(CallOutcome::Result(message, status)) => {
+            if let Some(json) = unchanged_json(handler, tool, &message, admission)? {
+                let meta = request_meta(cache_status::with_meta(None, status), admission);
+                return Ok(MethodOutcome::Object { json, meta });
             }
-            reused = reuse;
-            let result =
-                content::tool_result(&message).map_err(|status| failure(&status, admission))?;
-            changed(tool, result, admission).await?
+            cache_status = status;
+            let result = content::tool_result(&message)
+                .map_err(|status| to_error_data(&status, admission))?;
+            transform(tool, result, admission).await?
         }
-        Err(Failure::Status(status)) if status::is_for_the_model(status.code()) => {
+        Err(CallFailure::Status(status)) if status::is_for_model(status.code()) => {
             log_failure(admission, &status);
-            failed(status.message())
+            error_result(status.message())
         }
         Err(failure) => return Err(client_error(failure, admission)),
     };
     let mut result = handler.guards.tool_result(&tool.item.name, result);
-    result.meta = result.meta.and_then(|meta| shown_meta(handler, tool, meta));
-    result.meta = reuse::meta(result.meta, reused);
+    result.meta = result.meta.and_then(|meta| visible_meta(handler, tool, meta));
+    result.meta = cache_status::with_meta(result.meta, cache_status);
     Ok(with_request_id(result, admission).into())
 }
 
-/// The JSON object that is a tool's result, where nothing on its way to the client changes it.
-fn unchanged(
-    handler: &Handler,
+/// The result's JSON object, if neither a transformation nor a guard can change it.
+fn unchanged_json(
+    handler: &MethodHandler,
     tool: &ToolItem,
     message: &WireMessage,
     admission: &Admission,
 ) -> Result<Option<String>, ErrorData> {
-    let is_changed = tool.transformation.is_some() || handler.guards.watch(&tool.item.name);
-    if is_changed || content::is_rich(message.descriptor()) {
+    let is_changed = tool.transformation.is_some() || handler.guards.has_guard(&tool.item.name);
+    if is_changed || has_tool_result(message.descriptor()) {
         return Ok(None);
     }
-    let json = content::json_text(message).map_err(|status| failure(&status, admission))?;
+    let json = content::json_text(message).map_err(|status| to_error_data(&status, admission))?;
     Ok(Some(json).filter(|json| json.starts_with('{')))
 }
 
-/// What clients see of the `_meta` of a tool's result.
-fn shown_meta(handler: &Handler, tool: &ToolItem, meta: MetaObject) -> Option<MetaObject> {
+/// The part of a tool's `_meta` that clients receive.
+fn visible_meta(handler: &MethodHandler, tool: &ToolItem, meta: MetaObject) -> Option<MetaObject> {
     let mut meta = Value::Object(handler.catalogs.load().meta_keys().of_result(meta)?.0);
     handler.guards.value(&tool.item.name, &mut meta);
     match meta {
@@ -106,67 +106,73 @@ fn shown_meta(handler: &Handler, tool: &ToolItem, meta: MetaObject) -> Option<Me
     }
 }
 
-/// A tool's result as the config file has it.
-async fn changed(
+/// Applies the tool's configured transformation to its result.
+async fn transform(
     tool: &ToolItem,
     result: CallToolResult,
     admission: &Admission,
 ) -> Result<CallToolResult, ErrorData> {
-    let Some(changes) = &tool.transformation else { return Ok(result) };
-    changes.response(&tool.item.name, result, &admission.grant.principal).await.map_err(|failure| {
+    let Some(transformation) = &tool.transformation else { return Ok(result) };
+    let result = transformation.response(&tool.item.name, result, &admission.grant.principal).await;
+    result.map_err(|failure| {
         let Admission { span, context, .. } = admission;
         let _entered = span.enter();
-        let (request_id, tool_name) = (&context.request_id, &tool.item.name);
-        tracing::error!(%request_id, tool = tool_name, %failure, "a response transformation failed");
-        not_transformed(tool, Direction::Response, admission)
+        let (request_id, name) = (&context.request_id, &tool.item.name);
+        tracing::error!(%request_id, tool = name, %failure, "a response transformation error_result");
+        transformation_failed(tool, Direction::Response, admission)
     })
 }
 
 pub(super) async fn read_resource(
-    handler: &Handler,
+    handler: &MethodHandler,
     params: &Value,
     admission: &Admission,
     exchange: &Exchange,
 ) -> Result<ServerResult, ErrorData> {
     let uri = watch::uri(params);
     let Plan::ReadResource(resource, call) = &admission.plan else {
-        return Err(no_resource(uri, admission));
+        return Err(unknown_resource(uri, admission));
     };
-    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
-    match calling(handler, admission, exchange, &resource.target, call).run(answers).await {
-        Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
-        Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-        Ok(Ended::Result(message, reuse)) => {
+    let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
+    match runner(handler, admission, exchange, &resource.target, call).run(input).await {
+        Ok(CallOutcome::InputRequired(result)) => Ok(result.into()),
+        Ok(CallOutcome::InputUnsupported) => Err(input_unsupported(admission)),
+        Ok(CallOutcome::Result(message, status)) => {
             let read = content::resource_contents(&message, uri, resource.mime_type.as_deref());
-            let mut result = read.map_err(|status| failure(&status, admission))?;
-            (result.ttl_ms, result.cache_scope) = reuse::hints(reuse);
+            let mut result = read.map_err(|status| to_error_data(&status, admission))?;
+            (result.ttl_ms, result.cache_scope) = cache_status::hints(status);
             let mut result = handler.guards.resource(&resource.item.name, result);
-            result.meta = reuse::meta(result.meta, reuse);
+            result.meta = cache_status::with_meta(result.meta, status);
             Ok(result.into())
         }
-        Err(Failure::Status(status)) if status.code() == Code::NotFound => {
+        Err(CallFailure::Status(status)) if status.code() == Code::NotFound => {
             log_failure(admission, &status);
-            Err(no_resource(uri, admission))
+            Err(unknown_resource(uri, admission))
         }
         Err(failure) => Err(client_error(failure, admission)),
     }
 }
 
 pub(super) async fn get_prompt(
-    handler: &Handler,
+    handler: &MethodHandler,
     params: &Value,
     admission: &Admission,
     exchange: &Exchange,
 ) -> Result<ServerResult, ErrorData> {
     let Plan::GetPrompt(prompt, call) = &admission.plan else {
-        return Err(error(ErrorCode::INVALID_PARAMS, "there is no prompt of this name", admission));
+        return Err(error(
+            ErrorCode::INVALID_PARAMS,
+            "there is no prompt with this name",
+            admission,
+        ));
     };
-    let answers = answers(params).ok_or_else(|| invalid_params(admission))?;
-    match calling(handler, admission, exchange, &prompt.target, call).run(answers).await {
-        Ok(Ended::InputRequired(asked)) => Ok(asked.into()),
-        Ok(Ended::CannotAsk) => Err(cannot_ask(admission)),
-        Ok(Ended::Result(message, _)) => {
-            let result = content::prompt(&message).map_err(|status| failure(&status, admission))?;
+    let input = parse_input(params).ok_or_else(|| invalid_params(admission))?;
+    match runner(handler, admission, exchange, &prompt.target, call).run(input).await {
+        Ok(CallOutcome::InputRequired(result)) => Ok(result.into()),
+        Ok(CallOutcome::InputUnsupported) => Err(input_unsupported(admission)),
+        Ok(CallOutcome::Result(message, _)) => {
+            let result =
+                content::prompt(&message).map_err(|status| to_error_data(&status, admission))?;
             Ok(handler.guards.prompt(&prompt.item.name, result).into())
         }
         Err(failure) => Err(client_error(failure, admission)),
@@ -174,7 +180,7 @@ pub(super) async fn get_prompt(
 }
 
 pub(super) async fn complete(
-    handler: &Handler,
+    handler: &MethodHandler,
     params: &Value,
     admission: &Admission,
     exchange: &Exchange,
@@ -184,25 +190,26 @@ pub(super) async fn complete(
     }
     let mut found = match &admission.plan {
         Plan::Complete(completion, call) => {
-            let calling = calling(handler, admission, exchange, &completion.target, call);
-            match calling.run(Answers::default()).await {
-                Ok(Ended::Result(message, _)) => {
+            let runner = runner(handler, admission, exchange, &completion.target, call);
+            match runner.run(ClientInput::default()).await {
+                Ok(CallOutcome::Result(message, _)) => {
                     let found = content::completion(&message);
-                    let mut found = found.map_err(|status| failure(&status, admission))?;
+                    let mut found = found.map_err(|status| to_error_data(&status, admission))?;
                     handler.guards.texts(&completion.item.name, &mut found.values);
                     found
                 }
-                Ok(_) => return Err(cannot_ask(admission)),
+                Ok(_) => return Err(input_unsupported(admission)),
                 Err(failure) => return Err(client_error(failure, admission)),
             }
         }
         // Nothing completes this argument.
         _ => drawbridge_proto::mcp::v1::Completion::default(),
     };
-    let more = found.values.len() > CompletionInfo::MAX_VALUES;
+    let is_truncated = found.values.len() > CompletionInfo::MAX_VALUES;
     found.values.truncate(CompletionInfo::MAX_VALUES);
-    let info = CompletionInfo::with_pagination(found.values, found.total, found.has_more || more);
-    let info = info.map_err(|error| failure(&Status::internal(error), admission))?;
+    let info =
+        CompletionInfo::with_pagination(found.values, found.total, found.has_more || is_truncated);
+    let info = info.map_err(|error| to_error_data(&Status::internal(error), admission))?;
     Ok(CompleteResult::new(info).into())
 }
 
@@ -210,29 +217,29 @@ pub(super) async fn complete(
 fn is_completion(params: &Value) -> bool {
     let is_text = |value: &Value| value.is_string();
     let (reference, argument) = (&params["ref"], &params["argument"]);
-    let named = match reference["type"].as_str() {
+    let target = match reference["type"].as_str() {
         Some("ref/prompt") => &reference["name"],
         Some("ref/resource") => &reference["uri"],
         _ => return false,
     };
-    [named, &argument["name"], &argument["value"]].into_iter().all(is_text)
+    [target, &argument["name"], &argument["value"]].into_iter().all(is_text)
 }
 
-/// What a client answers to an earlier call. None: it is not what it should be.
-fn answers(params: &Value) -> Option<Answers> {
-    let given = |name: &str| params.get(name).filter(|value| !value.is_null());
+/// Parses the input that a client sends with a repeated call. `None`: it is invalid.
+fn parse_input(params: &Value) -> Option<ClientInput> {
+    let param = |name: &str| params.get(name).filter(|value| !value.is_null());
     let responses =
-        given("inputResponses").map(|responses| serde_json::from_value(responses.clone()));
-    let state = given("requestState").map(|state| state.as_str().map(ToOwned::to_owned).ok_or(()));
-    Some(Answers { responses: responses.transpose().ok()?, state: state.transpose().ok()? })
+        param("inputResponses").map(|responses| serde_json::from_value(responses.clone()));
+    let state = param("requestState").map(|state| state.as_str().map(ToOwned::to_owned).ok_or(()));
+    Some(ClientInput { responses: responses.transpose().ok()?, state: state.transpose().ok()? })
 }
 
-fn calling<'a>(
-    handler: &'a Handler,
+fn runner<'a>(
+    handler: &'a MethodHandler,
     admission: &'a Admission,
     exchange: &'a Exchange,
-    target: &'a Target,
+    target: &'a RpcTarget,
     call: &'a Call,
-) -> Calling<'a> {
-    Calling { handler, admission, exchange, target, call }
+) -> CallRunner<'a> {
+    CallRunner { handler, admission, exchange, target, call }
 }

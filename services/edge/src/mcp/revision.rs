@@ -1,5 +1,4 @@
-//! Which revision of MCP a message speaks, and whether its HTTP headers say what its body says
-//! (SEP-2243, SEP-2575).
+//! The MCP revision of a message, and whether its HTTP headers match its body (SEP-2243, SEP-2575).
 
 use std::borrow::Cow;
 
@@ -20,10 +19,11 @@ const PARAM_HEADER: &str = "mcp-param-";
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 const META_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 
-/// A revision that is served, in their order.
+/// A supported revision, in chronological order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Revision {
-    /// 2025-03-26, for clients that know none newer. It is served as 2025-06-18 is: its batches are refused.
+pub(super) enum ProtocolRevision {
+    /// 2025-03-26, for clients that support no newer one. It is served like 2025-06-18: batches are
+    /// rejected.
     March2025,
     /// 2025-06-18.
     June2025,
@@ -33,18 +33,21 @@ pub(super) enum Revision {
     Stateless,
 }
 
-impl Revision {
-    /// The revisions that are offered, oldest first.
-    pub(super) const SERVED: [ProtocolVersion; 3] = [
+impl ProtocolRevision {
+    /// The advertised revisions, oldest first.
+    pub(super) const SUPPORTED: [ProtocolVersion; 3] = [
         ProtocolVersion::V_2025_06_18,
         ProtocolVersion::V_2025_11_25,
         ProtocolVersion::V_2026_07_28,
     ];
 
-    /// The revision that `initialize` agrees to, for the one that a client asks for.
-    pub(super) fn negotiated(asked: &str) -> Self {
+    /// The revision that `initialize` agrees on for the requested one.
+    pub(super) fn negotiate(requested: &str) -> Self {
         let older = [Self::March2025, Self::June2025];
-        older.into_iter().find(|one| asked == one.version().as_str()).unwrap_or(Self::November2025)
+        older
+            .into_iter()
+            .find(|one| requested == one.version().as_str())
+            .unwrap_or(Self::November2025)
     }
 
     pub(super) fn version(self) -> ProtocolVersion {
@@ -56,13 +59,13 @@ impl Revision {
         }
     }
 
-    /// The revision without sessions, or a later one, by its name.
-    pub(super) fn is_stateless(version: &str) -> bool {
+    /// Whether this version is the revision without sessions, or a later one.
+    pub(super) fn is_stateless_version(version: &str) -> bool {
         version >= ProtocolVersion::V_2026_07_28.as_str()
     }
 }
 
-/// What a message's headers say of the revision, where they may say it.
+/// The revision in a message's headers, if they name one.
 pub(super) fn header(headers: &HeaderMap) -> Result<Option<&str>, ErrorData> {
     let text = headers.get(VERSION_HEADER).map(HeaderValue::to_str).transpose();
     text.map_err(|_| {
@@ -70,47 +73,48 @@ pub(super) fn header(headers: &HeaderMap) -> Result<Option<&str>, ErrorData> {
     })
 }
 
-/// Refuses a revision that nobody knows.
+/// Rejects an unknown revision.
 pub(super) fn check_known(version: &str) -> Result<(), ErrorData> {
     if ProtocolVersion::KNOWN_VERSIONS.iter().any(|known| known.as_str() == version) {
         return Ok(());
     }
-    // What is repeated is the caller's own.
+    // The text is the caller's own; its length is bounded.
     let version: String = version.chars().take(64).collect();
     Err(ErrorData::invalid_request(format!("Unsupported MCP-Protocol-Version: {version}"), None))
 }
 
-/// The revision that a message speaks.
+/// Determines the revision of a message.
 ///
 /// # Errors
-/// When headers and body do not say the same, or what they say is not served.
-pub(super) fn of(
+/// When headers and body do not match, or the revision is not supported.
+pub(super) fn determine(
     headers: &HeaderMap,
     message: &Message,
     schema: impl FnOnce(&str) -> Option<std::sync::Arc<JsonObject>>,
-) -> Result<Revision, ErrorData> {
+) -> Result<ProtocolRevision, ErrorData> {
     let header = header(headers)?;
     let named = message.revision();
-    if message.method == "initialize" && !named.is_some_and(Revision::is_stateless) {
-        return check_initialize(headers, header, message).map(|()| Revision::June2025);
+    if message.method == "initialize" && !named.is_some_and(ProtocolRevision::is_stateless_version)
+    {
+        return check_initialize(headers, header, message).map(|()| ProtocolRevision::June2025);
     }
     if let (Some(header), None) = (header, named) {
         check_known(header)?;
     }
-    let by_header = header.is_some_and(Revision::is_stateless);
+    let by_header = header.is_some_and(ProtocolRevision::is_stateless_version);
     if by_header && message.kind != Kind::Response {
         let tool = message.tool_name().and_then(schema);
         check_headers(headers, message, tool.as_deref()).map_err(mismatch)?;
     }
     if message.kind != Kind::Request {
-        return Ok(if by_header { Revision::Stateless } else { older(header) });
+        return Ok(if by_header { ProtocolRevision::Stateless } else { session_revision(header) });
     }
     let is_discovery = message.method == "server/discover";
     let Some(named) = named else {
         if by_header || is_discovery {
-            return Err(missing(&message.params));
+            return Err(missing_meta(&message.params));
         }
-        return Ok(older(header));
+        return Ok(session_revision(header));
     };
     match header {
         None => {
@@ -125,18 +129,20 @@ pub(super) fn of(
         }
         Some(_) => {}
     }
-    let Some(version) = Revision::SERVED.iter().find(|version| version.as_str() == named) else {
+    let Some(version) =
+        ProtocolRevision::SUPPORTED.iter().find(|version| version.as_str() == named)
+    else {
         let named = serde_json::from_value(Value::from(named.chars().take(64).collect::<String>()));
         let named = named.unwrap_or(ProtocolVersion::V_2026_07_28);
-        return Err(ErrorData::unsupported_protocol_version(named, &Revision::SERVED));
+        return Err(ErrorData::unsupported_protocol_version(named, &ProtocolRevision::SUPPORTED));
     };
-    if !Revision::is_stateless(version.as_str()) && !is_discovery {
-        return Ok(older(Some(named)));
+    if !ProtocolRevision::is_stateless_version(version.as_str()) && !is_discovery {
+        return Ok(session_revision(Some(named)));
     }
     if meta(&message.params).client_capabilities().is_none() {
-        return Err(missing(&message.params));
+        return Err(missing_meta(&message.params));
     }
-    Ok(Revision::Stateless)
+    Ok(ProtocolRevision::Stateless)
 }
 
 /// The metadata of a request.
@@ -145,39 +151,39 @@ pub(super) fn meta(params: &Value) -> RequestMetaObject {
     RequestMetaObject::from(meta.unwrap_or_default())
 }
 
-fn older(version: Option<&str>) -> Revision {
+fn session_revision(version: Option<&str>) -> ProtocolRevision {
     match version {
         Some(version) if version == ProtocolVersion::V_2025_11_25.as_str() => {
-            Revision::November2025
+            ProtocolRevision::November2025
         }
-        _ => Revision::June2025,
+        _ => ProtocolRevision::June2025,
     }
 }
 
-/// The handshake may leave the headers out; what it says in them must be true all the same.
+/// The handshake may omit the headers; headers that it has must match its body.
 fn check_initialize(
     headers: &HeaderMap,
     header: Option<&str>,
     message: &Message,
 ) -> Result<(), ErrorData> {
-    let asked = message.params.get("protocolVersion").and_then(Value::as_str);
-    if let (Some(header), Some(asked)) = (header, asked)
-        && header != asked
+    let requested = message.params.get("protocolVersion").and_then(Value::as_str);
+    if let (Some(header), Some(requested)) = (header, requested)
+        && header != requested
     {
         let text =
             "Invalid Request: MCP-Protocol-Version header does not match params.protocolVersion";
         return Err(ErrorData::invalid_request(text, None));
     }
     let mut methods = headers.get_all(METHOD_HEADER).iter();
-    let is_true =
+    let is_match =
         methods.next().is_none_or(|method| method == "initialize") && methods.next().is_none();
-    if header.is_some_and(Revision::is_stateless) && !is_true {
+    if header.is_some_and(ProtocolRevision::is_stateless_version) && !is_match {
         return Err(mismatch("Mcp-Method header does not match body method `initialize`"));
     }
     Ok(())
 }
 
-fn missing(params: &Value) -> ErrorData {
+fn missing_meta(params: &Value) -> ErrorData {
     let meta = meta(params);
     let missing = [
         meta.protocol_version().is_none().then_some(META_VERSION),
@@ -198,19 +204,19 @@ fn check_headers(
     message: &Message,
     tool: Option<&JsonObject>,
 ) -> Result<(), String> {
-    match text(headers, METHOD_HEADER)? {
+    match single_header(headers, METHOD_HEADER)? {
         None => return Err("missing required Mcp-Method header".to_owned()),
         Some(method) if method != message.method => {
             return Err("Mcp-Method header does not match body method".to_owned());
         }
         Some(_) => {}
     }
-    if let Some(expected) = name(message) {
-        match text(headers, NAME_HEADER)? {
+    if let Some(expected) = expected_name(message) {
+        match single_header(headers, NAME_HEADER)? {
             None => {
                 return Err(format!("missing required Mcp-Name header for `{}`", message.method));
             }
-            Some(raw) if decoded(raw).as_deref() != Some(expected) => {
+            Some(raw) if decode(raw).as_deref() != Some(expected) => {
                 return Err("Mcp-Name header does not match body value".to_owned());
             }
             Some(_) => {}
@@ -237,18 +243,18 @@ fn check_param(
         Some(plain @ (Value::Bool(_) | Value::Number(_))) => Some(plain.to_string()),
         _ => None,
     };
-    match (text(headers, &full)?, argument) {
+    match (single_header(headers, &full)?, argument) {
         (None, None) => Ok(()),
         (Some(_), None) => {
             Err(format!("unexpected {full} header for absent or null `{}`", path.join(".")))
         }
         (None, Some(_)) => Err(format!("missing {full} header for `{}`", path.join("."))),
-        (Some(raw), expected) if decoded(raw) == expected => Ok(()),
+        (Some(raw), expected) if decode(raw) == expected => Ok(()),
         _ => Err(format!("{full} header does not match body value")),
     }
 }
 
-/// The properties that a schema wants in headers, with their headers' names.
+/// The properties that a schema maps to headers, with the names of the headers.
 fn annotations<'a>(
     properties: Option<&'a Value>,
     path: &mut Vec<&'a str>,
@@ -265,8 +271,8 @@ fn annotations<'a>(
     }
 }
 
-/// What of a message stands in `Mcp-Name`.
-fn name(message: &Message) -> Option<&str> {
+/// The part of a message that `Mcp-Name` repeats.
+fn expected_name(message: &Message) -> Option<&str> {
     let field = match message.method.as_str() {
         "tools/call" | "prompts/get" => "name",
         "resources/read" | "resources/subscribe" | "resources/unsubscribe" => "uri",
@@ -275,7 +281,7 @@ fn name(message: &Message) -> Option<&str> {
     message.params.get(field)?.as_str()
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, String> {
+fn single_header<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -284,7 +290,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Strin
     value.to_str().map(Some).map_err(|_| format!("{name} header contains invalid characters"))
 }
 
-fn decoded(value: &str) -> Option<String> {
+fn decode(value: &str) -> Option<String> {
     match value.strip_prefix("=?base64?").and_then(|inner| inner.strip_suffix("?=")) {
         Some(inner) => String::from_utf8(BASE64.decode(inner).ok()?).ok(),
         None => Some(value.to_owned()),
@@ -300,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    fn check(headers: &[(&str, &str)], body: &Value) -> Result<Revision, i32> {
+    fn check(headers: &[(&str, &str)], body: &Value) -> Result<ProtocolRevision, i32> {
         let headers = headers.iter().map(|(name, value)| {
             let name: HeaderName = name.parse().unwrap();
             (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
@@ -320,7 +326,7 @@ mod tests {
             result: None,
             error: None,
         };
-        of(&headers, &message, |_| Some(schema)).map_err(|error| error.code.0)
+        determine(&headers, &message, |_| Some(schema)).map_err(|error| error.code.0)
     }
 
     fn call(version: &str, arguments: &Value) -> Value {
@@ -339,7 +345,7 @@ mod tests {
     #[test]
     fn headers_of_the_stateless_revision_must_match_the_body() {
         let plain = call("2026-07-28", &json!({}));
-        assert_eq!(check(&[NEW, METHOD, NAME], &plain), Ok(Revision::Stateless));
+        assert_eq!(check(&[NEW, METHOD, NAME], &plain), Ok(ProtocolRevision::Stateless));
         for headers in [
             &[METHOD, NAME][..],
             &[NEW, NAME],
@@ -358,19 +364,22 @@ mod tests {
         assert_eq!(check(&[NEW, METHOD, NAME, ("mcp-param-b", "8")], &param), Err(-32020));
         assert_eq!(
             check(&[NEW, METHOD, NAME, ("mcp-param-b", "7")], &param),
-            Ok(Revision::Stateless)
+            Ok(ProtocolRevision::Stateless)
         );
     }
 
     #[test]
-    fn a_revision_that_is_not_served_is_refused() {
-        let far = [(VERSION_HEADER, "2099-01-01"), METHOD, NAME];
-        assert_eq!(check(&far, &call("2099-01-01", &json!({}))), Err(-32022));
+    fn an_unsupported_revision_is_rejected() {
+        let future = [(VERSION_HEADER, "2099-01-01"), METHOD, NAME];
+        assert_eq!(check(&future, &call("2099-01-01", &json!({}))), Err(-32022));
         let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
         assert_eq!(check(&[(VERSION_HEADER, "1999-01-01")], &list), Err(-32600));
         assert_eq!(check(&[(VERSION_HEADER, "\u{e9}")], &list), Err(-32600));
         assert_eq!(check(&[NEW, (METHOD_HEADER, "tools/list")], &list), Err(-32602));
-        assert_eq!(check(&[], &list), Ok(Revision::June2025));
-        assert_eq!(check(&[(VERSION_HEADER, "2025-11-25")], &list), Ok(Revision::November2025));
+        assert_eq!(check(&[], &list), Ok(ProtocolRevision::June2025));
+        assert_eq!(
+            check(&[(VERSION_HEADER, "2025-11-25")], &list),
+            Ok(ProtocolRevision::November2025)
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! `requestState`: what a tool service wants to know again, in a client's hands (SEP-2322).
+//! `requestState`: state of a tool service that a client stores between two calls (SEP-2322).
 //!
-//! It is encrypted and authenticated, bound to the caller and to the very request, and it expires. A client
-//! can neither read nor change it, nor use it for another call or another principal.
+//! It is encrypted and authenticated, bound to the caller and to the exact request, and it expires.
+//! A client can neither read nor change it, nor use it for another call or another principal.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,30 +16,30 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-/// How long a person may take to answer.
+/// How long a person may take to respond.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
-/// The longest state that is looked at, in bytes.
+/// The longest state that is opened, in bytes.
 const SEALED_BYTES_MAX: usize = 64 * 1024;
 const NONCE_BYTES: usize = 12;
 
-/// Seals and opens states. Replicas that share a secret open one another's.
+/// Seals and opens states. Replicas that share a secret open each other's.
 #[derive(Debug)]
 pub(crate) struct Seal {
     key: RandomizedNonceKey,
 }
 
-/// What is sealed.
+/// The sealed content.
 #[derive(Clone, PartialEq, Message)]
-struct Sealed {
+struct SealedState {
     #[prost(uint64, tag = "1")]
     expires_at: u64,
     #[prost(bytes = "vec", tag = "2")]
     state: Vec<u8>,
 }
 
-/// A state that is not this caller's for this request, or no longer.
+/// The state was not sealed for this caller and request, or it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("requestState is not one that was given for this request, or it has expired")]
+#[error("invalid requestState: it was not issued for this request, or it has expired")]
 pub struct SealError;
 
 impl From<Unspecified> for SealError {
@@ -49,26 +49,26 @@ impl From<Unspecified> for SealError {
 }
 
 impl Seal {
-    /// A seal whose key comes from `secret`.
+    /// A seal with a key derived from `secret`.
     pub(crate) fn new(secret: &SecretString) -> Result<Self, SealError> {
-        // The label keeps this key apart from whatever else is made of the secret.
+        // The label separates this key from other keys that are derived from the secret.
         let key = Sha256::new()
             .chain_update(b"drawbridge request state\0")
             .chain_update(secret.expose_secret());
         Ok(Self { key: RandomizedNonceKey::new(&AES_256_GCM, &key.finalize())? })
     }
 
-    /// Seals a state for `principal` and `request`.
-    pub(crate) fn close(&self, bound_to: &Binding, state: &[u8]) -> Result<String, SealError> {
+    /// Seals a state for a caller and its request.
+    pub(crate) fn seal(&self, bound_to: &Binding, state: &[u8]) -> Result<String, SealError> {
         let expires_at = seconds(SystemTime::now() + LIFETIME);
-        let mut text = Sealed { expires_at, state: state.to_vec() }.encode_to_vec();
+        let mut text = SealedState { expires_at, state: state.to_vec() }.encode_to_vec();
         let nonce = self.key.seal_in_place_append_tag(Aad::from(bound_to.0), &mut text)?;
         let mut sealed = nonce.as_ref().to_vec();
         sealed.append(&mut text);
         Ok(BASE64.encode(sealed))
     }
 
-    /// Opens a state.
+    /// Opens a state of the same caller and request.
     pub(crate) fn open(&self, bound_to: &Binding, sealed: &str) -> Result<Vec<u8>, SealError> {
         if sealed.len() > SEALED_BYTES_MAX {
             return Err(SealError);
@@ -77,7 +77,7 @@ impl Seal {
         let (nonce, text) = sealed.split_at_mut_checked(NONCE_BYTES).ok_or(SealError)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce)?;
         let text = self.key.open_in_place(nonce, Aad::from(bound_to.0), text)?;
-        let sealed = Sealed::decode(&*text).map_err(|_| SealError)?;
+        let sealed = SealedState::decode(&*text).map_err(|_| SealError)?;
         if sealed.expires_at < seconds(SystemTime::now()) {
             return Err(SealError);
         }
@@ -85,7 +85,7 @@ impl Seal {
     }
 }
 
-/// What a state is bound to: who asked, and for what exactly.
+/// What a state is bound to: the principal, the RPC and the arguments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding([u8; 32]);
 
@@ -107,7 +107,7 @@ fn add(digest: &mut Sha256, part: &[u8]) {
     digest.update(part);
 }
 
-/// Adds JSON whatever the order of its fields: a map has none.
+/// Adds JSON independently of the order of its fields: JSON objects are unordered.
 fn add_json(digest: &mut Sha256, json: &Value) {
     match json {
         Value::Object(object) => {
@@ -148,10 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn a_state_opens_for_the_same_caller_and_request_alone() {
+    fn a_state_opens_only_for_the_same_caller_and_request() {
         let seal = Seal::new(&"one".into()).unwrap();
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
-        let sealed = seal.close(&mine, b"secret state").unwrap();
+        let sealed = seal.seal(&mine, b"secret state").unwrap();
         assert!(!sealed.contains("secret"));
         assert_eq!(seal.open(&mine, &sealed).unwrap(), b"secret state");
         for other in [
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn a_state_that_was_tampered_with_does_not_open() {
+    fn a_tampered_state_does_not_open() {
         let seal = Seal::new(&"one".into()).unwrap();
         let mine = binding("alice", "tool", &json!({ "a": 1, "b": [2] }));
-        let sealed = BASE64.decode(seal.close(&mine, b"state").unwrap()).unwrap();
+        let sealed = BASE64.decode(seal.seal(&mine, b"state").unwrap()).unwrap();
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

@@ -1,5 +1,5 @@
-//! Streamable HTTP, as a server of three revisions speaks it: what was admitted is answered, with one JSON
-//! message where that is all, and with an event stream from the first message before the answer on.
+//! The server side of Streamable HTTP in three revisions. The response to an admitted request is
+//! one JSON message, or an event stream if another message precedes it.
 
 use std::{
     sync::{Arc, atomic::AtomicUsize},
@@ -20,86 +20,86 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument as _;
 
 use super::{
-    Handler,
+    MethodHandler,
     config::StreamsConfig,
-    errors::{invalid_params, no_method, with_request},
-    events::{Bounds, EventStream, Opening, Reader},
+    errors::{invalid_params, unknown_method, with_request},
+    events::{BufferLimits, EventReader, EventStream, ResponseStart},
     exchange::Exchange,
-    info, interaction,
+    interaction,
     listen::{Subscription, notify_sessions},
-    replicas::Replicas,
-    revision::{self, Revision},
-    session::{Owner, Session, Sessions, Slots, State, Store, sweep},
-    sse::{EventBody, Right},
+    replicas::ReplicaBus,
+    revision::{self, ProtocolRevision},
+    server_info,
+    session::{Session, SessionRegistry, SessionState, SessionStore, SlotOwner, Slots, sweep},
+    sse::{EventBody, SendPermission},
     wire,
 };
 use crate::{
     StartError,
-    admission::authorizer::{Lease, SILENCE},
+    admission::authorizer::{NO_EPOCH, StreamLease},
     admission::{Admission, Kind, Message, Plan},
     refusal::Refusal,
 };
 
-mod elsewhere;
+mod forward;
 mod listening;
 
-/// The shortest time between two signs of life.
-const SIGN_OF_LIFE_MIN: Duration = Duration::from_millis(50);
+/// The shortest interval between two keep-alive comments.
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(50);
 
 pub(crate) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 
-/// Answers what was admitted.
+/// Responds to admitted messages.
 #[derive(Debug)]
-pub(crate) struct Server {
-    handler: Arc<Handler>,
-    sessions: Arc<Sessions>,
-    /// The other replicas. None: there is no Redis by which to reach them.
-    replicas: Option<Arc<Replicas>>,
-    /// Who listens.
-    listeners: Arc<Slots>,
-    bounds: Arc<Bounds>,
+pub(crate) struct McpServer {
+    handler: Arc<MethodHandler>,
+    sessions: Arc<SessionRegistry>,
+    /// Reaches the other replicas. `None`: the edge has no Redis.
+    replicas: Option<Arc<ReplicaBus>>,
+    /// Bounds the streams of subscribed clients.
+    listener_slots: Arc<Slots>,
+    bounds: Arc<BufferLimits>,
     quiet: Duration,
     keep_alive: Duration,
     stopping: CancellationToken,
 }
 
-/// How many sessions there may be, and for how long.
+/// The limits of sessions, and how long an idle one lives.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SessionBounds {
+pub(crate) struct SessionLimits {
     pub(crate) max: usize,
     pub(crate) per_principal_max: usize,
     pub(crate) idle: Duration,
 }
 
-impl Server {
+impl McpServer {
     pub(crate) fn new(
-        handler: Handler,
+        handler: MethodHandler,
         streams: &StreamsConfig,
-        sessions: SessionBounds,
+        sessions: SessionLimits,
         secret: &SecretString,
         redis_url: Option<&SecretString>,
         stopping: CancellationToken,
     ) -> Result<Self, StartError> {
         let slots = Slots::new("sessions", sessions.max, sessions.per_principal_max);
-        let bounds = Bounds {
+        let (max, per_principal_max) = (streams.streams_max, streams.streams_per_principal_max);
+        let listener_slots = Slots::new("streams", max, per_principal_max);
+        let bounds = BufferLimits {
             events_max: streams.stream_events_max.try_into().unwrap_or(usize::MAX),
             bytes_max: streams.stream_bytes_max,
             retained_bytes_max: streams.streams_bytes_max,
             retained_bytes: AtomicUsize::new(0),
         };
-        let store = redis_url.map(|url| Store::new(url, sessions.idle)).transpose()?.map(Arc::new);
+        let store =
+            redis_url.map(|url| SessionStore::new(url, sessions.idle)).transpose()?.map(Arc::new);
         let replicas = redis_url.zip(store.clone());
         let replicas =
-            replicas.map(|(url, store)| Replicas::new(secret, url, store)).transpose()?;
+            replicas.map(|(url, store)| ReplicaBus::new(secret, url, store)).transpose()?;
         Ok(Self {
             handler: Arc::new(handler),
-            sessions: Arc::new(Sessions::new(secret, slots, sessions.idle, store)),
+            sessions: Arc::new(SessionRegistry::new(secret, slots, sessions.idle, store)),
             replicas,
-            listeners: Slots::new(
-                "streams",
-                streams.streams_max,
-                streams.streams_per_principal_max,
-            ),
+            listener_slots,
             bounds: Arc::new(bounds),
             quiet: Duration::from_millis(streams.stream_quiet_ms),
             keep_alive: Duration::from_millis(streams.stream_keep_alive_ms),
@@ -107,44 +107,44 @@ impl Server {
         })
     }
 
-    /// What goes on beside requests, until the edge stops.
-    pub(crate) fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Runs the background work until the edge stops: expiry, notifications, messages of replicas.
+    pub(crate) fn run_maintenance(&self) -> impl Future<Output = ()> + Send + 'static {
         let (sessions, catalogs) = (Arc::clone(&self.sessions), Arc::clone(&self.handler.catalogs));
         let sweeping = sweep(Arc::clone(&sessions), self.stopping.clone());
         let receiving = self
             .replicas
             .clone()
             .map(|replicas| replicas.receive(Arc::clone(&sessions), self.stopping.clone()));
-        let telling = notify_sessions(sessions, catalogs, self.stopping.clone());
+        let notifying = notify_sessions(sessions, catalogs, self.stopping.clone());
         async move {
-            tokio::join!(sweeping, telling, futures::future::OptionFuture::from(receiving));
+            tokio::join!(sweeping, notifying, futures::future::OptionFuture::from(receiving));
         }
     }
 
-    /// Answers a message.
+    /// Handles a message.
     ///
     /// # Errors
-    /// When it is refused: its session is not there, or the caller may not answer for it.
-    pub(crate) async fn answer(
+    /// When its session does not exist, or the caller lacks a permission.
+    pub(crate) async fn handle(
         &self,
         admission: Admission,
         message: Message,
         headers: &HeaderMap,
     ) -> Result<Response, Refusal> {
         let admission = Arc::new(admission);
-        // Of a tool that the caller may not call, nothing is told.
+        // The schema of a tool that the caller may not call is not revealed.
         let schema =
             |_: &str| admission.plan.tool().map(|tool| Arc::clone(&tool.tool.input_schema));
-        let revision = match revision::of(headers, &message, schema) {
+        let revision = match revision::determine(headers, &message, schema) {
             Ok(revision) => revision,
-            Err(wrong) => return Ok(malformed(&message.id, wrong, &admission)),
+            Err(error) => return Ok(reject_malformed(&message.id, error, &admission)),
         };
-        if revision == Revision::Stateless {
+        if revision == ProtocolRevision::Stateless {
             return match message.kind {
                 Kind::Request if message.method == "subscriptions/listen" => {
                     self.listen(&admission, &message)
                 }
-                _ => self.answer_alone(admission, message, revision).await,
+                _ => self.handle_without_session(admission, message, revision).await,
             };
         }
         if message.method == "initialize" && message.kind == Kind::Request {
@@ -153,58 +153,62 @@ impl Server {
         match headers.get(SESSION_ID) {
             Some(id) => {
                 let (principal, resource) =
-                    (&admission.grant.principal, admission.again.resource());
+                    (&admission.grant.principal, admission.reauthorizer.resource());
                 let session = self.sessions.find(id, principal, resource).await?;
-                self.answer_in_session(session, admission, message).await
+                self.handle_in_session(session, admission, message).await
             }
-            None => self.answer_alone(admission, message, revision).await,
+            None => self.handle_without_session(admission, message, revision).await,
         }
     }
 
-    /// Answers what belongs to no session. The work ends with the connection.
-    async fn answer_alone(
+    /// Handles a message without a session. Its work ends with the connection.
+    async fn handle_without_session(
         &self,
         admission: Arc<Admission>,
         message: Message,
-        revision: Revision,
+        revision: ProtocolRevision,
     ) -> Result<Response, Refusal> {
         match message.kind {
             Kind::Request => {}
             Kind::Notification => return Ok(StatusCode::ACCEPTED.into_response()),
             Kind::Response => {
                 return Err(Refusal::Invalid(
-                    "nothing waits for a response without a session".to_owned(),
+                    "a response needs a session; no call waits for it".to_owned(),
                 ));
             }
         }
         let stream = EventStream::new(&self.bounds, None);
-        let streams = admission.accepts.streams();
-        let exchange = Exchange::direct(revision, &message.params, Arc::clone(&stream), streams);
-        let quiet = admission.accepts.quiet(self.quiet);
+        let streams = admission.accepts.allows_stream();
+        let exchange =
+            Exchange::without_session(revision, &message.params, Arc::clone(&stream), streams);
+        let quiet = admission.accepts.stream_after(self.quiet);
         let span = admission.span.clone();
-        let mut work = self.work(admission, message, exchange).fuse().boxed();
-        let mut opening = std::pin::pin!(stream.opening(quiet));
-        let opening = tokio::select! {
+        let mut work = self.run_request(admission, message, exchange).fuse().boxed();
+        let mut start = std::pin::pin!(stream.response_start(quiet));
+        let start = tokio::select! {
             biased;
-            () = &mut work => opening.await,
-            opening = &mut opening => opening,
+            () = &mut work => start.await,
+            start = &mut start => start,
         };
-        match opening {
-            Opening::Whole(status, message) => Ok(wire::whole(status, message)),
-            Opening::Stream => {
-                let reader = stream.read(None).ok_or(Refusal::NoSession)?;
-                // Not polled by the response alone: a client that does not read would stop its clocks.
+        match start {
+            ResponseStart::Complete(status, message) => Ok(wire::json_response(status, message)),
+            ResponseStart::Stream => {
+                let reader = stream.open_reader(None).ok_or(Refusal::NoSession)?;
+                // Spawned: a client that does not read its response would stop the work's timers.
                 let work = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
                 let work = async move { drop(work.await) }.boxed();
-                Ok(EventBody { work: Some(work), ..self.body(reader, Right::Admitted, true) }
-                    .into_response())
+                Ok(EventBody {
+                    work: Some(work),
+                    ..self.body(reader, SendPermission::Admitted, true)
+                }
+                .into_response())
             }
         }
     }
 
-    /// Does what a request asks for, and finishes its stream with the answer. Not within the request's span, in which
-    /// the request is answered: only a task of its own needs to enter it.
-    fn work(
+    /// Runs a request, and finishes its stream with the response. It does not enter the request's
+    /// span: the caller runs in that span, and a separate task has to enter it.
+    fn run_request(
         &self,
         admission: Arc<Admission>,
         message: Message,
@@ -213,26 +217,26 @@ impl Server {
         let handler = Arc::clone(&self.handler);
         async move {
             let outcome = handler.handle(&admission, &message, &exchange).await;
-            let (status, answer) = wire::answer(&message.id, outcome, exchange.revision);
-            let unsent = admission.budget.charge(answer.len());
-            exchange.stream.finish(status, answer, unsent);
+            let (status, response) = wire::response(&message.id, outcome, exchange.revision);
+            let unread = admission.budget.charge(response.len());
+            exchange.stream.finish(status, response, unread);
         }
     }
 
-    /// The body of a stream: of a call, or of a client that listens.
-    fn body(&self, reader: Reader, right: Right, is_call: bool) -> EventBody {
+    /// The body of a stream: of a call, or of a subscribed client.
+    fn body(&self, reader: EventReader, permission: SendPermission, is_call: bool) -> EventBody {
         EventBody {
             reader,
             work: None,
-            right,
-            keep_alive: if is_call { self.quiet.max(SIGN_OF_LIFE_MIN) } else { self.keep_alive },
+            permission,
+            keep_alive: if is_call { self.quiet.max(KEEP_ALIVE_MIN) } else { self.keep_alive },
             last: None,
             stopping: None,
             first: None,
             session: None,
             budget: None,
             _slot: None,
-            is_over: false,
+            is_ended: false,
         }
     }
 
@@ -242,67 +246,72 @@ impl Server {
         admission: &Admission,
         message: &Message,
     ) -> Result<Response, Refusal> {
-        let asked = message.params.get("protocolVersion").and_then(Value::as_str);
+        let requested = message.params.get("protocolVersion").and_then(Value::as_str);
         let client = message.params.get("capabilities").cloned().unwrap_or_default();
         let client: Option<Option<ClientCapabilities>> = serde_json::from_value(client).ok();
-        let (Some(asked), Some(client)) = (asked, client) else {
-            let wrong = wire::error(&message.id, &invalid_params(admission));
-            return Ok(wire::whole(StatusCode::OK, wrong));
+        let (Some(requested), Some(client)) = (requested, client) else {
+            let error = wire::error(&message.id, &invalid_params(admission));
+            return Ok(wire::json_response(StatusCode::OK, error));
         };
-        let revision = Revision::negotiated(asked);
-        let state = State::opened(revision, &interaction::capabilities(client.as_ref()));
-        let (principal, resource) = (&admission.grant.principal, admission.again.resource());
+        let revision = ProtocolRevision::negotiate(requested);
+        let state = SessionState::new(revision, &interaction::client_capabilities(client.as_ref()));
+        let (principal, resource) = (&admission.grant.principal, admission.reauthorizer.resource());
         let id = self.sessions.open(principal, resource, state).await?;
-        let mut info = info(&admission.plan);
+        let mut info = server_info(&admission.plan);
         info.protocol_version = revision.version();
-        let (status, answer) =
-            wire::answer(&message.id, Ok(ServerResult::InitializeResult(info).into()), revision);
-        let mut response = wire::whole(status, answer);
+        let (status, message) =
+            wire::response(&message.id, Ok(ServerResult::InitializeResult(info).into()), revision);
+        let mut response = wire::json_response(status, message);
         response.headers_mut().insert(SESSION_ID, id);
         Ok(response)
     }
 
-    async fn answer_in_session(
+    async fn handle_in_session(
         &self,
         session: Arc<Session>,
         admission: Arc<Admission>,
         message: Message,
     ) -> Result<Response, Refusal> {
         match message.kind {
-            Kind::Request => self.request_in_session(session, admission, message).await,
+            Kind::Request => self.start_in_session(session, admission, message).await,
             Kind::Notification => {
                 if message.method == "notifications/cancelled" {
                     let id = message.params.get("requestId").unwrap_or(&Value::Null);
-                    match session.running(id) {
-                        // Only who may make a call may cancel it.
-                        Some(running) if may(&admission, running.needs.operation()).await? => {
+                    match session.running_request(id) {
+                        // Cancelling a call needs the permission to make it.
+                        Some(running)
+                            if may_perform(&admission, running.authorization.operation())
+                                .await? =>
+                        {
                             running.cancel.cancel();
                         }
                         Some(_) => {}
-                        None => self.cancel_elsewhere(session.id, id.clone(), admission),
+                        None => self.forward_cancellation(session.id, id.clone(), admission),
                     }
                 }
                 Ok(StatusCode::ACCEPTED.into_response())
             }
             Kind::Response => {
                 let Message { id, result, error, .. } = message;
-                let answer = result.ok_or_else(|| error.unwrap_or_default());
-                match session.asked(&id) {
-                    // An answer counts as the call that asked: a person's consent is the caller's.
-                    Some(needs) if may(&admission, needs.operation()).await? => {
-                        session.answer(&id, answer)
+                let response = result.ok_or_else(|| error.unwrap_or_default());
+                match session.pending_authorization(&id) {
+                    // Responding needs the permission to make the call: its caller must consent.
+                    Some(authorization)
+                        if may_perform(&admission, authorization.operation()).await? =>
+                    {
+                        session.resolve(&id, response)
                     }
                     Some(_) => {}
-                    None => self.answer_elsewhere(session.id, &id, answer, &admission).await?,
+                    None => self.forward_response(session.id, &id, response, &admission).await?,
                 }
                 Ok(StatusCode::ACCEPTED.into_response())
             }
         }
     }
 
-    /// Answers a request in a session. The work goes on when the connection breaks: a client may take the stream
-    /// up again, and has to cancel what it no longer wants.
-    async fn request_in_session(
+    /// Starts a request in a session. Its work continues when the connection breaks: a client may
+    /// resume the stream, and must cancel a request that it no longer needs.
+    async fn start_in_session(
         &self,
         session: Arc<Session>,
         admission: Arc<Admission>,
@@ -310,46 +319,53 @@ impl Server {
     ) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, Some(rand::random()));
         let operation = admission.plan.operation().cloned();
-        let needs = operation
-            .map_or_else(|| admission.again.clone(), |operation| admission.again.of(operation));
+        let authorization = operation.map_or_else(
+            || admission.reauthorizer.clone(),
+            |operation| admission.reauthorizer.for_operation(operation),
+        );
         let id = message.id.clone();
-        let running = session.begin(&id, &stream, needs.clone())?;
-        let lease = Lease::new(vec![needs], admission.grant.epoch, admission.grant.expires_at);
+        let running = session.start_request(&id, &stream, authorization.clone())?;
+        let lease = StreamLease::new(
+            vec![authorization],
+            admission.grant.epoch,
+            admission.grant.expires_at,
+        );
         let accepts = admission.accepts;
         let exchange = Exchange::in_session(
             Arc::clone(&session),
             &message.params,
             Arc::clone(&stream),
-            accepts.streams(),
+            accepts.allows_stream(),
             running.cancel,
         );
         let span = admission.span.clone();
-        let work = self.work(admission, message, exchange).instrument(span);
-        let ending = Ending { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
+        let work = self.run_request(admission, message, exchange).instrument(span);
+        let guard = RequestGuard { session: Arc::clone(&session), id, stream: Arc::clone(&stream) };
         tokio::spawn(async move {
             work.await;
-            drop(ending);
+            drop(guard);
         });
-        Ok(match stream.opening(accepts.quiet(self.quiet)).await {
-            Opening::Whole(status, message) => {
-                session.discard(&stream);
-                wire::whole(status, message)
+        Ok(match stream.response_start(accepts.stream_after(self.quiet)).await {
+            ResponseStart::Complete(status, message) => {
+                session.discard_stream(&stream);
+                wire::json_response(status, message)
             }
-            Opening::Stream => {
-                let reader = stream.read(None).ok_or(Refusal::NoSession)?;
-                let primes = stream.is_empty() && session.revision == Revision::November2025;
-                let first = stream.id().filter(|_| primes).map(super::sse::priming);
-                let body = self.body(reader, Right::Leased(lease), true);
+            ResponseStart::Stream => {
+                let reader = stream.open_reader(None).ok_or(Refusal::NoSession)?;
+                let is_primed =
+                    stream.is_empty() && session.revision == ProtocolRevision::November2025;
+                let first = stream.id().filter(|_| is_primed).map(super::sse::priming_event);
+                let body = self.body(reader, SendPermission::Leased(lease), true);
                 EventBody { first, session: Some(session), ..body }.into_response()
             }
         })
     }
 }
 
-/// Whether the caller of a request may also make the call that it belongs to. For whom the call's item is hidden there
-/// is no such call.
-async fn may(admission: &Admission, operation: &Arc<Operation>) -> Result<bool, Refusal> {
-    match admission.again.of(Arc::clone(operation)).ask().await {
+/// Whether the caller of a request may also make the call that the request belongs to. A call of a
+/// hidden item is treated as absent.
+async fn may_perform(admission: &Admission, operation: &Arc<Operation>) -> Result<bool, Refusal> {
+    match admission.reauthorizer.for_operation(Arc::clone(operation)).reauthorize().await {
         Ok(_) => Ok(true),
         Err(refusal @ Refusal::Denied { is_hidden: true, .. }) => {
             refusal.record(&admission.context.request_id);
@@ -359,25 +375,25 @@ async fn may(admission: &Admission, operation: &Arc<Operation>) -> Result<bool, 
     }
 }
 
-/// A request in a session, until its work is done, however that ends.
-struct Ending {
+/// Finishes a request in a session when its work ends, even by a panic.
+struct RequestGuard {
     session: Arc<Session>,
     id: Value,
     stream: Arc<EventStream>,
 }
 
-impl Drop for Ending {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let failed = ErrorData::internal_error("internal error", None);
-        // Without effect where there is an answer.
-        self.stream.finish(StatusCode::OK, wire::error(&self.id, &failed), None);
-        self.session.finish(&self.id, &self.stream);
+        let error = ErrorData::internal_error("internal error", None);
+        // Without effect if there is a response.
+        self.stream.finish(StatusCode::OK, wire::error(&self.id, &error), None);
+        self.session.finish_request(&self.id, &self.stream);
     }
 }
 
-/// The answer to a message whose headers and body do not fit.
-fn malformed(id: &Value, wrong: ErrorData, admission: &Admission) -> Response {
+/// The response to a message whose headers and body do not match.
+fn reject_malformed(id: &Value, error: ErrorData, admission: &Admission) -> Response {
     admission.span.record("error.type", "malformed");
-    let wrong = with_request(wrong, admission);
-    wire::whole(StatusCode::BAD_REQUEST, wire::error(id, &wrong))
+    let error = with_request(error, admission);
+    wire::json_response(StatusCode::BAD_REQUEST, wire::error(id, &error))
 }

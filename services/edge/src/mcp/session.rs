@@ -1,8 +1,8 @@
-//! Sessions of the older revisions: whose they are, how many there may be, what is under way in them, and
-//! where other replicas find them.
+//! Sessions of the older revisions: their principals, limits and activity, and their copies in
+//! Redis for other replicas.
 //!
-//! A session at rest is one small value in a map, without a task. Its id carries a MAC over all that it is
-//! bound to, so that checking it needs no look-up and holds on every replica that shares the secret.
+//! An idle session is one small value in a map, without a task. Its id carries a MAC over all that
+//! it is bound to, so that every replica that shares the secret verifies it without a look-up.
 
 use std::{
     collections::HashMap,
@@ -20,53 +20,53 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    events::{Event, EventStream},
+    events::{EventStream, StreamEvent},
     logging,
-    revision::Revision,
+    revision::ProtocolRevision,
 };
 use crate::{admission::authorizer::Reauthorizer, refusal::Refusal};
 
 pub(super) use self::{
-    id::{Owner, SessionId},
-    sessions::{Sessions, Slot, Slots, sweep},
-    store::{State, Store},
+    id::{SessionId, SlotOwner},
+    sessions::{SessionRegistry, Slot, Slots, sweep},
+    store::{SessionState, SessionStore},
 };
 
 mod id;
 mod sessions;
 mod store;
 
-/// How many streams one session has at once, of those that are open or can be taken up again.
+/// The most streams of one session that are open or resumable at once.
 const STREAMS_MAX: usize = 64;
-/// How many resources one session may watch.
+/// The most resources that one session may watch.
 const SUBSCRIPTIONS_MAX: usize = 64;
 
 /// One client's session.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: SessionId,
-    pub(super) revision: Revision,
-    /// What it was opened with.
-    opened: State,
+    pub(super) revision: ProtocolRevision,
+    /// The state that it was opened with.
+    state: SessionState,
     level: AtomicU8,
-    /// When it was used last, in milliseconds after `began`.
+    /// When it was last used, in milliseconds after `started`.
     used_ms: AtomicU64,
-    began: Instant,
+    started: Instant,
     next_request: AtomicI64,
-    activity: Mutex<Activity>,
-    /// Its place among the sessions of its owner and of the replica.
+    activity: Mutex<SessionActivity>,
+    /// Counts it against the limits of its principal and of the replica.
     _slot: Slot,
 }
 
-/// What is under way in a session.
+/// Requests, streams and subscriptions of a session.
 #[derive(Debug, Default)]
-struct Activity {
+struct SessionActivity {
     is_ended: bool,
-    /// Requests of the client, by the text of their ids.
-    running: HashMap<String, Running>,
-    /// Requests to the client that wait for their answers.
-    asked: HashMap<i64, Asked>,
-    /// Streams of requests, and what whoever takes one up again must be allowed.
+    /// Requests of the client, by the JSON of their ids.
+    running: HashMap<String, RunningRequest>,
+    /// Requests to the client that wait for a response.
+    pending: HashMap<i64, PendingRequest>,
+    /// Streams of requests, and the permission that resuming each one needs.
     streams: HashMap<u64, (Arc<EventStream>, Reauthorizer)>,
     standalone: Option<Arc<EventStream>>,
     /// Watched resources, by URI. A watch ends with its guard.
@@ -75,130 +75,134 @@ struct Activity {
 
 /// A request of the client in progress.
 #[derive(Clone, Debug)]
-pub(super) struct Running {
+pub(super) struct RunningRequest {
     pub(super) cancel: CancellationToken,
-    /// The stream of its answer.
+    /// The stream of its response.
     pub(super) stream: u64,
-    /// Whoever cancels it must be allowed to make it.
-    pub(super) needs: Reauthorizer,
+    /// The permission to make the request, which cancelling it needs too.
+    pub(super) authorization: Reauthorizer,
 }
 
+/// A request to the client that waits for a response.
 #[derive(Debug)]
-struct Asked {
-    /// Whoever answers must be allowed to make the call that asks.
-    needs: Reauthorizer,
-    answer: oneshot::Sender<Result<Value, Value>>,
+struct PendingRequest {
+    /// The permission to make the call that sent the request, which responding needs too.
+    authorization: Reauthorizer,
+    sender: oneshot::Sender<Result<Value, Value>>,
 }
 
-/// A question to the client, which nobody may answer any more once this is dropped.
+/// A request to the client. Once this is dropped, a response has no effect.
 #[derive(Debug)]
-pub(super) struct Question<'a> {
+pub(super) struct ClientRequest<'a> {
     session: &'a Session,
     pub(super) id: i64,
-    answer: oneshot::Receiver<Result<Value, Value>>,
+    receiver: oneshot::Receiver<Result<Value, Value>>,
 }
 
 impl Session {
-    fn new(id: SessionId, state: State, slot: Slot) -> Self {
+    fn new(id: SessionId, state: SessionState, slot: Slot) -> Self {
         Self {
             id,
             revision: state.revision(),
             level: AtomicU8::new(state.level),
-            opened: state,
+            state,
             used_ms: AtomicU64::new(0),
-            began: Instant::now(),
-            // Ids of two replicas should not meet in one client.
+            started: Instant::now(),
+            // Random, so that ids of two replicas are unlikely to collide in one client.
             next_request: AtomicI64::new(i64::from(rand::random::<u32>())),
             activity: Mutex::default(),
             _slot: slot,
         }
     }
 
-    /// What another replica needs to go on with it.
-    fn state(&self) -> State {
-        let mut state = self.opened.clone();
+    /// The state from which another replica restores the session.
+    fn state(&self) -> SessionState {
+        let mut state = self.state.clone();
         state.level = self.level.load(Ordering::Relaxed);
         state
     }
 
-    /// What the client can be asked.
+    /// The input that the client supports.
     pub(super) fn client(&self) -> pb::ClientCapabilities {
-        self.opened.client()
+        self.state.client()
     }
 
-    fn activity(&self) -> MutexGuard<'_, Activity> {
+    fn activity(&self) -> MutexGuard<'_, SessionActivity> {
         self.activity.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn level(&self) -> LoggingLevel {
-        logging::level(self.level.load(Ordering::Relaxed))
+        logging::level_from_number(self.level.load(Ordering::Relaxed))
     }
 
     pub(super) fn set_level(&self, level: LoggingLevel) {
         self.level.store(level as u8, Ordering::Relaxed);
     }
 
-    /// Notes that it is in use.
+    /// Marks the session as used now.
     pub(super) fn touch(&self) {
-        let used = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let used = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.used_ms.store(used, Ordering::Relaxed);
     }
 
     fn is_idle(&self, idle: Duration) -> bool {
         let used = Duration::from_millis(self.used_ms.load(Ordering::Relaxed));
-        self.began.elapsed().saturating_sub(used) >= idle && !self.is_busy()
+        self.started.elapsed().saturating_sub(used) >= idle && !self.is_busy()
     }
 
-    /// Whether somebody listens, or something runs.
+    /// Whether the session has a subscriber or a running request.
     fn is_busy(&self) -> bool {
         let activity = self.activity();
         !activity.running.is_empty()
-            || activity.standalone.as_ref().is_some_and(|stream| stream.is_read())
-            || activity.streams.values().any(|(stream, _)| stream.is_read())
+            || activity.standalone.as_ref().is_some_and(|stream| stream.has_reader())
+            || activity.streams.values().any(|(stream, _)| stream.has_reader())
     }
 
     pub(super) fn is_ended(&self) -> bool {
         self.activity().is_ended
     }
 
-    /// Ends all that is under way.
+    /// Ends the session and all of its activity.
     pub(super) fn end(&self) {
         let mut activity = self.activity();
         activity.is_ended = true;
-        let Activity { running, asked, streams, standalone, subscriptions, .. } =
+        let SessionActivity { running, pending, streams, standalone, subscriptions, .. } =
             std::mem::take(&mut *activity);
         activity.is_ended = true;
         drop(activity);
         running.into_values().for_each(|running| running.cancel.cancel());
         standalone.into_iter().for_each(|stream| stream.end());
-        drop((asked, streams, subscriptions));
+        drop((pending, streams, subscriptions));
     }
 
-    /// Lets go of streams that nobody can take up again.
-    fn tidy(&self) {
+    /// Drops streams that no client can resume any more.
+    fn drop_expired_streams(&self) {
         let mut activity = self.activity();
-        activity.streams.retain(|_, (stream, _)| !stream.is_over());
+        activity.streams.retain(|_, (stream, _)| !stream.is_expired());
         if activity.streams.is_empty() {
             activity.streams.shrink_to_fit();
         }
     }
 
-    /// Begins a request of the client.
+    /// Starts a request of the client.
     ///
     /// # Errors
-    /// When the session has ended, or has as many streams as it may.
-    pub(super) fn begin(
+    /// When the session has ended, or has reached its limit of streams.
+    pub(super) fn start_request(
         &self,
         id: &Value,
         stream: &Arc<EventStream>,
-        needs: Reauthorizer,
-    ) -> Result<Running, Refusal> {
+        authorization: Reauthorizer,
+    ) -> Result<RunningRequest, Refusal> {
         let number = stream.id().ok_or(Refusal::NoSession)?;
-        let running =
-            Running { cancel: CancellationToken::new(), stream: number, needs: needs.clone() };
+        let running = RunningRequest {
+            cancel: CancellationToken::new(),
+            stream: number,
+            authorization: authorization.clone(),
+        };
         let mut activity = self.activity();
         if activity.streams.len() >= STREAMS_MAX {
-            activity.streams.retain(|_, (stream, _)| !stream.is_answered());
+            activity.streams.retain(|_, (stream, _)| !stream.has_response());
         }
         if activity.is_ended {
             return Err(Refusal::NoSession);
@@ -207,35 +211,35 @@ impl Session {
             return Err(Refusal::TooMany { what: "streams", max: STREAMS_MAX });
         }
         activity.running.insert(id.to_string(), running.clone());
-        activity.streams.insert(number, (Arc::clone(stream), needs));
+        activity.streams.insert(number, (Arc::clone(stream), authorization));
         Ok(running)
     }
 
-    /// A request of the client has been answered.
-    pub(super) fn finish(&self, id: &Value, stream: &EventStream) {
+    /// Removes a request that has its response.
+    pub(super) fn finish_request(&self, id: &Value, stream: &EventStream) {
         self.touch();
-        // Two of one id are the client's fault; the later one stays.
+        // If a client reuses an id in progress, the later request stays.
         let mut activity = self.activity();
         let id = id.to_string();
-        let is_it =
+        let is_same =
             activity.running.get(&id).is_some_and(|running| Some(running.stream) == stream.id());
-        if is_it {
+        if is_same {
             activity.running.remove(&id);
         }
     }
 
-    /// A stream whose answer went out whole.
-    pub(super) fn discard(&self, stream: &EventStream) {
+    /// Removes a stream whose response was one message.
+    pub(super) fn discard_stream(&self, stream: &EventStream) {
         if let Some(id) = stream.id() {
             self.activity().streams.remove(&id);
         }
     }
 
-    pub(super) fn running(&self, id: &Value) -> Option<Running> {
+    pub(super) fn running_request(&self, id: &Value) -> Option<RunningRequest> {
         self.activity().running.get(&id.to_string()).cloned()
     }
 
-    /// The stream of this id, and what whoever takes it up must be allowed.
+    /// The stream of this id, and the permission that resuming it needs.
     pub(super) fn stream(&self, id: u64) -> Option<(Arc<EventStream>, Option<Reauthorizer>)> {
         let activity = self.activity();
         let standalone = activity.standalone.as_ref().filter(|stream| stream.id() == Some(id));
@@ -244,65 +248,65 @@ impl Session {
             activity
                 .streams
                 .get(&id)
-                .map(|(stream, needs)| (Arc::clone(stream), Some(needs.clone())))
+                .map(|(stream, authorization)| (Arc::clone(stream), Some(authorization.clone())))
         })
     }
 
-    /// The standalone stream, which is made when it is first wanted.
+    /// The standalone stream, which is created on first use.
     pub(super) fn standalone(
         &self,
-        make: impl FnOnce() -> Arc<EventStream>,
+        create: impl FnOnce() -> Arc<EventStream>,
     ) -> Option<Arc<EventStream>> {
         let mut activity = self.activity();
         if activity.is_ended {
             return None;
         }
-        Some(Arc::clone(activity.standalone.get_or_insert_with(make)))
+        Some(Arc::clone(activity.standalone.get_or_insert_with(create)))
     }
 
-    /// Tells a client that listens.
-    pub(super) fn notify(&self, event: Event) {
+    /// Notifies the client on its standalone stream.
+    pub(super) fn notify(&self, event: StreamEvent) {
         let standalone = self.activity().standalone.clone();
         if let Some(stream) = standalone {
-            stream.push_now(event);
+            stream.push_unless_pending(event);
         }
     }
 
-    /// Makes room for a watch; nothing when there is none. The watch ends when the token is cancelled.
+    /// Adds a subscription, which ends when the token is cancelled. `None`: the limit is reached.
     pub(super) fn subscribe(&self, uri: &str) -> Option<CancellationToken> {
         let mut activity = self.activity();
         let subscriptions = &mut activity.subscriptions;
         if subscriptions.len() >= SUBSCRIPTIONS_MAX && !subscriptions.contains_key(uri) {
             return None;
         }
-        let ending = CancellationToken::new();
-        subscriptions.insert(uri.to_owned(), ending.clone().drop_guard());
-        Some(ending)
+        let cancelled = CancellationToken::new();
+        subscriptions.insert(uri.to_owned(), cancelled.clone().drop_guard());
+        Some(cancelled)
     }
 
     pub(super) fn unsubscribe(&self, uri: &str) {
         self.activity().subscriptions.remove(uri);
     }
 
-    /// Makes room for an answer of the client.
-    pub(super) fn question(&self, needs: Reauthorizer) -> Question<'_> {
+    /// Registers a request to the client.
+    pub(super) fn begin_client_request(&self, authorization: Reauthorizer) -> ClientRequest<'_> {
         let id = self.next_request.fetch_add(1, Ordering::Relaxed);
-        let (sender, answer) = oneshot::channel();
-        self.activity().asked.insert(id, Asked { needs, answer: sender });
-        Question { session: self, id, answer }
+        let (sender, receiver) = oneshot::channel();
+        self.activity().pending.insert(id, PendingRequest { authorization, sender });
+        ClientRequest { session: self, id, receiver }
     }
 
-    /// What whoever answers this question must be allowed. None: nobody waits for the answer.
-    pub(super) fn asked(&self, id: &Value) -> Option<Reauthorizer> {
-        Some(self.activity().asked.get(&id.as_i64()?)?.needs.clone())
+    /// The permission that responding to this request needs. `None`: no call waits for a response.
+    pub(super) fn pending_authorization(&self, id: &Value) -> Option<Reauthorizer> {
+        Some(self.activity().pending.get(&id.as_i64()?)?.authorization.clone())
     }
 
-    /// Gives the client's answer to whoever waits for it.
-    pub(super) fn answer(&self, id: &Value, answer: Result<Value, Value>) {
-        let asked = id.as_i64().and_then(|id| self.activity().asked.remove(&id));
-        if let Some(asked) = asked {
-            // Whoever asked may just have given up.
-            drop(asked.answer.send(answer));
+    /// Passes the client's response to the call that waits for it.
+    pub(super) fn resolve(&self, id: &Value, response: Result<Value, Value>) {
+        let pending = id.as_i64().and_then(|id| self.activity().pending.remove(&id));
+        if let Some(pending) = pending {
+            // The call may just have timed out.
+            drop(pending.sender.send(response));
         }
     }
 }
@@ -313,15 +317,15 @@ impl Drop for Session {
     }
 }
 
-impl Question<'_> {
-    /// The client's answer. None: it did not come in time, or the session has ended.
-    pub(super) async fn answer(mut self, within: Duration) -> Option<Result<Value, Value>> {
-        tokio::time::timeout(within, &mut self.answer).await.ok()?.ok()
+impl ClientRequest<'_> {
+    /// Waits for the client's response. `None`: it timed out, or the session has ended.
+    pub(super) async fn response(mut self, within: Duration) -> Option<Result<Value, Value>> {
+        tokio::time::timeout(within, &mut self.receiver).await.ok()?.ok()
     }
 }
 
-impl Drop for Question<'_> {
+impl Drop for ClientRequest<'_> {
     fn drop(&mut self) {
-        self.session.activity().asked.remove(&self.id);
+        self.session.activity().pending.remove(&self.id);
     }
 }

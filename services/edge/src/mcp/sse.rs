@@ -1,4 +1,4 @@
-//! Event streams as HTTP sends them.
+//! Event streams over HTTP.
 
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
@@ -12,60 +12,60 @@ use http::{HeaderName, HeaderValue, header};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    events::{Next, Reader},
+    events::{EventReader, ReadOutcome},
     session::{Session, Slot},
 };
 use crate::{
-    admission::authorizer::Lease,
-    admission::{CallerBudget, Unsent},
+    admission::authorizer::StreamLease,
+    admission::{CallerBudget, UnreadResponse},
     refusal::Refusal,
 };
 
-/// Keeps a connection open that has nothing to say, and lets a client see that its stream has begun. A line alone:
-/// readers that remember the last event's id make an empty event of an empty line after it (httpx-sse, and with it
-/// version 1 of the Python SDK, which takes that for a message).
+/// Keeps an idle connection open, and shows a client that its stream has started. No empty line
+/// follows: parsers that remember the last event's id would dispatch an empty event (httpx-sse, and
+/// with it version 1 of the Python SDK, which parses that as a message).
 const COMMENT: Bytes = Bytes::from_static(b":\n");
-/// Tells proxies to pass events on as they come.
+/// Makes proxies forward events without buffering.
 const UNBUFFERED: (HeaderName, HeaderValue) =
     (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 
 /// The body of an event stream.
 pub(super) struct EventBody {
-    pub(super) reader: Reader,
-    /// The work that the events come from, where it ends with the connection.
+    pub(super) reader: EventReader,
+    /// The work that produces the events, if it ends with the connection.
     pub(super) work: Option<BoxFuture<'static, ()>>,
-    pub(super) right: Right,
+    pub(super) permission: SendPermission,
     pub(super) keep_alive: Duration,
-    /// What the stream says when it ends before its answer.
+    /// The message that a stream sends when it ends before its response.
     pub(super) last: Option<Bytes>,
-    /// When listening ends: the edge stops.
+    /// Ends a subscription when the edge stops.
     pub(super) stopping: Option<CancellationToken>,
-    /// What is sent first, so that a client can take the stream up again before its first event.
+    /// The first bytes, so that a client can resume the stream before its first event.
     pub(super) first: Option<Bytes>,
-    /// Whoever listens in a session uses it.
+    /// The session that the stream keeps in use.
     pub(super) session: Option<Arc<Session>>,
-    /// Where what is delivered once more is charged.
+    /// The budget for events that are delivered again.
     pub(super) budget: Option<CallerBudget>,
     pub(super) _slot: Option<Slot>,
-    pub(super) is_over: bool,
+    pub(super) is_ended: bool,
 }
 
-/// The right to send.
+/// The permission to send.
 #[derive(Debug)]
-pub(super) enum Right {
-    /// That of the request itself, which was admitted.
+pub(super) enum SendPermission {
+    /// The request was admitted.
     Admitted,
-    /// A lease: the stream ends with it.
-    Leased(Lease),
-    /// A lease, without which nothing is sent while it has not been decided again.
-    Listening(Lease),
+    /// The stream ends with its lease.
+    Leased(StreamLease),
+    /// As `Leased`, and nothing is sent while the lease is being renewed.
+    Listening(StreamLease),
 }
 
-impl Right {
-    fn is_decided(&self) -> bool {
+impl SendPermission {
+    fn is_current(&self) -> bool {
         match self {
             Self::Admitted | Self::Leased(_) => true,
-            Self::Listening(lease) => lease.is_decided(),
+            Self::Listening(lease) => lease.is_current(),
         }
     }
 
@@ -91,59 +91,61 @@ impl EventBody {
         response
     }
 
-    /// The next bytes of the stream. None: it has ended.
+    /// The next bytes of the stream. `None`: it has ended.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
         let stream = Arc::clone(self.reader.stream());
-        while !self.is_over {
-            // Before anything is sent: whoever has no right any more gets nothing of what waits.
-            match self.right.renew().now_or_never() {
+        while !self.is_ended {
+            // Checked first: a caller that has lost its permission receives no pending event.
+            match self.permission.renew().now_or_never() {
                 Some(true) => continue,
                 Some(false) => {
-                    self.is_over = true;
+                    self.is_ended = true;
                     continue;
                 }
                 None => {}
             }
             let changed = stream.changed();
-            let is_decided = self.right.is_decided();
-            if is_decided {
+            let is_current = self.permission.is_current();
+            if is_current {
                 match self.reader.next() {
-                    Next::Event(number, event) => {
-                        let also = match (&event.needs, &self.right) {
-                            (Some(needs), Right::Listening(lease)) => lease.also(needs),
+                    ReadOutcome::Event(number, event) => {
+                        let extra = match (&event.authorization, &self.permission) {
+                            (Some(authorization), SendPermission::Listening(lease)) => {
+                                lease.reauthorizer_for(authorization)
+                            }
                             _ => None,
                         };
-                        let asked = match also {
-                            // Boxed, so that a stream at rest has no room for it.
-                            Some(also) => Box::pin(also.ask()).await.map(drop),
+                        let decision = match extra {
+                            // Boxed, so that an idle stream needs no memory for it.
+                            Some(extra) => Box::pin(extra.reauthorize()).await.map(drop),
                             None => Ok(()),
                         };
-                        match asked {
+                        match decision {
                             Ok(()) => {}
-                            // The client takes the stream up again, and with it this event.
+                            // The client can resume the stream, and receive this event then.
                             Err(Refusal::AuthUnavailable | Refusal::Unverified) => {
-                                self.is_over = true;
+                                self.is_ended = true;
                                 continue;
                             }
                             Err(_) => continue,
                         }
                         let frame = frame(stream.id(), number, &event.message);
                         let charge = || self.budget.as_ref()?.charge(frame.len());
-                        return Some(Unsent::bytes(event.unsent.or_else(charge), frame));
+                        return Some(UnreadResponse::track(event.unread.or_else(charge), frame));
                     }
-                    Next::End => return None,
-                    Next::Nothing => {}
+                    ReadOutcome::End => return None,
+                    ReadOutcome::Empty => {}
                 }
             }
             tokio::select! {
                 biased;
-                is_renewed = self.right.renew() => self.is_over = !is_renewed,
-                () = finished(&mut self.work) => self.work = None,
-                () = changed, if is_decided => {}
-                () = stopped(self.stopping.as_ref()) => self.is_over = true,
+                is_renewed = self.permission.renew() => self.is_ended = !is_renewed,
+                () = work_finished(&mut self.work) => self.work = None,
+                () = changed, if is_current => {}
+                () = stopped(self.stopping.as_ref()) => self.is_ended = true,
                 () = tokio::time::sleep(self.keep_alive) => {
                     self.session.iter().for_each(|session| session.touch());
                     return Some(COMMENT);
@@ -155,7 +157,7 @@ impl EventBody {
     }
 }
 
-async fn finished(work: &mut Option<BoxFuture<'static, ()>>) {
+async fn work_finished(work: &mut Option<BoxFuture<'static, ()>>) {
     match work {
         Some(work) => Pin::new(work).await,
         None => std::future::pending().await,
@@ -169,17 +171,17 @@ async fn stopped(stopping: Option<&CancellationToken>) {
     }
 }
 
-/// A comment with which a stream begins.
-pub(super) fn beginning() -> Bytes {
+/// The comment that starts a stream.
+pub(super) fn opening_comment() -> Bytes {
     COMMENT
 }
 
-/// An event without data, from which on a client can take the stream up again (SEP-1699).
-pub(super) fn priming(stream: u64) -> Bytes {
+/// An event without data, from which a client can resume the stream (SEP-1699).
+pub(super) fn priming_event(stream: u64) -> Bytes {
     format!("id: {stream:016x}-0\ndata: \n\n").into()
 }
 
-/// One message as an event. JSON has no line breaks of its own.
+/// Writes one message as an event. Serialized JSON contains no line breaks.
 fn frame(stream: Option<u64>, number: u64, message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(message.len() + 64);
     frame.put_slice(b"event: message\n");
@@ -192,8 +194,8 @@ fn frame(stream: Option<u64>, number: u64, message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// The stream and the event that a client has seen last.
-pub(super) fn event_id(text: &str) -> Option<(u64, u64)> {
+/// Parses the stream and the number of the last event that a client received.
+pub(super) fn parse_event_id(text: &str) -> Option<(u64, u64)> {
     let (stream, number) = text.split_once('-')?;
     if stream.len() != 16 {
         return None;
@@ -209,14 +211,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_line_of_data_that_names_its_place() {
+    fn an_event_has_one_data_line_and_an_id() {
         let frame = frame(Some(0xab), 7, br#"{"a":1}"#);
         assert_eq!(frame, &b"event: message\nid: 00000000000000ab-7\ndata: {\"a\":1}\n\n"[..]);
-        assert_eq!(event_id("00000000000000ab-7"), Some((0xab, 7)));
-        for none in
+        assert_eq!(parse_event_id("00000000000000ab-7"), Some((0xab, 7)));
+        for invalid in
             ["", "-", "7", "ab-7", "00000000000000ab-", "00000000000000ab-x", "00000000000000ag-1"]
         {
-            assert_eq!(event_id(none), None, "{none}");
+            assert_eq!(parse_event_id(invalid), None, "{invalid}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one table from gRPC status to MCP.
+//! The single mapping of gRPC statuses to MCP.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// The JSON-RPC code of a failure that may pass by itself.
+/// The JSON-RPC code of a transient failure.
 pub(super) const UNAVAILABLE: ErrorCode = ErrorCode(-32053);
-/// When a client may try again, where the service says nothing.
+/// When a client may retry, unless the service names a delay.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Whether the failure is one that a model can act on, so that a tool's result tells of it.
-pub(super) fn is_for_the_model(code: Code) -> bool {
+/// Whether a model can act on the failure, so that a tool's result reports it.
+pub(super) fn is_for_model(code: Code) -> bool {
     matches!(
         code,
         Code::InvalidArgument
@@ -27,8 +27,8 @@ pub(super) fn is_for_the_model(code: Code) -> bool {
     )
 }
 
-/// Whether the service refuses this very call, and would again.
-pub(super) fn says_no(status: &Status) -> bool {
+/// Whether the service rejects this call, and would reject it again.
+pub(super) fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::InvalidArgument
@@ -39,24 +39,24 @@ pub(super) fn says_no(status: &Status) -> bool {
     )
 }
 
-/// Whether nobody knows how the call ends: it may still be carried out.
-pub(super) fn is_open(status: &Status) -> bool {
+/// Whether the outcome is unknown: the service may still carry out the call.
+pub(super) fn is_unresolved(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }
 
-/// The JSON-RPC error of a failure. A cause that is the service's own affair stays in the log.
+/// Converts a failure to a JSON-RPC error. An internal cause of the service stays in the log.
 pub(super) fn to_json_rpc(status: &Status) -> (ErrorCode, String, Value) {
-    let error_chain = || status.message().to_owned();
+    let message = || status.message().to_owned();
     match status.code() {
         Code::InvalidArgument
         | Code::OutOfRange
         | Code::FailedPrecondition
-        | Code::PermissionDenied => (ErrorCode::INVALID_PARAMS, error_chain(), json!({})),
-        Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, error_chain(), json!({})),
-        Code::Unavailable => retryable(status, "the tool service is not available now; try again"),
-        Code::DeadlineExceeded => retryable(status, "the tool service took too long; try again"),
+        | Code::PermissionDenied => (ErrorCode::INVALID_PARAMS, message(), json!({})),
+        Code::NotFound => (ErrorCode::RESOURCE_NOT_FOUND, message(), json!({})),
+        Code::Unavailable => retryable(status, "the tool service is unavailable; retry"),
+        Code::DeadlineExceeded => retryable(status, "the tool service took too long; retry"),
         Code::ResourceExhausted | Code::Aborted => {
-            retryable(status, "the tool service is busy; try again")
+            retryable(status, "the tool service is busy; retry")
         }
         Code::Cancelled => {
             (ErrorCode::INTERNAL_ERROR, "the call was cancelled".to_owned(), json!({}))
@@ -70,13 +70,13 @@ fn retryable(status: &Status, message: &str) -> (ErrorCode, String, Value) {
     (UNAVAILABLE, message.to_owned(), retryable_data(after))
 }
 
-/// What tells a client that it may try again, and when.
+/// The error data with the delay after which a client may retry.
 pub(super) fn retryable_data(after: Duration) -> Value {
     let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
     json!({ "retryable": true, "retryAfterMs": after_ms })
 }
 
-/// When the service says that it may be called again (`google.rpc.RetryInfo`).
+/// The delay before a retry that the service requests (`google.rpc.RetryInfo`).
 pub(super) fn retry_after(status: &Status) -> Option<Duration> {
     status.get_details_retry_info()?.retry_delay
 }

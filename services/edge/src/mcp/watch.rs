@@ -1,4 +1,4 @@
-//! Changes of resources, for whoever subscribes.
+//! Change notifications for subscribed resources.
 
 use std::{
     sync::Arc,
@@ -13,34 +13,36 @@ use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use super::{
-    events::Event,
+    events::StreamEvent,
     session::{Session, Slot},
     wire,
 };
 use crate::{
-    admission::authorizer::{Lease, Reauthorizer},
-    admission::{Admission, Watch, cut},
+    admission::authorizer::{Reauthorizer, StreamLease},
+    admission::{Admission, ResourceWatch, truncate},
     grpc::upstream,
     refusal::Refusal,
 };
 
 pub(super) const UPDATED: &str = "notifications/resources/updated";
-/// Before a watch that broke is begun again, and at most when it breaks again and again.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(16);
-/// How long one watch may last before its caller is authorized anew.
+/// The delay before a broken watch is restarted, and its maximum under repeated failures.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(16);
+/// How long one watch lasts before its caller is authorized again.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Watches one resource for a session, as long as its caller may, the session lasts and has it watched.
-pub(super) fn in_session(
+/// Watches one resource for a session, until the caller loses its permission, the session ends or
+/// it unsubscribes.
+pub(super) fn spawn_in_session(
     session: &Arc<Session>,
     admission: &Arc<Admission>,
-    watch: &Watch,
-    ending: tokio_util::sync::CancellationToken,
+    watch: &ResourceWatch,
+    cancelled: tokio_util::sync::CancellationToken,
     slot: Slot,
 ) {
-    let again = admission.again.of(Arc::clone(&watch.call.operation));
-    let mut lease = Lease::new(vec![again.clone()], watch.call.epoch, admission.grant.expires_at);
+    let reauthorizer = admission.reauthorizer.for_operation(Arc::clone(&watch.call.operation));
+    let mut lease =
+        StreamLease::new(vec![reauthorizer.clone()], watch.call.epoch, admission.grant.expires_at);
     let (session, watch) = (Arc::downgrade(session), watch.clone());
     let message =
         wire::notification(UPDATED, Some(&ResourceUpdatedNotificationParam::new(&watch.uri)));
@@ -48,48 +50,53 @@ pub(super) fn in_session(
     let following = async move {
         let _slot = slot;
         let changed = || {
-            let event = Event::new(message.clone(), Some(again.clone()));
+            let event = StreamEvent::new(message.clone(), Some(reauthorizer.clone()));
             session.upgrade().into_iter().for_each(|session| session.notify(event.clone()));
         };
         tokio::select! {
-            () = ending.cancelled() => {}
-            () = follow(&request_id, &watch, &again, changed) => {}
+            () = cancelled.cancelled() => {}
+            () = follow(&request_id, &watch, &reauthorizer, changed) => {}
             () = async { while lease.renew().await.is_ok() {} } => {
-                tracing::info!(uri = cut(&watch.uri), "a watch is no longer allowed");
+                tracing::info!(uri = truncate(&watch.uri), "a watch is no longer allowed");
             }
         }
     };
     tokio::spawn(following.instrument(span));
 }
 
-/// Watches one resource in its caller's name and tells of each change, until the caller may no longer. A watch
-/// that breaks is begun again, and counts as a change: nobody knows what was missed.
+/// Watches one resource on behalf of its caller and reports each change, until the caller loses its
+/// permission. A broken watch is restarted and counts as a change, because changes may have been
+/// missed.
 pub(super) async fn follow(
     request_id: &RequestId,
-    watch: &Watch,
-    again: &Reauthorizer,
+    watch: &ResourceWatch,
+    reauthorizer: &Reauthorizer,
     changed: impl Fn(),
 ) {
-    // INVARIANT: a watch asks its client nothing, so its token came with the decision.
+    // INVARIANT: a watch requests no input, so the decision included its token.
     let Some(mut token) = watch.call.token.clone() else { return };
-    let mut pause = PAUSE;
+    let mut delay = RETRY_DELAY;
     loop {
         let began = Instant::now();
-        let status = once(request_id, watch, &token, &changed).await;
-        tracing::debug!(uri = cut(&watch.uri), code = ?status.code(), "a watch ended");
+        let status = watch_once(request_id, watch, &token, &changed).await;
+        tracing::debug!(uri = truncate(&watch.uri), code = ?status.code(), "a watch ended");
         if is_final(status.code()) {
             return;
         }
-        tokio::time::sleep(pause).await;
-        // One that breaks at once is begun again ever more seldom.
-        pause = if began.elapsed() < PAUSE_MAX { (2 * pause).min(PAUSE_MAX) } else { PAUSE };
-        token = match again.ask().await.and_then(|allowed| allowed.token()) {
+        tokio::time::sleep(delay).await;
+        // A watch that breaks soon after its start backs off exponentially.
+        delay = if began.elapsed() < RETRY_DELAY_MAX {
+            (2 * delay).min(RETRY_DELAY_MAX)
+        } else {
+            RETRY_DELAY
+        };
+        token = match reauthorizer.reauthorize().await.and_then(|allowed| allowed.token()) {
             Ok(token) => token,
             Err(Refusal::AuthUnavailable | Refusal::Unverified) => continue,
             Err(refusal) => {
                 tracing::info!(
-                    uri = cut(&watch.uri),
-                    reason = refusal.word(),
+                    uri = truncate(&watch.uri),
+                    reason = refusal.reason(),
                     "a watch is no longer allowed"
                 );
                 return;
@@ -99,34 +106,34 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether a watch that ended so would end so again.
+/// Whether a restarted watch would end in the same way.
 fn is_final(code: Code) -> bool {
     matches!(code, Code::InvalidArgument | Code::NotFound | Code::OutOfRange | Code::Unimplemented)
 }
 
-/// Watches until the stream ends, and says why it did.
-async fn once(
+/// Watches until the stream ends, and returns its status.
+async fn watch_once(
     request_id: &RequestId,
-    watch: &Watch,
+    watch: &ResourceWatch,
     token: &SecretString,
     changed: impl Fn(),
 ) -> Status {
     let context = CallContext::new(request_id.clone(), WATCH_TIMEOUT);
     let (target, message) = (&watch.item.target, &watch.call.message);
-    let mut answering = match target.begin(&context, token.expose_secret(), message).await {
-        Ok(answering) => answering,
+    let mut response = match target.begin(&context, token.expose_secret(), message).await {
+        Ok(response) => response,
         Err(status) => return status,
     };
     loop {
-        match answering.next().await {
-            Ok(upstream::Event::Result(_)) => changed(),
+        match response.next().await {
+            Ok(upstream::CallEvent::Result(_)) => changed(),
             Ok(_) => {}
             Err(status) => return status,
         }
     }
 }
 
-/// The URI that a request names.
+/// The URI in the parameters of a request.
 pub(super) fn uri(params: &Value) -> &str {
     params.get("uri").and_then(Value::as_str).unwrap_or_default()
 }

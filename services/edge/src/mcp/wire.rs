@@ -1,4 +1,4 @@
-//! JSON-RPC messages as they go out.
+//! Outgoing JSON-RPC messages.
 
 use axum::{
     body::Body,
@@ -13,24 +13,24 @@ use rmcp::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::revision::Revision;
+use super::revision::ProtocolRevision;
 
 #[derive(Serialize)]
-struct Success<'a> {
+struct SuccessMessage<'a> {
     jsonrpc: &'a str,
     id: &'a Value,
     result: &'a ServerResult,
 }
 
 #[derive(Serialize)]
-struct Failure<'a> {
+struct ErrorMessage<'a> {
     jsonrpc: &'a str,
     id: &'a Value,
     error: &'a ErrorData,
 }
 
 #[derive(Serialize)]
-struct Call<'a, P> {
+struct OutgoingMessage<'a, P> {
     jsonrpc: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
@@ -39,43 +39,44 @@ struct Call<'a, P> {
     params: Option<P>,
 }
 
-/// What answers a request.
+/// The result of a method.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum MethodOutcome {
     Result(Box<ServerResult>),
-    /// A tool's result that is one JSON object, as text and structured. Nothing on its way changes it, so it is
-    /// written once.
+    /// A tool's result that is one JSON object, as text and structured. Nothing changes it, so the
+    /// object is serialized once.
     Object {
         json: String,
         meta: MetaObject,
     },
 }
 
-impl<T: Into<ServerResult>> From<T> for Outcome {
+impl<T: Into<ServerResult>> From<T> for MethodOutcome {
     fn from(result: T) -> Self {
         Self::Result(Box::new(result.into()))
     }
 }
 
-/// The answer to the request `id`, in the shape of its revision, with the status that it has on its own.
-pub(super) fn answer(
+/// The response to the request `id` in the form of its revision, and the HTTP status for a response
+/// without a stream.
+pub(super) fn response(
     id: &Value,
-    outcome: Result<Outcome, ErrorData>,
-    revision: Revision,
+    outcome: Result<MethodOutcome, ErrorData>,
+    revision: ProtocolRevision,
 ) -> (StatusCode, Bytes) {
-    let is_stateless = revision == Revision::Stateless;
+    let is_stateless = revision == ProtocolRevision::Stateless;
     match outcome {
-        Ok(Outcome::Object { json, meta }) => {
-            (StatusCode::OK, object(id, &json, &meta, is_stateless))
+        Ok(MethodOutcome::Object { json, meta }) => {
+            (StatusCode::OK, object_response(id, &json, &meta, is_stateless))
         }
-        Ok(Outcome::Result(mut result)) => {
+        Ok(MethodOutcome::Result(mut result)) => {
             if is_stateless {
                 result.fill_missing_cache_hints();
             } else {
                 result.strip_result_type_for_legacy_peer();
                 result.strip_non_object_output_for_legacy_peer();
             }
-            (StatusCode::OK, bytes(&Success { jsonrpc: "2.0", id, result: &result }))
+            (StatusCode::OK, bytes(&SuccessMessage { jsonrpc: "2.0", id, result: &result }))
         }
         Err(mut error) => {
             let status = if is_stateless { status(error.code) } else { StatusCode::OK };
@@ -87,8 +88,8 @@ pub(super) fn answer(
     }
 }
 
-/// A result as rmcp's `CallToolResult` is written.
-fn object(id: &Value, json: &str, meta: &MetaObject, is_stateless: bool) -> Bytes {
+/// Serializes a result as rmcp serializes a `CallToolResult`.
+fn object_response(id: &Value, json: &str, meta: &MetaObject, is_stateless: bool) -> Bytes {
     let mut text = Vec::with_capacity(json.len() * 2 + json.len() / 4 + 256);
     text.extend_from_slice(br#"{"jsonrpc":"2.0","id":"#);
     // INVARIANT: all three are JSON by their types, and writing to memory does not fail.
@@ -107,7 +108,7 @@ fn object(id: &Value, json: &str, meta: &MetaObject, is_stateless: bool) -> Byte
     text.into()
 }
 
-/// The status of an error, in the stateless revision.
+/// The HTTP status of an error in the stateless revision.
 fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::UNSUPPORTED_PROTOCOL_VERSION
@@ -118,27 +119,27 @@ fn status(code: ErrorCode) -> StatusCode {
     }
 }
 
-/// An error that answers the request `id`.
+/// An error response to the request `id`.
 pub(super) fn error(id: &Value, error: &ErrorData) -> Bytes {
-    bytes(&Failure { jsonrpc: "2.0", id, error })
+    bytes(&ErrorMessage { jsonrpc: "2.0", id, error })
 }
 
 pub(super) fn notification(method: &str, params: Option<&impl Serialize>) -> Bytes {
-    bytes(&Call { jsonrpc: "2.0", id: None, method, params })
+    bytes(&OutgoingMessage { jsonrpc: "2.0", id: None, method, params })
 }
 
 /// A request to the client.
 pub(super) fn request(id: i64, method: &str, params: Option<&Value>) -> Bytes {
-    bytes(&Call { jsonrpc: "2.0", id: Some(id), method, params })
+    bytes(&OutgoingMessage { jsonrpc: "2.0", id: Some(id), method, params })
 }
 
 fn bytes(message: &impl Serialize) -> Bytes {
-    // INVARIANT: messages are JSON by their types; their maps have texts as keys.
+    // INVARIANT: messages are JSON by their types; their maps have string keys.
     serde_json::to_vec(message).unwrap_or_default().into()
 }
 
-/// A whole message as a response.
-pub(super) fn whole(status: StatusCode, message: Bytes) -> Response {
+/// An HTTP response that is one JSON message.
+pub(super) fn json_response(status: StatusCode, message: Bytes) -> Response {
     let mut response = (status, Body::from(message)).into_response();
     response
         .headers_mut()

@@ -1,7 +1,8 @@
-//! The response cache: results of tools and resources whose contract lets them be kept.
+//! The response cache: results of tools and resources whose contract allows caching.
 //!
-//! What is kept is the service's own message, before anything of the edge's config is applied to it. It lies in this process
-//! and, where there is one, in Redis. Auth has decided on every call before the cache is asked.
+//! An entry is the service's own message, before the edge's config is applied to it. It is stored
+//! in this process and, where one is configured, in Redis. Auth decides on every call before the
+//! cache is looked up.
 
 use std::{
     sync::Arc,
@@ -21,22 +22,22 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
-    flight::{Flight, Flights, Joined, Landed},
-    key::{Asked, Key, Keys, claims},
-    memory::{Entry, Memory},
-    shared::Shared,
-    tags::{Follower, Tags},
+    inflight::{FetchOutcome, Inflight, InflightFetches, Joined},
+    key::{CacheKey, KeyDeriver, KeyInput, claims},
+    memory::{CacheEntry, MemoryStore},
+    shared::RedisStore,
+    tags::{TagWatcher, Tags},
 };
 use crate::sealer::Sealer;
 
 pub(crate) use self::{
-    config::{CacheTable, Settings},
-    rule::{Rule, RuleError, Scope, Tag, TagError},
-    tags::Writing,
+    config::{CacheSettings, CacheTable},
+    rule::{CacheRule, CacheRuleError, CacheTag, CacheTagError, SharingScope},
+    tags::PendingWrite,
 };
 
 mod config;
-mod flight;
+mod inflight;
 mod key;
 mod memory;
 mod rule;
@@ -45,106 +46,105 @@ mod tags;
 #[cfg(test)]
 mod tests;
 
-/// How many results are fetched anew at the same time for nobody who waits.
+/// How many results are revalidated in the background at the same time.
 const REFRESHES_MAX: usize = 256;
 
-/// The cache cannot be set up.
+/// Why the cache cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    /// The Redis URL is not one.
-    #[error("cannot use the Redis URL")]
+    /// The Redis URL is invalid.
+    #[error("invalid Redis URL for the cache")]
     Redis(#[from] RedisError),
-    /// The system's cryptography does not work.
-    #[error("cannot make a key for the cache")]
+    /// The system's cryptography failed.
+    #[error("cannot derive the cache's encryption key")]
     Key,
 }
 
-/// Results that are kept.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    settings: ArcSwap<Settings>,
-    keys: Keys,
-    memory: Memory,
-    shared: Option<Arc<Shared>>,
+    settings: ArcSwap<CacheSettings>,
+    keys: KeyDeriver,
+    memory: MemoryStore,
+    shared: Option<Arc<RedisStore>>,
     tags: Tags,
-    flights: Arc<Flights>,
+    fetches: Arc<InflightFetches>,
     refreshes: Arc<Semaphore>,
-    /// Held while calls go on, whose writes are to be error_chain to other replicas.
-    _calls: Option<DropGuard>,
+    /// Ends the tag watcher after the last call, whose writes other replicas must see.
+    _watcher_end: Option<DropGuard>,
 }
 
-/// A call whose result may be kept.
+/// A call whose result may be cached, and the key of that result.
 #[derive(Clone, Debug)]
-pub(crate) struct Ticket {
-    rule: Arc<Rule>,
-    key: Key,
-    /// When it began: its result may be as old as that.
+pub(crate) struct CacheKeyed {
+    rule: Arc<CacheRule>,
+    key: CacheKey,
+    /// When the call began, from which the age of its result counts.
     began: Instant,
 }
 
-/// What the cache has for a call.
-pub(crate) enum Look {
-    /// A result.
+/// The outcome of a cache lookup.
+pub(crate) enum Lookup {
     Hit(Hit),
-    /// Nothing. With a fetch, others may be waiting for this call.
+    /// With a fetch, other calls may wait for the result of this one.
     Miss(Option<Fetch>),
 }
 
 pub(crate) struct Hit {
     pub(crate) message: Bytes,
     pub(crate) age: Duration,
-    /// It is to be fetched anew.
+    /// Set where the entry is stale and this call must refresh it.
     pub(crate) refresh: Option<Fetch>,
 }
 
 /// The duty to fetch a result.
 #[derive(Debug)]
 pub(crate) struct Fetch {
-    flight: Flight,
-    /// Held while a result that is kept is fetched anew.
-    refreshing: Option<OwnedSemaphorePermit>,
+    inflight: Inflight,
+    /// Held while a stale entry is refreshed.
+    refresh_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Cache {
-    /// Begins to keep results. What finds them and what encrypts them in Redis is made of `secret`.
+    /// Starts the cache. `secret` gives the keys that entries are found by and encrypted with.
     pub(crate) fn start(
-        starting: &ServiceBuilder,
+        service: &ServiceBuilder,
         secret: &SecretString,
         redis_url: Option<&SecretString>,
     ) -> Result<Arc<Self>, CacheError> {
-        let (mut cache, follower) = Self::new(secret, redis_url)?;
+        let (mut cache, watcher) = Self::new(secret, redis_url)?;
         let ended = CancellationToken::new();
-        starting.spawn(follower.follow(ended.clone()));
-        cache._calls = Some(starting.on_drained(async move { ended.cancel() }));
+        service.spawn(watcher.run(ended.clone()));
+        cache._watcher_end = Some(service.on_drained(async move { ended.cancel() }));
         Ok(Arc::new(cache))
     }
 
-    /// A cache, and what follows the writes of other replicas.
+    /// A cache, and the watcher of the writes of other replicas.
     pub(crate) fn new(
         secret: &SecretString,
         redis_url: Option<&SecretString>,
-    ) -> Result<(Self, Follower), CacheError> {
-        let settings = Settings::default();
+    ) -> Result<(Self, TagWatcher), CacheError> {
+        let settings = CacheSettings::default();
         let sealer = Sealer::new(secret, "cache entries").map_err(|_| CacheError::Key)?;
-        let shared =
-            redis_url.map(|url| Shared::new(url, sealer, settings.redis_timeout)).transpose()?;
+        let shared = redis_url
+            .map(|url| RedisStore::new(url, sealer, settings.redis_timeout))
+            .transpose()?;
         let shared = shared.map(Arc::new);
-        let (tags, follower) = Tags::new(shared.clone());
+        let (tags, watcher) = Tags::new(shared.clone());
         let cache = Self {
             settings: ArcSwap::from_pointee(settings),
-            keys: Keys::new(secret),
-            memory: Memory::new(settings.bytes_max),
+            keys: KeyDeriver::new(secret),
+            memory: MemoryStore::new(settings.bytes_max),
             shared,
             tags,
-            flights: Arc::default(),
+            fetches: Arc::default(),
             refreshes: Arc::new(Semaphore::new(REFRESHES_MAX)),
-            _calls: None,
+            _watcher_end: None,
         };
-        Ok((cache, follower))
+        Ok((cache, watcher))
     }
 
-    /// These settings hold from now on.
-    pub(crate) fn set(&self, settings: Settings) {
+    /// Applies these settings.
+    pub(crate) fn set(&self, settings: CacheSettings) {
         self.memory.set(settings.bytes_max);
         if let Some(shared) = &self.shared {
             shared.set(settings.redis_timeout);
@@ -155,163 +155,167 @@ impl Cache {
         self.settings.store(Arc::new(settings));
     }
 
-    /// The ticket of a call that auth has allowed in `epoch` with this transaction token. None: it is not kept.
-    pub(crate) fn ticket(
+    /// Keys a call that auth allowed in `epoch` with this transaction token. `None`: its result is
+    /// not cached.
+    pub(crate) fn keyed(
         &self,
-        rule: &Arc<Rule>,
+        rule: &Arc<CacheRule>,
         rpc: &str,
         message: &DynamicMessage,
         token: &SecretString,
         epoch: u64,
-    ) -> Option<Ticket> {
+    ) -> Option<CacheKeyed> {
         let began = Instant::now();
-        let made = || {
-            // Read before the call: what a write makes outdated meanwhile is kept where nobody looks.
+        let derive_key = || {
+            // Read before the call: a write meanwhile begins other generations, so this result is
+            // stored under a key that no later lookup uses.
             let generations = self.tags.generations(&rule.tags)?;
             let caller = match rule.scope {
-                Scope::Public => None,
-                Scope::Private | Scope::Tenant => Some(claims(token)?),
+                SharingScope::Public => None,
+                SharingScope::Private | SharingScope::Tenant => Some(claims(token)?),
             };
-            let asked = Asked { rule, rpc, message, caller: caller.as_ref(), epoch };
-            self.keys.key(&asked, &generations)
+            let input = KeyInput { rule, rpc, message, caller: caller.as_ref(), epoch };
+            self.keys.key(&input, &generations)
         };
-        let key = if self.settings.load().enabled { made() } else { None };
+        let key = if self.settings.load().enabled { derive_key() } else { None };
         if key.is_none() {
             count(rule, "bypassed");
         }
-        Some(Ticket { rule: Arc::clone(rule), key: key?, began })
+        Some(CacheKeyed { rule: Arc::clone(rule), key: key?, began })
     }
 
-    /// Looks for a result, and waits for one that is being fetched until `deadline`.
-    pub(crate) async fn look(&self, ticket: &Ticket, deadline: Instant) -> Look {
+    /// Looks a result up. Waits until `deadline` for one that another call is fetching.
+    pub(crate) async fn lookup(&self, call: &CacheKeyed, deadline: Instant) -> Lookup {
         loop {
-            if let Some(entry) = self.memory.get(&ticket.key) {
-                return self.hit(ticket, entry, "memory");
+            if let Some(entry) = self.memory.get(&call.key) {
+                return self.hit(call, entry, "memory");
             }
-            let flight = match self.flights.join(ticket.key) {
-                Joined::Lead(flight) => flight,
-                Joined::Follow(waiting) => {
-                    match timeout_at(deadline.into(), waiting.landed()).await {
-                        Ok(Landed::With(entry)) => return self.hit(ticket, entry, "joined"),
-                        Ok(Landed::GivenUp) => continue,
-                        // What one has failed at is not done one after the other by all who waited.
-                        Ok(Landed::Empty) | Err(_) => return miss(ticket, None),
+            let inflight = match self.fetches.join(call.key) {
+                Joined::Leader(inflight) => inflight,
+                Joined::Follower(follower) => {
+                    match timeout_at(deadline.into(), follower.outcome()).await {
+                        Ok(FetchOutcome::Entry(entry)) => return self.hit(call, entry, "joined"),
+                        Ok(FetchOutcome::Abandoned) => continue,
+                        // After a failure the followers call at once, not one after the other.
+                        Ok(FetchOutcome::Empty) | Err(_) => return miss(call, None),
                     }
                 }
             };
-            // It may have landed just before.
-            let (found, level) = match self.memory.get(&ticket.key) {
+            // A fetch may have completed just before.
+            let (found, level) = match self.memory.get(&call.key) {
                 Some(entry) => (Some(entry), "memory"),
-                None => (self.elsewhere(ticket).await, "redis"),
+                None => (self.shared_entry(call).await, "redis"),
             };
             let Some(entry) = found else {
-                return miss(ticket, Some(Fetch { flight, refreshing: None }));
+                return miss(call, Some(Fetch { inflight, refresh_permit: None }));
             };
-            flight.land(Landed::With(entry.clone()));
-            return self.hit(ticket, entry, level);
+            inflight.complete(FetchOutcome::Entry(entry.clone()));
+            return self.hit(call, entry, level);
         }
     }
 
-    /// What another replica keeps.
-    async fn elsewhere(&self, ticket: &Ticket) -> Option<Entry> {
-        let entry = self.shared.as_ref()?.get(&ticket.key, ticket.rule.lasts()).await?;
-        entry.left()?;
-        self.memory.put(ticket.key, entry.clone());
+    /// The entry in Redis, which is then stored in memory too.
+    async fn shared_entry(&self, call: &CacheKeyed) -> Option<CacheEntry> {
+        let entry = self.shared.as_ref()?.get(&call.key, call.rule.lifetime()).await?;
+        entry.remaining()?;
+        self.memory.put(call.key, entry.clone());
         Some(entry)
     }
 
-    fn hit(&self, ticket: &Ticket, entry: Entry, level: &'static str) -> Look {
+    /// A hit, with the duty to refresh the entry where it is stale.
+    fn hit(&self, call: &CacheKeyed, entry: CacheEntry, level: &'static str) -> Lookup {
         let age = entry.age();
-        let is_stale = age >= ticket.rule.ttl;
-        count(&ticket.rule, if is_stale { "stale" } else { level });
-        let refresh = is_stale.then(|| self.refresh(ticket)).flatten();
-        Look::Hit(Hit { message: entry.bytes, age, refresh })
+        let is_stale = age >= call.rule.ttl;
+        count(&call.rule, if is_stale { "stale" } else { level });
+        let refresh = is_stale.then(|| self.refresh(call)).flatten();
+        Lookup::Hit(Hit { message: entry.bytes, age, refresh })
     }
 
-    /// The duty to fetch a result anew, unless somebody has it, or too many are under way.
-    fn refresh(&self, ticket: &Ticket) -> Option<Fetch> {
+    /// The duty to refresh a stale entry, unless another call has it or too many refreshes run.
+    fn refresh(&self, call: &CacheKeyed) -> Option<Fetch> {
         let permit = Arc::clone(&self.refreshes).try_acquire_owned().ok()?;
-        match self.flights.join(ticket.key) {
-            Joined::Lead(flight) => Some(Fetch { flight, refreshing: Some(permit) }),
-            Joined::Follow(_) => None,
+        match self.fetches.join(call.key) {
+            Joined::Leader(inflight) => Some(Fetch { inflight, refresh_permit: Some(permit) }),
+            Joined::Follower(_) => None,
         }
     }
 
-    /// Takes what another replica has fetched anew, if it has.
-    pub(crate) async fn refreshed_elsewhere(&self, ticket: &Ticket, fetch: Fetch) -> Option<Fetch> {
-        match self.elsewhere(ticket).await {
-            Some(entry) if entry.age() < ticket.rule.ttl => {
-                fetch.flight.land(Landed::With(entry));
+    /// Completes the fetch with a fresh entry of another replica. Returns the fetch if Redis has
+    /// none.
+    pub(crate) async fn adopt_refreshed(&self, call: &CacheKeyed, fetch: Fetch) -> Option<Fetch> {
+        match self.shared_entry(call).await {
+            Some(entry) if entry.age() < call.rule.ttl => {
+                fetch.inflight.complete(FetchOutcome::Entry(entry));
                 None
             }
             _ => Some(fetch),
         }
     }
 
-    /// Keeps a result, if it is not too large.
-    pub(crate) async fn keep(&self, ticket: &Ticket, fetch: Fetch, bytes: Bytes) {
+    /// Stores a result, if it is not too large.
+    pub(crate) async fn store(&self, call: &CacheKeyed, fetch: Fetch, bytes: Bytes) {
         let settings = **self.settings.load();
         if !settings.enabled || bytes.len() as u64 > settings.entry_bytes_max {
-            return self.forget(ticket, fetch).await;
+            return self.evict(call, fetch).await;
         }
-        // A copy: the bytes may be part of a buffer that is much larger, and would hold all of it.
+        // A copy: the bytes may be a slice of a much larger buffer and would retain all of it.
         let bytes = Bytes::copy_from_slice(&bytes);
-        let entry = Entry { bytes, born: ticket.began, lasts: ticket.rule.lasts() };
-        self.memory.put(ticket.key, entry.clone());
-        fetch.flight.land(Landed::With(entry.clone()));
-        metrics::counter!("edge_cache_stored_total", "item" => ticket.rule.item.clone())
-            .increment(1);
+        let entry = CacheEntry { bytes, requested_at: call.began, lifetime: call.rule.lifetime() };
+        self.memory.put(call.key, entry.clone());
+        fetch.inflight.complete(FetchOutcome::Entry(entry.clone()));
+        metrics::counter!("edge_cache_stored_total", "item" => call.rule.item.clone()).increment(1);
         metrics::gauge!("edge_cache_bytes").set(bytes_as_metric(self.memory.bytes()));
         if let Some(shared) = &self.shared {
-            shared.put(&ticket.key, &entry).await;
+            shared.put(&call.key, &entry).await;
         }
     }
 
-    /// Keeps nothing, nor what was there: the service does not say it any more.
-    pub(crate) async fn forget(&self, ticket: &Ticket, fetch: Fetch) {
-        if fetch.refreshing.is_none() {
+    /// Ends a fetch whose result is not cached, and evicts the stale entry it was to refresh.
+    pub(crate) async fn evict(&self, call: &CacheKeyed, fetch: Fetch) {
+        if fetch.refresh_permit.is_none() {
             return fetch.fail();
         }
-        self.memory.remove(&ticket.key);
+        self.memory.remove(&call.key);
         fetch.fail();
         if let Some(shared) = &self.shared {
-            shared.remove(&ticket.key).await;
+            shared.remove(&call.key).await;
         }
     }
 
-    /// Begins a call that makes what is tagged so outdated. It is carried out within `timeout` or not at all.
-    pub(crate) fn writing(&self, tags: &[Tag], timeout: Duration) -> Writing {
-        self.tags.writing(tags.to_vec(), timeout)
+    /// Begins a call that invalidates these tags. The service carries it out within `timeout` or
+    /// not at all.
+    pub(crate) fn begin_write(&self, tags: &[CacheTag], timeout: Duration) -> PendingWrite {
+        self.tags.begin_write(tags.to_vec(), timeout)
     }
 }
 
 impl Fetch {
-    /// There is nothing for those who wait: they call themselves.
+    /// Ends the fetch without a result: the followers call the service themselves.
     pub(crate) fn fail(self) {
-        self.flight.land(Landed::Empty);
+        self.inflight.complete(FetchOutcome::Empty);
     }
 }
 
-impl Ticket {
-    /// A ticket for the same, from now on.
-    pub(crate) fn again(&self) -> Self {
+impl CacheKeyed {
+    /// The same call, begun now.
+    pub(crate) fn restarted(&self) -> Self {
         Self { began: Instant::now(), ..self.clone() }
     }
 }
 
-impl Rule {
-    /// How long a result is of use.
-    fn lasts(&self) -> Duration {
+impl CacheRule {
+    /// How long a result may be served: fresh, then stale.
+    fn lifetime(&self) -> Duration {
         self.ttl + self.stale
     }
 }
 
-fn miss(ticket: &Ticket, fetch: Option<Fetch>) -> Look {
-    count(&ticket.rule, "miss");
-    Look::Miss(fetch)
+fn miss(call: &CacheKeyed, fetch: Option<Fetch>) -> Lookup {
+    count(&call.rule, "miss");
+    Lookup::Miss(fetch)
 }
 
-fn count(rule: &Rule, outcome: &'static str) {
+fn count(rule: &CacheRule, outcome: &'static str) {
     metrics::counter!("edge_cache_lookups_total", "item" => rule.item.clone(), "outcome" => outcome)
         .increment(1);
 }

@@ -1,7 +1,8 @@
-//! Guardrails on content: what goes back to a model passes the guards of the config file, in its order.
+//! Guardrails on content: the guards of the config file filter everything that goes to a model, in
+//! the order of the file.
 //!
-//! A guard is a [`Kind`]: it says what stands in place of a text, or how large an answer may be. Where the texts of an
-//! answer are is [`content`]'s affair.
+//! A guard has a [`GuardKind`], which replaces texts or caps the size of a result. [`content`]
+//! finds the texts of a result.
 
 use std::{
     borrow::Cow,
@@ -13,9 +14,9 @@ use arc_swap::ArcSwap;
 use rmcp::model::{CallToolResult, GetPromptResult, ReadResourceResult};
 use serde_json::Value;
 
-use self::{content::Working, json::guard_value, redact::Redactor, size::Cap};
+use self::{content::GuardPass, json::guard_value, redact::Redactor, size::SizeCap};
 
-pub(crate) use self::{config::GuardEntry, strip::is_unseen};
+pub(crate) use self::{config::GuardEntry, strip::is_invisible};
 
 mod config;
 mod content;
@@ -26,115 +27,115 @@ mod redact;
 mod size;
 mod strip;
 
-/// The guards of the moment.
+/// The guards in effect.
 #[derive(Debug, Default)]
-pub(crate) struct Guards(ArcSwap<Rules>);
+pub(crate) struct Guards(ArcSwap<GuardRules>);
 
 /// The guards of one config file.
 #[derive(Debug, Default)]
-pub(crate) struct Rules {
+pub(crate) struct GuardRules {
     guards: Vec<Guard>,
 }
 
 #[derive(Debug)]
 struct Guard {
-    kind: Kind,
-    scope: Scope,
+    kind: GuardKind,
+    scope: GuardScope,
 }
 
-/// What a guard does.
+/// The kinds of guards.
 #[derive(Debug)]
-enum Kind {
-    /// Takes out what is not seen.
+enum GuardKind {
+    /// Removes invisible characters.
     Strip,
     /// Replaces secrets and personal data.
     Redact(Redactor),
-    /// Cuts what is too long.
-    Size(Cap),
+    /// Truncates results that are too large.
+    Size(SizeCap),
 }
 
-/// Whose answers a guard sees, by the names of tools, resources and prompts.
+/// The items to which a guard applies: names of tools, resources and prompts.
 #[derive(Debug)]
-struct Scope {
+struct GuardScope {
     only: Option<BTreeSet<String>>,
     except: BTreeSet<String>,
 }
 
-/// What guards did to one answer.
+/// What the guards did to one result: counts by guard or pattern.
 #[derive(Debug, Default)]
-struct Tally(BTreeMap<String, u64>);
+struct GuardCounts(BTreeMap<String, u64>);
 
 impl Guards {
-    /// These guards hold from now on.
-    pub(crate) fn set(&self, rules: Rules) {
+    /// Applies these guards.
+    pub(crate) fn set(&self, rules: GuardRules) {
         self.0.store(Arc::new(rules));
     }
 
-    /// Whether any guard sees what this item answers.
-    pub(crate) fn watch(&self, item: &str) -> bool {
-        self.0.load().of(item).next().is_some()
+    /// Whether any guard applies to this item.
+    pub(crate) fn has_guard(&self, item: &str) -> bool {
+        self.0.load().for_item(item).next().is_some()
     }
 
-    /// A tool's result as its model may see it.
+    /// Filters a tool's result.
     pub(crate) fn tool_result(&self, tool: &str, mut result: CallToolResult) -> CallToolResult {
-        self.work(tool, |working| working.tool_result(&mut result));
+        self.apply(tool, |pass| pass.tool_result(&mut result));
         result
     }
 
-    /// A resource's contents as a model may see them.
+    /// Filters the contents of a resource.
     pub(crate) fn resource(
         &self,
         resource: &str,
         mut result: ReadResourceResult,
     ) -> ReadResourceResult {
-        self.work(resource, |working| working.resource(&mut result));
+        self.apply(resource, |pass| pass.resource(&mut result));
         result
     }
 
-    /// A prompt as a model may see it.
+    /// Filters a prompt.
     pub(crate) fn prompt(&self, prompt: &str, mut result: GetPromptResult) -> GetPromptResult {
-        self.work(prompt, |working| working.prompt(&mut result));
+        self.apply(prompt, |pass| pass.prompt(&mut result));
         result
     }
 
-    /// Texts of an item as a model may see them.
+    /// Filters texts of an item.
     pub(crate) fn texts<'t>(&self, item: &str, texts: impl IntoIterator<Item = &'t mut String>) {
         let mut texts: Vec<_> = texts.into_iter().collect();
-        self.work(item, |working| working.texts(texts.iter_mut().map(|text| &mut **text)));
+        self.apply(item, |pass| pass.texts(texts.iter_mut().map(|text| &mut **text)));
     }
 
-    /// A value of an item as a model may see it.
+    /// Filters a JSON value of an item.
     pub(crate) fn value(&self, item: &str, value: &mut Value) {
-        self.work(item, |working| guard_value(value, working));
+        self.apply(item, |pass| guard_value(value, pass));
     }
 
-    fn work(&self, item: &str, mut work: impl FnMut(&mut Working<'_>)) {
+    fn apply(&self, item: &str, mut filter: impl FnMut(&mut GuardPass<'_>)) {
         let rules = self.0.load();
-        let mut tally = Tally::default();
-        for guard in rules.of(item) {
-            work(&mut Working { kind: &guard.kind, tally: &mut tally, changed: false });
+        let mut counts = GuardCounts::default();
+        for guard in rules.for_item(item) {
+            filter(&mut GuardPass { kind: &guard.kind, counts: &mut counts, is_changed: false });
         }
-        for (found, count) in tally.0 {
-            let labels = [("guard", found), ("item", item.to_owned())];
+        for (name, count) in counts.0 {
+            let labels = [("guard", name), ("item", item.to_owned())];
             metrics::counter!("edge_guarded_total", &labels).increment(count);
         }
     }
 }
 
-impl Rules {
+impl GuardRules {
     /// The guards for this item, in their order.
-    fn of(&self, item: &str) -> impl Iterator<Item = &Guard> {
-        self.guards.iter().filter(move |guard| guard.scope.has(item))
+    fn for_item(&self, item: &str) -> impl Iterator<Item = &Guard> {
+        self.guards.iter().filter(move |guard| guard.scope.includes(item))
     }
 }
 
-impl Scope {
-    fn has(&self, item: &str) -> bool {
+impl GuardScope {
+    fn includes(&self, item: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(item)) && !self.except.contains(item)
     }
 }
 
-impl Kind {
+impl GuardKind {
     fn name(&self) -> &'static str {
         match self {
             Self::Strip => "strip",
@@ -143,28 +144,33 @@ impl Kind {
         }
     }
 
-    /// What stands in place of a text, which may be the value of a field.
-    fn check<'t>(&self, field: Option<&str>, text: &'t str, tally: &mut Tally) -> Cow<'t, str> {
-        let checked = match self {
+    /// The filtered text. `field` is the name of the JSON field whose value it is.
+    fn filter<'t>(
+        &self,
+        field: Option<&str>,
+        text: &'t str,
+        counts: &mut GuardCounts,
+    ) -> Cow<'t, str> {
+        let filtered = match self {
             Self::Strip => strip::strip(text),
             Self::Redact(redactor) => {
                 return redactor
-                    .redact_field(field, text, &mut |found, count| tally.add(found, count));
+                    .redact_field(field, text, &mut |name, count| counts.add(name, count));
             }
             Self::Size(cap) => cap.text(text),
         };
-        if let Cow::Owned(_) = checked {
-            tally.add(self.name(), 1);
+        if let Cow::Owned(_) = filtered {
+            counts.add(self.name(), 1);
         }
-        checked
+        filtered
     }
 }
 
-impl Tally {
-    fn add(&mut self, found: &str, count: u64) {
-        match self.0.get_mut(found) {
+impl GuardCounts {
+    fn add(&mut self, name: &str, count: u64) {
+        match self.0.get_mut(name) {
             Some(sum) => *sum += count,
-            None => _ = self.0.insert(found.to_owned(), count),
+            None => _ = self.0.insert(name.to_owned(), count),
         }
     }
 }

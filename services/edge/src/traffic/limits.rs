@@ -1,7 +1,7 @@
-//! Rate limits: how often who may do what, over all replicas.
+//! Rate limits, counted over all replicas.
 //!
-//! A request takes from all the limits that count it or, where one of them refuses, from none. The buckets lie
-//! in Redis; without it each replica has buckets of its own.
+//! A request is charged to every limit that counts it or, if one of them rejects it, to none. The
+//! buckets are in Redis; without it each replica has its own.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use redis::RedisError;
 use secrecy::SecretString;
 
 use self::{
-    gcra::Answer,
-    limit::{Ask, WithoutRedis},
-    local::Local,
-    shared::Shared,
+    gcra::BucketStatus,
+    limit::{Charge, WithoutRedis},
+    local::LocalBuckets,
+    shared::SharedBuckets,
 };
 use crate::refusal::Refusal;
 
 pub(crate) use self::{
-    address::{Anybody, address, pass_anybody},
-    config::{LimitEntry, Rules, Settings},
-    limit::{CalledTool, Counted, network},
-    standing::{RATE_LIMIT, RATE_LIMIT_POLICY, Standing},
+    address::{AnonymousLimits, ClientAddress, client_address, limit_anonymous},
+    config::{LimitEntry, LimitRules, LimitsTable},
+    limit::{CalledTool, Subject, network_prefix},
+    status::{RATE_LIMIT, RATE_LIMIT_POLICY, RateLimitStatus},
 };
 
 mod address;
@@ -30,84 +30,89 @@ mod gcra;
 mod limit;
 mod local;
 mod shared;
-mod standing;
+mod status;
 
 #[derive(Debug)]
-pub(crate) struct Limits {
-    rules: ArcSwap<Rules>,
-    local: Local,
-    shared: Option<Arc<Shared>>,
+pub(crate) struct RateLimiter {
+    rules: ArcSwap<LimitRules>,
+    local: LocalBuckets,
+    shared: Option<Arc<SharedBuckets>>,
 }
 
-impl Limits {
-    /// No limits yet. Without Redis they will be this replica's alone.
+impl RateLimiter {
+    /// A limiter without limits. Without Redis its limits count this replica alone.
     pub(crate) fn new(redis_url: Option<&SecretString>) -> Result<Self, RedisError> {
         Ok(Self {
             rules: ArcSwap::default(),
-            local: Local::new(),
-            shared: redis_url.map(Shared::new).transpose()?.map(Arc::new),
+            local: LocalBuckets::new(),
+            shared: redis_url.map(SharedBuckets::new).transpose()?.map(Arc::new),
         })
     }
 
-    /// These limits hold from now on. What was taken under the same name stays taken.
-    pub(crate) async fn set(&self, rules: Rules) {
+    /// Replaces the limits. A limit that keeps its name keeps its buckets.
+    pub(crate) async fn set(&self, rules: LimitRules) {
         if !rules.is_empty()
             && let Some(shared) = &self.shared
         {
-            shared.begin().await;
+            shared.start().await;
         }
-        self.local.keep(|name| rules.has(name));
+        self.local.retain(|name| rules.contains(name));
         self.rules.store(Arc::new(rules));
     }
 
-    /// Whether there are any.
+    /// Whether there are no limits.
     pub(crate) fn is_empty(&self) -> bool {
         self.rules.load().is_empty()
     }
 
-    /// Takes what a request costs. Says how the caller stands, where a limit is the caller's own.
-    pub(crate) async fn take(&self, counted: &Counted<'_>) -> Result<Option<Standing>, Refusal> {
-        let (asks, within) = {
+    /// Charges a request. Returns the status of the caller's own limit with the least remaining.
+    pub(crate) async fn charge(
+        &self,
+        subject: &Subject<'_>,
+    ) -> Result<Option<RateLimitStatus>, Refusal> {
+        let (charges, timeout) = {
             let rules = self.rules.load();
-            (rules.asks(counted), rules.redis_timeout)
+            (rules.charges(subject), rules.redis_timeout)
         };
-        if asks.is_empty() {
+        if charges.is_empty() {
             return Ok(None);
         }
-        let answers = match &self.shared {
-            None => self.local.take(&asks),
-            Some(shared) => match shared.take(&asks, within).await {
-                Some(answers) => answers,
-                None => self.without_redis(&asks)?,
+        let buckets = match &self.shared {
+            None => self.local.take(&charges),
+            Some(shared) => match shared.take(&charges, timeout).await {
+                Some(buckets) => buckets,
+                None => self.charge_without_redis(&charges)?,
             },
         };
-        judge(&asks, &answers)
+        evaluate(&charges, &buckets)
     }
 
-    fn without_redis(&self, asks: &[Ask]) -> Result<Vec<Answer>, Refusal> {
-        match asks.iter().find(|ask| ask.limit.without_redis == WithoutRedis::Closed) {
-            Some(ask) => Err(Refusal::LimitClosed { limit: ask.limit.name.clone() }),
-            None => Ok(self.local.take(asks)),
+    fn charge_without_redis(&self, charges: &[Charge]) -> Result<Vec<BucketStatus>, Refusal> {
+        match charges.iter().find(|charge| charge.limit.without_redis == WithoutRedis::Closed) {
+            Some(charge) => Err(Refusal::LimitClosed { limit: charge.limit.name.clone() }),
+            None => Ok(self.local.take(charges)),
         }
     }
 }
 
-fn judge(asks: &[Ask], answers: &[Answer]) -> Result<Option<Standing>, Refusal> {
-    let both = || asks.iter().zip(answers);
-    let refusing = both().filter(|(_, answer)| answer.wait_micros > 0);
-    let mut longest: Option<(&Ask, &Answer)> = None;
-    for (ask, answer) in refusing {
-        metrics::counter!("edge_rate_limited_total", "limit" => ask.limit.name.clone())
+fn evaluate(
+    charges: &[Charge],
+    buckets: &[BucketStatus],
+) -> Result<Option<RateLimitStatus>, Refusal> {
+    let both = || charges.iter().zip(buckets);
+    let mut longest: Option<(&Charge, &BucketStatus)> = None;
+    for (charge, bucket) in both().filter(|(_, bucket)| bucket.wait_micros > 0) {
+        metrics::counter!("edge_rate_limited_total", "limit" => charge.limit.name.clone())
             .increment(1);
-        if longest.is_none_or(|(_, longest)| longest.wait_micros < answer.wait_micros) {
-            longest = Some((ask, answer));
+        if longest.is_none_or(|(_, longest)| longest.wait_micros < bucket.wait_micros) {
+            longest = Some((charge, bucket));
         }
     }
-    if let Some((ask, answer)) = longest {
-        return Err(Refusal::Limited(Standing::refused(ask, answer)));
+    if let Some((charge, bucket)) = longest {
+        return Err(Refusal::Limited(RateLimitStatus::rejected(charge, bucket)));
     }
-    let own = both().filter(|(ask, _)| ask.limit.is_own());
+    let own = both().filter(|(charge, _)| charge.limit.is_own());
     Ok(own
-        .map(|(ask, answer)| Standing::admitted(ask, answer))
-        .min_by_key(|standing| standing.remaining))
+        .map(|(charge, bucket)| RateLimitStatus::admitted(charge, bucket))
+        .min_by_key(|status| status.remaining))
 }

@@ -1,17 +1,17 @@
-//! What happens when more is asked of the edge than it can carry.
+//! What happens when the edge receives more than it can process.
 //!
-//! Requests wait at the door when this replica no longer keeps up, before they are looked at closely, and calls wait
-//! for room on their tool service: fairly, and not for long.
+//! When this replica does not keep up, excess requests queue before their bodies are parsed, and
+//! calls queue for their tool service. Both queues are fair to callers and bounded in time.
 
 pub(crate) use self::{
-    calls::Calls,
-    config::{Rules, Settings},
-    requests::{InProgress, Requests, Sender, watch},
-    turns::{Busy, Caller, Turn},
+    admission_controller::{AdmissionController, RequestPermit, TokenBearer, watch_busy_ratio},
+    call_limiter::CallLimiter,
+    config::{ConcurrencyTable, QueueRules},
+    fair_queue::{Busy, CallerHash, Permit},
 };
 
-mod calls;
+mod admission_controller;
+mod busy_ratio;
+mod call_limiter;
 mod config;
-mod load;
-mod requests;
-mod turns;
+mod fair_queue;

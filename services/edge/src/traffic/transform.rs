@@ -1,7 +1,8 @@
-//! What the operator changes in the arguments and results of tools, on their way.
+//! Transforms the arguments and results of tools as the config file says.
 //!
-//! Clients' arguments are checked against the schema that clients see, changed here, and then read as the service's
-//! own contract says: auth decides on what will be sent. A failure ends the call; what was not changed goes nowhere.
+//! Arguments are checked against the schema that clients see, transformed here, and then read by
+//! the service's own contract: auth decides on the message that will be sent. A failure ends the
+//! call; an untransformed message is never sent.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,7 +17,7 @@ use self::workers::Workers;
 pub use self::trial::{Trial, TrialError};
 pub(crate) use self::{
     config::{ServerEntry, ToolEntry, read},
-    jq::{Failure, Program},
+    jq::{Program, ProgramError},
 };
 
 mod config;
@@ -24,7 +25,7 @@ mod jq;
 mod trial;
 mod workers;
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the client to the service.
@@ -34,9 +35,9 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// A word for logs and metrics.
+    /// The direction as text, for logs and metrics.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Request => "request",
             Self::Response => "response",
@@ -44,27 +45,27 @@ impl Direction {
     }
 }
 
-/// What a program knows of the caller, as `$principal`.
+/// The caller as a program sees it, in `$principal`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Principal {
-    /// Who vouches for the subject.
+pub struct ProgramPrincipal {
+    /// The issuer of the subject.
     pub issuer: String,
-    /// Who it is, at that issuer.
+    /// The subject at that issuer.
     pub subject: String,
     /// The tenant, or null.
     pub tenant: Option<String>,
-    /// The OAuth client through which it calls.
+    /// The OAuth client of the caller.
     pub client: String,
-    /// The groups that its token names.
+    /// The groups in its token.
     pub groups: Vec<String>,
-    /// The roles that its token names.
+    /// The roles in its token.
     pub roles: Vec<String>,
-    /// The scopes that its token holds.
+    /// The scopes in its token.
     pub scopes: Vec<String>,
 }
 
-impl From<&auth::Principal> for Principal {
+impl From<&auth::Principal> for ProgramPrincipal {
     fn from(principal: &auth::Principal) -> Self {
         let auth::Principal { issuer, subject, client_id, tenant, scopes, groups, roles, .. } =
             principal.clone();
@@ -73,64 +74,66 @@ impl From<&auth::Principal> for Principal {
     }
 }
 
-/// What is changed in the calls of one tool.
+/// The transformation of the calls of one tool.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Transformation {
-    /// Set where the client says nothing.
+    /// Values of arguments that the client does not set.
     pub(crate) defaults: JsonObject,
-    /// Always set. No client can say them.
+    /// Values of arguments that clients cannot set.
     pub(crate) fixed: JsonObject,
     pub(crate) request: Option<Arc<Program>>,
     pub(crate) response: Option<Arc<Program>>,
-    /// Checks what a response program gives, where clients are told what that is.
+    /// Validates the output of the response program, if it has a schema.
     pub(crate) output: Option<Arc<Validator>>,
     pub(crate) workers: Arc<Workers>,
 }
 
 impl Transformation {
-    /// Arguments with what is set without a program.
-    pub(crate) fn filled(&self, arguments: &JsonObject) -> JsonObject {
-        let mut filled = self.defaults.clone();
+    /// The arguments with the defaults and fixed values.
+    pub(crate) fn with_values(&self, arguments: &JsonObject) -> JsonObject {
+        let mut values = self.defaults.clone();
         for (name, value) in arguments.iter().chain(&self.fixed) {
-            filled.insert(name.clone(), value.clone());
+            values.insert(name.clone(), value.clone());
         }
-        filled
+        values
     }
 
-    /// The arguments that the service gets.
+    /// Transforms the arguments for the service.
     pub(crate) async fn request(
         &self,
         tool: &str,
         arguments: &JsonObject,
         principal: &auth::Principal,
-    ) -> Result<Value, Failure> {
-        let filled = Value::Object(self.filled(arguments));
+    ) -> Result<Value, ProgramError> {
+        let arguments = Value::Object(self.with_values(arguments));
         match &self.request {
-            None => Ok(filled),
-            Some(program) => self.run(tool, Direction::Request, program, filled, principal).await,
+            None => Ok(arguments),
+            Some(program) => {
+                self.run(tool, Direction::Request, program, arguments, principal).await
+            }
         }
     }
 
-    /// The result that the client gets, in place of one that the service gave.
+    /// Transforms the result for the client.
     pub(crate) async fn response(
         &self,
         tool: &str,
         result: CallToolResult,
         principal: &auth::Principal,
-    ) -> Result<CallToolResult, Failure> {
+    ) -> Result<CallToolResult, ProgramError> {
         let Some(program) = &self.response else { return Ok(result) };
-        let structured = result.structured_content.clone().ok_or(Failure::Unstructured);
+        let structured = result.structured_content.clone().ok_or(ProgramError::Unstructured);
         let changed = match structured {
             Ok(structured) => {
                 self.run(tool, Direction::Response, program, structured, principal).await
             }
-            Err(failure) => Err(noted(tool, Direction::Response, failure)),
+            Err(failure) => Err(count_failure(tool, Direction::Response, failure)),
         }?;
         if let Some(output) = &self.output {
-            checked(output, &changed)
-                .map_err(|failure| noted(tool, Direction::Response, failure))?;
+            check_output(output, &changed)
+                .map_err(|failure| count_failure(tool, Direction::Response, failure))?;
         }
-        // Its other content may say what the program takes out.
+        // Other content may contain what the program removes.
         let content = vec![ContentBlock::text(changed.to_string())];
         let mut transformed = result;
         (transformed.content, transformed.structured_content) = (content, Some(changed));
@@ -144,31 +147,31 @@ impl Transformation {
         program: &Arc<Program>,
         input: Value,
         principal: &auth::Principal,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, ProgramError> {
         let started = Instant::now();
-        let principal = serde_json::to_value(Principal::from(principal)).unwrap_or_default();
-        let output = self.workers.run(program, input, principal).await.and_then(object);
-        let labels = [("tool", tool.to_owned()), ("direction", direction.word().to_owned())];
+        let principal = serde_json::to_value(ProgramPrincipal::from(principal)).unwrap_or_default();
+        let output = self.workers.run(program, input, principal).await.and_then(require_object);
+        let labels = [("tool", tool.to_owned()), ("direction", direction.as_str().to_owned())];
         metrics::histogram!("edge_transform_duration_seconds", &labels).record(started.elapsed());
-        output.map_err(|failure| noted(tool, direction, failure))
+        output.map_err(|failure| count_failure(tool, direction, failure))
     }
 }
 
 /// Counts a failure.
-fn noted(tool: &str, direction: Direction, failure: Failure) -> Failure {
-    let labels = [("tool", tool.to_owned()), ("direction", direction.word().to_owned())];
+fn count_failure(tool: &str, direction: Direction, failure: ProgramError) -> ProgramError {
+    let labels = [("tool", tool.to_owned()), ("direction", direction.as_str().to_owned())];
     metrics::counter!("edge_transform_failures_total", &labels).increment(1);
     failure
 }
 
-/// What MCP takes for arguments and for structured content.
-fn object(output: Value) -> Result<Value, Failure> {
-    if output.is_object() { Ok(output) } else { Err(Failure::NoObject) }
+/// MCP requires objects for arguments and structured content.
+fn require_object(output: Value) -> Result<Value, ProgramError> {
+    if output.is_object() { Ok(output) } else { Err(ProgramError::NotAnObject) }
 }
 
-fn checked(output: &Validator, changed: &Value) -> Result<(), Failure> {
-    // Where, and not what: the value is the caller's business.
-    output
-        .validate(changed)
-        .map_err(|error| Failure::Schema(format!("{}: {}", error.instance_path(), error.masked())))
+fn check_output(output: &Validator, changed: &Value) -> Result<(), ProgramError> {
+    // The path without the value, which may be private.
+    output.validate(changed).map_err(|error| {
+        ProgramError::Schema(format!("{}: {}", error.instance_path(), error.masked()))
+    })
 }

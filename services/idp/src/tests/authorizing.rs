@@ -5,20 +5,20 @@ use serde_json::json;
 
 use super::harness::{REDIRECT_URI, Server, callback, challenge, location, request_id};
 
-/// Checks that a request is refused by a redirect to the client.
+/// Checks that a request is rejected by a redirect to the client.
 async fn check_redirected(changes: &[(&str, &str)], error: &str) {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let response = server.authorize(&client_id, changes).await;
     assert!(location(&response).as_str().starts_with(REDIRECT_URI), "{changes:?}");
-    let answer = callback(&response);
-    assert_eq!(answer["error"], error, "{changes:?}");
-    assert_eq!(answer["iss"], server.issuer);
-    assert_eq!(answer["state"], "the state");
-    assert!(!answer.contains_key("code"));
+    let parameters = callback(&response);
+    assert_eq!(parameters["error"], error, "{changes:?}");
+    assert_eq!(parameters["iss"], server.issuer);
+    assert_eq!(parameters["state"], "the state");
+    assert!(!parameters.contains_key("code"));
 }
 
-/// Checks that a request is refused by a page.
+/// Checks that a request is rejected with a page.
 async fn check_page(server: &Server, client_id: &str, changes: &[(&str, &str)]) {
     let response = server.authorize(client_id, changes).await;
     assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{changes:?}");
@@ -27,16 +27,16 @@ async fn check_page(server: &Server, client_id: &str, changes: &[(&str, &str)]) 
 }
 
 #[tokio::test]
-async fn the_answer_carries_the_state_and_the_issuer() {
+async fn an_authorization_response_contains_the_state_and_the_issuer() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
     let response = server.decide(&request, ("alice", "alice"), "allow").await;
     assert!(location(&response).as_str().starts_with(REDIRECT_URI));
-    let answer = callback(&response);
-    assert_eq!(answer["state"], "the state");
-    assert_eq!(answer["iss"], server.issuer);
-    assert!(answer["code"].len() >= 43);
+    let parameters = callback(&response);
+    assert_eq!(parameters["state"], "the state");
+    assert_eq!(parameters["iss"], server.issuer);
+    assert!(parameters["code"].len() >= 43);
 }
 
 #[tokio::test]
@@ -49,9 +49,9 @@ async fn only_s256_is_accepted_as_a_challenge_method() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_granted_is_told_to_the_client() {
+async fn an_error_of_the_request_is_redirected_to_the_client() {
     check_redirected(&[("resource", "https://other.example/mcp")], "invalid_target").await;
-    // Auth itself is no resource for clients that register themselves.
+    // The auth service is not a resource for registered clients.
     check_redirected(&[("resource", "drawbridge-auth")], "invalid_target").await;
     check_redirected(&[("response_type", "token")], "unsupported_response_type").await;
     check_redirected(&[("response_type", "")], "invalid_request").await;
@@ -60,7 +60,7 @@ async fn a_request_that_cannot_be_granted_is_told_to_the_client() {
 }
 
 #[tokio::test]
-async fn an_unknown_client_or_redirect_uri_is_told_to_the_user_and_not_redirected() {
+async fn an_unknown_client_or_redirect_uri_is_shown_to_the_user_and_not_redirected() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     check_page(&server, "unknown", &[]).await;
@@ -76,7 +76,7 @@ async fn an_unknown_client_or_redirect_uri_is_told_to_the_user_and_not_redirecte
 }
 
 #[tokio::test]
-async fn a_repeated_parameter_is_refused() {
+async fn a_repeated_parameter_is_rejected() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let base = format!(
@@ -93,7 +93,7 @@ async fn a_repeated_parameter_is_refused() {
 }
 
 #[tokio::test]
-async fn the_port_of_a_loopback_redirect_uri_is_free() {
+async fn the_port_of_a_loopback_redirect_uri_is_ignored() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let moved = "http://127.0.0.1:50123/callback";
@@ -102,13 +102,13 @@ async fn the_port_of_a_loopback_redirect_uri_is_free() {
     assert!(location(&response).as_str().starts_with(moved));
     let code = &callback(&response)["code"];
     let elsewhere = server.redeem(&client_id, code, &[]).await;
-    super::harness::check_refused(elsewhere, 400, "invalid_grant").await;
+    super::harness::check_rejected(elsewhere, 400, "invalid_grant").await;
     let redeemed = server.redeem(&client_id, code, &[("redirect_uri", moved)]).await;
     assert_eq!(redeemed.status(), StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_private_use_redirect_uri_gets_its_answer() {
+async fn a_private_use_redirect_uri_gets_its_response() {
     let server = Server::start().await;
     let uri = "cursor://anysphere.cursor-retrieval/oauth/callback";
     let registered = server
@@ -126,32 +126,32 @@ async fn a_private_use_redirect_uri_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn denying_tells_the_client_and_ends_the_request() {
+async fn a_denial_is_redirected_to_the_client_and_ends_the_request() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
-    let answer = callback(&server.decide(&request, ("", ""), "deny").await);
-    assert_eq!(answer["error"], "access_denied");
-    assert_eq!(answer["state"], "the state");
-    assert_eq!(answer["iss"], server.issuer);
+    let parameters = callback(&server.decide(&request, ("", ""), "deny").await);
+    assert_eq!(parameters["error"], "access_denied");
+    assert_eq!(parameters["state"], "the state");
+    assert_eq!(parameters["iss"], server.issuer);
     let again = server.decide(&request, ("alice", "alice"), "allow").await;
     assert_eq!(again.status(), StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
-async fn a_wrong_password_does_not_sign_in_but_leaves_the_request_usable() {
+async fn a_wrong_password_fails_and_leaves_the_request_pending() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
-    for who in [("alice", "bob"), ("nobody", "nobody"), ("alice", ""), ("", "")] {
-        let response = server.decide(&request, who, "allow").await;
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{who:?}");
+    for credentials in [("alice", "bob"), ("unknown", "unknown"), ("alice", ""), ("", "")] {
+        let response = server.decide(&request, credentials, "allow").await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{credentials:?}");
         let page = response.text().await.unwrap();
         assert_eq!(request_id(&page), request);
         assert!(page.contains(r#"role="alert""#));
     }
-    let answer = callback(&server.decide(&request, ("alice", "alice"), "allow").await);
-    assert!(answer.contains_key("code"));
+    let parameters = callback(&server.decide(&request, ("alice", "alice"), "allow").await);
+    assert!(parameters.contains_key("code"));
 }
 
 #[tokio::test]
@@ -170,7 +170,7 @@ async fn five_failed_sign_ins_end_the_request() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_once_and_only_by_its_own_form() {
+async fn a_request_is_completed_once_and_only_by_its_own_form() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
@@ -185,7 +185,7 @@ async fn a_request_is_answered_once_and_only_by_its_own_form() {
 }
 
 #[tokio::test]
-async fn what_a_client_calls_itself_is_escaped() {
+async fn the_name_of_a_client_is_escaped() {
     let server = Server::start().await;
     let registered = server
         .register(&json!({
@@ -231,7 +231,7 @@ async fn the_page_is_not_served_under_a_foreign_host_name() {
 }
 
 #[tokio::test]
-async fn the_sign_in_page_says_in_words_what_the_client_asks_for_and_who_may_sign_in() {
+async fn the_sign_in_page_describes_the_requested_access_and_the_built_in_users() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let page = server.authorize(&client_id, &[]).await.text().await.unwrap();
@@ -248,7 +248,7 @@ async fn the_sign_in_page_says_in_words_what_the_client_asks_for_and_who_may_sig
 }
 
 #[tokio::test]
-async fn every_built_in_user_has_the_own_name_as_password_as_the_page_says() {
+async fn every_built_in_user_has_their_name_as_password() {
     for user in ["alice", "bob", "carol", "dave", "erin", "frank"] {
         let server = Server::start().await;
         let client_id = server.public_client().await;
@@ -260,7 +260,7 @@ async fn every_built_in_user_has_the_own_name_as_password_as_the_page_says() {
 }
 
 #[tokio::test]
-async fn a_failed_sign_in_marks_the_fields_and_goes_on_at_the_password() {
+async fn a_failed_sign_in_marks_the_fields_and_focuses_the_password() {
     let server = Server::start().await;
     let client_id = server.public_client().await;
     let request = server.pending(&client_id, &[]).await;
@@ -277,7 +277,7 @@ async fn a_failed_sign_in_marks_the_fields_and_goes_on_at_the_password() {
 }
 
 #[tokio::test]
-async fn users_of_a_file_are_named_to_nobody() {
+async fn users_of_a_file_are_not_shown() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[[users]]\nusername = \"zoe\"\npassword = \"a secret\"\n")
         .unwrap();
@@ -292,7 +292,7 @@ async fn users_of_a_file_are_named_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_person_who_opens_the_server_itself_learns_what_to_do() {
+async fn the_home_page_describes_the_server() {
     let server = Server::start().await;
     let response = server.get("/").await;
     assert_eq!(response.status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! A running server, and a client that knows how to go through its flows.
+//! A running server with a client for its flows.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use drawbridge_sdk::{
     Listen, RunningService, Telemetry, TelemetryConfig,
     fetch::{Fetcher, NetworkScope},
-    jwks::{Jwks, Limits, Source},
+    jwks::{Jwks, JwksLimits, KeySource},
 };
 use jsonwebtoken::{Algorithm, Header, Validation};
 use reqwest::{Response, StatusCode};
@@ -20,7 +20,7 @@ pub(super) const RESOURCE: &str = "http://127.0.0.1:7180/mcp";
 pub(super) const REDIRECT_URI: &str = "http://127.0.0.1:33418/callback";
 pub(super) const VERIFIER: &str =
     "a-verifier-of-sixty-four-characters-0123456789-0123456789-012345";
-/// A client that may get tokens for auth itself.
+/// A client that may get tokens for the auth service.
 pub(super) const INTERNAL_CLIENT: &str = "the-console";
 pub(super) const WORKLOAD_SECRET: &str = "workload:secret&=";
 
@@ -48,7 +48,7 @@ pub(super) fn config() -> Config {
 }
 
 pub(super) struct Server {
-    /// Kept, because the admin port's metrics are its.
+    /// Stored because it owns the metrics of the admin port.
     _telemetry: Telemetry,
     running: RunningService,
     pub(super) issuer: String,
@@ -91,7 +91,7 @@ impl Server {
         response.json().await.unwrap()
     }
 
-    /// A public client as MCP clients register themselves.
+    /// Registers a public client as MCP clients do.
     pub(super) async fn public_client(&self) -> String {
         let registered = self
             .register(&json!({
@@ -104,7 +104,7 @@ impl Server {
         registered["client_id"].as_str().unwrap().to_owned()
     }
 
-    /// Asks for authorization. `changes` replace parameters; an empty value drops one.
+    /// Requests authorization. `changes` replace parameters; an empty value removes one.
     pub(super) async fn authorize(&self, client_id: &str, changes: &[(&str, &str)]) -> Response {
         let challenge = challenge();
         let mut params = HashMap::from([
@@ -120,7 +120,7 @@ impl Server {
         self.http.get(self.url("/authorize")).query(&params).send().await.unwrap()
     }
 
-    /// Asks for authorization and gives the id of the request that the page holds.
+    /// Requests authorization and returns the request id from the page.
     pub(super) async fn pending(&self, client_id: &str, changes: &[(&str, &str)]) -> String {
         let response = self.authorize(client_id, changes).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -130,23 +130,23 @@ impl Server {
     pub(super) async fn decide(
         &self,
         request: &str,
-        who: (&str, &str),
+        credentials: (&str, &str),
         decision: &str,
     ) -> Response {
         let form = [
             ("request", request),
-            ("username", who.0),
-            ("password", who.1),
+            ("username", credentials.0),
+            ("password", credentials.1),
             ("decision", decision),
         ];
         self.http.post(self.url("/authorize")).form(&form).send().await.unwrap()
     }
 
-    /// Signs alice in and gives the code.
+    /// Signs alice in and returns the code.
     pub(super) async fn code(&self, client_id: &str, changes: &[(&str, &str)]) -> String {
         let request = self.pending(client_id, changes).await;
-        let answer = callback(&self.decide(&request, ("alice", "alice"), "allow").await);
-        answer["code"].clone()
+        let parameters = callback(&self.decide(&request, ("alice", "alice"), "allow").await);
+        parameters["code"].clone()
     }
 
     pub(super) async fn token(&self, form: &[(&str, &str)]) -> Response {
@@ -181,8 +181,8 @@ impl Server {
         let header = jsonwebtoken::decode_header(token).unwrap();
         let url = Url::parse(&self.url("/.well-known/jwks.json")).unwrap();
         let keys = Jwks::new(
-            Source::Url(url, Fetcher::new(NetworkScope::Anywhere).unwrap()),
-            Limits::default(),
+            KeySource::Url(url, Fetcher::new(NetworkScope::Anywhere).unwrap()),
+            JwksLimits::default(),
         );
         let key = keys.key(header.kid.as_deref().unwrap()).await.unwrap();
         assert!(key.verifies(Algorithm::ES256));
@@ -208,7 +208,7 @@ pub(super) fn location(response: &Response) -> Url {
     Url::parse(response.headers()["location"].to_str().unwrap()).unwrap()
 }
 
-/// The parameters that a redirect carries to the client.
+/// The parameters of a redirect to the client.
 pub(super) fn callback(response: &Response) -> HashMap<String, String> {
     location(response).query_pairs().into_owned().collect()
 }
@@ -218,7 +218,7 @@ pub(super) async fn json_of(response: Response) -> Value {
     response.json().await.unwrap()
 }
 
-/// The tokens of a request that must succeed.
+/// The tokens in the response to a successful request.
 pub(super) async fn tokens(response: Response) -> Value {
     let status = response.status();
     let body = json_of(response).await;
@@ -226,8 +226,8 @@ pub(super) async fn tokens(response: Response) -> Value {
     body
 }
 
-/// Checks that a token request was refused with this status and error code.
-pub(super) async fn check_refused(response: Response, status: u16, error: &str) {
+/// Checks that a token request was rejected with this status and error code.
+pub(super) async fn check_rejected(response: Response, status: u16, error: &str) {
     let actual = response.status().as_u16();
     let body = json_of(response).await;
     assert_eq!((actual, body["error"].as_str()), (status, Some(error)), "{body}");

@@ -1,11 +1,11 @@
-//! What a restart leaves as it was, with a state file.
+//! Restarts with a state file.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use drawbridge_sdk::{Telemetry, TelemetryConfig};
 use serde_json::{Value, json};
 
-use super::harness::{REDIRECT_URI, RESOURCE, Server, check_refused, config, tokens};
+use super::harness::{REDIRECT_URI, RESOURCE, Server, check_rejected, config, tokens};
 use crate::{Config, start};
 
 fn with_file(path: &Path) -> Config {
@@ -21,7 +21,7 @@ async fn keys_of(server: &Server) -> Value {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_registrations_the_signing_key_and_refresh_tokens() {
+async fn a_restart_preserves_registrations_the_signing_key_and_refresh_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let before = Server::start_with(with_file(&path)).await;
@@ -40,20 +40,20 @@ async fn a_restart_keeps_registrations_the_signing_key_and_refresh_tokens() {
     assert_eq!(keys_of(&after).await, keys);
     let third = tokens(after.refresh(&client, text(&second, "refresh_token")).await).await;
     after.verify(text(&third, "access_token"), RESOURCE).await;
-    // A client that nobody had signed in through is known too.
+    // A client without a sign-in is restored too.
     let code = after.code(&unused, &[]).await;
     tokens(after.redeem(&unused, &code, &[]).await).await;
-    // A token that was used before the restart is noticed after it.
+    // Reuse of a token from before the restart is detected.
     let stolen = after.refresh(&client, text(&second, "refresh_token")).await;
-    check_refused(stolen, 400, "invalid_grant").await;
+    check_rejected(stolen, 400, "invalid_grant").await;
     after.stop().await;
     let last = Server::start_with(with_file(&path)).await;
     let revoked = last.refresh(&client, text(&third, "refresh_token")).await;
-    check_refused(revoked, 400, "invalid_grant").await;
+    check_rejected(revoked, 400, "invalid_grant").await;
 }
 
 #[tokio::test]
-async fn without_a_state_file_a_restart_forgets_all() {
+async fn without_a_state_file_a_restart_loses_all_state() {
     let before = Server::start().await;
     let client = before.public_client().await;
     let keys = keys_of(&before).await;
@@ -61,11 +61,11 @@ async fn without_a_state_file_a_restart_forgets_all() {
     let after = Server::start().await;
     assert_ne!(keys_of(&after).await, keys);
     let refused = after.refresh(&client, "x.y").await;
-    check_refused(refused, 401, "invalid_client").await;
+    check_rejected(refused, 401, "invalid_client").await;
 }
 
 #[tokio::test]
-async fn a_confidential_client_proves_itself_after_a_restart_as_before() {
+async fn a_confidential_client_authenticates_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let before = Server::start_with(with_file(&path)).await;
@@ -75,13 +75,13 @@ async fn a_confidential_client_proves_itself_after_a_restart_as_before() {
     let after = Server::start_with(with_file(&path)).await;
     let client = text(&registered, "client_id");
     let code = after.code(client, &[]).await;
-    check_refused(after.redeem(client, &code, &[]).await, 401, "invalid_client").await;
+    check_rejected(after.redeem(client, &code, &[]).await, 401, "invalid_client").await;
     let secret = [("client_secret", text(&registered, "client_secret"))];
     tokens(after.redeem(client, &code, &secret).await).await;
 }
 
 #[tokio::test]
-async fn a_grant_for_what_is_not_offered_any_more_ends_with_the_restart() {
+async fn a_grant_for_a_removed_resource_ends_with_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let before = Server::start_with(with_file(&path)).await;
@@ -92,11 +92,11 @@ async fn a_grant_for_what_is_not_offered_any_more_ends_with_the_restart() {
     let elsewhere = vec!["http://127.0.0.1:8180/mcp".to_owned()];
     let after = Server::start_with(Config { resources: elsewhere, ..with_file(&path) }).await;
     let refused = after.refresh(&client, text(&first, "refresh_token")).await;
-    check_refused(refused, 400, "invalid_grant").await;
+    check_rejected(refused, 400, "invalid_grant").await;
 }
 
 #[tokio::test]
-async fn a_state_file_that_cannot_be_used_is_an_error_that_names_it() {
+async fn an_invalid_state_file_is_an_error_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("idp.json");
     let telemetry = Telemetry::new("idp", &TelemetryConfig::default()).unwrap();

@@ -1,4 +1,4 @@
-//! ServiceBuilder, metadata, cross-origin rules, limits, and what is never told.
+//! Startup, metadata, cross-origin rules, limits, and redaction.
 
 use std::{
     io::Write as _,
@@ -25,7 +25,7 @@ fn users_file(text: &str) -> tempfile::NamedTempFile {
 }
 
 #[tokio::test]
-async fn an_address_that_others_can_reach_is_refused_unless_allowed() {
+async fn a_non_loopback_address_is_rejected_unless_allowed() {
     let everywhere = SocketAddr::from(([0, 0, 0, 0], 0));
     let refused = start_error(Config { listen: Listen::Address(everywhere), ..config() }).await;
     assert!(matches!(refused, StartError::NonLoopback { address } if address == everywhere));
@@ -39,7 +39,7 @@ async fn an_address_that_others_can_reach_is_refused_unless_allowed() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_makes_no_sense_is_refused() {
+async fn an_invalid_configuration_is_rejected() {
     let issuer = Some("https://idp.example/path".parse().unwrap());
     assert!(matches!(start_error(Config { issuer, ..config() }).await, StartError::Issuer { .. }));
     assert!(matches!(
@@ -52,7 +52,7 @@ async fn a_configuration_that_makes_no_sense_is_refused() {
     let file = users_file("[[users]]\nusername = 'a'\npassword = 'hush'\nadmin = true\n");
     let error = start_error(Config { users: Some(file.path().to_owned()), ..config() }).await;
     assert!(
-        matches!(&error, StartError::Users(ConfigTextError::Meaning { line: 4, .. })),
+        matches!(&error, StartError::Users(ConfigTextError::Invalid { line: 4, .. })),
         "{error:?}"
     );
     assert!(!format!("{error:?}").contains("hush"));
@@ -92,7 +92,7 @@ async fn the_metadata_is_published_under_both_well_known_names() {
 }
 
 #[tokio::test]
-async fn browsers_of_any_origin_may_call_what_clients_call_and_nothing_else() {
+async fn browsers_of_any_origin_may_call_client_endpoints_and_nothing_else() {
     let server = Server::start().await;
     let preflight = async |path: &str, method: &str| {
         let request = server
@@ -125,7 +125,7 @@ async fn browsers_of_any_origin_may_call_what_clients_call_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_body_over_64_kib_is_refused() {
+async fn a_body_over_64_kib_is_rejected() {
     let server = Server::start().await;
     let body = "x".repeat(64 * 1024 + 1);
     for path in ["/token", "/register", "/authorize"] {
@@ -135,7 +135,7 @@ async fn a_body_over_64_kib_is_refused() {
 }
 
 #[tokio::test]
-async fn a_running_server_is_ready_and_keeps_the_callers_request_id() {
+async fn a_running_server_is_ready_and_returns_the_callers_request_id() {
     let server = Server::start().await;
     let ready = server.http.get(format!("http://{}/readyz", server.admin())).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::OK);
@@ -173,7 +173,7 @@ fn the_log_names_client_and_subject_but_no_code_token_or_password() {
     let file = users_file("[[users]]\nusername = 'alice'\npassword = 'hush-hush'\n");
     let config = Config { users: Some(file.path().to_owned()), ..config() };
 
-    // The server's tasks speak through this telemetry, because they run on its runtime's threads.
+    // The server's tasks log to this telemetry, because they run on its runtime's threads.
     let runtime = telemetry.runtime(1).unwrap();
     let secrets = runtime.block_on(async {
         let server = Server::start_with(config).await;
@@ -183,15 +183,15 @@ fn the_log_names_client_and_subject_but_no_code_token_or_password() {
         let code =
             callback(&server.decide(&request, ("alice", "hush-hush"), "allow").await)["code"]
                 .clone();
-        let answer = tokens(server.redeem(&client_id, &code, &[]).await).await;
+        let issued = tokens(server.redeem(&client_id, &code, &[]).await).await;
         server.redeem(&client_id, &code, &[]).await;
         let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
         assert!(log.contains(&client_id) && log.contains(r#""subject":"alice""#), "{log}");
         assert!(
-            log.contains("an access token is issued") && log.contains("a code is used again"),
+            log.contains("issued an access token") && log.contains("a code was used again"),
             "{log}"
         );
-        let token = |field: &str| answer[field].as_str().unwrap().to_owned();
+        let token = |field: &str| issued[field].as_str().unwrap().to_owned();
         let (access, refresh) = (token("access_token"), token("refresh_token"));
         [request, code, access, refresh, "hush-hush".into(), "wrong-guess".into()]
     });

@@ -1,4 +1,4 @@
-//! Approving an invoice, and asking the person first where it is about much.
+//! Approves invoices, and requires the person's confirmation above a limit.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,116 +12,118 @@ use drawbridge_proto::{
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use rust_decimal::Decimal;
 
-use super::{InvoiceApi, review::plain};
+use super::{InvoiceApi, review::sanitize};
 use crate::{
     decimal,
     error::InvoiceError,
-    store::{Access, Asking, Stored, approve::Approve, find::Find},
+    store::{Access, CallerContext, StoredInvoice, approve::Approve, find::Find},
 };
 
-/// The key of the one question, and of the one field of its form.
-const QUESTION: &str = "confirm";
+/// The key of the elicitation request, and the field of its form.
+const REQUEST_KEY: &str = "confirm";
 const FIELD: &str = "approve";
 
-/// Above which amount a person is asked.
+/// The amount above which a person must confirm.
 #[derive(Clone, Debug)]
-pub(crate) struct Limit {
+pub(crate) struct ApprovalLimit {
     pub(crate) amount: Decimal,
-    /// Nobody here knows rates: amounts of another currency are always asked for.
+    /// No exchange rates are known, so amounts in another currency always require confirmation.
     pub(crate) currency: String,
 }
 
-impl Limit {
-    /// Whether a person must confirm it. What is due and the total both count, and so does an amount that is given back.
-    fn needs_confirmation(&self, stored: &Stored) -> bool {
+impl ApprovalLimit {
+    /// Whether a person must confirm it. Both the amount due and the total count, by absolute
+    /// value.
+    fn needs_confirmation(&self, stored: &StoredInvoice) -> bool {
         let amounts =
             [&stored.gross_amount, &stored.payable_amount].map(|text| decimal::parse(text));
-        let most = amounts.into_iter().flatten().map(|amount| amount.abs()).max();
-        stored.currency != self.currency || most.is_none_or(|most| most > self.amount)
+        let largest = amounts.into_iter().flatten().map(|amount| amount.abs()).max();
+        stored.currency != self.currency || largest.is_none_or(|largest| largest > self.amount)
     }
 }
 
 impl InvoiceApi {
-    pub(super) async fn approval(
+    pub(super) async fn approve_invoice(
         &self,
-        asking: &Asking,
+        call: &CallerContext,
         request: ApproveRequest,
     ) -> Result<ApproveResponse, InvoiceError> {
         let ApproveRequest { invoice_id, interaction } = request;
         let find = Find { id: &invoice_id, access: Access::Approve };
-        let (stored, _) = self.store.run(asking, &find).await?.ok_or(InvoiceError::NotFound)?;
+        let (stored, _) = self.store.run(call, &find).await?.ok_or(InvoiceError::NotFound)?;
         if stored.is_approved() {
             return Ok(ApproveResponse { invoice: Some(stored.into()), input_required: None });
         }
         let confirmed = self.limit.needs_confirmation(&stored);
         if confirmed {
-            let claims = &asking.caller.claims;
+            let claims = &call.caller.claims;
             let is_program = claims.tctx.facts.as_ref().is_none_or(|facts| facts.workload);
-            // Answers come from the edge, which asks the person who calls. Others could make them up.
+            // Only the edge asks the person itself. A program or an intermediate service could
+            // forge the response.
             if claims.act.is_some() || is_program {
                 return Err(InvoiceError::PersonNeeded);
             }
-            match answer(&interaction.unwrap_or_default(), &stored) {
+            match parse_confirmation(&interaction.unwrap_or_default(), &stored) {
                 Some(true) => {}
                 Some(false) => return Err(InvoiceError::NotConfirmed),
                 None => {
                     return Ok(ApproveResponse {
                         invoice: None,
-                        input_required: Some(question(&stored)),
+                        input_required: Some(confirmation_request(&stored)),
                     });
                 }
             }
         }
-        let approved = self.store.run(asking, &Approve { id: &invoice_id, confirmed }).await?;
-        let (stored, made) = approved.ok_or(InvoiceError::NotFound)?;
-        if made {
+        let approved = self.store.run(call, &Approve { id: &invoice_id, confirmed }).await?;
+        let (stored, is_new) = approved.ok_or(InvoiceError::NotFound)?;
+        if is_new {
             tracing::info!(invoice = stored.id, confirmed, "approved");
         }
         Ok(ApproveResponse { invoice: Some(stored.into()), input_required: None })
     }
 }
 
-/// What the person said to the question about this very invoice. Absent: they were not asked yet.
-fn answer(given: &InputResponses, stored: &Stored) -> Option<bool> {
-    if given.state != state(stored) {
+/// The person's response about this invoice. None: not asked yet.
+fn parse_confirmation(interaction: &InputResponses, stored: &StoredInvoice) -> Option<bool> {
+    if interaction.state != confirmation_state(stored) {
         return None;
     }
-    match given.responses.get(QUESTION)?.kind.as_ref()? {
+    match interaction.responses.get(REQUEST_KEY)?.kind.as_ref()? {
         input_response::Kind::Elicitation(result) => {
-            Some(result.action() == Action::Accept && says_yes(result))
+            Some(result.action() == Action::Accept && is_confirmed(result))
         }
         _ => None,
     }
 }
 
-fn says_yes(result: &ElicitResult) -> bool {
+fn is_confirmed(result: &ElicitResult) -> bool {
     let field = result.content.as_ref().and_then(|content| content.fields.get(FIELD));
     matches!(field.and_then(|value| value.kind.as_ref()), Some(Kind::BoolValue(true)))
 }
 
-/// What the person was asked about.
-fn state(stored: &Stored) -> Vec<u8> {
+/// The request state: identifies the invoice and amounts that the person was asked about.
+fn confirmation_state(stored: &StoredInvoice) -> Vec<u8> {
     [&stored.id, &stored.gross_amount, &stored.payable_amount, &stored.currency]
         .map(String::as_str)
         .join(" ")
         .into()
 }
 
-fn question(stored: &Stored) -> InputRequired {
-    let currency = plain(&stored.currency);
-    let said = |amount: &str| {
+fn confirmation_request(stored: &StoredInvoice) -> InputRequired {
+    let currency = sanitize(&stored.currency);
+    let amount_text = |amount: &str| {
         if amount.is_empty() {
-            "an amount that is not said".to_owned()
+            "an unknown amount".to_owned()
         } else {
             format!("{amount} {currency}")
         }
     };
-    let (due, total) = (said(&stored.payable_amount), said(&stored.gross_amount));
+    let (due, total) = (amount_text(&stored.payable_amount), amount_text(&stored.gross_amount));
     let total = if due == total { String::new() } else { format!(", of a total of {total}") };
     let message = format!(
-        "Approve invoice {} of {} for payment: {due}{total}? It cannot be taken back.",
-        plain(&stored.number),
-        plain(&stored.seller_name),
+        "Approve invoice {} of {} for payment: {due}{total}? This cannot be undone.",
+        sanitize(&stored.number),
+        sanitize(&stored.seller_name),
     );
     let field =
         object([("type", text("boolean")), ("title", text("Approve this invoice for payment"))]);
@@ -133,8 +135,8 @@ fn question(stored: &Stored) -> InputRequired {
     let form = ElicitForm { message, requested_schema: Some(fields(schema)) };
     let request = InputRequest { kind: Some(input_request::Kind::Form(form)) };
     InputRequired {
-        requests: HashMap::from([(QUESTION.to_owned(), request)]),
-        state: state(stored),
+        requests: HashMap::from([(REQUEST_KEY.to_owned(), request)]),
+        state: confirmation_state(stored),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a document comes from, and the threads that read it.
+//! Loads documents, and extracts them on blocking threads.
 
 use std::{sync::Arc, time::Instant};
 
@@ -10,30 +10,30 @@ use super::InvoiceApi;
 use crate::{
     error::InvoiceError,
     extract::{Document, extract},
-    store::{Asking, find::FindDocument},
+    store::{CallerContext, find::FindDocument},
 };
 
-/// Events that may wait for a slow caller; then the work waits too.
+/// Events buffered for a slow caller; when full, extraction blocks.
 const EVENTS_MAX: usize = 4;
 
-/// A document as a request names it.
-pub(super) struct Source {
+/// The document fields of a request.
+pub(super) struct DocumentSource {
     pub(super) document: Option<Vec<u8>>,
     pub(super) media_type: Option<String>,
     pub(super) uri: Option<String>,
 }
 
-/// What is told of a document that is being read: progress, and in the end the invoice.
-pub(super) struct Told {
+/// The events of an extraction: progress, and finally the result.
+pub(super) struct ExtractEvents {
     events: mpsc::Receiver<Result<Event, InvoiceError>>,
     deadline: Instant,
-    /// Cancelled with this.
+    /// Cancelled when this is dropped.
     _job: BlockingJob<()>,
 }
 
-impl Told {
+impl ExtractEvents {
     pub(super) async fn next(&mut self) -> Option<Result<Event, InvoiceError>> {
-        // The timeout alone lets what is ready through when the deadline has passed already.
+        // A timeout alone lets ready events through after the deadline.
         match timeout_at(self.deadline.into(), self.events.recv()).await {
             Ok(event) if Instant::now() < self.deadline => event,
             _ => Some(Err(InvoiceError::DeadlinePassed)),
@@ -42,21 +42,21 @@ impl Told {
 }
 
 impl InvoiceApi {
-    /// The document that a request holds, or that of a stored invoice.
+    /// The document in the request, or that of a stored invoice.
     pub(super) async fn document(
         &self,
-        asking: &Asking,
-        source: Source,
+        call: &CallerContext,
+        source: DocumentSource,
     ) -> Result<Document, InvoiceError> {
         match source {
-            Source { document: Some(bytes), media_type: Some(media_type), uri: None } => {
+            DocumentSource { document: Some(bytes), media_type: Some(media_type), uri: None } => {
                 Ok(Document { media_type, bytes })
             }
-            Source { document: None, media_type: None, uri: Some(uri) } => {
+            DocumentSource { document: None, media_type: None, uri: Some(uri) } => {
                 let problem = "must be invoice://, followed by the id of a stored invoice";
                 let id = uri.strip_prefix("invoice://");
                 let id = id.ok_or(InvoiceError::Argument { field: "uri", problem })?;
-                self.store.run(asking, &FindDocument { id }).await?.ok_or(InvoiceError::NotFound)
+                self.store.run(call, &FindDocument { id }).await?.ok_or(InvoiceError::NotFound)
             }
             _ => Err(InvoiceError::Argument {
                 field: "document",
@@ -65,21 +65,21 @@ impl InvoiceApi {
         }
     }
 
-    /// Begins to read a document, on a thread that may block.
-    pub(super) async fn extracting(
+    /// Starts extracting a document on a blocking thread.
+    pub(super) async fn start_extraction(
         &self,
         context: &CallContext,
         document: Arc<Document>,
-    ) -> Result<Told, InvoiceError> {
+    ) -> Result<ExtractEvents, InvoiceError> {
         let deadline = context.deadline;
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let job = self.jobs.start(deadline, move |cancellation| {
-            // Nobody receives any more when the caller has gone or the deadline has passed.
-            let tell = |event| sender.blocking_send(event).map_err(|_| InvoiceError::Cancelled);
+            // The receiver is dropped when the call is cancelled or its deadline has passed.
+            let send = |event| sender.blocking_send(event).map_err(|_| InvoiceError::Cancelled);
             let result =
-                extract(&document, cancellation, |progress| tell(Ok(Event::Progress(progress))));
-            drop(tell(result.map(Event::Result)));
+                extract(&document, cancellation, |progress| send(Ok(Event::Progress(progress))));
+            drop(send(result.map(Event::Result)));
         });
-        Ok(Told { events, deadline, _job: job.await? })
+        Ok(ExtractEvents { events, deadline, _job: job.await? })
     }
 }

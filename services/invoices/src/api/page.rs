@@ -1,5 +1,5 @@
-//! Where a page of a search begins: after an invoice. The text is nobody's business but this service's; it opens nothing,
-//! for whose invoices are seen does not depend on it.
+//! Page tokens of a search: the id of the last invoice of a page. A token is opaque to callers and
+//! grants no access: visibility does not depend on it.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
@@ -15,6 +15,6 @@ pub(super) fn read(token: &str) -> Result<String, InvoiceError> {
     let id = bytes.and_then(|bytes| Uuid::from_slice(&bytes).ok()).map(|id| id.to_string());
     id.ok_or(InvoiceError::Argument {
         field: "page_token",
-        problem: "is none that a search has given",
+        problem: "is not a page token of a search",
     })
 }

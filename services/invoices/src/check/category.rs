@@ -1,4 +1,4 @@
-//! What the category of VAT asks of lines, allowances and charges, and of who sells and buys.
+//! The requirements of VAT categories on lines, allowances, charges and the parties.
 
 use drawbridge_proto::invoices::v1::{Invoice, Party, TaxCategory};
 use rust_decimal::Decimal;
@@ -6,26 +6,26 @@ use rust_decimal::Decimal;
 use super::{is_summed, tax::CATEGORIES};
 use crate::{decimal, findings::Findings};
 
-/// What a rate must be.
+/// The required rate of a category.
 #[derive(Clone, Copy)]
-enum Rate {
+enum RateRequirement {
     Positive,
     NotNegative,
     Zero,
-    /// There is none.
+    /// No rate may be given.
     Absent,
 }
 
-/// Where a category is used: the number of its rule about who is registered, and of its rule about
+/// Where a category is used. It determines the numbers of the rules about registrations and about
 /// the rate.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Usage {
     Line,
     Allowance,
     Charge,
 }
 
-impl Place {
+impl Usage {
     fn rules(self) -> [&'static str; 2] {
         match self {
             Self::Line => ["02", "05"],
@@ -35,36 +35,40 @@ impl Place {
     }
 }
 
-/// A category as it is used, and where it stands.
-struct Use<'a> {
-    place: Place,
+/// A use of a category, with its location.
+struct CategoryUse<'a> {
+    usage: Usage,
     tax: &'a TaxCategory,
     field: String,
 }
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
-    let uses = uses(invoice, findings);
+    let category_uses = category_uses(invoice, findings);
     for (code, name, _) in CATEGORIES {
-        for place in [Place::Line, Place::Allowance, Place::Charge] {
-            let here = || uses.iter().filter(|one| one.place == place && one.tax.code == code);
-            if here().next().is_none() {
+        for usage in [Usage::Line, Usage::Allowance, Usage::Charge] {
+            let uses_here = || {
+                category_uses.iter().filter(|category_use| {
+                    category_use.usage == usage && category_use.tax.code == code
+                })
+            };
+            if uses_here().next().is_none() {
                 continue;
             }
-            let [registered, rated] = place.rules();
+            let [registered, rated] = usage.rules();
             if let Some(problem) = registration(code, invoice) {
                 findings.error(&format!("BR-{name}-{registered}"), "seller", || problem.to_owned());
             }
-            for one in here() {
-                rate(code, one, &format!("BR-{name}-{rated}"), findings);
+            for category_use in uses_here() {
+                check_rate(code, category_use, &format!("BR-{name}-{rated}"), findings);
             }
         }
     }
-    not_subject(invoice, &uses, findings);
-    split_payment(invoice, &uses, findings);
+    not_subject(invoice, &category_uses, findings);
+    split_payment(invoice, &category_uses, findings);
     let is_delivered = invoice.delivery_date.is_some()
         || invoice.period_start.is_some()
         || invoice.period_end.is_some();
-    let is_broken_down = |code: &str| breakdown(invoice).any(|own| own == code);
+    let is_broken_down = |code: &str| breakdown(invoice).any(|used| used == code);
     findings.require(
         is_delivered || !is_broken_down("K"),
         "BR-IC-11",
@@ -73,17 +77,17 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     );
 }
 
-fn uses<'a>(invoice: &'a Invoice, findings: &Findings) -> Vec<Use<'a>> {
+fn category_uses<'a>(invoice: &'a Invoice, findings: &Findings) -> Vec<CategoryUse<'a>> {
     let lines =
         invoice.lines.iter().enumerate().filter(|(_, line)| is_summed(line, findings.profile));
     let lines = lines.filter_map(|(index, line)| {
         let field = format!("lines[{index}].tax.percent");
-        Some(Use { place: Place::Line, tax: line.tax.as_ref()?, field })
+        Some(CategoryUse { usage: Usage::Line, tax: line.tax.as_ref()?, field })
     });
     let others = invoice.allowances_charges.iter().enumerate().filter_map(|(index, item)| {
-        let place = if item.charge { Place::Charge } else { Place::Allowance };
-        Some(Use {
-            place,
+        let usage = if item.charge { Usage::Charge } else { Usage::Allowance };
+        Some(CategoryUse {
+            usage,
             tax: item.tax.as_ref()?,
             field: format!("allowances_charges[{index}].tax.percent"),
         })
@@ -95,7 +99,7 @@ fn breakdown(invoice: &Invoice) -> impl Iterator<Item = &str> {
     invoice.taxes.iter().filter_map(|tax| Some(tax.category.as_ref()?.code.as_str()))
 }
 
-/// What is missing, or there and must not be, of the parties' registrations for a category.
+/// The missing or forbidden registration of the parties for a category.
 fn registration(code: &str, invoice: &Invoice) -> Option<&'static str> {
     let has_vat =
         |party: &Option<Party>| party.as_ref().is_some_and(|party| !party.vat_id.is_empty());
@@ -107,70 +111,81 @@ fn registration(code: &str, invoice: &Invoice) -> Option<&'static str> {
         buyer_vat || invoice.buyer.as_ref().is_some_and(|party| party.legal_registration.is_some());
     match code {
         "S" | "Z" | "E" | "L" | "M" if !seller => Some(
-            "a VAT identifier or tax registration of the seller, or of the tax representative, is missing",
+            "a VAT identifier or tax registration of the seller, or of the tax representative, is \
+             missing",
         ),
         "AE" if !seller || !buyer => Some(
-            "reverse charge needs a registration of the seller, and the buyer's VAT identifier or registration",
+            "reverse charge needs a registration of the seller, and the buyer's VAT identifier or \
+             registration",
         ),
         "K" if !seller_vat || !buyer_vat => Some(
             "an intra-community supply needs the VAT identifiers of the seller and of the buyer",
         ),
         "G" if !seller_vat => Some("an export needs the seller's VAT identifier"),
         "O" if seller_vat || buyer_vat => {
-            Some("VAT identifiers are given, and what is sold is not subject to VAT")
+            Some("VAT identifiers are given although the category O is not subject to VAT")
         }
         _ => None,
     }
 }
 
-fn rate(code: &str, one: &Use<'_>, rule: &str, findings: &mut Findings) {
-    let must = match code {
-        "S" => Rate::Positive,
-        "L" | "M" => Rate::NotNegative,
-        "O" => Rate::Absent,
+fn check_rate(code: &str, category_use: &CategoryUse<'_>, rule: &str, findings: &mut Findings) {
+    let requirement = match code {
+        "S" => RateRequirement::Positive,
+        "L" | "M" => RateRequirement::NotNegative,
+        "O" => RateRequirement::Absent,
         "B" => return,
-        _ => Rate::Zero,
+        _ => RateRequirement::Zero,
     };
-    let rate = decimal::of(one.tax.percent.as_ref());
-    let (is_right, what) = match must {
-        Rate::Positive => (rate.is_some_and(|rate| rate > Decimal::ZERO), "greater than 0"),
-        Rate::NotNegative => (rate.is_some_and(|rate| rate >= Decimal::ZERO), "0 or greater"),
-        Rate::Zero => (rate.is_some_and(|rate| rate.is_zero()), "0"),
-        Rate::Absent => (rate.is_none(), "absent"),
+    let rate = decimal::parse_option(category_use.tax.percent.as_ref());
+    let (is_right, what) = match requirement {
+        RateRequirement::Positive => {
+            (rate.is_some_and(|rate| rate > Decimal::ZERO), "greater than 0")
+        }
+        RateRequirement::NotNegative => {
+            (rate.is_some_and(|rate| rate >= Decimal::ZERO), "0 or greater")
+        }
+        RateRequirement::Zero => (rate.is_some_and(|rate| rate.is_zero()), "0"),
+        RateRequirement::Absent => (rate.is_none(), "absent"),
     };
     if !is_right {
-        findings.error(rule, &one.field, || {
+        findings.error(rule, &category_use.field, || {
             let said = rate.map_or_else(|| "nothing".to_owned(), |rate| rate.to_string());
-            format!("{said} is said, and the rate of the category {code} must be {what}")
+            format!("the rate is {said}; the rate of the category {code} must be {what}")
         });
     }
 }
 
-/// What is not subject to VAT does not share an invoice with what is.
-fn not_subject(invoice: &Invoice, uses: &[Use<'_>], findings: &mut Findings) {
+/// The category "not subject to VAT" (O) excludes other categories on the same invoice.
+fn not_subject(invoice: &Invoice, category_uses: &[CategoryUse<'_>], findings: &mut Findings) {
     if !breakdown(invoice).any(|code| code == "O") {
         return;
     }
     let is_other = |code: &str| !code.is_empty() && code != "O";
-    let others = |place| uses.iter().any(|one| one.place == place && is_other(&one.tax.code));
+    let others = |usage| {
+        category_uses
+            .iter()
+            .any(|category_use| category_use.usage == usage && is_other(&category_use.tax.code))
+    };
     for (rule, is_broken, field) in [
         ("BR-O-11", breakdown(invoice).any(is_other), "taxes"),
-        ("BR-O-12", others(Place::Line), "lines"),
-        ("BR-O-13", others(Place::Allowance), "allowances_charges"),
-        ("BR-O-14", others(Place::Charge), "allowances_charges"),
+        ("BR-O-12", others(Usage::Line), "lines"),
+        ("BR-O-13", others(Usage::Allowance), "allowances_charges"),
+        ("BR-O-14", others(Usage::Charge), "allowances_charges"),
     ] {
         if is_broken {
             findings.error(rule, field, || {
-                "what is not subject to VAT (O) stands beside another category".to_owned()
+                "the category O (not subject to VAT) is combined with another category".to_owned()
             });
         }
     }
 }
 
-/// Split payment is of Italy, and not beside the standard rate.
-fn split_payment(invoice: &Invoice, uses: &[Use<'_>], findings: &mut Findings) {
+/// Split payment applies only in Italy, and not together with the standard rate.
+fn split_payment(invoice: &Invoice, category_uses: &[CategoryUse<'_>], findings: &mut Findings) {
     let is_used = |code: &str| {
-        uses.iter().any(|one| one.tax.code == code) || breakdown(invoice).any(|own| own == code)
+        category_uses.iter().any(|category_use| category_use.tax.code == code)
+            || breakdown(invoice).any(|used| used == code)
     };
     if !is_used("B") {
         return;
@@ -179,12 +194,12 @@ fn split_payment(invoice: &Invoice, uses: &[Use<'_>], findings: &mut Findings) {
     let countries = parties.into_iter().flatten().filter_map(|party| party.address.as_ref());
     if countries.into_iter().any(|address| !address.country.is_empty() && address.country != "IT") {
         findings.error("BR-B-01", "taxes", || {
-            "split payment (B) is for invoices within Italy".to_owned()
+            "split payment (B) applies only to invoices within Italy".to_owned()
         });
     }
     if is_used("S") {
         findings.error("BR-B-02", "taxes", || {
-            "split payment (B) stands beside the standard rate (S)".to_owned()
+            "split payment (B) is combined with the standard rate (S)".to_owned()
         });
     }
 }

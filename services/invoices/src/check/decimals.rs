@@ -1,26 +1,31 @@
-//! Amounts have no more than two decimals.
+//! Checks that amounts have at most two decimals.
 
 use drawbridge_proto::invoices::v1::{AllowanceCharge, Invoice};
 
 use crate::{decimal, findings::Findings};
 
-/// The most digits after the point of an amount.
+/// The maximum digits after the point of an amount.
 const DIGITS_MAX: u32 = 2;
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     let mut amount = |rule: &str, field: String, amount: &Option<String>| {
-        if let Some(value) = decimal::of(amount.as_ref()).filter(|value| value.scale() > DIGITS_MAX)
+        if let Some(value) =
+            decimal::parse_option(amount.as_ref()).filter(|value| value.scale() > DIGITS_MAX)
         {
             findings.error(rule, &field, || format!("{value} has more than {DIGITS_MAX} decimals"));
         }
     };
-    let mut items = |all: &[AllowanceCharge], at: &str, rules: [[&str; 2]; 2]| {
+    let mut items = |all: &[AllowanceCharge], prefix: &str, rules: [[&str; 2]; 2]| {
         for (index, item) in all.iter().enumerate() {
-            let [of_amount, of_base] = rules[usize::from(item.charge)];
-            amount(of_amount, format!("{at}allowances_charges[{index}].amount"), &item.amount);
+            let [amount_rule, base_rule] = rules[usize::from(item.charge)];
             amount(
-                of_base,
-                format!("{at}allowances_charges[{index}].base_amount"),
+                amount_rule,
+                format!("{prefix}allowances_charges[{index}].amount"),
+                &item.amount,
+            );
+            amount(
+                base_rule,
+                format!("{prefix}allowances_charges[{index}].base_amount"),
                 &item.base_amount,
             );
         }

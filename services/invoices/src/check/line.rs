@@ -1,18 +1,18 @@
-//! The rules of one line.
+//! Checks the rules of one line.
 
 use drawbridge_proto::invoices::v1::Line;
 use rust_decimal::Decimal;
 
-use super::{is_summed, of_kind, presence, round, sum};
+use super::{allowances_or_charges, is_summed, presence, round, sum_amounts};
 use crate::{decimal, findings::Findings};
 
-/// How far the net amount may be from quantity and price, as in the rules of Peppol.
+/// The tolerance of the net amount, as in the rules of Peppol.
 const NET_TOLERANCE: Decimal = Decimal::from_parts(2, 0, 0, false, 2);
 
-pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
+pub(super) fn check(line: &Line, path: &str, findings: &mut Findings) {
     let is_summed = is_summed(line, findings.profile);
     let mut require = |present, rule, name: &str| {
-        findings.require(present, rule, &format!("{at}.{name}"), &format!("the line's {name}"));
+        findings.require(present, rule, &format!("{path}.{name}"), &format!("the line's {name}"));
     };
     require(!line.id.is_empty(), "BR-21", "id");
     require(!line.item_name.is_empty(), "BR-25", "item_name");
@@ -23,14 +23,14 @@ pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
         require(line.price.is_some(), "BR-26", "price");
         require(line.tax.as_ref().is_some_and(|tax| !tax.code.is_empty()), "BR-CO-04", "tax.code");
     }
-    if decimal::of(line.price.as_ref()).is_some_and(|price| price.is_sign_negative()) {
-        findings.error("BR-27", &format!("{at}.price"), || "the price is negative".to_owned());
+    if decimal::parse_option(line.price.as_ref()).is_some_and(|price| price.is_sign_negative()) {
+        findings.error("BR-27", &format!("{path}.price"), || "the price is negative".to_owned());
     }
     presence::period(
         &line.period_start,
         &line.period_end,
         "BR-30",
-        &format!("{at}.period_end"),
+        &format!("{path}.period_end"),
         findings,
     );
     for (index, item) in line.allowances_charges.iter().enumerate() {
@@ -38,37 +38,40 @@ pub(super) fn check(line: &Line, at: &str, findings: &mut Findings) {
         presence::allowance_charge(
             item,
             rules,
-            &format!("{at}.allowances_charges[{index}]"),
+            &format!("{path}.allowances_charges[{index}]"),
             findings,
         );
     }
     if is_summed {
-        net_amount(line, at, findings);
+        net_amount(line, path, findings);
     }
 }
 
-/// EN 16931 defines the net amount, and has no rule for it; Peppol and XRechnung have.
-fn net_amount(line: &Line, at: &str, findings: &mut Findings) {
+/// EN 16931 defines the net amount without a rule; Peppol and XRechnung have one.
+fn net_amount(line: &Line, path: &str, findings: &mut Findings) {
     let (Some(net), Some(quantity), Some(price)) = (
-        decimal::of(line.net_amount.as_ref()),
-        decimal::of(line.quantity.as_ref()),
-        decimal::of(line.price.as_ref()),
+        decimal::parse_option(line.net_amount.as_ref()),
+        decimal::parse_option(line.quantity.as_ref()),
+        decimal::parse_option(line.price.as_ref()),
     ) else {
         return;
     };
-    let base = decimal::of(line.price_base_quantity.as_ref()).unwrap_or(Decimal::ONE);
-    let total =
-        |charge| sum(of_kind(&line.allowances_charges, charge).map(|(_, item)| &item.amount));
+    let base = decimal::parse_option(line.price_base_quantity.as_ref()).unwrap_or(Decimal::ONE);
+    let total = |charge| {
+        sum_amounts(
+            allowances_or_charges(&line.allowances_charges, charge).map(|(_, item)| &item.amount),
+        )
+    };
     let expected = quantity
         .checked_mul(price)
         .and_then(|product| product.checked_div(base))
         .and_then(|product| round(product).checked_add(total(true))?.checked_sub(total(false)));
     let difference = expected.and_then(|expected| net.checked_sub(expected));
     if difference.is_none_or(|difference| difference.abs() > NET_TOLERANCE) {
-        findings.warning("PEPPOL-EN16931-R120", &format!("{at}.net_amount"), || {
+        findings.warning("PEPPOL-EN16931-R120", &format!("{path}.net_amount"), || {
             let expected =
                 expected.map_or_else(|| "no amount".to_owned(), |expected| expected.to_string());
-            format!("{net} is said; quantity, price, allowances and charges make {expected}")
+            format!("the amount is {net}; quantity, price, allowances and charges give {expected}")
         });
     }
 }

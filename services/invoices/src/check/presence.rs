@@ -1,4 +1,4 @@
-//! What must be there.
+//! Checks required values.
 
 use drawbridge_proto::invoices::v1::{AllowanceCharge, Invoice, InvoiceKind, Party};
 use rust_decimal::Decimal;
@@ -53,7 +53,7 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
             "the VAT in that currency",
         );
     }
-    let is_owed = decimal::of(totals.payable_amount.as_ref()) > Some(Decimal::ZERO);
+    let is_owed = decimal::parse_option(totals.payable_amount.as_ref()) > Some(Decimal::ZERO);
     if is_owed && invoice.kind() != InvoiceKind::CreditNote {
         let present = invoice.due_date.is_some() || !invoice.payment_terms.is_empty();
         findings.require(present, "BR-CO-25", "due_date", "the due date, or terms of payment,");
@@ -61,9 +61,9 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
 }
 
 fn parties(invoice: &Invoice, findings: &mut Findings) {
-    let nobody = Party::default();
-    let seller = invoice.seller.as_ref().unwrap_or(&nobody);
-    let buyer = invoice.buyer.as_ref().unwrap_or(&nobody);
+    let missing = Party::default();
+    let seller = invoice.seller.as_ref().unwrap_or(&missing);
+    let buyer = invoice.buyer.as_ref().unwrap_or(&missing);
     party(seller, ["BR-06", "BR-08", "BR-09"], "seller", findings);
     party(buyer, ["BR-07", "BR-10", "BR-11"], "buyer", findings);
     let is_identified = !seller.identifiers.is_empty()
@@ -85,28 +85,28 @@ fn parties(invoice: &Invoice, findings: &mut Findings) {
     }
 }
 
-/// Name, address and country.
-fn party(party: &Party, rules: [&str; 3], at: &str, findings: &mut Findings) {
+/// Checks name, address and country.
+fn party(party: &Party, rules: [&str; 3], path: &str, findings: &mut Findings) {
     let address = party.address.as_ref();
-    findings.require(!party.name.is_empty(), rules[0], &format!("{at}.name"), "the name");
-    findings.require(address.is_some(), rules[1], &format!("{at}.address"), "the address");
+    findings.require(!party.name.is_empty(), rules[0], &format!("{path}.name"), "the name");
+    findings.require(address.is_some(), rules[1], &format!("{path}.address"), "the address");
     let has_country = address.is_some_and(|address| !address.country.is_empty());
-    findings.require(has_country, rules[2], &format!("{at}.address.country"), "the country");
+    findings.require(has_country, rules[2], &format!("{path}.address.country"), "the country");
 }
 
-/// Amount and reason.
+/// Checks amount and reason.
 pub(super) fn allowance_charge(
     item: &AllowanceCharge,
     rules: [&str; 2],
-    at: &str,
+    path: &str,
     findings: &mut Findings,
 ) {
-    findings.require(item.amount.is_some(), rules[0], &format!("{at}.amount"), "the amount");
+    findings.require(item.amount.is_some(), rules[0], &format!("{path}.amount"), "the amount");
     let is_explained = !item.reason.is_empty() || !item.reason_code.is_empty();
-    findings.require(is_explained, rules[1], &format!("{at}.reason"), "the reason");
+    findings.require(is_explained, rules[1], &format!("{path}.reason"), "the reason");
 }
 
-/// A period does not end before it starts. Dates of ISO 8601 sort as text.
+/// Checks that a period does not end before it starts. ISO 8601 dates sort as text.
 pub(super) fn period(
     start: &Option<String>,
     end: &Option<String>,

@@ -1,4 +1,4 @@
-//! Lines that are parts of others: the rules of Factur-X EXTENDED.
+//! Checks the rules of Factur-X EXTENDED about sublines.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use super::{round, tolerance};
 use crate::{decimal, findings::Findings};
 
 pub(super) fn check(lines: &[Line], findings: &mut Findings) {
-    // What the lines below each line come to, and how many they are. Remarks do not count.
+    // The sum and number of sublines per line, without remarks.
     let mut parts: HashMap<&str, (Decimal, usize)> =
         lines.iter().map(|line| (line.id.as_str(), (Decimal::ZERO, 0))).collect();
     for (index, line) in lines.iter().enumerate().filter(|(_, line)| !line.parent.is_empty()) {
@@ -22,12 +22,12 @@ pub(super) fn check(lines: &[Line], findings: &mut Findings) {
         );
         let Some((sum, count)) = parts.get_mut(line.parent.as_str()) else {
             findings.error("BR-FXEXT-11", &field("parent"), || {
-                format!("there is no line `{}`", shown(&line.parent))
+                format!("no line `{}`", truncate(&line.parent))
             });
             continue;
         };
         if let Some(net) =
-            decimal::of(line.net_amount.as_ref()).filter(|_| line.status != "INFORMATION")
+            decimal::parse_option(line.net_amount.as_ref()).filter(|_| line.status != "INFORMATION")
         {
             *sum += net;
             *count += 1;
@@ -37,15 +37,15 @@ pub(super) fn check(lines: &[Line], findings: &mut Findings) {
         let Some((sum, count)) = parts.get(line.id.as_str()).filter(|(_, count)| *count > 0) else {
             continue;
         };
-        let Some(net) = decimal::of(line.net_amount.as_ref()) else { continue };
+        let Some(net) = decimal::parse_option(line.net_amount.as_ref()) else { continue };
         if (round(net) - round(*sum)).abs() > tolerance(*count, findings.profile) {
             findings.error("BR-FXEXT-08", &format!("lines[{index}].net_amount"), || {
-                format!("{net} is said; the parts make {sum}")
+                format!("the amount is {net}; the sublines add up to {sum}")
             });
         }
     }
 }
 
-fn shown(id: &str) -> String {
+fn truncate(id: &str) -> String {
     id.chars().take(40).collect()
 }

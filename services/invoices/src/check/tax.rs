@@ -1,4 +1,4 @@
-//! VAT by category and rate.
+//! Checks the VAT breakdown by category and rate.
 
 use std::collections::HashMap;
 
@@ -8,38 +8,39 @@ use rust_decimal::Decimal;
 use super::{PRODUCT_TOLERANCE, is_summed, round, tolerance};
 use crate::{decimal, findings::Findings, profile::Profile};
 
-/// A category's code in UNTDID 5305, its name in the ids of rules, and how it taxes.
-pub(super) const CATEGORIES: [(&str, &str, Taxes); 10] = [
-    ("S", "S", Taxes::AtRate),
-    ("L", "AF", Taxes::AtRate),
-    ("M", "AG", Taxes::AtRate),
-    ("B", "B", Taxes::Split),
-    ("Z", "Z", Taxes::Nothing),
-    ("E", "E", Taxes::NothingBecause),
-    ("AE", "AE", Taxes::NothingBecause),
-    ("K", "IC", Taxes::NothingBecause),
-    ("G", "G", Taxes::NothingBecause),
-    ("O", "O", Taxes::NothingBecause),
+/// A category's code in UNTDID 5305, its name in rule ids, and its taxation.
+pub(super) const CATEGORIES: [(&str, &str, Taxation); 10] = [
+    ("S", "S", Taxation::AtRate),
+    ("L", "AF", Taxation::AtRate),
+    ("M", "AG", Taxation::AtRate),
+    ("B", "B", Taxation::Split),
+    ("Z", "Z", Taxation::Nothing),
+    ("E", "E", Taxation::NothingBecause),
+    ("AE", "AE", Taxation::NothingBecause),
+    ("K", "IC", Taxation::NothingBecause),
+    ("G", "G", Taxation::NothingBecause),
+    ("O", "O", Taxation::NothingBecause),
 ];
 
-/// How a category taxes.
+/// The taxation of a category.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taxes {
-    /// Each rate has a subtotal of its own.
+pub(super) enum Taxation {
+    /// Each rate has its own subtotal.
     AtRate,
-    /// Domestic split payment, which has no rules of its own here.
+    /// Domestic split payment, without rules here.
     Split,
     Nothing,
-    /// Nothing, and the reason must be said.
+    /// No tax, with a required reason.
     NothingBecause,
 }
 
-/// What lines, allowances and charges make of one category, and of one rate where rates count.
-type Bases<'a> = HashMap<(&'a str, Option<Decimal>), Base>;
+/// The taxable bases of lines, allowances and charges, by category, and by rate where taxed at a
+/// rate.
+type TaxableBases<'a> = HashMap<(&'a str, Option<Decimal>), TaxableBase>;
 
-/// A sum, and of how many parts.
+/// A sum, and its number of parts.
 #[derive(Clone, Copy, Default)]
-struct Base {
+struct TaxableBase {
     amount: Decimal,
     parts: usize,
 }
@@ -51,16 +52,19 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         let is_used = bases.keys().any(|(used, _)| used == code);
         let subtotals = invoice.taxes.iter().filter(|tax| category(tax).0 == *code).count();
         let is_right = match taxes {
-            Taxes::Split => continue,
-            Taxes::AtRate => !is_used || subtotals > 0,
-            Taxes::Nothing | Taxes::NothingBecause => {
+            Taxation::Split => continue,
+            Taxation::AtRate => !is_used || subtotals > 0,
+            Taxation::Nothing | Taxation::NothingBecause => {
                 subtotals <= 1 && (!is_used || subtotals == 1)
             }
         };
         if !is_right {
             findings.error(&format!("BR-{name}-01"), "taxes", || {
-                let must = if *taxes == Taxes::AtRate { "one for each rate" } else { "one" };
-                format!("the category {code} has {subtotals} subtotals, and must have {must}")
+                let expected_count =
+                    if *taxes == Taxation::AtRate { "one for each rate" } else { "one" };
+                format!(
+                    "the category {code} has {subtotals} subtotals; it must have {expected_count}"
+                )
             });
         }
     }
@@ -69,47 +73,54 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
     }
 }
 
-fn bases(invoice: &Invoice, profile: Profile) -> Bases<'_> {
+fn bases(invoice: &Invoice, profile: Profile) -> TaxableBases<'_> {
     let lines = invoice.lines.iter().filter(|line| is_summed(line, profile));
     let lines = lines.map(|line| (&line.tax, &line.net_amount, false));
     let others =
         invoice.allowances_charges.iter().map(|item| (&item.tax, &item.amount, !item.charge));
-    let mut bases = Bases::new();
+    let mut bases = TaxableBases::new();
     for (tax, amount, negative) in lines.chain(others) {
         let Some(tax) = tax else { continue };
-        let amount = decimal::of(amount.as_ref()).unwrap_or_default();
-        let base = bases.entry(key(tax)).or_default();
+        let amount = decimal::parse_option(amount.as_ref()).unwrap_or_default();
+        let base = bases.entry(base_key(tax)).or_default();
         base.amount += if negative { -amount } else { amount };
         base.parts += 1;
     }
     bases
 }
 
-/// By what amounts are added up: `25` and `25.00` are one rate.
-fn key(tax: &TaxCategory) -> (&str, Option<Decimal>) {
+/// The key by which amounts are summed: `25` and `25.00` are the same rate.
+fn base_key(tax: &TaxCategory) -> (&str, Option<Decimal>) {
     let at_rate =
-        CATEGORIES.iter().any(|(code, _, taxes)| *code == tax.code && *taxes == Taxes::AtRate);
-    (&tax.code, decimal::of(tax.percent.as_ref()).filter(|_| at_rate).map(|rate| rate.normalize()))
+        CATEGORIES.iter().any(|(code, _, taxes)| *code == tax.code && *taxes == Taxation::AtRate);
+    (
+        &tax.code,
+        decimal::parse_option(tax.percent.as_ref())
+            .filter(|_| at_rate)
+            .map(|rate| rate.normalize()),
+    )
 }
 
 fn category(tax: &TaxSubtotal) -> (&str, Option<Decimal>) {
     tax.category
         .as_ref()
-        .map(|category| (category.code.as_str(), decimal::of(category.percent.as_ref())))
+        .map(|category| (category.code.as_str(), decimal::parse_option(category.percent.as_ref())))
         .unwrap_or_default()
 }
 
 fn subtotal(
     tax: &TaxSubtotal,
-    bases: &Bases<'_>,
+    bases: &TaxableBases<'_>,
     syntax: Syntax,
-    at: &str,
+    path: &str,
     findings: &mut Findings,
 ) {
-    let field = |name: &str| format!("{at}.{name}");
+    let field = |name: &str| format!("{path}.{name}");
     let (code, rate) = category(tax);
-    let (base, amount) =
-        (decimal::of(tax.taxable_amount.as_ref()), decimal::of(tax.tax_amount.as_ref()));
+    let (base, amount) = (
+        decimal::parse_option(tax.taxable_amount.as_ref()),
+        decimal::parse_option(tax.tax_amount.as_ref()),
+    );
     findings.require(base.is_some(), "BR-45", &field("taxable_amount"), "the taxable amount");
     findings.require(amount.is_some(), "BR-46", &field("tax_amount"), "the tax");
     findings.require(!code.is_empty(), "BR-47", &field("category.code"), "the category");
@@ -121,36 +132,39 @@ fn subtotal(
     );
     let product = base.and_then(|base| base.checked_mul(rate.unwrap_or_default()));
     let expected = product.map(|product| round(product / Decimal::ONE_HUNDRED));
-    let is_off = amount
+    let is_mismatch = amount
         .zip(expected)
-        .is_some_and(|(said, expected)| (said - expected).abs() > PRODUCT_TOLERANCE);
-    let off = || format!("{} is said; base and rate make {}", shown(amount), shown(expected));
-    if is_off {
-        findings.error("BR-CO-17", &field("tax_amount"), off);
+        .is_some_and(|(actual, expected)| (actual - expected).abs() > PRODUCT_TOLERANCE);
+    let mismatch =
+        || format!("the tax is {}; base and rate give {}", display(amount), display(expected));
+    if is_mismatch {
+        findings.error("BR-CO-17", &field("tax_amount"), mismatch);
     }
-    let Some((_, name, taxes)) = CATEGORIES.iter().find(|(own, ..)| *own == code) else {
+    let Some((_, name, taxes)) = CATEGORIES.iter().find(|(known, ..)| *known == code) else {
         if !code.is_empty() {
             findings.error("BR-CL-17", &field("category.code"), || {
-                format!("{code} is no VAT category")
+                format!("{code} is not a VAT category")
             });
         }
         return;
     };
     let rule = |number: &str| format!("BR-{name}-{number}");
     match taxes {
-        Taxes::Split => return,
-        Taxes::AtRate if is_off => findings.error(&rule("09"), &field("tax_amount"), off),
-        Taxes::Nothing | Taxes::NothingBecause
+        Taxation::Split => return,
+        Taxation::AtRate if is_mismatch => {
+            findings.error(&rule("09"), &field("tax_amount"), mismatch);
+        }
+        Taxation::Nothing | Taxation::NothingBecause
             if amount.is_some_and(|amount| !amount.is_zero()) =>
         {
             findings.error(&rule("09"), &field("tax_amount"), || {
-                format!("{} must be 0", shown(amount))
+                format!("{} must be 0", display(amount))
             });
         }
         _ => {}
     }
     let is_explained = !tax.exemption_reason.is_empty() || !tax.exemption_reason_code.is_empty();
-    if *taxes == Taxes::NothingBecause {
+    if *taxes == Taxation::NothingBecause {
         findings.require(
             is_explained,
             &rule("10"),
@@ -159,38 +173,38 @@ fn subtotal(
         );
     } else if is_explained {
         findings.error(&rule("10"), &field("exemption_reason"), || {
-            format!("a reason for no VAT is said, and the category {code} has none")
+            format!("a reason for no VAT is given, which the category {code} must not have")
         });
     }
-    // Without a rate, nothing says which amounts belong to it.
-    if *taxes == Taxes::AtRate && rate.is_none() {
+    // Without a rate, the matching amounts are unknown.
+    if *taxes == Taxation::AtRate && rate.is_none() {
         return;
     }
-    let of_lines = tax
+    let computed = tax
         .category
         .as_ref()
-        .and_then(|category| bases.get(&key(category)))
+        .and_then(|category| bases.get(&base_key(category)))
         .copied()
         .unwrap_or_default();
-    let of_rounding = tolerance(of_lines.parts, findings.profile);
-    // The artefacts of UBL let a base at a rate be off by less than one unit, and those of CII do
-    // not.
-    let is_lenient = *taxes == Taxes::AtRate && syntax == Syntax::Ubl && of_lines.parts > 0;
-    let is_off = |base| {
-        let difference = (round(base) - round(of_lines.amount)).abs();
-        difference > of_rounding && !(is_lenient && difference < PRODUCT_TOLERANCE)
+    let rounding_tolerance = tolerance(computed.parts, findings.profile);
+    // The UBL artefacts tolerate less than one unit for a base at a rate; those of CII tolerate
+    // nothing.
+    let is_lenient = *taxes == Taxation::AtRate && syntax == Syntax::Ubl && computed.parts > 0;
+    let is_mismatch = |base| {
+        let difference = (round(base) - round(computed.amount)).abs();
+        difference > rounding_tolerance && !(is_lenient && difference < PRODUCT_TOLERANCE)
     };
-    if base.is_some_and(is_off) {
+    if base.is_some_and(is_mismatch) {
         findings.error(&rule("08"), &field("taxable_amount"), || {
             format!(
-                "{} is said; lines, allowances and charges make {}",
-                shown(base),
-                of_lines.amount
+                "the base is {}; lines, allowances and charges add up to {}",
+                display(base),
+                computed.amount
             )
         });
     }
 }
 
-fn shown(amount: Option<Decimal>) -> String {
+fn display(amount: Option<Decimal>) -> String {
     amount.map_or_else(|| "nothing".to_owned(), |amount| amount.to_string())
 }

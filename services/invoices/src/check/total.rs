@@ -1,9 +1,9 @@
-//! The totals add up: to the cent, and in an extension to a cent for each part of a sum.
+//! Checks that the totals add up: to the cent, or in an extension to one cent per part.
 
 use drawbridge_proto::invoices::v1::{Invoice, Syntax};
 use rust_decimal::Decimal;
 
-use super::{is_summed, of_kind, round, sum, tolerance};
+use super::{allowances_or_charges, is_summed, round, sum_amounts, tolerance};
 use crate::{decimal, findings::Findings};
 
 pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
@@ -19,45 +19,68 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         &totals.rounding_amount,
         &totals.payable_amount,
     ]
-    .map(|amount| decimal::of(amount.as_ref()));
+    .map(|amount| decimal::parse_option(amount.as_ref()));
     let or_zero = |amount: Option<Decimal>| amount.unwrap_or_default();
-    let total =
-        |charge| sum(of_kind(&invoice.allowances_charges, charge).map(|(_, item)| &item.amount));
-    let profile = findings.profile;
-    let mut equal = |rule, field, said: Option<Decimal>, expected: Option<Decimal>, parts, of| {
-        if let (Some(said), Some(expected)) = (said, expected)
-            && (round(said) - round(expected)).abs() > tolerance(parts, profile)
-        {
-            findings.error(rule, field, || format!("{said} is said; {of} make {expected}"));
-        }
+    let total = |charge| {
+        sum_amounts(
+            allowances_or_charges(&invoice.allowances_charges, charge)
+                .map(|(_, item)| &item.amount),
+        )
     };
+    let profile = findings.profile;
+    let mut check_equal =
+        |rule, field, actual: Option<Decimal>, expected: Option<Decimal>, parts, parts_name| {
+            if let (Some(actual), Some(expected)) = (actual, expected)
+                && (round(actual) - round(expected)).abs() > tolerance(parts, profile)
+            {
+                findings.error(rule, field, || {
+                    format!("the amount is {actual}; {parts_name} give {expected}")
+                });
+            }
+        };
     let summed = || invoice.lines.iter().filter(|line| is_summed(line, profile));
-    let of_lines = Some(sum(summed().map(|line| &line.net_amount)));
+    let line_sum = Some(sum_amounts(summed().map(|line| &line.net_amount)));
     let all = summed().count() + invoice.allowances_charges.len();
-    equal("BR-CO-10", "totals.line_net_amount", lines, of_lines, summed().count(), "the lines");
+    check_equal(
+        "BR-CO-10",
+        "totals.line_net_amount",
+        lines,
+        line_sum,
+        summed().count(),
+        "the lines",
+    );
     let mut missing = Vec::new();
-    for (rule, field, charge, said, what) in [
+    for (rule, field, charge, actual, what) in [
         ("BR-CO-11", "totals.allowance_amount", false, allowances, "the allowances"),
         ("BR-CO-12", "totals.charge_amount", true, charges, "the charges"),
     ] {
-        let parts = of_kind(&invoice.allowances_charges, charge).count();
-        match said {
-            Some(said) => equal(rule, field, Some(said), Some(total(charge)), parts, what),
-            // Nothing said means that there are none.
+        let parts = allowances_or_charges(&invoice.allowances_charges, charge).count();
+        match actual {
+            Some(actual) => {
+                check_equal(rule, field, Some(actual), Some(total(charge)), parts, what);
+            }
+            // An absent total means zero.
             None if parts > 0 => missing.push((rule, field, what, total(charge))),
             None => {}
         }
     }
     let expected = lines.map(|lines| lines - or_zero(allowances) + or_zero(charges));
-    equal("BR-CO-13", "totals.net_amount", net, expected, all, "lines, allowances and charges");
-    let of_taxes = sum(invoice.taxes.iter().map(|tax| &tax.tax_amount));
-    let of_taxes =
-        Some(of_taxes).filter(|_| !invoice.taxes.is_empty() || invoice.syntax() == Syntax::Cii);
-    equal("BR-CO-14", "totals.tax_amount", tax, of_taxes, 0, "the VAT categories");
+    check_equal(
+        "BR-CO-13",
+        "totals.net_amount",
+        net,
+        expected,
+        all,
+        "lines, allowances and charges",
+    );
+    let tax_sum = sum_amounts(invoice.taxes.iter().map(|tax| &tax.tax_amount));
+    let tax_sum =
+        Some(tax_sum).filter(|_| !invoice.taxes.is_empty() || invoice.syntax() == Syntax::Cii);
+    check_equal("BR-CO-14", "totals.tax_amount", tax, tax_sum, 0, "the VAT categories");
     let expected = net.map(|net| net + or_zero(tax));
-    equal("BR-CO-15", "totals.gross_amount", gross, expected, all, "net amount and VAT");
+    check_equal("BR-CO-15", "totals.gross_amount", gross, expected, all, "net amount and VAT");
     let expected = gross.map(|gross| gross - or_zero(prepaid) + or_zero(rounding));
-    equal(
+    check_equal(
         "BR-CO-16",
         "totals.payable_amount",
         payable,
@@ -65,7 +88,8 @@ pub(super) fn check(invoice: &Invoice, findings: &mut Findings) {
         0,
         "gross, prepaid and rounding amount",
     );
-    for (rule, field, what, sum) in missing {
-        findings.error(rule, field, || format!("nothing is said; {what} make {sum}"));
+    for (rule, field, what, sum_amounts) in missing {
+        findings
+            .error(rule, field, || format!("no amount is given; {what} add up to {sum_amounts}"));
     }
 }

@@ -1,4 +1,4 @@
-//! What counts as attached to a PDF, and what is said of what cannot be read.
+//! Attachments of PDFs, and the reports of unreadable ones.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,24 +10,27 @@ use lopdf::{
 
 use super::{
     CII, UBL,
-    pdf::{PAGE, assembled, attaching, embedded, file, read_pdf, revised, specification, stream},
+    pdf::{
+        PAGE, append_revision, build_pdf, embedded, file, pdf_with_files, read_pdf, specification,
+        stream,
+    },
     read,
 };
 
-/// An invoice of this number.
-fn numbered(number: &str) -> Vec<u8> {
-    CII.replacen("CN-7", number, 1).into_bytes()
+/// An invoice with this number.
+fn numbered_invoice(read_number: &str) -> Vec<u8> {
+    CII.replacen("CN-7", read_number, 1).into_bytes()
 }
 
-/// The number that is read of a PDF.
+/// The invoice number that is read from a PDF.
 #[track_caller]
-fn number(pdf: Vec<u8>) -> String {
+fn read_number(pdf: Vec<u8>) -> String {
     read_pdf(pdf).unwrap().invoice.unwrap().number
 }
 
-/// A PDF of the field may be read by its text alone: then a finding names the attachment.
+/// Checks that the PDF is read by its text only, with a finding about the attachment.
 #[track_caller]
-fn is_unread(pdf: Vec<u8>, problem: &str) {
+fn check_unreadable(pdf: Vec<u8>, problem: &str) {
     let result = read_pdf(pdf).unwrap();
     let finding = &result.findings[0];
     assert_eq!(
@@ -47,8 +50,8 @@ fn is_unread(pdf: Vec<u8>, problem: &str) {
 }
 
 #[test]
-fn files_are_found_wherever_a_pdf_attaches_them() {
-    let objects = [specification("factur-x.xml", 7), file(&numbered("A-1"))];
+fn files_are_found_in_every_place_where_a_pdf_attaches_them() {
+    let objects = [specification("factur-x.xml", 7), file(&numbered_invoice("A-1"))];
     let kids = "/Names <</EmbeddedFiles 8 0 R>>";
     let tree = [
         b"<</Kids [9 0 R 8 0 R 9 0 R]>>".to_vec(),
@@ -65,52 +68,52 @@ fn files_are_found_wherever_a_pdf_attaches_them() {
         (String::new(), "/AF [6 0 R]".to_owned(), &objects),
         (String::new(), format!("/Annots [{annotation}]"), &objects),
         (String::new(), "/Annots [<</Subtype /Text /AF [6 0 R]>>]".to_owned(), &objects),
-        // One file that is named everywhere is one file.
+        // One file with several references counts once.
         (
             format!("{} /AF [6 0 R 6 0 R]", embedded(&[6])),
             format!("/AF 6 0 R /Annots [{annotation}]"),
             &objects,
         ),
     ] {
-        let pdf = assembled(PAGE, &catalog, &page, objects);
-        assert_eq!(number(pdf), "A-1", "{catalog} {page}");
+        let pdf = build_pdf(PAGE, &catalog, &page, objects);
+        assert_eq!(read_number(pdf), "A-1", "{catalog} {page}");
     }
 }
 
 #[test]
-fn a_stream_that_nothing_attaches_is_no_invoice() {
-    let hidden = stream("/Type /EmbeddedFile", &numbered("HIDDEN-1"));
+fn an_unattached_stream_is_not_an_invoice() {
+    let hidden = stream("/Type /EmbeddedFile", &numbered_invoice("HIDDEN-1"));
     let private = "/PieceInfo <</X <</Private 8 0 R>>>>";
-    let objects = [specification("factur-x.xml", 7), file(&numbered("REAL-1")), hidden];
-    assert_eq!(number(assembled(PAGE, &embedded(&[6]), private, &objects)), "REAL-1");
-    let result = read_pdf(assembled(PAGE, "", private, &objects)).unwrap();
+    let objects = [specification("factur-x.xml", 7), file(&numbered_invoice("REAL-1")), hidden];
+    assert_eq!(read_number(build_pdf(PAGE, &embedded(&[6]), private, &objects)), "REAL-1");
+    let result = read_pdf(build_pdf(PAGE, "", private, &objects)).unwrap();
     assert_eq!(
         (result.invoice.unwrap().number.as_str(), result.findings[0].rule.as_str()),
         ("TEXT-1", "TEXT")
     );
-    // A specification of a file that is elsewhere attaches nothing.
+    // A specification of an external file attaches nothing.
     let elsewhere = [b"<</Type /Filespec /F (factur-x.xml)>>".to_vec()];
-    assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &elsewhere)), "TEXT-1");
+    assert_eq!(read_number(build_pdf(PAGE, &embedded(&[6]), "", &elsewhere)), "TEXT-1");
 }
 
 #[test]
-fn only_what_the_last_revision_attaches_counts() {
-    let attached = attaching(&[("factur-x.xml", file(&numbered("OLD-1")))]);
+fn only_attachments_of_the_last_revision_count() {
+    let attached = pdf_with_files(&[("factur-x.xml", file(&numbered_invoice("OLD-1")))]);
     let without = (1, b"<</Type /Catalog /Pages 2 0 R>>".to_vec());
-    let removed = revised(attached.clone(), &[without]);
-    assert_eq!(number(removed.clone()), "TEXT-1");
-    let replaced = revised(attached, &[(7, file(&numbered("NEW-1")))]);
-    assert_eq!(number(replaced), "NEW-1");
+    let removed = append_revision(attached.clone(), &[without]);
+    assert_eq!(read_number(removed.clone()), "TEXT-1");
+    let replaced = append_revision(attached, &[(7, file(&numbered_invoice("NEW-1")))]);
+    assert_eq!(read_number(replaced), "NEW-1");
     let again = format!("<</Type /Catalog /Pages 2 0 R {}>>", embedded(&[6]));
-    assert_eq!(number(revised(removed, &[(1, again.into_bytes())])), "OLD-1");
+    assert_eq!(read_number(append_revision(removed, &[(1, again.into_bytes())])), "OLD-1");
 }
 
 #[test]
 fn a_pdf_with_bookmarks_is_read() {
-    let mut objects = vec![specification("factur-x.xml", 7), file(&numbered("A-1"))];
+    let mut objects = vec![specification("factur-x.xml", 7), file(&numbered_invoice("A-1"))];
     objects
         .extend((0..40).map(|_| b"<</Title (a) /Prev 8 0 R /Next 9 0 R /Parent 8 0 R>>".to_vec()));
-    assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &objects)), "A-1");
+    assert_eq!(read_number(build_pdf(PAGE, &embedded(&[6]), "", &objects)), "A-1");
 }
 
 fn hex(contents: &[u8]) -> Vec<u8> {
@@ -145,7 +148,7 @@ fn run_length(contents: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// LZW without a dictionary: codes of nine bits, which start anew before a tenth is needed.
+/// LZW without a dictionary: nine-bit codes, reset before a tenth bit is needed.
 fn lzw(contents: &[u8]) -> Vec<u8> {
     let clear_and = |part: &[u8]| {
         [&[256_u16], part.iter().map(|byte| u16::from(*byte)).collect::<Vec<_>>().as_slice()]
@@ -165,7 +168,7 @@ fn lzw(contents: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// Rows of ten bytes, each the difference to the row above (PNG's filter 2).
+/// Rows of ten bytes, each the difference to the row above (PNG filter 2).
 fn png_up(contents: &[u8]) -> Vec<u8> {
     let mut above = [0_u8; 10];
     let mut encoded = Vec::new();
@@ -177,7 +180,7 @@ fn png_up(contents: &[u8]) -> Vec<u8> {
     encoded
 }
 
-/// Rows of ten bytes, each byte the difference to the one before.
+/// Rows of ten bytes, each byte the difference to the previous one.
 fn tiff(contents: &[u8]) -> Vec<u8> {
     let row = |row: &[u8]| -> Vec<u8> {
         (0..row.len())
@@ -189,7 +192,7 @@ fn tiff(contents: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
-    let mut invoice = numbered("F-1");
+    let mut invoice = numbered_invoice("F-1");
     invoice.resize(invoice.len().next_multiple_of(10), b'\n');
     let deflated = super::pdf::deflated;
     let rows = |predictor| format!("<</Predictor {predictor} /Columns 10>>");
@@ -211,7 +214,7 @@ fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
             format!("/Filter [/ASCIIHexDecode /FlateDecode] /DecodeParms [null {}]", rows(15)),
             hex(&deflated(&png_up(&invoice))),
         ),
-        // Filters and their parameters may be objects of their own.
+        // Filters and their parameters may be indirect objects.
         ("/Filter 8 0 R /DecodeParms 9 0 R".to_owned(), hex(&deflated(&png_up(&invoice)))),
     ] {
         let objects = [
@@ -221,52 +224,59 @@ fn every_filter_of_pdf_1_7_and_chains_of_them_are_read() {
             format!("[null {}]", rows(12)).into_bytes(),
             b"/FlateDecode".to_vec(),
         ];
-        let pdf = assembled(PAGE, &embedded(&[6]), "", &objects);
+        let pdf = build_pdf(PAGE, &embedded(&[6]), "", &objects);
         assert_eq!(read_pdf(pdf).unwrap().findings, read(CII).unwrap().findings, "{entries}");
-        assert_eq!(number(assembled(PAGE, &embedded(&[6]), "", &objects)), "F-1", "{entries}");
+        assert_eq!(read_number(build_pdf(PAGE, &embedded(&[6]), "", &objects)), "F-1", "{entries}");
     }
 }
 
 #[test]
-fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence() {
-    let whole = numbered("A-1");
-    let named = |contents: Vec<u8>| attaching(&[("factur-x.xml", contents)]);
-    is_unread(
+fn an_unreadable_attachment_is_reported_and_never_silently_replaced() {
+    let whole = numbered_invoice("A-1");
+    let named = |contents: Vec<u8>| pdf_with_files(&[("factur-x.xml", contents)]);
+    check_unreadable(
         named(file(&whole[..whole.len() - 100])),
         "`factur-x.xml` cannot be read: it is no XML",
     );
     let cut = super::pdf::deflated(&whole);
-    is_unread(named(stream("/Filter /FlateDecode", &cut[..cut.len() / 2])), "cannot be read");
-    is_unread(named(stream("/Filter /FlateDecode", b"nothing deflated")), "has no root element");
-    is_unread(named(stream("/Filter /ASCII85Decode", b"a~b~c")), "cannot be read");
-    is_unread(named(stream("/Filter /DCTDecode", &whole)), "has a filter that is not read");
-    is_unread(named(stream("/F (elsewhere.xml)", b"")), "stands in another file");
+    check_unreadable(
+        named(stream("/Filter /FlateDecode", &cut[..cut.len() / 2])),
+        "cannot be read",
+    );
+    check_unreadable(
+        named(stream("/Filter /FlateDecode", b"nothing deflated")),
+        "has no root element",
+    );
+    check_unreadable(named(stream("/Filter /ASCII85Decode", b"a~b~c")), "cannot be read");
+    check_unreadable(named(stream("/Filter /DCTDecode", &whole)), "has an unsupported filter");
+    check_unreadable(named(stream("/F (elsewhere.xml)", b"")), "is stored in another file");
     let utf_7 = CII.replace("'utf-8'", "'UTF-7'");
-    is_unread(named(file(utf_7.as_bytes())), "declares the encoding `UTF-7`");
-    is_unread(named(file(b"<Order xmlns='urn:a'/>")), "is XML, but neither");
-    is_unread(
-        attaching(&[("ZUGFeRD-invoice.xml", file(b"<CrossIndustryDocument xmlns='urn:a'/>"))]),
+    check_unreadable(named(file(utf_7.as_bytes())), "declares the encoding `UTF-7`");
+    check_unreadable(named(file(b"<Order xmlns='urn:a'/>")), "is XML, but neither");
+    check_unreadable(
+        pdf_with_files(&[("ZUGFeRD-invoice.xml", file(b"<CrossIndustryDocument xmlns='urn:a'/>"))]),
         "neither",
     );
-    is_unread(attaching(&[("a.xml", file(b"<!DOCTYPE a><a/>"))]), "document type");
+    check_unreadable(pdf_with_files(&[("a.xml", file(b"<!DOCTYPE a><a/>"))]), "document type");
     let missing = [specification("factur-x.xml", 99)];
-    is_unread(assembled(PAGE, &embedded(&[6]), "", &missing), "has no contents");
+    check_unreadable(build_pdf(PAGE, &embedded(&[6]), "", &missing), "has no contents");
     let two = [
         b"<</F (factur-x.xml) /EF <</F 7 0 R /UF 8 0 R>>>>".to_vec(),
         file(&whole),
-        file(&numbered("B-1")),
+        file(&numbered_invoice("B-1")),
     ];
-    is_unread(assembled(PAGE, &embedded(&[6]), "", &two), "several contents that differ");
+    check_unreadable(build_pdf(PAGE, &embedded(&[6]), "", &two), "several contents that differ");
 
-    // Where the text says nothing, it is the reason.
+    // If the text has no invoice, the attachment is the reason for failure.
     let objects = [specification("factur-x.xml", 7), file(b"<a>")];
-    let error = read_pdf(assembled(b" ", &embedded(&[6]), "", &objects)).unwrap_err().to_string();
+    let error = read_pdf(build_pdf(b" ", &embedded(&[6]), "", &objects)).unwrap_err().to_string();
     assert_eq!(
         error,
-        "`document`: is a PDF, and the attachment `factur-x.xml` cannot be read: it ends before its elements do"
+        "`document`: is a PDF, and the attachment `factur-x.xml` cannot be read: it ends before \
+         its elements do"
     );
-    // Beside an invoice it is worth a look, and what is no XML is not.
-    let beside = attaching(&[
+    // Next to an invoice it is a warning, unless it is not XML.
+    let beside = pdf_with_files(&[
         ("factur-x.xml", file(&whole)),
         ("other.xml", file(b"<a>")),
         ("terms.pdf", stream("/Filter /JBIG2Decode", b"x")),
@@ -279,7 +289,7 @@ fn an_attachment_that_cannot_be_read_is_reported_and_never_replaced_in_silence()
     assert_eq!(result.invoice.unwrap().number, "A-1");
 }
 
-/// A PDF, encrypted with this password.
+/// A PDF encrypted with this password.
 fn encrypted(pdf: &[u8], version: usize, user_password: &str) -> Vec<u8> {
     encrypt(lopdf::Document::load_mem(pdf).unwrap(), version, user_password)
 }
@@ -333,23 +343,23 @@ fn encrypt(mut document: lopdf::Document, version: usize, user_password: &str) -
 }
 
 #[test]
-fn a_pdf_encrypted_with_an_empty_password_is_read_and_with_another_is_refused() {
-    let pdf = attaching(&[("factur-x.xml", file(&numbered("E-1")))]);
+fn a_pdf_encrypted_with_an_empty_password_is_read_and_with_another_is_rejected() {
+    let pdf = pdf_with_files(&[("factur-x.xml", file(&numbered_invoice("E-1")))]);
     for version in [1, 2, 4, 5] {
         let document = encrypted(&pdf, version, "");
         assert!(memchr::memmem::find(&document, b"/Encrypt").is_some());
-        assert_eq!(number(document), "E-1", "{version}");
-        let text = encrypted(&assembled(PAGE, "", "", &[]), version, "");
-        assert_eq!(number(text), "TEXT-1", "{version}");
+        assert_eq!(read_number(document), "E-1", "{version}");
+        let text = encrypted(&build_pdf(PAGE, "", "", &[]), version, "");
+        assert_eq!(read_number(text), "TEXT-1", "{version}");
         let error = read_pdf(encrypted(&pdf, version, "secret")).unwrap_err().to_string();
-        assert!(error.contains("is encrypted, and does not open without a password"), "{error}");
+        assert!(error.contains("is encrypted with a password"), "{error}");
     }
 }
 
-/// Object streams are encrypted as a whole, and not the objects in them.
+/// Object streams are encrypted as a whole, not object by object.
 #[test]
 fn an_encrypted_pdf_with_object_streams_is_read() {
-    let pdf = attaching(&[("factur-x.xml", file(&numbered("E-2")))]);
+    let pdf = pdf_with_files(&[("factur-x.xml", file(&numbered_invoice("E-2")))]);
     let mut document = lopdf::Document::load_mem(&pdf).unwrap();
     document.objects.remove(&(6, 0)).unwrap();
     let object = [b"6 0 ".to_vec(), specification("factur-x.xml", 7)].concat();
@@ -357,7 +367,7 @@ fn an_encrypted_pdf_with_object_streams_is_read() {
     document.objects.insert((20, 0), lopdf::Stream::new(dictionary, object).into());
     document.max_id = 20;
     let mut bytes = encrypt(document, 4, "");
-    // The writer makes its own object streams, and drops others.
+    // The writer creates its own object streams, and drops others.
     let at = memchr::memmem::find(&bytes, b"/ObjSt_").unwrap();
     bytes[at..at + 7].copy_from_slice(b"/ObjStm");
     let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -369,19 +379,19 @@ fn an_encrypted_pdf_with_object_streams_is_read() {
         (number_after(&text, "/Encrypt "), number_after(&text, "startxref\n"));
     // Object 6 is the first in the object stream 20.
     let entries = format!(
-        "/Type /XRef /Size 1000 /W [1 4 2] /Index [6 1] /Root 1 0 R /Encrypt {encrypt} 0 R /ID [(a) (b)] \
-         /Prev {previous}"
+        "/Type /XRef /Size 1000 /W [1 4 2] /Index [6 1] /Root 1 0 R /Encrypt {encrypt} 0 R /ID \
+         [(a) (b)] /Prev {previous}"
     );
     let start = bytes.len();
     let references = stream(&entries, &[2, 0, 0, 0, 20, 0, 0]);
     bytes.extend([b"900 0 obj\n".as_slice(), &references, b"\nendobj\n"].concat());
     bytes.extend(format!("startxref\n{start}\n%%EOF\n").into_bytes());
-    assert_eq!(number(bytes), "E-2");
+    assert_eq!(read_number(bytes), "E-2");
 }
 
 #[test]
-fn a_pdf_that_hides_that_it_is_encrypted_is_refused() {
-    let document = encrypted(&attaching(&[("factur-x.xml", file(UBL.as_bytes()))]), 2, "");
+fn a_pdf_that_hides_its_encryption_is_rejected() {
+    let document = encrypted(&pdf_with_files(&[("factur-x.xml", file(UBL.as_bytes()))]), 2, "");
     let at = memchr::memmem::find(&document, b"/Encrypt ").unwrap();
     let hidden = [&document[..at], b"/#45ncrypt ", &document[at + 9..]].concat();
     let error = read_pdf(hidden).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! What PostgreSQL itself lets through, when the service asks for too much.
+//! PostgreSQL's own enforcement, tested with the service's filter disabled.
 
 use std::{
     fs,
@@ -9,25 +9,25 @@ use std::{
 };
 
 use drawbridge_proto::invoices::v1::SearchRequest;
-use drawbridge_sdk::identity::Principal;
+use drawbridge_sdk::transaction_token::Principal;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, postgres::PgConnectOptions};
 use tempfile::TempDir;
 
-use super::{UBL, people::ISSUER, waiting};
+use super::{UBL, callers::ISSUER, no_cancellation};
 use crate::{
     extract::{Document, extract},
     store::{
-        Access, Columns, Scope, StoreError, Transaction, Work, approve::Approve, find::Find,
-        migrate, save::Save, search::Search,
+        Access, Columns, Scope, StoreError, StoreOperation, Transaction, approve::Approve,
+        find::Find, migrate, save::Save, search::Search,
     },
 };
 
 const ROLES: &str = include_str!("../../../../deploy/postgres/invoices.sql");
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A PostgreSQL of this test's own, with the schema of this service. Whoever is on this machine may log in as anybody:
-/// what is asked here is what each may do.
+/// A PostgreSQL for this test, with the service's schema. Any local process may log in as any user:
+/// the tests are about the users' permissions.
 struct Database {
     child: Child,
     options: PgConnectOptions,
@@ -36,35 +36,30 @@ struct Database {
 
 impl Database {
     async fn start() -> Self {
-        let programs = programs();
+        let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         let is_root = Command::new("id").arg("-u").output().unwrap().stdout.trim_ascii() == b"0";
-        // PostgreSQL refuses to be run by root.
+        // PostgreSQL refuses to run as root.
         let run = |program: &str| {
             if !is_root {
-                return Command::new(programs.join(program));
+                return Command::new(binaries.join(program));
             }
             let mut command = Command::new("setpriv");
-            command.args([
-                "--reuid=nobody",
-                "--regid=nogroup",
-                "--clear-groups",
-                "--pdeathsig=INT",
-            ]);
-            command.arg(programs.join(program));
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--pdeathsig=INT"]);
+            command.arg(binaries.join(program));
             command
         };
         if is_root {
-            let given = Command::new("chown").arg("nobody:nogroup").arg(folder.path()).status();
-            assert!(given.unwrap().success());
+            let chown = Command::new("chown").arg("65534:65534").arg(folder.path()).status();
+            assert!(chown.unwrap().success());
         }
         let data = folder.path().join("data");
-        let made = run("initdb")
+        let output = run("initdb")
             .args(["--auth=trust", "--username=owner", "--no-sync", "--encoding=UTF8", "--pgdata"])
             .arg(&data)
             .output()
             .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = run("postgres")
             .arg("-D")
@@ -99,24 +94,24 @@ impl Database {
         database
     }
 
-    /// Does something as a user that was made for one principal, while the session states another.
-    async fn run<W: Work>(
+    /// Runs an operation as a user created for one principal, while the session states another.
+    async fn run<W: StoreOperation>(
         &self,
         user: &str,
-        states: &str,
-        work: &W,
+        stated_principal: &str,
+        operation: &W,
         scope: &Scope,
-    ) -> Result<W::Done, StoreError> {
-        let options = [("search_path", "invoices"), ("drawbridge.principal", states)];
+    ) -> Result<W::Output, StoreError> {
+        let options = [("search_path", "invoices"), ("drawbridge.principal", stated_principal)];
         let pool =
             PgPool::connect_with(self.options.clone().username(user).options(options)).await?;
         let mut transaction = Transaction::Postgres(pool.begin().await?);
-        let done = work.run(&mut transaction, scope).await?;
+        let result = operation.run(&mut transaction, scope).await?;
         transaction.commit().await?;
-        Ok(done)
+        Ok(result)
     }
 
-    /// A user as Vault names it, in a group role.
+    /// Creates a user with a name as Vault's, in a group role.
     async fn user(&self, principal: &Principal, role: &str) -> String {
         let digest = Sha256::digest(format!("drawbridge-{}", principal.as_str()));
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
@@ -131,14 +126,14 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // SIGINT disconnects everybody and stops; the server's own children end with it.
+        // SIGINT disconnects all clients and stops the server with its children.
         let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
 }
 
-/// The folder of PostgreSQL's programs: Debian keeps them off PATH.
-fn programs() -> PathBuf {
+/// The folder of PostgreSQL's binaries, which Debian does not put on PATH.
+fn binaries() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let on_path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = versions
@@ -162,14 +157,15 @@ fn code(error: StoreError) -> String {
 }
 
 #[tokio::test]
-async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
+async fn without_the_services_filter_rows_of_other_tenants_are_hidden() {
     let database = Database::start().await;
     let of = |subject, tenant| Principal::new(ISSUER, subject, tenant);
     let (alice, bob, dave) =
         (of("alice", Some("acme")), of("bob", Some("acme")), of("dave", Some("umbrella")));
     let document = Document { media_type: "application/xml".to_owned(), bytes: UBL.into() };
     let columns =
-        Columns::of(&document, &extract(&document, &waiting(), |_| Ok(())).unwrap()).unwrap();
+        Columns::of(&document, &extract(&document, &no_cancellation(), |_| Ok(())).unwrap())
+            .unwrap();
     let save = |shared| Save { document: &document, columns: &columns, shared };
 
     let writer = database.user(&alice, "writer").await;
@@ -178,7 +174,7 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
         database.run(&writer, alice.as_str(), &save(false), &own).await.unwrap();
     assert!(created);
 
-    // The service asks for everything, in whoever's name.
+    // The service requests everything, for any caller.
     let unfiltered = |principal| Scope::unfiltered(principal, Access::Read);
     let all = Search::new(&SearchRequest::default(), None, 100).unwrap();
     let mut readers = Vec::new();
@@ -200,17 +196,17 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
         }
         seen
     };
-    assert_eq!(seen(false).await, [1, 0, 0], "what is alice's alone");
-    assert_eq!(seen(true).await, [1, 1, 0], "what is shared in Acme");
+    assert_eq!(seen(false).await, [1, 0, 0], "alice's private invoice");
+    assert_eq!(seen(true).await, [1, 1, 0], "the invoice shared in Acme");
 
-    // A session that states somebody else than its user was made for gets nothing but an error.
+    // A session that states another principal than its user's gets only errors.
     let (_, of_dave) = &readers[2];
     for principal in [alice.as_str(), bob.as_str(), "", "alice", "@@"] {
         let refused =
             database.run(of_dave, principal, &all, &unfiltered(&alice)).await.unwrap_err();
         assert_eq!(code(refused), "42501", "{principal}");
     }
-    // Nor does anybody write in another's name, or what their role does not allow.
+    // No user can write for another principal, or beyond the permissions of the role.
     let of_bob = database.user(&bob, "writer").await;
     let stolen = database.run(&of_bob, bob.as_str(), &save(false), &own).await.unwrap_err();
     assert_eq!(code(stolen), "42501");
@@ -221,7 +217,7 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
         "42501"
     );
 
-    // An approver approves what the own tenant has, once, and in the own name.
+    // An approver approves invoices of the tenant, once, and on the approver's own behalf.
     let (of_bob, of_dave) =
         (database.user(&bob, "approver").await, database.user(&dave, "approver").await);
     let approve = Approve { id: &private.id, confirmed: true };
@@ -234,10 +230,10 @@ async fn with_the_services_own_filter_removed_other_tenants_rows_stay_hidden() {
     let refused =
         database.run(reader, bob.as_str(), &approve, &everything(&bob)).await.unwrap_err();
     assert_eq!(code(refused), "42501");
-    let (approved, made) =
+    let (approved, output) =
         database.run(&of_bob, bob.as_str(), &approve, &everything(&bob)).await.unwrap().unwrap();
-    assert!(made && approved.is_approved());
-    let (_, made) =
+    assert!(output && approved.is_approved());
+    let (_, output) =
         database.run(&of_bob, bob.as_str(), &approve, &everything(&bob)).await.unwrap().unwrap();
-    assert!(!made);
+    assert!(!output);
 }

@@ -5,16 +5,16 @@ use crate::decimal;
 
 proptest! {
     #[test]
-    fn what_is_read_is_written_alike(units in -99_999_999_999_999_i64..=99_999_999_999_999, scale in 0_u32..=10) {
+    fn a_decimal_is_formatted_as_it_was_parsed(units in -99_999_999_999_999_i64..=99_999_999_999_999, scale in 0_u32..=10) {
         let value = Decimal::new(units, scale);
         let text = value.to_string();
         let read = decimal::parse(&text).unwrap();
         prop_assert_eq!((read, read.scale(), read.to_string()), (value, scale, text.clone()));
-        prop_assert_eq!(decimal::of(Some(&text)), Some(value));
+        prop_assert_eq!(decimal::parse_option(Some(&text)), Some(value));
     }
 
     #[test]
-    fn signs_zeros_and_white_space_change_no_value(units in 0_i64..=99_999_999, scale in 0_u32..=8) {
+    fn signs_zeros_and_white_space_do_not_change_the_value(units in 0_i64..=99_999_999, scale in 0_u32..=8) {
         let value = Decimal::new(units, scale);
         for text in [format!("+{value}"), format!("000{value}"), format!("\n {value}\t")] {
             prop_assert_eq!(decimal::parse(&text), Some(value));
@@ -38,7 +38,7 @@ proptest! {
 }
 
 #[test]
-fn what_xml_schema_calls_no_decimal_is_none() {
+fn a_text_that_is_not_an_xml_schema_decimal_is_rejected() {
     for text in
         ["", " ", ".", "-", "+", "1e3", "1_000", "1,5", "1.2.3", "--1", "NaN", "0x1", "1 0", "١"]
     {
@@ -55,7 +55,7 @@ fn what_xml_schema_calls_no_decimal_is_none() {
 }
 
 #[test]
-fn decimals_have_up_to_18_places_and_zeros_beyond_the_tenth_say_nothing() {
+fn decimals_have_up_to_18_places_and_lose_zeros_beyond_the_tenth() {
     for (text, written) in [
         ("33.33333333333", "33.33333333333"),
         ("0.123456789012345678", "0.123456789012345678"),
@@ -67,7 +67,7 @@ fn decimals_have_up_to_18_places_and_zeros_beyond_the_tenth_say_nothing() {
     ] {
         assert_eq!(decimal::parse(text).unwrap().to_string(), written, "{text}");
     }
-    let order = |text| decimal::order(decimal::parse(text).unwrap());
+    let order = |text| decimal::sort_key(decimal::parse(text).unwrap());
     assert!(order("-1.000000000000001") <= order("-1") && order("0.99999999999") <= order("1"));
     assert!(order("0.9999999999") < order("1") && order("-2") < order("-1.5"));
 }

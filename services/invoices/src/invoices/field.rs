@@ -1,10 +1,11 @@
-//! Small documents in the shape of what is sent in the field, each with what is right of it.
+//! Small documents in the shapes that occur in practice, with their expected results.
 
 use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Severity};
 
 use super::{CII, UBL, read};
 
-/// A line of CII: its number, what its line document says besides, quantity, price and net amount.
+/// A line of CII: its number, further elements of its line document, quantity, price and net
+/// amount.
 pub(super) fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
     format!(
         "<ram:IncludedSupplyChainTradeLineItem><ram:AssociatedDocumentLineDocument><ram:LineID>{id}</ram:LineID>\
@@ -21,8 +22,8 @@ pub(super) fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
     )
 }
 
-/// An invoice of CII over 100.00 and VAT of 19.00: its specification, type, lines, and what its
-/// settlement says before the totals and in them.
+/// An invoice of CII over 100.00 and VAT of 19.00: its specification, type, lines, and further
+/// elements of its settlement before and within the totals.
 pub(super) fn cii(
     specification: &str,
     type_code: &str,
@@ -33,7 +34,8 @@ pub(super) fn cii(
     let party = |name: &str, vat_id: &str| {
         format!(
             "<ram:Name>{name}</ram:Name><ram:PostalTradeAddress><ram:CountryID>DE</ram:CountryID>\
-             </ram:PostalTradeAddress><ram:SpecifiedTaxRegistration><ram:ID schemeID=\"VA\">{vat_id}</ram:ID>\
+             </ram:PostalTradeAddress><ram:SpecifiedTaxRegistration><ram:ID \
+             schemeID=\"VA\">{vat_id}</ram:ID>\
              </ram:SpecifiedTaxRegistration>"
         )
     };
@@ -70,7 +72,7 @@ pub(super) const TOTALS: &str = "<ram:LineTotalAmount>100.00</ram:LineTotalAmoun
     </ram:TaxBasisTotalAmount><ram:TaxTotalAmount currencyID=\"EUR\">19.00</ram:TaxTotalAmount>\
     <ram:GrandTotalAmount>119.00</ram:GrandTotalAmount><ram:DuePayableAmount>119.00</ram:DuePayableAmount>";
 
-fn rules(result: &ExtractResult) -> Vec<&str> {
+fn rules_of(result: &ExtractResult) -> Vec<&str> {
     result.findings.iter().map(|finding| finding.rule.as_str()).collect()
 }
 
@@ -90,7 +92,7 @@ fn status(code: &str, parent: &str) -> String {
     format!("{parent}<ram:LineStatusReasonCode>{code}</ram:LineStatusReasonCode>")
 }
 
-/// Three levels of lines: only what is a detail counts.
+/// Three levels of lines: only details count.
 fn sublines() -> [String; 5] {
     [
         line(["1", &status("GROUP", ""), "1", "100.00", "100.00"]),
@@ -116,10 +118,10 @@ fn subtotals_and_remarks_of_factur_x_extended_are_not_summed() {
     );
     // EN 16931 itself sums all lines.
     let result = read(document.replace(EXTENDED, EN16931)).unwrap();
-    assert_eq!(rules(&result), ["BR-CO-10", "BR-S-08"]);
-    // A remark needs no amount, and a detail does.
+    assert_eq!(rules_of(&result), ["BR-CO-10", "BR-S-08"]);
+    // A remark needs no amount, but a detail does.
     let bare = |status| document.replacen(&line(["2", status, "5", "1.00", "5.00"]), "", 1);
-    assert_eq!(rules(&read(bare(&status("INFORMATION", ""))).unwrap()), [""; 0]);
+    assert_eq!(rules_of(&read(bare(&status("INFORMATION", ""))).unwrap()), [""; 0]);
     let unpriced = |code: &str| {
         let line = line(["3", &status(code, ""), "1", "9", "0"]);
         let line = line
@@ -127,12 +129,12 @@ fn subtotals_and_remarks_of_factur_x_extended_are_not_summed() {
             .replace(" unitCode=\"C62\"", "");
         cii(EXTENDED, "380", &format!("{}{line}", sublines().concat()), &settlement, TOTALS)
     };
-    assert_eq!(rules(&read(unpriced("INFORMATION")).unwrap()), [""; 0]);
-    assert_eq!(rules(&read(unpriced("DETAIL")).unwrap()), ["BR-23", "BR-26"]);
+    assert_eq!(rules_of(&read(unpriced("INFORMATION")).unwrap()), [""; 0]);
+    assert_eq!(rules_of(&read(unpriced("DETAIL")).unwrap()), ["BR-23", "BR-26"]);
 }
 
 #[test]
-fn parts_of_lines_have_a_status_a_line_above_and_its_sum() {
+fn sublines_have_a_status_and_a_parent_line_with_their_sum() {
     let settlement = format!("{TAX}{DUE}");
     let document = cii(EXTENDED, "380", &sublines().concat(), &settlement, TOTALS);
     for (from, to, found) in [
@@ -149,24 +151,24 @@ fn parts_of_lines_have_a_status_a_line_above_and_its_sum() {
         ),
     ] {
         assert!(document.contains(from), "{from}");
-        assert_eq!(rules(&read(document.replacen(from, to, 1)).unwrap()), found, "{to}");
+        assert_eq!(rules_of(&read(document.replacen(from, to, 1)).unwrap()), found, "{to}");
     }
 }
 
-/// In an extension each part of a sum may be rounded on its own; in EN 16931 a sum is exact.
+/// In an extension, each part of a sum may be rounded separately; in EN 16931 a sum is exact.
 #[test]
-fn sums_of_an_extension_may_be_off_by_a_cent_for_each_part() {
+fn sums_of_an_extension_have_a_tolerance_of_one_cent_per_part() {
     let lines: String =
         (1..=3).map(|id| line([&id.to_string(), "", "1", "33.33", "33.33"])).collect();
     let settlement = format!("{TAX}{DUE}");
     valid(cii(EXTENDED, "380", &lines, &settlement, TOTALS));
     assert_eq!(
-        rules(&read(cii(EN16931, "380", &lines, &settlement, TOTALS)).unwrap()),
+        rules_of(&read(cii(EN16931, "380", &lines, &settlement, TOTALS)).unwrap()),
         ["BR-CO-10", "BR-S-08"]
     );
     let lines = format!("{lines}{}", line(["4", "", "1", "0.06", "0.06"]));
     assert_eq!(
-        rules(&read(cii(EXTENDED, "380", &lines, &settlement, TOTALS)).unwrap()),
+        rules_of(&read(cii(EXTENDED, "380", &lines, &settlement, TOTALS)).unwrap()),
         ["BR-CO-10", "BR-S-08"]
     );
 }
@@ -197,12 +199,12 @@ fn logistics_charges_are_charges() {
 }
 
 #[test]
-fn every_credit_note_of_the_code_list_is_one() {
+fn every_credit_note_code_is_a_credit_note() {
     let lines = line(["1", "", "2", "50.00", "100.00"]);
     for code in
         ["81", "83", "261", "262", "296", "308", "381", "396", "420", "458", "502", "503", "532"]
     {
-        // What is given back is not due.
+        // A refund is not due.
         let invoice = valid(cii(EN16931, code, &lines, TAX, TOTALS));
         assert_eq!((invoice.kind(), invoice.type_code.as_str()), (InvoiceKind::CreditNote, code));
         let ubl = UBL.replace("InvoiceTypeCode>380<", &format!("InvoiceTypeCode>{code}<"));
@@ -210,19 +212,20 @@ fn every_credit_note_of_the_code_list_is_one() {
     }
     for code in ["380", "384", "389", "326", "751", "875"] {
         let result = read(cii(EN16931, code, &lines, TAX, TOTALS)).unwrap();
-        assert_eq!(rules(&result), ["BR-CO-25"], "{code}");
+        assert_eq!(rules_of(&result), ["BR-CO-25"], "{code}");
         assert_eq!(result.invoice.unwrap().kind(), InvoiceKind::Invoice, "{code}");
     }
 }
 
 #[test]
-fn the_vat_of_a_document_in_two_currencies_is_that_in_its_own() {
+fn the_vat_of_a_document_in_two_currencies_is_in_its_own_currency() {
     let (head, rest) = UBL.split_once("<cac:TaxTotal>").unwrap();
     let (_, rest) = rest.rsplit_once("</cac:TaxTotal>").unwrap();
     let total = |currency: &str, amounts: [&str; 2], of: [&str; 2]| {
         let subtotal = |rate: &str, [base, tax]: [&str; 2]| {
             format!(
-                "<cac:TaxSubtotal><cbc:TaxableAmount currencyID=\"{currency}\">{base}</cbc:TaxableAmount>\
+                "<cac:TaxSubtotal><cbc:TaxableAmount \
+                 currencyID=\"{currency}\">{base}</cbc:TaxableAmount>\
                  <cbc:TaxAmount currencyID=\"{currency}\">{tax}</cbc:TaxAmount><cac:TaxCategory><cbc:ID>S</cbc:ID>\
                  <cbc:Percent>{rate}</cbc:Percent><cac:TaxScheme><cbc:ID>VAT</cbc:ID></cac:TaxScheme>\
                  </cac:TaxCategory></cac:TaxSubtotal>"
@@ -254,7 +257,7 @@ fn the_vat_of_a_document_in_two_currencies_is_that_in_its_own() {
 }
 
 #[test]
-fn prices_and_quantities_are_as_exact_as_they_are_written() {
+fn prices_and_quantities_preserve_their_precision() {
     let settlement = format!("{TAX}{DUE}");
     let of = |quantity, price| {
         cii(EN16931, "380", &line(["1", "", quantity, price, "100.00"]), &settlement, TOTALS)
@@ -268,11 +271,11 @@ fn prices_and_quantities_are_as_exact_as_they_are_written() {
         let line = valid(of(quantity, price)).lines.remove(0);
         assert_eq!([line.quantity.unwrap(), line.price.unwrap()], read_as);
     }
-    assert_eq!(rules(&read(of("1", "100.0000000000000000001")).unwrap()), ["FORMAT", "BR-26"]);
+    assert_eq!(rules_of(&read(of("1", "100.0000000000000000001")).unwrap()), ["FORMAT", "BR-26"]);
 }
 
 #[test]
-fn documents_in_other_encodings_say_the_same() {
+fn documents_in_other_encodings_give_the_same_invoice() {
     let invoice = |encoding: &str, seller: &str| {
         CII.replace("'utf-8'", &format!("'{encoding}'")).replacen("Fiscal N.V.", seller, 1)
     };
@@ -298,7 +301,7 @@ fn documents_in_other_encodings_say_the_same() {
 }
 
 #[test]
-fn an_envelope_is_opened() {
+fn the_invoice_in_an_envelope_is_read() {
     let envelope = |contents: &str| {
         format!(
             "<?xml version=\"1.0\"?><StandardBusinessDocument \
@@ -322,7 +325,7 @@ fn an_envelope_is_opened() {
 }
 
 #[test]
-fn profiles_without_lines_are_named_and_cause_no_other_finding() {
+fn a_profile_without_lines_causes_only_the_profile_warning() {
     let minimum = TOTALS.replacen("<ram:LineTotalAmount>100.00</ram:LineTotalAmount>", "", 1);
     let booked = |specification: &str, settlement: &str, totals: &str| {
         let result = read(cii(specification, "380", "", settlement, totals)).unwrap();
@@ -341,16 +344,16 @@ fn profiles_without_lines_are_named_and_cause_no_other_finding() {
         let found = booked(specification, settlement, totals);
         let [(rule, Severity::Warning, message)] = found.as_slice() else { panic!("{found:?}") };
         assert!(rule == "PROFILE" && message.contains(name), "{message}");
-        // What such a profile has is checked.
+        // The parts that such a profile has are checked.
         let wrong = totals.replace("<ram:GrandTotalAmount>119.00</ram:GrandTotalAmount>", "");
-        let rules: Vec<_> =
+        let rules_of: Vec<_> =
             booked(specification, settlement, &wrong).into_iter().map(|found| found.0).collect();
-        assert_eq!(rules, ["PROFILE", "BR-14"], "{specification}");
+        assert_eq!(rules_of, ["PROFILE", "BR-14"], "{specification}");
     }
     let wrong = TOTALS.replace(">19.00<", ">19.01<");
-    let rules: Vec<_> = booked("urn:factur-x.eu:1p0:basicwl", TAX, &wrong)
+    let rules_of: Vec<_> = booked("urn:factur-x.eu:1p0:basicwl", TAX, &wrong)
         .into_iter()
         .map(|found| found.0)
         .collect();
-    assert_eq!(rules, ["PROFILE", "BR-CO-14", "BR-CO-15"]);
+    assert_eq!(rules_of, ["PROFILE", "BR-CO-14", "BR-CO-15"]);
 }

@@ -4,23 +4,23 @@ use super::{
     read,
 };
 
-/// The rules that a sample breaks when one text in it is replaced by another.
+/// Checks which rules a sample violates after replacing a text.
 #[track_caller]
 fn check(sample: &str, from: &str, to: &str, rules: &[&str]) {
-    assert!(sample.contains(from), "the sample does not hold {from}");
+    assert!(sample.contains(from), "the sample does not contain {from}");
     let result = read(sample.replacen(from, to, 1)).unwrap();
     let found: Vec<_> = result.findings.iter().map(|finding| finding.rule.as_str()).collect();
     assert_eq!(found, rules, "{from} -> {to}: {:#?}", result.findings);
 }
 
 #[test]
-fn the_samples_break_no_rule() {
+fn the_samples_violate_no_rule() {
     check(UBL, "Bolts", "Bolts", &[]);
     check(CII, "Pump", "Pump", &[]);
 }
 
 #[test]
-fn what_is_missing_is_found() {
+fn a_missing_value_is_found() {
     check(
         UBL,
         "<cbc:CustomizationID>urn:cen.eu:en16931:2017</cbc:CustomizationID>",
@@ -63,7 +63,7 @@ fn what_is_missing_is_found() {
 }
 
 #[test]
-fn a_total_that_is_off_by_a_cent_is_found() {
+fn a_total_with_a_difference_of_one_cent_is_found() {
     for (from, to, rules) in [
         (">999.54<", ">999.55<", &["BR-CO-10", "BR-CO-13"][..]),
         (
@@ -87,7 +87,7 @@ fn a_total_that_is_off_by_a_cent_is_found() {
 }
 
 #[test]
-fn vat_that_is_not_base_times_rate_is_found_beyond_its_tolerance() {
+fn vat_beyond_the_tolerance_of_base_times_rate_is_found() {
     let tax = |to: &'static str| (">178.13<", to);
     let (from, to) = tax(">179.13<");
     check(UBL, from, to, &["BR-CO-14"]);
@@ -111,11 +111,11 @@ fn vat_that_is_not_base_times_rate_is_found_beyond_its_tolerance() {
 }
 
 #[test]
-fn a_line_that_is_not_quantity_times_price_deserves_a_look() {
+fn a_line_amount_other_than_quantity_times_price_is_a_warning() {
     check(UBL, ">12.3456<", ">12.3656<", &["PEPPOL-EN16931-R120"]);
     check(UBL, ">12.3456<", ">12.3523<", &[]);
     check(UBL, ">4.20<", ">-4.20<", &["BR-27", "PEPPOL-EN16931-R120"]);
-    // Decimals that are as large as they may be, and a division by next to nothing.
+    // The largest decimals, and a division by almost zero.
     check(UBL, ">4.20<", ">99999999999999.99<", &["PEPPOL-EN16931-R120"]);
     check(UBL, "unitCode=\"H87\">100<", "unitCode=\"H87\">0<", &["PEPPOL-EN16931-R120"]);
     let large = UBL.replace(">4.20<", ">99999999999999<").replace(">250<", ">-79228162514264<");
@@ -123,7 +123,7 @@ fn a_line_that_is_not_quantity_times_price_deserves_a_look() {
 }
 
 #[test]
-fn a_value_that_cannot_be_read_is_left_out_and_found() {
+fn an_invalid_value_is_omitted_and_found() {
     check(UBL, ">2026-03-15<", ">2026-02-30<", &["FORMAT"]);
     check(UBL, ">2026-03-15<", ">15.03.2026<", &["FORMAT"]);
     check(CII, "format=\"102\">20260210<", "format=\"203\">202602100000<", &["FORMAT"]);
@@ -145,7 +145,7 @@ fn findings_are_bounded() {
     assert_eq!((result.findings.len(), result.findings_truncated), (200, true));
 }
 
-/// An invoice over 100.00 of one category, at this rate, with this VAT.
+/// An invoice over 100.00 in one category, with this rate and this VAT.
 fn of_category(category: &str, rate: &str, vat: &str) -> String {
     let tax = TAX.replace(">19.00<", &format!(">{vat}<"));
     let due = if vat == "19.00" { "119.00" } else { "100.00" };
@@ -166,7 +166,7 @@ fn of_category(category: &str, rate: &str, vat: &str) -> String {
 }
 
 #[test]
-fn each_vat_category_asks_for_its_rate_and_its_registrations() {
+fn each_vat_category_requires_its_rate_and_registrations() {
     let unregistered = |document: &str| {
         let (start, end) = ("<ram:SpecifiedTaxRegistration>", "</ram:SpecifiedTaxRegistration>");
         let mut document = document.to_owned();

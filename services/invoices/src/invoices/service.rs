@@ -10,16 +10,16 @@ use tonic::{Code, Request, Status};
 
 use super::{
     CII, UBL,
-    people::{api, by, person},
+    callers::{api, person, request_by},
 };
 
 async fn extract(request: Request<ExtractRequest>) -> Vec<Result<ExtractResponse, Status>> {
     api().await.extract(request).await.unwrap().into_inner().collect().await
 }
 
-fn ask(document: &str, media_type: &str) -> Request<ExtractRequest> {
+fn extract_request(document: &str, media_type: &str) -> Request<ExtractRequest> {
     let document = Some(document.into());
-    by(
+    request_by(
         &person("alice", Some("acme")),
         ExtractRequest { document, media_type: Some(media_type.to_owned()), uri: None },
     )
@@ -28,7 +28,7 @@ fn ask(document: &str, media_type: &str) -> Request<ExtractRequest> {
 #[tokio::test]
 async fn progress_grows_and_the_result_comes_last() {
     for (document, number) in [(UBL, "DB-2026-0042"), (CII, "CN-7")] {
-        let mut events = extract(ask(document, "text/xml")).await;
+        let mut events = extract(extract_request(document, "text/xml")).await;
         let Some(Ok(ExtractResponse { event: Some(Event::Result(result)) })) = events.pop() else {
             panic!("no result")
         };
@@ -52,22 +52,23 @@ async fn progress_grows_and_the_result_comes_last() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_refused_ends_the_stream_with_the_reason() {
+async fn a_rejected_document_ends_the_stream_with_the_reason() {
     for (document, media_type, why) in [
         ("<a/>", "application/xml", "`document`: is XML, but neither"),
         ("%PDF-1.7", "application/pdf", "`document`: "),
         (UBL, "image/png", "`media_type`: "),
         (UBL, "", "`media_type`: "),
     ] {
-        let status = extract(ask(document, media_type)).await.pop().unwrap().unwrap_err();
+        let status =
+            extract(extract_request(document, media_type)).await.pop().unwrap().unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         assert!(status.message().starts_with(why), "{status:?}");
     }
 }
 
 #[tokio::test]
-async fn a_call_past_its_deadline_is_told_so() {
-    let mut request = ask(UBL, "application/xml");
+async fn a_call_past_its_deadline_fails_with_deadline_exceeded() {
+    let mut request = extract_request(UBL, "application/xml");
     request.extensions_mut().insert(CallContext::new(RequestId::generate(), Duration::ZERO));
     let status = match api().await.extract(request).await {
         Ok(responses) => {
@@ -79,18 +80,23 @@ async fn a_call_past_its_deadline_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_stops_the_work_and_frees_its_turn() {
+async fn a_dropped_call_stops_its_job_and_releases_its_permit() {
     let api = api().await;
     for _ in 0..100 {
-        drop(api.extract(ask(UBL, "application/xml")).await.unwrap());
+        drop(api.extract(extract_request(UBL, "application/xml")).await.unwrap());
     }
-    let events: Vec<_> =
-        api.extract(ask(UBL, "application/xml")).await.unwrap().into_inner().collect().await;
+    let events: Vec<_> = api
+        .extract(extract_request(UBL, "application/xml"))
+        .await
+        .unwrap()
+        .into_inner()
+        .collect()
+        .await;
     assert_eq!(events.len(), 4);
 }
 
 #[tokio::test]
-async fn a_document_comes_as_bytes_or_from_the_store_and_from_nowhere_else() {
+async fn a_document_is_given_as_bytes_or_by_a_stored_invoices_uri() {
     let alice = person("alice", Some("acme"));
     let whole = ExtractRequest {
         document: Some(UBL.into()),
@@ -110,9 +116,10 @@ async fn a_document_comes_as_bytes_or_from_the_store_and_from_nowhere_else() {
         (from("file:///etc/passwd"), Code::InvalidArgument),
         (from("invoice://0190c0a0-0000-7000-8000-000000000000"), Code::NotFound),
     ] {
-        let status = api().await.extract(by(&alice, request)).await.err().expect("it is refused");
+        let status =
+            api().await.extract(request_by(&alice, request)).await.err().expect("it is refused");
         assert_eq!(status.code(), code, "{status:?}");
     }
-    let nobody = api().await.extract(Request::new(whole)).await.err().expect("it is refused");
-    assert_eq!(nobody.code(), Code::Unauthenticated, "{nobody:?}");
+    let error = api().await.extract(Request::new(whole)).await.err().expect("it is refused");
+    assert_eq!(error.code(), Code::Unauthenticated, "{error:?}");
 }

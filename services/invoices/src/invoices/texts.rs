@@ -1,15 +1,15 @@
-//! Invoices that only people can read: PDFs without XML.
+//! PDFs without XML, read by their text.
 
 use std::time::{Duration, Instant};
 
 use drawbridge_proto::invoices::v1::{ExtractResult, InvoiceKind, Syntax};
 
-use super::pdf::{assembled, deflated, read_pdf};
+use super::pdf::{build_pdf, deflated, read_pdf};
 
-/// A PDF of one page, on which each text stands where it is told, in points.
+/// A PDF of one page with these texts at these positions, in points.
 pub(super) fn page(texts: &[(f64, f64, &str)]) -> Vec<u8> {
     let shown = texts.iter().map(|(x, y, text)| {
-        // WinAnsi: what is not in Latin-1 is the euro sign here.
+        // WinAnsi: the only character outside Latin-1 here is the euro sign.
         let bytes = text.chars().map(|char| u8::try_from(char).unwrap_or(0x80));
         let escaped = bytes.flat_map(|byte| match byte {
             b'(' | b')' | b'\\' => vec![b'\\', byte],
@@ -22,21 +22,21 @@ pub(super) fn page(texts: &[(f64, f64, &str)]) -> Vec<u8> {
         ]
         .concat()
     });
-    of_content(&shown.collect::<Vec<_>>().concat())
+    page_with_content(&shown.collect::<Vec<_>>().concat())
 }
 
 /// A PDF of one page with this content.
-fn of_content(content: &[u8]) -> Vec<u8> {
+fn page_with_content(content: &[u8]) -> Vec<u8> {
     with_objects(content, &[])
 }
 
-/// The same, with more objects.
+/// The same, with further objects.
 fn with_objects(content: &[u8], more: &[Vec<u8>]) -> Vec<u8> {
-    assembled(content, "", "", more)
+    build_pdf(content, "", "", more)
 }
 
-/// A path, a value and the confidence of what is found.
-fn found(result: &ExtractResult) -> Vec<String> {
+/// Path, value and confidence of each detected field.
+fn detected_fields(result: &ExtractResult) -> Vec<String> {
     let invoice = result.invoice.as_ref().unwrap();
     let totals = invoice.totals.as_ref().unwrap();
     let value = |field: &str| match field {
@@ -52,8 +52,13 @@ fn found(result: &ExtractResult) -> Vec<String> {
         "totals.payable_amount" => totals.payable_amount.clone().unwrap(),
         other => panic!("{other}"),
     };
-    let line = |found: &drawbridge_proto::invoices::v1::Confidence| {
-        format!("{} {} {:.2}", found.field, value(&found.field), found.confidence)
+    let line = |detected_fields: &drawbridge_proto::invoices::v1::Confidence| {
+        format!(
+            "{} {} {:.2}",
+            detected_fields.field,
+            value(&detected_fields.field),
+            detected_fields.confidence
+        )
     };
     result.confidences.iter().map(line).collect()
 }
@@ -66,7 +71,7 @@ fn an_invoice_in_english_is_read_with_a_confidence_for_each_field() {
         (300.0, 780.0, "Your VAT ID: ATU12345678"),
         (50.0, 740.0, "Invoice number:"),
         (200.0, 740.0, "DB-2026-0042"),
-        // The value stands in its column, below.
+        // The value is in its column, below.
         (50.0, 720.0, "Invoice date"),
         (250.0, 720.0, "Due date"),
         (50.0, 706.0, "November 23, 2026"),
@@ -85,7 +90,7 @@ fn an_invoice_in_english_is_read_with_a_confidence_for_each_field() {
     assert_eq!(result.invoice.as_ref().unwrap().syntax(), Syntax::PdfText);
     assert_eq!(result.findings[0].rule, "TEXT");
     assert_eq!(
-        found(&result),
+        detected_fields(&result),
         [
             "number DB-2026-0042 0.90",
             "issue_date 2026-11-23 0.72",
@@ -114,7 +119,7 @@ fn invoices_in_german_and_french_are_read_too() {
     .unwrap();
     assert_eq!(german.invoice.as_ref().unwrap().kind(), InvoiceKind::CreditNote);
     assert_eq!(
-        found(&german),
+        detected_fields(&german),
         [
             "number 2026/17 0.90",
             "issue_date 2026-03-03 0.90",
@@ -132,7 +137,7 @@ fn invoices_in_german_and_french_are_read_too() {
     ]))
     .unwrap();
     assert_eq!(
-        found(&french),
+        detected_fields(&french),
         [
             "number F-9 0.90",
             "due_date 2026-04-03 0.45",
@@ -143,9 +148,9 @@ fn invoices_in_german_and_french_are_read_too() {
 }
 
 #[test]
-fn what_is_not_said_is_absent_and_a_text_that_is_no_invoice_is_refused() {
+fn missing_fields_are_absent_and_a_text_without_invoice_fields_is_rejected() {
     let result = read_pdf(page(&[(50.0, 780.0, "Invoice no. 7")])).unwrap();
-    assert_eq!(found(&result), ["number 7 0.90"]);
+    assert_eq!(detected_fields(&result), ["number 7 0.90"]);
     let invoice = result.invoice.unwrap();
     assert!(
         invoice.issue_date.is_none()
@@ -155,12 +160,12 @@ fn what_is_not_said_is_absent_and_a_text_that_is_no_invoice_is_refused() {
     assert_eq!(invoice.totals.unwrap().payable_amount, None);
     for texts in [&[(50.0, 780.0, "Dear Sir or Madam")][..], &[]] {
         let error = read_pdf(page(texts)).unwrap_err().to_string();
-        assert!(error.contains("names no number"), "{error}");
+        assert!(error.contains("has neither an invoice number nor an amount"), "{error}");
     }
 }
 
 #[test]
-fn letters_that_stand_alone_make_words_and_columns_stay_apart() {
+fn single_letters_form_words_and_columns_are_separated() {
     let spaced: Vec<_> = "Invoice no. 12".chars().enumerate().collect();
     let texts: Vec<_> = spaced
         .iter()
@@ -170,12 +175,12 @@ fn letters_that_stand_alone_make_words_and_columns_stay_apart() {
     assert_eq!(read_pdf(page(&texts)).unwrap().invoice.unwrap().number, "12");
 }
 
-/// An array of so many bytes.
+/// An array of this size, in bytes.
 fn array(bytes: usize) -> Vec<u8> {
     [b"[".to_vec(), b"1 ".repeat(bytes / 2), b"]".to_vec()].concat()
 }
 
-/// An object stream that holds one object.
+/// An object stream with one object.
 fn objects(object: &[u8]) -> Vec<u8> {
     let stream = deflated(&[b"9 0 ", object].concat());
     let head = format!(
@@ -186,19 +191,20 @@ fn objects(object: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn hostile_texts_are_refused_within_bounds() {
+fn hostile_texts_are_rejected_within_bounds() {
     let started = Instant::now();
     let nested = [b"BT /F1 10 Tf ".to_vec(), b"[".repeat(900_000), b" TJ ET".to_vec()].concat();
     let many = b"BT /F1 10 Tf (a) Tj ET\n".repeat(30_000);
     for (document, why) in [
-        (of_content(&nested), "names no number"),
-        (of_content(&many), "pieces of text"),
-        (of_content(&b" ".repeat(2_000_000)), "cannot be read"),
+        (page_with_content(&nested), "has neither an invoice number nor an amount"),
+        (page_with_content(&many), "pieces of text"),
+        (page_with_content(&b" ".repeat(2_000_000)), "cannot be read"),
         ([page(&[]), b" ".repeat(5_000_000)].concat(), "more than 4194304 bytes"),
         ([b"%PDF-1.7\n1 0 obj\n".to_vec(), b"[".repeat(3_000_000)].concat(), "is a PDF"),
         ([b"%PDF-1.7\n1 0 obj\n".to_vec(), b"<<".repeat(1_500_000)].concat(), "is a PDF"),
         (page(&[])[..300].to_vec(), "is a PDF"),
-        // Much of little: arrays, object streams, and one array that many objects begin before.
+        // Small inputs that expand enormously: arrays, object streams, and one array that many
+        // objects start before.
         (with_objects(b" ", &[array(3_900_000)]), "more than an invoice does"),
         (with_objects(b" ", &[objects(&array(15_000_000))]), "is a PDF"),
         (with_objects(b" ", &vec![objects(&array(900_000)); 10]), "more than an invoice does"),

@@ -1,5 +1,6 @@
-//! What reading one PDF may cost. `lopdf` bounds what a single stream inflates to; here stands what all of a file may come to:
-//! cross-references, object streams and objects that lie within one another make much of little.
+//! The budget for reading one PDF. `lopdf` bounds the size of a single inflated stream; this bounds
+//! a whole file, in which nested cross-references, object streams and objects can expand a small
+//! file enormously.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,85 +15,86 @@ use lopdf::{LoadOptions, Object, ObjectId, Stream};
 
 use crate::error::InvoiceError;
 
-/// How much one object stream or cross-reference stream may hold, and all object streams together, in bytes.
+/// The maximum size of one object stream or cross-reference stream, and of all object streams
+/// together, in bytes.
 const STREAM_BYTES_MAX: usize = 1024 * 1024;
 const OBJECT_STREAMS_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Values in all objects together.
+/// The maximum number of values in all objects together.
 const VALUES_MAX: usize = 1_000_000;
-/// Sections of cross-references: each save of a file that keeps the earlier ones adds one or two.
+/// The maximum number of cross-reference sections: each incremental save adds one or two.
 const SECTIONS_MAX: usize = 16;
-/// How far before and after an escape the name is looked at that it is in.
+/// How far before and after an escape its name is searched, in bytes.
 const NAME_BYTES_MAX: usize = 24;
-/// Escapes in names between two checks of the time.
+/// Escapes in names between two cancellation checks.
 const ESCAPES_PER_CHECK: usize = 1024;
-const TIME: Duration = Duration::from_secs(10);
+const TIME_MAX: Duration = Duration::from_secs(10);
 /// The type of an object stream that is not to be unpacked yet.
-pub(super) const HIDDEN_OBJECT_STREAM: &[u8] = b"ObjSt_";
+pub(super) const DEFERRED_OBJECT_STREAM: &[u8] = b"ObjSt_";
 
-/// One at a time, for what a hostile file makes of memory.
-static ONE: Mutex<()> = Mutex::new(());
-/// How often a file that waits for another looks whether its caller does, too.
+/// One file is parsed at a time, to bound the memory that hostile files use.
+static PARSER_LOCK: Mutex<()> = Mutex::new(());
+/// How often a queued file checks its cancellation.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 thread_local! {
-    static KEEPS_OBJECT_STREAMS: Cell<bool> = const { Cell::new(false) };
-    static LEFT: Cell<Left> = const { Cell::new(Left { values: 0, object_stream_bytes: 0 }) };
-    static WAITING: RefCell<Option<Cancellation>> = const { RefCell::new(None) };
+    static DEFERS_OBJECT_STREAMS: Cell<bool> = const { Cell::new(false) };
+    static REMAINING: Cell<Remaining> = const { Cell::new(Remaining { values: 0, object_stream_bytes: 0 }) };
+    static CANCELLATION: RefCell<Option<Cancellation>> = const { RefCell::new(None) };
 }
 
-/// What is left of it.
+/// The remaining budget.
 #[derive(Clone, Copy)]
-struct Left {
+struct Remaining {
     values: usize,
     object_stream_bytes: usize,
 }
 
-/// It was used up, or nobody waits any more.
-struct Ended;
+/// The budget is exhausted, or the call is cancelled.
+struct BudgetExhausted;
 
-/// Reads a PDF with `read`, which loads it with the options that it is given. A panic is an error too.
+/// Reads a PDF with `read`, which must load it with the given options. Turns panics into errors.
 ///
 /// # Errors
-/// Those of `read`, when it costs more than it may, and when nobody waits any more.
-pub(super) fn within<T>(
+/// Those of `read`, when the budget is exhausted, and when the call is cancelled.
+pub(super) fn with_budget<T>(
     pdf: &[u8],
     cancellation: &Cancellation,
     read: impl FnOnce(LoadOptions) -> Result<T, InvoiceError>,
 ) -> Result<T, InvoiceError> {
-    let used_up = || InvoiceError::document("is a PDF that holds more than an invoice does");
-    let _one = lock(cancellation)?;
-    LEFT.set(Left { values: VALUES_MAX, object_stream_bytes: OBJECT_STREAMS_BYTES_MAX });
-    WAITING.set(Some(cancellation.within(TIME)));
+    let exhausted = || InvoiceError::document("is a PDF that is too complex for an invoice");
+    let _guard = lock(cancellation)?;
+    REMAINING.set(Remaining { values: VALUES_MAX, object_stream_bytes: OBJECT_STREAMS_BYTES_MAX });
+    CANCELLATION.set(Some(cancellation.with_timeout(TIME_MAX)));
     let options = LoadOptions {
         max_decompressed_size: Some(STREAM_BYTES_MAX),
-        filter: Some(account),
+        filter: Some(on_object),
         ..LoadOptions::default()
     };
-    let done = catch_unwind(AssertUnwindSafe(|| {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
         check_time();
-        if sections(pdf) > SECTIONS_MAX {
-            return Err(used_up());
+        if count_sections(pdf) > SECTIONS_MAX {
+            return Err(exhausted());
         }
-        if escaped(pdf, &["Encrypt"]) > 0 {
+        if count_escaped(pdf, &["Encrypt"]) > 0 {
             return Err(InvoiceError::document("is a PDF that hides that it is encrypted"));
         }
         read(options)
     }));
-    WAITING.set(None);
-    match done {
-        Ok(done) => done,
-        Err(cause) if cause.is::<Ended>() => {
+    CANCELLATION.set(None);
+    match outcome {
+        Ok(outcome) => outcome,
+        Err(cause) if cause.is::<BudgetExhausted>() => {
             cancellation.check()?;
-            Err(used_up())
+            Err(exhausted())
         }
         Err(_) => Err(InvoiceError::document("is a PDF that cannot be read")),
     }
 }
 
-/// The standard mutex knows no deadline.
+/// Polls, because the standard mutex has no timeout.
 fn lock(cancellation: &Cancellation) -> Result<MutexGuard<'static, ()>, InvoiceError> {
     loop {
-        match ONE.try_lock() {
+        match PARSER_LOCK.try_lock() {
             Ok(guard) => return Ok(guard),
             Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => thread::sleep(POLL_INTERVAL),
@@ -101,76 +103,78 @@ fn lock(cancellation: &Cancellation) -> Result<MutexGuard<'static, ()>, InvoiceE
     }
 }
 
-/// Loads a file whose object streams cannot be unpacked while it is loaded: they are kept as
-/// streams of the type [`HIDDEN_OBJECT_STREAM`].
-pub(super) fn keep_object_streams<T>(load: impl FnOnce() -> T) -> T {
-    /// A load that panics keeps nothing for the next.
+/// Loads a file without unpacking its object streams: they remain streams of the type
+/// [`DEFERRED_OBJECT_STREAM`].
+pub(super) fn defer_object_streams<T>(load: impl FnOnce() -> T) -> T {
+    /// Resets the flag even if the load panics.
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
-            KEEPS_OBJECT_STREAMS.set(false);
+            DEFERS_OBJECT_STREAMS.set(false);
         }
     }
-    KEEPS_OBJECT_STREAMS.set(true);
+    DEFERS_OBJECT_STREAMS.set(true);
     let _reset = Reset;
     load()
 }
 
-/// Stops the reading when the time is over or nobody waits any more.
+/// Stops reading when the time is up or the call is cancelled.
 pub(super) fn check_time() {
-    if WAITING
-        .with_borrow(|waiting| waiting.as_ref().is_some_and(|waiting| waiting.check().is_err()))
-    {
-        end();
+    if CANCELLATION.with_borrow(|no_cancellation| {
+        no_cancellation.as_ref().is_some_and(|no_cancellation| no_cancellation.check().is_err())
+    }) {
+        abort();
     }
 }
 
-/// Sees each object as it is loaded, an object stream before it is unpacked.
-fn account(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
+/// Called for each loaded object, and for an object stream before it is unpacked.
+fn on_object(id: ObjectId, object: &mut Object) -> Option<(ObjectId, Object)> {
     check_time();
     if let Object::Stream(stream) = object
         && stream.dict.has_type(b"ObjStm")
     {
-        if KEEPS_OBJECT_STREAMS.get() {
-            stream.dict.set("Type", Object::Name(HIDDEN_OBJECT_STREAM.to_vec()));
+        if DEFERS_OBJECT_STREAMS.get() {
+            stream.dict.set("Type", Object::Name(DEFERRED_OBJECT_STREAM.to_vec()));
         } else {
-            object_stream(stream);
+            unpacked_size(stream);
         }
     }
-    spend(object);
+    count_values(object);
     Some((id, object.clone()))
 }
 
-/// Counts what an object stream unpacks to, and says how much that is in bytes. None: it cannot be
+/// Counts the unpacked size of an object stream, and returns it, in bytes. None: it cannot be
 /// unpacked.
-pub(super) fn object_stream(stream: &Stream) -> Option<usize> {
+pub(super) fn unpacked_size(stream: &Stream) -> Option<usize> {
     check_time();
-    let mut left = LEFT.get();
-    let limit = left.object_stream_bytes.min(STREAM_BYTES_MAX);
+    let mut remaining = REMAINING.get();
+    let limit = remaining.object_stream_bytes.min(STREAM_BYTES_MAX);
     let unpacked = match stream.decompressed_content_with_limit(limit) {
         Ok(content) => content.len(),
-        Err(lopdf::Error::Decompress(lopdf::DecompressError::MemoryLimitExceeded { .. })) => end(),
+        Err(lopdf::Error::Decompress(lopdf::DecompressError::MemoryLimitExceeded { .. })) => {
+            abort()
+        }
         Err(_) => return None,
     };
-    left.object_stream_bytes -= unpacked;
-    LEFT.set(left);
+    remaining.object_stream_bytes -= unpacked;
+    REMAINING.set(remaining);
     Some(unpacked)
 }
 
 /// Counts the values of an object.
-pub(super) fn spend(object: &Object) {
-    let mut left = LEFT.get();
-    let Some(values) = left.values.checked_sub(values(object)) else { end() };
-    left.values = values;
-    LEFT.set(left);
+pub(super) fn count_values(object: &Object) {
+    let mut remaining = REMAINING.get();
+    let Some(values) = remaining.values.checked_sub(values(object)) else { abort() };
+    remaining.values = values;
+    REMAINING.set(remaining);
 }
 
-/// Unlike a panic, this says nothing in the log.
-fn end() -> ! {
-    resume_unwind(Box::new(Ended))
+/// Unlike a panic, this logs nothing.
+fn abort() -> ! {
+    resume_unwind(Box::new(BudgetExhausted))
 }
 
-/// How many values an object is made of.
+/// The number of values in an object.
 fn values(object: &Object) -> usize {
     match object {
         Object::Array(items) => 1 + items.iter().map(values).sum::<usize>(),
@@ -184,17 +188,17 @@ fn values(object: &Object) -> usize {
     }
 }
 
-/// How often a file refers to another section of cross-references, by its place. In other
-/// dictionaries, such as those of bookmarks, `/Prev` is an object.
-fn sections(pdf: &[u8]) -> usize {
+/// How often a file refers to another cross-reference section by offset. In other dictionaries,
+/// such as those of bookmarks, `/Prev` refers to an object.
+fn count_sections(pdf: &[u8]) -> usize {
     let of = |name: &[u8]| {
         let places = memchr::memmem::find_iter(pdf, name);
         places.filter(|at| !is_reference(&pdf[at + name.len()..])).count()
     };
-    of(b"/Prev") + of(b"/XRefStm") + escaped(pdf, &["Prev", "XRefStm"])
+    of(b"/Prev") + of(b"/XRefStm") + count_escaped(pdf, &["Prev", "XRefStm"])
 }
 
-/// Whether a value begins as `12 0 R`, without a comment in between.
+/// Whether a value starts like `12 0 R`, without a comment in between.
 fn is_reference(value: &[u8]) -> bool {
     let number = |text: &[u8]| {
         let text = text.trim_ascii_start();
@@ -208,23 +212,23 @@ fn is_reference(value: &[u8]) -> bool {
         .is_some_and(|rest| rest.trim_ascii_start().starts_with(b"R"))
 }
 
-/// How often names that begin so are written with `#`, as they are not but to hide.
-fn escaped(pdf: &[u8], names: &[&str]) -> usize {
+/// How often names with these prefixes contain `#` escapes, which only serve to hide them.
+fn count_escaped(pdf: &[u8], names: &[&str]) -> usize {
     let hidden = memchr::memchr_iter(b'#', pdf).enumerate().filter(|(number, at)| {
         if number.is_multiple_of(ESCAPES_PER_CHECK) {
             check_time();
         }
         let from = at.saturating_sub(NAME_BYTES_MAX);
         let Some(start) = memchr::memrchr(b'/', &pdf[from..*at]) else { return false };
-        let end = (*at + NAME_BYTES_MAX).min(pdf.len());
-        let name = unescaped(&pdf[from + start..end]);
+        let abort = (*at + NAME_BYTES_MAX).min(pdf.len());
+        let name = unescape(&pdf[from + start..abort]);
         names.iter().any(|hidden| name.starts_with(hidden.as_bytes()))
     });
     hidden.count()
 }
 
-/// A name without its `#` escapes, and without the slash before it.
-fn unescaped(name: &[u8]) -> Vec<u8> {
+/// A name without its `#` escapes and its leading slash.
+fn unescape(name: &[u8]) -> Vec<u8> {
     let mut rest = name.strip_prefix(b"/").unwrap_or(name);
     let mut plain = Vec::new();
     while let [first, after @ ..] = rest {
@@ -254,38 +258,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sections_are_counted_however_they_are_written() {
-        assert_eq!(sections(b"<</Prev 1>> <</Pr#65v 1>> <</#50#72#65#76 1>> /Arial#20Bold"), 2 + 4);
-        assert_eq!(sections(b"<</Prev 12>> <</Prev 12%\n>> <</Prev 1 0 >> <</Prev 12 0/R>>"), 4);
+    fn sections_are_counted_in_every_spelling() {
+        assert_eq!(
+            count_sections(b"<</Prev 1>> <</Pr#65v 1>> <</#50#72#65#76 1>> /Arial#20Bold"),
+            2 + 4
+        );
+        assert_eq!(
+            count_sections(b"<</Prev 12>> <</Prev 12%\n>> <</Prev 1 0 >> <</Prev 12 0/R>>"),
+            4
+        );
     }
 
-    /// Bookmarks are a list in both directions.
+    /// Bookmarks are a doubly linked list.
     #[test]
-    fn what_refers_to_an_object_is_no_section() {
-        assert_eq!(sections(&b"<</Title (1)/Prev 12 0 R/Next 14 0 R>>".repeat(100)), 0);
+    fn a_reference_to_an_object_is_not_a_section() {
+        assert_eq!(count_sections(&b"<</Title (1)/Prev 12 0 R/Next 14 0 R>>".repeat(100)), 0);
     }
 
-    /// Each escape was searched for its name back to the beginning of the file: minutes for a few MiB.
+    /// Regression: the search for each escape's name went back to the start of the file: minutes
+    /// for a few MiB.
     #[test]
-    fn a_file_of_escapes_alone_is_searched_once() {
+    fn a_file_of_escapes_is_searched_in_linear_time() {
         let pdf = [b"%PDF-1.7\n".as_slice(), &vec![b'#'; 3 * 1024 * 1024]].concat();
-        assert_eq!(sections(&pdf), 0);
+        assert_eq!(count_sections(&pdf), 0);
     }
 
     #[test]
-    fn a_file_is_given_up_before_its_sections_are_counted_when_nobody_waits() {
+    fn a_cancelled_read_stops_before_its_sections_are_counted() {
         let pdf = [b"%PDF-1.7\n".as_slice(), &vec![b'#'; 1024]].concat();
         let passed = Cancellation::new(CancellationToken::new(), Instant::now());
-        let read = within(&pdf, &passed, |_| Ok(()));
+        let read = with_budget(&pdf, &passed, |_| Ok(()));
         assert!(matches!(read, Err(InvoiceError::DeadlinePassed)), "{read:?}");
     }
 
-    /// A search that has begun ends too.
+    /// A started search stops too.
     #[test]
-    fn the_time_is_checked_while_sections_are_counted() {
-        WAITING.set(Some(Cancellation::new(CancellationToken::new(), Instant::now())));
-        let ended = catch_unwind(|| sections(b"/a#20b"));
-        WAITING.set(None);
-        assert!(ended.is_err_and(|cause| cause.is::<Ended>()));
+    fn cancellation_is_checked_while_sections_are_counted() {
+        CANCELLATION.set(Some(Cancellation::new(CancellationToken::new(), Instant::now())));
+        let ended = catch_unwind(|| count_sections(b"/a#20b"));
+        CANCELLATION.set(None);
+        assert!(ended.is_err_and(|cause| cause.is::<BudgetExhausted>()));
     }
 }

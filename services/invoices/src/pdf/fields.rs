@@ -1,8 +1,9 @@
-//! What an invoice says in its text, found by the labels that invoices commonly have.
+//! Finds invoice fields in text by common labels.
 //!
-//! A label in one of six languages stands before its value: on the same line, or at the head of the column below. How sure a
-//! field is follows from the label, from where the value stands, and from whether the value checks itself. What is not found
-//! is absent: nothing is made up, and no line items or names are guessed.
+//! A label in one of six languages precedes its value: on the same line, or as the head of the
+//! column below. The confidence of a field depends on the label, on the value's position, and on
+//! whether the value can be verified. Fields that are not found are absent; line items and names
+//! are not guessed.
 
 use drawbridge_proto::invoices::v1::{
     Confidence, ExtractResult, Finding, Invoice, InvoiceKind, Party, PaymentMeans, Severity,
@@ -18,58 +19,60 @@ use super::{
 };
 use crate::error::InvoiceError;
 
-/// The rule of the finding that the text was read.
+/// The rule id of the finding that fields come from the text.
 pub(crate) const RULE: &str = "TEXT";
-/// What it says.
-pub(crate) const NOT_CHECKED: &str = "its fields are found in its text, and rules are not checked";
+/// The message of that finding.
+pub(crate) const NOT_CHECKED: &str = "fields come from its text, and rules are not checked";
 
-/// A label that means one thing, and its value on the same line.
-const SURE: f64 = 0.9;
-/// A label that often means it.
-const LIKELY: f64 = 0.6;
-/// The value stands below the label.
-const BELOW: f64 = 0.8;
-/// A value that could be read otherwise.
-const DOUBTFUL: f64 = 0.5;
-/// A value that checks itself, as an IBAN does, or amounts that add up.
-const CHECKED: f64 = 0.97;
+/// An unambiguous label with its value on the same line.
+const CONFIDENCE_SURE: f64 = 0.9;
+/// An ambiguous label.
+const CONFIDENCE_LIKELY: f64 = 0.6;
+/// The value is below the label.
+const FACTOR_BELOW: f64 = 0.8;
+/// An ambiguous value.
+const FACTOR_DOUBTFUL: f64 = 0.5;
+/// A verified value: an IBAN with valid check digits, or amounts that add up.
+const CONFIDENCE_CHECKED: f64 = 0.97;
 
-/// Reads what the lines of a PDF say.
+/// Finds the fields of an invoice in the lines of a PDF.
 ///
 /// # Errors
-/// When they name neither a number nor an amount: it is no invoice, or none with text.
+/// When there is neither a number nor an amount: it is not an invoice, or has no text.
 pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
-    let text =
-        Text { lines: lines.iter().map(|line| (line.as_str(), line.to_lowercase())).collect() };
+    let text = TextLines {
+        lines: lines.iter().map(|line| (line.as_str(), line.to_lowercase())).collect(),
+    };
     let mut confidences = Vec::new();
-    let mut sure = |field: &str, confidence: f64| {
+    let mut record = |field: &str, confidence: f64| {
         confidences.push(Confidence { field: field.to_owned(), confidence });
     };
-    let mut note = |field: &str, found: Option<Found<String>>| {
+    let mut take = |field: &str, found: Option<Detected<String>>| {
         found.map(|found| {
-            sure(field, found.confidence);
+            record(field, found.confidence);
             found.value
         })
     };
-    let number = note("number", text.labelled(&NUMBER, invoice_number));
-    let day = |labels| text.labelled(labels, date).map(Found::certain);
-    let issue_date = note("issue_date", day(&ISSUED));
-    let due_date = note("due_date", day(&DUE));
+    let number = take("number", text.find_labelled(&NUMBER, invoice_number));
+    let day = |labels| text.find_labelled(labels, date).map(Detected::into_value);
+    let issue_date = take("issue_date", day(&ISSUED));
+    let due_date = take("due_date", day(&DUE));
     let totals = text.totals();
     if number.is_none() && totals.is_empty() {
         return Err(InvoiceError::document(
-            "is a PDF without an attached invoice (Factur-X, ZUGFeRD), and its text names no number and no amount of one",
+            "is a PDF without an attached invoice (Factur-X, ZUGFeRD), and its text has neither \
+             an invoice number nor an amount",
         ));
     }
-    let currency = note("currency", text.currency());
-    let seller = note("seller.vat_id", text.sellers_vat_id());
-    let account = text.first(iban).map(|value| Found { value, confidence: CHECKED });
-    let account = note("payment_means[0].account", account);
+    let currency = take("currency", text.currency());
+    let seller = take("seller.vat_id", text.sellers_vat_id());
+    let account = text.first(iban).map(|value| Detected { value, confidence: CONFIDENCE_CHECKED });
+    let account = take("payment_means[0].account", account);
     let mut amount = |field: &'static str| {
         let found = totals.iter().find(|(name, _)| *name == field).map(|(_, found)| found);
         let found = found
-            .map(|found| Found { value: found.value.to_string(), confidence: found.confidence });
-        note(&format!("totals.{field}"), found)
+            .map(|found| Detected { value: found.value.to_string(), confidence: found.confidence });
+        take(&format!("totals.{field}"), found)
     };
     let totals = Totals {
         net_amount: amount("net_amount"),
@@ -78,7 +81,8 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
         payable_amount: amount("payable_amount"),
         ..Totals::default()
     };
-    let kind = if text.says(CREDIT_NOTE) { InvoiceKind::CreditNote } else { InvoiceKind::Invoice };
+    let kind =
+        if text.contains_any(CREDIT_NOTE) { InvoiceKind::CreditNote } else { InvoiceKind::Invoice };
     let invoice = Invoice {
         syntax: Syntax::PdfText.into(),
         kind: kind.into(),
@@ -97,7 +101,7 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
     let finding = Finding {
         rule: RULE.to_owned(),
         severity: Severity::Warning.into(),
-        message: format!("the document is no electronic invoice: {NOT_CHECKED}"),
+        message: format!("the document is not an electronic invoice: {NOT_CHECKED}"),
         field: String::new(),
     };
     Ok(ExtractResult {
@@ -108,40 +112,49 @@ pub(crate) fn read(lines: &[String]) -> Result<ExtractResult, InvoiceError> {
     })
 }
 
-/// A value, and how sure it is.
+/// A value with its confidence.
 #[derive(Clone, Debug)]
-struct Found<T> {
+struct Detected<T> {
     value: T,
     confidence: f64,
 }
 
-impl Found<(String, bool)> {
-    /// The value alone, which is less sure when there is a doubt.
-    fn certain(self) -> Found<String> {
-        let Found { value: (value, one_way), confidence } = self;
-        Found { value, confidence: if one_way { confidence } else { confidence * DOUBTFUL } }
+impl Detected<(String, bool)> {
+    /// The value, with less confidence if it is ambiguous.
+    fn into_value(self) -> Detected<String> {
+        let Detected { value: (value, is_unambiguous), confidence } = self;
+        Detected {
+            value,
+            confidence: if is_unambiguous { confidence } else { confidence * FACTOR_DOUBTFUL },
+        }
     }
 }
 
-/// Lines, and the same in lower case.
-struct Text<'a> {
+/// Lines, and the same lines in lower case.
+struct TextLines<'a> {
     lines: Vec<(&'a str, String)>,
 }
 
-impl Text<'_> {
-    /// The surest value of a label: of those that are as sure, the first.
-    fn labelled<T>(&self, labels: &Labels, value: impl Fn(&str) -> Option<T>) -> Option<Found<T>> {
-        let mut best: Option<Found<T>> = None;
-        let kinds: [(_, f64, &[&str]); 2] =
-            [(labels.sure, SURE, &[]), (labels.likely, LIKELY, labels.not)];
-        for (labels, confidence, not) in kinds {
+impl TextLines<'_> {
+    /// The value of a label with the highest confidence; the first of equal ones.
+    fn find_labelled<T>(
+        &self,
+        labels: &Labels,
+        value: impl Fn(&str) -> Option<T>,
+    ) -> Option<Detected<T>> {
+        let mut best: Option<Detected<T>> = None;
+        let kinds: [(_, f64, &[&str]); 2] = [
+            (labels.sure, CONFIDENCE_SURE, &[]),
+            (labels.likely, CONFIDENCE_LIKELY, labels.excluded),
+        ];
+        for (labels, confidence, excluded) in kinds {
             for (index, (_, lower)) in self.lines.iter().enumerate() {
                 budget::check_time();
-                if not.iter().any(|word| after_label(lower, word).is_some()) {
+                if excluded.iter().any(|word| after_label(lower, word).is_some()) {
                     continue;
                 }
                 let found =
-                    labels.iter().find_map(|label| self.at(index, label, confidence, &value));
+                    labels.iter().find_map(|label| self.find_at(index, label, confidence, &value));
                 if let Some(found) = found.filter(|found| {
                     best.as_ref().is_none_or(|best| found.confidence > best.confidence)
                 }) {
@@ -152,31 +165,32 @@ impl Text<'_> {
         best
     }
 
-    /// The value of a label on one line: behind it, or in its column on the next.
-    fn at<T>(
+    /// The value of a label on one line: after it, or in its column on the next line.
+    fn find_at<T>(
         &self,
         index: usize,
         label: &str,
         confidence: f64,
         value: impl Fn(&str) -> Option<T>,
-    ) -> Option<Found<T>> {
+    ) -> Option<Detected<T>> {
         let (_, lower) = self.lines.get(index)?;
         let (line, _) = self.lines.get(index)?;
-        for (column, (cell, own)) in lower.split(COLUMN).zip(line.split(COLUMN)).enumerate() {
+        for (column, (cell, original)) in lower.split(COLUMN).zip(line.split(COLUMN)).enumerate() {
             let Some(after) = after_label(cell, label) else { continue };
             budget::check_time();
-            // Lower case may be longer than what it is of: then the cell is read as a whole.
-            let rest = own.get(after..).filter(|_| own.len() == cell.len()).unwrap_or(own);
+            // Lower case may have another length: then the whole cell is read.
+            let rest =
+                original.get(after..).filter(|_| original.len() == cell.len()).unwrap_or(original);
             let others = line.split(COLUMN).skip(column + 1);
             let others = others.inspect(|_| budget::check_time());
             let behind = value(rest).or_else(|| { others }.find_map(&value));
             if let Some(value) = behind {
-                return Some(Found { value, confidence });
+                return Some(Detected { value, confidence });
             }
             let (below, _) = self.lines.get(index + 1)?;
             let below = below.split(COLUMN).nth(column).and_then(&value);
             if let Some(value) = below {
-                return Some(Found { value, confidence: confidence * BELOW });
+                return Some(Detected { value, confidence: confidence * FACTOR_BELOW });
             }
         }
         None
@@ -189,20 +203,20 @@ impl Text<'_> {
         })
     }
 
-    fn says(&self, words: &[&str]) -> bool {
+    fn contains_any(&self, words: &[&str]) -> bool {
         self.lines
             .iter()
             .any(|(_, line)| words.iter().any(|word| after_label(line, word).is_some()))
     }
 
-    /// The amounts of the whole document. Those that add up check one another.
-    fn totals(&self) -> Vec<(&'static str, Found<Decimal>)> {
-        let find = |labels| self.labelled(labels, amount);
+    /// The totals of the document. Amounts that add up verify one another.
+    fn totals(&self) -> Vec<(&'static str, Detected<Decimal>)> {
+        let find = |labels| self.find_labelled(labels, amount);
         let (net, tax, mut gross) = (find(&NET), find(&TAX), find(&GROSS));
         let payable = find(&PAYABLE);
         let adds_up = matches!((&net, &tax, &gross), (Some(net), Some(tax), Some(gross))
             if net.value + tax.value == gross.value);
-        // What is due is the total, where nothing else is said to be.
+        // The amount due is the total if no other total is given.
         if gross.is_none()
             && net.as_ref().zip(tax.as_ref()).map(|(net, tax)| net.value + tax.value)
                 == payable.as_ref().map(|payable| payable.value)
@@ -210,7 +224,9 @@ impl Text<'_> {
             gross.clone_from(&payable);
         }
         let payable = payable.or_else(|| {
-            gross.clone().map(|gross| Found { confidence: gross.confidence * BELOW, ..gross })
+            gross
+                .clone()
+                .map(|gross| Detected { confidence: gross.confidence * FACTOR_BELOW, ..gross })
         });
         let found = [
             ("net_amount", net),
@@ -219,19 +235,22 @@ impl Text<'_> {
             ("payable_amount", payable),
         ];
         let found = found.into_iter().filter_map(|(field, found)| Some((field, found?)));
-        let checked = |(field, found): (&'static str, Found<Decimal>)| {
-            let confidence =
-                if adds_up && field != "payable_amount" { CHECKED } else { found.confidence };
-            (field, Found { confidence, ..found })
+        let checked = |(field, found): (&'static str, Detected<Decimal>)| {
+            let confidence = if adds_up && field != "payable_amount" {
+                CONFIDENCE_CHECKED
+            } else {
+                found.confidence
+            };
+            (field, Detected { confidence, ..found })
         };
         found.map(checked).collect()
     }
 
-    /// The currency that stands beside the totals, or else anywhere.
-    fn currency(&self) -> Option<Found<String>> {
-        let named = |confidence: f64, (code, certain): (&str, bool)| Found {
+    /// The currency next to the totals, or else the first one anywhere.
+    fn currency(&self) -> Option<Detected<String>> {
+        let named = |confidence: f64, (code, into_value): (&str, bool)| Detected {
             value: code.to_owned(),
-            confidence: if certain { confidence } else { confidence * DOUBTFUL },
+            confidence: if into_value { confidence } else { confidence * FACTOR_DOUBTFUL },
         };
         let labels = [PAYABLE.sure, GROSS.sure, GROSS.likely];
         let is_total = |lower: &str| {
@@ -242,16 +261,20 @@ impl Text<'_> {
         let totals =
             self.lines.iter().filter(|(line, lower)| is_total(lower) && amount(line).is_some());
         let beside = totals.filter_map(|(line, _)| currency(line)).next();
-        beside.map(|found| named(SURE, found)).or_else(|| {
-            self.lines.iter().find_map(|(line, _)| currency(line)).map(|found| named(LIKELY, found))
+        beside.map(|found| named(CONFIDENCE_SURE, found)).or_else(|| {
+            self.lines
+                .iter()
+                .find_map(|(line, _)| currency(line))
+                .map(|found| named(CONFIDENCE_LIKELY, found))
         })
     }
 
-    /// The first VAT identifier: the seller's stands in the head or the foot of the page, the buyer's says so.
-    fn sellers_vat_id(&self) -> Option<Found<String>> {
+    /// The first VAT identifier that is not labelled as the buyer's: the seller's is in the head or
+    /// foot of the page.
+    fn sellers_vat_id(&self) -> Option<Detected<String>> {
         let of_buyer = |cell: &str| BUYERS.iter().any(|word| cell.to_lowercase().contains(word));
         let ids = self.lines.iter().flat_map(|(line, _)| {
-            // The cell before may be the label.
+            // The previous cell may be the label.
             let cells = line
                 .split(COLUMN)
                 .scan("", |before, cell| Some((std::mem::replace(before, cell), cell)));
@@ -261,31 +284,31 @@ impl Text<'_> {
         });
         let mut ids: Vec<_> = ids.collect();
         ids.dedup();
-        let confidence = if ids.len() == 1 { SURE } else { DOUBTFUL };
-        ids.into_iter().next().map(|value| Found { value, confidence })
+        let confidence = if ids.len() == 1 { CONFIDENCE_SURE } else { FACTOR_DOUBTFUL };
+        ids.into_iter().next().map(|value| Detected { value, confidence })
     }
 }
 
-/// Where a label ends in a text, if it stands there as words of their own.
+/// The end of a label in a text, if it occurs there as whole words.
 fn after_label(lower: &str, label: &str) -> Option<usize> {
     lower.match_indices(label).find_map(|(start, _)| {
         let end = start + label.len();
         let before = lower[..start].chars().next_back();
         let after = lower[end..].chars().next();
         let is_word = |char: Option<char>| char.is_some_and(char::is_alphanumeric);
-        let goes_on = is_word(after) && label.ends_with(char::is_alphanumeric);
-        (!is_word(before) && !goes_on).then_some(end)
+        let continues = is_word(after) && label.ends_with(char::is_alphanumeric);
+        (!is_word(before) && !continues).then_some(end)
     })
 }
 
-/// The first word that has a digit and is no date: numbers of invoices have one.
+/// The first word, if it contains a digit and is not a date.
 fn invoice_number(text: &str) -> Option<String> {
     let text = text.trim_start_matches(|char: char| ":.#°º".contains(char) || char.is_whitespace());
     let text = text.strip_prefix("Nr.").or_else(|| text.strip_prefix("No.")).unwrap_or(text);
     let word = text.split_whitespace().next()?.trim_matches([',', ';', ':', '.', '#', '(', ')']);
-    let is_one = (1..=40).contains(&word.chars().count())
+    let is_number = (1..=40).contains(&word.chars().count())
         && word.contains(|char: char| char.is_ascii_digit())
         && word.chars().all(|char| char.is_alphanumeric() || "-/._#".contains(char))
         && date(word).is_none();
-    is_one.then(|| word.to_owned())
+    is_number.then(|| word.to_owned())
 }

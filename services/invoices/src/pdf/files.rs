@@ -1,5 +1,5 @@
-//! The files that a PDF attaches: in its name tree of embedded files, as associated files (`/AF`)
-//! of the document, its pages and their annotations, and in annotations that are file attachments
+//! Finds the files that a PDF attaches: in its name tree of embedded files, as associated files
+//! (`/AF`) of the document, its pages and their annotations, and in file attachment annotations
 //! (ISO 32000-1, 7.11.4 and 12.5.6.15; ISO 19005-3, 6.8).
 
 use std::collections::HashSet;
@@ -9,23 +9,23 @@ use lopdf::{Dictionary, Document, Object, ObjectId, Stream};
 use super::{INVOICE_NAMES, budget};
 use crate::error::InvoiceError;
 
-/// Attachments of a PDF.
+/// The maximum number of attachments.
 const FILES_MAX: usize = 100;
-/// Nodes of the name tree, pages, annotations and entries of their lists that are looked at.
+/// The maximum number of visited name tree nodes, pages, annotations and list entries.
 const STEPS_MAX: usize = 100_000;
 /// The keys of an embedded file's streams.
 const STREAM_KEYS: [&[u8]; 5] = [b"UF", b"F", b"DOS", b"Mac", b"Unix"];
 
-/// A file that is attached.
-pub(super) struct File<'a> {
+/// An attached file.
+pub(super) struct AttachedFile<'a> {
     pub(super) name: String,
     media_type: &'a [u8],
-    /// What it holds, each stream once.
+    /// Its streams, without duplicates.
     pub(super) streams: Vec<&'a Stream>,
 }
 
-impl File<'_> {
-    /// Whether its name or its type says that it is XML.
+impl AttachedFile<'_> {
+    /// Whether it is XML by its name or its type.
     pub(super) fn is_xml(&self) -> bool {
         let media_type = self.media_type.to_ascii_lowercase();
         self.name.to_ascii_lowercase().ends_with(".xml")
@@ -38,40 +38,41 @@ impl File<'_> {
     }
 }
 
-/// All of them, each once.
+/// All attached files, without duplicates.
 ///
 /// # Errors
-/// When there are more than an invoice has.
-pub(super) fn of(document: &Document) -> Result<Vec<File<'_>>, InvoiceError> {
-    let mut walk = Walk { document, steps: 0, seen: HashSet::new(), files: Vec::new() };
+/// When there are too many attachments or objects.
+pub(super) fn attached_files(document: &Document) -> Result<Vec<AttachedFile<'_>>, InvoiceError> {
+    let mut walk = AttachmentWalk { document, steps: 0, seen: HashSet::new(), files: Vec::new() };
     let catalog = document.catalog().map_err(|error| {
         InvoiceError::document(format!("is a PDF that cannot be read: {error}"))
     })?;
-    walk.associated(catalog)?;
-    if let Some(root) =
-        walk.dictionary(catalog, b"Names").and_then(|names| names.get(b"EmbeddedFiles").ok())
+    walk.visit_associated(catalog)?;
+    if let Some(root) = walk
+        .dictionary(catalog, b"Names")
+        .and_then(|visit_names| visit_names.get(b"EmbeddedFiles").ok())
     {
-        walk.names(root)?;
+        walk.visit_names(root)?;
     }
-    for page in document.page_iter() {
-        walk.step()?;
-        if let Ok(page) = document.get_dictionary(page) {
-            walk.page(page)?;
+    for visit_page in document.page_iter() {
+        walk.count_step()?;
+        if let Ok(visit_page) = document.get_dictionary(visit_page) {
+            walk.visit_page(visit_page)?;
         }
     }
     Ok(walk.files)
 }
 
-struct Walk<'a> {
+struct AttachmentWalk<'a> {
     document: &'a Document,
     steps: usize,
-    /// Objects that were visited, so that none is twice.
+    /// The visited objects.
     seen: HashSet<ObjectId>,
-    files: Vec<File<'a>>,
+    files: Vec<AttachedFile<'a>>,
 }
 
-impl<'a> Walk<'a> {
-    fn step(&mut self) -> Result<(), InvoiceError> {
+impl<'a> AttachmentWalk<'a> {
+    fn count_step(&mut self) -> Result<(), InvoiceError> {
         budget::check_time();
         self.steps += 1;
         if self.steps > STEPS_MAX {
@@ -82,40 +83,40 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Whether an object is seen for the first time. One that is not indirect has but one place.
+    /// Whether an object is visited for the first time. A direct object occurs only once.
     fn is_new(&mut self, object: &Object) -> bool {
         object.as_reference().map_or(true, |id| self.seen.insert(id))
     }
 
-    /// What an object is, through its references.
-    fn resolved(&self, object: &'a Object) -> Option<&'a Object> {
+    /// The object, with references resolved.
+    fn resolve(&self, object: &'a Object) -> Option<&'a Object> {
         self.document.dereference(object).ok().map(|(_, object)| object)
     }
 
     fn dictionary(&self, holder: &'a Dictionary, key: &[u8]) -> Option<&'a Dictionary> {
-        self.resolved(holder.get(key).ok()?)?.as_dict().ok()
+        self.resolve(holder.get(key).ok()?)?.as_dict().ok()
     }
 
     fn array(&self, holder: &'a Dictionary, key: &[u8]) -> &'a [Object] {
-        let array = holder.get(key).ok().and_then(|object| self.resolved(object)?.as_array().ok());
+        let array = holder.get(key).ok().and_then(|object| self.resolve(object)?.as_array().ok());
         array.map_or(&[], Vec::as_slice)
     }
 
-    /// The name tree.
-    fn names(&mut self, root: &'a Object) -> Result<(), InvoiceError> {
+    /// Visits the name tree.
+    fn visit_names(&mut self, root: &'a Object) -> Result<(), InvoiceError> {
         let mut open = vec![root];
         while let Some(node) = open.pop() {
-            self.step()?;
+            self.count_step()?;
             if !self.is_new(node) {
                 continue;
             }
-            let Some(node) = self.resolved(node).and_then(|node| node.as_dict().ok()) else {
+            let Some(node) = self.resolve(node).and_then(|node| node.as_dict().ok()) else {
                 continue;
             };
             for pair in self.array(node, b"Names").chunks(2) {
-                self.step()?;
-                if let [_, file] = pair {
-                    self.file(file)?;
+                self.count_step()?;
+                if let [_, visit_file] = pair {
+                    self.visit_file(visit_file)?;
                 }
             }
             open.extend(self.array(node, b"Kids"));
@@ -123,60 +124,58 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The files that belong to a dictionary: a list of them, or one.
-    fn associated(&mut self, holder: &'a Dictionary) -> Result<(), InvoiceError> {
+    /// Visits the associated files of a dictionary: a list, or one file.
+    fn visit_associated(&mut self, holder: &'a Dictionary) -> Result<(), InvoiceError> {
         let Ok(files) = holder.get(b"AF") else { return Ok(()) };
-        match self.resolved(files) {
+        match self.resolve(files) {
             Some(Object::Array(files)) => {
-                for file in files {
-                    self.step()?;
-                    self.file(file)?;
+                for visit_file in files {
+                    self.count_step()?;
+                    self.visit_file(visit_file)?;
                 }
                 Ok(())
             }
-            _ => self.file(files),
+            _ => self.visit_file(files),
         }
     }
 
-    fn page(&mut self, page: &'a Dictionary) -> Result<(), InvoiceError> {
-        self.associated(page)?;
-        for annotation in self.array(page, b"Annots") {
-            self.step()?;
+    fn visit_page(&mut self, visit_page: &'a Dictionary) -> Result<(), InvoiceError> {
+        self.visit_associated(visit_page)?;
+        for annotation in self.array(visit_page, b"Annots") {
+            self.count_step()?;
             if !self.is_new(annotation) {
                 continue;
             }
-            let Some(annotation) = self.resolved(annotation).and_then(|found| found.as_dict().ok())
+            let Some(annotation) = self.resolve(annotation).and_then(|found| found.as_dict().ok())
             else {
                 continue;
             };
-            self.associated(annotation)?;
-            let kind = annotation
-                .get(b"Subtype")
-                .ok()
-                .and_then(|kind| self.resolved(kind)?.as_name().ok());
+            self.visit_associated(annotation)?;
+            let kind =
+                annotation.get(b"Subtype").ok().and_then(|kind| self.resolve(kind)?.as_name().ok());
             if kind == Some(b"FileAttachment")
-                && let Ok(file) = annotation.get(b"FS")
+                && let Ok(visit_file) = annotation.get(b"FS")
             {
-                self.file(file)?;
+                self.visit_file(visit_file)?;
             }
         }
         Ok(())
     }
 
-    /// A file specification. One without an embedded file names a file elsewhere, and attaches
-    /// nothing.
-    fn file(&mut self, specification: &'a Object) -> Result<(), InvoiceError> {
+    /// Visits a file specification. One without an embedded file refers to an external file, and
+    /// attaches nothing.
+    fn visit_file(&mut self, specification: &'a Object) -> Result<(), InvoiceError> {
         if !self.is_new(specification) {
             return Ok(());
         }
         let Some(specification) =
-            self.resolved(specification).and_then(|found| found.as_dict().ok())
+            self.resolve(specification).and_then(|found| found.as_dict().ok())
         else {
             return Ok(());
         };
         let Some(embedded) = self.dictionary(specification, b"EF") else { return Ok(()) };
         let name = [b"UF".as_slice(), b"F"].iter().find_map(|key| {
-            lopdf::decode_text_string(self.resolved(specification.get(key).ok()?)?).ok()
+            lopdf::decode_text_string(self.resolve(specification.get(key).ok()?)?).ok()
         });
         let (mut streams, mut ids) = (Vec::new(), HashSet::new());
         for key in STREAM_KEYS {
@@ -188,11 +187,11 @@ impl<'a> Walk<'a> {
                 streams.push(stream);
             }
         }
-        // A second specification of the same file attaches nothing more.
+        // A second specification of the same file adds nothing.
         let is_known = |stream: &&Stream| {
             self.files
                 .iter()
-                .flat_map(|file| &file.streams)
+                .flat_map(|visit_file| &visit_file.streams)
                 .any(|known| std::ptr::eq(*known, *stream))
         };
         if !streams.is_empty() && streams.iter().all(is_known) {
@@ -205,8 +204,8 @@ impl<'a> Walk<'a> {
         }
         let media_type = streams.first().and_then(|stream| stream.dict.get(b"Subtype").ok());
         let media_type =
-            media_type.and_then(|kind| self.resolved(kind)?.as_name().ok()).unwrap_or_default();
-        self.files.push(File { name: name.unwrap_or_default(), media_type, streams });
+            media_type.and_then(|kind| self.resolve(kind)?.as_name().ok()).unwrap_or_default();
+        self.files.push(AttachedFile { name: name.unwrap_or_default(), media_type, streams });
         Ok(())
     }
 }

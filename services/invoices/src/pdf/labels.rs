@@ -1,12 +1,12 @@
-//! What invoices call their fields.
+//! The labels of invoice fields.
 
-/// The labels of a field, in lower case: those that mean it, and those that often do. English, German, French, Dutch,
-/// Spanish, Italian.
+/// The labels of a field, in lower case: unambiguous and ambiguous ones. English, German, French,
+/// Dutch, Spanish, Italian.
 pub(super) struct Labels {
     pub(super) sure: &'static [&'static str],
     pub(super) likely: &'static [&'static str],
-    /// Beside what a likely one means something else.
-    pub(super) not: &'static [&'static str],
+    /// Words next to which an ambiguous label means something else.
+    pub(super) excluded: &'static [&'static str],
 }
 
 pub(super) const NUMBER: Labels = Labels {
@@ -33,7 +33,7 @@ pub(super) const NUMBER: Labels = Labels {
         "fattura n",
     ],
     likely: &["invoice", "rechnung", "facture", "factuur", "factura", "fattura"],
-    not: &["date", "datum", "address", "adresse", "to", "an", "amount", "total"],
+    excluded: &["date", "datum", "address", "adresse", "to", "an", "amount", "total"],
 };
 pub(super) const ISSUED: Labels = Labels {
     sure: &[
@@ -51,7 +51,7 @@ pub(super) const ISSUED: Labels = Labels {
         "data fattura",
     ],
     likely: &["date", "datum", "fecha", "data"],
-    not: &[
+    excluded: &[
         "due",
         "delivery",
         "order",
@@ -80,7 +80,7 @@ pub(super) const DUE: Labels = Labels {
         "scadenza",
     ],
     likely: &["due", "fällig"],
-    not: &["amount", "total", "balance"],
+    excluded: &["amount", "total", "balance"],
 };
 pub(super) const NET: Labels = Labels {
     sure: &[
@@ -99,7 +99,7 @@ pub(super) const NET: Labels = Labels {
         "imponibile",
     ],
     likely: &["subtotal", "sub-total", "netto", "zwischensumme", "sous-total", "subtotaal"],
-    not: &[],
+    excluded: &[],
 };
 pub(super) const TAX: Labels = Labels {
     sure: &[
@@ -116,7 +116,7 @@ pub(super) const TAX: Labels = Labels {
         "importe iva",
     ],
     likely: &["vat", "tax", "sales tax", "ust", "tva", "btw", "iva"],
-    not: &["incl", "including", "excl", "excluding", "id", "no", "reg", "inkl", "total"],
+    excluded: &["incl", "including", "excl", "excluding", "id", "no", "reg", "inkl", "total"],
 };
 pub(super) const GROSS: Labels = Labels {
     sure: &[
@@ -136,7 +136,7 @@ pub(super) const GROSS: Labels = Labels {
         "totale fattura",
     ],
     likely: &["total", "gesamt", "summe", "totaal", "totale"],
-    not: &[
+    excluded: &[
         "net",
         "netto",
         "excl",
@@ -167,7 +167,7 @@ pub(super) const PAYABLE: Labels = Labels {
         "totale da pagare",
     ],
     likely: &[],
-    not: &[],
+    excluded: &[],
 };
 pub(super) const CREDIT_NOTE: &[&str] = &[
     "credit note",
@@ -179,6 +179,6 @@ pub(super) const CREDIT_NOTE: &[&str] = &[
     "nota di credito",
 ];
 
-/// Words beside a VAT identifier that is the buyer's.
+/// Words next to the buyer's VAT identifier.
 pub(super) const BUYERS: &[&str] =
     &["your vat", "customer vat", "buyer", "ihre ust", "kunde", "votre tva", "client", "uw btw"];

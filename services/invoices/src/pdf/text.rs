@@ -1,10 +1,11 @@
-//! The text that a PDF shows, in lines as a person reads them.
+//! Extracts the visible text of a PDF as lines.
 //!
-//! Where each piece of text stands on its page is followed through the operators of the page, and pieces that stand at one
-//! height are one line, from left to right. Text within forms and annotations is left out, and so is what is turned.
+//! The position of each piece of text follows from the page's operators. Pieces at the same height
+//! form a line, from left to right. Text in forms and annotations, and rotated text, is ignored.
 //!
-//! Such files come from anywhere. What an attacker could make large is bounded: the file, what loading it may cost
-//! ([`budget`]), its pages, and what is read of each. One is read at a time, and a panic is an error.
+//! Files are untrusted. Everything that an attacker could make large is bounded: the file, the cost
+//! of loading it ([`budget`]), its pages, and the text of each page. One file is read at a time,
+//! and panics become errors.
 
 use std::collections::BTreeMap;
 
@@ -19,49 +20,49 @@ use crate::error::InvoiceError;
 
 const FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PAGES_MAX: usize = 50;
-/// How much the content, or one font's mapping to text, of a page may hold, in bytes.
+/// The maximum size of a page's content, and of one font's mapping to text, in bytes.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 const FONTS_MAX: usize = 64;
-/// Pieces of text on a page.
+/// The maximum number of text pieces on a page.
 const PIECES_MAX: usize = 20_000;
 const LINES_MAX: usize = 5_000;
-/// Saved states of a page within one another.
-const SAVED_MAX: usize = 100;
+/// The maximum nesting of saved states on a page.
+const SAVED_STATES_MAX: usize = 100;
 
-/// Pieces of text whose heights differ by no more than this part of their size stand on one line.
+/// Pieces whose heights differ by at most this fraction of their size are on one line.
 const SAME_LINE: f64 = 0.4;
-/// Gaps of this part of the size are spaces, and of that one separate columns.
+/// Gaps above these fractions of the size are spaces, or separate columns.
 const SPACE_GAP: f64 = 0.2;
 const COLUMN_GAP: f64 = 1.5;
-/// The width of a character that its font does not tell, as a part of the size.
-const USUAL_WIDTH: f64 = 0.5;
+/// The width of a character whose font has no width for it, as a fraction of the size.
+const DEFAULT_WIDTH: f64 = 0.5;
 
-/// Between the columns of a line.
+/// The separator of columns in a line.
 pub(crate) const COLUMN: char = '\t';
 
-/// Operators of a page between two checks of the time.
+/// Operators of a page between two cancellation checks.
 const OPERATORS_PER_CHECK: usize = 64;
 
-/// What `found` makes of the lines of a PDF, page by page, from top to bottom. Columns are separated by
-/// [`COLUMN`].
+/// Parses the lines of a PDF with `parse`: page by page, from top to bottom, with columns separated
+/// by [`COLUMN`].
 ///
 /// # Errors
-/// When it is encrypted, cannot be read, or holds more than an invoice does; when nobody waits any more; and
-/// those of `found`.
+/// When it is encrypted or unreadable, or exceeds the budget; when the call is cancelled; and those
+/// of `parse`.
 pub(crate) fn read<T>(
     pdf: &[u8],
     cancellation: &Cancellation,
-    found: impl FnOnce(Vec<String>) -> Result<T, InvoiceError>,
+    parse: impl FnOnce(Vec<String>) -> Result<T, InvoiceError>,
 ) -> Result<T, InvoiceError> {
     if pdf.len() > FILE_BYTES_MAX {
-        return Err(refused(&format!(
+        return Err(pdf_error(&format!(
             "without an attached invoice of more than {FILE_BYTES_MAX} bytes"
         )));
     }
-    budget::within(pdf, cancellation, |options| found(lines(pdf, options)?))
+    budget::with_budget(pdf, cancellation, |options| parse(lines(pdf, options)?))
 }
 
-fn refused(what: &str) -> InvoiceError {
+fn pdf_error(what: &str) -> InvoiceError {
     InvoiceError::document(format!("is a PDF {what}"))
 }
 
@@ -69,31 +70,33 @@ fn lines(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> 
     let document = load::load(pdf, options)?;
     let pages = document.get_pages();
     if pages.len() > PAGES_MAX {
-        return Err(refused(&format!("with more than {PAGES_MAX} pages and no attached invoice")));
+        return Err(pdf_error(&format!(
+            "with more than {PAGES_MAX} pages and no attached invoice"
+        )));
     }
     let mut lines = Vec::new();
     for page in pages.into_values() {
         budget::check_time();
         let content = document
             .get_page_content_with_limit(page, PAGE_BYTES_MAX)
-            .map_err(|error| refused(&format!("that cannot be read: {error}")))?;
+            .map_err(|error| pdf_error(&format!("that cannot be read: {error}")))?;
         let Ok(content) = Content::decode(&content) else { continue };
         let fonts = fonts(&document, page);
-        let mut pen = Pen::default();
+        let mut cursor = TextCursor::default();
         for (number, operation) in content.operations.iter().enumerate() {
             if number.is_multiple_of(OPERATORS_PER_CHECK) {
                 budget::check_time();
             }
-            pen.follow(operation, &fonts);
-            if pen.pieces.len() > PIECES_MAX {
-                return Err(refused(&format!(
+            cursor.apply(operation, &fonts);
+            if cursor.pieces.len() > PIECES_MAX {
+                return Err(pdf_error(&format!(
                     "with more than {PIECES_MAX} pieces of text on a page"
                 )));
             }
         }
-        lines.extend(pen.lines());
+        lines.extend(cursor.lines());
         if lines.len() > LINES_MAX {
-            return Err(refused(&format!("with more than {LINES_MAX} lines of text")));
+            return Err(pdf_error(&format!("with more than {LINES_MAX} lines of text")));
         }
     }
     Ok(lines)
@@ -103,7 +106,7 @@ fn lines(pdf: &[u8], options: LoadOptions) -> Result<Vec<String>, InvoiceError> 
 struct Font<'a> {
     encoding: Encoding<'a>,
     first: i64,
-    /// Of simple fonts, in thousandths of the size.
+    /// The widths of simple fonts, in thousandths of the size.
     widths: Vec<f64>,
     bytes_of_character: usize,
 }
@@ -132,23 +135,23 @@ fn fonts(document: &Document, page: lopdf::ObjectId) -> BTreeMap<Vec<u8>, Font<'
 }
 
 impl Font<'_> {
-    /// How wide a text is, as a part of the size.
+    /// The width of a text, as a fraction of the size.
     fn width(&self, bytes: &[u8]) -> f64 {
-        let of = |byte: u8| {
+        let width_of = |byte: u8| {
             let index = usize::try_from(i64::from(byte) - self.first).ok();
             index
                 .and_then(|index| self.widths.get(index))
-                .map_or(USUAL_WIDTH, |width| width / 1000.0)
+                .map_or(DEFAULT_WIDTH, |width| width / 1000.0)
         };
         if self.bytes_of_character == 1 {
-            bytes.iter().map(|byte| of(*byte)).sum()
+            bytes.iter().map(|byte| width_of(*byte)).sum()
         } else {
-            USUAL_WIDTH * (bytes.len() / 2) as f64
+            DEFAULT_WIDTH * (bytes.len() / 2) as f64
         }
     }
 }
 
-/// A piece of text and where it stands, in units of the page.
+/// A piece of text with its position, in page units.
 struct Piece {
     text: String,
     x: f64,
@@ -157,50 +160,50 @@ struct Piece {
     size: f64,
 }
 
-/// A position and a scale. What is turned is not followed.
+/// A position and a scale. Rotation is ignored.
 #[derive(Clone, Copy)]
-struct Place {
+struct TextPosition {
     x: f64,
     y: f64,
     scale: f64,
 }
 
-impl Default for Place {
+impl Default for TextPosition {
     fn default() -> Self {
         Self { x: 0.0, y: 0.0, scale: 1.0 }
     }
 }
 
-/// What the operators of a page have set so far.
+/// The text state that a page's operators have set.
 #[derive(Default)]
-struct Pen {
-    page: Place,
-    saved: Vec<Place>,
-    line: Place,
-    /// How far the line is written, in units of text.
-    written: f64,
+struct TextCursor {
+    page: TextPosition,
+    saved: Vec<TextPosition>,
+    line: TextPosition,
+    /// The horizontal position in the line, in text units.
+    advance: f64,
     font: Vec<u8>,
     size: f64,
     leading: f64,
     pieces: Vec<Piece>,
 }
 
-impl Pen {
-    fn follow(&mut self, operation: &Operation, fonts: &BTreeMap<Vec<u8>, Font<'_>>) {
+impl TextCursor {
+    fn apply(&mut self, operation: &Operation, fonts: &BTreeMap<Vec<u8>, Font<'_>>) {
         let operands = &operation.operands;
         let at = |index: usize| operands.get(index).and_then(number).unwrap_or_default();
         match operation.operator.as_str() {
-            "q" if self.saved.len() < SAVED_MAX => self.saved.push(self.page),
+            "q" if self.saved.len() < SAVED_STATES_MAX => self.saved.push(self.page),
             "Q" => self.page = self.saved.pop().unwrap_or_default(),
             "cm" => {
-                let Place { x, y, scale } = self.page;
-                self.page = Place {
+                let TextPosition { x, y, scale } = self.page;
+                self.page = TextPosition {
                     x: x + at(4) * scale,
                     y: y + at(5) * scale,
-                    scale: scale * size_of(at(0), at(1)),
+                    scale: scale * scale_of(at(0), at(1)),
                 };
             }
-            "BT" => self.to(Place::default()),
+            "BT" => self.set_line(TextPosition::default()),
             "Tf" => {
                 self.font = operands
                     .first()
@@ -210,7 +213,9 @@ impl Pen {
                 self.size = at(1);
             }
             "TL" => self.leading = at(0),
-            "Tm" => self.to(Place { x: at(4), y: at(5), scale: size_of(at(0), at(1)) }),
+            "Tm" => {
+                self.set_line(TextPosition { x: at(4), y: at(5), scale: scale_of(at(0), at(1)) });
+            }
             "Td" => self.move_by(at(0), at(1)),
             "TD" => {
                 self.leading = -at(1);
@@ -231,7 +236,7 @@ impl Pen {
                     operands.first().and_then(|items| items.as_array().ok()).into_iter().flatten()
                 {
                     match number(item) {
-                        Some(back) => self.written -= back / 1000.0 * self.size,
+                        Some(adjustment) => self.advance -= adjustment / 1000.0 * self.size,
                         None => self.show(Some(item), fonts),
                     }
                 }
@@ -240,30 +245,34 @@ impl Pen {
         }
     }
 
-    fn to(&mut self, place: Place) {
-        self.line = place;
-        self.written = 0.0;
+    fn set_line(&mut self, position: TextPosition) {
+        self.line = position;
+        self.advance = 0.0;
     }
 
     fn move_by(&mut self, x: f64, y: f64) {
-        let Place { scale, .. } = self.line;
-        self.to(Place { x: self.line.x + x * scale, y: self.line.y + y * scale, scale });
+        let TextPosition { scale, .. } = self.line;
+        self.set_line(TextPosition {
+            x: self.line.x + x * scale,
+            y: self.line.y + y * scale,
+            scale,
+        });
     }
 
     fn show(&mut self, text: Option<&Object>, fonts: &BTreeMap<Vec<u8>, Font<'_>>) {
         let Some(bytes) = text.and_then(|text| text.as_str().ok()) else { return };
         let Some(font) = fonts.get(&self.font) else { return };
-        let begin = self.written;
-        self.written += font.width(bytes) * self.size;
+        let begin = self.advance;
+        self.advance += font.width(bytes) * self.size;
         let Ok(text) = Document::decode_text(&font.encoding, bytes) else { return };
-        let x = |written: f64| {
-            self.page.x + (self.line.x + written * self.line.scale) * self.page.scale
+        let x = |advance: f64| {
+            self.page.x + (self.line.x + advance * self.line.scale) * self.page.scale
         };
         let piece = Piece {
             text: text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect(),
             x: x(begin),
             y: self.page.y + self.line.y * self.page.scale,
-            end: x(self.written),
+            end: x(self.advance),
             size: (self.size * self.line.scale * self.page.scale).abs().max(1.0),
         };
         if [piece.x, piece.y, piece.end].iter().all(|at| at.is_finite())
@@ -273,7 +282,7 @@ impl Pen {
         }
     }
 
-    /// The pieces in the order in which they are read.
+    /// The pieces joined to lines, in reading order.
     fn lines(mut self) -> Vec<String> {
         self.pieces.sort_by(|one, other| other.y.total_cmp(&one.y));
         let mut lines: Vec<Vec<Piece>> = Vec::new();
@@ -289,15 +298,15 @@ impl Pen {
                 _ => lines.push(vec![piece]),
             }
         }
-        let join = |line| {
+        let join_pieces = |line| {
             budget::check_time();
-            join(line)
+            join_pieces(line)
         };
-        lines.into_iter().map(join).collect()
+        lines.into_iter().map(join_pieces).collect()
     }
 }
 
-fn join(mut pieces: Vec<Piece>) -> String {
+fn join_pieces(mut pieces: Vec<Piece>) -> String {
     pieces.sort_by(|one, other| one.x.total_cmp(&other.x));
     let mut line = String::new();
     let mut end = f64::INFINITY;
@@ -322,7 +331,7 @@ fn number(object: &Object) -> Option<f64> {
     }
 }
 
-/// How much a matrix enlarges, by its first row.
-fn size_of(a: f64, b: f64) -> f64 {
+/// The scale of a matrix, from its first row.
+fn scale_of(a: f64, b: f64) -> f64 {
     a.hypot(b)
 }

@@ -1,4 +1,4 @@
-//! Dates, amounts and identifiers as people write them.
+//! Parses dates, amounts and identifiers in common notations.
 
 use std::sync::LazyLock;
 
@@ -8,11 +8,11 @@ use rust_decimal::Decimal;
 
 use crate::decimal;
 
-/// A pattern that is written in this file.
+/// Defines a static regular expression.
 macro_rules! pattern {
     ($name:ident, $text:literal) => {
         pub(super) static $name: LazyLock<Regex> =
-            LazyLock::new(|| Regex::new($text).expect("a pattern that a test has compiled"));
+            LazyLock::new(|| Regex::new($text).expect("a valid pattern, as tested"));
     };
 }
 
@@ -52,23 +52,24 @@ const MONTHS: [&[&str]; 12] = [
     &["dec", "dez", "dezember", "december", "décembre", "decembre", "diciembre", "dicembre"],
 ];
 
-/// A date in ISO 8601, and whether it can be read in one way only: 03/04/2026 cannot, and the day is taken to come first.
+/// A date in ISO 8601, and whether it is unambiguous: 03/04/2026 is ambiguous, and is read day
+/// first.
 pub(super) fn date(text: &str) -> Option<(String, bool)> {
     let number = |text: &str| text.parse::<i16>().ok();
-    let made = |year: i16, month: i16, day: i16| {
+    let iso_date = |year: i16, month: i16, day: i16| {
         Date::new(year, month.try_into().ok()?, day.try_into().ok()?)
             .ok()
             .map(|date| date.to_string())
     };
     if let Some(found) = ISO_DATE.captures(text) {
-        return Some((made(number(&found[1])?, number(&found[2])?, number(&found[3])?)?, true));
+        return Some((iso_date(number(&found[1])?, number(&found[2])?, number(&found[3])?)?, true));
     }
     if let Some(found) = NUMERIC_DATE.captures(text) {
         let (first, second, year) = (number(&found[1])?, number(&found[3])?, number(&found[4])?);
-        // With points the day comes first everywhere.
-        let one_way = &found[2] == "." || first > 12 || second > 12 || first == second;
+        // Dates with points are day first everywhere.
+        let is_unambiguous = &found[2] == "." || first > 12 || second > 12 || first == second;
         let (day, month) = if second > 12 { (second, first) } else { (first, second) };
-        return Some((made(year, month, day)?, one_way));
+        return Some((iso_date(year, month, day)?, is_unambiguous));
     }
     for (pattern, day, month) in [(&*DAY_FIRST, 1, 2), (&*MONTH_FIRST, 2, 1)] {
         for found in pattern.captures_iter(text) {
@@ -77,13 +78,13 @@ pub(super) fn date(text: &str) -> Option<(String, bool)> {
                 continue;
             };
             let month = i16::try_from(index + 1).ok()?;
-            return Some((made(number(&found[3])?, month, number(&found[day])?)?, true));
+            return Some((iso_date(number(&found[3])?, month, number(&found[day])?)?, true));
         }
     }
     None
 }
 
-/// The last amount of a text. Amounts have two decimals, after a point or a comma.
+/// The last amount in a text. Amounts have two decimals, after a point or a comma.
 pub(super) fn amount(text: &str) -> Option<Decimal> {
     let found = AMOUNT.find_iter(text).last()?.as_str();
     let is_negative = found.starts_with(['-', '−']);
@@ -93,7 +94,7 @@ pub(super) fn amount(text: &str) -> Option<Decimal> {
     Some(if is_negative { -value } else { value })
 }
 
-/// The code of the first currency that a text names, and whether it names it without doubt.
+/// The code of the first currency in a text, and whether it is unambiguous.
 pub(super) fn currency(text: &str) -> Option<(&str, bool)> {
     Some(match CURRENCY.find(text)?.as_str() {
         "€" => ("EUR", true),
@@ -104,17 +105,17 @@ pub(super) fn currency(text: &str) -> Option<(&str, bool)> {
     })
 }
 
-/// The first VAT identifier of a text, without spaces.
+/// The first VAT identifier in a text, without spaces.
 pub(super) fn vat_id(text: &str) -> Option<String> {
     Some(VAT_ID.find(text)?.as_str().split_whitespace().collect())
 }
 
-/// The first IBAN of a text whose check digits are right, without spaces.
+/// The first IBAN in a text with valid check digits, without spaces.
 pub(super) fn iban(text: &str) -> Option<String> {
     IBAN.find_iter(text)
         .map(|found| found.as_str().split_whitespace().collect::<String>())
         .find_map(|found| {
-            // What follows may look like a part of it.
+            // The match may include following text.
             (15..=found.len().min(34))
                 .rev()
                 .map(|length| &found[..length])
@@ -123,12 +124,13 @@ pub(super) fn iban(text: &str) -> Option<String> {
         })
 }
 
-/// ISO 13616: moved and read as a number, the remainder by 97 is 1.
+/// ISO 13616: the rearranged text, read as a number, is 1 modulo 97.
 fn is_iban(text: &str) -> bool {
-    let moved = text[4..].chars().chain(text[..4].chars());
-    let remainder = moved.filter_map(|char| char.to_digit(36)).fold(0_u32, |remainder, digit| {
-        (if digit > 9 { remainder * 100 + digit } else { remainder * 10 + digit }) % 97
-    });
+    let rearranged = text[4..].chars().chain(text[..4].chars());
+    let remainder =
+        rearranged.filter_map(|char| char.to_digit(36)).fold(0_u32, |remainder, digit| {
+            (if digit > 9 { remainder * 100 + digit } else { remainder * 10 + digit }) % 97
+        });
     remainder == 1
 }
 
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pattern_is_one() {
+    fn every_pattern_compiles() {
         let all = [
             &ISO_DATE,
             &NUMERIC_DATE,
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_read_as_people_write_them() {
+    fn dates_are_parsed_in_common_notations() {
         for (text, expected) in [
             ("2026-11-23", Some(("2026-11-23", true))),
             ("23.11.2026", Some(("2026-11-23", true))),
@@ -167,13 +169,13 @@ mod tests {
             ("Order 12 Foo 2026", None),
             ("2026", None),
         ] {
-            let expected = expected.map(|(date, one_way)| (date.to_owned(), one_way));
+            let expected = expected.map(|(date, is_unambiguous)| (date.to_owned(), is_unambiguous));
             assert_eq!(date(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn amounts_are_read_with_every_separator() {
+    fn amounts_are_parsed_with_every_separator() {
         for (text, expected) in [
             ("1,234.56", Some("1234.56")),
             ("EUR 1.234,56", Some("1234.56")),
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn identifiers_are_told_from_what_looks_like_them() {
+    fn identifiers_are_distinguished_from_lookalikes() {
         assert_eq!(
             iban("IBAN: DE89 3704 0044 0532 0130 00").as_deref(),
             Some("DE89370400440532013000")

@@ -1,29 +1,29 @@
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Access, Scope, StoreError, Stored, Transaction, Work,
+    Access, Scope, StoreError, StoreOperation, StoredInvoice, Transaction,
     row::{FROM, SUMMARY},
-    transaction::in_either,
+    transaction::with_connection,
 };
 
-/// Approves an invoice in the caller's name. The first approval stays.
+/// Approves an invoice on behalf of the caller. The first approval is permanent.
 pub(crate) struct Approve<'a> {
     pub(crate) id: &'a str,
-    /// Whether a person was asked.
+    /// Whether a person confirmed it.
     pub(crate) confirmed: bool,
 }
 
-impl Work for Approve<'_> {
+impl StoreOperation for Approve<'_> {
     const NAME: &'static str = "approve";
 
-    /// The invoice, and whether it was approved by this.
-    type Done = Option<(Stored, bool)>;
+    /// The invoice, and whether this operation approved it.
+    type Output = Option<(StoredInvoice, bool)>;
 
     fn access(&self) -> Access {
         Access::Approve
     }
 
-    fn texts(&self) -> Vec<&str> {
+    fn bound_texts(&self) -> Vec<&str> {
         vec![self.id]
     }
 
@@ -31,14 +31,15 @@ impl Work for Approve<'_> {
         &self,
         transaction: &mut Transaction,
         scope: &Scope,
-    ) -> Result<Self::Done, StoreError> {
-        let visible = scope.visible();
+    ) -> Result<Self::Output, StoreError> {
+        let visible = scope.visibility_condition();
         let insert = format!(
             "INSERT INTO approvals (invoice_id, approved_by, confirmed) \
-             SELECT id, $1, $4 FROM invoices WHERE {visible} AND id = $5 ON CONFLICT (invoice_id) DO NOTHING"
+             SELECT id, $1, $4 FROM invoices WHERE {visible} AND id = $5 ON CONFLICT (invoice_id) \
+             DO NOTHING"
         );
         let select = format!("SELECT {SUMMARY} {FROM} WHERE {visible} AND id = $4");
-        let made = in_either!(transaction, connection => {
+        let is_new = with_connection!(transaction, connection => {
             sqlx::query(AssertSqlSafe(insert))
                 .bind(&scope.owner)
                 .bind(&scope.tenant)
@@ -50,7 +51,7 @@ impl Work for Approve<'_> {
                 .rows_affected()
                 == 1
         });
-        let stored: Option<Stored> = in_either!(transaction, connection => {
+        let stored: Option<StoredInvoice> = with_connection!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)
                 .bind(&scope.tenant)
@@ -59,6 +60,6 @@ impl Work for Approve<'_> {
                 .fetch_optional(connection)
                 .await?
         });
-        Ok(stored.map(|stored| (stored, made)))
+        Ok(stored.map(|stored| (stored, is_new)))
     }
 }

@@ -1,4 +1,4 @@
-//! What of an invoice is stored beside its document: what is listed, and what is searched.
+//! The stored columns of an invoice besides its document: for listing and for searching.
 
 use drawbridge_proto::invoices::v1::{ExtractResult, Party};
 use prost::Message as _;
@@ -6,18 +6,19 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{decimal, error::InvoiceError, extract::Document};
 
-/// The longest number of an invoice, in characters.
+/// The longest invoice number, in characters.
 const NUMBER_CHARS_MAX: usize = 200;
-/// How much of a name is listed, in characters. All of it stays in the invoice.
+/// The maximum length of a listed name, in characters. The invoice has the full name.
 const NAME_CHARS_MAX: usize = 300;
-/// How much of an invoice is searched, in bytes.
+/// How much text of an invoice is searched, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
-/// An invoice that is to be stored.
+/// An invoice to store.
 #[derive(Debug)]
 pub(crate) struct Columns {
     pub(super) kind: i32,
-    /// The seller's VAT identifier, or else the name: with number and date it says which invoice this is.
+    /// The seller's VAT identifier, or else the name. With number and date it identifies the
+    /// invoice.
     pub(super) seller_key: String,
     pub(super) number: String,
     pub(super) issue_date: String,
@@ -28,7 +29,7 @@ pub(crate) struct Columns {
     pub(super) currency: String,
     pub(super) gross_amount: String,
     pub(super) payable_amount: String,
-    /// The amount due in a form that sorts as the numbers do.
+    /// The sort key of the amount due.
     pub(super) payable_order: String,
     pub(super) supplier_text: String,
     pub(super) full_text: String,
@@ -38,7 +39,7 @@ pub(crate) struct Columns {
 
 impl Columns {
     /// The texts that are stored.
-    pub(super) fn texts(&self) -> Vec<&str> {
+    pub(super) fn bound_texts(&self) -> Vec<&str> {
         [
             &self.seller_key,
             &self.number,
@@ -59,21 +60,22 @@ impl Columns {
         .to_vec()
     }
 
-    /// What is stored of a document and what was read from it.
+    /// The columns of a document and its extracted invoice.
     ///
     /// # Errors
-    /// When nothing says which invoice it is.
+    /// When the invoice has no number or no seller, or its number is too long.
     pub(crate) fn of(document: &Document, extracted: &ExtractResult) -> Result<Self, InvoiceError> {
         let invoice = extracted.invoice.clone().unwrap_or_default();
         let (seller, buyer) =
             (invoice.seller.unwrap_or_default(), invoice.buyer.unwrap_or_default());
         let totals = invoice.totals.unwrap_or_default();
-        let seller_key = if seller.vat_id.is_empty() { name(&seller) } else { &seller.vat_id };
-        let seller_key = cut(&lower(seller_key), NAME_CHARS_MAX);
+        let seller_key =
+            if seller.vat_id.is_empty() { display_name(&seller) } else { &seller.vat_id };
+        let seller_key = truncate(&normalize(seller_key), NAME_CHARS_MAX);
         let number = invoice.number.trim().to_owned();
         if number.is_empty() || seller_key.is_empty() {
             return Err(InvoiceError::document(
-                "names no number or no seller, so it cannot be told from others",
+                "has no invoice number or no seller, so it cannot be identified",
             ));
         }
         if number.chars().count() > NUMBER_CHARS_MAX {
@@ -81,9 +83,9 @@ impl Columns {
                 "has a number of more than {NUMBER_CHARS_MAX} characters"
             )));
         }
-        let supplier_text = text_of([&seller.name, &seller.trading_name, &seller.vat_id]);
+        let supplier_text = search_text([&seller.name, &seller.trading_name, &seller.vat_id]);
         let parties: [&Party; 2] = [&seller, &buyer];
-        let said = [
+        let searched = [
             &number,
             &invoice.buyer_reference,
             &invoice.order_reference,
@@ -101,43 +103,43 @@ impl Columns {
                 .iter()
                 .flat_map(|line| [&line.item_name, &line.item_description, &line.note]),
         );
-        let payable = decimal::of(totals.payable_amount.as_ref());
+        let payable = decimal::parse_option(totals.payable_amount.as_ref());
         Ok(Self {
             kind: invoice.kind,
-            full_text: text_of(said),
+            full_text: search_text(searched),
             supplier_text,
             seller_key,
             number,
             issue_date: invoice.issue_date.unwrap_or_default(),
             due_date: invoice.due_date.unwrap_or_default(),
-            seller_name: cut(name(&seller), NAME_CHARS_MAX),
-            seller_vat_id: cut(&seller.vat_id, NAME_CHARS_MAX),
-            buyer_name: cut(name(&buyer), NAME_CHARS_MAX),
-            currency: cut(&invoice.currency, NAME_CHARS_MAX),
+            seller_name: truncate(display_name(&seller), NAME_CHARS_MAX),
+            seller_vat_id: truncate(&seller.vat_id, NAME_CHARS_MAX),
+            buyer_name: truncate(display_name(&buyer), NAME_CHARS_MAX),
+            currency: truncate(&invoice.currency, NAME_CHARS_MAX),
             gross_amount: totals.gross_amount.unwrap_or_default(),
             payable_amount: totals.payable_amount.unwrap_or_default(),
-            payable_order: payable.map(decimal::order).unwrap_or_default(),
+            payable_order: payable.map(decimal::sort_key).unwrap_or_default(),
             digest: hex(&Sha256::digest(&document.bytes)),
             extracted: extracted.encode_to_vec(),
         })
     }
 }
 
-/// What a party is called: its legal name, or else the one that it trades under.
-fn name(party: &Party) -> &str {
+/// A party's legal name, or else its trading name.
+fn display_name(party: &Party) -> &str {
     if party.name.is_empty() { &party.trading_name } else { &party.name }
 }
 
-/// In one case, with single spaces.
-pub(super) fn lower(text: &str) -> String {
+/// The text in lower case, with single spaces.
+pub(super) fn normalize(text: &str) -> String {
     text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A line for each text, in lower case, as much as is searched.
-fn text_of<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
+/// The normalized texts, one per line, truncated to the searched length.
+fn search_text<'a>(bound_texts: impl IntoIterator<Item = &'a String>) -> String {
     let mut all = String::new();
-    for text in texts.into_iter().filter(|text| !text.is_empty()) {
-        all.push_str(&lower(
+    for text in bound_texts.into_iter().filter(|text| !text.is_empty()) {
+        all.push_str(&normalize(
             text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default(),
         ));
         all.push('\n');
@@ -146,12 +148,12 @@ fn text_of<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
             break;
         }
     }
-    // PostgreSQL's text cannot hold it, and XML cannot either.
+    // PostgreSQL's text type and XML do not allow NUL.
     all.retain(|char| char != '\0');
     all
 }
 
-fn cut(text: &str, chars_max: usize) -> String {
+fn truncate(text: &str, chars_max: usize) -> String {
     text.chars().take(chars_max).collect()
 }
 

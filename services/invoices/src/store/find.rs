@@ -1,29 +1,29 @@
 use sqlx::AssertSqlSafe;
 
 use super::{
-    Access, Scope, StoreError, Stored, Transaction, Work,
+    Access, Scope, StoreError, StoreOperation, StoredInvoice, Transaction,
     row::{FROM, SUMMARY},
-    transaction::in_either,
+    transaction::with_connection,
 };
 use crate::extract::Document;
 
-/// One invoice with what was read from its document.
+/// Finds one invoice with its extracted data.
 pub(crate) struct Find<'a> {
     pub(crate) id: &'a str,
     pub(crate) access: Access,
 }
 
-impl Work for Find<'_> {
+impl StoreOperation for Find<'_> {
     const NAME: &'static str = "get";
 
-    /// The invoice, and the message `ExtractResult` that was read from its document.
-    type Done = Option<(Stored, Vec<u8>)>;
+    /// The invoice, and its encoded `ExtractResult` message.
+    type Output = Option<(StoredInvoice, Vec<u8>)>;
 
     fn access(&self) -> Access {
         self.access
     }
 
-    fn texts(&self) -> Vec<&str> {
+    fn bound_texts(&self) -> Vec<&str> {
         vec![self.id]
     }
 
@@ -31,10 +31,12 @@ impl Work for Find<'_> {
         &self,
         transaction: &mut Transaction,
         scope: &Scope,
-    ) -> Result<Self::Done, StoreError> {
-        let select =
-            format!("SELECT {SUMMARY}, extracted {FROM} WHERE {} AND id = $4", scope.visible());
-        let found: Option<Whole> = in_either!(transaction, connection => {
+    ) -> Result<Self::Output, StoreError> {
+        let select = format!(
+            "SELECT {SUMMARY}, extracted {FROM} WHERE {} AND id = $4",
+            scope.visibility_condition()
+        );
+        let found: Option<InvoiceRow> = with_connection!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)
                 .bind(&scope.tenant)
@@ -43,32 +45,32 @@ impl Work for Find<'_> {
                 .fetch_optional(connection)
                 .await?
         });
-        Ok(found.map(|whole| (whole.stored, whole.extracted)))
+        Ok(found.map(|row| (row.stored, row.extracted)))
     }
 }
 
 #[derive(sqlx::FromRow)]
-struct Whole {
+struct InvoiceRow {
     #[sqlx(flatten)]
-    stored: Stored,
+    stored: StoredInvoice,
     extracted: Vec<u8>,
 }
 
-/// The document of an invoice, as it came.
+/// Finds the original document of an invoice.
 pub(crate) struct FindDocument<'a> {
     pub(crate) id: &'a str,
 }
 
-impl Work for FindDocument<'_> {
+impl StoreOperation for FindDocument<'_> {
     const NAME: &'static str = "get document";
 
-    type Done = Option<Document>;
+    type Output = Option<Document>;
 
     fn access(&self) -> Access {
         Access::Read
     }
 
-    fn texts(&self) -> Vec<&str> {
+    fn bound_texts(&self) -> Vec<&str> {
         vec![self.id]
     }
 
@@ -76,12 +78,12 @@ impl Work for FindDocument<'_> {
         &self,
         transaction: &mut Transaction,
         scope: &Scope,
-    ) -> Result<Self::Done, StoreError> {
+    ) -> Result<Self::Output, StoreError> {
         let select = format!(
             "SELECT media_type, document FROM invoices WHERE {} AND id = $4",
-            scope.visible()
+            scope.visibility_condition()
         );
-        let found: Option<(String, Vec<u8>)> = in_either!(transaction, connection => {
+        let found: Option<(String, Vec<u8>)> = with_connection!(transaction, connection => {
             sqlx::query_as(AssertSqlSafe(select))
                 .bind(&scope.owner)
                 .bind(&scope.tenant)

@@ -1,7 +1,9 @@
-//! PostgreSQL, in which every caller is a user of their own: one that Vault has made for the caller's lease.
+//! The PostgreSQL store. Every caller has its own database user, which Vault creates for the
+//! caller's lease.
 //!
-//! A user's connections are few, and closed when the lease ends. Who is the caller stands in the user's name, as a hash
-//! that the schema compares with the principal that the connection states (migrations/postgres).
+//! A user's connections are few, and are closed when the lease ends. The user's name contains a
+//! hash of the principal, which the schema compares with the principal that the connection states
+//! (migrations/postgres).
 
 use std::{
     sync::{
@@ -14,7 +16,7 @@ use std::{
 use drawbridge_sdk::{
     Readiness,
     credentials::{Credentials, DatabaseLease},
-    identity::Principal,
+    transaction_token::Principal,
 };
 use moka::{
     future::{Cache, FutureExt as _},
@@ -27,127 +29,133 @@ use sqlx::{
 };
 use tokio::sync::OnceCell;
 
-use super::{Asking, Scope, Serving, StoreError, Transaction, Work, migrate};
+use super::{
+    CallerContext, PostgresSettings, Scope, StoreError, StoreOperation, Transaction, migrate,
+};
 
-/// Connections of one user.
-const CONNECTIONS_OF_USER: u32 = 2;
-/// A connection that nobody uses for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
-/// The longest that getting a connection may take.
+/// The maximum number of connections per user.
+const CONNECTIONS_PER_USER: u32 = 2;
+/// Idle connections and users are closed after this time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long acquiring a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a schema that is not at its version is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// The interval for rechecking a schema with the wrong version.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A PostgreSQL.
+/// A PostgreSQL store.
 #[derive(Debug)]
 pub(crate) struct PostgresStore {
     options: PgConnectOptions,
     credentials: Credentials,
-    /// By the name of the database user.
+    /// The users by name.
     users: Cache<String, Arc<User>>,
     readiness: Readiness,
-    looking: Arc<AtomicBool>,
+    is_rechecking: Arc<AtomicBool>,
 }
 
 /// A database user with its connections.
 #[derive(Debug)]
 struct User {
     pool: PgPool,
-    /// Set once the schema was seen to be at its version.
+    /// Set once the schema version was verified.
     checked: OnceCell<()>,
 }
 
 impl PostgresStore {
-    /// The database of `options`, with `serving.connections_max` connections at most.
-    pub(crate) fn new(options: PgConnectOptions, serving: Serving) -> Self {
-        let users_max = (serving.connections_max / CONNECTIONS_OF_USER).max(1);
+    /// The database of `options`, with at most `settings.connections_max` connections.
+    pub(crate) fn new(options: PgConnectOptions, settings: PostgresSettings) -> Self {
+        let users_max = (settings.connections_max / CONNECTIONS_PER_USER).max(1);
         let users = Cache::builder()
             .max_capacity(users_max.into())
             .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(IDLE)
+            .time_to_idle(IDLE_TIMEOUT)
             .async_eviction_listener(|_, user: Arc<User>, _| {
-                // Connections that are in use are closed as they come back.
+                // Connections in use are closed when they are released.
                 tokio::spawn(async move { user.pool.close().await });
                 std::future::ready(()).boxed()
             })
             .build();
         Self {
             options,
-            credentials: serving.credentials,
+            credentials: settings.credentials,
             users,
-            readiness: serving.readiness,
-            looking: Arc::default(),
+            readiness: settings.readiness,
+            is_rechecking: Arc::default(),
         }
     }
 
-    /// Does a work as the caller's own user, and once more as another when that user has gone.
-    pub(super) async fn run<W: Work>(
+    /// Runs an operation as the caller's database user, and retries once with a new user if that
+    /// user was revoked.
+    pub(super) async fn run<W: StoreOperation>(
         &self,
-        asking: &Asking,
-        work: &W,
+        call: &CallerContext,
+        operation: &W,
         scope: &Scope,
-    ) -> Result<W::Done, StoreError> {
-        let role = work.access().role();
-        let lease = self.credentials.database(&asking.caller, &asking.context, role).await?;
-        let gone = match self.try_with(&lease, asking, work, scope).await {
-            Err(Tried::UserGone(error)) => error,
-            Err(Tried::Failed(error)) => return Err(error),
-            Ok(done) => return Ok(done),
+    ) -> Result<W::Output, StoreError> {
+        let role = operation.access().role();
+        let lease = self.credentials.database(&call.caller, &call.context, role).await?;
+        let error = match self.attempt(&lease, call, operation, scope).await {
+            Err(AttemptError::UserLost(error)) => error,
+            Err(AttemptError::Failed(error)) => return Err(error),
+            Ok(result) => return Ok(result),
         };
-        tracing::info!(error = %gone, user = lease.username, "a database user has gone; taking another");
+        tracing::info!(error = %error, user = lease.username, "a database user was revoked; \
+            retrying with a new one");
         self.users.invalidate(&lease.username).await;
-        self.credentials.give_up(&asking.caller, role, &lease).await;
-        let lease = self.credentials.database(&asking.caller, &asking.context, role).await?;
-        self.try_with(&lease, asking, work, scope).await.map_err(|tried| match tried {
-            Tried::UserGone(error) => StoreError::Unavailable(error),
-            Tried::Failed(error) => error,
+        self.credentials.discard_lease(&call.caller, role, &lease).await;
+        let lease = self.credentials.database(&call.caller, &call.context, role).await?;
+        self.attempt(&lease, call, operation, scope).await.map_err(|error| match error {
+            AttemptError::UserLost(error) => StoreError::Unavailable(error),
+            AttemptError::Failed(error) => error,
         })
     }
 
-    async fn try_with<W: Work>(
+    async fn attempt<W: StoreOperation>(
         &self,
         lease: &Arc<DatabaseLease>,
-        asking: &Asking,
-        work: &W,
+        call: &CallerContext,
+        operation: &W,
         scope: &Scope,
-    ) -> Result<W::Done, Tried> {
-        let user = self.user(lease, asking.caller.principal()).await;
-        match self.work(&user, lease, asking, work, scope).await {
+    ) -> Result<W::Output, AttemptError> {
+        let user = self.user(lease, call.caller.principal()).await;
+        match self.operation(&user, lease, call, operation, scope).await {
             Err(StoreError::Database(error) | StoreError::Unavailable(error))
-                if is_gone(&error, &user.pool).await =>
+                if is_user_lost(&error, &user.pool).await =>
             {
-                Err(Tried::UserGone(error))
+                Err(AttemptError::UserLost(error))
             }
-            done => done.map_err(Tried::Failed),
+            result => result.map_err(AttemptError::Failed),
         }
     }
 
-    async fn work<W: Work>(
+    async fn operation<W: StoreOperation>(
         &self,
         user: &User,
         lease: &Arc<DatabaseLease>,
-        asking: &Asking,
-        work: &W,
+        call: &CallerContext,
+        operation: &W,
         scope: &Scope,
-    ) -> Result<W::Done, StoreError> {
-        let timeout_ms = asking.context.remaining().as_millis().max(1);
+    ) -> Result<W::Output, StoreError> {
+        let timeout_ms = call.context.remaining().as_millis().max(1);
         let begin = format!("BEGIN; SET LOCAL statement_timeout = {timeout_ms}");
         let mut transaction = user.pool.begin_with(AssertSqlSafe(begin)).await?;
-        // On the same connection: one that was just given back is not there yet, and another would be made.
-        let checking = user.checked.get_or_try_init(|| check(&mut *transaction, &user.pool)).await;
-        if let Err(error) = checking {
-            self.note_schema(&error, user, lease);
+        // On the same connection: a just released one is not available yet, so another would be
+        // opened.
+        let check_result =
+            user.checked.get_or_try_init(|| check(&mut *transaction, &user.pool)).await;
+        if let Err(error) = check_result {
+            self.report_schema_mismatch(&error, user, lease);
             return Err(error);
         }
         let mut transaction = Transaction::Postgres(transaction);
-        let done = work.run(&mut transaction, scope).await?;
+        let result = operation.run(&mut transaction, scope).await?;
         transaction.commit().await?;
-        Ok(done)
+        Ok(result)
     }
 
-    /// The user of a lease, with no connection yet.
+    /// The user of a lease, with lazy connections.
     async fn user(&self, lease: &Arc<DatabaseLease>, principal: &Principal) -> Arc<User> {
-        let opening = async {
+        let open = async {
             let options = self
                 .options
                 .clone()
@@ -158,41 +166,42 @@ impl PostgresStore {
                     ("drawbridge.principal", principal.as_str()),
                 ]);
             let pool = PgPoolOptions::new()
-                .max_connections(CONNECTIONS_OF_USER)
-                .idle_timeout(IDLE)
+                .max_connections(CONNECTIONS_PER_USER)
+                .idle_timeout(IDLE_TIMEOUT)
                 .max_lifetime(None)
                 .acquire_timeout(CONNECT_TIMEOUT)
                 .test_before_acquire(false)
                 .connect_lazy_with(options);
-            let (users, lease, closing) = (self.users.clone(), Arc::clone(lease), pool.clone());
+            let (users, lease, pool_handle) = (self.users.clone(), Arc::clone(lease), pool.clone());
             tokio::spawn(async move {
-                if closing.close_event().do_until(lease.ended()).await.is_ok() {
+                if pool_handle.close_event().do_until(lease.ended()).await.is_ok() {
                     users.invalidate(&lease.username).await;
                 }
             });
             Arc::new(User { pool, checked: OnceCell::new() })
         };
-        self.users.get_with_by_ref(&lease.username, opening).await
+        self.users.get_with_by_ref(&lease.username, open).await
     }
 
-    /// Says that the service is not ready while the schema is not at its version, and looks at it again.
-    fn note_schema(&self, error: &StoreError, user: &User, lease: &Arc<DatabaseLease>) {
-        if !matches!(error, StoreError::Schema { .. }) || self.looking.swap(true, Ordering::AcqRel)
+    /// Marks the service as not ready until a recheck finds the required schema version.
+    fn report_schema_mismatch(&self, error: &StoreError, user: &User, lease: &Arc<DatabaseLease>) {
+        if !matches!(error, StoreError::Schema { .. })
+            || self.is_rechecking.swap(true, Ordering::AcqRel)
         {
             return;
         }
-        self.readiness.not_ready(error.to_string());
-        let (looking, readiness) = (Arc::clone(&self.looking), self.readiness.clone());
+        self.readiness.set_not_ready(error.to_string());
+        let (is_rechecking, readiness) = (Arc::clone(&self.is_rechecking), self.readiness.clone());
         let (pool, lease) = (user.pool.clone(), Arc::clone(lease));
         tokio::spawn(async move {
-            // When the lease has ended nobody can look: the next call finds out.
+            // Without a usable lease the schema cannot be checked; the next call checks it.
             while lease.is_usable()
                 && matches!(check(&pool, &pool).await, Err(StoreError::Schema { .. }))
             {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                tokio::time::sleep(RECHECK_INTERVAL).await;
             }
-            looking.store(false, Ordering::Release);
-            readiness.ready();
+            is_rechecking.store(false, Ordering::Release);
+            readiness.set_ready();
         });
     }
 
@@ -203,40 +212,42 @@ impl PostgresStore {
     }
 }
 
-/// How a try went wrong.
-enum Tried {
-    /// The database does not know the user any more, or has broken the connection.
-    UserGone(sqlx::Error),
+/// The error of an attempt.
+enum AttemptError {
+    /// The user was revoked, or the connection broke.
+    UserLost(sqlx::Error),
     Failed(StoreError),
 }
 
-/// Whether the schema is at its version, as a connection of the pool sees it.
+/// Checks that the schema has the required version.
 async fn check(connection: impl PgExecutor<'_>, pool: &PgPool) -> Result<(), StoreError> {
-    let needed = migrate::version();
-    let reading = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
-    let found: Option<i64> = match reading.fetch_one(connection).await {
+    let needed = migrate::required_version();
+    let query = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success");
+    let found: Option<i64> = match query.fetch_one(connection).await {
         Ok(found) => found,
-        Err(error) if is_missing(&error) && !is_gone(&error, pool).await => None,
+        Err(error) if is_missing(&error) && !is_user_lost(&error, pool).await => None,
         Err(error) => return Err(error.into()),
     };
     if found == Some(needed) { Ok(()) } else { Err(StoreError::Schema { found, needed }) }
 }
 
-/// `undefined_table`, `undefined_object` or `insufficient_privilege`: what a user without its roles sees.
+/// `undefined_table`, `undefined_object` or `insufficient_privilege`: the errors of a user without
+/// roles.
 fn is_missing(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code());
     matches!(code.as_deref(), Some("42P01" | "42704" | "42501"))
 }
 
-/// Whether an error comes of a user who is not known any more, or of a connection that has broken.
-async fn is_gone(error: &sqlx::Error, pool: &PgPool) -> bool {
+/// Whether an error means that the user was revoked or the connection broke.
+async fn is_user_lost(error: &sqlx::Error, pool: &PgPool) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolClosed => true,
         sqlx::Error::Database(inner) => match inner.code().as_deref() {
-            // `invalid_authorization_specification`, `connection_exception`, and being sent away.
+            // `invalid_authorization_specification`, `connection_exception`, and administrative
+            // shutdown below.
             Some(code) if code.starts_with("28") || code.starts_with("08") => true,
             Some("57P01" | "57P02") => true,
-            // A user who is dropped keeps the connection and loses the roles.
+            // A dropped user retains the connection but loses the roles.
             _ if is_missing(error) => {
                 sqlx::query("SELECT session_user::text").execute(pool).await.is_err()
             }

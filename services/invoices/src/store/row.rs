@@ -1,15 +1,16 @@
 use drawbridge_proto::invoices::v1::{Approval, InvoiceStatus, InvoiceSummary};
-use drawbridge_sdk::identity::Principal;
+use drawbridge_sdk::transaction_token::Principal;
 
-/// What of a stored invoice is told in a list.
-pub(super) const SUMMARY: &str = "id, owner, shared, kind, number, issue_date, due_date, seller_name, seller_vat_id, \
-     buyer_name, currency, gross_amount, payable_amount, saved_at, approved_by, approved_at, confirmed";
+/// The columns of an invoice in a list.
+pub(super) const SUMMARY: &str = "id, owner, shared, kind, number, issue_date, due_date, \
+    seller_name, seller_vat_id, buyer_name, currency, gross_amount, payable_amount, saved_at, \
+    approved_by, approved_at, confirmed";
 /// Invoices with their approvals.
 pub(super) const FROM: &str = "FROM invoices LEFT JOIN approvals ON invoice_id = id";
 
 /// An invoice in a list.
 #[derive(Clone, Debug, sqlx::FromRow)]
-pub(crate) struct Stored {
+pub(crate) struct StoredInvoice {
     pub(crate) id: String,
     pub(crate) owner: String,
     shared: bool,
@@ -29,14 +30,14 @@ pub(crate) struct Stored {
     confirmed: Option<bool>,
 }
 
-impl Stored {
+impl StoredInvoice {
     pub(crate) fn is_approved(&self) -> bool {
         self.approved_by.is_some()
     }
 }
 
-impl From<Stored> for InvoiceSummary {
-    fn from(stored: Stored) -> Self {
+impl From<StoredInvoice> for InvoiceSummary {
+    fn from(stored: StoredInvoice) -> Self {
         let status =
             if stored.is_approved() { InvoiceStatus::Approved } else { InvoiceStatus::Open };
         let approval = stored.approved_by.map(|principal| {
@@ -49,7 +50,7 @@ impl From<Stored> for InvoiceSummary {
             }
         });
         let [saved_by, _, _] = Principal::parts(&stored.owner);
-        let said = |text: String| Some(text).filter(|text| !text.is_empty());
+        let non_empty = |text: String| Some(text).filter(|text| !text.is_empty());
         Self {
             uri: format!("invoice://{}", stored.id),
             invoice_id: stored.id,
@@ -58,11 +59,11 @@ impl From<Stored> for InvoiceSummary {
             seller_name: stored.seller_name,
             seller_vat_id: stored.seller_vat_id,
             buyer_name: stored.buyer_name,
-            issue_date: said(stored.issue_date),
-            due_date: said(stored.due_date),
+            issue_date: non_empty(stored.issue_date),
+            due_date: non_empty(stored.due_date),
             currency: stored.currency,
-            gross_amount: said(stored.gross_amount),
-            payable_amount: said(stored.payable_amount),
+            gross_amount: non_empty(stored.gross_amount),
+            payable_amount: non_empty(stored.payable_amount),
             status: status.into(),
             shared: stored.shared,
             saved_by,

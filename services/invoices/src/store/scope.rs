@@ -1,20 +1,20 @@
-//! What a caller may see, as the service itself says it. PostgreSQL says the same once more, and does not take the
-//! service's word for who the caller is (migrations/postgres).
+//! The invoices that a caller may see, as filtered by the service. PostgreSQL enforces the same by
+//! itself, and verifies the caller independently (migrations/postgres).
 
-use drawbridge_sdk::identity::Principal;
+use drawbridge_sdk::transaction_token::Principal;
 
 use super::Access;
 
-/// Whose invoices a work may see. Statements take it as their first three parameters.
+/// The invoices that an operation may see. Statements bind it as their first three parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     /// The principal.
     pub(super) owner: String,
-    /// The tenant, as it is written in the principal. Empty: none, in which nothing is shared.
+    /// The tenant, encoded as in the principal. Empty: no tenant, so nothing is shared.
     pub(super) tenant: String,
-    /// Whether whatever the tenant has is seen.
+    /// Whether all invoices of the tenant are visible.
     pub(super) whole_tenant: bool,
-    /// The service filters nothing, as if it had forgotten to.
+    /// Disables the service's filter, to test PostgreSQL's.
     #[cfg(test)]
     unfiltered: bool,
 }
@@ -30,14 +30,14 @@ impl Scope {
         }
     }
 
-    /// The same, of a service that filters nothing.
+    /// The same without the service's filter.
     #[cfg(test)]
     pub(crate) fn unfiltered(principal: &Principal, access: Access) -> Self {
         Self { unfiltered: true, ..Self::of(principal, access) }
     }
 
     /// The condition that rows of `invoices` must meet.
-    pub(super) fn visible(&self) -> &'static str {
+    pub(super) fn visibility_condition(&self) -> &'static str {
         #[cfg(test)]
         if self.unfiltered {
             return "TRUE";
@@ -45,12 +45,12 @@ impl Scope {
         "(owner = $1 OR (tenant = $2 AND tenant <> '' AND (shared OR $3)))"
     }
 
-    /// The texts that statements take.
-    pub(super) fn texts(&self) -> [&str; 2] {
+    /// The texts that statements bind.
+    pub(super) fn bound_texts(&self) -> [&str; 2] {
         [&self.owner, &self.tenant]
     }
 
-    /// Whether anything can be shared.
+    /// Whether the caller has a tenant to share with.
     pub(crate) fn has_tenant(&self) -> bool {
         !self.tenant.is_empty()
     }

@@ -1,7 +1,8 @@
-//! A transaction of either database. Their types differ, their SQL does not: see [`in_either`].
+//! A transaction of either database. Their types differ, their SQL does not: see
+//! [`with_connection`].
 
-/// Does something with the connection of either database.
-macro_rules! in_either {
+/// Evaluates an expression with the connection of either database.
+macro_rules! with_connection {
     ($transaction:expr, $connection:ident => $work:expr) => {
         match $transaction {
             crate::store::transaction::Transaction::Sqlite(inner) => {
@@ -15,9 +16,9 @@ macro_rules! in_either {
         }
     };
 }
-pub(super) use in_either;
+pub(super) use with_connection;
 
-/// A transaction, which is rolled back unless it is committed.
+/// A transaction that is rolled back unless committed.
 pub(crate) enum Transaction {
     Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
     Postgres(sqlx::Transaction<'static, sqlx::Postgres>),

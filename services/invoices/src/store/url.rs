@@ -8,18 +8,18 @@ use url::{Host, Url};
 
 const MEMORY: &str = "sqlite::memory:";
 
-/// A database that cannot be one of this service's. The address itself is not told: there may be a password in it.
+/// The database URL is invalid. The error does not quote it: it may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DatabaseUrlError {
-    /// It is no URL of a database that is known here.
+    /// It is not the URL of a supported database.
     #[error("the database URL must be postgres://host/database, sqlite:path or sqlite::memory:")]
     Unknown,
-    /// It names a user or a password.
-    #[error("the database URL names a user or a password: they come from Vault, for each caller")]
+    /// It contains a user or a password.
+    #[error("the database URL must not contain a user or password: Vault issues them per caller")]
     Credentials,
 }
 
-/// Where invoices are kept.
+/// The database of invoices.
 #[derive(Clone, Debug)]
 pub(crate) enum DatabaseUrl {
     /// PostgreSQL, without a user.
@@ -31,10 +31,10 @@ pub(crate) enum DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// Reads `postgres://host/database`, `sqlite:path` or `sqlite::memory:`.
+    /// Parses `postgres://host/database`, `sqlite:path` or `sqlite::memory:`.
     ///
     /// # Errors
-    /// When it is none of these, or names a user or a password.
+    /// When it is another URL, or contains a user or a password.
     pub(crate) fn parse(text: &str) -> Result<Self, DatabaseUrlError> {
         if text == MEMORY {
             return Ok(Self::SqliteMemory);
@@ -46,15 +46,18 @@ impl DatabaseUrl {
         if !matches!(url.scheme(), "postgres" | "postgresql") || url.host().is_none() {
             return Err(DatabaseUrlError::Unknown);
         }
-        let names =
+        let has_parameter =
             |wanted: &[&str]| url.query_pairs().any(|(name, _)| wanted.contains(&name.as_ref()));
-        if !url.username().is_empty() || url.password().is_some() || names(&["user", "password"]) {
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || has_parameter(&["user", "password"])
+        {
             return Err(DatabaseUrlError::Credentials);
         }
-        // What the environment says of a user and a password is not taken.
+        // Ignores a user and a password in the environment.
         let options = PgConnectOptions::from_str(text).map_err(|_| DatabaseUrlError::Unknown)?;
         let mut options = options.username("").password("").application_name("drawbridge-invoices");
-        if !names(&["sslmode", "ssl-mode"]) {
+        if !has_parameter(&["sslmode", "ssl-mode"]) {
             let mode = if is_loopback(&url) { PgSslMode::Prefer } else { PgSslMode::VerifyFull };
             options = options.ssl_mode(mode);
         }
@@ -65,7 +68,7 @@ impl DatabaseUrl {
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain("localhost")) => true,
-        // The scheme is none of those whose addresses are told from names.
+        // For this scheme, `Url` does not parse IP addresses.
         Some(Host::Domain(name)) => {
             name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
         }
@@ -80,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_with_a_user_or_a_password_is_refused_and_not_repeated() {
+    fn a_url_with_a_user_or_password_is_rejected_without_quoting_it() {
         for text in [
             "postgres://app@db/invoices",
             "postgres://app:hunter2@db/invoices",
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_elsewhere_must_show_who_it_is() {
+    fn a_remote_database_must_be_verified_by_tls() {
         for (text, mode) in [
             ("postgres://db.internal/invoices", "VerifyFull"),
             ("postgres://db.internal/invoices?sslmode=require", "Require"),

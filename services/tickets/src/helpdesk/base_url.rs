@@ -2,13 +2,13 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// Where a helpdesk is: `https`, or `http` on loopback.
+/// The base URL of a helpdesk: `https`, or `http` on loopback.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(Url);
 
-/// A URL to which no token is sent.
+/// The URL is not acceptable: no token is sent to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a helpdesk's URL is https, or http on loopback, without user, query and fragment")]
+#[error("a helpdesk URL must be https, or http on loopback, without user, query and fragment")]
 pub struct BaseUrlError;
 
 impl BaseUrl {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_sent_by_https_or_stays_on_this_machine() {
+    fn only_https_and_loopback_urls_are_accepted() {
         for url in [
             "https://desk.example",
             "https://desk.example/zammad/",
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_stays_below_the_base_whatever_its_segments_hold() {
+    fn an_endpoint_stays_below_the_base_for_any_segments() {
         let base: BaseUrl = "https://desk.example/zammad".parse().unwrap();
         for (path, expected) in [
             (["tickets", "7"], "https://desk.example/zammad/api/v1/tickets/7"),

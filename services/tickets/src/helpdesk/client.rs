@@ -1,4 +1,4 @@
-//! One exchange with a helpdesk: bounded in time and size, repeated only where a second time does no harm.
+//! HTTP exchanges with helpdesks: bounded in time and size, retried only if idempotent.
 
 use std::{
     sync::Arc,
@@ -26,28 +26,29 @@ use super::BaseUrl;
 use crate::error::TicketError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// One exchange takes no longer, so that a read can be repeated within most deadlines.
+/// The timeout of one exchange: short enough to retry a read within most deadlines.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer, in bytes.
+/// The largest response, in bytes.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Before a read is repeated, where the helpdesk does not say how long.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The initial retry delay where the helpdesk sends no `Retry-After`.
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRIES_MAX: usize = 2;
-/// Requests at once to one helpdesk. Further ones wait, so that one that is slow holds up nobody else's.
-const AT_ONCE_MAX: usize = 16;
-/// Helpdesks whose requests are counted.
+/// Concurrent requests to one helpdesk. Further ones queue, so that a slow helpdesk does not delay
+/// others.
+const CONCURRENT_REQUESTS_MAX: usize = 16;
+/// The maximum number of helpdesks with a limiter.
 const HELPDESKS_MAX: u64 = 10_000;
-/// A helpdesk that wants to be left alone for longer is taken to mean this.
+/// The cap on a helpdesk's `Retry-After`.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// Asks helpdesks. Connections are kept and shared.
+/// An HTTP client for helpdesks. Calls share its connections.
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
-    turns: Cache<BaseUrl, Arc<Semaphore>>,
+    limiters: Cache<BaseUrl, Arc<Semaphore>>,
 }
 
-/// A helpdesk, and what opens it.
+/// A helpdesk's URL and token.
 #[derive(Debug)]
 pub(super) struct Access {
     url: BaseUrl,
@@ -63,33 +64,33 @@ impl Access {
         Ok(Self { url, token: token.clone(), header })
     }
 
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(super) fn is_equal(&self, other: &Self) -> bool {
         self.url == other.url && self.token.expose_secret() == other.token.expose_secret()
     }
 }
 
-/// What is asked.
+/// A request to a helpdesk.
 #[derive(Debug)]
-pub(super) struct Ask<'a> {
-    /// One word for metrics and spans.
+pub(super) struct ApiRequest<'a> {
+    /// The label in metrics and spans.
     operation: &'static str,
     path: &'a [&'a str],
     query: &'a [(&'a str, &'a str)],
-    /// Something is made by this. Absent: it is read.
-    body: Option<&'a Value>,
+    /// The body of a POST. Absent: a GET.
+    read_body: Option<&'a Value>,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> ApiRequest<'a> {
     pub(super) fn get(
         operation: &'static str,
         path: &'a [&'a str],
         query: &'a [(&'a str, &'a str)],
     ) -> Self {
-        Self { operation, path, query, body: None }
+        Self { operation, path, query, read_body: None }
     }
 
-    pub(super) fn post(operation: &'static str, path: &'a [&'a str], body: &'a Value) -> Self {
-        Self { operation, path, query: &[], body: Some(body) }
+    pub(super) fn post(operation: &'static str, path: &'a [&'a str], read_body: &'a Value) -> Self {
+        Self { operation, path, query: &[], read_body: Some(read_body) }
     }
 }
 
@@ -97,88 +98,93 @@ impl Client {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            // The token is for this helpdesk alone.
+            // The token must not follow a redirect.
             .redirect(Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { http, turns: Cache::new(HELPDESKS_MAX) })
+        Ok(Self { http, limiters: Cache::new(HELPDESKS_MAX) })
     }
 
-    /// Asks until there is an answer, the deadline passes, or asking again makes no sense.
+    /// Sends a request, and retries reads until a response arrives, the deadline passes, or the
+    /// error is final.
     pub(super) async fn send<T: DeserializeOwned>(
         &self,
         access: &Access,
         context: &CallContext,
-        ask: &Ask<'_>,
+        api_request: &ApiRequest<'_>,
     ) -> Result<T, TicketError> {
-        let _turn = self.turn(access, context).await?;
-        if ask.body.is_some() {
-            return self.exchange(access, context, ask).await.map_err(|error| match error {
-                // It was received, and perhaps carried out.
-                TicketError::Unavailable { .. }
-                | TicketError::Malformed
-                | TicketError::TooLarge { .. }
-                | TicketError::DeadlinePassed => TicketError::Unconfirmed,
-                error => error,
-            });
+        let _permit = self.permit(access, context).await?;
+        if api_request.read_body.is_some() {
+            return self.exchange(access, context, api_request).await.map_err(
+                |error| match error {
+                    // The helpdesk may have received and executed it.
+                    TicketError::Unavailable { .. }
+                    | TicketError::Malformed
+                    | TicketError::TooLarge { .. }
+                    | TicketError::DeadlinePassed => TicketError::Unconfirmed,
+                    error => error,
+                },
+            );
         }
-        let pauses = ExponentialBuilder::default()
-            .with_min_delay(PAUSE_MIN)
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(RETRY_DELAY_MIN)
             .with_max_times(RETRIES_MAX)
             .with_jitter();
-        let asking = (|| self.exchange(access, context, ask))
-            .retry(pauses)
+        let send = (|| self.exchange(access, context, api_request))
+            .retry(backoff)
             .when(TicketError::is_retryable)
-            .adjust(|error: &TicketError, pause| {
-                let pause =
-                    pause.map(|pause| error.retry_after().map_or(pause, |after| after.max(pause)));
-                // Nobody would wait for the answer.
-                pause.filter(|pause| *pause < context.remaining())
+            .adjust(|error: &TicketError, delay| {
+                let delay =
+                    delay.map(|delay| error.retry_after().map_or(delay, |after| after.max(delay)));
+                // No retry beyond the deadline.
+                delay.filter(|delay| *delay < context.remaining())
             });
-        asking.await
+        send.await
     }
 
-    async fn turn(
+    async fn permit(
         &self,
         access: &Access,
         context: &CallContext,
     ) -> Result<OwnedSemaphorePermit, TicketError> {
-        let turns =
-            self.turns.get_with_by_ref(&access.url, || Arc::new(Semaphore::new(AT_ONCE_MAX)));
-        let turn = timeout(context.remaining(), turns.acquire_owned()).await;
-        // The timeout alone lets through whoever need not wait.
-        let turn = turn
+        let limiters = self
+            .limiters
+            .get_with_by_ref(&access.url, || Arc::new(Semaphore::new(CONCURRENT_REQUESTS_MAX)));
+        let permit = timeout(context.remaining(), limiters.acquire_owned()).await;
+        // A timeout alone lets an immediate permit through after the deadline.
+        let permit = permit
             .ok()
             .filter(|_| !context.remaining().is_zero())
             .ok_or(TicketError::DeadlinePassed)?;
-        turn.map_err(|error| TicketError::Failed(error.into()))
+        permit.map_err(|error| TicketError::Failed(error.into()))
     }
 
     async fn exchange<T: DeserializeOwned>(
         &self,
         access: &Access,
         context: &CallContext,
-        ask: &Ask<'_>,
+        api_request: &ApiRequest<'_>,
     ) -> Result<T, TicketError> {
-        told(ask.operation, async {
+        instrumented(api_request.operation, async {
             let remaining = context.remaining();
-            let answer = timeout(
+            let response_body = timeout(
                 remaining.min(EXCHANGE_TIMEOUT),
-                Box::pin(self.answer(access, context, ask)),
+                Box::pin(self.response_body(access, context, api_request)),
             );
-            let body = answer.await.unwrap_or(Err(TicketError::Unavailable { retry_after: None }));
-            if body.is_err() && context.remaining().is_zero() {
+            let read_body =
+                response_body.await.unwrap_or(Err(TicketError::Unavailable { retry_after: None }));
+            if read_body.is_err() && context.remaining().is_zero() {
                 return Err(TicketError::DeadlinePassed);
             }
-            serde_json::from_slice(&body?).map_err(|error| {
-                // The place and the kind of what is wrong, and nothing of the text.
+            serde_json::from_slice(&read_body?).map_err(|error| {
+                // Log the position and the kind of the error, but no content.
                 let (line, column, kind) = (error.line(), error.column(), error.classify());
                 tracing::warn!(
-                    operation = ask.operation,
+                    operation = api_request.operation,
                     line,
                     column,
                     ?kind,
-                    "a helpdesk's answer cannot be read"
+                    "cannot parse a helpdesk's response"
                 );
                 TicketError::Malformed
             })
@@ -186,33 +192,33 @@ impl Client {
         .await
     }
 
-    async fn answer(
+    async fn response_body(
         &self,
         access: &Access,
         context: &CallContext,
-        ask: &Ask<'_>,
+        api_request: &ApiRequest<'_>,
     ) -> Result<Vec<u8>, TicketError> {
-        let url: Url = access.url.endpoint(ask.path);
-        let request = match ask.body {
-            Some(body) => self.http.post(url).json(body),
-            None => self.http.get(url).query(ask.query),
+        let url: Url = access.url.endpoint(api_request.path);
+        let request = match api_request.read_body {
+            Some(read_body) => self.http.post(url).json(read_body),
+            None => self.http.get(url).query(api_request.query),
         };
         let request = request
             .header(header::AUTHORIZATION, access.header.clone())
             .header(header::ACCEPT, "application/json")
             .header(REQUEST_ID, context.request_id.header());
-        let response = request.send().await.map_err(no_answer)?;
-        judge(response.status(), response.headers())?;
-        body(response).await
+        let response = request.send().await.map_err(connection_error)?;
+        check_head(response.status(), response.headers())?;
+        read_body(response).await
     }
 }
 
-/// What an error of the connection means.
-fn no_answer(error: reqwest::Error) -> TicketError {
+/// Maps a connection error.
+fn connection_error(error: reqwest::Error) -> TicketError {
     let is_connect = error.is_connect();
     tracing::debug!(
         error = &error.without_url() as &dyn std::error::Error,
-        "a helpdesk gives no answer"
+        "a helpdesk does not respond"
     );
     if is_connect {
         TicketError::Unreachable
@@ -221,8 +227,8 @@ fn no_answer(error: reqwest::Error) -> TicketError {
     }
 }
 
-/// What the head of an answer means. The body of an error is not read: whatever it says is not for callers.
-fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), TicketError> {
+/// Maps the head of a response. The body of an error is not read, since callers must not see it.
+fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<(), TicketError> {
     match status {
         StatusCode::OK | StatusCode::CREATED => {}
         StatusCode::UNAUTHORIZED => return Err(TicketError::TokenRefused),
@@ -238,7 +244,7 @@ fn judge(status: StatusCode, headers: &HeaderMap) -> Result<(), TicketError> {
         _ => return Err(TicketError::Malformed),
     }
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A page of a proxy, of a login or of maintenance, which says that all is well.
+    // A proxy, login or maintenance page with a success status.
     if media_type.is_some_and(|media_type| media_type.starts_with("text/html")) {
         return Err(TicketError::Unavailable { retry_after: None });
     }
@@ -258,19 +264,19 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(after.min(RETRY_AFTER_MAX))
 }
 
-async fn body(mut response: Response) -> Result<Vec<u8>, TicketError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
+async fn read_body(mut response: Response) -> Result<Vec<u8>, TicketError> {
+    let mut read_body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(connection_error)? {
+        if read_body.len() + chunk.len() > BODY_BYTES_MAX {
             return Err(TicketError::TooLarge { bytes_max: BODY_BYTES_MAX });
         }
-        body.extend_from_slice(&chunk);
+        read_body.extend_from_slice(&chunk);
     }
-    Ok(body)
+    Ok(read_body)
 }
 
-/// Does one exchange within a span, and counts and times it.
-async fn told<T>(
+/// Runs one exchange in a span, and records its metrics.
+async fn instrumented<T>(
     operation: &'static str,
     work: impl Future<Output = Result<T, TicketError>>,
 ) -> Result<T, TicketError> {
@@ -281,18 +287,18 @@ async fn told<T>(
         otel.status_code = Empty,
         error.type = Empty,
     );
-    let began = Instant::now();
-    let done = work.instrument(span.clone()).await;
-    let outcome = done.as_ref().err().map_or("ok", TicketError::word);
-    if let Err(error) = &done {
+    let started = Instant::now();
+    let result = work.instrument(span.clone()).await;
+    let outcome = result.as_ref().err().map_or("ok", TicketError::metric_label);
+    if let Err(error) = &result {
         span.record("otel.status_code", "ERROR").record("error.type", outcome);
         span.in_scope(|| tracing::warn!(operation, %error, "helpdesk"));
     }
     counter!("helpdesk_requests_total", "operation" => operation, "outcome" => outcome)
         .increment(1);
     histogram!("helpdesk_request_duration_seconds", "operation" => operation)
-        .record(began.elapsed().as_secs_f64());
-    done
+        .record(started.elapsed().as_secs_f64());
+    result
 }
 
 #[cfg(test)]
@@ -300,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_token_is_not_shown() {
+    fn debug_redacts_the_token() {
         let url = "https://desk.example".parse().unwrap();
         let access = Access::new(url, &"hunter2".into()).unwrap();
         let shown = format!("{access:?}");

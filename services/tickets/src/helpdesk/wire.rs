@@ -1,11 +1,11 @@
-//! The helpdesk's own messages: what is used of them, and only an id is asked for.
+//! The used fields of the helpdesk's messages. Only ids are required.
 
 use serde::{Deserialize, Serialize};
 
-/// The owner of a ticket that nobody owns.
-pub(crate) const NOBODY: u64 = 1;
+/// The owner id of an unassigned ticket.
+pub(crate) const UNASSIGNED: u64 = 1;
 
-/// A ticket, with `expand=true`: names stand beside ids.
+/// A ticket requested with `expand=true`, which adds names to ids.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Ticket {
     pub(crate) id: u64,
@@ -55,7 +55,7 @@ pub(crate) struct User {
     pub(crate) email: Option<String>,
 }
 
-/// An article to be made.
+/// An article to create.
 #[derive(Debug, Serialize)]
 pub(crate) struct NewNote<'a> {
     pub(crate) ticket_id: u64,

@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use super::query::{Field, Matcher};
 
-/// Articles that can be added; a restart forgets them.
+/// The maximum number of added articles. A restart discards them.
 const ADDED_MAX: usize = 1000;
-/// The owner of what nobody owns.
-const NOBODY: u64 = 1;
-/// Ids of articles: those of a ticket follow one another.
+/// The owner id of an unassigned ticket.
+const UNASSIGNED: u64 = 1;
+/// Article ids are the ticket's id times this, plus a sequence number.
 const ARTICLES_PER_TICKET: u64 = 100;
 const FIRST_ADDED_ID: u64 = 1_000_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sample {
+struct SampleFile {
     user: Vec<User>,
     ticket: Vec<Ticket>,
 }
@@ -68,7 +68,7 @@ struct Article {
     message_id: Option<String>,
 }
 
-/// An article that is added.
+/// An article to add.
 #[derive(Debug, Deserialize)]
 pub(super) struct NewArticle {
     pub(super) ticket_id: u64,
@@ -78,7 +78,7 @@ pub(super) struct NewArticle {
     message_id: Option<String>,
 }
 
-/// The tickets and people of one tenant.
+/// The tickets and users of one tenant.
 #[derive(Debug)]
 pub(super) struct Desk {
     users: HashMap<String, User>,
@@ -88,7 +88,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        let Sample { user, mut ticket } = toml::from_str(text)?;
+        let SampleFile { user, mut ticket } = toml::from_str(text)?;
         for ticket in &mut ticket {
             for (article, number) in ticket.articles.iter_mut().zip(1..) {
                 article.id = ticket.id * ARTICLES_PER_TICKET + number;
@@ -103,14 +103,14 @@ impl Desk {
         let mut found: Vec<_> = self
             .tickets
             .iter()
-            .filter(|ticket| matcher.matches(&|field| self.texts(ticket, field)))
+            .filter(|ticket| matcher.matches(&|field| self.field_texts(ticket, field)))
             .collect();
         found.sort_by_key(|ticket| std::cmp::Reverse((ticket.updated_at(), ticket.id)));
-        found.into_iter().map(|ticket| self.shown(ticket))
+        found.into_iter().map(|ticket| self.ticket_json(ticket))
     }
 
-    /// What a ticket has in a field.
-    fn texts<'a>(&'a self, ticket: &'a Ticket, field: Field) -> Vec<&'a str> {
+    /// The texts of a ticket in a field.
+    fn field_texts<'a>(&'a self, ticket: &'a Ticket, field: Field) -> Vec<&'a str> {
         let customer = self.users.get(&ticket.customer);
         let owner = ticket.owner.as_ref().and_then(|owner| self.users.get(owner));
         let login = |user: &'a User| user.login.as_str();
@@ -136,10 +136,10 @@ impl Desk {
     }
 
     pub(super) fn ticket(&self, id: u64) -> Option<Value> {
-        self.tickets.iter().find(|ticket| ticket.id == id).map(|ticket| self.shown(ticket))
+        self.tickets.iter().find(|ticket| ticket.id == id).map(|ticket| self.ticket_json(ticket))
     }
 
-    fn shown(&self, ticket: &Ticket) -> Value {
+    fn ticket_json(&self, ticket: &Ticket) -> Value {
         let id_of = |login: &str| self.users.get(login).map(|user| user.id);
         let updated_at = ticket.updated_at();
         json!({
@@ -152,7 +152,7 @@ impl Desk {
             "organization": self.users.get(&ticket.customer).and_then(|user| user.organization.as_ref()),
             "customer_id": id_of(&ticket.customer),
             "customer": ticket.customer,
-            "owner_id": ticket.owner.as_deref().and_then(id_of).unwrap_or(NOBODY),
+            "owner_id": ticket.owner.as_deref().and_then(id_of).unwrap_or(UNASSIGNED),
             "owner": ticket.owner.as_deref().unwrap_or("-"),
             "created_at": ticket.articles.first().map(|article| &article.at),
             "updated_at": updated_at,
@@ -163,10 +163,10 @@ impl Desk {
 
     pub(super) fn articles(&self, ticket_id: u64) -> Option<Value> {
         let ticket = self.tickets.iter().find(|ticket| ticket.id == ticket_id)?;
-        Some(ticket.articles.iter().map(|article| self.shown_article(ticket_id, article)).collect())
+        Some(ticket.articles.iter().map(|article| self.article_json(ticket_id, article)).collect())
     }
 
-    fn shown_article(&self, ticket_id: u64, article: &Article) -> Value {
+    fn article_json(&self, ticket_id: u64, article: &Article) -> Value {
         let user = self.users.get(&article.by);
         let from =
             user.map_or(article.by.clone(), |user| format!("{} {}", user.firstname, user.lastname));
@@ -200,7 +200,7 @@ impl Desk {
         }))
     }
 
-    /// Adds an article, unless there is no ticket for it or there are too many already.
+    /// Adds an article, unless its ticket is missing or the maximum is reached.
     pub(super) fn add(&mut self, article: NewArticle) -> Option<Value> {
         let NewArticle { ticket_id, body, internal, message_id } = article;
         let ticket = self.tickets.iter_mut().find(|ticket| ticket.id == ticket_id)?;

@@ -1,13 +1,13 @@
-//! The part of the query syntax that the sample understands: phrases, fields, ranges of time, `AND` and `OR`.
+//! The supported part of the query syntax: phrases, fields, time ranges, `AND` and `OR`.
 
-/// Whether a ticket is looked for.
+/// A parsed query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Matcher {
     All(Vec<Self>),
     Any(Vec<Self>),
-    /// A field has this text in it, whatever the case.
+    /// A field contains this text, ignoring case.
     Text(Field, String),
-    /// A time lies between these.
+    /// A time is in this range.
     Between(Field, Option<String>, Option<String>),
 }
 
@@ -36,15 +36,15 @@ const FIELDS: [(&str, Field); 8] = [
 ];
 
 impl Matcher {
-    /// Whether it matches what has these texts in its fields.
+    /// Whether it matches a ticket with these texts.
     pub(super) fn matches<'a>(&self, texts: &impl Fn(Field) -> Vec<&'a str>) -> bool {
         match self {
-            Self::All(parts) => parts.iter().all(|part| part.matches(texts)),
-            Self::Any(parts) => parts.iter().any(|part| part.matches(texts)),
+            Self::All(parts) => parts.iter().all(|clause| clause.matches(texts)),
+            Self::Any(parts) => parts.iter().any(|clause| clause.matches(texts)),
             Self::Text(field, text) => texts(*field)
                 .iter()
-                .any(|there| there.to_lowercase().contains(&text.to_lowercase())),
-            // Times of one form are in the order of their texts.
+                .any(|field_text| field_text.to_lowercase().contains(&text.to_lowercase())),
+            // Timestamps of the same form sort as text.
             Self::Between(field, from, to) => texts(*field).iter().all(|time| {
                 from.as_deref().is_none_or(|from| from <= *time)
                     && to.as_deref().is_none_or(|to| *time <= to)
@@ -53,37 +53,37 @@ impl Matcher {
     }
 }
 
-/// Reads a query. None: it is not understood.
+/// Parses a query. None: it is invalid or unsupported.
 pub(super) fn parse(query: &str) -> Option<Matcher> {
     if query == "*" {
         return Some(Matcher::All(Vec::new()));
     }
-    let mut rest = Rest(query);
-    let all = rest.joined(" AND ")?;
+    let mut rest = Parser(query);
+    let all = rest.separated(" AND ")?;
     rest.0.is_empty().then_some(all).map(Matcher::All)
 }
 
-/// What is still to be read.
-struct Rest<'a>(&'a str);
+/// The unparsed rest of the query.
+struct Parser<'a>(&'a str);
 
-impl Rest<'_> {
+impl Parser<'_> {
     fn take(&mut self, token: &str) -> bool {
         let rest = self.0.strip_prefix(token);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    fn joined(&mut self, by: &str) -> Option<Vec<Matcher>> {
-        let mut parts = vec![self.part()?];
+    fn separated(&mut self, by: &str) -> Option<Vec<Matcher>> {
+        let mut parts = vec![self.clause()?];
         while self.take(by) {
-            parts.push(self.part()?);
+            parts.push(self.clause()?);
         }
         Some(parts)
     }
 
-    fn part(&mut self) -> Option<Matcher> {
+    fn clause(&mut self) -> Option<Matcher> {
         if self.take("(") {
-            let any = self.joined(" OR ")?;
+            let any = self.separated(" OR ")?;
             return self.take(")").then_some(Matcher::Any(any));
         }
         let field =
@@ -91,13 +91,13 @@ impl Rest<'_> {
         if !self.take("[") {
             return Some(Matcher::Text(field, self.phrase()?));
         }
-        let from = self.end()?;
-        let to = self.take(" TO ").then(|| self.end())??;
+        let from = self.bound()?;
+        let to = self.take(" TO ").then(|| self.bound())??;
         self.take("]").then_some(Matcher::Between(field, from, to))
     }
 
-    /// An end of a range. `*` is open.
-    fn end(&mut self) -> Option<Option<String>> {
+    /// A bound of a range. `*` is unbounded.
+    fn bound(&mut self) -> Option<Option<String>> {
         if self.take("*") { Some(None) } else { self.phrase().map(Some) }
     }
 
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_service_writes_is_understood() {
+    fn the_queries_of_the_service_are_supported() {
         let text = |field, text: &str| Matcher::Text(field, text.to_owned());
         assert_eq!(parse("*"), Some(Matcher::All(vec![])));
         let query =

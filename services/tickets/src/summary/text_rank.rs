@@ -1,74 +1,75 @@
-//! An extract of the most telling sentences: TextRank (Mihalcea and Tarau, 2004).
+//! Extracts the most important sentences: TextRank (Mihalcea and Tarau, 2004).
 //!
-//! Sentences recommend one another by the words that they share, and a random walk over these recommendations ranks them,
-//! as PageRank ranks pages. It needs no language model and knows no language.
+//! Shared words link sentences, and a random walk over the links ranks them, as PageRank ranks
+//! pages. It is language-independent and needs no model.
 
 use std::collections::HashSet;
 
 use drawbridge_sdk::{BlockingError, Cancellation};
 use unicode_segmentation::UnicodeSegmentation as _;
 
-/// Sentences that are compared; each is with each other.
+/// The maximum number of sentences; all pairs are compared.
 const SENTENCES_MAX: usize = 300;
-/// A sentence has so many words at least: greetings and signatures say nothing.
+/// The minimum words of a sentence: excludes greetings and signatures.
 const WORDS_MIN: usize = 4;
-/// Of one sentence, in bytes: lines without an end are cut.
+/// The maximum length of a sentence, in bytes.
 const SENTENCE_BYTES_MAX: usize = 400;
-/// A line of so many characters may have been wrapped.
+/// A line of at least this many characters may have been wrapped.
 const FULL_LINE_CHARS: usize = 60;
-/// The shortest word that counts, in characters: shorter ones are in every sentence.
+/// The minimum length of a word, in characters: shorter ones are in every sentence.
 const WORD_CHARS_MIN: usize = 3;
-/// The part of a rank that is passed on, as in the paper.
+/// The damping factor of the paper.
 const DAMPING: f64 = 0.85;
-const ROUNDS: usize = 30;
+const ITERATIONS: usize = 30;
 
 struct Sentence<'a> {
     text: &'a str,
     words: HashSet<String>,
 }
 
-/// At most so many sentences of the texts, word for word, in their order.
+/// At most `sentences_max` sentences of the texts, verbatim, in their order.
 ///
 /// # Errors
-/// When nobody waits any more.
+/// When the call is cancelled or past its deadline.
 pub(super) fn extract(
     texts: &[String],
     sentences_max: usize,
     cancellation: &Cancellation,
 ) -> Result<Vec<String>, BlockingError> {
-    let texts: Vec<_> = texts.iter().map(|text| unwrapped(text)).collect();
+    let texts: Vec<_> = texts.iter().map(|text| unwrap_lines(text)).collect();
     let sentences = sentences(&texts);
     let ranks = ranks(&sentences, cancellation)?;
     let mut best: Vec<usize> = (0..sentences.len()).collect();
-    // Of equal ones the earlier.
+    // The stable sort prefers the earlier of equal ones.
     best.sort_by(|one, other| ranks[*other].total_cmp(&ranks[*one]));
     best.truncate(sentences_max);
     best.sort_unstable();
-    let whole = |at: usize| sentences[at].text.split_whitespace().collect::<Vec<_>>().join(" ");
-    Ok(best.into_iter().map(whole).collect())
+    let normalized =
+        |at: usize| sentences[at].text.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(best.into_iter().map(normalized).collect())
 }
 
-/// Text whose lines end where its paragraphs, headings and items do. A full line was only wrapped.
-fn unwrapped(text: &str) -> String {
-    let mut unwrapped = String::new();
+/// Joins wrapped lines, so that lines end only at the ends of paragraphs, headings and items.
+fn unwrap_lines(text: &str) -> String {
+    let mut unwrap_lines = String::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        unwrapped.push_str(line);
-        let goes_on = lines.peek().is_some_and(|next| next.starts_with(char::is_alphanumeric));
+        unwrap_lines.push_str(line);
+        let continues = lines.peek().is_some_and(|next| next.starts_with(char::is_alphanumeric));
         let is_full = line.chars().count() >= FULL_LINE_CHARS;
-        unwrapped.push(if goes_on && is_full { ' ' } else { '\n' });
+        unwrap_lines.push(if continues && is_full { ' ' } else { '\n' });
     }
-    unwrapped
+    unwrap_lines
 }
 
-/// The sentences that may be chosen: no quoted lines, and none twice.
+/// The candidate sentences, without quoted lines and duplicates.
 fn sentences(texts: &[String]) -> Vec<Sentence<'_>> {
     let mut seen = HashSet::new();
     texts
         .iter()
-        // A line's end is a sentence's too: headings and items have no full stops.
+        // A line end also ends a sentence: headings and items have no full stops.
         .flat_map(|text| text.unicode_sentences())
-        .map(|text| crate::text::cut(text.trim(), SENTENCE_BYTES_MAX).0)
+        .map(|text| crate::text::truncate(text.trim(), SENTENCE_BYTES_MAX).0)
         .filter(|text| !text.starts_with('>'))
         .map(|text| Sentence { text, words: words(text) })
         .filter(|sentence| sentence.words.len() >= WORDS_MIN && seen.insert(sentence.text))
@@ -88,23 +89,24 @@ fn ranks(
     let mut links: Vec<Vec<f64>> = Vec::new();
     for one in sentences {
         cancellation.check()?;
-        links.push(sentences.iter().map(|other| likeness(one, other)).collect());
+        links.push(sentences.iter().map(|other| similarity(one, other)).collect());
     }
     let sums: Vec<f64> = links.iter().map(|row| row.iter().sum()).collect();
     let mut ranks = vec![1.0; sentences.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..ITERATIONS {
         cancellation.check()?;
-        let passed = |to: usize| -> f64 {
+        let inflow = |to: usize| -> f64 {
             let from = links.iter().zip(&sums).zip(&ranks).filter(|((_, sum), _)| **sum > 0.0);
             from.map(|((row, sum), rank)| row[to] / sum * rank).sum()
         };
-        ranks = (0..ranks.len()).map(|to| 1.0 - DAMPING + DAMPING * passed(to)).collect();
+        ranks = (0..ranks.len()).map(|to| 1.0 - DAMPING + DAMPING * inflow(to)).collect();
     }
     Ok(ranks)
 }
 
-/// Words in common, held against the sentences' lengths. A sentence does not recommend itself.
-fn likeness(one: &Sentence<'_>, other: &Sentence<'_>) -> f64 {
+/// The number of shared words, normalized by the sentences' lengths. A sentence does not link to
+/// itself.
+fn similarity(one: &Sentence<'_>, other: &Sentence<'_>) -> f64 {
     if one.text == other.text {
         return 0.0;
     }
@@ -121,16 +123,17 @@ mod tests {
     use super::*;
 
     fn extract(texts: &[String], sentences_max: usize) -> Vec<String> {
-        let waiting =
+        let no_cancellation =
             Cancellation::new(CancellationToken::new(), Instant::now() + Duration::from_secs(60));
-        super::extract(texts, sentences_max, &waiting).unwrap()
+        super::extract(texts, sentences_max, &no_cancellation).unwrap()
     }
 
     #[test]
-    fn an_extract_that_nobody_waits_for_ends() {
-        let late = Cancellation::new(CancellationToken::new(), Instant::now());
-        let ended = super::extract(&texts(&["Only one sentence stands here."]), 5, &late);
-        assert!(matches!(ended, Err(BlockingError::DeadlinePassed)), "{ended:?}");
+    fn an_extract_past_its_deadline_stops() {
+        let past_deadline = Cancellation::new(CancellationToken::new(), Instant::now());
+        let result =
+            super::extract(&texts(&["This text has only one sentence."]), 5, &past_deadline);
+        assert!(matches!(result, Err(BlockingError::DeadlinePassed)), "{result:?}");
     }
 
     fn texts(texts: &[&str]) -> Vec<String> {
@@ -138,12 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn the_sentences_that_others_speak_of_are_chosen_in_their_order() {
+    fn the_best_linked_sentences_are_extracted_in_their_order() {
         let texts = texts(&[
-            "Hello team,\n\nthe badge printer on the third floor prints empty badges since Monday. The weather is \
-             lovely here this morning.\n\nKind regards, Tim",
-            "I have replaced the ribbon of the badge printer on the third floor. Please print a badge again.",
-            "> the badge printer on the third floor prints empty badges\nThe printer still prints empty badges.",
+            "Hello team,\n\nthe badge printer on the third floor prints empty badges since Monday. \
+             The weather is lovely here this morning.\n\nKind regards, Tim",
+            "I have replaced the ribbon of the badge printer on the third floor. Please print a \
+             badge again.",
+            "> the badge printer on the third floor prints empty badges\nThe printer still prints \
+             empty badges.",
         ]);
         assert_eq!(
             extract(&texts, 2),
@@ -156,27 +161,29 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_goes_on_over_the_end_of_a_full_line() {
-        let mail = "Steps so far\nthe badge printer on the third floor was restarted several times and\nstill prints \
-                    empty badges. Nobody else is affected today.\n> the badge printer prints nothing";
+    fn a_sentence_continues_over_the_end_of_a_full_line() {
+        let mail = "Steps so far\nthe badge printer on the third floor was restarted several times \
+            and\nstill prints empty badges. No other printers are affected today.\n> the badge \
+            printer prints nothing";
         let sentences = [
-            "the badge printer on the third floor was restarted several times and still prints empty badges.",
-            "Nobody else is affected today.",
+            "the badge printer on the third floor was restarted several times and still prints \
+             empty badges.",
+            "No other printers are affected today.",
         ];
         assert_eq!(extract(&texts(&[mail]), 5), sentences);
     }
 
     #[test]
-    fn what_has_no_sentence_has_no_extract_and_what_is_alone_is_it() {
+    fn a_text_without_sentences_has_no_extract_and_a_single_sentence_is_the_extract() {
         for nothing in [&[][..], &[""], &["Hi.", "Ok, thanks!"]] {
             assert!(extract(&texts(nothing), 5).is_empty());
         }
-        let alone = "Only one sentence stands here.";
+        let alone = "This text has only one sentence.";
         assert_eq!(extract(&texts(&[alone, alone]), 5), [alone]);
     }
 
     #[test]
-    fn a_text_of_any_length_ends() {
+    fn a_text_of_any_length_is_handled() {
         let long = (0..20_000)
             .map(|number| format!("Sentence number {number} speaks of the broken printer. "));
         assert_eq!(extract(&[long.collect::<String>()], 3).len(), 3);

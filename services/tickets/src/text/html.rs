@@ -1,41 +1,41 @@
-//! HTML to text, in one pass: tags go, blocks and breaks become lines, items get a `*`, quotations a `>`, images their
-//! `alt`, and scripts, styles and comments leave nothing.
+//! Converts HTML to text in one pass. Blocks and breaks become lines, items get a `*`, quotations a
+//! `>`, images are replaced by their `alt`; other tags, scripts, styles and comments are removed.
 //!
-//! It builds no tree. A page that is made to hurt, with a hundred thousand open elements, makes parsers that mend trees
-//! take minutes; here the time grows with the length and with nothing else.
+//! It builds no tree: a hostile page with a hundred thousand open elements can keep tree-building
+//! parsers busy for minutes. Here the time is linear in the length.
 
 use html_escape::decode_html_entities;
 
-/// Elements whose contents are no text.
+/// Elements whose contents are dropped.
 const HIDDEN: [&str; 4] = ["script", "style", "template", "title"];
-/// Quotations in quotations are shown to this depth.
+/// The maximum depth of quotation marks.
 const DEPTH_MAX: usize = 8;
 
 pub(super) fn text(html: &str) -> String {
     let lower = html.to_ascii_lowercase();
-    let mut page = Page::default();
-    let mut at = 0;
-    while at < html.len() {
-        let rest = &html[at..];
-        let Some(tag) = Tag::read(rest) else {
-            // The first character may be a `<` that opens nothing.
+    let mut builder = TextBuilder::default();
+    let mut position = 0;
+    while position < html.len() {
+        let rest = &html[position..];
+        let Some(apply_tag) = Tag::read(rest) else {
+            // The first character may be a `<` that opens no tag.
             let first = rest.chars().next().map_or(1, char::len_utf8);
             let end = rest[first..].find('<').map_or(rest.len(), |end| first + end);
-            page.text(&decode_html_entities(&rest[..end]));
-            at += end;
+            builder.text(&decode_html_entities(&rest[..end]));
+            position += end;
             continue;
         };
-        at += tag.length;
-        page.tag(&tag);
-        if HIDDEN.contains(&&*tag.name) && !tag.closes {
-            let end = lower[at..].find(&format!("</{}", tag.name));
-            at += end.unwrap_or(html.len() - at);
+        position += apply_tag.length;
+        builder.apply_tag(&apply_tag);
+        if HIDDEN.contains(&&*apply_tag.name) && !apply_tag.is_closing {
+            let end = lower[position..].find(&format!("</{}", apply_tag.name));
+            position += end.unwrap_or(html.len() - position);
         }
     }
-    page.text
+    builder.text
 }
 
-/// Elements that begin and end a line.
+/// Elements that start and end a line.
 fn is_block(name: &str) -> bool {
     is_paragraph(name)
         || matches!(
@@ -45,16 +45,16 @@ fn is_block(name: &str) -> bool {
         || matches!(name, "header" | "hr" | "li" | "ol" | "pre" | "section" | "table" | "tr" | "ul")
 }
 
-/// Elements that stand between empty lines.
+/// Elements that are surrounded by empty lines.
 fn is_paragraph(name: &str) -> bool {
     matches!(name, "p" | "h1" | "h2" | "h3" | "blockquote")
 }
 
-/// A tag, a comment or a declaration at the beginning of a text.
+/// A tag, a comment or a declaration at the start of a text.
 struct Tag<'a> {
-    /// Lower case. Empty: nothing that is shown.
+    /// In lower case. Empty for comments and declarations.
     name: String,
-    closes: bool,
+    is_closing: bool,
     attributes: &'a str,
     length: usize,
 }
@@ -62,16 +62,17 @@ struct Tag<'a> {
 impl<'a> Tag<'a> {
     fn read(text: &'a str) -> Option<Self> {
         let inner = text.strip_prefix('<')?;
-        let silent = |length| Self { name: String::new(), closes: false, attributes: "", length };
+        let hidden =
+            |length| Self { name: String::new(), is_closing: false, attributes: "", length };
         if let Some(comment) = inner.strip_prefix("!--") {
-            return Some(silent(
+            return Some(hidden(
                 comment.find("-->").map_or(text.len(), |end| "<!---->".len() + end),
             ));
         }
         if inner.starts_with(['!', '?']) {
-            return Some(silent(inner.find('>').map_or(text.len(), |end| end + 2)));
+            return Some(hidden(inner.find('>').map_or(text.len(), |end| end + 2)));
         }
-        let closes = inner.starts_with('/');
+        let is_closing = inner.starts_with('/');
         let inner = inner.strip_prefix('/').unwrap_or(inner);
         if !inner.starts_with(|first: char| first.is_ascii_alphabetic()) {
             return None;
@@ -82,7 +83,7 @@ impl<'a> Tag<'a> {
         let before = text.len() - inner.len();
         Some(Self {
             name: inner[..name].to_ascii_lowercase(),
-            closes,
+            is_closing,
             attributes: &inner[name..length],
             length: (before + length + 1).min(text.len()),
         })
@@ -96,12 +97,12 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Where the `>` is that ends a tag: not one within quotes.
+/// The position of the `>` that ends a tag, ignoring quoted ones.
 fn end_of_tag(text: &str) -> Option<usize> {
     let mut quote = None;
-    for (at, byte) in text.bytes().enumerate() {
+    for (position, byte) in text.bytes().enumerate() {
         match (quote, byte) {
-            (None, b'>') => return Some(at),
+            (None, b'>') => return Some(position),
             (None, b'"' | b'\'') => quote = Some(byte),
             (Some(open), byte) if open == byte => quote = None,
             _ => {}
@@ -110,80 +111,80 @@ fn end_of_tag(text: &str) -> Option<usize> {
     None
 }
 
-/// What is shown.
+/// Builds the text.
 #[derive(Default)]
-struct Page {
+struct TextBuilder {
     text: String,
     quotations: usize,
     verbatim: bool,
-    /// A space is due before the next word.
-    space: bool,
+    /// Whether to insert a space before the next word.
+    needs_space: bool,
 }
 
-impl Page {
+impl TextBuilder {
     fn text(&mut self, text: &str) {
-        for (line, at) in text.split('\n').zip(0..) {
-            if at > 0 && self.verbatim {
-                self.line();
+        for (push_line_end, position) in text.split('\n').zip(0..) {
+            if position > 0 && self.verbatim {
+                self.push_line_end();
             }
             if self.verbatim {
-                self.word(line.trim_end());
+                self.push_word(push_line_end.trim_end());
                 continue;
             }
-            self.space |= line.starts_with(char::is_whitespace) || at > 0;
-            for (word, at) in line.split_whitespace().zip(0..) {
-                self.space |= at > 0;
-                self.word(word);
+            self.needs_space |= push_line_end.starts_with(char::is_whitespace) || position > 0;
+            for (push_word, position) in push_line_end.split_whitespace().zip(0..) {
+                self.needs_space |= position > 0;
+                self.push_word(push_word);
             }
-            self.space |= line.ends_with(char::is_whitespace);
+            self.needs_space |= push_line_end.ends_with(char::is_whitespace);
         }
     }
 
-    fn word(&mut self, word: &str) {
-        if word.is_empty() {
+    fn push_word(&mut self, push_word: &str) {
+        if push_word.is_empty() {
             return;
         }
         if self.text.is_empty() || self.text.ends_with('\n') {
             self.text.extend(std::iter::repeat_n("> ", self.quotations.min(DEPTH_MAX)));
-        } else if self.space {
+        } else if self.needs_space {
             self.text.push(' ');
         }
-        self.space = false;
-        self.text.push_str(word);
+        self.needs_space = false;
+        self.text.push_str(push_word);
     }
 
-    fn line(&mut self) {
-        self.space = false;
+    fn push_line_end(&mut self) {
+        self.needs_space = false;
         self.text.push('\n');
     }
 
-    /// Ends the line, if something stands on it.
+    /// Ends the line if it is not empty.
     fn end_line(&mut self) {
         if !self.text.is_empty() && !self.text.ends_with('\n') {
-            self.line();
+            self.push_line_end();
         }
     }
 
-    fn tag(&mut self, tag: &Tag<'_>) {
-        let name = &*tag.name;
+    fn apply_tag(&mut self, apply_tag: &Tag<'_>) {
+        let name = &*apply_tag.name;
         if is_block(name) {
             self.end_line();
             if is_paragraph(name) && !self.text.is_empty() && !self.text.ends_with("\n\n") {
-                self.line();
+                self.push_line_end();
             }
         }
-        match (name, tag.closes) {
-            ("br", _) => self.line(),
+        match (name, apply_tag.is_closing) {
+            ("br", _) => self.push_line_end(),
             ("blockquote", false) => self.quotations += 1,
             ("blockquote", true) => self.quotations = self.quotations.saturating_sub(1),
-            ("pre", closes) => self.verbatim = !closes,
+            ("pre", is_closing) => self.verbatim = !is_closing,
             ("li", false) => {
-                self.word("*");
-                self.space = true;
+                self.push_word("*");
+                self.needs_space = true;
             }
-            ("td" | "th", _) => self.space = true,
+            ("td" | "th", _) => self.needs_space = true,
             ("img", _) => {
-                let alt = decode_html_entities(tag.attribute("alt").unwrap_or_default());
+                let alt = decode_html_entities(apply_tag.attribute("alt").unwrap_or_default());
                 self.text(&alt);
             }
             _ => {}
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_reader_sees_is_left() {
+    fn visible_text_remains() {
         for (html, expected) in [
             (
                 "Hello,<br>the printer is <b>dead</b>.<br/><br />Tim",
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_made_to_hurt_costs_no_more_than_its_length() {
+    fn a_hostile_page_takes_linear_time_and_space() {
         const BYTES: usize = 256 * 1024;
         for part in [
             "<div>",
@@ -257,7 +258,7 @@ mod tests {
             "ß<p>",
         ] {
             let long = part.repeat(BYTES / part.len());
-            // A blockquote's text is longer than itself by its marks.
+            // Quotation marks make the text of blockquotes longer than the HTML.
             assert!(text(&long).len() <= 4 * BYTES, "{part}");
         }
     }

@@ -3,8 +3,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::Router;
 use drawbridge_sdk::{
     BlockingJobs, CallContext, RequestId,
-    credentials::{Credentials, Embedded, Limits, Source},
-    identity::{Caller, Principal, TransactionClaims, TransactionContext},
+    credentials::{CredentialLimits, CredentialSource, Credentials, EmbeddedSource},
+    transaction_token::{Principal, TransactionClaims, TransactionContext, VerifiedCaller},
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,8 @@ pub(super) const TOKEN: &str = "the-helpdesks-token";
 /// Longer than any of these tests takes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A request of somebody of a tenant.
-pub(super) fn from<T>(subject: &str, tenant: Option<&str>, message: T) -> Request<T> {
+/// A request of a subject of a tenant.
+pub(super) fn request_from<T>(subject: &str, tenant: Option<&str>, message: T) -> Request<T> {
     let claims = TransactionClaims {
         iss: "auth".into(),
         aud: "tickets".into(),
@@ -48,30 +48,33 @@ pub(super) fn from<T>(subject: &str, tenant: Option<&str>, message: T) -> Reques
     let mut request = Request::new(message);
     request
         .extensions_mut()
-        .insert(Caller { claims: Arc::new(claims), token: Arc::new("token".into()) });
-    within(TIMEOUT, request)
+        .insert(VerifiedCaller { claims: Arc::new(claims), token: Arc::new("token".into()) });
+    with_timeout(TIMEOUT, request)
 }
 
 /// A request of bob of acme.
-pub(super) fn ask<T>(message: T) -> Request<T> {
-    from("bob", Some("acme"), message)
+pub(super) fn request_of_bob<T>(message: T) -> Request<T> {
+    request_from("bob", Some("acme"), message)
 }
 
-/// The same request, by somebody who waits no longer.
-pub(super) fn within<T>(timeout: Duration, mut request: Request<T>) -> Request<T> {
+/// The same request, with this timeout.
+pub(super) fn with_timeout<T>(timeout: Duration, mut request: Request<T>) -> Request<T> {
     request.extensions_mut().insert(CallContext::new(RequestId::generate(), timeout));
     request
 }
 
-/// Credentials that know the helpdesk of acme at this URL.
+/// Credentials of acme for the helpdesk at this URL.
 pub(super) fn credentials(url: &str) -> Credentials {
     let fields = [("url", url), ("token", TOKEN)]
         .map(|(name, text)| (name.to_owned(), text.to_owned().into()));
     let secret = ("acme/helpdesk".to_owned(), BTreeMap::from(fields));
-    Credentials::new(Source::Embedded(Embedded::new(BTreeMap::from([secret]))), Limits::default())
+    Credentials::new(
+        CredentialSource::Embedded(EmbeddedSource::new(BTreeMap::from([secret]))),
+        CredentialLimits::default(),
+    )
 }
 
-/// A service that asks the helpdesk at this URL for acme.
+/// A service that uses the helpdesk at this URL for acme.
 pub(super) fn service(url: &str) -> TicketApi {
     let drained = CancellationToken::new().drop_guard();
     TicketApi::new(
@@ -87,8 +90,8 @@ pub(super) async fn serve(routes: Router) -> String {
     url
 }
 
-pub(super) fn get(at: &str) -> MockBuilder {
-    Mock::given(method("GET")).and(path(at))
+pub(super) fn get(url_path: &str) -> MockBuilder {
+    Mock::given(method("GET")).and(path(url_path))
 }
 
 pub(super) fn ok(body: &Value) -> ResponseTemplate {

@@ -5,28 +5,28 @@ use drawbridge_proto::tickets::v1::{
 };
 use drawbridge_sdk::{
     BlockingJobs, ServiceBuilder,
-    credentials::{Credentials, Limits, Source},
+    credentials::{CredentialLimits, CredentialSource, Credentials},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
-use super::harness::{ask, from};
+use super::harness::{request_from, request_of_bob};
 use crate::{api::TicketApi, helpdesk::Helpdesk, sample};
 
 /// The service as `drawbridge up` starts it.
 fn service() -> (TicketApi, ServiceBuilder) {
-    let starting = ServiceBuilder::new();
-    let embedded = Source::Embedded(sample::serve(&starting).unwrap());
-    let credentials = Credentials::new(embedded, Limits::default());
+    let builder = ServiceBuilder::new();
+    let embedded = CredentialSource::Embedded(sample::serve(&builder).unwrap());
+    let credentials = Credentials::new(embedded, CredentialLimits::default());
     let drained = CancellationToken::new().drop_guard();
     (
         TicketApi::new(Helpdesk::new(credentials, None, BlockingJobs::new(4), drained).unwrap()),
-        starting,
+        builder,
     )
 }
 
 async fn search(service: &TicketApi, tenant: &str, request: SearchRequest) -> SearchResponse {
-    service.search(from("bob", Some(tenant), request)).await.unwrap().into_inner()
+    service.search(request_from("bob", Some(tenant), request)).await.unwrap().into_inner()
 }
 
 fn ids(tickets: &[Ticket]) -> Vec<&str> {
@@ -34,8 +34,8 @@ fn ids(tickets: &[Ticket]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn each_tenant_has_its_own_tickets_and_who_has_no_tenant_has_none() {
-    let (service, _starting) = service();
+async fn each_tenant_has_its_own_tickets_and_a_caller_without_tenant_is_rejected() {
+    let (service, _builder) = service();
     let request = SearchRequest { page_size: Some(100), ..SearchRequest::default() };
     let acme = search(&service, "acme", request.clone()).await.tickets;
     let umbrella = search(&service, "umbrella", request.clone()).await.tickets;
@@ -45,33 +45,34 @@ async fn each_tenant_has_its_own_tickets_and_who_has_no_tenant_has_none() {
     for (tenant, code) in
         [(Some("initech"), Code::FailedPrecondition), (None, Code::PermissionDenied)]
     {
-        let refused = service.search(from("bob", tenant, request.clone())).await.unwrap_err();
-        assert_eq!(refused.code(), code, "{tenant:?}: {refused:?}");
+        let error = service.search(request_from("bob", tenant, request.clone())).await.unwrap_err();
+        assert_eq!(error.code(), code, "{tenant:?}: {error:?}");
     }
 }
 
 #[tokio::test]
 async fn every_sample_ticket_can_be_read() {
-    let (service, _starting) = service();
+    let (service, _builder) = service();
     for tenant in ["acme", "umbrella"] {
         let all = SearchRequest { page_size: Some(100), ..SearchRequest::default() };
         for ticket in search(&service, tenant, all).await.tickets {
             let request = GetRequest { ticket_id: ticket.ticket_id.clone() };
-            let whole = service.get(from("bob", Some(tenant), request)).await.unwrap().into_inner();
-            let found = whole.ticket.unwrap();
+            let ticket_response =
+                service.get(request_from("bob", Some(tenant), request)).await.unwrap().into_inner();
+            let found = ticket_response.ticket.unwrap();
             assert!(!found.customer.unwrap().name.is_empty(), "{tenant} {}", ticket.ticket_id);
             assert!(
-                whole
+                ticket_response
                     .articles
                     .iter()
                     .all(|article| !article.text.is_empty() && !article.text.contains("</"))
             );
             assert!(
-                whole.articles.is_sorted_by_key(|article| article.created_at.clone()),
+                ticket_response.articles.is_sorted_by_key(|article| article.created_at.clone()),
                 "{}",
                 ticket.ticket_id
             );
-            assert_eq!(found.article_count as usize, whole.articles.len());
+            assert_eq!(found.article_count as usize, ticket_response.articles.len());
             assert!(["1 low", "2 normal", "3 high"].contains(&&*found.priority));
         }
     }
@@ -79,7 +80,7 @@ async fn every_sample_ticket_can_be_read() {
 
 #[tokio::test]
 async fn every_filter_narrows_the_search() {
-    let (service, _starting) = service();
+    let (service, _builder) = service();
     let filter = |change: fn(&mut SearchRequest)| {
         let mut request = SearchRequest { page_size: Some(100), ..SearchRequest::default() };
         change(&mut request);
@@ -107,20 +108,20 @@ async fn every_filter_narrows_the_search() {
         ),
     ] {
         let found = search(&service, "acme", request.clone()).await.tickets;
-        let (mut there, mut expected) = (ids(&found), expected.to_vec());
-        there.sort_unstable();
+        let (mut found_ids, mut expected) = (ids(&found), expected.to_vec());
+        found_ids.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(there, expected, "{request:?}");
+        assert_eq!(found_ids, expected, "{request:?}");
     }
 }
 
 #[tokio::test]
-async fn pages_hold_each_ticket_once_latest_change_first() {
-    let (service, _starting) = service();
+async fn pages_contain_each_ticket_once_latest_change_first() {
+    let (service, _builder) = service();
     let mut request = SearchRequest { page_size: Some(5), ..SearchRequest::default() };
     let mut all = Vec::new();
     loop {
-        let page = service.search(ask(request.clone())).await.unwrap().into_inner();
+        let page = service.search(request_of_bob(request.clone())).await.unwrap().into_inner();
         all.extend(page.tickets);
         if page.next_page_token.is_empty() {
             break;

@@ -20,20 +20,21 @@ use wiremock::{
     matchers::{any, header, query_param},
 };
 
-use super::harness::{TOKEN, ask, get, helpdesk, ok, serve, service, within};
+use super::harness::{TOKEN, get, helpdesk, ok, request_of_bob, serve, service, with_timeout};
 
-/// What a helpdesk says in an error, and no caller is to read.
+/// A text in helpdesk errors that callers must not see.
 const SECRET: &str = "stack trace of the helpdesk";
 
 async fn read(url: &str) -> Result<GetResponse, Status> {
-    let request = ask(GetRequest { ticket_id: "7".to_owned() });
+    let request = request_of_bob(GetRequest { ticket_id: "7".to_owned() });
     service(url).get(request).await.map(tonic::Response::into_inner)
 }
 
-/// What reading a ticket ends with when the helpdesk answers so, so many times.
-async fn answered(answer: ResponseTemplate, times: u64) -> Status {
+/// The error of reading a ticket when the helpdesk sends this response, which must be requested
+/// `times` times.
+async fn read_error(response: ResponseTemplate, times: u64) -> Status {
     let server = MockServer::start().await;
-    get("/api/v1/tickets/7").respond_with(answer).expect(times).mount(&server).await;
+    get("/api/v1/tickets/7").respond_with(response).expect(times).mount(&server).await;
     let status = read(&server.uri()).await.unwrap_err();
     assert!(!format!("{status:?}").contains(SECRET), "{status:?}");
     assert!(!format!("{status:?}").contains(&server.uri()), "{status:?}");
@@ -79,7 +80,7 @@ async fn a_search_is_one_request_with_the_tenants_token() {
         page_size: Some(2),
         ..SearchRequest::default()
     };
-    let page = service.search(ask(request.clone())).await.unwrap().into_inner();
+    let page = service.search(request_of_bob(request.clone())).await.unwrap().into_inner();
     let [printer, bare] = &page.tickets[..] else { panic!("{page:?}") };
     assert_eq!((printer.ticket_id.as_str(), printer.title.as_str()), ("7", "Printer"));
     assert_eq!(printer.customer.as_ref().unwrap().login, "tim");
@@ -89,12 +90,12 @@ async fn a_search_is_one_request_with_the_tenants_token() {
     );
 
     request.page_token = page.next_page_token;
-    let page = service.search(ask(request)).await.unwrap().into_inner();
+    let page = service.search(request_of_bob(request)).await.unwrap().into_inner();
     assert!(page.tickets.is_empty() && page.next_page_token.is_empty());
 }
 
 #[tokio::test]
-async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
+async fn a_ticket_is_returned_with_plain_text_articles_and_people() {
     let server = MockServer::start().await;
     let ticket =
         json!({ "id": 7, "customer_id": 5, "customer": "tim", "owner_id": 6, "owner": "olga" });
@@ -111,7 +112,7 @@ async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
     get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
     let tim = json!({ "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example" });
     get("/api/v1/users/5").respond_with(ok(&tim)).mount(&server).await;
-    // The token may not read this one.
+    // The token may not read this user.
     get("/api/v1/users/6").respond_with(ResponseTemplate::new(403)).mount(&server).await;
 
     let whole = read(&server.uri()).await.unwrap();
@@ -129,11 +130,11 @@ async fn a_ticket_comes_with_its_articles_as_text_and_with_its_people() {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_status_and_nothing_of_the_helpdesks_own_words() {
+async fn every_error_has_its_status_and_no_text_of_the_helpdesk() {
     let page = |status| ResponseTemplate::new(status).set_body_json(json!({ "error": SECRET }));
     for (status, times, code) in [
         (400, 1, Code::FailedPrecondition),
-        // The token that was read again is the same.
+        // The reread token is the same.
         (401, 1, Code::FailedPrecondition),
         (403, 1, Code::PermissionDenied),
         (404, 1, Code::NotFound),
@@ -145,14 +146,14 @@ async fn every_refusal_has_its_status_and_nothing_of_the_helpdesks_own_words() {
         (502, 3, Code::Unavailable),
         (503, 3, Code::Unavailable),
     ] {
-        let refused = answered(page(status), times).await;
-        assert_eq!(refused.code(), code, "{status}: {refused:?}");
-        assert_eq!(retry_after(&refused).is_some(), times > 1, "{status}: {refused:?}");
+        let error = read_error(page(status), times).await;
+        assert_eq!(error.code(), code, "{status}: {error:?}");
+        assert_eq!(retry_after(&error).is_some(), times > 1, "{status}: {error:?}");
     }
 }
 
 #[tokio::test]
-async fn a_read_is_repeated_and_waits_for_as_long_as_it_is_told() {
+async fn a_read_is_retried_after_the_helpdesks_retry_after() {
     for (first, at_least) in [
         (ResponseTemplate::new(503), Duration::ZERO),
         (ResponseTemplate::new(429).insert_header("retry-after", "1"), Duration::from_secs(1)),
@@ -164,14 +165,14 @@ async fn a_read_is_repeated_and_waits_for_as_long_as_it_is_told() {
             .with_priority(1)
             .mount(&server)
             .await;
-        let began = std::time::Instant::now();
+        let started = std::time::Instant::now();
         read(&server.uri()).await.unwrap();
-        assert!(began.elapsed() >= at_least);
+        assert!(started.elapsed() >= at_least);
     }
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_the_deadline_and_everybody_is_told_when_to_come_again() {
+async fn a_busy_helpdesks_retry_after_is_capped_and_passed_on() {
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(900);
     let date =
         jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
@@ -180,7 +181,7 @@ async fn nobody_waits_longer_than_the_deadline_and_everybody_is_told_when_to_com
     {
         let times = if text == "soon" { 3 } else { 1 };
         let busy =
-            answered(ResponseTemplate::new(429).insert_header("retry-after", text), times).await;
+            read_error(ResponseTemplate::new(429).insert_header("retry-after", text), times).await;
         assert_eq!(busy.code(), Code::ResourceExhausted);
         let after = retry_after(&busy).unwrap().as_secs();
         assert!(expected.contains(&after), "{text}: {after}");
@@ -188,7 +189,7 @@ async fn nobody_waits_longer_than_the_deadline_and_everybody_is_told_when_to_com
 }
 
 #[tokio::test]
-async fn half_an_answer_is_no_answer() {
+async fn a_malformed_response_is_an_error() {
     let json = |text: &str| ResponseTemplate::new(200).set_body_raw(text, "application/json");
     for text in [
         "",
@@ -199,18 +200,18 @@ async fn half_an_answer_is_no_answer() {
         "{\"id\": \"seven\"}",
         "{\"id\": -7}",
         "{\"id\": 7, \"title\": {\"a\": 1}}",
-        // Another one than was asked for.
+        // Another ticket than the requested one.
         "{\"id\": 8}",
         &"[".repeat(100_000),
     ] {
-        let broken = answered(json(text), 1).await;
+        let broken = read_error(json(text), 1).await;
         assert_eq!(broken.code(), Code::Internal, "{text:.50}: {broken:?}");
     }
     let login = ResponseTemplate::new(200)
         .set_body_raw(format!("<html>{SECRET}"), "text/html; charset=utf-8");
-    assert_eq!(answered(login, 3).await.code(), Code::Unavailable);
+    assert_eq!(read_error(login, 3).await.code(), Code::Unavailable);
     let huge = json(&format!("{{\"id\": 7, \"title\": \"{}\"}}", "x".repeat(9 * 1024 * 1024)));
-    assert_eq!(answered(huge, 1).await.code(), Code::FailedPrecondition);
+    assert_eq!(read_error(huge, 1).await.code(), Code::FailedPrecondition);
 }
 
 #[tokio::test]
@@ -223,52 +224,57 @@ async fn the_token_does_not_follow_a_redirect() {
         .await;
     for status in [301, 302, 307, 308] {
         let redirect = ResponseTemplate::new(status).insert_header("location", elsewhere.uri());
-        assert_eq!(answered(redirect, 1).await.code(), Code::Internal, "{status}");
+        assert_eq!(read_error(redirect, 1).await.code(), Code::Internal, "{status}");
     }
 }
 
 #[tokio::test]
-async fn a_helpdesk_that_is_slow_or_away_does_not_hold_the_caller() {
+async fn a_slow_or_unreachable_helpdesk_does_not_exceed_the_deadline() {
     let server = MockServer::start().await;
     let slow = ok(&json!({ "id": 7 })).set_delay(Duration::from_secs(50));
     get("/api/v1/tickets/7").respond_with(slow).mount(&server).await;
-    let request = || ask(GetRequest { ticket_id: "7".to_owned() });
+    let request = || request_of_bob(GetRequest { ticket_id: "7".to_owned() });
     let service_of = |url: &str| service(url);
-    let late = service_of(&server.uri())
-        .get(within(Duration::from_millis(300), request()))
+    let error = service_of(&server.uri())
+        .get(with_timeout(Duration::from_millis(300), request()))
         .await
         .unwrap_err();
-    assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
-    let past = service_of(&server.uri()).get(within(Duration::ZERO, request())).await.unwrap_err();
-    assert_eq!(past.code(), Code::DeadlineExceeded, "{past:?}");
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
+    let error =
+        service_of(&server.uri()).get(with_timeout(Duration::ZERO, request())).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error:?}");
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let gone = format!("http://{}", listener.local_addr().unwrap());
+    let unused_url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let away = service_of(&gone).get(request()).await.unwrap_err();
-    assert_eq!(away.code(), Code::Unavailable, "{away:?}");
-    assert!(retry_after(&away).is_some() && !away.message().contains("127.0.0.1"), "{away:?}");
+    let error = service_of(&unused_url).get(request()).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unavailable, "{error:?}");
+    assert!(retry_after(&error).is_some() && !error.message().contains("127.0.0.1"), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_wrong_argument_never_reaches_the_helpdesk() {
+async fn an_invalid_argument_never_reaches_the_helpdesk() {
     let server = MockServer::start().await;
     wiremock::Mock::given(any()).respond_with(ok(&json!([]))).expect(0).mount(&server).await;
     let service = service(&server.uri());
     for id in ["", "0", "7/../../users/1", "search?x", "７"] {
-        let refused = service.get(ask(GetRequest { ticket_id: id.to_owned() })).await.unwrap_err();
-        assert_eq!(refused.code(), Code::InvalidArgument, "{id}: {refused:?}");
+        let error =
+            service.get(request_of_bob(GetRequest { ticket_id: id.to_owned() })).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{id}: {error:?}");
     }
     let request = SearchRequest { page_size: Some(101), ..SearchRequest::default() };
-    assert_eq!(service.search(ask(request)).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        service.search(request_of_bob(request)).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
     let anonymous = tonic::Request::new(SearchRequest::default());
     assert_eq!(service.search(anonymous).await.unwrap_err().code(), Code::Unauthenticated);
 }
 
 #[tokio::test]
-async fn one_helpdesk_is_asked_only_so_much_at_once() {
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let (here, peak) = (Arc::clone(&now), Arc::clone(&most));
+async fn concurrent_requests_to_one_helpdesk_are_limited() {
+    let (current, peak_requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (here, peak) = (Arc::clone(&current), Arc::clone(&peak_requests));
     let search = async move || -> Json<Value> {
         peak.fetch_max(here.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -279,13 +285,15 @@ async fn one_helpdesk_is_asked_only_so_much_at_once() {
     let service = Arc::new(service(&url));
     let calls = (0..64).map(|_| {
         let service = Arc::clone(&service);
-        tokio::spawn(async move { service.search(ask(SearchRequest::default())).await.map(drop) })
+        tokio::spawn(async move {
+            service.search(request_of_bob(SearchRequest::default())).await.map(drop)
+        })
     });
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap().unwrap();
     }
-    let most = most.load(Ordering::SeqCst);
-    assert!((2..=16).contains(&most), "{most}");
+    let peak_requests = peak_requests.load(Ordering::SeqCst);
+    assert!((2..=16).contains(&peak_requests), "{peak_requests}");
 }
 
 #[tokio::test]
@@ -303,7 +311,7 @@ async fn calls_share_connections() {
     tokio::spawn(async move { axum::serve(listener, routes).await });
     let service = service(&url);
     for _ in 0..10 {
-        service.search(ask(SearchRequest::default())).await.unwrap();
+        service.search(request_of_bob(SearchRequest::default())).await.unwrap();
     }
     assert_eq!(ports.lock().unwrap().len(), 1);
 }

@@ -1,4 +1,5 @@
-//! A table of tokens, good ones and forged ones, shown to a real auth service that has its keys from real issuers.
+//! A table of good and forged tokens, presented to a real auth service that fetches keys from real
+//! issuers.
 
 use std::{fs, time::Duration};
 
@@ -19,7 +20,7 @@ mod headers;
 mod shapes;
 mod signatures;
 
-/// Every algorithm that is accepted anywhere.
+/// Every algorithm that the product accepts.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::ES256,
     Algorithm::ES384,
@@ -32,7 +33,7 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS512,
 ];
 
-/// One token, shown at one endpoint.
+/// One token, presented at one endpoint.
 struct Case {
     name: String,
     token: String,
@@ -41,12 +42,13 @@ struct Case {
 }
 
 struct Table {
-    /// Accepted, with keys for every algorithm.
+    /// A trusted issuer, with keys for every algorithm.
     main: TestIssuer,
-    /// Accepted too, when it signs by RS256 and marks its tokens, and knows the edge as `api://drawbridge`.
+    /// A trusted issuer that must sign with RS256 and mark its tokens, and that knows the edge as
+    /// `api://drawbridge`.
     strict: TestIssuer,
-    /// Nobody knows it. Its key ids are those of the others.
-    stranger: TestIssuer,
+    /// An untrusted issuer with the key ids of the trusted ones.
+    untrusted: TestIssuer,
     /// The edge's URL.
     edge: String,
     cases: Vec<Case>,
@@ -83,7 +85,7 @@ impl Table {
         self.main.sign(&self.main.header_of(algorithm), claims)
     }
 
-    /// The main issuer's honest claims, under the header that `over` changes.
+    /// The main issuer's honest claims, with a header changed by `over`.
     fn under(&self, algorithm: Algorithm, over: &Value) -> String {
         let header =
             with(&serde_json::to_value(self.main.header_of(algorithm)).expect("JSON"), over);
@@ -91,7 +93,7 @@ impl Table {
     }
 }
 
-/// `json` with these members put over its own; null takes one away.
+/// `json` with the members of `over`; null removes a member.
 fn with(json: &Value, over: &Value) -> Value {
     let mut json = json.clone();
     for (name, value) in over.as_object().expect("an object") {
@@ -106,7 +108,7 @@ fn with(json: &Value, over: &Value) -> Value {
 
 async fn start() -> (TestMesh, Table) {
     let main = TestIssuer::with_every_algorithm().await;
-    let (strict, stranger) =
+    let (strict, untrusted) =
         (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
@@ -128,7 +130,7 @@ async fn start() -> (TestMesh, Table) {
     });
     let mesh = mesh.await;
     let edge = mesh.mesh.mcp_url.to_string();
-    let mut table = Table { main, strict, stranger, edge, cases: Vec::new() };
+    let mut table = Table { main, strict, untrusted, edge, cases: Vec::new() };
     good::add(&mut table);
     claims::add(&mut table);
     headers::add(&mut table);
@@ -137,8 +139,8 @@ async fn start() -> (TestMesh, Table) {
     (mesh, table)
 }
 
-/// Whether auth lets the token in. A third answer, that it cannot say, is none that it may give here.
-async fn is_let_in(auth: &mut AuthServiceClient<Channel>, case: &Case) -> Option<bool> {
+/// Whether auth accepts the token. `None` means that auth reached no verdict, which fails the test.
+async fn is_accepted(auth: &mut AuthServiceClient<Channel>, case: &Case) -> Option<bool> {
     let request = pb::AuthorizeRequest {
         access_token: case.token.clone(),
         operation: Some(pb::Operation { kind: Kind::Connect.into(), ..Default::default() }),
@@ -154,17 +156,17 @@ async fn is_let_in(auth: &mut AuthServiceClient<Channel>, case: &Case) -> Option
 }
 
 #[tokio::test]
-async fn no_token_of_the_attack_table_is_wrongly_accepted_or_refused() {
+async fn no_token_of_the_attack_table_is_wrongly_accepted_or_rejected() {
     let (mesh, table) = start().await;
     let channel = connect(&mesh.mesh.state.auth_url).expect("a channel");
     let mut auth = AuthServiceClient::new(channel);
-    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    let (mut accepted, mut rejected) = (Vec::new(), Vec::new());
     for case in &table.cases {
-        match is_let_in(&mut auth, case).await {
-            Some(let_in) if let_in == case.good => {}
+        match is_accepted(&mut auth, case).await {
+            Some(verdict) if verdict == case.good => {}
             Some(true) => accepted.push(&case.name),
-            Some(false) => refused.push(&case.name),
-            None => panic!("{}: no answer", case.name),
+            Some(false) => rejected.push(&case.name),
+            None => panic!("{}: no verdict", case.name),
         }
     }
     let good = table.cases.iter().filter(|case| case.good).count();
@@ -172,18 +174,18 @@ async fn no_token_of_the_attack_table_is_wrongly_accepted_or_refused() {
         "attack table: {} tokens, {good} of them good: {} wrong accepts, {} wrong rejects",
         table.cases.len(),
         accepted.len(),
-        refused.len()
+        rejected.len()
     );
     assert!(table.cases.len() >= 500 && good >= 100 && table.cases.len() - good >= 400);
     assert!(accepted.is_empty(), "wrongly accepted: {accepted:#?}");
-    assert!(refused.is_empty(), "wrongly refused: {refused:#?}");
-    // However many made-up key ids there were.
+    assert!(rejected.is_empty(), "wrongly rejected: {rejected:#?}");
+    // Unknown key ids do not trigger unbounded fetches.
     assert!(table.main.keys_fetched() <= 3, "{}", table.main.keys_fetched());
-    assert_eq!(table.stranger.keys_fetched(), 0);
+    assert_eq!(table.untrusted.keys_fetched(), 0);
     let (good, bad) = check_edge(&mesh, &table).await;
-    println!("through the edge: {good} good tokens accepted, {bad} bad ones refused");
+    println!("through the edge: {good} good tokens accepted, {bad} bad ones rejected");
     assert!(good > 5 && bad > 20);
-    // Nothing of a token is in the log, good or bad.
+    // The log contains no part of any token.
     let log = mesh.log();
     for case in table.cases.iter().filter(|case| case.token.len() > 100) {
         let signature = case.token.rsplit('.').next().unwrap_or_default();
@@ -191,15 +193,15 @@ async fn no_token_of_the_attack_table_is_wrongly_accepted_or_refused() {
     }
 }
 
-/// A sample of the table, through the front door: how many good and bad tokens it holds.
+/// Sends a sample of the table through the edge. Returns its number of good and bad tokens.
 async fn check_edge(mesh: &TestMesh, table: &Table) -> (usize, usize) {
     let client = mesh.anonymous();
     let body =
         json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {} }).to_string();
     let (mut good, mut bad) = (0, 0);
-    // What stands around a header's value is not its own.
-    let fits = |case: &&Case| case.resource == table.edge && case.token.trim() == case.token;
-    for case in table.cases.iter().filter(fits).step_by(11) {
+    // HTTP strips whitespace around a header's value.
+    let is_sendable = |case: &&Case| case.resource == table.edge && case.token.trim() == case.token;
+    for case in table.cases.iter().filter(is_sendable).step_by(11) {
         let Ok(header) = HeaderValue::from_str(&format!("Bearer {}", case.token)) else { continue };
         let request = client.post().header("authorization", header).body(body.clone());
         let reply = client.send(request).await;

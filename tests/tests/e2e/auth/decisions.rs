@@ -1,4 +1,4 @@
-//! Decisions: asked for once, repeated for a moment, written down.
+//! Decisions: requested once, cached briefly, recorded in the decision log.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
 };
@@ -17,12 +17,12 @@ use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Calls of the isolation test, and how many are made at once.
+/// The calls of the isolation test, and its concurrency.
 const CALLS: usize = 10_000;
 const CALLERS: usize = 16;
 
-/// How many decisions the edge has taken from auth, and how many it has repeated.
-async fn decisions(edge: &Hosted) -> (u64, u64) {
+/// The number of the edge's decisions made by auth, and of those served from the cache.
+async fn decisions(edge: &HostedService) -> (u64, u64) {
     let metrics =
         reqwest::get(format!("http://{}/metrics", edge.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
@@ -34,7 +34,7 @@ async fn decisions(edge: &Hosted) -> (u64, u64) {
     (count("auth"), count("kept"))
 }
 
-/// What the decision log in this folder holds.
+/// The records of the decision log in this folder.
 fn records(folder: &Path) -> Vec<DecisionRecord> {
     let mut lines = String::new();
     for file in fs::read_dir(folder).expect("a folder") {
@@ -52,7 +52,7 @@ async fn who_am_i(client: &Client) -> (StatusCode, String) {
 }
 
 #[tokio::test]
-async fn no_answer_crosses_from_one_caller_to_another() {
+async fn cached_decisions_never_cross_between_callers() {
     let mesh = TestMesh::with(|config| {
         config.telemetry.log = "error".to_owned();
         serve_conformance(config);
@@ -70,20 +70,20 @@ async fn no_answer_crosses_from_one_caller_to_another() {
         calling.spawn(async move {
             for call in 0..CALLS / CALLERS {
                 let (client, expected) = &clients[(caller + call) % clients.len()];
-                let (status, said) = who_am_i(client).await;
-                assert_eq!((status, said.as_str()), (StatusCode::OK, *expected));
+                let (status, text) = who_am_i(client).await;
+                assert_eq!((status, text.as_str()), (StatusCode::OK, *expected));
             }
         });
     }
     while let Some(called) = calling.join_next().await {
-        called.expect("answers that are the callers' own");
+        called.expect("each caller's own identity");
     }
-    let (_, kept) = decisions(&edge.hosted).await;
-    assert!(kept > CALLS as u64 / 2, "decisions are repeated: {kept}");
+    let (_, cached) = decisions(&edge.hosted).await;
+    assert!(cached > CALLS as u64 / 2, "too few cached decisions: {cached}");
 }
 
 #[tokio::test]
-async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
+async fn without_auth_calls_are_rejected_and_succeed_once_it_is_back() {
     let mesh = TestMesh::with(serve_conformance).await;
     let auth = mesh.auth(|_| {});
     let running = auth.start().await;
@@ -91,11 +91,11 @@ async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
     let (_, _service, edge) =
         mesh.conformance_of(auth.keys.clone(), |config| config.auth_url = auth_url.into()).await;
     let alice = edge.client(&mesh.client("alice").await);
-    // Until the edge hears auth it repeats nothing.
+    // The edge caches no decision before its epoch stream is connected.
     let deadline = Instant::now() + Duration::from_secs(10);
     while decisions(&edge.hosted).await.1 == 0 {
         assert_eq!(who_am_i(&alice).await.0, StatusCode::OK);
-        assert!(Instant::now() < deadline, "no decision is ever repeated");
+        assert!(Instant::now() < deadline, "no decision is ever cached");
     }
 
     running.stop().await;
@@ -107,23 +107,23 @@ async fn without_auth_nothing_is_allowed_and_with_it_everything_goes_on() {
         reply.assert_names_request();
         assert!(
             called.elapsed() < Duration::from_secs(10),
-            "a refusal that takes longer than its deadline"
+            "a rejection that takes longer than its deadline"
         );
     }
 
-    let again = auth.start().await;
-    // It signs with another key, which the tool service fetches when it sees it, but not at once again.
+    let restarted = auth.start().await;
+    // It signs with a new key. The tool service fetches an unknown key, but limits repeated fetches.
     let deadline = Instant::now() + Duration::from_secs(20);
     while who_am_i(&alice).await != (StatusCode::OK, "alice of acme".to_owned()) {
         assert!(Instant::now() < deadline, "calls do not work again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     edge.hosted.stop().await;
-    again.stop().await;
+    restarted.stop().await;
 }
 
 #[tokio::test]
-async fn a_decision_that_depends_on_the_arguments_is_never_repeated() {
+async fn a_decision_that_depends_on_the_arguments_is_never_cached() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let read = async |path: &str| {
@@ -133,12 +133,12 @@ async fn a_decision_that_depends_on_the_arguments_is_never_repeated() {
         assert_eq!(read("LICENSE").await.status, StatusCode::OK);
         assert_eq!(read("deploy/tls.key").await.status, StatusCode::FORBIDDEN);
     }
-    let (asked, kept) = decisions(mesh.mesh.service("edge").expect("edge")).await;
-    assert!(asked >= 6 && kept == 0, "{asked} {kept}");
+    let (decided, cached) = decisions(mesh.mesh.service("edge").expect("edge")).await;
+    assert!(decided >= 6 && cached == 0, "{decided} {cached}");
 }
 
 #[tokio::test]
-async fn every_decision_is_written_down_without_what_is_sensitive() {
+async fn every_decision_is_logged_without_sensitive_arguments() {
     let folder = tempfile::tempdir().expect("a folder");
     let mesh = TestMesh::with(|config| {
         serve_conformance(config);
@@ -155,8 +155,8 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
     let hidden = bob.call_tool("code_search", json!({ "query": "x" })).await;
     assert!(hidden.is_hidden(), "{hidden:?}");
     let log = mesh.log();
-    let told: Vec<_> = log.lines().filter(|line| line.contains("hunter2")).collect();
-    assert!(told.is_empty(), "{told:?}");
+    let leaks: Vec<_> = log.lines().filter(|line| line.contains("hunter2")).collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
     mesh.stop().await;
 
     let records = records(folder.path());
@@ -185,7 +185,7 @@ async fn every_decision_is_written_down_without_what_is_sensitive() {
 }
 
 #[tokio::test]
-async fn a_scope_that_is_not_held_is_told_as_such_at_the_edge_and_in_an_exchange() {
+async fn a_missing_scope_is_reported_at_the_edge_and_in_an_exchange() {
     let folder = tempfile::tempdir().expect("a folder");
     let mesh = TestMesh::with(|config| {
         serve_conformance(config);

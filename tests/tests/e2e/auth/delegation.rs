@@ -1,4 +1,4 @@
-//! A tool service that was called for somebody calls another one in their name.
+//! A tool service calls another on behalf of its caller.
 
 use std::{
     fs,
@@ -7,12 +7,12 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
     token_set::Which,
 };
-use drawbridge_sdk::identity::TransactionClaims;
+use drawbridge_sdk::transaction_token::TransactionClaims;
 use drawbridge_tests::{
     Edge, TestIssuer, TestMesh, conformance::Conformance, connect, now, serve_conformance,
 };
@@ -28,7 +28,7 @@ use crate::identity::{call_with, context, contract, exchange, exchange_at};
 const LIST: &str = "drawbridge.code.v1.CodeService/ListFiles";
 const WHO_AM_I: &str = "drawbridge.conformance.v1.ConformanceService/WhoAmI";
 const INSIDE: &str = "drawbridge-auth";
-/// The service `test` runs as any of the deputies.
+/// Any of the deputies may act as the service `test`.
 const POLICY: &str = r#"
 @id("test-acts-for-its-callers")
 permit (
@@ -38,13 +38,13 @@ permit (
 );
 "#;
 
-/// A mesh with the services `code` and `test`, where this issuer's tokens are good.
+/// A mesh with the services `code` and `test` that trusts this issuer.
 struct Delegating {
     issuer: TestIssuer,
     mesh: TestMesh,
     conformance: Conformance,
     edge: Edge,
-    _service: Hosted,
+    _service: HostedService,
 }
 
 impl Delegating {
@@ -77,21 +77,21 @@ impl Delegating {
         self.issuer.sign(&self.issuer.header(), &claims)
     }
 
-    /// The access token of a person, who is erin the engineer where nothing else is said.
-    fn person(&self, over: Value) -> String {
+    /// The access token of a user: erin the engineer, with the claims of `over`.
+    fn user(&self, over: Value) -> String {
         self.token(self.mesh.mesh.mcp_url.as_str(), over)
     }
 
-    /// The token of a program.
-    fn program(&self, name: &str, groups: &[&str]) -> String {
+    /// The token of a workload.
+    fn workload(&self, name: &str, groups: &[&str]) -> String {
         self.token(INSIDE, json!({ "sub": name, "client_id": name, "groups": groups }))
     }
 
     fn deputy(&self) -> String {
-        self.program("deputy", &["deputies"])
+        self.workload("deputy", &["deputies"])
     }
 
-    /// The transaction token of a person's call, as the edge gets it.
+    /// The transaction token of a user's call, as auth issues it to the edge.
     async fn called(&self, access_token: &str) -> String {
         self.called_at(&self.mesh.mesh.state.auth_url, access_token, "test_who_am_i", WHO_AM_I)
             .await
@@ -142,9 +142,9 @@ impl Delegating {
         exchange_at(auth_url, request(subject_token, actor_token, rpc)).await
     }
 
-    /// Why no token is given.
-    async fn refusal(&self, subject_token: &str, actor_token: &str, rpc: &str) -> String {
-        self.delegate(subject_token, actor_token, rpc).await.expect_err("no token")
+    /// The error of a rejected delegation.
+    async fn rejection(&self, subject_token: &str, actor_token: &str, rpc: &str) -> String {
+        self.delegate(subject_token, actor_token, rpc).await.expect_err("a rejection")
     }
 
     async fn list_files(&self, token: &str) -> Code {
@@ -171,22 +171,22 @@ fn claims(token: &str) -> TransactionClaims {
 }
 
 #[tokio::test]
-async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() {
+async fn a_tool_service_calls_another_on_behalf_of_its_caller() {
     let folder = tempfile::tempdir().expect("a folder");
     let it = Delegating::start(Some(folder.path())).await;
-    // The person calls through the edge, and the service has the token that it was called with.
-    let erin = it.edge.client(&it.mesh.client_with(&it.person(json!({ "jti": "erins-token" }))));
-    let said = erin.call_tool("test_who_am_i", json!({ "secret": "" })).await;
-    assert_eq!(said.json["result"]["content"][0]["text"], "erin of ", "{said:?}");
+    // The user calls through the edge; the service receives the transaction token of the call.
+    let erin = it.edge.client(&it.mesh.client_with(&it.user(json!({ "jti": "erins-token" }))));
+    let reply = erin.call_tool("test_who_am_i", json!({ "secret": "" })).await;
+    assert_eq!(reply.json["result"]["content"][0]["text"], "erin of ", "{reply:?}");
     let first = it.conformance.called_with().expect("a token");
     let first = first.expose_secret();
     assert_ne!(
         it.list_files(first).await,
         Code::Ok,
-        "the token is for the service that was called"
+        "the token is valid for the called service only"
     );
 
-    // What the service may in its own name does not matter.
+    // The service's own permissions do not matter.
     assert!(exchange(&it.mesh, &it.deputy(), LIST).await.expect_err("no token").contains("Denied"));
     let second = it.delegate(first, &it.deputy(), LIST).await.expect("a token");
     assert_eq!(it.list_files(&second).await, Code::Ok);
@@ -204,10 +204,10 @@ async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() 
     );
     assert_eq!(before.act, None);
 
-    // Handlers, the log and the record of decisions know both.
+    // The log and the decision log name the subject and the actor.
     let log = it.mesh.log();
     let called = log.lines().find(|line| line.contains("\"called\"") && line.contains("ListFiles"));
-    let called = called.expect("a line");
+    let called = called.expect("a log record");
     assert!(called.contains("\"erin\"") && called.contains("\"deputy\""), "{called}");
     for token in [first, &second, &it.deputy()] {
         assert!(!log.contains(token), "a token in the log");
@@ -228,24 +228,24 @@ async fn a_tool_service_calls_another_in_the_name_of_the_person_who_called_it() 
 }
 
 #[tokio::test]
-async fn only_a_workload_that_policy_names_acts_and_only_as_the_service_that_it_names() {
+async fn only_a_workload_that_policy_permits_acts_and_only_as_the_named_service() {
     let it = Delegating::start(None).await;
-    let called = it.called(&it.person(json!({}))).await;
+    let called = it.called(&it.user(json!({}))).await;
     assert!(it.delegate(&called, &it.deputy(), LIST).await.is_ok());
 
-    let stranger = it.program("stranger", &["engineering"]);
-    assert!(it.refusal(&called, &stranger, LIST).await.contains("no policy permits it"));
-    let person = it.token(INSIDE, json!({ "groups": ["deputies"] }));
-    assert!(it.refusal(&called, &person, LIST).await.contains("no policy permits it"));
+    let unnamed = it.workload("indexer", &["engineering"]);
+    assert!(it.rejection(&called, &unnamed, LIST).await.contains("no policy permits it"));
+    let user = it.token(INSIDE, json!({ "groups": ["deputies"] }));
+    assert!(it.rejection(&called, &user, LIST).await.contains("no policy permits it"));
     let auth_url = it.mesh.mesh.state.auth_url.clone();
-    let of_code = it.called_at(&auth_url, &it.person(json!({})), "code_list_files", LIST).await;
-    let refused = it.refusal(&of_code, &it.deputy(), WHO_AM_I).await;
+    let of_code = it.called_at(&auth_url, &it.user(json!({})), "code_list_files", LIST).await;
+    let refused = it.rejection(&of_code, &it.deputy(), WHO_AM_I).await;
     assert!(
         refused.contains("no policy permits it") && refused.contains("subject: \"deputy\""),
         "{refused}"
     );
 
-    // The actor is somebody by its own token alone.
+    // Only its own token authenticates the actor.
     for (actor, why) in [
         ("nonsense".to_owned(), "the actor: the access token is malformed"),
         (called.clone(), "the actor: the access token"),
@@ -255,67 +255,67 @@ async fn only_a_workload_that_policy_names_acts_and_only_as_the_service_that_it_
         ),
         (it.token(INSIDE, json!({ "exp": now() - 60 })), "the actor: the access token has expired"),
     ] {
-        let refused = it.refusal(&called, &actor, LIST).await;
+        let refused = it.rejection(&called, &actor, LIST).await;
         assert!(refused.contains("Unauthenticated") && refused.contains(why), "{refused}");
     }
 
-    // The policy is looked at each time.
+    // Each exchange evaluates the current policy.
     it.mesh.edit_policy("deputies.cedar", "Service::\"test\"", "Service::\"code\"");
     let edited = Instant::now();
     while it.delegate(&called, &it.deputy(), LIST).await.is_ok() {
-        assert!(edited.elapsed() < Duration::from_secs(2), "the edit does not hold");
+        assert!(edited.elapsed() < Duration::from_secs(2), "the edit does not take effect");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_subject_is_known_by_a_transaction_token_of_this_auth_alone() {
+async fn only_a_transaction_token_of_this_auth_identifies_the_subject() {
     let it = Delegating::start(None).await;
-    let called = it.called(&it.person(json!({}))).await;
-    let strangers = TestIssuer::with_every_algorithm().await;
+    let called = it.called(&it.user(json!({}))).await;
+    let untrusted = TestIssuer::with_every_algorithm().await;
     let forged = |over: &dyn Fn(&mut Value, &mut jsonwebtoken::Header)| {
-        let mut header = strangers.header_of(Algorithm::EdDSA);
+        let mut header = untrusted.header_of(Algorithm::EdDSA);
         header.typ = Some("txntoken+jwt".to_owned());
         header.kid = decode_header(&called).expect("a header").kid;
         let mut claims = serde_json::to_value(claims(&called)).expect("claims");
         over(&mut claims, &mut header);
-        strangers.sign(&header, &claims)
+        untrusted.sign(&header, &claims)
     };
     let (message, signature) = called.rsplit_once('.').expect("a signature");
     let (header, _) = message.split_once('.').expect("claims");
-    let other = it.called(&it.person(json!({ "sub": "mallory" }))).await;
+    let other = it.called(&it.user(json!({ "sub": "mallory" }))).await;
     let payload = other.split('.').nth(1).expect("claims");
     for (what, token) in [
-        ("an outside access token", it.person(json!({}))),
+        ("an outside access token", it.user(json!({}))),
         ("an inside access token", it.token(INSIDE, json!({}))),
-        ("a program's own token", it.deputy()),
-        ("signed by a stranger", forged(&|_, _| {})),
+        ("a workload's own token", it.deputy()),
+        ("signed by an untrusted issuer", forged(&|_, _| {})),
         (
-            "signed by a stranger whose key is not known",
+            "signed by an untrusted issuer with an unknown key id",
             forged(&|_, header| header.kid = Some("ed-key".into())),
         ),
         ("without a key id", forged(&|_, header| header.kid = None)),
         ("of another type", forged(&|_, header| header.typ = Some("at+jwt".into()))),
         ("of another algorithm", forged(&|_, header| header.alg = Algorithm::ES256)),
         ("without a signature", format!("{message}.")),
-        ("somebody else's, under this signature", format!("{header}.{payload}.{signature}")),
+        ("another user's claims under this signature", format!("{header}.{payload}.{signature}")),
         ("nonsense", "nonsense".to_owned()),
         ("nothing", String::new()),
         ("too long", "x".repeat(20_000)),
     ] {
-        let refused = it.refusal(&token, &it.deputy(), LIST).await;
+        let refused = it.rejection(&token, &it.deputy(), LIST).await;
         assert!(refused.contains("Unauthenticated"), "{what}: {refused}");
         assert!(refused.contains("no transaction token of this auth service"), "{what}: {refused}");
     }
-    // By itself it is exchanged for nothing.
-    assert!(it.refusal(&called, "", LIST).await.contains("Unauthenticated"));
+    // Without an actor's token the exchange is rejected.
+    assert!(it.rejection(&called, "", LIST).await.contains("Unauthenticated"));
 
     let auth = it.mesh.auth(|config| {
         config.issuer = Some(it.issuer.name().to_owned());
         config.transaction_ttl_seconds = 1;
     });
     let replica = auth.start().await;
-    let brief = it.called_at(&auth.url, &it.person(json!({})), "test_who_am_i", WHO_AM_I).await;
+    let brief = it.called_at(&auth.url, &it.user(json!({})), "test_who_am_i", WHO_AM_I).await;
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let late = exchange_at(&auth.url, request(&brief, &it.deputy(), LIST)).await;
     assert!(late.expect_err("no token").contains("the subject token has expired"));
@@ -323,16 +323,16 @@ async fn a_subject_is_known_by_a_transaction_token_of_this_auth_alone() {
 }
 
 #[tokio::test]
-async fn four_may_stand_between_a_person_and_an_rpc_and_none_of_them_prolongs_it() {
+async fn at_most_four_actors_delegate_and_none_extends_the_expiry() {
     let it = Delegating::start(None).await;
-    let mut token = it.called(&it.person(json!({}))).await;
-    let ends = claims(&token).exp;
+    let mut token = it.called(&it.user(json!({}))).await;
+    let expiry = claims(&token).exp;
     for number in 1..=4 {
-        // So that a token of full length would end later.
+        // A token with the full lifetime would expire later.
         tokio::time::sleep(Duration::from_millis(400)).await;
-        let deputy = it.program(&format!("deputy-{number}"), &["deputies"]);
+        let deputy = it.workload(&format!("deputy-{number}"), &["deputies"]);
         token = it.delegate(&token, &deputy, WHO_AM_I).await.expect("a token");
-        assert_eq!(claims(&token).exp, ends);
+        assert_eq!(claims(&token).exp, expiry);
     }
     let mut actors = Vec::new();
     let mut act = claims(&token).act;
@@ -341,51 +341,53 @@ async fn four_may_stand_between_a_person_and_an_rpc_and_none_of_them_prolongs_it
         act = actor.act;
     }
     assert_eq!(actors, ["deputy-4", "deputy-3", "deputy-2", "deputy-1"]);
-    let refused = it.refusal(&token, &it.deputy(), LIST).await;
+    let refused = it.rejection(&token, &it.deputy(), LIST).await;
     assert!(
-        refused.contains("Denied") && refused.contains("4 services have called one another"),
+        refused.contains("Denied")
+            && refused.contains("4 services have already called one another"),
         "{refused}"
     );
 }
 
 #[tokio::test]
-async fn policy_decides_on_the_person_as_if_they_had_called_themselves() {
+async fn policy_decides_on_the_subject_as_in_a_direct_call() {
     let it = Delegating::start(None).await;
-    // A deputy that may itself.
-    let deputy = it.program("deputy", &["deputies", "platform"]);
+    // A deputy with its own permission.
+    let deputy = it.workload("deputy", &["deputies", "platform"]);
     assert!(exchange(&it.mesh, &deputy, LIST).await.is_ok());
-    for (person, why) in [
+    for (user, why) in [
         (json!({ "sub": "simon", "groups": ["support"] }), "no policy permits it"),
         (json!({ "sub": "simon", "groups": [] }), "no policy permits it"),
-        // That a policy forbids it to umbrella is for the record.
+        // The policy that forbids umbrella appears in the decision log only.
         (json!({ "sub": "simon", "tenant": "umbrella" }), "no policy permits it"),
     ] {
-        let called = it.called(&it.person(person.clone())).await;
-        let refused = it.refusal(&called, &deputy, LIST).await;
+        let called = it.called(&it.user(user.clone())).await;
+        let refused = it.rejection(&called, &deputy, LIST).await;
         assert!(
             refused.contains(why) && refused.contains("subject: \"simon\""),
-            "{person}: {refused}"
+            "{user}: {refused}"
         );
     }
-    let called = it.called(&it.person(json!({ "tenant": "acme" }))).await;
+    let called = it.called(&it.user(json!({ "tenant": "acme" }))).await;
     assert!(it.delegate(&called, &deputy, LIST).await.is_ok());
-    // As with every exchange, nobody knows the arguments.
-    let read = it.refusal(&called, &deputy, "drawbridge.code.v1.CodeService/ReadFile").await;
+    // An exchange has no arguments to decide on.
+    let read = it.rejection(&called, &deputy, "drawbridge.code.v1.CodeService/ReadFile").await;
     assert!(read.contains("Denied"), "{read}");
     assert!(
-        it.refusal(&called, &deputy, "no.such.Service/Method")
+        it.rejection(&called, &deputy, "no.such.Service/Method")
             .await
             .contains("no policy permits it")
     );
 
-    // More groups than go into a header: for such a person nobody acts, because a policy may forbid by any of them.
+    // The groups exceed the token's limit. Any of them could be forbidden, so delegation is
+    // rejected.
     let groups: Vec<_> = (0..200).map(|number| format!("engineering-{number:020}")).collect();
-    let called = it.called(&it.person(json!({ "groups": groups }))).await;
-    assert!(it.refusal(&called, &deputy, LIST).await.contains("says too little of its subject"));
+    let called = it.called(&it.user(json!({ "groups": groups }))).await;
+    assert!(it.rejection(&called, &deputy, LIST).await.contains("omits groups and roles"));
 }
 
 #[tokio::test]
-async fn nobody_acts_for_a_person_whose_access_is_revoked() {
+async fn delegation_for_a_revoked_subject_is_rejected() {
     let it = Delegating::start(None).await;
     let platform = platform(&it.mesh).await;
     for (number, which) in [
@@ -397,24 +399,24 @@ async fn nobody_acts_for_a_person_whose_access_is_revoked() {
     .enumerate()
     {
         let subject = if number == 0 { "eve" } else { "erin" };
-        let person = json!({
+        let user = json!({
             "sub": subject, "client_id": format!("client-{number}"), "jti": format!("token-{number}"),
         });
-        let called = it.called(&it.person(person)).await;
+        let called = it.called(&it.user(user)).await;
         let delegated = it.delegate(&called, &it.deputy(), WHO_AM_I).await.expect("a token");
         revoke_of(&it.mesh, &platform, it.issuer.name(), which.clone()).await;
         for token in [&called, &delegated] {
-            let refused = it.refusal(token, &it.deputy(), LIST).await;
+            let refused = it.rejection(token, &it.deputy(), LIST).await;
             assert!(
                 refused.contains("the subject's access token is revoked"),
                 "{which:?}: {refused}"
             );
         }
     }
-    let called = it.called(&it.person(json!({ "client_id": "client-9", "jti": "token-9" }))).await;
-    assert!(it.delegate(&called, &it.deputy(), LIST).await.is_ok(), "others go on");
-    // The deputy's own access too.
+    let called = it.called(&it.user(json!({ "client_id": "client-9", "jti": "token-9" }))).await;
+    assert!(it.delegate(&called, &it.deputy(), LIST).await.is_ok(), "others are not affected");
+    // A revoked actor is rejected too.
     revoke_of(&it.mesh, &platform, it.issuer.name(), Which::Subject("deputy".into())).await;
-    let refused = it.refusal(&called, &it.deputy(), LIST).await;
+    let refused = it.rejection(&called, &it.deputy(), LIST).await;
     assert!(refused.contains("the actor: the access token is revoked"), "{refused}");
 }

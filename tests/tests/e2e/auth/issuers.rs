@@ -1,4 +1,4 @@
-//! Issuers from a file, before real policies.
+//! Issuers from a file, with the real policies.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ async fn mesh_with(toml: String) -> TestMesh {
 }
 
 #[tokio::test]
-async fn each_issuer_says_in_its_own_claims_what_policies_read() {
+async fn claim_mappings_of_an_issuer_feed_the_policies() {
     let issuer = TestIssuer::start().await;
     let mesh = mesh_with(format!(
         "[[issuers]]\nissuer = \"{}\"\nallow_private_addresses = true\nclaims.groups = \"https://acme.example/teams.mine\"\n",
@@ -40,14 +40,14 @@ async fn each_issuer_says_in_its_own_claims_what_policies_read() {
             .extend(over.as_object().expect("an object").clone());
         mesh.client_with(&issuer.sign(&issuer.header(), &claims)).tools().await.len()
     };
-    // This issuer's `groups` mean nothing.
+    // This issuer's `groups` claim is not mapped.
     assert_eq!(tools(json!({ "groups": ["engineering"] })).await, 0);
     assert_eq!(
         tools(json!({ "https://acme.example/teams": { "mine": ["engineering"] } })).await,
         2
     );
     assert_eq!(tools(json!({ "https://acme.example/teams": { "mine": "engineering" } })).await, 2);
-    // The built-in one is accepted beside it, by its own.
+    // The built-in issuer keeps its own mapping.
     assert_eq!(mesh.client("alice").await.tools().await.len(), 2);
 }
 
@@ -84,7 +84,7 @@ async fn keys_are_not_fetched_from_inside_the_network_unless_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn clients_go_on_when_their_issuer_rotates_its_keys_and_old_tokens_do_not() {
+async fn a_rotated_issuer_key_is_fetched_and_tokens_of_the_old_key_are_rejected() {
     let mut issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| config.issuer = Some(issuer.url.clone().into())).await;
     let claims = issuer.claims(mesh.mesh.mcp_url.as_str());
@@ -98,10 +98,10 @@ async fn clients_go_on_when_their_issuer_rotates_its_keys_and_old_tokens_do_not(
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(issuer.keys_fetched(), 2);
-    // It was remembered, until its key was seen to be gone.
+    // The old token stays in the cache until its key is known to be removed.
     let seen = Instant::now();
     while old.call("tools/list", json!({})).await.status != StatusCode::UNAUTHORIZED {
-        assert!(seen.elapsed() < Duration::from_secs(1), "the old key still counts");
+        assert!(seen.elapsed() < Duration::from_secs(1), "the old key is still accepted");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

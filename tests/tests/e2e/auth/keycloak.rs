@@ -1,4 +1,4 @@
-//! A real Keycloak before the real mesh.
+//! A real Keycloak as the issuer of a real mesh.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ fn text<'a>(answer: &'a Value, name: &str) -> &'a str {
 
 #[tokio::test]
 #[ignore = "it needs Java and Maven: make keycloak-test"]
-async fn people_who_sign_in_at_keycloak_may_do_what_policies_say_of_their_groups() {
+async fn users_of_keycloak_get_the_permissions_of_their_groups() {
     let keycloak = Keycloak::start().await;
     let mesh = TestMesh::with(|config| {
         let example =
@@ -37,14 +37,14 @@ async fn people_who_sign_in_at_keycloak_may_do_what_policies_say_of_their_groups
     let denied = supporter.call_tool("code_search", json!({ "query": "fn main" })).await;
     assert!(denied.is_hidden(), "{denied:?}");
 
-    // Keycloak's other tokens give no access, though the same keys sign them.
+    // Keycloak's other tokens are rejected, although the same keys sign them.
     for other in ["id_token", "refresh_token"] {
         let refused = mesh.client_with(text(&alice, other)).call("tools/list", json!({})).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{other}: {refused:?}");
-        println!("its {other} is refused: {}", refused.message());
+        println!("its {other} is rejected: {}", refused.message());
     }
 
-    // A client's own account is a workload, which the policies know by its group.
+    // A client's service account is a workload; policies permit it by its group.
     let form = [
         ("grant_type", "client_credentials"),
         ("client_id", "nightly"),
@@ -53,5 +53,5 @@ async fn people_who_sign_in_at_keycloak_may_do_what_policies_say_of_their_groups
     let nightly = keycloak.token(&form).await;
     let program = mesh.client_with(text(&nightly, "access_token"));
     assert_eq!(program.tools().await, ["code_list_files", "code_search"]);
-    println!("{}: alice and nightly are let in, bob is not", keycloak.issuer);
+    println!("{}: alice and nightly are permitted, bob is not", keycloak.issuer);
 }

@@ -1,4 +1,4 @@
-//! Pods that call tool services by the tokens of their service accounts.
+//! Pods call tool services with the tokens of their service accounts.
 
 use std::fs;
 
@@ -20,7 +20,7 @@ permit (
 );
 "#;
 
-/// A mesh that accepts the service accounts of a cluster, whose keys are the test's.
+/// A mesh that trusts the service accounts of a cluster whose keys the test holds.
 async fn mesh(cluster: &TestIssuer) -> TestMesh {
     let jwks_url = cluster.url.join("/jwks").expect("a URL");
     TestMesh::with(move |config| {
@@ -35,7 +35,7 @@ async fn mesh(cluster: &TestIssuer) -> TestMesh {
     .await
 }
 
-/// A projected token, as a cluster writes it.
+/// A projected token, as a cluster issues it.
 fn projected(cluster: &TestIssuer, namespace: &str, account: &str, over: &Value) -> String {
     let mut claims = json!({
         "aud": ["drawbridge-auth"], "exp": now() + 600, "iat": now(), "nbf": now(), "iss": CLUSTER,
@@ -55,7 +55,7 @@ fn projected(cluster: &TestIssuer, namespace: &str, account: &str, over: &Value)
 }
 
 #[tokio::test]
-async fn a_pod_calls_what_policies_permit_to_the_workloads_of_its_namespace() {
+async fn a_pod_calls_the_rpcs_that_policies_permit_to_its_namespace() {
     let cluster = TestIssuer::start().await;
     let mesh = mesh(&cluster).await;
     let code = &mesh.mesh.state.services["code"];
@@ -69,7 +69,7 @@ async fn a_pod_calls_what_policies_permit_to_the_workloads_of_its_namespace() {
     assert_eq!(call_with(code, &method("ListFiles"), Some(&token)).await, Code::Ok);
     assert_eq!(call_with(code, &method("Search"), Some(&token)).await, Code::Unauthenticated);
 
-    // Another RPC, another namespace, and one that only says so in its name.
+    // Another RPC, another namespace, and a namespace only in the account's name.
     let search = exchange(&mesh, &own, "drawbridge.code.v1.CodeService/Search").await;
     assert!(search.expect_err("no token").contains("no policy permits it"));
     for (namespace, account) in [("web", "nightly"), ("web", "indexers"), ("Indexers", "nightly")] {
@@ -89,8 +89,8 @@ async fn a_pod_calls_what_policies_permit_to_the_workloads_of_its_namespace() {
             exchange(&mesh, &projected(&cluster, "indexers", "nightly", &over), LIST).await;
         assert!(refused.expect_err("no token").contains(why), "{why}");
     }
-    let stranger = TestIssuer::start().await;
+    let untrusted = TestIssuer::start().await;
     let forged =
-        exchange(&mesh, &projected(&stranger, "indexers", "nightly", &json!({})), LIST).await;
+        exchange(&mesh, &projected(&untrusted, "indexers", "nightly", &json!({})), LIST).await;
     assert!(forged.expect_err("no token").contains("signature is not valid"));
 }

@@ -1,4 +1,4 @@
-//! Revocation: a token that would still be valid is refused, everywhere and soon.
+//! Revocation: an unexpired token is rejected on every replica within a second.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tonic::Code;
 
-/// Within this time a revocation holds everywhere.
-const SOON: Duration = Duration::from_secs(1);
+/// The time limit for a revocation to take effect on every replica.
+const PROPAGATION_MAX: Duration = Duration::from_secs(1);
 
 async fn revoke(mesh: &TestMesh, own: &str, which: Which) -> Outcome {
     revoke_of(mesh, own, mesh.mesh.state.issuer_name(), which).await
@@ -30,7 +30,7 @@ pub(crate) async fn revoke_of(mesh: &TestMesh, own: &str, issuer: &str, which: W
     answer.into_inner().outcome.expect("an outcome")
 }
 
-/// The token of the platform team's program, which may revoke.
+/// The token of the platform team's workload, which may revoke.
 pub(crate) async fn platform(mesh: &TestMesh) -> String {
     let state = &mesh.mesh.state;
     let own = state.workload.as_ref().expect("credentials");
@@ -47,7 +47,7 @@ async fn status(client: &Client) -> StatusCode {
     client.call("tools/list", json!({})).await.status
 }
 
-async fn soon(client: &Client, wanted: StatusCode, since: Instant, within: Duration) {
+async fn wait_for_status(client: &Client, wanted: StatusCode, since: Instant, within: Duration) {
     while status(client).await != wanted {
         assert!(since.elapsed() < within, "{wanted} takes too long");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -55,7 +55,7 @@ async fn soon(client: &Client, wanted: StatusCode, since: Instant, within: Durat
 }
 
 #[tokio::test]
-async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the_list_nobody_gets_in()
+async fn a_revocation_takes_effect_on_every_replica_survives_a_restart_and_fails_closed_without_redis()
  {
     let redis = Redis::start().await;
     let url = Some(redis.url.as_str().into());
@@ -67,22 +67,22 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
     let (alice_elsewhere, bob_elsewhere) = (other_edge.client(&alice), other_edge.client(&bob));
     let started = Instant::now();
     for client in [&alice, &bob, &alice_elsewhere, &bob_elsewhere] {
-        soon(client, StatusCode::OK, started, Duration::from_secs(10)).await;
+        wait_for_status(client, StatusCode::OK, started, Duration::from_secs(10)).await;
     }
 
     let answer = revoke(&mesh, &platform(&mesh).await, Which::Subject("alice".to_owned())).await;
     let revoked = Instant::now();
     assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
     for client in [&alice, &alice_elsewhere] {
-        soon(client, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+        wait_for_status(client, StatusCode::UNAUTHORIZED, revoked, PROPAGATION_MAX).await;
         let refused = client.call("tools/list", json!({})).await;
         assert_eq!(refused.message(), "Unauthorized: the access token is revoked");
     }
     for client in [&bob, &bob_elsewhere] {
-        assert_eq!(status(client).await, StatusCode::OK, "bob's tokens are good");
+        assert_eq!(status(client).await, StatusCode::OK, "bob's tokens are valid");
     }
 
-    // What is issued in a later second is good again.
+    // A token issued in a later second is valid.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let again = mesh.client("alice").await;
     assert_eq!(status(&again).await, StatusCode::OK);
@@ -90,17 +90,18 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
 
     replica.stop().await;
     let replica = auth.start().await;
-    soon(&bob_elsewhere, StatusCode::OK, Instant::now(), Duration::from_secs(10)).await;
+    wait_for_status(&bob_elsewhere, StatusCode::OK, Instant::now(), Duration::from_secs(10)).await;
     assert_eq!(
         status(&alice_elsewhere).await,
         StatusCode::UNAUTHORIZED,
-        "a restart forgets nothing"
+        "a restart keeps the revocation"
     );
 
     drop(redis);
-    let gone = Instant::now();
+    let stopped = Instant::now();
     for client in [&bob, &bob_elsewhere] {
-        soon(client, StatusCode::SERVICE_UNAVAILABLE, gone, Duration::from_secs(5)).await;
+        wait_for_status(client, StatusCode::SERVICE_UNAVAILABLE, stopped, Duration::from_secs(5))
+            .await;
     }
     assert_eq!(status(&bob).await, StatusCode::SERVICE_UNAVAILABLE);
     other_edge.hosted.stop().await;
@@ -108,37 +109,37 @@ async fn a_revocation_holds_on_every_replica_and_after_a_restart_and_without_the
 }
 
 #[tokio::test]
-async fn a_single_token_and_all_of_a_client_can_be_revoked() {
+async fn a_single_token_and_all_tokens_of_a_client_can_be_revoked() {
     let mesh = TestMesh::start().await;
     let (first, second) = (mesh.client("alice").await, mesh.client("alice").await);
     let claims = |client: &Client| {
         let claims = jsonwebtoken::dangerous::insecure_decode::<serde_json::Value>(client.token());
         claims.expect("a token").claims
     };
-    // Each sign-in registers a client of its own.
+    // Each sign-in registers a new client.
     let (id, client) = (&claims(&first)["jti"], &claims(&second)["client_id"]);
     let id = Which::TokenId(id.as_str().expect("an id").to_owned());
     let answer = revoke(&mesh, &platform(&mesh).await, id).await;
     let revoked = Instant::now();
     assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
-    soon(&first, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+    wait_for_status(&first, StatusCode::UNAUTHORIZED, revoked, PROPAGATION_MAX).await;
     assert_eq!(status(&second).await, StatusCode::OK);
 
     let client = Which::ClientId(client.as_str().expect("a client").to_owned());
     let answer = revoke(&mesh, &platform(&mesh).await, client).await;
     let revoked = Instant::now();
     assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
-    soon(&second, StatusCode::UNAUTHORIZED, revoked, SOON).await;
+    wait_for_status(&second, StatusCode::UNAUTHORIZED, revoked, PROPAGATION_MAX).await;
 }
 
 #[tokio::test]
-async fn who_may_revoke_is_for_the_policies_to_say() {
+async fn policies_decide_who_may_revoke() {
     let mesh = TestMesh::start().await;
     let state = &mesh.mesh.state;
     let alice = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
     let answer = revoke(&mesh, &alice, Which::Subject("bob".to_owned())).await;
     assert!(matches!(answer, Outcome::Denied(_)), "{answer:?}");
-    // Whoever may not does not learn which issuers there are.
+    // A caller without permission does not learn the known issuers.
     let answer = revoke_of(&mesh, &alice, "nonsense", Which::Subject("bob".to_owned())).await;
     assert!(matches!(answer, Outcome::Denied(_)), "{answer:?}");
     let outside = mesh.client("alice").await;
@@ -148,7 +149,7 @@ async fn who_may_revoke_is_for_the_policies_to_say() {
 }
 
 #[tokio::test]
-async fn an_issuer_that_auth_does_not_know_is_an_invalid_argument_that_names_those_it_knows() {
+async fn revoking_for_an_unknown_issuer_is_an_invalid_argument_that_lists_the_known_issuers() {
     let mesh = TestMesh::start().await;
     let (state, own) = (&mesh.mesh.state, platform(&mesh).await);
     for unknown in [format!("{}/", state.issuer_name()), "nonsense".to_owned()] {
@@ -159,15 +160,14 @@ async fn an_issuer_that_auth_does_not_know_is_an_invalid_argument_that_names_tho
         let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
         let status = auth.revoke(context.outgoing(request)).await.expect_err("an unknown issuer");
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
-        let known =
-            format!("unknown issuer {unknown:?}; the issuers known here: {}", state.issuer_name());
+        let known = format!("unknown issuer {unknown:?}; known issuers: {}", state.issuer_name());
         assert_eq!(status.message(), known);
     }
     assert_eq!(status(&mesh.client("alice").await).await, StatusCode::OK);
 }
 
 #[tokio::test]
-async fn a_revocation_says_since_when_no_such_token_was_verified() {
+async fn a_revocation_reports_since_when_no_such_token_was_verified() {
     let mesh = TestMesh::start().await;
     let own = platform(&mesh).await;
     let not_seen = async |subject: &str| {
@@ -175,8 +175,8 @@ async fn a_revocation_says_since_when_no_such_token_was_verified() {
         let Outcome::Revoked(revoked) = answer else { panic!("{answer:?}") };
         revoked.not_seen_since.is_some()
     };
-    assert!(not_seen("alice").await, "she has shown no token yet");
+    assert!(not_seen("alice").await, "she has presented no token yet");
     let bob = mesh.client("bob").await;
     assert_eq!(status(&bob).await, StatusCode::OK);
-    assert!(!not_seen("bob").await, "an edge has shown his token");
+    assert!(!not_seen("bob").await, "an edge has presented his token");
 }

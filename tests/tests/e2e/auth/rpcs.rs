@@ -1,11 +1,11 @@
-//! Every RPC of every service, found by reflection, refuses whoever has no token for it.
+//! Every RPC of every service, enumerated by reflection, rejects callers without a token for it.
 
 use std::collections::BTreeSet;
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_sdk::{
     Listen, TelemetryConfig,
-    identity::{Principal, TransactionClaims, TransactionContext},
+    transaction_token::{Principal, TransactionClaims, TransactionContext},
 };
 use drawbridge_tests::{
     TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance,
@@ -15,12 +15,12 @@ use prost_reflect::MethodDescriptor;
 use tonic::Code;
 use url::Url;
 
-use crate::identity::{answer_of, call_with, contract, transaction_token};
+use crate::identity::{call_with, contract, response_of, transaction_token};
 
-/// RPCs of tool services that anybody may call. It may only shrink.
+/// RPCs of tool services that need no token. This list may only shrink.
 const OPEN: [&str; 0] = [];
-/// RPCs of auth that take no token: this one says that something has changed, and nothing of anybody. It may only
-/// shrink.
+/// RPCs of auth that need no token: Watch publishes that something changed, without any caller's
+/// data. This list may only shrink.
 const OPEN_OF_AUTH: [&str; 1] = ["drawbridge.auth.v1.AuthService.Watch"];
 
 /// The RPCs of a service.
@@ -36,7 +36,7 @@ fn rpc(method: &MethodDescriptor) -> String {
 }
 
 #[tokio::test]
-async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_else() {
+async fn every_rpc_of_the_mesh_rejects_a_missing_token_and_a_token_for_another_rpc() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_service, conformance, _edge) = mesh.conformance(|_| {}).await;
     let search =
@@ -49,7 +49,7 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
     let test = test.expect("a token");
     let outside = mesh.client("alice").await;
     let conformance = mesh.grpc_url(&conformance.running.address);
-    let mut walked = 0;
+    let mut checked = 0;
     for url in mesh.mesh.state.services.values().chain([&conformance]) {
         for method in methods(url).await.iter().filter(|method| !OPEN.contains(&method.full_name()))
         {
@@ -66,19 +66,19 @@ async fn every_rpc_of_the_mesh_refuses_no_token_and_real_tokens_for_something_el
                 let code = call_with(url, method, token).await;
                 assert_eq!(code, Code::Unauthenticated, "{} with {token:?}", method.full_name());
             }
-            walked += 1;
+            checked += 1;
         }
     }
-    assert!(walked > 20, "{walked}");
+    assert!(checked > 20, "{checked}");
 }
 
 #[tokio::test]
-async fn every_rpc_of_auth_knows_nobody_without_a_token() {
+async fn every_rpc_of_auth_rejects_unauthenticated_callers() {
     let mesh = TestMesh::start().await;
     let url = &mesh.mesh.state.auth_url;
     let methods = methods(url).await;
     for method in methods.iter().filter(|method| !OPEN_OF_AUTH.contains(&method.full_name())) {
-        let answer = answer_of(url, method).await;
+        let answer = response_of(url, method).await;
         let refused = answer.as_ref().map_or_else(
             |status| matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument),
             |answer| answer.get("unauthenticated").is_some(),
@@ -88,18 +88,18 @@ async fn every_rpc_of_auth_knows_nobody_without_a_token() {
     assert!(methods.len() >= 3);
 }
 
-/// A service that takes its callers' tokens from keys of the test, and its namespace.
-async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
+/// Services that trust the test's transaction keys, each with its namespace.
+async fn services(keys: &TestIssuer) -> Vec<(&'static str, HostedService)> {
     let jwks_url = keys.url.join("/jwks").expect("a URL");
     let free = || Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port").0;
-    // Each refusal is logged.
+    // Each rejection is logged at a lower level.
     let telemetry = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
     let config = drawbridge_code::Config {
         listen: free(),
         admin_listen: free(),
         ..drawbridge_code::Config::new(repository(), jwks_url.clone())
     };
-    let code = Hosted::start("code", &telemetry, |telemetry| async move {
+    let code = HostedService::start("code", &telemetry, |telemetry| async move {
         drawbridge_code::start(config, &telemetry).await
     });
     let config = drawbridge_invoices::Config::new(
@@ -107,18 +107,18 @@ async fn services(keys: &TestIssuer) -> Vec<(&'static str, Hosted)> {
         jwks_url.clone(),
         jwks_url.clone(),
     );
-    let invoices = Hosted::start("invoices", &telemetry, |telemetry| async move {
+    let invoices = HostedService::start("invoices", &telemetry, |telemetry| async move {
         drawbridge_invoices::start(config, &telemetry).await
     });
     let config = drawbridge_tickets::Config {
         sample_helpdesk: true,
         ..drawbridge_tickets::Config::new(jwks_url.clone(), jwks_url.clone())
     };
-    let tickets = Hosted::start("tickets", &telemetry, |telemetry| async move {
+    let tickets = HostedService::start("tickets", &telemetry, |telemetry| async move {
         drawbridge_tickets::start(config, &telemetry).await
     });
     let listen = free();
-    let conformance = Hosted::start("conformance", &telemetry, |telemetry| async move {
+    let conformance = HostedService::start("conformance", &telemetry, |telemetry| async move {
         Conformance::default().start(listen, jwks_url, &telemetry).await
     });
     vec![
@@ -152,7 +152,7 @@ pub(crate) fn claims(service: &str, rpc: &str) -> TransactionClaims {
     }
 }
 
-/// Transaction tokens that open nothing: why, and which.
+/// Invalid transaction tokens, each with its fault.
 fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, String)> {
     let good = claims(service, rpc);
     let token = |claims: &TransactionClaims| sign(keys, claims, "txntoken+jwt", Algorithm::EdDSA);
@@ -165,7 +165,7 @@ fn forged(keys: &TestIssuer, service: &str, rpc: &str) -> Vec<(&'static str, Str
             "is for another service",
             token(&TransactionClaims { aud: "another".to_owned(), ..good.clone() }),
         ),
-        ("is for nobody", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
+        ("has no audience", token(&TransactionClaims { aud: String::new(), ..good.clone() })),
         ("is for another tool", token(&claims(service, "drawbridge.code.v1.CodeService/Nothing"))),
         ("is for all tools", token(&claims(service, "*"))),
         ("is for no tool", token(&claims(service, ""))),
@@ -196,36 +196,37 @@ pub(crate) fn sign(
 }
 
 #[tokio::test]
-async fn every_rpc_refuses_a_transaction_token_that_is_old_or_for_another() {
-    let (keys, stranger) =
+async fn every_rpc_rejects_an_expired_foreign_or_forged_transaction_token() {
+    let (keys, untrusted) =
         (TestIssuer::with_every_algorithm().await, TestIssuer::with_every_algorithm().await);
     let services = services(&keys).await;
-    let (mut walked, mut refused) = (BTreeSet::new(), 0);
+    let (mut checked, mut rejected) = (BTreeSet::new(), 0);
     for (namespace, service) in &services {
         let url = format!("http://{}", service.running.address).parse().expect("a URL");
         for method in &methods(&url).await {
             let rpc = rpc(method);
             let good = sign(&keys, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
             let code = call_with(&url, method, Some(&good)).await;
-            assert_ne!(code, Code::Unauthenticated, "{rpc}: the honest token is let in");
-            let by_stranger =
-                sign(&stranger, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
-            for (why, token) in
-                forged(&keys, namespace, &rpc).into_iter().chain([("is a stranger's", by_stranger)])
+            assert_ne!(code, Code::Unauthenticated, "{rpc}: the valid token is accepted");
+            let forged_by_other =
+                sign(&untrusted, &claims(namespace, &rpc), "txntoken+jwt", Algorithm::EdDSA);
+            for (why, token) in forged(&keys, namespace, &rpc)
+                .into_iter()
+                .chain([("has an untrusted signer", forged_by_other)])
             {
                 let code = call_with(&url, method, Some(&token)).await;
                 assert_eq!(code, Code::Unauthenticated, "{rpc} with a token that {why}");
-                refused += 1;
+                rejected += 1;
             }
-            walked.insert(rpc);
+            checked.insert(rpc);
         }
     }
-    // A service that joins the mesh joins this walk.
+    // A new service of the mesh must join this test.
     let mesh = TestMesh::start().await;
     for url in mesh.mesh.state.services.values() {
         for method in &methods(url).await {
-            assert!(walked.contains(&rpc(method)), "{} is not walked", rpc(method));
+            assert!(checked.contains(&rpc(method)), "{} is not checked", rpc(method));
         }
     }
-    println!("{} RPCs refused {refused} transaction tokens", walked.len());
+    println!("{} RPCs rejected {rejected} transaction tokens", checked.len());
 }

@@ -1,4 +1,4 @@
-//! AWS Secrets Manager, as moto speaks it.
+//! AWS Secrets Manager, as moto implements it.
 
 use std::{env, fs, process::Command};
 
@@ -14,7 +14,7 @@ use secrecy::ExposeSecret as _;
 use super::*;
 
 const REGION: &str = "eu-central-1";
-/// The variable by which the process of a pod is told where moto is.
+/// The variable with moto's URL for the process that plays a pod.
 const MOTO: &str = "DRAWBRIDGE_TEST_MOTO";
 
 fn client(moto: &Moto) -> Client {
@@ -41,13 +41,13 @@ fn config(url: &url::Url) -> AwsConfig {
 fn credentials(moto: &Moto) -> Credentials {
     let aws = AwsSecretsManager::new("tickets", config(&moto.url)).expect("a prefix");
     Credentials::new(
-        Source::AwsSecretsManager(aws.with_client(client(moto)).into()),
-        Limits::default(),
+        CredentialSource::AwsSecretsManager(aws.with_client(client(moto)).into()),
+        CredentialLimits::default(),
     )
 }
 
 #[test]
-fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
+fn a_tenant_reads_only_its_own_secrets_and_no_secret_is_logged() {
     let (log, metrics) = observed(move || async move {
         let moto = Moto::start().await;
         let client = client(&moto);
@@ -61,7 +61,7 @@ fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
         }
         let credentials = credentials(&moto);
         let read = async |tenant: Option<&str>, name: &str| {
-            credentials.secret(&somebody(tenant), &context(), name).await
+            credentials.secret(&caller_of_tenant(tenant), &context(), name).await
         };
         for (tenant, token) in [("acme", "of-acme"), ("globex", "of-globex")] {
             let secret = read(Some(tenant), "helpdesk").await.expect("a secret");
@@ -78,37 +78,37 @@ fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
             let refused = read(tenant, "helpdesk").await.expect_err("no secret");
             assert!(matches!(refused, CredentialsError::NoTenant), "{tenant:?}: {refused:?}");
         }
-        has_secrets_alone(&credentials).await;
+        check_secrets_only(&credentials).await;
         credentials.close().await;
     });
     for secret in ["of-acme", "of-globex", "of-plain-text", "secret-access-key"] {
-        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is told: {log}");
+        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is leaked: {log}");
     }
     assert!(metrics.contains("operation=\"secret\",outcome=\"ok\""), "{metrics}");
 }
 
 #[tokio::test]
-async fn a_secret_in_hand_outlasts_an_outage_which_is_told_as_one() {
+async fn a_cached_secret_survives_an_outage_and_others_fail_retryably() {
     let moto = Moto::start().await;
     put(&client(&moto), "drawbridge/acme/tickets/helpdesk", "{}").await;
     let credentials = credentials(&moto);
-    let alice = somebody(Some("acme"));
+    let alice = caller_of_tenant(Some("acme"));
     credentials.secret(&alice, &context(), "helpdesk").await.expect("a secret");
     drop(moto);
-    credentials.secret(&alice, &context(), "helpdesk").await.expect("the secret in hand");
+    credentials.secret(&alice, &context(), "helpdesk").await.expect("the cached secret");
     let outage = credentials.secret(&alice, &context(), "other").await.expect_err("no secret");
     assert!(outage.is_retryable(), "{outage:?}");
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn a_pod_is_known_by_the_token_of_its_service_account() {
+async fn a_pod_authenticates_with_its_service_account_token() {
     let moto = Moto::start().await;
     put(&client(&moto), "drawbridge/acme/tickets/helpdesk", r#"{"token":"of-acme"}"#).await;
     let folder = tempfile::tempdir().expect("a folder");
     let token = folder.path().join("token");
     fs::write(&token, "a.projected.token").expect("a file");
-    // Such settings are those of a process, so the pod is one.
+    // These settings are process-wide, so the pod runs in its own process.
     let program = env::current_exe().expect("this program");
     let pod = tokio::process::Command::from({
         let mut pod = Command::new(program);
@@ -120,9 +120,9 @@ async fn a_pod_is_known_by_the_token_of_its_service_account() {
             .env("AWS_WEB_IDENTITY_TOKEN_FILE", &token);
         pod
     });
-    let done = { pod }.output().await.expect("a process");
-    let said = String::from_utf8_lossy(&done.stdout);
-    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+    let output = { pod }.output().await.expect("a process");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}");
 }
 
 #[ignore = "the process of the test above"]
@@ -130,9 +130,12 @@ async fn a_pod_is_known_by_the_token_of_its_service_account() {
 async fn as_a_pod() {
     let url = env::var(MOTO).expect("the test above sets it").parse().expect("a URL");
     let aws = AwsSecretsManager::new("tickets", config(&url)).expect("a prefix");
-    let credentials = Credentials::new(Source::AwsSecretsManager(aws.into()), Limits::default());
+    let credentials = Credentials::new(
+        CredentialSource::AwsSecretsManager(aws.into()),
+        CredentialLimits::default(),
+    );
     let secret = credentials
-        .secret(&somebody(Some("acme")), &context(), "helpdesk")
+        .secret(&caller_of_tenant(Some("acme")), &context(), "helpdesk")
         .await
         .expect("a secret");
     assert_eq!(secret.field("token").expect("a field").expose_secret(), "of-acme");

@@ -1,4 +1,5 @@
-//! Azure Key Vault, by what its REST API and Entra ID's are documented to answer: no emulator stands in for them.
+//! Azure Key Vault, faked after the documented REST APIs of Key Vault and Entra ID; no emulator
+//! covers them.
 
 use std::fs;
 
@@ -26,15 +27,15 @@ const ENTRA_TENANT: &str = "72f988bf-86f1-41af-91ab-2d7cd011db47";
 const POD_TOKEN: &str = "a.projected.token";
 const ACCESS_TOKEN: &str = "an-access-token-of-entra";
 
-/// What was asked, in order: the path, and whether there was a token.
-type Asked = Arc<Mutex<Vec<(String, bool)>>>;
+/// The received requests, in order: the path, and whether it carried a token.
+type Received = Arc<Mutex<Vec<(String, bool)>>>;
 
-/// Both servers, and credentials of `tickets` from them.
-async fn start() -> (Credentials, Asked) {
-    let (authority, asked) = (TestAuthority::new(), Asked::default());
+/// Starts both servers. Returns credentials of `tickets` from them.
+async fn start() -> (Credentials, Received) {
+    let (authority, received) = (TestAuthority::new(), Received::default());
     let listener = TlsListener::bind(&authority.sign(&[KEY_VAULT, ENTRA])).await;
     let address = listener.local_addr().expect("an address");
-    let server = Router::new().fallback(answer).with_state(Arc::clone(&asked));
+    let server = Router::new().fallback(respond).with_state(Arc::clone(&received));
     tokio::spawn(async move { axum::serve(listener, server).await });
     let trusted = reqwest::Certificate::from_pem(authority.pem.as_bytes()).expect("a certificate");
     let http = reqwest::Client::builder().tls_certs_only([trusted]);
@@ -55,19 +56,19 @@ async fn start() -> (Credentials, Asked) {
     }));
     let url = format!("https://{KEY_VAULT}").parse().expect("a URL");
     let azure = AzureKeyVault::with("tickets", &url, identity.expect("an identity"), http);
-    let source = Source::AzureKeyVault(azure.expect("a client").into());
-    (Credentials::new(source, Limits::default()), asked)
+    let source = CredentialSource::AzureKeyVault(azure.expect("a client").into());
+    (Credentials::new(source, CredentialLimits::default()), received)
 }
 
-async fn answer(
-    State(asked): State<Asked>,
+async fn respond(
+    State(received): State<Received>,
     uri: Uri,
     headers: HeaderMap,
     body: String,
 ) -> Response {
     let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let path = uri.path().trim_end_matches('/').to_owned();
-    asked.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), token.is_some()));
+    received.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), token.is_some()));
     if path == format!("/{ENTRA_TENANT}/oauth2/v2.0/token") {
         assert!(body.contains(POD_TOKEN) && body.contains("client_id=tickets"), "{body}");
         let token =
@@ -83,7 +84,7 @@ async fn answer(
             .into_response();
     }
     let error = |status: StatusCode, code: &str| {
-        (status, Json(json!({ "error": { "code": code, "message": "told to nobody" } })))
+        (status, Json(json!({ "error": { "code": code, "message": "an internal detail" } })))
             .into_response()
     };
     match path.strip_prefix("/secrets/") {
@@ -106,19 +107,19 @@ fn found(path: &str, value: &str) -> Response {
 }
 
 #[test]
-fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
+fn a_tenant_reads_only_its_own_secrets_and_no_secret_is_logged() {
     let (log, metrics) = observed(move || async move {
-        let (credentials, asked) = start().await;
+        let (credentials, received) = start().await;
         let read = async |tenant: Option<&str>, name: &str| {
-            credentials.secret(&somebody(tenant), &context(), name).await
+            credentials.secret(&caller_of_tenant(tenant), &context(), name).await
         };
         let secret = read(Some("acme"), "helpdesk").await.expect("a secret");
         assert_eq!(secret.field("token").expect("a field").expose_secret(), "of-acme");
         let plain = read(Some("acme-1"), "helpdesk").await.expect("a secret");
         assert_eq!(plain.field("value").expect("a field").expose_secret(), "of-plain-text");
-        // Once to learn whom the vault trusts, and from then on with a token.
+        // The first request discovers the vault's authority; later ones carry a token.
         let entra = format!("/{ENTRA_TENANT}/oauth2/v2.0/token");
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let received = received.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let expected = [
             ("/secrets/acme--tickets--helpdesk", false),
             (entra.as_str(), false),
@@ -126,7 +127,7 @@ fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
             ("/secrets/acme-2d1--tickets--helpdesk", true),
         ];
         assert_eq!(
-            asked.iter().map(|(path, token)| (path.as_str(), *token)).collect::<Vec<_>>(),
+            received.iter().map(|(path, token)| (path.as_str(), *token)).collect::<Vec<_>>(),
             expected
         );
 
@@ -134,19 +135,22 @@ fn a_tenant_reads_its_own_secrets_and_nothing_secret_is_logged() {
             let refused = read(tenant, "helpdesk").await.expect_err("no secret");
             assert!(matches!(refused, CredentialsError::NoTenant), "{tenant:?}: {refused:?}");
         }
-        has_secrets_alone(&credentials).await;
+        check_secrets_only(&credentials).await;
         credentials.close().await;
     });
     for secret in ["of-acme", "of-plain-text", ACCESS_TOKEN, POD_TOKEN] {
-        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is told: {log}");
+        assert!(!log.contains(secret) && !metrics.contains(secret), "{secret} is leaked: {log}");
     }
 }
 
 #[tokio::test]
-async fn what_key_vault_refuses_or_cannot_do_is_told_apart() {
+async fn rejections_and_outages_of_key_vault_are_distinct_errors() {
     let (credentials, _) = start().await;
     let fails = async |name: &str| {
-        credentials.secret(&somebody(Some("acme")), &context(), name).await.expect_err("no secret")
+        credentials
+            .secret(&caller_of_tenant(Some("acme")), &context(), name)
+            .await
+            .expect_err("no secret")
     };
     let missing = fails("nothing").await;
     assert!(matches!(missing, CredentialsError::NoSuchSecret), "{missing:?}");
@@ -154,7 +158,7 @@ async fn what_key_vault_refuses_or_cannot_do_is_told_apart() {
     assert!(matches!(too_long, CredentialsError::NoSuchSecret), "{too_long:?}");
     let refused = fails("closed").await;
     assert!(matches!(refused, CredentialsError::Refused { status: 403, .. }), "{refused:?}");
-    assert!(!refused.to_string().contains("told to nobody"), "{refused}");
+    assert!(!refused.to_string().contains("an internal detail"), "{refused}");
     for name in ["busy", "broken"] {
         let outage = fails(name).await;
         assert!(outage.is_retryable(), "{name}: {outage:?}");

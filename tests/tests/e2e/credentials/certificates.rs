@@ -1,9 +1,9 @@
 use axum::{Router, routing::get, serve::Listener as _};
 use drawbridge_sdk::credentials::{
-    Certificate, CredentialsError,
+    CredentialsError, IssuedCertificate,
     bootstrap::{Authority, CertificateRole},
 };
-use drawbridge_tests::{Signed, TlsListener};
+use drawbridge_tests::{SignedCertificate, TlsListener};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -25,9 +25,9 @@ async fn world(ttl_seconds: u64) -> World {
     .await
 }
 
-/// A server with this certificate, as a client that trusts its authority sees it under a name.
-async fn greet(certificate: &Certificate, name: &str) -> Result<String, reqwest::Error> {
-    let signed = Signed {
+/// Serves with this certificate, and connects under a name as a client that trusts its authority.
+async fn greet(certificate: &IssuedCertificate, name: &str) -> Result<String, reqwest::Error> {
+    let signed = SignedCertificate {
         certificate: certificate.chain.clone(),
         key: certificate.private_key.expose_secret().to_owned(),
     };
@@ -35,17 +35,17 @@ async fn greet(certificate: &Certificate, name: &str) -> Result<String, reqwest:
     let address = listener.local_addr().expect("an address");
     let server = Router::new().route("/", get(async || "hello"));
     let serving = tokio::spawn(async move { axum::serve(listener, server).await });
-    let authority =
-        reqwest::Certificate::from_pem(certificate.authority.as_bytes()).expect("a certificate");
+    let authority = reqwest::IssuedCertificate::from_pem(certificate.authority.as_bytes())
+        .expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([authority]).resolve(name, address);
     let client = client.build().expect("a client");
-    let answer = client.get(format!("https://{name}:{}/", address.port())).send().await;
+    let response = client.get(format!("https://{name}:{}/", address.port())).send().await;
     serving.abort();
-    answer?.text().await
+    response?.text().await
 }
 
 #[tokio::test]
-async fn a_caller_has_a_certificate_for_its_own_tenant_until_its_session_ends() {
+async fn a_caller_gets_certificates_for_its_own_tenant_until_its_session_ends() {
     let world = world(600).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
@@ -54,14 +54,14 @@ async fn a_caller_has_a_certificate_for_its_own_tenant_until_its_session_ends() 
         async move { credentials.certificate(&alice, &context(), CERTIFICATES, name).await }
     };
     let certificate = issue("files.acme.code.internal").await.expect("a certificate");
-    assert_eq!(greet(&certificate, "files.acme.code.internal").await.expect("an answer"), "hello");
+    assert_eq!(greet(&certificate, "files.acme.code.internal").await.expect("a response"), "hello");
     greet(&certificate, "other.acme.code.internal").await.expect_err("it is for another name");
-    let shown = format!("{certificate:?}");
-    assert!(!shown.contains("PRIVATE KEY") && certificate.is_usable(), "{shown}");
+    let debug = format!("{certificate:?}");
+    assert!(!debug.contains("PRIVATE KEY") && certificate.is_usable(), "{debug}");
 
     let again = issue("files.acme.code.internal").await.expect("a certificate");
     assert!(Arc::ptr_eq(&certificate, &again), "it was issued twice");
-    let issued = world.vault.answered(&format!("pki/issue/{CERTIFICATES}"));
+    let issued = world.vault.responses(&format!("pki/issue/{CERTIFICATES}"));
     assert_eq!(issued.len(), 1);
     assert_eq!(issued[0]["auth"]["metadata"]["subject"], "alice", "{issued:?}");
 
@@ -81,19 +81,19 @@ async fn a_caller_has_a_certificate_for_its_own_tenant_until_its_session_ends() 
     let began = Instant::now();
     while world
         .vault
-        .ask(Method::from_bytes(b"LIST").expect("a method"), "pki/certs/revoked", json!({}))
+        .request(Method::from_bytes(b"LIST").expect("a method"), "pki/certs/revoked", json!({}))
         .await
         .1["data"]["keys"]
         .is_null()
     {
-        assert!(began.elapsed() < SOON, "the certificate is not revoked");
+        assert!(began.elapsed() < SETTLE_TIMEOUT, "the certificate is not revoked");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn another_certificate_is_issued_before_two_thirds_of_the_life_of_one() {
+async fn a_certificate_is_replaced_after_two_thirds_of_its_lifetime() {
     let world = world(6).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
@@ -107,7 +107,7 @@ async fn another_certificate_is_issued_before_two_thirds_of_the_life_of_one() {
         if !Arc::ptr_eq(&certificate.expect("a certificate"), &first) {
             break;
         }
-        assert!(began.elapsed() < SOON, "it is still the first");
+        assert!(began.elapsed() < SETTLE_TIMEOUT, "it is still the first");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     credentials.close().await;

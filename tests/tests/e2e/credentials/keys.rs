@@ -3,7 +3,7 @@ use drawbridge_proto::auth::v1::{
 };
 use drawbridge_sdk::{
     credentials::CredentialsError,
-    identity::{Principal, TransactionClaims},
+    transaction_token::{Principal, TransactionClaims},
 };
 use drawbridge_tests::{TestIssuer, connect, now};
 use jsonwebtoken::Algorithm;
@@ -11,33 +11,33 @@ use jsonwebtoken::Algorithm;
 use super::*;
 use crate::auth::rpcs::{claims, sign};
 
-/// A world whose Vault trusts an issuer of the test, which signs what auth would not.
+/// A world whose Vault trusts the test's issuer, which signs tokens that auth would not.
 pub(super) async fn world_of(issuer: &TestIssuer) -> World {
     let keys = issuer.url.join("/jwks").expect("a URL");
     Box::pin(World::start(|setup| setup.jwks_url = keys)).await
 }
 
-/// Somebody, as the service sees them whose own clock is right or wrong: their token is not verified.
+/// A caller with an unverified token, as a service with a wrong clock sees it.
 pub(super) fn caller_of(
     issuer: &TestIssuer,
     subject: &str,
     change: impl FnOnce(&mut TransactionClaims),
-) -> Caller {
+) -> VerifiedCaller {
     let mut claims = claims("code", RPC);
     subject.clone_into(&mut claims.sub);
     claims.tctx.tenant = Some("acme".to_owned());
     claims.tctx.principal = Principal::new(&claims.tctx.iss, subject, Some("acme"));
     change(&mut claims);
     let token = sign(issuer, &claims, "txntoken+jwt", Algorithm::EdDSA);
-    Caller { claims: Arc::new(claims), token: Arc::new(token.into()) }
+    VerifiedCaller { claims: Arc::new(claims), token: Arc::new(token.into()) }
 }
 
 #[tokio::test]
-async fn vault_forgives_clocks_five_seconds_and_a_token_that_is_over_opens_nothing() {
+async fn vault_tolerates_five_seconds_of_clock_skew_and_rejects_expired_tokens() {
     let issuer = TestIssuer::with_every_algorithm().await;
     let world = world_of(&issuer).await;
     let credentials = world.credentials();
-    for (who, born, dies, good) in [
+    for (subject, issued, expires, is_valid) in [
         ("now", 0, 30, true),
         ("a little early", 3, 33, true),
         ("far too early", 30, 60, false),
@@ -45,15 +45,15 @@ async fn vault_forgives_clocks_five_seconds_and_a_token_that_is_over_opens_nothi
         // A minute after it was minted.
         ("stolen", -60, -30, false),
     ] {
-        let caller = caller_of(&issuer, who, |claims| {
-            (claims.iat, claims.exp) = (now() + born, now() + dies);
+        let caller = caller_of(&issuer, subject, |claims| {
+            (claims.iat, claims.exp) = (now() + issued, now() + expires);
         });
         match credentials.database(&caller, &context(), ROLE).await {
-            Ok(_) => assert!(good, "{who}"),
+            Ok(_) => assert!(is_valid, "{subject}"),
             Err(error) => {
                 assert!(
-                    !good && matches!(error, CredentialsError::Refused { .. }),
-                    "{who}: {error:?}"
+                    !is_valid && matches!(error, CredentialsError::Refused { .. }),
+                    "{subject}: {error:?}"
                 );
                 assert_eq!(tonic::Status::from(error).code(), tonic::Code::PermissionDenied);
             }
@@ -63,7 +63,7 @@ async fn vault_forgives_clocks_five_seconds_and_a_token_that_is_over_opens_nothi
 }
 
 #[tokio::test]
-async fn vault_learns_the_keys_of_an_auth_that_has_started_anew() {
+async fn vault_fetches_the_new_keys_of_a_restarted_auth() {
     let mut world = World::bare().await;
     let auth = world.mesh.auth(|_| {});
     let running = auth.start().await;
@@ -95,7 +95,7 @@ async fn vault_learns_the_keys_of_an_auth_that_has_started_anew() {
     let running = auth.start().await;
     let second = caller().await;
     credentials.database(&second, &context(), ROLE).await.expect("a lease by the new key");
-    // The old key is not auth's any more.
+    // Auth no longer publishes the old key.
     let refused =
         world.credentials().database(&first, &context(), ROLE).await.expect_err("no lease");
     assert!(matches!(refused, CredentialsError::Refused { .. }), "{refused:?}");

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::*;
 
-/// Who the database says that a lease is.
+/// The database user of a lease, as the database reports it.
 fn user_of(world: &World, lease: &DatabaseLease) -> Result<String, String> {
-    let rows = world.postgres.ask_as(
+    let rows = world.postgres.query_as(
         &lease.username,
         lease.password.expose_secret(),
         "select current_user",
@@ -16,7 +16,7 @@ fn user_of(world: &World, lease: &DatabaseLease) -> Result<String, String> {
 }
 
 #[tokio::test]
-async fn callers_have_database_users_of_their_own_that_go_when_they_are_revoked_and_at_the_end() {
+async fn each_caller_has_its_own_database_user_which_is_removed_at_revocation_and_at_shutdown() {
     let world = World::start(|_| {}).await;
     assert_eq!(world.postgres.leased_users(), [""; 0]);
     let credentials = world.credentials();
@@ -32,29 +32,29 @@ async fn callers_have_database_users_of_their_own_that_go_when_they_are_revoked_
     assert_eq!(world.postgres.leased_users().len(), 2);
 
     credentials.revoke(alice.principal()).await;
-    let left = || world.postgres.leased_users() == [of_bob.username.clone()];
-    eventually("alice's user is gone, and bob's is not", SOON, left).await;
+    let remains = || world.postgres.leased_users() == [of_bob.username.clone()];
+    eventually("alice's user is removed, and bob's is not", SETTLE_TIMEOUT, remains).await;
     assert!(!of_alice.is_usable() && of_bob.is_usable());
     of_alice.ended().await;
     user_of(&world, &of_alice).expect_err("no user");
 
     credentials.close().await;
-    // Vault takes back the leases of a session in its own time.
+    // Vault revokes the leases of a session asynchronously.
     let none = || world.postgres.leased_users().is_empty();
-    eventually("every user is gone", SOON, none).await;
+    eventually("every user is removed", SETTLE_TIMEOUT, none).await;
     assert!(!of_bob.is_usable());
     let closed = credentials.database(&bob, &context(), ROLE).await.expect_err("it is closed");
     assert!(matches!(closed, CredentialsError::Closed), "{closed:?}");
 }
 
 #[tokio::test]
-async fn a_lease_is_renewed_while_it_is_used_and_revoked_when_nobody_does() {
+async fn a_lease_is_renewed_while_in_use_and_revoked_when_idle() {
     let world = World::start(|setup| {
         setup.services[0].database_roles[0].ttl_seconds = 4;
         setup.services[0].ttl_seconds = 4;
     })
     .await;
-    let limits = Limits { idle: Duration::from_secs(2), ..Limits::default() };
+    let limits = CredentialLimits { idle: Duration::from_secs(2), ..CredentialLimits::default() };
     let credentials = world.credentials_of("code", limits);
     let alice = world.caller("alice").await;
     let first = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
@@ -65,27 +65,27 @@ async fn a_lease_is_renewed_while_it_is_used_and_revoked_when_nobody_does() {
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(user_of(&world, &first).expect("a user"), first.username);
-    assert!(world.vault.answered("sys/leases/renew").len() >= 2);
-    assert!(world.vault.answered("auth/token/renew-self").len() >= 2);
+    assert!(world.vault.responses("sys/leases/renew").len() >= 2);
+    assert!(world.vault.responses("auth/token/renew-self").len() >= 2);
 
     let none = || world.postgres.leased_users().is_empty();
-    eventually("the idle lease is gone", SOON, none).await;
-    assert_eq!(world.vault.answered("auth/token/revoke-self").len(), 1);
+    eventually("the idle lease is revoked", SETTLE_TIMEOUT, none).await;
+    assert_eq!(world.vault.responses("auth/token/revoke-self").len(), 1);
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn a_token_for_one_service_gets_nothing_for_another() {
+async fn a_token_for_one_service_gets_no_credentials_of_another() {
     let world = World::start(|_| {}).await;
     let alice = world.caller("alice").await;
-    let tickets = world.credentials_of("tickets", Limits::default());
+    let tickets = world.credentials_of("tickets", CredentialLimits::default());
     let refused = tickets.database(&alice, &context(), ROLE).await.expect_err("no lease");
     assert!(matches!(refused, CredentialsError::Refused { .. }), "{refused:?}");
     assert!(!refused.is_retryable());
     assert_eq!(tonic::Status::from(refused).code(), tonic::Code::PermissionDenied);
     assert_eq!(world.postgres.leased_users(), [""; 0]);
 
-    // Within its own service, what the policy does not name is refused, and costs nothing that there is.
+    // Within its own service, a role outside the policy is rejected, and existing leases survive.
     let credentials = world.credentials();
     let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
     let refused = credentials.database(&alice, &context(), "owner").await.expect_err("no lease");
@@ -95,12 +95,12 @@ async fn a_token_for_one_service_gets_nothing_for_another() {
 }
 
 #[tokio::test]
-async fn a_tenant_reads_its_own_secrets_and_no_others() {
+async fn a_tenant_reads_only_its_own_secrets() {
     let world = World::start(|_| {}).await;
     for (tenant, token) in [("acme", "of-acme"), ("globex", "of-globex")] {
         let path = format!("secret/data/{tenant}/code/helpdesk");
         let (status, answer) =
-            world.vault.ask(Method::POST, &path, json!({ "data": { "token": token } })).await;
+            world.vault.request(Method::POST, &path, json!({ "data": { "token": token } })).await;
         assert!(status.is_success(), "{answer}");
     }
     let credentials = world.credentials();
@@ -111,18 +111,21 @@ async fn a_tenant_reads_its_own_secrets_and_no_others() {
     let missing = credentials.secret(&alice, &context(), "nothing").await.expect_err("no secret");
     assert!(matches!(missing, CredentialsError::NoSuchSecret), "{missing:?}");
 
-    // Vault itself refuses, whatever a service asks for.
+    // Vault itself rejects the paths of other tenants and services.
     let login = json!({ "role": "code", "jwt": world.transaction_token("alice").await });
-    let (_, session) = world.vault.ask_as("", Method::POST, "auth/drawbridge/login", login).await;
+    let (_, session) =
+        world.vault.request_as("", Method::POST, "auth/drawbridge/login", login).await;
     let token =
         session["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no login: {session}"));
-    let own =
-        world.vault.ask_as(token, Method::GET, "secret/data/acme/code/helpdesk", json!({})).await;
+    let own = world
+        .vault
+        .request_as(token, Method::GET, "secret/data/acme/code/helpdesk", json!({}))
+        .await;
     assert_eq!(own.1["data"]["data"]["token"], "of-acme", "{own:?}");
     for other in ["globex/code/helpdesk", "acme/tickets/helpdesk"] {
         let answer = world
             .vault
-            .ask_as(token, Method::GET, &format!("secret/data/{other}"), json!({}))
+            .request_as(token, Method::GET, &format!("secret/data/{other}"), json!({}))
             .await;
         assert_eq!(answer.0, 403, "{answer:?}");
     }

@@ -14,13 +14,14 @@ use super::{
 const PRINCIPALS: usize = 100;
 const CALLS: usize = 1000;
 const CONNECTIONS: usize = 8;
-/// For how long Vault is gone under load: a minute in CI.
+/// The duration of Vault's outage under load: a minute in CI.
 fn outage() -> Duration {
     Duration::from_secs(if std::env::var_os("CI").is_some() { 60 } else { 8 })
 }
 
-/// So many calls by all principals in turn, so many at once. Returns the database users that they had.
-async fn calls(credentials: &Credentials, callers: &Arc<Vec<Caller>>) -> HashSet<String> {
+/// Makes `CALLS` calls over `CONNECTIONS` tasks, round-robin over all principals. Returns their
+/// database users.
+async fn calls(credentials: &Credentials, callers: &Arc<Vec<VerifiedCaller>>) -> HashSet<String> {
     let next = Arc::new(AtomicU64::new(0));
     let connections: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
@@ -45,14 +46,14 @@ async fn calls(credentials: &Credentials, callers: &Arc<Vec<Caller>>) -> HashSet
         .collect();
     let mut users = HashSet::new();
     for connection in connections {
-        users.extend(connection.await.expect("an end"));
+        users.extend(connection.await.expect("a completed task"));
     }
     users
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_next_thousand_none()
-{
+async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_next_thousand_reuse_them()
+ {
     let issuer = TestIssuer::with_every_algorithm().await;
     let world = world_of(&issuer).await;
     let callers: Vec<_> = (0..PRINCIPALS)
@@ -61,40 +62,40 @@ async fn a_thousand_calls_of_a_hundred_principals_take_a_hundred_leases_and_the_
         })
         .collect();
     let (credentials, callers) = (world.credentials(), Arc::new(callers));
-    let taken = || {
-        let logins = world.vault.answered("auth/drawbridge/login").len();
-        (logins, world.vault.answered(&format!("database/creds/{ROLE}")).len())
+    let requests = || {
+        let logins = world.vault.responses("auth/drawbridge/login").len();
+        (logins, world.vault.responses(&format!("database/creds/{ROLE}")).len())
     };
     let began = Instant::now();
     let users = calls(&credentials, &callers).await;
     let (first, between) = (began.elapsed(), Instant::now());
     assert_eq!(users.len(), PRINCIPALS);
-    assert_eq!(taken(), (PRINCIPALS, PRINCIPALS));
+    assert_eq!(requests(), (PRINCIPALS, PRINCIPALS));
     assert_eq!(calls(&credentials, &callers).await, users);
-    assert_eq!(taken(), (PRINCIPALS, PRINCIPALS));
+    assert_eq!(requests(), (PRINCIPALS, PRINCIPALS));
     println!(
         "{CALLS} calls of {PRINCIPALS} principals: {first:?} at first, {:?} again",
         between.elapsed()
     );
 
     credentials.close().await;
-    eventually("every user is gone", Duration::from_secs(60), || {
+    eventually("every user is removed", Duration::from_secs(60), || {
         world.postgres.leased_users().is_empty()
     })
     .await;
 }
 
-/// What callers got while Vault was there and was not.
+/// The outcomes of lease requests with and without Vault.
 #[derive(Debug, Default)]
 struct Counts {
-    given: AtomicU64,
-    refused: AtomicU64,
+    granted: AtomicU64,
+    rejected: AtomicU64,
 }
 
-/// Asks again and again until `over`. What is not given is refused in time, and with a reason to try again.
-async fn ask_on(
+/// Requests leases until `over`. A rejection is fast and retryable.
+async fn request_until(
     credentials: Credentials,
-    callers: impl AsyncFn() -> Caller,
+    callers: impl AsyncFn() -> VerifiedCaller,
     over: Arc<AtomicBool>,
     counts: Arc<Counts>,
 ) {
@@ -102,25 +103,25 @@ async fn ask_on(
         let caller = callers().await;
         let began = Instant::now();
         match credentials.database(&caller, &context(), ROLE).await {
-            Ok(_) => counts.given.fetch_add(1, Ordering::Relaxed),
+            Ok(_) => counts.granted.fetch_add(1, Ordering::Relaxed),
             Err(error) => {
                 assert!(error.is_retryable(), "{error:?}");
                 assert_eq!(tonic::Status::from(error).code(), tonic::Code::Unavailable);
-                counts.refused.fetch_add(1, Ordering::Relaxed)
+                counts.rejected.fetch_add(1, Ordering::Relaxed)
             }
         };
-        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+        assert!(began.elapsed() < SETTLE_TIMEOUT, "{:?}", began.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[test]
-fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all_recovers_alone() {
+fn under_load_without_vault_cached_leases_work_others_are_retryable_and_all_recovers() {
     let secrets: Arc<Mutex<Vec<String>>> = Arc::default();
-    let noting = Arc::clone(&secrets);
+    let recorder = Arc::clone(&secrets);
     let (log, metrics) = observed(move || async move {
         let issuer = Arc::new(TestIssuer::with_every_algorithm().await);
-        let mut world = World::bare_on(Vault::lasting()).await;
+        let mut world = World::bare_with(Vault::persistent()).await;
         world.setup.jwks_url = issuer.url.join("/jwks").expect("a URL");
         world.setup.services[0].ttl_seconds = 300;
         world.setup.services[0].database_roles[0].ttl_seconds = 300;
@@ -129,25 +130,30 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
 
         let alice = caller_of(&issuer, "alice", |_| {});
         let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
-        noting.lock().unwrap_or_else(PoisonError::into_inner).extend([
+        recorder.lock().unwrap_or_else(PoisonError::into_inner).extend([
             lease.password.expose_secret().to_owned(),
             alice.token.expose_secret().to_owned(),
             world.vault.root_token.clone(),
         ]);
         let over = Arc::new(AtomicBool::new(false));
-        let (in_hand, newcomers) = (Arc::new(Counts::default()), Arc::new(Counts::default()));
+        let (cached, newcomers) = (Arc::new(Counts::default()), Arc::new(Counts::default()));
         let number = Arc::new(AtomicU64::new(0));
-        let mut asking = tokio::task::JoinSet::new();
+        let mut requests = tokio::task::JoinSet::new();
         for _ in 0..4 {
             let alice = alice.clone();
-            let had = async move || alice.clone();
-            asking.spawn(ask_on(credentials.clone(), had, Arc::clone(&over), Arc::clone(&in_hand)));
+            let existing = async move || alice.clone();
+            requests.spawn(request_until(
+                credentials.clone(),
+                existing,
+                Arc::clone(&over),
+                Arc::clone(&cached),
+            ));
             let (issuer, number) = (Arc::clone(&issuer), Arc::clone(&number));
             let new = async move || {
                 let number = number.fetch_add(1, Ordering::Relaxed);
                 caller_of(&issuer, &format!("newcomer-{number}"), |_| {})
             };
-            asking.spawn(ask_on(
+            requests.spawn(request_until(
                 credentials.clone(),
                 new,
                 Arc::clone(&over),
@@ -155,33 +161,34 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
             ));
         }
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let given_to_newcomers = async |more_than: u64| {
-            eventually("somebody new gets a lease", SOON, || read(&newcomers.given) > more_than)
-                .await;
+        let granted_to_newcomers = async |more_than: u64| {
+            eventually("a new caller gets a lease", SETTLE_TIMEOUT, || {
+                read(&newcomers.granted) > more_than
+            })
+            .await;
         };
-        given_to_newcomers(0).await;
-        assert_eq!(read(&newcomers.refused), 0);
+        granted_to_newcomers(0).await;
+        assert_eq!(read(&newcomers.rejected), 0);
 
         world.vault.kill();
-        let before = read(&in_hand.given);
+        let before = read(&cached.granted);
         tokio::time::sleep(outage()).await;
-        assert!(read(&in_hand.given) > before + 50, "{in_hand:?}");
-        assert!(read(&newcomers.refused) > 0, "{newcomers:?}");
-        world.vault.start_again().await;
-        let (given, refused) = (read(&newcomers.given), read(&newcomers.refused));
-        given_to_newcomers(given).await;
+        assert!(read(&cached.granted) > before + 50, "{cached:?}");
+        assert!(read(&newcomers.rejected) > 0, "{newcomers:?}");
+        world.vault.restart().await;
+        let (granted, rejected) = (read(&newcomers.granted), read(&newcomers.rejected));
+        granted_to_newcomers(granted).await;
         over.store(true, Ordering::Relaxed);
-        while let Some(ended) = asking.join_next().await {
-            ended.expect("nothing else than a reason to try again");
+        while let Some(ended) = requests.join_next().await {
+            ended.expect("only retryable errors");
         }
-        assert_eq!(read(&in_hand.refused), 0, "{in_hand:?}");
-        let again =
-            credentials.database(&alice, &context(), ROLE).await.expect("the lease in hand");
+        assert_eq!(read(&cached.rejected), 0, "{cached:?}");
+        let again = credentials.database(&alice, &context(), ROLE).await.expect("the cached lease");
         assert_eq!(again.username, lease.username);
         println!(
-            "{:?} without Vault: {} calls with a lease went on, {refused} others were to try again",
+            "{:?} without Vault: {} calls with a cached lease succeeded, {rejected} others were retryable",
             outage(),
-            read(&in_hand.given) - before,
+            read(&cached.granted) - before,
         );
         credentials.close().await;
     });
@@ -191,9 +198,9 @@ fn under_load_without_vault_leases_in_hand_go_on_others_are_to_try_again_and_all
         assert!(!log.contains(secret.as_str()), "{secret} is in the log");
         assert!(!metrics.contains(secret.as_str()), "{secret} is in the metrics");
     }
-    let said = |text: &str| log.matches(text).count();
+    let count = |text: &str| log.matches(text).count();
     assert_eq!(
-        (said("Vault has failed repeatedly; it is left alone"), said("Vault answers again")),
+        (count("Vault failed repeatedly; its circuit is open"), count("Vault answers again")),
         (1, 1)
     );
 }

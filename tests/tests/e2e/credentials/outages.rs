@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::*;
 
-/// No lease, but a reason to try again, in time.
-async fn gets_none_now(credentials: &Credentials, caller: &Caller) -> Outage {
+/// Expects a fast retryable error instead of a lease.
+async fn expect_outage(credentials: &Credentials, caller: &VerifiedCaller) -> Outage {
     let began = Instant::now();
     let error = credentials.database(caller, &context(), ROLE).await.expect_err("no lease");
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    assert!(began.elapsed() < SETTLE_TIMEOUT, "{:?}", began.elapsed());
     assert!(error.is_retryable(), "{error:?}");
     let CredentialsError::Unavailable(outage) = error else { panic!("{error:?}") };
     assert_eq!(tonic::Status::from(error).code(), tonic::Code::Unavailable);
@@ -17,30 +17,30 @@ async fn gets_none_now(credentials: &Credentials, caller: &Caller) -> Outage {
 }
 
 #[tokio::test]
-async fn while_vault_does_not_answer_leases_in_hand_go_on_and_it_recovers_alone() {
+async fn while_vault_does_not_respond_cached_leases_work_and_new_ones_follow_its_recovery() {
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let (alice, bob) = (world.caller("alice").await, world.caller("bob").await);
     let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
 
     world.vault.freeze(true);
-    assert_eq!(gets_none_now(&credentials, &bob).await, Outage::Timeout);
-    let again = credentials.database(&alice, &context(), ROLE).await.expect("the lease in hand");
+    assert_eq!(expect_outage(&credentials, &bob).await, Outage::Timeout);
+    let again = credentials.database(&alice, &context(), ROLE).await.expect("the cached lease");
     assert_eq!(again.username, lease.username);
-    // It is not asked again and again: soon the answer is there at once.
-    while gets_none_now(&credentials, &bob).await != Outage::CircuitOpen {}
+    // The circuit breaker opens: further requests fail at once.
+    while expect_outage(&credentials, &bob).await != Outage::CircuitOpen {}
     world.vault.freeze(false);
     let thawed = Instant::now();
     while let Err(error) = credentials.database(&world.caller("bob").await, &context(), ROLE).await
     {
-        assert!(thawed.elapsed() < SOON, "it does not recover: {error:?}");
+        assert!(thawed.elapsed() < SETTLE_TIMEOUT, "it does not recover: {error:?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     credentials.close().await;
 }
 
 #[tokio::test]
-async fn a_session_that_vault_has_forgotten_is_replaced() {
+async fn a_session_revoked_in_vault_is_replaced() {
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
@@ -48,42 +48,42 @@ async fn a_session_that_vault_has_forgotten_is_replaced() {
     assert!(matches!(missing, CredentialsError::NoSuchSecret), "{missing:?}");
     let (status, _) = world
         .vault
-        .ask(Method::POST, "sys/leases/revoke-prefix/auth/drawbridge/login", json!({}))
+        .request(Method::POST, "sys/leases/revoke-prefix/auth/drawbridge/login", json!({}))
         .await;
     assert!(status.is_success(), "{status}");
     credentials.database(&alice, &context(), ROLE).await.expect("a lease of another session");
-    assert_eq!(world.vault.answered("auth/drawbridge/login").len(), 2);
+    assert_eq!(world.vault.responses("auth/drawbridge/login").len(), 2);
     credentials.close().await;
 }
 
 #[test]
-fn nothing_secret_is_logged_when_all_goes_well_and_when_vault_is_sealed_or_gone() {
+fn no_secret_is_logged_in_normal_operation_nor_while_vault_is_sealed_or_down() {
     let secrets: Arc<Mutex<Vec<String>>> = Arc::default();
-    let noting = Arc::clone(&secrets);
+    let recorder = Arc::clone(&secrets);
     let (log, metrics) = observed(move || async move {
         let world = World::start(|_| {}).await;
         let credentials = world.credentials();
         let (alice, bob) = (world.caller("alice").await, world.caller("bob").await);
         let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
-        // What Vault was asked and answered, from tokens to passwords, as far as the test can have it.
+        // The secrets in Vault's requests and responses that the test can obtain.
         let login = json!({ "role": "code", "jwt": world.transaction_token("alice").await });
         let jwt = login["jwt"].as_str().expect("a token").to_owned();
         world.vault.seal().await;
-        assert_eq!(gets_none_now(&credentials, &bob).await, Outage::NotReady);
-        credentials.database(&alice, &context(), ROLE).await.expect("the lease in hand");
+        assert_eq!(expect_outage(&credentials, &bob).await, Outage::NotReady);
+        credentials.database(&alice, &context(), ROLE).await.expect("the cached lease");
         let root_token = world.vault.root_token.clone();
         drop(world.vault);
-        // By now it may have failed so often that it is not asked any more.
-        let outage = gets_none_now(&credentials, &bob).await;
+        // The circuit breaker may be open by now.
+        let outage = expect_outage(&credentials, &bob).await;
         assert!(matches!(outage, Outage::Unreachable | Outage::CircuitOpen), "{outage:?}");
-        // All transaction tokens begin alike.
-        let jwt_begins = jwt.split('.').next().expect("a header").to_owned();
-        let mut noted = noting.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.extend([lease.password.expose_secret().to_owned(), root_token, jwt_begins]);
-        noted.push(world.postgres.owner().1.to_owned());
+        // All transaction tokens have the same header.
+        let jwt_header = jwt.split('.').next().expect("a header").to_owned();
+        let mut recorded = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.extend([lease.password.expose_secret().to_owned(), root_token, jwt_header]);
+        recorded.push(world.postgres.owner().1.to_owned());
     });
-    assert!(log.contains("credentials cannot be had now: Vault is sealed"), "{log}");
-    assert!(log.contains("rustify") || log.contains("hyper"), "the log is not one of everything");
+    assert!(log.contains("credentials are unavailable: Vault is sealed"), "{log}");
+    assert!(log.contains("rustify") || log.contains("hyper"), "the log lacks the level trace");
     for secret in secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         assert!(!log.contains(secret.as_str()), "{secret} is in the log");
         assert!(!metrics.contains(secret.as_str()), "{secret} is in the metrics");

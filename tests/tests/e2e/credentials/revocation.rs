@@ -6,11 +6,11 @@ use super::*;
 use crate::auth::revocation::{platform, revoke_of};
 
 #[tokio::test]
-async fn what_somebody_has_who_is_revoked_at_auth_is_taken_back_until_they_sign_in_again() {
+async fn leases_of_a_subject_revoked_at_auth_are_revoked_until_it_signs_in_again() {
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let auth = &world.mesh.mesh.state.auth_url;
-    credentials.follow_revocations(connect(auth).expect("a channel"));
+    credentials.watch_revocations(connect(auth).expect("a channel"));
     let (alice, bob) = (world.caller("alice").await, world.caller("bob").await);
     let of_alice = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
     let of_bob = credentials.database(&bob, &context(), ROLE).await.expect("a lease");
@@ -18,15 +18,15 @@ async fn what_somebody_has_who_is_revoked_at_auth_is_taken_back_until_they_sign_
     let issuer = world.mesh.mesh.state.issuer_name();
     let platform = platform(&world.mesh).await;
     revoke_of(&world.mesh, &platform, issuer, Which::Subject("alice".to_owned())).await;
-    tokio::time::timeout(SOON, of_alice.ended()).await.expect("the end of alice's lease");
-    let left = || world.postgres.leased_users() == [of_bob.username.clone()];
-    eventually("alice's user is gone, and bob's is not", SOON, left).await;
+    tokio::time::timeout(SETTLE_TIMEOUT, of_alice.ended()).await.expect("the end of alice's lease");
+    let remains = || world.postgres.leased_users() == [of_bob.username.clone()];
+    eventually("alice's user is removed, and bob's is not", SETTLE_TIMEOUT, remains).await;
     assert!(of_bob.is_usable());
 
-    // Her transaction token lives for some seconds yet, and Vault would take it.
+    // Her transaction token is valid for some more seconds, and Vault would accept it.
     let refused = credentials.database(&alice, &context(), ROLE).await.expect_err("no lease");
     assert!(matches!(refused, CredentialsError::Revoked), "{refused:?}");
-    // Tokens of the second in which she was revoked count as older.
+    // The revocation covers tokens issued within the same second.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let again = world.caller("alice").await;
     let lease = credentials.database(&again, &context(), ROLE).await.expect("a lease");
@@ -35,17 +35,17 @@ async fn what_somebody_has_who_is_revoked_at_auth_is_taken_back_until_they_sign_
 }
 
 #[tokio::test]
-async fn a_client_that_is_revoked_takes_along_what_was_given_through_it() {
+async fn revoking_a_client_revokes_the_leases_granted_through_it() {
     let world = World::start(|_| {}).await;
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
     let lease = credentials.database(&alice, &context(), ROLE).await.expect("a lease");
-    // Who begins to listen later hears of it as well.
+    // A subscriber that starts after the revocation receives it too.
     let (issuer, client) =
         (world.mesh.mesh.state.issuer_name(), alice.claims.tctx.client_id.clone());
     let platform = platform(&world.mesh).await;
     revoke_of(&world.mesh, &platform, issuer, Which::ClientId(client)).await;
-    credentials.follow_revocations(connect(&world.mesh.mesh.state.auth_url).expect("a channel"));
-    tokio::time::timeout(SOON, lease.ended()).await.expect("the end of the lease");
+    credentials.watch_revocations(connect(&world.mesh.mesh.state.auth_url).expect("a channel"));
+    tokio::time::timeout(SETTLE_TIMEOUT, lease.ended()).await.expect("the end of the lease");
     credentials.close().await;
 }

@@ -12,7 +12,7 @@ fn kinds(changes: &[Change], kind: ChangeKind) -> Vec<&str> {
     changes.iter().filter(|change| change.kind == kind).map(|change| change.what.as_str()).collect()
 }
 
-/// With all that can be set up.
+/// Adds every kind of object that can be set up.
 pub(super) fn extend(setup: &mut Setup) {
     setup.pki = Some(Authority { common_name: "Drawbridge".to_owned(), ttl_seconds: 86_400 });
     let host = "https://kubernetes.internal:6443".parse().expect("a URL");
@@ -39,7 +39,7 @@ pub(super) fn extend(setup: &mut Setup) {
 }
 
 #[tokio::test]
-async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
+async fn the_bootstrap_plans_first_applies_once_and_changes_only_differences() {
     let mut world = World::bare().await;
     extend(&mut world.setup);
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
@@ -51,17 +51,17 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
     assert_eq!(
         bootstrap.plan(&world.setup).await.expect("a plan"),
         plan,
-        "planning has changed something"
+        "planning has changed Vault"
     );
 
-    let done = bootstrap.apply(&world.setup).await.expect("it is set up");
-    assert_eq!(done, plan);
-    let again = bootstrap.apply(&world.setup).await.expect("it is set up");
-    assert_eq!(kinds(&again, ChangeKind::Keep).len(), again.len(), "{again:?}");
+    let applied = bootstrap.apply(&world.setup).await.expect("a setup");
+    assert_eq!(applied, plan);
+    let again = bootstrap.apply(&world.setup).await.expect("a setup");
+    assert_eq!(kinds(&again, ChangeKind::Unchanged).len(), again.len(), "{again:?}");
 
     world.setup.services[0].ttl_seconds = 90;
     let (status, _) =
-        world.vault.ask(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
+        world.vault.request(Method::DELETE, "sys/policies/acl/drawbridge-tickets", json!({})).await;
     assert!(status.is_success());
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
     let logins =
@@ -71,28 +71,28 @@ async fn vault_is_planned_first_set_up_once_and_changed_where_it_differs() {
 }
 
 #[tokio::test]
-async fn what_somebody_else_has_mounted_is_not_touched() {
+async fn a_foreign_mount_is_not_changed() {
     let world = World::bare().await;
     let (status, _) =
-        world.vault.ask(Method::POST, "sys/mounts/secret", json!({ "type": "transit" })).await;
+        world.vault.request(Method::POST, "sys/mounts/secret", json!({ "type": "transit" })).await;
     assert!(status.is_success());
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
-    let error = bootstrap.plan(&world.setup).await.expect_err("it is taken");
+    let error = bootstrap.plan(&world.setup).await.expect_err("a foreign mount");
     assert!(
-        matches!(&error, BootstrapError::Taken { path, .. } if path == "sys/mounts/secret"),
+        matches!(&error, BootstrapError::Conflict { path, .. } if path == "sys/mounts/secret"),
         "{error}"
     );
 }
 
 #[tokio::test]
-async fn names_that_would_open_more_are_refused_before_anything_is_done() {
+async fn names_with_wildcards_are_rejected_before_any_change() {
     let mut world = World::bare().await;
     world.setup.services[0].database_roles[0].name = "+".to_owned();
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
-    let error = bootstrap.apply(&world.setup).await.expect_err("it is no name");
+    let error = bootstrap.apply(&world.setup).await.expect_err("an invalid name");
     assert!(matches!(&error, BootstrapError::Name { name } if name == "+"), "{error}");
-    let (_, mounts) = world.vault.ask(Method::GET, "sys/mounts", json!({})).await;
+    let (_, mounts) = world.vault.request(Method::GET, "sys/mounts", json!({})).await;
     assert!(mounts["data"]["database/"].is_null(), "{mounts}");
 }

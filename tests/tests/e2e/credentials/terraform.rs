@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{setup::extend, *};
 
-/// Runs Terraform where its files are.
+/// Runs Terraform in the folder of its files.
 fn terraform(folder: &Path, world: &World, arguments: &[&str]) {
-    let done = Command::new("terraform")
+    let output = Command::new("terraform")
         .args(arguments)
         .current_dir(folder)
         .env("VAULT_ADDR", world.vault.url.as_str())
@@ -16,11 +16,11 @@ fn terraform(folder: &Path, world: &World, arguments: &[&str]) {
         .env("TF_VAR_database_password", world.postgres.owner().1)
         .output()
         .expect("terraform on PATH: https://developer.hashicorp.com/terraform/install");
-    let said = [done.stdout, done.stderr].concat();
-    assert!(done.status.success(), "terraform {arguments:?}: {}", String::from_utf8_lossy(&said));
+    let text = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "terraform {arguments:?}: {}", String::from_utf8_lossy(&text));
 }
 
-/// What a setup says, as Terraform's variables.
+/// A setup as Terraform's variables.
 fn variables(setup: &Setup) -> Value {
     let database_role = |role: &DatabaseRole| {
         json!({
@@ -78,7 +78,7 @@ fn variables(setup: &Setup) -> Value {
 
 #[ignore = "Terraform fetches its provider: `make terraform-test`"]
 #[tokio::test]
-async fn terraform_sets_vault_up_as_the_bootstrap_does() {
+async fn terraform_sets_up_vault_like_the_bootstrap() {
     let mut world = World::bare().await;
     extend(&mut world.setup);
     let folder = tempfile::tempdir().expect("a folder");
@@ -96,15 +96,16 @@ async fn terraform_sets_vault_up_as_the_bootstrap_does() {
     let (config, token) = (world.config(), SecretString::from(world.vault.root_token.clone()));
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     let plan = bootstrap.plan(&world.setup).await.expect("a plan");
-    let differs: Vec<_> = plan.iter().filter(|change| change.kind != ChangeKind::Keep).collect();
+    let differs: Vec<_> =
+        plan.iter().filter(|change| change.kind != ChangeKind::Unchanged).collect();
     assert!(differs.is_empty() && plan.len() >= 20, "{differs:?}");
 
-    // It is as Terraform wants it, and the password is nowhere in what it keeps.
+    // A second plan is empty, and Terraform's state does not contain the password.
     terraform(folder.path(), &world, &["plan", "-input=false", "-detailed-exitcode"]);
     let state = fs::read_to_string(folder.path().join("terraform.tfstate")).expect("a state");
     assert!(!state.contains(world.postgres.owner().1), "the password is in the state");
 
-    // What is set up so does what it should.
+    // The setup serves credentials.
     let credentials = world.credentials();
     let alice = world.caller("alice").await;
     credentials.database(&alice, &context(), ROLE).await.expect("a lease");

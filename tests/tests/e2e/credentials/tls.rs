@@ -12,12 +12,12 @@ use super::*;
 const NAMESPACE: &str = "team";
 
 #[tokio::test]
-async fn vault_is_asked_by_tls_with_a_certificate_in_a_namespace_and_nobody_else_is_trusted() {
+async fn vault_is_reached_over_mtls_in_a_namespace_and_untrusted_peers_are_rejected() {
     let mut world = World::bare().await;
-    // Audit is set up in the root namespace.
+    // Audit devices belong to the root namespace.
     world.setup.audit_file = None;
     let (status, answer) =
-        world.vault.ask(Method::POST, &format!("sys/namespaces/{NAMESPACE}"), json!({})).await;
+        world.vault.request(Method::POST, &format!("sys/namespaces/{NAMESPACE}"), json!({})).await;
     assert!(status.is_success(), "{answer}");
 
     let (servers, clients, folder) =
@@ -35,51 +35,52 @@ async fn vault_is_asked_by_tls_with_a_certificate_in_a_namespace_and_nobody_else
         vault_namespace: Some(NAMESPACE.to_owned()),
         vault_ca_file: Some(file("ca.pem", &servers.pem)),
         vault_client_certificate_file: Some(certified(&clients, "client.pem")),
-        ..VaultConfig::new(tls_before(&world.vault, &servers, &clients).await)
+        ..VaultConfig::new(tls_proxy(&world.vault, &servers, &clients).await)
     };
     let token = SecretString::from(world.vault.root_token.clone());
     let bootstrap = Bootstrap::new(&config, &token).expect("a client");
     bootstrap.apply(&world.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
 
-    let take = async |config: VaultConfig| {
+    let lease = async |config: VaultConfig| {
         let vault = drawbridge_sdk::credentials::Vault::new("code", config).expect("a client");
-        let credentials = Credentials::new(Source::Vault(vault.into()), Limits::default());
+        let credentials =
+            Credentials::new(CredentialSource::Vault(vault.into()), CredentialLimits::default());
         let lease = credentials.database(&world.caller("alice").await, &context(), ROLE).await;
         credentials.close().await;
         lease
     };
-    take(config.clone()).await.expect("a lease");
+    lease(config.clone()).await.expect("a lease");
 
-    let strange = file("strange.pem", &TestAuthority::new().pem);
+    let untrusted = file("untrusted.pem", &TestAuthority::new().pem);
     for (what, changed) in [
-        ("another authority", VaultConfig { vault_ca_file: Some(strange), ..config.clone() }),
-        ("those of this system", VaultConfig { vault_ca_file: None, ..config.clone() }),
+        ("another authority", VaultConfig { vault_ca_file: Some(untrusted), ..config.clone() }),
+        ("the system's authorities", VaultConfig { vault_ca_file: None, ..config.clone() }),
         ("no certificate", VaultConfig { vault_client_certificate_file: None, ..config.clone() }),
         (
-            "a stranger's certificate",
+            "a certificate of an untrusted authority",
             VaultConfig {
-                vault_client_certificate_file: Some(certified(&servers, "strange-client.pem")),
+                vault_client_certificate_file: Some(certified(&servers, "untrusted-client.pem")),
                 ..config.clone()
             },
         ),
     ] {
-        let error = take(changed).await.expect_err("no lease");
+        let error = lease(changed).await.expect_err("no lease");
         assert!(matches!(error, CredentialsError::Unavailable(_)), "{what}: {error:?}");
     }
-    let elsewhere =
-        take(VaultConfig { vault_namespace: None, ..config }).await.expect_err("no lease");
-    assert!(!elsewhere.is_retryable(), "{elsewhere:?}");
+    let no_namespace =
+        lease(VaultConfig { vault_namespace: None, ..config }).await.expect_err("no lease");
+    assert!(!no_namespace.is_retryable(), "{no_namespace:?}");
 }
 
-/// What speaks TLS in front of a Vault, to clients that have a certificate.
-async fn tls_before(vault: &Vault, servers: &TestAuthority, clients: &TestAuthority) -> url::Url {
+/// Starts a TLS proxy in front of a Vault for clients with a certificate. Returns its URL.
+async fn tls_proxy(vault: &Vault, servers: &TestAuthority, clients: &TestAuthority) -> url::Url {
     let mut listener = TlsListener::bind_for(&servers.sign(&["127.0.0.1"]), clients).await;
     let url = format!("https://{}", listener.local_addr().expect("an address"));
-    let behind = vault.url.socket_addrs(|| None).expect("an address");
+    let upstream = vault.url.socket_addrs(|| None).expect("an address");
     tokio::spawn(async move {
         loop {
             let (mut client, _) = listener.accept().await;
-            let mut vault = TcpStream::connect(&*behind).await.expect("a connection");
+            let mut vault = TcpStream::connect(&*upstream).await.expect("a connection");
             tokio::spawn(
                 async move { tokio::io::copy_bidirectional(&mut client, &mut vault).await },
             );

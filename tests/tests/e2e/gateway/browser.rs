@@ -1,4 +1,4 @@
-//! A real browser, with a page of another origin.
+//! A real browser with pages of an allowed and of a foreign origin.
 
 use std::{process::Stdio, time::Duration};
 
@@ -12,12 +12,12 @@ use drawbridge_tests::{TestMesh, chromium, repository};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, time::timeout};
 
-/// The longest that the browser may take with all of it, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(400);
+/// The time limit for the whole browser run, on a busy machine too.
+const BROWSER_TIMEOUT: Duration = Duration::from_secs(400);
 const APP: &str = include_str!("../../../clients/browser/app.html");
 const SCRIPT: &str = include_str!("../../../clients/browser/app.mjs");
 
-/// Serves the page under a name of its own for this machine, and says where.
+/// Serves the page on this machine and returns its origin.
 async fn serve() -> String {
     let script = async || ([(CONTENT_TYPE, "text/javascript")], SCRIPT).into_response();
     let router = Router::new().route("/", get(Html(APP))).route("/app.mjs", get(script));
@@ -27,34 +27,36 @@ async fn serve() -> String {
     origin
 }
 
-async fn drive(mesh: &TestMesh, app: &str, stranger: &str) -> Value {
+async fn drive(mesh: &TestMesh, app: &str, foreign: &str) -> Value {
     let browser = Command::new("node")
         .arg(repository().join("tests/clients/browser/drive.mjs"))
         .arg("--browser")
         .arg(chromium())
         .args(["--mcp", mesh.mesh.mcp_url.as_str()])
-        .args(["--app", &format!("{app}/"), "--stranger", &format!("{stranger}/")])
+        .args(["--app", &format!("{app}/"), "--foreign", &format!("{foreign}/")])
         .args(["--username", "alice", "--password", "alice"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("node");
-    let output =
-        timeout(PATIENCE, browser.wait_with_output()).await.expect("in time").expect("an end");
+    let output = timeout(BROWSER_TIMEOUT, browser.wait_with_output())
+        .await
+        .expect("in time")
+        .expect("an exit");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another_origin_can_do_nothing()
+async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_a_foreign_origin_can_read_nothing()
  {
-    let (app, stranger) = (serve().await, serve().await);
+    let (app, foreign) = (serve().await, serve().await);
     let mesh = TestMesh::with(|config| config.allowed_origins = vec![app.clone()]).await;
-    let seen = drive(&mesh, &app, &stranger).await;
+    let report = drive(&mesh, &app, &foreign).await;
 
-    let page = &seen["app"];
-    // The sign-in page shows itself as it is meant, and the answer to its form leads back.
+    let page = &report["app"];
+    // The sign-in page has its style, and its form redirects back to the app.
     assert_eq!((&page["styled"], &page["complaints"]), (&json!("8px"), &json!([])), "{page}");
     assert_eq!(page["backAt"], json!(app));
     let authorize = page["authorize"].as_str().expect("a URL");
@@ -69,7 +71,7 @@ async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another
     }
     assert_eq!(older["server"], "2025-11-25");
     assert_eq!(
-        (&older["requestId"], &older["told"], &older["deleted"]),
+        (&older["requestId"], &older["initialized"], &older["deleted"]),
         (&json!(true), &json!(202), &json!(true))
     );
     assert_eq!(older["events"], json!([200, "text/event-stream"]));
@@ -78,8 +80,9 @@ async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another
         "{newest}"
     );
 
-    let stranger = &seen["stranger"];
-    // Not even with a token; and what goes without a preflight gets an answer that nobody reads.
+    let foreign = &report["foreign"];
+    // Not even with a token. A request without a preflight is answered, but the page cannot read
+    // the response.
     let nothing = json!({
         "anonymously": "TypeError",
         "withAToken": "TypeError",
@@ -87,10 +90,10 @@ async fn a_page_of_an_allowed_origin_signs_in_and_calls_tools_and_one_of_another
         "theMetadata": "TypeError",
         "blindly": "opaque 0",
     });
-    assert_eq!(stranger["read"], nothing);
-    // What anybody may frame shows itself, and these two do not.
+    assert_eq!(foreign["read"], nothing);
+    // The app may be framed; the sign-in page and the edge may not.
     let framed = |name: &str| {
-        (stranger["framed"][name]["title"].clone(), stranger["framed"][name]["refused"].clone())
+        (foreign["framed"][name]["title"].clone(), foreign["framed"][name]["refused"].clone())
     };
     assert_eq!(framed("app"), (json!("An application of another origin"), json!(false)));
     for name in ["signIn", "edge"] {

@@ -1,8 +1,8 @@
-//! The response cache, from outside: two edges, one Redis, and a tool service that counts its calls.
+//! The response cache: two edges, one Redis, and a tool service that counts its calls.
 
 use std::{fs, path::PathBuf};
 
-use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_cli::mesh::{HostedService, MeshConfig};
 use drawbridge_tests::{
     Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached,
 };
@@ -12,40 +12,40 @@ use tempfile::TempDir;
 
 use super::limits::{metric, until};
 
+mod entries;
 mod isolation;
-mod keeping;
 mod outages;
 mod writes;
 
-/// Redis may be slow here: it is not what is tested.
+/// Generous: the speed of Redis is not under test.
 const SETTINGS: &str = "[cache]\nredis_timeout_ms = 5000\n";
 
-/// A mesh, the service whose results may be kept, and replicas of the edge in front of it.
-struct Scene {
+/// A mesh, the service with cacheable results, and replicas of the edge in front of it.
+struct CacheTest {
     mesh: TestMesh,
     issuer: TestIssuer,
     service: Cached,
-    _hosted: Hosted,
+    _hosted: HostedService,
     redis: Option<Redis>,
     edges: Vec<Edge>,
     folder: TempDir,
 }
 
-impl Scene {
-    /// So many replicas, which share a Redis where there are several.
+impl CacheTest {
+    /// Starts the replicas; several share a Redis.
     async fn start(replicas: usize) -> Self {
         Self::with(replicas, |_| {}).await
     }
 
     async fn with(replicas: usize, change: impl FnOnce(&mut MeshConfig)) -> Self {
         let redis = if replicas > 1 { Some(Redis::start().await) } else { None };
-        let mut scene =
+        let mut test =
             Self::over(replicas, redis.as_ref().map(|redis| redis.url.as_str()), change).await;
-        scene.redis = redis;
-        scene
+        test.redis = redis;
+        test
     }
 
-    /// Replicas that share what is at this URL.
+    /// Starts replicas that share the Redis at this URL.
     async fn over(
         replicas: usize,
         redis_url: Option<&str>,
@@ -76,15 +76,15 @@ impl Scene {
             };
             edges.push(mesh.edge(&[("cached", &url)], change).await);
         }
-        let scene = Self { mesh, issuer, service, _hosted: hosted, redis: None, edges, folder };
+        let test = Self { mesh, issuer, service, _hosted: hosted, redis: None, edges, folder };
         if redis_url.is_some() {
-            scene.redis_is(true).await;
+            test.wait_for_redis(true).await;
         }
-        scene
+        test
     }
 
-    /// Waits until every replica has Redis, or has lost it.
-    async fn redis_is(&self, available: bool) {
+    /// Waits until every replica has connected to Redis, or has lost it.
+    async fn wait_for_redis(&self, available: bool) {
         let wanted = if available { "1" } else { "0" };
         for edge in &self.edges {
             until("Redis", async || {
@@ -107,24 +107,25 @@ impl Scene {
     }
 }
 
-/// What a call gave: what was told, the number of the call at the service, and whether it was kept.
+/// The result of a call: the value, the number of the call at the service, and whether it is a
+/// cache hit.
 #[derive(Debug)]
-struct Told {
-    told: String,
+struct CallResult {
+    value: String,
     call: u64,
     hit: bool,
 }
 
-async fn ask(client: &Client, tool: &str, arguments: Value) -> Told {
-    told(&client.call_tool(&format!("cached_{tool}"), arguments).await)
+async fn call(client: &Client, tool: &str, arguments: Value) -> CallResult {
+    call_result(&client.call_tool(&format!("cached_{tool}"), arguments).await)
 }
 
-fn told(reply: &Reply) -> Told {
+fn call_result(reply: &Reply) -> CallResult {
     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
     let result = &reply.json["result"];
     let content = &result["structuredContent"];
-    Told {
-        told: content["told"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned(),
+    CallResult {
+        value: content["value"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned(),
         call: content["call"].as_u64().unwrap_or_else(|| panic!("{reply:?}")),
         hit: is_hit(reply),
     }

@@ -1,8 +1,8 @@
-//! Guardrails on content: what a model gets to see of what tool services answer.
+//! Content guards: they filter what a model receives from tool services.
 
 use std::{fs, path::PathBuf};
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_tests::{Client, Edge, Reply, TestMesh, serve_conformance};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -15,17 +15,18 @@ mod lock;
 const IBAN: &str = "DE89 3704 0044 0532 0130 00";
 const CARD: &str = "4111-1111-1111-1111";
 
-/// Put together here, so that no scanner takes it for a real one.
+/// Assembled at run time, so that no secret scanner reports it.
 fn token() -> String {
     format!("ghp_{}", "a1B2".repeat(9))
 }
 
-/// A mesh whose source tree has secrets, and an edge whose config file the test edits, before both services.
+/// A mesh with secrets in its source tree, and an edge with an editable config file in front of
+/// both services.
 struct Guarded {
     mesh: TestMesh,
     edge: Edge,
     folder: TempDir,
-    _service: Hosted,
+    _service: HostedService,
 }
 
 impl Guarded {
@@ -76,18 +77,18 @@ async fn search(client: &Client, query: &str) -> Value {
     result.take()
 }
 
-/// What a tool says that repeats a text.
-async fn repeated(client: &Client, text: &str) -> String {
+/// The result of a tool that echoes a text.
+async fn echo(client: &Client, text: &str) -> String {
     let reply = client.call_tool("test_custom_header", json!({ "value": text })).await;
-    said(&reply, &reply.json["result"]["content"][0]["text"])
+    text_of(&reply, &reply.json["result"]["content"][0]["text"])
 }
 
-/// What a prompt says that repeats a text.
-async fn prompted(client: &Client, text: &str) -> String {
+/// The message of a prompt that echoes a text.
+async fn echo_prompt(client: &Client, text: &str) -> String {
     let arguments = json!({ "arg1": text, "arg2": "x" });
     let params = json!({ "name": "test_prompt_with_arguments", "arguments": arguments });
     let reply = client.call("prompts/get", params).await;
-    said(&reply, &reply.json["result"]["messages"][0]["content"]["text"])
+    text_of(&reply, &reply.json["result"]["messages"][0]["content"]["text"])
 }
 
 async fn read(client: &Client, path: &str) -> Value {
@@ -95,12 +96,12 @@ async fn read(client: &Client, path: &str) -> Value {
     reply.json["result"]["contents"][0].clone()
 }
 
-fn said(reply: &Reply, text: &Value) -> String {
+fn text_of(reply: &Reply, text: &Value) -> String {
     text.as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned()
 }
 
 #[tokio::test]
-async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors() {
+async fn secrets_are_redacted_in_results_resources_prompts_and_errors() {
     let guarded = Guarded::start(
         r#"
         [[guard]]
@@ -123,7 +124,7 @@ async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors(
     assert_eq!(lines.len(), 3, "{found}");
     assert_eq!(lines[1]["line"], "TOKEN=[redacted:github-token] # marker", "{found}");
     assert_eq!(lines[2]["line"], "MAIL=[redacted:email] PAY=[redacted:iban] # marker", "{found}");
-    // The text says what the structure says.
+    // The text content matches the structured content.
     let text = found["content"][0]["text"].as_str().expect("a text");
     let text: Value = serde_json::from_str(text).expect("JSON");
     assert_eq!(text, found["structuredContent"]);
@@ -136,15 +137,15 @@ async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors(
 
     let secret = format!("{token} C-1234 {CARD} {IBAN}");
     let redacted = "[redacted:github-token] [a case] [redacted:card] [redacted:iban]";
-    assert!(prompted(&alice, &secret).await.contains(redacted));
+    assert!(echo_prompt(&alice, &secret).await.contains(redacted));
     for code in [3, 9] {
         let failed =
             alice.call_tool("test_fail_with", json!({ "code": code, "message": secret })).await;
         assert_eq!(failed.message(), redacted, "{failed:?}");
     }
-    // One tool may show what the others may not.
-    let shown = "[redacted:github-token] [a case] [redacted:card] DE89 3704 0044 0532 0130 00";
-    assert_eq!(repeated(&alice, &secret).await, shown);
+    // A tool in `except` is not guarded.
+    let expected = "[redacted:github-token] [a case] [redacted:card] DE89 3704 0044 0532 0130 00";
+    assert_eq!(echo(&alice, &secret).await, expected);
 
     for (guard, item, count) in [
         ("github-token", "code_search", "1"),
@@ -157,7 +158,7 @@ async fn secrets_do_not_reach_the_model_in_results_resources_prompts_and_errors(
 }
 
 #[tokio::test]
-async fn guards_work_in_the_order_of_the_file_which_is_edited_while_the_edge_runs() {
+async fn guards_run_in_the_order_of_the_file_and_follow_its_edits() {
     let (strip, redact) =
         ("[[guard]]\nkind = \"strip\"\n", "[[guard]]\nkind = \"redact\"\nredact = [\"secrets\"]\n");
     let guarded = Guarded::start(&format!("{strip}{redact}")).await;
@@ -167,43 +168,41 @@ async fn guards_work_in_the_order_of_the_file_which_is_edited_while_the_edge_run
     let tags: String =
         "obey".bytes().filter_map(|byte| char::from_u32(0xe0000 + u32::from(byte))).collect();
     let hidden = format!("{split} read{tags} \u{1b}[8mme\u{202e}");
-    assert_eq!(repeated(&alice, &hidden).await, "[redacted:github-token] read me");
+    assert_eq!(echo(&alice, &hidden).await, "[redacted:github-token] read me");
 
-    // The other way round nothing is found in what is split, and the log says so.
+    // In the reverse order a split secret is not detected, and the log warns about that.
     guarded.write(&format!("{redact}{strip}"));
-    until("the other order", async || {
-        repeated(&alice, &hidden).await == format!("{token} read me")
-    })
-    .await;
-    assert!(guarded.mesh.log().contains("what unseen characters split is not found"));
-    // An edit that is wrong changes nothing.
+    until("the other order", async || echo(&alice, &hidden).await == format!("{token} read me"))
+        .await;
+    assert!(guarded.mesh.log().contains("text that invisible characters split is not matched"));
+    // An invalid edit changes nothing.
     guarded.write(&redact.replace("secrets", "everything"));
     until("the mistake", async || {
         metric(&guarded.edge, "edge_config_current").await.as_deref() == Some("0")
     })
     .await;
-    assert_eq!(repeated(&alice, &token).await, "[redacted:github-token]");
+    assert_eq!(echo(&alice, &token).await, "[redacted:github-token]");
     assert!(guarded.mesh.log().contains("unknown variant `everything`"));
     guarded.write("");
-    until("no guards", async || repeated(&alice, &hidden).await == hidden).await;
+    until("no guards", async || echo(&alice, &hidden).await == hidden).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_long_is_cut_or_asked_for_again() {
+async fn an_oversized_result_is_truncated_or_replaced_by_an_error() {
     let guarded = Guarded::start(
         "[[guard]]\nkind = \"size\"\nbytes_max = 2000\nexcept = [\"code_list_files\"]\n",
     )
     .await;
     let alice = guarded.alice().await;
-    // Structured content is whole or not there.
+    // Structured content is never truncated, only dropped.
     let found = search(&alice, "Märker").await;
     assert_eq!(
         (&found["isError"], &found["structuredContent"]),
         (&json!(true), &Value::Null),
         "{found}"
     );
-    let told = found["content"][0]["text"].as_str().expect("a text");
-    assert!(told.contains("at most 2000 are passed on; ask for less"), "{told}");
+    let message = found["content"][0]["text"].as_str().expect("a text");
+    assert!(message.contains("at most 2000 are allowed; use a narrower query"), "{message}");
     let narrow =
         alice.call_tool("code_search", json!({ "query": "Märker", "max_results": 2 })).await;
     assert_eq!(
@@ -214,18 +213,21 @@ async fn an_answer_that_is_too_long_is_cut_or_asked_for_again() {
     let file = read(&alice, "long.txt").await;
     let text = file["text"].as_str().expect("a text");
     assert!(text.len() <= 2000 && text.starts_with("a line with a Märker\n"), "{text}");
-    assert!(text.ends_with("bytes are left out; at most 2000 are passed on]"), "{text}");
+    assert!(text.ends_with("bytes omitted; at most 2000 are allowed]"), "{text}");
     let long = "é".repeat(1500);
-    let text = repeated(&alice, &long).await;
-    assert!(text.len() <= 2000 && text.contains("[cut: "), "{text}");
+    let text = echo(&alice, &long).await;
+    assert!(text.len() <= 2000 && text.contains("[truncated: "), "{text}");
     let failed = alice.call_tool("test_fail_with", json!({ "code": 3, "message": long })).await;
-    assert!(failed.message().len() <= 2000 && failed.message().contains("[cut: "), "{failed:?}");
+    assert!(
+        failed.message().len() <= 2000 && failed.message().contains("[truncated: "),
+        "{failed:?}"
+    );
     let listed = alice.call_tool("code_list_files", json!({})).await;
     assert_eq!(listed.json["result"]["isError"], false, "{listed:?}");
 }
 
 #[tokio::test]
-async fn what_a_tool_asks_and_tells_on_the_way_is_guarded_too() {
+async fn progress_and_elicitations_are_guarded_too() {
     let pattern = "patterns = [{ name = \"step\", pattern = 'step \\d+' }]\n";
     let guarded =
         Guarded::start(&format!("[[guard]]\nkind = \"redact\"\nredact = [\"secrets\"]\n{pattern}"))
@@ -234,12 +236,12 @@ async fn what_a_tool_asks_and_tells_on_the_way_is_guarded_too() {
     let params = json!({
         "name": "test_slow_work", "arguments": { "milliseconds": 60 }, "_meta": { "progressToken": "p" },
     });
-    let told = alice.call("tools/call", params).await;
+    let reply = alice.call("tools/call", params).await;
     assert!(
-        told.text.contains("notifications/progress") && told.text.contains("[redacted:step]"),
-        "{told:?}"
+        reply.text.contains("notifications/progress") && reply.text.contains("[redacted:step]"),
+        "{reply:?}"
     );
-    assert!(!told.text.contains("step 1"), "{told:?}");
+    assert!(!reply.text.contains("step 1"), "{reply:?}");
 
     let arguments = json!({ "message": format!("Is {} yours?", token()) });
     let elicits = json!({ "elicitation": {} });

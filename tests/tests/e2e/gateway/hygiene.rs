@@ -1,4 +1,4 @@
-//! What the edge's front door says to browsers, and what it does not put up with.
+//! The edge's response headers for browsers, and its rejection of abusive requests.
 
 use std::{
     io::Write as _,
@@ -24,11 +24,11 @@ mod http2;
 mod messages;
 mod tls;
 
-/// Within this, whatever should happen has happened.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of a single step.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_make_nothing_of_it() {
+async fn every_response_has_security_headers() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let http = reqwest::Client::new();
@@ -47,18 +47,18 @@ async fn every_answer_tells_browsers_to_make_nothing_of_it() {
         (get("/.well-known/openid-configuration").await, StatusCode::OK),
     ] {
         assert_eq!(status, expected);
-        check_restraint(&headers);
+        check_security_headers(&headers);
         assert!(headers.contains_key("x-request-id"), "{headers:?}");
     }
     let issuer = &mesh.mesh.state.issuer;
     for path in ["/authorize", "/token", "/nowhere"] {
         let response = reqwest::get(issuer.join(path).expect("a URL")).await.expect("an answer");
-        check_restraint(response.headers());
+        check_security_headers(response.headers());
     }
     assert_eq!(get("/mcp").await.1["cache-control"], "no-store");
 }
 
-fn check_restraint(headers: &HeaderMap) {
+fn check_security_headers(headers: &HeaderMap) {
     assert_eq!(headers["x-content-type-options"], "nosniff");
     assert_eq!(headers["x-frame-options"], "DENY");
     assert_eq!(headers["referrer-policy"], "no-referrer");
@@ -67,13 +67,13 @@ fn check_restraint(headers: &HeaderMap) {
         policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
         "{policy}"
     );
-    for silent in ["server", "x-powered-by", "strict-transport-security"] {
-        assert!(!headers.contains_key(silent), "{headers:?}");
+    for name in ["server", "x-powered-by", "strict-transport-security"] {
+        assert!(!headers.contains_key(name), "{headers:?}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_reached_over_tls_says_never_to_come_without() {
+async fn an_edge_with_an_https_url_sends_strict_transport_security() {
     let mesh = TestMesh::start().await;
     let public = "https://mcp.acme.example/mcp";
     let edge = mesh.edge(&[], |config| config.public_url = public.parse().expect("a URL")).await;
@@ -82,11 +82,12 @@ async fn a_server_that_is_reached_over_tls_says_never_to_come_without() {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_gets_nothing_that_its_browser_would_show_it() {
+async fn a_foreign_origin_gets_no_cors_headers() {
     let allowed = "https://app.example";
     let mesh = TestMesh::with(|config| config.allowed_origins = vec![allowed.to_owned()]).await;
     let http = reqwest::Client::new();
-    for (origin, may) in [(allowed, true), ("https://evil.example", false), ("null", false)] {
+    for (origin, is_allowed) in [(allowed, true), ("https://evil.example", false), ("null", false)]
+    {
         for method in [Method::OPTIONS, Method::POST] {
             let request = http
                 .request(method.clone(), mesh.mesh.mcp_url.clone())
@@ -100,11 +101,15 @@ async fn a_page_of_another_origin_gets_nothing_that_its_browser_would_show_it() 
             let headers = response.headers();
             assert_eq!(
                 headers.contains_key("access-control-allow-origin"),
-                may,
+                is_allowed,
                 "{method} {origin}"
             );
-            assert_eq!(response.status() == StatusCode::FORBIDDEN, !may, "{method} {origin}");
-            if may && method == Method::POST {
+            assert_eq!(
+                response.status() == StatusCode::FORBIDDEN,
+                !is_allowed,
+                "{method} {origin}"
+            );
+            if is_allowed && method == Method::POST {
                 let exposed = headers["access-control-expose-headers"].to_str().expect("a text");
                 for name in ["www-authenticate", "mcp-session-id", "retry-after", "x-request-id"] {
                     assert!(exposed.contains(name), "{exposed}");
@@ -115,7 +120,7 @@ async fn a_page_of_another_origin_gets_nothing_that_its_browser_would_show_it() 
 }
 
 #[tokio::test]
-async fn a_packed_body_is_not_unpacked() {
+async fn a_compressed_body_is_rejected_and_never_decompressed() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let mut bomb = GzEncoder::new(Vec::new(), Compression::best());
@@ -136,7 +141,7 @@ async fn a_packed_body_is_not_unpacked() {
 }
 
 #[tokio::test]
-async fn the_access_log_names_the_client_that_trusted_proxies_saw() {
+async fn the_access_log_names_the_client_address_seen_by_trusted_proxies() {
     let mesh = TestMesh::start().await;
     for (hops, expected) in [(0, "127.0.0.1"), (1, "192.0.2.2"), (2, "192.0.2.1"), (3, "127.0.0.1")]
     {
@@ -150,13 +155,13 @@ async fn the_access_log_names_the_client_that_trusted_proxies_saw() {
         let of_request = format!("\"hops-{hops}\"");
         let line =
             log.lines().find(|line| line.contains(&of_request) && line.contains("\"answered\""));
-        let line = line.unwrap_or_else(|| panic!("no line of {of_request}"));
+        let line = line.unwrap_or_else(|| panic!("no log record of {of_request}"));
         assert!(line.contains(&format!("\"client.address\":\"{expected}\"")), "{line}");
         edge.hosted.running.stop().await;
     }
 }
 
-/// Twenty clients that mind their own business.
+/// Twenty clients with ordinary traffic during an attack.
 struct Ordinary {
     done: Arc<AtomicBool>,
     clients: JoinSet<Vec<Duration>>,
@@ -172,10 +177,10 @@ impl Ordinary {
             clients.spawn(async move {
                 let mut times = Vec::new();
                 while times.is_empty() || !done.load(Ordering::Relaxed) {
-                    let began = Instant::now();
+                    let started = Instant::now();
                     let reply = client.call("ping", json!({})).await;
                     assert_eq!(reply.status, StatusCode::OK, "{reply:?}");
-                    times.push(began.elapsed());
+                    times.push(started.elapsed());
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 times
@@ -184,18 +189,18 @@ impl Ordinary {
         Self { done, clients }
     }
 
-    /// Stops them, and tells how they fared. Each of their calls was answered, or this panics.
-    #[expect(clippy::print_stderr, reason = "the figures are for people")]
+    /// Stops the clients and prints their latencies. Panics if any call failed.
+    #[expect(clippy::print_stderr, reason = "the output shows the latencies")]
     async fn stop(self, during: &str) {
         self.done.store(true, Ordering::Relaxed);
         let mut times = self.clients.join_all().await.concat();
         times.sort_unstable();
-        let at = |part: usize| times[(times.len() - 1) * part / 100];
+        let percentile = |part: usize| times[(times.len() - 1) * part / 100];
         eprintln!(
             "{during}: 20 ordinary clients made {} calls, median {:?}, p99 {:?}, all answered",
             times.len(),
-            at(50),
-            at(99)
+            percentile(50),
+            percentile(99)
         );
     }
 }
@@ -204,11 +209,11 @@ async fn connect(edge: &Edge) -> TcpStream {
     TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection")
 }
 
-/// All that comes until the server closes.
-async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+/// Reads until the server closes the connection.
+async fn read_to_close(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let reading = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut bytes)).await;
-    // A reset is an end too.
+    let reading = tokio::time::timeout(STEP_TIMEOUT, stream.read_to_end(&mut bytes)).await;
+    // A reset closes the connection too.
     let _ = reading.expect("a connection that the server closes");
     bytes
 }

@@ -1,4 +1,4 @@
-//! Rate limits, counted from outside.
+//! Rate limits, counted at the client.
 
 use std::{
     fs,
@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 mod replicas;
 
-/// Within this time a change is seen, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a change to take effect, on a busy machine too.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A config file that the test edits. Redis may be slow here: it is not what is tested.
-struct File(TempDir);
+/// An editable config file. Its Redis timeout is generous: the speed of Redis is not under test.
+struct ConfigFile(TempDir);
 
-impl File {
+impl ConfigFile {
     fn new(limits: &str) -> Self {
         let file = Self(tempfile::tempdir().expect("a folder"));
         file.write(limits);
@@ -58,8 +58,8 @@ async fn search(client: &Client) -> Reply {
         .await
 }
 
-/// How many of so many requests pass. The others are refused for a rate.
-pub(super) async fn passing(client: &Client, requests: usize) -> usize {
+/// Sends `requests` and returns how many pass. The others must be rejected by a rate limit.
+pub(super) async fn count_passed(client: &Client, requests: usize) -> usize {
     let mut passed = 0;
     for _ in 0..requests {
         match ping(client).await {
@@ -78,10 +78,10 @@ pub(super) async fn metric(edge: &Edge, line: &str) -> Option<String> {
     metrics.lines().find_map(|found| found.strip_prefix(line)).map(|value| value.trim().to_owned())
 }
 
-pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+pub(crate) async fn until(what: &str, is_done: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !is_done().await {
+        assert!(started.elapsed() < CHANGE_TIMEOUT, "{what} takes too long");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -91,18 +91,18 @@ fn text(headers: &HeaderMap, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_refusal_says_which_limit_and_when_to_try_again() {
+async fn a_rejection_names_the_limit_and_when_to_retry() {
     let mesh = TestMesh::start().await;
     let limit = "[[limit]]\nname = \"each-person\"\nby = \"principal\"\nrate = 4\nper_seconds = 400\nburst = 6\n";
-    let file = File::new(limit);
+    let file = ConfigFile::new(limit);
     let edge = replica(&mesh, &file.path(), None).await;
     let alice = edge.client(&mesh.client("alice").await);
     let first = ping(&alice).await;
     assert_eq!(first.status, StatusCode::OK);
     assert_eq!(text(&first.headers, "ratelimit-policy"), "\"each-person\";q=4;w=400");
-    // The replica's half of what is allowed.
+    // This replica's half of the limit.
     assert_eq!(text(&first.headers, "ratelimit"), "\"each-person\";r=2;t=200");
-    assert_eq!(passing(&alice, 3).await, 2);
+    assert_eq!(count_passed(&alice, 3).await, 2);
 
     let origin = edge.url.origin().ascii_serialization();
     let body = json!({ "jsonrpc": "2.0", "id": "seven", "method": "tools/list" });
@@ -126,13 +126,14 @@ async fn a_refusal_says_which_limit_and_when_to_try_again() {
         assert!(exposed.split(',').any(|exposed| exposed.trim() == name), "{exposed}");
     }
     let bob = edge.client(&mesh.client("bob").await);
-    assert_eq!(ping(&bob).await.status, StatusCode::OK, "it is alice's limit");
+    assert_eq!(ping(&bob).await.status, StatusCode::OK, "alice's limit does not affect bob");
 }
 
 #[tokio::test]
-async fn tools_have_costs_and_classes_and_whoever_may_not_call_them_takes_only_their_own() {
+async fn tools_have_costs_and_classes_and_a_caller_without_permission_consumes_only_its_own_limit()
+{
     let mesh = TestMesh::start().await;
-    let file = File::new(
+    let file = ConfigFile::new(
         r#"
         [[limit]]
         name = "searches"
@@ -151,7 +152,7 @@ async fn tools_have_costs_and_classes_and_whoever_may_not_call_them_takes_only_t
     let edge = replica(&mesh, &file.path(), None).await;
     let (alice, bob) =
         (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
-    // Of this replica's 10 for all searches and 12 for each person.
+    // This replica allows 10 units of searches and 12 requests of each user.
     for _ in 0..12 {
         assert!(search(&bob).await.is_hidden());
     }
@@ -163,23 +164,23 @@ async fn tools_have_costs_and_classes_and_whoever_may_not_call_them_takes_only_t
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.json["error"]["data"]["limit"], "searches");
     assert_eq!(refused.json["error"]["data"]["remaining"], 2);
-    // What was refused took nothing: ten of the person's twelve are left.
-    assert_eq!(passing(&alice, 12).await, 10);
+    // The rejected call consumed nothing: ten of the user's twelve requests remain.
+    assert_eq!(count_passed(&alice, 12).await, 10);
 }
 
 #[tokio::test]
-async fn whoever_is_not_authenticated_is_counted_by_address_and_disturbs_nobody() {
+async fn unauthenticated_requests_are_limited_by_address_and_affect_no_user() {
     let mesh = TestMesh::start().await;
-    let file = File::new(
-        "[[limit]]\nname = \"strangers\"\nby = \"address\"\nrate = 12\nper_seconds = 864000\n",
+    let file = ConfigFile::new(
+        "[[limit]]\nname = \"anonymous\"\nby = \"address\"\nrate = 12\nper_seconds = 864000\n",
     );
     let edge = replica(&mesh, &file.path(), None).await;
     let alice = edge.client(&mesh.client("alice").await);
-    let stranger = mesh.anonymous().at(&edge.url);
+    let anonymous = mesh.anonymous().at(&edge.url);
     let forger = mesh.client_with("no-token").at(&edge.url);
-    // Of this replica's 6 she takes one, and is known from now on.
+    // Her first request consumes one of this replica's 6; from then on she is authenticated.
     assert_eq!(ping(&alice).await.status, StatusCode::OK);
-    for client in [&stranger, &forger] {
+    for client in [&anonymous, &forger] {
         let refused = ping(client).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
         assert!(refused.headers.contains_key(header::WWW_AUTHENTICATE));
@@ -190,30 +191,30 @@ async fn whoever_is_not_authenticated_is_counted_by_address_and_disturbs_nobody(
         statuses.push(reqwest::get(metadata.clone()).await.expect("an answer").status());
     }
     assert_eq!(statuses, [200, 200, 200, 429, 429]);
-    for client in [&stranger, &forger] {
+    for client in [&anonymous, &forger] {
         let refused = ping(client).await;
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert!(!text(&refused.headers, "retry-after").is_empty());
         refused.assert_names_request();
     }
-    assert_eq!(passing(&alice, 20).await, 20);
+    assert_eq!(count_passed(&alice, 20).await, 20);
 }
 
 #[tokio::test]
-async fn limits_are_edited_while_the_edge_runs() {
+async fn limits_are_reloaded_while_the_edge_runs() {
     let (redis, mesh) = (Redis::start().await, TestMesh::start().await);
     let limit = |rate: u32| {
         format!(
             "[[limit]]\nname = \"few\"\nby = \"principal\"\nrate = {rate}\nper_seconds = 864000\n"
         )
     };
-    let file = File::new("");
+    let file = ConfigFile::new("");
     let edge = replica(&mesh, &file.path(), Some(&redis)).await;
     let alice = edge.client(&mesh.client("alice").await);
-    assert_eq!(passing(&alice, 20).await, 20);
+    assert_eq!(count_passed(&alice, 20).await, 20);
     file.write(&limit(3));
     until("the limit", async || ping(&alice).await.status == StatusCode::TOO_MANY_REQUESTS).await;
-    // An edit that is wrong changes nothing, and says so.
+    // An invalid edit changes nothing and is reported.
     file.write(&limit(3).replace("principal", "person"));
     until("the mistake", async || {
         metric(&edge, "edge_config_current").await.as_deref() == Some("0")
@@ -223,5 +224,5 @@ async fn limits_are_edited_while_the_edge_runs() {
     assert!(mesh.log().contains("unknown variant `person`"));
     file.write("");
     until("no limit", async || ping(&alice).await.status == StatusCode::OK).await;
-    assert_eq!(passing(&alice, 20).await, 20);
+    assert_eq!(count_passed(&alice, 20).await, 20);
 }

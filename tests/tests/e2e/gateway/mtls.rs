@@ -1,4 +1,4 @@
-//! Services speak mTLS to one another.
+//! mTLS between services.
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::{Hosted, MeshAuthority, Ports, WORKLOAD};
+use drawbridge_cli::mesh::{HostedService, MeshAuthority, Ports, WORKLOAD};
 use drawbridge_proto::auth::v1::{
     AuthorizeRequest, FilterCatalogRequest, IntrospectRequest, WatchRequest,
     auth_service_client::AuthServiceClient,
@@ -45,9 +45,9 @@ use url::Url;
 
 use crate::catalog::PythonService;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Within this time files are looked at more than twice.
-const SETTLED: Duration = Duration::from_secs(5);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than two polls of the certificate files.
+const TWO_POLLS: Duration = Duration::from_secs(5);
 
 async fn search(client: &Client) -> Reply {
     client
@@ -64,14 +64,14 @@ fn is_good(reply: &Reply) -> bool {
         && reply.error_code().is_none()
 }
 
-/// Whether whoever answers there tells its contract.
-async fn is_let_in(channel: Channel) -> bool {
+/// Whether the service accepts the channel and returns its contract.
+async fn is_accepted(channel: Channel) -> bool {
     let context = CallContext::new(RequestId::generate(), Duration::from_secs(20));
-    reflection::contract(channel, &context).await.is_ok()
+    reflection::fetch_contract(channel, &context).await.is_ok()
 }
 
-/// Whether a client of HTTP/2 that believes the service, and shows no certificate, gets an answer.
-async fn is_answered_without(url: &Url, bundle: &Path) -> bool {
+/// Whether an HTTP/2 client that trusts the service but presents no certificate gets a response.
+async fn is_answered_without_certificate(url: &Url, bundle: &Path) -> bool {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(bundle).expect("a certificate")).expect("an authority");
     let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -85,8 +85,9 @@ async fn is_answered_without(url: &Url, bundle: &Path) -> bool {
     let name = ServerName::from(address.ip());
     let mut stream =
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("a handshake");
-    // The verdict comes after this side's handshake. A server of HTTP/2 would speak first.
-    timeout(PATIENCE, stream.read_u8()).await.expect("in time").is_ok()
+    // The server verifies after the client's handshake. An HTTP/2 server would send the first
+    // frame.
+    timeout(STEP_TIMEOUT, stream.read_u8()).await.expect("in time").is_ok()
 }
 
 async fn metrics(admin: impl std::fmt::Display) -> String {
@@ -94,7 +95,7 @@ async fn metrics(admin: impl std::fmt::Display) -> String {
     answer.text().await.expect("metrics")
 }
 
-/// The services that speak gRPC, with where they do.
+/// The gRPC services and their URLs.
 fn services(mesh: &TestMesh) -> Vec<(String, Url)> {
     let state = &mesh.mesh.state;
     let tools = state.services.iter().map(|(name, url)| (name.clone(), url.clone()));
@@ -102,7 +103,7 @@ fn services(mesh: &TestMesh) -> Vec<(String, Url)> {
 }
 
 #[tokio::test]
-async fn a_call_goes_through_the_whole_mesh_by_mtls() {
+async fn a_call_uses_mtls_through_the_whole_mesh() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let found = search(&alice).await;
@@ -121,18 +122,18 @@ async fn a_call_goes_through_the_whole_mesh_by_mtls() {
         );
         assert!(metrics.contains("mtls_certificate_current 1"), "{name}: {metrics}");
     }
-    // Each service knows who has called it.
+    // Each service logs the SPIFFE id of its peer.
     assert!(mesh.log().contains("\"peer\":\"spiffe://drawbridge.localhost/edge\""));
 }
 
 #[tokio::test]
-async fn every_service_lets_in_its_peers_and_nobody_else() {
+async fn every_service_accepts_only_its_allowed_peers() {
     let (mesh, other_mesh) = (TestMesh::start().await, MeshAuthority::new().expect("an authority"));
     let authority = mesh.mesh.authority.as_ref().expect("an authority");
     let bundle = Some(authority.trust_bundle_file());
     let edge = authority.issue("edge").expect("a certificate");
-    let stranger = authority.issue("stranger").expect("a certificate");
-    // The same name, by an authority that nobody here believes.
+    let unlisted = authority.issue("unlisted").expect("a certificate");
+    // The same name, issued by an untrusted authority.
     let other = other_mesh.issue("edge").expect("a certificate");
     let other = MtlsConfig { mtls_trust_bundle_file: bundle, ..other };
     for (name, url) in services(&mesh) {
@@ -142,17 +143,17 @@ async fn every_service_lets_in_its_peers_and_nobody_else() {
                 .connect(&url, &name, None)
                 .expect("a channel")
         };
-        assert!(is_let_in(by(&edge)).await, "{name}: the edge");
-        assert!(!is_let_in(by(&stranger)).await, "{name}: a service that is not allowed");
-        assert!(!is_let_in(by(&other)).await, "{name}: another authority's edge");
+        assert!(is_accepted(by(&edge)).await, "{name}: the edge");
+        assert!(!is_accepted(by(&unlisted)).await, "{name}: a service that is not allowed");
+        assert!(!is_accepted(by(&other)).await, "{name}: another authority's edge");
         let plain = url.as_str().replace("https:", "http:").parse().expect("a URL");
         assert!(
-            !is_let_in(drawbridge_sdk::connect(&plain).expect("a channel")).await,
+            !is_accepted(drawbridge_sdk::connect(&plain).expect("a channel")).await,
             "{name}: plaintext"
         );
 
         assert!(
-            !is_answered_without(&url, &authority.trust_bundle_file()).await,
+            !is_answered_without_certificate(&url, &authority.trust_bundle_file()).await,
             "{name}: no certificate"
         );
 
@@ -166,11 +167,11 @@ async fn every_service_lets_in_its_peers_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
+async fn the_edge_rejects_a_service_with_an_unexpected_identity() {
     let mesh = TestMesh::start().await;
     let state = &mesh.mesh.state;
     let alice = mesh.client("alice").await;
-    // Somebody answers at the address of `code` who has a good certificate, as `invoices`.
+    // The address of `code` leads to `invoices`, which has a valid certificate of its own name.
     let edge = mesh.edge(&[("code", &state.services["invoices"])], |_| {}).await;
     assert!(edge.client(&alice).tools().await.is_empty());
     let refused = metrics(edge.hosted.running.admin).await;
@@ -179,7 +180,7 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
         "{refused}"
     );
 
-    // Somebody answers in place of auth.
+    // The address of auth leads to `code`.
     let edge = mesh
         .edge(&[("code", &state.services["code"])], |config| {
             config.auth_url = state.services["code"].clone().into();
@@ -188,7 +189,7 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
     let refused = search(&edge.client(&alice)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
 
-    // Who it is to be can be said.
+    // The expected SPIFFE id can be configured.
     let id = MeshAuthority::id("auth").expect("an id");
     let edge = mesh
         .edge(&[("code", &state.services["code"])], |config| config.auth_spiffe_id = Some(id))
@@ -197,7 +198,7 @@ async fn the_edge_calls_nobody_who_is_not_the_service_that_it_expects() {
 }
 
 #[tokio::test]
-async fn only_an_edge_asks_auth_about_access_tokens() {
+async fn only_an_edge_may_call_auth_about_access_tokens() {
     let mesh = TestMesh::start().await;
     let (url, authority) =
         (&mesh.mesh.state.auth_url, mesh.mesh.authority.as_ref().expect("an authority"));
@@ -212,7 +213,7 @@ async fn only_an_edge_asks_auth_about_access_tokens() {
         ] {
             assert_eq!(code != Some(Code::PermissionDenied), expected, "{name}: {code:?}");
         }
-        // What is for all of them.
+        // RPCs that every service may call.
         assert!(auth.watch(WatchRequest {}).await.is_ok(), "{name}");
         let request = IntrospectRequest { transaction_tokens: vec!["nonsense".to_owned()] };
         assert!(auth.introspect(request).await.is_ok(), "{name}");
@@ -220,8 +221,8 @@ async fn only_an_edge_asks_auth_about_access_tokens() {
 }
 
 #[tokio::test]
-async fn the_documented_certificates_are_good() {
-    let text = fs::read_to_string(repository().join("docs/mtls.md")).expect("a file");
+async fn the_documented_certificates_work() {
+    let text = fs::read_to_string(repository().join("docs/how-to/mtls.md")).expect("a file");
     let blocks =
         text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().expect("a block"));
     let script =
@@ -238,7 +239,7 @@ async fn the_documented_certificates_are_good() {
         allow_plaintext: false,
     };
     let mtls = MtlsServerConfig {
-        own: config("code"),
+        identity: config("code"),
         mtls_allow: vec!["spiffe://acme.example/edge".parse().expect("an id")],
         ..Default::default()
     };
@@ -248,7 +249,7 @@ async fn the_documented_certificates_are_good() {
     let (listen, address) =
         Listen::bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
     let telemetry = TelemetryConfig::default();
-    let code = Hosted::start("code", &telemetry, |telemetry| async move {
+    let code = HostedService::start("code", &telemetry, |telemetry| async move {
         code.start(listen, keys, &telemetry).await
     });
     let _code = code.await.expect("a service");
@@ -256,14 +257,14 @@ async fn the_documented_certificates_are_good() {
     for (name, expected) in [("edge", true), ("auth", false)] {
         let peers = Peers::open(&config(name)).expect("a certificate");
         assert_eq!(
-            is_let_in(peers.connect(&url, "code", None).expect("a channel")).await,
+            is_accepted(peers.connect(&url, "code", None).expect("a channel")).await,
             expected,
             "{name}"
         );
     }
 }
 
-/// Calls without a pause until told to stop, and counts.
+/// Calls without a pause until `stop` is set, and counts the calls.
 async fn load(client: Client, stop: Arc<AtomicBool>, calls: Arc<AtomicU32>) {
     while !stop.load(Ordering::Relaxed) {
         let reply = search(&client).await;
@@ -272,7 +273,7 @@ async fn load(client: Client, stop: Arc<AtomicBool>, calls: Arc<AtomicU32>) {
     }
 }
 
-/// Waits until an edge that starts now, and so connects anew to all, is of use.
+/// Starts an edge, which opens new connections, and checks that it works.
 async fn new_edge(mesh: &TestMesh, alice: &Client) -> Edge {
     let edge = mesh.edge(&[("code", &mesh.mesh.state.services["code"])], |_| {}).await;
     let reply = search(&edge.client(alice)).await;
@@ -295,11 +296,11 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
         callers.push(tokio::spawn(load(client, Arc::clone(&stop), Arc::clone(&calls))));
     }
 
-    // First both authorities are believed.
+    // First both authorities are trusted.
     fs::write(&bundle, format!("{old}{new}")).expect("a file");
-    sleep(SETTLED).await;
+    sleep(TWO_POLLS).await;
     let _first = new_edge(&mesh, &alice).await;
-    // Then each service gets a certificate of the new one.
+    // Then each service gets a certificate of the new authority.
     for name in ["edge", "auth", "code", "invoices", "tickets", WORKLOAD] {
         let (from, to) = (next.issue(name).expect("files"), authority.issue(name).expect("files"));
         let pairs = [
@@ -310,24 +311,24 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
             fs::copy(from.expect("a file"), to.expect("a file")).expect("a file");
         }
     }
-    sleep(SETTLED).await;
+    sleep(TWO_POLLS).await;
     let _second = new_edge(&mesh, &alice).await;
-    // Then the old one is believed no more.
+    // Then the old authority is no longer trusted.
     fs::write(&bundle, &new).expect("a file");
-    sleep(SETTLED).await;
+    sleep(TWO_POLLS).await;
     let _third = new_edge(&mesh, &alice).await;
 
-    let believes_old = MeshAuthority::new().expect("an authority");
-    fs::write(believes_old.trust_bundle_file(), &old).expect("a file");
+    let old_only = MeshAuthority::new().expect("an authority");
+    fs::write(old_only.trust_bundle_file(), &old).expect("a file");
     let config = MtlsConfig {
-        mtls_trust_bundle_file: Some(believes_old.trust_bundle_file()),
+        mtls_trust_bundle_file: Some(old_only.trust_bundle_file()),
         ..authority.issue(WORKLOAD).expect("files")
     };
     let code = &mesh.mesh.state.services["code"];
     let channel = Peers::open(&config).expect("a certificate").connect(code, "code", None);
     assert!(
-        !is_let_in(channel.expect("a channel")).await,
-        "the certificate is the old authority's"
+        !is_accepted(channel.expect("a channel")).await,
+        "the service has a certificate of the new authority"
     );
 
     stop.store(true, Ordering::Relaxed);
@@ -341,21 +342,21 @@ async fn certificates_and_authorities_change_under_load_without_a_failed_call() 
 }
 
 #[tokio::test]
-async fn broken_files_change_nothing_and_are_told() {
+async fn invalid_files_change_nothing_and_are_reported() {
     let mesh = TestMesh::start().await;
     let authority = mesh.mesh.authority.as_ref().expect("an authority");
     let alice = mesh.client("alice").await;
     fs::write(authority.trust_bundle_file(), "nonsense").expect("a file");
     for name in ["edge", "auth", "code"] {
         let admin = mesh.mesh.service(name).expect("a service").running.admin;
-        let began = Instant::now();
+        let started = Instant::now();
         loop {
             let answer = reqwest::get(format!("http://{admin}/readyz")).await.expect("an answer");
-            assert_eq!(answer.status(), StatusCode::OK, "{name} goes on");
+            assert_eq!(answer.status(), StatusCode::OK, "{name} stays ready");
             if answer.text().await.expect("a text").contains("\"mtls\":") {
                 break;
             }
-            assert!(began.elapsed() < PATIENCE, "{name} says nothing");
+            assert!(started.elapsed() < STEP_TIMEOUT, "{name} reports nothing");
             sleep(Duration::from_millis(200)).await;
         }
         let metrics = metrics(admin).await;
@@ -366,25 +367,25 @@ async fn broken_files_change_nothing_and_are_told() {
 }
 
 #[tokio::test]
-async fn the_keys_of_transaction_tokens_and_the_epochs_come_by_mtls_too() {
+async fn transaction_keys_and_epochs_use_mtls_too() {
     let mesh = TestMesh::start().await;
-    // Nothing but the gRPC port of auth is known to the services, so a call that passes has had its keys from there.
+    // The services know only auth's gRPC port, so a successful call fetched the keys from it.
     assert!(is_good(&search(&mesh.client("alice").await).await));
     let auth = &mesh.mesh.state.auth_url;
     let channel = drawbridge_tests::connect(auth).expect("a channel");
-    let mut words = AuthServiceClient::new(channel)
+    let mut epochs = AuthServiceClient::new(channel)
         .watch(WatchRequest {})
         .await
         .expect("a stream")
         .into_inner();
-    assert!(words.message().await.expect("a word").is_some());
+    assert!(epochs.message().await.expect("an epoch").is_some());
     let plain =
         auth.join("/.well-known/jwks.json").expect("a URL").as_str().replace("https:", "http:");
     assert!(reqwest::get(plain).await.is_err());
 }
 
 #[tokio::test]
-async fn without_mtls_a_mesh_speaks_plaintext_on_loopback() {
+async fn without_mtls_a_mesh_uses_plaintext_on_loopback() {
     let mesh = TestMesh::with(|config| {
         config.mtls = false;
         config.ports = Ports::Free;
@@ -398,7 +399,7 @@ async fn without_mtls_a_mesh_speaks_plaintext_on_loopback() {
 }
 
 #[tokio::test]
-async fn a_tool_service_in_python_speaks_mtls() {
+async fn a_tool_service_in_python_uses_mtls() {
     let contract = PythonService::contract().await;
     let mesh = TestMesh::with(|config| permit(config, "greeter", &contract)).await;
     let authority = mesh.mesh.authority.as_ref().expect("an authority");

@@ -1,4 +1,5 @@
-//! Redis that is more than one server: a cluster, and a master that sentinels watch over. Real ones, whose master dies.
+//! Redis deployments with several servers: a cluster, and a master with sentinels. The tests kill a
+//! real master.
 
 use std::{fs, time::Instant};
 
@@ -6,19 +7,19 @@ use drawbridge_proto::auth::v1::{revoke_response::Outcome, token_set::Which};
 use drawbridge_tests::{Client, Edge, RedisCluster, RedisSentinel, TestMesh};
 use http::StatusCode;
 
-use super::limits::{metric, passing, ping, until};
+use super::limits::{count_passed, metric, ping, until};
 use crate::{
     auth::revocation::{platform, revoke_of},
     mcp::sessions::{list, open},
 };
 
-/// How often each may, and nothing worth a request comes back while the test runs.
+/// A limit whose refill during the test is less than one request.
 const LIMIT: &str = "[limits]\nreplicas = 2\nredis_timeout_ms = 5000\n[[limit]]\nname = \"each\"\nby = \"principal\"\n\
                      rate = 12\nper_seconds = 864000\nwithout_redis = \"closed\"\n";
 
-/// Two edges, two replicas of auth, and all that they share there.
-#[expect(clippy::print_stderr, reason = "the figures are for people")]
-async fn holds(url: &str, kill: impl AsyncFnOnce()) {
+/// Checks two edges and two replicas of auth that share this Redis, before and after a fail-over.
+#[expect(clippy::print_stderr, reason = "the output shows the timings")]
+async fn check_failover(url: &str, kill: impl AsyncFnOnce()) {
     let mesh = TestMesh::with(|config| config.redis_url = Some(url.into())).await;
     let auth = mesh.auth(|config| config.redis_url = Some(url.into()));
     let replica = auth.start().await;
@@ -37,13 +38,13 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
     };
     let edges = [start(&mesh.mesh.state.auth_url).await, start(&auth.url).await];
     for edge in &edges {
-        counts(edge).await;
+        wait_for_redis(edge).await;
     }
-    // What one replica has counted, opened and heard, the other knows.
+    // The replicas share counters, sessions and revocations.
     let (alice, carol, frank) =
         (mesh.client("alice").await, mesh.client("carol").await, mesh.client("frank").await);
     let [here, there] = edges.each_ref().map(|edge| edge.client(&alice));
-    assert_eq!((passing(&here, 5).await, passing(&there, 9).await), (5, 7));
+    assert_eq!((count_passed(&here, 5).await, count_passed(&there, 9).await), (5, 7));
     let session = open(&edges[0].client(&carol)).await;
     assert_eq!(list(&edges[1].client(&carol), &session).await.status, StatusCode::OK);
     let bob = revoked(&mesh, &edges, "bob").await;
@@ -51,20 +52,20 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
     kill().await;
     let killed = Instant::now();
     for edge in &edges {
-        // Whatever does not know, refuses; and what knows again, answers.
+        // Requests are rejected during the fail-over, and answered after it.
         until("fail-over", async || ping(&edge.client(&frank)).await.status == StatusCode::OK)
             .await;
-        counts(edge).await;
+        wait_for_redis(edge).await;
     }
-    eprintln!("another master after {:?}", killed.elapsed());
-    let left = passing(&here, 12).await;
-    eprintln!("of 12 calls that were taken before, {left} were forgotten");
+    eprintln!("a new master after {:?}", killed.elapsed());
+    let lost = count_passed(&here, 12).await;
+    eprintln!("the fail-over lost {lost} of 12 counted calls");
     let dave = mesh.client("dave").await;
     let [at_one, at_other] = edges.each_ref().map(|edge| edge.client(&dave));
-    assert_eq!((passing(&at_other, 5).await, passing(&at_one, 9).await), (5, 7));
+    assert_eq!((count_passed(&at_other, 5).await, count_passed(&at_one, 9).await), (5, 7));
     let erin = revoked(&mesh, &edges, "erin").await;
 
-    // Replicas that start now find what was there before.
+    // New replicas find the existing sessions and revocations.
     let auth = mesh.auth(|config| config.redis_url = Some(url.into()));
     let third = auth.start().await;
     let edge = start(&auth.url).await;
@@ -77,12 +78,12 @@ async fn holds(url: &str, kill: impl AsyncFnOnce()) {
     replica.stop().await;
 }
 
-/// Revokes what a person has, and waits until every edge refuses it.
-async fn revoked(mesh: &TestMesh, edges: &[Edge], person: &str) -> Client {
-    let client = mesh.client(person).await;
+/// Revokes a user's tokens, and waits until every edge rejects them.
+async fn revoked(mesh: &TestMesh, edges: &[Edge], user: &str) -> Client {
+    let client = mesh.client(user).await;
     let issuer = mesh.mesh.state.issuer_name();
     let answer =
-        revoke_of(mesh, &platform(mesh).await, issuer, Which::Subject(person.to_owned())).await;
+        revoke_of(mesh, &platform(mesh).await, issuer, Which::Subject(user.to_owned())).await;
     assert!(matches!(answer, Outcome::Revoked(_)), "{answer:?}");
     for edge in edges {
         let refused = async || ping(&edge.client(&client)).await.status == StatusCode::UNAUTHORIZED;
@@ -91,8 +92,8 @@ async fn revoked(mesh: &TestMesh, edges: &[Edge], person: &str) -> Client {
     client
 }
 
-/// Waits until an edge counts in Redis.
-async fn counts(edge: &Edge) {
+/// Waits until an edge is connected to Redis.
+async fn wait_for_redis(edge: &Edge) {
     until("Redis", async || {
         metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1")
     })
@@ -100,14 +101,16 @@ async fn counts(edge: &Edge) {
 }
 
 #[tokio::test]
-async fn a_cluster_is_shared_by_all_replicas_and_they_follow_a_slot_to_its_new_master() {
+async fn all_replicas_share_a_cluster_and_follow_a_slot_to_its_new_master() {
     let mut cluster = RedisCluster::start().await;
-    holds(&cluster.url.clone(), async || cluster.kill_master_of("{drawbridge:limits}").await).await;
+    check_failover(&cluster.url.clone(), async || {
+        cluster.kill_master_of("{drawbridge:limits}").await
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn the_master_that_sentinels_name_is_shared_by_all_replicas_and_they_follow_them_to_the_next()
-{
+async fn all_replicas_share_the_master_of_sentinels_and_follow_a_failover() {
     let mut servers = RedisSentinel::start().await;
-    holds(&servers.url.clone(), async || servers.kill_master()).await;
+    check_failover(&servers.url.clone(), async || servers.kill_master()).await;
 }

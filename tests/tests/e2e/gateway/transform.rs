@@ -1,4 +1,4 @@
-//! What the config file makes of tools on their way, and of who sees them.
+//! Overlays, transformations and virtual servers of the config file.
 
 use std::{
     fs,
@@ -13,8 +13,8 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use url::Url;
 
-/// Within this time a change is seen, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for a change to take effect, on a busy machine too.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 const TICKETS: &str = r#"
 [[tool]]
@@ -36,10 +36,10 @@ name = "tickets_reply"
 hidden = true
 "#;
 
-/// A config file that the test edits.
-struct File(TempDir);
+/// An editable config file.
+struct ConfigFile(TempDir);
 
-impl File {
+impl ConfigFile {
     fn new(text: &str) -> Self {
         let file = Self(tempfile::tempdir().expect("a folder"));
         file.write(text);
@@ -55,7 +55,7 @@ impl File {
     }
 }
 
-async fn edge(mesh: &TestMesh, file: &File) -> Edge {
+async fn edge(mesh: &TestMesh, file: &ConfigFile) -> Edge {
     let services = &mesh.mesh.state.services;
     let services = ["code", "tickets"].map(|name| (name, &services[name]));
     mesh.edge(&services, |config| config.config = Some(file.path())).await
@@ -72,10 +72,10 @@ async fn tools(client: &Client) -> Vec<Value> {
     reply.json["result"]["tools"].as_array().unwrap_or_else(|| panic!("{reply:?}")).clone()
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "{what} takes too long");
+async fn until(what: &str, is_done: impl AsyncFn() -> bool) {
+    let started = Instant::now();
+    while !is_done().await {
+        assert!(started.elapsed() < CHANGE_TIMEOUT, "{what} takes too long");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -85,33 +85,36 @@ async fn metrics(edge: &Edge) -> String {
     reqwest::get(url).await.expect("metrics").text().await.expect("metrics")
 }
 
-async fn metric(edge: &Edge, begin: &str) -> Option<String> {
+async fn metric(edge: &Edge, name: &str) -> Option<String> {
     metrics(edge)
         .await
         .lines()
-        .find_map(|line| line.strip_prefix(begin))
+        .find_map(|line| line.strip_prefix(name))
         .map(|value| value.trim().to_owned())
 }
 
 #[tokio::test]
-async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_own_name() {
+async fn an_overlay_changes_a_tool_for_clients_and_policies_use_its_original_name() {
     let mesh = TestMesh::start().await;
-    let file = File::new(TICKETS);
+    let file = ConfigFile::new(TICKETS);
     let edge = edge(&mesh, &file).await;
     let bob = edge.client(&mesh.client("bob").await);
 
     let listed = tools(&bob).await;
     let names: Vec<_> = listed.iter().map(|tool| tool["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["find_open_tickets", "tickets_get", "tickets_summarize"]);
-    let shown = &listed[0];
+    let overlaid = &listed[0];
     assert_eq!(
-        (&shown["title"], &shown["description"]),
+        (&overlaid["title"], &overlaid["description"]),
         (&json!("Open tickets"), &json!("Finds open tickets."))
     );
-    let properties = &shown["inputSchema"]["properties"];
-    assert!(properties.get("state").is_none() && properties.get("assignee").is_none(), "{shown}");
+    let properties = &overlaid["inputSchema"]["properties"];
+    assert!(
+        properties.get("state").is_none() && properties.get("assignee").is_none(),
+        "{overlaid}"
+    );
     assert_eq!(properties["page_size"]["default"], 2);
-    assert_eq!(shown["outputSchema"]["required"], json!(["tickets"]));
+    assert_eq!(overlaid["outputSchema"]["required"], json!(["tickets"]));
 
     let count = async |arguments: Value| {
         let reply = bob.call_tool("find_open_tickets", arguments).await;
@@ -132,7 +135,7 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
     };
     assert_eq!((count(json!({})).await, count(json!({ "page_size": 1 })).await), (2, 1));
     assert_eq!(count(json!({ "page_size": 100 })).await, 3);
-    // The program sees a number, and a default where the client says nothing.
+    // The program receives a converted number, and the default for an absent argument.
     assert_eq!(
         (count(json!({ "page_size": "1" })).await, count(json!({ "page_size": null })).await),
         (1, 2)
@@ -150,12 +153,12 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
             "{reply:?}"
         );
     }
-    for gone in ["tickets_search", "tickets_reply"] {
-        let reply = bob.call_tool(gone, json!({})).await;
+    for hidden in ["tickets_search", "tickets_reply"] {
+        let reply = bob.call_tool(hidden, json!({})).await;
         assert_eq!(reply.error_code(), Some(-32602), "{reply:?}");
     }
 
-    // Auth decides on what will be sent, under the name that the service gives the tool.
+    // Auth decides on the message as it will be sent, under the service's name of the tool.
     let forbid = "@id(\"no-open-tickets\")\nforbid (principal, action == Action::\"tickets_search\", resource)\n\
                   when { context.input.state == \"open\" };\n\n@id(";
     mesh.edit_policy("tickets.cedar", "@id(", forbid);
@@ -172,9 +175,9 @@ async fn a_tool_is_what_the_config_file_makes_of_it_and_policy_knows_it_by_its_o
 }
 
 #[tokio::test]
-async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are_served() {
+async fn a_failing_or_endless_program_reveals_nothing_and_does_not_disturb_others() {
     let mesh = TestMesh::start().await;
-    let file = File::new("");
+    let file = ConfigFile::new("");
     let edge = edge(&mesh, &file).await;
     let alice = edge.client(&mesh.client("alice").await);
     let search = json!({ "query": "permit", "path": "policies", "max_results": 2 });
@@ -204,10 +207,10 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
         assert!(!reply.text.contains("policies"), "{reply:?}");
         reply.assert_names_request();
     }
-    let mut calling = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for number in 0..40 {
         let (alice, search) = (alice.clone(), search.clone());
-        calling.spawn(async move {
+        tasks.spawn(async move {
             let reply = match number % 4 {
                 0 => alice.call_tool("code_search", search).await,
                 1 => alice.call_tool("code_list_files", json!({})).await,
@@ -217,7 +220,7 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
             assert_eq!(reply.error_code(), fails, "{reply:?}");
         });
     }
-    calling.join_all().await;
+    tasks.join_all().await;
     let metrics = metrics(&edge).await;
     let failures = metrics.lines().filter(|line| line.starts_with("edge_transform_failures_total"));
     assert!(
@@ -228,19 +231,19 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
         failures.clone().any(|line| line.contains("code_list_files") && line.contains("request")),
         "{metrics}"
     );
-    assert!(mesh.log().contains("more work than a program may"));
+    assert!(mesh.log().contains("exceeded the work limit of a program"));
 
-    // An error of its own: why is for the log alone.
+    // Only the log contains the message of a program's own error.
     file.write(&tool("code_search", "response", "error(\"not for \\($principal.subject)\")"));
     until("the program", async || {
         alice.call_tool("code_search", search.clone()).await;
-        mesh.log().contains("ends with an error: not for ")
+        mesh.log().contains("raised an error: not for ")
     })
     .await;
     let reply = alice.call_tool("code_search", search.clone()).await;
     assert!(reply.error_code() == Some(-32603) && !reply.text.contains("not for"), "{reply:?}");
 
-    // One that is wrong keeps what ran before, and is told with its place.
+    // An invalid program leaves the previous one in place and is reported with its location.
     file.write(&tool("code_search", "response", "{ count: (.matches | length) }"));
     until("the edit", async || {
         let reply = alice.call_tool("code_search", search.clone()).await;
@@ -262,7 +265,7 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
     let log = mesh.log();
     assert!(
         log.contains(
-            "edge.toml:3: the response program cannot be compiled: there is no filter lenght/0"
+            "edge.toml:3: the response program does not compile: undefined filter lenght/0"
         ),
         "{log}"
     );
@@ -271,7 +274,7 @@ async fn a_program_that_fails_or_does_not_end_gives_nothing_out_while_others_are
 }
 
 #[tokio::test]
-async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own() {
+async fn a_virtual_server_offers_its_selected_items_and_has_its_own_audience() {
     let issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
@@ -284,7 +287,7 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
     })
     .await;
     let servers = "[[server]]\nname = \"desk\"\ntools = [\"tickets_*\", \"code_search\"]\nresources = [\"tickets_*\"]\n";
-    let file = File::new(&format!("{TICKETS}{servers}"));
+    let file = ConfigFile::new(&format!("{TICKETS}{servers}"));
     let edge = edge(&mesh, &file).await;
     let at = |path: &str| {
         let mut url: Url = edge.url.clone();
@@ -298,15 +301,15 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
         ["find_open_tickets", "tickets_get", "tickets_summarize"]
     );
     assert_eq!(alice.at(&desk).tools().await, ["code_search"]);
-    let beside = alice.at(&desk).call_tool("code_list_files", json!({})).await;
-    assert_eq!(beside.error_code(), Some(-32602), "{beside:?}");
+    let unselected = alice.at(&desk).call_tool("code_list_files", json!({})).await;
+    assert_eq!(unselected.error_code(), Some(-32602), "{unselected:?}");
     let read = async |client: &Client, uri: &str| {
         client.at(&desk).call("resources/read", json!({ "uri": uri })).await
     };
     assert!(read(&bob, "ticket://101").await.json["result"].is_object());
     assert_ne!(read(&alice, "code://README.md").await.error_code(), None);
 
-    // Its own resource, metadata and challenge; a token for it serves nothing else.
+    // It has its own resource, metadata and challenge; a token for it is valid nowhere else.
     let challenge = mesh.anonymous().at(&desk).call("tools/list", json!({})).await;
     let challenge = challenge.headers["www-authenticate"].to_str().expect("a text").to_owned();
     assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp/desk\""), "{challenge}");
@@ -323,12 +326,12 @@ async fn a_virtual_server_offers_what_was_chosen_and_has_an_audience_of_its_own(
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
     }
 
-    // It follows the file.
+    // It follows edits of the file.
     file.write(&servers.replace("\"code_search\"", "\"code_*\""));
     let names = ["code_list_files", "code_search"];
     until("the edit", async || alice.at(&desk).tools().await == names).await;
     file.write("");
-    until("its end", async || {
+    until("its removal", async || {
         alice.at(&desk).call("tools/list", json!({})).await.status == StatusCode::NOT_FOUND
     })
     .await;

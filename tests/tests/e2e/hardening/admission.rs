@@ -1,4 +1,4 @@
-//! Before the caller is known, and what a caller may write.
+//! Requests before authentication, and untrusted input of callers.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_tests::{Client, Edge, Reply, TestIssuer, TestMesh};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -17,16 +17,16 @@ use tokio::{
     time::timeout,
 };
 
-/// Within this time an answer is there, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The time limit for a response, on a busy machine too.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 const MIB: usize = 1024 * 1024;
 
-/// Sends these bytes on a connection of their own, and returns what comes back until it is closed.
+/// Sends these bytes on a new connection and returns the response until the connection closes.
 async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
-    stream.write_all(bytes).await.expect("room");
+    stream.write_all(bytes).await.expect("a socket buffer");
     let mut answer = Vec::new();
-    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    let read = timeout(RESPONSE_TIMEOUT, stream.read_to_end(&mut answer)).await;
     let answer = String::from_utf8_lossy(&answer).into_owned();
     assert!(
         read.is_ok(),
@@ -36,7 +36,7 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     answer
 }
 
-/// A request of this many bytes with a token, of which only these are sent.
+/// The head of an authenticated request with a body of this many bytes.
 fn head(edge: &Edge, token: &str, length: usize) -> Vec<u8> {
     let address = edge.hosted.running.address.tcp().expect("an address");
     let head = format!(
@@ -46,7 +46,7 @@ fn head(edge: &Edge, token: &str, length: usize) -> Vec<u8> {
     head.into_bytes()
 }
 
-async fn metric(service: &Hosted, name: &str) -> u64 {
+async fn metric(service: &HostedService, name: &str) -> u64 {
     let metrics =
         reqwest::get(format!("http://{}/metrics", service.running.admin)).await.expect("metrics");
     let metrics = metrics.text().await.expect("metrics");
@@ -54,69 +54,69 @@ async fn metric(service: &Hosted, name: &str) -> u64 {
     value.map_or(0, |value| value.parse().expect("a count"))
 }
 
-/// How many questions this edge has asked auth.
-async fn asked(edge: &Edge) -> u64 {
+/// The number of this edge's decisions made by auth.
+async fn auth_decisions(edge: &Edge) -> u64 {
     metric(&edge.hosted, "edge_decisions_total{source=\"auth\"}").await
 }
 
-async fn limited(mesh: &TestMesh, folder: &Path, limits: &str) -> Edge {
+async fn edge_with_limits(mesh: &TestMesh, folder: &Path, limits: &str) -> Edge {
     let file = folder.join("edge.toml");
     fs::write(&file, limits).expect("a file");
     let code = mesh.mesh.state.services["code"].clone();
     mesh.edge(&[("code", &code)], |config| config.config = Some(file)).await
 }
 
-/// A body of nested arrays: 4 MB of it became half a gigabyte before anybody was asked who is calling.
+/// The attack: 4 MB of nested arrays used half a gigabyte before the caller was authenticated.
 #[tokio::test]
-async fn nothing_of_a_body_is_read_before_the_caller_is_known() {
+async fn an_unauthenticated_request_is_rejected_before_its_body_is_read() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
     let address = edge.hosted.running.address.tcp().expect("an address");
-    // The body never comes. Who would wait for it would wait half a minute.
+    // The body never arrives. Waiting for it would take half a minute.
     let refused = raw(address, &head(&edge, "x", 4 * MIB)).await;
     assert!(
         refused.starts_with("HTTP/1.1 401 ") && refused.contains("connection: close"),
         "{refused}"
     );
-    let whole = edge.client(&mesh.client("alice").await);
+    let alice = edge.client(&mesh.client("alice").await);
     let unit = "[".repeat(100) + &"]".repeat(100);
     let units = vec![unit.as_str(); 2_000].join(",");
     let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{units}]}}}}"#);
-    let refused = whole.send_body(body).await;
+    let refused = alice.send_body(body).await;
     assert_eq!((refused.status, refused.error_code()), (StatusCode::BAD_REQUEST, Some(-32600)));
     assert!(refused.message().contains("params nest deeper than 64 levels"), "{refused:?}");
     let many = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"a":[{}1]}}}}"#,
         "1,".repeat(40_000)
     );
-    let refused = whole.send_body(many).await;
+    let refused = alice.send_body(many).await;
     assert!(refused.message().contains("more than 32768 values"), "{refused:?}");
 }
 
-/// 150 connections that held back the last byte of 4 MiB cost 4.2 MB each.
+/// The attack: 150 connections withheld the last byte of 4 MiB and cost 4.2 MB each.
 #[tokio::test]
-async fn bodies_that_are_held_back_leave_memory_for_others() {
+async fn incomplete_bodies_leave_memory_for_other_principals() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |config| config.bodies.bodies_bytes_max = 24 * MIB).await;
     let (alice, bob) = (mesh.client("alice").await, edge.client(&mesh.client("bob").await));
-    // Known from now on.
+    // Her token is now in the cache.
     assert_eq!(edge.client(&alice).call("ping", json!({})).await.status, StatusCode::OK);
-    // All of her share but the last byte, which never comes.
+    // Her whole share except the last byte, which never arrives.
     let mut held =
         TcpStream::connect(edge.hosted.running.address.to_string()).await.expect("a connection");
-    held.write_all(&head(&edge, alice.token(), 2 * MIB)).await.expect("room");
-    held.write_all(&vec![b' '; 2 * MIB - 1]).await.expect("room");
+    held.write_all(&head(&edge, alice.token(), 2 * MIB)).await.expect("a socket buffer");
+    held.write_all(&vec![b' '; 2 * MIB - 1]).await.expect("a socket buffer");
     let large = |bytes: usize| {
         json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "params": { "a": "x".repeat(bytes) } })
             .to_string()
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let refused = loop {
         let reply = edge.client(&alice).send_body(large(MIB)).await;
         if reply.status != StatusCode::OK {
             break reply;
         }
-        assert!(begun.elapsed() < PATIENCE, "she has more than her share");
+        assert!(started.elapsed() < RESPONSE_TIMEOUT, "she gets more than her share");
     };
     assert_eq!(
         (refused.status, refused.error_code()),
@@ -128,34 +128,38 @@ async fn bodies_that_are_held_back_leave_memory_for_others() {
     }
 }
 
-/// With the bucket of its address empty, 300 made-up tokens still cost 300 questions to auth.
+/// The attack: with an empty address bucket, 300 forged tokens still cost 300 calls to auth.
 #[tokio::test]
-async fn whoever_is_not_known_pays_by_address_before_auth_is_asked() {
+async fn unauthenticated_requests_consume_the_address_limit_before_auth_is_called() {
     let mesh = TestMesh::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let limit = "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 20\n";
-    let edge = limited(&mesh, folder.path(), limit).await;
+    let edge = edge_with_limits(&mesh, folder.path(), limit).await;
     let alice = edge.client(&mesh.client("alice").await);
     assert_eq!(alice.call("ping", json!({})).await.status, StatusCode::OK);
-    let before = asked(&edge).await;
+    let before = auth_decisions(&edge).await;
     let mut statuses = Vec::new();
     for number in 0..100 {
-        let made_up = edge.client(&mesh.client_with(&format!("made.up.{number}")));
-        statuses.push(made_up.call("ping", json!({})).await.status);
+        let forged = edge.client(&mesh.client_with(&format!("made.up.{number}")));
+        statuses.push(forged.call("ping", json!({})).await.status);
     }
     let refused =
         statuses.iter().filter(|status| **status == StatusCode::TOO_MANY_REQUESTS).count();
     assert!(refused >= 79, "{statuses:?}");
-    assert!(asked(&edge).await - before <= 21, "{} questions", asked(&edge).await - before);
-    // Whoever is known pays nothing of it.
+    assert!(
+        auth_decisions(&edge).await - before <= 21,
+        "{} decisions",
+        auth_decisions(&edge).await - before
+    );
+    // An authenticated caller consumes none of it.
     assert_eq!(alice.call("ping", json!({})).await.status, StatusCode::OK);
     let anonymous = alice.at(&edge.url);
     assert_eq!(anonymous.call("ping", json!({})).await.status, StatusCode::OK);
 }
 
-/// A token that names an issuer whose keys are away was never counted.
+/// The attack: a token of an issuer without reachable keys was not counted.
 #[tokio::test]
-async fn tokens_that_nobody_can_verify_now_are_counted_too() {
+async fn tokens_that_cannot_be_verified_consume_the_address_limit() {
     let issuer = TestIssuer::start().await;
     let mesh = TestMesh::with(|config| {
         let file = config.policies.join("issuers.toml");
@@ -167,7 +171,7 @@ async fn tokens_that_nobody_can_verify_now_are_counted_too() {
     .await;
     let folder = tempfile::tempdir().expect("a folder");
     let limit = "[[limit]]\nname = \"unknown\"\nby = \"address\"\nrate = 1\nper_seconds = 86400\nburst = 3\n";
-    let edge = limited(&mesh, folder.path(), limit).await;
+    let edge = edge_with_limits(&mesh, folder.path(), limit).await;
     let token = issuer.sign(&issuer.header(), &issuer.claims(mesh.mesh.mcp_url.as_str()));
     let client = edge.client(&mesh.client_with(&token));
     let mut statuses = Vec::new();
@@ -178,21 +182,21 @@ async fn tokens_that_nobody_can_verify_now_are_counted_too() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_refused_a_moment_ago_costs_auth_nothing() {
+async fn a_recently_rejected_token_is_rejected_without_calling_auth() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
-    let made_up = edge.client(&mesh.client_with("made.up"));
+    let forged = edge.client(&mesh.client_with("made.up"));
     for _ in 0..20 {
-        let refused = made_up.call("ping", json!({})).await;
+        let refused = forged.call("ping", json!({})).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
         assert!(refused.headers.contains_key("www-authenticate"), "{refused:?}");
     }
-    assert!(asked(&edge).await <= 10, "{} questions", asked(&edge).await);
+    assert!(auth_decisions(&edge).await <= 10, "{} decisions", auth_decisions(&edge).await);
 }
 
-/// An id of 3 MB made a log line of 3 MB.
+/// The attack: an id of 3 MB produced a log record of 3 MB.
 #[tokio::test]
-async fn what_a_caller_writes_into_logs_is_cut() {
+async fn caller_input_in_logs_is_truncated() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let long = "x".repeat(100_000);
@@ -207,7 +211,8 @@ async fn what_a_caller_writes_into_logs_is_cut() {
     for method in ["tools/call", "prompts/get"] {
         assert!(alice.send_body(message(json!(1), method, &long)).await.is_hidden());
     }
-    // serde puts such a text into its error, and each of these characters into eight bytes.
+    // serde copies such a text into its error, and escapes each of these characters into eight
+    // bytes.
     for body in
         [json!("\u{e000}".repeat(100_000)).to_string(), "7".repeat(100_000), format!("tru{long}")]
     {
@@ -229,16 +234,16 @@ async fn what_a_caller_writes_into_logs_is_cut() {
     let request = alice.post().header("mcp-protocol-version", "z".repeat(10_000));
     alice.send(request.body(message(json!(1), "ping", ""))).await;
     let log = mesh.log();
-    let longest = log.lines().max_by_key(|line| line.len()).expect("a line");
+    let longest = log.lines().max_by_key(|line| line.len()).expect("a log record");
     assert!(longest.len() < 4096, "{} bytes: {}", longest.len(), &longest[..500]);
 }
 
-/// Whoever chose the id of another's request could hide behind it.
+/// The attack: a caller hid its request behind another request's id.
 #[tokio::test]
-async fn a_request_goes_by_an_id_of_the_edges_own() {
+async fn the_edge_generates_its_own_request_id() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
-    // Not the same search, which would be answered from the cache.
+    // Two searches, since the cache would serve an equal one.
     let call = async |query: &str| alice.call_tool("code_search", json!({ "query": query })).await;
     let (first, second) = (call("permit (").await, call("forbid (").await);
     assert_ne!(first.request_id(), second.request_id());
@@ -247,7 +252,7 @@ async fn a_request_goes_by_an_id_of_the_edges_own() {
     for reply in [&first, &second] {
         let lines: Vec<_> = log.lines().filter(|line| line.contains(reply.request_id())).collect();
         let answered =
-            lines.iter().find(|line| line.contains("\"answered\"")).expect("an access line");
+            lines.iter().find(|line| line.contains("\"answered\"")).expect("an access log record");
         assert!(
             answered
                 .contains(&format!("\"caller_request_id\":\"{}\"", drawbridge_tests::REQUEST_ID))
@@ -257,7 +262,7 @@ async fn a_request_goes_by_an_id_of_the_edges_own() {
 }
 
 #[tokio::test]
-async fn what_two_readers_could_read_as_two_things_is_refused() {
+async fn ambiguous_requests_are_rejected() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
     let (address, alice) = (
@@ -318,9 +323,9 @@ async fn what_two_readers_could_read_as_two_things_is_refused() {
     }
 }
 
-/// SQLite stopped at it, and a filter matched everything.
+/// The attack: SQLite truncated the text at it, and a filter matched everything.
 #[tokio::test]
-async fn nul_is_refused_in_every_text() {
+async fn nul_is_rejected_in_every_string() {
     let mesh = TestMesh::start().await;
     let carol = mesh.client("carol").await;
     let check = |refused: Reply| {
@@ -332,46 +337,43 @@ async fn nul_is_refused_in_every_text() {
     check(carol.call("prompts/get", json!({ "name": "x", "arguments": { "\u{0}": "y" } })).await);
 }
 
-/// The answers differed in status, code, message and the names of policies.
+/// The attack: the responses differed in status, code, message and policy names.
 #[tokio::test]
-async fn what_is_hidden_answers_as_what_does_not_exist() {
+async fn a_hidden_item_is_indistinguishable_from_an_unknown_one() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
-    let told = |reply: Reply| {
+    let visible = |reply: Reply| {
         let mut json = reply.json.clone();
         json["error"]["data"]["requestId"] = Value::Null;
         json["error"]["data"]["uri"] = Value::Null;
         (reply.status, json)
     };
     let call = async |client: &Client, name: &str| {
-        told(client.call_tool(name, json!({ "query": "x" })).await)
+        visible(client.call_tool(name, json!({ "query": "x" })).await)
     };
     assert_eq!(call(&bob, "code_search").await, call(&bob, "code_nothing").await);
     let odd = async |name: &str| {
-        told(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await)
+        visible(bob.call("tools/call", json!({ "name": name, "arguments": [] })).await)
     };
     assert_eq!(odd("code_search").await, odd("code_nothing").await);
-    let read =
-        async |uri: &str| told(bob.call("resources/read", json!({ "uri": uri })).await);
+    let read = async |uri: &str| visible(bob.call("resources/read", json!({ "uri": uri })).await);
     assert_eq!(read("code://Cargo.toml").await, read("nothing://Cargo.toml").await);
-    let prompt =
-        async |name: &str| told(bob.call("prompts/get", json!({ "name": name })).await);
+    let prompt = async |name: &str| visible(bob.call("prompts/get", json!({ "name": name })).await);
     assert_eq!(prompt("invoices_review").await, prompt("invoices_nothing").await);
     let complete = async |name: &str| {
         let argument = json!({ "name": "invoice_id", "value": "" });
         let reference = json!({ "type": "ref/prompt", "name": name });
-        told(
+        visible(
             bob.call("completion/complete", json!({ "ref": reference, "argument": argument }))
                 .await,
         )
     };
     assert_eq!(complete("invoices_review").await, complete("invoices_nothing").await);
     let watch = async |uri: &str| {
-        let (status, json) =
-            told(bob.call("resources/subscribe", json!({ "uri": uri })).await);
+        let (status, json) = visible(bob.call("resources/subscribe", json!({ "uri": uri })).await);
         (status, json.to_string().replace(uri, ""))
     };
     assert_eq!(watch("code://Cargo.toml").await, watch("nothing://Cargo.toml").await);
-    // The audit has what the caller does not.
-    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "a denial that nobody can find");
+    // The audit log contains the real outcome.
+    assert!(mesh.log().contains(r#""outcome":"not_permitted""#), "the denial is not in the log");
 }

@@ -1,4 +1,4 @@
-//! Work that blocks a thread: deadline, cancellation and stop reach it.
+//! Work that blocks a thread respects deadline, cancellation and shutdown.
 
 use std::{fs, net::TcpListener, process::Stdio, time::Duration};
 
@@ -13,13 +13,14 @@ use tokio::{
 };
 use url::Url;
 
-/// Far more than the five seconds of a drain, and far less than the work takes that is going on.
+/// Far more than the drain deadline of five seconds, and far less than the work in progress would
+/// take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// Processor time that a process takes only when it works, in clock ticks of 10 ms. Reading a PDF ends after ten
-/// seconds of the clock, of which a busy machine gives it few.
+/// The processor time of a process that is working, in clock ticks of 10 ms. Reading a PDF stops
+/// after ten seconds of wall-clock time, of which a busy machine gives it few.
 const WORKING_TICKS: u64 = 30;
 
-/// A service as a process, which serves without mTLS.
+/// A service in its own process, without mTLS.
 struct Process {
     child: Child,
     url: Url,
@@ -47,7 +48,7 @@ impl Process {
             .expect("a process");
         let mut process = Self { child, url: format!("http://{address}").parse().expect("a URL") };
         while tokio::net::TcpStream::connect(address).await.is_err() {
-            assert_eq!(process.child.try_wait().expect("a state"), None, "{program} has ended");
+            assert_eq!(process.child.try_wait().expect("a state"), None, "{program} has exited");
             sleep(Duration::from_millis(20)).await;
         }
         process
@@ -57,7 +58,7 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
-    /// Processor time that it has taken.
+    /// The processor time that it has used.
     fn ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("a process");
         let (_, fields) = stat.rsplit_once(')').expect("a name");
@@ -68,8 +69,8 @@ impl Process {
             .expect("the user time")
     }
 
-    /// Waits until it works hard.
-    async fn works(&self) {
+    /// Waits until it has used `WORKING_TICKS` more.
+    async fn wait_until_busy(&self) {
         let before = self.ticks();
         while self.ticks() < before + WORKING_TICKS {
             sleep(Duration::from_millis(50)).await;
@@ -79,13 +80,13 @@ impl Process {
     async fn stop(mut self) {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw).expect("an id");
         kill_process(id, Signal::TERM).expect("a signal");
-        let ended = timeout(STOP_TIMEOUT, self.child.wait()).await;
-        let ended = ended.expect("it stops though it works").expect("an end");
-        assert!(ended.success(), "{ended}");
+        let status = timeout(STOP_TIMEOUT, self.child.wait()).await;
+        let status = status.expect("a stop in time").expect("an exit");
+        assert!(status.success(), "{status}");
     }
 }
 
-/// A mesh that speaks plaintext, as a process beside it does.
+/// A mesh without mTLS, like the service's process.
 async fn mesh() -> TestMesh {
     TestMesh::with(|config| {
         config.mtls = false;
@@ -94,18 +95,18 @@ async fn mesh() -> TestMesh {
     .await
 }
 
-/// A client of an edge in front of this service alone, as this person.
+/// A client of this user at an edge in front of this service alone.
 async fn client(
     mesh: &TestMesh,
     namespace: &str,
     process: &Process,
-    person: &str,
+    user: &str,
 ) -> (Client, drawbridge_tests::Edge) {
     let edge = mesh.edge(&[(namespace, &process.url)], uncached).await;
-    (edge.client(&mesh.client(person).await), edge)
+    (edge.client(&mesh.client(user).await), edge)
 }
 
-/// A tree with one file of one line of 900,000 equal bytes.
+/// A tree with one file of a single line of 900,000 equal bytes.
 fn tree() -> TempDir {
     let tree = tempfile::tempdir().expect("a folder");
     fs::write(tree.path().join("a.txt"), "A".repeat(900_000)).expect("a file");
@@ -113,7 +114,7 @@ fn tree() -> TempDir {
 }
 
 #[tokio::test]
-async fn a_query_is_bounded_and_of_a_long_line_the_beginning_is_searched() {
+async fn a_query_is_bounded_and_only_the_start_of_a_long_line_is_searched() {
     let tree = tree();
     let root = tree.path().to_owned();
     let mesh = TestMesh::with(|config| config.code_root = root).await;
@@ -126,10 +127,10 @@ async fn a_query_is_bounded_and_of_a_long_line_the_beginning_is_searched() {
 }
 
 #[tokio::test]
-async fn the_code_service_stops_while_a_search_goes_on_that_nothing_interrupts() {
+async fn the_code_service_stops_during_an_uninterruptible_search() {
     let (tree, mesh) = (tree(), mesh().await);
     let root = tree.path().to_str().expect("a path");
-    // Without the limits, within one line, a search takes as long as it did before there were any.
+    // With raised limits, a search within one line takes as long as before the limits existed.
     let limits = ["--query-bytes-max", "40000", "--line-bytes-max", "1000000", "--root", root];
     let process = Process::start(env!("CARGO_BIN_EXE_code-process"), &mesh, &limits).await;
     let (alice, _edge) = client(&mesh, "code", &process, "alice").await;
@@ -138,16 +139,16 @@ async fn the_code_service_stops_while_a_search_goes_on_that_nothing_interrupts()
         tokio::spawn(
             async move { alice.call_tool("code_search", json!({ "query": query })).await },
         );
-    process.works().await;
+    process.wait_until_busy().await;
     process.stop().await;
-    let reply = searching.await.expect("an answer");
+    let reply = searching.await.expect("a reply");
     assert!(!reply.message().is_empty(), "{reply:?}");
 }
 
-/// A PDF of one page, whose one line has so many cells that each look like a label.
+/// A PDF of one page with one line of `cells` cells that all look like labels.
 fn pdf(cells: usize) -> Vec<u8> {
     let cells = " (due date) Tj 20 0 Td".repeat(cells);
-    // Without a line below, the search for a value ends early.
+    // Without a second line, the search for a value would stop early.
     let content = format!("BT /F 1 Tf 1 0 0 1 0 700 Tm{cells} 1 0 0 1 0 600 Tm (below) Tj ET");
     let objects = [
         "<</Type/Catalog/Pages 2 0 R>>".to_owned(),
@@ -157,20 +158,20 @@ fn pdf(cells: usize) -> Vec<u8> {
         "<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>".to_owned(),
         format!("<</Length {}>>\nstream\n{content}\nendstream", content.len()),
     ];
-    let (mut pdf, mut places) = ("%PDF-1.4\n".to_owned(), String::new());
+    let (mut pdf, mut offsets) = ("%PDF-1.4\n".to_owned(), String::new());
     for (object, number) in objects.iter().zip(1..) {
-        places += &format!("{:010} 00000 n \n", pdf.len());
+        offsets += &format!("{:010} 00000 n \n", pdf.len());
         pdf += &format!("{number} 0 obj\n{object}\nendobj\n");
     }
     let start = pdf.len();
     pdf += &format!(
-        "xref\n0 6\n0000000000 65535 f \n{places}trailer\n<</Size 6/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"
+        "xref\n0 6\n0000000000 65535 f \n{offsets}trailer\n<</Size 6/Root 1 0 R>>\nstartxref\n{start}\n%%EOF\n"
     );
     pdf.into()
 }
 
 #[tokio::test]
-async fn the_invoices_service_stops_while_it_reads_a_hostile_pdf() {
+async fn the_invoices_service_stops_while_reading_a_hostile_pdf() {
     let mesh = mesh().await;
     let database = ["--database-url", "sqlite::memory:"];
     let process = Process::start(env!("CARGO_BIN_EXE_invoices-process"), &mesh, &database).await;
@@ -178,14 +179,14 @@ async fn the_invoices_service_stops_while_it_reads_a_hostile_pdf() {
     let document =
         json!({ "document": BASE64_STANDARD.encode(pdf(15_000)), "media_type": "application/pdf" });
     let reading = tokio::spawn(async move { carol.call_tool("invoices_extract", document).await });
-    process.works().await;
+    process.wait_until_busy().await;
     process.stop().await;
-    let reply = reading.await.expect("an answer");
+    let reply = reading.await.expect("a reply");
     assert!(!reply.message().is_empty(), "{reply:?}");
 }
 
 #[tokio::test]
-async fn a_hostile_pdf_is_given_up_and_the_next_document_is_read() {
+async fn a_hostile_pdf_is_abandoned_and_the_next_document_is_read() {
     let mesh = mesh().await;
     let one = ["--database-url", "sqlite::memory:", "--documents-max", "1"];
     let process = Process::start(env!("CARGO_BIN_EXE_invoices-process"), &mesh, &one).await;
@@ -206,11 +207,11 @@ async fn a_hostile_pdf_is_given_up_and_the_next_document_is_read() {
     );
 }
 
-/// A runtime of `#[tokio::main]` waits in the end for whatever blocks.
+/// A runtime of `#[tokio::main]` waits for blocking tasks at shutdown.
 #[test]
-fn no_service_waits_in_the_end_for_work_that_blocks() {
+fn no_service_waits_for_blocking_work_at_shutdown() {
     let services = fs::read_dir(repository().join("services")).expect("a folder");
-    let mut seen = 0;
+    let mut checked = 0;
     for service in services {
         let main = service.expect("an entry").path().join("src/main.rs");
         let text = fs::read_to_string(&main).expect("a file");
@@ -219,7 +220,7 @@ fn no_service_waits_in_the_end_for_work_that_blocks() {
             "{}",
             main.display()
         );
-        seen += 1;
+        checked += 1;
     }
-    assert!(seen >= 6);
+    assert!(checked >= 6);
 }

@@ -1,4 +1,4 @@
-//! Files that hold keys.
+//! The code service never reveals files with keys.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -6,7 +6,7 @@ use drawbridge_tests::{Client, TestMesh};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const SECRET: &str = "a-key-that-nobody-may-see";
+const SECRET: &str = "a-key-that-must-stay-secret";
 const KEYS: [&str; 12] = [
     "deploy/server.pem",
     "deploy/SERVER2.PEM",
@@ -22,7 +22,7 @@ const KEYS: [&str; 12] = [
     "kubeconfig",
 ];
 
-/// A tree with keys, and with links to one of them that say nothing of it.
+/// A tree with keys, and with inconspicuous links to one of them.
 fn tree() -> TempDir {
     let tree = tempfile::tempdir().expect("a folder");
     let write = |path: &str, text: &str| {
@@ -50,17 +50,17 @@ async fn alice(tree: &TempDir) -> (TestMesh, Client) {
 }
 
 #[tokio::test]
-async fn a_search_finds_no_key_whatever_glob_or_path_is_given() {
+async fn a_search_finds_no_key_by_any_glob_or_path() {
     let tree = tree();
     let (_mesh, alice) = alice(&tree).await;
     for arguments in [
         json!({ "query": ".", "regex": true, "glob": "*.pem" }),
         json!({ "query": ".", "regex": true, "glob": "*.{pem,PEM,Key,key}" }),
-        json!({ "query": "key-that-nobody" }),
-        json!({ "query": "key-that-nobody", "glob": "harmless.txt" }),
-        json!({ "query": "key-that-nobody", "glob": "hard.txt" }),
-        json!({ "query": "key-that-nobody", "path": "deploy" }),
-        json!({ "query": "key-that-nobody", "path": "folder" }),
+        json!({ "query": "key-that-must" }),
+        json!({ "query": "key-that-must", "glob": "harmless.txt" }),
+        json!({ "query": "key-that-must", "glob": "hard.txt" }),
+        json!({ "query": "key-that-must", "path": "deploy" }),
+        json!({ "query": "key-that-must", "path": "folder" }),
     ] {
         let reply = alice.call_tool("code_search", arguments.clone()).await;
         assert!(!reply.text.contains(SECRET), "{arguments}: {reply:?}");
@@ -71,7 +71,7 @@ async fn a_search_finds_no_key_whatever_glob_or_path_is_given() {
 }
 
 #[tokio::test]
-async fn a_listing_names_no_key() {
+async fn a_listing_contains_no_key() {
     let tree = tree();
     let (_mesh, alice) = alice(&tree).await;
     for arguments in
@@ -86,7 +86,7 @@ async fn a_listing_names_no_key() {
 }
 
 #[tokio::test]
-async fn a_read_gives_no_key_by_any_of_its_names() {
+async fn a_read_returns_no_key_under_any_name() {
     let tree = tree();
     let (_mesh, alice) = alice(&tree).await;
     let read = async |path: &str| {
@@ -98,7 +98,7 @@ async fn a_read_gives_no_key_by_any_of_its_names() {
         let reply = read(path).await;
         assert!(reply.error_code().is_some() && !reply.text.contains(SECRET), "{path}: {reply:?}");
     }
-    // Nobody learns which keys there are.
+    // An existing key is indistinguishable from a missing one.
     let (there, missing) = (read("id_rsa").await, read("id_dsa").await);
     assert_eq!((there.error_code(), there.message()), (missing.error_code(), missing.message()));
     for path in [".env.example", "src/main.rs"] {
@@ -108,7 +108,7 @@ async fn a_read_gives_no_key_by_any_of_its_names() {
 }
 
 #[tokio::test]
-async fn a_policy_that_reads_a_path_sees_the_name_of_the_file_that_is_read() {
+async fn a_link_must_be_read_by_the_path_that_policies_decide_on() {
     let tree = tree();
     let (_mesh, alice) = alice(&tree).await;
     let reply = alice.call("resources/read", json!({ "uri": "code://main.txt" })).await;

@@ -1,4 +1,4 @@
-//! Files, folders and admin ports.
+//! Permissions of files and folders, and access to admin ports.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use drawbridge_cli::state::MeshState;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
 };
-use drawbridge_sdk::identity::TransactionClaims;
+use drawbridge_sdk::transaction_token::TransactionClaims;
 use drawbridge_tests::{TestMesh, connect, serve_conformance, sign_in};
 use http::StatusCode;
 use serde_json::json;
@@ -19,16 +19,16 @@ use serde_json::json;
 use crate::identity::context;
 
 fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).expect("it").permissions().mode() & 0o7777
+    fs::symlink_metadata(path).expect("metadata").permissions().mode() & 0o7777
 }
 
 fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its permissions");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
 }
 
-/// Decisions say who did what with which arguments; any user of the machine could read them.
+/// The attack: any user of the machine could read the decision log with its arguments.
 #[tokio::test]
-async fn decisions_are_written_where_only_their_own_user_reads() {
+async fn the_decision_log_is_readable_by_its_own_user_only() {
     let parent = tempfile::tempdir().expect("a folder");
     let folder = parent.path().join("var/decisions");
     let mesh =
@@ -36,28 +36,30 @@ async fn decisions_are_written_where_only_their_own_user_reads() {
     let bob = mesh.client("bob").await;
     assert_eq!(bob.call_tool("tickets_search", json!({})).await.status, StatusCode::OK);
     mesh.stop().await;
-    let files: Vec<_> =
-        fs::read_dir(&folder).expect("it").map(|entry| entry.expect("a file").path()).collect();
+    let files: Vec<_> = fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
     let [file] = &files[..] else { panic!("{files:?}") };
     assert_eq!((mode(&folder), mode(file)), (0o700, 0o600));
     assert!(fs::read_to_string(file).expect("a file").contains("tickets_search"));
 
-    // A file of before is closed to others, and a link in its place is not followed.
+    // An existing file loses the permissions of others, and a link in its place is not followed.
     set_mode(file, 0o644);
     let again =
         TestMesh::with(|config| config.decision_log.decision_log = Some(folder.clone())).await;
     assert_eq!(mode(file), 0o600);
     let other = again.auth(|config| config.decision_log.decision_log = Some(folder.clone()));
     let elsewhere = parent.path().join("elsewhere");
-    fs::rename(file, &elsewhere).expect("a file that moves");
+    fs::rename(file, &elsewhere).expect("a moved file");
     symlink(&elsewhere, file).expect("a link");
     let refused = other.try_start().await.expect_err("a link is not followed");
     assert!(refused.contains("DecisionLog"), "{refused}");
 }
 
-/// Whoever writes the state file says where the command line sends its user's tokens.
+/// The state file decides where the command line sends its user's tokens.
 #[tokio::test]
-async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_write() {
+async fn the_state_of_a_mesh_is_neither_written_to_nor_read_from_a_folder_writable_by_others() {
     let mesh = TestMesh::start().await;
     let state = &mesh.mesh.state;
     let parent = tempfile::tempdir().expect("a folder");
@@ -68,40 +70,42 @@ async fn the_state_of_a_mesh_is_neither_written_nor_read_where_others_could_writ
     let known = || MeshState::all(&folder).map(|meshes| meshes.len());
     assert_eq!(known().expect("a state"), 1);
 
-    let refused = |folder: &Path, why: &str| {
+    let check_rejected = |folder: &Path, reason: &str| {
         for error in [state.write(folder).err(), MeshState::all(folder).err()] {
-            let error = error.unwrap_or_else(|| panic!("not refused though it {why}")).to_string();
-            assert!(error.contains(why), "{error}");
+            let error =
+                error.unwrap_or_else(|| panic!("accepted although it {reason}")).to_string();
+            assert!(error.contains(reason), "{error}");
         }
     };
     for mode in [0o770, 0o707, 0o1777] {
         set_mode(&folder, mode);
-        refused(&folder, "can be written by others");
+        check_rejected(&folder, "can be written by others");
     }
     set_mode(&folder, 0o755);
-    assert_eq!(known().expect("a state"), 1, "that others may look is no harm");
+    assert_eq!(known().expect("a state"), 1, "others may list the folder");
     let link = parent.path().join("link");
     symlink(&folder, &link).expect("a link");
-    refused(&link, "is a symbolic link");
-    // Another user's. Root alone can make one.
+    check_rejected(&link, "is a symbolic link");
+    // A folder of another user; only root can create one.
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(&folder, Some(65_534), None).expect("another owner");
-        refused(&folder, "belongs to the user 65534");
-        std::os::unix::fs::chown(&folder, Some(0), None).expect("the owner of before");
+        check_rejected(&folder, "belongs to user 65534");
+        std::os::unix::fs::chown(&folder, Some(0), None).expect("the previous owner");
     }
     // The file itself.
     set_mode(&path, 0o666);
-    assert!(known().expect_err("it is anybody's").to_string().contains("written by others"));
-    fs::rename(&path, folder.join("planted")).expect("a file that moves");
+    assert!(known().expect_err("writable by others").to_string().contains("written by others"));
+    fs::rename(&path, folder.join("planted")).expect("a moved file");
     symlink(folder.join("planted"), &path).expect("a link");
     assert!(known().is_err(), "a link is not followed");
     drop(file);
     assert_eq!(known().expect("no error"), 0);
 }
 
-/// A page whose name resolves to the admin port (DNS rebinding) read metrics and what is wrong with policies.
+/// The attack (DNS rebinding): a page whose name resolves to the admin port read metrics and policy
+/// errors.
 #[tokio::test]
-async fn the_admin_port_answers_to_addresses_and_configured_names_alone() {
+async fn the_admin_port_accepts_only_addresses_and_configured_names_as_host() {
     let mesh = TestMesh::with(|config| {
         config.telemetry.admin_allowed_hosts = vec!["metrics.acme.internal".to_owned()];
     })
@@ -133,14 +137,14 @@ async fn the_admin_port_answers_to_addresses_and_configured_names_alone() {
             }
         }
     }
-    // Public keys are for services and Vault, which know auth by whatever name it has.
+    // Services and Vault fetch public keys from auth under any name.
     let keys = http.get(mesh.transaction_keys()).header("host", "auth.drawbridge.svc:7111");
     assert_eq!(keys.send().await.expect("an answer").status(), StatusCode::OK);
 }
 
-/// A caller could give two requests one id, or one that is in the log already.
+/// The attack: a caller reused the id of another request.
 #[tokio::test]
-async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
+async fn an_exchange_is_recorded_with_auths_own_request_id_and_the_callers() {
     let folder = tempfile::tempdir().expect("a folder");
     let mesh = TestMesh::with(|config| {
         config.decision_log = DecisionLogConfig {
@@ -153,7 +157,7 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
     let state = &mesh.mesh.state;
     let subject_token = sign_in(&state.issuer, &state.internal_audience, "alice", "alice").await;
     let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
-    let mut seen = Vec::new();
+    let mut request_ids = Vec::new();
     for _ in 0..2 {
         let rpc = "drawbridge.code.v1.CodeService/ListFiles".to_owned();
         let request =
@@ -163,7 +167,7 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
             .metadata_mut()
             .insert("x-request-id", "chosen-by-the-caller".parse().expect("an id"));
         let answer = auth.exchange(request).await.expect("an answer");
-        let told = answer
+        let request_id = answer
             .metadata()
             .get("x-request-id")
             .expect("an id")
@@ -177,14 +181,18 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
         let claims = jsonwebtoken::dangerous::insecure_decode::<TransactionClaims>(&token)
             .expect("claims")
             .claims;
-        assert_eq!(claims.txn, told);
-        seen.push(told);
+        assert_eq!(claims.txn, request_id);
+        request_ids.push(request_id);
     }
-    assert!(seen[0] != seen[1] && !seen.iter().any(|id| id == "chosen-by-the-caller"), "{seen:?}");
+    assert!(
+        request_ids[0] != request_ids[1]
+            && !request_ids.iter().any(|id| id == "chosen-by-the-caller"),
+        "{request_ids:?}"
+    );
     mesh.stop().await;
     let records = records(folder.path());
     let own: Vec<_> = records.iter().map(|record| record.request_id.as_str()).collect();
-    assert_eq!(own, seen);
+    assert_eq!(own, request_ids);
     assert!(
         records
             .iter()
@@ -192,12 +200,12 @@ async fn an_exchange_is_recorded_by_an_id_of_auths_own_beside_the_callers() {
     );
 }
 
-/// An RPC that policy hides from a workload and one that does not exist were refused in different words, and with the
-/// ids of policies. A scope was asked for where no scope would help.
+/// The attack: the errors of a hidden RPC and an unknown one differed in text and in policy ids.
+/// Auth also requested a scope that would not have helped.
 #[tokio::test]
-async fn a_hidden_rpc_and_an_unknown_one_are_refused_alike_and_no_scope_is_asked_for_in_vain() {
+async fn a_hidden_rpc_is_rejected_like_an_unknown_one_and_no_useless_scope_is_requested() {
     const FORBID: &str = r#"
-@id("nobody-with-the-scope")
+@id("not-with-the-scope")
 forbid (principal, action == Action::"test_scoped", resource)
 when { principal.scopes.contains("test:admin") };
 @id("not-even-listed")

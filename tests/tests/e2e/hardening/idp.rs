@@ -59,7 +59,7 @@ impl<'a> Session<'a> {
         self.http.get(self.url("/authorize")).query(&query).send().await.expect("a page")
     }
 
-    /// Begins a sign-in and gives its id.
+    /// Starts a sign-in and returns its id.
     async fn begin(&self, client_id: &str) -> String {
         let page = self.authorize(client_id, self.mesh.mesh.mcp_url.as_str()).await;
         let page = page.text().await.expect("a text");
@@ -116,8 +116,8 @@ impl<'a> Session<'a> {
         client.call("tools/list", json!({})).await.status
     }
 
-    /// Waits until the edge refuses an access token.
-    async fn is_refused(&self, tokens: &Value) {
+    /// Waits until the edge rejects an access token.
+    async fn wait_until_rejected(&self, tokens: &Value) {
         while self.at_the_edge(tokens).await != StatusCode::UNAUTHORIZED {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
@@ -125,11 +125,11 @@ impl<'a> Session<'a> {
 }
 
 #[tokio::test]
-async fn guessing_a_password_locks_who_guesses_and_not_the_other_users() {
+async fn guessing_a_password_locks_that_user_and_not_the_others() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let client = session.client().await;
-    // Each guess in a sign-in of its own, so that no sign-in has had too many.
+    // Each guess uses a new sign-in, so that no sign-in reaches its own limit.
     for guess in 0..5 {
         let request = session.begin(&client).await;
         let answer = session.sign_in(&request, "alice", &guess.to_string()).await;
@@ -144,7 +144,7 @@ async fn guessing_a_password_locks_who_guesses_and_not_the_other_users() {
 }
 
 #[tokio::test]
-async fn an_address_begins_no_more_sign_ins_than_its_share_and_pushes_none_out() {
+async fn sign_ins_are_limited_per_address_and_evict_none() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let client = session.client().await;
@@ -159,12 +159,12 @@ async fn an_address_begins_no_more_sign_ins_than_its_share_and_pushes_none_out()
 }
 
 #[tokio::test]
-async fn an_address_registers_no_more_clients_than_its_share_and_pushes_none_out() {
+async fn client_registrations_are_limited_per_address_and_evict_none() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let (used, first) = (session.client().await, session.client().await);
     session.code(&used).await;
-    // One that somebody has signed in through takes no longer from the share.
+    // A client that a user has signed in through no longer counts.
     for _ in 1..256 {
         session.client().await;
     }
@@ -178,7 +178,7 @@ async fn an_address_registers_no_more_clients_than_its_share_and_pushes_none_out
 }
 
 #[tokio::test]
-async fn a_code_that_is_used_twice_revokes_the_access_token_made_from_it() {
+async fn reusing_a_code_revokes_its_access_token() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let client = session.client().await;
@@ -188,12 +188,12 @@ async fn a_code_that_is_used_twice_revokes_the_access_token_made_from_it() {
     let other = session.redeem(&client, &session.code(&client).await).await.1;
     let (status, refused) = session.redeem(&client, &code).await;
     assert_eq!((status, &refused["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_grant")));
-    session.is_refused(&tokens).await;
-    assert_eq!(session.at_the_edge(&other).await, StatusCode::OK, "it is of another grant");
+    session.wait_until_rejected(&tokens).await;
+    assert_eq!(session.at_the_edge(&other).await, StatusCode::OK, "it belongs to another grant");
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_is_used_twice_revokes_all_access_tokens_of_its_grant() {
+async fn reusing_a_refresh_token_revokes_all_access_tokens_of_its_grant() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let client = session.client().await;
@@ -206,12 +206,12 @@ async fn a_refresh_token_that_is_used_twice_revokes_all_access_tokens_of_its_gra
     let (status, _) = session.refresh(&client, &first).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     for tokens in [&first, &second, &third] {
-        session.is_refused(tokens).await;
+        session.wait_until_rejected(tokens).await;
     }
 }
 
 #[tokio::test]
-async fn a_redirect_uri_of_a_scheme_that_is_not_allowed_is_refused() {
+async fn a_redirect_uri_with_a_disallowed_scheme_is_rejected() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     for (uri, status) in [
@@ -229,7 +229,7 @@ async fn a_redirect_uri_of_a_scheme_that_is_not_allowed_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_that_a_client_gives_itself_is_shown_without_what_nobody_sees() {
+async fn a_client_name_is_displayed_without_invisible_characters() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let name = "\u{202e}Trusted\u{2066} Con\u{200b}sole\u{feff}\u{3164}";
@@ -243,7 +243,7 @@ async fn a_name_that_a_client_gives_itself_is_shown_without_what_nobody_sees() {
 }
 
 #[tokio::test]
-async fn a_client_that_registers_itself_gets_no_token_for_auth_itself() {
+async fn a_self_registered_client_gets_no_token_for_auth_itself() {
     let mesh = TestMesh::start().await;
     let session = Session::new(&mesh);
     let client = session.client().await;

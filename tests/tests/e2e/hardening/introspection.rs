@@ -1,4 +1,4 @@
-//! Opaque tokens that nobody knows.
+//! Floods of unknown opaque tokens.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{Form, Json, Router, extract::State, routing::post};
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome,
     operation::Kind, unverified::Reason,
@@ -23,29 +23,29 @@ use tonic::transport::Channel;
 use crate::identity::context;
 
 const GOOD: &str = "good-token";
-/// From here the made-up tokens come, and from there an honest one.
+/// The addresses of the forged tokens and of an honest one.
 const FLOOD: &str = "198.51.100.7";
 const HONEST: &str = "203.0.113.9";
-/// So many made-up tokens did it.
-const MADE_UP: usize = 300;
+/// The number of forged tokens in the attack.
+const FORGED: usize = 300;
 
-/// An issuer of opaque tokens, which thinks about made-up ones until it is told not to.
+/// An issuer of opaque tokens that delays its responses to forged ones until it is released.
 #[derive(Clone, Default)]
 struct Opaque {
-    asked: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     released: Arc<AtomicBool>,
     release: Arc<Notify>,
 }
 
 impl Opaque {
-    fn asked(&self, token: &str) -> usize {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.iter().filter(|asked| *asked == token).count()
+    fn requests_for(&self, token: &str) -> usize {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().filter(|requested| *requested == token).count()
     }
 
-    fn asked_of_made_up(&self) -> usize {
-        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.iter().filter(|asked| *asked != GOOD).count()
+    fn forged_requests(&self) -> usize {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.iter().filter(|requested| *requested != GOOD).count()
     }
 
     fn release(&self) {
@@ -53,10 +53,10 @@ impl Opaque {
         self.release.notify_waiters();
     }
 
-    async fn answer(&self, token: &str) -> Value {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(token.to_owned());
+    async fn respond(&self, token: &str) -> Value {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(token.to_owned());
         if token == GOOD {
-            // Its end is now: the leeway still lets it in, and no answer is remembered.
+            // It expires now: within the leeway it is valid, but its response is not cached.
             return json!({
                 "active": true, "sub": "alice", "aud": self.audience(), "client_id": "cli", "exp": now(),
             });
@@ -78,25 +78,25 @@ async fn introspect(
     Form(form): Form<Vec<(String, String)>>,
 ) -> Json<Value> {
     let token = form.iter().find(|(name, _)| name == "token").map(|(_, token)| token.clone());
-    Json(opaque.answer(&token.unwrap_or_default()).await)
+    Json(opaque.respond(&token.unwrap_or_default()).await)
 }
 
-/// An auth that asks this issuer, within these limits.
-struct Scene {
+/// An auth that trusts this issuer within these limits.
+struct FloodTest {
     opaque: Opaque,
     auth: Auth,
     _mesh: TestMesh,
-    _hosted: Hosted,
+    _hosted: HostedService,
 }
 
-/// Auth, as an edge asks it.
+/// Auth, called like an edge does.
 #[derive(Clone)]
 struct Auth {
     client: AuthServiceClient<Channel>,
     mcp_url: String,
 }
 
-impl Scene {
+impl FloodTest {
     async fn start(limits: &str) -> Self {
         let opaque = Opaque::default();
         let routes =
@@ -122,17 +122,17 @@ impl Scene {
         Self { opaque, auth, _mesh: mesh, _hosted: hosted }
     }
 
-    /// Shows so many made-up tokens at once, and counts those that are refused because too much is asked.
+    /// Presents all forged tokens concurrently, and counts those rejected as busy.
     fn flood(
         &self,
         address: impl Fn(usize) -> String,
         busy: &Arc<AtomicUsize>,
     ) -> JoinSet<Outcome> {
         let mut flood = JoinSet::new();
-        for number in 0..MADE_UP {
+        for number in 0..FORGED {
             let (auth, address, busy) = (self.auth.clone(), address(number), Arc::clone(busy));
             flood.spawn(async move {
-                let outcome = auth.show(&format!("made-up-{number}"), "", &address).await;
+                let outcome = auth.authorize(&format!("forged-{number}"), "", &address).await;
                 busy.fetch_add(usize::from(is_busy(&outcome)), Ordering::SeqCst);
                 outcome
             });
@@ -142,8 +142,8 @@ impl Scene {
 }
 
 impl Auth {
-    /// What auth says of a token that is shown at an endpoint, from an address.
-    async fn show(&self, token: &str, endpoint: &str, address: &str) -> Outcome {
+    /// Auth's outcome for a token presented at an endpoint, from an address.
+    async fn authorize(&self, token: &str, endpoint: &str, address: &str) -> Outcome {
         let request = pb::AuthorizeRequest {
             access_token: token.to_owned(),
             operation: Some(pb::Operation { kind: Kind::Connect.into(), ..Default::default() }),
@@ -151,7 +151,7 @@ impl Auth {
             client_address: address.to_owned(),
         };
         let answer = self.client.clone().authorize(context().outgoing(request)).await;
-        answer.expect("an answer").into_inner().outcome.expect("an outcome")
+        answer.expect("a response").into_inner().outcome.expect("an outcome")
     }
 }
 
@@ -159,58 +159,59 @@ fn is_busy(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Unverified(unverified) if unverified.reason() == Reason::Busy)
 }
 
-/// The attack: 300 made-up tokens held all the places of an issuer that thinks, and a good one got 503 after 5.4 s.
+/// The attack: 300 forged tokens used all permits of a slow issuer, and a valid one got 503 after
+/// 5.4 s.
 #[tokio::test]
-async fn made_up_opaque_tokens_do_not_shut_out_a_good_one() {
-    let scene = Scene::start("unknown_queue_timeout_ms = 60000").await;
-    let (opaque, busy) = (scene.opaque.clone(), Arc::default());
-    let flood = scene.flood(|_| FLOOD.to_owned(), &busy);
-    // 4 are on their way, and the issuer answers none of them. 32 wait; the others are refused without waiting.
-    until(|| busy.load(Ordering::SeqCst) >= MADE_UP - 36 && opaque.asked_of_made_up() >= 4).await;
-    // An unknown one from elsewhere is asked about at once. Then it is known, and goes first even from the address
-    // of the flood.
+async fn forged_opaque_tokens_do_not_block_a_valid_one() {
+    let test = FloodTest::start("unknown_queue_timeout_ms = 60000").await;
+    let (opaque, busy) = (test.opaque.clone(), Arc::default());
+    let flood = test.flood(|_| FLOOD.to_owned(), &busy);
+    // 4 are in flight, and the issuer does not respond. 32 wait; the others are rejected at once.
+    until(|| busy.load(Ordering::SeqCst) >= FORGED - 36 && opaque.forged_requests() >= 4).await;
+    // An unknown token from another address is introspected at once. Then it is known, and has
+    // priority even from the address of the flood.
     for (endpoint, address) in [("", HONEST), ("/code", FLOOD), ("/tickets", FLOOD)] {
-        let outcome = scene.auth.show(GOOD, endpoint, address).await;
+        let outcome = test.auth.authorize(GOOD, endpoint, address).await;
         assert!(matches!(outcome, Outcome::Allowed(_)), "{endpoint} {address}: {outcome:?}");
     }
-    assert_eq!(opaque.asked(GOOD), 3);
+    assert_eq!(opaque.requests_for(GOOD), 3);
     opaque.release();
     let flooded = flood.join_all().await;
     assert!(!flooded.iter().any(|outcome| matches!(outcome, Outcome::Allowed(_))), "{flooded:?}");
-    assert!(opaque.asked_of_made_up() <= 36, "{}", opaque.asked_of_made_up());
+    assert!(opaque.forged_requests() <= 36, "{}", opaque.forged_requests());
 }
 
-/// From however many addresses they come.
+/// The queue is bounded across all addresses.
 #[tokio::test]
-async fn a_full_queue_of_unknown_tokens_refuses_at_once() {
+async fn a_full_queue_of_unknown_tokens_rejects_at_once() {
     let limits =
         "unknown_queue_timeout_ms = 60000\nunknown_in_flight_max = 1\nunknown_queue_max = 3";
-    let scene = Scene::start(limits).await;
-    let (opaque, busy) = (scene.opaque.clone(), Arc::default());
-    let flood = scene.flood(|number| format!("198.51.100.{}", number % 250), &busy);
-    // The issuer has answered nothing so far.
-    until(|| busy.load(Ordering::SeqCst) == MADE_UP - 4).await;
+    let test = FloodTest::start(limits).await;
+    let (opaque, busy) = (test.opaque.clone(), Arc::default());
+    let flood = test.flood(|number| format!("198.51.100.{}", number % 250), &busy);
+    // The issuer has not responded yet.
+    until(|| busy.load(Ordering::SeqCst) == FORGED - 4).await;
     opaque.release();
     flood.join_all().await;
-    assert_eq!(opaque.asked_of_made_up(), 4);
+    assert_eq!(opaque.forged_requests(), 4);
 }
 
 #[tokio::test]
-async fn a_refused_opaque_token_is_remembered_and_costs_its_issuer_nothing_more() {
-    let scene = Scene::start("").await;
-    scene.opaque.release();
+async fn a_rejected_opaque_token_is_cached_and_not_introspected_again() {
+    let test = FloodTest::start("").await;
+    test.opaque.release();
     for endpoint in ["", "/code", "", "/tickets"] {
-        let outcome = scene.auth.show("made-up", endpoint, FLOOD).await;
+        let outcome = test.auth.authorize("forged", endpoint, FLOOD).await;
         assert!(matches!(&outcome, Outcome::Unauthenticated(_)), "{outcome:?}");
     }
-    assert_eq!(scene.opaque.asked("made-up"), 1);
+    assert_eq!(test.opaque.requests_for("forged"), 1);
 }
 
-/// Of a token that names an issuer whose keys are away nobody can say whether it is good, and auth says so: the edge
-/// counts whoever shows it as unknown.
+/// Auth reports a token as unverified if its issuer's keys are unreachable, and the edge counts its
+/// caller as unknown.
 #[tokio::test]
-async fn a_token_of_an_issuer_whose_keys_are_away_is_told_from_an_outage_of_auth() {
-    let gone = TestIssuer::start().await;
+async fn a_token_of_an_issuer_without_reachable_keys_is_distinguished_from_an_outage_of_auth() {
+    let unreachable = TestIssuer::start().await;
     let closed =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port");
     let mesh = TestMesh::with(|config| {
@@ -221,9 +222,9 @@ async fn a_token_of_an_issuer_whose_keys_are_away_is_told_from_an_outage_of_auth
         config.issuers = Some(file);
     })
     .await;
-    let mut claims = gone.claims(mesh.mesh.mcp_url.as_str());
+    let mut claims = unreachable.claims(mesh.mesh.mcp_url.as_str());
     claims["iss"] = json!(format!("http://{closed}"));
-    let token = gone.sign(&gone.header(), &claims);
+    let token = unreachable.sign(&unreachable.header(), &claims);
     let mut auth = AuthServiceClient::new(connect(&mesh.mesh.state.auth_url).expect("a channel"));
     let request = pb::AuthorizeRequest {
         access_token: token.clone(),
@@ -242,10 +243,10 @@ async fn a_token_of_an_issuer_whose_keys_are_away_is_told_from_an_outage_of_auth
     assert!(reply.headers.contains_key("retry-after"), "{reply:?}");
 }
 
-async fn until(reached: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !reached() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it does not come to that");
+async fn until(is_reached: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_reached() {
+        assert!(started.elapsed() < Duration::from_secs(60), "the state is not reached");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

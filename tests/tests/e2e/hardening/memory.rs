@@ -1,4 +1,4 @@
-//! Memory of an edge under floods.
+//! The memory of an edge under floods.
 
 use std::{
     env, fs,
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_sdk::{Listen, MtlsConfig, TelemetryConfig};
 use drawbridge_tests::{Client, TestMesh};
 use http::StatusCode;
@@ -22,12 +22,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// What the process may have of memory, in bytes.
-const MEMORY: u64 = 256 * 1024 * 1024;
-/// How long the floods last.
+/// The memory limit of the process, in bytes.
+const MEMORY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The duration of the floods.
 const FLOOD: Duration = Duration::from_secs(60);
-const BODY: usize = 4 * 1024 * 1024;
-/// The variable by which the process is told what it needs.
+const BODY_BYTES: usize = 4 * 1024 * 1024;
+/// The variable with the configuration of the process.
 const EDGE: &str = "DRAWBRIDGE_TEST_EDGE_CONFIG";
 
 struct Process {
@@ -36,7 +36,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts an edge of this mesh in a process of its own, under a limit.
+    /// Starts an edge of this mesh in its own process with a memory limit.
     async fn start(mesh: &TestMesh) -> Self {
         let (state, mtls) = (&mesh.mesh.state, mesh.mtls("edge"));
         let path = |path: &Option<std::path::PathBuf>| path.clone().expect("a file");
@@ -56,14 +56,14 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .expect("a process");
-        let mut lines = BufReader::new(child.stdout.take().expect("what it says")).lines();
+        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let address = loop {
             let line = lines.next_line().await.expect("a text").expect("a process that starts");
             if let Some((_, address)) = line.split_once("serves at ") {
                 break address.parse().expect("an address");
             }
         };
-        // Whoever writes to a closed pipe ends.
+        // Keep reading: a write to a closed pipe would end the process.
         tokio::spawn(
             async move { while lines.next_line().await.is_ok_and(|line| line.is_some()) {} },
         );
@@ -72,7 +72,7 @@ impl Process {
 
     /// The highest resident memory so far, in bytes.
     fn peak(&self) -> u64 {
-        let pid = self.child.id().expect("a process that lives");
+        let pid = self.child.id().expect("a running process");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
         line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
@@ -81,20 +81,20 @@ impl Process {
     fn head(&self, token: &str) -> Vec<u8> {
         let head = format!(
             "POST /mcp HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
-             content-type: application/json\r\ncontent-length: {BODY}\r\n\r\n",
+             content-type: application/json\r\ncontent-length: {BODY_BYTES}\r\n\r\n",
             self.address
         );
         head.into_bytes()
     }
 }
 
-/// Sends requests until `end`, as fast as they are answered.
+/// Sends requests until `end`, each once the previous one is answered.
 async fn flood(address: SocketAddr, head: Vec<u8>, body: Arc<Vec<u8>>, end: Instant) {
     while Instant::now() < end {
         let sending = async {
             let mut stream = TcpStream::connect(address).await?;
             stream.write_all(&head).await?;
-            // The edge may close first: it has read enough.
+            // The edge may close the connection before the end of the body.
             let _ = stream.write_all(&body).await;
             stream.read_to_end(&mut Vec::new()).await
         };
@@ -102,7 +102,7 @@ async fn flood(address: SocketAddr, head: Vec<u8>, body: Arc<Vec<u8>>, end: Inst
     }
 }
 
-/// Opens sessions, and streams in them, until `end`, and ends none.
+/// Opens sessions with streams until `end`, and closes none.
 async fn open_sessions(client: Client, end: Instant) {
     let mut streams = Vec::new();
     while Instant::now() < end {
@@ -115,15 +115,16 @@ async fn open_sessions(client: Client, end: Instant) {
             continue;
         };
         let stream =
-            client.get().header("mcp-session-id", id.clone()).send().await.expect("an answer");
+            client.get().header("mcp-session-id", id.clone()).send().await.expect("a response");
         streams.push(stream);
     }
 }
 
-/// A process of 512 MiB was killed by one request of 4 MB of nested arrays, of whoever; 150 connections that held back the last
-/// byte of a body cost 4.2 MB each, and a session 118 KiB.
+/// The attacks: one request of 4 MB of nested arrays killed a process of 512 MiB, without
+/// authentication; 150 connections that withheld the last byte of a body cost 4.2 MB each, and a
+/// session 118 KiB.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() {
+async fn an_edge_with_256_mib_survives_floods_and_answers_ordinary_clients() {
     let mesh = TestMesh::with(|config| config.telemetry.log = "warn".to_owned()).await;
     let mut edge = Process::start(&mesh).await;
     let url = format!("http://{}/mcp", edge.address).parse().expect("a URL");
@@ -140,16 +141,16 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
         vec![unit.as_str(); 20_000].join(",")
     );
     let mut nested = nested.into_bytes();
-    nested.resize(BODY - 3, b' ');
+    nested.resize(BODY_BYTES - 3, b' ');
     nested.extend(b"]}}");
     let nested = Arc::new(nested);
     let text = format!(
         r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"code_search","arguments":{{"query":"{}"}}}}}}"#,
-        "x".repeat(BODY - 200)
+        "x".repeat(BODY_BYTES - 200)
     );
     let mut text = text.into_bytes();
-    text.resize(BODY, b' ');
-    let (text, held_back) = (Arc::new(text), Arc::new(vec![b' '; BODY - 1]));
+    text.resize(BODY_BYTES, b' ');
+    let (text, incomplete) = (Arc::new(text), Arc::new(vec![b' '; BODY_BYTES - 1]));
     let mut floods = JoinSet::new();
     for token in ["x", alice.token()] {
         for _ in 0..6 {
@@ -157,7 +158,7 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
             floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&text), end));
         }
         for _ in 0..75 {
-            floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&held_back), end));
+            floods.spawn(flood(edge.address, edge.head(token), Arc::clone(&incomplete), end));
         }
     }
     floods.spawn(open_sessions(alice.clone(), end));
@@ -170,7 +171,7 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
         sleep(Duration::from_millis(50)).await;
     }
     floods.shutdown().await;
-    assert!(edge.child.try_wait().expect("a state").is_none(), "the process has ended");
+    assert!(edge.child.try_wait().expect("a state").is_none(), "the process has exited");
     let mib = |bytes: u64| bytes / 1024 / 1024;
     eprintln!(
         "memory: {} MiB at rest, at most {} MiB under floods; an ordinary client was answered {answered} times",
@@ -183,8 +184,11 @@ async fn an_edge_of_256_mib_lives_through_floods_and_answers_ordinary_clients() 
 #[ignore = "the process of the test above"]
 #[tokio::test]
 async fn as_an_edge() {
-    setrlimit(Resource::Data, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) })
-        .expect("a limit");
+    setrlimit(
+        Resource::Data,
+        Rlimit { current: Some(MEMORY_BYTES_MAX), maximum: Some(MEMORY_BYTES_MAX) },
+    )
+    .expect("a limit");
     let config = env::var(EDGE).expect("the test above sets it");
     let config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
     let text = |name: &str| config[name].as_str().expect("a text").to_owned();
@@ -205,11 +209,11 @@ async fn as_an_edge() {
         ..drawbridge_edge::Config::new(url("public_url"), text("issuer"), url("auth_url"))
     };
     let telemetry = TelemetryConfig { log: "warn".to_owned(), ..TelemetryConfig::default() };
-    let hosted = Hosted::start("edge", &telemetry, |telemetry| async move {
+    let hosted = HostedService::start("edge", &telemetry, |telemetry| async move {
         drawbridge_edge::start(config, &telemetry).await
     });
     let hosted = hosted.await.expect("an edge");
-    hosted.running.readiness().wait().await;
+    hosted.running.readiness().wait_ready().await;
     println!("serves at {address}");
     std::future::pending::<()>().await;
 }

@@ -1,5 +1,5 @@
-//! What belongs to a call of a session that runs on another replica: only its own client reaches it, by way of Redis,
-//! where nothing of it can be read.
+//! Messages for a call of a session that runs on another replica. Only its own client reaches it,
+//! through Redis, which stores them encrypted.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -14,10 +14,10 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::sessions::{PATIENCE, Stream, World, begin, initialize, request, send};
+use super::sessions::{STEP_TIMEOUT, Stream, World, begin, initialize, request, send};
 use crate::mcp::sessions::list;
 
-/// Two replicas that share Redis.
+/// Two replicas that share a Redis.
 struct Replicas {
     world: World,
     other: Edge,
@@ -36,7 +36,7 @@ impl Replicas {
         Self { world, other }
     }
 
-    /// A client at both replicas, and its session at the first.
+    /// A client at both replicas, with a session opened at the first.
     async fn client(&self) -> (Client, Client, HeaderValue) {
         let erin = self.world.client(json!({}));
         let session = initialize(&erin).await.1.expect("a session");
@@ -46,7 +46,7 @@ impl Replicas {
     }
 }
 
-/// All commands that Redis gets.
+/// Records all commands that Redis receives.
 struct Monitor(Arc<Mutex<Vec<u8>>>);
 
 impl Monitor {
@@ -56,17 +56,17 @@ impl Monitor {
         let mut stream = TcpStream::connect(&*address).await.expect("a connection");
         let password = url.password().unwrap_or_default();
         let commands = format!("AUTH {password}\r\nMONITOR\r\n");
-        stream.write_all(commands.as_bytes()).await.expect("commands that are sent");
-        let commands_seen: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let receiving = Arc::clone(&commands_seen);
+        stream.write_all(commands.as_bytes()).await.expect("a socket buffer");
+        let recorded: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let receiving = Arc::clone(&recorded);
         tokio::spawn(async move {
             let mut bytes = vec![0; 64 * 1024];
             while let Ok(read @ 1..) = stream.read(&mut bytes).await {
                 receiving.lock().unwrap_or_else(PoisonError::into_inner).extend(&bytes[..read]);
             }
         });
-        let monitor = Self(commands_seen);
-        until("MONITOR answers", async || monitor.text().starts_with("+OK\r\n+OK")).await;
+        let monitor = Self(recorded);
+        until("MONITOR responds", async || monitor.text().starts_with("+OK\r\n+OK")).await;
         monitor
     }
 
@@ -74,7 +74,8 @@ impl Monitor {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
 
-    /// Asserts that replicas wrote to one another, and none of these texts, and that all they wrote expires.
+    /// Asserts that the replicas exchanged messages without these texts, and that all their keys
+    /// expire.
     async fn assert_leaks_nothing(&self, redis: &Redis, texts: &[&str]) {
         let client = redis::Client::open(redis.url.as_str()).expect("a URL");
         let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
@@ -83,7 +84,7 @@ impl Monitor {
             .query_async(&mut connection)
             .await
             .expect("an answer");
-        until("MONITOR has shown all", async || self.text().contains("the end")).await;
+        until("MONITOR is up to date", async || self.text().contains("the end")).await;
         let commands = self.text();
         assert!(commands.contains("XADD") && commands.contains("drawbridge:mcp:"), "{commands}");
         for text in texts {
@@ -101,19 +102,24 @@ impl Monitor {
                     .query_async(&mut connection)
                     .await
                     .expect("a length");
-                assert!(key.ends_with(":all") || length == 0, "{key} holds what was read");
+                assert!(
+                    key.ends_with(":all") || length == 0,
+                    "{key} contains messages already read"
+                );
             }
         }
     }
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+async fn until(what: &str, is_done: impl AsyncFn() -> bool) {
     let waiting = async {
-        while !holds().await {
+        while !is_done().await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+    tokio::time::timeout(STEP_TIMEOUT, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: not in time"));
 }
 
 fn resume(client: &Client, session: &HeaderValue, id: &str) -> reqwest::Result<reqwest::Request> {
@@ -124,11 +130,11 @@ fn resume(client: &Client, session: &HeaderValue, id: &str) -> reqwest::Result<r
     })
 }
 
-async fn refused(client: &Client, session: &HeaderValue, id: &str) -> Reply {
+async fn get_stream(client: &Client, session: &HeaderValue, id: &str) -> Reply {
     client.send_built(resume(client, session, id)).await
 }
 
-/// The events of a stream: their ids, and their messages.
+/// The ids and messages of a stream's events.
 fn events(text: &str) -> Vec<(String, Value)> {
     let events = text.split("\n\n").filter_map(|event| {
         let line = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
@@ -150,7 +156,7 @@ async fn first(stream: &mut Stream) -> (String, Value) {
 }
 
 #[tokio::test]
-async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and_its_result() {
+async fn a_broken_stream_resumes_on_another_replica_with_each_event_once_and_its_result() {
     let redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
@@ -163,12 +169,12 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
 
     let intern = replicas.other.client(&replicas.world.client(json!({ "groups": ["interns"] })));
     let mallory = replicas.other.client(&replicas.world.client(json!({ "sub": "mallory" })));
-    let to_intern = refused(&intern, &session, &id).await;
+    let to_intern = get_stream(&intern, &session, &id).await;
     assert_eq!(to_intern.status, StatusCode::BAD_REQUEST, "{to_intern:?}");
-    let to_mallory = refused(&mallory, &session, &id).await;
+    let to_mallory = get_stream(&mallory, &session, &id).await;
     assert_eq!(to_mallory.status, StatusCode::NOT_FOUND, "{to_mallory:?}");
     for never in [format!("{stream}-1000"), "00000000000000ab-1".to_owned()] {
-        let refused = refused(&there, &session, &never).await;
+        let refused = get_stream(&there, &session, &never).await;
         assert_eq!(
             (refused.status, refused.error_code()),
             (StatusCode::BAD_REQUEST, Some(-32600)),
@@ -193,7 +199,7 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
         (&json!("a call"), &json!("worked"))
     );
 
-    // Once more, of what has ended meanwhile.
+    // Resume again, after the call has ended.
     let again = events(&Stream::open(resume(&there, &session, &id)).await.end().await);
     assert_eq!(again.last(), rest.last());
     assert_eq!(
@@ -204,7 +210,7 @@ async fn a_broken_stream_is_taken_up_on_another_replica_with_each_event_once_and
 }
 
 #[tokio::test]
-async fn a_result_arrives_at_another_replica_though_redis_gave_no_answer_meanwhile() {
+async fn a_result_reaches_another_replica_despite_a_pause_of_redis() {
     let redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
@@ -215,7 +221,7 @@ async fn a_result_arrives_at_another_replica_though_redis_gave_no_answer_meanwhi
     let (id, _) = first(&mut again).await;
     let client = redis::Client::open(redis.url.as_str()).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis");
-    // Longer than an edge waits for one answer.
+    // Longer than an edge's timeout for Redis.
     let pause = redis::cmd("CLIENT").arg("PAUSE").arg(1200).query_async(&mut connection).await;
     let _: String = pause.expect("an answer");
     let rest = events(&again.end().await);
@@ -228,18 +234,18 @@ async fn a_result_arrives_at_another_replica_though_redis_gave_no_answer_meanwhi
 }
 
 #[tokio::test]
-async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_call() {
+async fn an_elicitation_is_answered_through_another_replica_only_by_a_permitted_caller() {
     let redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
     let monitor = Monitor::start(&redis).await;
     let mut call =
         begin(&here, &session, "test_elicitation", json!({ "message": "planted question" })).await;
-    let asked = call.until("elicitation/create").await;
+    let elicitation = call.until("elicitation/create").await;
     let answer = |name: &str| {
         let content = json!({ "username": name, "email": "planted@example.com" });
         let result = json!({ "action": "accept", "content": content });
-        json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })
+        json!({ "jsonrpc": "2.0", "id": elicitation["id"], "result": result })
     };
     let intern = replicas.other.client(&replicas.world.client(json!({ "groups": ["interns"] })));
     assert_eq!(send(&intern, &session, &answer("an intern")).await.status, StatusCode::ACCEPTED);
@@ -249,13 +255,13 @@ async fn a_question_is_answered_through_another_replica_by_whom_may_make_its_cal
     let result = call.until("result").await;
     let text = result["result"]["content"][0]["text"].as_str().unwrap_or_default();
     assert!(text.contains("planted name") && !text.contains("intern"), "{result}");
-    // An answer to what has been answered has no effect.
+    // A second answer has no effect.
     assert_eq!(send(&there, &session, &answer("too late")).await.status, StatusCode::ACCEPTED);
     monitor.assert_leaks_nothing(&redis, &["planted", "an intern", "username", "erin"]).await;
 }
 
 #[tokio::test]
-async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
+async fn a_call_is_cancelled_through_another_replica_only_by_a_permitted_caller() {
     let redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
@@ -267,7 +273,7 @@ async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
     });
     let intern = replicas.other.client(&replicas.world.client(json!({ "groups": ["interns"] })));
     assert_eq!(send(&intern, &session, &cancel).await.status, StatusCode::ACCEPTED);
-    until("the intern is refused", async || {
+    until("the intern is rejected", async || {
         replicas.world.mesh.log().contains(r#""reason":"policy_denied""#)
     })
     .await;
@@ -280,7 +286,7 @@ async fn a_call_is_cancelled_through_another_replica_by_whom_may_make_it() {
 }
 
 #[tokio::test]
-async fn without_redis_the_replica_of_a_call_still_serves_its_stream_and_the_other_one_says_so() {
+async fn without_redis_the_replica_of_a_call_serves_its_stream_and_the_other_reports_unavailable() {
     let mut redis = Redis::start().await;
     let replicas = Replicas::start(&redis.url).await;
     let (here, there, session) = replicas.client().await;
@@ -290,12 +296,12 @@ async fn without_redis_the_replica_of_a_call_still_serves_its_stream_and_the_oth
     let mut elsewhere = Stream::open(resume(&there, &session, &id)).await;
     first(&mut elsewhere).await;
     redis.kill();
-    let refused = refused(&there, &session, &id).await;
+    let refused = get_stream(&there, &session, &id).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:?}");
     assert!(refused.headers.contains_key("retry-after"));
     let mut again = Stream::open(resume(&here, &session, &id)).await;
     assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
-    redis.start_again().await;
+    redis.restart().await;
     let session = initialize(&here).await.1.expect("a session");
     let call = json!({
         "jsonrpc": "2.0", "id": 5, "method": "tools/call",
@@ -305,7 +311,7 @@ async fn without_redis_the_replica_of_a_call_still_serves_its_stream_and_the_oth
 }
 
 #[tokio::test]
-async fn replicas_reach_one_another_through_a_cluster() {
+async fn replicas_exchange_messages_through_a_redis_cluster() {
     let cluster = RedisCluster::start().await;
     let replicas = Replicas::start(&cluster.url).await;
     let (here, there, session) = replicas.client().await;

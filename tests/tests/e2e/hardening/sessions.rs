@@ -1,4 +1,4 @@
-//! Whose a session is, and when it and its streams end.
+//! The binding of sessions to their clients, and the end of sessions and their streams.
 
 use std::{fs, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 const WATCHED: &str = "test://watched-resource";
-/// How long a test waits for what should come.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit of a single step.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An event stream, read as it comes.
+/// An event stream, read as it arrives.
 pub(super) struct Stream(pub(super) reqwest::Response);
 
 impl Stream {
@@ -29,7 +29,7 @@ impl Stream {
         Self(response)
     }
 
-    /// The first message that holds this text.
+    /// The first message that contains this text.
     pub(super) async fn until(&mut self, wanted: &str) -> Value {
         let mut text = String::new();
         loop {
@@ -40,16 +40,16 @@ impl Stream {
             {
                 return message;
             }
-            let next = tokio::time::timeout(PATIENCE, self.0.chunk()).await;
-            let next = next.unwrap_or_else(|_| panic!("{wanted} does not come: {text}"));
+            let next = tokio::time::timeout(STEP_TIMEOUT, self.0.chunk()).await;
+            let next = next.unwrap_or_else(|_| panic!("{wanted} does not arrive: {text}"));
             let next = next
                 .expect("a chunk")
-                .unwrap_or_else(|| panic!("it ended without {wanted}: {text}"));
+                .unwrap_or_else(|| panic!("the stream ended without {wanted}: {text}"));
             text.push_str(&String::from_utf8_lossy(&next));
         }
     }
 
-    /// What is left, until the stream ends.
+    /// The rest of the stream, until it ends.
     pub(super) async fn end(&mut self) -> String {
         let mut text = String::new();
         let reading = async {
@@ -57,7 +57,7 @@ impl Stream {
                 text.push_str(&String::from_utf8_lossy(&next));
             }
         };
-        tokio::time::timeout(PATIENCE, reading).await.expect("a stream that ends");
+        tokio::time::timeout(STEP_TIMEOUT, reading).await.expect("a stream that ends");
         text
     }
 }
@@ -77,7 +77,7 @@ pub(super) async fn send(client: &Client, session: &HeaderValue, message: &Value
     client.send(client.post().header("mcp-session-id", session).body(message.to_string())).await
 }
 
-/// Opens a session of a client that can be asked.
+/// Opens a session of a client that supports elicitation.
 pub(super) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     let reply = client
         .call(
@@ -93,7 +93,7 @@ pub(super) async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) 
     (reply, session)
 }
 
-/// Calls a tool in a session, and reads the answer as it comes.
+/// Calls a tool in a session and returns the stream of its response.
 pub(super) async fn begin(
     client: &Client,
     session: &HeaderValue,
@@ -128,12 +128,12 @@ fn listen(client: &Client) -> reqwest::Result<reqwest::Request> {
     })
 }
 
-/// A mesh that takes the tokens of a test's own issuer, before a service that engineers may use.
+/// A mesh that trusts the test's issuer, with a service that engineers may use.
 pub(super) struct World {
     issuer: TestIssuer,
     pub(super) mesh: TestMesh,
     pub(super) edge: Edge,
-    pub(super) service: (Conformance, drawbridge_cli::mesh::Hosted),
+    pub(super) service: (Conformance, drawbridge_cli::mesh::HostedService),
 }
 
 impl World {
@@ -162,7 +162,7 @@ impl World {
         Self { issuer, mesh, edge, service: (service, hosted) }
     }
 
-    /// The client of an engineer whose token has these claims besides.
+    /// A client of an engineer whose token also has these claims.
     pub(super) fn client(&self, claims: Value) -> Client {
         let mut all = self.issuer.claims(self.mesh.mesh.mcp_url.as_str());
         all.as_object_mut().expect("claims").extend(claims.as_object().expect("claims").clone());
@@ -170,20 +170,20 @@ impl World {
     }
 }
 
-/// The attack: a token of the same person, for another client, tenant, endpoint or kind, or without the group that
-/// may call, answered what a tool had asked, cancelled the call, listened to the session and ended it.
+/// The attack: a token of the same user for another client, tenant, endpoint or kind, or without
+/// the permitted group, answered an elicitation, cancelled the call, read the session's stream and
+/// ended the session.
 #[tokio::test]
-async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could_have_made_the_call()
- {
+async fn messages_to_a_session_are_accepted_only_with_a_token_that_may_make_the_call() {
     let world = World::start(|_| {}).await;
     let erin = world.client(json!({}));
     let session = initialize(&erin).await.1.expect("a session");
     let mut call = begin(&erin, &session, "test_elicitation", json!({ "message": "Pay?" })).await;
-    let asked = call.until("elicitation/create").await;
+    let elicitation = call.until("elicitation/create").await;
     let content = json!({ "username": "mallory", "email": "m@example.com" });
     let answer = |content: &Value| {
         let result = json!({ "action": "accept", "content": content });
-        json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })
+        json!({ "jsonrpc": "2.0", "id": elicitation["id"], "result": result })
     };
     let cancel = json!({
         "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "a call" },
@@ -194,7 +194,7 @@ async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could
     let others = [
         ("another client", world.client(json!({ "client_id": "another" }))),
         ("another tenant", world.client(json!({ "tenant": "acme" }))),
-        ("another person", world.client(json!({ "sub": "mallory" }))),
+        ("another user", world.client(json!({ "sub": "mallory" }))),
         ("a workload of the same name", world.client(json!({ "gty": "client-credentials" }))),
         ("another endpoint", erin.at(&below)),
     ];
@@ -216,7 +216,8 @@ async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could
             refused.assert_names_request();
         }
     }
-    // Of the same client and all, but not of whom may call the tool: it is hidden, and so is what it asks.
+    // The same client without permission for the tool: the tool is hidden, and so is its
+    // elicitation.
     let intern = world.client(json!({ "groups": ["interns"] }));
     for message in [&answer(&content), &cancel] {
         assert_eq!(send(&intern, &session, message).await.status, StatusCode::ACCEPTED);
@@ -230,9 +231,10 @@ async fn answers_notifications_get_and_delete_count_only_from_a_token_that_could
     assert_eq!(list(&erin, &session).await.status, StatusCode::OK);
 }
 
-/// The attack: what a call tells was read by taking its stream up again, with a token that may not make the call.
+/// The attack: resuming a call's stream with a token without permission for the call revealed its
+/// events.
 #[tokio::test]
-async fn a_stream_is_taken_up_again_only_by_who_may_make_its_call() {
+async fn a_stream_is_resumed_only_by_a_caller_with_permission_for_its_call() {
     let world = World::start(|_| {}).await;
     let erin = world.client(json!({}));
     let session = initialize(&erin).await.1.expect("a session");
@@ -255,7 +257,7 @@ async fn a_stream_is_taken_up_again_only_by_who_may_make_its_call() {
     assert!(!refused.text.contains("step") && !refused.text.contains("worked"), "{refused:?}");
     let mut again = Stream::open(resume(&erin, &id)).await;
     assert_eq!(again.until("result").await["result"]["content"][0]["text"], "worked");
-    // What was never sent in this session cannot be asked for.
+    // Only events of this session can be resumed.
     let other = initialize(&erin).await.1.expect("a session");
     for (session, id) in
         [(&session, "nonsense"), (&session, "0000000000000000-1"), (&other, id.as_str())]
@@ -275,7 +277,7 @@ async fn a_stream_is_taken_up_again_only_by_who_may_make_its_call() {
     }
 }
 
-/// The attack: GET and `subscriptions/listen` went on after the token had expired.
+/// The attack: GET and `subscriptions/listen` stayed open after the token had expired.
 #[tokio::test]
 async fn streams_end_when_their_token_expires() {
     let world = World::start(|_| {}).await;
@@ -287,18 +289,20 @@ async fn streams_end_when_their_token_expires() {
     let mut call =
         begin(&erin, &session, "test_slow_work", json!({ "milliseconds": 60_000 })).await;
     subscription.until("acknowledged").await;
-    let (_, left, _) = tokio::join!(standalone.end(), subscription.end(), call.end());
-    assert!(now() >= expires, "they ended before their token");
-    assert!(left.contains(r#""resultType":"complete""#), "{left}");
+    let (_, rest, _) = tokio::join!(standalone.end(), subscription.end(), call.end());
+    assert!(now() >= expires, "they ended before the expiry");
+    assert!(rest.contains(r#""resultType":"complete""#), "{rest}");
 }
 
-/// The attack: both went on after the token was revoked.
+/// The attack: both stayed open after the token was revoked.
 #[tokio::test]
 async fn streams_end_when_their_token_is_revoked() {
     let world = World::start(|_| {}).await;
     let (erin, other) = (world.client(json!({})), world.client(json!({ "sub": "frank" })));
-    let (session, others) =
-        (initialize(&erin).await.1.expect("one"), initialize(&other).await.1.expect("one"));
+    let (session, others) = (
+        initialize(&erin).await.1.expect("a session"),
+        initialize(&other).await.1.expect("a session"),
+    );
     let mut standalone = Stream::open(request(&erin, Method::GET, &session)).await;
     let mut subscription = Stream::open(listen(&erin)).await;
     let mut call =
@@ -312,9 +316,9 @@ async fn streams_end_when_their_token_is_revoked() {
     assert_eq!(list(&other, &others).await.status, StatusCode::OK);
 }
 
-/// The attack: a subscription went on, in silence, after policy no longer allowed it.
+/// The attack: a subscription stayed open after policy no longer permitted it.
 #[tokio::test]
-async fn a_subscription_ends_when_policy_no_longer_allows_it() {
+async fn a_subscription_ends_when_policy_no_longer_permits_it() {
     let world = World::start(|_| {}).await;
     let (erin, boss) =
         (world.client(json!({})), world.client(json!({ "groups": ["engineering", "bosses"] })));
@@ -322,14 +326,14 @@ async fn a_subscription_ends_when_policy_no_longer_allows_it() {
     let mut allowed = Stream::open(listen(&boss)).await;
     subscription.until("resources/updated").await;
     world.mesh.edit_policy("test.cedar", r#"Group::"engineering""#, r#"Group::"bosses""#);
-    let left = subscription.end().await;
-    assert!(left.contains(r#""resultType":"complete""#), "{left}");
+    let rest = subscription.end().await;
+    assert!(rest.contains(r#""resultType":"complete""#), "{rest}");
     allowed.until("resources/updated").await;
 }
 
-/// The attack: one principal opened streams and sessions without end.
+/// The attack: one principal opened an unlimited number of streams and sessions.
 #[tokio::test]
-async fn streams_and_sessions_are_bounded_per_principal_and_in_all() {
+async fn streams_and_sessions_are_bounded_per_principal_and_in_total() {
     let world = World::start(|config| {
         config.sessions_max = 4;
         config.sessions_per_principal_max = 2;
@@ -337,38 +341,38 @@ async fn streams_and_sessions_are_bounded_per_principal_and_in_all() {
         config.streams.streams_per_principal_max = 2;
     })
     .await;
-    let people: Vec<_> = ["a", "b", "c"].map(|sub| world.client(json!({ "sub": sub }))).into();
+    let users: Vec<_> = ["a", "b", "c"].map(|sub| world.client(json!({ "sub": sub }))).into();
     let mut sessions = Vec::new();
-    for person in &people[..2] {
+    for user in &users[..2] {
         for _ in 0..2 {
-            sessions.push(initialize(person).await.1.expect("a session"));
+            sessions.push(initialize(user).await.1.expect("a session"));
         }
     }
-    let full = initialize(&people[2]).await.0;
+    let full = initialize(&users[2]).await.0;
     assert_eq!(
         (full.status, full.error_code()),
         (StatusCode::SERVICE_UNAVAILABLE, Some(-32053)),
         "{full:?}"
     );
-    let refused = initialize(&people[0]).await.0;
+    let refused = initialize(&users[0]).await.0;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
 
-    let first = Stream::open(request(&people[0], Method::GET, &sessions[0])).await;
-    let _second = Stream::open(listen(&people[0])).await;
-    for again in [request(&people[0], Method::GET, &sessions[1]), listen(&people[0])] {
-        let refused = people[0].send_built(again).await;
+    let first = Stream::open(request(&users[0], Method::GET, &sessions[0])).await;
+    let _second = Stream::open(listen(&users[0])).await;
+    for again in [request(&users[0], Method::GET, &sessions[1]), listen(&users[0])] {
+        let refused = users[0].send_built(again).await;
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{refused:?}");
         refused.assert_names_request();
     }
-    let _third = Stream::open(request(&people[1], Method::GET, &sessions[2])).await;
-    let full = people[1].send_built(listen(&people[1])).await;
+    let _third = Stream::open(request(&users[1], Method::GET, &sessions[2])).await;
+    let full = users[1].send_built(listen(&users[1])).await;
     assert_eq!(full.status, StatusCode::SERVICE_UNAVAILABLE, "{full:?}");
     assert!(full.headers.contains_key("retry-after"));
-    // A stream that ends makes room.
+    // A closed stream releases its permit.
     drop(first);
     let opened = async {
         loop {
-            let request = listen(&people[1]).expect("a request");
+            let request = listen(&users[1]).expect("a request");
             let response = reqwest::Client::new().execute(request).await.expect("an answer");
             if response.status() == StatusCode::OK {
                 return;
@@ -376,10 +380,10 @@ async fn streams_and_sessions_are_bounded_per_principal_and_in_all() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, opened).await.expect("room");
+    tokio::time::timeout(STEP_TIMEOUT, opened).await.expect("a free permit");
 }
 
-/// The attack: a session that its client had ended lived on, with its streams, on every other replica.
+/// The attack: a session ended by its client stayed open with its streams on every other replica.
 #[tokio::test]
 async fn a_session_that_ends_on_one_replica_ends_on_all() {
     let redis = Redis::start().await;
@@ -401,16 +405,16 @@ async fn a_session_that_ends_on_one_replica_ends_on_all() {
     let ended = one.send_built(request(&one, Method::DELETE, &session)).await;
     assert_eq!((ended.status, ended.text.as_str()), (StatusCode::NO_CONTENT, ""));
     for replica in [&one, &other] {
-        let gone = list(replica, &session).await;
+        let reply = list(replica, &session).await;
         assert_eq!(
-            (gone.status, gone.error_code()),
+            (reply.status, reply.error_code()),
             (StatusCode::NOT_FOUND, Some(-32001)),
-            "{gone:?}"
+            "{reply:?}"
         );
-        assert_eq!(gone.json["id"], 2);
+        assert_eq!(reply.json["id"], 2);
     }
     stream.end().await;
-    // There is nothing left to end.
+    // The session cannot be ended twice.
     let again = other.send_built(request(&other, Method::DELETE, &session)).await;
     assert_eq!(again.status, StatusCode::NOT_FOUND);
 }

@@ -1,21 +1,21 @@
-//! Which issuer may name which tenant.
+//! The tenants that an issuer may claim.
 
 use std::fs;
 
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
 };
-use drawbridge_sdk::identity::{Principal, TransactionClaims};
+use drawbridge_sdk::transaction_token::{Principal, TransactionClaims};
 use drawbridge_tests::{Client, TestIssuer, TestMesh, connect};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
     identity::context,
-    invoices::kept::{found, save},
+    invoices::saved::{found, save},
 };
 
-/// What somebody has allowed the partner's people, who have groups of their own.
+/// A policy for the partner's users, who have their own groups.
 const POLICY: &str = r#"
 @id("partner-reads")
 permit (
@@ -26,13 +26,13 @@ permit (
 when { resource in Service::"tickets" || resource in Service::"invoices" };
 "#;
 
-/// A mesh that accepts a partner's issuer too, by this entry.
-struct Partnered {
+/// A mesh that also trusts a partner's issuer, with this entry.
+struct PartnerMesh {
     mesh: TestMesh,
     partner: TestIssuer,
 }
 
-impl Partnered {
+impl PartnerMesh {
     async fn start(entry: &str) -> Self {
         let partner = TestIssuer::start().await;
         let table = format!(
@@ -49,7 +49,7 @@ impl Partnered {
         Self { mesh, partner }
     }
 
-    /// The token of one of the partner's people, who claims to be of a tenant.
+    /// The token of a partner's user who claims a tenant.
     fn token(&self, tenant: &str) -> String {
         let mut claims = self.partner.claims(self.mesh.mesh.mcp_url.as_str());
         claims["groups"] = json!(["staff"]);
@@ -67,11 +67,11 @@ async fn tickets(client: &Client) -> Vec<Value> {
     reply.json["result"]["structuredContent"]["tickets"].as_array().cloned().unwrap_or_default()
 }
 
-/// The attack: with nothing but `group_prefix`, as the documentation taught, the partner's token claimed `acme` and read
-/// the invoice that acme shares and 22 tickets.
+/// The attack: with `group_prefix` alone, as documented, the partner's token claimed `acme` and
+/// read acme's shared invoice and 22 tickets.
 #[tokio::test]
-async fn a_partners_token_that_claims_a_tenant_is_refused_where_the_partner_is_bound_to_none() {
-    let it = Partnered::start(r#"claims.group_prefix = "partner:""#).await;
+async fn a_partners_token_that_claims_a_tenant_is_rejected_unless_the_partner_is_bound_to_it() {
+    let it = PartnerMesh::start(r#"claims.group_prefix = "partner:""#).await;
     for tenant in ["acme", "umbrella", "partner"] {
         for reply in [
             it.client(tenant).call_tool("tickets_search", json!({})).await,
@@ -86,7 +86,7 @@ async fn a_partners_token_that_claims_a_tenant_is_refused_where_the_partner_is_b
             assert!(challenge.contains(r#"error="invalid_token""#), "{challenge}");
         }
     }
-    // Of no tenant the partner's people are let in, and acme's as ever.
+    // Without a tenant the partner's users are accepted, and acme's users are not affected.
     assert_eq!(it.client("").call("tools/list", json!({})).await.status, StatusCode::OK);
     assert_eq!(tickets(&it.mesh.client("bob").await).await.len(), 22);
     let log = it.mesh.log();
@@ -99,20 +99,21 @@ async fn a_partners_token_that_claims_a_tenant_is_refused_where_the_partner_is_b
 }
 
 #[tokio::test]
-async fn a_partner_whose_tenants_are_prefixed_reads_nothing_of_a_tenant_of_that_name() {
-    let it =
-        Partnered::start("claims.group_prefix = \"partner:\"\nclaims.tenant_prefix = \"partner.\"")
-            .await;
+async fn a_partner_with_prefixed_tenants_reads_nothing_of_a_tenant_with_the_unprefixed_name() {
+    let it = PartnerMesh::start(
+        "claims.group_prefix = \"partner:\"\nclaims.tenant_prefix = \"partner.\"",
+    )
+    .await;
     let carol = it.mesh.client("carol").await;
     save(&carol, "T-1", true).await;
     assert_eq!(found(&carol, json!({})).await, ["T-1"]);
     assert!(!tickets(&it.mesh.client("bob").await).await.is_empty());
 
-    let stranger = it.client("acme");
-    assert_eq!(found(&stranger, json!({})).await, [""; 0]);
-    assert_eq!(tickets(&stranger).await, [Value::Null; 0]);
+    let partner_user = it.client("acme");
+    assert_eq!(found(&partner_user, json!({})).await, [""; 0]);
+    assert_eq!(tickets(&partner_user).await, [Value::Null; 0]);
 
-    // Databases, Vault, the cache and tool services have the tenant from the transaction token.
+    // Databases, Vault, the cache and tool services read the tenant from the transaction token.
     let claims = transaction(&it, &it.token("acme")).await;
     assert_eq!(claims.tctx.tenant.as_deref(), Some("partner.acme"));
     let principal = Principal::new(it.partner.name(), "erin", Some("partner.acme"));
@@ -120,10 +121,10 @@ async fn a_partner_whose_tenants_are_prefixed_reads_nothing_of_a_tenant_of_that_
     assert!(!it.mesh.log().contains("two issuers may name one tenant"));
 }
 
-/// Two that list one tenant are what the operator asked for, who is told.
+/// The operator may list a tenant for two issuers, and gets a warning.
 #[tokio::test]
-async fn two_issuers_that_may_name_one_tenant_are_warned_of() {
-    let it = Partnered::start("claims.group_prefix = \"partner:\"\ntenants = [\"acme\"]").await;
+async fn two_issuers_with_a_common_tenant_cause_a_warning() {
+    let it = PartnerMesh::start("claims.group_prefix = \"partner:\"\ntenants = [\"acme\"]").await;
     assert!(!tickets(&it.client("acme")).await.is_empty());
     assert_eq!(
         it.client("umbrella").call("tools/list", json!({})).await.status,
@@ -136,11 +137,11 @@ async fn two_issuers_that_may_name_one_tenant_are_warned_of() {
     assert!(both.iter().all(|issuer| warned.contains(issuer)), "{warned}");
 }
 
-/// A cluster's namespaces are named by whoever may create one.
+/// Anyone with permission to create namespaces in a cluster chooses their names.
 #[tokio::test]
-async fn a_cluster_that_maps_namespaces_to_tenants_gets_tenants_of_its_own() {
+async fn a_cluster_that_maps_namespaces_to_tenants_gets_prefixed_tenants() {
     let entry = "preset = \"kubernetes\"\nclaims = { tenant = \"tenant\", groups = \"groups\", group_prefix = \"partner:\" }";
-    let it = Partnered::start(entry).await;
+    let it = PartnerMesh::start(entry).await;
     let request = authorize(&it, &it.token("acme"), Kind::Connect, None);
     let outcome = auth(&it)
         .authorize(context().outgoing(request))
@@ -154,12 +155,12 @@ async fn a_cluster_that_maps_namespaces_to_tenants_gets_tenants_of_its_own() {
     assert_eq!(allowed.principal.expect("a principal").tenant, "kubernetes.acme");
 }
 
-fn auth(it: &Partnered) -> AuthServiceClient<tonic::transport::Channel> {
+fn auth(it: &PartnerMesh) -> AuthServiceClient<tonic::transport::Channel> {
     AuthServiceClient::new(connect(&it.mesh.mesh.state.auth_url).expect("a channel"))
 }
 
 fn authorize(
-    it: &Partnered,
+    it: &PartnerMesh,
     token: &str,
     kind: Kind,
     item: Option<pb::CatalogItem>,
@@ -179,8 +180,8 @@ fn authorize(
     }
 }
 
-/// What a tool service is told of whoever holds this token.
-async fn transaction(it: &Partnered, token: &str) -> TransactionClaims {
+/// The claims that a tool service receives about the owner of this token.
+async fn transaction(it: &PartnerMesh, token: &str) -> TransactionClaims {
     let item = pb::CatalogItem {
         name: "tickets_search".to_owned(),
         service: "tickets".to_owned(),

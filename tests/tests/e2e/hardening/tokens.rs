@@ -1,11 +1,11 @@
-//! What a transaction token is good for.
+//! The scope of a transaction token.
 
 use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use drawbridge_cli::mesh::{Hosted, MeshConfig};
+use drawbridge_cli::mesh::{HostedService, MeshConfig};
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient};
-use drawbridge_sdk::{TXN_TOKEN, dynamic, identity::TransactionClaims};
+use drawbridge_sdk::{TXN_TOKEN, dynamic, transaction_token::TransactionClaims};
 use drawbridge_tests::{Client, Edge, Spy, TestMesh, connect, permit, serve_conformance, sign_in};
 use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const SERVICE: &str = "drawbridge.conformance.v1.ConformanceService";
-/// Refuses some arguments, so that decisions on these items read them.
+/// Forbids some arguments, so that decisions on these items read them.
 const READS_ARGUMENTS: &str = r#"
 @id("no-secret-values")
 forbid (principal, action == Action::"test_custom_header", resource)
@@ -32,41 +32,41 @@ forbid (principal, action == Action::"test_template_data", resource)
 when { context.input.id == "secret" };
 "#;
 
-fn reads_arguments(config: &mut MeshConfig) {
+fn add_argument_policies(config: &mut MeshConfig) {
     serve_conformance(config);
     fs::write(config.policies.join("reads-arguments.cedar"), READS_ARGUMENTS).expect("a file");
 }
 
-/// The conformance service, and what an edge says to it.
-struct Overheard {
+/// The conformance service with an edge, and the recorded calls between them.
+struct RecordedMesh {
     mesh: TestMesh,
     service: Url,
     edge: Edge,
     spy: Spy,
     alice: Client,
-    _hosted: (Hosted, Edge),
+    _hosted: (HostedService, Edge),
 }
 
-impl Overheard {
+impl RecordedMesh {
     async fn start() -> Self {
-        let mesh = TestMesh::with(reads_arguments).await;
-        let (_, hosted, beside) = mesh.conformance(|_| {}).await;
+        let mesh = TestMesh::with(add_argument_policies).await;
+        let (_, hosted, other_edge) = mesh.conformance(|_| {}).await;
         let service = mesh.grpc_url(&hosted.running.address);
         let (spy, spied) = Spy::start(&service).await;
         let edge = mesh.edge(&[("test", &spied)], |_| {}).await;
         let alice = edge.client(&mesh.client("alice").await);
-        Self { mesh, service, edge, spy, alice, _hosted: (hosted, beside) }
+        Self { mesh, service, edge, spy, alice, _hosted: (hosted, other_edge) }
     }
 
     /// The transaction token of the last call of this RPC.
     fn token(&self, rpc: &str) -> String {
         let path = format!("/{SERVICE}/{rpc}");
-        let seen = self.spy.seen();
-        let (_, headers) = seen.iter().rev().find(|(called, _)| *called == path).expect("a call");
+        let calls = self.spy.calls();
+        let (_, headers) = calls.iter().rev().find(|(called, _)| *called == path).expect("a call");
         headers[TXN_TOKEN].to_str().expect("a token").to_owned()
     }
 
-    /// Calls the service beside the edge, as whoever has taken over something in front of it could.
+    /// Calls the service without the edge, like an attacker who intercepted a token.
     async fn replay(&self, rpc: &str, token: &str, arguments: Value) -> Result<Value, Status> {
         let method = method(&self.service, SERVICE, rpc).await;
         let metadata = |metadata: &mut MetadataMap| {
@@ -81,7 +81,7 @@ async fn method(url: &Url, service: &str, rpc: &str) -> MethodDescriptor {
     service.methods().find(|method| method.name() == rpc).expect("a method")
 }
 
-/// The first message that an RPC answers.
+/// The first message of an RPC's response.
 async fn call(
     url: &Url,
     method: &MethodDescriptor,
@@ -95,9 +95,9 @@ async fn call(
     let mut client = tonic::client::Grpc::new(connect(url).expect("a channel"));
     client.ready().await.expect("a service");
     let codec = dynamic::DynamicCodec::new(method.output());
-    let answers = client.server_streaming(request, path.parse().expect("a path"), codec).await?;
-    let answer = answers.into_inner().message().await?;
-    Ok(serde_json::to_value(answer).expect("JSON"))
+    let responses = client.server_streaming(request, path.parse().expect("a path"), codec).await?;
+    let response = responses.into_inner().message().await?;
+    Ok(serde_json::to_value(response).expect("JSON"))
 }
 
 fn claims(token: &str) -> TransactionClaims {
@@ -105,8 +105,8 @@ fn claims(token: &str) -> TransactionClaims {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("claims")
 }
 
-fn refused(answer: Result<Value, Status>) -> (Code, String) {
-    let status = answer.expect_err("a refusal");
+fn error_of(response: Result<Value, Status>) -> (Code, String) {
+    let status = response.expect_err("a rejection");
     (status.code(), status.message().to_owned())
 }
 
@@ -114,33 +114,33 @@ fn another_message() -> (Code, String) {
     (Code::Unauthenticated, "the transaction token is for another message".to_owned())
 }
 
-/// The attack: a token that was caught on its way carried any arguments for 30 seconds, also those that policy refuses.
+/// The attack: an intercepted token carried any arguments for 30 seconds, also those that policy
+/// forbids.
 #[tokio::test]
-async fn a_token_of_a_decision_that_read_arguments_opens_the_rpc_for_that_message_alone() {
-    let overheard = Overheard::start().await;
-    let said =
-        overheard.alice.call_tool("test_custom_header", json!({ "value": "harmless" })).await;
-    assert_eq!(said.message(), "harmless", "{said:?}");
-    let denied =
-        overheard.alice.call_tool("test_custom_header", json!({ "value": "secret" })).await;
+async fn a_token_of_a_decision_that_read_arguments_is_valid_for_that_message_only() {
+    let recorded = RecordedMesh::start().await;
+    let reply =
+        recorded.alice.call_tool("test_custom_header", json!({ "value": "harmless" })).await;
+    assert_eq!(reply.message(), "harmless", "{reply:?}");
+    let denied = recorded.alice.call_tool("test_custom_header", json!({ "value": "secret" })).await;
     assert_eq!(denied.error_code(), Some(-32043), "{denied:?}");
 
-    let token = overheard.token("CustomHeader");
+    let token = recorded.token("CustomHeader");
     assert!(claims(&token).tctx.message_sha256.is_some());
     for other in [json!({ "value": "secret" }), json!({ "value": "harmless " }), json!({})] {
-        let answer = overheard.replay("CustomHeader", &token, other.clone()).await;
-        assert_eq!(refused(answer), another_message(), "{other}");
+        let answer = recorded.replay("CustomHeader", &token, other.clone()).await;
+        assert_eq!(error_of(answer), another_message(), "{other}");
     }
-    let same = overheard.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
+    let same = recorded.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
     assert!(same.is_ok(), "{same:?}");
 }
 
 #[tokio::test]
-async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_message() {
-    let overheard = Overheard::start().await;
-    let state = &overheard.mesh.mesh.state;
+async fn a_decision_that_reads_arguments_issues_no_token_without_a_message_digest() {
+    let recorded = RecordedMesh::start().await;
+    let state = &recorded.mesh.mesh.state;
     let mut auth = AuthServiceClient::new(connect(&state.auth_url).expect("a channel"));
-    let mut ask =
+    let mut authorize =
         async |name: &str, rpc: &str, arguments: Value, message_sha256: Option<Vec<u8>>| {
             let item = pb::CatalogItem {
                 name: name.to_owned(),
@@ -156,9 +156,9 @@ async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_m
                 message_sha256,
             };
             let request = pb::AuthorizeRequest {
-                access_token: overheard.alice.token().to_owned(),
+                access_token: recorded.alice.token().to_owned(),
                 operation: Some(operation),
-                resource: overheard.mesh.mesh.mcp_url.to_string(),
+                resource: recorded.mesh.mesh.mcp_url.to_string(),
                 client_address: String::new(),
             };
             let answer = auth.authorize(context().outgoing(request)).await?;
@@ -169,54 +169,55 @@ async fn a_decision_that_reads_arguments_mints_nothing_without_the_digest_of_a_m
         };
     let harmless = || json!({ "value": "harmless" });
     assert_eq!(
-        ask("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"),
+        authorize("test_custom_header", "CustomHeader", harmless(), None).await.expect("an answer"),
         None
     );
-    let token = ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 32])).await;
+    let token =
+        authorize("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 32])).await;
     let token = token.expect("an answer").expect("a token").token;
     let digest = URL_SAFE_NO_PAD.encode([7; 32]);
     assert_eq!(claims(&token).tctx.message_sha256.as_deref(), Some(digest.as_str()));
     let short: Result<_, Status> =
-        ask("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 31])).await;
-    assert_eq!(short.expect_err("a refusal").code(), Code::InvalidArgument);
-    // Where no argument matters, neither does the message.
-    let token = ask("test_simple_text", "SimpleText", json!({}), None).await;
+        authorize("test_custom_header", "CustomHeader", harmless(), Some(vec![7; 31])).await;
+    assert_eq!(short.expect_err("a rejection").code(), Code::InvalidArgument);
+    // A decision that reads no arguments needs no digest.
+    let token = authorize("test_simple_text", "SimpleText", json!({}), None).await;
     let token = token.expect("an answer").expect("a token").token;
     assert_eq!(claims(&token).tctx.message_sha256, None);
 }
 
 #[tokio::test]
-async fn a_token_of_a_decision_that_reads_no_arguments_is_for_the_rpc() {
-    let overheard = Overheard::start().await;
+async fn a_token_of_a_decision_that_reads_no_arguments_is_valid_for_any_message_of_the_rpc() {
+    let recorded = RecordedMesh::start().await;
     let get =
         json!({ "name": "test_prompt_with_arguments", "arguments": { "arg1": "a", "arg2": "b" } });
-    let got = overheard.alice.call("prompts/get", get).await;
+    let got = recorded.alice.call("prompts/get", get).await;
     assert_eq!(got.error_code(), None, "{got:?}");
-    let token = overheard.token("PromptWithArguments");
+    let token = recorded.token("PromptWithArguments");
     assert_eq!(claims(&token).tctx.message_sha256, None);
     let other =
-        overheard.replay("PromptWithArguments", &token, json!({ "arg1": "c", "arg2": "d" })).await;
+        recorded.replay("PromptWithArguments", &token, json!({ "arg1": "c", "arg2": "d" })).await;
     assert!(other.is_ok(), "{other:?}");
-    let elsewhere = overheard.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
-    assert_eq!(refused(elsewhere).0, Code::Unauthenticated);
+    let other_rpc = recorded.replay("CustomHeader", &token, json!({ "value": "harmless" })).await;
+    assert_eq!(error_of(other_rpc).0, Code::Unauthenticated);
 }
 
-/// The attack: the token of a question to a person carries an answer that the person never gave.
+/// The attack: the token of an elicitation carried a response that the user never gave.
 #[tokio::test]
-async fn each_round_of_a_call_has_a_token_for_the_answers_that_it_carries() {
-    let overheard = Overheard::start().await;
-    let (alice, arguments) = (&overheard.alice, || json!({ "message": "harmless" }));
+async fn each_round_of_a_call_has_a_token_bound_to_its_input_responses() {
+    let recorded = RecordedMesh::start().await;
+    let (alice, arguments) = (&recorded.alice, || json!({ "message": "harmless" }));
     let elicits = || json!({ "elicitation": {} });
-    let asked = call_with(alice, "test_elicitation", arguments(), elicits(), json!({})).await;
-    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
-    let first = overheard.token("Elicitation");
+    let elicitation = call_with(alice, "test_elicitation", arguments(), elicits(), json!({})).await;
+    assert_eq!(elicitation.json["result"]["resultType"], "input_required", "{elicitation:?}");
+    let first = recorded.token("Elicitation");
 
-    let (key, _) = asked.json["result"]["inputRequests"]
+    let (key, _) = elicitation.json["result"]["inputRequests"]
         .as_object()
         .and_then(|requests| requests.iter().next())
-        .expect("a question");
+        .expect("an input request");
     let given = json!({
-        "requestState": asked.json["result"]["requestState"],
+        "requestState": elicitation.json["result"]["requestState"],
         "inputResponses": { key: { "action": "accept", "content": { "username": "a", "email": "b" } } },
     });
     let forged = json!({
@@ -224,15 +225,15 @@ async fn each_round_of_a_call_has_a_token_for_the_answers_that_it_carries() {
         "interaction": { "responses": { key: { "elicitation": { "action": "ACTION_ACCEPT" } } } },
     });
     for message in [forged.clone(), arguments()] {
-        let answer = overheard.replay("Elicitation", &first, message).await;
-        assert_eq!(refused(answer), another_message());
+        let answer = recorded.replay("Elicitation", &first, message).await;
+        assert_eq!(error_of(answer), another_message());
     }
 
     let done = call_with(alice, "test_elicitation", arguments(), elicits(), given).await;
     assert!(done.message().starts_with("User response"), "{done:?}");
-    let second = overheard.token("Elicitation");
+    let second = recorded.token("Elicitation");
     assert_ne!(claims(&first).tctx.message_sha256, claims(&second).tctx.message_sha256);
-    assert_eq!(refused(overheard.replay("Elicitation", &second, forged).await), another_message());
+    assert_eq!(error_of(recorded.replay("Elicitation", &second, forged).await), another_message());
 
     let denied = json!({ "message": "secret" });
     let denied = call_with(alice, "test_elicitation", denied, elicits(), json!({})).await;
@@ -240,32 +241,32 @@ async fn each_round_of_a_call_has_a_token_for_the_answers_that_it_carries() {
 }
 
 #[tokio::test]
-async fn resources_and_completions_are_bound_to_their_messages_too() {
-    let overheard = Overheard::start().await;
+async fn tokens_of_resources_and_completions_are_bound_to_their_messages_too() {
+    let recorded = RecordedMesh::start().await;
     let uri = |id: &str| json!({ "uri": format!("test://template/{id}/data") });
-    let read = overheard.alice.call("resources/read", uri("7")).await;
+    let read = recorded.alice.call("resources/read", uri("7")).await;
     assert_eq!(read.error_code(), None, "{read:?}");
-    let token = overheard.token("TemplateData");
-    let answer = overheard.replay("TemplateData", &token, json!({ "id": "secret" })).await;
-    assert_eq!(refused(answer), another_message());
-    assert!(overheard.replay("TemplateData", &token, json!({ "id": "7" })).await.is_ok());
+    let token = recorded.token("TemplateData");
+    let answer = recorded.replay("TemplateData", &token, json!({ "id": "secret" })).await;
+    assert_eq!(error_of(answer), another_message());
+    assert!(recorded.replay("TemplateData", &token, json!({ "id": "7" })).await.is_ok());
 
     let complete = json!({
         "ref": { "type": "ref/resource", "uri": "test://template/{id}/data" },
         "argument": { "name": "id", "value": "1" },
     });
-    let completed = overheard.alice.call("completion/complete", complete).await;
+    let completed = recorded.alice.call("completion/complete", complete).await;
     assert_eq!(completed.error_code(), None, "{completed:?}");
 }
 
-/// The attack: of two tokens the one is checked and the other is used.
+/// The attack: with two tokens, one is verified and the other used.
 #[tokio::test]
-async fn a_call_with_two_tokens_is_refused() {
-    let overheard = Overheard::start().await;
-    let said = overheard.alice.call("prompts/get", json!({ "name": "test_simple_prompt" })).await;
-    assert_eq!(said.error_code(), None, "{said:?}");
-    let token = overheard.token("SimplePrompt");
-    let method = method(&overheard.service, SERVICE, "SimplePrompt").await;
+async fn a_call_with_two_tokens_is_rejected() {
+    let recorded = RecordedMesh::start().await;
+    let reply = recorded.alice.call("prompts/get", json!({ "name": "test_simple_prompt" })).await;
+    assert_eq!(reply.error_code(), None, "{reply:?}");
+    let token = recorded.token("SimplePrompt");
+    let method = method(&recorded.service, SERVICE, "SimplePrompt").await;
     let with = async |pairs: &[(&'static str, &str)]| {
         let metadata = |metadata: &mut MetadataMap| {
             metadata.insert(TXN_TOKEN, token.parse().expect("a value"));
@@ -273,7 +274,7 @@ async fn a_call_with_two_tokens_is_refused() {
                 metadata.append(*name, value.parse().expect("a value"));
             }
         };
-        call(&overheard.service, &method, json!({}), metadata).await
+        call(&recorded.service, &method, json!({}), metadata).await
     };
     assert!(with(&[]).await.is_ok());
     assert!(with(&[("authorization", "Bearer a")]).await.is_ok());
@@ -282,16 +283,16 @@ async fn a_call_with_two_tokens_is_refused() {
         &[(TXN_TOKEN, "nonsense")],
         &[("authorization", "Bearer a"), ("authorization", "Bearer b")],
     ] {
-        let (code, message) = refused(with(twice).await);
+        let (code, message) = error_of(with(twice).await);
         assert_eq!(code, Code::Unauthenticated, "{twice:?}");
         assert!(message.contains("more than one value"), "{message}");
     }
-    drop(overheard.edge);
+    drop(recorded.edge);
 }
 
-/// A service that does without the SDK checks the digest of the bytes that it receives in a few lines.
+/// A service without the SDK can verify the digest of the received bytes in a few lines.
 #[tokio::test]
-async fn a_service_in_python_checks_the_message_too() {
+async fn a_service_in_python_verifies_the_message_digest() {
     const GREETER: &str = "greeter.v1.GreeterService";
     let contract = PythonService::contract().await;
     let mesh = TestMesh::with(|config| {
@@ -313,8 +314,8 @@ async fn a_service_in_python_checks_the_message_too() {
         "{greeted:?}"
     );
 
-    let seen = spy.seen();
-    let (_, headers) = seen.iter().find(|(path, _)| path.ends_with("/Greet")).expect("a call");
+    let calls = spy.calls();
+    let (_, headers) = calls.iter().find(|(path, _)| path.ends_with("/Greet")).expect("a call");
     let method = method(&service.url, GREETER, "Greet").await;
     let replay = async |name: &str| {
         let metadata = |metadata: &mut MetadataMap| {
@@ -323,7 +324,7 @@ async fn a_service_in_python_checks_the_message_too() {
         };
         call(&service.url, &method, json!({ "name": name }), metadata).await
     };
-    assert_eq!(refused(replay("Eve").await), another_message());
+    assert_eq!(error_of(replay("Eve").await), another_message());
     assert!(replay("Ada").await.is_ok());
 }
 
@@ -334,26 +335,26 @@ fn text_field(message: &MessageDescriptor) -> Option<String> {
     Some(field.name().to_owned())
 }
 
-/// The attack: SQLite stops reading a text at NUL, so that a filter that held one matched everything. An internal caller
-/// reaches tool services without the edge.
+/// The attack: SQLite stops reading a string at NUL, so that a filter with one matched everything.
+/// Internal callers reach tool services without the edge.
 #[tokio::test]
-async fn every_tool_service_refuses_nul_in_a_string_and_names_the_field() {
-    let overheard = Overheard::start().await;
-    let state = &overheard.mesh.mesh.state;
-    let mut people = Vec::new();
+async fn every_tool_service_rejects_nul_in_a_string_and_names_the_field() {
+    let recorded = RecordedMesh::start().await;
+    let state = &recorded.mesh.mesh.state;
+    let mut tokens = Vec::new();
     for name in ["alice", "bob", "carol"] {
-        people.push(sign_in(&state.issuer, &state.internal_audience, name, name).await);
+        tokens.push(sign_in(&state.issuer, &state.internal_audience, name, name).await);
     }
     let token = async |rpc: &str| {
-        for own in &people {
-            if let Ok(token) = exchange(&overheard.mesh, own, rpc).await {
+        for own in &tokens {
+            if let Ok(token) = exchange(&recorded.mesh, own, rpc).await {
                 return Some(token);
             }
         }
         None
     };
     let services = state.services.iter().map(|(name, url)| (name.as_str(), url));
-    for (name, url) in services.chain([("test", &overheard.service)]) {
+    for (name, url) in services.chain([("test", &recorded.service)]) {
         let contract = contract(url).await;
         let mut tried = 0;
         for service in
@@ -367,22 +368,22 @@ async fn every_tool_service_refuses_nul_in_a_string_and_names_the_field() {
                     metadata.insert(TXN_TOKEN, token.parse().expect("a value"));
                 };
                 let answer = call(url, &method, json!({ &field: "%\0" }), metadata).await;
-                let expected = format!("{field}: must not hold the character NUL (U+0000)");
-                assert_eq!(refused(answer), (Code::InvalidArgument, expected), "{rpc}");
+                let expected = format!("{field}: must not contain the character NUL (U+0000)");
+                assert_eq!(error_of(answer), (Code::InvalidArgument, expected), "{rpc}");
                 tried += 1;
             }
         }
         assert!(tried > 0, "{name}: no RPC was tried");
     }
-    // In a message within the message too.
+    // The check covers nested messages.
     let rpc = format!("{SERVICE}/Sampling");
     let token = token(&rpc).await.expect("a token");
     let answers =
         json!({ "prompt": "x", "interaction": { "responses": { "a\0": { "roots": {} } } } });
-    let (code, message) = refused(overheard.replay("Sampling", &token, answers).await);
+    let (code, message) = error_of(recorded.replay("Sampling", &token, answers).await);
     assert_eq!(code, Code::InvalidArgument);
     assert!(message.starts_with("interaction.responses.key: "), "{message}");
-    // What is no text may hold it.
+    // Fields of bytes may contain NUL.
     let bytes = json!({ "prompt": "x", "interaction": { "state": "AAAA" } });
-    assert!(overheard.replay("Sampling", &token, bytes).await.is_ok());
+    assert!(recorded.replay("Sampling", &token, bytes).await.is_ok());
 }

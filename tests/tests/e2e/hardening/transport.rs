@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_cli::mesh::Hosted;
+use drawbridge_cli::mesh::HostedService;
 use drawbridge_sdk::{HandshakeLimits, Listen, MtlsServerConfig, Peers, TelemetryConfig};
 use drawbridge_tests::{TestAuthority, TestMesh, conformance::Conformance};
 use tokio::{
@@ -25,31 +25,31 @@ use url::Url;
 
 use crate::identity::context;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Longer than any test waits: nobody is let in because somebody else's time is over.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longer than any test waits: no connection is accepted because another one timed out.
 const NEVER_MS: u64 = 3_600_000;
 
-/// A tool service that speaks mTLS, and where it does.
-async fn start(mesh: &TestMesh, handshakes: HandshakeLimits) -> (Hosted, Url) {
+/// Starts a tool service with mTLS. Returns its URL too.
+async fn start(mesh: &TestMesh, handshakes: HandshakeLimits) -> (HostedService, Url) {
     let mut service = Conformance::default();
     service.mtls = MtlsServerConfig { handshakes, ..mesh.mtls_server("test") };
     let (listen, address) =
         Listen::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
     let keys = mesh.transaction_keys();
     let telemetry = TelemetryConfig::default();
-    let hosted = Hosted::start("conformance", &telemetry, |telemetry| async move {
+    let hosted = HostedService::start("conformance", &telemetry, |telemetry| async move {
         service.start(listen, keys, &telemetry).await
     });
     (hosted.await.expect("the service"), mesh.grpc_url(address))
 }
 
-/// Whether a peer with a good certificate, which has no connection yet, is answered.
+/// Whether the service responds to a new connection of a peer with a valid certificate.
 async fn is_served(mesh: &TestMesh, url: &Url) -> bool {
     let peers = Peers::open(&mesh.mtls("edge")).expect("a certificate");
     let channel = peers.connect(url, "test", None).expect("a channel");
     let context = context();
-    let reading = drawbridge_sdk::reflection::contract(channel, &context);
-    timeout(PATIENCE, reading).await.is_ok_and(|contract| contract.is_ok())
+    let reading = drawbridge_sdk::reflection::fetch_contract(channel, &context);
+    timeout(STEP_TIMEOUT, reading).await.is_ok_and(|contract| contract.is_ok())
 }
 
 /// A connection from this address of loopback.
@@ -60,10 +60,10 @@ async fn connect_from(host: u8, to: &Url) -> TcpStream {
     socket.connect(to).await.expect("a connection")
 }
 
-/// The attack: 1,024 connections that say nothing were all the handshakes that a port had, and whoever came after them
-/// waited for their time to be over.
+/// The attack: 1,024 silent connections used all handshake permits of a port, and later peers
+/// waited for their timeout.
 #[tokio::test]
-async fn idle_connections_to_an_mtls_port_keep_no_peer_waiting() {
+async fn idle_connections_to_an_mtls_port_do_not_block_peers() {
     let mesh = TestMesh::start().await;
     let limits = HandshakeLimits { handshake_timeout_ms: NEVER_MS, ..HandshakeLimits::default() };
     let (_hosted, url) = start(&mesh, limits).await;
@@ -71,17 +71,17 @@ async fn idle_connections_to_an_mtls_port_keep_no_peer_waiting() {
     for _ in 0..1_500 {
         idle.push(connect_from(1, &url).await);
     }
-    assert!(is_served(&mesh, &url).await, "from the address of the idle ones");
-    // Spread over many addresses, they fill all the places that there are.
+    assert!(is_served(&mesh, &url).await, "from the address of the idle connections");
+    // Connections from many addresses use all permits.
     for number in 0..1_500_u16 {
         idle.push(connect_from(u8::try_from(2 + number % 20).expect("a host"), &url).await);
     }
     assert!(is_served(&mesh, &url).await);
 }
 
-/// The same, by clients who send a byte and no more.
+/// The same attack with clients that send a single byte.
 #[tokio::test]
-async fn connections_that_stall_in_their_handshake_keep_no_other_address_waiting() {
+async fn stalled_handshakes_do_not_block_other_addresses() {
     let mesh = TestMesh::start().await;
     let limits = HandshakeLimits {
         handshakes_max: 40,
@@ -92,16 +92,16 @@ async fn connections_that_stall_in_their_handshake_keep_no_other_address_waiting
     let mut stalled = Vec::new();
     for number in 0..400_u16 {
         let mut stream = connect_from(u8::try_from(2 + number % 8).expect("a host"), &url).await;
-        // The beginning of a TLS record. Who has been turned away already cannot send it.
+        // The first byte of a TLS record. A rejected connection cannot send it.
         let _ = stream.write_all(&[0x16]).await;
         stalled.push(stream);
     }
     assert!(is_served(&mesh, &url).await);
 }
 
-/// The attack on the edge's own port: idle connections took every place that there was for ten seconds.
+/// The attack on the edge's own port: idle connections used all permits for ten seconds.
 #[tokio::test]
-async fn idle_connections_to_the_edges_tls_port_keep_no_client_waiting() {
+async fn idle_connections_to_the_edges_tls_port_do_not_block_clients() {
     let (mesh, authority) = (TestMesh::start().await, TestAuthority::new());
     let folder = tempfile::tempdir().expect("a folder");
     let signed = authority.sign(&["127.0.0.1"]);
@@ -129,5 +129,5 @@ async fn idle_connections_to_the_edges_tls_port_keep_no_client_waiting() {
     let name = ServerName::try_from("127.0.0.1").expect("a name");
     let stream = connect_from(1, &edge.url).await;
     let shaking = TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream);
-    timeout(PATIENCE, shaking).await.expect("in time").expect("a handshake");
+    timeout(STEP_TIMEOUT, shaking).await.expect("in time").expect("a handshake");
 }

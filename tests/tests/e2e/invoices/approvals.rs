@@ -2,14 +2,14 @@ use drawbridge_tests::{Client, Reply, TestMesh};
 use http::HeaderValue;
 use serde_json::{Value, json};
 
-use super::kept::{found, save};
+use super::saved::{found, save};
 
-/// Approves, as a client of the stateless revision that says what it can be asked.
+/// Approves an invoice as a client of the stateless revision with these capabilities.
 pub(super) async fn approve(
     client: &Client,
     id: &Value,
     capabilities: Value,
-    answers: Value,
+    responses: Value,
 ) -> Reply {
     let mut params = json!({
         "name": "invoices_approve",
@@ -20,7 +20,7 @@ pub(super) async fn approve(
             "io.modelcontextprotocol/clientCapabilities": capabilities,
         },
     });
-    for (name, value) in answers.as_object().into_iter().flatten() {
+    for (name, value) in responses.as_object().into_iter().flatten() {
         params[name] = value.clone();
     }
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
@@ -34,19 +34,19 @@ pub(super) async fn approve(
     client.send_built(request).await
 }
 
-/// What the person answers to what was asked.
-pub(super) fn answer(asked: &Reply, action: &str, approve: bool) -> Value {
+/// The user's response to an elicitation.
+pub(super) fn respond(elicitation: &Reply, action: &str, approve: bool) -> Value {
     json!({
-        "requestState": asked.json["result"]["requestState"],
+        "requestState": elicitation.json["result"]["requestState"],
         "inputResponses": { "confirm": { "action": action, "content": { "approve": approve } } },
     })
 }
 
 #[tokio::test]
-async fn the_person_confirms_an_approval_or_there_is_none() {
+async fn an_approval_needs_the_users_confirmation() {
     let mesh = TestMesh::start().await;
     let (carol, erin) = (mesh.client("carol").await, mesh.client("erin").await);
-    // It is in dollars, and the limit in euros. Nobody has shared it: an approver sees it nevertheless.
+    // The invoice is in dollars, the limit in euros. It is not shared, but an approver sees it.
     let saved = save(&carol, "A-1", false).await;
     let id = &saved["invoice_id"];
     let elicits = || json!({ "elicitation": {} });
@@ -54,33 +54,34 @@ async fn the_person_confirms_an_approval_or_there_is_none() {
     let refused = approve(&carol, id, elicits(), json!({})).await;
     assert!(refused.is_hidden(), "{refused:?}");
 
-    let asked = approve(&erin, id, elicits(), json!({})).await;
-    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
+    let elicitation = approve(&erin, id, elicits(), json!({})).await;
+    assert_eq!(elicitation.json["result"]["resultType"], "input_required", "{elicitation:?}");
     let question =
-        asked.json["result"]["inputRequests"]["confirm"]["params"]["message"].to_string();
-    for said in ["A-1", "Hanse Bolts", "1000.25 USD", "1155.26 USD"] {
-        assert!(question.contains(said), "{question}");
+        elicitation.json["result"]["inputRequests"]["confirm"]["params"]["message"].to_string();
+    for expected in ["A-1", "Hanse Bolts", "1000.25 USD", "1155.26 USD"] {
+        assert!(question.contains(expected), "{question}");
     }
-    for (action, says) in [("decline", true), ("cancel", true), ("accept", false)] {
-        let declined = approve(&erin, id, elicits(), answer(&asked, action, says)).await;
+    for (action, approve_value) in [("decline", true), ("cancel", true), ("accept", false)] {
+        let declined =
+            approve(&erin, id, elicits(), respond(&elicitation, action, approve_value)).await;
         assert_eq!(declined.json["result"]["isError"], true, "{declined:?}");
         assert!(declined.message().contains("not approved"), "{declined:?}");
     }
-    // A client that cannot ask the person, of this revision and of an older one.
+    // A client without elicitation, of this revision and of an older one.
     let cannot = approve(&erin, id, json!({}), json!({})).await;
     assert_eq!(cannot.error_code(), Some(-32021), "{cannot:?}");
     let cannot = erin.call_tool("invoices_approve", json!({ "invoice_id": id })).await;
-    assert!(cannot.message().contains("cannot be asked"), "{cannot:?}");
+    assert!(cannot.message().contains("needs input from the client"), "{cannot:?}");
     let open = json!({ "status": "INVOICE_STATUS_OPEN" });
     assert_eq!(found(&carol, open.clone()).await, ["A-1"]);
 
-    let approved = approve(&erin, id, elicits(), answer(&asked, "accept", true)).await;
+    let approved = approve(&erin, id, elicits(), respond(&elicitation, "accept", true)).await;
     let approved = &approved.json["result"]["structuredContent"]["invoice"];
     assert_eq!(approved["status"], "INVOICE_STATUS_APPROVED", "{approved}");
     let approval = &approved["approval"];
     assert_eq!((&approval["approved_by"], &approval["confirmed"]), (&json!("erin"), &json!(true)));
     assert_eq!(approval["issuer"], mesh.mesh.state.issuer_name());
-    // Approving again asks nothing and answers the same, whatever the client can.
+    // A repeated approval needs no confirmation and returns the same.
     let again = erin.call_tool("invoices_approve", json!({ "invoice_id": id })).await;
     assert_eq!(&again.json["result"]["structuredContent"]["invoice"], approved, "{again:?}");
     assert_eq!(found(&carol, open).await, [""; 0]);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 #[tokio::test]
-async fn progress_arrives_before_the_result_and_a_client_that_goes_cancels_the_call() {
+async fn progress_precedes_the_result_and_a_disconnect_cancels_the_call() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (service, _hosted, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -39,20 +39,20 @@ async fn progress_arrives_before_the_result_and_a_client_that_goes_cancels_the_c
     }
     assert_eq!(service.finished.load(Ordering::Relaxed), 1);
 
-    let gone =
+    let interrupted =
         tokio::time::timeout(Duration::from_millis(200), alice.send_body(call(60_000))).await;
-    assert!(gone.is_err());
+    assert!(interrupted.is_err());
     for _ in 0..100 {
         if service.cancelled.load(Ordering::Relaxed) == 1 {
             return;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the service works on for nobody");
+    panic!("the service did not stop after the disconnect");
 }
 
 #[tokio::test]
-async fn a_status_is_told_to_whom_it_concerns() {
+async fn a_failed_call_is_reported_to_the_model_or_to_the_client_by_its_status() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -91,7 +91,7 @@ async fn a_status_is_told_to_whom_it_concerns() {
 }
 
 #[tokio::test]
-async fn an_idempotent_tool_is_called_once_more_when_its_service_was_not_there() {
+async fn an_idempotent_call_is_retried_once_when_its_service_is_unavailable() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (service, _hosted, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -102,7 +102,7 @@ async fn an_idempotent_tool_is_called_once_more_when_its_service_was_not_there()
 }
 
 #[tokio::test]
-async fn arguments_of_a_prompt_are_checked_and_completed() {
+async fn arguments_of_a_prompt_are_validated_and_completed() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -123,13 +123,13 @@ async fn arguments_of_a_prompt_are_checked_and_completed() {
             )
             .await
     };
-    let found = complete("test").await;
+    let completed = complete("test").await;
     let expected = json!({ "values": ["testValue1", "testValue2"], "total": 2, "hasMore": false });
-    assert_eq!(found.json["result"]["completion"], expected, "{found:?}");
+    assert_eq!(completed.json["result"]["completion"], expected, "{completed:?}");
 }
 
 #[tokio::test]
-async fn an_endpoint_for_one_service_serves_that_service_alone() {
+async fn the_endpoint_of_one_service_serves_only_that_service() {
     let mesh = TestMesh::with(serve_conformance).await;
     let service = mesh.conformance(|_| {}).await;
     let code = mesh.mesh.state.services["code"].clone();
@@ -138,34 +138,34 @@ async fn an_endpoint_for_one_service_serves_that_service_alone() {
     let alice = mesh.client("alice").await;
     assert!(edge.client(&alice).tools().await.len() > 20);
 
-    let mut code_alone = edge.url.clone();
-    code_alone.set_path("/mcp/code");
-    let client = alice.at(&code_alone);
+    let mut code_url = edge.url.clone();
+    code_url.set_path("/mcp/code");
+    let client = alice.at(&code_url);
     assert_eq!(client.tools().await, ["code_list_files", "code_search"]);
     let other = client.call_tool("test_simple_text", json!({})).await;
     assert_eq!(other.error_code(), Some(-32602), "{other:?}");
 
-    let mut nowhere = edge.url.clone();
-    nowhere.set_path("/mcp/nowhere");
-    let reply = alice.at(&nowhere).call("tools/list", json!({})).await;
+    let mut unknown_url = edge.url.clone();
+    unknown_url.set_path("/mcp/nowhere");
+    let reply = alice.at(&unknown_url).call("tools/list", json!({})).await;
     assert_eq!(reply.status, StatusCode::NOT_FOUND);
 
-    // Whoever has no token is sent to that endpoint's own metadata.
-    let challenge = mesh.anonymous().at(&code_alone).call("tools/list", json!({})).await;
+    // The challenge to an unauthenticated client names the metadata of that endpoint.
+    let challenge = mesh.anonymous().at(&code_url).call("tools/list", json!({})).await;
     let challenge = challenge.headers["www-authenticate"].to_str().expect("a text").to_owned();
     assert!(challenge.contains("/.well-known/oauth-protected-resource/mcp/code\""), "{challenge}");
     let mut metadata = edge.url.clone();
     metadata.set_path("/.well-known/oauth-protected-resource/mcp/code");
     let metadata: Value =
-        reqwest::get(metadata).await.expect("an answer").json().await.expect("JSON");
+        reqwest::get(metadata).await.expect("a response").json().await.expect("JSON");
     let resource = metadata["resource"].as_str().expect("a resource");
     assert!(resource.ends_with("/mcp/code"), "{metadata}");
 
-    // A token for one service's endpoint serves that alone; one for the whole serves its parts.
+    // A token for one service's endpoint is valid there alone; one for the edge is valid at all.
     let token =
         drawbridge_tests::sign_in(&mesh.mesh.state.issuer, resource, "alice", "alice").await;
     let narrow = mesh.client_with(&token);
-    assert_eq!(narrow.at(&code_alone).tools().await.len(), 2);
-    let refused = narrow.at(&edge.url).call("tools/list", json!({})).await;
-    assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{refused:?}");
+    assert_eq!(narrow.at(&code_url).tools().await.len(), 2);
+    let rejected = narrow.at(&edge.url).call("tools/list", json!({})).await;
+    assert_eq!(rejected.status, StatusCode::UNAUTHORIZED, "{rejected:?}");
 }

@@ -6,12 +6,12 @@ use drawbridge_tests::{TestMesh, conformance_suite, repository, serve_conformanc
 use serde::Deserialize;
 use tokio::process::Command;
 
-/// Checks that fail through no fault of ours, each with its reason: `scenario:check`. One that passes is stale
-/// and fails the run.
+/// Checks that fail for an external reason, each with that reason: `scenario:check`. A check that
+/// passes is stale and fails the run.
 const EXPECTED: [(&str, &str); 0] = [];
 
-/// Scenarios that the suite runs and does not score, and that we hold ourselves to.
-const UNSCORED_BUT_OURS: [&str; 4] = [
+/// Scenarios that the suite runs without scoring them, and that this edge must pass.
+const REQUIRED_UNSCORED: [&str; 4] = [
     "json-schema-2020-12",
     "http-header-validation",
     "http-custom-header-server-validation",
@@ -26,10 +26,10 @@ struct Check {
     error_message: Option<String>,
 }
 
-#[expect(clippy::print_stdout, reason = "the counts are what a person wants to know")]
+#[expect(clippy::print_stdout, reason = "the counts are the report of the run")]
 async fn run(arguments: &[&str]) {
     let mesh = TestMesh::with(serve_conformance).await;
-    let (_service, edge) = mesh.changing_conformance().await;
+    let (_service, edge) = mesh.conformance_with_rollouts().await;
     let token = mesh.client("alice").await.token().to_owned();
     let out = tempfile::tempdir().expect("a folder");
     let (node, suite) = conformance_suite();
@@ -48,18 +48,18 @@ async fn run(arguments: &[&str]) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let not_scored = text.split("Not scored").nth(1).unwrap_or_default();
     let mut passed = 0;
-    let mut wrong = Vec::new();
+    let mut failures = Vec::new();
     let mut stale: BTreeMap<_, _> = EXPECTED.into_iter().collect();
     for (scenario, checks) in results(out.path()) {
-        let is_ours = UNSCORED_BUT_OURS.contains(&scenario.as_str())
+        let is_required = REQUIRED_UNSCORED.contains(&scenario.as_str())
             || !not_scored.contains(&format!(" {scenario} "));
         for check in checks {
             let name = format!("{scenario}:{}", check.id);
             match check.status.as_str() {
                 "SUCCESS" => passed += 1,
-                // What the specification says with SHOULD is a warning.
-                "FAILURE" | "WARNING" if is_ours && stale.remove(name.as_str()).is_none() => {
-                    wrong.push(format!("{name}: {}", check.error_message.unwrap_or_default()));
+                // A violated SHOULD of the specification is a warning.
+                "FAILURE" | "WARNING" if is_required && stale.remove(name.as_str()).is_none() => {
+                    failures.push(format!("{name}: {}", check.error_message.unwrap_or_default()));
                 }
                 _ => {}
             }
@@ -70,7 +70,8 @@ async fn run(arguments: &[&str]) {
         "the suite did not run: {text}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(wrong.is_empty(), "{arguments:?}: {passed} checks passed, but:\n{}", wrong.join("\n"));
+    let failures = failures.join("\n");
+    assert!(failures.is_empty(), "{arguments:?}: {passed} checks passed, but:\n{failures}");
     assert!(stale.is_empty(), "these pass now: {stale:?}");
     println!("conformance {arguments:?}: {passed} checks passed");
 }
@@ -84,7 +85,7 @@ fn results(folder: &Path) -> Vec<(String, Vec<Check>)> {
         // `server-<scenario>-2026-11-23T06-12-17-861Z`
         let scenario =
             name.strip_prefix("server-").and_then(|rest| rest.get(..rest.len().checked_sub(25)?));
-        let scenario = scenario.unwrap_or_else(|| panic!("{name} is no result")).to_owned();
+        let scenario = scenario.unwrap_or_else(|| panic!("unexpected folder {name}")).to_owned();
         let checks = fs::read_to_string(path.join("checks.json")).expect("checks");
         let checks =
             serde_json::from_str(&checks).unwrap_or_else(|error| panic!("{name}: {error}"));

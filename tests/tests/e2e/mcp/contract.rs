@@ -1,5 +1,5 @@
-//! What a contract says to clients beyond tools and their schemas: instructions, `_meta`, labels, pages, any JSON as a
-//! structured result, and resources that a service lists.
+//! The parts of a contract beyond tools and their schemas: instructions, `_meta`, labels, pages,
+//! any JSON as a structured result, and resources that a service lists.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ async fn stateless(client: &Client, method: &str, name: Option<&str>, mut params
 }
 
 #[tokio::test]
-async fn instructions_reach_those_who_may_use_something_of_their_service() {
+async fn instructions_reach_callers_that_may_use_an_item_of_their_service() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -57,7 +57,7 @@ async fn instructions_reach_those_who_may_use_something_of_their_service() {
 }
 
 #[tokio::test]
-async fn meta_and_labels_reach_clients_by_the_keys_that_are_allowed() {
+async fn only_allowed_meta_keys_and_labels_reach_clients() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -80,7 +80,7 @@ async fn meta_and_labels_reach_clients_by_the_keys_that_are_allowed() {
     assert_eq!(shown.json["result"]["_meta"]["drawbridge/requestId"], shown.request_id());
 }
 
-/// Alice at the endpoint of all services, and at the one of notes.
+/// Alice's clients at the endpoint of all services, and at the one of notes.
 async fn endpoints(mesh: &TestMesh, edge: &Edge) -> (Client, Client) {
     let whole = edge.client(&mesh.client("alice").await);
     let mut url = edge.url.clone();
@@ -90,7 +90,7 @@ async fn endpoints(mesh: &TestMesh, edge: &Edge) -> (Client, Client) {
 }
 
 #[tokio::test]
-async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
+async fn a_page_is_listed_only_at_the_endpoint_of_its_service() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let (whole, own) = endpoints(&mesh, &edge).await;
@@ -108,7 +108,7 @@ async fn a_page_is_shown_at_the_endpoint_of_its_own_service_alone() {
 }
 
 #[tokio::test]
-async fn the_extension_for_pages_is_offered_where_the_caller_may_use_a_tool_that_has_one() {
+async fn the_extension_for_pages_is_declared_if_the_caller_may_use_a_tool_with_a_page() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let (whole, own) = endpoints(&mesh, &edge).await;
@@ -124,12 +124,12 @@ async fn the_extension_for_pages_is_offered_where_the_caller_may_use_a_tool_that
         "permit (principal,",
         "permit (principal in Group::\"support\",",
     );
-    let offered = async || initialize(&own).await["capabilities"].get("extensions").is_some();
-    until("an edit of the policies", async || !offered().await).await;
+    let is_declared = async || initialize(&own).await["capabilities"].get("extensions").is_some();
+    until("an edit of the policies", async || !is_declared().await).await;
 }
 
 #[tokio::test]
-async fn a_structured_result_may_be_any_json_where_the_revision_knows_that() {
+async fn a_structured_result_may_be_any_json_in_a_revision_that_supports_it() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -146,14 +146,15 @@ async fn a_structured_result_may_be_any_json_where_the_revision_knows_that() {
     assert_eq!(older.json["result"]["content"][0]["text"], r#"["a",2]"#, "{older:?}");
 }
 
-/// All URIs that are listed, over all pages.
+/// The URIs of all pages, and the number of pages.
 async fn listed(client: &Client) -> (Vec<String>, usize) {
     let (mut uris, mut pages, mut params) = (Vec::new(), 0, json!({}));
     loop {
         let reply = client.call("resources/list", params).await;
         let result = &reply.json["result"];
         let resources = result["resources"].as_array().unwrap_or_else(|| panic!("{reply:?}"));
-        uris.extend(resources.iter().map(|one| one["uri"].as_str().expect("a URI").to_owned()));
+        let listed = resources.iter().map(|resource| resource["uri"].as_str().expect("a URI"));
+        uris.extend(listed.map(ToOwned::to_owned));
         pages += 1;
         match result.get("nextCursor") {
             Some(cursor) => params = json!({ "cursor": cursor }),
@@ -163,24 +164,25 @@ async fn listed(client: &Client) -> (Vec<String>, usize) {
 }
 
 #[tokio::test]
-async fn resources_that_a_service_lists_come_in_pages_each_once() {
+async fn resources_of_a_service_are_listed_once_each_in_pages() {
     let mesh = TestMesh::with(serve_notes).await;
     let (_service, edge) = mesh.notes(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
     let (uris, pages) = listed(&alice).await;
     let mut expected = vec!["ui://notes/app".to_owned()];
     expected.extend((0..NOTES).map(|number| format!("note://{number:03}")));
-    assert_eq!(uris, expected, "what belongs to no template of the service is left out");
+    assert_eq!(uris, expected, "resources without a template of the service are left out");
     assert_eq!(pages, 3);
     let read = alice.call("resources/read", json!({ "uri": "note://007" })).await;
     assert_eq!(read.json["result"]["contents"][0]["text"], "007", "{read:?}");
 }
 
 #[tokio::test]
-async fn a_list_holds_what_its_caller_may_read() {
+async fn a_list_contains_only_resources_that_its_caller_may_read() {
     let mesh = TestMesh::with(|config| {
         serve_notes(config);
-        let forbid = "@id(\"no-note-7\")\nforbid (principal, action == Action::\"notes_read\", resource)\n\
+        let forbid = "@id(\"no-note-7\")\n\
+                      forbid (principal, action == Action::\"notes_read\", resource)\n\
                       when { context.input.name == \"007\" };\n";
         fs::write(config.policies.join("forbid.cedar"), forbid).expect("a policy");
     })

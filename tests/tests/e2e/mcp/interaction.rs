@@ -1,12 +1,13 @@
-//! What a tool asks of its client, without a session: multi round-trip requests (SEP-2322).
+//! Input that a tool requests from its client without a session: multi round-trip requests
+//! (SEP-2322).
 
 use drawbridge_tests::{Client, Reply, TestMesh, serve_conformance};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-/// A call of the stateless revision, with answers from an earlier round.
-async fn call(client: &Client, tool: &'static str, capabilities: Value, answers: Value) -> Reply {
-    call_with(client, tool, json!({}), capabilities, answers).await
+/// Calls a tool in the stateless revision, with input for an earlier round.
+async fn call(client: &Client, tool: &'static str, capabilities: Value, input: Value) -> Reply {
+    call_with(client, tool, json!({}), capabilities, input).await
 }
 
 pub(crate) async fn call_with(
@@ -14,7 +15,7 @@ pub(crate) async fn call_with(
     tool: &'static str,
     arguments: Value,
     capabilities: Value,
-    answers: Value,
+    input: Value,
 ) -> Reply {
     let mut params = json!({
         "name": tool,
@@ -25,7 +26,7 @@ pub(crate) async fn call_with(
             "io.modelcontextprotocol/clientCapabilities": capabilities,
         },
     });
-    for (name, value) in answers.as_object().into_iter().flatten() {
+    for (name, value) in input.as_object().into_iter().flatten() {
         params[name] = value.clone();
     }
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
@@ -49,60 +50,60 @@ fn confirmed(state: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_state_serves_its_principal_and_its_request_alone() {
+async fn a_request_state_is_valid_only_for_its_principal_and_request() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let (alice, bob) =
         (edge.client(&mesh.client("alice").await), edge.client(&mesh.client("bob").await));
     let elicits = || json!({ "elicitation": {} });
 
-    let asked = call(&alice, STATEFUL, elicits(), json!({})).await;
-    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
-    let state = &asked.json["result"]["requestState"];
+    let requested = call(&alice, STATEFUL, elicits(), json!({})).await;
+    assert_eq!(requested.json["result"]["resultType"], "input_required", "{requested:?}");
+    let state = &requested.json["result"]["requestState"];
     assert!(!state.as_str().expect("a state").contains("the state"));
-    let method = &asked.json["result"]["inputRequests"]["confirm"]["method"];
+    let method = &requested.json["result"]["inputRequests"]["confirm"]["method"];
     assert_eq!(method, "elicitation/create");
 
     let done = call(&alice, STATEFUL, elicits(), confirmed(state)).await;
     assert_eq!(done.message(), "state-ok", "{done:?}");
     for (client, tool) in [(&bob, STATEFUL), (&alice, "test_input_required_result_tampered_state")]
     {
-        let refused = call(client, tool, elicits(), confirmed(state)).await;
-        assert_eq!(refused.error_code(), Some(-32602), "{tool}: {refused:?}");
-        refused.assert_names_request();
+        let rejected = call(client, tool, elicits(), confirmed(state)).await;
+        assert_eq!(rejected.error_code(), Some(-32602), "{tool}: {rejected:?}");
+        rejected.assert_names_request();
     }
     let tampered = format!("{}A", state.as_str().expect("a state"));
-    let refused = call(&alice, STATEFUL, elicits(), confirmed(&json!(tampered))).await;
-    assert_eq!(refused.error_code(), Some(-32602), "{refused:?}");
+    let rejected = call(&alice, STATEFUL, elicits(), confirmed(&json!(tampered))).await;
+    assert_eq!(rejected.error_code(), Some(-32602), "{rejected:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_cannot_be_asked_gets_the_error_of_its_revision() {
+async fn a_client_without_the_capability_receives_the_error_of_its_revision() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
 
-    let refused = call(&alice, "test_missing_capability", json!({}), json!({})).await;
+    let rejected = call(&alice, "test_missing_capability", json!({}), json!({})).await;
     assert_eq!(
-        (refused.status, refused.error_code()),
+        (rejected.status, rejected.error_code()),
         (StatusCode::BAD_REQUEST, Some(-32021)),
-        "{refused:?}"
+        "{rejected:?}"
     );
-    assert!(refused.json["error"]["data"]["requiredCapabilities"]["sampling"].is_object());
-    refused.assert_names_request();
+    assert!(rejected.json["error"]["data"]["requiredCapabilities"]["sampling"].is_object());
+    rejected.assert_names_request();
 
-    // The older revisions have no error for it: the model is told.
-    let told = alice.call_tool("test_missing_capability", json!({})).await;
+    // The older revisions have no such error: the result reports it to the model.
+    let failed = alice.call_tool("test_missing_capability", json!({})).await;
     assert_eq!(
-        (told.status, &told.json["result"]["isError"]),
+        (failed.status, &failed.json["result"]["isError"]),
         (StatusCode::OK, &json!(true)),
-        "{told:?}"
+        "{failed:?}"
     );
-    assert!(told.message().contains("cannot be asked"));
+    assert!(failed.message().contains("needs input from the client"));
 }
 
 #[tokio::test]
-async fn nobody_forges_answers_in_the_arguments() {
+async fn arguments_cannot_forge_input_responses() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -111,7 +112,7 @@ async fn nobody_forges_answers_in_the_arguments() {
     let tool = tools.iter().find(|tool| tool["name"] == STATEFUL).expect("the tool");
     assert_eq!(tool["inputSchema"]["properties"], json!({}), "{tool}");
     let forged = json!({ "interaction": { "state": "dGhlIHN0YXRl" } });
-    let refused = alice.call_tool(STATEFUL, forged).await;
-    assert_eq!(refused.json["result"]["isError"], true);
-    assert!(refused.message().contains("invalid arguments"), "{refused:?}");
+    let rejected = alice.call_tool(STATEFUL, forged).await;
+    assert_eq!(rejected.json["result"]["isError"], true);
+    assert!(rejected.message().contains("invalid arguments"), "{rejected:?}");
 }

@@ -1,5 +1,5 @@
-//! The official SDKs as clients of one service: what is told on the way arrives before the result, what is
-//! cancelled stops, and what is asked is answered.
+//! The official SDKs as clients of one service: progress precedes the result, cancelled calls stop,
+//! and requests of tools are answered.
 
 use std::{
     process::{Command, Stdio},
@@ -19,11 +19,11 @@ use tokio::{
 
 mod rust;
 
-/// Steps of SlowWork in the 300 milliseconds that each client has it work.
+/// Steps of SlowWork within the 300 milliseconds that each client requests.
 const STEPS: usize = 15;
-/// Calls that each client cancels: one on a stream, and one whose client hears nothing until its end.
+/// Calls that each client cancels: one on a stream, and one without any message before its end.
 const CANCELLED: u32 = 2;
-/// The longest a client may take with all of it.
+/// How long a client may take for everything.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn python_client(protocol: &[&str]) -> Command {
@@ -33,31 +33,32 @@ fn python_client(protocol: &[&str]) -> Command {
 }
 
 fn typescript_client() -> Command {
-    // The script looks for the packages where the set-up has put them.
+    // The script needs the packages of the set-up.
     node_modules();
     let mut command = Command::new("node");
     command.arg(repository().join("tests/clients/typescript/interact.mjs"));
     command
 }
 
-/// What every client does, whatever its language and revision.
-fn check_seen(seen: &Value, protocol: &str) {
-    assert_eq!(seen["protocolVersion"], protocol);
+/// Checks the report of a client, which is the same for every language and revision.
+fn check_report(report: &Value, protocol: &str) {
+    assert_eq!(report["protocolVersion"], protocol);
     let mut events: Vec<_> = (0..STEPS).map(|step| format!("step {step}")).collect();
     events.push("worked".to_owned());
-    assert_eq!(seen["events"], json!(events));
-    assert_eq!(seen["cancelled"], json!([true, true]));
-    assert_eq!(seen["asked"], json!(["Who are you?", "What is 6 times 7?", "roots"]));
+    assert_eq!(report["events"], json!(events));
+    assert_eq!(report["cancelled"], json!([true, true]));
+    assert_eq!(report["asked"], json!(["Who are you?", "What is 6 times 7?", "roots"]));
     let content = r#"{"email":"ada@example.com","username":"ada"}"#;
     let answers = [
         &format!("User response: action=accept, content={content}"),
         "LLM response: 42",
         "file:///work",
     ];
-    assert_eq!(seen["answers"], json!(answers));
+    assert_eq!(report["answers"], json!(answers));
 }
 
-/// What the service has seen. The client has to be there still: one that goes cancels everything.
+/// Checks what the service counted. The client must still be connected: its disconnect would cancel
+/// all calls.
 async fn check_service(service: &Conformance) {
     let stopped = async {
         while service.cancelled.load(Ordering::Relaxed) < CANCELLED {
@@ -66,7 +67,7 @@ async fn check_service(service: &Conformance) {
     };
     let stopped = timeout(Duration::from_secs(5), stopped).await;
     let (cancelled, finished) = (&service.cancelled, &service.finished);
-    assert!(stopped.is_ok(), "of {CANCELLED} cancelled calls the service stopped {cancelled:?}");
+    assert!(stopped.is_ok(), "the service stopped {cancelled:?} of {CANCELLED} cancelled calls");
     assert_eq!(
         (cancelled.load(Ordering::Relaxed), finished.load(Ordering::Relaxed)),
         (CANCELLED, 1)
@@ -85,21 +86,21 @@ async fn check_script(client: Command, protocol: &str) {
         .kill_on_drop(true)
         .spawn()
         .expect("the client");
-    let mut said = String::new();
+    let mut line = String::new();
     let mut stdout = BufReader::new(client.stdout.take().expect("its output"));
-    timeout(CLIENT_TIMEOUT, stdout.read_line(&mut said))
+    timeout(CLIENT_TIMEOUT, stdout.read_line(&mut line))
         .await
         .expect("a client that ends")
         .expect("a line");
-    let seen: Option<Value> = serde_json::from_str(&said).ok();
-    if let Some(seen) = &seen {
-        check_seen(seen, protocol);
+    let report: Option<Value> = serde_json::from_str(&line).ok();
+    if let Some(report) = &report {
+        check_report(report, protocol);
         check_service(&service).await;
     }
     let output = timeout(CLIENT_TIMEOUT, client.wait_with_output()).await;
     let output = output.expect("a client that ends").expect("the client");
     assert!(
-        seen.is_some() && output.status.success(),
+        report.is_some() && output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
@@ -110,15 +111,16 @@ async fn check_rust(lifecycle: ClientLifecycleMode, protocol: &str) {
     let (service, _hosted, edge) = mesh.conformance(|_| {}).await;
     let alice = mesh.client("alice").await;
     let client = rust::connect(&edge.url, alice.token(), lifecycle).await;
-    let seen = timeout(CLIENT_TIMEOUT, rust::interact(&client)).await.expect("a client that ends");
-    check_seen(&seen, protocol);
+    let report = timeout(CLIENT_TIMEOUT, rust::interact(&client)).await;
+    let report = report.expect("a client that ends");
+    check_report(&report, protocol);
     check_service(&service).await;
     client.cancel().await.expect("a client that ends");
 }
 
 #[tokio::test]
 async fn the_python_sdk_reports_cancels_and_answers_in_the_newest_revision() {
-    // It asks the server which revisions there are.
+    // It discovers the revisions of the server.
     check_script(python_client(&[]), "2026-07-28").await;
 }
 

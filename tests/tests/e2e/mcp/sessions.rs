@@ -1,4 +1,4 @@
-//! Sessions of the older revisions: whose they are, where they go on, how many there may be.
+//! Sessions of the older revisions: their principals, replicas and limits.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ async fn initialize(client: &Client) -> (Reply, Option<HeaderValue>) {
     let id = reply.headers.get("mcp-session-id").cloned();
     if let Some(id) = &id {
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
-        let told = client
+        let reply_to_initialized = client
             .send(client.post().header("mcp-session-id", id).body(initialized.to_string()))
             .await;
-        assert_eq!(told.status, StatusCode::ACCEPTED);
+        assert_eq!(reply_to_initialized.status, StatusCode::ACCEPTED);
     }
     (reply, id)
 }
@@ -60,7 +60,7 @@ async fn replicas(mesh: &TestMesh, redis: Option<&Redis>) -> (Edge, Edge) {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_and_ends_when_its_client_says_so() {
+async fn a_session_continues_until_its_client_deletes_it() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let session = open(&alice).await;
@@ -69,10 +69,10 @@ async fn a_session_goes_on_and_ends_when_its_client_says_so() {
         Some(2)
     );
     assert_eq!(delete(&alice, &session).await.status, StatusCode::NO_CONTENT);
-    let gone = list(&alice, &session).await;
-    assert_eq!((gone.status, gone.error_code()), (StatusCode::NOT_FOUND, Some(-32001)));
-    assert_eq!(gone.json["id"], 2);
-    gone.assert_names_request();
+    let ended = list(&alice, &session).await;
+    assert_eq!((ended.status, ended.error_code()), (StatusCode::NOT_FOUND, Some(-32001)));
+    assert_eq!(ended.json["id"], 2);
+    ended.assert_names_request();
 }
 
 #[tokio::test]
@@ -80,10 +80,10 @@ async fn a_session_belongs_to_the_principal_that_opened_it() {
     let mesh = TestMesh::start().await;
     let (alice, bob) = (mesh.client("alice").await, mesh.client("bob").await);
     let session = open(&alice).await;
-    for refused in [list(&bob, &session).await, delete(&bob, &session).await] {
-        assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:?}");
-        assert!(!refused.text.contains("code_search"));
-        refused.assert_names_request();
+    for rejected in [list(&bob, &session).await, delete(&bob, &session).await] {
+        assert_eq!(rejected.status, StatusCode::NOT_FOUND, "{rejected:?}");
+        assert!(!rejected.text.contains("code_search"));
+        rejected.assert_names_request();
     }
     let forged = HeaderValue::from_static("c2Vzc2lvbg.c2Vzc2lvbg");
     assert_eq!(list(&alice, &forged).await.status, StatusCode::NOT_FOUND);
@@ -91,21 +91,21 @@ async fn a_session_belongs_to_the_principal_that_opened_it() {
 }
 
 #[tokio::test]
-async fn any_replica_goes_on_with_a_session_that_lies_in_redis() {
+async fn any_replica_restores_a_session_from_redis() {
     let redis = Redis::start().await;
     let mesh = TestMesh::start().await;
     let (one, other) = replicas(&mesh, Some(&redis)).await;
     let alice = mesh.client("alice").await;
     let session = open(&one.client(&alice)).await;
-    let there = list(&other.client(&alice), &session).await;
-    assert_eq!(there.json["result"]["tools"].as_array().map(Vec::len), Some(2), "{there:?}");
+    let on_other = list(&other.client(&alice), &session).await;
+    assert_eq!(on_other.json["result"]["tools"].as_array().map(Vec::len), Some(2), "{on_other:?}");
     let bob = mesh.client("bob").await;
     assert_eq!(list(&other.client(&bob), &session).await.status, StatusCode::NOT_FOUND);
 
-    // Without Redis a session is one replica's alone, and goes on there.
+    // Without Redis a session belongs to one replica, and continues there.
     drop(redis);
-    let here = list(&one.client(&alice), &session).await;
-    assert_eq!(here.status, StatusCode::OK, "{here:?}");
+    let on_one = list(&one.client(&alice), &session).await;
+    assert_eq!(on_one.status, StatusCode::OK, "{on_one:?}");
     let session = open(&one.client(&alice)).await;
     assert_eq!(list(&one.client(&alice), &session).await.status, StatusCode::OK);
     assert!(!list(&other.client(&alice), &session).await.status.is_success());
@@ -125,9 +125,9 @@ async fn idle_sessions_expire_and_one_principal_has_only_so_many() {
     let (alice, bob) = (edge.client(&alice), edge.client(&bob));
     let session = open(&alice).await;
     open(&alice).await;
-    let (refused, none) = initialize(&alice).await;
-    assert_eq!((refused.status, none), (StatusCode::TOO_MANY_REQUESTS, None), "{refused:?}");
-    refused.assert_names_request();
+    let (rejected, none) = initialize(&alice).await;
+    assert_eq!((rejected.status, none), (StatusCode::TOO_MANY_REQUESTS, None), "{rejected:?}");
+    rejected.assert_names_request();
     open(&bob).await;
 
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -136,7 +136,7 @@ async fn idle_sessions_expire_and_one_principal_has_only_so_many() {
 }
 
 #[tokio::test]
-async fn a_short_answer_is_json_and_a_stream_has_nothing_that_older_clients_cannot_read() {
+async fn a_response_without_progress_is_json_and_a_stream_is_readable_by_older_clients() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);
@@ -149,7 +149,8 @@ async fn a_short_answer_is_json_and_a_stream_has_nothing_that_older_clients_cann
     let call = json!({
         "jsonrpc": "2.0", "id": "x", "method": "tools/call",
         "params": {
-            "name": "test_slow_work", "arguments": { "milliseconds": 100 }, "_meta": { "progressToken": 1 },
+            "name": "test_slow_work", "arguments": { "milliseconds": 100 },
+            "_meta": { "progressToken": 1 },
         },
     });
     let in_session = || alice.post().header("mcp-session-id", &session).body(call.to_string());
@@ -159,7 +160,7 @@ async fn a_short_answer_is_json_and_a_stream_has_nothing_that_older_clients_cann
     for line in streamed.text.lines() {
         assert!(!line.starts_with("retry:") && line.trim_end() != "data:", "{streamed:?}");
     }
-    // Who takes JSON alone gets that.
+    // A client that accepts JSON alone receives JSON.
     let plain = in_session().build().map(|mut request| {
         request.headers_mut().insert("accept", HeaderValue::from_static("application/json"));
         request
@@ -170,7 +171,7 @@ async fn a_short_answer_is_json_and_a_stream_has_nothing_that_older_clients_cann
 }
 
 #[tokio::test]
-async fn a_client_may_listen_whatever_it_says_it_accepts_but_json_alone() {
+async fn a_client_may_open_a_stream_unless_it_accepts_json_alone() {
     let mesh = TestMesh::start().await;
     let alice = mesh.client("alice").await;
     let session = open(&alice).await;
@@ -189,23 +190,23 @@ async fn a_client_may_listen_whatever_it_says_it_accepts_but_json_alone() {
             request
         });
         let response =
-            reqwest::Client::new().execute(request.expect("a request")).await.expect("an answer");
+            reqwest::Client::new().execute(request.expect("a request")).await.expect("a response");
         assert_eq!(response.status(), status, "{accept:?}");
     }
-    // Without a session there is nothing to listen to.
-    let alone = alice.post().build().map(|mut request| {
+    // A stream needs a session.
+    let without_session = alice.post().build().map(|mut request| {
         *request.method_mut() = Method::GET;
         request
     });
-    let alone = alice.send_built(alone).await;
+    let without_session = alice.send_built(without_session).await;
     assert_eq!(
-        (alone.status, &alone.headers["allow"]),
+        (without_session.status, &without_session.headers["allow"]),
         (StatusCode::METHOD_NOT_ALLOWED, &HeaderValue::from_static("POST, GET, DELETE"))
     );
 }
 
 #[tokio::test]
-async fn a_silent_call_becomes_a_stream_that_shows_signs_of_life() {
+async fn a_silent_call_becomes_a_stream_with_keep_alive_comments() {
     let mesh = TestMesh::with(serve_conformance).await;
     let (_, _service, edge) = mesh
         .conformance(|config| {
@@ -225,7 +226,7 @@ async fn a_silent_call_becomes_a_stream_that_shows_signs_of_life() {
         let reply = alice.send(request).await;
         assert_eq!(reply.headers["content-type"], "text/event-stream", "{reply:?}");
         assert!(reply.text.lines().any(|line| line == ":"), "{reply:?}");
-        // An empty line after it would be an event for some readers.
+        // Some parsers would dispatch an empty event for an empty line after it.
         assert!(!reply.text.contains(":\n\n"), "{reply:?}");
         assert_eq!(reply.message(), "worked", "{reply:?}");
     }

@@ -1,4 +1,4 @@
-//! Two companies with a helpdesk each, whose tokens a real Vault keeps.
+//! Two tenants with a helpdesk each, whose tokens are stored in a real Vault.
 
 use drawbridge_sdk::credentials::{
     VaultConfig,
@@ -18,7 +18,7 @@ use super::result;
 /// A Vault that trusts the auth of this mesh, for the service `tickets`.
 async fn vault(mesh: &TestMesh) -> Vault {
     let vault = Vault::start().await;
-    // As deploy/vault/setup.toml has it.
+    // Like deploy/vault/setup.toml.
     let setup = json!({
         "jwks_url": mesh.transaction_keys(),
         "audit_file": vault.audit_file(),
@@ -32,15 +32,16 @@ async fn vault(mesh: &TestMesh) -> Vault {
     vault
 }
 
-/// Writes down a tenant's token.
-async fn keep(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: &str) {
+/// Stores a tenant's token in Vault.
+async fn store_token(vault: &Vault, tenant: &str, helpdesk: &MockServer, token: &str) {
     let secret = json!({ "data": { "url": helpdesk.uri(), "token": token } });
-    let (status, answer) =
-        vault.ask(Method::POST, &format!("secret/data/{tenant}/tickets/helpdesk"), secret).await;
+    let (status, answer) = vault
+        .request(Method::POST, &format!("secret/data/{tenant}/tickets/helpdesk"), secret)
+        .await;
     assert!(status.is_success(), "{status} {answer}");
 }
 
-/// A helpdesk that has one ticket, for whoever shows this token.
+/// A helpdesk with one ticket that accepts only this token.
 async fn serve(helpdesk: &MockServer, title: &str, token: &str) {
     helpdesk.reset().await;
     let refused = ResponseTemplate::new(401).set_body_json(json!({ "error": "Invalid token" }));
@@ -53,8 +54,8 @@ async fn serve(helpdesk: &MockServer, title: &str, token: &str) {
         .await;
 }
 
-/// The tokens that a helpdesk was shown.
-async fn shown(helpdesk: &MockServer) -> Vec<String> {
+/// The tokens that a helpdesk received.
+async fn received_tokens(helpdesk: &MockServer) -> Vec<String> {
     let requests = helpdesk.received_requests().await.expect("requests");
     let token = |request: wiremock::Request| {
         let value = request.headers.get("authorization").expect("a token").to_str().expect("text");
@@ -72,28 +73,28 @@ fn title(reply: &Reply) -> &str {
 }
 
 #[tokio::test]
-async fn each_tenants_token_comes_from_vault_and_goes_to_its_own_helpdesk_alone() {
+async fn each_tenants_token_comes_from_vault_and_is_sent_only_to_its_own_helpdesk() {
     let mesh = TestMesh::start().await;
     let vault = vault(&mesh).await;
     let (of_acme, of_umbrella) = (MockServer::start().await, MockServer::start().await);
     serve(&of_acme, "a ticket of acme", "token-of-acme").await;
     serve(&of_umbrella, "a ticket of umbrella", "token-of-umbrella").await;
-    keep(&vault, "acme", &of_acme, "token-of-acme").await;
+    store_token(&vault, "acme", &of_acme, "token-of-acme").await;
     let (_service, edge) = mesh.tickets(VaultConfig::new(vault.url.clone())).await;
     let bob = edge.client(&mesh.client("bob").await);
     let frank = edge.client(&mesh.client("frank").await);
 
     let without = search(&frank).await;
-    assert!(without.message().contains("the secret that this needs is not set"), "{without:?}");
-    keep(&vault, "umbrella", &of_umbrella, "token-of-umbrella").await;
+    assert!(without.message().contains("a required secret is not set"), "{without:?}");
+    store_token(&vault, "umbrella", &of_umbrella, "token-of-umbrella").await;
     for _ in 0..3 {
         assert_eq!(title(&search(&bob).await), "a ticket of acme");
         assert_eq!(title(&search(&frank).await), "a ticket of umbrella");
     }
-    assert_eq!(shown(&of_acme).await, ["token-of-acme"; 3]);
-    assert_eq!(shown(&of_umbrella).await, ["token-of-umbrella"; 3]);
+    assert_eq!(received_tokens(&of_acme).await, ["token-of-acme"; 3]);
+    assert_eq!(received_tokens(&of_umbrella).await, ["token-of-umbrella"; 3]);
 
-    let reads = vault.answered("secret/data/acme/tickets/helpdesk");
+    let reads = vault.responses("secret/data/acme/tickets/helpdesk");
     let by_service: Vec<_> =
         reads.iter().filter(|read| read["auth"]["metadata"]["subject"].is_string()).collect();
     let [read] = &by_service[..] else { panic!("{reads:?}") };
@@ -107,29 +108,29 @@ async fn each_tenants_token_comes_from_vault_and_goes_to_its_own_helpdesk_alone(
 }
 
 #[tokio::test]
-async fn a_token_that_was_changed_is_read_again_at_once_and_one_that_stays_wrong_is_told() {
+async fn a_changed_token_is_reread_at_once_and_a_rejected_one_is_reported() {
     let mesh = TestMesh::start().await;
     let vault = vault(&mesh).await;
     let helpdesk = MockServer::start().await;
     serve(&helpdesk, "a ticket", "token-of-today").await;
-    keep(&vault, "acme", &helpdesk, "token-of-today").await;
+    store_token(&vault, "acme", &helpdesk, "token-of-today").await;
     let (_service, edge) = mesh.tickets(VaultConfig::new(vault.url.clone())).await;
     let bob = edge.client(&mesh.client("bob").await);
     assert_eq!(title(&search(&bob).await), "a ticket");
 
-    keep(&vault, "acme", &helpdesk, "token-of-tomorrow").await;
+    store_token(&vault, "acme", &helpdesk, "token-of-tomorrow").await;
     serve(&helpdesk, "a ticket of tomorrow", "token-of-tomorrow").await;
     assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
     assert_eq!(title(&search(&bob).await), "a ticket of tomorrow");
     assert_eq!(
-        shown(&helpdesk).await,
+        received_tokens(&helpdesk).await,
         ["token-of-today", "token-of-tomorrow", "token-of-tomorrow"]
     );
 
-    serve(&helpdesk, "a ticket", "token-of-nobody").await;
+    serve(&helpdesk, "a ticket", "another-token").await;
     let refused = search(&bob).await;
     assert_eq!(refused.json["result"]["isError"], true, "{refused:?}");
     assert!(refused.message().contains("does not accept the token"), "{refused:?}");
     assert!(!refused.text.contains("Invalid token"), "{refused:?}");
-    assert_eq!(shown(&helpdesk).await, ["token-of-tomorrow"]);
+    assert_eq!(received_tokens(&helpdesk).await, ["token-of-tomorrow"]);
 }

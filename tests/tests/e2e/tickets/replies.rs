@@ -10,7 +10,7 @@ fn arguments(key: &str, text: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_reply_with_one_key_is_posted_once_and_its_text_is_in_no_log() {
+async fn a_reply_with_an_idempotency_key_is_posted_once_and_never_logged() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let first = bob.call_tool("tickets_reply", arguments("key-0001", TEXT)).await;

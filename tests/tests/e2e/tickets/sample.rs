@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::result;
 
 #[tokio::test]
-async fn support_finds_a_ticket_and_reads_it_as_a_tool_and_as_a_resource() {
+async fn support_finds_a_ticket_and_reads_it_by_tool_and_as_a_resource() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let expected = ["tickets_get", "tickets_reply", "tickets_search", "tickets_summarize"];
@@ -81,7 +81,7 @@ async fn each_tenant_sees_its_own_helpdesk() {
     };
     assert_eq!(title(&bob).await, "VPN drops every ten minutes since the laptop update");
     assert_eq!(title(&frank).await, "Umbrella stands for 40 hotel lobbies");
-    // One that umbrella does not have.
+    // A ticket of another tenant.
     let missing = frank.call_tool("tickets_get", json!({ "ticket_id": "122" })).await;
     assert!(missing.message().contains("no such ticket"), "{missing:?}");
     let none = frank.call_tool("tickets_search", json!({ "query": "vpn" })).await;
@@ -89,7 +89,7 @@ async fn each_tenant_sees_its_own_helpdesk() {
 }
 
 #[tokio::test]
-async fn who_is_not_support_is_denied_every_way_to_a_ticket() {
+async fn callers_outside_of_support_have_no_access_to_tickets() {
     let mesh = TestMesh::start().await;
     for user in ["alice", "carol", "dave"] {
         let client = mesh.client(user).await;
@@ -110,7 +110,7 @@ async fn who_is_not_support_is_denied_every_way_to_a_ticket() {
 }
 
 #[tokio::test]
-async fn what_models_read_of_the_tools_is_whole() {
+async fn every_tool_and_argument_has_a_description_and_hints() {
     let mesh = TestMesh::start().await;
     let listed = mesh.client("bob").await.call("tools/list", json!({})).await;
     let tools = listed.json["result"]["tools"].as_array().expect("tools");
@@ -130,5 +130,5 @@ async fn what_models_read_of_the_tools_is_whole() {
     assert_eq!(hints, [&json!(false), &json!(false), &json!(false), &json!(true)]);
     let summarize = &tool("tickets_summarize")["inputSchema"]["properties"];
     let names: Vec<_> = summarize.as_object().expect("properties").keys().collect();
-    assert_eq!(names, ["ticket_id", "max_sentences"], "what the client answers is no argument");
+    assert_eq!(names, ["ticket_id", "max_sentences"], "the input responses are not arguments");
 }

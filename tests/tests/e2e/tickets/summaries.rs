@@ -1,6 +1,6 @@
-//! Summaries, for clients whose model can be asked and for those whose cannot.
+//! Summaries, for clients with and without sampling.
 
-#![expect(deprecated, reason = "SEP-2577 deprecates sampling; clients still have it")]
+#![expect(deprecated, reason = "SEP-2577 deprecates sampling; clients still support it")]
 
 use drawbridge_tests::TestMesh;
 use rmcp::{
@@ -26,7 +26,7 @@ fn ticket() -> Value {
 }
 
 #[tokio::test]
-async fn without_a_model_to_ask_the_summary_is_an_extract_with_progress() {
+async fn without_sampling_the_summary_is_an_extract_with_progress() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let params = json!({ "name": "tickets_summarize", "arguments": ticket(), "_meta": { "progressToken": "p" } });
@@ -45,13 +45,13 @@ async fn without_a_model_to_ask_the_summary_is_an_extract_with_progress() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_stateless_revision_is_asked_by_a_result() {
+async fn a_client_of_the_stateless_revision_gets_a_sampling_request_as_a_result() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let sampling = || json!({ "sampling": {} });
-    let asked = call_with(&bob, "tickets_summarize", ticket(), sampling(), json!({})).await;
-    assert_eq!(asked.json["result"]["resultType"], "input_required", "{asked:?}");
-    let request = &asked.json["result"]["inputRequests"]["summary"];
+    let pending = call_with(&bob, "tickets_summarize", ticket(), sampling(), json!({})).await;
+    assert_eq!(pending.json["result"]["resultType"], "input_required", "{pending:?}");
+    let request = &pending.json["result"]["inputRequests"]["summary"];
     assert_eq!(request["method"], "sampling/createMessage");
     assert!(
         request["params"]["systemPrompt"]
@@ -61,24 +61,24 @@ async fn a_client_of_the_stateless_revision_is_asked_by_a_result() {
     let data = request["params"]["messages"][0]["content"]["text"].as_str().expect("a text");
     assert!(data.contains("CR-8841"), "{data}");
 
-    let answer = |text: &str| {
+    let sampled = |text: &str| {
         let content = json!({ "type": "text", "text": text });
         let message = json!({ "role": "assistant", "content": content, "model": "model-1" });
         json!({
-            "requestState": asked.json["result"]["requestState"],
+            "requestState": pending.json["result"]["requestState"],
             "inputResponses": { "summary": message },
         })
     };
-    let done = call_with(&bob, "tickets_summarize", ticket(), sampling(), answer(SUMMARY)).await;
+    let done = call_with(&bob, "tickets_summarize", ticket(), sampling(), sampled(SUMMARY)).await;
     let summary = result(&done);
     assert_eq!((&summary["summary"], &summary["model"]), (&json!(SUMMARY), &json!("model-1")));
     assert_eq!(summary["method"], "SUMMARY_METHOD_CLIENT_MODEL");
-    // A model that writes nothing is not asked again.
-    let nothing = call_with(&bob, "tickets_summarize", ticket(), sampling(), answer(" ")).await;
+    // After an empty sample there is no second request.
+    let nothing = call_with(&bob, "tickets_summarize", ticket(), sampling(), sampled(" ")).await;
     assert_eq!(result(&nothing)["method"], "SUMMARY_METHOD_EXTRACT");
 }
 
-/// A client with a model.
+/// A client that supports sampling.
 struct Model;
 
 impl ClientHandler for Model {
@@ -98,7 +98,7 @@ impl ClientHandler for Model {
 }
 
 #[tokio::test]
-async fn a_client_with_a_session_is_asked_on_its_stream() {
+async fn a_client_with_a_session_gets_a_sampling_request_on_its_stream() {
     let mesh = TestMesh::start().await;
     let bob = mesh.client("bob").await;
     let config = StreamableHttpClientTransportConfig::with_uri(mesh.mesh.mcp_url.as_str())

@@ -1,4 +1,4 @@
-//! How much an issuer is asked about opaque tokens, and by whom.
+//! Limits of introspection requests, and the networks that they apply to.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -7,34 +7,35 @@ use std::{
 
 use serde::Deserialize;
 
-/// The bits of an IPv6 address that name a network: whoever has one has all of its addresses (RFC 4291 section 2.5.4).
+/// The network bits of an IPv6 address: one client usually has the whole network (RFC 4291 section
+/// 2.5.4).
 const NETWORK_BITS: u32 = 64;
 
-/// How much an issuer is asked. What is not configured is the default.
+/// Limits of introspection requests. Omitted fields have their defaults.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct IntrospectionLimits {
-    /// For how long a token that was good counts as known, in seconds.
+    /// How long a valid token counts as known, in seconds.
     pub(super) known_seconds: NonZeroU32,
-    /// Questions about known tokens that may be on their way at once.
+    /// The maximum number of requests in flight for known tokens.
     pub(super) known_in_flight_max: NonZeroU32,
-    /// For how long a refusal is remembered, in seconds.
+    /// How long an inactive result is cached, in seconds.
     pub(super) refused_seconds: NonZeroU32,
-    /// Questions about unknown tokens, in a second.
+    /// The maximum rate of requests for unknown tokens, per second.
     pub(super) unknown_per_second: NonZeroU32,
-    /// Those that may be on their way at once.
+    /// The maximum number of those in flight.
     pub(super) unknown_in_flight_max: NonZeroU32,
-    /// Those of one network among them.
+    /// The maximum number of those in flight per network.
     pub(super) unknown_in_flight_per_address_max: NonZeroU32,
-    /// Those that may wait.
+    /// The maximum number of those in the queue.
     pub(super) unknown_queue_max: NonZeroU32,
-    /// Those of one network among them.
+    /// The maximum number of those in the queue per network.
     pub(super) unknown_queue_per_address_max: NonZeroU32,
-    /// How long one may wait, in milliseconds.
+    /// The maximum time in the queue, in milliseconds.
     pub(super) unknown_queue_timeout_ms: NonZeroU32,
 }
 
-const fn of(number: u32) -> NonZeroU32 {
+const fn nonzero(number: u32) -> NonZeroU32 {
     match NonZeroU32::new(number) {
         Some(number) => number,
         None => NonZeroU32::MIN,
@@ -44,27 +45,27 @@ const fn of(number: u32) -> NonZeroU32 {
 impl Default for IntrospectionLimits {
     fn default() -> Self {
         Self {
-            known_seconds: of(3600),
-            known_in_flight_max: of(32),
-            refused_seconds: of(10),
-            unknown_per_second: of(50),
-            unknown_in_flight_max: of(16),
-            unknown_in_flight_per_address_max: of(4),
-            unknown_queue_max: of(128),
-            unknown_queue_per_address_max: of(32),
-            unknown_queue_timeout_ms: of(2000),
+            known_seconds: nonzero(3600),
+            known_in_flight_max: nonzero(32),
+            refused_seconds: nonzero(10),
+            unknown_per_second: nonzero(50),
+            unknown_in_flight_max: nonzero(16),
+            unknown_in_flight_per_address_max: nonzero(4),
+            unknown_queue_max: nonzero(128),
+            unknown_queue_per_address_max: nonzero(32),
+            unknown_queue_timeout_ms: nonzero(2000),
         }
     }
 }
 
-/// Where a token was shown: an IPv4 address, or the network of an IPv6 one. It is no proof of anything, only whom to
-/// count together.
+/// The network that a token came from: an IPv4 address, or the network of an IPv6 address. It
+/// groups requests for limits and proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ClientNetwork(IpAddr);
 
 impl ClientNetwork {
-    /// The network of an address. Absent: nobody can say where it is, as an older edge does not.
-    pub(crate) fn of(address: &str) -> Option<Self> {
+    /// The network of an address. `None`: unknown, as from an older edge.
+    pub(crate) fn parse(address: &str) -> Option<Self> {
         address.parse().ok().map(|address: IpAddr| address.into())
     }
 }

@@ -1,8 +1,11 @@
 use super::*;
 
 #[test]
-fn every_file_in_the_documentation_is_one_that_works() {
-    let docs = include_str!("../../../../../docs/identity.md");
+fn every_issuers_file_in_the_documentation_is_valid() {
+    let docs = concat!(
+        include_str!("../../../../../docs/how-to/connect-an-identity-provider.md"),
+        include_str!("../../../../../docs/reference/issuers-file.md")
+    );
     let signed = Signed::new();
     for (name, text) in [("introspection.secret", "secret"), ("keys.json", r#"{"keys":[]}"#)] {
         fs::write(signed.folder.path().join(name), text).unwrap();

@@ -1,4 +1,4 @@
-//! Tokens of exactly the shape in which well-known issuers write them.
+//! Tokens in exactly the formats of well-known issuers.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn keycloak() -> Value {
 }
 
 #[tokio::test]
-async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_claim() {
+async fn a_keycloak_token_has_roles_of_realm_and_client_and_its_kind_in_a_claim() {
     let signed = Signed::new();
     let token = signed.verify(KEYCLOAK, &keycloak()).await.unwrap();
     let alice = token.identity;
@@ -40,17 +40,17 @@ async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_clai
     assert_eq!(token.id.as_deref(), Some("onrtac:0b7f6e5c-7b3e-4a52-8f4e-2d7c1c2f9b1a"));
     assert!(!alice.mfa && !alice.workload && token.issued_at.is_some());
 
-    // An ID token and a refresh token differ in one claim, and an older access token has a nonce.
+    // ID tokens and refresh tokens differ in one claim; older access tokens have a nonce.
     for kind in ["ID", "Refresh", "Offline", "DPoP", "Logout"] {
         let refused = signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "typ": kind }))).await;
         assert!(matches!(refused, Err(TokenError::Kind)), "{kind}: {refused:?}");
     }
     assert!(signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "nonce": "n" }))).await.is_ok());
-    // An address that nobody has confirmed is nobody's.
+    // An unverified address does not count.
     let unverified =
         signed.verify(KEYCLOAK, &with(&keycloak(), json!({ "email_verified": false }))).await;
     assert_eq!(unverified.unwrap().identity.email, None);
-    // The account of a client, with and without the claims of the scope `service_account`.
+    // A client's service account, with and without the claims of the scope `service_account`.
     let account = json!({
         "jti": "trrtcc:738fd936-cdb5-d538-062a-2099f4c060aa", "azp": "nightly", "sid": null, "auth_time": null,
         "preferred_username": "service-account-nightly", "email_verified": false, "email": null, "name": null,
@@ -67,7 +67,7 @@ async fn keycloak_says_roles_of_realm_and_client_and_the_kind_of_token_in_a_clai
     more["client_id"] = json!("nightly");
     more["clientHost"] = json!("10.0.0.7");
     assert!(signed.verify(KEYCLOAK, &with(&keycloak(), more)).await.unwrap().identity.workload);
-    // A person who has chosen a name like that is no client.
+    // A user with such a name is not a client.
     let posing = json!({ "preferred_username": "service-account-mcp-client" });
     assert!(!signed.verify(KEYCLOAK, &with(&keycloak(), posing)).await.unwrap().identity.workload);
 }
@@ -94,14 +94,14 @@ fn auth0() -> Value {
 }
 
 #[tokio::test]
-async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organization() {
+async fn an_auth0_token_has_claims_under_a_namespace_and_its_organization_as_tenant() {
     let signed = Signed::new();
     let token = signed.verify(AUTH0, &auth0()).await.unwrap();
     let alice = token.identity;
     assert_eq!(alice.principal.issuer, "https://acme.eu.auth0.com/");
     assert_eq!(alice.principal.tenant, "org_acme");
     assert_eq!(alice.principal.client_id, "3kP0wqYb1mZ7");
-    // What the person may do is more than what the client may.
+    // The user's permissions exceed the client's scopes.
     assert_eq!(alice.principal.scopes, ["openid", "profile", "invoices:read"]);
     assert_eq!(
         (alice.groups, alice.roles),
@@ -110,10 +110,10 @@ async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organi
     assert_eq!(alice.email.as_deref(), Some("alice@acme.example"));
     assert!(alice.mfa && !alice.workload);
 
-    // The profile of RFC 9068, which a tenant can choose.
+    // The RFC 9068 profile, which a tenant can choose.
     let marked = with(&auth0(), json!({ "azp": null, "client_id": "3kP0wqYb1mZ7", "jti": "t-1" }));
     let token = signed.sign(&json!({ "alg": "RS256", "typ": "at+jwt", "kid": KEY_ID }), &marked);
-    let token = signed.verifier(AUTH0).verify(&token, EDGE, somewhere()).await.unwrap();
+    let token = signed.verifier(AUTH0).verify(&token, EDGE, client_network()).await.unwrap();
     let alice = &token.identity;
     assert_eq!(
         (token.id.as_deref(), alice.principal.client_id.as_str()),
@@ -122,7 +122,7 @@ async fn auth0_says_its_own_claims_under_a_namespace_and_its_tenant_as_an_organi
 
     let machine = json!({ "sub": "3kP0wqYb1mZ7@clients", "gty": "client-credentials" });
     assert!(signed.verify(AUTH0, &with(&auth0(), machine)).await.unwrap().identity.workload);
-    // The slash is a part of the name.
+    // The slash is part of the name.
     let without =
         signed.verify(AUTH0, &with(&auth0(), json!({ "iss": "https://acme.eu.auth0.com" }))).await;
     assert!(matches!(without, Err(TokenError::Issuer)));
@@ -153,7 +153,7 @@ fn entra() -> Value {
 }
 
 #[tokio::test]
-async fn entra_says_its_tenant_and_never_an_address_that_counts() {
+async fn an_entra_token_has_a_tenant_and_its_email_is_ignored() {
     let signed = Signed::new();
     let token = signed.verify(ENTRA, &entra()).await.unwrap();
     let alice = token.identity;
@@ -166,7 +166,7 @@ async fn entra_says_its_tenant_and_never_an_address_that_counts() {
     assert_eq!((alice.email, token.id.as_deref()), (None, Some("fqiBqXLPj0eQa82S-IYFAA")));
     assert!(!alice.workload);
 
-    // Tokens of the older endpoint name another issuer, and the client otherwise.
+    // Tokens of the older endpoint name another issuer and have another client claim.
     let older = json!({
         "iss": format!("https://sts.windows.net/{TENANT}/"), "aud": "api://drawbridge", "ver": "1.0",
         "azp": null, "azpacr": null, "appid": "7c9e6679-7425-40de-944b", "appidacr": "0", "amr": ["pwd", "mfa"],
@@ -176,7 +176,7 @@ async fn entra_says_its_tenant_and_never_an_address_that_counts() {
     let alice = token.identity;
     assert!(alice.mfa && alice.principal.client_id == "7c9e6679-7425-40de-944b");
 
-    // A program has roles, and no scopes that somebody has delegated.
+    // A program has roles, and no scopes delegated by a user.
     let program = json!({ "scp": null, "idtyp": "app", "groups": null });
     assert!(signed.verify(ENTRA, &with(&entra(), program)).await.unwrap().identity.workload);
     let id_token = json!({ "azp": null, "azpacr": null, "scp": null });
@@ -190,7 +190,7 @@ async fn entra_says_its_tenant_and_never_an_address_that_counts() {
 }
 
 #[tokio::test]
-async fn a_token_that_leaves_out_groups_is_refused_because_a_policy_may_forbid_by_them() {
+async fn a_token_with_omitted_groups_is_rejected_because_a_policy_may_forbid_by_them() {
     let signed = Signed::new();
     let elsewhere = json!({
         "groups": null, "_claim_names": { "groups": "src1" },
@@ -203,7 +203,7 @@ async fn a_token_that_leaves_out_groups_is_refused_because_a_policy_may_forbid_b
 }
 
 #[tokio::test]
-async fn cognito_needs_no_preset_but_a_token_that_names_its_audience() {
+async fn a_cognito_token_needs_no_preset_but_must_name_its_audience() {
     let issuer = r#"
         [[issuers]]
         issuer = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI"
@@ -253,7 +253,7 @@ fn kubernetes() -> Value {
 }
 
 #[tokio::test]
-async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_its_namespace() {
+async fn a_kubernetes_service_account_is_a_workload_in_the_group_of_its_namespace() {
     let signed = Signed::new();
     let issuers = Arc::new(signed.issuers(KUBERNETES).unwrap());
     let verifier = TokenVerifier::new(
@@ -261,10 +261,10 @@ async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_i
         Audience::Own("drawbridge-auth".to_owned()),
         &RefusedTokensConfig::default(),
     );
-    // A cluster writes no type.
+    // A cluster writes no `typ` header.
     let header = json!({ "alg": "RS256", "kid": KEY_ID });
     let verify = async |claims: &Value| {
-        verifier.verify(&signed.sign(&header, claims), "drawbridge-auth", somewhere()).await
+        verifier.verify(&signed.sign(&header, claims), "drawbridge-auth", client_network()).await
     };
 
     let token = verify(&kubernetes()).await.unwrap();
@@ -277,17 +277,17 @@ async fn kubernetes_says_a_service_account_which_is_a_workload_in_the_group_of_i
     assert!(workload);
     assert_eq!(token.id.as_deref(), Some("ea28ed49-2e11-4280-9ec5-bc3d1d84661a"));
 
-    // The token that each pod has for the API server itself.
+    // Each pod's token for the API server.
     let own = json!({ "aud": ["https://kubernetes.default.svc.cluster.local"] });
     assert!(matches!(verify(&with(&kubernetes(), own)).await, Err(TokenError::Audience)));
-    // The tokens of old, which stand in a Secret and do not end.
+    // Legacy tokens, which are stored in a Secret and do not expire.
     let old = json!({
         "iss": "kubernetes/serviceaccount", "aud": null, "exp": null, "iat": null, "nbf": null, "jti": null,
         "kubernetes.io": null, "kubernetes.io/serviceaccount/namespace": "billing",
         "kubernetes.io/serviceaccount/service-account.name": "invoices",
     });
     assert!(matches!(verify(&with(&kubernetes(), old)).await, Err(TokenError::Issuer)));
-    // A namespace that cannot be read is not passed over.
+    // An invalid namespace is an error.
     let broken = json!({ "kubernetes.io": { "namespace": 7 } });
     assert!(matches!(verify(&with(&kubernetes(), broken)).await, Err(TokenError::Claims)));
 }

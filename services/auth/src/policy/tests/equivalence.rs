@@ -1,10 +1,10 @@
-//! The index and the memory of callers change no answer.
+//! The index and the caches do not change decisions.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Two services beside `code`: one whose tool destroys, one with a prompt.
+/// Two services besides `code`: one with a destructive tool, one with a prompt.
 const SCHEMAS: &str = r#"
 action "invoices_pay" in [write_tool] appliesTo {
   principal: [User, Workload], resource: Tool, context: { "input": { "amount": Long, "note"?: String } }
@@ -32,7 +32,7 @@ const MEMBERS: &str = r#"[
   { "uid": { "type": "User", "id": "i#s" }, "parents": [{ "type": "Group", "id": "b" }] }
 ]"#;
 
-/// A policy that validates: its condition is about what its scope leaves open.
+/// A policy that validates.
 fn policy() -> impl Strategy<Value = String> {
     let principal = prop::sample::select(vec![
         "principal",
@@ -82,9 +82,9 @@ fn policy() -> impl Strategy<Value = String> {
         "unless { context.input has amount && context.input.amount < 10 }",
         "when { principal.mfa && context.input has amount && context.input.amount < 10 }",
         "when { context.input has amount && context.input.amount > 5 && principal.mfa }",
-        // Errs when the amount is large.
+        // Fails for large amounts.
         "when { context.input has amount && context.input.amount * 9223372036854775807 > 5 }",
-        // Errs always.
+        // Always fails.
         "when { 9223372036854775807 + 1 == 0 }",
         "when { principal.mfa && 9223372036854775807 + 1 == 0 }",
     ]);
@@ -155,8 +155,8 @@ fn operation() -> impl Strategy<Value = (Kind, pb::CatalogItem, Option<String>)>
     ]
 }
 
-/// Policies from these texts, each with an id; those that do not validate, because their scope and condition cannot
-/// both hold, are left out.
+/// Loads policies from these texts, each with an id. Policies that do not validate, because their
+/// scope and condition contradict each other, are omitted.
 fn load_valid(texts: &[String]) -> Policies {
     let mut texts = texts.to_vec();
     loop {
@@ -174,13 +174,13 @@ fn load_valid(texts: &[String]) -> Policies {
         match Policies::load(folder.path()) {
             Ok(policies) => return policies,
             Err(PolicyError(problems)) => {
-                let wrong: Vec<_> = problems
+                let invalid: Vec<_> = problems
                     .iter()
                     .map(|problem| problem.place.as_ref().unwrap().line.div_ceil(2) - 1)
                     .collect();
                 let mut number = 0;
                 let before = texts.len();
-                texts.retain(|_| (!wrong.contains(&number), number += 1).0);
+                texts.retain(|_| (!invalid.contains(&number), number += 1).0);
                 assert!(texts.len() < before, "{problems:?}");
             }
         }
@@ -193,22 +193,23 @@ proptest! {
     #[test]
     fn indexed_and_flat_evaluation_agree(
         texts in prop::collection::vec(policy(), 1..12),
-        asked in prop::collection::vec((identity(), operation()), 12),
+        requests in prop::collection::vec((identity(), operation()), 12),
     ) {
         let policies = load_valid(&texts);
-        for (identity, (kind, item, arguments)) in &asked {
+        for (identity, (kind, item, arguments)) in &requests {
             let arguments = arguments.as_deref().map(str::as_bytes);
             let flat = policies.decide_flat(identity, *kind, item, arguments);
             let first = policies.decide(identity, *kind, item, arguments);
             let again = policies.decide(identity, *kind, item, arguments);
             prop_assert_eq!(&first, &again);
             prop_assert_eq!(
-                (first.answer, &first.policy_ids, &first.shadow),
-                (flat.answer, &flat.policy_ids, &flat.shadow),
+                (first.outcome, &first.policy_ids, &first.shadow),
+                (flat.outcome, &flat.policy_ids, &flat.shadow),
                 "{:?} {:?} {:?}", identity, item, arguments
             );
-            // What does not read the arguments has one outcome for all of them.
-            if arguments.is_some() && !first.reads_arguments && first.answer != Answer::Arguments {
+            // A decision that does not read the arguments is the same for all of them.
+            let is_invalid = first.outcome == DecisionOutcome::Arguments;
+            if arguments.is_some() && !first.reads_arguments && !is_invalid {
                 let listed = policies.decide(identity, *kind, item, None);
                 prop_assert_eq!(listed, first);
             }

@@ -1,4 +1,4 @@
-//! Groups and roles that tokens do not carry.
+//! Groups and roles that are not in tokens.
 
 use super::*;
 
@@ -10,8 +10,8 @@ fn with_members(policies: &str, members: &str) -> Result<Policies, String> {
     Policies::load(folder.path()).map_err(|error| error.to_string().replace(&path, "policies"))
 }
 
-fn answer(policies: &Policies, identity: &Identity) -> Answer {
-    policies.decide(identity, Kind::CallTool, &search(), None).answer
+fn outcome(policies: &Policies, identity: &Identity) -> DecisionOutcome {
+    policies.decide(identity, Kind::CallTool, &search(), None).outcome
 }
 
 const MEMBERS: &str = r#"[
@@ -21,36 +21,36 @@ const MEMBERS: &str = r#"[
 ]"#;
 
 #[test]
-fn a_file_puts_a_user_into_a_group_and_a_group_into_another() {
+fn a_membership_file_puts_a_user_into_a_group_and_a_group_into_another() {
     let policies = with_members(PERMIT, MEMBERS).unwrap();
-    assert_eq!(answer(&policies, &alice(&[])), Answer::Allow);
+    assert_eq!(outcome(&policies, &alice(&[])), DecisionOutcome::Allow);
     let mut impostor = alice(&[]);
     impostor.principal.issuer = "https://evil.example".into();
-    assert_eq!(answer(&policies, &impostor), Answer::NotPermitted);
+    assert_eq!(outcome(&policies, &impostor), DecisionOutcome::NotPermitted);
     impostor.groups = vec!["search".into()];
     assert_eq!(
-        answer(&policies, &impostor),
-        Answer::Allow,
-        "a group of the token is in what the file says"
+        outcome(&policies, &impostor),
+        DecisionOutcome::Allow,
+        "a group of the token has the parents of the file"
     );
 }
 
 #[test]
-fn a_role_is_in_the_roles_above_it() {
+fn a_role_has_its_ancestors() {
     let policies = with_members(
         r#"@id("p") permit (principal in Role::"reader", action, resource in Service::"code");"#,
         MEMBERS,
     );
     let policies = policies.unwrap();
     let mut auditor = alice(&[]);
-    assert_eq!(answer(&policies, &auditor), Answer::NotPermitted);
+    assert_eq!(outcome(&policies, &auditor), DecisionOutcome::NotPermitted);
     auditor.roles = vec!["auditor".into()];
-    assert_eq!(answer(&policies, &auditor), Answer::Allow);
+    assert_eq!(outcome(&policies, &auditor), DecisionOutcome::Allow);
 }
 
 #[test]
-fn a_wrong_membership_is_refused_with_its_line() {
-    let wrong = [
+fn an_invalid_membership_is_rejected_with_its_line() {
+    let invalid = [
         r#"[{ "uid": { "type": "User", "id": "alice" }, "parents": [] }]"#,
         r#"[{ "uid": { "type": "User", "id": "i#alice" }, "attrs": { "mfa": true }, "parents": [] }]"#,
         r#"[{ "uid": { "type": "User", "id": "i#alice" }, "parents": [{ "type": "Tenant", "id": "acme" }] }]"#,
@@ -59,22 +59,22 @@ fn a_wrong_membership_is_refused_with_its_line() {
         r#"[{ "uid": { "type": "Group", "id": "a" }, "parnts": [] }]"#,
         "[{",
     ];
-    let told: Vec<_> =
-        wrong.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
-    insta::assert_snapshot!(told.join("\n"), @r#"
+    let messages: Vec<_> =
+        invalid.iter().map(|members| with_members(PERMIT, members).unwrap_err()).collect();
+    insta::assert_snapshot!(messages.join("\n"), @r#"
     policies/entities/people.json:1:2: the id of a User is <issuer>#<subject>
       |
     1 | [{ "uid": { "type": "User", "id": "alice" }, "parents": [] }]
       |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: attributes come from the token; only parents are given here
+    policies/entities/people.json:1:2: attributes come from the token; only parents may be given here
       |
     1 | [{ "uid": { "type": "User", "id": "i#alice" }, "attrs": { "mfa": true }, "parents": [] }]
       |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: a parent here is a Group or a Role, and Tenant is none
+    policies/entities/people.json:1:2: a parent must be a Group or a Role, not Tenant
       |
     1 | [{ "uid": { "type": "User", "id": "i#alice" }, "parents": [{ "type": "Tenant", "id": "acme" }] }]
       |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-    policies/entities/people.json:1:2: a member is a User, Workload, Group or Role, and Service is none
+    policies/entities/people.json:1:2: a member must be a User, Workload, Group or Role, not Service
       |
     1 | [{ "uid": { "type": "Service", "id": "code" }, "parents": [] }]
       |  ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
@@ -91,7 +91,7 @@ fn a_wrong_membership_is_refused_with_its_line() {
     1 | [{
       |  ^
     "#);
-    let circle = r#"[{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Group", "id": "b" }] },
+    let cycle = r#"[{ "uid": { "type": "Group", "id": "a" }, "parents": [{ "type": "Group", "id": "b" }] },
                      { "uid": { "type": "Group", "id": "b" }, "parents": [{ "type": "Group", "id": "a" }] }]"#;
-    assert!(with_members(PERMIT, circle).unwrap_err().contains("cycle"));
+    assert!(with_members(PERMIT, cycle).unwrap_err().contains("cycle"));
 }

@@ -1,4 +1,4 @@
-//! Operations on what no catalog lists.
+//! Operations on resources outside the catalog.
 
 use super::*;
 
@@ -8,12 +8,12 @@ fn program(groups: &[&str]) -> Identity {
 
 fn decide(
     policies: &str,
-    who: &Identity,
+    identity: &Identity,
     action: &'static str,
     on: (&'static str, &str),
-) -> (Answer, String) {
-    let outcome = load(policies).decide_operation(who, action, on);
-    (outcome.answer, outcome.policy_ids.join(" "))
+) -> (DecisionOutcome, String) {
+    let decision = load(policies).decide_operation(identity, action, on);
+    (decision.outcome, decision.policy_ids.join(" "))
 }
 
 const CODE: (&str, &str) = ("Service", "code");
@@ -22,10 +22,10 @@ const ACT: &str = r#"
 "#;
 
 #[test]
-fn a_workload_acts_as_the_service_that_policy_says_and_a_person_never_does() {
+fn a_workload_acts_as_the_service_that_policy_permits_and_a_person_never_does() {
     let deputy = program(&["deputies"]);
-    assert_eq!(decide(ACT, &deputy, "act", CODE), (Answer::Allow, "acts".to_owned()));
-    for (who, action, on) in [
+    assert_eq!(decide(ACT, &deputy, "act", CODE), (DecisionOutcome::Allow, "acts".to_owned()));
+    for (identity, action, on) in [
         (&deputy, "act", ("Service", "tickets")),
         (&deputy, "revoke", ("Issuer", "code")),
         (&program(&["engineering"]), "act", CODE),
@@ -33,15 +33,15 @@ fn a_workload_acts_as_the_service_that_policy_says_and_a_person_never_does() {
         (&deputy, "no_such_action", CODE),
     ] {
         assert_eq!(
-            decide(ACT, who, action, on),
-            (Answer::NotPermitted, String::new()),
+            decide(ACT, identity, action, on),
+            (DecisionOutcome::NotPermitted, String::new()),
             "{action} on {on:?}"
         );
     }
 }
 
 #[test]
-fn policies_of_every_scope_are_found_and_a_forbid_wins() {
+fn policies_of_every_scope_are_evaluated_and_a_forbid_wins() {
     let deputy = program(&["deputies"]);
     for scope in [
         "principal, action, resource",
@@ -52,50 +52,55 @@ fn policies_of_every_scope_are_found_and_a_forbid_wins() {
         let permit = format!("@id(\"p\") permit ({scope});");
         assert_eq!(
             decide(&permit, &deputy, "act", CODE),
-            (Answer::Allow, "p".to_owned()),
+            (DecisionOutcome::Allow, "p".to_owned()),
             "{scope}"
         );
         let forbid = format!("{ACT} @id(\"f\") forbid ({scope});");
         assert_eq!(
             decide(&forbid, &deputy, "act", CODE),
-            (Answer::Forbidden, "f".to_owned()),
+            (DecisionOutcome::Forbidden, "f".to_owned()),
             "{scope}"
         );
         let shadow = format!("{ACT} @id(\"f\") @shadow forbid ({scope});");
         assert_eq!(
             decide(&shadow, &deputy, "act", CODE),
-            (Answer::Allow, "acts".to_owned()),
+            (DecisionOutcome::Allow, "acts".to_owned()),
             "{scope}"
         );
     }
-    let errs = format!(
+    let fails = format!(
         "{ACT} @id(\"e\") forbid (principal, action == Action::\"act\", resource) when {{ 9223372036854775807 + 1 > 0 }};"
     );
-    assert_eq!(decide(&errs, &deputy, "act", CODE), (Answer::Error, "e".to_owned()));
+    assert_eq!(decide(&fails, &deputy, "act", CODE), (DecisionOutcome::Error, "e".to_owned()));
 }
 
 #[test]
-fn a_schema_of_before_permits_nobody_to_act() {
+fn an_older_schema_permits_no_caller_to_act() {
     let folder = folder("");
     let start = SCHEMA.find("action act").unwrap();
     let end = start + SCHEMA[start..].find("};").unwrap() + 2;
     let before = format!("{}{}", &SCHEMA[..start], &SCHEMA[end..]);
     fs::write(folder.path().join("mcp.cedarschema"), before).unwrap();
     let policies = Policies::load(folder.path()).unwrap();
-    let outcome = policies.decide_operation(&program(&["deputies"]), "act", CODE);
-    assert_eq!(outcome.answer, Answer::NotPermitted);
+    let decision = policies.decide_operation(&program(&["deputies"]), "act", CODE);
+    assert_eq!(decision.outcome, DecisionOutcome::NotPermitted);
 }
 
-/// A workload that another issuer puts into the group could revoke the tokens of all.
+/// A workload that another issuer put into the group could revoke the tokens of all issuers.
 #[test]
-fn an_authorization_server_revokes_its_own_tokens_alone() {
+fn an_authorization_server_revokes_only_its_own_tokens() {
     let shipped = include_str!("../../../../../policies/administration.cedar");
     let server = program(&["authorization-server"]);
     let own = server.principal.issuer.clone();
-    let revoke =
-        |who: &Identity, issuer: &str| decide(shipped, who, "revoke", ("Issuer", issuer)).0;
-    assert_eq!(revoke(&server, &own), Answer::Allow);
-    assert_eq!(revoke(&server, "https://other.example"), Answer::NotPermitted);
-    assert_eq!(revoke(&alice(&["authorization-server"]), &own), Answer::NotPermitted, "a person");
-    assert_eq!(revoke(&program(&["platform"]), "https://other.example"), Answer::Allow);
+    let revoke = |identity: &Identity, issuer: &str| {
+        decide(shipped, identity, "revoke", ("Issuer", issuer)).0
+    };
+    assert_eq!(revoke(&server, &own), DecisionOutcome::Allow);
+    assert_eq!(revoke(&server, "https://other.example"), DecisionOutcome::NotPermitted);
+    assert_eq!(
+        revoke(&alice(&["authorization-server"]), &own),
+        DecisionOutcome::NotPermitted,
+        "a person"
+    );
+    assert_eq!(revoke(&program(&["platform"]), "https://other.example"), DecisionOutcome::Allow);
 }

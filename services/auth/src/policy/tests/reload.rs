@@ -1,4 +1,4 @@
-//! Policies follow their files.
+//! Policies are reloaded when their files change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
-/// What an edit may take until it holds.
+/// How long an edit may take to apply.
 const SOON: Duration = Duration::from_secs(1);
 
 struct Followed {
@@ -30,14 +30,14 @@ impl Followed {
         fs::write(self.folder.path().join(path), text).unwrap();
     }
 
-    fn answer(&self) -> Answer {
-        self.store.load().decide(&alice(&["engineering"]), Kind::CallTool, &search(), None).answer
+    fn outcome(&self) -> DecisionOutcome {
+        self.store.load().decide(&alice(&["engineering"]), Kind::CallTool, &search(), None).outcome
     }
 
-    async fn becomes(&self, answer: Answer) {
+    async fn becomes(&self, outcome: DecisionOutcome) {
         let started = Instant::now();
-        while self.answer() != answer {
-            assert!(started.elapsed() < SOON, "it is still {:?}", self.answer());
+        while self.outcome() != outcome {
+            assert!(started.elapsed() < SOON, "it is still {:?}", self.outcome());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -58,41 +58,41 @@ impl Drop for Followed {
 }
 
 #[tokio::test]
-async fn an_edit_a_new_file_and_a_removed_one_hold_within_a_second() {
+async fn an_edit_a_new_file_and_a_removed_file_apply_within_a_second() {
     let followed = Followed::start(folder(PERMIT));
-    let mut changes = followed.store.changes();
+    let mut changes = followed.store.subscribe();
     let before = followed.store.load().revision().to_owned();
-    assert_eq!(followed.answer(), Answer::Allow);
+    assert_eq!(followed.outcome(), DecisionOutcome::Allow);
 
     followed.write("test.cedar", &PERMIT.replace("engineering", "support"));
-    followed.becomes(Answer::NotPermitted).await;
+    followed.becomes(DecisionOutcome::NotPermitted).await;
     timeout(SOON, changes.changed()).await.unwrap().unwrap();
     assert_ne!(*changes.borrow_and_update(), before);
 
     followed.write("more.cedar", &PERMIT.replace("\"p\"", "\"more\""));
-    followed.becomes(Answer::Allow).await;
+    followed.becomes(DecisionOutcome::Allow).await;
     fs::remove_file(followed.folder.path().join("more.cedar")).unwrap();
-    followed.becomes(Answer::NotPermitted).await;
+    followed.becomes(DecisionOutcome::NotPermitted).await;
 
-    // As editors write: beside it, then over it.
+    // As editors do: write a temporary file, then rename it.
     followed.write(".test.cedar.swp", PERMIT);
     let from = followed.folder.path().join(".test.cedar.swp");
     fs::rename(from, followed.folder.path().join("test.cedar")).unwrap();
-    followed.becomes(Answer::Allow).await;
+    followed.becomes(DecisionOutcome::Allow).await;
     assert_eq!(followed.store.load().revision(), before);
 
     followed.write("test.cedar", &PERMIT.replace("engineering", "search"));
-    followed.becomes(Answer::NotPermitted).await;
+    followed.becomes(DecisionOutcome::NotPermitted).await;
     fs::create_dir(followed.folder.path().join("entities")).unwrap();
     followed.write(
         "entities/groups.json",
         r#"[{ "uid": { "type": "Group", "id": "engineering" }, "parents": [{ "type": "Group", "id": "search" }] }]"#,
     );
-    followed.becomes(Answer::Allow).await;
+    followed.becomes(DecisionOutcome::Allow).await;
 }
 
 #[tokio::test]
-async fn a_broken_edit_changes_nothing_and_is_noted_with_its_line_until_it_is_mended() {
+async fn an_invalid_edit_has_no_effect_and_is_noted_with_its_line_until_it_is_fixed() {
     let followed = Followed::start(folder(PERMIT));
     let before = followed.store.load().revision().to_owned();
     followed.write(
@@ -104,51 +104,54 @@ async fn a_broken_edit_changes_nothing_and_is_noted_with_its_line_until_it_is_me
             note.is_some_and(|note| note.contains("more.cedar:2:") && !note.contains("Servise"))
         })
         .await;
-    assert_eq!((followed.answer(), followed.store.load().revision()), (Answer::Allow, &*before));
-    // Nor do policies that have gone altogether.
+    assert_eq!(
+        (followed.outcome(), followed.store.load().revision()),
+        (DecisionOutcome::Allow, &*before)
+    );
+    // Neither does a missing folder.
     let hidden = followed.folder.path().with_extension("hidden");
     fs::rename(followed.folder.path(), &hidden).unwrap();
     followed.notes(|note| note.is_some_and(|note| !note.contains("more.cedar"))).await;
-    assert_eq!(followed.answer(), Answer::Allow);
+    assert_eq!(followed.outcome(), DecisionOutcome::Allow);
     fs::rename(&hidden, followed.folder.path()).unwrap();
 
     followed.write("more.cedar", "");
     followed.notes(|note| note.is_none()).await;
-    assert_eq!(followed.answer(), Answer::Allow);
+    assert_eq!(followed.outcome(), DecisionOutcome::Allow);
 }
 
 #[test]
-fn what_was_found_in_a_policy_before_is_told_where_it_stands_now() {
-    let wrong = r#"@id("w") permit (principal, action == Action::"code_serch", resource);"#;
-    let folder = folder(&format!("{PERMIT}\n{wrong}\n"));
+fn a_cached_problem_is_reported_at_its_current_place() {
+    let invalid = r#"@id("w") permit (principal, action == Action::"code_serch", resource);"#;
+    let folder = folder(&format!("{PERMIT}\n{invalid}\n"));
     let mut loader = load::Loader::default();
     let mut line_of_error = || {
         let PolicyError(problems) =
-            loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap_err();
+            loader.load(&source::PolicySources::read(folder.path()).unwrap()).unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         problems[0].place.as_ref().map(|place| (place.line, place.column))
     };
     assert_eq!(line_of_error(), Some((2, 39)));
-    fs::write(folder.path().join("test.cedar"), format!("// A comment.\n{PERMIT}\n\n {wrong}\n"))
+    fs::write(folder.path().join("test.cedar"), format!("// A comment.\n{PERMIT}\n\n {invalid}\n"))
         .unwrap();
     assert_eq!(line_of_error(), Some((4, 40)));
     fs::remove_file(folder.path().join("test.cedar")).unwrap();
-    fs::write(folder.path().join("moved.cedar"), wrong).unwrap();
+    fs::write(folder.path().join("moved.cedar"), invalid).unwrap();
     assert_eq!(line_of_error(), Some((1, 39)));
-    // Under another schema it is right.
+    // Under another schema it is valid.
     let schema = CODE_SCHEMA.replace("code_search", "code_serch");
     fs::write(folder.path().join("catalog/code.cedarschema"), schema).unwrap();
     let entities = CODE_ENTITIES.replace("code_search", "code_serch");
     fs::write(folder.path().join("catalog/code.entities.json"), entities).unwrap();
-    loader.load(&source::Sources::read(folder.path()).unwrap()).unwrap();
+    loader.load(&source::PolicySources::read(folder.path()).unwrap()).unwrap();
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_config_maps_link_is_followed_when_it_is_swapped() {
+async fn a_swapped_link_of_a_config_map_is_followed() {
     use std::os::unix::fs::symlink;
 
-    // As the kubelet does it: files are links into `..data`, which is a link to a dated folder.
+    // As the kubelet does: files link into `..data`, which links to a dated folder.
     let (one, other) = (folder(PERMIT), folder(&PERMIT.replace("engineering", "support")));
     let mount = tempfile::tempdir().unwrap();
     let path = |name: &str| mount.path().join(name);
@@ -157,9 +160,9 @@ async fn a_config_maps_link_is_followed_when_it_is_swapped() {
         symlink(Path::new("..data").join(name), path(name)).unwrap();
     }
     let followed = Followed::start(mount);
-    assert_eq!(followed.answer(), Answer::Allow);
+    assert_eq!(followed.outcome(), DecisionOutcome::Allow);
     let path = |name: &str| followed.folder.path().join(name);
     symlink(other.path(), path("..data_tmp")).unwrap();
     fs::rename(path("..data_tmp"), path("..data")).unwrap();
-    followed.becomes(Answer::NotPermitted).await;
+    followed.becomes(DecisionOutcome::NotPermitted).await;
 }

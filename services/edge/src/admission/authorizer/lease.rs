@@ -1,4 +1,5 @@
-//! For how long a stream may stay open: as long as its token lives, is not revoked, and policy allows it.
+//! Leases of open streams: a stream ends when its token expires or is revoked, or policy no longer
+//! allows it.
 
 use std::{
     fmt,
@@ -9,128 +10,146 @@ use std::{
 use futures::future::BoxFuture;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Allowed, Reauthorizer, kept::SILENCE};
+use super::{Allowed, Reauthorizer, decision_cache::NO_EPOCH};
 use crate::refusal::Refusal;
 
-/// Before auth is asked again that gave no answer.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// Before a decision is made again that another replica of auth made, in an epoch of its own.
-const OTHER_EPOCH: Duration = Duration::from_secs(60);
-/// The furthest moment that a timer is set to: a token may never expire.
-const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long to wait before an unavailable auth is asked again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a decision is valid that another replica of auth made, in its own epoch.
+const FOREIGN_EPOCH_TTL: Duration = Duration::from_secs(60);
+/// The longest time that a timer is set to: a token may never expire.
+const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A stream's right to stay open. It is decided again in each epoch of auth, and ends with its token.
-pub(crate) struct Lease {
-    /// What is asked again. All of it has to be allowed.
-    asks: Arc<[Reauthorizer]>,
+/// A stream's permission to stay open. It is renewed in each epoch of auth, and ends with its
+/// token.
+pub(crate) struct StreamLease {
+    /// All of these operations must be allowed.
+    reauthorizers: Arc<[Reauthorizer]>,
     epochs: watch::Receiver<u64>,
-    /// The epoch in which the stream was allowed last.
-    decided: u64,
-    again_at: Instant,
-    /// The decision that is under way, and the epoch that it is for.
-    asking: Option<(u64, Deciding)>,
+    /// The epoch of the last renewal.
+    renewed_in: u64,
+    renew_at: Instant,
+    /// The renewal in progress, and the epoch for which it began.
+    pending: Option<(u64, Renewal)>,
 }
 
-impl fmt::Debug for Lease {
+impl fmt::Debug for StreamLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease")
-            .field("asks", &self.asks)
-            .field("decided", &self.decided)
+        f.debug_struct("StreamLease")
+            .field("reauthorizers", &self.reauthorizers)
+            .field("renewed_in", &self.renewed_in)
             .finish_non_exhaustive()
     }
 }
 
-/// A decision under way: in which epoch it was allowed, and until when.
-type Deciding = BoxFuture<'static, Result<(u64, Instant), Refusal>>;
+/// A renewal in progress. It returns the epoch of the decision, and when the token expires.
+type Renewal = BoxFuture<'static, Result<(u64, Instant), Refusal>>;
 
-/// The stream is no longer allowed.
+/// The lease ended: the stream must be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Over;
+pub(crate) struct LeaseEnded;
 
-impl Lease {
-    /// A lease on what was allowed in `epoch`, until the token expires.
-    pub(crate) fn new(asks: Vec<Reauthorizer>, epoch: u64, expires_at: Option<SystemTime>) -> Self {
-        let epochs = asks
-            .first()
-            .map_or_else(|| watch::channel(SILENCE).1, |ask| ask.authorizer().kept.epochs());
-        Self { asks: asks.into(), epochs, decided: epoch, again_at: at(expires_at), asking: None }
+impl StreamLease {
+    /// A lease of operations that were allowed in `epoch`, until the token expires.
+    pub(crate) fn new(
+        reauthorizers: Vec<Reauthorizer>,
+        epoch: u64,
+        expires_at: Option<SystemTime>,
+    ) -> Self {
+        let epochs = reauthorizers.first().map_or_else(
+            || watch::channel(NO_EPOCH).1,
+            |reauthorizer| reauthorizer.authorizer().decisions.subscribe(),
+        );
+        Self {
+            reauthorizers: reauthorizers.into(),
+            epochs,
+            renewed_in: epoch,
+            renew_at: timer_at(expires_at),
+            pending: None,
+        }
     }
 
-    /// Whether it was decided in the epoch that holds. While it was not, or auth is silent, nothing is sent on
-    /// the stream.
-    pub(crate) fn is_decided(&self) -> bool {
+    /// Whether the lease was renewed in the current epoch. Until it is, and while the epoch stream
+    /// is lost, nothing is sent on the stream.
+    pub(crate) fn is_current(&self) -> bool {
         let epoch = *self.epochs.borrow();
-        epoch != SILENCE && epoch == self.decided
+        epoch != NO_EPOCH && epoch == self.renewed_in
     }
 
-    /// Asks whether the caller may also see what was allowed to another.
-    pub(crate) fn also(&self, other: &Reauthorizer) -> Option<Reauthorizer> {
-        Some(self.asks.first()?.of(Arc::clone(other.operation())))
+    /// A reauthorizer of this stream's caller for the operation of another caller.
+    pub(crate) fn reauthorizer_for(&self, other: &Reauthorizer) -> Option<Reauthorizer> {
+        Some(self.reauthorizers.first()?.for_operation(Arc::clone(other.operation())))
     }
 
-    /// Waits until the epoch or the token ends, and decides again. It may be dropped and called again: a decision
-    /// that is under way goes on then.
+    /// Waits until the epoch or the token ends, and renews the lease. Cancellation safe: a renewal
+    /// in progress continues with the next call.
     ///
     /// # Errors
-    /// When the stream is to end.
-    pub(crate) async fn renew(&mut self) -> Result<(), Over> {
+    /// When the lease ends.
+    pub(crate) async fn renew(&mut self) -> Result<(), LeaseEnded> {
         let epoch = *self.epochs.borrow_and_update();
-        let is_due = self.again_at <= Instant::now();
-        if self.asking.is_none() && !is_due && (epoch == SILENCE || epoch == self.decided) {
+        let is_due = self.renew_at <= Instant::now();
+        let is_current = epoch == NO_EPOCH || epoch == self.renewed_in;
+        if self.pending.is_none() && !is_due && is_current {
             tokio::select! {
-                changed = self.epochs.changed() => changed.map_err(|_| Over)?,
-                () = tokio::time::sleep_until(self.again_at) => {}
+                changed = self.epochs.changed() => changed.map_err(|_| LeaseEnded)?,
+                () = tokio::time::sleep_until(self.renew_at) => {}
             }
             return Ok(());
         }
-        let begin =
-            || -> (u64, Deciding) { (epoch, Box::pin(ask(Arc::clone(&self.asks), !is_due))) };
-        let (asked_in, asking) = self.asking.get_or_insert_with(begin);
-        let (asked_in, answer) = (*asked_in, asking.await);
-        self.asking = None;
-        match answer {
-            Ok((allowed_in, again_at)) if again_at > Instant::now() => {
-                self.again_at = again_at;
-                if asked_in != SILENCE {
-                    self.decided = asked_in;
+        let begin = || -> (u64, Renewal) {
+            (epoch, Box::pin(reauthorize_all(Arc::clone(&self.reauthorizers), !is_due)))
+        };
+        let (requested_in, renewal) = self.pending.get_or_insert_with(begin);
+        let (requested_in, result) = (*requested_in, renewal.await);
+        self.pending = None;
+        match result {
+            Ok((decided_in, expires_at)) if expires_at > Instant::now() => {
+                self.renew_at = expires_at;
+                if requested_in != NO_EPOCH {
+                    self.renewed_in = requested_in;
                 }
-                if allowed_in != asked_in {
-                    self.again_at = again_at.min(Instant::now() + OTHER_EPOCH);
+                if decided_in != requested_in {
+                    self.renew_at = expires_at.min(Instant::now() + FOREIGN_EPOCH_TTL);
                 }
                 Ok(())
             }
-            // The token has expired, whatever leeway new requests have.
-            _ => Err(Over),
+            // The operation is not allowed, or the token has expired: the leeway of new requests
+            // does not apply.
+            _ => Err(LeaseEnded),
         }
     }
 }
 
-/// Asks for all of it. Says in which epoch it is allowed, and until when. Before the token has expired, auth that
-/// gives no answer is asked until it does.
-async fn ask(asks: Arc<[Reauthorizer]>, has_time: bool) -> Result<(u64, Instant), Refusal> {
+/// Reauthorizes all operations. Returns the epoch of the decisions, and when the token expires.
+/// While the token has not expired, an unavailable auth is asked until it responds.
+async fn reauthorize_all(
+    reauthorizers: Arc<[Reauthorizer]>,
+    may_retry: bool,
+) -> Result<(u64, Instant), Refusal> {
     loop {
-        match ask_once(&asks).await {
-            Err(Refusal::AuthUnavailable | Refusal::Unverified) if has_time => {
-                tokio::time::sleep(RETRY_PAUSE).await;
+        match reauthorize_all_once(&reauthorizers).await {
+            Err(Refusal::AuthUnavailable | Refusal::Unverified) if may_retry => {
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
-            answer => return answer,
+            result => return result,
         }
     }
 }
 
-async fn ask_once(asks: &[Reauthorizer]) -> Result<(u64, Instant), Refusal> {
-    let Some(first) = asks.first() else { return Err(Refusal::AuthUnavailable) };
+async fn reauthorize_all_once(reauthorizers: &[Reauthorizer]) -> Result<(u64, Instant), Refusal> {
+    let Some(first) = reauthorizers.first() else { return Err(Refusal::AuthUnavailable) };
     let _permit = first.authorizer().renewals.acquire().await;
-    let mut allowed = (SILENCE, at(None));
-    for ask in asks {
-        let Allowed { epoch, expires_at, .. } = ask.ask().await?;
-        allowed = (epoch, allowed.1.min(at(expires_at)));
+    let mut allowed = (NO_EPOCH, timer_at(None));
+    for reauthorizer in reauthorizers {
+        let Allowed { epoch, expires_at, .. } = reauthorizer.reauthorize().await?;
+        allowed = (epoch, allowed.1.min(timer_at(expires_at)));
     }
     Ok(allowed)
 }
 
-fn at(time: Option<SystemTime>) -> Instant {
+fn timer_at(time: Option<SystemTime>) -> Instant {
     let left =
-        time.map_or(NEVER, |time| time.duration_since(SystemTime::now()).unwrap_or_default());
-    Instant::now() + left.min(NEVER)
+        time.map_or(TIMER_MAX, |time| time.duration_since(SystemTime::now()).unwrap_or_default());
+    Instant::now() + left.min(TIMER_MAX)
 }

@@ -1,4 +1,4 @@
-//! Decisions after admission: what goes on is decided again, on the strength of the token that began it.
+//! Decisions after admission: a request that continues is authorized again with its own token.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -6,21 +6,21 @@ use drawbridge_proto::auth::v1 as pb;
 use drawbridge_sdk::{CallContext, RequestId};
 use secrecy::SecretString;
 
-use super::{Allowed, Authorizer, connecting};
+use super::{Allowed, Authorizer, connect_operation};
 use crate::refusal::Refusal;
 
-/// How long one decision may take, in all.
+/// How long one decision may take, including retries.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks auth again whether an operation is allowed to the token with which a request was made.
+/// Asks auth again whether the token of a request still allows an operation.
 #[derive(Clone)]
 pub(crate) struct Reauthorizer {
-    asking: Arc<Asking>,
+    request: Arc<AdmittedRequest>,
     operation: Arc<pb::Operation>,
 }
 
-/// The token ends here: nothing behind admission sees it.
-struct Asking {
+/// The request that was admitted. INVARIANT: no code behind admission can read its token.
+struct AdmittedRequest {
     authorizer: Authorizer,
     request_id: RequestId,
     client_address: Option<IpAddr>,
@@ -37,7 +37,7 @@ impl fmt::Debug for Reauthorizer {
 }
 
 impl Reauthorizer {
-    /// Asks whether the caller of a request may connect to `resource`.
+    /// A reauthorizer for the caller's connection to `resource`.
     pub(crate) fn new(
         authorizer: &Authorizer,
         context: &CallContext,
@@ -46,35 +46,37 @@ impl Reauthorizer {
     ) -> Self {
         let (authorizer, client_address) = (authorizer.clone(), context.client_address);
         let request_id = context.request_id.clone();
-        let asking = Arc::new(Asking { authorizer, request_id, client_address, token, resource });
-        Self { asking, operation: Arc::new(connecting()) }
+        let request =
+            Arc::new(AdmittedRequest { authorizer, request_id, client_address, token, resource });
+        Self { request, operation: Arc::new(connect_operation()) }
     }
 
-    /// Asks about another operation of the same caller.
-    pub(crate) fn of(&self, operation: Arc<pb::Operation>) -> Self {
-        Self { asking: Arc::clone(&self.asking), operation }
+    /// A reauthorizer for another operation of the same caller.
+    pub(crate) fn for_operation(&self, operation: Arc<pb::Operation>) -> Self {
+        Self { request: Arc::clone(&self.request), operation }
     }
 
-    /// What is asked about.
+    /// The operation to reauthorize.
     pub(crate) fn operation(&self) -> &Arc<pb::Operation> {
         &self.operation
     }
 
-    /// The OAuth resource that was addressed.
+    /// The OAuth resource of the request.
     pub(crate) fn resource(&self) -> &str {
-        &self.asking.resource
+        &self.request.resource
     }
 
     pub(super) fn authorizer(&self) -> &Authorizer {
-        &self.asking.authorizer
+        &self.request.authorizer
     }
 
-    /// Decides again.
+    /// Authorizes the operation again.
     ///
     /// # Errors
-    /// When it is no longer allowed, or auth gives no answer.
-    pub(crate) async fn ask(&self) -> Result<Allowed, Refusal> {
-        let Asking { authorizer, request_id, client_address, token, resource } = &*self.asking;
+    /// When the operation is no longer allowed, or auth is unavailable.
+    pub(crate) async fn reauthorize(&self) -> Result<Allowed, Refusal> {
+        let AdmittedRequest { authorizer, request_id, client_address, token, resource } =
+            &*self.request;
         let mut context = CallContext::new(request_id.clone(), DECISION_TIMEOUT);
         context.client_address = *client_address;
         authorizer.authorize(&context, token, resource, (*self.operation).clone()).await

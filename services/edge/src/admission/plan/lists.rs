@@ -1,4 +1,4 @@
-//! Lists: what the caller may see of what the endpoint serves.
+//! Lists: the items of the endpoint that the caller may see.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,7 +6,7 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 
 use serde_json::Value;
 
-use super::{Asking, Listed, Plan, operation};
+use super::{Plan, Planner, ServiceLists, operation};
 use crate::{
     admission::authorizer::Grant,
     admission::{Cursor, PAGE_ITEMS_MAX},
@@ -14,16 +14,16 @@ use crate::{
     refusal::Refusal,
 };
 
-/// The most services that are asked for one page.
+/// The most services that are called for one page.
 const LISTS_PER_PAGE_MAX: usize = 8;
 
-/// The names of what a caller may see of some items, and who the caller is.
+/// The names of the items that a caller may see, and the caller's grant.
 pub(super) struct Visible {
     pub(super) names: HashSet<String>,
     pub(super) grant: Grant,
 }
 
-impl Asking<'_> {
+impl Planner<'_> {
     pub(super) async fn list_tools(
         &self,
         catalog: &Catalog,
@@ -33,12 +33,13 @@ impl Asking<'_> {
         let tools = catalog.tools_after(after.as_deref());
         let kinds = (Kind::CallTool, ItemKind::Tool);
         let (tools, grant) = self.page(kinds, tools, |tool| &tool.item).await?;
-        let tools = tools.iter().map(|tool| self.of_endpoint(tool));
+        let tools = tools.iter().map(|tool| self.at_endpoint(tool));
         Ok((Plan::ListTools(Arc::new(tools.collect())), grant))
     }
 
-    /// What the caller may see of these items, in their order, up to one more than a page shows. Auth is asked about as
-    /// many as a page needs, and about twice as many each time that too few of them are visible.
+    /// The visible ones of these items, in their order, up to one more than fits on a page. The
+    /// first request to auth contains as many items as a page needs; while too few are visible,
+    /// each next one contains twice as many.
     async fn page<'a, T: 'a>(
         &self,
         (kind, of): (Kind, ItemKind),
@@ -50,11 +51,11 @@ impl Asking<'_> {
         loop {
             let next;
             (next, rest) = rest.split_at(rest.len().min(count));
-            // Asked about nothing, auth still says who the caller is.
-            let asked = next.iter().map(|one| item(one).clone()).collect();
-            let visible = self.visible(kind, asked).await?;
-            let seen = next.iter().filter(|one| visible.names.contains(&item(one).name));
-            page.extend(seen.map(|one| Arc::clone(one)));
+            // Without items, auth still authenticates the caller.
+            let candidates = next.iter().map(|one| item(one).clone()).collect();
+            let visible = self.visible(kind, candidates).await?;
+            let shown = next.iter().filter(|one| visible.names.contains(&item(one).name));
+            page.extend(shown.map(|one| Arc::clone(one)));
             if page.len() > PAGE_ITEMS_MAX || rest.is_empty() {
                 return Ok((page, visible.grant));
             }
@@ -62,14 +63,14 @@ impl Asking<'_> {
         }
     }
 
-    /// Whether a tool's page (MCP Apps) is shown at this endpoint: a page may call any tool of the server that it comes
-    /// from, so it is shown where that is its own service.
+    /// Whether this endpoint shows the UI page of a tool (MCP Apps). A page may call any tool of
+    /// its server, so only the endpoint of its own service shows it.
     pub(super) fn shows_page(&self, tool: &ToolItem) -> bool {
         self.endpoint == Some(tool.item.service.as_str()) && has_ui(tool.tool.meta.as_ref())
     }
 
-    /// The tool as this endpoint shows it.
-    fn of_endpoint(&self, tool: &Arc<ToolItem>) -> Arc<ToolItem> {
+    /// The tool as this endpoint lists it.
+    fn at_endpoint(&self, tool: &Arc<ToolItem>) -> Arc<ToolItem> {
         if self.shows_page(tool) || !has_ui(tool.tool.meta.as_ref()) {
             return Arc::clone(tool);
         }
@@ -81,7 +82,7 @@ impl Asking<'_> {
     pub(super) async fn list_resources(
         &self,
         catalog: &Catalog,
-        listed: bool,
+        with_service_lists: bool,
         params: &Value,
     ) -> Result<(Plan, Grant), Refusal> {
         let visible = self
@@ -95,31 +96,33 @@ impl Asking<'_> {
             .filter(|resource| visible.names.contains(&resource.item.name))
             .map(Arc::clone);
         let resources: Vec<_> = resources.collect();
-        let listed = match Cursor::of(params).filter(|_| listed) {
-            Some(cursor) => self.listed(catalog, &resources, &cursor).await?,
-            None => Listed::default(),
+        let cursor = Cursor::parse(params).filter(|_| with_service_lists);
+        let lists = match cursor {
+            Some(cursor) => self.service_lists(catalog, &resources, &cursor).await?,
+            None => ServiceLists::default(),
         };
-        Ok((Plan::ListResources(Arc::new(resources), Arc::new(listed)), visible.grant))
+        Ok((Plan::ListResources(Arc::new(resources), Arc::new(lists)), visible.grant))
     }
 
-    /// What services are asked for the page at `cursor`: nothing while fixed resources fill it.
-    async fn listed(
+    /// The calls that list resources for the page at `cursor`. None while fixed resources fill the
+    /// page.
+    async fn service_lists(
         &self,
         catalog: &Catalog,
         visible: &[Arc<ResourceItem>],
         cursor: &Cursor,
-    ) -> Result<Listed, Refusal> {
+    ) -> Result<ServiceLists, Refusal> {
         let (first, mut token) = match cursor {
-            Cursor::Listed { template, token } => (template.as_str(), token.as_str()),
+            Cursor::InTemplate { template, token } => (template.as_str(), token.as_str()),
             Cursor::Start | Cursor::After(_) => ("", ""),
         };
         let fixed = visible.iter().filter(|resource| match cursor {
             Cursor::Start => !resource.is_template(),
             Cursor::After(name) => !resource.is_template() && resource.item.name > *name,
-            Cursor::Listed { .. } => false,
+            Cursor::InTemplate { .. } => false,
         });
         if fixed.count() > PAGE_ITEMS_MAX {
-            return Ok(Listed::default());
+            return Ok(ServiceLists::default());
         }
         let is_visible = |item: &auth::CatalogItem| {
             visible
@@ -128,24 +131,24 @@ impl Asking<'_> {
         };
         let mut lists: Vec<_> = catalog.lists().filter(|list| is_visible(&list.item)).collect();
         lists.sort_by_key(|list| &list.item.name);
-        let mut listed = Listed::default();
+        let mut planned = ServiceLists::default();
         for list in lists.into_iter().filter(|list| list.item.name.as_str() >= first) {
-            if listed.lists.len() == LISTS_PER_PAGE_MAX {
+            if planned.lists.len() == LISTS_PER_PAGE_MAX {
                 let template = list.item.name.clone();
-                listed.next = Some(Cursor::Listed { template, token: String::new() });
+                planned.next = Some(Cursor::InTemplate { template, token: String::new() });
                 break;
             }
             let token = if list.item.name == first { std::mem::take(&mut token) } else { "" };
             let operation = operation(Kind::ListResources, &list.item);
             let request = list.request(token, i32::try_from(PAGE_ITEMS_MAX).unwrap_or(i32::MAX));
             match self.allow(operation, &list.target, request).await {
-                Ok((call, _)) => listed.lists.push((Arc::clone(list), Arc::new(call))),
-                // The catalog of policies may not know the RPC that lists.
+                Ok((call, _)) => planned.lists.push((Arc::clone(list), Arc::new(call))),
+                // The policy schema may not contain the RPC that lists.
                 Err(refusal @ Refusal::Denied { .. }) => refusal.record(&self.context.request_id),
                 Err(refusal) => return Err(refusal),
             }
         }
-        Ok(listed)
+        Ok(planned)
     }
 
     pub(super) async fn list_prompts(
@@ -171,18 +174,18 @@ impl Asking<'_> {
 
     async fn visible(&self, kind: Kind, items: Vec<auth::CatalogItem>) -> Result<Visible, Refusal> {
         let filtering =
-            self.gate.authorizer.filter(self.context, self.token, self.resource, kind, items);
+            self.state.authorizer.filter(self.context, self.token, self.resource, kind, items);
         let mut visible = filtering.await?;
         let names = std::mem::take(&mut visible.names).into_iter().collect();
         Ok(Visible { names, grant: visible.into() })
     }
 }
 
-/// The name after which the page of a request begins. None: with the first one; or the cursor is not one, which the
-/// handler says.
+/// The name after which the page of a request begins. `None`: the page is the first, or the cursor
+/// is invalid, which the handler rejects.
 fn after(params: &Value) -> Option<String> {
-    match Cursor::of(params)? {
+    match Cursor::parse(params)? {
         Cursor::After(name) => Some(name),
-        Cursor::Start | Cursor::Listed { .. } => None,
+        Cursor::Start | Cursor::InTemplate { .. } => None,
     }
 }

@@ -1,4 +1,4 @@
-//! A prompt: its arguments, which are texts, and the message that they make.
+//! Plans `prompts/get`: reads the arguments, which are strings, into the message of the RPC.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use drawbridge_proto::auth::v1::operation::Kind;
 use prost_reflect::{DynamicMessage, Value as Field};
 use serde_json::Value;
 
-use super::{Asking, Plan, operation};
+use super::{Plan, Planner, operation};
 use crate::{admission::authorizer::Grant, catalog::PromptItem, refusal::Refusal};
 
-impl Asking<'_> {
+impl Planner<'_> {
     pub(super) async fn get_prompt(
         &self,
         prompt: &Arc<PromptItem>,
@@ -17,11 +17,11 @@ impl Asking<'_> {
     ) -> Result<(Plan, Grant), Refusal> {
         let message = match prompt_arguments(prompt, params.get("arguments")) {
             Ok(message) => message,
-            Err(wrong) => {
-                // What is wrong is told only to whom may get the prompt with better arguments.
+            Err(problem) => {
+                // Only a caller that may get the prompt learns what is invalid.
                 let operation = operation(Kind::GetPrompt, &prompt.item);
                 self.decide(operation).await?;
-                return Err(Refusal::Params(wrong));
+                return Err(Refusal::Params(problem));
             }
         };
         let (call, grant) =
@@ -30,14 +30,14 @@ impl Asking<'_> {
     }
 }
 
-/// Reads a prompt's arguments, which are texts, into the message that the RPC takes.
+/// Reads a prompt's arguments into the message of the RPC.
 fn prompt_arguments(
     prompt: &PromptItem,
     arguments: Option<&Value>,
 ) -> Result<DynamicMessage, String> {
-    let none = serde_json::Map::new();
+    let empty = serde_json::Map::new();
     let given = match arguments {
-        None | Some(Value::Null) => &none,
+        None | Some(Value::Null) => &empty,
         Some(Value::Object(given)) => given,
         Some(_) => return Err("arguments must be an object".to_owned()),
     };
@@ -45,7 +45,10 @@ fn prompt_arguments(
     let mut message = DynamicMessage::new(prompt.target.input());
     for (name, value) in given {
         if !known.iter().any(|argument| argument.name == *name) {
-            return Err(format!("the prompt has no argument {:?}", crate::admission::cut(name)));
+            return Err(format!(
+                "the prompt has no argument {:?}",
+                crate::admission::truncate(name)
+            ));
         }
         let text = match value {
             Value::Null => continue,

@@ -1,4 +1,5 @@
-//! The call of a tool: its arguments, what the config file changes of them, and the message that they make.
+//! Plans `tools/call`: checks and transforms the arguments, and reads them into the message of the
+//! RPC.
 
 use std::sync::Arc;
 
@@ -6,23 +7,23 @@ use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
 use prost_reflect::DynamicMessage;
 use serde_json::Value;
 
-use super::{Asking, Plan, operation};
+use super::{Plan, Planner, operation};
 use crate::{
     admission::authorizer::{Allowed, Grant},
     catalog::{ToolItem, check_arguments, read_arguments},
     refusal::Refusal,
 };
 
-impl Asking<'_> {
+impl Planner<'_> {
     pub(super) async fn call_tool(
         &self,
         tool: &Arc<ToolItem>,
         params: &Value,
     ) -> Result<(Plan, Grant), Refusal> {
-        let none = Value::Object(serde_json::Map::new());
-        let arguments = params.get("arguments").filter(|given| !given.is_null()).unwrap_or(&none);
+        let empty = Value::Object(serde_json::Map::new());
+        let arguments = params.get("arguments").filter(|given| !given.is_null()).unwrap_or(&empty);
         if !arguments.is_object() {
-            // What is wrong is told only to whom may call the tool.
+            // Only a caller that may call the tool learns what is invalid.
             self.decide(operation(Kind::CallTool, &tool.item)).await?;
             return Err(Refusal::Params("arguments must be an object".to_owned()));
         }
@@ -33,7 +34,7 @@ impl Asking<'_> {
                 Ok((Plan::CallTool(Arc::clone(tool), call), grant))
             }
             Err(plan) => {
-                // What is wrong is told only to whom may call the tool with better arguments.
+                // Only a caller that may call the tool learns what is invalid.
                 let operation = operation(Kind::CallTool, &tool.item);
                 let allowed = self.decide(operation).await?;
                 Ok((plan, allowed.grant()))
@@ -41,40 +42,43 @@ impl Asking<'_> {
         }
     }
 
-    /// The message that the arguments make, or what is left to do where they make none.
+    /// The message with these arguments, or the plan if they are invalid.
     async fn message(
         &self,
         tool: &Arc<ToolItem>,
         arguments: &Value,
     ) -> Result<Result<DynamicMessage, Plan>, Refusal> {
-        let wrong = |wrong| Plan::WrongArguments(Arc::clone(tool), wrong);
-        let Some(changes) = &tool.transformation else {
-            return Ok(read_arguments(tool, arguments).map_err(wrong));
+        let invalid = |problem| Plan::InvalidArguments(Arc::clone(tool), problem);
+        let Some(transformation) = &tool.transformation else {
+            return Ok(read_arguments(tool, arguments).map_err(invalid));
         };
         let arguments = match check_arguments(tool, arguments) {
             Ok(arguments) => arguments,
-            Err(mistakes) => return Ok(Err(wrong(mistakes))),
+            Err(problem) => return Ok(Err(invalid(problem))),
         };
-        let none = serde_json::Map::new();
-        let given = arguments.as_object().unwrap_or(&none);
-        let principal = match changes.request {
-            // A program runs only for whom may call the tool with some arguments.
-            Some(_) => self.foresee(operation(Kind::CallTool, &tool.item)).await?.principal,
+        let empty = serde_json::Map::new();
+        let given = arguments.as_object().unwrap_or(&empty);
+        let principal = match transformation.request {
+            // A program runs only for a caller that may call the tool with some arguments.
+            Some(_) => self.precheck(operation(Kind::CallTool, &tool.item)).await?.principal,
             None => Arc::default(),
         };
         let name = &tool.item.name;
-        Ok(match changes.request(name, given, &principal).await {
-            Ok(changed) => read_arguments(tool, &changed).map_err(wrong),
+        Ok(match transformation.request(name, given, &principal).await {
+            Ok(transformed) => read_arguments(tool, &transformed).map_err(invalid),
             Err(failure) => {
                 let request_id = &self.context.request_id;
-                tracing::error!(%request_id, tool = name, %failure, "a request transformation failed");
-                Err(Plan::NotTransformed(Arc::clone(tool)))
+                tracing::error!(
+                    %request_id, tool = name, %failure,
+                    "a request transformation failed"
+                );
+                Err(Plan::TransformFailed(Arc::clone(tool)))
             }
         })
     }
 
-    /// Decides, where another decision follows.
-    async fn foresee(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
-        self.gate.authorizer.foresee(self.context, self.token, self.resource, operation).await
+    /// Authorizes an operation before its arguments are known.
+    async fn precheck(&self, operation: auth::Operation) -> Result<Allowed, Refusal> {
+        self.state.authorizer.precheck(self.context, self.token, self.resource, operation).await
     }
 }

@@ -1,15 +1,15 @@
-//! Whose a name is by how it begins.
+//! Which service owns a name by its prefix.
 
 use std::collections::BTreeSet;
 
 use crate::catalog::Namespace;
 
-/// What kind of name it is.
+/// The kinds of names that services claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum NameKind {
-    /// By which clients know a tool.
+    /// The name by which clients call a tool.
     Tool,
-    /// By which its service, auth, policies and limits know a tool.
+    /// The name of a tool for its service, auth, policies and limits.
     ToolOwn,
     Resource,
     /// A resource's URI or URI template.
@@ -21,7 +21,7 @@ impl NameKind {
     pub(crate) const ALL: [Self; 5] =
         [Self::Tool, Self::ToolOwn, Self::Resource, Self::Uri, Self::Prompt];
 
-    /// What it is called in messages.
+    /// The kind in messages.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Tool => "tool name",
@@ -32,7 +32,7 @@ impl NameKind {
         }
     }
 
-    /// What it is called in metrics.
+    /// The kind as a metric label.
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Tool => "tool",
@@ -44,7 +44,8 @@ impl NameKind {
     }
 }
 
-/// Whether a name is this namespace, or begins with it and a separator. A model does not tell case.
+/// Whether a name is this namespace, or begins with it and a separator. Case is ignored: models
+/// confuse names that differ only in case.
 pub(super) fn has_prefix(name: &str, namespace: &str) -> bool {
     let Some((prefix, rest)) = name.split_at_checked(namespace.len()) else { return false };
     prefix.eq_ignore_ascii_case(namespace) && (rest.is_empty() || rest.starts_with(['_', '-']))
@@ -60,7 +61,7 @@ pub(super) fn owner_of_name<'a>(
     owners.max_by_key(|namespace| namespace.len())
 }
 
-/// The namespace that a URI's scheme names: the same word, or else in the plural (`invoice:` is of
+/// The namespace that a URI's scheme names: the scheme itself, or its plural (`invoice:` belongs to
 /// `invoices`). A scheme has `-` where a namespace has `_`.
 pub(super) fn owner_of_uri<'a>(namespaces: &'a BTreeSet<Namespace>, uri: &str) -> Option<&'a str> {
     let (scheme, _) = uri.split_once(':')?;

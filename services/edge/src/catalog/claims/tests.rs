@@ -5,11 +5,13 @@ use prost_reflect::DescriptorPool;
 
 use super::NameKind;
 use crate::{
-    catalog::{Catalog, CatalogLock, Namespace, PinMode, Pins, Terms, read_contract},
+    catalog::{
+        Catalog, CatalogConfig, CatalogLock, LockEnforcer, LockMode, Namespace, read_contract,
+    },
     config::{Services, parse},
 };
 
-/// The contract of a service whose methods have these options.
+/// A contract with one service whose methods have these options.
 fn contract(namespace: &str, methods: &[(&str, String)]) -> Contract {
     let rpcs: String = methods
         .iter()
@@ -18,10 +20,12 @@ fn contract(namespace: &str, methods: &[(&str, String)]) -> Contract {
         })
         .collect();
     let source = format!(
-        "syntax = \"proto3\"; package test.{namespace}; import \"drawbridge/mcp/v1/options.proto\";\n\
+        "syntax = \"proto3\"; package test.{namespace};\n\
+         import \"drawbridge/mcp/v1/options.proto\";\n\
          import \"drawbridge/mcp/v1/content.proto\";\n\
          message Text {{ string id = 1; drawbridge.mcp.v1.CompletionArgument argument = 2; }}\n\
-         service Offers {{ option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
+         service Offers {{\n\
+         option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
     );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(format!("{namespace}.proto"));
@@ -49,24 +53,25 @@ fn completion(item: &str) -> String {
     format!("completion) = {{ items: \"{item}\" }}")
 }
 
-/// A catalog that services join.
+/// The catalog of an edge.
 struct Edge(Catalog);
 
 impl Edge {
-    /// An edge that is to offer the services of these namespaces.
-    fn of(namespaces: &[&str], pins: Option<Pins>, config: &str) -> Self {
-        let view = parse(&ConfigText::new("edge.toml", config), &Services::new()).unwrap().view;
+    /// An edge with services of these namespaces configured.
+    fn of(namespaces: &[&str], lock: Option<LockEnforcer>, config: &str) -> Self {
+        let overlay =
+            parse(&ConfigText::new("edge.toml", config), &Services::new()).unwrap().overlay;
         let namespaces = namespaces.iter().map(|namespace| namespace.parse().unwrap()).collect();
-        let terms = Terms {
-            view: Arc::new(view),
-            pins: pins.map(Arc::new),
+        let config = CatalogConfig {
+            overlay: Arc::new(overlay),
+            lock: lock.map(Arc::new),
             namespaces: Arc::new(namespaces),
         };
-        Self(Catalog::default().on(&terms))
+        Self(Catalog::default().with_config(&config))
     }
 
-    /// The service of this namespace is read.
-    fn reads(self, namespace: &str, methods: &[(&str, String)]) -> Self {
+    /// Reads the contract of a service with this namespace.
+    fn with(self, namespace: &str, methods: &[(&str, String)]) -> Self {
         let contract = contract(namespace, methods);
         let namespace: Namespace = namespace.parse().unwrap();
         let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();
@@ -78,15 +83,15 @@ impl Edge {
         Self(self.0.settled())
     }
 
-    fn locked(&self, mode: PinMode) -> Pins {
-        Pins::new(&ConfigText::new("catalog.lock", self.0.lock().text()), mode).unwrap()
+    fn lock(&self, mode: LockMode) -> LockEnforcer {
+        LockEnforcer::new(&ConfigText::new("catalog.lock", self.0.lock().text()), mode).unwrap()
     }
 
     fn tool(&self, name: &str) -> Option<&str> {
         self.0.tool(name).map(|tool| tool.item.service.as_str())
     }
 
-    fn reader(&self, uri: &str) -> Option<&str> {
+    fn resource(&self, uri: &str) -> Option<&str> {
         self.0.resource(uri).map(|(resource, _)| resource.item.service.as_str())
     }
 
@@ -99,7 +104,7 @@ impl Edge {
     }
 }
 
-/// A service whose names and URIs nothing but a lock tells to be its own.
+/// A service whose names and URIs do not begin with its namespace.
 fn honest() -> Vec<(&'static str, String)> {
     vec![
         ("Search", tool("search")),
@@ -110,7 +115,7 @@ fn honest() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// A service, whose namespace comes first, that wants all of that.
+/// A service that claims the same names and sorts before it.
 fn hostile() -> Vec<(&'static str, String)> {
     vec![
         ("Search", tool("search")),
@@ -122,32 +127,32 @@ fn hostile() -> Vec<(&'static str, String)> {
 }
 
 #[track_caller]
-fn check_whole(edge: &Edge) {
+fn check_honest_names(edge: &Edge) {
     assert_eq!(edge.tool("search"), Some("papers"), "{:?}", edge.conflicts());
-    assert_eq!(edge.reader("lib://1"), Some("papers"));
-    assert_eq!(edge.reader("lib://all/of/them"), Some("papers"));
-    assert_eq!(edge.reader("lib://a/b"), None);
+    assert_eq!(edge.resource("lib://1"), Some("papers"));
+    assert_eq!(edge.resource("lib://all/of/them"), Some("papers"));
+    assert_eq!(edge.resource("lib://a/b"), None);
     assert_eq!(edge.prompt("review"), Some("papers"));
     let prompt = edge.0.prompt("review").unwrap();
     assert_eq!(edge.0.completion(&prompt.item).unwrap().item.service, "papers");
 }
 
-/// The attack: a service whose namespace sorts first claims another's names, and URIs by a template
-/// that catches them. Whenever it comes, and however the other is locked, the lock has the word.
+/// The attack: a service whose namespace sorts first claims another's names, and a template that
+/// matches its URIs. The lock decides, in both modes and whichever service is read first.
 #[tokio::test]
-async fn names_and_uris_in_the_lock_are_their_services_whoever_comes_first() {
-    let reviewed = Edge::of(&[], None, "").reads("papers", &honest());
-    for mode in [PinMode::Enforce, PinMode::Warn] {
-        let edge = || Edge::of(&["aaa", "papers"], Some(reviewed.locked(mode)), "");
-        let first = edge().reads("aaa", &hostile());
-        // Not even before the other is there.
+async fn locked_names_and_uris_belong_to_their_service_in_any_order() {
+    let reviewed = Edge::of(&[], None, "").with("papers", &honest());
+    for mode in [LockMode::Enforce, LockMode::Warn] {
+        let edge = || Edge::of(&["aaa", "papers"], Some(reviewed.lock(mode)), "");
+        let first = edge().with("aaa", &hostile());
+        // Not even before the other service is read.
         assert_eq!(
-            (first.tool("search"), first.reader("lib://1"), first.prompt("review")),
+            (first.tool("search"), first.resource("lib://1"), first.prompt("review")),
             (None, None, None)
         );
-        check_whole(&first.settled().reads("papers", &honest()));
-        let later = edge().reads("papers", &honest()).settled().reads("aaa", &hostile());
-        check_whole(&later);
+        check_honest_names(&first.settled().with("papers", &honest()));
+        let later = edge().with("papers", &honest()).settled().with("aaa", &hostile());
+        check_honest_names(&later);
         assert!(
             later.conflicts().contains(
                 &"the tool name \"search\" of test.aaa.Offers/Search (aaa) is locked for \
@@ -157,27 +162,27 @@ async fn names_and_uris_in_the_lock_are_their_services_whoever_comes_first() {
             "{:?}",
             later.conflicts()
         );
-        // One that was good, and restarts with another contract.
-        let turned = edge().reads("aaa", &[("Do", tool("aaa_do"))]).reads("papers", &honest());
-        check_whole(&turned.settled().reads("aaa", &hostile()));
+        // A service that restarts with another, hostile contract.
+        let changed = edge().with("aaa", &[("Do", tool("aaa_do"))]).with("papers", &honest());
+        check_honest_names(&changed.settled().with("aaa", &hostile()));
     }
 }
 
-/// The attack: what the lock does not have claims a name, and is withheld afterwards, so that
-/// nobody has it.
+/// The attack: an unlocked item claims a name and is withheld afterwards, so that no service has
+/// the name.
 #[tokio::test]
-async fn what_is_withheld_claims_nothing() {
+async fn a_withheld_item_claims_no_name() {
     let renamed = "[[tool]]\nname = \"search\"\nrename = \"find\"\n";
-    let lock = Edge::of(&[], None, renamed).reads("papers", &honest()).locked(PinMode::Enforce);
+    let lock = Edge::of(&[], None, renamed).with("papers", &honest()).lock(LockMode::Enforce);
     let edge = Edge::of(&["aaa", "papers"], Some(lock), renamed);
     let taking =
         [("Search", tool("search")), ("Find", tool("find")), ("Get", resource("x", "lib://{id}"))];
-    let edge = edge.reads("aaa", &taking).reads("papers", &honest());
-    assert_eq!((edge.tool("find"), edge.reader("lib://1")), (Some("papers"), Some("papers")));
+    let edge = edge.with("aaa", &taking).with("papers", &honest());
+    assert_eq!((edge.tool("find"), edge.resource("lib://1")), (Some("papers"), Some("papers")));
     assert_eq!(edge.0.tools().count(), 1);
 }
 
-/// The attack: a service names its tools, prompts, resources and URIs as another's are called.
+/// The attack: a service copies the names of another's tools, prompts, resources and URIs.
 #[tokio::test]
 async fn without_a_lock_a_name_belongs_to_the_namespace_that_it_begins_with() {
     let code = [
@@ -191,79 +196,79 @@ async fn without_a_lock_a_name_belongs_to_the_namespace_that_it_begins_with() {
         ("B", resource("code_read", "aaa://{id}")),
         ("C", resource("mine", "CODE://{id}")),
         ("D", prompt("code_review")),
-        // Nobody has these: a model would take them for the other's all the same.
+        // The other service does not offer these, but a model would take them for its.
         ("E", tool("Code-delete")),
         ("F", resource("more", "invoice://{id}")),
         ("G", tool("aaa_good")),
     ];
-    let edge = Edge::of(&["aaa", "code", "invoices"], None, "").reads("aaa", &taking);
-    let edge = edge.settled().reads("code", &code);
+    let edge = Edge::of(&["aaa", "code", "invoices"], None, "").with("aaa", &taking);
+    let edge = edge.settled().with("code", &code);
     assert_eq!(edge.tool("code_search"), Some("code"));
-    assert_eq!(edge.reader("code://src/a.rs"), Some("code"));
+    assert_eq!(edge.resource("code://src/a.rs"), Some("code"));
     assert_eq!(edge.prompt("code_review"), Some("code"));
-    assert_eq!((edge.tool("Code-delete"), edge.reader("invoice://1")), (None, None));
+    assert_eq!((edge.tool("Code-delete"), edge.resource("invoice://1")), (None, None));
     assert_eq!(edge.tool("aaa_good"), Some("aaa"));
     assert_eq!(edge.0.conflicts().len(), 7, "{:?}", edge.conflicts());
-    let told = "the tool name \"code_search\" of test.aaa.Offers/A (aaa) belongs to the service \"code\", whose namespace it \
-         begins with";
-    assert!(edge.conflicts().iter().any(|conflict| conflict == told), "{:?}", edge.conflicts());
+    let expected = "the tool name \"code_search\" of test.aaa.Offers/A (aaa) \
+                    belongs to the service \"code\", whose namespace it begins with";
+    assert!(edge.conflicts().iter().any(|conflict| conflict == expected), "{:?}", edge.conflicts());
 }
 
 #[tokio::test]
-async fn of_two_namespaces_that_a_name_begins_with_the_longer_one_comes_first() {
+async fn of_two_namespaces_that_a_name_begins_with_the_longer_one_owns_it() {
     let edge =
-        Edge::of(&["hub", "hub_large"], None, "").reads("hub", &[("A", tool("hub_large_list"))]);
-    // Its own namespace is in the name too, and nobody else has it.
+        Edge::of(&["hub", "hub_large"], None, "").with("hub", &[("A", tool("hub_large_list"))]);
+    // The name begins with its own namespace too, and the other does not offer it yet.
     assert_eq!(edge.tool("hub_large_list"), Some("hub"));
-    let edge = edge.settled().reads("hub_large", &[("List", tool(""))]);
+    let edge = edge.settled().with("hub_large", &[("List", tool(""))]);
     assert_eq!(edge.tool("hub_large_list"), Some("hub_large"));
 }
 
-/// The attack: a service claims a name that the config file has given to another's tool, or speaks
-/// of a tool of another.
+/// The attack: a service claims the name to which the config file renames another's tool, or the
+/// tool's original name.
 #[tokio::test]
-async fn a_name_that_the_config_file_gives_comes_before_one_that_a_service_gives() {
+async fn a_configured_name_takes_precedence_over_a_name_from_a_contract() {
     let config = "[[tool]]\nname = \"papers_search\"\nrename = \"find\"\n";
     let taking = [("A", tool("find")), ("B", tool("papers_search"))];
-    let edge = Edge::of(&["aaa", "papers"], None, config).reads("aaa", &taking).settled();
-    let edge = edge.reads("papers", &[("Search", tool(""))]);
+    let edge = Edge::of(&["aaa", "papers"], None, config).with("aaa", &taking).settled();
+    let edge = edge.with("papers", &[("Search", tool(""))]);
     assert_eq!(edge.tool("find"), Some("papers"));
     assert_eq!(edge.0.tools().count(), 1, "{:?}", edge.conflicts());
 }
 
-/// The attack: a service that appears later, or restarts with another contract, takes what nobody's
-/// namespace is in.
+/// The attack: a service that appears later, or restarts with another contract, claims names that
+/// begin with no namespace.
 #[tokio::test]
-async fn who_has_a_name_keeps_it() {
-    let edge = Edge::of(&["aaa", "papers"], None, "").reads("papers", &honest()).settled();
-    let edge = edge.reads("aaa", &hostile());
-    check_whole(&edge);
+async fn a_service_retains_its_names() {
+    let edge = Edge::of(&["aaa", "papers"], None, "").with("papers", &honest()).settled();
+    let edge = edge.with("aaa", &hostile());
+    check_honest_names(&edge);
     let mut kinds: Vec<_> = edge.0.conflicts().iter().map(|conflict| conflict.kind).collect();
     kinds.sort_unstable();
     assert_eq!(kinds, [NameKind::Tool, NameKind::Resource, NameKind::Uri, NameKind::Prompt]);
-    let told = "the resource URI \"lib://{+id}\" of test.aaa.Offers/Get (aaa) overlaps ";
+    let expected = "the resource URI \"lib://{+id}\" of test.aaa.Offers/Get (aaa) overlaps ";
     assert!(
-        edge.conflicts().iter().any(|conflict| conflict.starts_with(told)),
+        edge.conflicts().iter().any(|conflict| conflict.starts_with(expected)),
         "{:?}",
         edge.conflicts()
     );
-    // It keeps it through changes of its own, and until it gives it up.
+    // It retains them when its contract changes, until the contract drops them.
     let mut changed = honest();
     changed.push(("More", tool("more")));
-    let edge = edge.reads("papers", &changed);
-    check_whole(&edge);
-    let edge = edge.reads("papers", &changed[4..]);
-    assert_eq!((edge.tool("search"), edge.reader("lib://a/b")), (Some("aaa"), Some("aaa")));
+    let edge = edge.with("papers", &changed);
+    check_honest_names(&edge);
+    let edge = edge.with("papers", &changed[4..]);
+    assert_eq!((edge.tool("search"), edge.resource("lib://a/b")), (Some("aaa"), Some("aaa")));
     let edge = Edge(edge.0.without(&"aaa".parse().unwrap()));
     assert!(edge.conflicts().is_empty() && edge.tool("search").is_none());
 }
 
 #[tokio::test]
-async fn services_that_are_read_at_the_start_have_their_names_whoever_answers_first() {
+async fn at_the_start_names_do_not_depend_on_the_order_in_which_services_answer() {
     let (one, two) = ([("A", tool("search"))], [("B", tool("search"))]);
     let edge = || Edge::of(&["one", "two"], None, "");
     for edge in
-        [edge().reads("one", &one).reads("two", &two), edge().reads("two", &two).reads("one", &one)]
+        [edge().with("one", &one).with("two", &two), edge().with("two", &two).with("one", &one)]
     {
         assert_eq!(edge.settled().tool("search"), Some("one"));
     }
@@ -271,31 +276,31 @@ async fn services_that_are_read_at_the_start_have_their_names_whoever_answers_fi
 
 #[tokio::test]
 async fn a_service_may_have_a_resource_within_its_own_template() {
-    let edge = Edge::of(&[], None, "").reads("papers", &honest());
+    let edge = Edge::of(&[], None, "").with("papers", &honest());
     assert!(edge.conflicts().is_empty(), "{:?}", edge.conflicts());
     let both = [("A", resource("a", "lib://all")), ("B", resource("b", "lib://{id}"))];
-    let edge = Edge::of(&[], None, "").reads("papers", &both);
+    let edge = Edge::of(&[], None, "").with("papers", &both);
     assert_eq!(edge.0.resource("lib://all").unwrap().0.item.name, "a");
     assert_eq!(edge.0.resource("lib://one").unwrap().0.item.name, "b");
 }
 
 #[tokio::test]
-async fn the_next_lock_leaves_names_with_those_whom_the_last_one_gives_them_to() {
-    let before = Edge::of(&[], None, "").reads("papers", &honest()).0.lock();
-    let edge = Edge::of(&["aaa", "papers"], Some(Pins::owners(before.clone())), "");
-    let edge = edge.reads("aaa", &hostile()).reads("papers", &honest());
-    check_whole(&edge);
-    // Nothing is flagged, and what is new and nobody else's is there.
-    assert_eq!(edge.0.departures(), []);
+async fn the_next_lock_retains_the_owners_of_names() {
+    let before = Edge::of(&[], None, "").with("papers", &honest()).0.lock();
+    let edge = Edge::of(&["aaa", "papers"], Some(LockEnforcer::names_only(before.clone())), "");
+    let edge = edge.with("aaa", &hostile()).with("papers", &honest());
+    check_honest_names(&edge);
+    // No item is flagged, and new items without a conflict are offered.
+    assert_eq!(edge.0.lock_violations(), []);
     assert_eq!(before.differences(&edge.0.lock()).len(), 0);
-    let fresh =
-        Edge::of(&[], Some(Pins::owners(CatalogLock::default())), "").reads("papers", &honest());
+    let fresh = Edge::of(&[], Some(LockEnforcer::names_only(CatalogLock::default())), "")
+        .with("papers", &honest());
     assert_eq!(fresh.0.lock(), before);
 }
 
-/// The attack: templates so many or so long that comparing them takes for ever.
+/// The attack: so many or so long templates that comparing them exhausts the CPU.
 #[tokio::test]
-async fn a_service_has_only_so_many_uri_templates() {
+async fn the_uri_templates_of_a_service_are_bounded() {
     let long = format!("x://{{+id}}{}", "a".repeat(1_500));
     let methods = [("Get", resource("get", &long)), ("List", resource("list", "x://all"))];
     let mut many: Vec<(String, String)> = (0..20)
@@ -306,7 +311,7 @@ async fn a_service_has_only_so_many_uri_templates() {
     many.extend(methods.into_iter().map(|(method, option)| (method.to_owned(), option)));
     let many: Vec<_> =
         many.iter().map(|(method, option)| (method.as_str(), option.clone())).collect();
-    let edge = Edge::of(&[], None, "").reads("x", &many);
+    let edge = Edge::of(&[], None, "").with("x", &many);
     assert_eq!(edge.0.resources().count(), 11);
-    assert_eq!(edge.reader("x://all"), Some("x"));
+    assert_eq!(edge.resource("x://all"), Some("x"));
 }

@@ -1,4 +1,4 @@
-//! Watches a service's health, to notice when it comes back.
+//! Watches the health of a service, to notice when it is available again.
 
 use drawbridge_sdk::BalancedChannel;
 use tonic::Streaming;
@@ -7,46 +7,47 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-/// The health of the service behind a channel: of one of its replicas, as long as that one lives.
+/// Watches the health of one replica behind a channel, for as long as that replica lives.
 #[derive(Debug)]
-pub(super) struct Health {
+pub(super) struct HealthWatcher {
     client: HealthClient<BalancedChannel>,
-    watching: Option<Watching>,
-    was_away: bool,
+    stream: Option<HealthStream>,
+    was_unavailable: bool,
 }
 
 #[derive(Debug)]
-struct Watching {
-    answers: Streaming<HealthCheckResponse>,
-    answered: bool,
+struct HealthStream {
+    responses: Streaming<HealthCheckResponse>,
+    has_responded: bool,
 }
 
-impl Health {
+impl HealthWatcher {
     pub(super) fn new(channel: BalancedChannel) -> Self {
-        Self { client: HealthClient::new(channel), watching: None, was_away: false }
+        Self { client: HealthClient::new(channel), stream: None, was_unavailable: false }
     }
 
-    /// Waits until the service, having been away, serves again, or until the replica that is watched goes:
-    /// the next may be another version. Without an answer about health it waits for ever.
+    /// Waits until the service serves again after it did not, or until the watched replica ends:
+    /// the next one may run another version. Without a health response it waits forever.
     pub(super) async fn changed(&mut self) {
-        if self.watching.is_none() {
-            let watching = self.client.watch(HealthCheckRequest { service: String::new() }).await;
-            self.watching = watching
-                .ok()
-                .map(|answers| Watching { answers: answers.into_inner(), answered: false });
+        if self.stream.is_none() {
+            let response = self.client.watch(HealthCheckRequest { service: String::new() }).await;
+            self.stream = response.ok().map(|response| HealthStream {
+                responses: response.into_inner(),
+                has_responded: false,
+            });
         }
-        let Some(watching) = &mut self.watching else { return std::future::pending().await };
-        while let Ok(Some(health)) = watching.answers.message().await {
-            watching.answered = true;
-            let serves = health.status() == ServingStatus::Serving;
-            if std::mem::replace(&mut self.was_away, !serves) && serves {
+        let Some(stream) = &mut self.stream else { return std::future::pending().await };
+        while let Ok(Some(health)) = stream.responses.message().await {
+            stream.has_responded = true;
+            let is_serving = health.status() == ServingStatus::Serving;
+            if std::mem::replace(&mut self.was_unavailable, !is_serving) && is_serving {
                 return;
             }
         }
-        let answered = watching.answered;
-        self.watching = None;
-        if !answered {
-            // A service that only ever hangs up has no news; it is asked again after the next poll.
+        let has_responded = stream.has_responded;
+        self.stream = None;
+        if !has_responded {
+            // A service without a health service only closes the stream; the next poll retries.
             std::future::pending::<()>().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Follows one tool service.
+//! Follows the contract of one tool service.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -8,119 +8,120 @@ use drawbridge_sdk::{
 };
 use tokio::{sync::oneshot, time::sleep};
 
-use super::{Pace, health::Health};
+use super::{PollIntervals, health::HealthWatcher};
 use crate::{
     catalog::{Catalogs, Namespace, contract_hash, read_contract},
     config::ServiceSettings,
 };
 
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+const REFLECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest descriptor-set file, in bytes.
 const DESCRIPTOR_SET_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// A contract could not be had.
+/// Why a contract could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ContractError {
-    /// The service does not give it.
+    /// Reflection failed.
     #[error(transparent)]
     Reflection(#[from] ReflectionError),
-    /// Its file cannot be read.
+    /// The descriptor-set file cannot be read.
     #[error("cannot read the descriptor set")]
     Read(#[from] io::Error),
-    /// Its file is too large.
-    #[error("the descriptor set has more than {DESCRIPTOR_SET_BYTES_MAX} bytes")]
+    /// The descriptor-set file is too large.
+    #[error("the descriptor set exceeds {DESCRIPTOR_SET_BYTES_MAX} bytes")]
     TooLarge,
-    /// Its file is none.
-    #[error("the descriptor set is broken")]
+    /// The descriptor-set file is invalid.
+    #[error("invalid descriptor set")]
     Descriptor(#[from] prost_reflect::DescriptorError),
 }
 
-/// One tool service.
+/// The task that follows one tool service.
 #[derive(Debug)]
-pub(super) struct Service {
+pub(super) struct ServiceWatcher {
     pub(super) namespace: Namespace,
     pub(super) settings: ServiceSettings,
     pub(super) channel: BalancedChannel,
     pub(super) catalogs: Arc<Catalogs>,
     pub(super) default_timeout: Duration,
-    pub(super) pace: Pace,
+    pub(super) intervals: PollIntervals,
 }
 
-impl Service {
-    /// Reads the contract into the catalog, now and on every change. What was good last stays while there is
-    /// nothing better. `asked` is told when the service was asked once, whatever it answered.
+impl ServiceWatcher {
+    /// Reads the contract into the catalog, now and on each change. The last valid contract stays
+    /// in effect on errors. `first_read` is dropped after the first attempt, whatever its result.
     ///
-    /// Replicas of different versions, as in a rollout, offer what the one that is asked offers; the poll
-    /// finds the last version.
-    pub(super) async fn follow(self, asked: oneshot::Sender<()>) {
+    /// During a rollout, replicas have different contracts. The catalog has that of the replica
+    /// that answered; the poll finds the final version.
+    pub(super) async fn run(self, first_read: oneshot::Sender<()>) {
         let namespace = &self.namespace;
-        let mut asked = Some(asked);
-        let mut health = Health::new(self.channel.clone());
-        let (mut known, mut problem) = (None, None);
-        let mut delay = self.pace.retry_first;
+        let mut first_read = Some(first_read);
+        let mut health = HealthWatcher::new(self.channel.clone());
+        let (mut current_hash, mut last_error) = (None, None);
+        let mut delay = self.intervals.retry_first;
         loop {
-            match contract(&self.settings, &self.channel).await {
+            match load_contract(&self.settings, &self.channel).await {
                 Ok(contract) => {
-                    delay = self.pace.retry_first;
+                    delay = self.intervals.retry_first;
                     let hash = contract_hash(&contract);
-                    if known != Some(hash) {
-                        self.offer(&contract);
-                        known = Some(hash);
-                    } else if problem.is_some() {
-                        tracing::info!(%namespace, "the tool service gives its contract again");
+                    if current_hash != Some(hash) {
+                        self.update_catalog(&contract);
+                        current_hash = Some(hash);
+                    } else if last_error.is_some() {
+                        tracing::info!(%namespace, "the service's contract is available again");
                     }
-                    problem = None;
-                    drop(asked.take());
+                    last_error = None;
+                    drop(first_read.take());
                     self.wait_for_change(&mut health).await;
                 }
                 Err(error) => {
                     let error = error_chain(&error);
-                    if problem.as_ref() != Some(&error) {
-                        tracing::warn!(%namespace, error, "a tool service gives no contract");
-                        problem = Some(error);
+                    if last_error.as_ref() != Some(&error) {
+                        tracing::warn!(%namespace, error, "cannot read the contract of a service");
+                        last_error = Some(error);
                     }
-                    drop(asked.take());
+                    drop(first_read.take());
                     sleep(delay).await;
-                    delay = (delay * 2).min(self.pace.retry_max);
+                    delay = (delay * 2).min(self.intervals.retry_max);
                 }
             }
         }
     }
 
-    async fn wait_for_change(&self, health: &mut Health) {
+    async fn wait_for_change(&self, health: &mut HealthWatcher) {
         if self.settings.descriptor_set.is_some() {
-            return sleep(self.pace.file).await;
+            return sleep(self.intervals.file).await;
         }
-        let noticing = async {
+        let health_change = async {
             health.changed().await;
-            // Changes that come in a row are read once, and a replica that goes is gone by then.
-            sleep(self.pace.retry_first).await;
+            // Read once after a burst of changes, and after an ending replica has ended.
+            sleep(self.intervals.retry_first).await;
         };
         tokio::select! {
-            () = noticing => {}
-            () = sleep(self.pace.contract) => {}
+            () = health_change => {}
+            () = sleep(self.intervals.contract) => {}
         }
     }
 
-    fn offer(&self, contract: &Contract) {
+    fn update_catalog(&self, contract: &Contract) {
         let namespace = &self.namespace;
         let timeout = self.settings.timeout.unwrap_or(self.default_timeout);
         let read = read_contract(namespace, contract, &self.channel, timeout);
-        tracing::info!(%namespace, tools = read.tools.len(), resources = read.resources.len(), "contract read");
+        let (tools, resources) = (read.tools.len(), read.resources.len());
+        tracing::info!(%namespace, tools, resources, "contract read");
         self.catalogs.update(|catalog| catalog.with(namespace.clone(), read.clone()));
     }
 }
 
-/// The contract of a service, from its file or by reflection.
-pub(crate) async fn contract(
+/// Loads the contract of a service, from its descriptor-set file or by reflection.
+pub(crate) async fn load_contract(
     settings: &ServiceSettings,
     channel: &BalancedChannel,
 ) -> Result<Contract, ContractError> {
     match &settings.descriptor_set {
         Some(path) => read_file(path).await,
         None => {
-            let context = CallContext::new(RequestId::generate(), ASK_TIMEOUT);
-            Ok(reflection::contract(channel.clone(), &context).await?)
+            let context = CallContext::new(RequestId::generate(), REFLECTION_TIMEOUT);
+            Ok(reflection::fetch_contract(channel.clone(), &context).await?)
         }
     }
 }

@@ -1,13 +1,13 @@
-//! Methods as prompts.
+//! Reads methods as prompts.
 
 use drawbridge_proto::mcp::v1 as mcp;
 use prost_reflect::{Kind, MethodDescriptor};
 use rmcp::model::{Prompt, PromptArgument};
 
-use super::{ItemError, Reader};
+use super::{ContractReader, ItemError};
 use crate::catalog::PromptItem;
 
-impl Reader<'_> {
+impl ContractReader<'_> {
     pub(super) fn prompt(
         &mut self,
         name: String,
@@ -20,7 +20,7 @@ impl Reader<'_> {
         let arguments =
             input.fields().filter(|field| field.kind() == Kind::String && !field.is_list());
         let arguments = arguments.map(|field| {
-            // A plain field is always said; one that is `optional` need not be.
+            // A field without `optional` is a required argument.
             let mut argument =
                 PromptArgument::new(field.name()).with_required(!field.supports_presence());
             argument.description = self.comments.of_field(&field);

@@ -1,13 +1,13 @@
-//! Methods as resources.
+//! Reads methods as resources.
 
 use drawbridge_proto::mcp::v1 as mcp;
 use prost_reflect::{Kind, MethodDescriptor};
 use rmcp::model::{Resource, ResourceTemplate};
 
-use super::{ItemError, Reader, URI_TEMPLATES_BYTES_MAX};
+use super::{ContractReader, ItemError, URI_TEMPLATES_BYTES_MAX};
 use crate::catalog::{ResourceItem, ShownResource, meta, uri::UriTemplate};
 
-impl Reader<'_> {
+impl ContractReader<'_> {
     pub(super) fn resource(
         &mut self,
         name: String,
@@ -16,7 +16,7 @@ impl Reader<'_> {
     ) -> Result<ResourceItem, ItemError> {
         let mut target = self.target(method, None)?;
         target.idempotent = true;
-        target.cache = self.cache(&name, &target, options.cache.as_ref(), false);
+        target.cache = self.cache_rule(&name, &target, options.cache.as_ref(), false);
         let uri = UriTemplate::parse(&options.uri_template)?;
         if uri.variables().next().is_some() {
             self.templates_bytes += uri.as_str().len();

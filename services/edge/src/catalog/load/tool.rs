@@ -1,29 +1,28 @@
-//! Methods as tools.
+//! Reads methods as tools.
 
 use std::sync::Arc;
 
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::contract::Hints;
+use drawbridge_sdk::contract::EffectiveHints;
 use jsonschema::Validator;
 use prost_reflect::MethodDescriptor;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
 
-use super::{ItemError, Reader};
+use super::{ContractReader, ItemError};
 use crate::{
     catalog::{
-        ToolItem,
-        given::{compile, given_schema},
-        meta,
+        ToolItem, meta,
+        schema_text::{compile, parse_schema},
     },
     grpc::{
+        has_tool_result,
         schema::{Purpose, object_schema},
-        upstream::Target,
+        upstream::RpcTarget,
     },
-    mcp::is_rich,
-    traffic::cache::Tag,
+    traffic::cache::CacheTag,
 };
 
-impl Reader<'_> {
+impl ContractReader<'_> {
     pub(super) fn tool(
         &mut self,
         name: String,
@@ -31,11 +30,11 @@ impl Reader<'_> {
         options: mcp::ToolOptions,
     ) -> Result<ToolItem, ItemError> {
         let mut target = self.target(method, options.timeout)?;
-        let hints = Hints::of(&options);
+        let hints = EffectiveHints::from_options(&options);
         target.idempotent = hints.read_only || hints.idempotent;
-        let writes = !(hints.read_only && hints.idempotent && options.invalidates.is_empty());
-        target.cache = self.cache(&name, &target, options.cache.as_ref(), writes);
-        target.invalidates = Tag::all(self.namespace.as_str(), &options.invalidates)?;
+        let is_write = !(hints.read_only && hints.idempotent && options.invalidates.is_empty());
+        target.cache = self.cache_rule(&name, &target, options.cache.as_ref(), is_write);
+        target.invalidates = CacheTag::all(self.namespace.as_str(), &options.invalidates)?;
         let (input, arguments) = self.input(method, &options.input_schema)?;
         let output = self.output(&target, &options.output_schema)?;
         let meta = meta::of_tool(&options)?;
@@ -58,32 +57,36 @@ impl Reader<'_> {
         })
     }
 
-    /// The schema that clients see, and what checks arguments.
+    /// The schema that clients see, and the validator of arguments.
     fn input(
         &mut self,
         method: &MethodDescriptor,
-        given: &str,
+        schema_text: &str,
     ) -> Result<(JsonObject, Validator), ItemError> {
-        const WHICH: &str = "input_schema";
-        let wrong = |error| ItemError::Schema(WHICH, error);
-        if let Some(schema) = given_schema(given).map_err(wrong)? {
-            let arguments = compile(&schema).map_err(wrong)?;
+        const OPTION: &str = "input_schema";
+        let invalid = |error| ItemError::Schema(OPTION, error);
+        if let Some(schema) = parse_schema(schema_text).map_err(invalid)? {
+            let arguments = compile(&schema).map_err(invalid)?;
             return Ok((schema, arguments));
         }
         let mut derive = |purpose| {
             object_schema(&method.input(), purpose, &mut self.comments)
-                .map_err(|error| ItemError::Derived(WHICH, error))
+                .map_err(|error| ItemError::Derived(OPTION, error))
         };
         let (schema, check) = (derive(Purpose::Arguments)?, derive(Purpose::Check)?);
-        Ok((schema, compile(&check).map_err(wrong)?))
+        Ok((schema, compile(&check).map_err(invalid)?))
     }
 
-    /// The schema of the structured result; none where the tool chooses its content itself.
-    fn output(&mut self, target: &Target, given: &str) -> Result<Option<JsonObject>, ItemError> {
-        const WHICH: &str = "output_schema";
-        let wrong = |error| ItemError::Schema(WHICH, error);
-        let Some(schema) = given_schema(given).map_err(wrong)? else {
-            if is_rich(target.result().descriptor()) {
+    /// The schema of the structured result. `None` where the tool returns MCP content.
+    fn output(
+        &mut self,
+        target: &RpcTarget,
+        schema_text: &str,
+    ) -> Result<Option<JsonObject>, ItemError> {
+        const OPTION: &str = "output_schema";
+        let invalid = |error| ItemError::Schema(OPTION, error);
+        let Some(schema) = parse_schema(schema_text).map_err(invalid)? else {
+            if has_tool_result(target.result().descriptor()) {
                 return Ok(None);
             }
             return object_schema(
@@ -92,16 +95,16 @@ impl Reader<'_> {
                 &mut self.comments,
             )
             .map(Some)
-            .map_err(|error| ItemError::Derived(WHICH, error));
+            .map_err(|error| ItemError::Derived(OPTION, error));
         };
-        // Clients compile it.
-        compile(&schema).map_err(wrong)?;
+        // Clients compile the schema.
+        compile(&schema).map_err(invalid)?;
         Ok(Some(schema))
     }
 }
 
-/// MCP's annotations, each said outright so that nobody has to know the defaults.
-fn annotations(hints: Hints) -> ToolAnnotations {
+/// MCP's annotations, each set explicitly, so that clients need not know the defaults.
+fn annotations(hints: EffectiveHints) -> ToolAnnotations {
     let mut annotations = ToolAnnotations::default();
     annotations.read_only_hint = Some(hints.read_only);
     annotations.destructive_hint = Some(hints.destructive);

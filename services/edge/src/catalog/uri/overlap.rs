@@ -1,21 +1,21 @@
-//! Whether two URI templates have a URI in common.
+//! Whether two URI templates can match the same URI.
 
 use super::{Part, UriTemplate};
 
-/// What a template takes at one place.
+/// One step of a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
+enum Step {
     /// This byte.
     Byte(u8),
-    /// A byte of a variable's value.
+    /// One byte of a variable's value.
     One { reserved: bool },
-    /// Any number of them.
+    /// Any number of bytes of a variable's value.
     Any { reserved: bool },
 }
 
-impl Token {
-    /// Whether a byte is both.
-    fn meets(self, other: Self) -> bool {
+impl Step {
+    /// Whether one byte fits both.
+    fn intersects(self, other: Self) -> bool {
         match (self, other) {
             (Self::Byte(one), Self::Byte(other)) => one == other,
             (Self::Byte(byte), Self::One { reserved } | Self::Any { reserved })
@@ -26,73 +26,71 @@ impl Token {
         }
     }
 
-    fn repeats(self) -> bool {
+    fn is_repeated(self) -> bool {
         matches!(self, Self::Any { .. })
     }
 }
 
 impl UriTemplate {
-    /// Whether a URI could be of both templates. It may say so of two that have none in common,
-    /// where a variable is followed by a text that its own value may contain; never the other way
-    /// round.
+    /// Whether a URI may match both templates. False positives are possible where a variable is
+    /// followed by text that its own value may contain; false negatives are not.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        let (one, other) = (self.tokens(), other.tokens());
-        // Most differ early.
-        let differs = |(one, other): (&Token, &Token)| matches!((one, other), (Token::Byte(one), Token::Byte(other)) if one != other);
-        let literal = |(one, other): &(&Token, &Token)| {
-            matches!((one, other), (Token::Byte(_), Token::Byte(_)))
-        };
-        if one.iter().zip(&other).take_while(literal).any(differs) {
+        let (one, other) = (self.steps(), other.steps());
+        // Most templates differ in their literal prefixes.
+        let differs = |(one, other): (&Step, &Step)| one != other;
+        let is_literal =
+            |(one, other): &(&Step, &Step)| matches!((one, other), (Step::Byte(_), Step::Byte(_)));
+        if one.iter().zip(&other).take_while(is_literal).any(differs) {
             return false;
         }
-        meet(&one, &other)
+        intersect(&one, &other)
     }
 
-    fn tokens(&self) -> Vec<Token> {
-        let mut tokens = Vec::new();
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
         for part in &self.parts {
             match part {
-                Part::Literal(literal) => tokens.extend(literal.bytes().map(Token::Byte)),
+                Part::Literal(literal) => steps.extend(literal.bytes().map(Step::Byte)),
                 &Part::Variable { reserved, .. } => {
-                    tokens.extend([Token::One { reserved }, Token::Any { reserved }]);
+                    steps.extend([Step::One { reserved }, Step::Any { reserved }]);
                 }
             }
         }
-        tokens
+        steps
     }
 }
 
-/// Whether both can be walked through to their ends with the same bytes. A step never goes back in
-/// either, so that one pass over all pairs of places finds each that can be reached.
-fn meet(one: &[Token], other: &[Token]) -> bool {
-    let mut row = vec![false; other.len() + 1];
-    row[0] = true;
+/// Whether the same bytes lead to the end of both. Transitions only advance, so one pass over all
+/// pairs of positions finds the reachable ones.
+fn intersect(one: &[Step], other: &[Step]) -> bool {
+    let mut reachable = vec![false; other.len() + 1];
+    reachable[0] = true;
     for i in 0..=one.len() {
         let mut next = vec![false; other.len() + 1];
         for j in 0..=other.len() {
-            if !row[j] {
+            if !reachable[j] {
                 continue;
             }
             let (here, there) = (one.get(i).copied(), other.get(j).copied());
-            // What may be left out is.
-            next[j] |= here.is_some_and(Token::repeats);
-            if there.is_some_and(Token::repeats) {
-                row[j + 1] = true;
+            // A repeated step may be skipped.
+            next[j] |= here.is_some_and(Step::is_repeated);
+            if there.is_some_and(Step::is_repeated) {
+                reachable[j + 1] = true;
             }
             let (Some(here), Some(there)) = (here, there) else { continue };
-            if here.meets(there) {
-                match (here.repeats(), there.repeats()) {
+            if here.intersects(there) {
+                match (here.is_repeated(), there.is_repeated()) {
                     (true, true) => {}
-                    (true, false) => row[j + 1] = true,
+                    (true, false) => reachable[j + 1] = true,
                     (false, true) => next[j] = true,
                     (false, false) => next[j + 1] = true,
                 }
             }
         }
         if i == one.len() {
-            return row[other.len()];
+            return reachable[other.len()];
         }
-        row = next;
+        reachable = next;
     }
     false
 }
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn templates_that_have_a_uri_in_common_overlap() {
+    fn templates_with_a_common_uri_overlap() {
         check("code://{+path}", "code://{+anything}", true);
         check("code://{+path}", "code://src/{file}", true);
         check("code://{+path}", "code://README.md", true);
@@ -132,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_templates_match_overlaps() {
+    fn templates_that_match_the_same_uri_overlap() {
         let parts = ["a", "-", "/", "{x}", "{+y}"];
         let mut templates = vec![String::from("s://")];
         for _ in 0..3 {

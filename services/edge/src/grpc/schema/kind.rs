@@ -1,15 +1,15 @@
-//! Scalars and enums, as protobuf's JSON mapping writes and reads them.
+//! Scalars and enums in protobuf's JSON mapping.
 
 use prost_reflect::{EnumDescriptor, Kind};
 use serde_json::{Number, Value, json};
 
-use super::{Object, Purpose, into_object};
+use super::{Purpose, SchemaObject, into_object};
 
 /// Standard base64, with or without padding.
 const BASE64: &str = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}(==)?|[A-Za-z0-9+/]{3}=?)?$";
 
-/// The schema of a value that is no message.
-pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
+/// The schema of a scalar or an enum.
+pub(super) fn schema(kind: &Kind, purpose: Purpose) -> SchemaObject {
     if let Some((minimum, maximum)) = integer_range(kind) {
         return into_object(integer(kind, purpose, &minimum, &maximum));
     }
@@ -18,7 +18,7 @@ pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
         Kind::String => json!({ "type": "string" }),
         Kind::Bytes if purpose == Purpose::Check => json!({ "type": "string", "pattern": BASE64 }),
         Kind::Bytes => json!({ "type": "string" }),
-        // What is no number is written as a word. No model needs to send such a thing.
+        // NaN and infinities are written as strings. Models do not need to send them.
         Kind::Float | Kind::Double if purpose == Purpose::Result => {
             json!({ "anyOf": [{ "type": "number" }, { "type": "string" }] })
         }
@@ -29,7 +29,7 @@ pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
         Kind::Enum(descriptor) if descriptor.full_name() == "google.protobuf.NullValue" => {
             json!({ "type": "null" })
         }
-        // A service may know values that this contract does not; they are written as numbers.
+        // Values that this contract does not know are written as numbers.
         Kind::Enum(descriptor) if purpose == Purpose::Result => json!({
             "anyOf": [
                 { "type": "string", "enum": written_names(descriptor) },
@@ -42,9 +42,9 @@ pub(super) fn schema(kind: &Kind, purpose: Purpose) -> Object {
     into_object(schema)
 }
 
-/// The least and the greatest integer of a kind. None when it is no integer.
+/// The minimum and maximum of an integer kind.
 pub(crate) fn integer_range(kind: &Kind) -> Option<(Number, Number)> {
-    let range = |(least, greatest): (i64, u64)| (Number::from(least), Number::from(greatest));
+    let range = |(min, max): (i64, u64)| (Number::from(min), Number::from(max));
     Some(range(match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
             (i32::MIN.into(), i32::MAX.unsigned_abs().into())
@@ -56,10 +56,10 @@ pub(crate) fn integer_range(kind: &Kind) -> Option<(Number, Number)> {
     }))
 }
 
-/// The ranges of types are much to read, and model APIs refuse those of 64 bits: they are checked, and not shown.
+/// The range of a type is checked but not shown: it is long, and model APIs reject 64-bit bounds.
 fn integer(kind: &Kind, purpose: Purpose, minimum: &Number, maximum: &Number) -> Value {
     match purpose {
-        // Beyond 2^53 − 1 they are written as text.
+        // Values beyond 2^53 − 1 are written as strings.
         Purpose::Result if is_64_bit(kind) => {
             json!({ "anyOf": [{ "type": "integer" }, { "type": "string" }] })
         }
@@ -75,7 +75,7 @@ fn is_64_bit(kind: &Kind) -> bool {
     matches!(kind, Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 | Kind::Uint64 | Kind::Fixed64)
 }
 
-/// The schema of a map's keys, which JSON writes as text, for the check. None when any text will do.
+/// The schema of a map's keys, which are strings in JSON. `None` where any string is valid.
 pub(super) fn map_key(kind: &Kind) -> Option<Value> {
     let pattern = match kind {
         Kind::Bool => return Some(json!({ "enum": ["true", "false"] })),
@@ -92,11 +92,11 @@ fn signed(max: u64) -> String {
     format!("^(0|{}|-({}))$", up_to(max), up_to(max + 1))
 }
 
-/// A regular expression for the decimal numbers 1 to `max`, which has many digits, without leading zeros.
+/// A regular expression for the decimal numbers 1 to `max` without leading zeros.
 fn up_to(max: u64) -> String {
     let digits = max.to_string();
     let mut choices = vec![format!("[1-9][0-9]{{0,{}}}", digits.len().saturating_sub(2))];
-    // As many digits as `max`: the same up to one place, less there, and then anything.
+    // With as many digits as `max`: equal up to one place, a smaller digit there, then any digits.
     for (place, digit) in digits.bytes().enumerate() {
         let lowest = if place == 0 { b'1' } else { b'0' };
         if digit > lowest {
@@ -109,24 +109,24 @@ fn up_to(max: u64) -> String {
     choices.join("|")
 }
 
-/// What a text is not, when it does not match a pattern that clients do not see or would not want to.
-pub(crate) fn in_words(pattern: &str) -> Option<&'static str> {
+/// Describes a mismatch with a pattern that is hidden from clients or hard to read.
+pub(crate) fn describe_mismatch(pattern: &str) -> Option<&'static str> {
     match pattern {
         BASE64 => Some("is not base64"),
-        // No pattern that a contract gives is that long and begins like this.
-        key if key.starts_with("^(0|[1-9][0-9]{0,") => Some("is no number, or out of range"),
+        // Patterns of contracts do not begin like this.
+        key if key.starts_with("^(0|[1-9][0-9]{0,") => Some("is not a number or is out of range"),
         _ => None,
     }
 }
 
-/// The names that may be sent: all but the one that means "not said", which is said by leaving the field out.
+/// The names that arguments may have: all but `…_UNSPECIFIED`, for which the field is omitted.
 pub(crate) fn names(descriptor: &EnumDescriptor) -> Vec<String> {
-    let said = |name: &String| !name.ends_with("_UNSPECIFIED");
-    let names: Vec<_> = written_names(descriptor).into_iter().filter(said).collect();
+    let is_specified = |name: &String| !name.ends_with("_UNSPECIFIED");
+    let names: Vec<_> = written_names(descriptor).into_iter().filter(is_specified).collect();
     if names.is_empty() { written_names(descriptor) } else { names }
 }
 
-/// The names that may be written, aliases among them.
+/// The names that results may have, including aliases.
 fn written_names(descriptor: &EnumDescriptor) -> Vec<String> {
     descriptor.values().map(|value| value.name().to_owned()).collect()
 }
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn a_map_key_is_a_number_in_range() {
-        let check = |kind: &Kind, accepted: &[&str], refused: &[&str]| {
+        let check = |kind: &Kind, accepted: &[&str], rejected: &[&str]| {
             let schema = json!({ "propertyNames": map_key(kind).unwrap() });
             let validator = jsonschema::validator_for(&schema).unwrap();
-            for (keys, valid) in [(accepted, true), (refused, false)] {
+            for (keys, valid) in [(accepted, true), (rejected, false)] {
                 for key in keys {
                     assert_eq!(validator.is_valid(&json!({ *key: 1 })), valid, "{kind:?} {key}");
                 }

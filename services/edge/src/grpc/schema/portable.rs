@@ -1,22 +1,21 @@
-//! The keywords that every model API takes, and words for the others.
+//! Reduces schemas to the keywords that every model API accepts, and describes the others in words.
 //!
-//! A keyword that one API does not know makes it refuse the whole list of tools, so that clients
-//! see few: the table in docs/tools.md says which API refuses what. What is left out here is
-//! checked all the same.
+//! A model API rejects the whole list of tools for one unknown keyword. The table in
+//! docs/reference/contract.md lists what each API rejects. Removed keywords are still checked.
 
 use drawbridge_sdk::dynamic::EXACT_INTEGER_MAX;
 use serde_json::{Value, json};
 
-use super::Object;
+use super::SchemaObject;
 
-/// The longest list of values, or text, that is put into words, in characters.
+/// The longest description of one keyword, in characters.
 const VALUE_CHARS_MAX: usize = 120;
 
-/// Takes out of the schema of a field what not every model API takes, and returns what that meant
-/// in words, which go on from "must be".
-pub(super) fn reduce(schema: &mut Object) -> Vec<String> {
+/// Removes the keywords that not every model API accepts from the schema of a field, and returns
+/// their descriptions, which continue "must be".
+pub(super) fn reduce(schema: &mut SchemaObject) -> Vec<String> {
     let mut words = Vec::new();
-    let whole = schema.get("type").is_some_and(|kind| kind == "integer");
+    let is_integer = schema.get("type").is_some_and(|kind| kind == "integer");
     let keywords: Vec<_> = schema.keys().cloned().collect();
     for keyword in keywords {
         let Some(value) = schema.get_mut(&keyword) else { continue };
@@ -32,7 +31,7 @@ pub(super) fn reduce(schema: &mut Object) -> Vec<String> {
             "format" if value == "date-time" => {}
             "enum" if is_plain_enum(value) => {}
             "exclusiveMinimum" | "exclusiveMaximum"
-                if whole && inclusive(&keyword, value).is_some() =>
+                if is_integer && inclusive(&keyword, value).is_some() =>
             {
                 if let Some((inclusive, bound)) = inclusive(&keyword, value) {
                     schema.shift_remove(&keyword);
@@ -40,7 +39,7 @@ pub(super) fn reduce(schema: &mut Object) -> Vec<String> {
                 }
             }
             _ => {
-                words.extend(in_words(&keyword, value));
+                words.extend(describe_keyword(&keyword, value));
                 schema.shift_remove(&keyword);
             }
         }
@@ -48,19 +47,19 @@ pub(super) fn reduce(schema: &mut Object) -> Vec<String> {
     words
 }
 
-/// Whether every JSON reader holds the bound exactly, and no model API finds it too large.
+/// Whether every JSON parser represents the bound exactly, and every model API accepts it.
 fn is_exact(bound: &Value) -> bool {
-    #[expect(clippy::cast_precision_loss, reason = "the greatest is exact")]
+    #[expect(clippy::cast_precision_loss, reason = "the maximum is exact")]
     bound.as_f64().is_some_and(|bound| bound.abs() <= EXACT_INTEGER_MAX as f64)
 }
 
-/// Gemini takes texts alone, and no empty one.
+/// Gemini accepts only non-empty strings.
 fn is_plain_enum(values: &Value) -> bool {
     let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
     values.as_array().is_some_and(|values| values.iter().all(is_text))
 }
 
-/// The same bound of an integer as a keyword that Gemini knows.
+/// The equivalent inclusive bound of an integer, whose keyword Gemini supports.
 fn inclusive(keyword: &str, bound: &Value) -> Option<(&'static str, Value)> {
     let bound = bound.as_i64().filter(|bound| bound.unsigned_abs() < EXACT_INTEGER_MAX)?;
     Some(match keyword {
@@ -69,13 +68,13 @@ fn inclusive(keyword: &str, bound: &Value) -> Option<(&'static str, Value)> {
     })
 }
 
-/// What a keyword means. None: it says nothing that a model could keep to, or too much to read.
-fn in_words(keyword: &str, value: &Value) -> Option<String> {
+/// Describes a keyword. `None` where the description would not help a model, or would be too long.
+fn describe_keyword(keyword: &str, value: &Value) -> Option<String> {
     let all = |schema: &Value| {
         let words: Vec<_> = schema
             .as_object()?
             .iter()
-            .filter_map(|(keyword, value)| in_words(keyword, value))
+            .filter_map(|(keyword, value)| describe_keyword(keyword, value))
             .collect();
         Some(words.join(" and ")).filter(|words| !words.is_empty())
     };
@@ -94,7 +93,7 @@ fn in_words(keyword: &str, value: &Value) -> Option<String> {
         "minProperties" => format!("of at least {text} entries"),
         "maxProperties" => format!("of at most {text} entries"),
         "uniqueItems" => "without duplicates".to_owned(),
-        "format" => format_in_words(value.as_str()?),
+        "format" => describe_format(value.as_str()?),
         "pattern" => format!("of the pattern `{}`", value.as_str()?),
         "const" => format!("exactly {text}"),
         "enum" => {
@@ -110,7 +109,7 @@ fn in_words(keyword: &str, value: &Value) -> Option<String> {
     Some(words).filter(|words| words.chars().count() <= VALUE_CHARS_MAX)
 }
 
-fn format_in_words(format: &str) -> String {
+fn describe_format(format: &str) -> String {
     match format {
         "email" => "an email address".to_owned(),
         "hostname" => "a host name".to_owned(),
@@ -135,8 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_that_not_every_reader_holds_exactly_is_in_words() {
-        let small = json!({ "type": "integer", "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64 });
+    fn a_bound_without_an_exact_double_is_described() {
+        let small = json!({
+            "type": "integer",
+            "minimum": -9_007_199_254_740_991_i64, "maximum": 9_007_199_254_740_991_i64,
+        });
         check(&small, &small, &[]);
         check(
             &json!({ "type": "integer", "minimum": i64::MIN, "maximum": u64::MAX }),
@@ -166,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_not_every_model_api_takes_is_in_words() {
+    fn a_keyword_that_not_every_model_api_accepts_is_described() {
         let string = json!({ "type": "string" });
         for (keyword, value, words) in [
             ("format", json!("email"), "an email address"),
@@ -185,13 +187,18 @@ mod tests {
             check(&json!({ "type": "string", keyword: value }), &string, &[words]);
         }
         check(
-            &json!({ "type": "array", "items": { "type": "string", "format": "uri" }, "uniqueItems": true }),
+            &json!({
+                "type": "array", "items": { "type": "string", "format": "uri" },
+                "uniqueItems": true,
+            }),
             &json!({ "type": "array", "items": { "type": "string" } }),
             &["with items that are a URI", "without duplicates"],
         );
         check(
-            &json!({ "type": "object", "additionalProperties": { "type": "integer" }, "maxProperties": 2,
-                "propertyNames": { "maxLength": 3 } }),
+            &json!({
+                "type": "object", "additionalProperties": { "type": "integer" },
+                "maxProperties": 2, "propertyNames": { "maxLength": 3 },
+            }),
             &json!({ "type": "object", "additionalProperties": { "type": "integer" } }),
             &["of at most 2 entries", "with keys that are of at most 3 characters"],
         );

@@ -1,7 +1,7 @@
-//! Properties that hold for any message and any JSON.
+//! Property tests for any message and any JSON.
 //!
-//! The exceptions are protobuf's own: what is no number equals nothing, an `Any` is of a type that the contract has
-//! or has no form, `Value` nests some thirty levels, and a time zone can move a time out of the years 1 to 9999.
+//! The exceptions are protobuf's own: NaN equals nothing, an `Any` needs a type of the contract,
+//! `Value` nests about thirty levels, and a time zone can move a time out of the years 1 to 9999.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -16,7 +16,7 @@ use self::{
     generate::Tape,
     instances::{instance, mutate},
 };
-use super::{Detail, Object, Purpose, write};
+use super::{Detail, Purpose, SchemaObject, write};
 use crate::{
     catalog::{arguments::normalize::normalize, compile, testdata},
     grpc::comments::Comments,
@@ -25,8 +25,8 @@ use crate::{
 pub(crate) mod generate;
 mod instances;
 
-fn schema(message: &str, purpose: Purpose) -> Object {
-    // With all that a schema can say, however long it gets.
+fn schema(message: &str, purpose: Purpose) -> SchemaObject {
+    // In full detail, regardless of its length.
     write(&testdata::message(message), purpose, Detail::ALL, &mut Comments::default()).unwrap()
 }
 
@@ -38,48 +38,57 @@ fn validators(purpose: Purpose) -> HashMap<&'static str, Validator> {
 static RESULTS: LazyLock<HashMap<&str, Validator>> = LazyLock::new(|| validators(Purpose::Result));
 static CHECKS: LazyLock<HashMap<&str, Validator>> = LazyLock::new(|| validators(Purpose::Check));
 
-/// A message as its receiver has it: a zero that was set is a zero that was not.
-fn sent(message: &DynamicMessage) -> DynamicMessage {
+/// A message as its receiver decodes it: without presence, a set zero equals an unset field.
+fn received(message: &DynamicMessage) -> DynamicMessage {
     DynamicMessage::decode(message.descriptor(), message.encode_to_vec().as_slice()).unwrap()
 }
 
-/// What everything else is made of, number by number. A shorter tape is a simpler case.
+fn config() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) }
+}
+
+/// The source of all choices. A shorter tape gives a simpler case.
 fn tape() -> impl Strategy<Value = Tape> {
     vec(any::<u64>(), 0..300).prop_map(Tape::new)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(config())]
 
     #[test]
-    fn a_message_survives_json(mut tape in tape(), name in prop::sample::select(vec!["Everything", "Envelope"])) {
+    fn a_message_survives_json(
+        mut tape in tape(),
+        name in prop::sample::select(vec!["Everything", "Envelope"]),
+    ) {
         tape.only_numbers = true;
         let message = generate::message(&testdata::message(name), &mut tape, 0);
         let json = to_json(&message).unwrap();
-        prop_assert!(sent(&from_json(testdata::message(name), &json).unwrap()) == sent(&message), "{}", json);
-        // As text it goes over the wire.
+        let read = from_json(testdata::message(name), &json).unwrap();
+        prop_assert!(received(&read) == received(&message), "{}", json);
+        // Serialized, as on the wire.
         let json: Value = serde_json::from_str(&json.to_string()).unwrap();
-        prop_assert!(sent(&from_json(testdata::message(name), &json).unwrap()) == sent(&message), "{}", json);
+        let read = from_json(testdata::message(name), &json).unwrap();
+        prop_assert!(received(&read) == received(&message), "{}", json);
     }
 
     #[test]
-    fn what_is_written_is_what_the_output_schema_says(
+    fn a_result_matches_its_schema(
         mut tape in tape(),
         name in prop::sample::select(vec!["Everything", "Envelope", "Ruled", "Choices"]),
     ) {
         let message = generate::message(&testdata::message(name), &mut tape, 0);
         let json = to_json(&message).unwrap();
-        let refused = RESULTS[name].validate(&json).map_err(|error| error.to_string());
-        prop_assert_eq!(refused, Ok(()), "{}", json);
+        let validation = RESULTS[name].validate(&json).map_err(|error| error.to_string());
+        prop_assert_eq!(validation, Ok(()), "{}", json);
     }
 
     #[test]
-    fn what_the_input_schema_accepts_becomes_a_message(
+    fn arguments_that_the_schema_accepts_become_a_message(
         mut tape in tape(),
         changed in any::<bool>(),
         name in prop::sample::select(vec!["Everything", "Ruled", "Choices"]),
     ) {
-        let schema = &CHECKED[name];
+        let schema = &CHECK_SCHEMAS[name];
         let mut json = instance(&Value::Object(schema.clone()), schema, &mut tape, 0);
         if changed {
             mutate(&mut json, &mut tape);
@@ -87,22 +96,24 @@ proptest! {
         if CHECKS[name].is_valid(&json) {
             let message = from_json(testdata::message(name), &json);
             let message = message.map_err(|error| TestCaseError::fail(format!("{error}: {json}")))?;
-            // It is decided on, and sent on, as it was read.
+            // Decisions and calls use the parsed message.
             let written = to_json(&message).unwrap();
-            prop_assert!(sent(&from_json(testdata::message(name), &written).unwrap()) == sent(&message), "{}", json);
+            let read = from_json(testdata::message(name), &written).unwrap();
+            prop_assert!(received(&read) == received(&message), "{}", json);
             prop_assert!(RESULTS[name].is_valid(&written));
-            // What is checked is what clients see, and more.
-            prop_assert!(SEEN[name].is_valid(&json));
+            // The schema for checks is at least as strict as the one for clients.
+            prop_assert!(ARGUMENTS[name].is_valid(&json));
         }
     }
 }
 
-static CHECKED: LazyLock<HashMap<&str, Object>> = LazyLock::new(|| {
+static CHECK_SCHEMAS: LazyLock<HashMap<&str, SchemaObject>> = LazyLock::new(|| {
     ["Everything", "Ruled", "Choices"].map(|name| (name, schema(name, Purpose::Check))).into()
 });
-static SEEN: LazyLock<HashMap<&str, Validator>> = LazyLock::new(|| validators(Purpose::Arguments));
+static ARGUMENTS: LazyLock<HashMap<&str, Validator>> =
+    LazyLock::new(|| validators(Purpose::Arguments));
 
-/// How a model may write a value that is not of its field's type.
+/// Writes some numbers as text, as models may do.
 fn retype(value: &mut Value, tape: &mut Tape) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(|value| retype(value, tape)),
@@ -113,20 +124,21 @@ fn retype(value: &mut Value, tape: &mut Tape) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+    #![proptest_config(config())]
 
     #[test]
-    fn numbers_as_text_make_the_same_message(mut tape in tape()) {
+    fn numbers_as_text_give_the_same_message(mut tape in tape()) {
         tape.only_numbers = true;
         let descriptor = testdata::message("Numbers");
         let message = generate::message(&descriptor, &mut tape, 0);
-        let given = to_json(&message).unwrap();
-        let mut retyped = given.clone();
+        let json = to_json(&message).unwrap();
+        let mut retyped = json.clone();
         retype(&mut retyped, &mut tape);
         let schema = schema("Numbers", Purpose::Check);
         let arguments = normalize(&descriptor, &retyped);
         prop_assert!(compile(&schema).unwrap().is_valid(&arguments), "{} {}", retyped, arguments);
-        prop_assert!(sent(&from_json(descriptor, &arguments).unwrap()) == sent(&message), "{}", retyped);
+        let read = from_json(descriptor, &arguments).unwrap();
+        prop_assert!(received(&read) == received(&message), "{}", retyped);
     }
 }
 
@@ -137,7 +149,7 @@ fn most_generated_arguments_are_accepted() {
             let numbers =
                 (0..300).map(|at| seed.wrapping_add(at).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let numbers = numbers.map(|number: u64| number ^ (number >> 29)).collect();
-            let schema = &CHECKED[name];
+            let schema = &CHECK_SCHEMAS[name];
             let json = instance(&Value::Object(schema.clone()), schema, &mut Tape::new(numbers), 0);
             CHECKS[name].is_valid(&json)
         });

@@ -1,7 +1,7 @@
 //! Rules of `buf.validate` as JSON Schema.
 //!
-//! They are read from the service's own copy of `validate.proto`, by name, whatever its version: a rule that is
-//! not known here is left to the service, which checks all of them anyway.
+//! Rules are read by name from the service's own copy of `validate.proto`, in any version. Unknown
+//! rules are left to the service, which checks all of them anyway.
 
 use std::borrow::Cow;
 
@@ -12,55 +12,59 @@ use prost_reflect::{
 use serde_json::{Value, json};
 
 use self::values::{constraints, merge};
-use super::{Group, Object, into_object};
+use super::{Group, SchemaObject, into_object};
 
 mod strings;
 #[cfg(test)]
 mod tests;
 mod values;
 
-/// What is done with a field that is not set.
+/// When rules do not apply to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ignore {
-    /// Without presence, the rules hold for zero too.
+enum IgnoreMode {
+    /// Rules always apply, for a field without presence also to zero.
     Never,
-    /// Zero keeps every rule.
+    /// Rules do not apply to zero.
     IfZero,
-    /// No rule holds.
+    /// Rules never apply.
     Always,
 }
 
-/// Adds a field's rules to its schema, and says whether the field must be given. `grouped` is whether at most
-/// one of it and others may be set, so that zero is as good as not set.
-pub(super) fn constrain(schema: &mut Object, field: &FieldDescriptor, grouped: bool) -> bool {
+/// Adds the rules of a field to its schema. Returns whether the field is required. `is_grouped`:
+/// at most one field of a group may be set, so zero counts as unset.
+pub(super) fn constrain(
+    schema: &mut SchemaObject,
+    field: &FieldDescriptor,
+    is_grouped: bool,
+) -> bool {
     let Some(rules) = option(&field.options(), "buf.validate.field") else { return false };
-    let ignore = match ignored(&rules) {
-        Ignore::Never if grouped => Ignore::IfZero,
+    let ignore = match ignore_mode(&rules) {
+        IgnoreMode::Never if is_grouped => IgnoreMode::IfZero,
         ignore => ignore,
     };
-    if ignore == Ignore::Always {
+    if ignore == IgnoreMode::Always {
         return false;
     }
     let zero = zero(field);
-    let only = constraints(&rules, &field.kind());
-    let zero_breaks = zero.as_ref().is_some_and(|zero| breaks(&only, zero));
+    let constrained = constraints(&rules, &field.kind());
+    let zero_violates = zero.as_ref().is_some_and(|zero| violates(&constrained, zero));
     let required = flag(&rules, "required");
     match zero {
-        Some(zero) if zero_breaks && ignore == Ignore::IfZero && !required => {
-            merge(schema, into_object(json!({ "anyOf": [{ "const": zero }, only] })));
+        Some(zero) if zero_violates && ignore == IgnoreMode::IfZero && !required => {
+            merge(schema, into_object(json!({ "anyOf": [{ "const": zero }, constrained] })));
         }
         zero => {
-            merge(schema, only);
+            merge(schema, constrained);
             if let Some(zero) = zero.filter(|_| required) {
-                merge(schema, more_than(&zero, field));
+                merge(schema, exclude_zero(&zero, field));
             }
         }
     }
-    // Where the contract cannot tell "not set" from zero and zero breaks a rule, the field has to be there.
-    required || (zero_breaks && ignore == Ignore::Never)
+    // Without presence, unset is zero. Where zero violates a rule, the field is required.
+    required || (zero_violates && ignore == IgnoreMode::Never)
 }
 
-/// The message's fields of which at most one may be set.
+/// The groups of fields of which at most one may be set.
 pub(super) fn groups(message: &MessageDescriptor) -> Vec<Group> {
     let oneofs = message.oneofs().filter(|oneof| !oneof.is_synthetic()).map(|oneof| Group {
         fields: oneof.fields().map(|field| field.name().to_owned()).collect(),
@@ -71,7 +75,7 @@ pub(super) fn groups(message: &MessageDescriptor) -> Vec<Group> {
     let rules = option(&message.options(), "buf.validate.message");
     for group in rules.iter().flat_map(|rules| messages(rules, "oneof")) {
         let fields: Vec<_> = texts(&group, "fields").collect();
-        // A rule on fields that are not there is broken.
+        // A rule on missing fields is invalid.
         if !fields.is_empty()
             && fields.iter().all(|field| message.get_field_by_name(field).is_some())
         {
@@ -81,21 +85,23 @@ pub(super) fn groups(message: &MessageDescriptor) -> Vec<Group> {
     groups
 }
 
-fn ignored(rules: &DynamicMessage) -> Ignore {
-    let Some(field) = rules.descriptor().get_field_by_name("ignore") else { return Ignore::Never };
-    let Kind::Enum(values) = field.kind() else { return Ignore::Never };
+fn ignore_mode(rules: &DynamicMessage) -> IgnoreMode {
+    let Some(field) = rules.descriptor().get_field_by_name("ignore") else {
+        return IgnoreMode::Never;
+    };
+    let Kind::Enum(values) = field.kind() else { return IgnoreMode::Never };
     let value =
         rules.get_field(&field).as_enum_number().and_then(|number| values.get_value(number));
     match value.as_ref().map(|value| value.name()) {
-        Some("IGNORE_ALWAYS") => Ignore::Always,
+        Some("IGNORE_ALWAYS") => IgnoreMode::Always,
         Some("IGNORE_IF_ZERO_VALUE" | "IGNORE_IF_UNPOPULATED" | "IGNORE_IF_DEFAULT_VALUE") => {
-            Ignore::IfZero
+            IgnoreMode::IfZero
         }
-        _ => Ignore::Never,
+        _ => IgnoreMode::Never,
     }
 }
 
-/// What a field that is not set reads as, where the contract cannot tell the two apart.
+/// The value of an unset field without presence.
 fn zero(field: &FieldDescriptor) -> Option<Value> {
     if field.supports_presence() {
         return None;
@@ -111,31 +117,31 @@ fn zero(field: &FieldDescriptor) -> Option<Value> {
     })
 }
 
-fn breaks(only: &Object, zero: &Value) -> bool {
+fn violates(constrained: &SchemaObject, zero: &Value) -> bool {
     let options = jsonschema::draft202012::options().should_validate_formats(true).offline();
-    !only.is_empty()
+    !constrained.is_empty()
         && options
-            .build(&Value::Object(only.clone()))
+            .build(&Value::Object(constrained.clone()))
             .is_ok_and(|validator| !validator.is_valid(zero))
 }
 
-/// The rule that a field without presence is more than zero.
-fn more_than(zero: &Value, field: &FieldDescriptor) -> Object {
+/// The keyword by which a field without presence must not be zero.
+fn exclude_zero(zero: &Value, field: &FieldDescriptor) -> SchemaObject {
     into_object(match zero {
         Value::Array(_) => json!({ "minItems": 1 }),
         Value::Object(_) => json!({ "minProperties": 1 }),
-        // An enum's zero has no name that may be sent, or else it is the only one.
-        Value::String(_) if matches!(field.kind(), Kind::Enum(_)) => return Object::new(),
+        // The zero of an enum has no name in arguments, or it is the constrained one.
+        Value::String(_) if matches!(field.kind(), Kind::Enum(_)) => return SchemaObject::new(),
         Value::String(_) => json!({ "minLength": 1 }),
         zero => json!({ "not": { "const": zero } }),
     })
 }
 
 fn flag(rules: &DynamicMessage, name: &str) -> bool {
-    set(rules, name).and_then(|value| value.as_bool()).unwrap_or(false)
+    get(rules, name).and_then(|value| value.as_bool()).unwrap_or(false)
 }
 
-fn set(rules: &DynamicMessage, name: &str) -> Option<Field> {
+fn get(rules: &DynamicMessage, name: &str) -> Option<Field> {
     rules.has_field_by_name(name).then(|| rules.get_field_by_name(name))?.map(Cow::into_owned)
 }
 
@@ -148,5 +154,5 @@ fn texts(rules: &DynamicMessage, name: &str) -> impl Iterator<Item = String> {
 }
 
 fn list(rules: &DynamicMessage, name: &str) -> Vec<Field> {
-    set(rules, name).and_then(|value| value.as_list().map(<[_]>::to_vec)).unwrap_or_default()
+    get(rules, name).and_then(|value| value.as_list().map(<[_]>::to_vec)).unwrap_or_default()
 }

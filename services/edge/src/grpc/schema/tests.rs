@@ -19,13 +19,13 @@ fn built_in(name: &str, purpose: Purpose) -> Value {
 }
 
 #[track_caller]
-fn check(name: &str, purpose: Purpose, accepted: &[Value], refused: &[Value]) {
+fn check(name: &str, purpose: Purpose, accepted: &[Value], rejected: &[Value]) {
     let validator = compile(own(name, purpose).as_object().unwrap()).unwrap();
     for json in accepted {
         let result = validator.validate(json).map_err(|error| error.to_string());
         assert_eq!(result, Ok(()), "{json}");
     }
-    for json in refused {
+    for json in rejected {
         assert!(!validator.is_valid(json), "{json}");
     }
 }
@@ -40,7 +40,7 @@ fn comments_become_descriptions_and_rules_become_keywords() {
         "query": {
           "type": "string",
           "minLength": 1,
-          "description": "The text or regular expression to look for. It must not be empty."
+          "description": "The text or regular expression to search for. It must not be empty."
         },
         "regex": {
           "type": "boolean",
@@ -52,11 +52,11 @@ fn comments_become_descriptions_and_rules_become_keywords() {
         },
         "path": {
           "type": "string",
-          "description": "Only files under this folder, relative to the tree's root. It is no symbolic link."
+          "description": "Only files in this folder, relative to the root of the tree. It must not be a symbolic link."
         },
         "ignore_case": {
           "type": "boolean",
-          "description": "Whether upper and lower case are the same."
+          "description": "Whether to ignore case."
         },
         "context_lines": {
           "type": "integer",
@@ -68,7 +68,7 @@ fn comments_become_descriptions_and_rules_become_keywords() {
           "type": "integer",
           "minimum": 1,
           "maximum": 1000,
-          "description": "The most matches to return, 1 to 1000. Default: 100."
+          "description": "The maximum number of matches to return, 1 to 1000. Default: 100."
         }
       },
       "required": [
@@ -80,7 +80,7 @@ fn comments_become_descriptions_and_rules_become_keywords() {
 }
 
 #[test]
-fn a_result_says_which_fields_are_always_there_and_keeps_no_rule() {
+fn a_result_schema_has_required_fields_and_no_rules() {
     let schema = built_in("drawbridge.code.v1.ListFilesResponse", Purpose::Result);
     insta::assert_snapshot!(serde_json::to_string_pretty(&schema).unwrap(), @r##"
     {
@@ -93,7 +93,7 @@ fn a_result_says_which_fields_are_always_there_and_keeps_no_rule() {
             "properties": {
               "path": {
                 "type": "string",
-                "description": "Its path, relative to the tree's root, with `/`."
+                "description": "Its path, relative to the root of the tree, with `/`."
               },
               "size": {
                 "anyOf": [
@@ -133,7 +133,7 @@ fn a_result_says_which_fields_are_always_there_and_keeps_no_rule() {
 }
 
 #[test]
-fn a_choice_is_told_in_words_and_checked_in_keywords() {
+fn a_choice_is_described_to_clients_and_checked_by_keywords() {
     let shown = own("Choices", Purpose::Arguments);
     assert_eq!(shown["properties"]["a"]["description"], "Exactly one of `a`, `b` is set.");
     assert_eq!(shown["properties"]["y"]["description"], "At most one of `x`, `y` is set.");
@@ -147,7 +147,7 @@ fn a_choice_is_told_in_words_and_checked_in_keywords() {
 }
 
 #[test]
-fn no_schema_that_clients_see_chooses_at_its_top() {
+fn a_schema_for_clients_has_no_choice_at_its_top() {
     for name in ["Everything", "Ruled", "Broken", "Choices", "Tree", "Secretive"] {
         for purpose in [Purpose::Arguments, Purpose::Result] {
             let schema = own(name, purpose);
@@ -170,7 +170,7 @@ fn a_message_may_contain_itself() {
 }
 
 #[test]
-fn a_message_of_too_many_types_is_no_tool() {
+fn a_message_with_too_many_types_is_rejected() {
     let types = |name: &str| {
         let pool = drawbridge_sdk::reflection::built_in().unwrap();
         object_schema(
@@ -208,11 +208,11 @@ fn a_message_of_too_many_types_is_no_tool() {
 }
 
 #[test]
-fn an_enum_is_sent_by_a_known_name_and_written_by_any_or_a_number() {
+fn an_enum_argument_is_a_known_name_and_a_result_any_name_or_number() {
     let color = |value: Value| json!({ "color": value });
     let names = ["COLOR_RED", "COLOR_CRIMSON", "COLOR_NEGATIVE"].map(|name| color(json!(name)));
-    let not_sent = ["COLOR_UNSPECIFIED", "RED"].map(|name| color(json!(name)));
-    check("Everything", Purpose::Check, &names, &not_sent);
+    let invalid = ["COLOR_UNSPECIFIED", "RED"].map(|name| color(json!(name)));
+    check("Everything", Purpose::Check, &names, &invalid);
     check(
         "Everything",
         Purpose::Check,
@@ -226,15 +226,15 @@ fn an_enum_is_sent_by_a_known_name_and_written_by_any_or_a_number() {
         [(json!("COLOR_UNSPECIFIED"), true), (json!(99), true), (json!("RED"), false)]
     {
         written["color"] = value;
-        let (accepted, refused) =
+        let (accepted, rejected) =
             if valid { (vec![written.clone()], vec![]) } else { (vec![], vec![written.clone()]) };
-        check("Everything", Purpose::Result, &accepted, &refused);
+        check("Everything", Purpose::Result, &accepted, &rejected);
     }
 }
 
 #[test]
-fn numbers_are_in_their_range_and_are_numbers() {
-    let refused: Vec<_> = [
+fn a_number_must_be_in_its_range_and_not_a_string() {
+    let rejected: Vec<_> = [
         json!({ "int32": 2_147_483_648_i64 }),
         json!({ "int32": "5" }),
         json!({ "int64": 1.5 }),
@@ -247,18 +247,18 @@ fn numbers_are_in_their_range_and_are_numbers() {
     ]
     .into();
     let accepted = [
-        json!({ "int32": 5.0, "int64": i64::MIN, "uint64": u64::MAX, "fixed64": u64::MAX, "float": f32::MAX }),
+        json!({
+            "int32": 5.0, "int64": i64::MIN, "uint64": u64::MAX, "fixed64": u64::MAX,
+            "float": f32::MAX,
+        }),
         json!({ "double": 1e308, "sint32": -2_147_483_648_i64 }),
     ];
-    check("Everything", Purpose::Check, &accepted, &refused);
-    assert!(
-        serde_json::from_str::<Value>("1e400").is_err(),
-        "no JSON that is read holds such a number"
-    );
+    check("Everything", Purpose::Check, &accepted, &rejected);
+    assert!(serde_json::from_str::<Value>("1e400").is_err(), "parsed JSON has no such number");
 }
 
 #[test]
-fn well_known_types_are_sent_as_protobuf_reads_them() {
+fn well_known_types_are_accepted_as_protobuf_parses_them() {
     let times =
         ["2024-02-29T12:00:00Z", "0001-01-01T00:00:00.123456789Z", "2024-01-01T00:00:00+02:00"];
     let no_times =
@@ -293,7 +293,7 @@ fn well_known_types_are_sent_as_protobuf_reads_them() {
 }
 
 #[test]
-fn what_the_edge_fills_is_not_shown() {
+fn a_field_that_the_edge_sets_is_hidden() {
     let mut file = prost_types::FileDescriptorProto {
         name: Some("responses.proto".into()),
         package: Some("drawbridge.mcp.v1".into()),

@@ -1,19 +1,19 @@
-//! The well-known types, as protobuf's JSON mapping writes and reads them.
+//! The well-known types in protobuf's JSON mapping.
 
 use prost_reflect::Kind;
 use serde_json::json;
 
-use super::{Object, Purpose, into_object, kind};
+use super::{Purpose, SchemaObject, into_object, kind};
 
-/// A time of the years 1 to 9999, to the nanosecond. `format` alone would also take small letters.
+/// A time of the years 1 to 9999 with nanoseconds. `format` alone would accept lower-case letters.
 const TIMESTAMP: &str = "^([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])-[0-9]{2}-[0-9]{2}\
     T[0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$";
-/// Protobuf's durations reach 315576000000 seconds. What is sent may have one digit less.
-const SENT_DURATION: &str = r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$";
+/// Protobuf's durations reach 315576000000 seconds. Arguments are limited to one digit less.
+const DURATION: &str = r"^-?[0-9]{1,11}(\.[0-9]{1,9})?s$";
 
-/// The schema of a well-known type that is no plain object in JSON.
-pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<Object> {
-    if let Some(kind) = wrapped(full_name) {
+/// The schema of a well-known type whose JSON form is not an object of its fields.
+pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<SchemaObject> {
+    if let Some(kind) = wrapped_kind(full_name) {
         return Some(wrapper(&kind, purpose));
     }
     let name = full_name.strip_prefix("google.protobuf.")?;
@@ -23,10 +23,10 @@ pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<Object> {
         }
         ("Timestamp", Purpose::Arguments) => json!({ "type": "string", "format": "date-time" }),
         ("Duration", Purpose::Arguments | Purpose::Check) => {
-            json!({ "type": "string", "pattern": SENT_DURATION })
+            json!({ "type": "string", "pattern": DURATION })
         }
         ("Timestamp" | "Duration" | "FieldMask", Purpose::Result) => json!({ "type": "string" }),
-        // Paths in lowerCamelCase, with commas between them.
+        // Comma-separated paths in lowerCamelCase.
         ("FieldMask", _) => json!({ "type": "string", "pattern": "^[^_]*$" }),
         ("Empty", _) => {
             json!({ "type": "object", "properties": {}, "additionalProperties": false })
@@ -34,26 +34,30 @@ pub(super) fn schema(full_name: &str, purpose: Purpose) -> Option<Object> {
         ("Struct", _) => json!({ "type": "object" }),
         ("ListValue", _) => json!({ "type": "array" }),
         ("Value", _) => json!({}),
-        // No name of a property that model APIs take is `@type`.
+        // Model APIs reject the property name `@type`.
         ("Any", Purpose::Check) => {
-            json!({ "type": "object", "properties": { "@type": { "type": "string" } }, "required": ["@type"] })
+            json!({
+                "type": "object",
+                "properties": { "@type": { "type": "string" } },
+                "required": ["@type"]
+            })
         }
         ("Any", _) => json!({ "type": "object" }),
         _ => return None,
     }))
 }
 
-/// What a text is not, when it does not match the pattern of a well-known type.
-pub(crate) fn in_words(pattern: &str) -> Option<&'static str> {
+/// Describes a mismatch with the pattern of a well-known type.
+pub(crate) fn describe_mismatch(pattern: &str) -> Option<&'static str> {
     match pattern {
-        TIMESTAMP => Some("is no time such as 2024-02-29T12:00:00Z"),
-        SENT_DURATION => Some("is no duration such as 1.5s"),
+        TIMESTAMP => Some("is not a timestamp (expected e.g. 2024-02-29T12:00:00Z)"),
+        DURATION => Some("is not a duration (expected e.g. 1.5s)"),
         _ => None,
     }
 }
 
-/// What a wrapper wraps.
-pub(crate) fn wrapped(full_name: &str) -> Option<Kind> {
+/// The kind that a wrapper type wraps.
+pub(crate) fn wrapped_kind(full_name: &str) -> Option<Kind> {
     Some(match full_name.strip_prefix("google.protobuf.")? {
         "BoolValue" => Kind::Bool,
         "StringValue" => Kind::String,
@@ -68,9 +72,9 @@ pub(crate) fn wrapped(full_name: &str) -> Option<Kind> {
     })
 }
 
-/// A wrapper is what it wraps, and is left out when it is not set. Only where it wraps what is no number, null
-/// is written.
-fn wrapper(kind: &Kind, purpose: Purpose) -> Object {
+/// A wrapper has the form of what it wraps, and is omitted if unset. A wrapped NaN or infinity is
+/// written as null.
+fn wrapper(kind: &Kind, purpose: Purpose) -> SchemaObject {
     match kind {
         Kind::Float | Kind::Double if purpose == Purpose::Result => {
             into_object(json!({ "anyOf": [{ "type": "number" }, { "type": "null" }] }))

@@ -3,8 +3,9 @@ use drawbridge_proto::auth::v1 as auth;
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use sha2::{Digest as _, Sha256};
 
-/// A request message, encoded once. The transaction token names the digest of these bytes and the tool service gets
-/// these bytes: encoding the message again could give others, since protobuf maps have no order.
+/// A request message, encoded once. The transaction token contains the digest of these bytes, and
+/// the tool service receives these bytes: protobuf maps have no order, so encoding the message
+/// again could give other bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedMessage {
     message: DynamicMessage,
@@ -24,8 +25,8 @@ impl EncodedMessage {
         self.bytes.clone()
     }
 
-    /// The operation with the digest of this message, for a transaction token that opens the RPC for it.
-    pub(crate) fn named_in(&self, operation: auth::Operation) -> auth::Operation {
+    /// Adds the digest of this message to the operation, for a transaction token bound to it.
+    pub(crate) fn bind_digest(&self, operation: auth::Operation) -> auth::Operation {
         let message_sha256 = Some(Sha256::digest(&self.bytes).to_vec());
         auth::Operation { message_sha256, ..operation }
     }

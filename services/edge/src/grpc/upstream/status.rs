@@ -1,19 +1,19 @@
-//! What a service says of a failed call, within bounds and never nothing.
+//! Messages of failed calls: bounded, and never empty.
 
 use bytes::Bytes;
 use tonic::{Code, Status};
 
-/// The longest message of a status that is passed on, in bytes. A longer one is cut, and says so.
+/// The longest status message that is passed on, in bytes. A longer one is truncated.
 const STATUS_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// The same status with a message that is neither too long nor empty.
-pub(super) fn readable(status: Status) -> Status {
-    let given = status.message();
-    let message = if given.trim().is_empty() {
-        in_words(status.code()).to_owned()
-    } else if given.len() > STATUS_MESSAGE_BYTES_MAX {
-        let end = given.floor_char_boundary(STATUS_MESSAGE_BYTES_MAX);
-        format!("{}… [cut: the message has {} bytes]", &given[..end], given.len())
+pub(super) fn with_message(status: Status) -> Status {
+    let text = status.message();
+    let message = if text.trim().is_empty() {
+        default_message(status.code()).to_owned()
+    } else if text.len() > STATUS_MESSAGE_BYTES_MAX {
+        let end = text.floor_char_boundary(STATUS_MESSAGE_BYTES_MAX);
+        format!("{}… [truncated: the message has {} bytes]", &text[..end], text.len())
     } else {
         return status;
     };
@@ -21,25 +21,26 @@ pub(super) fn readable(status: Status) -> Status {
     Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone())
 }
 
-/// For a model, which cannot act on silence.
-fn in_words(code: Code) -> &'static str {
+/// A message for a model, which cannot act on an empty one.
+fn default_message(code: Code) -> &'static str {
     match code {
         Code::InvalidArgument => {
-            "the tool service refuses the arguments (INVALID_ARGUMENT) and does not say why"
+            "the tool service rejected the arguments (INVALID_ARGUMENT) without a reason"
         }
         Code::FailedPrecondition => {
-            "the call does not fit the present state (FAILED_PRECONDITION); the tool service does not say why"
+            "the call is not possible in the current state (FAILED_PRECONDITION); \
+             the tool service gave no reason"
         }
         Code::OutOfRange => {
-            "an argument is out of range (OUT_OF_RANGE); the tool service does not say which"
+            "an argument is out of range (OUT_OF_RANGE); the tool service did not name it"
         }
-        Code::NotFound => "what was asked for is not found (NOT_FOUND)",
-        Code::AlreadyExists => "what was to be created exists already (ALREADY_EXISTS)",
+        Code::NotFound => "the requested item was not found (NOT_FOUND)",
+        Code::AlreadyExists => "the item to be created already exists (ALREADY_EXISTS)",
         Code::Aborted => "the call was aborted by a conflict (ABORTED)",
         Code::PermissionDenied => {
-            "the tool service does not permit this (PERMISSION_DENIED) and does not say why"
+            "the tool service denied the call (PERMISSION_DENIED) without a reason"
         }
-        Code::ResourceExhausted => "a quota of the tool service is used up (RESOURCE_EXHAUSTED)",
+        Code::ResourceExhausted => "a quota of the tool service is exhausted (RESOURCE_EXHAUSTED)",
         code => code.description(),
     }
 }
@@ -51,9 +52,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_is_too_long_is_cut_and_says_so() {
+    fn a_message_that_is_too_long_is_truncated_with_a_note() {
         let whole = "ä".repeat(STATUS_MESSAGE_BYTES_MAX / 2);
-        assert_eq!(readable(Status::not_found(whole.clone())).message(), whole);
+        assert_eq!(with_message(Status::not_found(whole.clone())).message(), whole);
         let long = "x".to_owned() + &whole;
         let status = Status::with_details_and_metadata(
             Code::NotFound,
@@ -61,25 +62,28 @@ mod tests {
             Bytes::from_static(b"details"),
             MetadataMap::new(),
         );
-        let cut = readable(status);
-        assert_eq!((cut.code(), cut.details()), (Code::NotFound, b"details".as_slice()));
-        let (text, mark) = cut.message().split_once('…').unwrap();
+        let truncated = with_message(status);
+        assert_eq!(
+            (truncated.code(), truncated.details()),
+            (Code::NotFound, b"details".as_slice())
+        );
+        let (text, mark) = truncated.message().split_once('…').unwrap();
         assert!(
             long.starts_with(text) && text.len() > STATUS_MESSAGE_BYTES_MAX - 2,
             "{}",
             text.len()
         );
-        assert_eq!(mark, " [cut: the message has 16385 bytes]");
+        assert_eq!(mark, " [truncated: the message has 16385 bytes]");
     }
 
     #[test]
-    fn no_code_comes_without_words() {
+    fn a_status_without_a_message_gets_a_default_one() {
         for code in 1..=16 {
             for message in ["", " \n"] {
-                let status = readable(Status::new(Code::from(code), message));
+                let status = with_message(Status::new(Code::from(code), message));
                 assert!(status.message().len() > 10, "{status:?}");
             }
         }
-        assert_eq!(readable(Status::aborted("why")).message(), "why");
+        assert_eq!(with_message(Status::aborted("why")).message(), "why");
     }
 }

@@ -4,16 +4,16 @@ use futures::FutureExt as _;
 
 use super::*;
 
-fn bounds(events_max: usize, bytes_max: usize, retained_bytes_max: usize) -> Arc<Bounds> {
+fn bounds(events_max: usize, bytes_max: usize, retained_bytes_max: usize) -> Arc<BufferLimits> {
     let retained_bytes = AtomicUsize::new(0);
-    Arc::new(Bounds { events_max, bytes_max, retained_bytes_max, retained_bytes })
+    Arc::new(BufferLimits { events_max, bytes_max, retained_bytes_max, retained_bytes })
 }
 
-fn resumable(bounds: &Arc<Bounds>) -> Arc<EventStream> {
+fn resumable(bounds: &Arc<BufferLimits>) -> Arc<EventStream> {
     EventStream::new(bounds, Some(1))
 }
 
-/// Pushes, where there is room.
+/// Pushes an event, if the buffer has space.
 fn push(stream: &EventStream, text: &'static str) -> bool {
     pin!(stream.push(Bytes::from_static(text.as_bytes()))).now_or_never().is_some()
 }
@@ -22,16 +22,16 @@ fn finish(stream: &EventStream, text: &'static str) {
     stream.finish(StatusCode::OK, Bytes::from_static(text.as_bytes()), None);
 }
 
-/// What a reader finds now.
-fn all(reader: &mut Reader) -> Vec<String> {
+/// The texts of all available events.
+fn read_all(reader: &mut EventReader) -> Vec<String> {
     let mut found = Vec::new();
     loop {
         match reader.next() {
-            Next::Event(_, event) => {
+            ReadOutcome::Event(_, event) => {
                 found.push(String::from_utf8_lossy(&event.message).into_owned())
             }
-            Next::Nothing => return found,
-            Next::End => {
+            ReadOutcome::Empty => return found,
+            ReadOutcome::End => {
                 found.push("end".to_owned());
                 return found;
             }
@@ -40,109 +40,112 @@ fn all(reader: &mut Reader) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_answer_alone_is_whole_and_anything_before_it_makes_a_stream() {
+async fn a_response_is_one_message_unless_an_event_precedes_it() {
     let bounds = bounds(8, 100, 100);
-    let alone = EventStream::new(&bounds, None);
-    finish(&alone, "answer");
-    assert!(
-        matches!(alone.opening(None).await, Opening::Whole(StatusCode::OK, answer) if answer == "answer")
-    );
+    let single = EventStream::new(&bounds, None);
+    finish(&single, "response");
+    let ResponseStart::Complete(StatusCode::OK, response) = single.response_start(None).await
+    else {
+        panic!("a stream");
+    };
+    assert_eq!(response, "response");
 
-    let told = EventStream::new(&bounds, None);
-    assert!(push(&told, "progress"));
-    finish(&told, "answer");
-    assert!(matches!(told.opening(None).await, Opening::Stream));
-    assert_eq!(all(&mut told.read(None).unwrap()), ["progress", "answer", "end"]);
+    let streamed = EventStream::new(&bounds, None);
+    assert!(push(&streamed, "progress"));
+    finish(&streamed, "response");
+    assert!(matches!(streamed.response_start(None).await, ResponseStart::Stream));
+    assert_eq!(read_all(&mut streamed.open_reader(None).unwrap()), ["progress", "response", "end"]);
 
     let quiet = EventStream::new(&bounds, None);
-    assert!(matches!(quiet.opening(Some(Duration::ZERO)).await, Opening::Stream));
+    assert!(matches!(quiet.response_start(Some(Duration::ZERO)).await, ResponseStart::Stream));
 }
 
 #[test]
-fn a_broken_stream_is_taken_up_again_after_the_last_event_that_its_client_has() {
+fn a_broken_stream_resumes_after_the_last_event_that_its_client_has() {
     let bounds = bounds(8, 100, 100);
     let stream = resumable(&bounds);
-    let mut first = stream.read(None).unwrap();
+    let mut first = stream.open_reader(None).unwrap();
     assert!(push(&stream, "1") && push(&stream, "2"));
-    assert_eq!(all(&mut first), ["1", "2"]);
+    assert_eq!(read_all(&mut first), ["1", "2"]);
     drop(first);
     assert!(push(&stream, "3"));
-    finish(&stream, "answer");
-    assert_eq!(all(&mut stream.read(Some(1)).unwrap()), ["2", "3", "answer", "end"]);
-    assert_eq!(all(&mut stream.read(Some(4)).unwrap()), ["end"]);
-    assert!(stream.read(Some(5)).is_none(), "there never was such an event");
+    finish(&stream, "response");
+    assert_eq!(read_all(&mut stream.open_reader(Some(1)).unwrap()), ["2", "3", "response", "end"]);
+    assert_eq!(read_all(&mut stream.open_reader(Some(4)).unwrap()), ["end"]);
+    assert!(stream.open_reader(Some(5)).is_none(), "the stream never had this event");
 }
 
 #[test]
-fn each_event_goes_to_one_reader_which_is_the_newest() {
+fn each_event_goes_to_the_newest_reader_alone() {
     let stream = resumable(&bounds(8, 100, 100));
-    let (mut first, mut second) = (stream.read(None).unwrap(), stream.read(None).unwrap());
+    let (mut first, mut second) =
+        (stream.open_reader(None).unwrap(), stream.open_reader(None).unwrap());
     assert!(push(&stream, "1"));
-    assert!(all(&mut first).is_empty());
-    assert_eq!(all(&mut second), ["1"]);
+    assert!(read_all(&mut first).is_empty());
+    assert_eq!(read_all(&mut second), ["1"]);
     drop(second);
     assert!(push(&stream, "2"));
-    assert_eq!(all(&mut first), ["2"]);
+    assert_eq!(read_all(&mut first), ["2"]);
 }
 
 #[tokio::test]
 async fn a_buffer_is_bounded_in_events_and_bytes() {
     let bounds = bounds(2, 10, 100);
     let stream = resumable(&bounds);
-    let reader = stream.read(None).unwrap();
+    let reader = stream.open_reader(None).unwrap();
     assert!(push(&stream, "1") && push(&stream, "2"));
-    assert!(!push(&stream, "3"), "who reads slowly is waited for");
+    assert!(!push(&stream, "3"), "a writer waits for a slow reader");
     drop(reader);
-    assert!(push(&stream, "3"), "for nobody nothing waits");
-    assert_eq!(all(&mut stream.read(None).unwrap()), ["2", "3"]);
-    finish(&stream, "an answer that is larger than all");
+    assert!(push(&stream, "3"), "a writer without a reader does not wait");
+    assert_eq!(read_all(&mut stream.open_reader(None).unwrap()), ["2", "3"]);
+    finish(&stream, "a response that is larger than the bound");
     assert_eq!(
-        all(&mut stream.read(Some(3)).unwrap()),
-        ["an answer that is larger than all", "end"]
+        read_all(&mut stream.open_reader(Some(3)).unwrap()),
+        ["a response that is larger than the bound", "end"]
     );
     drop(stream);
     assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0);
 }
 
 #[test]
-fn what_was_delivered_is_retained_only_for_whom_may_come_back_and_while_there_is_room_in_all() {
+fn delivered_events_are_retained_only_for_resumable_streams_and_within_the_total_bound() {
     let bounds = bounds(8, 100, 5);
     for stream in [EventStream::new(&bounds, None), resumable(&bounds)] {
-        let mut reader = stream.read(None).unwrap();
+        let mut reader = stream.open_reader(None).unwrap();
         assert!(push(&stream, "123456"));
-        assert_eq!(all(&mut reader), ["123456"]);
+        assert_eq!(read_all(&mut reader), ["123456"]);
         assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0);
     }
 }
 
 #[test]
-fn a_change_that_waits_to_be_read_is_not_repeated() {
+fn a_pending_change_is_not_repeated() {
     let stream = resumable(&bounds(8, 100, 100));
-    let mut reader = stream.read(None).unwrap();
-    let changed = || Event::new(Bytes::from_static(b"changed"), None);
-    stream.push_now(changed());
-    stream.push_now(changed());
-    assert_eq!(all(&mut reader), ["changed"]);
-    stream.push_now(changed());
-    assert_eq!(all(&mut reader), ["changed"]);
+    let mut reader = stream.open_reader(None).unwrap();
+    let changed = || StreamEvent::new(Bytes::from_static(b"changed"), None);
+    stream.push_unless_pending(changed());
+    stream.push_unless_pending(changed());
+    assert_eq!(read_all(&mut reader), ["changed"]);
+    stream.push_unless_pending(changed());
+    assert_eq!(read_all(&mut reader), ["changed"]);
 }
 
 #[tokio::test]
-async fn a_copy_has_the_numbers_of_its_original_and_skips_what_is_missing_there() {
+async fn a_copy_uses_the_numbers_of_its_original_and_skips_gaps() {
     let bounds = bounds(8, 100, 100);
     let copy = EventStream::copy(&bounds, 1);
-    let mut reader = copy.read(None).unwrap();
-    let event = || Event::new(Bytes::from_static(b"event"), None);
+    let mut reader = copy.open_reader(None).unwrap();
+    let event = || StreamEvent::new(Bytes::from_static(b"event"), None);
     let push = |number| pin!(copy.push_at(number, event())).now_or_never().is_some();
     assert!(push(7) && push(8));
-    assert!(!push(12), "events that wait come first");
-    let number = |reader: &mut Reader| match reader.next() {
-        Next::Event(number, _) => number,
-        Next::Nothing | Next::End => 0,
+    assert!(!push(12), "pending events come first");
+    let number = |reader: &mut EventReader| match reader.next() {
+        ReadOutcome::Event(number, _) => number,
+        ReadOutcome::Empty | ReadOutcome::End => 0,
     };
     assert_eq!([number(&mut reader), number(&mut reader)], [7, 8]);
     assert!(push(12));
-    assert!(push(7) && push(12), "what arrives twice is passed over");
+    assert!(push(7) && push(12), "duplicates are ignored");
     assert_eq!([number(&mut reader), number(&mut reader)], [12, 0]);
     assert_eq!(bounds.retained_bytes.load(Ordering::Relaxed), 0, "a copy retains nothing");
 }

@@ -1,4 +1,4 @@
-//! What replicas say to one another.
+//! Messages between replicas.
 
 use std::sync::Arc;
 
@@ -10,67 +10,67 @@ use crate::{
     admission::ID_BYTES_MAX,
     admission::authorizer::Reauthorizer,
     mcp::{
-        events::Reader,
-        session::{Session, SessionId, Sessions},
+        events::EventReader,
+        session::{Session, SessionId, SessionRegistry},
     },
 };
 
-/// What a client names of a session that is not on this replica.
+/// A part of a session that may be on another replica.
 #[derive(Debug)]
-pub(in crate::mcp) enum Subject {
-    /// A question to the client, by its id, and the client's answer.
-    Question(SessionId, i64, Result<Value, Value>),
-    /// A request of the client in progress, by its id: it is to be cancelled.
-    Running(SessionId, Value),
-    /// A stream after one of its events.
+pub(in crate::mcp) enum RemoteItem {
+    /// The client's response to a request with this id.
+    Response(SessionId, i64, Result<Value, Value>),
+    /// The cancellation of the client's request with this id.
+    Cancellation(SessionId, Value),
+    /// A stream, after this event.
     Stream(SessionId, u64, u64),
 }
 
 /// A message between replicas.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Message {
-    /// The replica that sends it.
+pub(super) struct ReplicaMessage {
+    /// The replica that sends the message.
     #[prost(fixed64, tag = "1")]
     pub(super) from: u64,
-    /// The request that it belongs to.
+    /// Identifies a request and its replies.
     #[prost(fixed64, tag = "2")]
     pub(super) number: u64,
-    #[prost(oneof = "Kind", tags = "3, 4, 5, 6, 7")]
-    pub(super) kind: Option<Kind>,
+    #[prost(oneof = "Payload", tags = "3, 4, 5, 6, 7")]
+    pub(super) payload: Option<Payload>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
-pub(super) enum Kind {
-    /// Who has this?
+pub(super) enum Payload {
+    /// Asks which replica has the item.
     #[prost(message, tag = "3")]
-    Find(Named),
-    /// Do with it what its client wants, who may.
+    Find(ItemRef),
+    /// Applies what the client requested; the sender has authorized it.
     #[prost(message, tag = "4")]
-    Do(Named),
-    /// It is here, or it is done.
+    Apply(ItemRef),
+    /// The sender has the item, or has applied the request.
     #[prost(message, tag = "5")]
-    Found(Found),
+    Located(Located),
     #[prost(message, tag = "6")]
-    Events(Events),
-    /// The events have been passed on. False: there is no reader any more.
+    Events(EventBatch),
+    /// The events have been delivered. False: the reader is closed.
     #[prost(bool, tag = "7")]
-    Passed(bool),
+    Delivered(bool),
 }
 
-/// A subject, for another replica.
+/// A [`RemoteItem`] in a message.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Named {
+pub(super) struct ItemRef {
     #[prost(bytes = "vec", tag = "1")]
     session: Vec<u8>,
     #[prost(int64, optional, tag = "2")]
-    question: Option<i64>,
+    request: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "3")]
     result: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "4")]
     error: Option<Vec<u8>>,
     /// The id of a request in progress, as JSON.
     #[prost(bytes = "vec", optional, tag = "5")]
-    running: Option<Vec<u8>>,
+    running_id: Option<Vec<u8>>,
     #[prost(fixed64, optional, tag = "6")]
     pub(super) stream: Option<u64>,
     #[prost(uint64, optional, tag = "7")]
@@ -78,8 +78,8 @@ pub(super) struct Named {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Found {
-    /// What its client must be allowed: an operation.
+pub(super) struct Located {
+    /// The operation that the client must be permitted to perform.
     #[prost(bytes = "vec", optional, tag = "1")]
     pub(super) operation: Option<Vec<u8>>,
     /// The stream of the call.
@@ -88,40 +88,40 @@ pub(super) struct Found {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Events {
+pub(super) struct EventBatch {
     #[prost(message, repeated, tag = "1")]
-    pub(super) events: Vec<Numbered>,
-    /// Whether there are no more.
+    pub(super) events: Vec<NumberedEvent>,
+    /// Whether these are the last events.
     #[prost(bool, tag = "2")]
     pub(super) is_end: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Numbered {
+pub(super) struct NumberedEvent {
     #[prost(uint64, tag = "1")]
     pub(super) number: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub(super) message: bytes::Bytes,
-    /// What its reader must be allowed besides: an operation.
+    /// The operation that the reader must be permitted to perform in addition.
     #[prost(bytes = "vec", optional, tag = "3")]
     pub(super) operation: Option<Vec<u8>>,
 }
 
-impl From<&Subject> for Named {
-    fn from(subject: &Subject) -> Self {
+impl From<&RemoteItem> for ItemRef {
+    fn from(item: &RemoteItem) -> Self {
         let text = |json: &Value| Some(json.to_string().into_bytes());
-        match subject {
-            Subject::Question(session, question, answer) => Self {
+        match item {
+            RemoteItem::Response(session, request, response) => Self {
                 session: session.bytes().to_vec(),
-                question: Some(*question),
-                result: answer.as_ref().ok().and_then(text),
-                error: answer.as_ref().err().and_then(text),
+                request: Some(*request),
+                result: response.as_ref().ok().and_then(text),
+                error: response.as_ref().err().and_then(text),
                 ..Self::default()
             },
-            Subject::Running(session, id) => {
-                Self { session: session.bytes().to_vec(), running: text(id), ..Self::default() }
+            RemoteItem::Cancellation(session, id) => {
+                Self { session: session.bytes().to_vec(), running_id: text(id), ..Self::default() }
             }
-            Subject::Stream(session, stream, last) => Self {
+            RemoteItem::Stream(session, stream, last) => Self {
                 session: session.bytes().to_vec(),
                 stream: Some(*stream),
                 last: Some(*last),
@@ -131,74 +131,77 @@ impl From<&Subject> for Named {
     }
 }
 
-pub(super) fn operation(needs: &Reauthorizer) -> Vec<u8> {
-    needs.operation().encode_to_vec()
+pub(super) fn encode_operation(authorization: &Reauthorizer) -> Vec<u8> {
+    authorization.operation().encode_to_vec()
 }
 
-/// The operation that another replica names.
-pub(super) fn decoded(operation: &[u8]) -> Option<Arc<Operation>> {
+/// Decodes the operation in a message.
+pub(super) fn decode_operation(operation: &[u8]) -> Option<Arc<Operation>> {
     Operation::decode(operation).ok().map(Arc::new)
 }
 
-impl Named {
-    /// What it takes to find it. None: no request has such an id.
-    pub(super) fn without_answer(self) -> Option<Self> {
-        let named = Self { result: None, error: None, ..self };
-        named.running.as_ref().is_none_or(|id| id.len() <= ID_BYTES_MAX).then_some(named)
+impl ItemRef {
+    /// The item without the client's response, to find it. `None`: its request id is too long.
+    pub(super) fn without_response(self) -> Option<Self> {
+        let item = Self { result: None, error: None, ..self };
+        item.running_id.as_ref().is_none_or(|id| id.len() <= ID_BYTES_MAX).then_some(item)
     }
 
-    /// Whether it is a stream after one of its events.
+    /// Whether the item is a stream.
     pub(super) fn is_stream(&self) -> bool {
         self.last.is_some()
     }
 
-    fn session(&self, sessions: &Sessions) -> Option<Arc<Session>> {
+    fn session(&self, sessions: &SessionRegistry) -> Option<Arc<Session>> {
         sessions.get(SessionId::from_bytes(self.session.as_slice())?)
     }
 
-    fn request(&self) -> Option<Value> {
-        serde_json::from_slice(self.running.as_deref()?).ok()
+    fn parse_running_id(&self) -> Option<Value> {
+        serde_json::from_slice(self.running_id.as_deref()?).ok()
     }
 
-    /// Says that this is here. None: it is not.
-    pub(super) fn locate(&self, sessions: &Sessions) -> Option<Found> {
+    /// Locates the item on this replica. `None`: it is not here.
+    pub(super) fn locate(&self, sessions: &SessionRegistry) -> Option<Located> {
         let session = self.session(sessions)?;
-        if let Some(question) = self.question {
-            let needs = session.asked(&question.into())?;
-            return Some(Found { operation: Some(operation(&needs)), stream: 0 });
+        if let Some(request) = self.request {
+            let authorization = session.pending_authorization(&request.into())?;
+            return Some(Located { operation: Some(encode_operation(&authorization)), stream: 0 });
         }
-        if let Some(id) = self.request() {
-            let running = session.running(&id)?;
-            return Some(Found {
-                operation: Some(operation(&running.needs)),
+        if let Some(id) = self.parse_running_id() {
+            let running = session.running_request(&id)?;
+            return Some(Located {
+                operation: Some(encode_operation(&running.authorization)),
                 stream: running.stream,
             });
         }
-        let (stream, needs) = session.stream(self.stream?)?;
-        let found = Found { operation: needs.as_ref().map(operation), stream: self.stream? };
-        stream.has(self.last?).then_some(found)
+        let (stream, authorization) = session.stream(self.stream?)?;
+        let located = Located {
+            operation: authorization.as_ref().map(encode_operation),
+            stream: self.stream?,
+        };
+        stream.has(self.last?).then_some(located)
     }
 
-    /// Does what the client wants with this: answers the question, or cancels the request.
-    pub(super) fn apply(&self, sessions: &Sessions) -> Option<Found> {
+    /// Applies what the client requested: resolves its request, or cancels it.
+    pub(super) fn apply(&self, sessions: &SessionRegistry) -> Option<Located> {
         let session = self.session(sessions)?;
-        if let Some(question) = self.question {
+        if let Some(request) = self.request {
             let json = |text: &Option<Vec<u8>>| serde_json::from_slice(text.as_deref()?).ok();
-            let answer = json(&self.result).ok_or_else(|| json(&self.error).unwrap_or_default());
-            session.answer(&question.into(), answer);
-            return Some(Found::default());
+            let response = json(&self.result).ok_or_else(|| json(&self.error).unwrap_or_default());
+            session.resolve(&request.into(), response);
+            return Some(Located::default());
         }
-        // Not another one of the same id, which may need something else.
-        let running = session.running(&self.request()?)?;
+        // Another request of the same id may need another permission.
+        let running = session.running_request(&self.parse_running_id()?)?;
         (Some(running.stream) == self.stream).then(|| running.cancel.cancel())?;
-        Some(Found::default())
+        Some(Located::default())
     }
 
-    /// A reader of the stream that is to be taken up again. None: it is no stream, or not here.
-    pub(super) fn reader(&self, sessions: &Sessions) -> Option<Reader> {
+    /// Opens a reader of the stream to resume. `None`: the item is not a stream, or not here.
+    pub(super) fn open_reader(&self, sessions: &SessionRegistry) -> Option<EventReader> {
         let last = self.last?;
         let (stream, _) = self.session(sessions)?.stream(self.stream?)?;
-        stream.read(Some(last))
+        stream.open_reader(Some(last))
     }
 }
 
@@ -207,13 +210,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_replicas_are_sent_neither_what_a_client_answers_nor_an_id_that_no_request_has() {
-        let answered =
-            Named { question: Some(1), result: Some(vec![b'1'; 4096]), ..Named::default() };
-        let sent = answered.without_answer();
-        assert_eq!(sent, Some(Named { question: Some(1), ..Named::default() }));
-        let id = |length| Named { running: Some(vec![b'1'; length]), ..Named::default() };
-        assert!(id(ID_BYTES_MAX).without_answer().is_some());
-        assert!(id(ID_BYTES_MAX + 1).without_answer().is_none());
+    fn a_broadcast_contains_neither_a_clients_response_nor_an_id_that_is_too_long() {
+        let response =
+            ItemRef { request: Some(1), result: Some(vec![b'1'; 4096]), ..ItemRef::default() };
+        let sent = response.without_response();
+        assert_eq!(sent, Some(ItemRef { request: Some(1), ..ItemRef::default() }));
+        let id = |length| ItemRef { running_id: Some(vec![b'1'; length]), ..ItemRef::default() };
+        assert!(id(ID_BYTES_MAX).without_response().is_some());
+        assert!(id(ID_BYTES_MAX + 1).without_response().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! Clients that listen: GET in a session, and `subscriptions/listen` without one.
+//! Streams of subscribed clients: GET in a session, and `subscriptions/listen` without one.
 
 use std::sync::Arc;
 
@@ -6,34 +6,35 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{
-    Admission, EventBody, EventStream, Lease, Message, Operation, Owner, Plan, Refusal, Replicas,
-    Revision, Right, SESSION_ID, SILENCE, Server, Session, Subscription, invalid_params, malformed,
-    may, no_method, revision, wire,
+    Admission, EventBody, EventStream, McpServer, Message, NO_EPOCH, Operation, Plan,
+    ProtocolRevision, Refusal, ReplicaBus, SESSION_ID, SendPermission, Session, SlotOwner,
+    StreamLease, Subscription, invalid_params, may_perform, reject_malformed, revision,
+    unknown_method, wire,
 };
 use crate::mcp::{
-    replicas::{Place, Subject},
+    replicas::{RemoteItem, RemoteLocation},
     session::Slot,
     sse,
 };
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// A stream, and from where on it is read.
-struct Source {
+/// A stream to read, and the last event that its client has.
+struct StreamSource {
     stream: Arc<EventStream>,
     last: Option<u64>,
-    /// What whoever reads it must be allowed. None: nothing but its session.
+    /// The operation that the reader must be permitted to perform. `None`: its session is enough.
     operation: Option<Arc<Operation>>,
-    /// Where it is that the stream is a copy of.
-    elsewhere: Option<(Arc<Replicas>, Place, Subject)>,
+    /// Where the original is, if the stream is a copy.
+    original: Option<(Arc<ReplicaBus>, RemoteLocation, RemoteItem)>,
 }
 
-impl Server {
-    /// Answers GET and DELETE, which belong to a session.
+impl McpServer {
+    /// Handles GET and DELETE, which need a session.
     ///
     /// # Errors
-    /// When there is no such session, or no such stream in it.
-    pub(crate) async fn answer_other(
+    /// When the session, or the stream in it, does not exist.
+    pub(crate) async fn handle_session_method(
         &self,
         admission: &Admission,
         method: &Method,
@@ -41,66 +42,81 @@ impl Server {
     ) -> Result<Response, Refusal> {
         let version = match revision::header(headers) {
             Ok(version) => version,
-            Err(wrong) => return Ok(malformed(&serde_json::Value::Null, wrong, admission)),
+            Err(error) => return Ok(reject_malformed(&serde_json::Value::Null, error, admission)),
         };
-        let id = headers.get(SESSION_ID).filter(|_| !version.is_some_and(Revision::is_stateless));
+        let id = headers
+            .get(SESSION_ID)
+            .filter(|_| !version.is_some_and(ProtocolRevision::is_stateless_version));
         let Some(id) = id.filter(|_| [Method::GET, Method::DELETE].contains(method)) else {
             return Err(Refusal::Method);
         };
-        if let Some(wrong) = version.and_then(|version| revision::check_known(version).err()) {
-            return Ok(malformed(&serde_json::Value::Null, wrong, admission));
+        if let Some(error) = version.and_then(|version| revision::check_known(version).err()) {
+            return Ok(reject_malformed(&serde_json::Value::Null, error, admission));
         }
-        let (principal, resource) = (&admission.grant.principal, admission.again.resource());
+        let (principal, resource) = (&admission.grant.principal, admission.reauthorizer.resource());
         let session = self.sessions.find(id, principal, resource).await?;
         if method == Method::DELETE {
             self.sessions.end(&session).await;
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
-        if !admission.accepts.streams() {
+        if !admission.accepts.allows_stream() {
             return Err(Refusal::NotAcceptable);
         }
-        let slot = Some(self.listeners.take(Owner::of(principal))?);
-        let Source { stream, last, operation, elsewhere } = self.source(&session, headers).await?;
-        let mut asks = vec![admission.again.clone()];
+        let slot = Some(self.listener_slots.acquire(SlotOwner::of(principal))?);
+        let StreamSource { stream, last, operation, original } =
+            self.open_stream(&session, headers).await?;
+        let mut authorizations = vec![admission.reauthorizer.clone()];
         let is_call = operation.is_some();
         if let Some(operation) = operation {
-            // Whoever takes the stream of a call up again must be allowed to make it.
-            if !may(admission, &operation).await? {
+            // Resuming the stream of a call needs the permission to make the call.
+            if !may_perform(admission, &operation).await? {
                 return Err(Refusal::EventId);
             }
-            asks.push(admission.again.of(operation));
+            authorizations.push(admission.reauthorizer.for_operation(operation));
         }
-        let reader = stream.read(last).ok_or(Refusal::EventId)?;
-        if let Some((replicas, place, subject)) = elsewhere {
-            let (again, budget) = (admission.again.clone(), admission.budget.clone());
-            tokio::spawn(replicas.follow(place, subject, stream, again, budget));
+        let reader = stream.open_reader(last).ok_or(Refusal::EventId)?;
+        if let Some((replicas, location, item)) = original {
+            let (reauthorizer, budget) = (admission.reauthorizer.clone(), admission.budget.clone());
+            tokio::spawn(replicas.follow(location, item, stream, reauthorizer, budget));
         }
-        let lease = Lease::new(asks, admission.grant.epoch, admission.grant.expires_at);
-        let (session, first) = (Some(session), Some(sse::beginning()));
+        let lease =
+            StreamLease::new(authorizations, admission.grant.epoch, admission.grant.expires_at);
+        let (session, first) = (Some(session), Some(sse::opening_comment()));
         let stopping = Some(self.stopping.clone());
-        let body = self.body(reader, Right::Listening(lease), is_call);
+        let body = self.body(reader, SendPermission::Listening(lease), is_call);
         let budget = Some(admission.budget.clone());
         Ok(EventBody { first, session, budget, _slot: slot, stopping, ..body }.into_response())
     }
 
-    /// What a client reads that listens in a session.
-    async fn source(&self, session: &Session, headers: &HeaderMap) -> Result<Source, Refusal> {
-        let last = headers.get(LAST_EVENT_ID).map(|id| id.to_str().ok().and_then(sse::event_id));
+    /// Opens the stream that a GET in a session names, or the session's standalone stream.
+    async fn open_stream(
+        &self,
+        session: &Session,
+        headers: &HeaderMap,
+    ) -> Result<StreamSource, Refusal> {
+        let last =
+            headers.get(LAST_EVENT_ID).map(|id| id.to_str().ok().and_then(sse::parse_event_id));
         let Some(last) = last else {
-            let make = || EventStream::new(&self.bounds, Some(rand::random()));
-            let stream = session.standalone(make).ok_or(Refusal::NoSession)?;
-            return Ok(Source { stream, last: None, operation: None, elsewhere: None });
+            let create = || EventStream::new(&self.bounds, Some(rand::random()));
+            let stream = session.standalone(create).ok_or(Refusal::NoSession)?;
+            return Ok(StreamSource { stream, last: None, operation: None, original: None });
         };
         let (id, last) = last.ok_or(Refusal::EventId)?;
-        if let Some((stream, needs)) = session.stream(id) {
-            let operation = needs.map(|needs| Arc::clone(needs.operation()));
-            return Ok(Source { stream, last: Some(last), operation, elsewhere: None });
+        if let Some((stream, authorization)) = session.stream(id) {
+            let operation =
+                authorization.map(|authorization| Arc::clone(authorization.operation()));
+            return Ok(StreamSource { stream, last: Some(last), operation, original: None });
         }
         let replicas = self.replicas.clone().ok_or(Refusal::EventId)?;
-        let subject = Subject::Stream(session.id, id, last);
-        let place = replicas.find(&subject).await?.ok_or(Refusal::EventId)?;
-        let (stream, operation) = (EventStream::copy(&self.bounds, id), place.operation.clone());
-        Ok(Source { stream, last: None, operation, elsewhere: Some((replicas, place, subject)) })
+        let item = RemoteItem::Stream(session.id, id, last);
+        let location = replicas.find(&item).await?.ok_or(Refusal::EventId)?;
+        let (stream, operation) = (EventStream::copy(&self.bounds, id), location.operation.clone());
+        Ok(StreamSource {
+            stream,
+            last: None,
+            operation,
+            original: Some((replicas, location, item)),
+        })
     }
 
     /// `subscriptions/listen`.
@@ -111,39 +127,45 @@ impl Server {
     ) -> Result<Response, Refusal> {
         let stream = EventStream::new(&self.bounds, None);
         let Plan::Watch(watches) = &admission.plan else {
-            let wrong = wire::error(&message.id, &no_method(admission));
-            return Ok(wire::whole(StatusCode::NOT_FOUND, wrong));
+            let error = wire::error(&message.id, &unknown_method(admission));
+            return Ok(wire::json_response(StatusCode::NOT_FOUND, error));
         };
         let Some(subscription) = Subscription::new(&message.id, &message.params, &stream) else {
-            let wrong = wire::error(&message.id, &invalid_params(admission));
-            return Ok(wire::whole(StatusCode::OK, wrong));
+            let error = wire::error(&message.id, &invalid_params(admission));
+            return Ok(wire::json_response(StatusCode::OK, error));
         };
-        if !admission.accepts.streams() {
+        if !admission.accepts.allows_stream() {
             return Err(Refusal::NotAcceptable);
         }
-        let slot = Some(self.listeners.take(Owner::of(&admission.grant.principal))?);
-        let operations =
-            watches.iter().map(|watch| admission.again.of(Arc::clone(&watch.call.operation)));
-        let asks = std::iter::once(admission.again.clone()).chain(operations).collect();
-        // What was allowed in several epochs is decided again at once.
+        let slot = Some(self.listener_slots.acquire(SlotOwner::of(&admission.grant.principal))?);
+        let operations = watches
+            .iter()
+            .map(|watch| admission.reauthorizer.for_operation(Arc::clone(&watch.call.operation)));
+        let authorizations =
+            std::iter::once(admission.reauthorizer.clone()).chain(operations).collect();
+        // Permissions of several epochs are checked again at once.
         let epoch = admission.grant.epoch;
-        let is_one = watches.iter().all(|watch| watch.call.epoch == epoch);
-        let lease =
-            Lease::new(asks, if is_one { epoch } else { SILENCE }, admission.grant.expires_at);
+        let is_one_epoch = watches.iter().all(|watch| watch.call.epoch == epoch);
+        let lease = StreamLease::new(
+            authorizations,
+            if is_one_epoch { epoch } else { NO_EPOCH },
+            admission.grant.expires_at,
+        );
         let last = Some(subscription.result());
-        // Not the whole admission: its span and all that it has would live as long as the stream.
-        let (again, request_id) = (admission.again.clone(), admission.context.request_id.clone());
+        // Not the whole admission: its span and budget would live as long as the stream.
+        let (reauthorizer, request_id) =
+            (admission.reauthorizer.clone(), admission.context.request_id.clone());
         let watches = Arc::clone(watches);
         let catalogs = Arc::clone(&self.handler.catalogs);
-        let owner = Owner::of(&admission.grant.principal);
-        let watched = watches.iter().map(|_| self.handler.watches.take(owner));
-        let watched = watched.collect::<Result<Vec<Slot>, _>>()?;
+        let owner = SlotOwner::of(&admission.grant.principal);
+        let slots = watches.iter().map(|_| self.handler.watch_slots.acquire(owner));
+        let slots = slots.collect::<Result<Vec<Slot>, _>>()?;
         let work = async move {
-            let _watched = watched;
-            subscription.run(&request_id, &again, &watches, &catalogs).await;
+            let _slots = slots;
+            subscription.run(&request_id, &reauthorizer, &watches, &catalogs).await;
         };
-        let reader = stream.read(None).ok_or(Refusal::EventId)?;
-        let body = self.body(reader, Right::Listening(lease), false);
+        let reader = stream.open_reader(None).ok_or(Refusal::EventId)?;
+        let body = self.body(reader, SendPermission::Listening(lease), false);
         let (work, stopping) = (Some(futures::FutureExt::boxed(work)), Some(self.stopping.clone()));
         Ok(EventBody { work, last, _slot: slot, stopping, ..body }.into_response())
     }

@@ -1,4 +1,4 @@
-//! Ids of sessions, and whose they are.
+//! Session ids, and the principals that they are bound to.
 
 use std::fmt;
 
@@ -12,15 +12,15 @@ use sha2::{Digest as _, Sha256};
 const ID_BYTES: usize = 16;
 const MAC_BYTES: usize = 16;
 
-/// A session, without what proves whose it is.
+/// The id of a session, without the MAC that binds it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::mcp) struct SessionId([u8; ID_BYTES]);
 
 /// A principal: issuer, subject and kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::mcp) struct Owner([u8; 16]);
+pub(in crate::mcp) struct SlotOwner([u8; 16]);
 
-/// Whoever knows an id can, with the right token, use the session: logs have only its beginning.
+/// With the right token, an id gives access to its session: logs contain only its first bytes.
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionId({}…)", BASE64.encode(&self.0[..3]))
@@ -45,7 +45,7 @@ impl SessionId {
     }
 }
 
-impl Owner {
+impl SlotOwner {
     pub(in crate::mcp) fn of(principal: &auth::Principal) -> Self {
         let mut digest = Sha256::new();
         digest.update([u8::from(principal.workload)]);
@@ -59,19 +59,19 @@ impl Owner {
     }
 }
 
-/// Binds ids to whom they were given. Replicas that share a secret accept one another's.
+/// Binds ids to their principals. Replicas that share a secret accept each other's ids.
 #[derive(Debug)]
-pub(super) struct Binder(hmac::Key);
+pub(super) struct SessionIdSigner(hmac::Key);
 
-impl Binder {
+impl SessionIdSigner {
     pub(super) fn new(secret: &SecretString) -> Self {
-        // The label keeps this key apart from whatever else is made of the secret.
+        // The label separates this key from other keys that are derived from the secret.
         let key = format!("drawbridge session id 2\0{}", secret.expose_secret());
         Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))
     }
 
-    /// The id as its client gets it.
-    pub(super) fn header(
+    /// The id as its client receives it, with its MAC.
+    pub(super) fn sign(
         &self,
         id: SessionId,
         principal: &auth::Principal,
@@ -81,9 +81,9 @@ impl Binder {
         HeaderValue::from_str(&format!("{}.{mac}", id.text())).ok()
     }
 
-    /// The session that a client names. None: it is none, or was given to another principal, tenant or client,
-    /// or at another endpoint.
-    pub(super) fn id(
+    /// Verifies the session id that a client sends. `None`: it is malformed, or was issued to
+    /// another principal, tenant or client, or at another endpoint.
+    pub(super) fn verify(
         &self,
         header: &HeaderValue,
         principal: &auth::Principal,
@@ -93,7 +93,7 @@ impl Binder {
         let id = SessionId(BASE64.decode(id).ok()?.try_into().ok()?);
         let mac: [u8; MAC_BYTES] = BASE64.decode(mac).ok()?.try_into().ok()?;
         let expected = self.mac(id, principal, resource);
-        // Constant time: the MAC is what keeps one principal out of another's session.
+        // Constant time: the MAC alone protects a session from other principals.
         aws_lc_rs::constant_time::verify_slices_are_equal(&expected, &mac).ok()?;
         Some(id)
     }
@@ -131,14 +131,15 @@ mod tests {
 
     #[test]
     fn a_session_id_is_bound_to_principal_tenant_client_and_endpoint_on_every_replica() {
-        let (one, replica) = (Binder::new(&"one".into()), Binder::new(&"one".into()));
+        let (one, replica) =
+            (SessionIdSigner::new(&"one".into()), SessionIdSigner::new(&"one".into()));
         let id = SessionId::random();
-        let header = one.header(id, &alice(), RESOURCE).unwrap();
-        assert_eq!(replica.id(&header, &alice(), RESOURCE), Some(id));
-        // Scopes, groups and roles are decided on with each request.
+        let header = one.sign(id, &alice(), RESOURCE).unwrap();
+        assert_eq!(replica.verify(&header, &alice(), RESOURCE), Some(id));
+        // Scopes, groups and roles are checked with each request.
         let scoped =
             auth::Principal { scopes: vec!["mcp".into()], roles: vec!["admin".into()], ..alice() };
-        assert_eq!(replica.id(&header, &scoped, RESOURCE), Some(id));
+        assert_eq!(replica.verify(&header, &scoped, RESOURCE), Some(id));
         for other in [
             auth::Principal { subject: "bob".into(), ..alice() },
             auth::Principal { issuer: "https://evil".into(), ..alice() },
@@ -148,28 +149,35 @@ mod tests {
             auth::Principal { tenant: "acmee".into(), client_id: "ditor".into(), ..alice() },
             auth::Principal { workload: true, ..alice() },
         ] {
-            assert_eq!(replica.id(&header, &other, RESOURCE), None, "{other:?}");
+            assert_eq!(replica.verify(&header, &other, RESOURCE), None, "{other:?}");
         }
-        assert_eq!(replica.id(&header, &alice(), "https://edge.example/mcp/code"), None);
-        assert_eq!(Binder::new(&"two".into()).id(&header, &alice(), RESOURCE), None);
+        assert_eq!(replica.verify(&header, &alice(), "https://edge.example/mcp/code"), None);
+        assert_eq!(SessionIdSigner::new(&"two".into()).verify(&header, &alice(), RESOURCE), None);
     }
 
     #[test]
-    fn a_forged_session_id_is_refused() {
+    fn a_forged_session_id_is_rejected() {
         for id in
             ["", "abc", "abc.", ".", "abc.AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAA.!!"]
         {
             let id = HeaderValue::from_str(id).unwrap();
-            assert_eq!(Binder::new(&"one".into()).id(&id, &alice(), RESOURCE), None, "{id:?}");
+            assert_eq!(
+                SessionIdSigner::new(&"one".into()).verify(&id, &alice(), RESOURCE),
+                None,
+                "{id:?}"
+            );
         }
     }
 
     #[test]
-    fn a_user_and_a_workload_of_one_subject_are_two_principals() {
-        assert_ne!(Owner::of(&alice()), Owner::of(&auth::Principal { workload: true, ..alice() }));
+    fn a_user_and_a_workload_with_one_subject_are_two_principals() {
+        assert_ne!(
+            SlotOwner::of(&alice()),
+            SlotOwner::of(&auth::Principal { workload: true, ..alice() })
+        );
         assert_eq!(
-            Owner::of(&alice()),
-            Owner::of(&auth::Principal { tenant: String::new(), ..alice() })
+            SlotOwner::of(&alice()),
+            SlotOwner::of(&auth::Principal { tenant: String::new(), ..alice() })
         );
     }
 }

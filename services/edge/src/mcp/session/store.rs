@@ -1,4 +1,4 @@
-//! Sessions in Redis: other replicas go on with them, and learn that one has ended.
+//! Sessions in Redis: other replicas restore them, and learn when one has ended.
 
 use std::{
     fmt,
@@ -14,34 +14,35 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    super::{json as structs, revision::Revision},
+    super::{json as structs, revision::ProtocolRevision},
     SessionId,
 };
 
 const PREFIX: &str = "drawbridge:mcp:session:2:";
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long Redis is not asked after it gave no answer.
-const PAUSE: Duration = Duration::from_secs(1);
-/// What stands where a session has ended. It stays for as long as another replica may still have the session.
+/// How long no command is sent after Redis failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The value of an ended session. It exists for as long as another replica may still have the
+/// session.
 const ENDED: &[u8] = b"ended";
 
-/// What a replica needs to go on with a session. Nothing in it is secret.
+/// The state from which a replica restores a session. It contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::mcp) struct State {
+pub(in crate::mcp) struct SessionState {
     revision: String,
     elicit_form: bool,
     elicit_url: bool,
     sampling: bool,
     roots: bool,
-    /// As JSON, which takes less than a parsed one while nobody asks for it. Empty: none.
+    /// As JSON, which takes less memory than the parsed form. Empty: no extensions.
     #[serde(default, skip_serializing_if = "str::is_empty")]
     extensions: Box<str>,
     pub(super) level: u8,
 }
 
-impl State {
-    /// That of a session that is opened.
-    pub(in crate::mcp) fn opened(revision: Revision, client: &pb::ClientCapabilities) -> Self {
+impl SessionState {
+    /// The state of a new session.
+    pub(in crate::mcp) fn new(revision: ProtocolRevision, client: &pb::ClientCapabilities) -> Self {
         let pb::ClientCapabilities { elicit_form, elicit_url, sampling, roots, extensions } =
             client;
         let extensions =
@@ -57,8 +58,8 @@ impl State {
         }
     }
 
-    pub(super) fn revision(&self) -> Revision {
-        Revision::negotiated(&self.revision)
+    pub(super) fn revision(&self) -> ProtocolRevision {
+        ProtocolRevision::negotiate(&self.revision)
     }
 
     pub(super) fn client(&self) -> pb::ClientCapabilities {
@@ -69,52 +70,52 @@ impl State {
     }
 }
 
-/// What Redis says of a session.
+/// A session's entry in Redis.
 #[derive(Debug)]
-pub(super) enum Known {
-    State(State),
+pub(super) enum StoredSession {
+    State(SessionState),
     Ended,
-    /// Nothing: there is none, or Redis has lost it.
-    Nothing,
-    /// Redis gives no answer.
-    Away,
+    /// There is no such session, or Redis has lost it.
+    Missing,
+    /// Redis is unavailable.
+    Unavailable,
 }
 
-pub(in crate::mcp) struct Store {
+pub(in crate::mcp) struct SessionStore {
     redis: Redis,
     idle_seconds: u64,
-    away_until: Mutex<Option<Instant>>,
+    unavailable_until: Mutex<Option<Instant>>,
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for SessionStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Store")
+        f.write_str("SessionStore")
     }
 }
 
-impl Store {
-    /// Connects when first used: Redis that is away is no reason not to start.
+impl SessionStore {
+    /// Connects at the first command: the edge starts without Redis too.
     pub(in crate::mcp) fn new(url: &SecretString, idle: Duration) -> Result<Self, RedisError> {
         let redis = Redis::open(url, RESPONSE_TIMEOUT)?;
-        Ok(Self { redis, idle_seconds: idle.as_secs().max(1), away_until: Mutex::default() })
+        Ok(Self { redis, idle_seconds: idle.as_secs().max(1), unavailable_until: Mutex::default() })
     }
 
-    /// Reads a session, which is in use.
-    pub(super) async fn read(&self, id: SessionId) -> Known {
+    /// Reads a session, and extends its lifetime.
+    pub(super) async fn read(&self, id: SessionId) -> StoredSession {
         let mut command = redis::pipe();
         command.cmd("GETEX").arg(key(id)).arg("EX").arg(self.idle_seconds);
         match self.run::<(Option<Vec<u8>>,)>(&command).await {
-            None => Known::Away,
-            Some((None,)) => Known::Nothing,
-            Some((Some(text),)) if text == ENDED => Known::Ended,
+            None => StoredSession::Unavailable,
+            Some((None,)) => StoredSession::Missing,
+            Some((Some(text),)) if text == ENDED => StoredSession::Ended,
             Some((Some(text),)) => {
-                serde_json::from_slice(&text).map_or(Known::Nothing, Known::State)
+                serde_json::from_slice(&text).map_or(StoredSession::Missing, StoredSession::State)
             }
         }
     }
 
-    /// Writes a session, where nothing is known of it.
-    pub(super) async fn write(&self, id: SessionId, state: &State) {
+    /// Writes a session unless it has an entry.
+    pub(super) async fn write(&self, id: SessionId, state: &SessionState) {
         let Ok(text) = serde_json::to_vec(state) else { return };
         let mut command = redis::pipe();
         command
@@ -128,24 +129,26 @@ impl Store {
         let _: Option<()> = self.run(&command).await;
     }
 
-    /// Notes that a session has ended. False: Redis does not know.
+    /// Writes that a session has ended. False: Redis was unavailable.
     pub(super) async fn end(&self, id: SessionId) -> bool {
         let mut command = redis::pipe();
         command.cmd("SET").arg(key(id)).arg(ENDED).arg("EX").arg(self.idle_seconds).ignore();
         self.run::<()>(&command).await.is_some()
     }
 
-    /// None: Redis gave no answer, now or a moment ago.
+    /// Runs a command. `None`: Redis is unavailable, or was a moment ago.
     pub(in crate::mcp) async fn run<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
-        let away_until = || self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if away_until().is_some_and(|until| Instant::now() < until) {
+        let unavailable_until =
+            || self.unavailable_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if unavailable_until().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let answer = command.query_async(&mut self.redis.clone()).await;
-        answer
+        let reply = command.query_async(&mut self.redis.clone()).await;
+        reply
             .map_err(|error| {
-                *away_until() = Some(Instant::now() + PAUSE);
-                tracing::warn!(error = %drawbridge_sdk::error_chain(&error), "Redis gives no answer about sessions");
+                *unavailable_until() = Some(Instant::now() + RETRY_DELAY);
+                let error = drawbridge_sdk::error_chain(&error);
+                tracing::warn!(%error, "the session store in Redis is unavailable");
             })
             .ok()
     }

@@ -1,22 +1,22 @@
-//! What is written as events is read back as it was, whatever the messages hold.
+//! Events parse back to the messages that were written, whatever these contain.
 
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Map, Value};
 
-use super::{COMMENT, event_id, frame, priming};
+use super::{COMMENT, frame, parse_event_id, priming_event};
 use crate::mcp::wire;
 
-/// An event as a client has it.
+/// An event as a client parses it.
 #[derive(Debug, PartialEq, Eq)]
-struct Received {
+struct ParsedEvent {
     id: String,
     kind: String,
     data: String,
 }
 
-/// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): CR, LF and CRLF end lines, NUL makes an id none,
-/// and an event without a field of data is none.
-fn received(stream: &str) -> Vec<Received> {
+/// Parses a stream as a browser does (WHATWG HTML, section 9.2.6): CR, LF and CRLF end lines, an id
+/// with NUL is ignored, and so is an event without a data field.
+fn parse(stream: &str) -> Vec<ParsedEvent> {
     let (mut events, mut id, mut kind, mut data) =
         (Vec::new(), String::new(), String::new(), String::new());
     for line in stream.replace("\r\n", "\n").replace('\r', "\n").split_terminator('\n') {
@@ -26,7 +26,7 @@ fn received(stream: &str) -> Vec<Received> {
             "" if line.is_empty() => {
                 if data.pop() == Some('\n') {
                     let (kind, data) = (std::mem::take(&mut kind), std::mem::take(&mut data));
-                    events.push(Received { id: id.clone(), kind, data });
+                    events.push(ParsedEvent { id: id.clone(), kind, data });
                 }
                 kind.clear();
                 data.clear();
@@ -40,7 +40,7 @@ fn received(stream: &str) -> Vec<Received> {
     events
 }
 
-/// Texts that could end a line or an event, begin another, or be long.
+/// Texts that could end a line or an event, start another, or are long.
 fn text() -> impl Strategy<Value = String> {
     let odd = [
         "\n",
@@ -77,35 +77,40 @@ fn json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(100)
+    })]
 
     #[test]
-    fn events_are_read_back_as_they_were_written(
+    fn events_parse_back_to_the_written_messages(
         messages in vec((text(), json()), 1..5),
         stream in any::<u64>(),
     ) {
-        let mut text = priming(stream).to_vec();
+        let mut text = priming_event(stream).to_vec();
         for (number, (method, params)) in (1..).zip(&messages) {
             text.extend_from_slice(&COMMENT);
-            text.extend_from_slice(&frame(Some(stream), number, &wire::notification(method, Some(params))));
+            let message = wire::notification(method, Some(params));
+            text.extend_from_slice(&frame(Some(stream), number, &message));
         }
-        let events = received(std::str::from_utf8(&text).unwrap());
+        let events = parse(std::str::from_utf8(&text).unwrap());
         prop_assert_eq!(events.len(), 1 + messages.len());
-        // The first names the place alone (SEP-1699).
-        prop_assert_eq!((event_id(&events[0].id), events[0].data.as_str()), (Some((stream, 0)), ""));
+        // The first event has an id alone (SEP-1699).
+        prop_assert_eq!(parse_event_id(&events[0].id), Some((stream, 0)));
+        prop_assert_eq!(events[0].data.as_str(), "");
         for (number, (event, (method, params))) in (1..).zip(events[1..].iter().zip(&messages)) {
             let message: Value = serde_json::from_str(&event.data).unwrap();
             prop_assert_eq!(&message["method"], method);
             prop_assert_eq!(message.get("params").unwrap_or(&Value::Null), params);
             prop_assert_eq!(&event.kind, "message");
-            prop_assert_eq!(event_id(&event.id), Some((stream, number)));
+            prop_assert_eq!(parse_event_id(&event.id), Some((stream, number)));
         }
     }
 }
 
 #[test]
-fn the_reader_of_these_tests_ends_lines_and_events_as_browsers_do() {
-    let events = received("data: a\ndata:b\r\n\rid: 1\0\n\n:x\rid: 2\rdata\r\r");
+fn the_parser_of_these_tests_ends_lines_and_events_as_browsers_do() {
+    let events = parse("data: a\ndata:b\r\n\rid: 1\0\n\n:x\rid: 2\rdata\r\r");
     let read: Vec<_> =
         events.iter().map(|event| (event.id.as_str(), event.data.as_str())).collect();
     assert_eq!(read, [("", "a\nb"), ("2", "")]);

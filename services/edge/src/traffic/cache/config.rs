@@ -1,4 +1,4 @@
-//! `[cache]`, as it stands in the config file.
+//! The `[cache]` table of the config file.
 
 use std::time::Duration;
 
@@ -7,14 +7,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Far more than a replica should have: a mistake in the unit is noticed.
+/// Far more than a replica should have, to catch a mistake in the unit.
 const BYTES_MAX_MAX: u64 = 1 << 40;
 const ENTRY_BYTES_MAX: u64 = 256 * 1024;
 const ENTRY_BYTES_MAX_MAX: u64 = 16 * 1024 * 1024;
 const REDIS_TIMEOUT_MS: u64 = 50;
 const REDIS_TIMEOUT_MS_MAX: u64 = 5000;
 
-/// `[cache]` of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CacheTable {
@@ -24,19 +23,18 @@ pub(crate) struct CacheTable {
     redis_timeout_ms: Option<Spanned<u64>>,
 }
 
-/// How the cache is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct CacheSettings {
     pub(super) enabled: bool,
-    /// Of all that this process keeps.
+    /// Of all entries in the memory of this process.
     pub(super) bytes_max: u64,
     /// Of one result.
     pub(super) entry_bytes_max: u64,
-    /// How long Redis may take.
+    /// How long a call waits for Redis.
     pub(super) redis_timeout: Duration,
 }
 
-impl Default for Settings {
+impl Default for CacheSettings {
     fn default() -> Self {
         Self {
             enabled: true,
@@ -47,11 +45,11 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
-    /// Reads what this text sets.
+impl CacheSettings {
+    /// Reads the table, with defaults for what it does not set.
     pub(crate) fn new(text: &ConfigText, table: &CacheTable) -> Result<Self, ConfigTextError> {
-        let number = |given: &Option<Spanned<u64>>, name, absent, max| {
-            text.within(given.as_ref(), name, absent, 1..=max)
+        let number = |value: &Option<Spanned<u64>>, name, default, max| {
+            text.check_bounds(value.as_ref(), name, default, 1..=max)
         };
         let timeout = number(
             &table.redis_timeout_ms,
@@ -78,33 +76,39 @@ mod tests {
     use super::*;
     use crate::config::{Services, parse};
 
-    fn read(text: &str) -> Result<Settings, String> {
+    fn read(text: &str) -> Result<CacheSettings, String> {
         let text = ConfigText::new("edge.toml", text);
         parse(&text, &Services::new())
-            .map(|said| said.duties.cache)
+            .map(|config| config.policy.cache)
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn what_is_not_set_has_its_default() {
-        assert_eq!(read(""), Ok(Settings::default()));
+    fn an_unset_cache_setting_has_its_default() {
+        assert_eq!(read(""), Ok(CacheSettings::default()));
         let set = read(
-            "[cache]\nenabled = false\nbytes_max = 1000\nentry_bytes_max = 10\nredis_timeout_ms = 7\n",
+            "[cache]\nenabled = false\nbytes_max = 1000\nentry_bytes_max = 10\n\
+             redis_timeout_ms = 7\n",
         );
         let redis_timeout = Duration::from_millis(7);
         assert_eq!(
             set,
-            Ok(Settings { enabled: false, bytes_max: 1000, entry_bytes_max: 10, redis_timeout })
+            Ok(CacheSettings {
+                enabled: false,
+                bytes_max: 1000,
+                entry_bytes_max: 10,
+                redis_timeout
+            })
         );
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
-        let mistakes =
+    fn an_invalid_cache_setting_is_reported_with_its_line() {
+        let invalid =
             ["bytes_max = 0", "entry_bytes_max = 16777217", "redis_timeout_ms = 5001", "size = 1"];
-        let told: Vec<_> =
-            mistakes.iter().map(|line| read(&format!("[cache]\n{line}\n")).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @"
+        let messages: Vec<_> =
+            invalid.iter().map(|line| read(&format!("[cache]\n{line}\n")).unwrap_err()).collect();
+        insta::assert_snapshot!(messages.join("\n"), @"
         edge.toml:2: bytes_max must be from 1 to 1099511627776
         edge.toml:2: entry_bytes_max must be from 1 to 16777216
         edge.toml:2: redis_timeout_ms must be from 1 to 5000

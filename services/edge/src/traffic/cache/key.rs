@@ -1,28 +1,30 @@
-//! What finds a result again: a digest of all that it may depend on.
+//! The key of a cached result: a digest of everything the result may depend on.
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use drawbridge_sdk::identity::{Actor, Facts, TransactionClaims, TransactionContext};
+use drawbridge_sdk::transaction_token::{
+    Actor, SubjectFacts, TransactionClaims, TransactionContext,
+};
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use super::rule::{Rule, Scope};
+use super::rule::{CacheRule, SharingScope};
 
-/// Changes with what an entry or a key is made of.
+/// Changes whenever the contents of an entry or a key change.
 const FORMAT: &[u8] = b"1";
-/// 64-bit integers are texts: RFC 8785 knows numbers as doubles, of which two could be one.
+/// 64-bit integers are strings: in RFC 8785 numbers are doubles, so two integers could collide.
 const JSON: SerializeOptions = SerializeOptions::new()
     .use_proto_field_name(true)
     .skip_default_fields(false)
     .stringify_64_bit_integers(true);
 
-/// A digest that tells nobody who or what.
+/// A keyed digest, which reveals neither caller nor arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key([u8; 32]);
+pub(crate) struct CacheKey([u8; 32]);
 
-impl Key {
+impl CacheKey {
     #[cfg(test)]
     pub(super) const fn of(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -37,35 +39,36 @@ impl Key {
     }
 }
 
-/// What a result depends on.
+/// What a result depends on, besides the generations of its tags.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) rule: &'a Rule,
+pub(super) struct KeyInput<'a> {
+    pub(super) rule: &'a CacheRule,
     /// `package.Service/Method`.
     pub(super) rpc: &'a str,
     pub(super) message: &'a DynamicMessage,
-    /// Absent where it does not matter who calls.
+    /// Absent where the result is the same for every caller.
     pub(super) caller: Option<&'a TransactionClaims>,
-    /// In which it was allowed: another follows a change of policies, keys or revocations.
+    /// In which the call was allowed. A change of policies, keys or revocations begins another.
     pub(super) epoch: u64,
 }
 
-/// Makes keys. Replicas that share a secret make the same.
+/// Derives cache keys. Replicas that share a secret derive the same ones.
 #[derive(Debug)]
-pub(super) struct Keys(hmac::Key);
+pub(super) struct KeyDeriver(hmac::Key);
 
-impl Keys {
+impl KeyDeriver {
     pub(super) fn new(secret: &SecretString) -> Self {
-        // The label keeps this key apart from whatever else is made of the secret.
+        // The label separates this key from others derived from the same secret.
         let key = Sha256::new()
             .chain_update(b"drawbridge cache keys\0")
             .chain_update(secret.expose_secret());
         Self(hmac::Key::new(hmac::HMAC_SHA256, &key.finalize()))
     }
 
-    /// The key of what is asked, while its tags are in these generations. None: it has no canonical form.
-    pub(super) fn key(&self, asked: &Asked<'_>, generations: &[String]) -> Option<Key> {
-        let Asked { rule, rpc, message, caller, epoch } = *asked;
+    /// The key of this call while its tags are in these generations. `None`: the message has no
+    /// canonical form.
+    pub(super) fn key(&self, input: &KeyInput<'_>, generations: &[String]) -> Option<CacheKey> {
+        let KeyInput { rule, rpc, message, caller, epoch } = *input;
         let mut digest = hmac::Context::with_key(&self.0);
         let mut add = |part: &[u8]| {
             digest.update(&(part.len() as u64).to_be_bytes());
@@ -76,11 +79,11 @@ impl Keys {
         add(rule.item.as_bytes());
         add(&rule.contract);
         add(&epoch.to_be_bytes());
-        add(&sharers(rule.scope, caller)?);
+        add(&audience(rule.scope, caller)?);
         add(&canonical(message)?);
         generations.iter().for_each(|generation| add(generation.as_bytes()));
         let tag = digest.sign();
-        Some(Key(tag.as_ref().try_into().ok()?))
+        Some(CacheKey(tag.as_ref().try_into().ok()?))
     }
 }
 
@@ -90,42 +93,44 @@ fn canonical(message: &DynamicMessage) -> Option<Vec<u8>> {
     serde_json_canonicalizer::to_vec(&json).ok()
 }
 
-/// Whom a result is for.
-fn sharers(scope: Scope, caller: Option<&TransactionClaims>) -> Option<Vec<u8>> {
-    if scope == Scope::Public {
-        return serde_json::to_vec(&Sharers::Public).ok();
+/// Who shares a result, encoded.
+fn audience(scope: SharingScope, caller: Option<&TransactionClaims>) -> Option<Vec<u8>> {
+    if scope == SharingScope::Public {
+        return serde_json::to_vec(&Audience::Public).ok();
     }
     let caller = caller?;
     let tenant = caller.tctx.tenant.as_deref().filter(|tenant| !tenant.is_empty());
-    let sharers = match (scope, tenant) {
-        (Scope::Tenant, Some(tenant)) => Sharers::Tenant { issuer: &caller.tctx.iss, tenant },
-        // Who has no tenant shares with nobody.
-        _ => Sharers::Caller(Box::new(Seen::of(caller))),
+    let audience = match (scope, tenant) {
+        (SharingScope::Tenant, Some(tenant)) => {
+            Audience::Tenant { issuer: &caller.tctx.iss, tenant }
+        }
+        // A caller without a tenant shares with no other caller.
+        _ => Audience::Caller(Box::new(CallerIdentity::of(caller))),
     };
-    serde_json::to_vec(&sharers).ok()
+    serde_json::to_vec(&audience).ok()
 }
 
 #[derive(Serialize)]
-enum Sharers<'a> {
+enum Audience<'a> {
     Public,
     Tenant { issuer: &'a str, tenant: &'a str },
-    Caller(Box<Seen<'a>>),
+    Caller(Box<CallerIdentity<'a>>),
 }
 
-/// A caller as a tool service sees it, without what is another for each call or token.
+/// A caller as a tool service sees it, without the claims that differ per call or token.
 #[derive(Serialize)]
-struct Seen<'a> {
+struct CallerIdentity<'a> {
     issuer: &'a str,
     subject: &'a str,
     tenant: Option<&'a str>,
     client: &'a str,
     scope: &'a str,
     actor: Option<&'a Actor>,
-    facts: Option<SeenFacts<'a>>,
+    facts: Option<CallerFacts<'a>>,
 }
 
 #[derive(Serialize)]
-struct SeenFacts<'a> {
+struct CallerFacts<'a> {
     groups: &'a [String],
     roles: &'a [String],
     email: Option<&'a str>,
@@ -133,8 +138,8 @@ struct SeenFacts<'a> {
     workload: bool,
 }
 
-impl<'a> Seen<'a> {
-    /// Names every claim, so that none that is added to tokens is forgotten here.
+impl<'a> CallerIdentity<'a> {
+    /// Destructures every claim, so that a new one must be considered here.
     fn of(claims: &'a TransactionClaims) -> Self {
         let TransactionClaims { iss: _, aud: _, sub, iat: _, exp: _, txn: _, scope, tctx, act } =
             claims;
@@ -149,8 +154,9 @@ impl<'a> Seen<'a> {
             facts,
         } = tctx;
         let facts = facts.as_ref().map(|facts| {
-            let Facts { groups, roles, email, mfa, workload, token_id: _, issued_at: _ } = facts;
-            SeenFacts { groups, roles, email: email.as_deref(), mfa: *mfa, workload: *workload }
+            let SubjectFacts { groups, roles, email, mfa, workload, token_id: _, issued_at: _ } =
+                facts;
+            CallerFacts { groups, roles, email: email.as_deref(), mfa: *mfa, workload: *workload }
         });
         Self {
             issuer: iss,
@@ -164,7 +170,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// What a transaction token says. It is auth's own, for this very call, and is not verified again.
+/// The claims of a transaction token. Auth minted it for this very call; it is not verified again.
 pub(super) fn claims(token: &SecretString) -> Option<TransactionClaims> {
     let payload = token.expose_secret().split('.').nth(1)?;
     serde_json::from_slice(&BASE64.decode(payload).ok()?).ok()

@@ -1,4 +1,4 @@
-//! What this process keeps: bounded in bytes, each entry for its time.
+//! Cache entries in memory: bounded in bytes, each with its own lifetime.
 
 use std::{
     sync::{
@@ -12,81 +12,86 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::{Expiry, notification::RemovalCause, sync::Cache};
 
-use super::key::Key;
+use super::key::CacheKey;
 
-/// What an entry takes besides its bytes, about.
+/// Approximate memory of an entry besides its bytes.
 const OVERHEAD_BYTES: u32 = 256;
 
 /// A result as its service sent it.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct CacheEntry {
     pub(super) bytes: Bytes,
-    /// When it was asked for: it may be as old as that.
-    pub(super) born: Instant,
-    /// After how long it is of no use.
-    pub(super) lasts: Duration,
+    /// When the service was called; the age counts from there.
+    pub(super) requested_at: Instant,
+    /// After this age the entry has expired.
+    pub(super) lifetime: Duration,
 }
 
-impl Entry {
+impl CacheEntry {
     pub(super) fn age(&self) -> Duration {
-        self.born.elapsed()
+        self.requested_at.elapsed()
     }
 
-    /// How long it is still of use; none when it is not.
-    pub(super) fn left(&self) -> Option<Duration> {
-        self.lasts.checked_sub(self.age()).filter(|left| !left.is_zero())
+    /// The time until it expires; `None` when it has.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.lifetime.checked_sub(self.age()).filter(|remaining| !remaining.is_zero())
     }
 }
 
-/// Entries last as long as they say themselves, those that take another's place too.
-struct Lasts;
+/// Each entry expires after its own lifetime, also one that replaces another.
+struct EntryExpiry;
 
-impl Expiry<Key, Entry> for Lasts {
-    fn expire_after_create(&self, _: &Key, entry: &Entry, _: Instant) -> Option<Duration> {
-        Some(entry.left().unwrap_or_default())
+impl Expiry<CacheKey, CacheEntry> for EntryExpiry {
+    fn expire_after_create(
+        &self,
+        _: &CacheKey,
+        entry: &CacheEntry,
+        _: Instant,
+    ) -> Option<Duration> {
+        Some(entry.remaining().unwrap_or_default())
     }
 
     fn expire_after_update(
         &self,
-        _: &Key,
-        entry: &Entry,
+        _: &CacheKey,
+        entry: &CacheEntry,
         _: Instant,
         _: Option<Duration>,
     ) -> Option<Duration> {
-        Some(entry.left().unwrap_or_default())
+        Some(entry.remaining().unwrap_or_default())
     }
 }
 
 #[derive(Debug)]
-pub(super) struct Memory {
-    entries: ArcSwap<Cache<Key, Entry>>,
+pub(super) struct MemoryStore {
+    entries: ArcSwap<Cache<CacheKey, CacheEntry>>,
     bytes_max: AtomicU64,
 }
 
-impl Memory {
+impl MemoryStore {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self {
-            entries: ArcSwap::from_pointee(entries(bytes_max)),
+            entries: ArcSwap::from_pointee(bounded(bytes_max)),
             bytes_max: AtomicU64::new(bytes_max),
         }
     }
 
-    /// May have so many bytes from now on. Another number begins with nothing.
+    /// Sets the bound. A changed bound empties the store.
     pub(super) fn set(&self, bytes_max: u64) {
         if self.bytes_max.swap(bytes_max, Ordering::Relaxed) != bytes_max {
-            self.entries.store(Arc::new(entries(bytes_max)));
+            self.entries.store(Arc::new(bounded(bytes_max)));
         }
     }
 
-    pub(super) fn get(&self, key: &Key) -> Option<Entry> {
-        self.entries.load().get(key).filter(|entry| entry.left().is_some())
+    pub(super) fn get(&self, key: &CacheKey) -> Option<CacheEntry> {
+        self.entries.load().get(key).filter(|entry| entry.remaining().is_some())
     }
 
-    pub(super) fn put(&self, key: Key, entry: Entry) {
+    pub(super) fn put(&self, key: CacheKey, entry: CacheEntry) {
         self.entries.load().insert(key, entry);
     }
 
-    pub(super) fn remove(&self, key: &Key) {
+    pub(super) fn remove(&self, key: &CacheKey) {
         self.entries.load().invalidate(key);
     }
 
@@ -99,8 +104,8 @@ impl Memory {
     }
 }
 
-fn entries(bytes_max: u64) -> Cache<Key, Entry> {
-    let weight = |_: &Key, entry: &Entry| {
+fn bounded(bytes_max: u64) -> Cache<CacheKey, CacheEntry> {
+    let weight = |_: &CacheKey, entry: &CacheEntry| {
         u32::try_from(entry.bytes.len()).unwrap_or(u32::MAX).saturating_add(OVERHEAD_BYTES)
     };
     let evicted = |_, _, cause| {
@@ -111,7 +116,7 @@ fn entries(bytes_max: u64) -> Cache<Key, Entry> {
     Cache::builder()
         .max_capacity(bytes_max)
         .weigher(weight)
-        .expire_after(Lasts)
+        .expire_after(EntryExpiry)
         .eviction_listener(evicted)
         .build()
 }
@@ -120,14 +125,14 @@ fn entries(bytes_max: u64) -> Cache<Key, Entry> {
 mod tests {
     use super::*;
 
-    fn entry(bytes: usize, lasts: Duration) -> Entry {
-        Entry { bytes: vec![1; bytes].into(), born: Instant::now(), lasts }
+    fn entry(bytes: usize, lifetime: Duration) -> CacheEntry {
+        CacheEntry { bytes: vec![1; bytes].into(), requested_at: Instant::now(), lifetime }
     }
 
     #[test]
-    fn an_entry_that_is_fetched_anew_lasts_anew() {
-        let memory = Memory::new(10_000);
-        let key = Key::of([1; 32]);
+    fn a_refreshed_entry_has_a_new_lifetime() {
+        let memory = MemoryStore::new(10_000);
+        let key = CacheKey::of([1; 32]);
         let day = Duration::from_secs(86_400);
         memory.put(key, entry(1, Duration::from_millis(1)));
         std::thread::sleep(Duration::from_millis(20));
@@ -138,10 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn there_are_never_more_bytes_than_may_be() {
-        let memory = Memory::new(100_000);
+    fn memory_never_exceeds_its_byte_bound() {
+        let memory = MemoryStore::new(100_000);
         for number in 0..100 {
-            memory.put(Key::of([number; 32]), entry(10_000, Duration::from_secs(60)));
+            memory.put(CacheKey::of([number; 32]), entry(10_000, Duration::from_secs(60)));
         }
         memory.entries.load().run_pending_tasks();
         assert!(memory.bytes() <= 100_000, "{}", memory.bytes());

@@ -1,4 +1,4 @@
-//! What a contract says of keeping the results of one RPC.
+//! The cache policy of one RPC, from its contract.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -8,59 +8,60 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 3600);
 const TAGS_MAX: usize = 16;
 const TAG_BYTES_MAX: usize = 64;
 
-/// How results of one RPC are kept.
+/// How results of one RPC are cached.
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub(crate) struct CacheRule {
     /// The tool's or resource's name.
     pub(crate) item: String,
     pub(super) contract: [u8; 32],
     pub(crate) ttl: Duration,
-    /// For how long after that a result is answered with while it is fetched anew.
+    /// How long after `ttl` a stale result is served while it is refreshed.
     pub(super) stale: Duration,
-    pub(crate) scope: Scope,
-    pub(super) tags: Vec<Tag>,
+    pub(crate) scope: SharingScope,
+    pub(super) tags: Vec<CacheTag>,
 }
 
 /// Who shares a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum SharingScope {
     Private,
     Tenant,
     Public,
 }
 
-/// Why results are not kept although the contract asks for it.
+/// Why results are not cached although the contract asks for it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RuleError {
+pub(crate) enum CacheRuleError {
     #[error("only a tool that is read-only and idempotent may have `cache`")]
     Writes,
     #[error(
-        "`ttl` and `stale_while_revalidate` must be a day at most, and `ttl` more than nothing"
+        "`ttl` and `stale_while_revalidate` must be at most one day, and `ttl` greater than zero"
     )]
     Duration,
     #[error(transparent)]
-    Tag(#[from] TagError),
+    Tag(#[from] CacheTagError),
 }
 
-/// Texts that cannot be tags.
+/// Tag names that break the format.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there are at most {TAGS_MAX} tags, each of 1 to {TAG_BYTES_MAX} of the characters a-z A-Z 0-9 _ - ."
+    "invalid tags: expected at most {TAGS_MAX}, each 1 to {TAG_BYTES_MAX} of the characters \
+     a-z A-Z 0-9 _ - ."
 )]
-pub(crate) struct TagError;
+pub(crate) struct CacheTagError;
 
-/// A tag of one service's results. Services do not share theirs.
+/// A tag of one service's results. Services do not share tags.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Tag(Arc<str>);
+pub(crate) struct CacheTag(Arc<str>);
 
-impl Tag {
+impl CacheTag {
     /// The tags of these names in a namespace.
-    pub(crate) fn all(namespace: &str, names: &[String]) -> Result<Vec<Self>, TagError> {
+    pub(crate) fn all(namespace: &str, names: &[String]) -> Result<Vec<Self>, CacheTagError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         let is_tag =
             |name: &String| (1..=TAG_BYTES_MAX).contains(&name.len()) && name.bytes().all(allowed);
         if names.len() > TAGS_MAX || !names.iter().all(is_tag) {
-            return Err(TagError);
+            return Err(CacheTagError);
         }
         let mut tags: Vec<_> =
             names.iter().map(|name| Self(format!("{namespace}/{name}").into())).collect();
@@ -69,8 +70,8 @@ impl Tag {
         Ok(tags)
     }
 
-    /// As Redis has it.
-    pub(super) fn read(text: String) -> Self {
+    /// A tag as Redis stores it.
+    pub(super) fn from_stored(text: String) -> Self {
         Self(text.into())
     }
 
@@ -79,28 +80,28 @@ impl Tag {
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for CacheTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Rule {
-    /// Reads what a method's option says. `contract` tells its contract from all others.
+impl CacheRule {
+    /// Reads the option of a method. `contract` identifies the contract it is part of.
     pub(crate) fn new(
         item: &str,
         namespace: &str,
         contract: [u8; 32],
         policy: &mcp::CachePolicy,
-    ) -> Result<Self, RuleError> {
-        let duration = |given: Option<prost_types::Duration>| {
-            let given =
-                Duration::try_from(given.unwrap_or_default()).map_err(|_| RuleError::Duration)?;
-            if given <= DURATION_MAX { Ok(given) } else { Err(RuleError::Duration) }
+    ) -> Result<Self, CacheRuleError> {
+        let duration = |value: Option<prost_types::Duration>| {
+            let value = Duration::try_from(value.unwrap_or_default())
+                .map_err(|_| CacheRuleError::Duration)?;
+            if value <= DURATION_MAX { Ok(value) } else { Err(CacheRuleError::Duration) }
         };
         let (ttl, stale) = (duration(policy.ttl)?, duration(policy.stale_while_revalidate)?);
         if ttl.is_zero() {
-            return Err(RuleError::Duration);
+            return Err(CacheRuleError::Duration);
         }
         Ok(Self {
             item: item.to_owned(),
@@ -108,11 +109,13 @@ impl Rule {
             ttl,
             stale,
             scope: match policy.scope() {
-                cache_policy::Scope::Unspecified | cache_policy::Scope::Private => Scope::Private,
-                cache_policy::Scope::Tenant => Scope::Tenant,
-                cache_policy::Scope::Public => Scope::Public,
+                cache_policy::Scope::Unspecified | cache_policy::Scope::Private => {
+                    SharingScope::Private
+                }
+                cache_policy::Scope::Tenant => SharingScope::Tenant,
+                cache_policy::Scope::Public => SharingScope::Public,
             },
-            tags: Tag::all(namespace, &policy.tags)?,
+            tags: CacheTag::all(namespace, &policy.tags)?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What replicas share: entries and the tags' generations in Redis.
+//! Cache entries and tag generations in Redis, shared by all replicas.
 
 use std::{
     collections::HashMap,
@@ -11,165 +11,173 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
+use drawbridge_sdk::{Redis, RedisBreaker, RedisUnavailable, error_chain};
 use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use secrecy::SecretString;
 
-use super::{key::Key, memory::Entry};
+use super::{key::CacheKey, memory::CacheEntry};
 use crate::sealer::Sealer;
 
-/// Each entry is a key of its own, in any slot.
-const ENTRY: &str = "drawbridge:cache:entry:";
-/// All generations are in one key, which is read at once.
-const TAGS: &str = "drawbridge:cache:tags";
-/// Longer than anything here waits.
+/// Prefix of entry keys, which may be in any slot.
+const ENTRY_PREFIX: &str = "drawbridge:cache:entry:";
+/// The hash of all generations, read as a whole.
+const TAGS_KEY: &str = "drawbridge:cache:tags";
+/// Longer than every other timeout here.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Generations, for which only writes wait.
+/// For generations, for which only writes wait.
 const TAGS_TIMEOUT: Duration = Duration::from_millis(500);
-/// For how long Redis that was too slow is not asked for entries.
+/// How long lookups skip Redis after it was too slow.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Redis, over one connection. One that was lost is given up at once, even if it could be had again: what Redis may have
-/// forgotten meanwhile is to be dealt with first.
-pub(super) struct Shared {
+/// Redis, over one connection. A lost connection is not reused: Redis may have lost data meanwhile,
+/// which the tag watcher must handle first.
+pub(super) struct RedisStore {
     redis: RedisBreaker,
-    within_ms: AtomicU64,
-    /// Until when Redis is not asked for entries.
-    paused: ArcSwapOption<Instant>,
+    timeout_ms: AtomicU64,
+    /// Until when lookups skip Redis.
+    paused_until: ArcSwapOption<Instant>,
     sealer: Sealer,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
+        f.write_str("RedisStore")
     }
 }
 
-impl Shared {
+impl RedisStore {
     pub(super) fn new(
         url: &SecretString,
         sealer: Sealer,
-        within: Duration,
+        timeout: Duration,
     ) -> Result<Self, RedisError> {
         Ok(Self {
             redis: RedisBreaker::new(url, RESPONSE_TIMEOUT)?,
-            within_ms: AtomicU64::new(millis(within)),
-            paused: ArcSwapOption::empty(),
+            timeout_ms: AtomicU64::new(millis(timeout)),
+            paused_until: ArcSwapOption::empty(),
             sealer,
         })
     }
 
-    /// Redis may take so long from now on.
-    pub(super) fn set(&self, within: Duration) {
-        self.within_ms.store(millis(within), Ordering::Relaxed);
+    /// Sets how long lookups wait for Redis.
+    pub(super) fn set(&self, timeout: Duration) {
+        self.timeout_ms.store(millis(timeout), Ordering::Relaxed);
     }
 
-    /// A connection that has answered.
+    /// A connection that has answered a probe.
     pub(super) async fn connect(&self) -> Option<Redis> {
-        let probe = async |connection: &Redis| connection.clone().hlen::<_, u64>(TAGS).await;
-        let told =
-            |error| tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis is away");
-        self.redis.connect(probe).await.map_err(told).ok()
+        let probe = async |connection: &Redis| connection.clone().hlen::<_, u64>(TAGS_KEY).await;
+        let log = |error| {
+            tracing::debug!(error = %error_chain(&error), "Redis is unavailable");
+        };
+        self.redis.connect(probe).await.map_err(log).ok()
     }
 
     pub(super) fn turn_on(&self, connection: Redis) {
-        self.redis.turn_on(connection);
+        self.redis.restore(connection);
     }
 
     pub(super) fn turn_off(&self) {
-        self.redis.turn_off();
+        self.redis.trip();
     }
 
-    /// The entry of this key. It lasts, by the clock of Redis, as long as it may; `lasts` is how long that was.
-    pub(super) async fn get(&self, key: &Key, lasts: Duration) -> Option<Entry> {
+    /// The entry of this key. Redis expires it by its own clock; its age is `lifetime` less the
+    /// remaining time.
+    pub(super) async fn get(&self, key: &CacheKey, lifetime: Duration) -> Option<CacheEntry> {
         let mut command = redis::pipe();
-        let name = name(key);
+        let name = entry_name(key);
         command.get(&name).pttl(&name);
-        let asked = Instant::now();
-        let (kept, left): (Option<Vec<u8>>, i64) = self.run_quickly(&command).await?;
-        let left = Duration::from_millis(u64::try_from(left).ok()?);
-        let bytes = self.sealer.open(key.bytes(), kept?)?;
-        let born = asked.checked_sub(lasts.checked_sub(left)?)?;
-        Some(Entry { bytes, born, lasts })
+        let read_at = Instant::now();
+        let (sealed, remaining): (Option<Vec<u8>>, i64) = self.run_for_call(&command).await?;
+        let remaining = Duration::from_millis(u64::try_from(remaining).ok()?);
+        let bytes = self.sealer.open(key.bytes(), sealed?)?;
+        let requested_at = read_at.checked_sub(lifetime.checked_sub(remaining)?)?;
+        Some(CacheEntry { bytes, requested_at, lifetime })
     }
 
-    pub(super) async fn put(&self, key: &Key, entry: &Entry) {
-        let Some((left, bytes)) = entry.left().zip(self.sealer.close(key.bytes(), &entry.bytes))
+    pub(super) async fn put(&self, key: &CacheKey, entry: &CacheEntry) {
+        let Some((remaining, bytes)) =
+            entry.remaining().zip(self.sealer.seal(key.bytes(), &entry.bytes))
         else {
             return;
         };
         let mut command = redis::pipe();
-        command.pset_ex(name(key), bytes, millis(left).max(1)).ignore();
-        let _: Option<()> = self.run_quickly(&command).await;
+        command.pset_ex(entry_name(key), bytes, millis(remaining).max(1)).ignore();
+        let _: Option<()> = self.run_for_call(&command).await;
     }
 
-    pub(super) async fn remove(&self, key: &Key) {
+    pub(super) async fn remove(&self, key: &CacheKey) {
         let mut command = redis::pipe();
-        command.del(name(key)).ignore();
-        let _: Option<()> = self.run_quickly(&command).await;
+        command.del(entry_name(key)).ignore();
+        let _: Option<()> = self.run_for_call(&command).await;
     }
 
-    /// The generations of all tags. None: nobody knows.
+    /// The generations of all tags. `None`: Redis gave no reply.
     pub(super) async fn tags(&self) -> Option<HashMap<String, String>> {
         let mut command = redis::pipe();
-        command.hgetall(TAGS);
+        command.hgetall(TAGS_KEY);
         let (tags,) = self.run(&command, TAGS_TIMEOUT).await?;
         Some(tags)
     }
 
-    /// Begins these generations. False: nobody knows.
+    /// Stores these generations. Returns whether Redis confirmed it.
     pub(super) async fn set_tags(&self, generations: &[(&str, &str)]) -> bool {
         let mut command = redis::pipe();
-        command.hset_multiple(TAGS, generations).ignore();
+        command.hset_multiple(TAGS_KEY, generations).ignore();
         self.run::<()>(&command, TAGS_TIMEOUT).await.is_some()
     }
 
-    /// Begins a generation, where there is none.
+    /// Stores a generation, unless the tag has one. Returns whether Redis confirmed it.
     pub(super) async fn set_tag_once(&self, tag: &str, generation: &str) -> bool {
         let mut command = redis::pipe();
-        command.hset_nx(TAGS, tag, generation).ignore();
+        command.hset_nx(TAGS_KEY, tag, generation).ignore();
         self.run::<()>(&command, TAGS_TIMEOUT).await.is_some()
     }
 
-    /// Does what a caller waits for. Slowness costs one of them a moment, and then nobody for a while.
-    async fn run_quickly<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
-        if self.paused.load().as_ref().is_some_and(|until| Instant::now() < **until) {
+    /// Runs a command that a call waits for. After a timeout, calls skip Redis for a while.
+    async fn run_for_call<T: FromRedisValue>(&self, command: &Pipeline) -> Option<T> {
+        if self.paused_until.load().as_ref().is_some_and(|until| Instant::now() < **until) {
             return None;
         }
-        let within = Duration::from_millis(self.within_ms.load(Ordering::Relaxed));
-        match self.ask(command, within).await? {
-            Ok(answer) => Some(answer),
+        let timeout = Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed));
+        match self.query(command, timeout).await? {
+            Ok(reply) => Some(reply),
             Err(error) => {
-                if matches!(error, RedisAway::Slow(_)) {
-                    self.paused.store(Some(Arc::new(Instant::now() + PAUSE)));
+                if matches!(error, RedisUnavailable::Timeout(_)) {
+                    self.paused_until.store(Some(Arc::new(Instant::now() + PAUSE)));
                 }
                 None
             }
         }
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &Pipeline, within: Duration) -> Option<T> {
-        self.ask(command, within).await?.ok()
+    async fn run<T: FromRedisValue>(&self, command: &Pipeline, timeout: Duration) -> Option<T> {
+        self.query(command, timeout).await?.ok()
     }
 
-    /// Nothing while Redis is away.
-    async fn ask<T: FromRedisValue>(
+    /// Runs a command. `None` while the circuit breaker is open.
+    async fn query<T: FromRedisValue>(
         &self,
         command: &Pipeline,
-        within: Duration,
-    ) -> Option<Result<T, RedisAway>> {
+        timeout: Duration,
+    ) -> Option<Result<T, RedisUnavailable>> {
         let connection = self.redis.connection()?;
-        let mut sending = Redis::clone(&connection);
-        let error = match RedisBreaker::wait(within, command.query_async(&mut sending)).await {
-            Ok(answer) => return Some(Ok(answer)),
-            Err(error) => error,
+        let mut connection_clone = Redis::clone(&connection);
+        let error =
+            match RedisBreaker::wait_for_reply(timeout, command.query_async(&mut connection_clone))
+                .await
+            {
+                Ok(reply) => return Some(Ok(reply)),
+                Err(error) => error,
+            };
+        tracing::debug!(error = %error_chain(&error), "Redis command failed");
+        // A timeout, or a full Redis, does not mean that the connection is lost.
+        let is_lost = match &error {
+            RedisUnavailable::Redis(error) => error.kind() != ErrorKind::Extension,
+            _ => false,
         };
-        tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis does not do what it is told");
-        // That it is too slow, or has no room, says nothing of the connection.
-        let is_lost =
-            matches!(&error, RedisAway::Redis(error) if error.kind() != ErrorKind::Extension);
         if is_lost {
-            self.redis.give_up(&connection);
+            self.redis.trip_if_current(&connection);
         }
         Some(Err(error))
     }
@@ -179,6 +187,6 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn name(key: &Key) -> String {
-    format!("{ENTRY}{}", key.text())
+fn entry_name(key: &CacheKey) -> String {
+    format!("{ENTRY_PREFIX}{}", key.text())
 }

@@ -1,8 +1,9 @@
-//! Tags: what has been made outdated, on whichever replica.
+//! Tags: what writes have invalidated, on any replica.
 //!
-//! Each tag is in a generation, which is part of the keys of what is tagged so. A write begins another: what was kept
-//! before is not found any more, and what was asked for before is kept where nobody looks. Generations are in Redis, which
-//! every replica reads several times a second. They are random, because Redis may forget: numbers would come again.
+//! Each tag has a generation, which is part of the cache keys of results with that tag. A write
+//! begins a new generation: no later lookup finds a result stored before, nor one whose call began
+//! before. Generations are in Redis, which every replica reads several times a second. They are
+//! random: Redis may lose its data, and counted ones would repeat.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,153 +21,158 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{rule::Tag, shared::Shared};
+use super::{rule::CacheTag, shared::RedisStore};
 
 /// How often Redis is read.
 const READ_EVERY: Duration = Duration::from_millis(200);
-/// For how long what was read is believed. A write is seen everywhere within this time.
-const BELIEVED_FOR: Duration = Duration::from_secs(1);
-/// The generation of all tags together. No tag has this name: theirs have a slash.
+/// How long generations stay valid after they were read. Every replica sees a write within this
+/// time.
+const VALID_FOR: Duration = Duration::from_secs(1);
+/// The generation of all tags together. No tag has this name: tag names contain a slash.
 const ERA: &str = "era";
 
 /// The generations as this replica knows them.
 #[derive(Debug)]
 pub(super) struct Tags {
-    heard: Arc<ArcSwap<Heard>>,
-    words: mpsc::UnboundedSender<Word>,
+    known: Arc<ArcSwap<KnownGenerations>>,
+    invalidations: mpsc::UnboundedSender<Invalidation>,
 }
 
-/// What was heard last.
+/// The generations that the watcher published last.
 #[derive(Clone, Debug, Default)]
-struct Heard {
-    state: State,
+struct KnownGenerations {
+    state: SyncState,
     era: String,
-    generations: HashMap<Tag, String>,
+    generations: HashMap<CacheTag, String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    /// There is nobody to hear: this replica's own writes are all that is known.
+enum SyncState {
+    /// Without Redis: this replica's own writes are all that count.
     #[default]
-    Alone,
+    LocalOnly,
     /// Redis gives no answer.
-    Away,
-    /// As Redis had it then.
-    Read(Instant),
+    Unavailable,
+    /// Read from Redis at this time.
+    ReadAt(Instant),
 }
 
-/// That these tags are outdated.
+/// A request to begin new generations of these tags.
 #[derive(Debug)]
-struct Word {
-    tags: Vec<Tag>,
-    /// Until when the write may still be carried out.
-    until: Option<Instant>,
+struct Invalidation {
+    tags: Vec<CacheTag>,
+    /// Where the write may still be carried out: until when.
+    pending_until: Option<Instant>,
     done: Option<oneshot::Sender<()>>,
 }
 
 impl Tags {
-    /// The tags, and what follows those of other replicas.
-    pub(super) fn new(shared: Option<Arc<Shared>>) -> (Self, Follower) {
-        let state = if shared.is_some() { State::Away } else { State::Alone };
-        let now = Heard { state, ..Heard::default() };
-        let heard = Arc::new(ArcSwap::from_pointee(now.clone()));
-        let (words, hearing) = mpsc::unbounded_channel();
-        let follower = Follower {
-            words: hearing,
-            heard: Arc::clone(&heard),
+    /// The tags, and the watcher that keeps them up to date.
+    pub(super) fn new(shared: Option<Arc<RedisStore>>) -> (Self, TagWatcher) {
+        let state = if shared.is_some() { SyncState::Unavailable } else { SyncState::LocalOnly };
+        let current = KnownGenerations { state, ..KnownGenerations::default() };
+        let known = Arc::new(ArcSwap::from_pointee(current.clone()));
+        let (invalidations, receiver) = mpsc::unbounded_channel();
+        let watcher = TagWatcher {
+            invalidations: receiver,
+            published: Arc::clone(&known),
             shared,
-            now,
-            unsettled: HashMap::new(),
+            current,
+            pending_writes: HashMap::new(),
             connecting: None,
-            missed: false,
+            has_unsaved: false,
         };
-        (Self { heard, words }, follower)
+        (Self { known, invalidations }, watcher)
     }
 
-    /// The generations that these tags are in. None: nobody knows.
-    pub(super) fn generations(&self, tags: &[Tag]) -> Option<Vec<String>> {
+    /// The current generations of these tags. `None`: unknown, because Redis gives no answer.
+    pub(super) fn generations(&self, tags: &[CacheTag]) -> Option<Vec<String>> {
         if tags.is_empty() {
             return Some(Vec::new());
         }
-        let heard = self.heard.load();
-        match heard.state {
-            State::Away => return None,
-            State::Read(at) if at.elapsed() >= BELIEVED_FOR => return None,
-            State::Alone | State::Read(_) => {}
+        let known = self.known.load();
+        match known.state {
+            SyncState::Unavailable => return None,
+            SyncState::ReadAt(at) if at.elapsed() >= VALID_FOR => return None,
+            SyncState::LocalOnly | SyncState::ReadAt(_) => {}
         }
-        let generation = |tag| heard.generations.get(tag).cloned().unwrap_or_default();
-        Some([heard.era.clone()].into_iter().chain(tags.iter().map(generation)).collect())
+        let generation = |tag| known.generations.get(tag).cloned().unwrap_or_default();
+        Some([known.era.clone()].into_iter().chain(tags.iter().map(generation)).collect())
     }
 
-    /// Begins a write that makes these tags outdated.
-    pub(super) fn writing(&self, tags: Vec<Tag>, timeout: Duration) -> Writing {
-        Writing { tags, timeout, words: self.words.clone() }
+    /// Begins a write that invalidates these tags.
+    pub(super) fn begin_write(&self, tags: Vec<CacheTag>, timeout: Duration) -> PendingWrite {
+        PendingWrite { tags, timeout, invalidations: self.invalidations.clone() }
     }
 }
 
-/// A write under way. Dropped before its end is known, it may still be carried out.
+/// A write under way. If it is dropped, the service may still carry it out within the timeout.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Writing {
-    tags: Vec<Tag>,
+pub(crate) struct PendingWrite {
+    tags: Vec<CacheTag>,
     timeout: Duration,
-    words: mpsc::UnboundedSender<Word>,
+    invalidations: mpsc::UnboundedSender<Invalidation>,
 }
 
-impl Writing {
-    /// The service is done with it, or, where nobody knows, will be within the timeout. Returns when no replica that hears Redis
-    /// will answer with what was there before for longer than a moment, and this one not at all.
-    pub(crate) async fn ended(mut self, is_done: bool) {
-        let (done, told) = oneshot::channel();
-        self.say(!is_done, Some(done));
-        // It ends with the word or without: then the edge is stopping.
-        let _ = told.await;
+impl PendingWrite {
+    /// Ends the write. Without `is_done`, the service may still carry it out within the timeout.
+    ///
+    /// Returns when this replica no longer serves what was cached before, and no replica connected
+    /// to Redis will for more than a moment.
+    pub(crate) async fn end(mut self, is_done: bool) {
+        let (done, published) = oneshot::channel();
+        self.invalidate(!is_done, Some(done));
+        // An error means that the edge is stopping.
+        let _ = published.await;
     }
 
-    /// Nothing was sent to the service.
-    pub(crate) fn never_began(mut self) {
+    /// Ends a write that was never sent to the service.
+    pub(crate) fn cancel(mut self) {
         self.tags.clear();
     }
 
-    fn say(&mut self, is_open: bool, done: Option<oneshot::Sender<()>>) {
+    fn invalidate(&mut self, is_pending: bool, done: Option<oneshot::Sender<()>>) {
         let tags = mem::take(&mut self.tags);
-        let until = is_open.then(|| Instant::now() + self.timeout);
+        let pending_until = is_pending.then(|| Instant::now() + self.timeout);
         if !tags.is_empty() {
-            // Nobody hears it any more when the edge has stopped.
-            let _ = self.words.send(Word { tags, until, done });
+            // Fails when the edge has stopped.
+            let _ = self.invalidations.send(Invalidation { tags, pending_until, done });
         }
     }
 }
 
-impl Drop for Writing {
+impl Drop for PendingWrite {
     fn drop(&mut self) {
-        self.say(true, None);
+        self.invalidate(true, None);
     }
 }
 
-/// Begins generations, and reads those that other replicas begin. It alone changes what is known, so that what it has just
-/// written is never undone by what it read before.
+/// Begins generations, and reads those that other replicas begin.
+///
+/// INVARIANT: it is the only writer of the known generations, so a read never reverts a newer
+/// write.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    words: mpsc::UnboundedReceiver<Word>,
-    heard: Arc<ArcSwap<Heard>>,
-    shared: Option<Arc<Shared>>,
-    now: Heard,
-    /// Tags of writes of which nobody knows whether they are still to come.
-    unsettled: HashMap<Tag, Instant>,
+pub(crate) struct TagWatcher {
+    invalidations: mpsc::UnboundedReceiver<Invalidation>,
+    published: Arc<ArcSwap<KnownGenerations>>,
+    shared: Option<Arc<RedisStore>>,
+    current: KnownGenerations,
+    /// Tags of writes that may still be carried out, and until when.
+    pending_writes: HashMap<CacheTag, Instant>,
     connecting: Option<JoinHandle<Option<Redis>>>,
-    /// Whether Redis may not have all generations that were begun.
-    missed: bool,
+    /// Whether Redis may lack generations that this replica has begun.
+    has_unsaved: bool,
 }
 
-impl Follower {
-    pub(super) async fn follow(mut self, ended: CancellationToken) {
+impl TagWatcher {
+    pub(super) async fn run(mut self, ended: CancellationToken) {
         let mut ticks = interval(READ_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                word = self.words.recv() => match word {
-                    Some(word) => self.hear(word).await,
+                invalidation = self.invalidations.recv() => match invalidation {
+                    Some(invalidation) => self.invalidate(invalidation).await,
                     None => return,
                 },
                 _ = ticks.tick() => self.tick().await,
@@ -175,63 +181,64 @@ impl Follower {
         }
     }
 
-    /// Begins generations for all writes that have ended by now.
-    async fn hear(&mut self, first: Word) {
-        let (mut tags, mut waiting) = (HashSet::new(), Vec::new());
+    /// Begins generations for all invalidations queued by now.
+    async fn invalidate(&mut self, first: Invalidation) {
+        let (mut tags, mut waiters) = (HashSet::new(), Vec::new());
         let mut next = Some(first);
-        while let Some(Word { tags: written, until, done }) = next {
-            if let Some(until) = until {
+        while let Some(Invalidation { tags: written, pending_until, done }) = next {
+            if let Some(until) = pending_until {
                 for tag in &written {
-                    let latest = self.unsettled.entry(tag.clone()).or_insert(until);
+                    let latest = self.pending_writes.entry(tag.clone()).or_insert(until);
                     *latest = until.max(*latest);
                 }
             }
             tags.extend(written);
-            waiting.extend(done);
-            next = self.words.try_recv().ok();
+            waiters.extend(done);
+            next = self.invalidations.try_recv().ok();
         }
         self.begin(tags).await;
-        for done in waiting {
-            // Whoever waited may have gone.
+        for done in waiters {
+            // Fails when the caller no longer waits.
             let _ = done.send(());
         }
     }
 
-    async fn begin(&mut self, tags: HashSet<Tag>) {
+    async fn begin(&mut self, tags: HashSet<CacheTag>) {
         if tags.is_empty() {
             return;
         }
         let begun: Vec<_> = tags.into_iter().map(|tag| (tag, random())).collect();
         if let Some(shared) = self.shared.clone() {
-            let told = begun.iter().map(|(tag, generation)| (tag.as_str(), generation.as_str()));
-            let told: Vec<_> = told.collect();
-            if self.now.state == State::Away || !shared.set_tags(&told).await {
-                self.lose(&shared);
+            let generations: Vec<_> =
+                begun.iter().map(|(tag, generation)| (tag.as_str(), generation.as_str())).collect();
+            let is_available = self.current.state != SyncState::Unavailable;
+            if !is_available || !shared.set_tags(&generations).await {
+                self.disconnect(&shared);
             }
         }
         for (tag, _) in &begun {
             metrics::counter!("edge_cache_invalidations_total", "tag" => tag.to_string())
                 .increment(1);
         }
-        self.now.generations.extend(begun);
+        self.current.generations.extend(begun);
         self.publish();
     }
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        let unsettled = self.unsettled.keys().cloned().collect();
-        self.begin(unsettled).await;
-        self.unsettled.retain(|_, until| *until > now);
+        let pending = self.pending_writes.keys().cloned().collect();
+        self.begin(pending).await;
+        self.pending_writes.retain(|_, until| *until > now);
         let Some(shared) = self.shared.clone() else { return };
-        if self.now.state == State::Away {
-            self.return_to(&shared).await;
+        if self.current.state == SyncState::Unavailable {
+            self.reconnect(&shared).await;
         } else if !self.read(&shared).await {
-            self.lose(&shared);
+            self.disconnect(&shared);
         }
     }
 
-    async fn read(&mut self, shared: &Shared) -> bool {
-        let asked = Instant::now();
+    async fn read(&mut self, shared: &RedisStore) -> bool {
+        let read_at = Instant::now();
         let Some(mut read) = shared.tags().await else { return false };
         let era = match read.remove(ERA) {
             Some(era) => era,
@@ -239,35 +246,37 @@ impl Follower {
                 if !shared.set_tag_once(ERA, &random()).await {
                     return false;
                 }
-                // Another replica may have been first.
+                // Another replica may have stored one first.
                 match shared.tags().await.and_then(|mut read| read.remove(ERA)) {
                     Some(era) => era,
                     None => return false,
                 }
             }
         };
-        let generations =
-            read.into_iter().map(|(tag, generation)| (Tag::read(tag), generation)).collect();
-        self.now = Heard { state: State::Read(asked), era, generations };
+        let generations = read
+            .into_iter()
+            .map(|(tag, generation)| (CacheTag::from_stored(tag), generation))
+            .collect();
+        self.current = KnownGenerations { state: SyncState::ReadAt(read_at), era, generations };
         self.publish();
         true
     }
 
-    /// Redis is away. What it knows when it is back may be of any time.
-    fn lose(&mut self, shared: &Shared) {
-        self.missed = true;
+    /// Redis is unavailable. When it is back, its data may be of any age.
+    fn disconnect(&mut self, shared: &RedisStore) {
+        self.has_unsaved = true;
         shared.turn_off();
-        if self.now.state != State::Away {
-            self.now.state = State::Away;
+        if self.current.state != SyncState::Unavailable {
+            self.current.state = SyncState::Unavailable;
             self.publish();
             metrics::gauge!("edge_cache_redis_available").set(0);
             tracing::warn!(
-                "Redis is away: tagged results are not kept, others by this replica alone"
+                "Redis is unavailable: tagged results are not cached, others on this replica only"
             );
         }
     }
 
-    async fn return_to(&mut self, shared: &Arc<Shared>) {
+    async fn reconnect(&mut self, shared: &Arc<RedisStore>) {
         let connection = match self.connecting.take() {
             Some(connecting) if connecting.is_finished() => connecting.await.ok().flatten(),
             Some(connecting) => return self.connecting = Some(connecting),
@@ -278,20 +287,20 @@ impl Follower {
         };
         let Some(connection) = connection else { return };
         shared.turn_on(connection);
-        // Generations that were begun meanwhile, or that Redis has lost with its memory: nothing that is tagged is found
-        // again, on any replica.
-        let is_known = !self.missed || shared.set_tags(&[(ERA, &random())]).await;
-        if is_known && self.read(shared).await {
-            self.missed = false;
+        // Redis may lack generations: those begun meanwhile, or those it has lost. A new era makes
+        // every replica miss all tagged results.
+        let is_saved = !self.has_unsaved || shared.set_tags(&[(ERA, &random())]).await;
+        if is_saved && self.read(shared).await {
+            self.has_unsaved = false;
             metrics::gauge!("edge_cache_redis_available").set(1);
-            tracing::info!("results are kept in Redis");
+            tracing::info!("Redis is available: results are cached there");
         } else {
             shared.turn_off();
         }
     }
 
     fn publish(&self) {
-        self.heard.store(Arc::new(self.now.clone()));
+        self.published.store(Arc::new(self.current.clone()));
     }
 }
 

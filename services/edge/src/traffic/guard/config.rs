@@ -1,4 +1,4 @@
-//! Guards as they stand in the config file.
+//! The `[[guard]]` entries of the config file.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Guard, Kind, Rules, Scope,
-    redact::{Class, Own, Redactor},
-    size::{BYTES_MIN, Cap},
+    Guard, GuardKind, GuardRules, GuardScope,
+    redact::{CustomPattern, PatternClass, Redactor},
+    size::{BYTES_MIN, SizeCap},
 };
 
 const GUARDS_MAX: usize = 32;
@@ -17,32 +17,32 @@ const PATTERNS_MAX: usize = 64;
 const PATTERN_BYTES_MAX: usize = 1024;
 const NAME_BYTES_MAX: usize = 64;
 const REPLACEMENT_BYTES_MAX: usize = 128;
-/// No answer of a tool service is larger.
+/// No response of a tool service is larger.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// `[[guard]]`: one guard.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GuardEntry {
-    kind: Spanned<Name>,
-    /// For `redact`: what is built in.
+    kind: Spanned<KindName>,
+    /// For `redact`: built-in classes.
     #[serde(default)]
-    redact: Vec<Class>,
-    /// For `redact`: one's own patterns.
+    redact: Vec<PatternClass>,
+    /// For `redact`: custom patterns.
     #[serde(default)]
     patterns: Vec<PatternEntry>,
     /// For `size`.
     bytes_max: Option<Spanned<u64>>,
-    /// The tools, resources and prompts that it is for. Absent: all.
+    /// The tools, resources and prompts to which it applies. Absent: all.
     only: Option<BTreeSet<String>>,
-    /// Those that it is not for.
+    /// Items to which it does not apply.
     #[serde(default)]
     except: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Name {
+enum KindName {
     Strip,
     Redact,
     Size,
@@ -56,11 +56,11 @@ struct PatternEntry {
     replacement: Option<Spanned<String>>,
 }
 
-impl Rules {
-    /// Reads the guards of this text.
+impl GuardRules {
+    /// Reads the guards of the config file.
     pub(crate) fn new(text: &ConfigText, entries: &[GuardEntry]) -> Result<Self, ConfigTextError> {
         if let Some(entry) = entries.get(GUARDS_MAX) {
-            return Err(text.wrong(
+            return Err(text.error_at(
                 entry.kind.span().start,
                 format!("there are more than {GUARDS_MAX} guards"),
             ));
@@ -68,17 +68,19 @@ impl Rules {
         let guards = entries.iter().map(|entry| guard(text, entry)).collect::<Result<_, _>>()?;
         for pair in entries.windows(2) {
             let (first, second) = (pair[0].kind.get_ref(), pair[1].kind.get_ref());
-            let lost = match (first, second) {
-                (Name::Redact | Name::Size, Name::Strip) => {
-                    "what unseen characters split is not found"
+            let consequence = match (first, second) {
+                (KindName::Redact | KindName::Size, KindName::Strip) => {
+                    "text that invisible characters split is not matched"
                 }
-                (Name::Size, Name::Redact) => "what the cap cuts in two is not found",
+                (KindName::Size, KindName::Redact) => {
+                    "text that the size cap splits is not matched"
+                }
                 _ => continue,
             };
             tracing::warn!(
                 ?first,
                 ?second,
-                "guards work in the order of the config file: in this one, {lost}"
+                "guards apply in the order of the config file; with this order, {consequence}"
             );
         }
         Ok(Self { guards })
@@ -87,39 +89,44 @@ impl Rules {
 
 fn guard(text: &ConfigText, entry: &GuardEntry) -> Result<Guard, ConfigTextError> {
     let name = *entry.kind.get_ref();
-    let wrong = |problem: &str| Err(text.wrong(entry.kind.span().start, problem));
-    if name != Name::Redact && !(entry.redact.is_empty() && entry.patterns.is_empty()) {
-        return wrong("only a guard of the kind redact has redact and patterns");
+    let invalid = |problem: &str| Err(text.error_at(entry.kind.span().start, problem));
+    if name != KindName::Redact && !(entry.redact.is_empty() && entry.patterns.is_empty()) {
+        return invalid("only a guard of kind `redact` may have `redact` and `patterns`");
     }
-    if name != Name::Size && entry.bytes_max.is_some() {
-        return wrong("only a guard of the kind size has bytes_max");
+    if name != KindName::Size && entry.bytes_max.is_some() {
+        return invalid("only a guard of kind `size` may have `bytes_max`");
     }
     if entry.only.as_ref().is_some_and(BTreeSet::is_empty) {
-        return wrong("the guard is for nothing");
+        return invalid("`only` is empty, so the guard applies to no item");
     }
     let kind = match (name, &entry.bytes_max) {
-        (Name::Strip, _) => Kind::Strip,
-        (Name::Redact, _) if entry.redact.is_empty() && entry.patterns.is_empty() => {
-            return wrong("the guard looks for nothing: give redact or patterns");
+        (KindName::Strip, _) => GuardKind::Strip,
+        (KindName::Redact, _) if entry.redact.is_empty() && entry.patterns.is_empty() => {
+            return invalid("a guard of kind `redact` requires `redact` or `patterns`");
         }
-        (Name::Redact, _) => Kind::Redact(redactor(text, entry)?),
-        (Name::Size, None) => return wrong("a guard of the kind size has bytes_max"),
-        (Name::Size, Some(bytes_max)) => {
-            let given = usize::try_from(*bytes_max.get_ref()).ok();
-            let given =
-                given.filter(|given| *given >= BYTES_MIN && *bytes_max.get_ref() <= BYTES_MAX);
+        (KindName::Redact, _) => GuardKind::Redact(redactor(text, entry)?),
+        (KindName::Size, None) => return invalid("a guard of kind `size` requires `bytes_max`"),
+        (KindName::Size, Some(bytes_max)) => {
+            let bytes = usize::try_from(*bytes_max.get_ref()).ok();
+            let bytes =
+                bytes.filter(|bytes| *bytes >= BYTES_MIN && *bytes_max.get_ref() <= BYTES_MAX);
             let problem = || format!("bytes_max must be from {BYTES_MIN} to {BYTES_MAX}");
-            Kind::Size(Cap(given.ok_or_else(|| text.wrong(bytes_max.span().start, problem()))?))
+            GuardKind::Size(SizeCap(
+                bytes.ok_or_else(|| text.error_at(bytes_max.span().start, problem()))?,
+            ))
         }
     };
-    Ok(Guard { kind, scope: Scope { only: entry.only.clone(), except: entry.except.clone() } })
+    Ok(Guard { kind, scope: GuardScope { only: entry.only.clone(), except: entry.except.clone() } })
 }
 
 fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTextError> {
-    let wrong =
-        |place: std::ops::Range<usize>, problem: String| Err(text.wrong(place.start, problem));
+    let invalid =
+        |place: std::ops::Range<usize>, problem: String| Err(text.error_at(place.start, problem));
     if entry.patterns.len() > PATTERNS_MAX {
-        return wrong(entry.kind.span(), format!("a guard has at most {PATTERNS_MAX} patterns"));
+        return invalid(
+            entry.kind.span(),
+            format!("a guard may have at most {PATTERNS_MAX} patterns"),
+        );
     }
     for PatternEntry { name, pattern, replacement } in &entry.patterns {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -127,34 +134,35 @@ fn redactor(text: &ConfigText, entry: &GuardEntry) -> Result<Redactor, ConfigTex
             || !name.get_ref().bytes().all(allowed)
         {
             let problem = format!(
-                "a pattern's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -"
+                "invalid pattern name (expected 1 to {NAME_BYTES_MAX} of the characters \
+                 A-Z a-z 0-9 _ -)"
             );
-            return wrong(name.span(), problem);
+            return invalid(name.span(), problem);
         }
         if pattern.get_ref().len() > PATTERN_BYTES_MAX {
-            return wrong(
+            return invalid(
                 pattern.span(),
-                format!("a pattern has at most {PATTERN_BYTES_MAX} bytes"),
+                format!("the pattern exceeds {PATTERN_BYTES_MAX} bytes"),
             );
         }
         if let Some(replacement) = replacement
             && replacement.get_ref().len() > REPLACEMENT_BYTES_MAX
         {
-            return wrong(
+            return invalid(
                 replacement.span(),
-                format!("a replacement has at most {REPLACEMENT_BYTES_MAX} bytes"),
+                format!("the replacement exceeds {REPLACEMENT_BYTES_MAX} bytes"),
             );
         }
     }
-    let own = entry.patterns.iter().map(|entry| Own {
+    let custom = entry.patterns.iter().map(|entry| CustomPattern {
         name: entry.name.get_ref(),
         pattern: entry.pattern.get_ref(),
         replacement: entry.replacement.as_ref().map(|replacement| replacement.get_ref().as_str()),
     });
-    Redactor::new(&entry.redact, &own.collect::<Vec<_>>()).map_err(|(number, error)| {
+    Redactor::new(&entry.redact, &custom.collect::<Vec<_>>()).map_err(|(number, error)| {
         let place =
             entry.patterns.get(number).map_or(entry.kind.span(), |entry| entry.pattern.span());
-        text.wrong(place.start, format!("the pattern cannot be looked for: {error}"))
+        text.error_at(place.start, format!("invalid pattern: {error}"))
     })
 }
 
@@ -163,15 +171,15 @@ mod tests {
     use super::*;
     use crate::config::{Services, parse};
 
-    fn read(text: &str) -> Result<Rules, String> {
+    fn read(text: &str) -> Result<GuardRules, String> {
         let text = ConfigText::new("edge.toml", text);
         parse(&text, &Services::new())
-            .map(|said| said.duties.guards)
+            .map(|config| config.policy.guards)
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn guards_stand_in_the_order_of_the_file() {
+    fn guards_apply_in_the_order_of_the_config_file() {
         let rules = read(
             r#"
             [[guard]]
@@ -191,19 +199,20 @@ mod tests {
             "#,
         );
         let rules = rules.unwrap();
-        let kinds = |item: &str| rules.of(item).map(|guard| guard.kind.name()).collect::<Vec<_>>();
+        let kinds =
+            |item: &str| rules.for_item(item).map(|guard| guard.kind.name()).collect::<Vec<_>>();
         assert_eq!(kinds("code_search"), ["strip", "redact", "redact", "size"]);
         assert_eq!(kinds("invoices_get"), ["strip", "redact"]);
         assert_eq!(kinds("other"), ["strip", "redact", "redact"]);
     }
 
     #[test]
-    fn a_mistake_in_a_guard_is_told_with_its_place() {
+    fn an_invalid_guard_is_reported_with_its_line() {
         let redact = "[[guard]]\nkind = \"redact\"\n";
         let pattern = |pattern: &str| {
             format!("{redact}patterns = [\n  {{ name = \"a\", pattern = {pattern} }},\n]\n")
         };
-        let mistakes = [
+        let invalid = [
             redact.to_owned(),
             redact.replace("redact", "sort"),
             format!("{redact}redact = [\"names\"]\n"),
@@ -218,9 +227,9 @@ mod tests {
             "[[guard]]\nkind = \"size\"\nbytes_max = 255\n".to_owned(),
             "[[guard]]\nkind = \"size\"\nbytes_max = 99999999999\n".to_owned(),
         ];
-        let told: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
-        edge.toml:2: the guard looks for nothing: give redact or patterns
+        let messages: Vec<_> = invalid.iter().map(|text| read(text).unwrap_err()).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r#"
+        edge.toml:2: a guard of kind `redact` requires `redact` or `patterns`
         edge.toml: TOML parse error at line 2, column 8
           |
         2 | kind = "sort"
@@ -233,17 +242,17 @@ mod tests {
           |           ^^^^^^^
         unknown variant `names`, expected one of `secrets`, `cards`, `iban`, `email`
 
-        edge.toml:2: only a guard of the kind size has bytes_max
-        edge.toml:2: the guard is for nothing
-        edge.toml:4: the pattern cannot be looked for: regex parse error:
+        edge.toml:2: only a guard of kind `size` may have `bytes_max`
+        edge.toml:2: `only` is empty, so the guard applies to no item
+        edge.toml:4: invalid pattern: regex parse error:
             (
             ^
         error: unclosed group
-        edge.toml:4: the pattern cannot be looked for: it matches where nothing stands
-        edge.toml:4: the pattern cannot be looked for: what replaces it would be replaced again: "[redacted:a]"
-        edge.toml:4: a pattern's name has 1 to 64 of the characters A-Z a-z 0-9 _ -
-        edge.toml:2: only a guard of the kind redact has redact and patterns
-        edge.toml:2: a guard of the kind size has bytes_max
+        edge.toml:4: invalid pattern: it matches the empty text
+        edge.toml:4: invalid pattern: its replacement "[redacted:a]" would match again
+        edge.toml:4: invalid pattern name (expected 1 to 64 of the characters A-Z a-z 0-9 _ -)
+        edge.toml:2: only a guard of kind `redact` may have `redact` and `patterns`
+        edge.toml:2: a guard of kind `size` requires `bytes_max`
         edge.toml:3: bytes_max must be from 256 to 16777216
         edge.toml:3: bytes_max must be from 256 to 16777216
         "#);

@@ -1,4 +1,4 @@
-//! What of an answer goes to a model, and is guarded.
+//! Applies a guard to all parts of a result that go to a model.
 
 use std::borrow::Cow;
 
@@ -7,38 +7,38 @@ use rmcp::model::{
 };
 
 use super::{
-    Kind, Tally,
-    json::{Check, guard_text, guard_value, is_written},
+    GuardCounts, GuardKind,
+    json::{TextFilter, guard_text, guard_value, is_serialized_as},
 };
 
-/// One guard at work on one answer.
-pub(super) struct Working<'w> {
-    pub(super) kind: &'w Kind,
-    pub(super) tally: &'w mut Tally,
+/// One guard applied to one result.
+pub(super) struct GuardPass<'w> {
+    pub(super) kind: &'w GuardKind,
+    pub(super) counts: &'w mut GuardCounts,
     /// Whether it has changed anything.
-    pub(super) changed: bool,
+    pub(super) is_changed: bool,
 }
 
-impl Check for Working<'_> {
-    fn check<'t>(&mut self, field: Option<&str>, text: &'t str) -> Cow<'t, str> {
-        let checked = self.kind.check(field, text, self.tally);
-        self.changed |= matches!(checked, Cow::Owned(_));
-        checked
+impl TextFilter for GuardPass<'_> {
+    fn filter<'t>(&mut self, field: Option<&str>, text: &'t str) -> Cow<'t, str> {
+        let filtered = self.kind.filter(field, text, self.counts);
+        self.is_changed |= matches!(filtered, Cow::Owned(_));
+        filtered
     }
 }
 
-impl Working<'_> {
+impl GuardPass<'_> {
     pub(super) fn tool_result(&mut self, result: &mut CallToolResult) {
-        if let Kind::Size(cap) = self.kind {
-            return self.cut(cap.tool_result(result));
+        if let GuardKind::Size(cap) = self.kind {
+            return self.count_if(cap.tool_result(result));
         }
         let Some(structured) = &mut result.structured_content else {
             return self.blocks(&mut result.content);
         };
         match &mut result.content[..] {
-            [ContentBlock::Text(text)] if is_written(&text.text, structured) => {
+            [ContentBlock::Text(text)] if is_serialized_as(&text.text, structured) => {
                 guard_value(structured, self);
-                if self.changed {
+                if self.is_changed {
                     text.text = structured.to_string();
                 }
             }
@@ -50,15 +50,15 @@ impl Working<'_> {
     }
 
     pub(super) fn resource(&mut self, result: &mut ReadResourceResult) {
-        if let Kind::Size(cap) = self.kind {
-            return self.cut(cap.resource(result));
+        if let GuardKind::Size(cap) = self.kind {
+            return self.count_if(cap.resource(result));
         }
         result.contents.iter_mut().for_each(|contents| self.contents(contents));
     }
 
     pub(super) fn prompt(&mut self, result: &mut GetPromptResult) {
-        if let Kind::Size(cap) = self.kind {
-            return self.cut(cap.prompt(result));
+        if let GuardKind::Size(cap) = self.kind {
+            return self.count_if(cap.prompt(result));
         }
         self.texts(result.description.as_mut());
         for message in &mut result.messages {
@@ -66,9 +66,9 @@ impl Working<'_> {
         }
     }
 
-    fn cut(&mut self, changed: bool) {
-        if changed {
-            self.tally.add(self.kind.name(), 1);
+    fn count_if(&mut self, is_changed: bool) {
+        if is_changed {
+            self.counts.add(self.kind.name(), 1);
         }
     }
 
@@ -77,7 +77,7 @@ impl Working<'_> {
             match block {
                 ContentBlock::Text(text) => guard_text(&mut text.text, self),
                 ContentBlock::Resource(embedded) => self.contents(&mut embedded.resource),
-                // A URI names what it names, or something else.
+                // A URI is an identifier: a changed one would name something else.
                 ContentBlock::ResourceLink(link) => {
                     self.texts(
                         [&mut link.name]
@@ -86,7 +86,7 @@ impl Working<'_> {
                             .chain(&mut link.description),
                     );
                 }
-                // What is no text passes.
+                // Other blocks have no text.
                 _ => {}
             }
         }
@@ -109,19 +109,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::traffic::guard::redact::{Class, Redactor};
+    use crate::traffic::guard::redact::{PatternClass, Redactor};
 
     fn guarded(mut result: CallToolResult) -> serde_json::Value {
-        let kind = Kind::Redact(Redactor::new(&[Class::Email, Class::Secrets], &[]).unwrap());
-        let mut tally = Tally::default();
-        Working { kind: &kind, tally: &mut tally, changed: false }.tool_result(&mut result);
+        let kind = GuardKind::Redact(
+            Redactor::new(&[PatternClass::Email, PatternClass::Secrets], &[]).unwrap(),
+        );
+        let mut counts = GuardCounts::default();
+        GuardPass { kind: &kind, counts: &mut counts, is_changed: false }.tool_result(&mut result);
         serde_json::to_value(result).unwrap()
     }
 
     #[test]
-    fn a_result_is_guarded_wherever_it_has_a_text() {
-        let structured = json!({ "a@b.de": 1, "to": ["c@d.de", 4], "password": "x", "n": 4_111_111_111_111_111_u64 });
-        // As a service writes it that repeats its structure itself.
+    fn all_texts_of_a_result_are_guarded() {
+        let structured = json!({
+            "a@b.de": 1, "to": ["c@d.de", 4], "password": "x", "n": 4_111_111_111_111_111_u64
+        });
+        // The text of a service that repeats its structured content.
         let own_text = serde_json::to_string_pretty(&structured).unwrap();
         let link = Resource::new("mailto:e@f.de", "e@f.de").with_description("of e@f.de");
         let mut result = CallToolResult::success(vec![
@@ -133,7 +137,10 @@ mod tests {
         result.structured_content = Some(structured);
         let guarded = guarded(result);
         let redacted = "[redacted:email]";
-        let expected = json!({ redacted: 1, "to": [redacted, 4], "password": "[redacted:field]", "n": 4_111_111_111_111_111_u64 });
+        let expected = json!({
+            redacted: 1, "to": [redacted, 4], "password": "[redacted:field]",
+            "n": 4_111_111_111_111_111_u64
+        });
         assert_eq!(guarded["structuredContent"], expected);
         let blocks = &guarded["content"];
         assert_eq!(blocks[0]["text"], serde_json::to_string_pretty(&expected).unwrap());
@@ -145,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_that_repeats_the_structure_is_written_from_it() {
+    fn a_text_that_repeats_the_structured_content_is_rewritten_from_it() {
         let structured = json!({ "to": "c@d.de", "e@f.de": 1, "g@h.de": 2 });
         let mut result = CallToolResult::success(vec![ContentBlock::text(structured.to_string())]);
         result.structured_content = Some(structured);

@@ -1,50 +1,56 @@
-//! What holds of any text that is guarded, for the fuzz targets.
+//! Properties of guards on any text, for the fuzz targets.
 
-#![expect(clippy::expect_used, reason = "a fuzz target that cannot start says so")]
+#![expect(clippy::expect_used, reason = "a fuzz target panics if it cannot start")]
 
 use std::borrow::Cow;
 
 use serde::de::IgnoredAny;
 
 use super::{
-    Kind, Tally,
-    content::Working,
+    GuardCounts, GuardKind,
+    content::GuardPass,
     json::guard_text,
-    redact::{Class, Redactor},
-    size::{BYTES_MIN, Cap},
+    redact::{PatternClass, Redactor},
+    size::{BYTES_MIN, SizeCap},
     strip::strip,
 };
 
-/// Guards that look for all there is.
+/// Guards with all built-in patterns.
 #[derive(Debug)]
-pub(crate) struct Guarding([Kind; 2]);
+pub(crate) struct FuzzGuards([GuardKind; 2]);
 
-impl Guarding {
+impl FuzzGuards {
     pub(crate) fn new() -> Self {
-        let redactor =
-            Redactor::new(&[Class::Secrets, Class::Cards, Class::Iban, Class::Email], &[]);
-        Self([Kind::Strip, Kind::Redact(redactor.expect("the built-in patterns"))])
+        let redactor = Redactor::new(
+            &[PatternClass::Secrets, PatternClass::Cards, PatternClass::Iban, PatternClass::Email],
+            &[],
+        );
+        Self([GuardKind::Strip, GuardKind::Redact(redactor.expect("the built-in patterns"))])
     }
 
-    /// Asserts that a text is guarded once and for all, is no longer than its cap, and that JSON stays JSON.
+    /// Asserts that guards are idempotent, that a capped text fits its cap, and that JSON stays
+    /// valid.
     pub(crate) fn assert(&self, text: &str) {
         let stripped = strip(text);
         assert!(matches!(strip(&stripped), Cow::Borrowed(_)), "stripped twice: {text:?}");
-        let mut tally = Tally::default();
+        let mut counts = GuardCounts::default();
         for kind in &self.0 {
-            let once = kind.check(None, &stripped, &mut tally);
-            assert_eq!(kind.check(None, &once, &mut tally), once, "guarded twice: {text:?}");
+            let once = kind.filter(None, &stripped, &mut counts);
+            assert_eq!(kind.filter(None, &once, &mut counts), once, "guarded twice: {text:?}");
         }
-        assert!(Cap(BYTES_MIN).text(text).len() <= BYTES_MIN, "cut: {text:?}");
+        assert!(SizeCap(BYTES_MIN).text(text).len() <= BYTES_MIN, "longer than its cap: {text:?}");
 
         let is_json = |text: &str| serde_json::from_str::<IgnoredAny>(text).is_ok();
         let mut guarded = text.to_owned();
         for kind in &self.0 {
-            guard_text(&mut guarded, &mut Working { kind, tally: &mut tally, changed: false });
+            guard_text(
+                &mut guarded,
+                &mut GuardPass { kind, counts: &mut counts, is_changed: false },
+            );
         }
         assert!(
             !text.starts_with(['{', '[']) || !is_json(text) || is_json(&guarded),
-            "no JSON any more: {text}"
+            "not valid JSON any more: {text}"
         );
     }
 }

@@ -1,87 +1,96 @@
-//! Replaces secrets and personal data in a text.
+//! Redacts secrets and personal data in texts.
 
 use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder, RegexSet};
 
-use self::patterns::{BUILT_IN, Proof, names_secret};
+use self::patterns::{BUILT_IN, Validation, is_secret_name};
 
-pub(super) use self::patterns::Class;
+pub(super) use self::patterns::PatternClass;
 
 mod numbers;
 mod patterns;
 #[cfg(test)]
 mod tests;
 
-/// What a compiled pattern of an operator may weigh, in bytes.
-const OWN_BYTES_MAX: usize = 256 * 1024;
-/// How often a text is looked through. The last time nothing is found any more.
+/// The largest compiled custom pattern, in bytes.
+const CUSTOM_BYTES_MAX: usize = 256 * 1024;
+/// The most passes over a text. The last one usually finds no match.
 const PASSES_MAX: usize = 4;
-/// What is found of a field's name.
+/// The name of a match by field name.
 const FIELD: &str = "field";
-/// The group of a pattern that is replaced, where it is not the whole match.
-const SECRET: &str = "secret";
+/// The group of a pattern that is replaced instead of the whole match.
+const SECRET_GROUP: &str = "secret";
 
-/// Looks for some patterns.
+/// Finds and replaces a set of patterns.
 #[derive(Debug)]
 pub(super) struct Redactor {
-    /// All patterns at once: most texts hold none.
+    /// All patterns in one set: most texts match none.
     set: RegexSet,
-    patterns: Vec<Pattern>,
-    /// No match is shorter.
-    shortest: usize,
-    /// Whether fields are known by their names.
-    fields: bool,
+    patterns: Vec<CompiledPattern>,
+    /// The length of the shortest possible match, in bytes.
+    match_bytes_min: usize,
+    /// Whether values of fields with certain names are redacted.
+    checks_field_names: bool,
 }
 
 #[derive(Debug)]
-struct Pattern {
+struct CompiledPattern {
     name: String,
     regex: Regex,
     replacement: String,
-    proof: Proof,
+    validation: Validation,
 }
 
-/// An operator's own pattern.
+/// A pattern from the config file.
 #[derive(Debug)]
-pub(super) struct Own<'a> {
+pub(super) struct CustomPattern<'a> {
     pub(super) name: &'a str,
     pub(super) pattern: &'a str,
     pub(super) replacement: Option<&'a str>,
 }
 
-/// Why a pattern cannot be looked for.
+/// Why a pattern is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PatternError {
     #[error("{0}")]
-    Pattern(#[from] regex::Error),
-    #[error("it matches where nothing stands")]
+    Regex(#[from] regex::Error),
+    #[error("it matches the empty text")]
     Empty,
-    #[error("what replaces it would be replaced again: {0:?}")]
+    #[error("its replacement {0:?} would match again")]
     Replacement(String),
 }
 
 impl Redactor {
-    /// Looks for an operator's own patterns, and then for those of some classes. The error comes with the number of the
-    /// own pattern that is wrong.
-    pub(super) fn new(classes: &[Class], own: &[Own<'_>]) -> Result<Self, (usize, PatternError)> {
+    /// Combines custom patterns and, after them, built-in ones of these classes. The error has the
+    /// index of the invalid custom pattern.
+    pub(super) fn new(
+        classes: &[PatternClass],
+        custom: &[CustomPattern<'_>],
+    ) -> Result<Self, (usize, PatternError)> {
         let mut patterns = Vec::new();
-        for (number, own) in own.iter().enumerate() {
-            patterns.push(Pattern::own(own).map_err(|error| (number, error))?);
+        for (number, pattern) in custom.iter().enumerate() {
+            patterns.push(CompiledPattern::custom(pattern).map_err(|error| (number, error))?);
         }
-        for found in BUILT_IN.iter().filter(|found| classes.contains(&found.class)) {
-            let regex = Regex::new(found.pattern).map_err(|error| (0, error.into()))?;
-            let (name, replacement) = (found.name.to_owned(), replacement(found.name));
-            patterns.push(Pattern { name, regex, replacement, proof: found.proof });
+        for built_in in BUILT_IN.iter().filter(|built_in| classes.contains(&built_in.class)) {
+            let regex = Regex::new(built_in.pattern).map_err(|error| (0, error.into()))?;
+            let (name, replacement) = (built_in.name.to_owned(), replacement(built_in.name));
+            patterns.push(CompiledPattern {
+                name,
+                regex,
+                replacement,
+                validation: built_in.validation,
+            });
         }
         let set = RegexSet::new(patterns.iter().map(|pattern| pattern.regex.as_str()));
-        let set = set.map_err(|error| (own.len().saturating_sub(1), error.into()))?;
-        let shortest = patterns
+        let set = set.map_err(|error| (custom.len().saturating_sub(1), error.into()))?;
+        let match_bytes_min = patterns
             .iter()
-            .map(|pattern| shortest(pattern.regex.as_str()))
+            .map(|pattern| match_bytes_min(pattern.regex.as_str()))
             .min()
             .unwrap_or(usize::MAX);
-        let redactor = Self { set, patterns, shortest, fields: classes.contains(&Class::Secrets) };
+        let checks_field_names = classes.contains(&PatternClass::Secrets);
+        let redactor = Self { set, patterns, match_bytes_min, checks_field_names };
         for (number, pattern) in redactor.patterns.iter().enumerate() {
             if let Cow::Owned(_) = redactor.redact(&pattern.replacement, &mut |_, _| {}) {
                 return Err((number, PatternError::Replacement(pattern.replacement.clone())));
@@ -90,43 +99,43 @@ impl Redactor {
         Ok(redactor)
     }
 
-    /// The text without what is looked for. `found` hears what, and how often.
+    /// The redacted text. Calls `found` with the name and number of matches.
     pub(super) fn redact<'t>(
         &self,
         text: &'t str,
         found: &mut impl FnMut(&str, u64),
     ) -> Cow<'t, str> {
-        if text.len() < self.shortest || !self.set.is_match(text) {
+        if text.len() < self.match_bytes_min || !self.set.is_match(text) {
             return Cow::Borrowed(text);
         }
         let mut redacted = Cow::Borrowed(text);
-        // What is replaced may leave a number standing alone beside it that was part of a word.
+        // A replacement may separate a number from a word that it was part of.
         for _ in 0..PASSES_MAX {
-            let mut settled = true;
+            let mut is_done = true;
             for number in self.set.matches(&redacted) {
                 let Some(pattern) = self.patterns.get(number) else { continue };
                 let (next, count) = pattern.replace(&redacted);
                 if let Some(next) = next {
                     found(&pattern.name, count);
                     redacted = Cow::Owned(next);
-                    settled = false;
+                    is_done = false;
                 }
             }
-            if settled {
+            if is_done {
                 break;
             }
         }
         redacted
     }
 
-    /// The same for a text that may be the value of a field.
+    /// Redacts a text that may be the value of a field.
     pub(super) fn redact_field<'t>(
         &self,
         name: Option<&str>,
         text: &'t str,
         found: &mut impl FnMut(&str, u64),
     ) -> Cow<'t, str> {
-        if self.fields && !text.is_empty() && name.is_some_and(names_secret) {
+        if self.checks_field_names && !text.is_empty() && name.is_some_and(is_secret_name) {
             found(FIELD, 1);
             return Cow::Owned(replacement(FIELD));
         }
@@ -134,23 +143,24 @@ impl Redactor {
     }
 }
 
-impl Pattern {
-    fn own(own: &Own<'_>) -> Result<Self, PatternError> {
-        let regex = RegexBuilder::new(own.pattern).size_limit(OWN_BYTES_MAX).build()?;
-        if shortest(own.pattern) == 0 {
+impl CompiledPattern {
+    fn custom(custom: &CustomPattern<'_>) -> Result<Self, PatternError> {
+        let regex = RegexBuilder::new(custom.pattern).size_limit(CUSTOM_BYTES_MAX).build()?;
+        if match_bytes_min(custom.pattern) == 0 {
             return Err(PatternError::Empty);
         }
-        let replacement = own.replacement.map_or_else(|| replacement(own.name), ToOwned::to_owned);
-        Ok(Self { name: own.name.to_owned(), regex, replacement, proof: Proof::Shape })
+        let replacement =
+            custom.replacement.map_or_else(|| replacement(custom.name), ToOwned::to_owned);
+        Ok(Self { name: custom.name.to_owned(), regex, replacement, validation: Validation::Shape })
     }
 
-    /// The text with each match replaced, and how many there are. Nothing without one.
+    /// The text with all matches replaced, and their number. `None` without a match.
     fn replace(&self, text: &str) -> (Option<String>, u64) {
         let (mut replaced, mut copied, mut count) = (String::new(), 0, 0);
         let mut from = 0;
         while let Some((start, end)) = self.find(text, from) {
-            match self.proven(&text[start..], end - start) {
-                // It has been here before.
+            match self.validated_length(&text[start..], end - start) {
+                // It is a replacement from an earlier pass.
                 Some(length) if text[start..start + length] == self.replacement => {
                     from = start + length
                 }
@@ -160,7 +170,7 @@ impl Pattern {
                     (copied, from) = (start + length, start + length);
                     count += 1;
                 }
-                // What looks like it may begin within what only looked like it.
+                // A valid match may begin within an invalid one.
                 None => from = start + text[start..].chars().next().map_or(1, char::len_utf8),
             }
         }
@@ -179,16 +189,17 @@ impl Pattern {
             return self.regex.find_at(text, from).map(|found| (found.start(), found.end()));
         }
         let captures = self.regex.captures_at(text, from)?;
-        let found = captures.name(SECRET).or_else(|| captures.get(0))?;
+        let found = captures.name(SECRET_GROUP).or_else(|| captures.get(0))?;
         Some((found.start(), found.end()))
     }
 
-    /// How much is to be replaced of what begins here and matches for `length` bytes.
-    fn proven(&self, text: &str, length: usize) -> Option<usize> {
-        match self.proof {
-            Proof::Shape => Some(length),
-            Proof::Number(number) => number(text),
-            Proof::Mixed => {
+    /// The number of bytes to replace at the start of the text, which matches for `length` bytes.
+    /// `None` if the match is not valid.
+    fn validated_length(&self, text: &str, length: usize) -> Option<usize> {
+        match self.validation {
+            Validation::Shape => Some(length),
+            Validation::Number(number) => number(text),
+            Validation::Mixed => {
                 let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().take(length).any(kind);
                 (has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)).then_some(length)
             }
@@ -200,8 +211,8 @@ fn replacement(name: &str) -> String {
     format!("[redacted:{name}]")
 }
 
-/// How many bytes a match has at least. 0 for a pattern that is none.
-fn shortest(pattern: &str) -> usize {
+/// The length of the shortest match, in bytes. 0 for an invalid pattern.
+fn match_bytes_min(pattern: &str) -> usize {
     regex_syntax::parse(pattern)
         .ok()
         .and_then(|parsed| parsed.properties().minimum_len())

@@ -1,4 +1,4 @@
-//! Caps what one answer brings into a model's context.
+//! Caps the size of a result that goes into a model's context.
 
 use std::borrow::Cow;
 
@@ -7,106 +7,109 @@ use rmcp::model::{
     ResourceContents,
 };
 
-use super::json::{is_written, length};
+use super::json::{is_serialized_as, serialized_length};
 
-/// A cap leaves room for the notice.
+/// The smallest cap, which leaves space for the notice.
 pub(super) const BYTES_MIN: usize = 256;
-/// What is kept free for the notice that something was left out.
+/// The bytes reserved for the notice that the result is truncated.
 const NOTICE_BYTES: usize = 128;
 
-/// The most that an answer may have, in bytes of its texts and of its base64.
+/// The largest result, in bytes of its texts and base64.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cap(pub(super) usize);
+pub(super) struct SizeCap(pub(super) usize);
 
-/// A part of an answer.
-trait Part: Sized {
+/// A part of a result.
+trait ContentPart: Sized {
     fn size(&self) -> usize;
 
-    /// Its text, which is about to be cut. Nothing where it has none.
-    fn text_to_cut(&mut self) -> Option<&mut String>;
+    /// The text of the part, to be truncated, if it has one.
+    fn text_to_truncate(&mut self) -> Option<&mut String>;
 
-    /// What stands in its place.
-    fn replaced_by(&self, notice: String) -> Self;
+    /// A replacement with this notice.
+    fn replacement(&self, notice: String) -> Self;
 }
 
-impl Cap {
+impl SizeCap {
     /// A text within the cap.
     pub(super) fn text(self, text: &str) -> Cow<'_, str> {
         if text.len() <= self.0 {
             return Cow::Borrowed(text);
         }
-        let kept = head(text, self.0.saturating_sub(NOTICE_BYTES));
-        Cow::Owned(format!("{kept}{}", self.notice(text.len() - kept.len())))
+        let head = head(text, self.0.saturating_sub(NOTICE_BYTES));
+        Cow::Owned(format!("{head}{}", self.notice(text.len() - head.len())))
     }
 
-    /// A tool's result within the cap; whether it had to be changed. Structured content is not cut, which would break
-    /// it: a word to the model stands in place of the result.
+    /// Caps a tool's result. Returns whether it was changed. Truncation would make structured
+    /// content invalid, so an error for the model replaces the result.
     pub(super) fn tool_result(self, result: &mut CallToolResult) -> bool {
-        let mut repeated = false;
+        let mut is_repeated = false;
         if let Some(structured) = &result.structured_content {
-            let bytes = length(structured);
+            let bytes = serialized_length(structured);
             if bytes > self.0 {
-                let told = format!(
-                    "the result has {bytes} bytes, and at most {} are passed on; ask for less, by a narrower query or \
-                     a lower limit",
+                let message = format!(
+                    "the result has {bytes} bytes, but at most {} are allowed; \
+                     use a narrower query or a lower limit",
                     self.0
                 );
-                *result = CallToolResult::error(vec![ContentBlock::text(told)]);
+                *result = CallToolResult::error(vec![ContentBlock::text(message)]);
                 return true;
             }
-            // What repeats it counts once.
-            repeated = matches!(&result.content[..], [ContentBlock::Text(text)] if is_written(&text.text, structured));
+            // A text that repeats the structured content does not count.
+            is_repeated = match &result.content[..] {
+                [ContentBlock::Text(text)] => is_serialized_as(&text.text, structured),
+                _ => false,
+            };
         }
-        !repeated && self.parts(&mut result.content)
+        !is_repeated && self.parts(&mut result.content)
     }
 
-    /// A resource's contents within the cap; whether they had to be changed.
+    /// Caps the contents of a resource. Returns whether they were changed.
     pub(super) fn resource(self, result: &mut ReadResourceResult) -> bool {
         self.parts(&mut result.contents)
     }
 
-    /// A prompt within the cap; whether it had to be changed.
+    /// Caps a prompt. Returns whether it was changed.
     pub(super) fn prompt(self, result: &mut GetPromptResult) -> bool {
         self.parts(&mut result.messages)
     }
 
-    /// Keeps parts from the first on, as long as they fit. The one that does not is cut, those behind it go.
-    fn parts<P: Part>(self, parts: &mut Vec<P>) -> bool {
-        let total: usize = parts.iter().map(Part::size).sum();
+    /// Retains the first parts that fit, truncates the next one and removes the others.
+    fn parts<P: ContentPart>(self, parts: &mut Vec<P>) -> bool {
+        let total: usize = parts.iter().map(ContentPart::size).sum();
         if total <= self.0 {
             return false;
         }
-        let mut left = self.0.saturating_sub(NOTICE_BYTES);
-        let whole = parts
-            .iter()
-            .take_while(|part| left.checked_sub(part.size()).map(|rest| left = rest).is_some());
+        let mut remaining = self.0.saturating_sub(NOTICE_BYTES);
+        let whole = parts.iter().take_while(|part| {
+            remaining.checked_sub(part.size()).map(|rest| remaining = rest).is_some()
+        });
         let whole = whole.count();
-        let kept: usize = parts.iter().take(whole).map(Part::size).sum();
+        let retained: usize = parts.iter().take(whole).map(ContentPart::size).sum();
         parts.truncate(whole + 1);
         if let Some(last) = parts.get_mut(whole) {
-            match last.text_to_cut() {
+            match last.text_to_truncate() {
                 Some(text) => {
-                    text.truncate(head(text, left).len());
-                    let notice = self.notice(total - kept - text.len());
+                    text.truncate(head(text, remaining).len());
+                    let notice = self.notice(total - retained - text.len());
                     text.push_str(&notice);
                 }
-                None => *last = last.replaced_by(self.notice(total - kept)),
+                None => *last = last.replacement(self.notice(total - retained)),
             }
         }
         true
     }
 
-    fn notice(self, left_out: usize) -> String {
-        format!("\n[cut: {left_out} bytes are left out; at most {} are passed on]", self.0)
+    fn notice(self, omitted: usize) -> String {
+        format!("\n[truncated: {omitted} bytes omitted; at most {} are allowed]", self.0)
     }
 }
 
-/// The beginning of a text, of at most so many bytes.
+/// The start of a text, up to a character boundary within the given number of bytes.
 fn head(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-impl Part for ContentBlock {
+impl ContentPart for ContentBlock {
     fn size(&self) -> usize {
         match self {
             Self::Text(text) => text.text.len(),
@@ -114,28 +117,28 @@ impl Part for ContentBlock {
             Self::Audio(audio) => audio.data.len(),
             Self::Resource(embedded) => embedded.resource.size(),
             Self::ResourceLink(link) => {
-                let said = [&link.title, &link.description];
-                let said = said.into_iter().flatten().map(String::len).sum::<usize>();
-                link.uri.len() + link.name.len() + said
+                let optional = [&link.title, &link.description];
+                let optional = optional.into_iter().flatten().map(String::len).sum::<usize>();
+                link.uri.len() + link.name.len() + optional
             }
             _ => 0,
         }
     }
 
-    fn text_to_cut(&mut self) -> Option<&mut String> {
+    fn text_to_truncate(&mut self) -> Option<&mut String> {
         match self {
             Self::Text(text) => Some(&mut text.text),
-            Self::Resource(embedded) => embedded.resource.text_to_cut(),
+            Self::Resource(embedded) => embedded.resource.text_to_truncate(),
             _ => None,
         }
     }
 
-    fn replaced_by(&self, notice: String) -> Self {
+    fn replacement(&self, notice: String) -> Self {
         Self::text(notice)
     }
 }
 
-impl Part for ResourceContents {
+impl ContentPart for ResourceContents {
     fn size(&self) -> usize {
         match self {
             Self::TextResourceContents { text, .. } => text.len(),
@@ -144,10 +147,10 @@ impl Part for ResourceContents {
         }
     }
 
-    fn text_to_cut(&mut self) -> Option<&mut String> {
+    fn text_to_truncate(&mut self) -> Option<&mut String> {
         match self {
             Self::TextResourceContents { text, mime_type, .. } => {
-                // A part of JSON, or of anything that has an end, is no such thing.
+                // A truncated document is not valid in its own format.
                 *mime_type = Some("text/plain".to_owned());
                 Some(text)
             }
@@ -155,7 +158,7 @@ impl Part for ResourceContents {
         }
     }
 
-    fn replaced_by(&self, notice: String) -> Self {
+    fn replacement(&self, notice: String) -> Self {
         let uri = match self {
             Self::TextResourceContents { uri, .. } | Self::BlobResourceContents { uri, .. } => {
                 uri.as_str()
@@ -166,16 +169,16 @@ impl Part for ResourceContents {
     }
 }
 
-impl Part for PromptMessage {
+impl ContentPart for PromptMessage {
     fn size(&self) -> usize {
         self.content.size()
     }
 
-    fn text_to_cut(&mut self) -> Option<&mut String> {
-        self.content.text_to_cut()
+    fn text_to_truncate(&mut self) -> Option<&mut String> {
+        self.content.text_to_truncate()
     }
 
-    fn replaced_by(&self, notice: String) -> Self {
+    fn replacement(&self, notice: String) -> Self {
         Self::new_text(self.role.clone(), notice)
     }
 }
@@ -188,20 +191,20 @@ mod tests {
 
     use super::*;
 
-    const CAP: Cap = Cap(300);
+    const CAP: SizeCap = SizeCap(300);
 
     #[test]
-    fn a_text_is_cut_between_characters_and_says_how_much_is_missing() {
+    fn a_text_is_truncated_between_characters_with_a_notice() {
         assert!(matches!(CAP.text(&"x".repeat(300)), Cow::Borrowed(_)));
-        let cut = CAP.text(&"é".repeat(151)).into_owned();
+        let truncated = CAP.text(&"é".repeat(151)).into_owned();
         assert_eq!(
-            cut,
-            format!("{}\n[cut: 130 bytes are left out; at most 300 are passed on]", "é".repeat(86))
+            truncated,
+            format!("{}\n[truncated: 130 bytes omitted; at most 300 are allowed]", "é".repeat(86))
         );
     }
 
     #[test]
-    fn structured_content_is_whole_or_not_there() {
+    fn structured_content_is_whole_or_replaced_by_an_error() {
         let structured = |bytes: usize| {
             let value = json!({ "x": "y".repeat(bytes - 8) });
             let mut result = CallToolResult::success(vec![ContentBlock::text(value.to_string())]);
@@ -209,19 +212,19 @@ mod tests {
             result
         };
         let mut fits = structured(300);
-        assert!(!CAP.tool_result(&mut fits), "what is said twice counts once");
+        assert!(!CAP.tool_result(&mut fits), "a repeated text does not count");
         let mut large = structured(301);
         assert!(CAP.tool_result(&mut large));
         assert_eq!((large.is_error, &large.structured_content), (Some(true), &None));
-        let told = large.content[0].as_text().unwrap().text.as_str();
+        let message = large.content[0].as_text().unwrap().text.as_str();
         assert!(
-            told.starts_with("the result has 301 bytes, and at most 300 are passed on"),
-            "{told}"
+            message.starts_with("the result has 301 bytes, but at most 300 are allowed"),
+            "{message}"
         );
     }
 
     #[test]
-    fn parts_are_kept_in_order_and_what_cannot_be_cut_is_replaced() {
+    fn the_first_parts_are_retained_and_a_part_without_text_is_replaced() {
         let mut result = CallToolResult::success(vec![
             ContentBlock::text("a".repeat(100)),
             ContentBlock::image("b".repeat(200), "image/png"),
@@ -229,7 +232,7 @@ mod tests {
         ]);
         assert!(CAP.tool_result(&mut result));
         assert_eq!(result.content.len(), 2);
-        let notice = "\n[cut: 201 bytes are left out; at most 300 are passed on]";
+        let notice = "\n[truncated: 201 bytes omitted; at most 300 are allowed]";
         assert_eq!(result.content[1].as_text().unwrap().text, notice);
 
         let mut result = ReadResourceResult::new(vec![
@@ -242,7 +245,7 @@ mod tests {
             panic!("{result:?}")
         };
         assert_eq!((uri.as_str(), mime_type.as_deref()), ("x:y", Some("text/plain")));
-        assert!(text.starts_with(&format!("{}\n[cut: 228 bytes", "d".repeat(172))), "{text}");
+        assert!(text.starts_with(&format!("{}\n[truncated: 228 bytes", "d".repeat(172))), "{text}");
 
         let mut prompt =
             GetPromptResult::new(vec![PromptMessage::new_text(Role::Assistant, "e".repeat(400))]);
@@ -252,18 +255,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_is_longer_than_the_cap_and_is_cut_once(texts in prop::collection::vec("(\\PC){0,200}", 0..5)) {
-            let mut result = CallToolResult::success(texts.into_iter().map(ContentBlock::text).collect());
+        fn capping_a_result_is_bounded_and_idempotent(
+            texts in prop::collection::vec("(\\PC){0,200}", 0..5),
+        ) {
+            let blocks = texts.into_iter().map(ContentBlock::text).collect();
+            let mut result = CallToolResult::success(blocks);
             CAP.tool_result(&mut result);
-            prop_assert!(result.content.iter().map(Part::size).sum::<usize>() <= CAP.0);
+            prop_assert!(result.content.iter().map(ContentPart::size).sum::<usize>() <= CAP.0);
             prop_assert!(!CAP.tool_result(&mut result));
         }
 
         #[test]
-        fn a_text_is_cut_once(text in "(\\PC){0,400}", cap in BYTES_MIN..600) {
-            let once = Cap(cap).text(&text).into_owned();
+        fn capping_a_text_is_bounded_and_idempotent(
+            text in "(\\PC){0,400}",
+            cap in BYTES_MIN..600,
+        ) {
+            let once = SizeCap(cap).text(&text).into_owned();
             prop_assert!(once.len() <= cap);
-            prop_assert!(matches!(Cap(cap).text(&once), Cow::Borrowed(_)));
+            prop_assert!(matches!(SizeCap(cap).text(&once), Cow::Borrowed(_)));
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Takes out of a text what a person does not see and a model reads: control characters, terminal sequences,
-//! zero-width and direction characters, tags.
+//! Removes characters that people do not see and models read: control characters, terminal
+//! sequences, zero-width and bidi characters, tags.
 //!
-//! What scripts and emoji need stays where they need it: a zero-width joiner between two emoji or in a script that
-//! joins letters, a non-joiner between two such letters, a variation selector behind a symbol.
+//! Characters that scripts and emoji need stay: a zero-width joiner between two emoji or in a
+//! joining script, a non-joiner between two joining letters, a variation selector after a symbol.
 
 use std::borrow::Cow;
 
@@ -11,117 +11,120 @@ const ZERO_WIDTH_JOINER: char = '\u{200d}';
 const ESCAPE: char = '\u{1b}';
 const CONTROL_SEQUENCE: char = '\u{9b}';
 
-/// The text without what is not seen.
+/// The text without invisible characters.
 pub(super) fn strip(text: &str) -> Cow<'_, str> {
-    let Some(first) = first_unseen(text) else { return Cow::Borrowed(text) };
-    let (seen, mut rest) = text.split_at(first);
-    let mut kept = String::with_capacity(text.len());
-    kept.push_str(seen);
+    let Some(first) = first_invisible(text) else { return Cow::Borrowed(text) };
+    let (visible, mut rest) = text.split_at(first);
+    let mut stripped = String::with_capacity(text.len());
+    stripped.push_str(visible);
     while let Some(next) = rest.chars().next() {
         let after = &rest[next.len_utf8()..];
         rest = match next {
             ESCAPE => &after[escape_sequence(after)..],
             CONTROL_SEQUENCE => &after[parameters(after)..],
             '\r' => {
-                // Alone, it lets a line be written over the one before.
-                kept.push(if after.starts_with('\n') { '\r' } else { '\n' });
+                // Alone, it lets a line overwrite the one before.
+                stripped.push(if after.starts_with('\n') { '\r' } else { '\n' });
                 after
             }
             _ => {
-                if !is_unseen(next) || is_needed(next, kept.chars().next_back(), after) {
-                    kept.push(next);
+                if !is_invisible(next) || is_needed(next, stripped.chars().next_back(), after) {
+                    stripped.push(next);
                 }
                 after
             }
         };
     }
-    if kept == text { Cow::Borrowed(text) } else { Cow::Owned(kept) }
+    if stripped == text { Cow::Borrowed(text) } else { Cow::Owned(stripped) }
 }
 
-/// Where the first character is that may have to go.
-fn first_unseen(text: &str) -> Option<usize> {
-    // Most texts have none of the bytes that such characters begin with, and are not looked at twice.
-    let first = text.bytes().position(|byte| BEGINS_UNSEEN[usize::from(byte)])?;
+/// The position of the first character that may have to be removed.
+fn first_invisible(text: &str) -> Option<usize> {
+    // Most texts have no byte that such characters begin with.
+    let first = text.bytes().position(|byte| INVISIBLE_FIRST_BYTES[usize::from(byte)])?;
     let rest = &text[first..];
     let found = rest.char_indices().find(|(place, next)| match next {
         '\r' => !rest[place + 1..].starts_with('\n'),
-        next => is_unseen(*next),
+        next => is_invisible(*next),
     });
     found.map(|(place, _)| first + place)
 }
 
-/// The bytes that characters begin with of which some are unseen.
-const BEGINS_UNSEEN: [bool; 256] = {
-    let mut begins = [false; 256];
+/// The first bytes of invisible characters.
+const INVISIBLE_FIRST_BYTES: [bool; 256] = {
+    let mut first_bytes = [false; 256];
     let mut byte = 0;
     while byte < 256 {
-        let control = byte < 0x20 && byte != 0x09 && byte != 0x0a;
-        let leads =
+        let is_control = byte < 0x20 && byte != 0x09 && byte != 0x0a;
+        let is_lead =
             matches!(byte, 0x7f | 0xc2 | 0xcd | 0xd8 | 0xe1 | 0xe2 | 0xe3 | 0xef | 0xf0 | 0xf3);
-        begins[byte] = control || leads;
+        first_bytes[byte] = is_control || is_lead;
         byte += 1;
     }
-    begins
+    first_bytes
 };
 
-/// Characters without a shape of their own. `BEGINS_UNSEEN` knows how each begins.
-pub(crate) fn is_unseen(character: char) -> bool {
+/// Whether a character has no visible shape. `INVISIBLE_FIRST_BYTES` must have its first byte.
+pub(crate) fn is_invisible(character: char) -> bool {
     matches!(character,
         // Control characters, and the soft hyphen.
         '\0'..='\u{8}' | '\u{b}' | '\u{c}' | '\u{e}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{ad}'
-        // Joiners, and letters that fill a place and show nothing.
+        // Joiners, and filler letters.
         | '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
         // Marks, embeddings, overrides and isolates of direction.
         | '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}'
         // Zero width, invisible operators, the byte order mark.
         | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}' | '\u{feff}'
-        // Variation selectors, Mongolian ones among them.
+        // Variation selectors, including Mongolian ones.
         | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}'
         // Interlinear annotations, and controls of shorthand and of music.
         | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-        // Tags, which spell ASCII unseen, and the supplement of variation selectors.
+        // Tags, which encode ASCII invisibly, and supplementary variation selectors.
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether an unseen character belongs to what stands around it. It depends on what was kept before it and on the
-/// very next character, so that what is stripped is not changed by being stripped again.
+/// Whether an invisible character is needed between its neighbours. Depends only on the stripped
+/// text before it and on the next character, so that stripping is idempotent.
 fn is_needed(character: char, before: Option<char>, after: &str) -> bool {
     let Some(before) = before else { return false };
     let next = after.chars().next();
     match character {
         ZERO_WIDTH_JOINER => {
-            let ends_emoji = is_emoji(before) || before == '\u{fe0f}';
-            joins_letters(before) || (ends_emoji && next.is_some_and(is_emoji))
+            let is_after_emoji = is_emoji(before) || before == '\u{fe0f}';
+            is_joining(before) || (is_after_emoji && next.is_some_and(is_emoji))
         }
-        ZERO_WIDTH_NON_JOINER => joins_letters(before) && next.is_some_and(joins_letters),
-        // As text or as emoji: behind a symbol, and in a keycap.
+        ZERO_WIDTH_NON_JOINER => is_joining(before) && next.is_some_and(is_joining),
+        // Text or emoji presentation: after a symbol, and in a keycap.
         '\u{fe0e}' | '\u{fe0f}' => is_emoji(before) || matches!(before, '0'..='9' | '#' | '*'),
         '\u{180b}'..='\u{180d}' | '\u{180f}' => matches!(before, '\u{1820}'..='\u{18aa}'),
         _ => false,
     }
 }
 
-/// Whether a letter, or a mark on one, is of a script in which joiners change words: Arabic, Syriac, Mandaic, those of
-/// India, Myanmar, Khmer, Mongolian.
-fn joins_letters(character: char) -> bool {
+/// Whether a letter or mark belongs to a script in which joiners change words: Arabic, Syriac,
+/// Mandaic, Indic scripts, Myanmar, Khmer, Mongolian.
+fn is_joining(character: char) -> bool {
     matches!(character,
-        '\u{620}'..='\u{65f}' | '\u{66e}'..='\u{6ff}' | '\u{710}'..='\u{77f}' | '\u{840}'..='\u{85b}'
-        | '\u{8a0}'..='\u{8ff}' | '\u{900}'..='\u{df4}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17b3}'
-        | '\u{17b6}'..='\u{17d3}' | '\u{1820}'..='\u{18aa}' | '\u{fb50}'..='\u{fdfb}' | '\u{fe70}'..='\u{fefc}')
+        '\u{620}'..='\u{65f}' | '\u{66e}'..='\u{6ff}' | '\u{710}'..='\u{77f}'
+        | '\u{840}'..='\u{85b}' | '\u{8a0}'..='\u{8ff}' | '\u{900}'..='\u{df4}'
+        | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17b3}' | '\u{17b6}'..='\u{17d3}'
+        | '\u{1820}'..='\u{18aa}' | '\u{fb50}'..='\u{fdfb}' | '\u{fe70}'..='\u{fefc}')
 }
 
 fn is_emoji(character: char) -> bool {
     matches!(character,
-        '\u{a9}' | '\u{ae}' | '\u{203c}' | '\u{2049}' | '\u{2122}' | '\u{2139}' | '\u{2190}'..='\u{21ff}'
+        '\u{a9}' | '\u{ae}' | '\u{203c}' | '\u{2049}' | '\u{2122}' | '\u{2139}'
+        | '\u{2190}'..='\u{21ff}'
         | '\u{2300}'..='\u{23ff}' | '\u{24c2}' | '\u{25a0}'..='\u{27bf}' | '\u{2900}'..='\u{297f}'
-        | '\u{2b00}'..='\u{2bff}' | '\u{3030}' | '\u{303d}' | '\u{3297}' | '\u{3299}' | '\u{1f000}'..='\u{1faff}')
+        | '\u{2b00}'..='\u{2bff}' | '\u{3030}' | '\u{303d}' | '\u{3297}' | '\u{3299}'
+        | '\u{1f000}'..='\u{1faff}')
 }
 
-/// How long the rest of an escape sequence is, whose escape is gone already (ECMA-48).
+/// The length of an escape sequence after its escape character (ECMA-48).
 fn escape_sequence(after: &str) -> usize {
     match after.chars().next() {
         Some('[') => 1 + parameters(&after[1..]),
-        // Strings to the terminal: a title, a link. One without an end is no reason to take the rest of the text.
+        // Strings for the terminal: a title, a link. Without an end, the rest of the text stays.
         Some(']' | 'P' | 'X' | '^' | '_') => match control_string(&after[1..]) {
             Some(length) => 1 + length,
             None => 1,
@@ -135,13 +138,13 @@ fn escape_sequence(after: &str) -> usize {
     }
 }
 
-/// How long the parameters of a control sequence are, and what ends it.
+/// The length of the parameters of a control sequence and its final byte.
 fn parameters(after: &str) -> usize {
     let length = after.bytes().take_while(|byte| (0x20..=0x3f).contains(byte)).count();
     length + usize::from(after[length..].starts_with(|last| matches!(last, '@'..='~')))
 }
 
-/// How long a control string is with its end, which must come on the same line.
+/// The length of a control string including its end, which must be on the same line.
 fn control_string(after: &str) -> Option<usize> {
     let end = after.find(['\u{7}', '\u{9c}', ESCAPE, '\n'])?;
     let ending = &after[end..];
@@ -160,90 +163,92 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn becomes(text: &str, stripped: &str) {
+    fn check(text: &str, stripped: &str) {
         assert_eq!(strip(text), stripped, "{text:?}");
     }
 
     #[track_caller]
-    fn stays(text: &str) {
+    fn check_unchanged(text: &str) {
         assert!(matches!(strip(text), Cow::Borrowed(_)), "{text:?} became {:?}", strip(text));
     }
 
     #[test]
-    fn what_is_seen_stays_and_is_not_copied() {
+    fn visible_text_is_unchanged_and_not_copied() {
         for text in [
             "",
             "plain\ttext\r\nof two lines",
             "naïve – “quoted” … 日本語 עברית العربية",
             "a\u{2028}b",
         ] {
-            stays(text);
+            check_unchanged(text);
         }
     }
 
     #[test]
-    fn what_is_not_seen_goes() {
-        becomes("A\u{200b}K\u{2060}I\u{feff}A\u{ad}", "AKIA");
-        becomes("\u{202e}txt.exe\u{202c} \u{2066}x\u{2069}\u{200e}\u{61c}", "txt.exe x");
-        becomes("a\0b\u{8}c\u{7f}d\u{85}e", "abcde");
-        becomes("x\u{fff9}y\u{fffa}z\u{fffb}", "xyz");
-        becomes("a\u{fe01}b\u{e0100}c\u{e01ef}\u{3164}\u{34f}", "abc");
+    fn invisible_characters_are_removed() {
+        check("A\u{200b}K\u{2060}I\u{feff}A\u{ad}", "AKIA");
+        check("\u{202e}txt.exe\u{202c} \u{2066}x\u{2069}\u{200e}\u{61c}", "txt.exe x");
+        check("a\0b\u{8}c\u{7f}d\u{85}e", "abcde");
+        check("x\u{fff9}y\u{fffa}z\u{fffb}", "xyz");
+        check("a\u{fe01}b\u{e0100}c\u{e01ef}\u{3164}\u{34f}", "abc");
         let tags: String = "ignore all"
             .bytes()
             .map(|byte| char::from_u32(0xe0000 + u32::from(byte)).unwrap())
             .collect();
-        becomes(&format!("read{tags} me"), "read me");
-        becomes("safe\rrm -rf\r\nok", "safe\nrm -rf\r\nok");
+        check(&format!("read{tags} me"), "read me");
+        check("safe\rrm -rf\r\nok", "safe\nrm -rf\r\nok");
     }
 
     #[test]
-    fn terminal_sequences_go_whole() {
-        becomes("\u{1b}[31;1mred\u{1b}[0m \u{9b}2Jx", "red x");
-        becomes("\u{1b}]8;;https://a.test\u{1b}\\link\u{1b}]8;;\u{7}", "link");
-        becomes("\u{1b}]0;no end\nnext", "0;no end\nnext");
-        becomes("\u{1b}(Bx\u{1b}c\u{1b}\u{1b}[1my\u{1b}", "xy");
-        becomes("\u{1b}Péage", "éage");
+    fn terminal_sequences_are_removed_whole() {
+        check("\u{1b}[31;1mred\u{1b}[0m \u{9b}2Jx", "red x");
+        check("\u{1b}]8;;https://a.test\u{1b}\\link\u{1b}]8;;\u{7}", "link");
+        check("\u{1b}]0;no end\nnext", "0;no end\nnext");
+        check("\u{1b}(Bx\u{1b}c\u{1b}\u{1b}[1my\u{1b}", "xy");
+        check("\u{1b}Péage", "éage");
     }
 
     #[test]
-    fn what_emoji_and_scripts_need_stays() {
+    fn characters_that_emoji_and_scripts_need_are_retained() {
         for text in [
             "👩\u{200d}👩\u{200d}👧\u{200d}👦 🏳\u{fe0f}\u{200d}🌈 ❤\u{fe0f} 1\u{fe0f}\u{20e3} ✔\u{fe0e}",
             "می\u{200c}خواهم",
             "क्\u{200d}ष श्\u{200c}र",
             "ᠠ\u{180b}",
         ] {
-            stays(text);
+            check_unchanged(text);
         }
     }
 
     #[test]
-    fn the_same_characters_elsewhere_go() {
-        becomes("pass\u{200d}word\u{200c}s", "passwords");
-        becomes("👩\u{200d}\u{200d}\u{200d}👧", "👩\u{200d}👧");
-        becomes("a\u{fe0f}b\u{200d}👧 ❤\u{fe0f}\u{fe0f}\u{fe0e}", "ab👧 ❤\u{fe0f}");
-        becomes("ی\u{200c}\u{200c}خ \u{200c}x", "ی\u{200c}خ x");
+    fn the_same_characters_elsewhere_are_removed() {
+        check("pass\u{200d}word\u{200c}s", "passwords");
+        check("👩\u{200d}\u{200d}\u{200d}👧", "👩\u{200d}👧");
+        check("a\u{fe0f}b\u{200d}👧 ❤\u{fe0f}\u{fe0f}\u{fe0e}", "ab👧 ❤\u{fe0f}");
+        check("ی\u{200c}\u{200c}خ \u{200c}x", "ی\u{200c}خ x");
     }
 
     #[test]
-    fn every_unseen_character_begins_with_a_byte_that_is_looked_for() {
-        for character in ('\0'..=char::MAX).filter(|character| is_unseen(*character)) {
+    fn every_invisible_character_has_a_known_first_byte() {
+        for character in ('\0'..=char::MAX).filter(|character| is_invisible(*character)) {
             let mut bytes = [0; 4];
             let first = character.encode_utf8(&mut bytes).as_bytes()[0];
-            assert!(BEGINS_UNSEEN[usize::from(first)], "{character:?}");
+            assert!(INVISIBLE_FIRST_BYTES[usize::from(first)], "{character:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_stripped_once_and_for_all(
-            text in "(\\PC|\\p{Cc}|\\p{Cf}|[\u{1b}\u{9b}\\[\\]0-9;m\u{7}]|[\u{fe00}-\u{fe0f}\u{200b}-\u{200f}\u{180b}]|👩|ی|क){0,40}"
+        fn stripping_is_idempotent(
+            text in "(\\PC|\\p{Cc}|\\p{Cf}|[\u{1b}\u{9b}\\[\\]0-9;m\u{7}]|\
+                [\u{fe00}-\u{fe0f}\u{200b}-\u{200f}\u{180b}]|👩|ی|क){0,40}"
         ) {
             let once = strip(&text).into_owned();
             prop_assert!(once.len() <= text.len());
-            prop_assert!(matches!(strip(&once), Cow::Borrowed(_)), "{:?} then {:?}", once, strip(&once));
-            let left = once.contains([ESCAPE, CONTROL_SEQUENCE, '\u{200b}', '\u{202e}', '\u{e0041}']);
-            prop_assert!(!left);
+            let twice = strip(&once);
+            prop_assert!(matches!(twice, Cow::Borrowed(_)), "{:?} then {:?}", once, twice);
+            let invisible = [ESCAPE, CONTROL_SEQUENCE, '\u{200b}', '\u{202e}', '\u{e0041}'];
+            prop_assert!(!once.contains(invisible));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Limits of whoever is not authenticated, by the client's address.
+//! The limits of unauthenticated requests, by the client's address.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -14,38 +14,44 @@ use drawbridge_sdk::RequestId;
 use http::Extensions;
 use serde_json::Value;
 
-use super::{Counted, Limits};
-use crate::{ingress::client_address::ClientAddress, metadata::Endpoint};
+use super::{RateLimiter, Subject};
+use crate::metadata::Endpoint;
 
-/// What anybody may read.
+/// The address that a request comes from. It does not authenticate the caller; it only selects the
+/// limits and the queue of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// The state of [`limit_anonymous`].
 #[derive(Debug)]
-pub(crate) struct Anybody {
-    pub(crate) limits: Arc<Limits>,
+pub(crate) struct AnonymousLimits {
+    pub(crate) limits: Arc<RateLimiter>,
     pub(crate) endpoint: Endpoint,
 }
 
-/// Lets a request to what anybody may read pass, or refuses it.
-pub(crate) async fn pass_anybody(
-    State(anybody): State<Arc<Anybody>>,
+/// Charges a request to a public route to the limits of its address.
+pub(crate) async fn limit_anonymous(
+    State(anonymous): State<Arc<AnonymousLimits>>,
     request: Request,
     next: Next,
 ) -> Response {
-    match anybody.limits.take(&Counted::Address(address(request.extensions()))).await {
+    let subject = Subject::Address(client_address(request.extensions()));
+    match anonymous.limits.charge(&subject).await {
         Ok(None) => next.run(request).await,
-        Ok(Some(standing)) => {
+        Ok(Some(status)) => {
             let mut response = next.run(request).await;
-            standing.tell(response.headers_mut());
+            status.write_headers(response.headers_mut());
             response
         }
         Err(refusal) => {
             let request_id =
                 request.extensions().get().cloned().unwrap_or_else(RequestId::generate);
-            refusal.into_response(Value::Null, &request_id, &anybody.endpoint)
+            refusal.into_response(Value::Null, &request_id, &anonymous.endpoint)
         }
     }
 }
 
-/// Where a request comes from. Those of which nobody can say share one address.
-pub(crate) fn address(extensions: &Extensions) -> IpAddr {
+/// The address that a request comes from. Requests of unknown origin share the unspecified address.
+pub(crate) fn client_address(extensions: &Extensions) -> IpAddr {
     extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0)
 }

@@ -1,4 +1,4 @@
-//! Limits as they stand in the config file.
+//! The rate limits of the config file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::{
     gcra::Quota,
-    limit::{Ask, By, Counted, Limit, Only, WithoutRedis},
+    limit::{By, Charge, Limit, Subject, ToolFilter, WithoutRedis},
 };
 
 const LIMITS_MAX: usize = 64;
@@ -21,19 +21,20 @@ const REPLICAS_MAX: u64 = 10_000;
 const REDIS_TIMEOUT_MS: u64 = 50;
 const REDIS_TIMEOUT_MS_MAX: u64 = 5000;
 const NAME_BYTES_MAX: usize = 64;
-/// A unit comes in a whole number of microseconds, rounded up. At this rate that is a tenth at most.
+/// A unit takes a whole number of microseconds, rounded up. At this rate the error is a tenth at
+/// most.
 const RATE_PER_SECOND_MAX: u64 = 100_000;
-/// A year: times stay whole numbers for Redis, which counts in floating point.
+/// A year: times stay exact in Redis, whose Lua has floating-point numbers only.
 const SECONDS_MAX: u64 = 366 * 24 * 3600;
 const MICROS_PER_SECOND: u64 = 1_000_000;
 
-/// `[limits]`: what holds for all limits.
+/// `[limits]`: settings of all limits.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Settings {
-    /// How many replicas of the edge there are. Each has its share where Redis does not count.
+pub(crate) struct LimitsTable {
+    /// The number of replicas of the edge. Each enforces its share while Redis is unavailable.
     replicas: Option<Spanned<u64>>,
-    /// How long Redis may take, in milliseconds.
+    /// How long a request waits for Redis, in milliseconds.
     redis_timeout_ms: Option<Spanned<u64>>,
 }
 
@@ -46,35 +47,40 @@ pub(crate) struct LimitEntry {
     rate: Spanned<u64>,
     per_seconds: Option<Spanned<u64>>,
     burst: Option<Spanned<u64>>,
-    only: Option<Only>,
+    only: Option<ToolFilter>,
     #[serde(default)]
     cost: BTreeMap<String, Spanned<u64>>,
     #[serde(default)]
     without_redis: WithoutRedis,
 }
 
-/// The limits that hold.
+/// The configured limits.
 #[derive(Debug, Default)]
-pub(crate) struct Rules {
+pub(crate) struct LimitRules {
     limits: Vec<Arc<Limit>>,
     pub(super) redis_timeout: Duration,
 }
 
-impl Rules {
+impl LimitRules {
     /// Reads the limits of this text.
     pub(crate) fn new(
         text: &ConfigText,
-        settings: &Settings,
+        table: &LimitsTable,
         entries: &[LimitEntry],
     ) -> Result<Self, ConfigTextError> {
-        let replicas = text.within(settings.replicas.as_ref(), "replicas", 1, 1..=REPLICAS_MAX)?;
-        let timeout = settings.redis_timeout_ms.as_ref();
-        let timeout =
-            text.within(timeout, "redis_timeout_ms", REDIS_TIMEOUT_MS, 1..=REDIS_TIMEOUT_MS_MAX)?;
+        let replicas =
+            text.check_bounds(table.replicas.as_ref(), "replicas", 1, 1..=REPLICAS_MAX)?;
+        let timeout = table.redis_timeout_ms.as_ref();
+        let timeout = text.check_bounds(
+            timeout,
+            "redis_timeout_ms",
+            REDIS_TIMEOUT_MS,
+            1..=REDIS_TIMEOUT_MS_MAX,
+        )?;
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(entries.len());
         for entry in entries {
-            let wrong = |problem| text.wrong(entry.name.span().start, problem);
+            let wrong = |problem| text.error_at(entry.name.span().start, problem);
             if limits.len() == LIMITS_MAX {
                 return Err(wrong(format!("there are more than {LIMITS_MAX} limits")));
             }
@@ -90,19 +96,19 @@ impl Rules {
         self.limits.is_empty()
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(super) fn contains(&self, name: &str) -> bool {
         self.limits.iter().any(|limit| limit.name == name)
     }
 
-    /// What a request asks of each limit that counts it.
-    pub(super) fn asks(&self, counted: &Counted<'_>) -> Vec<Ask> {
-        self.limits.iter().filter_map(|limit| limit.ask(counted)).collect()
+    /// The charges of a request, one for each limit that counts it.
+    pub(super) fn charges(&self, subject: &Subject<'_>) -> Vec<Charge> {
+        self.limits.iter().filter_map(|limit| limit.charge(subject)).collect()
     }
 }
 
 fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, ConfigTextError> {
     let name = entry.name.get_ref();
-    let wrong = |place: usize, problem: String| Err(text.wrong(place, problem));
+    let wrong = |place: usize, problem: String| Err(text.error_at(place, problem));
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
         let problem =
@@ -112,18 +118,20 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     let by = *entry.by.get_ref();
     if by == By::Address && (entry.only.is_some() || !entry.cost.is_empty()) {
         let problem =
-            "who is not authenticated calls no tool: by address there is no only and no cost";
+            "a limit by address counts unauthenticated requests: it has no `only` and no `cost`";
         return wrong(entry.by.span().start, problem.to_owned());
     }
     if entry.only.as_ref().is_some_and(|only| only.tools.is_empty() && only.classes.is_empty()) {
-        return wrong(entry.name.span().start, format!("the limit {name:?} is about no tools"));
+        return wrong(entry.name.span().start, format!("the limit {name:?} selects no tools"));
     }
-    let seconds = text.within(entry.per_seconds.as_ref(), "per_seconds", 1, 1..=SECONDS_MAX)?;
-    let rate = text.within(Some(&entry.rate), "rate", 1, 1..=RATE_PER_SECOND_MAX * seconds)?;
+    let seconds =
+        text.check_bounds(entry.per_seconds.as_ref(), "per_seconds", 1, 1..=SECONDS_MAX)?;
+    let rate =
+        text.check_bounds(Some(&entry.rate), "rate", 1, 1..=RATE_PER_SECOND_MAX * seconds)?;
     let unit_micros = (seconds * MICROS_PER_SECOND).div_ceil(rate);
-    // However full, a bucket fills within a year.
+    // An empty bucket fills within a year.
     let burst_max = SECONDS_MAX * MICROS_PER_SECOND / unit_micros;
-    let burst = text.within(entry.burst.as_ref(), "burst", rate, 1..=burst_max)?;
+    let burst = text.check_bounds(entry.burst.as_ref(), "burst", rate, 1..=burst_max)?;
     for (tool, cost) in &entry.cost {
         if *cost.get_ref() > burst {
             let problem =
@@ -133,7 +141,7 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
     }
     let cost: BTreeMap<_, _> =
         entry.cost.iter().map(|(tool, cost)| (tool.clone(), *cost.get_ref())).collect();
-    let dearest = cost.values().copied().max().unwrap_or(1).max(1);
+    let cost_max = cost.values().copied().max().unwrap_or(1).max(1);
     let policy = HeaderValue::try_from(format!("\"{name}\";q={rate};w={seconds}"));
     Ok(Limit {
         name: name.clone(),
@@ -143,10 +151,11 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
         quota: Quota { unit_micros, burst },
         share: Quota {
             unit_micros: unit_micros * replicas,
-            burst: (burst / replicas).max(dearest),
+            burst: (burst / replicas).max(cost_max),
         },
         without_redis: entry.without_redis,
-        policy: policy.map_err(|error| text.wrong(entry.name.span().start, error.to_string()))?,
+        policy: policy
+            .map_err(|error| text.error_at(entry.name.span().start, error.to_string()))?,
     })
 }
 
@@ -155,19 +164,19 @@ pub(super) mod tests {
     use super::*;
     use crate::config::{Services, parse};
 
-    fn read(text: &str) -> Result<Rules, String> {
+    fn read(text: &str) -> Result<LimitRules, String> {
         let text = ConfigText::new("edge.toml", text);
         parse(&text, &Services::new())
-            .map(|said| said.duties.limits)
+            .map(|config| config.policy.limits)
             .map_err(|error| error.to_string())
     }
 
-    pub(in crate::traffic::limits) fn rules(text: &str) -> Rules {
+    pub(in crate::traffic::limits) fn rules(text: &str) -> LimitRules {
         read(text).unwrap()
     }
 
     #[test]
-    fn each_replica_has_its_share() {
+    fn each_replica_enforces_its_share_of_a_limit() {
         let rules = rules(
             r#"
             [limits]
@@ -183,14 +192,14 @@ pub(super) mod tests {
         );
         let limit = &rules.limits[0];
         assert_eq!(limit.quota, Quota { unit_micros: 1_000_000, burst: 20 });
-        // What costs most can still be called.
+        // The most expensive tool can still be called.
         assert_eq!(limit.share, Quota { unit_micros: 4_000_000, burst: 7 });
         assert_eq!(limit.policy, "\"each-person\";q=60;w=60");
         assert_eq!(rules.redis_timeout, Duration::from_millis(50));
     }
 
     #[test]
-    fn a_mistake_in_a_limit_is_told_with_its_place() {
+    fn an_invalid_limit_is_reported_with_its_position() {
         let limit = "[[limit]]\nname = \"a\"\nby = \"principal\"\n";
         let rated = format!("{limit}rate = 1\n");
         let mistakes = [
@@ -212,8 +221,8 @@ pub(super) mod tests {
             ),
             "[limits]\nreplicas = 0\n".to_owned(),
         ];
-        let told: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
+        let errors: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
         edge.toml: TOML parse error at line 1, column 1
           |
         1 | [[limit]]
@@ -231,7 +240,7 @@ pub(super) mod tests {
         unknown field `per`, expected one of `name`, `by`, `rate`, `per_seconds`, `burst`, `only`, `cost`, `without_redis`
 
         edge.toml:5: "code_search" costs more than the burst of 1: it could never be called
-        edge.toml:2: the limit "a" is about no tools
+        edge.toml:2: the limit "a" selects no tools
         edge.toml: TOML parse error at line 5, column 17
           |
         5 | without_redis = "open"
@@ -246,7 +255,7 @@ pub(super) mod tests {
         unknown variant `person`, expected one of `principal`, `tenant`, `client`, `tool`, `tool_class`, `address`, `global`
 
         edge.toml:2: a limit's name has 1 to 64 of the characters A-Z a-z 0-9 _ -
-        edge.toml:3: who is not authenticated calls no tool: by address there is no only and no cost
+        edge.toml:3: a limit by address counts unauthenticated requests: it has no `only` and no `cost`
         edge.toml:2: replicas must be from 1 to 10000
         "#);
     }

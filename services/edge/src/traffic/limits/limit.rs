@@ -1,4 +1,4 @@
-//! One limit: whom it counts, and what a request costs.
+//! One limit: which requests it counts, and their cost.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::gcra::Quota;
 
-/// Whose requests are counted together.
+/// Whose requests are subject together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum By {
@@ -24,31 +24,31 @@ pub(super) enum By {
     Tenant,
     /// One OAuth client of one issuer.
     Client,
-    /// One tool, whoever calls it.
+    /// One tool, for all callers.
     Tool,
-    /// All tools of one `rate_class`, whoever calls them.
+    /// All tools of one `rate_class`, for all callers.
     ToolClass,
-    /// One network address, of whoever is not authenticated.
+    /// One network address of unauthenticated requests.
     Address,
-    /// Everybody who is authenticated.
+    /// All authenticated callers.
     Global,
 }
 
-/// What a limit does when Redis gives no answer.
+/// What a limit does while Redis is unavailable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum WithoutRedis {
-    /// Each replica counts its share.
+    /// Each replica enforces its share.
     #[default]
     Local,
-    /// Nothing passes.
+    /// Every request is rejected.
     Closed,
 }
 
-/// The calls that a limit is about.
+/// The calls that a limit counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Only {
+pub(super) struct ToolFilter {
     #[serde(default)]
     pub(super) tools: BTreeSet<String>,
     #[serde(default)]
@@ -60,26 +60,26 @@ pub(super) struct Limit {
     pub(super) name: String,
     pub(super) by: By,
     /// Absent: every request.
-    pub(super) only: Option<Only>,
-    /// What tools cost that do not cost 1.
+    pub(super) only: Option<ToolFilter>,
+    /// The costs of tools that do not cost 1.
     pub(super) cost: BTreeMap<String, u64>,
-    /// Of all replicas together.
+    /// The quota of all replicas together.
     pub(super) quota: Quota,
-    /// Of this replica alone.
+    /// The quota of this replica while Redis is unavailable.
     pub(super) share: Quota,
     pub(super) without_redis: WithoutRedis,
     /// The value of `RateLimit-Policy`.
     pub(super) policy: HeaderValue,
 }
 
-/// Whose bucket it is: a digest, so that nobody's name stands in Redis.
+/// Identifies a bucket: a digest, so that Redis stores no names of callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Bucket([u8; 16]);
+pub(super) struct BucketKey([u8; 16]);
 
-/// A request as limits see it.
+/// The caller to whose limits a request is charged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Counted<'a> {
-    /// Nobody is known to be calling.
+pub(crate) enum Subject<'a> {
+    /// An unauthenticated client.
     Address(IpAddr),
     /// An authenticated caller.
     Caller { principal: &'a Principal, tool: Option<CalledTool<'a>> },
@@ -92,17 +92,18 @@ pub(crate) struct CalledTool<'a> {
     pub(crate) class: &'a str,
 }
 
-/// What a request asks of one limit.
+/// The charge of a request to one limit.
 #[derive(Clone, Debug)]
-pub(super) struct Ask {
+pub(super) struct Charge {
     pub(super) limit: Arc<Limit>,
-    pub(super) bucket: Bucket,
+    pub(super) bucket: BucketKey,
     pub(super) cost: u64,
 }
 
-impl Bucket {
-    /// Whoever has none of their own. No digest is likely to be it.
-    pub(super) const NOBODY: Self = Self([0; 16]);
+impl BucketKey {
+    /// The bucket that callers share once a limit has too many buckets. No digest equals it in
+    /// practice.
+    pub(super) const OVERFLOW: Self = Self([0; 16]);
 
     fn of(parts: &[&[u8]]) -> Self {
         let mut digest = Sha256::new();
@@ -121,35 +122,37 @@ impl Bucket {
 }
 
 impl Limit {
-    /// What this request asks of the limit, where it is one that the limit counts.
-    pub(super) fn ask(self: &Arc<Self>, counted: &Counted<'_>) -> Option<Ask> {
-        let (bucket, cost) = match (self.by, counted) {
-            (By::Address, Counted::Address(address)) => (Bucket::of(&[&network(*address)]), 1),
-            (By::Address, Counted::Caller { .. }) | (_, Counted::Address(_)) => return None,
-            (by, Counted::Caller { principal, tool }) => {
-                if !self.only.as_ref().is_none_or(|only| only.holds(*tool)) {
+    /// The charge of a request, if the limit counts it.
+    pub(super) fn charge(self: &Arc<Self>, subject: &Subject<'_>) -> Option<Charge> {
+        let (bucket, cost) = match (self.by, subject) {
+            (By::Address, Subject::Address(address)) => {
+                (BucketKey::of(&[&network_prefix(*address)]), 1)
+            }
+            (By::Address, Subject::Caller { .. }) | (_, Subject::Address(_)) => return None,
+            (by, Subject::Caller { principal, tool }) => {
+                if !self.only.as_ref().is_none_or(|only| only.matches(*tool)) {
                     return None;
                 }
                 let cost = tool.and_then(|tool| self.cost.get(tool.name).copied()).unwrap_or(1);
-                (bucket(by, principal, *tool)?, cost)
+                (bucket_key(by, principal, *tool)?, cost)
             }
         };
-        (cost > 0).then(|| Ask { limit: Arc::clone(self), bucket, cost })
+        (cost > 0).then(|| Charge { limit: Arc::clone(self), bucket, cost })
     }
 
-    /// Whether what is left of it tells of nobody else.
+    /// Whether its remaining quota reveals nothing about other callers.
     pub(super) fn is_own(&self) -> bool {
         matches!(self.by, By::Principal | By::Address)
     }
 }
 
-impl Only {
-    fn holds(&self, tool: Option<CalledTool<'_>>) -> bool {
+impl ToolFilter {
+    fn matches(&self, tool: Option<CalledTool<'_>>) -> bool {
         tool.is_some_and(|tool| self.tools.contains(tool.name) || self.classes.contains(tool.class))
     }
 }
 
-fn bucket(by: By, principal: &Principal, tool: Option<CalledTool<'_>>) -> Option<Bucket> {
+fn bucket_key(by: By, principal: &Principal, tool: Option<CalledTool<'_>>) -> Option<BucketKey> {
     let Principal { issuer, subject, client_id, tenant, .. } = principal;
     let parts: &[&str] = match by {
         By::Principal => &[issuer, subject],
@@ -161,11 +164,12 @@ fn bucket(by: By, principal: &Principal, tool: Option<CalledTool<'_>>) -> Option
         By::Address | By::Global => &[],
     };
     let parts: Vec<_> = parts.iter().map(|part| part.as_bytes()).collect();
-    Some(Bucket::of(&parts))
+    Some(BucketKey::of(&parts))
 }
 
-/// What counts as one address: of IPv6 the network, in which a host has all addresses to itself.
-pub(crate) fn network(address: IpAddr) -> Vec<u8> {
+/// The octets that identify a client: an IPv4 address, or the /64 network of an IPv6 address, all
+/// of which one host may use.
+pub(crate) fn network_prefix(address: IpAddr) -> Vec<u8> {
     match address.to_canonical() {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets()[..8].to_vec(),
@@ -177,16 +181,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_a_v4_address_or_a_v6_network() {
-        let network = |text: &str| network(text.parse().unwrap());
-        assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:2"));
-        assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network("192.0.2.1"), network("::ffff:192.0.2.1"));
+    fn an_address_is_an_ipv4_address_or_an_ipv6_network() {
+        let prefix = |text: &str| network_prefix(text.parse().unwrap());
+        assert_eq!(prefix("2001:db8::1"), prefix("2001:db8::ffff:2"));
+        assert_ne!(prefix("2001:db8::1"), prefix("2001:db8:0:1::1"));
+        assert_ne!(prefix("192.0.2.1"), prefix("192.0.2.2"));
+        assert_eq!(prefix("192.0.2.1"), prefix("::ffff:192.0.2.1"));
     }
 
     #[test]
-    fn callers_share_a_bucket_when_the_limit_says_so() {
+    fn callers_share_a_bucket_as_the_limit_configures() {
         let person = |issuer: &str, subject: &str, tenant: &str| Principal {
             issuer: issuer.into(),
             subject: subject.into(),
@@ -196,14 +200,14 @@ mod tests {
         };
         let (alice, bob) =
             (person("https://idp", "alice", "acme"), person("https://idp", "bob", "acme"));
-        let (other, stranger) =
+        let (other, carol) =
             (person("https://evil", "alice", ""), person("https://idp", "carol", ""));
-        let same = |by, one, two| bucket(by, one, None) == bucket(by, two, None);
+        let same = |by, one, two| bucket_key(by, one, None) == bucket_key(by, two, None);
         assert!(!same(By::Principal, &alice, &bob) && !same(By::Principal, &alice, &other));
-        assert!(same(By::Tenant, &alice, &bob) && !same(By::Tenant, &alice, &stranger));
-        assert!(!same(By::Tenant, &other, &stranger));
+        assert!(same(By::Tenant, &alice, &bob) && !same(By::Tenant, &alice, &carol));
+        assert!(!same(By::Tenant, &other, &carol));
         assert!(same(By::Client, &alice, &bob) && !same(By::Client, &alice, &other));
         assert!(same(By::Global, &alice, &other));
-        assert!(bucket(By::Tool, &alice, None).is_none());
+        assert!(bucket_key(By::Tool, &alice, None).is_none());
     }
 }

@@ -1,6 +1,6 @@
-//! Buckets in this process: all there are without Redis, and what is left while it is away.
+//! Buckets in this process, for use without Redis and while it is unavailable.
 //!
-//! Not a library's limiter: none takes from several limits at once, or from none.
+//! No library's limiter charges several limits atomically.
 
 use std::{
     collections::HashMap,
@@ -9,83 +9,82 @@ use std::{
 };
 
 use super::{
-    gcra::Answer,
-    limit::{Ask, Bucket},
+    gcra::BucketStatus,
+    limit::{BucketKey, Charge},
 };
 
-/// How many buckets one limit has at most. Whoever comes then shares one with the others who do.
+/// How many buckets one limit has at most. Further callers share the overflow bucket.
 const BUCKETS_MAX: usize = 100_000;
-const SHARED: Bucket = Bucket::NOBODY;
-/// How often full buckets are looked for, in microseconds.
+/// How often full buckets are removed, in microseconds.
 const SWEEP_MICROS: u64 = 1_000_000;
 
 #[derive(Debug)]
-pub(super) struct Local {
-    began: Instant,
-    /// By the name of the limit.
+pub(super) struct LocalBuckets {
+    started: Instant,
+    /// The buckets of each limit, by its name.
     limits: Mutex<HashMap<String, Buckets>>,
 }
 
 #[derive(Debug, Default)]
 struct Buckets {
-    full_at: HashMap<Bucket, u64>,
+    full_at: HashMap<BucketKey, u64>,
     swept_at: u64,
 }
 
 impl Buckets {
-    /// The bucket to take from.
-    fn find(&mut self, bucket: Bucket, now: u64, max: usize) -> Bucket {
+    /// The bucket to charge.
+    fn find(&mut self, bucket: BucketKey, now: u64, max: usize) -> BucketKey {
         if self.full_at.len() < max || self.full_at.contains_key(&bucket) {
             return bucket;
         }
         if now >= self.swept_at + SWEEP_MICROS {
-            // A full bucket is as good as none.
+            // A full bucket equals an absent one.
             self.full_at.retain(|_, full_at| *full_at > now);
             self.swept_at = now;
         }
-        if self.full_at.len() < max { bucket } else { SHARED }
+        if self.full_at.len() < max { bucket } else { BucketKey::OVERFLOW }
     }
 }
 
-impl Local {
+impl LocalBuckets {
     pub(super) fn new() -> Self {
-        Self { began: Instant::now(), limits: Mutex::default() }
+        Self { started: Instant::now(), limits: Mutex::default() }
     }
 
-    /// Takes from this replica's share of every limit, or from none.
-    pub(super) fn take(&self, asks: &[Ask]) -> Vec<Answer> {
-        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.take_at(asks, now, BUCKETS_MAX)
+    /// Charges this replica's share of every limit, or of none.
+    pub(super) fn take(&self, charges: &[Charge]) -> Vec<BucketStatus> {
+        let now = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.take_at(charges, now, BUCKETS_MAX)
     }
 
-    pub(super) fn take_at(&self, asks: &[Ask], now: u64, max: usize) -> Vec<Answer> {
+    pub(super) fn take_at(&self, charges: &[Charge], now: u64, max: usize) -> Vec<BucketStatus> {
         let mut limits = self.limits();
-        let mut found = Vec::with_capacity(asks.len());
-        let mut answers = Vec::with_capacity(asks.len());
-        for ask in asks {
-            let name = ask.limit.name.as_str();
+        let mut keys = Vec::with_capacity(charges.len());
+        let mut statuses = Vec::with_capacity(charges.len());
+        for charge in charges {
+            let name = charge.limit.name.as_str();
             if !limits.contains_key(name) {
                 limits.insert(name.to_owned(), Buckets::default());
             }
             let Some(buckets) = limits.get_mut(name) else { continue };
-            let bucket = buckets.find(ask.bucket, now, max);
+            let bucket = buckets.find(charge.bucket, now, max);
             let full_at = buckets.full_at.get(&bucket).copied().unwrap_or(now);
-            answers.push(ask.limit.share.ask(full_at, now, ask.cost));
-            found.push(bucket);
+            statuses.push(charge.limit.share.check(full_at, now, charge.cost));
+            keys.push(bucket);
         }
-        if answers.iter().all(|answer| answer.wait_micros == 0) {
-            for ((ask, bucket), answer) in asks.iter().zip(found).zip(&answers) {
-                let full_at = now + answer.lack_micros + answer.quota.micros(ask.cost);
-                if let Some(buckets) = limits.get_mut(ask.limit.name.as_str()) {
+        if statuses.iter().all(|status| status.wait_micros == 0) {
+            for ((charge, bucket), status) in charges.iter().zip(keys).zip(&statuses) {
+                let full_at = now + status.deficit_micros + status.quota.micros(charge.cost);
+                if let Some(buckets) = limits.get_mut(charge.limit.name.as_str()) {
                     buckets.full_at.insert(bucket, full_at);
                 }
             }
         }
-        answers
+        statuses
     }
 
-    /// Forgets the buckets of limits that are not there any more.
-    pub(super) fn keep(&self, is_limit: impl Fn(&str) -> bool) {
+    /// Removes the buckets of limits that no longer exist.
+    pub(super) fn retain(&self, is_limit: impl Fn(&str) -> bool) {
         self.limits().retain(|name, _| is_limit(name));
     }
 
@@ -99,7 +98,7 @@ mod tests {
     use drawbridge_proto::auth::v1::Principal;
 
     use super::*;
-    use crate::traffic::limits::{config::tests::rules, limit::Counted};
+    use crate::traffic::limits::{config::tests::rules, limit::Subject};
 
     const TWO: &str = r#"
         [[limit]]
@@ -112,15 +111,15 @@ mod tests {
         rate = 3
     "#;
 
-    fn waits(local: &Local, text: &str, subject: &str, now: u64, max: usize) -> Vec<u64> {
+    fn waits(local: &LocalBuckets, text: &str, subject: &str, now: u64, max: usize) -> Vec<u64> {
         let principal = Principal { subject: subject.into(), ..Default::default() };
-        let asks = rules(text).asks(&Counted::Caller { principal: &principal, tool: None });
-        local.take_at(&asks, now, max).iter().map(|answer| answer.wait_micros).collect()
+        let charges = rules(text).charges(&Subject::Caller { principal: &principal, tool: None });
+        local.take_at(&charges, now, max).iter().map(|status| status.wait_micros).collect()
     }
 
     #[test]
-    fn a_refused_request_takes_nothing_from_the_other_limits() {
-        let local = Local::new();
+    fn a_rejected_request_is_charged_to_no_limit() {
+        let local = LocalBuckets::new();
         assert_eq!(waits(&local, TWO, "alice", 0, 9), [0, 0]);
         for _ in 0..9 {
             assert_eq!(waits(&local, TWO, "alice", 0, 9), [1_000_000, 0]);
@@ -132,14 +131,16 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_when_there_are_too_many_shares_one_bucket() {
-        let (local, narrow) =
-            (Local::new(), TWO.split("[[limit]]").nth(1).map(|one| format!("[[limit]]{one}")));
+    fn callers_beyond_the_maximum_of_buckets_share_the_overflow_bucket() {
+        let (local, narrow) = (
+            LocalBuckets::new(),
+            TWO.split("[[limit]]").nth(1).map(|one| format!("[[limit]]{one}")),
+        );
         let narrow = narrow.unwrap();
         let waits = |subject, now| waits(&local, &narrow, subject, now, 2);
         assert_eq!((waits("alice", 0), waits("bob", 0)), (vec![0], vec![0]));
         assert_eq!((waits("carol", 0), waits("dave", 0)), (vec![0], vec![1_000_000]));
-        // The others' buckets are full again, and make room.
+        // The buckets of alice and bob are full again and were removed.
         assert_eq!((waits("dave", 1_000_000), waits("erin", 1_000_000)), (vec![0], vec![0]));
     }
 }

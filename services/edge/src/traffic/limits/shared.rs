@@ -6,80 +6,86 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{Redis, RedisAway, RedisBreaker};
+use drawbridge_sdk::{Redis, RedisBreaker, RedisUnavailable};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
 
-use self::batch::Asking;
-use super::{gcra::Answer, limit::Ask};
+use self::batch::Batcher;
+use super::{gcra::BucketStatus, limit::Charge};
 
 mod batch;
 
 const TAKE: &str = include_str!("take.lua");
-/// Of one slot, so that one script takes from all buckets or from none in a cluster too: it can reach no others.
+/// The hash tag puts all buckets into one slot: in a cluster, a script can access one slot only,
+/// and it must charge all buckets or none.
 const PREFIX: &str = "{drawbridge:limits}:";
-/// Longer than a request may wait: that has a bound of its own.
+/// Longer than any request waits, because requests have their own timeout.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many times as long as Redis may take a request waits in all: others may be counted before it.
-const TURNS: u32 = 3;
-/// Before Redis that gave no answer is tried again.
-const PAUSE: Duration = Duration::from_millis(500);
+/// How long a request waits in all, as a multiple of the timeout of Redis: earlier batches may run
+/// first.
+const BATCHES_WAITED_MAX: u32 = 3;
+/// How long to wait before Redis is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) struct Shared {
+pub(super) struct SharedBuckets {
     counter: Arc<Counter>,
-    /// Once it has begun.
-    asking: OnceLock<Asking>,
+    /// Set once `start` was called.
+    batcher: OnceLock<Batcher>,
 }
 
-/// What asks Redis.
+/// Runs the script in Redis.
 struct Counter {
     redis: RedisBreaker,
     script: Script,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedBuckets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Shared")
+        f.write_str("SharedBuckets")
     }
 }
 
-impl Shared {
+impl SharedBuckets {
     pub(super) fn new(url: &SecretString) -> Result<Self, RedisError> {
         let redis = RedisBreaker::new(url, RESPONSE_TIMEOUT)?;
         let counter = Arc::new(Counter { redis, script: Script::new(TAKE) });
-        Ok(Self { counter, asking: OnceLock::new() })
+        Ok(Self { counter, batcher: OnceLock::new() })
     }
 
-    /// Connects, once. Redis that is away is no reason to wait for it.
-    pub(super) async fn begin(&self) {
-        let mut begins = false;
-        self.asking.get_or_init(|| {
-            begins = true;
-            Asking::start(Arc::clone(&self.counter))
+    /// Connects, once. Does not wait while Redis is unavailable.
+    pub(super) async fn start(&self) {
+        let mut is_first = false;
+        self.batcher.get_or_init(|| {
+            is_first = true;
+            Batcher::start(Arc::clone(&self.counter))
         });
-        if !begins {
+        if !is_first {
             return;
         }
         match self.counter.connect().await {
-            Ok(connection) => self.counter.turn_on(connection),
-            Err(error) => self.counter.try_again(&error),
+            Ok(connection) => self.counter.set_connection(connection),
+            Err(error) => self.counter.reconnect(&error),
         }
     }
 
-    /// Takes from every bucket, or from none. Without an answer in time it is none that is known.
-    pub(super) async fn take(&self, asks: &[Ask], within: Duration) -> Option<Vec<Answer>> {
-        let (connection, asking) = (self.counter.redis.connection()?, self.asking.get()?);
-        // Whether Redis is away is found out where it is asked. A request that has to wait for its turn there is Redis's
-        // to answer for as well, but says nothing of the connection.
-        let answers =
-            RedisBreaker::wait(TURNS * within, asking.take(&connection, asks, within)).await;
-        answers.ok()
+    /// Charges every bucket or none. Returns `None` without a reply in time; whether Redis has
+    /// counted the request is then unknown.
+    pub(super) async fn take(
+        &self,
+        charges: &[Charge],
+        timeout: Duration,
+    ) -> Option<Vec<BucketStatus>> {
+        let (connection, batcher) = (self.counter.redis.connection()?, self.batcher.get()?);
+        // Only the batcher detects that Redis is unavailable. A request may time out because it
+        // waits for earlier batches, which does not mean that the connection failed.
+        let taking = batcher.take(&connection, charges, timeout);
+        RedisBreaker::wait_for_reply(BATCHES_WAITED_MAX * timeout, taking).await.ok()
     }
 }
 
 impl Counter {
-    /// Runs the script, which a server knows by its hash once it has seen it. Not by `SCRIPT LOAD`: of a cluster all
-    /// masters would have to answer.
+    /// Runs the script by its hash, which a server knows after the first `EVAL`. `SCRIPT LOAD`
+    /// would need a reply of every master of a cluster.
     async fn invoke(
         &self,
         connection: &Redis,
@@ -95,51 +101,52 @@ impl Counter {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 run("EVAL", TAKE).await
             }
-            said => said,
+            result => result,
         }
     }
 
-    /// A connection on which the script has run and could write.
-    async fn connect(&self) -> Result<Redis, RedisAway> {
+    /// Opens a connection on which a run of the script could write.
+    async fn connect(&self) -> Result<Redis, RedisUnavailable> {
         let probe = [format!("{PREFIX}:probe")];
         self.redis
             .connect(async |connection| self.invoke(connection, &probe, &[1, 1, 1, 1]).await)
             .await
     }
 
-    /// Redis gave no answer over this connection.
-    fn give_up(self: &Arc<Self>, connection: &Arc<Redis>, error: &RedisAway) {
-        if self.redis.give_up(connection) {
-            self.try_again(error);
+    /// Gives up a connection without replies.
+    fn give_up(self: &Arc<Self>, connection: &Arc<Redis>, error: &RedisUnavailable) {
+        if self.redis.trip_if_current(connection) {
+            self.reconnect(error);
         }
     }
 
-    /// Whether the connection has not been given up.
+    /// Whether this connection is in use.
     fn is_current(&self, connection: &Arc<Redis>) -> bool {
         self.redis.connection().is_some_and(|current| Arc::ptr_eq(&current, connection))
     }
 
-    fn turn_on(&self, connection: Redis) {
-        self.redis.turn_on(connection);
+    fn set_connection(&self, connection: Redis) {
+        self.redis.restore(connection);
         metrics::gauge!("edge_limits_redis_available").set(1);
-        tracing::info!("limits are counted in Redis");
+        tracing::info!("rate limits are counted in Redis");
     }
 
-    /// Says that Redis is away, and tries again from now on, beside the requests.
-    fn try_again(self: &Arc<Self>, error: &RedisAway) {
+    /// Logs that Redis is unavailable, and reconnects in the background.
+    fn reconnect(self: &Arc<Self>, error: &RedisUnavailable) {
         metrics::gauge!("edge_limits_redis_available").set(0);
         tracing::warn!(
             error = %drawbridge_sdk::error_chain(error),
-            "Redis is away: each limit does what the config says"
+            "Redis is unavailable; each rate limit applies its `without_redis`"
         );
         let this = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
                 match this.connect().await {
-                    Ok(connection) => return this.turn_on(connection),
+                    Ok(connection) => return this.set_connection(connection),
                     Err(error) => {
-                        tracing::debug!(error = %drawbridge_sdk::error_chain(&error), "Redis is still away");
+                        let error = drawbridge_sdk::error_chain(&error);
+                        tracing::debug!(%error, "Redis is still unavailable");
                     }
                 }
             }
@@ -160,11 +167,11 @@ mod tests {
     use super::*;
     use crate::traffic::limits::{
         config::tests::rules,
-        limit::{CalledTool, Counted},
-        local::Local,
+        limit::{CalledTool, Subject},
+        local::LocalBuckets,
     };
 
-    /// Nothing worth a unit comes back while the test runs.
+    /// No unit is added while the test runs.
     const LIMITS: &str = r#"
         [[limit]]
         name = "each"
@@ -185,8 +192,8 @@ mod tests {
         per_seconds = 8640000
     "#;
 
-    /// Buckets in a Redis of this test's own, which ends with what is given back beside them.
-    async fn start() -> (Arc<Shared>, TempDir, Child) {
+    /// Buckets in a Redis of this test, which stops when the returned child is dropped.
+    async fn start() -> (Arc<SharedBuckets>, TempDir, Child) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("redis.sock");
         let server = Command::new("redis-server")
@@ -197,25 +204,26 @@ mod tests {
             .kill_on_drop(true)
             .spawn()
             .expect("redis-server; `make test` or `tests/setup.sh test` installs it");
-        let shared =
-            Arc::new(Shared::new(&format!("redis+unix://{}", socket.display()).into()).unwrap());
-        shared.begin().await;
+        let shared = Arc::new(
+            SharedBuckets::new(&format!("redis+unix://{}", socket.display()).into()).unwrap(),
+        );
+        shared.start().await;
         available(&shared).await;
         (shared, folder, server)
     }
 
-    async fn available(shared: &Shared) {
+    async fn available(shared: &SharedBuckets) {
         while shared.counter.redis.connection().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     #[tokio::test]
-    async fn redis_that_is_too_slow_is_away_until_it_answers_again() {
+    async fn a_slow_redis_is_unavailable_until_it_replies_again() {
         let (shared, _folder, _server) = start().await;
-        let asks =
-            rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
-        assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+        let subject = Subject::Caller { principal: &Principal::default(), tool: None };
+        let charges = rules(LIMITS).charges(&subject);
+        assert!(shared.take(&charges, Duration::from_secs(30)).await.is_some());
         let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
         let _: () = redis::cmd("CLIENT")
             .arg("PAUSE")
@@ -224,54 +232,54 @@ mod tests {
             .query_async(&mut connection)
             .await
             .unwrap();
-        let asked = Instant::now();
-        assert!(shared.take(&asks, Duration::from_millis(50)).await.is_none());
-        assert!(asked.elapsed() < Duration::from_secs(2), "it has waited for Redis");
-        assert!(shared.counter.redis.connection().is_none(), "the next request does not ask");
+        let started = Instant::now();
+        assert!(shared.take(&charges, Duration::from_millis(50)).await.is_none());
+        assert!(started.elapsed() < Duration::from_secs(2), "the request waited for Redis");
+        assert!(shared.counter.redis.connection().is_none(), "the connection is still in use");
         available(&shared).await;
-        assert!(shared.take(&asks, Duration::from_secs(30)).await.is_some());
+        assert!(shared.take(&charges, Duration::from_secs(30)).await.is_some());
     }
 
-    /// The fault: a runtime that was busy for longer than Redis may take found its timer before the answer, which had
-    /// long been there.
+    /// Regression: a runtime that was busy for longer than the timeout polled its timer before the
+    /// reply, which had arrived in time.
     #[tokio::test]
-    async fn redis_is_not_away_because_this_process_is_busy() {
+    async fn a_busy_process_does_not_make_redis_unavailable() {
         let (shared, _folder, _server) = start().await;
-        let asks =
-            rules(LIMITS).asks(&Counted::Caller { principal: &Principal::default(), tool: None });
-        let within = Duration::from_millis(50);
+        let subject = Subject::Caller { principal: &Principal::default(), tool: None };
+        let charges = rules(LIMITS).charges(&subject);
+        let timeout = Duration::from_millis(50);
         let busy = tokio::spawn(async move {
             loop {
-                std::thread::sleep(2 * within);
+                std::thread::sleep(2 * timeout);
                 tokio::task::yield_now().await;
             }
         });
         for _ in 0..10 {
-            assert!(shared.take(&asks, within).await.is_some());
+            assert!(shared.take(&charges, timeout).await.is_some());
         }
         assert!(shared.counter.redis.connection().is_some());
         busy.abort();
     }
 
     #[tokio::test]
-    async fn who_asks_at_once_is_counted_together_and_each_as_if_alone() {
+    async fn concurrent_requests_are_batched_and_charged_one_by_one() {
         let (shared, _folder, _server) = start().await;
         let rules = rules(LIMITS);
         let persons: Vec<_> = (0..5)
             .map(|number| Principal { subject: format!("person-{number}"), ..Default::default() })
             .collect();
         let tool = Some(CalledTool { name: "dear", class: "" });
-        let asks: Vec<_> = (0..100)
-            .map(|number| rules.asks(&Counted::Caller { principal: &persons[number % 5], tool }))
+        let charges: Vec<_> = (0..100)
+            .map(|number| rules.charges(&Subject::Caller { principal: &persons[number % 5], tool }))
             .collect();
-        let answers =
-            join_all(asks.iter().map(|asks| shared.take(asks, Duration::from_secs(30)))).await;
-        let passed = answers
+        let taking = charges.iter().map(|charges| shared.take(charges, Duration::from_secs(30)));
+        let results = join_all(taking).await;
+        let admitted = results
             .iter()
             .flatten()
-            .filter(|answers| answers.iter().all(|one| one.wait_micros == 0));
-        // Of each person's 40 units a call takes 7, and of the tool's 90 it takes 3.
-        assert_eq!((answers.iter().flatten().count(), passed.count()), (100, 25));
+            .filter(|buckets| buckets.iter().all(|bucket| bucket.wait_micros == 0));
+        // A call costs 7 of each person's 40 units, and 3 of the tool's 90.
+        assert_eq!((results.iter().flatten().count(), admitted.count()), (100, 25));
         let mut connection = Redis::clone(&shared.counter.redis.connection().unwrap());
         let figures: String =
             redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
@@ -282,25 +290,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn redis_counts_as_this_process_does() {
+    async fn redis_and_local_buckets_count_alike() {
         let (shared, _folder, _server) = start().await;
-        let (local, rules) = (Local::new(), rules(LIMITS));
-        let (mut passed, mut refused) = (0, 0);
+        let (local, rules) = (LocalBuckets::new(), rules(LIMITS));
+        let (mut admitted, mut rejected) = (0, 0);
         for _ in 0..600 {
             let subject = format!("person-{}", rand::rng().random_range(0..6));
             let principal = Principal { subject, ..Default::default() };
             let tool = [None, Some("dear"), Some("cheap")][rand::rng().random_range(0..3)];
             let tool = tool.map(|name| CalledTool { name, class: "" });
-            let asks = rules.asks(&Counted::Caller { principal: &principal, tool });
-            let here = local.take_at(&asks, 0, 100);
-            let there = shared.take(&asks, Duration::from_secs(30)).await.expect("an answer");
-            for (here, there) in here.iter().zip(&there) {
-                assert_eq!(here.wait_micros == 0, there.wait_micros == 0, "{asks:?}");
-                assert_eq!(here.remaining(0), there.remaining(0), "{asks:?}");
+            let charges = rules.charges(&Subject::Caller { principal: &principal, tool });
+            let local = local.take_at(&charges, 0, 100);
+            let shared = shared.take(&charges, Duration::from_secs(30)).await.expect("a reply");
+            for (local, shared) in local.iter().zip(&shared) {
+                assert_eq!(local.wait_micros == 0, shared.wait_micros == 0, "{charges:?}");
+                assert_eq!(local.remaining(0), shared.remaining(0), "{charges:?}");
             }
-            let passes = here.iter().all(|answer| answer.wait_micros == 0);
-            *if passes { &mut passed } else { &mut refused } += 1;
+            let is_admitted = local.iter().all(|bucket| bucket.wait_micros == 0);
+            *if is_admitted { &mut admitted } else { &mut rejected } += 1;
         }
-        assert!(passed > 50 && refused > 50, "{passed} passed, {refused} refused");
+        assert!(admitted > 50 && rejected > 50, "{admitted} admitted, {rejected} rejected");
     }
 }

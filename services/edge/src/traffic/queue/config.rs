@@ -1,4 +1,4 @@
-//! How much at once, as it stands in the config file.
+//! The concurrency limits of the config file.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,38 +8,38 @@ use toml::Spanned;
 
 use crate::config::Services;
 
-/// No more than this of anything.
+/// The largest value of any limit.
 const MAX: u64 = 100_000;
 const WAIT_MS_MAX: u64 = 60_000;
 
 /// `[concurrency]`, on this replica.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Settings {
+pub(crate) struct ConcurrencyTable {
     /// Calls of one principal that run at once, on all tool services.
     calls_per_principal: Option<Spanned<u64>>,
     /// Calls that run at once on one tool service.
     calls_per_service: Option<Spanned<u64>>,
-    /// The same for services that are not like the others, by namespace.
+    /// Overrides `calls_per_service`, by namespace.
     #[serde(default)]
     service: BTreeMap<String, Spanned<u64>>,
     /// Calls of one principal that wait.
     waiting_per_principal: Option<Spanned<u64>>,
     /// Calls that wait for one tool service.
     waiting_per_service: Option<Spanned<u64>>,
-    /// How long a call waits at most, and a request before that, in milliseconds.
+    /// How long a call waits at most, and before it a request, in milliseconds.
     wait_ms: Option<Spanned<u64>>,
-    /// Requests that are in progress at once when this replica keeps up with them.
+    /// Requests in progress at once while this replica is not overloaded.
     requests_max: Option<Spanned<u64>>,
-    /// The same when it does not.
+    /// Requests in progress at once while this replica is overloaded.
     requests_min: Option<Spanned<u64>>,
-    /// Requests that wait before they begin.
+    /// Requests that wait for a permit.
     requests_waiting: Option<Spanned<u64>>,
 }
 
-/// How much at once, on this replica.
+/// The concurrency limits of this replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct QueueRules {
     pub(super) calls_per_principal: usize,
     pub(super) calls_per_service: usize,
     pub(super) services: BTreeMap<String, usize>,
@@ -51,7 +51,7 @@ pub(crate) struct Rules {
     pub(super) requests_waiting: usize,
 }
 
-impl Default for Rules {
+impl Default for QueueRules {
     fn default() -> Self {
         Self {
             calls_per_principal: 64,
@@ -67,63 +67,64 @@ impl Default for Rules {
     }
 }
 
-impl Rules {
-    /// Reads the settings of this text, which is about these services.
+impl QueueRules {
+    /// Reads the table of this text. It may name only these services.
     pub(crate) fn new(
         text: &ConfigText,
-        settings: &Settings,
+        table: &ConcurrencyTable,
         services: &Services,
     ) -> Result<Self, ConfigTextError> {
-        let absent = Self::default();
-        let count = |given: &Option<Spanned<u64>>, name, absent: usize| {
-            let given = text.within(given.as_ref(), name, absent as u64, 1..=MAX)?;
+        let defaults = Self::default();
+        let count = |given: &Option<Spanned<u64>>, name, default: usize| {
+            let given = text.check_bounds(given.as_ref(), name, default as u64, 1..=MAX)?;
             Ok(usize::try_from(given).unwrap_or(usize::MAX))
         };
-        let mut own = BTreeMap::new();
-        for (namespace, calls) in &settings.service {
+        let mut of_services = BTreeMap::new();
+        for (namespace, calls) in &table.service {
             if !services.contains_key(namespace.as_str()) {
-                let problem = format!("there is no service of the namespace {namespace:?}");
-                return Err(text.wrong(calls.span().start, problem));
+                let problem = format!("no service has the namespace {namespace:?}");
+                return Err(text.error_at(calls.span().start, problem));
             }
-            own.insert(namespace.clone(), count(&Some(calls.clone()), namespace, 1)?);
+            of_services.insert(namespace.clone(), count(&Some(calls.clone()), namespace, 1)?);
         }
-        let wait_ms = text.within(settings.wait_ms.as_ref(), "wait_ms", 1000, 1..=WAIT_MS_MAX)?;
-        let requests_max = count(&settings.requests_max, "requests_max", absent.requests_max)?;
+        let wait_ms =
+            text.check_bounds(table.wait_ms.as_ref(), "wait_ms", 1000, 1..=WAIT_MS_MAX)?;
+        let requests_max = count(&table.requests_max, "requests_max", defaults.requests_max)?;
         let requests_min =
-            count(&settings.requests_min, "requests_min", absent.requests_min.min(requests_max))?;
+            count(&table.requests_min, "requests_min", defaults.requests_min.min(requests_max))?;
         if requests_min > requests_max {
-            let place = settings.requests_min.as_ref().map_or(0, |given| given.span().start);
-            return Err(text.wrong(place, "requests_min must not be above requests_max"));
+            let place = table.requests_min.as_ref().map_or(0, |given| given.span().start);
+            return Err(text.error_at(place, "requests_min must not be above requests_max"));
         }
         Ok(Self {
             calls_per_principal: count(
-                &settings.calls_per_principal,
+                &table.calls_per_principal,
                 "calls_per_principal",
-                absent.calls_per_principal,
+                defaults.calls_per_principal,
             )?,
             calls_per_service: count(
-                &settings.calls_per_service,
+                &table.calls_per_service,
                 "calls_per_service",
-                absent.calls_per_service,
+                defaults.calls_per_service,
             )?,
-            services: own,
+            services: of_services,
             waiting_per_principal: count(
-                &settings.waiting_per_principal,
+                &table.waiting_per_principal,
                 "waiting_per_principal",
-                absent.waiting_per_principal,
+                defaults.waiting_per_principal,
             )?,
             waiting_per_service: count(
-                &settings.waiting_per_service,
+                &table.waiting_per_service,
                 "waiting_per_service",
-                absent.waiting_per_service,
+                defaults.waiting_per_service,
             )?,
             wait: Duration::from_millis(wait_ms),
             requests_max,
             requests_min,
             requests_waiting: count(
-                &settings.requests_waiting,
+                &table.requests_waiting,
                 "requests_waiting",
-                absent.requests_waiting,
+                defaults.requests_waiting,
             )?,
         })
     }
@@ -134,22 +135,24 @@ mod tests {
     use super::*;
     use crate::config::{from_flags, parse};
 
-    fn read(text: &str) -> Result<Rules, String> {
+    fn read(text: &str) -> Result<QueueRules, String> {
         let flags = from_flags(&["code=http://127.0.0.1:1".parse().unwrap()]);
         let text = ConfigText::new("edge.toml", text);
-        parse(&text, &flags).map(|said| said.duties.concurrency).map_err(|error| error.to_string())
+        parse(&text, &flags)
+            .map(|config| config.policy.concurrency)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn a_service_may_have_a_number_of_its_own() {
+    fn a_service_may_override_the_limit_of_calls() {
         let rules = read("[concurrency]\ncalls_per_service = 9\nservice = { code = 3 }\n").unwrap();
         assert_eq!((rules.services["code"], rules.calls_per_service), (3, 9));
-        assert_eq!(read("").unwrap(), Rules::default());
+        assert_eq!(read("").unwrap(), QueueRules::default());
         assert_eq!(read("[concurrency]\nrequests_max = 5\n").unwrap().requests_min, 5);
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
+    fn an_invalid_setting_is_reported_with_its_position() {
         let mistakes = [
             "[concurrency]\ncalls_per_principal = 0\n",
             "[concurrency]\nwait_ms = 60001\n",
@@ -157,11 +160,11 @@ mod tests {
             "[concurrency]\nrequests_max = 10\nrequests_min = 11\n",
             "[concurrency]\ncalls = 1\n",
         ];
-        let told: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
+        let errors: Vec<_> = mistakes.iter().map(|text| read(text).unwrap_err()).collect();
+        insta::assert_snapshot!(errors.join("\n"), @r#"
         edge.toml:2: calls_per_principal must be from 1 to 100000
         edge.toml:2: wait_ms must be from 1 to 60000
-        edge.toml:2: there is no service of the namespace "cod"
+        edge.toml:2: no service has the namespace "cod"
         edge.toml:3: requests_min must not be above requests_max
         edge.toml: TOML parse error at line 2, column 1
           |

@@ -1,4 +1,4 @@
-//! `[[tool]]` and `[[server]]` in the config file.
+//! The `[[tool]]` and `[[server]]` entries of the config file.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
@@ -11,11 +11,13 @@ use toml::Spanned;
 
 use super::{Program, Transformation, workers::Workers};
 use crate::{
-    catalog::{Namespace, Server, ToolView, View, compile, given_schema, is_tool_name},
+    catalog::{
+        Namespace, Overlay, ToolOverlay, VirtualServer, compile, is_tool_name, parse_schema,
+    },
     config::Services,
 };
 
-/// `[[tool]]`: what is otherwise about a tool than its service says.
+/// `[[tool]]`: how a tool differs from what its service offers.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ToolEntry {
@@ -36,18 +38,18 @@ pub(crate) struct ToolEntry {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Arguments {
-    /// Always set, and not shown.
+    /// Always set, and hidden from clients.
     #[serde(default)]
     fixed: toml::Table,
-    /// Set where the client says nothing.
+    /// Set unless the client does.
     #[serde(default)]
     defaults: toml::Table,
-    /// Not shown, for a program to set.
+    /// Hidden from clients, for a program to set.
     #[serde(default)]
     hidden: BTreeSet<String>,
 }
 
-/// `[[server]]`: chosen items of several services, at an endpoint of their own.
+/// `[[server]]`: a virtual server, with items of several services at its own endpoint.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ServerEntry {
@@ -60,88 +62,88 @@ pub(crate) struct ServerEntry {
     prompts: Vec<Spanned<String>>,
 }
 
-/// Reads what this text says of tools and virtual servers, beside these services.
+/// Reads the tools and virtual servers of the config file. `services` are the configured services.
 pub(crate) fn read(
     text: &ConfigText,
     tools: &[ToolEntry],
     servers: &[ServerEntry],
     services: &Services,
-) -> Result<View, ConfigTextError> {
-    let mut view = View::default();
+) -> Result<Overlay, ConfigTextError> {
+    let mut overlay = Overlay::default();
     let workers = Arc::<Workers>::default();
     let mut renamed = BTreeSet::new();
     for entry in tools {
         let name = entry.name.get_ref();
-        let wrong = |problem: String| Err(text.wrong(entry.name.span().start, problem));
+        let invalid = |problem: String| Err(text.error_at(entry.name.span().start, problem));
         if !is_tool_name(name) {
-            return wrong(format!("{name:?} cannot be a tool's name"));
+            return invalid(invalid_tool_name(name));
         }
         if let Some(rename) = &entry.rename {
             let (to, place) = (rename.get_ref(), rename.span().start);
             if !is_tool_name(to) {
-                let problem = format!(
-                    "{to:?} is not a name that every client takes: ^[a-zA-Z0-9_-]{{1,64}}$"
-                );
-                return Err(text.wrong(place, problem));
+                return Err(text.error_at(place, invalid_tool_name(to)));
             }
             if !renamed.insert(to) {
-                return Err(text.wrong(place, format!("two tools are renamed to {to:?}")));
+                return Err(text.error_at(place, format!("two tools are renamed to {to:?}")));
             }
         }
-        if view.tools.insert(name.clone(), tool(text, entry, &workers)?).is_some() {
-            return wrong(format!("the tool {name:?} is given twice"));
+        if overlay.tools.insert(name.clone(), tool(text, entry, &workers)?).is_some() {
+            return invalid(format!("the tool {name:?} is configured twice"));
         }
     }
     for entry in servers {
         let name = entry.name.get_ref();
-        let wrong = |problem: String| Err(text.wrong(entry.name.span().start, problem));
+        let invalid = |problem: String| Err(text.error_at(entry.name.span().start, problem));
         if services.contains_key(name) {
-            return wrong(format!("the server {name} has the name of a service"));
+            return invalid(format!("the server {name} has the name of a service"));
         }
-        if [&entry.tools, &entry.resources, &entry.prompts].iter().all(|chosen| chosen.is_empty()) {
-            return wrong(format!("the server {name} offers nothing"));
+        if [&entry.tools, &entry.resources, &entry.prompts]
+            .iter()
+            .all(|patterns| patterns.is_empty())
+        {
+            return invalid(format!("the server {name} has no tools, resources or prompts"));
         }
-        if view.servers.insert(name.clone(), server(text, entry)?).is_some() {
-            return wrong(format!("the server {name} is given twice"));
+        if overlay.servers.insert(name.clone(), server(text, entry)?).is_some() {
+            return invalid(format!("the server {name} is configured twice"));
         }
     }
-    Ok(view)
+    Ok(overlay)
 }
 
 fn tool(
     text: &ConfigText,
     entry: &ToolEntry,
     workers: &Arc<Workers>,
-) -> Result<ToolView, ConfigTextError> {
+) -> Result<ToolOverlay, ConfigTextError> {
     let Arguments { fixed, defaults, hidden } = &entry.arguments;
     let place = entry.name.span().start;
     if let Some(twice) =
         fixed.keys().find(|name| defaults.contains_key(*name) || hidden.contains(*name))
     {
         let problem =
-            format!("the argument {twice:?} is fixed: it has no default and need not be hidden");
-        return Err(text.wrong(place, problem));
+            format!("the argument {twice:?} is fixed; remove it from `defaults` and `hidden`");
+        return Err(text.error_at(place, problem));
     }
     let input_schema = schema(text, entry.input_schema.as_ref(), "input_schema")?;
-    if let (Some(schema), Some(given)) = (&input_schema, &entry.input_schema) {
-        let unshown = |name: &&String| {
+    if let (Some(schema), Some(source)) = (&input_schema, &entry.input_schema) {
+        let is_shown = |name: &&String| {
             schema.get("properties").and_then(|all| all.get(name.as_str())).is_some()
         };
-        if let Some(name) = fixed.keys().chain(hidden).find(unshown) {
+        if let Some(name) = fixed.keys().chain(hidden).find(is_shown) {
             let problem =
-                format!("the input_schema shows the argument {name:?}, which no client can say");
-            return Err(text.wrong(given.span().start, problem));
+                format!("the `input_schema` shows the argument {name:?}, which clients cannot set");
+            return Err(text.error_at(source.span().start, problem));
         }
     }
     let output_schema = schema(text, entry.output_schema.as_ref(), "output_schema")?;
-    if let (Some(given), None) = (&entry.output_schema, &entry.response) {
+    if let (Some(source), None) = (&entry.output_schema, &entry.response) {
         return Err(
-            text.wrong(given.span().start, "an output_schema belongs to a response program")
+            text.error_at(source.span().start, "`output_schema` requires a `response` program")
         );
     }
     let output = output_schema.as_ref().map(compile).transpose();
     let output =
-        output.map_err(|error| text.wrong(place, format!("the output_schema is none: {error}")))?;
+        output.map_err(|error| text.error_at(place, invalid_schema("output_schema", &error)))?;
     let transformation = Transformation {
         defaults: json(defaults),
         fixed: json(fixed),
@@ -150,11 +152,11 @@ fn tool(
         output: output.map(Arc::new),
         workers: Arc::clone(workers),
     };
-    Ok(ToolView {
+    Ok(ToolOverlay {
         name: entry.rename.as_ref().map(|name| name.get_ref().clone()),
         title: entry.title.clone(),
         description: entry.description.clone(),
-        hidden: entry.hidden,
+        is_hidden: entry.hidden,
         hidden_arguments: hidden.clone(),
         input_schema,
         output_schema,
@@ -164,54 +166,66 @@ fn tool(
 
 fn program(
     text: &ConfigText,
-    given: Option<&Spanned<String>>,
+    source: Option<&Spanned<String>>,
     which: &str,
 ) -> Result<Option<Arc<Program>>, ConfigTextError> {
-    let Some(given) = given else { return Ok(None) };
-    let compiled = Program::compile(given.get_ref()).map_err(|mistake| {
-        let problem = format!("the {which} program cannot be compiled: {mistake}");
-        text.pointed(given.span(), given.get_ref(), mistake.at, problem)
+    let Some(source) = source else { return Ok(None) };
+    let compiled = Program::compile(source.get_ref()).map_err(|error| {
+        let problem = format!("the {which} program does not compile: {error}");
+        text.error_in(source.span(), source.get_ref(), error.span, problem)
     })?;
     Ok(Some(Arc::new(compiled)))
 }
 
 fn schema(
     text: &ConfigText,
-    given: Option<&Spanned<String>>,
+    source: Option<&Spanned<String>>,
     which: &str,
 ) -> Result<Option<JsonObject>, ConfigTextError> {
-    let Some(given) = given else { return Ok(None) };
-    let Range { start, .. } = given.span();
-    let wrong =
-        |error: &dyn std::fmt::Display| text.wrong(start, format!("the {which} is none: {error}"));
-    let schema = given_schema(given.get_ref()).map_err(|error| wrong(&error))?;
-    let schema = schema.ok_or_else(|| wrong(&"it is empty"))?;
-    compile(&schema).map_err(|error| wrong(&error))?;
+    let Some(source) = source else { return Ok(None) };
+    let Range { start, .. } = source.span();
+    let invalid =
+        |error: &dyn std::fmt::Display| text.error_at(start, invalid_schema(which, error));
+    let schema = parse_schema(source.get_ref()).map_err(|error| invalid(&error))?;
+    let schema = schema.ok_or_else(|| invalid(&"it is empty"))?;
+    compile(&schema).map_err(|error| invalid(&error))?;
     Ok(Some(schema))
 }
 
-fn server(text: &ConfigText, entry: &ServerEntry) -> Result<Server, ConfigTextError> {
-    let chosen = |patterns: &[Spanned<String>]| -> Result<(GlobSet, Vec<String>), ConfigTextError> {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            let glob = Glob::new(pattern.get_ref());
-            set.add(glob.map_err(|error| text.wrong(pattern.span().start, error.to_string()))?);
-        }
-        let set =
-            set.build().map_err(|error| text.wrong(entry.name.span().start, error.to_string()))?;
-        Ok((set, patterns.iter().map(|pattern| pattern.get_ref().clone()).collect()))
-    };
-    Ok(Server {
-        tools: chosen(&entry.tools)?.into(),
-        resources: chosen(&entry.resources)?.into(),
-        prompts: chosen(&entry.prompts)?.into(),
+fn server(text: &ConfigText, entry: &ServerEntry) -> Result<VirtualServer, ConfigTextError> {
+    let compiled =
+        |patterns: &[Spanned<String>]| -> Result<(GlobSet, Vec<String>), ConfigTextError> {
+            let mut set = GlobSetBuilder::new();
+            for pattern in patterns {
+                let glob = Glob::new(pattern.get_ref());
+                set.add(
+                    glob.map_err(|error| text.error_at(pattern.span().start, error.to_string()))?,
+                );
+            }
+            let set = set
+                .build()
+                .map_err(|error| text.error_at(entry.name.span().start, error.to_string()))?;
+            Ok((set, patterns.iter().map(|pattern| pattern.get_ref().clone()).collect()))
+        };
+    Ok(VirtualServer {
+        tools: compiled(&entry.tools)?.into(),
+        resources: compiled(&entry.resources)?.into(),
+        prompts: compiled(&entry.prompts)?.into(),
     })
 }
 
-/// TOML as JSON. A date or time is its text.
+fn invalid_tool_name(name: &str) -> String {
+    format!("invalid tool name {name:?} (expected a match of ^[a-zA-Z0-9_-]{{1,64}}$)")
+}
+
+fn invalid_schema(option: &str, error: &dyn std::fmt::Display) -> String {
+    format!("`{option}` is not a valid JSON Schema object: {error}")
+}
+
+/// TOML as JSON. A date or time becomes text.
 fn json(table: &toml::Table) -> JsonObject {
-    fn value(given: &toml::Value) -> Value {
-        match given {
+    fn value(toml: &toml::Value) -> Value {
+        match toml {
             toml::Value::String(text) => Value::from(text.as_str()),
             toml::Value::Integer(number) => Value::from(*number),
             toml::Value::Float(number) => Value::from(*number),
@@ -229,17 +243,17 @@ mod tests {
     use super::*;
     use crate::config::{from_flags, parse};
 
-    fn told(text: &str) -> String {
+    fn error_of(text: &str) -> String {
         let flags = from_flags(&["code=http://127.0.0.1:1".parse().unwrap()]);
-        let said = parse(&ConfigText::new("edge.toml", text), &flags);
-        said.map(drop).unwrap_err().to_string()
+        let parsed = parse(&ConfigText::new("edge.toml", text), &flags);
+        parsed.map(drop).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place() {
+    fn an_invalid_overlay_is_reported_with_its_line() {
         let tool = "[[tool]]\nname = \"code_search\"\n";
         let server = "[[server]]\nname = \"desk\"\n";
-        let mistakes = [
+        let invalid = [
             format!("{tool}request = '''\n.limit = 1\n| .path |= lenght\n'''\n"),
             format!("{tool}response = \"del(.a\"\n"),
             format!("{tool}output_schema = '{{ \"type\": \"object\" }}'\n"),
@@ -257,27 +271,27 @@ mod tests {
             format!("{server}tools = [\"[\"]\n"),
             format!("{server}tools = [\"*\"]\n{server}tools = [\"*\"]\n"),
         ];
-        let told: Vec<_> = mistakes.iter().map(|text| told(text)).collect();
-        insta::assert_snapshot!(told.join("\n"), @r#"
-        edge.toml:5: the request program cannot be compiled: there is no filter lenght/0 here
+        let messages: Vec<_> = invalid.iter().map(|text| error_of(text)).collect();
+        insta::assert_snapshot!(messages.join("\n"), @r#"
+        edge.toml:5: the request program does not compile: undefined filter lenght/0
           |
         5 | | .path |= lenght
           |            ^^^^^^
-        edge.toml:3: the response program cannot be compiled: expected closing parenthesis
+        edge.toml:3: the response program does not compile: expected closing parenthesis
           |
         3 | response = "del(.a"
           |                ^
-        edge.toml:3: an output_schema belongs to a response program
-        edge.toml:3: the input_schema is none: its type is not "object"
-        edge.toml:2: the argument "a" is fixed: it has no default and need not be hidden
-        edge.toml:4: the input_schema shows the argument "a", which no client can say
-        edge.toml:3: "a b" is not a name that every client takes: ^[a-zA-Z0-9_-]{1,64}$
+        edge.toml:3: `output_schema` requires a `response` program
+        edge.toml:3: `input_schema` is not a valid JSON Schema object: its type is not "object"
+        edge.toml:2: the argument "a" is fixed; remove it from `defaults` and `hidden`
+        edge.toml:4: the `input_schema` shows the argument "a", which clients cannot set
+        edge.toml:3: invalid tool name "a b" (expected a match of ^[a-zA-Z0-9_-]{1,64}$)
         edge.toml:6: two tools are renamed to "a"
-        edge.toml:4: the tool "code_search" is given twice
-        edge.toml:2: the server desk offers nothing
+        edge.toml:4: the tool "code_search" is configured twice
+        edge.toml:2: the server desk has no tools, resources or prompts
         edge.toml:2: the server code has the name of a service
         edge.toml:3: error parsing glob '[': unclosed character class; missing ']'
-        edge.toml:5: the server desk is given twice
+        edge.toml:5: the server desk is configured twice
         "#);
     }
 }

@@ -1,15 +1,16 @@
-//! The language of transformations: jq, by jaq, on values that count what they cost.
+//! The language of transformations: jq, by jaq, on values that are charged for their cost.
 //!
-//! jaq has no limits of its own. Here every step of an evaluation and all that is made, walked or copied takes from
-//! what the run may use ([`meter`]), so that no program goes on for ever or takes memory without a bound. Of the
-//! standard library there is what computes: nothing reads files, input, the environment or the clock, or writes.
+//! jaq has no limits of its own. Here every step of an evaluation and every value that is created,
+//! walked or copied is charged to the limits of the run ([`meter`]), so that every program ends and
+//! uses bounded memory. The standard library has only functions that compute: none reads files,
+//! input, the environment or the clock, and none writes.
 
 use jaq_core::{DataT, Lut, data::HasLut};
 
-use self::value::Value;
+use self::value::JqValue;
 
 pub(super) use self::meter::STACK_BYTES;
-pub(crate) use self::program::{Failure, Program};
+pub(crate) use self::program::{Program, ProgramError};
 
 mod functions;
 mod meter;
@@ -19,20 +20,20 @@ mod regexes;
 mod tests;
 mod value;
 
-/// The kind of data that programs work on.
+/// The data kind of programs, for jaq.
 #[derive(Debug)]
 struct Jq;
 
 impl DataT for Jq {
-    type V<'a> = Value;
-    type Data<'a> = Scope<'a>;
+    type V<'a> = JqValue;
+    type Data<'a> = MeteredLut<'a>;
 }
 
-/// What a program is looked up in. jaq looks there at the beginning of every step.
+/// The lookup table of a program. jaq accesses it at the start of every step.
 #[derive(Clone, Copy)]
-struct Scope<'a>(&'a Lut<Jq>);
+struct MeteredLut<'a>(&'a Lut<Jq>);
 
-impl<'a> HasLut<'a, Jq> for Scope<'a> {
+impl<'a> HasLut<'a, Jq> for MeteredLut<'a> {
     fn lut(&self) -> &'a Lut<Jq> {
         meter::step();
         self.0

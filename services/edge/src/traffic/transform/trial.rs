@@ -1,99 +1,107 @@
-//! A program on a sample, before any client calls it.
+//! Runs a transformation on a sample, without a client.
 
 use std::path::Path;
 
 use drawbridge_sdk::{ConfigText, ConfigTextError};
 use serde_json::Value;
 
-use super::{Direction, Failure, Principal, checked, object};
+use super::{Direction, ProgramError, ProgramPrincipal, check_output, require_object};
 use crate::{
-    catalog::View,
+    catalog::Overlay,
     config::{Services, parse},
 };
 
-/// A sample could not be run.
+/// Why a transformation cannot be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
-    /// The config file cannot be used.
+    /// The config file is invalid.
     #[error(transparent)]
     Config(#[from] ConfigTextError),
-    /// The file has no transformation of this tool.
-    #[error("the config file says nothing of a tool {0:?}; it is named as its service names it")]
+    /// The config file has no entry for this tool.
+    #[error(
+        "no entry for the tool {0:?} in the config file \
+         (expected the name that its service gives it)"
+    )]
     Tool(String),
-    /// There is nothing to try.
-    #[error("the tool {tool:?} has nothing that changes its {}", direction.word())]
-    Nothing {
+    /// The tool has no transformation in this direction.
+    #[error("the tool {tool:?} has no {} transformation", direction.as_str())]
+    NoTransformation {
         /// The tool.
         tool: String,
-        /// Which way.
+        /// The direction.
         direction: Direction,
     },
-    /// The sample is no object.
-    #[error("arguments and results are JSON objects, and the sample is none")]
+    /// The sample is not an object.
+    #[error("the sample is not a JSON object, as arguments and results must be")]
     Sample,
     /// The program failed.
-    #[error("the {} program of {tool:?} failed: {problem}", direction.word())]
+    #[error("the {} program of {tool:?} failed: {problem}", direction.as_str())]
     Failed {
         /// The tool.
         tool: String,
-        /// Which way.
+        /// The direction.
         direction: Direction,
-        /// What went wrong.
+        /// The problem.
         problem: String,
     },
 }
 
-/// The transformations of a config file, to be tried.
+/// The transformations of a config file.
 #[derive(Debug)]
-pub struct Trial(View);
+pub struct Trial(Overlay);
 
 impl Trial {
     /// Reads a config file.
     ///
     /// # Errors
-    /// When it cannot be used, as when the edge reads it.
+    /// When the file is invalid, as for the edge.
     pub fn open(file: &Path) -> Result<Self, TrialError> {
-        Ok(Self(parse(&ConfigText::read(file)?, &Services::new())?.view))
+        Ok(Self(parse(&ConfigText::read(file)?, &Services::new())?.overlay))
     }
 
-    /// What a sample becomes on its way.
+    /// Transforms a sample.
     ///
     /// # Errors
-    /// When there is nothing to try, or it fails.
+    /// When the tool has no such transformation, or it fails.
     pub fn run(
         &self,
         tool: &str,
         direction: Direction,
         sample: &Value,
-        principal: &Principal,
+        principal: &ProgramPrincipal,
     ) -> Result<Value, TrialError> {
-        let view = self.0.tool(tool).ok_or_else(|| TrialError::Tool(tool.to_owned()))?;
-        let nothing = || TrialError::Nothing { tool: tool.to_owned(), direction };
+        let overlay = self.0.tool(tool).ok_or_else(|| TrialError::Tool(tool.to_owned()))?;
+        let no_transformation =
+            || TrialError::NoTransformation { tool: tool.to_owned(), direction };
         let sample = sample.as_object().ok_or(TrialError::Sample)?;
-        let failed = |failure: Failure| TrialError::Failed {
+        let failed = |error: ProgramError| TrialError::Failed {
             tool: tool.to_owned(),
             direction,
-            problem: failure.to_string(),
+            problem: error.to_string(),
         };
-        let transformation = &view.transformation;
+        let transformation = &overlay.transformation;
         let principal = serde_json::to_value(principal).unwrap_or_default();
         match direction {
             Direction::Request => {
-                let filled = transformation.filled(sample);
-                if transformation.request.is_none() && filled == *sample {
-                    return Err(nothing());
+                let arguments = transformation.with_values(sample);
+                if transformation.request.is_none() && arguments == *sample {
+                    return Err(no_transformation());
                 }
-                let filled = Value::Object(filled);
-                let Some(program) = &transformation.request else { return Ok(filled) };
-                program.run_alone(&filled, &principal).and_then(object).map_err(failed)
+                let arguments = Value::Object(arguments);
+                let Some(program) = &transformation.request else { return Ok(arguments) };
+                program
+                    .run_on_thread(&arguments, &principal)
+                    .and_then(require_object)
+                    .map_err(failed)
             }
             Direction::Response => {
-                let program = transformation.response.as_ref().ok_or_else(nothing)?;
-                let changed =
-                    program.run_alone(&Value::Object(sample.clone()), &principal).and_then(object);
+                let program = transformation.response.as_ref().ok_or_else(no_transformation)?;
+                let changed = program
+                    .run_on_thread(&Value::Object(sample.clone()), &principal)
+                    .and_then(require_object);
                 let changed = changed.map_err(failed)?;
                 if let Some(output) = &transformation.output {
-                    checked(output, &changed).map_err(failed)?;
+                    check_output(output, &changed).map_err(failed)?;
                 }
                 Ok(changed)
             }

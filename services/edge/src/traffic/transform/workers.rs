@@ -1,5 +1,5 @@
-//! Where programs run: a short one where it is wanted, any other on a thread of its own. A program ends by itself or is
-//! ended, so that no thread is lost to one.
+//! Runs programs: a short run on the calling thread, any other on a worker thread. Every run ends
+//! or is stopped, so no thread is lost.
 
 use std::{
     io,
@@ -11,33 +11,33 @@ use std::{
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::jq::{Failure, Program, STACK_BYTES};
+use super::jq::{Program, ProgramError, STACK_BYTES};
 
 /// How long a call waits for a thread.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How many threads there are at most.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The most threads.
 const THREADS_MAX: usize = 8;
 
-/// Threads of their own, because an evaluation takes the processor for as long as it lasts, and a deep stack. They
-/// start with the first run, and end when nobody has this any more.
+/// Separate threads, because an evaluation occupies its thread and needs a deep stack. They start
+/// with the first run, and end when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Workers(OnceLock<Pool>);
 
 #[derive(Debug)]
 struct Pool {
-    jobs: mpsc::Sender<Job>,
-    /// As many as there are threads, so that no job waits behind another.
-    free: Arc<Semaphore>,
+    jobs: mpsc::Sender<TransformJob>,
+    /// One permit per thread, so that no job queues behind another.
+    permits: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
-struct Job {
+struct TransformJob {
     program: Arc<Program>,
     input: Value,
     principal: Value,
-    done: oneshot::Sender<Result<Value, Failure>>,
-    /// Held until the run has ended, though its caller may have gone.
-    _free: OwnedSemaphorePermit,
+    done: oneshot::Sender<Result<Value, ProgramError>>,
+    /// Held until the run has ended, even without its caller.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Workers {
@@ -46,20 +46,22 @@ impl Workers {
         program: &Arc<Program>,
         input: Value,
         principal: Value,
-    ) -> Result<Value, Failure> {
-        if let Some(outcome) = program.run_briefly(&input, &principal) {
+    ) -> Result<Value, ProgramError> {
+        if let Some(outcome) = program.run_short(&input, &principal) {
             return outcome;
         }
         let pool = self.pool()?;
-        let waiting = tokio::time::timeout(PATIENCE, Arc::clone(&pool.free).acquire_owned());
-        let free = waiting.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Broken)?;
+        let permit = tokio::time::timeout(QUEUE_TIMEOUT, Arc::clone(&pool.permits).acquire_owned());
+        let permit =
+            permit.await.map_err(|_| ProgramError::Busy)?.map_err(|_| ProgramError::Panic)?;
         let (done, outcome) = oneshot::channel();
-        let job = Job { program: Arc::clone(program), input, principal, done, _free: free };
-        pool.jobs.send(job).map_err(|_| Failure::Broken)?;
-        outcome.await.unwrap_or(Err(Failure::Broken))
+        let job =
+            TransformJob { program: Arc::clone(program), input, principal, done, _permit: permit };
+        pool.jobs.send(job).map_err(|_| ProgramError::Panic)?;
+        outcome.await.unwrap_or(Err(ProgramError::Panic))
     }
 
-    fn pool(&self) -> Result<&Pool, Failure> {
+    fn pool(&self) -> Result<&Pool, ProgramError> {
         if let Some(pool) = self.0.get() {
             return Ok(pool);
         }
@@ -71,34 +73,34 @@ impl Workers {
 impl Pool {
     fn start() -> io::Result<Self> {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        let (jobs, waiting) = mpsc::channel();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (jobs, receiver) = mpsc::channel();
+        let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..threads {
-            start(Arc::clone(&waiting))?;
+            start_worker(Arc::clone(&receiver))?;
         }
-        Ok(Self { jobs, free: Arc::new(Semaphore::new(threads)) })
+        Ok(Self { jobs, permits: Arc::new(Semaphore::new(threads)) })
     }
 }
 
-fn start(waiting: Arc<Mutex<mpsc::Receiver<Job>>>) -> io::Result<()> {
+fn start_worker(receiver: Arc<Mutex<mpsc::Receiver<TransformJob>>>) -> io::Result<()> {
     let thread = thread::Builder::new().name("transform".to_owned()).stack_size(STACK_BYTES);
-    thread.spawn(move || work(&waiting)).map(drop)
+    thread.spawn(move || work(&receiver)).map(drop)
 }
 
-fn work(waiting: &Arc<Mutex<mpsc::Receiver<Job>>>) {
+fn work(receiver: &Arc<Mutex<mpsc::Receiver<TransformJob>>>) {
     loop {
-        let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { program, input, principal, done, _free }) = job else { return };
+        let job = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(TransformJob { program, input, principal, done, _permit }) = job else { return };
         if done.is_closed() {
-            // Its caller has gone.
+            // The caller no longer waits.
             continue;
         }
         let outcome = program.run(&input, &principal);
-        let stopped = matches!(outcome, Err(Failure::Spent(_) | Failure::Broken));
-        // Nobody waits for it when the caller has gone.
+        let is_aborted = matches!(outcome, Err(ProgramError::Limit(_) | ProgramError::Panic));
+        // Fails when the caller no longer waits.
         let _ = done.send(outcome);
-        // Whatever stack was used stays in memory until the thread ends.
-        if stopped && start(Arc::clone(waiting)).is_ok() {
+        // Stack memory that a run has used is only freed at the end of the thread.
+        if is_aborted && start_worker(Arc::clone(receiver)).is_ok() {
             return;
         }
     }
@@ -112,7 +114,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn programs_that_do_not_end_cost_no_thread() {
+    async fn an_endless_program_does_not_occupy_a_thread() {
         let workers = Arc::<Workers>::default();
         let program = |text: &str| Arc::new(Program::compile(text).unwrap());
         let (endless, good) = (program("def f: 1 + f; f"), program(".n + 1"));
@@ -123,7 +125,7 @@ mod tests {
             running.spawn(async move {
                 let outcome = workers.run(&program, json!({ "n": number }), json!({})).await;
                 match number % 2 {
-                    0 => assert!(matches!(outcome, Err(Failure::Spent(_))), "{outcome:?}"),
+                    0 => assert!(matches!(outcome, Err(ProgramError::Limit(_))), "{outcome:?}"),
                     _ => assert_eq!(outcome.unwrap(), json!(number + 1)),
                 }
             });

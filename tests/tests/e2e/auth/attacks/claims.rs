@@ -1,4 +1,4 @@
-//! Tokens that are signed as they should be, and say what they must not.
+//! Correctly signed tokens with invalid claims.
 
 use drawbridge_tests::now;
 use serde_json::{Value, json};
@@ -19,30 +19,30 @@ pub(super) fn add(table: &mut Table) {
             );
             let claims = with(&claims, &over);
             let token = table.main.sign_text(algorithm, &header.to_string(), &claims.to_string());
-            table.bad(format!("{algorithm:?} that is no access token {over}"), token);
+            table.bad(format!("{algorithm:?} that is not an access token {over}"), token);
         }
     }
-    // Null is a claim without a value.
+    // A null claim counts as missing.
     for name in ["iss", "sub", "aud", "exp"] {
         let mut claims = claims.clone();
         claims[name] = Value::Null;
         let token = table.sign(ALGORITHMS[0], &claims);
         table.bad(format!("{name} is null"), token);
     }
-    doubled(table);
+    add_duplicates(table);
 }
 
 fn times() -> Vec<(&'static str, Value)> {
     vec![
-        ("an end long ago", json!({ "exp": now() - 3600 })),
-        ("an end beyond the leeway", json!({ "exp": now() - 32 })),
-        ("an end in 1970", json!({ "exp": 0 })),
-        ("an end before 1970", json!({ "exp": -1 })),
-        ("an end as text", json!({ "exp": (now() + 300).to_string() })),
-        ("an end in a list", json!({ "exp": [now() + 300] })),
-        ("an end beyond all numbers", json!({ "exp": 1e300 })),
-        ("an end that overflows", json!({ "exp": u64::MAX })),
-        ("no end", json!({ "exp": null })),
+        ("an expiry long ago", json!({ "exp": now() - 3600 })),
+        ("an expiry beyond the leeway", json!({ "exp": now() - 32 })),
+        ("an expiry in 1970", json!({ "exp": 0 })),
+        ("an expiry before 1970", json!({ "exp": -1 })),
+        ("an expiry as text", json!({ "exp": (now() + 300).to_string() })),
+        ("an expiry in a list", json!({ "exp": [now() + 300] })),
+        ("an expiry beyond the range of integers", json!({ "exp": 1e300 })),
+        ("an expiry that overflows", json!({ "exp": u64::MAX })),
+        ("no expiry", json!({ "exp": null })),
         ("a start in the future", json!({ "nbf": now() + 600 })),
         ("a start as text", json!({ "nbf": "0" })),
         ("an issue in the future", json!({ "iat": now() + 600 })),
@@ -55,8 +55,8 @@ fn names(table: &Table) -> Vec<(&'static str, Value)> {
     let host = edge.trim_end_matches("/mcp");
     vec![
         ("another audience", json!({ "aud": "https://other.example/mcp" })),
-        ("an audience that begins alike", json!({ "aud": format!("{edge}x") })),
-        ("an audience above", json!({ "aud": host })),
+        ("an audience with a suffix", json!({ "aud": format!("{edge}x") })),
+        ("the parent of the audience", json!({ "aud": host })),
         ("an audience in capitals", json!({ "aud": edge.to_uppercase() })),
         ("an audience with a query", json!({ "aud": format!("{edge}?a") })),
         ("an audience in a text with others", json!({ "aud": format!("{edge} account") })),
@@ -65,11 +65,11 @@ fn names(table: &Table) -> Vec<(&'static str, Value)> {
         ("an empty audience", json!({ "aud": "" })),
         ("a wildcard audience", json!({ "aud": "*" })),
         ("no audience in a list", json!({ "aud": [] })),
-        ("audiences that are no texts", json!({ "aud": [edge, 1] })),
+        ("audiences that are not strings", json!({ "aud": [edge, 1] })),
         ("an audience in an object", json!({ "aud": { "0": edge } })),
         ("no audience", json!({ "aud": null })),
         ("another issuer", json!({ "iss": "https://evil.example" })),
-        ("the stranger as its issuer", json!({ "iss": table.stranger.name() })),
+        ("the untrusted issuer", json!({ "iss": table.untrusted.name() })),
         ("the other issuer", json!({ "iss": table.strict.name() })),
         ("an issuer with a slash", json!({ "iss": format!("{issuer}/") })),
         ("an issuer with a space", json!({ "iss": format!("{issuer} ") })),
@@ -103,7 +103,7 @@ fn kinds() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What tells an ID, refresh or logout token where the type does not.
+/// Claims that identify an ID, refresh or logout token without a `typ` header.
 fn unmarked() -> Vec<Value> {
     vec![
         json!({ "nonce": "n-0S6_WzA2Mj" }),
@@ -117,8 +117,8 @@ fn unmarked() -> Vec<Value> {
     ]
 }
 
-/// Of two claims of one name, one reader believes the first and another the last.
-fn doubled(table: &mut Table) {
+/// Duplicate claims: one parser takes the first, another the last.
+fn add_duplicates(table: &mut Table) {
     let claims = table.claims();
     let header = serde_json::to_string(&table.main.header()).expect("JSON");
     for (name, member) in [
@@ -134,8 +134,8 @@ fn doubled(table: &mut Table) {
     ] {
         let text = claims.to_string();
         let inside = text.trim_matches(['{', '}']);
-        for doubled in [format!("{{{inside},{member}}}"), format!("{{{member},{inside}}}")] {
-            let token = table.main.sign_text(ALGORITHMS[0], &header, &doubled);
+        for duplicate in [format!("{{{inside},{member}}}"), format!("{{{member},{inside}}}")] {
+            let token = table.main.sign_text(ALGORITHMS[0], &header, &duplicate);
             table.bad(format!("{name} twice"), token);
         }
     }

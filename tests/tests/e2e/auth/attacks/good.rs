@@ -1,11 +1,11 @@
-//! Tokens that honest issuers write, in all the ways in which they do.
+//! The variety of tokens that honest issuers issue.
 
 use drawbridge_tests::now;
 use serde_json::{Value, json};
 
 use super::{ALGORITHMS, Table, with};
 
-/// Spellings of the type that mean an access token, or nothing.
+/// Spellings of `typ` that mark an access token, or that carry no type information.
 const TYPES: [Option<&str>; 6] =
     [Some("at+jwt"), Some("AT+JWT"), Some("application/at+jwt"), Some("JWT"), Some("jwt"), None];
 
@@ -21,7 +21,7 @@ pub(super) fn add(table: &mut Table) {
             table.good(format!("{algorithm:?} {name}"), token);
         }
     }
-    // Members that mean nothing here, whatever they hold.
+    // Header members without a meaning here, with any value.
     for (name, over) in [
         ("jku", json!({ "jku": "https://evil.example/keys" })),
         ("x5u", json!({ "x5u": "https://evil.example/chain" })),
@@ -64,7 +64,7 @@ fn honest(edge: &str) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A token serves the endpoint that it names and those below.
+/// A token is valid at its audience's endpoint and below.
 fn endpoints(table: &mut Table) {
     let edge = table.edge.clone();
     for (audience, below, good) in [
@@ -84,7 +84,7 @@ fn endpoints(table: &mut Table) {
     }
 }
 
-/// The other issuer has its own name for the edge, which stands for all of it.
+/// The strict issuer has its own audience for the edge, which covers every endpoint.
 fn strict(table: &mut Table) {
     let algorithm = jsonwebtoken::Algorithm::RS256;
     let header = table.strict.header_of(algorithm);

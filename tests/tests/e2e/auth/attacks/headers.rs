@@ -1,11 +1,11 @@
-//! Tokens whose header lies, or asks for what is never done.
+//! Tokens with a false header, or one that requests unsupported processing.
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
 use super::{ALGORITHMS, Table, with};
 
-/// Key ids that lead somewhere in a careless server.
+/// Key ids that exploit a careless server.
 const KEY_IDS: [&str; 20] = [
     "unknown",
     "",
@@ -29,7 +29,7 @@ const KEY_IDS: [&str; 20] = [
     "0",
 ];
 
-/// Types of tokens that were made for something else.
+/// Types of tokens with another purpose.
 const TYPES: [&str; 14] = [
     "id+jwt",
     "ID",
@@ -62,13 +62,13 @@ pub(super) fn add(table: &mut Table) {
             table.bad(format!("{algorithm:?} with the header {over}"), token);
         }
     }
-    // A flood of ids that nobody has.
-    for made_up in 0..100 {
-        let token = table.under(Algorithm::ES256, &json!({ "kid": format!("made-up-{made_up}") }));
-        table.bad(format!("the made-up key id {made_up}"), token);
+    // A flood of unknown key ids.
+    for number in 0..100 {
+        let token = table.under(Algorithm::ES256, &json!({ "kid": format!("unknown-{number}") }));
+        table.bad(format!("the unknown key id {number}"), token);
     }
-    others_keys(table);
-    doubled(table);
+    foreign_keys(table);
+    add_duplicates(table);
 }
 
 fn members() -> Vec<Value> {
@@ -95,13 +95,13 @@ fn members() -> Vec<Value> {
     ]
 }
 
-/// A key that the token brings along, or leads to.
-fn others_keys(table: &mut Table) {
+/// Keys embedded in the token or referenced by it.
+fn foreign_keys(table: &mut Table) {
     for algorithm in ALGORITHMS {
-        let jwk = serde_json::to_value(table.stranger.public(algorithm)).expect("JSON");
+        let jwk = serde_json::to_value(table.untrusted.public(algorithm)).expect("JSON");
         let claims = table.claims().to_string();
         let header = serde_json::to_value(table.main.header_of(algorithm)).expect("JSON");
-        let keys = format!("{}/jwks", table.stranger.name());
+        let keys = format!("{}/jwks", table.untrusted.name());
         for over in [
             json!({}),
             json!({ "jwk": jwk }),
@@ -114,10 +114,10 @@ fn others_keys(table: &mut Table) {
             json!({ "x5t": "bwcK0esc3ACC3DB2Y5", "x5t#S256": "bwcK0esc3ACC3DB2Y5" }),
         ] {
             let header = with(&header, &over).to_string();
-            let token = table.stranger.sign_text(algorithm, &header, &claims);
-            table.bad(format!("{algorithm:?} signed by a stranger, who adds {over}"), token);
+            let token = table.untrusted.sign_text(algorithm, &header, &claims);
+            table.bad(format!("{algorithm:?} signed by an untrusted issuer with {over}"), token);
         }
-        // Keys of one issuer that is accepted are none of another.
+        // One trusted issuer's keys must not verify another's tokens.
         let crossed = table.strict.sign_text(algorithm, &header.to_string(), &claims);
         table.bad(format!("{algorithm:?} of the main issuer, signed by the strict one"), crossed);
         let claims = table.strict.claims("api://drawbridge").to_string();
@@ -126,7 +126,7 @@ fn others_keys(table: &mut Table) {
     }
 }
 
-fn doubled(table: &mut Table) {
+fn add_duplicates(table: &mut Table) {
     let claims = table.claims().to_string();
     for header in [
         r#"{"alg":"ES256","alg":"none","kid":"test-key","typ":"at+jwt"}"#,

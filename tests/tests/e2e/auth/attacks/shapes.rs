@@ -1,4 +1,4 @@
-//! What is no token at all, or only nearly one.
+//! Malformed tokens.
 
 use base64::{
     Engine as _,
@@ -27,7 +27,7 @@ pub(super) fn add(table: &mut Table) {
         ("nothing but a dot", ".".to_owned()),
         ("a space before", format!(" {honest}")),
         ("a space after", format!("{honest} ")),
-        ("a line after", format!("{honest}\n")),
+        ("a line feed after", format!("{honest}\n")),
         ("a zero after", format!("{honest}\u{0}")),
         ("a comma and another", format!("{honest},{honest}")),
         ("its scheme", format!("Bearer {honest}")),
@@ -51,12 +51,12 @@ pub(super) fn add(table: &mut Table) {
         ("just too many bytes", format!("{honest}{}", "A".repeat(16 * 1024 + 1 - honest.len()))),
         ("far too many bytes", "A".repeat(1_000_000)),
     ] {
-        table.bad(format!("what has {name}"), token);
+        table.bad(format!("a token with {name}"), token);
     }
-    json_that_is_odd(table, &honest);
+    add_odd_json(table, &honest);
 }
 
-fn json_that_is_odd(table: &mut Table, honest: &str) {
+fn add_odd_json(table: &mut Table, honest: &str) {
     let header = serde_json::to_string(&table.main.header()).expect("JSON");
     let claims = table.claims();
     let text = claims.to_string();
@@ -65,7 +65,7 @@ fn json_that_is_odd(table: &mut Table, honest: &str) {
         ("a list as its claims", header.clone(), "[]".to_owned()),
         ("a text as its claims", header.clone(), "\"x\"".to_owned()),
         ("null as its claims", header.clone(), "null".to_owned()),
-        ("no JSON as its claims", header.clone(), "x".to_owned()),
+        ("claims that are not JSON", header.clone(), "x".to_owned()),
         ("empty claims", header.clone(), "{}".to_owned()),
         ("claims that do not end", header.clone(), text.trim_end_matches('}').to_owned()),
         ("claims and more", header.clone(), format!("{text}{{}}")),

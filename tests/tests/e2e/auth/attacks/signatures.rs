@@ -1,4 +1,4 @@
-//! Tokens whose signature is none, another's, or taken for another kind.
+//! Tokens with a missing, foreign or confused signature.
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, crypto};
@@ -22,7 +22,7 @@ const NONE: [&str; 12] = [
 ];
 
 pub(super) fn add(table: &mut Table) {
-    none(table);
+    add_unsigned(table);
     public_key_as_secret(table);
     another_algorithm(table);
     pinned(table);
@@ -33,7 +33,7 @@ fn encoded(text: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
-fn none(table: &mut Table) {
+fn add_unsigned(table: &mut Table) {
     let claims = encoded(&table.claims().to_string());
     let honest = table.sign(Algorithm::ES256, &table.claims());
     let signature = honest.rsplit('.').next().unwrap_or_default().to_owned();
@@ -48,10 +48,10 @@ fn none(table: &mut Table) {
     }
 }
 
-/// HMAC, keyed with what anybody can read.
+/// HMAC with a public key as its secret.
 fn public_key_as_secret(table: &mut Table) {
     for of in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA] {
-        for (at, secret) in table.main.public_forms(of).into_iter().enumerate() {
+        for (form, secret) in table.main.public_forms(of).into_iter().enumerate() {
             for algorithm in [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512] {
                 let header = with(
                     &serde_json::to_value(table.main.header_of(of)).expect("JSON"),
@@ -67,7 +67,7 @@ fn public_key_as_secret(table: &mut Table) {
                     crypto::sign(message.as_bytes(), &key, algorithm).expect("a signature");
                 let token = format!("{message}.{signature}");
                 table.bad(
-                    format!("{algorithm:?} with form {at} of the public key of {of:?}"),
+                    format!("{algorithm:?} with form {form} of the public key of {of:?}"),
                     token,
                 );
             }
@@ -75,28 +75,28 @@ fn public_key_as_secret(table: &mut Table) {
     }
 }
 
-/// The header names one algorithm, and another has signed.
+/// The header names another algorithm than the one that signed.
 fn another_algorithm(table: &mut Table) {
-    for signs in ALGORITHMS {
-        for says in ALGORITHMS.into_iter().filter(|says| *says != signs) {
-            let token = table.under(signs, &json!({ "alg": format!("{says:?}") }));
-            table.bad(format!("{signs:?} that says it is {says:?}"), token);
-            // With the key id of the algorithm that it names, too.
-            let kid = table.main.header_of(says).kid;
-            let token = table.under(signs, &json!({ "alg": format!("{says:?}"), "kid": kid }));
-            table.bad(format!("{signs:?} that says it is {says:?} with its key id"), token);
+    for signer in ALGORITHMS {
+        for named in ALGORITHMS.into_iter().filter(|named| *named != signer) {
+            let token = table.under(signer, &json!({ "alg": format!("{named:?}") }));
+            table.bad(format!("{signer:?} that claims to be {named:?}"), token);
+            // Also with the key id of the named algorithm.
+            let kid = table.main.header_of(named).kid;
+            let token = table.under(signer, &json!({ "alg": format!("{named:?}"), "kid": kid }));
+            table.bad(format!("{signer:?} that claims to be {named:?} with its key id"), token);
         }
     }
 }
 
-/// A key that says how it is used is used so, whatever else it could do.
+/// A key with an `alg` verifies that algorithm alone.
 fn pinned(table: &mut Table) {
-    for signs in
+    for signer in
         ALGORITHMS.into_iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Rsa)
     {
-        let token = table.under(signs, &json!({ "kid": "rs256-key" }));
-        let name = format!("{signs:?} with the key for RS256");
-        if signs == Algorithm::RS256 { table.good(name, token) } else { table.bad(name, token) }
+        let token = table.under(signer, &json!({ "kid": "rs256-key" }));
+        let name = format!("{signer:?} with the key for RS256");
+        if signer == Algorithm::RS256 { table.good(name, token) } else { table.bad(name, token) }
     }
 }
 
@@ -117,9 +117,9 @@ fn broken(table: &mut Table) {
             ("a short signature", changed(|bytes| bytes.truncate(bytes.len() - 1))),
             ("a long signature", changed(|bytes| bytes.push(0))),
             ("a flipped bit", changed(|bytes| bytes[7] ^= 1)),
-            ("nothing but zeros", changed(|bytes| bytes.fill(0))),
-            ("nothing but ones", changed(|bytes| bytes.fill(0xff))),
-            ("a signature that is reversed", changed(|bytes| bytes.reverse())),
+            ("only zeros", changed(|bytes| bytes.fill(0))),
+            ("only ones", changed(|bytes| bytes.fill(0xff))),
+            ("a reversed signature", changed(|bytes| bytes.reverse())),
             ("other claims", format!("{header}.{promoted}.{signature}")),
             ("its claims as its signature", format!("{message}.{claims}")),
         ] {

@@ -1,17 +1,17 @@
-//! Requests that are larger or slower than they may be, or two in one.
+//! Oversized, slow and smuggled HTTP/1.1 requests.
 
 use std::time::Duration;
 
 use drawbridge_tests::{Edge, TestMesh};
 use tokio::{io::AsyncWriteExt as _, net::tcp::OwnedWriteHalf, time::sleep};
 
-use super::{Ordinary, connect, rest};
+use super::{Ordinary, connect, read_to_close};
 
-/// What the edge says to these bytes until it closes.
-async fn said(edge: &Edge, bytes: &[u8]) -> String {
+/// Sends these bytes and reads the response until the edge closes.
+async fn exchange(edge: &Edge, bytes: &[u8]) -> String {
     let mut stream = connect(edge).await;
-    stream.write_all(bytes).await.expect("a server that reads on");
-    String::from_utf8_lossy(&rest(&mut stream).await).into_owned()
+    stream.write_all(bytes).await.expect("a server that keeps reading");
+    String::from_utf8_lossy(&read_to_close(&mut stream).await).into_owned()
 }
 
 fn head(edge: &Edge, headers: &str) -> String {
@@ -20,7 +20,7 @@ fn head(edge: &Edge, headers: &str) -> String {
 }
 
 #[tokio::test]
-async fn headers_of_64_kib_are_refused_with_431() {
+async fn headers_of_64_kib_are_rejected_with_431() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
@@ -28,14 +28,14 @@ async fn headers_of_64_kib_are_refused_with_431() {
     let many: String =
         (0..64).map(|number| format!("x-{number}: {}\r\n", "x".repeat(1024))).collect();
     for headers in [one, many] {
-        let answer = said(&edge, head(&edge, &headers).as_bytes()).await;
+        let answer = exchange(&edge, head(&edge, &headers).as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
     }
     ordinary.stop("64 KiB of headers").await;
 }
 
 #[tokio::test]
-async fn a_body_that_comes_byte_by_byte_is_refused_with_408() {
+async fn a_slow_body_is_rejected_with_408() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |config| config.http.body_timeout_ms = 2_000).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
@@ -45,7 +45,7 @@ async fn a_body_that_comes_byte_by_byte_is_refused_with_408() {
             let (mut reading, writing) = connect(&edge).await.into_split();
             let head = head(&edge, &format!("{token}{length}"));
             let dripping = tokio::spawn(drip(writing, head));
-            let answer = String::from_utf8_lossy(&rest(&mut reading).await).into_owned();
+            let answer = String::from_utf8_lossy(&read_to_close(&mut reading).await).into_owned();
             assert!(answer.starts_with(expected), "{answer}");
             assert!(answer.contains("connection: close"), "{answer}");
             dripping.abort();
@@ -64,7 +64,7 @@ async fn drip(mut stream: OwnedWriteHalf, head: String) {
 }
 
 #[tokio::test]
-async fn a_request_within_a_request_is_never_answered() {
+async fn a_smuggled_request_is_never_answered() {
     let mesh = TestMesh::start().await;
     let edge = mesh.edge(&[], |_| {}).await;
     let ordinary = Ordinary::start(&mesh, &edge).await;
@@ -75,7 +75,7 @@ async fn a_request_within_a_request_is_never_answered() {
     let length = format!("content-length: {}\r\n", body.len());
     let chunked = "transfer-encoding: chunked\r\n".to_owned();
     for (headers, expected) in [
-        // RFC 9112 section 6.1: a server may reject it.
+        // RFC 9112 section 6.1: a server may reject such a request.
         (format!("{length}{chunked}"), "400"),
         (format!("{chunked}{length}"), "400"),
         (format!("content-length: 4\r\n{length}"), "400"),
@@ -85,7 +85,7 @@ async fn a_request_within_a_request_is_never_answered() {
         ("transfer-encoding : chunked\r\n".to_owned(), "400"),
         (format!("host: other.example\r\n{length}connection: close\r\n"), "403"),
     ] {
-        let answer = said(&edge, format!("{}{body}", head(&edge, &headers)).as_bytes()).await;
+        let answer = exchange(&edge, format!("{}{body}", head(&edge, &headers)).as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{headers}{answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{headers}{answer}");
     }

@@ -1,6 +1,6 @@
-//! What `tests/clients/*/interact.*` do, through the official Rust SDK.
+//! The scenario of `tests/clients/*/interact.*`, through the official Rust SDK.
 
-#![expect(deprecated, reason = "SEP-2577 deprecates sampling and roots; clients still have them")]
+#![expect(deprecated, reason = "SEP-2577 deprecates sampling and roots; clients still use them")]
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -33,25 +33,25 @@ use url::Url;
 
 const SLOW: &str = "test_slow_work";
 
-/// Answers whatever a tool asks, remembers what that was, and hears of progress.
-pub(super) struct Person {
-    asked: Mutex<Vec<String>>,
-    tell: UnboundedSender<ProgressNotificationParam>,
-    told: AsyncMutex<UnboundedReceiver<ProgressNotificationParam>>,
+/// Answers the requests of tools, and records these requests and progress.
+pub(super) struct RecordingClient {
+    requests: Mutex<Vec<String>>,
+    progress_sender: UnboundedSender<ProgressNotificationParam>,
+    progress: AsyncMutex<UnboundedReceiver<ProgressNotificationParam>>,
 }
 
-impl Person {
+impl RecordingClient {
     fn new() -> Self {
-        let (tell, told) = unbounded_channel();
-        Self { asked: Mutex::default(), tell, told: AsyncMutex::new(told) }
+        let (progress_sender, progress) = unbounded_channel();
+        Self { requests: Mutex::default(), progress_sender, progress: AsyncMutex::new(progress) }
     }
 
-    fn is_asked(&self, what: &str) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(what.to_owned());
+    fn record(&self, request: &str) {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.to_owned());
     }
 }
 
-impl ClientHandler for Person {
+impl ClientHandler for RecordingClient {
     fn get_info(&self) -> ClientConfig {
         let capabilities = ClientCapabilities::builder()
             .enable_elicitation()
@@ -68,7 +68,7 @@ impl ClientHandler for Person {
         _: RequestContext<RoleClient>,
     ) -> Result<ElicitResult, ErrorData> {
         if let ElicitRequestParams::FormElicitationParams { message, .. } = request {
-            self.is_asked(&message);
+            self.record(&message);
         }
         let content = json!({ "username": "ada", "email": "ada@example.com" });
         Ok(ElicitResult::new(ElicitationAction::Accept).with_content(content))
@@ -79,9 +79,9 @@ impl ClientHandler for Person {
         request: CreateMessageRequestParams,
         _: RequestContext<RoleClient>,
     ) -> Result<CreateMessageResult, ErrorData> {
-        let asked = request.messages.first().and_then(|message| message.content.first());
-        let asked = asked.and_then(SamplingMessageContentBlock::as_text);
-        self.is_asked(asked.map_or("", |asked| &asked.text));
+        let prompt = request.messages.first().and_then(|message| message.content.first());
+        let prompt = prompt.and_then(SamplingMessageContentBlock::as_text);
+        self.record(prompt.map_or("", |prompt| &prompt.text));
         Ok(CreateMessageResult::new(SamplingMessage::assistant_text("42"), "m".to_owned()))
     }
 
@@ -89,7 +89,7 @@ impl ClientHandler for Person {
         &self,
         _: RequestContext<RoleClient>,
     ) -> Result<ListRootsResult, ErrorData> {
-        self.is_asked("roots");
+        self.record("roots");
         Ok(ListRootsResult::new(vec![Root::new("file:///work")]))
     }
 
@@ -98,22 +98,21 @@ impl ClientHandler for Person {
         progress: ProgressNotificationParam,
         _: NotificationContext<RoleClient>,
     ) {
-        let _ = self.tell.send(progress);
+        let _ = self.progress_sender.send(progress);
     }
 }
 
-type Client = RunningService<RoleClient, Person>;
+type Client = RunningService<RoleClient, RecordingClient>;
 
 pub(super) async fn connect(url: &Url, token: &str, lifecycle: ClientLifecycleMode) -> Client {
     let config = StreamableHttpClientTransportConfig::with_uri(url.as_str()).auth_header(token);
     let transport = StreamableHttpClientTransport::from_config(config);
-    Person::new().serve_with_lifecycle(transport, lifecycle).await.expect("a connection")
+    RecordingClient::new().serve_with_lifecycle(transport, lifecycle).await.expect("a connection")
 }
 
 pub(super) async fn interact(client: &Client) -> Value {
-    let events = reported(client).await;
-    let cancelled =
-        [cancelled_while_it_reports(client).await, cancelled_while_nobody_waits(client).await];
+    let events = events_of_a_call(client).await;
+    let cancelled = [cancel_after_progress(client).await, cancel_by_timeout(client).await];
     let answers = [
         ask(client, "test_elicitation", json!({ "message": "Who are you?" })).await,
         ask(client, "test_sampling", json!({ "prompt": "What is 6 times 7?" })).await,
@@ -124,7 +123,7 @@ pub(super) async fn interact(client: &Client) -> Value {
         "events": events,
         "cancelled": cancelled,
         "answers": answers,
-        "asked": *client.service().asked.lock().unwrap_or_else(PoisonError::into_inner),
+        "asked": *client.service().requests.lock().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
@@ -133,7 +132,7 @@ fn call(name: &'static str, arguments: Value) -> CallToolRequestParams {
     CallToolRequestParams::new(name).with_arguments(arguments)
 }
 
-/// Starts work, to be waited for or cancelled.
+/// Starts a call that can be cancelled.
 async fn begin(client: &Client, milliseconds: u32) -> RequestHandle<RoleClient> {
     let request = CallToolRequest::new(call(SLOW, json!({ "milliseconds": milliseconds })));
     let request = ClientRequest::CallToolRequest(request);
@@ -150,32 +149,30 @@ async fn ask(client: &Client, name: &'static str, arguments: Value) -> String {
     text(&client.call_tool(call(name, arguments)).await.expect("a result"))
 }
 
-/// What came, in its order.
-async fn reported(client: &Client) -> Vec<String> {
+/// The progress and the result of a call, in order.
+async fn events_of_a_call(client: &Client) -> Vec<String> {
     let result = match begin(client, 300).await.await_response().await {
         Ok(ServerResult::CallToolResult(result)) => text(&result),
         other => panic!("{other:?}"),
     };
-    let mut told = client.service().told.lock().await;
+    let mut progress = client.service().progress.lock().await;
     let mut events = Vec::new();
-    while let Ok(progress) = told.try_recv() {
+    while let Ok(progress) = progress.try_recv() {
         events.push(progress.message.unwrap_or_default());
     }
     events.push(result);
     events
 }
 
-async fn cancelled_while_it_reports(client: &Client) -> bool {
+async fn cancel_after_progress(client: &Client) -> bool {
     let handle = begin(client, 60_000).await;
-    let mut told = client.service().told.lock().await;
-    while told.recv().await.is_some_and(|progress| progress.progress_token != handle.progress_token)
-    {
-    }
+    let mut progress = client.service().progress.lock().await;
+    while progress.recv().await.is_some_and(|one| one.progress_token != handle.progress_token) {}
     handle.cancel(Some("enough".to_owned())).await.is_ok()
 }
 
-/// The SDK asks for progress with every call, so this one too is told of it.
-async fn cancelled_while_nobody_waits(client: &Client) -> bool {
+/// Dropping the call cancels it. The SDK requests progress with every call, this one included.
+async fn cancel_by_timeout(client: &Client) -> bool {
     let working = client.call_tool(call(SLOW, json!({ "milliseconds": 60_000 })));
     tokio::time::timeout(Duration::from_millis(500), working).await.is_err()
 }

@@ -6,19 +6,19 @@ use std::{
 use drawbridge_sdk::{LogSink, TelemetryConfig};
 use tempfile::TempDir;
 
-use super::harness::{Found, NEVER, Offers, PATIENCE, QUICK, contract};
+use super::harness::{NO_POLL, PATIENCE, QUICK, TestEdge, TestService, contract};
 use crate::config::Services;
 
-/// A config file that tests edit.
-struct Edited {
+/// A config file that a test edits.
+struct ConfigFixture {
     folder: TempDir,
 }
 
-impl Edited {
+impl ConfigFixture {
     fn new(text: &str) -> Self {
-        let edited = Self { folder: tempfile::tempdir().unwrap() };
-        edited.write(text);
-        edited
+        let fixture = Self { folder: tempfile::tempdir().unwrap() };
+        fixture.write(text);
+        fixture
     }
 
     fn path(&self) -> PathBuf {
@@ -30,38 +30,38 @@ impl Edited {
     }
 }
 
-fn entry(namespace: &str, offers: &Offers) -> String {
-    format!("[[services]]\nnamespace = \"{namespace}\"\nurls = [\"http://{}\"]\n", offers.address)
+fn entry(namespace: &str, service: &TestService) -> String {
+    format!("[[services]]\nnamespace = \"{namespace}\"\nurls = [\"http://{}\"]\n", service.address)
 }
 
 #[tokio::test]
 async fn a_service_is_added_and_removed_by_editing_the_file() {
     let (code, other) =
-        (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
-    let edited = Edited::new(&entry("code", &code));
-    let found = Found::start(Services::new(), Some(&edited.path()), NEVER).await;
-    found.offers(&["code_search"]).await;
-    edited.write(&(entry("code", &code) + &entry("other", &other)));
-    found.offers(&["code_search", "other_do"]).await;
-    edited.write(&entry("other", &other));
-    found.offers(&["other_do"]).await;
-    // It is elsewhere now.
-    let moved = Offers::start("other", &["Undo"]).await;
-    edited.write(&entry("other", &moved));
-    found.offers(&["other_undo"]).await;
-    edited.write("");
-    found.offers(&[]).await;
+        (TestService::start("code", &["Search"]).await, TestService::start("other", &["Do"]).await);
+    let fixture = ConfigFixture::new(&entry("code", &code));
+    let edge = TestEdge::start(Services::new(), Some(&fixture.path()), NO_POLL).await;
+    edge.wait_tools(&["code_search"]).await;
+    fixture.write(&(entry("code", &code) + &entry("other", &other)));
+    edge.wait_tools(&["code_search", "other_do"]).await;
+    fixture.write(&entry("other", &other));
+    edge.wait_tools(&["other_do"]).await;
+    // The service moves to another address.
+    let moved = TestService::start("other", &["Undo"]).await;
+    fixture.write(&entry("other", &moved));
+    edge.wait_tools(&["other_undo"]).await;
+    fixture.write("");
+    edge.wait_tools(&[]).await;
 }
 
 #[test]
-fn a_broken_edit_of_the_config_changes_nothing() {
+fn an_invalid_config_edit_changes_nothing() {
     let log = Arc::new(Mutex::new(Vec::new()));
     let config = TelemetryConfig {
         log_sink: LogSink::Memory(Arc::clone(&log)),
         ..TelemetryConfig::default()
     };
-    let entered = tokio::runtime::Runtime::new().unwrap();
-    let _entered = entered.enter();
+    let runtime_guard = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime_guard.enter();
     let telemetry = drawbridge_sdk::Telemetry::new("edge", &config).unwrap();
     let metrics = telemetry.metrics();
     let metric = move |value: u8| {
@@ -73,14 +73,16 @@ fn a_broken_edit_of_the_config_changes_nothing() {
         }
     };
     let log = move || String::from_utf8(log.lock().unwrap().clone()).unwrap();
-    let testing = async move {
-        let (code, other) =
-            (Offers::start("code", &["Search"]).await, Offers::start("other", &["Do"]).await);
+    let scenario = async move {
+        let (code, other) = (
+            TestService::start("code", &["Search"]).await,
+            TestService::start("other", &["Do"]).await,
+        );
         let good = entry("code", &code);
-        let edited = Edited::new(&good);
-        let found = Found::start(Services::new(), Some(&edited.path()), NEVER).await;
+        let fixture = ConfigFixture::new(&good);
+        let edge = TestEdge::start(Services::new(), Some(&fixture.path()), NO_POLL).await;
         metric(1).await;
-        found.offers(&["code_search"]).await;
+        edge.wait_tools(&["code_search"]).await;
         for broken in [
             format!("{}urls = 1\n", entry("other", &other)),
             format!(
@@ -88,24 +90,24 @@ fn a_broken_edit_of_the_config_changes_nothing() {
                 entry("other", &other)
             ),
         ] {
-            edited.write(&broken);
+            fixture.write(&broken);
             metric(0).await;
-            assert_eq!(found.tools(), ["code_search"]);
-            assert_eq!(found.starting.readiness().reason(), None);
-            edited.write(&good);
+            assert_eq!(edge.tools(), ["code_search"]);
+            assert_eq!(edge.builder.readiness().reason(), None);
+            fixture.write(&good);
             metric(1).await;
         }
-        std::fs::remove_file(edited.path()).unwrap();
+        std::fs::remove_file(fixture.path()).unwrap();
         metric(0).await;
-        assert_eq!(found.tools(), ["code_search"]);
-        edited.write(&entry("other", &other));
-        found.offers(&["other_do"]).await;
+        assert_eq!(edge.tools(), ["code_search"]);
+        fixture.write(&entry("other", &other));
+        edge.wait_tools(&["other_do"]).await;
         metric(1).await;
     };
     let runtime = telemetry.runtime(1).unwrap();
     runtime.block_on(async {
-        // On the runtime's own threads, which write this log.
-        tokio::time::timeout(PATIENCE, tokio::spawn(testing)).await.unwrap().unwrap();
+        // On the runtime's own threads, whose log this is.
+        tokio::time::timeout(PATIENCE, tokio::spawn(scenario)).await.unwrap().unwrap();
     });
     let log = log();
     assert!(log.contains("edge.toml: TOML parse error at line 4, column 1"), "{log}");
@@ -119,16 +121,17 @@ fn a_broken_edit_of_the_config_changes_nothing() {
 
 #[tokio::test]
 async fn a_contract_in_a_file_is_read_when_the_file_changes() {
-    let edited = Edited::new(
-        "[[services]]\nnamespace = \"code\"\nurls = [\"http://127.0.0.1:1\"]\ndescriptor_set = \"code.binpb\"\n",
+    let fixture = ConfigFixture::new(
+        "[[services]]\nnamespace = \"code\"\nurls = [\"http://127.0.0.1:1\"]\n\
+         descriptor_set = \"code.binpb\"\n",
     );
-    let file = edited.folder.path().join("code.binpb");
+    let file = fixture.folder.path().join("code.binpb");
     std::fs::write(&file, contract("code", &["Search"])).unwrap();
-    let found = Found::start(Services::new(), Some(&edited.path()), NEVER).await;
-    found.offers(&["code_search"]).await;
+    let edge = TestEdge::start(Services::new(), Some(&fixture.path()), NO_POLL).await;
+    edge.wait_tools(&["code_search"]).await;
     std::fs::write(&file, b"no descriptor set").unwrap();
     tokio::time::sleep(QUICK * 5).await;
-    assert_eq!(found.tools(), ["code_search"]);
+    assert_eq!(edge.tools(), ["code_search"]);
     std::fs::write(&file, contract("code", &["Read"])).unwrap();
-    found.offers(&["code_read"]).await;
+    edge.wait_tools(&["code_read"]).await;
 }

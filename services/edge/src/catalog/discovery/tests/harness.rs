@@ -21,21 +21,21 @@ use tonic_health::{
 };
 
 use crate::{
-    catalog::discovery::{Discovery, Pace},
+    catalog::discovery::{Discovery, PollIntervals},
     catalog::{Catalog, Catalogs},
-    config::{ConfigFile, Live, Services, from_flags},
+    config::{ConfigFile, Reloadable, Services, from_flags},
     traffic::cache::Cache,
-    traffic::limits::Limits,
+    traffic::limits::RateLimiter,
 };
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// Nothing that is tested by health waits for the poll.
-pub(super) const NEVER: Duration = Duration::from_secs(600);
+/// Tests of the health watch must not depend on the poll.
+pub(super) const NO_POLL: Duration = Duration::from_secs(600);
 pub(super) const QUICK: Duration = Duration::from_millis(20);
-pub(super) const FREE: SocketAddr =
+pub(super) const FREE_PORT: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
-/// A contract of one service in `namespace`, whose methods are these tools.
+/// A contract of one service in `namespace` whose methods are these tools.
 pub(super) fn contract(namespace: &str, methods: &[&str]) -> Vec<u8> {
     let rpcs: String = methods
         .iter()
@@ -51,7 +51,8 @@ pub(super) fn contract(namespace: &str, methods: &[&str]) -> Vec<u8> {
         "syntax = \"proto3\"; package test.{namespace}; \
          import \"drawbridge/mcp/v1/options.proto\"; \
          message Nothing {{}}\n\
-         service Offers {{ option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
+         service Offers {{\n\
+         option (drawbridge.mcp.v1.service) = {{ namespace: \"{namespace}\" }};\n{rpcs} }}"
     );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join(format!("{namespace}.proto"));
@@ -62,8 +63,8 @@ pub(super) fn contract(namespace: &str, methods: &[&str]) -> Vec<u8> {
     compiler.encode_file_descriptor_set()
 }
 
-/// A service that has a contract and a health, and no methods that work: discovery calls none.
-pub(super) struct Offers {
+/// A service with reflection and health but without its methods: discovery calls none.
+pub(super) struct TestService {
     pub(super) address: SocketAddr,
     /// How often the contract was read.
     reads: Arc<AtomicUsize>,
@@ -71,9 +72,9 @@ pub(super) struct Offers {
     runtime: Option<Runtime>,
 }
 
-impl Offers {
+impl TestService {
     pub(super) async fn start(namespace: &str, methods: &[&str]) -> Self {
-        Self::serve(FREE, namespace, &contract(namespace, methods)).await
+        Self::serve(FREE_PORT, namespace, &contract(namespace, methods)).await
     }
 
     pub(super) async fn serve(address: SocketAddr, namespace: &str, contract: &[u8]) -> Self {
@@ -100,7 +101,7 @@ impl Offers {
             Ok(request)
         })
         .named_layer(reflection);
-        // Threads of its own, so that it dies with all its connections.
+        // Its own runtime, so that its end closes all its connections.
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
@@ -114,25 +115,25 @@ impl Offers {
         Self { address, reads, health, runtime: Some(runtime) }
     }
 
-    /// Serves a contract without saying anything about health.
+    /// Serves a contract without a health service.
     pub(super) async fn start_without_health(address: SocketAddr, methods: &[&str]) -> Self {
         let (health, service) = tonic_health::server::health_reporter();
         let none = Some(service).filter(|_| false);
         Self::serve_with(address, "code", &contract("code", methods), health, none).await
     }
 
-    /// Ends this one, and serves another contract in its place.
-    pub(super) async fn becomes(self, namespace: &str, methods: &[&str]) -> Self {
-        self.serves(namespace, &contract(namespace, methods)).await
+    /// Stops, and serves another contract at the same address.
+    pub(super) async fn restart_with(self, namespace: &str, methods: &[&str]) -> Self {
+        self.restart_with_contract(namespace, &contract(namespace, methods)).await
     }
 
-    pub(super) async fn serves(self, namespace: &str, contract: &[u8]) -> Self {
+    pub(super) async fn restart_with_contract(self, namespace: &str, contract: &[u8]) -> Self {
         let address = self.address;
         drop(self);
         Self::serve(address, namespace, contract).await
     }
 
-    pub(super) async fn is_read_again(&self, times: usize) {
+    pub(super) async fn wait_reads(&self, times: usize) {
         let wanted = self.reads.load(Ordering::Relaxed) + times;
         let waiting = async {
             while self.reads.load(Ordering::Relaxed) < wanted {
@@ -143,40 +144,49 @@ impl Offers {
     }
 }
 
-impl Drop for Offers {
+impl Drop for TestService {
     fn drop(&mut self) {
         let runtime = self.runtime.take().unwrap();
-        // Waited for, so that its port is free; elsewhere, because a runtime must not be waited for in another.
+        // Blocks until its port is free. On another thread: a runtime must not block in another
+        // one.
         std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
     }
 }
 
-/// What the edge finds out.
-pub(super) struct Found {
+/// An edge's discovery under test.
+pub(super) struct TestEdge {
     pub(super) catalogs: Arc<Catalogs>,
-    pub(super) starting: ServiceBuilder,
+    pub(super) builder: ServiceBuilder,
 }
 
-impl Found {
+impl TestEdge {
     pub(super) async fn start(
         flags: Services,
         file: Option<&Path>,
         contract_poll: Duration,
     ) -> Self {
-        let pace =
-            Pace { file: QUICK, contract: contract_poll, retry_first: QUICK, retry_max: QUICK };
-        let (catalogs, starting) = (Arc::<Catalogs>::default(), ServiceBuilder::new());
-        let limits = Arc::new(Limits::new(None).unwrap());
+        let intervals = PollIntervals {
+            file: QUICK,
+            contract: contract_poll,
+            retry_first: QUICK,
+            retry_max: QUICK,
+        };
+        let (catalogs, builder) = (Arc::<Catalogs>::default(), ServiceBuilder::new());
+        let limits = Arc::new(RateLimiter::new(None).unwrap());
         let (cache, _) = Cache::new(&"secret".into(), None).unwrap();
-        let (calls, requests, guards) = (Arc::default(), Arc::default(), Arc::default());
-        let live = Live { limits, cache: cache.into(), calls, requests, guards };
-        let discovery = Discovery::new(Arc::clone(&catalogs), live, Duration::from_secs(30), pace);
+        let (calls, controller, guards) = (Arc::default(), Arc::default(), Arc::default());
+        let reloadable = Reloadable { limits, cache: cache.into(), calls, controller, guards };
+        let discovery =
+            Discovery::new(Arc::clone(&catalogs), reloadable, Duration::from_secs(30), intervals);
         let file = file.map(|path| ConfigFile::new(path.to_owned()));
-        crate::catalog::discovery::start(&starting, flags, file, discovery).await.unwrap();
-        Self { catalogs, starting }
+        crate::catalog::discovery::start(&builder, flags, file, discovery).await.unwrap();
+        Self { catalogs, builder }
     }
 
-    pub(super) async fn flagged(services: &[(&str, &Offers)], contract_poll: Duration) -> Self {
+    pub(super) async fn with_flags(
+        services: &[(&str, &TestService)],
+        contract_poll: Duration,
+    ) -> Self {
         let flags: Vec<_> = services
             .iter()
             .map(|(namespace, offers)| {
@@ -190,8 +200,8 @@ impl Found {
         self.catalogs.load().tools().map(|tool| tool.item.name.clone()).collect()
     }
 
-    /// Waits until these tools and no others are there.
-    pub(super) async fn offers(&self, tools: &[&str]) {
+    /// Waits until the catalog has exactly these tools.
+    pub(super) async fn wait_tools(&self, tools: &[&str]) {
         let mut changed = self.catalogs.subscribe();
         let waiting = async {
             while self.tools() != tools {
@@ -199,7 +209,7 @@ impl Found {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        waited.unwrap_or_else(|_| panic!("there are {:?}, not {tools:?}", self.tools()));
+        waited.unwrap_or_else(|_| panic!("expected {tools:?}, found {:?}", self.tools()));
     }
 
     pub(super) fn current(&self) -> Arc<Catalog> {

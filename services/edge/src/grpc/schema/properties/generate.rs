@@ -1,4 +1,4 @@
-//! Any message of a type.
+//! Generates messages of any type.
 
 use prost::Message as _;
 use prost_reflect::{
@@ -7,11 +7,11 @@ use prost_reflect::{
 };
 use prost_types::{Any, Duration, FieldMask, ListValue, Struct, Timestamp, value::Kind as Json};
 
-/// Numbers to choose by. When they are used up, all choices are the simplest.
+/// The numbers that decide all choices. After the last one, every choice is the simplest.
 #[derive(Clone, Debug)]
 pub(crate) struct Tape {
     numbers: std::vec::IntoIter<u64>,
-    /// Whether floats are numbers. What is none does not equal itself, and has no form in a wrapper.
+    /// Whether all floats are finite. NaN does not equal itself, and has no form in a wrapper.
     pub(crate) only_numbers: bool,
 }
 
@@ -86,17 +86,17 @@ fn field_value(field: &FieldDescriptor, tape: &mut Tape, depth: usize) -> Value 
             let (key, value) =
                 (entry.map_entry_key_field().kind(), entry.map_entry_value_field().kind());
             let entries =
-                (0..tape.below(3)).map(|_| (map_key(&key, tape), one(&value, tape, depth)));
+                (0..tape.below(3)).map(|_| (map_key(&key, tape), value_of(&value, tape, depth)));
             Value::Map(entries.collect())
         }
         kind if field.is_list() => {
-            Value::List((0..tape.below(3)).map(|_| one(&kind, tape, depth)).collect())
+            Value::List((0..tape.below(3)).map(|_| value_of(&kind, tape, depth)).collect())
         }
-        kind => one(&kind, tape, depth),
+        kind => value_of(&kind, tape, depth),
     }
 }
 
-fn one(kind: &Kind, tape: &mut Tape, depth: usize) -> Value {
+fn value_of(kind: &Kind, tape: &mut Tape, depth: usize) -> Value {
     match kind {
         Kind::Double => Value::F64(tape.double()),
         Kind::Float => Value::F32(tape.float()),
@@ -112,7 +112,7 @@ fn one(kind: &Kind, tape: &mut Tape, depth: usize) -> Value {
     }
 }
 
-/// A known value or one that the contract does not know.
+/// A known or unknown value.
 fn enum_number(descriptor: &EnumDescriptor, tape: &mut Tape) -> i32 {
     if descriptor.full_name() == "google.protobuf.NullValue" {
         return 0;
@@ -133,8 +133,8 @@ fn map_key(kind: &Kind, tape: &mut Tape) -> MapKey {
     }
 }
 
-/// Fills a message whose JSON form is no object of its fields, with what has such a form: that leaves out times
-/// beyond year 9999, numbers in `Value` that are none, and an `Any` of a type that nobody knows.
+/// Fills a message whose JSON form is not an object of its fields, with values that have such a
+/// form: no times beyond the year 9999, no NaN in `Value`, and no `Any` of an unknown type.
 fn well_known(message: &mut DynamicMessage, tape: &mut Tape, depth: usize) -> bool {
     let full_name = message.descriptor().full_name().to_owned();
     let transcoded = match full_name.strip_prefix("google.protobuf.") {

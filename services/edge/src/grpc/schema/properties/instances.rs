@@ -1,4 +1,4 @@
-//! JSON as a schema describes it, and near misses.
+//! Generates JSON that matches a schema, and near misses.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -7,14 +7,14 @@ use serde_json::{Map, Value, json};
 use super::generate::Tape;
 
 const DEPTH_MAX: usize = 4;
-/// Fields of which at most one is given. Now and then more are, which is to be refused.
+/// Groups of fields of which usually at most one is set. More must be rejected.
 const CHOICES: [&[&str]; 3] = [
     &["chosen_string", "chosen_tree", "chosen_value", "chosen_null", "chosen_color"],
     &["a", "b"],
     &["x", "y"],
 ];
 
-/// JSON that the schema accepts, as far as one look at each keyword can tell.
+/// JSON that satisfies each keyword of the schema by itself.
 pub(super) fn instance(
     schema: &Value,
     root: &Map<String, Value>,
@@ -28,15 +28,18 @@ pub(super) fn instance(
     match schema["type"].as_str() {
         Some("object") => object(schema, root, tape, depth),
         Some("array") => {
-            let least = usize::try_from(schema["minItems"].as_u64().unwrap_or_default()).unwrap();
+            let min_items =
+                usize::try_from(schema["minItems"].as_u64().unwrap_or_default()).unwrap();
             let more = if depth > DEPTH_MAX { 0 } else { tape.below(3) };
-            (0..least + more).map(|_| instance(&schema["items"], root, tape, depth + 1)).collect()
+            (0..min_items + more)
+                .map(|_| instance(&schema["items"], root, tape, depth + 1))
+                .collect()
         }
         Some("boolean") => json!(schema["const"].as_bool().unwrap_or(tape.below(2) == 1)),
         Some("null") => Value::Null,
         Some("string") => text(schema, tape),
         Some("integer" | "number") => number(schema, tape),
-        _ => wild(tape),
+        _ => unusual(tape),
     }
 }
 
@@ -44,8 +47,8 @@ fn object(schema: &Value, root: &Map<String, Value>, tape: &mut Tape, depth: usi
     let mut object = Map::new();
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let skipped = depth > DEPTH_MAX || tape.below(3) == 0;
-        if !skipped || required.contains(&json!(name)) {
+        let is_skipped = depth > DEPTH_MAX || tape.below(3) == 0;
+        if !is_skipped || required.contains(&json!(name)) {
             object.insert(name.clone(), instance(property, root, tape, depth + 1));
         }
     }
@@ -59,9 +62,9 @@ fn object(schema: &Value, root: &Map<String, Value>, tape: &mut Tape, depth: usi
     }
     if tape.below(50) != 1 {
         for choice in CHOICES {
-            let mut chosen = false;
+            let mut has_choice = false;
             object.retain(|name, _| {
-                !choice.contains(&name.as_str()) || !std::mem::replace(&mut chosen, true)
+                !choice.contains(&name.as_str()) || !std::mem::replace(&mut has_choice, true)
             });
         }
     }
@@ -70,36 +73,37 @@ fn object(schema: &Value, root: &Map<String, Value>, tape: &mut Tape, depth: usi
 
 #[rustfmt::skip]
 const TEXTS: [&str; 42] = [
-    "", "a", "ab", "abc", "a.b0", "one", "two", "aä\u{10ffff}", "0", "-1", "7", "12", "+1", "007", "2147483647",
-    "-2147483648", "4294967295", "18446744073709551615", "99999999999999999999", "true", "false", "AAAA", "AA==",
-    "AA", "AAA=", "AAAAAA==", "-_-_", "1.5s", "-0.000000001s", "99999999999s", "foo.barBaz,q", "foo_bar",
-    "2024-02-29T12:00:00Z", "2016-12-31T23:59:60.5+00:00", "0000-01-01T00:00:00Z",
-    "9999-12-31T23:59:59.999999999Z", "2023-02-29T12:00:00Z", "2024-01-01t00:00:00z", "a@example.com",
-    "example.com", "8f14e45f-ceea-467f-a83d-1c2d1f2a3b4c", "COLOR_RED",
+    "", "a", "ab", "abc", "a.b0", "one", "two", "aä\u{10ffff}", "0", "-1", "7", "12", "+1", "007",
+    "2147483647", "-2147483648", "4294967295", "18446744073709551615", "99999999999999999999",
+    "true", "false", "AAAA", "AA==", "AA", "AAA=", "AAAAAA==", "-_-_", "1.5s", "-0.000000001s",
+    "99999999999s", "foo.barBaz,q", "foo_bar", "2024-02-29T12:00:00Z",
+    "2016-12-31T23:59:60.5+00:00", "0000-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z",
+    "2023-02-29T12:00:00Z", "2024-01-01t00:00:00z", "a@example.com", "example.com",
+    "8f14e45f-ceea-467f-a83d-1c2d1f2a3b4c", "COLOR_RED",
 ];
 
 thread_local! {
-    static FITTING: RefCell<HashMap<String, Vec<Value>>> = RefCell::default();
+    static VALID_VALUES: RefCell<HashMap<String, Vec<Value>>> = RefCell::default();
 }
 
-/// A value that fits the schema, if one of those that it names or of those given does.
-fn fitting(schema: &Value, given: impl Iterator<Item = Value>, tape: &mut Tape) -> Value {
-    let fitting = FITTING.with_borrow_mut(|known| {
+/// A valid value from those in the schema and the candidates, if there is one.
+fn valid_value(schema: &Value, candidates: impl Iterator<Item = Value>, tape: &mut Tape) -> Value {
+    let valid = VALID_VALUES.with_borrow_mut(|known| {
         let find = || {
             let validator =
                 jsonschema::options().should_validate_formats(true).build(schema).unwrap();
             let named = schema["enum"].as_array().cloned().unwrap_or_default();
             let bounds = ["minimum", "maximum", "const"].map(|keyword| schema[keyword].clone());
-            let values = named.into_iter().chain(bounds).chain(given);
+            let values = named.into_iter().chain(bounds).chain(candidates);
             values.filter(|value| validator.is_valid(value)).collect::<Vec<_>>()
         };
         known.entry(schema.to_string()).or_insert_with(find).clone()
     });
-    if fitting.is_empty() { json!("nothing fits") } else { tape.pick(&fitting) }
+    if valid.is_empty() { json!("no valid value") } else { tape.pick(&valid) }
 }
 
 fn text(schema: &Value, tape: &mut Tape) -> Value {
-    fitting(schema, TEXTS.into_iter().map(Value::from), tape)
+    valid_value(schema, TEXTS.into_iter().map(Value::from), tape)
 }
 
 fn number(schema: &Value, tape: &mut Tape) -> Value {
@@ -113,10 +117,10 @@ fn number(schema: &Value, tape: &mut Tape) -> Value {
         json!(1e300),
         json!(-0.0),
     ];
-    fitting(schema, numbers.into_iter(), tape)
+    valid_value(schema, numbers.into_iter(), tape)
 }
 
-/// Changes one place.
+/// Changes one value.
 pub(super) fn mutate(json: &mut Value, tape: &mut Tape) {
     let size = json.as_object().map_or(0, Map::len) + json.as_array().map_or(0, Vec::len);
     if size > 0 && tape.below(3) != 0 {
@@ -133,21 +137,21 @@ pub(super) fn mutate(json: &mut Value, tape: &mut Tape) {
     match json {
         Value::Object(object) if tape.below(2) == 0 => {
             let names = ["other", "unknown", "chosenString", "1", "b", "chosen_color", "@type"];
-            object.insert(tape.pick(&names).to_owned(), wild(tape));
+            object.insert(tape.pick(&names).to_owned(), unusual(tape));
         }
-        json => *json = wild(tape),
+        json => *json = unusual(tape),
     }
 }
 
-/// JSON that hardly any field takes, and that converters tend to take all the same.
-fn wild(tape: &mut Tape) -> Value {
+/// JSON that few fields accept, but that converters tend to accept.
+fn unusual(tape: &mut Tape) -> Value {
     let texts = TEXTS.into_iter().map(Value::from);
     #[rustfmt::skip]
     let others = [
-        Value::Null, json!(true), json!(1.5), json!(-0.0), json!(1e300), json!(-1), json!(3.0), json!(1e39),
-        json!(u64::MAX), json!(i64::MIN), json!(18_446_744_073_709_551_616.0),
-        json!(9_223_372_036_854_775_808.0), json!(4_294_967_296_u64), json!([]), json!({}), json!([null]),
-        json!({ "a": [1, { "b": null }] }),
+        Value::Null, json!(true), json!(1.5), json!(-0.0), json!(1e300), json!(-1), json!(3.0),
+        json!(1e39), json!(u64::MAX), json!(i64::MIN), json!(18_446_744_073_709_551_616.0),
+        json!(9_223_372_036_854_775_808.0), json!(4_294_967_296_u64), json!([]), json!({}),
+        json!([null]), json!({ "a": [1, { "b": null }] }),
     ];
     tape.pick(&others.into_iter().chain(texts).collect::<Vec<_>>())
 }

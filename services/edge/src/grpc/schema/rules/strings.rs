@@ -4,20 +4,20 @@ use prost_reflect::DynamicMessage;
 use serde_json::{Value, json};
 
 use super::{
-    flag, set,
-    values::{add, same},
+    flag, get,
+    values::{add, exact_values},
 };
-use crate::grpc::schema::Object;
+use crate::grpc::schema::SchemaObject;
 
-/// Adds the keywords that say what `buf.validate.StringRules` say.
-pub(super) fn strings(schema: &mut Object, rules: &DynamicMessage) {
-    same(schema, rules);
+/// Adds the keywords for `buf.validate.StringRules`.
+pub(super) fn strings(schema: &mut SchemaObject, rules: &DynamicMessage) {
+    exact_values(schema, rules);
     lengths(schema, rules);
     for pattern in patterns(rules) {
         add(schema, "pattern", json!(pattern));
     }
-    if let Some(refused) = text(rules, "not_contains").filter(|text| !text.is_empty()) {
-        add(schema, "not", json!({ "pattern": escaped(&refused) }));
+    if let Some(excluded) = text(rules, "not_contains").filter(|text| !text.is_empty()) {
+        add(schema, "not", json!({ "pattern": escaped(&excluded) }));
     }
     for (rule, formats) in FORMATS {
         if !flag(rules, rule) {
@@ -34,7 +34,7 @@ pub(super) fn strings(schema: &mut Object, rules: &DynamicMessage) {
     }
 }
 
-/// The kinds of text that JSON Schema has a name for.
+/// The rules with an equivalent format in JSON Schema.
 const FORMATS: [(&str, &[&str]); 9] = [
     ("email", &["email"]),
     ("hostname", &["hostname"]),
@@ -47,10 +47,10 @@ const FORMATS: [(&str, &[&str]); 9] = [
     ("uuid", &["uuid"]),
 ];
 
-/// Lengths are of characters in both worlds. A text has no more characters than bytes, and no fewer than a
-/// quarter of them: the service counts bytes exactly.
-fn lengths(schema: &mut Object, rules: &DynamicMessage) {
-    let length = |rule| set(rules, rule).and_then(|value| value.as_u64());
+/// Lengths count characters in both. A limit in bytes becomes a wider one in characters, of one to
+/// four bytes each; the service checks it exactly.
+fn lengths(schema: &mut SchemaObject, rules: &DynamicMessage) {
+    let length = |rule| get(rules, rule).and_then(|value| value.as_u64());
     for (rule, keyword, divisor) in [
         ("len", "minLength", 1),
         ("min_len", "minLength", 1),
@@ -68,11 +68,11 @@ fn lengths(schema: &mut Object, rules: &DynamicMessage) {
 }
 
 fn patterns(rules: &DynamicMessage) -> Vec<String> {
-    let given = text(rules, "pattern").filter(|pattern| is_portable(pattern));
+    let pattern = text(rules, "pattern").filter(|pattern| is_portable(pattern));
     let part = |rule| text(rules, rule).filter(|text| !text.is_empty()).map(|text| escaped(&text));
     let known =
         [("tuuid", TUUID), ("ulid", ULID)].into_iter().filter(|(rule, _)| flag(rules, rule));
-    given
+    pattern
         .into_iter()
         .chain(part("prefix").map(|text| format!("^{text}")))
         .chain(part("suffix").map(|text| format!("{text}$")))
@@ -84,7 +84,8 @@ fn patterns(rules: &DynamicMessage) -> Vec<String> {
 const TUUID: &str = "^[0-9a-fA-F]{32}$";
 const ULID: &str = "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$";
 
-/// Whether a pattern means the same in RE2, which services use, and in ECMAScript, which JSON Schema does.
+/// Whether a pattern has the same meaning in RE2, which services use, and in ECMAScript, which JSON
+/// Schema uses.
 pub(super) fn is_portable(pattern: &str) -> bool {
     let mut rest = pattern.chars();
     while let Some(letter) = rest.next() {
@@ -118,5 +119,5 @@ fn escaped(text: &str) -> String {
 }
 
 fn text(rules: &DynamicMessage, rule: &str) -> Option<String> {
-    set(rules, rule).and_then(|value| value.as_str().map(str::to_owned))
+    get(rules, rule).and_then(|value| value.as_str().map(str::to_owned))
 }

@@ -1,8 +1,8 @@
-//! What clients see of arguments and results.
+//! The schemas that clients see.
 
 use super::*;
 
-/// All keywords of a schema, with their values, and of the schemas in it.
+/// All keywords of a schema and its subschemas, with their values.
 fn keywords(schema: &Value, seen: &mut Vec<(String, Value)>) {
     for (keyword, value) in schema.as_object().into_iter().flatten() {
         match keyword.as_str() {
@@ -18,8 +18,8 @@ fn keywords(schema: &Value, seen: &mut Vec<(String, Value)>) {
 }
 
 #[test]
-fn clients_see_no_keyword_that_a_model_api_refuses() {
-    const TAKEN: [&str; 17] = [
+fn clients_see_no_keyword_that_a_model_api_rejects() {
+    const ACCEPTED: [&str; 17] = [
         "type",
         "properties",
         "required",
@@ -42,7 +42,7 @@ fn clients_see_no_keyword_that_a_model_api_refuses() {
         let mut seen = Vec::new();
         keywords(&own(name, Purpose::Arguments), &mut seen);
         for (keyword, value) in seen {
-            assert!(TAKEN.contains(&keyword.as_str()), "{name}: {keyword}: {value}");
+            assert!(ACCEPTED.contains(&keyword.as_str()), "{name}: {keyword}: {value}");
             assert!(keyword != "type" || value.is_string(), "{name}: {value}");
             assert!(keyword != "format" || value == "date-time", "{name}: {value}");
             if let Some(bound) = value.as_f64() {
@@ -61,16 +61,16 @@ fn clients_see_no_keyword_that_a_model_api_refuses() {
 }
 
 #[test]
-fn a_rule_that_a_model_api_has_no_keyword_for_is_in_the_description() {
+fn a_rule_without_a_portable_keyword_is_in_the_description() {
     let ruled = own("Ruled", Purpose::Arguments);
-    let described =
+    let description =
         |name: &str| ruled["properties"][name]["description"].as_str().unwrap_or_default();
-    assert_eq!(described("email"), "Must be an email address.");
-    assert_eq!(described("id"), r#"Must be exactly "", or a UUID."#);
-    assert_eq!(described("ratio"), "Must be not one of 0.5, more than 0.1, less than 0.9.");
-    assert_eq!(described("outside"), "Must be more than 10, or less than 5.");
-    assert_eq!(described("key"), "As base64.");
-    assert_eq!(described("tags"), "Must be without duplicates.");
+    assert_eq!(description("email"), "Must be an email address.");
+    assert_eq!(description("id"), r#"Must be exactly "", or a UUID."#);
+    assert_eq!(description("ratio"), "Must be not one of 0.5, more than 0.1, less than 0.9.");
+    assert_eq!(description("outside"), "Must be more than 10, or less than 5.");
+    assert_eq!(description("key"), "As base64.");
+    assert_eq!(description("tags"), "Must be without duplicates.");
     let everything = own("Everything", Purpose::Arguments);
     assert_eq!(everything["properties"]["by_int32"]["description"], "The keys are whole numbers.");
     assert_eq!(everything["properties"]["nested"]["description"], "A message.");
@@ -79,7 +79,7 @@ fn a_rule_that_a_model_api_has_no_keyword_for_is_in_the_description() {
 }
 
 #[test]
-fn only_a_message_that_contains_itself_is_referred_to() {
+fn only_a_recursive_message_is_referenced() {
     let everything = own("Everything", Purpose::Arguments);
     let defined: Vec<_> = everything["$defs"].as_object().unwrap().keys().collect();
     assert_eq!(defined, ["drawbridge.test.v1.Tree"]);
@@ -95,14 +95,14 @@ fn only_a_message_that_contains_itself_is_referred_to() {
 }
 
 #[test]
-fn a_result_has_nothing_of_the_contract_between_services_and_the_edge() {
+fn a_result_schema_hides_the_types_between_services_and_the_edge() {
     let approved = built_in("drawbridge.invoices.v1.ApproveResponse", Purpose::Result);
     assert_eq!(approved["properties"].as_object().unwrap().keys().collect::<Vec<_>>(), ["invoice"]);
     assert!(!approved.to_string().contains("drawbridge.mcp"), "{approved}");
 }
 
 #[test]
-fn a_large_result_is_described_in_fewer_words_and_levels() {
+fn a_large_result_schema_has_fewer_descriptions_and_levels() {
     let large = built_in("drawbridge.invoices.v1.GetResponse", Purpose::Result);
     assert!(large.to_string().len() <= RESULT_BYTES_MAX, "{}", large.to_string().len());
     assert_eq!(large["properties"]["summary"]["type"], "object");
@@ -110,13 +110,13 @@ fn a_large_result_is_described_in_fewer_words_and_levels() {
         large["properties"]["findings"]["items"]["type"] == "object"
             && large.get("required").is_none()
     );
-    // As long as one level alone is: no less can be said.
+    // One level, the least that a schema has.
     let wide = own("Everything", Purpose::Result);
     assert_eq!(wide["properties"]["nested"], json!({ "type": "object" }));
 }
 
 #[test]
-fn messages_that_grow_beyond_measure_are_no_tool() {
+fn messages_that_grow_exponentially_are_rejected() {
     let mut file = prost_types::FileDescriptorProto {
         name: Some("doubling.proto".into()),
         syntax: Some("proto3".into()),

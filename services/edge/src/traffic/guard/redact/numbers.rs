@@ -1,16 +1,16 @@
-//! Numbers that prove themselves by a check digit.
+//! Numbers with check digits.
 
-/// No number has more characters, separators left out.
+/// The most characters of a number, without separators.
 const LENGTH_MAX: usize = 34;
 
-/// How long the card number is that a text begins with.
+/// The length of the card number at the start of a text.
 pub(super) fn card(text: &str) -> Option<usize> {
     longest(text, u8::is_ascii_digit, |digits| {
         (13..=19).contains(&digits.len()) && is_issued(digits) && luhn(digits)
     })
 }
 
-/// How long the IBAN is that a text begins with (ISO 13616).
+/// The length of the IBAN at the start of a text (ISO 13616).
 pub(super) fn iban(text: &str) -> Option<usize> {
     let country = text.get(..2)?.to_ascii_uppercase();
     let (_, length) = IBAN_LENGTHS.iter().find(|(code, _)| *code == country)?;
@@ -19,21 +19,26 @@ pub(super) fn iban(text: &str) -> Option<usize> {
     })
 }
 
-/// The longest beginning that holds, in groups that a blank or a hyphen may part, where no word goes on behind it.
-fn longest(text: &str, takes: fn(&u8) -> bool, holds: impl Fn(&[u8]) -> bool) -> Option<usize> {
+/// The length of the longest valid prefix, in groups separated by one space or hyphen, that does
+/// not end within a word.
+fn longest(
+    text: &str,
+    is_part: fn(&u8) -> bool,
+    is_valid: impl Fn(&[u8]) -> bool,
+) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut characters = Vec::with_capacity(LENGTH_MAX);
-    let (mut found, mut parted) = (None, false);
+    let (mut found, mut is_separated) = (None, false);
     for (place, byte) in bytes.iter().enumerate() {
-        if takes(byte) && characters.len() < LENGTH_MAX {
-            parted = false;
+        if is_part(byte) && characters.len() < LENGTH_MAX {
+            is_separated = false;
             characters.push(*byte);
-            let ends = !bytes.get(place + 1).is_some_and(u8::is_ascii_alphanumeric);
-            if ends && holds(&characters) {
+            let is_end = !bytes.get(place + 1).is_some_and(u8::is_ascii_alphanumeric);
+            if is_end && is_valid(&characters) {
                 found = Some(place + 1);
             }
-        } else if matches!(byte, b' ' | b'-') && !parted {
-            parted = true;
+        } else if matches!(byte, b' ' | b'-') && !is_separated {
+            is_separated = true;
         } else {
             break;
         }
@@ -41,7 +46,8 @@ fn longest(text: &str, takes: fn(&u8) -> bool, holds: impl Fn(&[u8]) -> bool) ->
     found
 }
 
-/// Whether card numbers begin so: Visa, Mastercard, American Express, Diners, Discover, JCB, UnionPay, Maestro.
+/// Whether an issuer uses this prefix: Visa, Mastercard, American Express, Diners, Discover, JCB,
+/// UnionPay, Maestro.
 fn is_issued(digits: &[u8]) -> bool {
     let first = |count: usize| {
         digits[..count].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
@@ -75,7 +81,7 @@ fn mod_97(characters: &[u8]) -> Option<u32> {
     })
 }
 
-/// How long the IBANs of each country are, by SWIFT's registry.
+/// The length of IBANs by country, from SWIFT's registry.
 const IBAN_LENGTHS: [(&str, usize); 88] = [
     ("AD", 24),
     ("AE", 23),
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn card_numbers_are_those_that_luhn_and_an_issuer_agree_on() {
+    fn a_card_number_passes_luhn_and_has_an_issuer_prefix() {
         for number in [
             "4111111111111111",
             "4111 1111 1111 1111",
@@ -191,16 +197,16 @@ mod tests {
         {
             assert_eq!(card(number), None, "{number}");
         }
+        assert_eq!(card("4111 1111 1111 1111 25"), Some(19), "digits after it are not part of it");
         assert_eq!(
-            card("4111 1111 1111 1111 25"),
-            Some(19),
-            "what stands behind it is no part of it"
+            card("41111111111111112"),
+            None,
+            "the prefix of a longer number is not a card number"
         );
-        assert_eq!(card("41111111111111112"), None, "a beginning of a longer number is none");
     }
 
     #[test]
-    fn ibans_are_those_of_the_right_length_and_rest() {
+    fn an_iban_has_the_right_length_and_checksum() {
         for number in [
             "DE89370400440532013000",
             "DE89 3704 0044 0532 0130 00",

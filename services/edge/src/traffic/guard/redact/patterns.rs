@@ -1,13 +1,13 @@
-//! What is looked for: built-in patterns by class.
+//! The built-in patterns by class.
 
 use serde::Deserialize;
 
 use super::numbers;
 
-/// What a `redact` guard may be told to look for.
+/// The classes of patterns that a `redact` guard may select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(in crate::traffic::guard) enum Class {
+pub(in crate::traffic::guard) enum PatternClass {
     /// Keys, tokens, and passwords in connection strings.
     Secrets,
     /// Card numbers.
@@ -18,42 +18,42 @@ pub(in crate::traffic::guard) enum Class {
     Email,
 }
 
-/// One pattern. Where it has a group `secret`, that is what is replaced, and else the match.
-pub(super) struct BuiltIn {
-    pub(super) class: Class,
-    /// What it finds, as counters and replacements name it.
+/// One pattern. The group `secret`, if it has one, is replaced, otherwise the whole match.
+pub(super) struct BuiltInPattern {
+    pub(super) class: PatternClass,
+    /// The name in counters and replacements.
     pub(super) name: &'static str,
     pub(super) pattern: &'static str,
-    pub(super) proof: Proof,
+    pub(super) validation: Validation,
 }
 
-/// What proves that something is what it looks like.
+/// How a match is validated.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Proof {
-    /// Its shape.
+pub(super) enum Validation {
+    /// By its shape alone.
     Shape,
-    /// A check digit: how much is a number of what begins here.
+    /// By a check digit. The function returns the length of the number.
     Number(fn(&str) -> Option<usize>),
-    /// Words are not drawn at random: it has digits and letters.
+    /// It must have digits and letters, unlike words.
     Mixed,
 }
 
-const fn secret(name: &'static str, pattern: &'static str) -> BuiltIn {
-    BuiltIn { class: Class::Secrets, name, pattern, proof: Proof::Shape }
+const fn secret(name: &'static str, pattern: &'static str) -> BuiltInPattern {
+    BuiltInPattern { class: PatternClass::Secrets, name, pattern, validation: Validation::Shape }
 }
 
-const fn mixed(name: &'static str, pattern: &'static str) -> BuiltIn {
-    BuiltIn { class: Class::Secrets, name, pattern, proof: Proof::Mixed }
+const fn mixed(name: &'static str, pattern: &'static str) -> BuiltInPattern {
+    BuiltInPattern { class: PatternClass::Secrets, name, pattern, validation: Validation::Mixed }
 }
 
-/// In the order in which they are looked for: a password with an `@` behind it would look like an address.
-pub(super) const BUILT_IN: [BuiltIn; 23] = [
-    // To the END line or, where the text ends before that, as far as a key could go.
+/// In order of matching: a password before an `@` would match as an e-mail address.
+pub(super) const BUILT_IN: [BuiltInPattern; 23] = [
+    // To the END line or, in a truncated text, as far as a key could extend.
     secret(
         "private-key",
         r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:-?[^-])*(?:-----END [A-Z0-9 ]*-----)?",
     ),
-    // Signed, and encrypted.
+    // Signed or encrypted.
     secret(
         "jwt",
         r"(?-u:\b)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}",
@@ -85,7 +85,7 @@ pub(super) const BUILT_IN: [BuiltIn; 23] = [
     secret("npm-token", r"(?-u:\b)npm_[A-Za-z0-9]{36,}"),
     secret("pypi-token", r"(?-u:\b)pypi-AgE[A-Za-z0-9_-]{50,}"),
     secret("vault-token", r"(?-u:\b)hv[brs]\.[A-Za-z0-9_-]{20,}"),
-    // As Vault made them before 1.10, and OpenBao does.
+    // The format of Vault before 1.10, and of OpenBao.
     mixed("vault-token", r"(?-u:\b)[brs]\.[A-Za-z0-9]{24}(?-u:\b)"),
     secret("azure-key", r"(?i:(?:account|sharedaccess)key=)(?<secret>[A-Za-z0-9+/]{43,}=*)"),
     secret(
@@ -103,28 +103,28 @@ pub(super) const BUILT_IN: [BuiltIn; 23] = [
         "password",
         r#"(?i:data source|database|dbname|host|hostaddr|initial catalog|server|uid|user|user id|username) ?=[^\r\n]*?[;\s"'](?i:password|pwd) ?= ?(?<secret>"[^"\r\n]+"|'[^'\r\n]+'|[^\s;"']+)"#,
     ),
-    BuiltIn {
-        class: Class::Cards,
+    BuiltInPattern {
+        class: PatternClass::Cards,
         name: "card",
         pattern: r"(?-u:\b)[2-6][0-9](?:[ -]?[0-9]){11}",
-        proof: Proof::Number(numbers::card),
+        validation: Validation::Number(numbers::card),
     },
-    BuiltIn {
-        class: Class::Iban,
+    BuiltInPattern {
+        class: PatternClass::Iban,
         name: "iban",
         pattern: r"(?-u:\b)[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}",
-        proof: Proof::Number(numbers::iban),
+        validation: Validation::Number(numbers::iban),
     },
-    BuiltIn {
-        class: Class::Email,
+    BuiltInPattern {
+        class: PatternClass::Email,
         name: "email",
         pattern: r"[\p{L}\p{N}._%+-]+@(?:[\p{L}\p{N}-]+\.)+\p{L}{2,}",
-        proof: Proof::Shape,
+        validation: Validation::Shape,
     },
 ];
 
-/// What fields of JSON are named that hold nothing but a secret. Compared without `_` and `-`, in lower case, with
-/// the end of a name.
+/// Suffixes of names of JSON fields whose values are secrets. Compared in lower case, without `_`
+/// and `-`.
 const SECRET_NAMES: [&str; 12] = [
     "accesstoken",
     "apikey",
@@ -140,9 +140,9 @@ const SECRET_NAMES: [&str; 12] = [
     "secretkey",
 ];
 
-/// Whether a field of this name holds a secret.
-pub(super) fn names_secret(name: &str) -> bool {
-    // Longer ones are no names.
+/// Whether the value of a field with this name is a secret.
+pub(super) fn is_secret_name(name: &str) -> bool {
+    // Longer texts are not field names.
     if name.len() > 64 {
         return false;
     }

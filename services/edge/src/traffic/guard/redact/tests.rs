@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALL: [Class; 4] = [Class::Secrets, Class::Cards, Class::Iban, Class::Email];
+const ALL: [PatternClass; 4] =
+    [PatternClass::Secrets, PatternClass::Cards, PatternClass::Iban, PatternClass::Email];
 
-/// Secrets as they would be, none of which is one. They are put together here: a scanner need not find them.
+/// Fake secrets of each kind. Composed at run time, so that secret scanners do not report them.
 fn planted() -> Vec<(&'static str, String)> {
     let letters =
         |count: usize| "aB3dE6gH9jK2mN5pQ8sT".chars().cycle().take(count).collect::<String>();
@@ -31,7 +32,8 @@ fn planted() -> Vec<(&'static str, String)> {
         (
             "private-key",
             format!(
-                "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-128\n\n{}\n-----END RSA PRIVATE KEY-----",
+                "-----BEGIN RSA PRIVATE KEY-----\nDEK-Info: AES-128\n\n{}\n\
+                 -----END RSA PRIVATE KEY-----",
                 letters(600)
             ),
         ),
@@ -55,7 +57,7 @@ fn redact(text: &str) -> String {
 }
 
 #[test]
-fn every_kind_of_secret_is_found_wherever_it_stands() {
+fn every_kind_of_secret_is_redacted_in_any_context() {
     let redactor = redactor();
     for (name, secret) in planted() {
         for (before, after) in [("", ""), ("key: ", "\nnext"), ("(\"", "\", x)"), ("—", "—")] {
@@ -63,9 +65,9 @@ fn every_kind_of_secret_is_found_wherever_it_stands() {
             let text = format!("{before}{secret}{after}");
             let redacted =
                 redactor.redact(&text, &mut |name, count| found.push((name.to_owned(), count)));
-            // An unclosed key goes as far as one could.
-            let closed = !secret.ends_with("PRIVATE KEY-----") && name == "private-key";
-            let after = if closed { "" } else { after };
+            // An unclosed key extends as far as one could.
+            let is_unclosed = !secret.ends_with("PRIVATE KEY-----") && name == "private-key";
+            let after = if is_unclosed { "" } else { after };
             assert_eq!(redacted, format!("{before}[redacted:{name}]{after}"), "{secret}");
             assert_eq!(found, [(name.to_owned(), 1)], "{secret}");
         }
@@ -73,7 +75,7 @@ fn every_kind_of_secret_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn of_a_secret_in_its_place_the_place_stays() {
+fn only_the_secret_within_its_context_is_redacted() {
     let key = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
     for (text, redacted) in [
         (
@@ -114,7 +116,7 @@ fn of_a_secret_in_its_place_the_place_stays() {
 }
 
 #[test]
-fn what_only_looks_like_it_stays() {
+fn text_that_resembles_a_secret_is_unchanged() {
     let redactor = redactor();
     for text in [
         "fn main() { println!(\"{}\", 1 + 1); }",
@@ -135,18 +137,18 @@ fn what_only_looks_like_it_stays() {
 }
 
 #[test]
-fn a_number_is_found_behind_what_only_looks_like_one() {
+fn a_number_is_found_after_an_invalid_match() {
     assert_eq!(redact("2025 4111 1111 1111 1111 25"), "2025 [redacted:card] 25");
     assert_eq!(redact("ab12 DE89370400440532013000 x"), "ab12 [redacted:iban] x");
 }
 
 #[test]
-fn what_a_replacement_leaves_standing_alone_is_found_too() {
+fn a_number_that_a_replacement_separates_is_redacted_too() {
     assert_eq!(redact("a@b.com4111111111111111"), "[redacted:email][redacted:card]");
 }
 
 #[test]
-fn fields_that_are_named_for_a_secret_hold_one() {
+fn values_of_fields_with_secret_names_are_redacted() {
     let redactor = redactor();
     for name in [
         "password",
@@ -169,30 +171,30 @@ fn fields_that_are_named_for_a_secret_hold_one() {
 }
 
 #[test]
-fn own_patterns_come_first_and_are_bounded() {
-    let own = |pattern, replacement| Own { name: "staff", pattern, replacement };
-    let redactor = Redactor::new(&ALL, &[own("E-[0-9]{6}", None)]).unwrap();
+fn custom_patterns_match_first_and_are_bounded() {
+    let custom = |pattern, replacement| CustomPattern { name: "staff", pattern, replacement };
+    let redactor = Redactor::new(&ALL, &[custom("E-[0-9]{6}", None)]).unwrap();
     assert_eq!(
         redactor.redact("E-123456 a@b.de", &mut |_, _| {}),
         "[redacted:staff] [redacted:email]"
     );
-    let redactor = Redactor::new(&[], &[own("id (?<secret>[0-9]+)", Some("***"))]).unwrap();
+    let redactor = Redactor::new(&[], &[custom("id (?<secret>[0-9]+)", Some("***"))]).unwrap();
     assert_eq!(redactor.redact("id 7 a@b.de", &mut |_, _| {}), "id *** a@b.de");
-    for (pattern, replacement, why) in [
+    for (pattern, replacement, reason) in [
         ("(", None, "unclosed group"),
-        ("x*", None, "nothing stands"),
+        ("x*", None, "the empty text"),
         ("(?:[a-z]{1,500}){1,500}", None, "size limit"),
-        ("[a-z]+", None, "replaced again"),
-        ("x", Some("a@b.de"), "replaced again"),
+        ("[a-z]+", None, "match again"),
+        ("x", Some("a@b.de"), "match again"),
     ] {
-        let (_, error) = Redactor::new(&ALL, &[own(pattern, replacement)]).unwrap_err();
-        assert!(error.to_string().contains(why), "{pattern}: {error}");
+        let (_, error) = Redactor::new(&ALL, &[custom(pattern, replacement)]).unwrap_err();
+        assert!(error.to_string().contains(reason), "{pattern}: {error}");
     }
 }
 
-/// What grows with the square of a text would not end here.
+/// Quadratic matching would not end here.
 #[test]
-fn a_text_made_to_be_slow_is_not() {
+fn an_adversarial_text_is_redacted_in_linear_time() {
     let redactor = redactor();
     for piece in [
         "-----BEGIN PRIVATE KEY-----",
@@ -216,12 +218,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn no_planted_secret_survives_and_nothing_is_found_twice(
-        pieces in prop::collection::vec((0..planted().len(), "[ \\n\",:;()=@/—-]|(\\PC){0,6}"), 0..5)
+    fn all_planted_secrets_are_redacted_in_one_call(
+        pieces in prop::collection::vec(
+            (0..planted().len(), "[ \\n\",:;()=@/—-]|(\\PC){0,6}"),
+            0..5,
+        )
     ) {
         let secrets = planted();
         let redactor = redactor();
-        let text: String = pieces.iter().map(|(which, between)| format!("{between} {} ", secrets[*which].1)).collect();
+        let texts = pieces.iter().map(|(which, between)| {
+            format!("{between} {} ", secrets[*which].1)
+        });
+        let text: String = texts.collect();
         let once = redactor.redact(&text, &mut |_, _| {}).into_owned();
         for (which, _) in &pieces {
             prop_assert!(!once.contains(&secrets[*which].1), "{} in {:?}", secrets[*which].1, once);
@@ -231,7 +239,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_redacted_once_and_for_all(text in "\\PC{0,40}") {
+    fn redaction_is_idempotent(text in "\\PC{0,40}") {
         let once = redact(&text);
         prop_assert_eq!(redact(&once), once);
     }

@@ -1,5 +1,5 @@
-//! Requests that are counted together. Whoever asks while Redis is asked goes with the next script, so that many requests
-//! cost little more than one, and one waits for nobody.
+//! Batches requests: those that arrive while a script runs are counted by the next one. Many
+//! requests then cost little more than one, and a single request is not delayed.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -8,73 +8,74 @@ use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Counter, PREFIX};
-use crate::traffic::limits::{gcra::Answer, limit::Ask};
+use crate::traffic::limits::{gcra::BucketStatus, limit::Charge};
 
-/// How many requests one script counts at most: Redis does nothing else meanwhile.
-const REQUESTS_MAX: usize = 64;
-/// How many more may wait for the next one.
+/// How many requests one script counts at most: Redis is blocked while it runs.
+const BATCH_MAX: usize = 64;
+/// How many requests may wait for the next script.
 const WAITING_MAX: usize = 4096;
 
-/// One request, and who waits for its answers.
+/// The charges of one request, and where to send the reply.
 #[derive(Debug)]
-struct Request {
-    asks: Vec<Ask>,
+struct PendingRequest {
+    charges: Vec<Charge>,
     connection: Arc<Redis>,
-    within: Duration,
-    tell: oneshot::Sender<Vec<Answer>>,
+    timeout: Duration,
+    reply: oneshot::Sender<Vec<BucketStatus>>,
 }
 
-/// Where requests ask. The task behind it ends with it.
+/// A handle of the batching task, which ends when the last handle is dropped.
 #[derive(Clone, Debug)]
-pub(super) struct Asking(mpsc::Sender<Request>);
+pub(super) struct Batcher(mpsc::Sender<PendingRequest>);
 
-impl Asking {
+impl Batcher {
     pub(super) fn start(counter: Arc<Counter>) -> Self {
-        let (asking, asked) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(count(counter, asked));
-        Self(asking)
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        tokio::spawn(run(counter, receiver));
+        Self(sender)
     }
 
-    /// Takes from every bucket, or from none, over this connection or a later one.
+    /// Charges every bucket or none, over this connection or a later one.
     pub(super) async fn take(
         &self,
         connection: &Arc<Redis>,
-        asks: &[Ask],
-        within: Duration,
-    ) -> RedisResult<Vec<Answer>> {
-        let (tell, told) = oneshot::channel();
-        let request =
-            Request { asks: asks.to_vec(), connection: Arc::clone(connection), within, tell };
-        let ended = || RedisError::from((ErrorKind::Io, "nobody counts any more"));
-        self.0.send(request).await.map_err(|_| ended())?;
-        told.await.map_err(|_| ended())
+        charges: &[Charge],
+        timeout: Duration,
+    ) -> RedisResult<Vec<BucketStatus>> {
+        let (reply, replied) = oneshot::channel();
+        let charges = charges.to_vec();
+        let connection = Arc::clone(connection);
+        let request = PendingRequest { charges, connection, timeout, reply };
+        let stopped = || RedisError::from((ErrorKind::Io, "the rate limit was not counted"));
+        self.0.send(request).await.map_err(|_| stopped())?;
+        replied.await.map_err(|_| stopped())
     }
 }
 
-async fn count(counter: Arc<Counter>, mut asked: mpsc::Receiver<Request>) {
-    let mut requests = Vec::with_capacity(REQUESTS_MAX);
-    while asked.recv_many(&mut requests, REQUESTS_MAX).await > 0 {
-        // Who is about to ask comes along.
+async fn run(counter: Arc<Counter>, mut receiver: mpsc::Receiver<PendingRequest>) {
+    let mut requests = Vec::with_capacity(BATCH_MAX);
+    while receiver.recv_many(&mut requests, BATCH_MAX).await > 0 {
+        // Requests that are about to be sent join this batch.
         tokio::task::yield_now().await;
-        while requests.len() < REQUESTS_MAX
-            && let Ok(request) = asked.try_recv()
+        while requests.len() < BATCH_MAX
+            && let Ok(request) = receiver.try_recv()
         {
             requests.push(request);
         }
-        // Who has given up waits no more, and who asks over a connection that was given up need not.
-        requests
-            .retain(|request| !request.tell.is_closed() && counter.is_current(&request.connection));
-        let within = requests.iter().map(|request| request.within).max();
-        let (Some(last), Some(within)) = (requests.last(), within) else { continue };
-        let (connection, batch) = (Arc::clone(&last.connection), Batch::of(&requests));
-        let said = counter.invoke(&connection, &batch.keys, &batch.numbers);
-        let said = RedisBreaker::wait(within, said).await;
-        let answers = said.and_then(|said| Ok(batch.answers(&said, &requests)?));
-        match answers {
-            Ok(answers) => {
-                for (request, answers) in requests.drain(..).zip(answers) {
-                    // Who has given up is not told.
-                    let _ = request.tell.send(answers);
+        // Skip requests that were dropped, or that were sent over a connection given up since.
+        requests.retain(|request| {
+            !request.reply.is_closed() && counter.is_current(&request.connection)
+        });
+        let timeout = requests.iter().map(|request| request.timeout).max();
+        let (Some(last), Some(timeout)) = (requests.last(), timeout) else { continue };
+        let (connection, batch) = (Arc::clone(&last.connection), Batch::new(&requests));
+        let invoking = counter.invoke(&connection, &batch.keys, &batch.numbers);
+        let reply = RedisBreaker::wait_for_reply(timeout, invoking).await;
+        match reply.and_then(|numbers| Ok(parse_reply(&numbers, &requests)?)) {
+            Ok(replies) => {
+                for (request, statuses) in requests.drain(..).zip(replies) {
+                    // The receiver is gone if the request timed out.
+                    let _ = request.reply.send(statuses);
                 }
             }
             Err(error) => {
@@ -85,7 +86,7 @@ async fn count(counter: Arc<Counter>, mut asked: mpsc::Receiver<Request>) {
     }
 }
 
-/// What `take.lua` is given.
+/// The input of `take.lua`.
 #[derive(Debug, Default)]
 struct Batch {
     keys: Vec<String>,
@@ -93,40 +94,42 @@ struct Batch {
 }
 
 impl Batch {
-    fn of(requests: &[Request]) -> Self {
+    fn new(requests: &[PendingRequest]) -> Self {
         let (mut keys, mut fills, mut takes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut places = HashMap::new();
+        let mut indexes = HashMap::new();
         for request in requests {
-            takes.push(request.asks.len() as u64);
-            for Ask { limit, bucket, cost } in &request.asks {
+            takes.push(request.charges.len() as u64);
+            for Charge { limit, bucket, cost } in &request.charges {
                 let key = format!("{PREFIX}{}:{}", limit.name, bucket.text());
-                let place = *places.entry(key.clone()).or_insert_with(|| {
+                let index = *indexes.entry(key.clone()).or_insert_with(|| {
                     keys.push(key);
                     fills.push(limit.quota.fill_micros());
                     keys.len() as u64
                 });
-                takes.extend([place, limit.quota.micros(*cost)]);
+                takes.extend([index, limit.quota.micros(*cost)]);
             }
         }
         fills.append(&mut takes);
         Self { keys, numbers: fills }
     }
+}
 
-    /// Two numbers for each ask, in the order of the asks.
-    fn answers(&self, said: &[u64], requests: &[Request]) -> RedisResult<Vec<Vec<Answer>>> {
-        let mut said = said.chunks_exact(2);
-        let mut answer = |ask: &Ask| match said.next()? {
-            [wait_micros, lack_micros] => Some(Answer {
-                quota: ask.limit.quota,
-                wait_micros: *wait_micros,
-                lack_micros: *lack_micros,
-            }),
-            _ => None,
-        };
-        let answers = requests.iter().map(|request| request.asks.iter().map(&mut answer).collect());
-        let answers: Option<Vec<_>> = answers.collect();
-        answers.ok_or_else(|| {
-            RedisError::from((ErrorKind::UnexpectedReturnType, "a limit without an answer"))
-        })
-    }
+/// Parses the reply of `take.lua`: two numbers for each charge, in their order.
+fn parse_reply(
+    numbers: &[u64],
+    requests: &[PendingRequest],
+) -> RedisResult<Vec<Vec<BucketStatus>>> {
+    let mut numbers = numbers.chunks_exact(2);
+    let mut status = |charge: &Charge| match numbers.next()? {
+        [wait_micros, deficit_micros] => Some(BucketStatus {
+            quota: charge.limit.quota,
+            wait_micros: *wait_micros,
+            deficit_micros: *deficit_micros,
+        }),
+        _ => None,
+    };
+    let statuses = requests.iter().map(|request| request.charges.iter().map(&mut status).collect());
+    statuses.collect::<Option<Vec<_>>>().ok_or_else(|| {
+        RedisError::from((ErrorKind::UnexpectedReturnType, "a charge without a reply"))
+    })
 }

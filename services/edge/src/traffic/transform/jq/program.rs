@@ -1,4 +1,4 @@
-//! A program: compiled once, run for each call.
+//! A program, compiled once and run for each call.
 
 use std::{fmt, io, ops::Range, thread};
 
@@ -9,56 +9,59 @@ use jaq_core::{
 use serde_json::Value as Json;
 
 use super::{
-    Jq, Scope,
+    Jq, MeteredLut,
     functions::{definitions, functions},
-    meter::{self, Allowance, BRIEF_STACK_BYTES, Ended, SHORT, STACK_BYTES, Spent, WHOLE},
+    meter::{
+        self, FULL, LimitExceeded, RunAborted, RunLimits, SHORT, SHORT_STACK_BYTES, STACK_BYTES,
+    },
     regexes,
-    value::{Unfit, Value},
+    value::{JqValue, ValueError},
 };
 
 /// The longest program, in bytes.
 const PROGRAM_BYTES_MAX: usize = 16 * 1024;
-/// The longest message of a program that is told, in characters.
+/// The longest error message of a program, in characters.
 const MESSAGE_CHARS_MAX: usize = 300;
-/// What a program knows besides its input.
+/// The variable that a program has besides its input.
 const PRINCIPAL: &str = "$principal";
 
-/// What is wrong with the text of a program, and where.
+/// Why a program does not compile, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
-pub(crate) struct Mistake {
+pub(crate) struct CompileError {
     pub(crate) problem: String,
-    /// In bytes of the program.
-    pub(crate) at: Range<usize>,
+    /// The place in the program, in bytes.
+    pub(crate) span: Range<usize>,
 }
 
-/// Why a run gave nothing that can be used.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The program says so, or does what cannot be done. It says no value, unless the program put one in.
-    #[error("it ends with an error: {0}")]
-    Error(String),
+pub(crate) enum ProgramError {
+    /// The program raised an error. The message has no values, except those that the program puts
+    /// in.
+    #[error("it raised an error: {0}")]
+    Raised(String),
     #[error(transparent)]
-    Spent(#[from] Spent),
-    #[error("it gives no output")]
-    Nothing,
-    #[error("it gives more than one output")]
-    Many,
+    Limit(#[from] LimitExceeded),
+    #[error("it produced no output")]
+    NoOutput,
+    #[error("it produced more than one output")]
+    ManyOutputs,
     #[error("its input {0}")]
-    Input(Unfit),
+    Input(ValueError),
     #[error("its output {0}")]
-    Output(Unfit),
-    #[error("its output is no object")]
-    NoObject,
-    #[error("its output does not fit its output_schema: {0}")]
+    Output(ValueError),
+    #[error("its output is not a JSON object")]
+    NotAnObject,
+    #[error("its output does not match its output_schema: {0}")]
     Schema(String),
-    #[error("there is nothing structured for it to read")]
+    #[error("the result has no structured content")]
     Unstructured,
     #[error("the interpreter failed")]
-    Broken,
-    #[error("there is no thread for it")]
+    Panic,
+    #[error("cannot start a thread for it")]
     Thread(#[from] io::Error),
-    #[error("too many programs run now")]
+    #[error("too many programs are running")]
     Busy,
 }
 
@@ -72,114 +75,124 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    pub(crate) fn compile(text: &str) -> Result<Self, Mistake> {
-        let mistake = |problem: &str| Mistake { problem: problem.to_owned(), at: 0..0 };
+    pub(crate) fn compile(text: &str) -> Result<Self, CompileError> {
+        let error = |problem: &str| CompileError { problem: problem.to_owned(), span: 0..0 };
         if text.len() > PROGRAM_BYTES_MAX {
-            return Err(mistake(&format!("it is longer than {PROGRAM_BYTES_MAX} bytes")));
+            return Err(error(&format!("it exceeds {PROGRAM_BYTES_MAX} bytes")));
         }
-        deep(|| compiled(text)).map_err(|error| mistake(&error.to_string()))?.map(Self)
+        on_thread(|| compile_filter(text)).map_err(|io| error(&io.to_string()))?.map(Self)
     }
 
-    /// Runs on a thread whose stack has [`STACK_BYTES`].
-    pub(crate) fn run(&self, input: &Json, principal: &Json) -> Result<Json, Failure> {
-        self.run_within(&WHOLE, input, principal)
+    /// Runs on this thread, whose stack must have [`STACK_BYTES`].
+    pub(crate) fn run(&self, input: &Json, principal: &Json) -> Result<Json, ProgramError> {
+        self.run_within(&FULL, input, principal)
     }
 
-    /// Runs on whatever thread this is, which is not kept for long: none where the run is not a short one. Nothing has
-    /// come of it then.
-    pub(crate) fn run_briefly(
+    /// Runs on the calling thread within the limits of a short run. `None` where those do not
+    /// suffice, without any effect.
+    pub(crate) fn run_short(
         &self,
         input: &Json,
         principal: &Json,
-    ) -> Option<Result<Json, Failure>> {
-        stacker::remaining_stack().filter(|bytes| *bytes >= BRIEF_STACK_BYTES)?;
+    ) -> Option<Result<Json, ProgramError>> {
+        stacker::remaining_stack().filter(|bytes| *bytes >= SHORT_STACK_BYTES)?;
         match self.run_within(&SHORT, input, principal) {
-            Err(Failure::Spent(_) | Failure::Input(_) | Failure::Output(_)) => None,
+            Err(ProgramError::Limit(_) | ProgramError::Input(_) | ProgramError::Output(_)) => None,
             outcome => Some(outcome),
         }
     }
 
     fn run_within(
         &self,
-        allowance: &Allowance,
+        limits: &RunLimits,
         input: &Json,
         principal: &Json,
-    ) -> Result<Json, Failure> {
-        let bytes_max = allowance.value_bytes;
-        let ran = meter::within(allowance, || {
-            let input = Value::read(input, bytes_max).map_err(Failure::Input)?;
-            let principal = Value::read(principal, bytes_max).map_err(Failure::Input)?;
-            regexes::forget();
-            self.output(input, principal)?.write(bytes_max).map_err(Failure::Output)
+    ) -> Result<Json, ProgramError> {
+        let bytes_max = limits.value_bytes;
+        let outcome = meter::within(limits, || {
+            let input = JqValue::read(input, bytes_max).map_err(ProgramError::Input)?;
+            let principal = JqValue::read(principal, bytes_max).map_err(ProgramError::Input)?;
+            regexes::clear_cache();
+            self.output(input, principal)?.write(bytes_max).map_err(ProgramError::Output)
         });
-        ran.unwrap_or_else(|ended| match ended {
-            Ended::Spent(spent) => Err(spent.into()),
-            Ended::Broken => Err(Failure::Broken),
+        outcome.unwrap_or_else(|aborted| match aborted {
+            RunAborted::Limit(limit) => Err(limit.into()),
+            RunAborted::Panic => Err(ProgramError::Panic),
         })
     }
 
-    /// Runs on a thread of its own.
-    pub(crate) fn run_alone(&self, input: &Json, principal: &Json) -> Result<Json, Failure> {
-        deep(|| self.run(input, principal))?
+    /// Runs on a new thread.
+    pub(crate) fn run_on_thread(
+        &self,
+        input: &Json,
+        principal: &Json,
+    ) -> Result<Json, ProgramError> {
+        on_thread(|| self.run(input, principal))?
     }
 
-    fn output(&self, input: Value, principal: Value) -> Result<Value, Failure> {
-        let context = Ctx::<Jq>::new(Scope(&self.0.lut), Vars::new([principal]));
+    fn output(&self, input: JqValue, principal: JqValue) -> Result<JqValue, ProgramError> {
+        let context = Ctx::<Jq>::new(MeteredLut(&self.0.lut), Vars::new([principal]));
         let mut outputs = self.0.id.run((context, input));
         let output = match outputs.next() {
-            None => return Err(Failure::Nothing),
+            None => return Err(ProgramError::NoOutput),
             Some(Ok(output)) => output,
             Some(Err(exception)) => {
                 let error = exception.get_err().map(|error| error.into_val());
-                let said =
-                    error.ok().as_ref().and_then(Value::text).unwrap_or("of its own").to_owned();
-                return Err(Failure::Error(said.chars().take(MESSAGE_CHARS_MAX).collect()));
+                let error = error.ok();
+                let message = error.as_ref().and_then(JqValue::text).unwrap_or("not a text");
+                return Err(ProgramError::Raised(
+                    message.chars().take(MESSAGE_CHARS_MAX).collect(),
+                ));
             }
         };
         if outputs.next().is_some() {
-            return Err(Failure::Many);
+            return Err(ProgramError::ManyOutputs);
         }
         Ok(output)
     }
 }
 
-/// Does something that may nest deep, on a thread of its own.
-fn deep<T: Send>(run: impl FnOnce() -> T + Send) -> io::Result<T> {
+/// Runs a function that may recurse deeply on a new thread.
+fn on_thread<T: Send>(run: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, run)?;
-        thread.join().map_err(|_| io::Error::other("it ended early"))
+        thread.join().map_err(|_| io::Error::other("the thread panicked"))
     })
 }
 
-fn compiled(text: &str) -> Result<Filter<Jq>, Mistake> {
+fn compile_filter(text: &str) -> Result<Filter<Jq>, CompileError> {
     let arena = Arena::default();
     let modules = Loader::new(definitions()).load(&arena, File { code: text, path: () });
     let modules = modules.map_err(|errors| {
-        first(errors.into_iter().map(|(file, error)| of_loading(file.code, error)))
+        first_error(errors.into_iter().map(|(file, error)| loading_error(file.code, error)))
     })?;
     load::import(&modules, |_| Err("module loading not supported".to_owned())).map_err(
-        |errors| first(errors.into_iter().map(|(file, error)| of_loading(file.code, error))),
+        |errors| {
+            first_error(errors.into_iter().map(|(file, error)| loading_error(file.code, error)))
+        },
     )?;
     let compiler = Compiler::default().with_funs(functions()).with_global_vars([PRINCIPAL]);
     compiler.compile(modules).map_err(|errors| {
-        first(errors.into_iter().filter_map(|(file, errors)| of_compiling(file.code, &errors)))
+        first_error(
+            errors.into_iter().filter_map(|(file, errors)| compiling_error(file.code, &errors)),
+        )
     })
 }
 
-fn first(mut mistakes: impl Iterator<Item = Mistake>) -> Mistake {
-    mistakes
+fn first_error(mut errors: impl Iterator<Item = CompileError>) -> CompileError {
+    errors
         .next()
-        .unwrap_or_else(|| Mistake { problem: "it cannot be compiled".to_owned(), at: 0..0 })
+        .unwrap_or_else(|| CompileError { problem: "it cannot be compiled".to_owned(), span: 0..0 })
 }
 
-fn of_loading(code: &str, error: load::Error<&str>) -> Mistake {
+fn loading_error(code: &str, error: load::Error<&str>) -> CompileError {
     let found = match error {
         load::Error::Io(files) => {
             files.first().map(|(path, error)| (error.clone(), span(code, path)))
         }
         load::Error::Lex(errors) => errors.into_iter().next().map(|(expected, found)| {
             let at = match expected {
-                // What is never closed is more to the point than the end.
+                // The unclosed delimiter is more helpful than the end of the text.
                 lex::Expect::Delim(open) => span(code, open),
                 _ => span(code, &found[..found.chars().next().map_or(0, char::len_utf8)]),
             };
@@ -189,14 +202,14 @@ fn of_loading(code: &str, error: load::Error<&str>) -> Mistake {
             (format!("expected {}", expected.as_str()), span(code, found))
         }),
     };
-    first(found.map(|(problem, at)| Mistake { problem, at }).into_iter())
+    first_error(found.map(|(problem, span)| CompileError { problem, span }).into_iter())
 }
 
-fn of_compiling(code: &str, errors: &[compile::Error<&str>]) -> Option<Mistake> {
+fn compiling_error(code: &str, errors: &[compile::Error<&str>]) -> Option<CompileError> {
     let (name, undefined) = errors.first()?;
     let problem = match undefined {
-        compile::Undefined::Filter(arity) => format!("there is no filter {name}/{arity} here"),
-        other => format!("there is no {} {name}", other.as_str()),
+        compile::Undefined::Filter(arity) => format!("undefined filter {name}/{arity}"),
+        other => format!("undefined {} {name}", other.as_str()),
     };
-    Some(Mistake { problem, at: span(code, name) })
+    Some(CompileError { problem, span: span(code, name) })
 }

@@ -1,4 +1,4 @@
-//! Regular expressions, in time that grows with the text.
+//! Regular expressions, in linear time.
 
 use std::{cell::RefCell, collections::HashMap};
 
@@ -7,13 +7,13 @@ use regex::{Captures, Regex, RegexBuilder};
 
 use super::{
     meter::{charge, charge_bytes},
-    value::Value,
+    value::JqValue,
 };
 
-/// How large a compiled expression may be, in bytes.
+/// The largest compiled expression, in bytes.
 const COMPILED_BYTES_MAX: usize = 64 * 1024;
-/// What compiling costs. It is done once for each run of a program.
-const COMPILED_UNITS: usize = 1000;
+/// The cost of a compilation, once per expression and run.
+const COMPILE_UNITS: usize = 1000;
 /// The longest text that is searched, in bytes.
 const TEXT_BYTES_MAX: usize = 64 * 1024;
 
@@ -21,83 +21,88 @@ thread_local! {
     static COMPILED: RefCell<HashMap<(String, String), Regex>> = RefCell::default();
 }
 
-/// Which pieces of a text are wanted.
+/// Which parts of a text to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pieces {
-    /// What matches.
+pub(super) enum MatchParts {
+    /// The matches.
     Matches,
-    /// What is between.
-    Others,
+    /// The texts between matches.
+    Between,
     /// Both, in order.
     Both,
 }
 
-/// Forgets what was compiled for another run.
-pub(super) fn forget() {
+/// Drops the expressions that another run compiled.
+pub(super) fn clear_cache() {
     COMPILED.with_borrow_mut(HashMap::clear);
 }
 
-pub(super) fn pieces(text: &Value, pattern: &Value, flags: &Value, wanted: Pieces) -> ValR<Value> {
+pub(super) fn match_parts(
+    text: &JqValue,
+    pattern: &JqValue,
+    flags: &JqValue,
+    kind: MatchParts,
+) -> ValR<JqValue> {
     let (text, flags) = (text.try_text()?, flags.try_text()?);
     if text.len() > TEXT_BYTES_MAX {
         return Err(Error::str(format_args!(
-            "a text of more than {TEXT_BYTES_MAX} bytes is not searched"
+            "cannot search a text of more than {TEXT_BYTES_MAX} bytes"
         )));
     }
     let regex = compiled(pattern.try_text()?, flags)?;
-    let (global, no_empty) = (flags.contains('g'), flags.contains('n'));
-    let (mut pieces, mut end) = (Vec::new(), 0);
+    let (is_global, skips_empty) = (flags.contains('g'), flags.contains('n'));
+    let (mut parts, mut end) = (Vec::new(), 0);
     charge_bytes(text.len());
     for found in regex.captures_iter(text) {
-        let Some(whole) = found.get(0).filter(|whole| !(no_empty && whole.is_empty())) else {
+        let Some(whole) = found.get(0).filter(|whole| !(skips_empty && whole.is_empty())) else {
             continue;
         };
         charge_bytes(text.len() - whole.start());
-        if wanted != Pieces::Matches {
-            pieces.push(Value::string(&text[end..whole.start()]));
+        if kind != MatchParts::Matches {
+            parts.push(JqValue::string(&text[end..whole.start()]));
         }
-        if wanted != Pieces::Others {
-            pieces.push(groups(text, &regex, &found)?);
+        if kind != MatchParts::Between {
+            parts.push(groups(text, &regex, &found)?);
         }
         end = whole.end();
-        if !global {
+        if !is_global {
             break;
         }
     }
-    if wanted != Pieces::Matches {
-        pieces.push(Value::string(&text[end..]));
+    if kind != MatchParts::Matches {
+        parts.push(JqValue::string(&text[end..]));
     }
-    Ok(pieces.into_iter().collect())
+    Ok(parts.into_iter().collect())
 }
 
-/// A match and its groups, as jq tells of them.
-fn groups(text: &str, regex: &Regex, found: &Captures<'_>) -> ValR<Value> {
+/// A match and its groups in the form of jq.
+fn groups(text: &str, regex: &Regex, found: &Captures<'_>) -> ValR<JqValue> {
     let groups =
         found.iter().zip(regex.capture_names()).filter_map(|(group, name)| Some((group?, name)));
     let groups = groups.map(|(group, name)| {
         charge_bytes(group.start());
         let offset = text[..group.start()].chars().count();
         let length = group.as_str().chars().count();
-        let field = |name: &str, value: Value| (Value::string(name), value);
+        let field = |name: &str, value: JqValue| (JqValue::string(name), value);
         let fields = [
             field("offset", offset.into()),
             field("length", length.into()),
-            field("string", Value::string(group.as_str())),
+            field("string", JqValue::string(group.as_str())),
         ];
-        let name = name.map(|name| field("name", Value::string(name)));
-        Value::from_map(fields.into_iter().chain(name))
+        let name = name.map(|name| field("name", JqValue::string(name)));
+        JqValue::from_map(fields.into_iter().chain(name))
     });
     groups.collect()
 }
 
-fn compiled(pattern: &str, flags: &str) -> ValR<Regex, Value> {
+fn compiled(pattern: &str, flags: &str) -> ValR<Regex, JqValue> {
     let key = (pattern.to_owned(), flags.to_owned());
     if let Some(regex) = COMPILED.with_borrow(|compiled| compiled.get(&key).cloned()) {
         return Ok(regex);
     }
-    charge(COMPILED_UNITS);
+    charge(COMPILE_UNITS);
     if let Some(flag) = flags.chars().find(|flag| !"gnimslpx".contains(*flag)) {
-        return Err(Error::str(format_args!("{flag:?} is no flag of a regular expression")));
+        return Err(Error::str(format_args!("invalid regular expression flag {flag:?}")));
     }
     let has = |flag: char| flags.contains(flag);
     let regex = RegexBuilder::new(pattern)
@@ -108,7 +113,7 @@ fn compiled(pattern: &str, flags: &str) -> ValR<Regex, Value> {
         .swap_greed(has('l'))
         .ignore_whitespace(has('x'))
         .build()
-        .map_err(|_| Error::str("this is no regular expression, or too large a one"))?;
+        .map_err(|_| Error::str("invalid or too large regular expression"))?;
     COMPILED.with_borrow_mut(|compiled| compiled.insert(key, regex.clone()));
     Ok(regex)
 }

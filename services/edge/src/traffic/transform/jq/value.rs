@@ -1,31 +1,31 @@
-//! jaq's JSON value, counting.
+//! jaq's JSON value with charged operations.
 
 use std::fmt;
 
 use jaq_core::{Error, Exn, ValR, ValX, box_iter::BoxIter, path::Opt, val::Range};
 use jaq_json::{Map, Num, Rc, Val};
 
-use super::meter::{Spent, charge, charge_bytes, stop};
+use super::meter::{LimitExceeded, charge, charge_bytes, stop};
 
-pub(super) use self::json::Unfit;
+pub(super) use self::json::ValueError;
 
 mod arithmetic;
 mod compare;
 mod json;
 
-/// How deep a value may nest, so that whatever walks or drops one needs little stack.
+/// The deepest nesting of a value, so that walking and dropping one needs little stack.
 const DEPTH_MAX: u16 = 256;
 
-/// A JSON value. Keys are text, and numbers at most as large as JSON's are here.
+/// A JSON value. Keys are text, and numbers have the range of JSON numbers here.
 #[derive(Clone, Debug)]
-pub(super) struct Value {
+pub(super) struct JqValue {
     pub(super) val: Val,
-    /// How deep it nests at most: 0 is no array and no object.
+    /// An upper bound of its nesting; 0 for scalars.
     depth: u16,
 }
 
-impl Value {
-    /// A value that holds no other.
+impl JqValue {
+    /// A scalar.
     pub(super) fn plain(val: Val) -> Self {
         Self { val, depth: 0 }
     }
@@ -35,15 +35,15 @@ impl Value {
         Self::plain(Val::utf8_str(text.to_owned()))
     }
 
-    /// An array or object, of which what is in it nests so deep.
-    fn holding(val: Val, deepest: u16) -> Self {
+    /// An array or object whose contents nest this deep.
+    fn container(val: Val, deepest: u16) -> Self {
         if deepest >= DEPTH_MAX {
-            stop(Spent::Depth);
+            stop(LimitExceeded::Depth);
         }
         Self { val, depth: deepest + 1 }
     }
 
-    /// What is in a value that nests so deep.
+    /// A value within an array or object that nests this deep.
     fn inner(val: Val, depth: u16) -> Self {
         let depth =
             if matches!(val, Val::Arr(_) | Val::Obj(_)) { depth.saturating_sub(1) } else { 0 };
@@ -61,7 +61,7 @@ impl Value {
         self.text().ok_or_else(|| Error::typ(self.clone(), "string"))
     }
 
-    /// What kind of value it is. An error says no more of a value: it may be nobody's business.
+    /// The kind of the value, for errors. They contain no values, which may be private.
     fn kind(&self) -> &'static str {
         match &self.val {
             Val::Null => "null",
@@ -74,53 +74,53 @@ impl Value {
     }
 }
 
-impl fmt::Display for Value {
+impl fmt::Display for JqValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind())
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for JqValue {
     fn from(value: bool) -> Self {
         Self::plain(value.into())
     }
 }
 
-impl From<isize> for Value {
+impl From<isize> for JqValue {
     fn from(value: isize) -> Self {
         Self::plain(value.into())
     }
 }
 
-impl From<usize> for Value {
+impl From<usize> for JqValue {
     fn from(value: usize) -> Self {
         Self::plain(value.into())
     }
 }
 
-impl From<f64> for Value {
+impl From<f64> for JqValue {
     fn from(value: f64) -> Self {
         Self::plain(value.into())
     }
 }
 
-impl From<String> for Value {
+impl From<String> for JqValue {
     fn from(text: String) -> Self {
         charge_bytes(text.len());
         Self::plain(text.into())
     }
 }
 
-impl From<Range<Self>> for Value {
+impl From<Range<Self>> for JqValue {
     fn from(range: Range<Self>) -> Self {
         let deepest =
             range.start.iter().chain(&range.end).map(|bound| bound.depth).max().unwrap_or(0);
         let bound = |bound: Option<Self>| bound.map(|bound| bound.val);
-        Self::holding((bound(range.start)..bound(range.end)).into(), deepest)
+        Self::container((bound(range.start)..bound(range.end)).into(), deepest)
     }
 }
 
-impl FromIterator<Self> for Value {
+impl FromIterator<Self> for JqValue {
     fn from_iter<T: IntoIterator<Item = Self>>(values: T) -> Self {
         let mut deepest = 0;
         let values = values.into_iter().map(|value| {
@@ -129,16 +129,14 @@ impl FromIterator<Self> for Value {
             value.val
         });
         let values: Vec<_> = values.collect();
-        Self::holding(Val::Arr(values.into()), deepest)
+        Self::container(Val::Arr(values.into()), deepest)
     }
 }
 
-impl jaq_core::ValT for Value {
+impl jaq_core::ValT for JqValue {
     fn from_num(text: &str) -> ValR<Self> {
         let number = text.parse().map(Num::Int).or_else(|_| text.parse().map(Num::Float));
-        number
-            .map(|number| Self::plain(Val::Num(number)))
-            .map_err(|_| Error::str("this is no number"))
+        number.map(|number| Self::plain(Val::Num(number))).map_err(|_| Error::str("invalid number"))
     }
 
     fn from_map<I: IntoIterator<Item = (Self, Self)>>(entries: I) -> ValR<Self> {
@@ -151,7 +149,7 @@ impl jaq_core::ValT for Value {
             deepest = deepest.max(value.depth);
             map.insert(key.val, value.val);
         }
-        Ok(Self::holding(Val::obj(map), deepest))
+        Ok(Self::container(Val::obj(map), deepest))
     }
 
     fn key_values(self) -> BoxIter<'static, ValR<(Self, Self), Self>> {
@@ -181,7 +179,7 @@ impl jaq_core::ValT for Value {
         match (&self.val, &index.val) {
             (Val::Null, _) => Ok(Self::plain(Val::Null)),
             (Val::Arr(values), Val::Num(Num::Int(at))) => {
-                let value = place(*at, values.len()).and_then(|at| values.get(at)).cloned();
+                let value = resolve_index(*at, values.len()).and_then(|at| values.get(at)).cloned();
                 Ok(Self::inner(value.unwrap_or_default(), depth))
             }
             (Val::Obj(map), Val::TStr(key)) => {
@@ -202,11 +200,11 @@ impl jaq_core::ValT for Value {
         let bound = |bound: Option<&Self>| bound.map(|bound| bound.val.clone());
         let (start, end) = (bound(range.start), bound(range.end));
         if [&start, &end].into_iter().flatten().any(|bound| !is_bound(bound)) {
-            return Err(Error::str("a slice begins and ends at an integer"));
+            return Err(Error::str("slice bounds must be integers"));
         }
         let depth = self.depth;
         let sliced = jaq_core::ValT::range(self.val, start.as_ref()..end.as_ref());
-        sliced.map(|val| Self { val, depth }).map_err(|_| Error::str("this cannot be sliced"))
+        sliced.map(|val| Self { val, depth }).map_err(|_| Error::str("cannot be sliced"))
     }
 
     fn map_values<'a, I: Iterator<Item = ValX<'a, Self>>>(
@@ -228,7 +226,7 @@ impl jaq_core::ValT for Value {
                         mapped.insert(key, value.val);
                     }
                 }
-                Ok(Self::holding(Val::obj(mapped), deepest))
+                Ok(Self::container(Val::obj(mapped), deepest))
             }
             _ => opt.fail(self, |value| Exn::from(Error::typ(value, "an array or object"))),
         }
@@ -242,9 +240,9 @@ impl jaq_core::ValT for Value {
     ) -> ValX<'a, Self> {
         let depth = self.depth;
         match (self.val, &index.val) {
-            // What is not there is made, as jq does.
+            // A missing object is created, as in jq.
             (Val::Null, Val::TStr(_)) => {
-                Self::holding(Val::obj(Map::default()), 0).map_index(index, opt, f)
+                Self::container(Val::obj(Map::default()), 0).map_index(index, opt, f)
             }
             (Val::Obj(mut map), Val::TStr(key)) => {
                 charge_bytes(key.len());
@@ -259,13 +257,12 @@ impl jaq_core::ValT for Value {
                         entries.shift_remove(&index.val);
                     }
                 }
-                Ok(Self::holding(Val::Obj(map), deepest.max(depth.saturating_sub(1))))
+                Ok(Self::container(Val::Obj(map), deepest.max(depth.saturating_sub(1))))
             }
             (Val::Arr(mut values), Val::Num(Num::Int(at))) => {
-                let Some(at) = place(*at, values.len()) else {
+                let Some(at) = resolve_index(*at, values.len()) else {
                     let values = Self { val: Val::Arr(values), depth };
-                    return opt
-                        .fail(values, |_| Exn::from(Error::str("there is nothing at this index")));
+                    return opt.fail(values, |_| Exn::from(Error::str("index out of range")));
                 };
                 let items = writable(&mut values, Vec::len);
                 let value =
@@ -278,7 +275,7 @@ impl jaq_core::ValT for Value {
                         items.remove(at);
                     }
                 }
-                Ok(Self::holding(Val::Arr(values), deepest.max(depth.saturating_sub(1))))
+                Ok(Self::container(Val::Arr(values), deepest.max(depth.saturating_sub(1))))
             }
             (val, _) => {
                 let value = Self { val, depth };
@@ -297,8 +294,8 @@ impl jaq_core::ValT for Value {
             return opt.fail(self, |value| Exn::from(Error::typ(value, "an array")));
         };
         let length = values.len();
-        let bound = |bound: Option<&Self>, absent: usize| match bound.map(|bound| &bound.val) {
-            None | Some(Val::Null) => Some(absent),
+        let bound = |bound: Option<&Self>, default: usize| match bound.map(|bound| &bound.val) {
+            None | Some(Val::Null) => Some(default),
             Some(Val::Num(Num::Int(at))) if *at < 0 => {
                 Some(length.saturating_sub(at.unsigned_abs()))
             }
@@ -306,8 +303,7 @@ impl jaq_core::ValT for Value {
             Some(_) => None,
         };
         let (Some(start), Some(end)) = (bound(range.start, 0), bound(range.end, length)) else {
-            return opt
-                .fail(self, |_| Exn::from(Error::str("a slice begins and ends at an integer")));
+            return opt.fail(self, |_| Exn::from(Error::str("slice bounds must be integers")));
         };
         let end = end.max(start);
         let depth = self.depth;
@@ -334,7 +330,7 @@ impl jaq_core::ValT for Value {
     }
 }
 
-impl jaq_std::ValT for Value {
+impl jaq_std::ValT for JqValue {
     fn into_seq<S: FromIterator<Self>>(self) -> Result<S, Self> {
         let depth = self.depth;
         match self.val {
@@ -378,13 +374,13 @@ impl jaq_std::ValT for Value {
     }
 }
 
-/// What may be shared, for one's own use.
+/// Takes a value that may be shared, copying it if it is.
 fn owned<T: Clone>(shared: Rc<T>, length: impl Fn(&T) -> usize) -> T {
     charge(length(&shared));
     Rc::try_unwrap(shared).unwrap_or_else(|shared| T::clone(&shared))
 }
 
-/// What may be shared, to be changed. Only what is shared is copied.
+/// A mutable reference to a value that may be shared, copying it if it is.
 fn writable<T: Clone>(shared: &mut Rc<T>, length: impl Fn(&T) -> usize) -> &mut T {
     if Rc::strong_count(shared) > 1 {
         charge(length(shared));
@@ -392,8 +388,8 @@ fn writable<T: Clone>(shared: &mut Rc<T>, length: impl Fn(&T) -> usize) -> &mut 
     Rc::make_mut(shared)
 }
 
-/// An index from the beginning or, negative, from the end.
-fn place(at: isize, length: usize) -> Option<usize> {
+/// Resolves an index, which counts from the end if it is negative.
+fn resolve_index(at: isize, length: usize) -> Option<usize> {
     let at = if at < 0 { length.checked_sub(at.unsigned_abs())? } else { at.unsigned_abs() };
     Some(at).filter(|at| *at < length)
 }

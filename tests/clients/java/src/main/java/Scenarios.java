@@ -20,15 +20,15 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Uses an MCP server as applications do, through the official Java SDK.
+ * Uses an MCP server like an application, with the official Java SDK.
  *
- * <p>Its argument is JSON; tests/tests/e2e/front_door/clients.rs makes it and says what its
- * scenarios are. Prints one JSON object with what came of each. What a client is to be refused is
- * part of the result; whatever else goes wrong is thrown, so the exit code is 1. The SDK does not
- * sign in, so it is given a token.
+ * <p>Its argument is JSON from tests/tests/e2e/interop/clients.rs, which documents the scenarios.
+ * Prints one JSON object with the result of each. An expected error is part of the result; any
+ * other error is thrown, so the exit code is 1. The SDK does not sign in, so the plan contains a
+ * token.
  *
- * <p>It compiles against the newest release and against 0.11.3, and calls what only one of them has
- * by reflection.
+ * <p>It compiles with the newest release and with 0.11.3, and uses reflection for methods that only
+ * one of them has.
  */
 public final class Scenarios {
   private static final String SLOW = "test_slow_work";
@@ -36,7 +36,7 @@ public final class Scenarios {
 
   private final JsonNode plan;
   private final List<McpSyncClient> open = new ArrayList<>();
-  /** What came of the call that is under way, in its order. */
+  /** The progress of the current call, in order. */
   private final BlockingQueue<String> events = new LinkedBlockingQueue<>();
   private McpSyncClient service;
   private String protocol;
@@ -47,15 +47,15 @@ public final class Scenarios {
 
   public static void main(String[] args) throws Exception {
     Scenarios scenarios = new Scenarios(JSON.readTree(args[0]));
-    ObjectNode seen = JSON.createObjectNode();
-    seen.put("client", scenarios.version());
+    ObjectNode report = JSON.createObjectNode();
+    report.put("client", scenarios.version());
     for (JsonNode name : scenarios.plan.get("scenarios")) {
-      seen.set(name.asText(), scenarios.run(name.asText()));
+      report.set(name.asText(), scenarios.run(name.asText()));
     }
-    seen.put("protocol", scenarios.protocol);
-    System.out.println(seen);
+    report.put("protocol", scenarios.protocol);
+    System.out.println(report);
     scenarios.open.forEach(McpSyncClient::closeGracefully);
-    // The SDK's threads would go on.
+    // The SDK's threads would keep the process alive.
     System.exit(0);
   }
 
@@ -69,7 +69,7 @@ public final class Scenarios {
     };
   }
 
-  /** The SDK's release, which its jar has in its name. */
+  /** The SDK's release, from the name of its jar. */
   private String version() {
     String jar = McpClient.class.getProtectionDomain().getCodeSource().getLocation().getPath();
     return "java " + jar.replaceAll(".*/mcp(-core)?-|\\.jar$", "");
@@ -87,7 +87,7 @@ public final class Scenarios {
       transport.getClass().getMethod("supportedProtocolVersions", List.class)
           .invoke(transport, List.of(plan.get("protocol").asText()));
     } catch (NoSuchMethodException old) {
-      // It speaks the one revision that it has.
+      // This release supports a single revision.
     }
     McpSyncClient client = McpClient.sync(transport.build())
         .requestTimeout(Duration.ofSeconds(20))
@@ -121,40 +121,40 @@ public final class Scenarios {
   }
 
   /** The error that {@code work} throws. */
-  private static JsonNode refused(Runnable work) {
+  private static JsonNode errorOf(Runnable work) {
     try {
       work.run();
       return JSON.nullNode();
     } catch (RuntimeException error) {
       Throwable cause = error.getCause() == null ? error : error.getCause();
-      ObjectNode refused = JSON.createObjectNode();
-      refused.put("type", cause.getClass().getSimpleName());
-      refused.put("message", error.getMessage() + ": " + cause.getMessage());
+      ObjectNode failure = JSON.createObjectNode();
+      failure.put("type", cause.getClass().getSimpleName());
+      failure.put("message", error.getMessage() + ": " + cause.getMessage());
       if (error instanceof McpError mcp && mcp.getJsonRpcError() != null) {
-        refused.put("code", mcp.getJsonRpcError().code());
+        failure.put("code", mcp.getJsonRpcError().code());
       }
-      return refused;
+      return failure;
     }
   }
 
-  /** Has something happen to this client that it cannot do itself. */
+  /** Triggers a fault of this client's connection. */
   private boolean control(String what) throws Exception {
     HttpRequest request = HttpRequest.newBuilder(URI.create(plan.get("control").asText() + what))
-        .POST(HttpRequest.BodyPublishers.noBody()).build();
-    String answer = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body();
-    return JSON.readTree(answer).asBoolean();
+        .POST(HttpRequest.BodyPublishers.ofString("")).build();
+    String body = HttpClient.newHttpClient().send(request, HttpResponse.BodyHandlers.ofString()).body();
+    return JSON.readTree(body).asBoolean();
   }
 
-  /** Calls what reports, and returns what came, in its order. */
+  /** Calls a tool with progress, and returns its events in order. */
   private ArrayNode reported(McpSyncClient client, JsonNode work) throws Exception {
     events.clear();
     String worked = text(client, SLOW, map(work.get("arguments")), "reported");
     ArrayNode reported = JSON.createArrayNode();
-    // The SDK hands progress over beside the result, which may overtake it.
+    // The SDK delivers progress concurrently with the result, which may overtake it.
     for (int step = 0; step < work.get("steps").asInt(); step++) {
       String event = events.poll(5, TimeUnit.SECONDS);
       if (event == null) {
-        throw new IllegalStateException("of the progress came " + reported);
+        throw new IllegalStateException("missing progress after " + reported);
       }
       reported.add(event);
     }
@@ -168,45 +168,45 @@ public final class Scenarios {
 
   private JsonNode flow() throws Exception {
     McpSyncClient client = connect(plan.get("url").asText());
-    ObjectNode seen = JSON.createObjectNode();
-    seen.set("tools", JSON.valueToTree(client.listTools().tools().stream().map(McpSchema.Tool::name).toList()));
-    seen.set("resourceTemplates", JSON.valueToTree(client.listResourceTemplates().resourceTemplates().stream()
+    ObjectNode report = JSON.createObjectNode();
+    report.set("tools", JSON.valueToTree(client.listTools().tools().stream().map(McpSchema.Tool::name).toList()));
+    report.set("resourceTemplates", JSON.valueToTree(client.listResourceTemplates().resourceTemplates().stream()
         .map(McpSchema.ResourceTemplate::uriTemplate).toList()));
-    seen.put("text", call(client, plan.get("call")));
+    report.put("text", call(client, plan.get("call")));
     var read = client.readResource(new McpSchema.ReadResourceRequest(plan.get("read").asText()));
-    seen.put("read", ((McpSchema.TextResourceContents) read.contents().get(0)).text());
-    seen.set("denied", refused(() -> call(client, plan.get("denied"))));
-    return seen;
+    report.put("read", ((McpSchema.TextResourceContents) read.contents().get(0)).text());
+    report.set("denied", errorOf(() -> call(client, plan.get("denied"))));
+    return report;
   }
 
   private JsonNode progress() throws Exception {
-    ObjectNode seen = JSON.createObjectNode();
-    seen.set("events", reported(service(), plan.get("slow")));
-    seen.putArray("complaints");
-    return seen;
+    ObjectNode report = JSON.createObjectNode();
+    report.set("events", reported(service(), plan.get("slow")));
+    report.putArray("complaints");
+    return report;
   }
 
   private JsonNode lostSession() throws Exception {
     McpSyncClient client = service();
-    ObjectNode seen = JSON.createObjectNode();
-    seen.put("ended", control("end-session"));
-    seen.set("error", refused(() -> text(client, "test_simple_text", Map.of(), null)));
-    // The SDK starts again by itself, at the latest with the next request.
-    seen.put("again", text(client, "test_simple_text", Map.of(), null));
-    return seen;
+    ObjectNode report = JSON.createObjectNode();
+    report.put("ended", control("end-session"));
+    report.set("error", errorOf(() -> text(client, "test_simple_text", Map.of(), null)));
+    // The SDK starts a new session by itself, at the latest with the next request.
+    report.put("again", text(client, "test_simple_text", Map.of(), null));
+    return report;
   }
 
   private JsonNode proxies() throws Exception {
-    ObjectNode seen = JSON.createObjectNode();
+    ObjectNode report = JSON.createObjectNode();
     var proxies = plan.get("proxies").fields();
     while (proxies.hasNext()) {
       var proxy = proxies.next();
       McpSyncClient client = connect(proxy.getValue().asText());
-      ObjectNode calls = seen.putObject(proxy.getKey());
+      ObjectNode calls = report.putObject(proxy.getKey());
       calls.put("silent", text(client, SLOW, map(plan.get("silent").get(proxy.getKey())), null));
       calls.set("events", reported(client, plan.get("quick")));
       calls.put("protocol", client.getCurrentInitializationResult().protocolVersion());
     }
-    return seen;
+    return report;
   }
 }

@@ -1,18 +1,18 @@
-//! What can be added, and so on. What grows is paid for before it grows.
+//! Arithmetic. Growth is charged before it happens.
 
 use std::ops::{Add, Div, Mul, Neg, Rem, Sub};
 
 use jaq_core::{Error, ValR, ops::Math};
 use jaq_json::{Map, Num, Rc, Val};
 
-use super::{Value, owned};
+use super::{JqValue, owned};
 use crate::traffic::transform::jq::meter::{charge, charge_bytes};
 
-impl Value {
-    /// What jaq computed. A number that JSON would not hold exactly becomes one of floating point, so that none
-    /// grows without a bound.
+impl JqValue {
+    /// A result of jaq. A larger integer than JSON numbers here becomes a float, so that numbers do
+    /// not grow without bound.
     fn computed(val: Result<Val, jaq_json::Error>, depth: u16) -> ValR<Self> {
-        let val = match val.map_err(|_| Error::str("this cannot be calculated"))? {
+        let val = match val.map_err(|_| Error::str("cannot be calculated"))? {
             Val::Num(Num::BigInt(big)) if big.to_string().parse::<u64>().is_err() => {
                 Val::Num(Num::Float(big.to_string().parse().unwrap_or(f64::NAN)))
             }
@@ -22,20 +22,20 @@ impl Value {
     }
 }
 
-/// How much is copied to add to it.
-fn copied<T>(shared: &Rc<T>, length: usize) -> usize {
+/// How many values an addition copies.
+fn copied_length<T>(shared: &Rc<T>, length: usize) -> usize {
     if Rc::strong_count(shared) > 1 { length } else { 0 }
 }
 
-impl Add for Value {
+impl Add for JqValue {
     type Output = ValR<Self>;
 
     fn add(self, other: Self) -> ValR<Self> {
         match (&self.val, &other.val) {
             (Val::Null, _) | (_, Val::Null) | (Val::Num(_), Val::Num(_)) => {}
             (Val::TStr(one), Val::TStr(two)) => charge_bytes(one.len() + two.len()),
-            (Val::Arr(one), Val::Arr(two)) => charge(copied(one, one.len()) + two.len()),
-            (Val::Obj(one), Val::Obj(two)) => charge(copied(one, one.len()) + two.len()),
+            (Val::Arr(one), Val::Arr(two)) => charge(copied_length(one, one.len()) + two.len()),
+            (Val::Obj(one), Val::Obj(two)) => charge(copied_length(one, one.len()) + two.len()),
             _ => return Err(Error::math(self, Math::Add, other)),
         }
         charge(1);
@@ -43,7 +43,7 @@ impl Add for Value {
     }
 }
 
-impl Sub for Value {
+impl Sub for JqValue {
     type Output = ValR<Self>;
 
     fn sub(self, other: Self) -> ValR<Self> {
@@ -65,7 +65,7 @@ impl Sub for Value {
     }
 }
 
-impl Mul for Value {
+impl Mul for JqValue {
     type Output = ValR<Self>;
 
     fn mul(self, other: Self) -> ValR<Self> {
@@ -76,7 +76,7 @@ impl Mul for Value {
                 charge_bytes(text.len().saturating_mul(usize::try_from(*times).unwrap_or(0)));
             }
             (Val::Obj(one), Val::Obj(two)) => {
-                merged(one, two);
+                charge_merge(one, two);
             }
             _ => return Err(Error::math(self, Math::Mul, other)),
         }
@@ -84,23 +84,23 @@ impl Mul for Value {
     }
 }
 
-/// Pays for what is copied when objects are merged, with the objects in them.
-fn merged(one: &Map, two: &Map) {
+/// Charges for the copies of a recursive merge of objects.
+fn charge_merge(one: &Map, two: &Map) {
     charge(one.len() + two.len());
     for (key, two) in two {
         if let (Some(Val::Obj(one)), Val::Obj(two)) = (one.get(key), two) {
-            merged(one, two);
+            charge_merge(one, two);
         }
     }
 }
 
-impl Div for Value {
+impl Div for JqValue {
     type Output = ValR<Self>;
 
     fn div(self, other: Self) -> ValR<Self> {
         match (&self.val, &other.val) {
             (Val::Num(_), Val::Num(_)) => Self::computed(self.val / other.val, 0),
-            // It is split, into as many parts as it has bytes at most.
+            // A split, into at most as many parts as there are bytes.
             (Val::TStr(one), Val::TStr(two)) => {
                 charge(one.len() + two.len());
                 Self::computed(self.val / other.val, 1)
@@ -110,7 +110,7 @@ impl Div for Value {
     }
 }
 
-impl Rem for Value {
+impl Rem for JqValue {
     type Output = ValR<Self>;
 
     fn rem(self, other: Self) -> ValR<Self> {
@@ -121,7 +121,7 @@ impl Rem for Value {
     }
 }
 
-impl Neg for Value {
+impl Neg for JqValue {
     type Output = ValR<Self>;
 
     fn neg(self) -> ValR<Self> {

@@ -1,66 +1,67 @@
-//! Which value comes first. A value may share its parts, so that to walk it takes longer than it is large.
+//! The order of values. Values may share parts, so a walk can take longer than their size in
+//! memory.
 
 use std::cmp::Ordering;
 
 use jaq_json::Val;
 
-use super::Value;
+use super::JqValue;
 use crate::traffic::transform::jq::meter::{charge, charge_bytes};
 
-impl Value {
-    /// Pays for a walk through all of it.
-    pub(in crate::traffic::transform::jq) fn weigh(&self) {
-        weigh(&self.val);
+impl JqValue {
+    /// Charges for a walk through the whole value.
+    pub(in crate::traffic::transform::jq) fn charge_walk(&self) {
+        charge_walk(&self.val);
     }
 
-    /// Pays for a comparison, which walks no more than one of both.
-    fn weigh_against(&self, other: &Self) {
-        let walked = match (&self.val, &other.val) {
+    /// Charges for a comparison, which walks at most one of both.
+    fn charge_comparison(&self, other: &Self) {
+        let is_walked = match (&self.val, &other.val) {
             (Val::TStr(one), Val::TStr(other)) => return charge_bytes(one.len().min(other.len())),
             (Val::Arr(one), Val::Arr(other)) => !one.is_empty() && !other.is_empty(),
             (Val::Obj(one), Val::Obj(other)) => !one.is_empty() && !other.is_empty(),
             _ => false,
         };
-        if walked { self.weigh() } else { charge(1) }
+        if is_walked { self.charge_walk() } else { charge(1) }
     }
 }
 
-fn weigh(val: &Val) {
+fn charge_walk(val: &Val) {
     match val {
         Val::BStr(text) | Val::TStr(text) => charge_bytes(text.len()),
         Val::Arr(values) => {
             charge(1);
-            values.iter().for_each(weigh);
+            values.iter().for_each(charge_walk);
         }
         Val::Obj(map) => {
             charge(1);
             map.iter().for_each(|(key, value)| {
-                weigh(key);
-                weigh(value);
+                charge_walk(key);
+                charge_walk(value);
             });
         }
         _ => charge(1),
     }
 }
 
-impl PartialEq for Value {
+impl PartialEq for JqValue {
     fn eq(&self, other: &Self) -> bool {
-        self.weigh_against(other);
+        self.charge_comparison(other);
         self.val == other.val
     }
 }
 
-impl Eq for Value {}
+impl Eq for JqValue {}
 
-impl PartialOrd for Value {
+impl PartialOrd for JqValue {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Value {
+impl Ord for JqValue {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.weigh_against(other);
+        self.charge_comparison(other);
         self.val.cmp(&other.val)
     }
 }
