@@ -1,0 +1,48 @@
+//! What every Drawbridge process needs to run: arguments, telemetry, a service's life, HTTP serving, TLS files.
+//!
+//! A service is a library with a `Config` and `start(Config, &Telemetry)`, which returns a [`RunningService`]; its
+//! `main.rs` parses, installs telemetry, starts, waits and stops. See `ARCHITECTURE.md`.
+
+mod admin;
+mod args;
+mod blocking;
+mod config_text;
+pub mod handshakes;
+mod listen;
+pub mod private_files;
+mod readiness;
+#[cfg(feature = "redis")]
+mod redis;
+mod request_id;
+mod security_headers;
+mod serve;
+mod service;
+pub mod socket;
+mod telemetry;
+pub mod tls;
+mod urls;
+
+#[cfg(feature = "redis")]
+pub use self::redis::{Redis, RedisBreaker, RedisUnavailable};
+pub use self::{
+    admin::Admin,
+    args::{
+        EnvironmentError, ServiceArgs, apply_environment, argument_with_env, env_name, exit_code,
+        parse_args, print_error, service_command, with_env,
+    },
+    blocking::{BlockingError, BlockingJob, BlockingJobs, Cancellation, run_main},
+    config_text::{ConfigText, ConfigTextError},
+    handshakes::HandshakeLimits,
+    listen::{Accepted, Address, BindError, Listen, ListenError, Plaintext},
+    readiness::Readiness,
+    request_id::{CallerRequestId, REQUEST_ID, RequestId, RequestIdError},
+    security_headers::security_headers,
+    serve::{BodyTimeout, HttpLimits, HttpOptions, HttpService, ServerCertificate},
+    service::{RunningService, ServiceBuilder, shutdown_signal},
+    socket::{SocketPath, SocketPathError},
+    telemetry::{
+        LogFormat, LogSink, Telemetry, TelemetryConfig, TelemetryError, error_chain, trace,
+    },
+    tls::CertificateError,
+    urls::{GrpcUrl, ParseUrlError, parse_url, parse_url_string},
+};

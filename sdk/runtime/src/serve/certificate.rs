@@ -1,0 +1,77 @@
+//! The certificate of a server, which follows its files.
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::{CryptoProvider, aws_lc_rs},
+        server::{ClientHello, ResolvesServerCert},
+        sign::CertifiedKey,
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    readiness::Readiness,
+    tls::{self, CertificateError, KeyPairFiles, ReloadMetrics},
+};
+
+/// A server's certificate and key, which change when their files do.
+#[derive(Debug)]
+pub struct ServerCertificate {
+    files: KeyPairFiles,
+    provider: Arc<CryptoProvider>,
+    config: Arc<ServerConfig>,
+    resolver: Arc<Resolver>,
+}
+
+impl ServerCertificate {
+    /// Loads the certificate, followed by the intermediates without the root, and its key.
+    ///
+    /// # Errors
+    /// When they are invalid.
+    pub fn open(certificate: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let files = KeyPairFiles { certificate: certificate.to_owned(), key: key.to_owned() };
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let current = files.load(&files.read()?, &provider)?;
+        tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, current.expires);
+        let resolver = Arc::new(Resolver(ArcSwap::from_pointee(current.certified)));
+        // TLS 1.2 and 1.3.
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Resolver>::clone(&resolver));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        ReloadMetrics::SERVER.opened();
+        Ok(Self { files, provider, config: Arc::new(config), resolver })
+    }
+
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(Arc::clone(&self.config))
+    }
+
+    /// Follows the files until `stopping`: new connections use the current files, open ones are
+    /// unaffected. An invalid file is reported in `readiness` and changes nothing else.
+    pub async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+        let files = self.files.clone();
+        let apply = |contents: &_| -> Result<bool, CertificateError> {
+            let pair = self.files.load(contents, &self.provider)?;
+            tls::set_expiry_gauge(ReloadMetrics::SERVER.expires, pair.expires);
+            let before = self.resolver.0.swap(Arc::new(pair.certified));
+            Ok(before.cert != self.resolver.0.load().cert)
+        };
+        tls::follow(&ReloadMetrics::SERVER, move || files.read(), apply, readiness, stopping).await;
+    }
+}
+
+#[derive(Debug)]
+struct Resolver(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}

@@ -1,0 +1,175 @@
+//! Certificates and keys in files, which are followed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use metrics::{counter, gauge};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use tokio_rustls::rustls::{
+    self,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject as _},
+    sign::CertifiedKey,
+};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+pub use self::follow::follow;
+
+mod follow;
+
+/// A certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A file is not PEM of the expected kind.
+    #[error("{path} is not valid PEM of the expected kind")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pem::Error,
+    },
+    /// The certificate is invalid, or the key does not belong to it.
+    #[error("the certificate and the key do not match or are invalid")]
+    Rustls(#[from] rustls::Error),
+    /// The certificate does not parse.
+    #[error("{0} contains no X.509 certificate")]
+    X509(PathBuf),
+    /// The certificate has expired.
+    #[error("the certificate of {0} has expired")]
+    Expired(PathBuf),
+}
+
+/// Under which names reports on followed files are published.
+#[derive(Debug)]
+pub struct ReloadMetrics {
+    /// The key of the note in `/readyz`.
+    pub note: &'static str,
+    /// The gauge of when the certificate expires.
+    pub expires: &'static str,
+    current: &'static str,
+    failed: &'static str,
+}
+
+impl ReloadMetrics {
+    /// The certificate of a server for any client.
+    pub const SERVER: Self = Self {
+        note: "certificate",
+        expires: "tls_certificate_expiry_timestamp_seconds",
+        current: "tls_certificate_current",
+        failed: "tls_certificate_reloads_failed_total",
+    };
+    /// The certificate of a service for its peers.
+    pub const PEERS: Self = Self {
+        note: "mtls",
+        expires: "mtls_certificate_expiry_timestamp_seconds",
+        current: "mtls_certificate_current",
+        failed: "mtls_certificate_reloads_failed_total",
+    };
+
+    /// Reports that the files as loaded at startup are in use.
+    pub fn opened(&self) {
+        counter!(self.failed).absolute(0);
+        gauge!(self.current).set(1);
+    }
+}
+
+/// The files of a certificate and its key.
+#[derive(Clone, Debug)]
+pub struct KeyPairFiles {
+    /// The certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// The private key of the certificate.
+    pub key: PathBuf,
+}
+
+/// Their contents.
+pub struct KeyPairContents {
+    certificate: Vec<u8>,
+    key: SecretSlice<u8>,
+}
+
+impl PartialEq for KeyPairContents {
+    fn eq(&self, other: &Self) -> bool {
+        self.certificate == other.certificate
+            && self.key.expose_secret() == other.key.expose_secret()
+    }
+}
+
+/// A certificate with its key, and when it expires, in seconds since 1970.
+pub struct LoadedKeyPair {
+    /// The certificate and key as rustls uses them.
+    pub certified: CertifiedKey,
+    /// When the certificate expires, in seconds since 1970.
+    pub expires: i64,
+}
+
+impl KeyPairFiles {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read(&self) -> Result<KeyPairContents, CertificateError> {
+        Ok(KeyPairContents { certificate: read(&self.certificate)?, key: read(&self.key)?.into() })
+    }
+
+    /// Parses the contents.
+    ///
+    /// # Errors
+    /// When they are not a certificate with its key, or it has expired.
+    pub fn load(
+        &self,
+        contents: &KeyPairContents,
+        provider: &CryptoProvider,
+    ) -> Result<LoadedKeyPair, CertificateError> {
+        let chain = certificates(&self.certificate, &contents.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(contents.key.expose_secret())
+            .map_err(|source| CertificateError::Pem { path: self.key.clone(), source })?;
+        let expires = chain.first().and_then(expiry);
+        let expires = expires.ok_or_else(|| CertificateError::X509(self.certificate.clone()))?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        if u64::try_from(expires).is_ok_and(|expires| expires < now.as_secs()) {
+            return Err(CertificateError::Expired(self.certificate.clone()));
+        }
+        Ok(LoadedKeyPair { certified: CertifiedKey::from_der(chain, key, provider)?, expires })
+    }
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
+}
+
+/// The certificates of a PEM file.
+pub fn certificates(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    parsed.map_err(|source| CertificateError::Pem { path: path.to_owned(), source })
+}
+
+/// When a certificate expires, in seconds since 1970.
+pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Sets a gauge to a time, in seconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "seconds fit for millions of years")]
+pub fn set_expiry_gauge(gauge: &'static str, time: i64) {
+    gauge!(gauge).set(time as f64);
+}

@@ -1,0 +1,90 @@
+//! Channels to the services that mTLS authenticates.
+
+use tokio_rustls::rustls::pki_types::ServerName;
+use tonic::transport::Channel;
+use url::{Host, Url};
+
+use super::{BalancedChannel, ChannelError, connect_with};
+use crate::mtls::{Connector, Peers, SpiffeId};
+
+impl Peers {
+    /// A channel that connects on first use, stays connected, and reconnects when the connection
+    /// breaks. The server must be `id`, by default the sibling `service` of this service.
+    ///
+    /// # Errors
+    /// When gRPC cannot use the URL, or it needs TLS or plaintext that is not available.
+    pub fn connect(
+        &self,
+        url: &Url,
+        service: &str,
+        id: Option<&SpiffeId>,
+    ) -> Result<Channel, ChannelError> {
+        connect_with(url, self.connector(url, service, id)?)
+    }
+
+    /// A channel to all replicas of a service, each of which must be `id`, by default the sibling
+    /// `service` of this service.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and when there is no URL.
+    pub fn balanced(
+        &self,
+        urls: &[Url],
+        service: &str,
+        id: Option<&SpiffeId>,
+    ) -> Result<BalancedChannel, ChannelError> {
+        let connector = |url| self.connector(url, service, id).map(|connector| (url, connector));
+        BalancedChannel::with_connectors(
+            &urls.iter().map(connector).collect::<Result<Vec<_>, _>>()?,
+        )
+    }
+
+    /// Whether this URL is reached over TLS.
+    #[must_use]
+    pub(crate) fn uses_tls(&self, url: &Url) -> bool {
+        self.identity().is_some() && url.scheme() == "https"
+    }
+
+    /// The connector for this URL.
+    pub(crate) fn connector(
+        &self,
+        url: &Url,
+        service: &str,
+        id: Option<&SpiffeId>,
+    ) -> Result<Connector, ChannelError> {
+        match (url.scheme(), self.identity()) {
+            ("https", Some(identity)) => {
+                let peer = id.cloned().unwrap_or_else(|| identity.id.sibling(service));
+                let form = || ChannelError::Form { url: url.clone() };
+                let name = url
+                    .host_str()
+                    .map(|host| host.trim_matches(['[', ']']).to_owned())
+                    .ok_or_else(form)?;
+                let name = ServerName::try_from(name).map_err(|_| form())?;
+                Ok(Connector::Tls { config: identity.client(peer)?, name })
+            }
+            // The socket's mode and the peer's user id authenticate it.
+            ("unix", _) => Ok(Connector::Plaintext),
+            ("https", None) => Err(ChannelError::NoCertificate { url: url.clone() }),
+            _ => {
+                self.check_plaintext_allowed(url)?;
+                Ok(Connector::Plaintext)
+            }
+        }
+    }
+
+    /// Checks that plaintext to this URL stays on this machine, unless plaintext is allowed.
+    pub(crate) fn check_plaintext_allowed(&self, url: &Url) -> Result<(), ChannelError> {
+        let on_loopback = match url.host() {
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            Some(Host::Domain(name)) => name == "localhost",
+            None => false,
+        };
+        if self.allows_plaintext() || on_loopback {
+            Ok(())
+        } else {
+            Err(ChannelError::Plaintext { url: url.clone() })
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A service's current certificate and trusted authorities, as loaded from its files.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio_rustls::rustls::{
+    ClientConfig, RootCertStore, ServerConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
+    sign::CertifiedKey,
+    version::TLS13,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{MtlsError, SpiffeId, verify::PeerVerifier};
+use drawbridge_runtime::{
+    Readiness,
+    tls::{self, KeyPairContents, KeyPairFiles, ReloadMetrics},
+};
+
+/// gRPC is HTTP/2 and nothing else.
+const ALPN: &[u8] = b"h2";
+/// The gauge of when the first authority of the trust bundle expires.
+const BUNDLE_EXPIRES: &str = "mtls_trust_bundle_expiry_timestamp_seconds";
+
+/// A service's certificate and trusted authorities.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// It is constant while the service runs.
+    pub(crate) id: SpiffeId,
+    pub(crate) provider: Arc<CryptoProvider>,
+    files: Files,
+    current: ArcSwap<Material>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    pub(crate) pair: KeyPairFiles,
+    pub(crate) trust_bundle: PathBuf,
+}
+
+#[derive(PartialEq)]
+struct Contents {
+    pair: KeyPairContents,
+    trust_bundle: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Material {
+    certified: Arc<CertifiedKey>,
+    pub(crate) roots: Arc<RootCertStore>,
+    /// Verifies clients by the same authorities.
+    pub(crate) clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Identity {
+    pub(crate) fn open(files: Files) -> Result<Arc<Self>, MtlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (id, material) = files.load(&files.read()?, &provider)?;
+        ReloadMetrics::PEERS.opened();
+        Ok(Arc::new(Self { id, provider, files, current: ArcSwap::from_pointee(material) }))
+    }
+
+    /// Follows the files until `stopping`: new connections use the current files, open ones are
+    /// unaffected.
+    pub(crate) async fn follow(self: Arc<Self>, readiness: Readiness, stopping: CancellationToken) {
+        let files = self.files.clone();
+        let apply = |contents: &Contents| -> Result<bool, MtlsError> {
+            let (id, material) = self.files.load(contents, &self.provider)?;
+            if id != self.id {
+                return Err(MtlsError::IdentityChanged { previous: self.id.clone(), current: id });
+            }
+            let before = self.current.swap(Arc::new(material));
+            let now = self.current.load();
+            Ok(before.certified.cert != now.certified.cert || before.roots.roots != now.roots.roots)
+        };
+        tls::follow(&ReloadMetrics::PEERS, move || files.read(), apply, readiness, stopping).await;
+    }
+
+    pub(crate) fn material(&self) -> Arc<Material> {
+        self.current.load_full()
+    }
+
+    /// The TLS config of a server for these peers.
+    pub(crate) fn server(
+        self: &Arc<Self>,
+        peers: Arc<[SpiffeId]>,
+    ) -> Result<Arc<ServerConfig>, MtlsError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(Arc::new(PeerVerifier::new(self, peers)))
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // A resumed session presents no certificate, so every connection performs a full handshake.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Arc::new(config))
+    }
+
+    /// The TLS config of a client of this peer.
+    pub(crate) fn client(self: &Arc<Self>, peer: SpiffeId) -> Result<Arc<ClientConfig>, MtlsError> {
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(self, [peer].into())))
+            .with_client_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
+}
+
+impl Files {
+    fn read(&self) -> Result<Contents, MtlsError> {
+        Ok(Contents { pair: self.pair.read()?, trust_bundle: tls::read(&self.trust_bundle)? })
+    }
+
+    fn load(
+        &self,
+        contents: &Contents,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<(SpiffeId, Material), MtlsError> {
+        let pair = self.pair.load(&contents.pair, provider)?;
+        let id = SpiffeId::of(pair.certified.end_entity_cert()?)?;
+        let authorities = tls::certificates(&self.trust_bundle, &contents.trust_bundle)?;
+        let mut roots = RootCertStore::empty();
+        for authority in &authorities {
+            roots.add(authority.clone())?;
+        }
+        let roots = Arc::new(roots);
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider))
+                .build()
+                .map_err(|source| MtlsError::TrustBundle {
+                    path: self.trust_bundle.clone(),
+                    source,
+                })?;
+        tls::set_expiry_gauge(ReloadMetrics::PEERS.expires, pair.expires);
+        if let Some(first) = authorities.iter().filter_map(tls::expiry).min() {
+            tls::set_expiry_gauge(BUNDLE_EXPIRES, first);
+        }
+        Ok((id, Material { certified: Arc::new(pair.certified), roots, clients }))
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.material().certified))
+    }
+}
+
+impl ResolvesClientCert for Identity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.material().certified))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
