@@ -15,7 +15,11 @@ use crate::{call, catalog, policy, revoke, transform, up, vault};
 
 /// Remote MCP servers in front of your internal gRPC tools.
 #[derive(Parser)]
-#[command(name = NAME, version = env!("DRAWBRIDGE_VERSION"), args_conflicts_with_subcommands = true)]
+#[command(
+    name = NAME,
+    version = env!("DRAWBRIDGE_VERSION"),
+    args_conflicts_with_subcommands = true
+)]
 pub struct CommandLine {
     /// The subcommand. Absent: [`Subcommands::Up`].
     #[command(subcommand)]

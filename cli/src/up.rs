@@ -33,7 +33,7 @@ const EDGE_REDIS_URL: &str = "DRAWBRIDGE_EDGE_REDIS_URL";
 #[command(after_help = "\
 Examples:
   drawbridge up
-  drawbridge up --config edge.toml --service rooms=http://127.0.0.1:7450
+  drawbridge up --config edge.toml --service venues=http://127.0.0.1:7450
   drawbridge up --name second --first-port 8100
 
 The services' own environment variables, such as DRAWBRIDGE_EDGE_SESSIONS_MAX, apply too.")]
@@ -212,7 +212,7 @@ fn prepare_state(name: Option<&MeshName>) -> anyhow::Result<PathBuf> {
     let folder = MeshState::folder();
     let prepare = || {
         private_files::create_folder(&folder)?;
-        let running = name.map(|name| MeshState::runs(&folder, name)).transpose()?.flatten();
+        let running = name.map(|name| MeshState::running_pid(&folder, name)).transpose()?.flatten();
         if running.is_none() {
             MeshState::remove_stale(&folder)?;
         }

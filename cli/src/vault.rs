@@ -71,7 +71,7 @@ pub async fn run(VaultCommand::Bootstrap(args): VaultCommand) -> anyhow::Result<
     let count_changes = |changes: &[Change]| {
         let is_change =
             |change: &&Change| matches!(change.kind, ChangeKind::Create | ChangeKind::Update);
-        changes.iter().filter(is_change).count_changes()
+        changes.iter().filter(is_change).count()
     };
     if args.dry_run {
         anstream::println!(

@@ -381,7 +381,8 @@ impl HostedService {
         if let Some(runtime) = &runtime.0
             && let Err(error) = runtime.spawn(running.stop()).await
         {
-            tracing::error!(service = telemetry.service(), %error, "a service did not stop cleanly");
+            let service = telemetry.service();
+            tracing::error!(service, %error, "a service did not stop cleanly");
         }
         telemetry.flush().await;
     }

@@ -174,7 +174,7 @@ impl MeshState {
     #[must_use]
     pub fn folder() -> PathBuf {
         let variable = |name: &str| {
-            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::variable)
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         };
         variable(STATE_DIR)
             .or_else(|| variable("XDG_STATE_HOME").map(|folder| folder.join("drawbridge")))
@@ -203,7 +203,7 @@ impl MeshState {
     ///
     /// # Errors
     /// As [`Self::all`].
-    pub fn is_running(folder: &Path, name: &MeshName) -> io::Result<Option<u32>> {
+    pub fn running_pid(folder: &Path, name: &MeshName) -> io::Result<Option<u32>> {
         let running = Self::all(folder)?.into_iter().filter(|mesh| mesh.is_running);
         Ok(running.map(|mesh| mesh.state).find(|state| state.name == *name).map(|state| state.pid))
     }

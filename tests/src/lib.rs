@@ -38,7 +38,7 @@ pub use mesh::{
 pub use moto::Moto;
 pub use peers::connect;
 pub use postgres::Postgres;
-pub use proxy::{Passing, Proxy};
+pub use proxy::{Proxy, ProxyMode};
 pub use spy::Spy;
 pub use tls::{SignedCertificate, TestAuthority, TlsListener};
 pub use tools::{

@@ -36,15 +36,15 @@ struct Issuer {
 }
 
 /// The warnings about valid policies, and the errors in their issuers and cases.
-fn find_problems(study: &PolicyWorkspace, args: &CheckArgs) -> anyhow::Result<Vec<Problem>> {
-    let mut problems = study.warnings();
+fn find_problems(workspace: &PolicyWorkspace, args: &CheckArgs) -> anyhow::Result<Vec<Problem>> {
+    let mut problems = workspace.warnings();
     if let Some(path) = &args.issuers {
         let IssuersFile { issuers } = ConfigText::read(path)?.parse()?;
         let issuers: Vec<_> = issuers.into_iter().map(|issuer| issuer.issuer).collect();
-        problems.extend(study.check_issuers(&issuers));
+        problems.extend(workspace.check_issuers(&issuers));
     }
     match cases(&args.common.policies) {
-        Ok(cases) => problems.extend(study.check_groups(&cases)),
+        Ok(cases) => problems.extend(workspace.check_groups(&cases)),
         Err(PolicyError(errors)) => problems.extend(errors),
     }
     Ok(problems)
@@ -54,24 +54,25 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<Verdict> {
     let folder = args.common.policies.display();
     let opened = PolicyWorkspace::open(&args.common.policies);
     let (problems, summary) = match &opened {
-        Ok(study) => {
-            let items = study.policies().items().pluralize();
-            let (policies, items) = (pluralize(study.len(), "policy"), pluralize(items, "item"));
-            let revision = study.policies().revision();
+        Ok(workspace) => {
+            let items = workspace.policies().items().count();
+            let (policies, items) =
+                (pluralize(workspace.len(), "policy"), pluralize(items, "item"));
+            let revision = workspace.policies().revision();
             (
-                find_problems(study, args)?,
+                find_problems(workspace, args)?,
                 format!("{folder}: {policies} for {items}, revision {revision}"),
             )
         }
         Err(error) => (error.0.clone(), folder.to_string()),
     };
     let count = |severity| {
-        problems.iter().filter(|problem: &&Problem| problem.severity == severity).pluralize()
+        problems.iter().filter(|problem: &&Problem| problem.severity == severity).count()
     };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let good = errors == 0 && (warnings == 0 || !args.deny_warnings);
     if args.common.json {
-        let revision = opened.as_ref().ok().map(|study| study.policies().revision());
+        let revision = opened.as_ref().ok().map(|workspace| workspace.policies().revision());
         print_json(&json!({ "ok": good, "revision": revision, "problems": problems }))?;
     } else {
         print_problems(&problems);

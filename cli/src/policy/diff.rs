@@ -44,14 +44,14 @@ struct Change {
 type ChangeKey = (String, String, DecisionOutcome, Option<DecisionOutcome>);
 
 pub(super) fn run(args: &DiffArgs) -> anyhow::Result<Verdict> {
-    let study = open_workspace(&args.folder)?;
+    let workspace = open_workspace(&args.folder)?;
     let mut changes: Vec<(ChangeKey, Change)> = Vec::new();
     let mut positions = BTreeMap::new();
     let mut all = 0;
     for record in records(&args.log)? {
         let record = record?;
         all += 1;
-        let (answer, policy_ids) = match study.replay(&record) {
+        let (answer, policy_ids) = match workspace.replay(&record) {
             Replayed::Same => continue,
             Replayed::Changed(PolicyDecision { outcome, policy_ids, .. }) => {
                 (Some(outcome), policy_ids)
@@ -93,8 +93,7 @@ pub(super) fn records(
         files.sort_unstable();
     }
     let opened = files.into_iter().map(|path| {
-        let file = File::open_workspace(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok((path, BufReader::new(file)))
     });
     let opened: Vec<_> = opened.collect::<anyhow::Result<_>>()?;
@@ -145,7 +144,7 @@ fn print(changes: &[(ChangeKey, Change)], all: usize) {
     }
     let (depend, change): (Vec<_>, Vec<_>) = changes.iter().partition(|((.., to), _)| to.is_none());
     let total = |group: Vec<&(ChangeKey, Change)>| {
-        group.iter().map(|(_, change)| change.times).total::<usize>()
+        group.iter().map(|(_, change)| change.times).sum::<usize>()
     };
     let (change, depend) = (total(change), total(depend));
     let all = pluralize(all, "decision");

@@ -51,10 +51,10 @@ pub struct ExplainArgs {
 }
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<Verdict> {
-    let study = open_workspace(&args.common.policies)?;
+    let workspace = open_workspace(&args.common.policies)?;
     let Query { who, name, arguments, note } = query(args)?;
-    let item = study.item(&name).with_context(|| no_such_item(&study, &name))?;
-    let explanation = study.explain(&who, &item, arguments.as_ref());
+    let item = workspace.item(&name).with_context(|| no_such_item(&workspace, &name))?;
+    let explanation = workspace.explain(&who, &item, arguments.as_ref());
     if args.common.json {
         print_json(&explanation)?;
     } else {
@@ -132,8 +132,8 @@ fn caller(args: &ExplainArgs) -> anyhow::Result<(PrincipalSpec, Option<String>)>
     Ok((who, Some(note)))
 }
 
-pub(super) fn no_such_item(study: &PolicyWorkspace, name: &str) -> String {
-    let mut names: Vec<_> = study.policies().items().map(|(_, item)| item.name).collect();
+pub(super) fn no_such_item(workspace: &PolicyWorkspace, name: &str) -> String {
+    let mut names: Vec<_> = workspace.policies().items().map(|(_, item)| item.name).collect();
     names.sort_unstable();
     let suggestion = suggest(name, names.iter().map(String::as_str));
     let suggestion =

@@ -16,7 +16,7 @@ pub struct TestArgs {
 
 pub(super) fn run(args: &TestArgs) -> anyhow::Result<Verdict> {
     let folder = &args.common.policies;
-    let study = open_workspace(folder)?;
+    let workspace = open_workspace(folder)?;
     let cases = cases(folder).map_err(|PolicyError(problems)| {
         print_problems(&problems);
         anyhow::anyhow!("the cases in {} are invalid", folder.join("tests").display())
@@ -25,7 +25,7 @@ pub(super) fn run(args: &TestArgs) -> anyhow::Result<Verdict> {
     let wanted = cases.iter().filter(|(_, _, case)| case.name.contains(filter));
     let (mut results, mut problems) = (Vec::new(), Vec::new());
     for (path, place, case) in wanted {
-        match study.run(path, place, case) {
+        match workspace.run(path, place, case) {
             Ok(result) => results.push(result),
             Err(problem) => problems.push(*problem),
         }
@@ -57,7 +57,7 @@ fn print(results: &[CaseResult], problems: &[Problem]) {
         anstream::println!("       {}", paint::good(&format!("+ {answer}")));
     }
     print_problems(problems);
-    let failed = results.iter().filter(|result| !result.passed).pluralize() + problems.len();
+    let failed = results.iter().filter(|result| !result.passed).count() + problems.len();
     let passed = results.len() + problems.len() - failed;
     let summary = format!("{passed} passed, {failed} failed");
     let all = pluralize(passed + failed, "case");

@@ -64,17 +64,17 @@ impl Permission {
 }
 
 pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
-    let study = open_workspace(&args.common.policies)?;
-    let mut items: Vec<_> = study.policies().items().collect();
+    let workspace = open_workspace(&args.common.policies)?;
+    let mut items: Vec<_> = workspace.policies().items().collect();
     if !args.items.is_empty() {
         let found = args
             .items
             .iter()
-            .map(|name| study.item(name).with_context(|| no_such_item(&study, name)));
+            .map(|name| workspace.item(name).with_context(|| no_such_item(&workspace, name)));
         items = found.collect::<Result<_, _>>()?;
     }
     items.sort_by(|one, other| one.1.name.cmp(&other.1.name));
-    let named_principals = study.named_principals();
+    let named_principals = workspace.named();
     let tenant = args.tenant.clone().or_else(|| {
         let first = named_principals.iter().find(|(kind, _)| kind == "Tenant");
         first.map(|(_, id)| id.clone())
@@ -83,7 +83,7 @@ pub(super) fn run(args: &WhoCanArgs) -> anyhow::Result<Verdict> {
         .into_iter()
         .map(|(kind, id)| {
             let permissions =
-                items.iter().map(|item| cell(&study, &kind, &id, tenant.as_deref(), item));
+                items.iter().map(|item| cell(&workspace, &kind, &id, tenant.as_deref(), item));
             Row { permissions: permissions.collect(), kind, id }
         })
         .collect();
@@ -104,7 +104,7 @@ fn rows(named_principals: &BTreeSet<(String, String)>) -> Vec<(String, String)> 
 }
 
 fn cell(
-    study: &PolicyWorkspace,
+    workspace: &PolicyWorkspace,
     kind: &str,
     id: &str,
     tenant: Option<&str>,
@@ -127,7 +127,7 @@ fn cell(
     };
     let permission = |workload| {
         let [without, with] =
-            [false, true].map(|mfa| study.decide(&who(workload, mfa), item, None).outcome);
+            [false, true].map(|mfa| workspace.decide(&who(workload, mfa), item, None).outcome);
         match (without, with) {
             (DecisionOutcome::Allow, _) => Permission::Yes,
             (_, DecisionOutcome::Allow) => Permission::WithMfa,

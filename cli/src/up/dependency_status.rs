@@ -11,7 +11,7 @@ use tokio::{
 use url::{Host, Url};
 
 use super::UpArgs;
-use crate::dependencies::{Dependencies, Binaries};
+use crate::dependencies::{Binaries, Dependencies};
 
 /// The deadline of each probe.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,7 +42,11 @@ pub(super) struct Dependency {
 }
 
 /// Probes all dependencies concurrently.
-pub(super) async fn inspect(args: &UpArgs, dependencies: &Dependencies, binaries: &Binaries) -> Vec<Dependency> {
+pub(super) async fn inspect(
+    args: &UpArgs,
+    dependencies: &Dependencies,
+    binaries: &Binaries,
+) -> Vec<Dependency> {
     let (issuers, vault, database, redis, traces) = tokio::join!(
         issuers(args),
         vault(args, dependencies),
@@ -51,7 +55,8 @@ pub(super) async fn inspect(args: &UpArgs, dependencies: &Dependencies, binaries
         traces(args),
     );
     let root = args.code_root.canonicalize().unwrap_or_else(|_| args.code_root.clone());
-    let mtls = (DependencyStatus::Embedded, "mTLS, with a certificate authority of this run".to_owned());
+    let mtls =
+        (DependencyStatus::Embedded, "mTLS, with a certificate authority of this run".to_owned());
     let helpdesk = (DependencyStatus::Embedded, "sample tickets of acme and umbrella".to_owned());
     let rest = [
         ("credentials", "credentials", vault),
@@ -83,11 +88,9 @@ async fn issuers(args: &UpArgs) -> Vec<(DependencyStatus, String)> {
     let probe = drawbridge_auth::probe_issuers(issuer, is_private, args.issuers.as_deref());
     match timeout(TIMEOUT, probe).await {
         // Cannot fail on the file: auth has read it already.
-        Ok(Ok(issuers)) => {
-            all.extend(issuers.into_iter().map(|(name, problem)| {
-                (problem.map_or(DependencyStatus::Real, DependencyStatus::Unreachable), name)
-            }))
-        }
+        Ok(Ok(issuers)) => all.extend(issuers.into_iter().map(|(name, problem)| {
+            (problem.map_or(DependencyStatus::Real, DependencyStatus::Unreachable), name)
+        })),
         Ok(Err(error)) => {
             all.push((
                 DependencyStatus::Unreachable(error_chain(&error)),
@@ -115,10 +118,15 @@ async fn redis(args: &UpArgs, dependencies: &Dependencies) -> (DependencyStatus,
             ping(&redis.url.as_str().into()).await,
             format!("Redis, started on port {}", redis.port),
         ),
-        (None, None) => {
-            (DependencyStatus::Embedded, substitute(args, "in this process", "redis-server is not \
-                on PATH"))
-        }
+        (None, None) => (
+            DependencyStatus::Embedded,
+            substitute(
+                args,
+                "in this process",
+                "redis-server is not \
+                on PATH",
+            ),
+        ),
     }
 }
 
@@ -156,7 +164,11 @@ async fn vault(args: &UpArgs, dependencies: &Dependencies) -> (DependencyStatus,
     (status, format!("Vault, started at {}", vault.url))
 }
 
-async fn database(args: &UpArgs, dependencies: &Dependencies, binaries: &Binaries) -> (DependencyStatus, String) {
+async fn database(
+    args: &UpArgs,
+    dependencies: &Dependencies,
+    binaries: &Binaries,
+) -> (DependencyStatus, String) {
     match &dependencies.postgres {
         Some(postgres) => {
             let connecting = TcpStream::connect(("127.0.0.1", postgres.port));
@@ -182,7 +194,10 @@ async fn traces(args: &UpArgs) -> (DependencyStatus, String) {
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
         None => {
-            return (DependencyStatus::Unreachable("the URL has no host".to_owned()), endpoint.to_string());
+            return (
+                DependencyStatus::Unreachable("the URL has no host".to_owned()),
+                endpoint.to_string(),
+            );
         }
     };
     let port = endpoint.port_or_known_default().unwrap_or(4317);

@@ -24,24 +24,25 @@ pub(super) fn as_json(up: &RunningMesh) -> Value {
         })
         .collect();
     for OwnService { namespace, urls, unreachable, next_steps } in &up.own_services {
-        let describe = if unreachable.is_some() { "unreachable" } else { "real" };
+        let state = if unreachable.is_some() { "unreachable" } else { "real" };
         let entry =
-            json!({ "urls": urls, "state": describe, "reason": unreachable, "toDo": next_steps });
+            json!({ "urls": urls, "state": state, "reason": unreachable, "toDo": next_steps });
         services.insert(namespace.clone(), entry);
     }
     let dependencies: Vec<_> = up
         .dependencies
         .iter()
         .map(|dependency| {
-            let (describe, reason) = describe(&dependency.status);
-            json!({ "name": dependency.key, "state": describe, "reason": reason, "which": dependency.which })
+            let (state, reason) = describe(&dependency.status);
+            let Dependency { key, which, .. } = dependency;
+            json!({ "name": key, "state": state, "reason": reason, "which": which })
         })
         .collect();
     json!({
-        "name": mesh.describe.name,
-        "pid": mesh.describe.pid,
+        "name": mesh.state.name,
+        "pid": mesh.state.pid,
         "mcpUrl": mesh.mcp_url,
-        "issuer": mesh.describe.issuer,
+        "issuer": mesh.state.issuer,
         "services": services,
         "dependencies": dependencies,
     })
@@ -136,8 +137,8 @@ fn dependencies_table(dependencies: &[Dependency]) -> Table {
             DependencyStatus::Unreachable(_) => Color::Red,
         };
         let entry = match describe(status) {
-            (describe, Some(why)) => format!("{describe}: {why}"),
-            (describe, None) => describe.to_owned(),
+            (state, Some(why)) => format!("{state}: {why}"),
+            (state, None) => state.to_owned(),
         };
         table.add_row([Cell::new(label), Cell::new(entry).fg(color), Cell::new(which)]);
     }

@@ -98,7 +98,7 @@ fn check_reports_file_line_and_caret_of_every_error() {
         "./syntax.cedar:2:45: unexpected token `;`",
         "2 | permit (principal, action, resource) when { ;\n  \
          |                                             ^\n",
-        "./entities/groups.json:2:3: a member is a User, Workload, Group or Role, and Grp is none",
+        "./entities/groups.json:2:3: a member must be a User, Workload, Group or Role, not Grp",
     ] {
         assert!(output.contains(wanted), "{wanted}\nis not in\n{output}");
     }
@@ -239,9 +239,12 @@ fn recorded(request: &str, item: &str, outcome: &str, arguments: Option<Value>) 
     };
     let operation = if item == "code_file" { "KIND_READ_RESOURCE" } else { "KIND_CALL_TOOL" };
     let mut record = json!({
-        "time": "2026-01-01T00:00:00Z", "request_id": request, "issuer": "https://idp.example", "subject": "alice",
-        "client_id": "c", "tenant": "acme", "groups": ["engineering"], "operation": operation, "item": item,
-        "service": "code", "rpc": rpc, "argument_digest": "00", "outcome": outcome, "policy_revision": "x",
+        "time": "2026-01-01T00:00:00Z", "request_id": request,
+        "issuer": "https://idp.example", "subject": "alice",
+        "client_id": "c", "tenant": "acme", "groups": ["engineering"],
+        "operation": operation, "item": item,
+        "service": "code", "rpc": rpc, "argument_digest": "00",
+        "outcome": outcome, "policy_revision": "x",
         "latency_us": 12,
     });
     if let Some(arguments) = arguments {
@@ -253,7 +256,10 @@ fn recorded(request: &str, item: &str, outcome: &str, arguments: Option<Value>) 
 #[test]
 fn diff_reports_decisions_that_would_change_and_those_that_depend_on_arguments() {
     let folder = Folder::new();
-    let search = json!({ "query": "x", "regex": false, "glob": "", "path": "", "ignore_case": false, "context_lines": 0 });
+    let search = json!({
+        "query": "x", "regex": false, "glob": "", "path": "",
+        "ignore_case": false, "context_lines": 0,
+    });
     let log = [
         recorded("r1", "code_search", "allow", Some(search)),
         recorded("r2", "code_search", "allow", None),

@@ -88,11 +88,11 @@ fn try_reports_errors() {
         "{}",
         failure(&search, json!({ "invoices": {} }))
     );
-    assert!(failure(&search, json!([])).contains("JSON objects"));
+    assert!(failure(&search, json!([])).contains("not a JSON object"));
     assert!(failure(&["--tool", "other"], json!({})).contains("no entry for the tool \"other\""));
     assert!(
         failure(&["--tool", "endless", "--response"], json!({}))
-            .contains("nothing that changes its response")
+            .contains("has no response transformation")
     );
     assert!(
         failure(&["--tool", "endless"], json!({})).contains("exceeded the work limit of a program")

@@ -12,11 +12,11 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use drawbridge_sdk::{CallContext, CallerRequestId, RequestId, trace};
+use drawbridge_sdk::{CallContext, RequestId, trace};
 use http::{HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;
-use tracing::{Instrument as _, Span, field::Empty};
+use tracing::{Instrument as _, Span};
 
 use crate::{
     admission::authorizer::{Authorizer, Grant, Reauthorizer},
@@ -31,6 +31,7 @@ use crate::{
 use self::{
     body::{BodyPermit, discard},
     headers::{Accepts, accept, bearer_token, check_headers},
+    telemetry::{record_duration, request_span},
 };
 
 pub use self::body::BodyLimits;
@@ -53,6 +54,7 @@ mod message;
 mod params;
 mod plan;
 mod response_budget;
+mod telemetry;
 
 /// The longest that one request may take, even if its tool reports progress.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
@@ -140,18 +142,6 @@ pub(crate) fn announce_close(response: &mut Response, version: Version) {
     if version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-}
-
-/// Records the duration of an operation up to its response. The labels are existing methods and
-/// tools.
-fn record_duration(method: &'static str, tool: Option<String>, elapsed: Duration) {
-    let tool = tool.unwrap_or_default();
-    metrics::histogram!(
-        "mcp_server_operation_duration_seconds",
-        "mcp_method_name" => method,
-        "gen_ai_tool_name" => tool
-    )
-    .record(elapsed);
 }
 
 /// A refusal, and the id of the rejected message.
@@ -332,7 +322,7 @@ impl AdmissionState {
                 .map_err(|refusal| (message.id.clone(), refusal))?;
         }
 
-        let span = span(&message, context, parts);
+        let span = request_span(&message, context, parts);
         let planning =
             plan::plan_message(self, context, endpoint, &token, &message).instrument(span.clone());
         let planned = match planning.await {
@@ -367,35 +357,4 @@ impl AdmissionState {
         };
         Ok((admission, Some(message)))
     }
-}
-
-/// The span of one MCP request (OpenTelemetry's semantic conventions for MCP). It continues the
-/// trace of `_meta` or, without one, that of the HTTP headers (SEP-414).
-fn span(message: &Message, context: &CallContext, parts: &Parts) -> Span {
-    let headers = &parts.headers;
-    let caller_request_id = parts.extensions.get::<CallerRequestId>();
-    let method = message.method.as_str();
-    let protocol_version = headers.get("mcp-protocol-version");
-    let protocol_version = protocol_version.and_then(|value| value.to_str().ok());
-    let span = tracing::info_span!(
-        "mcp",
-        otel.name = message.span_name(),
-        otel.kind = "server",
-        otel.status_code = Empty,
-        mcp.method.name = method,
-        mcp.protocol.version = protocol_version.map(truncate),
-        gen_ai.tool.name = message.tool_name().map(truncate),
-        jsonrpc.request.id = truncate(&message.id.to_string()),
-        error.type = Empty,
-        drawbridge.cache = Empty,
-        request_id = %context.request_id,
-        caller_request_id = caller_request_id.map(CallerRequestId::as_str),
-        trace_id = Empty,
-    );
-    if message.has_trace() {
-        trace::continue_from(&span, message);
-    } else {
-        trace::continue_from(&span, &trace::Headers(headers));
-    }
-    span
 }

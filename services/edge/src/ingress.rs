@@ -31,9 +31,11 @@ use crate::{
 
 pub use self::client_address::ForwardedBy;
 use self::client_address::Proxies;
+pub(crate) use self::router::router;
 
 mod client_address;
-pub(crate) mod page;
+mod page;
+mod router;
 
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
 /// Headers that affect a decision and therefore must not be repeated: a proxy and the edge could

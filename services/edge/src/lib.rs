@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, middleware, routing::any};
+use axum::Router;
 use drawbridge_sdk::{
     Admin, BindError, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
     HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, RunningService, ServerCertificate,
@@ -28,12 +28,12 @@ use crate::{
     catalog::Catalogs,
     catalog::discovery::{Discovery, PollIntervals},
     config::{ConfigFile, Reloadable},
-    ingress::{Ingress, IngressPolicy, page},
+    ingress::{Ingress, IngressPolicy, router},
     mcp::{McpServer, MethodHandler, Seal, SessionLimits},
-    metadata::{Endpoint, Endpoints, ProtectedResource},
+    metadata::{Endpoint, ProtectedResource},
     traffic::cache::Cache,
     traffic::guard::Guards,
-    traffic::limits::{AnonymousLimits, RateLimiter},
+    traffic::limits::RateLimiter,
     traffic::queue::{AdmissionController, CallLimiter},
 };
 
@@ -370,34 +370,6 @@ fn service(policy: IngressPolicy, admission: AdmissionState, metadata: Router) -
         // Boxed, so that the future that a connection moves is small.
         Box::pin(async move { Ok(ingress.handle(request).await) })
     })
-}
-
-fn router(policy: &IngressPolicy, admission: &Arc<AdmissionState>, metadata: Router) -> Router {
-    let path = admission.resource.path().to_owned();
-    // Some clients drop the trailing slash and others do not. The endpoints of single services are
-    // below.
-    let mut paths =
-        vec![format!("{path}/"), format!("{path}/{{namespace}}"), format!("{path}/{{namespace}}/")];
-    if !path.is_empty() {
-        paths.push(path);
-    }
-    let endpoint = Endpoint { resource: Arc::clone(&admission.resource), namespace: None };
-    // If the MCP endpoint is the root, `serve_browsers` serves the page there.
-    let is_root = admission.resource.path().is_empty();
-    let home = if is_root { Router::new() } else { page::route(&endpoint) };
-    let anonymous = AnonymousLimits { limits: Arc::clone(&admission.limits), endpoint };
-    let limit_anonymous =
-        middleware::from_fn_with_state(Arc::new(anonymous), traffic::limits::limit_anonymous);
-    let endpoints = Endpoints {
-        resource: Arc::clone(&admission.resource),
-        catalogs: Arc::clone(&admission.catalogs),
-    };
-    let metadata = metadata.merge(home).route_layer(limit_anonymous);
-    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(admission::admit)));
-    mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::serve_browsers))
-        .with_state(Arc::clone(admission))
-        .merge(metadata)
-        .layer(policy.cors())
 }
 
 /// A secret for a single replica.

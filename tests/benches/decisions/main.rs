@@ -159,7 +159,7 @@ fn edit(folder: &Folder) -> f64 {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let store = Arc::new(PolicyStore::open(folder.path()).expect("policies"));
-        let mut changes = store.changes();
+        let mut changes = store.subscribe();
         let stopping = CancellationToken::new();
         tokio::spawn(store.follow(Readiness::default(), stopping.clone()));
         // Wait for the first poll of the files.

@@ -109,7 +109,7 @@ fn path_with_the_binary() -> std::ffi::OsString {
 }
 
 #[test]
-fn every_command_of_the_pages_on_policies_and_tools_runs_in_a_checkout() {
+fn every_command_of_the_runnable_pages_runs_in_a_checkout() {
     let (mut run, mut not_run, mut up) = (0, 0, None);
     let checkout = checkout();
     for block in RUN.iter().flat_map(|page| blocks(page)) {

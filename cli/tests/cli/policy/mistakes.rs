@@ -40,7 +40,8 @@ fn a_principal_without_an_issuer_or_of_one_that_is_not_accepted_is_an_error() {
     // Group memberships name principals too.
     folder.write(
         "entities/more.json",
-        r#"[{ "uid": { "type": "User", "id": "https://other.example#eve" }, "parents": [{ "type": "Group", "id": "support" }] }]"#,
+        r#"[{ "uid": { "type": "User", "id": "https://other.example#eve" },
+             "parents": [{ "type": "Group", "id": "support" }] }]"#,
     );
     let output = folder.run(1, &["check", "--issuers", "issuers.toml"]);
     assert!(output.contains("error: ./entities/more.json:1:"), "{output}");
@@ -116,11 +117,7 @@ fn an_invalid_argument_of_several_actions_is_one_error() {
     let report = folder.json(1, &["check"]);
     let problems = report["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
     assert_eq!(problems.len(), 1, "{report:#}");
-    assert!(
-        problems[0]["help"]
-            .as_str()
-            .is_some_and(|help| help.contains("name the one that is meant"))
-    );
+    assert!(problems[0]["help"].as_str().is_some_and(|help| help.contains("name the intended")));
 }
 
 #[test]
@@ -146,7 +143,9 @@ fn explain_reads_development_users_and_tokens_and_suggests_names() {
     let output = explain(1, &["code_search", "--user", "unknown-user"]);
     assert!(output.contains("No group or role of unknown-user is known"), "{output}");
 
-    let claims = json!({ "iss": "https://idp.example", "sub": "a", "tenant": "acme", "groups": ["engineering"] });
+    let claims = json!({
+        "iss": "https://idp.example", "sub": "a", "tenant": "acme", "groups": ["engineering"],
+    });
     let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()));
     folder.write("token", &token);
     let output = explain(0, &["code_search", r#"{"query":"x"}"#, "--token", "token"]);
@@ -160,7 +159,7 @@ fn explain_reads_development_users_and_tokens_and_suggests_names() {
 
     let output = explain(1, &["code_search", r#"{"qurey":"x","regex":"yes"}"#, "--user", "alice"]);
     assert!(output.contains("unknown argument \"qurey\"; did you mean \"query\"?"), "{output}");
-    assert!(output.contains("the argument \"regex\" must be a Bool, and is \"yes\""), "{output}");
+    assert!(output.contains("the argument \"regex\" must be a Bool, not \"yes\""), "{output}");
     let output = explain(2, &["code_serch"]);
     assert!(output.contains("it has code_file, code_list_files, code_search, "), "{output}");
     assert!(output.contains("; did you mean code_search?"), "{output}");

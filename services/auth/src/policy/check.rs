@@ -47,7 +47,7 @@ impl PolicyChecker {
         }
     }
 
-    /// PolicyChecker policies, determines which of them read the arguments, and returns their problems.
+    /// Checks policies, determines which of them read the arguments, and returns their problems.
     pub(super) fn check(
         &mut self,
         schema: &Schema,
@@ -77,7 +77,7 @@ impl PolicyChecker {
     }
 }
 
-/// PolicyChecker policies on all processors.
+/// Checks policies on all processors.
 fn check_all(
     new: &[(&[u8; 32], &ParsedPolicy)],
     schema: &Schema,

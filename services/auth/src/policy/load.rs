@@ -152,7 +152,7 @@ fn or_problems<T: Default>(result: Result<T, Vec<Problem>>, problems: &mut Vec<P
     })
 }
 
-/// PolicyChecker that the base schema declares principals as auth creates them.
+/// Checks that the base schema declares principals as auth creates them.
 fn check_principals(schema: &Schema) -> Result<(), String> {
     for workload in [false, true] {
         let some = || vec!["some".to_owned()];

@@ -1,4 +1,4 @@
-//! PolicyChecker of names that no schema declares and that could be misspelt: issuers, groups and roles.
+//! Checks of names that no schema declares and that could be misspelt: issuers, groups and roles.
 
 use std::{
     collections::{BTreeSet, HashMap},

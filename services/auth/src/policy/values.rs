@@ -1,4 +1,4 @@
-//! PolicyChecker enum values that policies compare arguments with: an unknown value never matches.
+//! Checks enum values that policies compare arguments with: an unknown value never matches.
 //!
 //! For Cedar they are strings. `drawbridge policy schema` writes the values as annotations of the
 //! fields.

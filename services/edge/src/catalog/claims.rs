@@ -67,7 +67,7 @@ impl std::fmt::Display for NameConflict {
         match (owner, owned) {
             (NameOwner::Locked(_), None) => f.write_str("is locked for ")?,
             (NameOwner::Locked(_), Some(owned)) => {
-                write!(f, "overlaps {owned:?}, which is locked for ")?
+                write!(f, "overlaps {owned:?}, which is locked for ")?;
             }
             (NameOwner::Namespace(namespace), _) => {
                 return write!(

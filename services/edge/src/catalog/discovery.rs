@@ -224,7 +224,7 @@ impl Discovery {
             metrics::gauge!("edge_config_current").set(if applied.is_ok() { 1 } else { 0 });
             match applied {
                 Ok(()) => {
-                    tracing::info!(file = %file.path().display(), "the config file is in effect")
+                    tracing::info!(file = %file.path().display(), "the config file is in effect");
                 }
                 Err(error) => tracing::error!(
                     file = %file.path().display(),

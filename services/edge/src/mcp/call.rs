@@ -269,7 +269,7 @@ impl CallRunner<'_> {
         match &outcome {
             Err(CallFailure::Busy(_)) => write.cancel(),
             Err(CallFailure::Status(status)) if status::is_unresolved(status) => {
-                write.end(false).await
+                write.end(false).await;
             }
             _ => write.end(true).await,
         }

@@ -215,7 +215,7 @@ pub(super) fn missing_capabilities(
     for kind in required.requests.values().filter_map(|request| request.kind.as_ref()) {
         match kind {
             RequestKind::Form(_) if !client.elicit_form => {
-                missing["elicitation"]["form"] = json!({})
+                missing["elicitation"]["form"] = json!({});
             }
             RequestKind::Url(_) if !client.elicit_url => missing["elicitation"]["url"] = json!({}),
             RequestKind::Sampling(_) if !client.sampling => missing["sampling"] = json!({}),

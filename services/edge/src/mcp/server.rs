@@ -299,7 +299,7 @@ impl McpServer {
                     Some(authorization)
                         if may_perform(&admission, authorization.operation()).await? =>
                     {
-                        session.resolve(&id, response)
+                        session.resolve(&id, response);
                     }
                     Some(_) => {}
                     None => self.forward_response(session.id, &id, response, &admission).await?,

@@ -80,7 +80,11 @@ pub struct Config {
     pub database_url: SecretString,
 
     /// The maximum number of connections to PostgreSQL. Each caller has at most two.
-    #[arg(long, default_value_t = CONNECTIONS_MAX, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    #[arg(
+        long,
+        default_value_t = CONNECTIONS_MAX,
+        value_parser = clap::value_parser!(u32).range(2..=10_000)
+    )]
     pub database_connections_max: u32,
 
     /// The maximum number of documents that are extracted concurrently. Further calls queue until

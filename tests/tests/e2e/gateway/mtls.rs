@@ -412,7 +412,7 @@ async fn a_tool_service_in_python_uses_mtls() {
         let allowed = MeshAuthority::id(allowed).expect("an id").to_string();
         let mtls =
             [certificate.as_os_str(), key.as_os_str(), bundle.as_os_str(), OsStr::new(&allowed)];
-        PythonService::by_mtls(&mesh.transaction_keys(), &mtls)
+        PythonService::with_mtls(&mesh.transaction_keys(), &mtls)
     };
     let alice = mesh.client("alice").await;
     let service = start("edge");

@@ -198,14 +198,14 @@ async fn eventually(what: &str, is_met: impl Fn() -> bool) {
 #[tokio::test]
 async fn each_caller_has_its_own_database_user_which_is_removed_at_revocation_and_at_drain() {
     let world = World::start().await;
-    let before = world.ask("select rolname from pg_roles order by 1");
+    let before = world.query("select rolname from pg_roles order by 1");
     let (alice, bob) = (world.client("alice").await, world.client("bob").await);
     save(&alice, "D-1", true).await;
     let of_alice = world.postgres.leased_users();
     assert_eq!(of_alice.len(), 1, "{of_alice:?}");
     // The database connection is hers.
     let connected = "select distinct usename from pg_stat_activity where application_name = 'drawbridge-invoices'";
-    assert_eq!(world.ask(connected), of_alice);
+    assert_eq!(world.query(connected), of_alice);
     assert_eq!(found(&bob, json!({})).await, [""; 0]);
     let mut of_bob = world.postgres.leased_users();
     of_bob.retain(|user| !of_alice.contains(user));
@@ -216,7 +216,7 @@ async fn each_caller_has_its_own_database_user_which_is_removed_at_revocation_an
     revoke_of(&world.mesh, &platform, state.issuer_name(), Which::Subject("alice".to_owned()))
         .await;
     eventually("alice's user is removed", || world.postgres.leased_users() == of_bob).await;
-    eventually("alice's connections are closed", || world.ask(connected) == of_bob).await;
+    eventually("alice's connections are closed", || world.query(connected) == of_bob).await;
 
     // The process's environment contains no database credentials.
     let environment = fs::read("/proc/self/environ").expect("an environment");
@@ -296,14 +296,14 @@ async fn a_dropped_or_disconnected_database_user_is_replaced_within_the_call() {
     assert_eq!(found(&alice, json!({})).await, ["D-3"]);
     let users = world.postgres.leased_users();
     for user in &users {
-        world.ask(&format!("drop role {user:?}"));
+        world.query(&format!("drop role {user:?}"));
     }
     // Its open connections are still used.
     assert_eq!(found(&alice, json!({})).await, ["D-3"]);
     let replaced = world.postgres.leased_users();
     assert!(replaced.len() == 1 && !users.contains(&replaced[0]), "{users:?} {replaced:?}");
 
-    world.ask("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'v-%'");
+    world.query("select pg_terminate_backend(pid) from pg_stat_activity where usename like 'v-%'");
     assert_eq!(found(&alice, json!({})).await, ["D-3"]);
     save(&alice, "D-4", false).await;
 }
@@ -320,12 +320,12 @@ async fn an_approval_is_written_by_the_approvers_own_user() {
     assert!(hidden.message().contains("no such invoice"), "{hidden:?}");
     let elicitation = approve(&anna, id, elicits(), json!({})).await;
     assert_eq!(elicitation.json["result"]["resultType"], "input_required", "{elicitation:?}");
-    assert_eq!(world.ask("select count(*) from invoices.approvals"), ["0"]);
+    assert_eq!(world.query("select count(*) from invoices.approvals"), ["0"]);
     let done = approve(&anna, id, elicits(), respond(&elicitation, "accept", true)).await;
     let approved = &done.json["result"]["structuredContent"]["invoice"];
     assert_eq!(approved["approval"]["approved_by"], "anna", "{done:?}");
     let written =
-        world.ask("select split_part(approved_by, '@', 1), confirmed from invoices.approvals");
+        world.query("select split_part(approved_by, '@', 1), confirmed from invoices.approvals");
     assert_eq!(written, ["anna|t"]);
 }
 

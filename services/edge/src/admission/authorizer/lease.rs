@@ -15,7 +15,8 @@ use crate::refusal::Refusal;
 
 /// How long to wait before an unavailable auth is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a decision is valid that another replica of auth made, in its own epoch.
+/// How long a decision of another replica of auth is valid: it belongs to the epoch of that
+/// replica.
 const FOREIGN_EPOCH_TTL: Duration = Duration::from_secs(60);
 /// The longest time that a timer is set to: a token may never expire.
 const TIMER_MAX: Duration = Duration::from_secs(30 * 24 * 3600);

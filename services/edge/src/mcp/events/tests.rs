@@ -28,7 +28,7 @@ fn read_all(reader: &mut EventReader) -> Vec<String> {
     loop {
         match reader.next() {
             ReadOutcome::Event(_, event) => {
-                found.push(String::from_utf8_lossy(&event.message).into_owned())
+                found.push(String::from_utf8_lossy(&event.message).into_owned());
             }
             ReadOutcome::Empty => return found,
             ReadOutcome::End => {

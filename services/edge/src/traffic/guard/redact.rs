@@ -162,7 +162,7 @@ impl CompiledPattern {
             match self.validated_length(&text[start..], end - start) {
                 // It is a replacement from an earlier pass.
                 Some(length) if text[start..start + length] == self.replacement => {
-                    from = start + length
+                    from = start + length;
                 }
                 Some(length) => {
                     replaced.push_str(&text[copied..start]);

@@ -80,12 +80,12 @@ impl LimitRules {
         let mut names = BTreeSet::new();
         let mut limits = Vec::with_capacity(entries.len());
         for entry in entries {
-            let wrong = |problem| text.error_at(entry.name.span().start, problem);
+            let error = |problem| text.error_at(entry.name.span().start, problem);
             if limits.len() == LIMITS_MAX {
-                return Err(wrong(format!("there are more than {LIMITS_MAX} limits")));
+                return Err(error(format!("there are more than {LIMITS_MAX} limits")));
             }
             if !names.insert(entry.name.get_ref()) {
-                return Err(wrong(format!("the limit {:?} is given twice", entry.name.get_ref())));
+                return Err(error(format!("the limit {:?} is given twice", entry.name.get_ref())));
             }
             limits.push(Arc::new(limit(text, entry, replicas)?));
         }
@@ -108,21 +108,21 @@ impl LimitRules {
 
 fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, ConfigTextError> {
     let name = entry.name.get_ref();
-    let wrong = |place: usize, problem: String| Err(text.error_at(place, problem));
+    let error = |place: usize, problem: String| Err(text.error_at(place, problem));
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if !(1..=NAME_BYTES_MAX).contains(&name.len()) || !name.bytes().all(allowed) {
         let problem =
             format!("a limit's name has 1 to {NAME_BYTES_MAX} of the characters A-Z a-z 0-9 _ -");
-        return wrong(entry.name.span().start, problem);
+        return error(entry.name.span().start, problem);
     }
     let by = *entry.by.get_ref();
     if by == By::Address && (entry.only.is_some() || !entry.cost.is_empty()) {
         let problem =
             "a limit by address counts unauthenticated requests: it has no `only` and no `cost`";
-        return wrong(entry.by.span().start, problem.to_owned());
+        return error(entry.by.span().start, problem.to_owned());
     }
     if entry.only.as_ref().is_some_and(|only| only.tools.is_empty() && only.classes.is_empty()) {
-        return wrong(entry.name.span().start, format!("the limit {name:?} selects no tools"));
+        return error(entry.name.span().start, format!("the limit {name:?} selects no tools"));
     }
     let seconds =
         text.check_bounds(entry.per_seconds.as_ref(), "per_seconds", 1, 1..=SECONDS_MAX)?;
@@ -136,7 +136,7 @@ fn limit(text: &ConfigText, entry: &LimitEntry, replicas: u64) -> Result<Limit, 
         if *cost.get_ref() > burst {
             let problem =
                 format!("{tool:?} costs more than the burst of {burst}: it could never be called");
-            return wrong(cost.span().start, problem);
+            return error(cost.span().start, problem);
         }
     }
     let cost: BTreeMap<_, _> =

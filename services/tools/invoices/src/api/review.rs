@@ -90,7 +90,10 @@ fn facts(summary: &InvoiceSummary, extracted: &ExtractResult) -> String {
 /// A text from the document on one line, truncated, without invisible and bidirectional control
 /// characters.
 pub(super) fn sanitize(text: &str) -> String {
-    let is_invisible = |char: char| matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let is_invisible = |char: char| {
+        matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(char, '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
     let visible = text
         .chars()
         .map(|char| if char.is_control() { ' ' } else { char })

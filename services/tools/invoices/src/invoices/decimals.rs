@@ -5,7 +5,10 @@ use crate::decimal;
 
 proptest! {
     #[test]
-    fn a_decimal_is_formatted_as_it_was_parsed(units in -99_999_999_999_999_i64..=99_999_999_999_999, scale in 0_u32..=10) {
+    fn a_decimal_is_formatted_as_it_was_parsed(
+        units in -99_999_999_999_999_i64..=99_999_999_999_999,
+        scale in 0_u32..=10,
+    ) {
         let value = Decimal::new(units, scale);
         let text = value.to_string();
         let read = decimal::parse(&text).unwrap();
@@ -14,7 +17,10 @@ proptest! {
     }
 
     #[test]
-    fn signs_zeros_and_white_space_do_not_change_the_value(units in 0_i64..=99_999_999, scale in 0_u32..=8) {
+    fn signs_zeros_and_white_space_do_not_change_the_value(
+        units in 0_i64..=99_999_999,
+        scale in 0_u32..=8,
+    ) {
         let value = Decimal::new(units, scale);
         for text in [format!("+{value}"), format!("000{value}"), format!("\n {value}\t")] {
             prop_assert_eq!(decimal::parse(&text), Some(value));

@@ -8,16 +8,22 @@ use super::{CII, UBL, read};
 /// amount.
 pub(super) fn line([id, document, quantity, price, net]: [&str; 5]) -> String {
     format!(
-        "<ram:IncludedSupplyChainTradeLineItem><ram:AssociatedDocumentLineDocument><ram:LineID>{id}</ram:LineID>\
+        "<ram:IncludedSupplyChainTradeLineItem><ram:AssociatedDocumentLineDocument>\
+         <ram:LineID>{id}</ram:LineID>\
          {document}</ram:AssociatedDocumentLineDocument>\
          <ram:SpecifiedTradeProduct><ram:Name>Thing</ram:Name></ram:SpecifiedTradeProduct>\
-         <ram:SpecifiedLineTradeAgreement><ram:NetPriceProductTradePrice><ram:ChargeAmount>{price}</ram:ChargeAmount>\
-         </ram:NetPriceProductTradePrice></ram:SpecifiedLineTradeAgreement><ram:SpecifiedLineTradeDelivery>\
-         <ram:BilledQuantity unitCode=\"C62\">{quantity}</ram:BilledQuantity></ram:SpecifiedLineTradeDelivery>\
+         <ram:SpecifiedLineTradeAgreement><ram:NetPriceProductTradePrice>\
+         <ram:ChargeAmount>{price}</ram:ChargeAmount>\
+         </ram:NetPriceProductTradePrice></ram:SpecifiedLineTradeAgreement>\
+         <ram:SpecifiedLineTradeDelivery>\
+         <ram:BilledQuantity unitCode=\"C62\">{quantity}</ram:BilledQuantity>\
+         </ram:SpecifiedLineTradeDelivery>\
          <ram:SpecifiedLineTradeSettlement><ram:ApplicableTradeTax><ram:TypeCode>VAT</ram:TypeCode>\
-         <ram:CategoryCode>S</ram:CategoryCode><ram:RateApplicablePercent>19</ram:RateApplicablePercent>\
+         <ram:CategoryCode>S</ram:CategoryCode>\
+         <ram:RateApplicablePercent>19</ram:RateApplicablePercent>\
          </ram:ApplicableTradeTax><ram:SpecifiedTradeSettlementLineMonetarySummation>\
-         <ram:LineTotalAmount>{net}</ram:LineTotalAmount></ram:SpecifiedTradeSettlementLineMonetarySummation>\
+         <ram:LineTotalAmount>{net}</ram:LineTotalAmount>\
+         </ram:SpecifiedTradeSettlementLineMonetarySummation>\
          </ram:SpecifiedLineTradeSettlement></ram:IncludedSupplyChainTradeLineItem>"
     )
 }
@@ -46,15 +52,20 @@ pub(super) fn cii(
          xmlns:ram=\"{namespace}:ReusableAggregateBusinessInformationEntity:100\" \
          xmlns:udt=\"{namespace}:UnqualifiedDataType:100\"><rsm:ExchangedDocumentContext>\
          <ram:GuidelineSpecifiedDocumentContextParameter><ram:ID>{specification}</ram:ID>\
-         </ram:GuidelineSpecifiedDocumentContextParameter></rsm:ExchangedDocumentContext><rsm:ExchangedDocument>\
+         </ram:GuidelineSpecifiedDocumentContextParameter></rsm:ExchangedDocumentContext>\
+         <rsm:ExchangedDocument>\
          <ram:ID>C-1</ram:ID><ram:TypeCode>{type_code}</ram:TypeCode><ram:IssueDateTime>\
-         <udt:DateTimeString format=\"102\">20260105</udt:DateTimeString></ram:IssueDateTime></rsm:ExchangedDocument>\
+         <udt:DateTimeString format=\"102\">20260105</udt:DateTimeString></ram:IssueDateTime>\
+         </rsm:ExchangedDocument>\
          <rsm:SupplyChainTradeTransaction>{lines}<ram:ApplicableHeaderTradeAgreement>\
-         <ram:SellerTradeParty>{}</ram:SellerTradeParty><ram:BuyerTradeParty>{}</ram:BuyerTradeParty>\
+         <ram:SellerTradeParty>{}</ram:SellerTradeParty>\
+         <ram:BuyerTradeParty>{}</ram:BuyerTradeParty>\
          </ram:ApplicableHeaderTradeAgreement><ram:ApplicableHeaderTradeDelivery/>\
-         <ram:ApplicableHeaderTradeSettlement><ram:InvoiceCurrencyCode>EUR</ram:InvoiceCurrencyCode>{settlement}\
+         <ram:ApplicableHeaderTradeSettlement>\
+         <ram:InvoiceCurrencyCode>EUR</ram:InvoiceCurrencyCode>{settlement}\
          <ram:SpecifiedTradeSettlementHeaderMonetarySummation>{totals}\
-         </ram:SpecifiedTradeSettlementHeaderMonetarySummation></ram:ApplicableHeaderTradeSettlement>\
+         </ram:SpecifiedTradeSettlementHeaderMonetarySummation>\
+         </ram:ApplicableHeaderTradeSettlement>\
          </rsm:SupplyChainTradeTransaction></rsm:CrossIndustryInvoice>",
         party("Seller Ltd", "DE123456789"),
         party("Buyer Ltd", "DE987654321"),
@@ -63,14 +74,18 @@ pub(super) fn cii(
 
 pub(super) const EN16931: &str = "urn:cen.eu:en16931:2017";
 const EXTENDED: &str = "urn:cen.eu:en16931:2017#conformant#urn:factur-x.eu:1p0:extended";
-pub(super) const TAX: &str = "<ram:ApplicableTradeTax><ram:CalculatedAmount>19.00</ram:CalculatedAmount><ram:TypeCode>VAT</ram:TypeCode>\
+pub(super) const TAX: &str = "<ram:ApplicableTradeTax>\
+    <ram:CalculatedAmount>19.00</ram:CalculatedAmount><ram:TypeCode>VAT</ram:TypeCode>\
     <ram:BasisAmount>100.00</ram:BasisAmount><ram:CategoryCode>S</ram:CategoryCode>\
     <ram:RateApplicablePercent>19</ram:RateApplicablePercent></ram:ApplicableTradeTax>";
-pub(super) const DUE: &str = "<ram:SpecifiedTradePaymentTerms><ram:DueDateDateTime><udt:DateTimeString format=\"102\">20260201\
+pub(super) const DUE: &str = "<ram:SpecifiedTradePaymentTerms><ram:DueDateDateTime>\
+    <udt:DateTimeString format=\"102\">20260201\
     </udt:DateTimeString></ram:DueDateDateTime></ram:SpecifiedTradePaymentTerms>";
-pub(super) const TOTALS: &str = "<ram:LineTotalAmount>100.00</ram:LineTotalAmount><ram:TaxBasisTotalAmount>100.00\
+pub(super) const TOTALS: &str = "<ram:LineTotalAmount>100.00</ram:LineTotalAmount>\
+    <ram:TaxBasisTotalAmount>100.00\
     </ram:TaxBasisTotalAmount><ram:TaxTotalAmount currencyID=\"EUR\">19.00</ram:TaxTotalAmount>\
-    <ram:GrandTotalAmount>119.00</ram:GrandTotalAmount><ram:DuePayableAmount>119.00</ram:DuePayableAmount>";
+    <ram:GrandTotalAmount>119.00</ram:GrandTotalAmount>\
+    <ram:DuePayableAmount>119.00</ram:DuePayableAmount>";
 
 fn rules_of(result: &ExtractResult) -> Vec<&str> {
     result.findings.iter().map(|finding| finding.rule.as_str()).collect()
@@ -176,13 +191,16 @@ fn sums_of_an_extension_have_a_tolerance_of_one_cent_per_part() {
 #[test]
 fn logistics_charges_are_charges() {
     let charge = "<ram:SpecifiedLogisticsServiceCharge><ram:Description>Freight</ram:Description>\
-        <ram:AppliedAmount>10.00</ram:AppliedAmount><ram:AppliedTradeTax><ram:TypeCode>VAT</ram:TypeCode>\
-        <ram:CategoryCode>S</ram:CategoryCode><ram:RateApplicablePercent>19</ram:RateApplicablePercent>\
+        <ram:AppliedAmount>10.00</ram:AppliedAmount><ram:AppliedTradeTax>\
+        <ram:TypeCode>VAT</ram:TypeCode>\
+        <ram:CategoryCode>S</ram:CategoryCode>\
+        <ram:RateApplicablePercent>19</ram:RateApplicablePercent>\
         </ram:AppliedTradeTax></ram:SpecifiedLogisticsServiceCharge>";
     let lines = line(["1", "", "1", "90.00", "90.00"]);
     let totals = TOTALS.replacen(
         "<ram:LineTotalAmount>100.00</ram:LineTotalAmount>",
-        "<ram:LineTotalAmount>90.00</ram:LineTotalAmount><ram:ChargeTotalAmount>10.00</ram:ChargeTotalAmount>",
+        "<ram:LineTotalAmount>90.00</ram:LineTotalAmount>\
+         <ram:ChargeTotalAmount>10.00</ram:ChargeTotalAmount>",
         1,
     );
     let invoice = valid(cii(EXTENDED, "380", &lines, &format!("{TAX}{charge}{DUE}"), &totals));
@@ -226,8 +244,10 @@ fn the_vat_of_a_document_in_two_currencies_is_in_its_own_currency() {
             format!(
                 "<cac:TaxSubtotal><cbc:TaxableAmount \
                  currencyID=\"{currency}\">{base}</cbc:TaxableAmount>\
-                 <cbc:TaxAmount currencyID=\"{currency}\">{tax}</cbc:TaxAmount><cac:TaxCategory><cbc:ID>S</cbc:ID>\
-                 <cbc:Percent>{rate}</cbc:Percent><cac:TaxScheme><cbc:ID>VAT</cbc:ID></cac:TaxScheme>\
+                 <cbc:TaxAmount currencyID=\"{currency}\">{tax}</cbc:TaxAmount><cac:TaxCategory>\
+                 <cbc:ID>S</cbc:ID>\
+                 <cbc:Percent>{rate}</cbc:Percent><cac:TaxScheme><cbc:ID>VAT</cbc:ID>\
+                 </cac:TaxScheme>\
                  </cac:TaxCategory></cac:TaxSubtotal>"
             )
         };
@@ -243,7 +263,10 @@ fn the_vat_of_a_document_in_two_currencies_is_in_its_own_currency() {
         ["937.50", "178.13"],
         [
             "180.72",
-            "<cac:TaxSubtotal><cbc:TaxableAmount currencyID=\"USD\">37.04</cbc:TaxableAmount><cbc:TaxAmount currencyID=\"USD\">2.59</cbc:TaxAmount><cac:TaxCategory><cbc:ID>S</cbc:ID><cbc:Percent>7</cbc:Percent><cac:TaxScheme><cbc:ID>VAT</cbc:ID></cac:TaxScheme></cac:TaxCategory></cac:TaxSubtotal>",
+            "<cac:TaxSubtotal><cbc:TaxableAmount currencyID=\"USD\">37.04</cbc:TaxableAmount>\
+             <cbc:TaxAmount currencyID=\"USD\">2.59</cbc:TaxAmount><cac:TaxCategory>\
+             <cbc:ID>S</cbc:ID><cbc:Percent>7</cbc:Percent><cac:TaxScheme><cbc:ID>VAT</cbc:ID>\
+             </cac:TaxScheme></cac:TaxCategory></cac:TaxSubtotal>",
         ],
     );
     let other = total("EUR", ["800.00", "152.00"], ["160.00", ""]);
@@ -306,7 +329,8 @@ fn the_invoice_in_an_envelope_is_read() {
         format!(
             "<?xml version=\"1.0\"?><StandardBusinessDocument \
              xmlns=\"http://www.unece.org/cefact/namespaces/StandardBusinessDocumentHeader\">\
-             <StandardBusinessDocumentHeader><HeaderVersion>1.0</HeaderVersion></StandardBusinessDocumentHeader>\
+             <StandardBusinessDocumentHeader><HeaderVersion>1.0</HeaderVersion>\
+             </StandardBusinessDocumentHeader>\
              {contents}</StandardBusinessDocument>"
         )
     };

@@ -97,7 +97,8 @@ fn a_long_invoice_is_read_and_an_endless_one_is_rejected() {
     let result = read(with_lines(lines)).unwrap();
     assert_eq!(result.invoice.unwrap().lines.len(), lines);
 
-    let short = "<cac:InvoiceLine><cac:Price/><cac:Item><cbc:Name>a</cbc:Name></cac:Item></cac:InvoiceLine>";
+    let short = "<cac:InvoiceLine><cac:Price/><cac:Item><cbc:Name>a</cbc:Name></cac:Item>\
+    </cac:InvoiceLine>";
     let name = "a".repeat(40_000);
     let long = short.replace(">a<", &format!(">{name}<")).repeat(150);
     let status = Status::from(read(format!("{head}{long}</Invoice>")).unwrap_err());

@@ -38,7 +38,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 thread_local! {
     static DEFERS_OBJECT_STREAMS: Cell<bool> = const { Cell::new(false) };
-    static REMAINING: Cell<Remaining> = const { Cell::new(Remaining { values: 0, object_stream_bytes: 0 }) };
+    static REMAINING: Cell<Remaining> =
+        const { Cell::new(Remaining { values: 0, object_stream_bytes: 0 }) };
     static CANCELLATION: RefCell<Option<Cancellation>> = const { RefCell::new(None) };
 }
 

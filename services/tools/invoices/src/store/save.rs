@@ -75,7 +75,7 @@ impl StoreOperation for Save<'_> {
                 .rows_affected()
                 == 1
         });
-        let (id, digest, is_shared): (String, String, bool) = with_connection!(transaction, connection => {
+        let found: (String, String, bool) = with_connection!(transaction, connection => {
             sqlx::query_as(KEY)
                 .bind(&scope.owner)
                 .bind(&columns.seller_key)
@@ -84,12 +84,18 @@ impl StoreOperation for Save<'_> {
                 .fetch_one(connection)
                 .await?
         });
+        let (id, digest, is_shared) = found;
         if digest != columns.digest {
             return Err(StoreError::OtherDocument { id });
         }
         if is_shared != *shared {
             with_connection!(transaction, connection => {
-                sqlx::query(SHARE).bind(*shared).bind(&id).bind(&scope.owner).execute(connection).await?;
+                sqlx::query(SHARE)
+                    .bind(*shared)
+                    .bind(&id)
+                    .bind(&scope.owner)
+                    .execute(connection)
+                    .await?;
             });
         }
         let select = format!("SELECT {SUMMARY} {FROM} WHERE id = $1");

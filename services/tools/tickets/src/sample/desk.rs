@@ -142,6 +142,8 @@ impl Desk {
     fn ticket_json(&self, ticket: &Ticket) -> Value {
         let id_of = |login: &str| self.users.get(login).map(|user| user.id);
         let updated_at = ticket.updated_at();
+        let customer = self.users.get(&ticket.customer);
+        let organization = customer.and_then(|user| user.organization.as_ref());
         json!({
             "id": ticket.id,
             "number": format!("26{:04}", ticket.id),
@@ -149,7 +151,7 @@ impl Desk {
             "state": ticket.state,
             "priority": ticket.priority,
             "group": ticket.group,
-            "organization": self.users.get(&ticket.customer).and_then(|user| user.organization.as_ref()),
+            "organization": organization,
             "customer_id": id_of(&ticket.customer),
             "customer": ticket.customer,
             "owner_id": ticket.owner.as_deref().and_then(id_of).unwrap_or(UNASSIGNED),

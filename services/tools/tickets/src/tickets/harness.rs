@@ -101,7 +101,9 @@ pub(super) fn ok(body: &Value) -> ResponseTemplate {
 /// A helpdesk with ticket 7, which has these articles.
 pub(super) async fn helpdesk(articles: Value) -> MockServer {
     let server = MockServer::start().await;
-    let ticket = json!({ "id": 7, "number": "26007", "title": "Printer", "state": "open", "article_count": 2 });
+    let ticket = json!({
+        "id": 7, "number": "26007", "title": "Printer", "state": "open", "article_count": 2,
+    });
     get("/api/v1/tickets/7").respond_with(ok(&ticket)).mount(&server).await;
     get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
     server

@@ -17,10 +17,12 @@ use super::harness::{helpdesk, request_of_bob, service};
 
 fn articles() -> Value {
     json!([
-        { "id": 1, "from": "Tim", "sender": "Customer", "internal": false, "content_type": "text/plain",
+        { "id": 1, "from": "Tim", "sender": "Customer", "internal": false,
+          "content_type": "text/plain",
           "body": "The printer on the third floor prints empty badges. It is a lovely morning \
               today." },
-        { "id": 2, "from": "Olga", "sender": "Agent", "internal": true, "content_type": "text/plain",
+        { "id": 2, "from": "Olga", "sender": "Agent", "internal": true,
+          "content_type": "text/plain",
           "body": "Replaced the ribbon of the printer on the third floor." },
     ])
 }

@@ -49,7 +49,8 @@ fn retry_after(status: &Status) -> Option<Duration> {
 async fn a_search_is_one_request_with_the_tenants_token() {
     let server = MockServer::start().await;
     let found = json!([
-        { "id": 7, "number": "26007", "title": "Printer", "state": "open", "priority": "2 normal", "group": "IT",
+        { "id": 7, "number": "26007", "title": "Printer", "state": "open",
+          "priority": "2 normal", "group": "IT",
           "customer": "tim", "customer_id": 5, "owner": "-", "owner_id": 1, "organization": null,
           "updated_at": "2026-03-05T10:00:00.000Z", "unknown": { "more": [1, 2] } },
         { "id": 9 },
@@ -100,9 +101,12 @@ async fn a_ticket_is_returned_with_plain_text_articles_and_people() {
     let ticket =
         json!({ "id": 7, "customer_id": 5, "customer": "tim", "owner_id": 6, "owner": "olga" });
     let articles = json!([
-        { "id": 2, "from": "Olga", "sender": "Agent", "type": "note", "internal": true, "body": "a < b",
-          "content_type": "text/plain", "attachments": [{ "filename": "log.txt", "size": "1" }, {}] },
-        { "id": 1, "body": "<p>Hello,<br>the <b>printer</b></p>", "content_type": "text/html", "internal": false },
+        { "id": 2, "from": "Olga", "sender": "Agent", "type": "note", "internal": true,
+          "body": "a < b",
+          "content_type": "text/plain",
+          "attachments": [{ "filename": "log.txt", "size": "1" }, {}] },
+        { "id": 1, "body": "<p>Hello,<br>the <b>printer</b></p>", "content_type": "text/html",
+          "internal": false },
     ]);
     get("/api/v1/tickets/7")
         .and(query_param("expand", "true"))
@@ -110,7 +114,9 @@ async fn a_ticket_is_returned_with_plain_text_articles_and_people() {
         .mount(&server)
         .await;
     get("/api/v1/ticket_articles/by_ticket/7").respond_with(ok(&articles)).mount(&server).await;
-    let tim = json!({ "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example" });
+    let tim = json!({
+        "login": "tim", "firstname": "Tim", "lastname": "Tester", "email": "tim@acme.example",
+    });
     get("/api/v1/users/5").respond_with(ok(&tim)).mount(&server).await;
     // The token may not read this user.
     get("/api/v1/users/6").respond_with(ResponseTemplate::new(403)).mount(&server).await;

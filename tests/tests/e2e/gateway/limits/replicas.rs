@@ -111,7 +111,7 @@ async fn two_replicas_together_admit_exactly_the_limit_and_without_redis_follow_
             async || metric(edge, "edge_limits_redis_available").await.as_deref() == Some("1");
         until("Redis", available).await;
     }
-    // It has forgotten what was taken.
+    // The restarted Redis has no counters.
     let again = phase(&clients).await;
 
     for (name, phase, searched) in
@@ -209,7 +209,7 @@ async fn without_redis_each_limit_follows_its_config_and_recovers() {
         })
         .await;
     }
-    // It has forgotten what was taken.
+    // The restarted Redis has no counters.
     assert_eq!(search(&at_one).await.status, StatusCode::OK);
     assert_eq!((count_passed(&at_other, 4).await, count_passed(&at_one, 5).await), (4, 3));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge_tests::{Passing, Proxy, TestMesh, serve_conformance};
+use drawbridge_tests::{ProxyMode, Proxy, TestMesh, serve_conformance};
 use serde_json::json;
 
 use crate::mcp::sessions::open;
@@ -13,7 +13,7 @@ const SILENT_MS: u32 = 6_500;
 #[tokio::test]
 async fn a_silent_call_outlasts_a_proxy_that_closes_connections_idle_for_5_seconds() {
     let mesh = TestMesh::with(serve_conformance).await;
-    let proxy = Proxy::bind(Passing::ClosesIdle(Duration::from_secs(5))).await;
+    let proxy = Proxy::bind(ProxyMode::ClosesIdle(Duration::from_secs(5))).await;
     let (_, _service, edge) =
         mesh.conformance(|config| config.allowed_hosts.push(proxy.authority())).await;
     let alice = mesh.client("alice").await.at(&proxy.forward(&edge.url));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use drawbridge_cli::mesh::HostedService;
 use drawbridge_tests::{
-    Edge, Passing, Proxy, TestMesh, conformance::Conformance, go_client, java_client,
+    Edge, ProxyMode, Proxy, TestMesh, conformance::Conformance, go_client, java_client,
     node_modules_of, python_with, repository, serve_conformance,
 };
 use serde_json::{Value, json};
@@ -70,11 +70,11 @@ impl Testbed {
     pub(super) async fn start() -> Self {
         let mesh = TestMesh::with(serve_conformance).await;
         let alice = mesh.client("alice").await;
-        let forwarding = Proxy::bind(Passing::Forwards).await;
+        let forwarding = Proxy::bind(ProxyMode::Forwards).await;
         let proxies = [
-            ("buffering", Proxy::bind(Passing::Buffers).await),
-            ("idle", Proxy::bind(Passing::ClosesIdle(IDLE)).await),
-            ("stripping", Proxy::bind(Passing::StripsHeaders).await),
+            ("buffering", Proxy::bind(ProxyMode::Buffers).await),
+            ("idle", Proxy::bind(ProxyMode::ClosesIdle(IDLE)).await),
+            ("stripping", Proxy::bind(ProxyMode::StripsHeaders).await),
         ];
         let hosts =
             proxies.iter().map(|(_, proxy)| proxy.authority()).chain([forwarding.authority()]);

@@ -184,7 +184,7 @@ fn inner(
         _ if only.is_empty() => {}
         IgnoreMode::Never => add(schema, keyword, Value::Object(only)),
         IgnoreMode::IfZero => {
-            add(schema, keyword, json!({ "anyOf": [{ "enum": ["", 0, false] }, only] }))
+            add(schema, keyword, json!({ "anyOf": [{ "enum": ["", 0, false] }, only] }));
         }
         IgnoreMode::Always => {}
     }

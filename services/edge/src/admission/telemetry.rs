@@ -1,0 +1,52 @@
+//! Spans and metrics of MCP requests.
+
+use std::time::Duration;
+
+use drawbridge_sdk::{CallContext, CallerRequestId, trace};
+use http::request::Parts;
+use tracing::{Span, field::Empty};
+
+use super::{message::Message, params::truncate};
+
+/// The span of one MCP request (OpenTelemetry's semantic conventions for MCP). It continues the
+/// trace of `_meta` or, without one, that of the HTTP headers (SEP-414).
+pub(super) fn request_span(message: &Message, context: &CallContext, parts: &Parts) -> Span {
+    let headers = &parts.headers;
+    let caller_request_id = parts.extensions.get::<CallerRequestId>();
+    let method = message.method.as_str();
+    let protocol_version = headers.get("mcp-protocol-version");
+    let protocol_version = protocol_version.and_then(|value| value.to_str().ok());
+    let span = tracing::info_span!(
+        "mcp",
+        otel.name = message.span_name(),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        mcp.method.name = method,
+        mcp.protocol.version = protocol_version.map(truncate),
+        gen_ai.tool.name = message.tool_name().map(truncate),
+        jsonrpc.request.id = truncate(&message.id.to_string()),
+        error.type = Empty,
+        drawbridge.cache = Empty,
+        request_id = %context.request_id,
+        caller_request_id = caller_request_id.map(CallerRequestId::as_str),
+        trace_id = Empty,
+    );
+    if message.has_trace() {
+        trace::continue_from(&span, message);
+    } else {
+        trace::continue_from(&span, &trace::Headers(headers));
+    }
+    span
+}
+
+/// Records the duration of an operation up to its response. The labels are existing methods and
+/// tools.
+pub(super) fn record_duration(method: &'static str, tool: Option<String>, elapsed: Duration) {
+    let tool = tool.unwrap_or_default();
+    metrics::histogram!(
+        "mcp_server_operation_duration_seconds",
+        "mcp_method_name" => method,
+        "gen_ai_tool_name" => tool
+    )
+    .record(elapsed);
+}

@@ -1,0 +1,44 @@
+//! The routes of the edge.
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::any};
+
+use super::{IngressPolicy, page};
+use crate::{
+    admission::{self, AdmissionState},
+    metadata::{Endpoint, Endpoints},
+    traffic::limits::{AnonymousLimits, limit_anonymous},
+};
+
+/// Routes the MCP endpoints to admission, and applies the limits of addresses to public routes.
+pub(crate) fn router(
+    policy: &IngressPolicy,
+    admission: &Arc<AdmissionState>,
+    metadata: Router,
+) -> Router {
+    let path = admission.resource.path().to_owned();
+    // Some clients drop the trailing slash and others do not. The endpoints of single services are
+    // below.
+    let mut paths =
+        vec![format!("{path}/"), format!("{path}/{{namespace}}"), format!("{path}/{{namespace}}/")];
+    if !path.is_empty() {
+        paths.push(path);
+    }
+    let endpoint = Endpoint { resource: Arc::clone(&admission.resource), namespace: None };
+    // If the MCP endpoint is the root, `serve_browsers` serves the page there.
+    let is_root = admission.resource.path().is_empty();
+    let home = if is_root { Router::new() } else { page::route(&endpoint) };
+    let anonymous = AnonymousLimits { limits: Arc::clone(&admission.limits), endpoint };
+    let limits = middleware::from_fn_with_state(Arc::new(anonymous), limit_anonymous);
+    let endpoints = Endpoints {
+        resource: Arc::clone(&admission.resource),
+        catalogs: Arc::clone(&admission.catalogs),
+    };
+    let metadata = metadata.merge(home).route_layer(limits);
+    let mcp = paths.iter().fold(Router::new(), |mcp, path| mcp.route(path, any(admission::admit)));
+    mcp.route_layer(middleware::from_fn_with_state(Arc::new(endpoints), page::serve_browsers))
+        .with_state(Arc::clone(admission))
+        .merge(metadata)
+        .layer(policy.cors())
+}
