@@ -40,11 +40,11 @@ mod load;
 mod micro;
 mod paths;
 mod payload;
+#[path = "../shared/processor_time.rs"]
+mod processor_time;
 #[path = "../shared/processors.rs"]
 mod processors;
 mod report;
-#[path = "../shared/taken.rs"]
-mod taken;
 mod text;
 #[path = "../shared/threads.rs"]
 mod threads;
@@ -187,9 +187,9 @@ async fn divided(mesh: &TestMesh, tokens: &Tokens, paths: &[Path]) -> Vec<Measur
 
 /// Measures one round with all connections, and the processor time by thread.
 async fn busy(path: &Path, measured: &mut Measured) {
-    let before = taken::by_thread("self");
+    let before = processor_time::by_thread("self");
     let sample = Load::new(CONNECTIONS, THROUGHPUT).run(async || path.ready().await).await;
-    let taken = taken::by_thread("self").into_iter().map(|(name, taken)| {
+    let taken = processor_time::by_thread("self").into_iter().map(|(name, taken)| {
         let before = before.get(&name).copied().unwrap_or_default();
         (name, taken.saturating_sub(before))
     });

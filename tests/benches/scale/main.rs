@@ -37,11 +37,11 @@ mod client;
 mod load;
 mod memory;
 mod process;
+#[path = "../shared/processor_time.rs"]
+mod processor_time;
 mod report;
 mod sockets;
 mod streams;
-#[path = "../shared/taken.rs"]
-mod taken;
 #[path = "../shared/threads.rs"]
 mod threads;
 #[path = "../shared/tools.rs"]

@@ -10,7 +10,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::taken;
+use crate::processor_time;
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ impl EdgeProcess {
 
     /// The processor time that it has used so far.
     pub(crate) fn processor(&self) -> Duration {
-        taken::by_thread(&self.id().to_string()).into_values().sum()
+        processor_time::by_thread(&self.id().to_string()).into_values().sum()
     }
 
     pub(crate) async fn stop(mut self) {

@@ -24,7 +24,7 @@ impl Args {
                 "--json" => args.json = true,
                 "--short" => (args.short, args.rounds) = (true, 1),
                 "--only" => {
-                    args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names")))
+                    args.only = Some(given.next().unwrap_or_else(|| panic!("{arg} needs names")));
                 }
                 // Cargo passes this flag.
                 "--bench" => {}

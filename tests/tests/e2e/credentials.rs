@@ -218,7 +218,7 @@ fn observed<F: Future<Output = ()> + Send + 'static>(
     let telemetry = outer.block_on(async { Telemetry::new("code", &config).expect("telemetry") });
     let inner = telemetry.runtime(2).expect("a runtime");
     inner.block_on(async {
-        tokio::spawn(async move { work().await }).await.expect("a completed task")
+        tokio::spawn(async move { work().await }).await.expect("a completed task");
     });
     let metrics = telemetry.metrics().render();
     let log = log.lock().unwrap_or_else(PoisonError::into_inner);

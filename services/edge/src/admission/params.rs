@@ -9,8 +9,8 @@ use serde_json::{Map, Number, Value, value::RawValue};
 
 use super::body::BodyPermit;
 
-/// The memory of one parsed value, in bytes: an array of one element allocates four of them.
-/// Measured by `the_memory_of_parsed_values_stays_within_what_is_charged`.
+/// The memory that one parsed value is charged, in bytes: an array of one element allocates space
+/// for four of them.
 pub(crate) const VALUE_BYTES: usize = 320;
 
 /// How many values are parsed before their memory is charged.

@@ -118,7 +118,7 @@ async fn transform(
         let Admission { span, context, .. } = admission;
         let _entered = span.enter();
         let (request_id, name) = (&context.request_id, &tool.item.name);
-        tracing::error!(%request_id, tool = name, %failure, "a response transformation error_result");
+        tracing::error!(%request_id, tool = name, %failure, "a response transformation failed");
         transformation_failed(tool, Direction::Response, admission)
     })
 }

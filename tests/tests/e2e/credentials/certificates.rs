@@ -35,8 +35,8 @@ async fn greet(certificate: &IssuedCertificate, name: &str) -> Result<String, re
     let address = listener.local_addr().expect("an address");
     let server = Router::new().route("/", get(async || "hello"));
     let serving = tokio::spawn(async move { axum::serve(listener, server).await });
-    let authority = reqwest::Certificate::from_pem(certificate.authority.as_bytes())
-        .expect("a certificate");
+    let authority =
+        reqwest::Certificate::from_pem(certificate.authority.as_bytes()).expect("a certificate");
     let client = reqwest::Client::builder().tls_certs_only([authority]).resolve(name, address);
     let client = client.build().expect("a client");
     let response = client.get(format!("https://{name}:{}/", address.port())).send().await;

@@ -104,7 +104,7 @@ async fn wait_for_redis(edge: &Edge) {
 async fn all_replicas_share_a_cluster_and_follow_a_slot_to_its_new_master() {
     let mut cluster = RedisCluster::start().await;
     check_failover(&cluster.url.clone(), async || {
-        cluster.kill_master_of("{drawbridge:limits}").await
+        cluster.kill_master_of("{drawbridge:limits}").await;
     })
     .await;
 }

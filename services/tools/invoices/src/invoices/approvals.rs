@@ -132,7 +132,7 @@ async fn a_program_or_an_intermediate_service_cannot_confirm() {
         claims.act = Some(Box::new(Actor { iss: "i".into(), sub: "relay".into(), act: None }));
     });
     let program = changed(|claims| {
-        claims.tctx.facts = Some(SubjectFacts { workload: true, ..SubjectFacts::default() })
+        claims.tctx.facts = Some(SubjectFacts { workload: true, ..SubjectFacts::default() });
     });
     for caller in [acting, program] {
         let answer = Some(respond(&elicitation, Action::Accept, true));

@@ -88,7 +88,7 @@ async fn check_shared(url: &str, kill: impl AsyncFnOnce()) {
 async fn a_cluster_is_shared_by_all_replicas_before_and_after_a_fail_over() {
     let mut cluster = RedisCluster::start().await;
     check_shared(&cluster.url.clone(), async || {
-        cluster.kill_master_of("drawbridge:cache:tags").await
+        cluster.kill_master_of("drawbridge:cache:tags").await;
     })
     .await;
 }

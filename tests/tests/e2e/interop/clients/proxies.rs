@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drawbridge_tests::{ProxyMode, Proxy, TestMesh, serve_conformance};
+use drawbridge_tests::{Proxy, ProxyMode, TestMesh, serve_conformance};
 use serde_json::json;
 
 use crate::mcp::sessions::open;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use drawbridge_cli::mesh::HostedService;
 use drawbridge_tests::{
-    Edge, ProxyMode, Proxy, TestMesh, conformance::Conformance, go_client, java_client,
+    Edge, Proxy, ProxyMode, TestMesh, conformance::Conformance, go_client, java_client,
     node_modules_of, python_with, repository, serve_conformance,
 };
 use serde_json::{Value, json};

@@ -66,7 +66,7 @@ pub(super) fn broken_rules(tool: &Value) -> Vec<String> {
         collect(output, "→".to_owned(), 1, &mut schemas);
         for schema in &schemas {
             older_clients(schema, &mut |what| {
-                note("VS Code and older clients", &schema.path, &what)
+                note("VS Code and older clients", &schema.path, &what);
             });
             bounds(schema, &mut |what| note("OpenAI", &schema.path, &what));
         }
