@@ -6,20 +6,21 @@
 use std::{io::Read as _, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use drawbridge_contract::dynamic::{self, DynamicCodec};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response,
 };
-use drawbridge_sdk::{
-    CallContext, GrpcUrl, REQUEST_ID, RequestId, SpiffeId,
-    dynamic::{self, DynamicCodec},
-    reflection, status_text, with_transaction_token,
+use drawbridge_runtime::{GrpcUrl, REQUEST_ID, RequestId};
+use drawbridge_transport::{
+    CallContext, SpiffeId, reflection, status_text, with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::{Status, transport::Channel};
 
-use crate::{caller::CallerArgs, state::MeshLookup};
+use crate::caller::CallerArgs;
+use drawbridge_mesh::state::MeshLookup;
 
 /// The RPC to call, and the caller.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,7 +115,10 @@ fn unknown_service(service: &str, mesh: &MeshLookup) -> anyhow::Error {
     }
 }
 
-fn find_method(contract: &reflection::Contract, wanted: &str) -> anyhow::Result<MethodDescriptor> {
+fn find_method(
+    contract: &drawbridge_contract::Contract,
+    wanted: &str,
+) -> anyhow::Result<MethodDescriptor> {
     let services =
         contract.services.iter().filter_map(|name| contract.pool.get_service_by_name(name));
     let methods: Vec<_> =

@@ -1,8 +1,9 @@
 //! The identity with which a command calls the mesh.
 
 use anyhow::{Context as _, bail, ensure};
-use drawbridge_sdk::{
-    ChannelError, GrpcUrl, MtlsConfig, Peers, SpiffeId,
+use drawbridge_runtime::GrpcUrl;
+use drawbridge_transport::{
+    ChannelError, MtlsConfig, Peers, SpiffeId,
     fetch::{Fetcher, NetworkScope},
 };
 use http::Method;
@@ -11,10 +12,8 @@ use serde::Deserialize;
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::{
-    contracts,
-    state::{MeshArgs, MeshLookup, MeshState},
-};
+use crate::contracts;
+use drawbridge_mesh::state::{MeshArgs, MeshLookup, MeshState};
 
 /// The address of auth and the caller's identity. Not needed with a mesh started by `drawbridge
 /// up`.

@@ -9,11 +9,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use drawbridge_contract::Contract;
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, LockDifference, LockProposal, preview_catalog};
-use drawbridge_sdk::{
-    ConfigText, print_error,
-    reflection::{self, Contract},
-};
+use drawbridge_runtime::{ConfigText, print_error};
 use prost_reflect::DescriptorPool;
 use serde::Serialize;
 
@@ -99,7 +97,7 @@ async fn lock(args: &LockArgs) -> anyhow::Result<Report> {
         ));
     }
     if contracts.is_empty() && args.config.is_none() {
-        contracts.push(contract(reflection::built_in()?));
+        contracts.push(contract(drawbridge_contract::built_in()?));
     }
     let offer =
         preview_catalog(args.config.as_deref(), &args.services.peers()?, &contracts).await?;

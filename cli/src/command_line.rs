@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Arg, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
-use drawbridge_sdk::{argument_with_env, env_name, with_env};
+use drawbridge_runtime::{argument_with_env, env_name, with_env};
 
 use crate::{call, catalog, policy, revoke, transform, up, vault};
 

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use drawbridge_sdk::{
-    CallContext, GrpcUrl, MtlsConfig, Peers, RequestId, SpiffeId,
-    reflection::{self, Contract},
-};
+use drawbridge_contract::Contract;
+use drawbridge_runtime::{GrpcUrl, RequestId};
+use drawbridge_transport::{CallContext, MtlsConfig, Peers, SpiffeId, reflection};
 use tonic::transport::Channel;
 use url::Url;
 
-use crate::state::{MeshArgs, MeshState};
+use drawbridge_mesh::state::{MeshArgs, MeshState};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -7,7 +7,7 @@ use drawbridge_cli::{
     command_line::{self, CommandLine, Subcommands},
     policy, revoke, transform, up, vault,
 };
-use drawbridge_sdk::exit_code;
+use drawbridge_runtime::exit_code;
 use mimalloc::MiMalloc;
 
 #[global_allocator]

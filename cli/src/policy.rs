@@ -6,7 +6,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use drawbridge_auth::policy::{PolicyError, PolicyWorkspace, Problem, Severity};
-use drawbridge_sdk::print_error;
+use drawbridge_runtime::print_error;
 use serde::Serialize;
 
 mod check;

@@ -6,7 +6,8 @@ use anyhow::{Context as _, anyhow, bail};
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId, status_text};
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::{CallContext, status_text};
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::json;

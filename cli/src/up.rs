@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail, ensure};
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::ServiceAddress;
-use drawbridge_sdk::{TelemetryConfig, private_files, shutdown_signal};
+use drawbridge_runtime::{TelemetryConfig, private_files, shutdown_signal};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::{
+use drawbridge_mesh::{
+    Mesh, MeshConfig, Ports,
     dependencies::{self, Binaries, Dependencies},
     issuer_name::IssuerName,
-    mesh::{Mesh, MeshConfig, Ports},
     state::{MeshName, MeshState},
 };
 

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
-use drawbridge_sdk::credentials::{
+use drawbridge_credentials::{
     VaultConfig,
     bootstrap::{Bootstrap, Change, ChangeKind, Setup},
 };

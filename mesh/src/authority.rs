@@ -8,7 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use drawbridge_sdk::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError, private_files};
+use drawbridge_runtime::private_files;
+use drawbridge_transport::{MtlsConfig, MtlsServerConfig, SpiffeId, SpiffeIdError};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_sdk::credentials::VaultConfig;
+use drawbridge_credentials::VaultConfig;
 use secrecy::SecretString;
 
-use crate::mesh::{MeshDatabase, MeshVault};
+use crate::{MeshDatabase, MeshVault};
 
 mod postgres;
 mod redis;
@@ -19,7 +19,8 @@ mod vault;
 
 pub use postgres::Postgres;
 pub use redis::Redis;
-pub(crate) use run_folder::{RunFolder, remove_leftovers};
+pub(crate) use run_folder::RunFolder;
+pub use run_folder::remove_leftovers;
 pub use server::Server;
 pub use vault::{Storage, Vault};
 

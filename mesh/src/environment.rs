@@ -1,7 +1,8 @@
 //! Applies the services' environment variables to the mesh.
 
 use clap::{Args as _, Command};
-use drawbridge_sdk::{apply_environment, credentials::CredentialsConfig};
+use drawbridge_credentials::CredentialsConfig;
+use drawbridge_runtime::apply_environment;
 
 use super::{MeshConfig, MeshError};
 

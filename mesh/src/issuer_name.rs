@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, str::FromStr};
 
-use drawbridge_sdk::{ParseUrlError, parse_url};
+use drawbridge_runtime::{ParseUrlError, parse_url};
 use serde::{Deserialize, Serialize};
 use url::Url;
 

@@ -1,4 +1,4 @@
-//! The whole mesh in one process. Each service has its own runtime, logs, traces and metrics.
+//! The whole mesh in one process, and the servers that it depends on. Each service has its own runtime, logs, traces and metrics.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,10 +9,11 @@ use std::{
 
 use drawbridge_auth::decision_log::DecisionLogConfig;
 use drawbridge_edge::{BodyLimits, NamedServices, ServiceAddress};
-use drawbridge_sdk::{
-    BindError, ConfigTextError, EnvironmentError, Listen, MtlsConfig, ParseUrlError,
-    RunningService, Telemetry, TelemetryConfig, TelemetryError,
+use drawbridge_runtime::{
+    BindError, ConfigTextError, EnvironmentError, Listen, ParseUrlError, RunningService, Telemetry,
+    TelemetryConfig, TelemetryError,
 };
+use drawbridge_transport::MtlsConfig;
 use secrecy::SecretString;
 use tokio::runtime::Runtime;
 use url::Url;
@@ -25,8 +26,11 @@ use crate::{
 use self::plan::{BoundSocket, Plan};
 
 mod authority;
+pub mod dependencies;
 mod environment;
+pub mod issuer_name;
 mod plan;
+pub mod state;
 mod vault;
 
 pub use self::{

@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig};
+use drawbridge_credentials::CredentialsConfig;
 use drawbridge_edge::{NamedServices, ServiceAddress, named_services};
-use drawbridge_sdk::{Listen, MtlsConfig, MtlsServerConfig, credentials::CredentialsConfig};
+use drawbridge_runtime::Listen;
+use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
 use url::{Host, Url};
 
 use super::{

@@ -8,7 +8,8 @@ use std::{
     str::FromStr,
 };
 
-use drawbridge_sdk::{MtlsConfig, MtlsError, Peers, private_files};
+use drawbridge_runtime::private_files;
+use drawbridge_transport::{MtlsConfig, MtlsError, Peers};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;

@@ -1,6 +1,6 @@
 //! A Vault that a mesh sets up for its tool services.
 
-use drawbridge_sdk::credentials::{
+use drawbridge_credentials::{
     VaultConfig,
     bootstrap::{Bootstrap, Database, Setup},
 };
@@ -10,7 +10,7 @@ use url::Url;
 use super::{MeshError, TRANSACTION_ISSUER};
 
 /// The same setup that an operator applies.
-const SETUP: &str = include_str!("../../../deploy/vault/setup.toml");
+const SETUP: &str = include_str!("../../deploy/vault/setup.toml");
 
 /// The mesh's Vault.
 #[derive(Clone, Debug)]

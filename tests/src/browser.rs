@@ -1,5 +1,5 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use drawbridge_cli::mesh::ConfiguredClient;
+use drawbridge_mesh::ConfiguredClient;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;

@@ -13,8 +13,9 @@ use drawbridge_proto::mcp::v1::{
     ContentBlock, InputRequest, InputRequired, TextContent, ToolResult,
 };
 use drawbridge_proto::mcp::v1::{ElicitForm, content_block, input_request};
-use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, RunningService, ServiceBuilder, Telemetry,
+use drawbridge_runtime::{Admin, Listen, RunningService, ServiceBuilder, Telemetry};
+use drawbridge_transport::{
+    GrpcServer,
     transaction_token::{VerifiedCaller, Verifier, VerifierError},
 };
 use tonic::{Request, Response, Status};
@@ -85,7 +86,7 @@ impl Cached {
         let server = GrpcServer::tool_service(CachedServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);
         let builder = ServiceBuilder::new();
-        let address = builder.grpc(&listen, server).expect("a port");
+        let address = server.start(&builder, &listen).expect("a port");
         builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
         Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))

@@ -7,8 +7,9 @@ use std::sync::{
 };
 
 use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
-use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
+use drawbridge_runtime::{Admin, Listen, RunningService, ServiceBuilder, Telemetry};
+use drawbridge_transport::{
+    GrpcServer, MtlsServerConfig, Peers,
     transaction_token::{VerifiedCaller, Verifier, VerifierError},
 };
 use secrecy::SecretString;
@@ -117,11 +118,11 @@ impl Conformance {
     ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("test", "drawbridge-auth", jwks_url)?;
         let (builder, mtls) = (ServiceBuilder::new(), self.mtls.clone());
-        let peers = builder.peers(&mtls.identity).expect("a certificate");
+        let peers = Peers::start(&builder, &mtls.identity).expect("a certificate");
         let server = GrpcServer::tool_service(ConformanceServiceServer::new(self), verifier)
             .descriptors(descriptors);
         let server = server.accept(&peers, &mtls).expect("allowed peers");
-        let address = builder.grpc(&listen, server).expect("a port");
+        let address = server.start(&builder, &listen).expect("a port");
         builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
         Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))

@@ -6,11 +6,11 @@ use std::{
 };
 
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
-use drawbridge_cli::mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
-use drawbridge_sdk::{
-    Listen, LogFormat, LogSink, MtlsConfig, MtlsServerConfig, TelemetryConfig,
-    credentials::VaultConfig, reflection::Contract,
-};
+use drawbridge_contract::Contract;
+use drawbridge_credentials::VaultConfig;
+use drawbridge_mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
+use drawbridge_runtime::{Listen, LogFormat, LogSink, TelemetryConfig};
+use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
 use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
 use url::Url;

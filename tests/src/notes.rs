@@ -3,8 +3,9 @@
 use drawbridge_proto::mcp::v1::{
     ResourceContents, ResourceLink, ToolResult, resource_contents::Contents,
 };
-use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, MtlsServerConfig, RunningService, ServiceBuilder, Telemetry,
+use drawbridge_runtime::{Admin, Listen, RunningService, ServiceBuilder, Telemetry};
+use drawbridge_transport::{
+    GrpcServer, MtlsServerConfig, Peers,
     transaction_token::{Verifier, VerifierError},
 };
 use prost_types::{ListValue, Struct, Value, value::Kind};
@@ -48,11 +49,11 @@ impl Notes {
     ) -> Result<RunningService, VerifierError> {
         let verifier = Verifier::new("notes", "drawbridge-auth", jwks_url)?;
         let (builder, mtls) = (ServiceBuilder::new(), self.mtls.clone());
-        let peers = builder.peers(&mtls.identity).expect("a certificate");
+        let peers = Peers::start(&builder, &mtls.identity).expect("a certificate");
         let server = GrpcServer::tool_service(NotesServiceServer::new(self), verifier)
             .descriptors(DESCRIPTORS);
         let server = server.accept(&peers, &mtls).expect("allowed peers");
-        let address = builder.grpc(&listen, server).expect("a port");
+        let address = server.start(&builder, &listen).expect("a port");
         builder.readiness().set_ready();
         let admin = "127.0.0.1:0".parse().expect("an address");
         Ok(builder.finish(address, Admin::new(&admin, telemetry)).expect("a port"))

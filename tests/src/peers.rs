@@ -3,8 +3,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use drawbridge_cli::mesh::Mesh;
-use drawbridge_sdk::{ChannelError, Peers};
+use drawbridge_mesh::Mesh;
+use drawbridge_transport::{ChannelError, Peers};
 use tonic::transport::Channel;
 use url::Url;
 
@@ -27,7 +27,7 @@ pub fn connect(url: &Url) -> Result<Channel, ChannelError> {
     let known = PEERS.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned();
     match known {
         Some(KnownPeer { name, peers }) => peers.connect(url, &name, None),
-        None => drawbridge_sdk::connect(url),
+        None => drawbridge_transport::connect(url),
     }
 }
 

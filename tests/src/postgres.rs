@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use drawbridge_cli::dependencies::{self, Binaries};
+use drawbridge_mesh::dependencies::{self, Binaries};
 use secrecy::ExposeSecret as _;
 
 /// A PostgreSQL server for one test, in its own folder.

@@ -5,7 +5,7 @@ use std::{
 };
 
 use ::redis::{Client, Cmd, FromRedisValue, RedisResult};
-use drawbridge_cli::dependencies;
+use drawbridge_mesh::dependencies;
 
 mod cluster;
 mod sentinel;

@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf, process::Command};
 
-use drawbridge_cli::dependencies::{self, Storage};
+use drawbridge_mesh::dependencies::{self, Storage};
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};

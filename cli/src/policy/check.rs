@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use drawbridge_auth::policy::{PolicyError, PolicyWorkspace, Problem, Severity, cases};
-use drawbridge_sdk::ConfigText;
+use drawbridge_runtime::ConfigText;
 use serde::Deserialize;
 use serde_json::json;
 

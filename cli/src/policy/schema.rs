@@ -9,11 +9,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use drawbridge_auth::policy::{ALIASES_ANNOTATION, VALUES_ANNOTATION};
-use drawbridge_sdk::{
-    contract::{
-        EffectiveHints, ExposedMethod, Exposure, PolicyType, exposed_methods, policy_fields,
-    },
-    reflection::{self, Contract},
+use drawbridge_contract::{
+    Contract, EffectiveHints, ExposedMethod, Exposure, PolicyType, exposed_methods, policy_fields,
 };
 use prost_reflect::{FieldDescriptor, Kind};
 use serde_json::{Value, json};
@@ -42,7 +39,7 @@ pub struct SchemaArgs {
 pub(super) async fn run(args: SchemaArgs) -> anyhow::Result<()> {
     let mut contracts = args.services.read().await?;
     if contracts.is_empty() {
-        let pool = reflection::built_in()?;
+        let pool = drawbridge_contract::built_in()?;
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         contracts.push(Contract { pool, services });
     }
@@ -222,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_checked_in_catalog_is_up_to_date() {
-        let pool = reflection::built_in().unwrap();
+        let pool = drawbridge_contract::built_in().unwrap();
         let services = pool.services().map(|service| service.full_name().to_owned()).collect();
         let catalog = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../policies/catalog"));
         let files = files(&Contract { pool, services });

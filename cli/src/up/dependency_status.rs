@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use drawbridge_sdk::{Redis, error_chain};
+use drawbridge_runtime::{Redis, error_chain};
 use secrecy::SecretString;
 use tokio::{
     net::TcpStream,
@@ -11,7 +11,7 @@ use tokio::{
 use url::{Host, Url};
 
 use super::UpArgs;
-use crate::dependencies::{Binaries, Dependencies};
+use drawbridge_mesh::dependencies::{Binaries, Dependencies};
 
 /// The deadline of each probe.
 const TIMEOUT: Duration = Duration::from_secs(3);

@@ -2,12 +2,12 @@
 
 use std::{fmt::Write as _, fs, path::Path, time::Duration};
 
+use drawbridge_contract::{Contract, exposed_methods};
 use drawbridge_edge::{CatalogLock, LOCK_BYTES_MAX, NamedServices, preview_catalog};
-use drawbridge_sdk::{
-    CallContext, ConfigText, Peers, RequestId,
-    contract::exposed_methods,
-    error_chain,
-    reflection::{self, Contract, ReflectionError},
+use drawbridge_runtime::{ConfigText, RequestId, error_chain};
+use drawbridge_transport::{
+    CallContext, Peers,
+    reflection::{self, ReflectionError},
     status_text,
 };
 use tokio::time::timeout;
@@ -15,7 +15,8 @@ use tonic::transport::Channel;
 use url::Url;
 
 use super::UpArgs;
-use crate::{mesh::Mesh, policy::schema};
+use crate::policy::schema;
+use drawbridge_mesh::Mesh;
 
 /// The deadline for reading a service's contract.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -150,7 +151,7 @@ async fn unlocked_items(
     let text =
         ConfigText::read_within(lock, LOCK_BYTES_MAX).map_err(|error| error_chain(&error))?;
     let before = CatalogLock::parse(&text).map_err(|error| error_chain(&error))?;
-    let pool = reflection::built_in().map_err(|error| error_chain(&error))?;
+    let pool = drawbridge_contract::built_in().map_err(|error| error_chain(&error))?;
     let services = pool.services().map(|service| service.full_name().to_owned()).collect();
     contracts.push(Contract { pool, services });
     let offer = preview_catalog(mesh.edge_config.as_deref(), peers, &contracts)

@@ -8,11 +8,11 @@ use super::{
     dependency_status::{Dependency, DependencyStatus},
     own_services::OwnService,
 };
-use crate::mesh::Mesh;
+use drawbridge_mesh::Mesh;
 
 pub(super) fn as_json(up: &RunningMesh) -> Value {
     let mesh = &up.mesh;
-    let service = |name: &str, address: fn(&crate::mesh::HostedService) -> String| {
+    let service = |name: &str, address: fn(&drawbridge_mesh::HostedService) -> String| {
         mesh.service(name).map(address)
     };
     let mut services: Map<_, _> = ["edge", "auth", "code", "invoices", "tickets", "idp"]

@@ -2,7 +2,8 @@
 
 use std::{fs, process::Output, time::Duration};
 
-use drawbridge_cli::{caller, state::MeshState};
+use drawbridge_cli::caller;
+use drawbridge_mesh::state::MeshState;
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;

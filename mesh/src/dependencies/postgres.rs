@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use drawbridge_sdk::private_files;
+use drawbridge_runtime::private_files;
 use rustix::process::geteuid;
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_sdk::private_files;
+use drawbridge_runtime::private_files;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
@@ -139,7 +139,7 @@ fn start_watchdog() -> Option<Mutex<ChildStdin>> {
 
 /// Stops servers and removes run folders in the temporary folder that killed processes of this user
 /// left. Folders that cannot be removed remain.
-pub(crate) fn remove_leftovers() {
+pub fn remove_leftovers() {
     let entries = fs::read_dir(env::temp_dir()).into_iter().flatten().flatten();
     let is_run_folder = |path: &PathBuf| {
         path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(PREFIX))

@@ -6,7 +6,8 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_server::AuthService, authorize_response, filter_catalog_response,
     operation::Kind, revoke_response,
 };
-use drawbridge_sdk::{CallContext, REQUEST_ID, RequestId, SpiffeId, error_chain};
+use drawbridge_runtime::{REQUEST_ID, RequestId, error_chain};
+use drawbridge_transport::{CallContext, SpiffeId};
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};

@@ -1,6 +1,6 @@
 //! Records of decisions: one line of JSON each.
 
-use drawbridge_sdk::transaction_token::Actor;
+use drawbridge_transport::transaction_token::Actor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

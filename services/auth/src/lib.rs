@@ -8,10 +8,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use axum::{Json, Router, http::header::CACHE_CONTROL, routing::get};
 use clap::ArgGroup;
 use drawbridge_proto::auth::v1::auth_service_server::AuthServiceServer;
-use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, RunningService,
-    ServiceBuilder, SpiffeId, Telemetry, parse_url_string,
+use drawbridge_runtime::{
+    Admin, BindError, Listen, RunningService, ServiceBuilder, Telemetry, parse_url_string,
 };
+use drawbridge_transport::{GrpcServer, MtlsError, MtlsServerConfig, Peers, SpiffeId};
 use secrecy::SecretString;
 
 use crate::{
@@ -200,7 +200,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let epochs = Epochs::new();
 
     let builder = ServiceBuilder::new();
-    let peers = builder.peers(&config.mtls.identity)?;
+    let peers = Peers::start(&builder, &config.mtls.identity)?;
     let mut edges = config.mtls_allow_edge;
     if edges.is_empty() {
         edges.extend(peers.sibling("edge"));
@@ -258,7 +258,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::unverified(service).document(keys.clone());
     let mut mtls = config.mtls;
     mtls.mtls_allow.extend(edges);
-    let address = builder.grpc(&config.listen, server.accept(&peers, &mtls)?)?;
+    let address = server.accept(&peers, &mtls)?.start(&builder, &config.listen)?;
     builder.readiness().set_ready();
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry).with_routes(keys))?)
 }

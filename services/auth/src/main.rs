@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use drawbridge_auth::{Config, start};
-use drawbridge_sdk::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
+use drawbridge_runtime::{ServiceArgs, Telemetry, parse_args, run_main, shutdown_signal};
 use mimalloc::MiMalloc;
 
 #[global_allocator]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
-use drawbridge_sdk::Readiness;
+use drawbridge_runtime::Readiness;
 use metrics::gauge;
 use redis::RedisError;
 use secrecy::SecretString;

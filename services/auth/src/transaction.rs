@@ -6,12 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use aws_lc_rs::signature::Ed25519KeyPair;
 use drawbridge_proto::auth::v1 as pb;
-use drawbridge_sdk::{
-    RequestId,
-    transaction_token::{
-        ALGORITHM, Actor, Principal, SubjectFacts, TOKEN_TYPE, TransactionClaims,
-        TransactionContext, message_digest,
-    },
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::transaction_token::{
+    ALGORITHM, Actor, Principal, SubjectFacts, TOKEN_TYPE, TransactionClaims, TransactionContext,
+    message_digest,
 };
 use jsonwebtoken::{
     EncodingKey, Header, encode,

@@ -12,7 +12,8 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use drawbridge_sdk::{CallContext, RequestId, trace};
+use drawbridge_runtime::{RequestId, trace};
+use drawbridge_transport::CallContext;
 use http::{HeaderValue, Method, Version, header, request::Parts};
 use secrecy::SecretString;
 use serde_json::Value;

@@ -7,10 +7,9 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{
-    BalancedChannel, ChannelError, ConfigText, ConfigTextError, Peers, contract::exposed_methods,
-    reflection::Contract,
-};
+use drawbridge_contract::{Contract, exposed_methods};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_transport::{BalancedChannel, ChannelError, Peers};
 use url::Url;
 
 use crate::{

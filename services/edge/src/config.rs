@@ -3,7 +3,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
-use drawbridge_sdk::{GrpcUrl, ParseUrlError, SpiffeId};
+use drawbridge_runtime::{GrpcUrl, ParseUrlError};
+use drawbridge_transport::SpiffeId;
 use url::Url;
 
 use crate::catalog::{Namespace, NamespaceError};

@@ -9,7 +9,8 @@
     reason = "a fuzz target panics on a finding"
 )]
 
-use drawbridge_sdk::{BalancedChannel, connect, dynamic, reflection::Contract};
+use drawbridge_contract::{Contract, dynamic};
+use drawbridge_transport::{BalancedChannel, connect};
 use prost_reflect::{DynamicMessage, prost::Message as _};
 use serde_json::Value;
 

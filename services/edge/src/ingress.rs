@@ -13,7 +13,8 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse as _, Response},
 };
-use drawbridge_sdk::{CallerRequestId, REQUEST_ID, RequestId, TXN_TOKEN, security_headers};
+use drawbridge_runtime::{CallerRequestId, REQUEST_ID, RequestId, security_headers};
+use drawbridge_transport::TXN_TOKEN;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use serde_json::Value;

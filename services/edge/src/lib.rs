@@ -12,11 +12,12 @@ use std::{
 };
 
 use axum::Router;
-use drawbridge_sdk::{
-    Admin, BindError, CertificateError, ChannelError, ConfigTextError, GrpcUrl, HttpLimits,
-    HttpOptions, HttpService, Listen, MtlsConfig, MtlsError, RunningService, ServerCertificate,
-    ServiceBuilder, SpiffeId, Telemetry, parse_url_string,
+use drawbridge_runtime::{
+    Admin, BindError, CertificateError, ConfigTextError, GrpcUrl, HttpLimits, HttpOptions,
+    HttpService, Listen, RunningService, ServerCertificate, ServiceBuilder, Telemetry,
+    parse_url_string,
 };
+use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
@@ -274,7 +275,7 @@ pub enum StartError {
 /// When the config is invalid or an address could not be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     let builder = ServiceBuilder::new();
-    let peers = builder.peers(&config.mtls)?;
+    let peers = Peers::start(&builder, &config.mtls)?;
     let http = HttpOptions { limits: config.http.clone(), certificate: certificate(&config)? };
     let catalogs: Arc<Catalogs> = Arc::default();
     let limits = Arc::new(RateLimiter::new(config.redis_url.as_ref())?);

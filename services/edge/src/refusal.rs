@@ -1,7 +1,7 @@
 //! The only mapping of refusals to HTTP and JSON-RPC: status, headers, code, message.
 
 use axum::response::{IntoResponse, Response};
-use drawbridge_sdk::RequestId;
+use drawbridge_runtime::RequestId;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 

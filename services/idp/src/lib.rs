@@ -32,10 +32,10 @@ mod users;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use drawbridge_sdk::{
-    Admin, BindError, ChannelError, ConfigTextError, GrpcUrl, Listen, MtlsConfig, MtlsError,
-    RunningService, ServiceBuilder, SpiffeId, Telemetry,
+use drawbridge_runtime::{
+    Admin, BindError, ConfigTextError, GrpcUrl, Listen, RunningService, ServiceBuilder, Telemetry,
 };
+use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use url::Url;
 
 pub use crate::{
@@ -322,7 +322,7 @@ fn revoker(
     builder: &ServiceBuilder,
 ) -> Result<Option<Arc<Revoker>>, StartError> {
     let Some(url) = &config.auth_url else { return Ok(None) };
-    let peers = builder.peers(&config.mtls)?;
+    let peers = Peers::start(builder, &config.mtls)?;
     Ok(Some(Arc::new(Revoker {
         auth: peers.connect(url, "auth", config.auth_spiffe_id.as_ref())?,
         audience: config.auth_audience.clone(),

@@ -9,7 +9,8 @@ use std::{
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId, status_text};
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::{CallContext, status_text};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;

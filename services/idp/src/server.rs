@@ -14,7 +14,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use drawbridge_sdk::{REQUEST_ID, RequestId, security_headers, trace};
+use drawbridge_runtime::{REQUEST_ID, RequestId, security_headers, trace};
 use metrics::histogram;
 use secrecy::ExposeSecret as _;
 use tower::ServiceBuilder;

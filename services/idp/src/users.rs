@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use drawbridge_sdk::ConfigText;
+use drawbridge_runtime::ConfigText;
 use secrecy::SecretString;
 use serde::Deserialize;
 

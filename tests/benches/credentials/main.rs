@@ -22,14 +22,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::{HostedService, MeshDatabase, MeshVault};
+use drawbridge_credentials::{CredentialsConfig, VaultConfig};
+use drawbridge_mesh::{HostedService, MeshDatabase, MeshVault};
 use drawbridge_proto::invoices::v1::{SearchRequest, invoice_service_client::InvoiceServiceClient};
-use drawbridge_sdk::{
-    TXN_TOKEN, TelemetryConfig,
-    credentials::{CredentialsConfig, VaultConfig},
+use drawbridge_runtime::TelemetryConfig;
+use drawbridge_tests::{Postgres, TestIssuer, Vault, connect, now};
+use drawbridge_transport::{
+    TXN_TOKEN,
     transaction_token::{Principal, TransactionClaims, TransactionContext},
 };
-use drawbridge_tests::{Postgres, TestIssuer, Vault, connect, now};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tonic::{Request, transport::Channel};

@@ -23,7 +23,7 @@ use drawbridge_auth::{
     policy::{DecisionOutcome, Policies, PolicyStore},
 };
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::Readiness;
+use drawbridge_runtime::Readiness;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

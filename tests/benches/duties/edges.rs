@@ -11,8 +11,8 @@ use std::{
 };
 
 use axum::body::{Body, Bytes};
-use drawbridge_cli::mesh::{HostedService, MeshConfig};
-use drawbridge_sdk::{LogFormat, LogSink, TelemetryConfig};
+use drawbridge_mesh::{HostedService, MeshConfig};
+use drawbridge_runtime::{LogFormat, LogSink, TelemetryConfig};
 use drawbridge_tests::{Edge, Redis, TestAuthority, TestMesh, serve_conformance};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};

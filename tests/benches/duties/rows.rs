@@ -1,6 +1,6 @@
 //! The compared configurations: one row for each duty.
 
-use drawbridge_cli::mesh::MeshConfig;
+use drawbridge_mesh::MeshConfig;
 use serde_json::{Value, json};
 
 /// An edge configuration and the call that is measured through it.

@@ -12,8 +12,8 @@ use std::{
 
 use axum::{Router, body::Bytes, extract::State, response::IntoResponse, routing::post};
 use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
-use drawbridge_sdk::with_transaction_token;
 use drawbridge_tests::connect;
+use drawbridge_transport::with_transaction_token;
 use http::{header, uri::PathAndQuery};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,

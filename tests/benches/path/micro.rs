@@ -8,15 +8,16 @@ use std::{
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use axum::body::Bytes;
-use drawbridge_sdk::{
-    contract::PolicyForm,
+use drawbridge_contract::{
+    PolicyForm, built_in,
     dynamic::{MessageType, WireMessage, from_json, to_json},
-    fetch::{Fetcher, NetworkScope},
-    jwks::{Jwks, JwksLimits, KeySource},
-    reflection::built_in,
-    transaction_token::{ALGORITHM, TransactionClaims, Verifier},
 };
 use drawbridge_tests::TestMesh;
+use drawbridge_transport::{
+    fetch::{Fetcher, NetworkScope},
+    jwks::{Jwks, JwksLimits, KeySource},
+    transaction_token::{ALGORITHM, TransactionClaims, Verifier},
+};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation, decode, decode_header, encode};
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor};

@@ -10,13 +10,14 @@ use std::{
 };
 
 use axum::body::Bytes;
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, exchange_response,
     operation::Kind,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
 use drawbridge_tests::{Edge, TestIssuer, TestMesh, connect, sign_in};
+use drawbridge_transport::CallContext;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 

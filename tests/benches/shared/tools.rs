@@ -11,14 +11,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use drawbridge_cli::mesh::{HostedService, MeshConfig};
+use drawbridge_contract::Contract;
+use drawbridge_mesh::{HostedService, MeshConfig};
 use drawbridge_proto::mcp::v1::{ContentBlock, TextContent, ToolResult, content_block::Kind};
-use drawbridge_sdk::{
-    Admin, GrpcServer, Listen, ServiceBuilder, TelemetryConfig,
-    reflection::Contract,
+use drawbridge_runtime::{Admin, Listen, ServiceBuilder, TelemetryConfig};
+use drawbridge_tests::{permit, repository};
+use drawbridge_transport::{
+    GrpcServer,
     transaction_token::{Verifier, VerifierError},
 };
-use drawbridge_tests::{permit, repository};
 use http::uri::PathAndQuery;
 use prost_reflect::DescriptorPool;
 use tonic::{
@@ -117,7 +118,7 @@ impl<const COUNT: usize> Tools<COUNT> {
             let builder = ServiceBuilder::new();
             let server =
                 GrpcServer::tool_service(Self, verifier).descriptors(Self::descriptors().leak());
-            let address = builder.grpc(&listen, server).expect("a port");
+            let address = server.start(&builder, &listen).expect("a port");
             builder.readiness().set_ready();
             let admin = Admin::new(&Listen::Address(any), &telemetry);
             Ok::<_, VerifierError>(builder.finish(address, admin).expect("a port"))

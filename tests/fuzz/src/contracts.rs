@@ -1,4 +1,4 @@
-use drawbridge_sdk::reflection::{Contract, built_in};
+use drawbridge_contract::{Contract, built_in};
 use prost_reflect::DescriptorPool;
 use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,

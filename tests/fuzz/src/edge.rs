@@ -14,7 +14,7 @@ use drawbridge_proto::auth::v1::{
     auth_service_server::{AuthService, AuthServiceServer},
     authorize_response, exchange_response, filter_catalog_response,
 };
-use drawbridge_sdk::{Telemetry, TelemetryConfig};
+use drawbridge_runtime::{Telemetry, TelemetryConfig};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, response};
 use http_body_util::{BodyExt as _, Full};
 use tokio::{
@@ -53,7 +53,7 @@ impl Edge {
                 tonic::transport::Server::builder().add_service(AuthServiceServer::new(AllowAll));
             let incoming = TcpListenerStream::new(auth).map(|stream| {
                 stream.inspect(|stream| {
-                    stream.set_nodelay(true).expect("a socket that takes options")
+                    stream.set_nodelay(true).expect("a socket that takes options");
                 })
             });
             tokio::spawn(serving.serve_with_incoming(incoming));

@@ -1,7 +1,7 @@
 //! A tool service that restarts with another contract.
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{Listen, TelemetryConfig};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{Listen, TelemetryConfig};
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 

@@ -12,15 +12,14 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{
-    CallContext, Listen, RequestId, TelemetryConfig,
-    reflection::{self, Contract},
-};
+use drawbridge_contract::Contract;
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{Listen, RequestId, TelemetryConfig};
 use drawbridge_tests::{
     Client, TestMesh, conformance::Conformance, connect, permit, python, repository,
     serve_conformance,
 };
+use drawbridge_transport::{CallContext, reflection};
 use serde_json::{Value, json};
 use url::Url;
 

@@ -6,17 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_sdk::{
-    CallContext, LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig,
-    credentials::{
-        CredentialLimits, CredentialSource, Credentials, CredentialsError, VaultConfig,
-        bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
-    },
+use drawbridge_credentials::{
+    CredentialLimits, CredentialSource, Credentials, CredentialsError, VaultConfig,
+    bootstrap::{Bootstrap, Database, DatabaseRole, ServiceSetup, Setup},
+};
+use drawbridge_runtime::{LogFormat, LogSink, RequestId, Telemetry, TelemetryConfig};
+use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
+use drawbridge_transport::{
+    CallContext,
     transaction_token::{
         Principal, TransactionClaims, TransactionContext, VerifiedCaller, Verifier,
     },
 };
-use drawbridge_tests::{Postgres, TestMesh, Vault, sign_in};
 use secrecy::SecretString;
 
 use crate::identity::exchange;
@@ -89,8 +90,7 @@ impl World {
 
     /// The credentials of the service `service`.
     fn credentials_of(&self, service: &str, limits: CredentialLimits) -> Credentials {
-        let vault =
-            drawbridge_sdk::credentials::Vault::new(service, self.config()).expect("a client");
+        let vault = drawbridge_credentials::Vault::new(service, self.config()).expect("a client");
         Credentials::new(CredentialSource::Vault(vault.into()), limits)
     }
 

@@ -1,6 +1,6 @@
 //! The servers that `drawbridge up` starts with the mesh if the machine has their binaries.
 
-use drawbridge_cli::dependencies::{Binaries, Dependencies};
+use drawbridge_mesh::dependencies::{Binaries, Dependencies};
 use drawbridge_tests::{TestMesh, bao};
 use serde_json::{Value, json};
 

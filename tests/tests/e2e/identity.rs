@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use drawbridge_cli::{caller, mesh::HostedService};
+use drawbridge_cli::caller;
+use drawbridge_contract::{Contract, dynamic::DynamicCodec};
 use drawbridge_edge::ServiceAddress;
+use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response,
 };
-use drawbridge_sdk::{
-    CallContext, Listen, RequestId, TelemetryConfig,
-    dynamic::DynamicCodec,
-    reflection::{self, Contract},
-    with_transaction_token,
-};
+use drawbridge_runtime::{Listen, RequestId, TelemetryConfig};
 use drawbridge_tests::{Spy, TestMesh, connect, sign_in};
+use drawbridge_transport::{CallContext, reflection, with_transaction_token};
 use http::StatusCode;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use serde_json::{Value, json};

@@ -14,7 +14,8 @@ use drawbridge_tests::{TestMesh, python, repository};
 use serde_json::{Value, json};
 
 pub(crate) fn sample(name: &str) -> Vec<u8> {
-    std::fs::read(repository().join("services/invoices/samples").join(name)).expect("a sample")
+    std::fs::read(repository().join("services/tools/invoices/samples").join(name))
+        .expect("a sample")
 }
 
 pub(crate) fn arguments(document: &[u8]) -> Value {

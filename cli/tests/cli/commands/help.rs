@@ -9,7 +9,7 @@ use std::{
 
 use clap::Command;
 use drawbridge_cli::command_line;
-use drawbridge_sdk::{ServiceArgs, env_name, service_command};
+use drawbridge_runtime::{ServiceArgs, env_name, service_command};
 use secrecy::SecretString;
 
 use crate::{REPOSITORY, drawbridge, text};

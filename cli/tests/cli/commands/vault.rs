@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_cli::dependencies::{Binaries, Postgres};
+use drawbridge_mesh::dependencies::{Binaries, Postgres};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -189,7 +189,7 @@ fn a_read_only_tool_without_further_hints_is_not_destructive() {
         .expect("a contract");
     let pool =
         prost_reflect::DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice());
-    let contract = drawbridge_sdk::reflection::Contract {
+    let contract = drawbridge_contract::Contract {
         pool: pool.expect("a contract"),
         services: vec!["venues.v1.Venues".to_owned()],
     };

@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use drawbridge_cli::dependencies::Redis;
+use drawbridge_mesh::dependencies::Redis;
 use serde_json::Value;
 
 use super::{ChildGuard, Up, drawbridge};

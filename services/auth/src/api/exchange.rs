@@ -6,7 +6,8 @@ use std::{iter::successors, sync::Arc};
 use drawbridge_proto::auth::v1::{
     self as pb, exchange_response::Outcome as Exchanged, operation::Kind,
 };
-use drawbridge_sdk::{RequestId, transaction_token::Actor};
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::transaction_token::Actor;
 use tonic::Status;
 
 use super::{Api, DecisionContext, allowed, missing_scopes, reason, with_scopes};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as pb, unverified::Reason};
-use drawbridge_sdk::Peer;
+use drawbridge_transport::Peer;
 use metrics::counter;
 use tonic::{Request, Status};
 

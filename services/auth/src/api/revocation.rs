@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use drawbridge_proto::auth::v1::{self as pb, revoke_response};
-use drawbridge_sdk::{RequestId, error_chain};
+use drawbridge_runtime::{RequestId, error_chain};
 use tonic::Status;
 
 use super::{Api, Ids, denied};

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::unverified::Reason;
-use drawbridge_sdk::{fetch::FetchError, jwks::JwksError};
+use drawbridge_transport::{fetch::FetchError, jwks::JwksError};
 
 /// Why a token is rejected.
 #[derive(Clone, Debug, thiserror::Error)]

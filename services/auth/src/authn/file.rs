@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_sdk::{
-    ConfigText, ConfigTextError,
+use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_transport::{
     fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, JwksLimits, KeySource},
 };

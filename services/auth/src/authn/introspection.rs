@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_sdk::fetch::{FetchError, Fetcher};
+use drawbridge_transport::fetch::{FetchError, Fetcher};
 use jsonwebtoken::get_current_timestamp;
 use metrics::counter;
 use moka::{Expiry, future, sync};

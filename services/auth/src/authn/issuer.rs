@@ -5,10 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_sdk::{
-    error_chain,
-    jwks::{Jwks, JwksError},
-};
+use drawbridge_runtime::error_chain;
+use drawbridge_transport::jwks::{Jwks, JwksError};
 use jsonwebtoken::{Algorithm, get_current_timestamp};
 
 use super::{

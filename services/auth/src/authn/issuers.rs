@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use drawbridge_sdk::{error_chain, jwks::JwksError};
+use drawbridge_runtime::error_chain;
+use drawbridge_transport::jwks::JwksError;
 use futures::future::join_all;
 use tokio::sync::watch;
 

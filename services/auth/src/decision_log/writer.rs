@@ -7,7 +7,8 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::{self as pb, operation::Kind};
-use drawbridge_sdk::{RequestId, ServiceBuilder, trace, transaction_token::Actor};
+use drawbridge_runtime::{RequestId, ServiceBuilder, trace};
+use drawbridge_transport::transaction_token::Actor;
 use jiff::Timestamp;
 use metrics::counter;
 use sha2::{Digest as _, Sha256};

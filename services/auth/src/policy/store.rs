@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use drawbridge_sdk::Readiness;
+use drawbridge_runtime::Readiness;
 use metrics::{counter, gauge};
 use tokio::{sync::watch, task::spawn_blocking, time::Instant};
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::TokenSet;
-use drawbridge_sdk::private_files;
+use drawbridge_runtime::private_files;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 

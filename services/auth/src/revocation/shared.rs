@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use drawbridge_proto::auth::v1::{TokenSet, token_set::Which};
-use drawbridge_sdk::Redis;
+use drawbridge_runtime::Redis;
 use redis::{AsyncCommands as _, RedisError};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};

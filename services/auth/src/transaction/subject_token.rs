@@ -2,7 +2,7 @@
 //! exchange.
 
 use drawbridge_proto::auth::v1 as pb;
-use drawbridge_sdk::transaction_token::{
+use drawbridge_transport::transaction_token::{
     ALGORITHM, Actor, SubjectFacts, TOKEN_TYPE, TransactionClaims,
 };
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, errors::ErrorKind};

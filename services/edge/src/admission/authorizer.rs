@@ -9,7 +9,7 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response,
     filter_catalog_response, operation::Kind,
 };
-use drawbridge_sdk::{CallContext, client_span, end_client_span};
+use drawbridge_transport::{CallContext, client_span, end_client_span};
 use metrics::counter;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::Semaphore;

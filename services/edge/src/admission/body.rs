@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use axum::body::Body;
 use axum::body::HttpBody as _;
 use bytes::{Bytes, BytesMut};
-use drawbridge_sdk::BodyTimeout;
+use drawbridge_runtime::BodyTimeout;
 use http_body_util::BodyExt as _;
 use metrics::{counter, gauge};
 use tokio::time::timeout;

@@ -1,7 +1,7 @@
 //! Charges requests to rate limits.
 
 use drawbridge_proto::auth::v1 as auth;
-use drawbridge_sdk::CallContext;
+use drawbridge_transport::CallContext;
 use http::request::Parts;
 use secrecy::SecretString;
 

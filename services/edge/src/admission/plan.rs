@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drawbridge_proto::auth::v1::{self as auth, operation::Kind};
-use drawbridge_sdk::CallContext;
+use drawbridge_transport::CallContext;
 use prost_reflect::{DynamicMessage, Value as Field};
 use secrecy::SecretString;
 use serde_json::Value;

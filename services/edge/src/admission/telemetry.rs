@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use drawbridge_sdk::{CallContext, CallerRequestId, trace};
+use drawbridge_runtime::{CallerRequestId, trace};
+use drawbridge_transport::CallContext;
 use http::request::Parts;
 use tracing::{Span, field::Empty};
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet};
 
-use drawbridge_sdk::{contract::is_sensitive, dynamic};
+use drawbridge_contract::{dynamic, is_sensitive};
 use jsonschema::{
     ValidationError, Validator,
     error::ValidationErrorKind,

@@ -5,7 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{ChannelError, Peers, ServiceBuilder, error_chain};
+use drawbridge_runtime::{ServiceBuilder, error_chain};
+use drawbridge_transport::{ChannelError, Peers};
 use tokio::{
     sync::oneshot,
     task::JoinSet,

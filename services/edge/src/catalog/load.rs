@@ -2,12 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
-use drawbridge_sdk::{
-    BalancedChannel,
-    contract::{ExposedMethod, Exposure, ServiceInstructions, exposed_methods, instructions},
-    reflection::Contract,
+use drawbridge_contract::{
+    Contract, ExposedMethod, Exposure, ServiceInstructions, exposed_methods, instructions,
 };
+use drawbridge_proto::{auth::v1 as auth, mcp::v1 as mcp};
+use drawbridge_transport::BalancedChannel;
 use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor};
 use sha2::{Digest as _, Sha256};
 
@@ -337,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn the_code_service_offers_its_tools_and_its_resource() {
         let contract = Contract {
-            pool: drawbridge_sdk::reflection::built_in().unwrap(),
+            pool: drawbridge_contract::built_in().unwrap(),
             services: vec!["drawbridge.code.v1.CodeService".to_owned()],
         };
         let channel = BalancedChannel::new(&["http://127.0.0.1:1".parse().unwrap()]).unwrap();

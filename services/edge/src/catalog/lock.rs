@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use drawbridge_proto::auth::v1 as auth;
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};

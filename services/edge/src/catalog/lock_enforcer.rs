@@ -1,6 +1,6 @@
 //! Enforces the catalog lock: compares the items that clients see with their locked versions.
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use rmcp::model::MetaObject;
 use serde::Deserialize;
 

@@ -2,7 +2,8 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, reflection::Contract};
+use drawbridge_contract::Contract;
+use drawbridge_transport::BalancedChannel;
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,

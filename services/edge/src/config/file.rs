@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError, GrpcUrl, SpiffeId};
+use drawbridge_runtime::{ConfigText, ConfigTextError, GrpcUrl};
+use drawbridge_transport::SpiffeId;
 use serde::Deserialize;
 use toml::Spanned;
 

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use drawbridge_sdk::{ConfigText, ConfigTextError, SpiffeId};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
+use drawbridge_transport::SpiffeId;
 use url::Url;
 
 use super::{ServiceAddress, file, from_flags};

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use drawbridge_contract::option;
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::contract::option;
 use prost_reflect::{FieldDescriptor, FileDescriptor};
 
 /// The leading comments of one file, by descriptor path.

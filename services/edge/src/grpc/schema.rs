@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use drawbridge_contract::option;
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::contract::option;
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
 

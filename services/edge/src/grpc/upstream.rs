@@ -6,12 +6,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::{
-    BalancedChannel, CallContext, client_span,
-    contract::PolicyForm,
+use drawbridge_contract::{
+    PolicyForm,
     dynamic::{BytesCodec, MessageType, WireMessage, field_of},
-    end_client_span, with_transaction_token,
+};
+use drawbridge_proto::mcp::v1 as mcp;
+use drawbridge_transport::{
+    BalancedChannel, CallContext, client_span, end_client_span, with_transaction_token,
 };
 use http::uri::PathAndQuery;
 use prost_reflect::{

@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use drawbridge_sdk::{CallContext, dynamic::WireMessage};
+use drawbridge_contract::dynamic::WireMessage;
+use drawbridge_transport::CallContext;
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::Status;
 use tracing::Instrument as _;

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use drawbridge_contract::dynamic::{self, WireMessage};
 use drawbridge_proto::mcp::v1 as pb;
-use drawbridge_sdk::dynamic::{self, WireMessage};
 use rmcp::{
     ErrorData,
     model::{CustomResult, InputResponses, ProgressNotificationParam},

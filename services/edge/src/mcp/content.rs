@@ -1,10 +1,10 @@
 //! Converts messages of tool services to MCP content, and back.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use drawbridge_contract::dynamic::{WireError, WireMessage};
 use drawbridge_proto::mcp::v1::{
     self as pb, Role, content_block::Kind, resource_contents::Contents,
 };
-use drawbridge_sdk::dynamic::{WireError, WireMessage};
 use rmcp::model::{
     CallToolResult, ContentBlock, GetPromptResult, MetaObject, PromptMessage, ReadResourceResult,
     Resource,
@@ -263,7 +263,7 @@ fn unconvertible(what: &str) -> Status {
 mod tests {
     use std::sync::Arc;
 
-    use drawbridge_sdk::dynamic::MessageType;
+    use drawbridge_contract::dynamic::MessageType;
     use prost_reflect::{DynamicMessage, Value as Field, prost::Message as _};
 
     use super::*;

@@ -10,7 +10,7 @@ use drawbridge_proto::mcp::v1::{
     self as pb, elicit_result::Action, input_request::Kind as RequestKind,
     input_response::Kind as ResponseKind,
 };
-use drawbridge_sdk::RequestId;
+use drawbridge_runtime::RequestId;
 use rmcp::{
     ErrorData,
     model::{ClientCapabilities, ErrorCode, ExtensionCapabilities, InputRequest, InputResponses},

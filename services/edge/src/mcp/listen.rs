@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use drawbridge_sdk::RequestId;
+use drawbridge_runtime::RequestId;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use rmcp::model::SubscriptionFilter;
 use serde_json::{Value, json};

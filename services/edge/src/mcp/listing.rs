@@ -1,6 +1,6 @@
 //! Resources that services list for their resource templates.
 
-use drawbridge_sdk::dynamic::WireMessage;
+use drawbridge_contract::dynamic::WireMessage;
 use futures::{StreamExt as _, stream};
 use rmcp::model::Resource;
 

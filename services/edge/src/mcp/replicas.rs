@@ -13,7 +13,7 @@ use std::{
 };
 
 use drawbridge_proto::auth::v1::Operation;
-use drawbridge_sdk::Redis;
+use drawbridge_runtime::Redis;
 use prost::Message as _;
 use redis::RedisError;
 use secrecy::SecretString;
@@ -205,7 +205,7 @@ impl ReplicaBus {
             let reading = async {
                 let read = inbox.read(&mut self.connection.clone()).await;
                 if let Err(error) = &read {
-                    let error = drawbridge_sdk::error_chain(error);
+                    let error = drawbridge_runtime::error_chain(error);
                     tracing::debug!(%error, "messages of other replicas could not be read");
                     tokio::time::sleep(RETRY_DELAY).await;
                 }

@@ -1,6 +1,6 @@
 //! Converts the outcome of a call to MCP's result or error.
 
-use drawbridge_sdk::dynamic::WireMessage;
+use drawbridge_contract::dynamic::WireMessage;
 use rmcp::{
     ErrorData,
     model::{CallToolResult, CompleteResult, CompletionInfo, ErrorCode, MetaObject, ServerResult},

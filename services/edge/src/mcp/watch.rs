@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::CallContext;
 use rmcp::model::ResourceUpdatedNotificationParam;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;

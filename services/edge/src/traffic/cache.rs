@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use drawbridge_sdk::ServiceBuilder;
+use drawbridge_runtime::ServiceBuilder;
 use prost_reflect::DynamicMessage;
 use redis::RedisError;
 use secrecy::SecretString;

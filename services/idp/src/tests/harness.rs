@@ -3,8 +3,8 @@
 use std::{collections::HashMap, net::SocketAddr};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use drawbridge_sdk::{
-    Listen, RunningService, Telemetry, TelemetryConfig,
+use drawbridge_runtime::{Listen, RunningService, Telemetry, TelemetryConfig};
+use drawbridge_transport::{
     fetch::{Fetcher, NetworkScope},
     jwks::{Jwks, JwksLimits, KeySource},
 };

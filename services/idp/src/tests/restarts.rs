@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use drawbridge_sdk::{Telemetry, TelemetryConfig};
+use drawbridge_runtime::{Telemetry, TelemetryConfig};
 use serde_json::{Value, json};
 
 use super::harness::{REDIRECT_URI, RESOURCE, Server, check_rejected, config, tokens};

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use drawbridge_sdk::{ConfigTextError, Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
+use drawbridge_runtime::{ConfigTextError, Listen, LogFormat, LogSink, Telemetry, TelemetryConfig};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 

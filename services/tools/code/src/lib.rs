@@ -8,7 +8,7 @@ use std::{
 
 use drawbridge_proto::code::v1::code_service_server::CodeServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, RunningService,
+    Admin, BindError, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers, RunningService,
     ServiceBuilder, SpiffeId, Telemetry,
     transaction_token::{Verifier, VerifierError},
 };
@@ -161,7 +161,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let tree = Tree::open(&config.root, config.file_bytes_max, secrets)
         .map_err(|source| StartError::Root { root: config.root, source })?;
     let builder = ServiceBuilder::new();
-    let peers = builder.peers(&config.mtls.identity)?;
+    let peers = Peers::start(&builder, &config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier =
         Verifier::with_peers(&peers, auth_id, "code", &config.auth_issuer, config.auth_jwks_url)?;
@@ -175,7 +175,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = builder.grpc(&config.listen, server)?;
+    let address = server.start(&builder, &config.listen)?;
     builder.readiness().set_ready();
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

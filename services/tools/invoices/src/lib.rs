@@ -196,7 +196,7 @@ pub async fn migrate_by_own_login(config: Config) -> Result<i64, StartError> {
 /// When the database URL is invalid, the database cannot be opened, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     let builder = ServiceBuilder::new();
-    let peers = builder.peers(&config.mtls.identity)?;
+    let peers = Peers::start(&builder, &config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier = Verifier::with_peers(
         &peers,
@@ -226,7 +226,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = builder.grpc(&config.listen, server)?;
+    let address = server.start(&builder, &config.listen)?;
     builder.readiness().set_ready();
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use drawbridge_proto::tickets::v1::ticket_service_server::TicketServiceServer;
 use drawbridge_sdk::{
-    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig,
+    Admin, BindError, BlockingJobs, GrpcServer, Listen, MtlsError, MtlsServerConfig, Peers,
     RunningService, ServiceBuilder, SpiffeId, Telemetry,
     credentials::{CredentialsConfig, SetupError},
     transaction_token::{Verifier, VerifierError},
@@ -128,7 +128,7 @@ pub enum StartError {
 /// When no credentials source is configured, or an address cannot be bound.
 pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningService, StartError> {
     let builder = ServiceBuilder::new();
-    let peers = builder.peers(&config.mtls.identity)?;
+    let peers = Peers::start(&builder, &config.mtls.identity)?;
     let auth_id = config.auth_spiffe_id.as_ref();
     let verifier = Verifier::with_peers(
         &peers,
@@ -151,7 +151,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     let server = GrpcServer::tool_service(service, verifier)
         .request_bytes_max(REQUEST_BYTES_MAX)
         .accept(&peers, &config.mtls)?;
-    let address = builder.grpc(&config.listen, server)?;
+    let address = server.start(&builder, &config.listen)?;
     builder.readiness().set_ready();
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

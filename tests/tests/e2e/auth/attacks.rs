@@ -7,8 +7,9 @@ use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome,
     operation::Kind,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
 use drawbridge_tests::{TestIssuer, TestMesh, connect};
+use drawbridge_transport::CallContext;
 use http::{HeaderValue, StatusCode};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};

@@ -7,12 +7,13 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
 use drawbridge_tests::{Client, REQUEST_ID, TestMesh, connect, serve_conformance, sign_in};
+use drawbridge_transport::CallContext;
 use http::StatusCode;
 use serde_json::json;
 use tokio::task::JoinSet;

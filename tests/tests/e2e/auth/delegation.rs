@@ -7,15 +7,15 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
     token_set::Which,
 };
-use drawbridge_sdk::transaction_token::TransactionClaims;
 use drawbridge_tests::{
     Edge, TestIssuer, TestMesh, conformance::Conformance, connect, now, serve_conformance,
 };
+use drawbridge_transport::transaction_token::TransactionClaims;
 use jsonwebtoken::{Algorithm, decode_header};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};

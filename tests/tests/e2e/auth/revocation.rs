@@ -6,8 +6,9 @@ use drawbridge_cli::caller;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, revoke_response::Outcome, token_set::Which,
 };
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
 use drawbridge_tests::{Client, Redis, TestMesh, connect, sign_in};
+use drawbridge_transport::CallContext;
 use http::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::json;

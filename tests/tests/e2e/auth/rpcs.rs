@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{
-    Listen, TelemetryConfig,
-    transaction_token::{Principal, TransactionClaims, TransactionContext},
-};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{Listen, TelemetryConfig};
 use drawbridge_tests::{
     TestIssuer, TestMesh, conformance::Conformance, now, repository, serve_conformance,
 };
+use drawbridge_transport::transaction_token::{Principal, TransactionClaims, TransactionContext};
 use jsonwebtoken::Algorithm;
 use prost_reflect::MethodDescriptor;
 use tonic::Code;

@@ -7,7 +7,7 @@ use aws_sdk_secretsmanager::{
     Client, Config,
     config::{BehaviorVersion, Region},
 };
-use drawbridge_sdk::credentials::{AwsConfig, AwsSecretsManager, CredentialsError};
+use drawbridge_credentials::{AwsConfig, AwsSecretsManager, CredentialsError};
 use drawbridge_tests::Moto;
 use secrecy::ExposeSecret as _;
 

@@ -14,7 +14,7 @@ use azure_core::http::{ClientOptions, Transport};
 use azure_identity::{
     ClientAssertionCredentialOptions, WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
-use drawbridge_sdk::credentials::{AzureKeyVault, CredentialsError};
+use drawbridge_credentials::{AzureKeyVault, CredentialsError};
 use drawbridge_tests::{TestAuthority, TlsListener};
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
 use axum::{Router, routing::get, serve::Listener as _};
-use drawbridge_sdk::credentials::{
+use drawbridge_credentials::{
     CredentialsError, IssuedCertificate,
     bootstrap::{Authority, CertificateRole},
 };

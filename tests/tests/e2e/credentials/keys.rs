@@ -1,11 +1,9 @@
+use drawbridge_credentials::CredentialsError;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome,
 };
-use drawbridge_sdk::{
-    credentials::CredentialsError,
-    transaction_token::{Principal, TransactionClaims},
-};
 use drawbridge_tests::{TestIssuer, connect, now};
+use drawbridge_transport::transaction_token::{Principal, TransactionClaims};
 use jsonwebtoken::Algorithm;
 
 use super::*;

@@ -1,4 +1,4 @@
-use drawbridge_sdk::credentials::{CredentialsError, DatabaseLease};
+use drawbridge_credentials::{CredentialsError, DatabaseLease};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::json;

@@ -1,4 +1,4 @@
-use drawbridge_sdk::credentials::{CredentialsError, Outage};
+use drawbridge_credentials::{CredentialsError, Outage};
 use reqwest::Method;
 use secrecy::ExposeSecret as _;
 use serde_json::json;

@@ -1,7 +1,7 @@
 use std::fs;
 
 use axum::{Json, Router, extract::State, routing::post, serve::Listener as _};
-use drawbridge_sdk::credentials::{
+use drawbridge_credentials::{
     CredentialsError, LoginMethod, Outage, VaultLogin,
     bootstrap::{Approle, Kubernetes, ServiceAccount},
 };
@@ -41,7 +41,7 @@ async fn world(cluster: Option<&Cluster>) -> World {
 }
 
 fn credentials_with(world: &World, login: VaultLogin) -> Credentials {
-    let vault = drawbridge_sdk::credentials::Vault::new("code", world.config()).expect("a client");
+    let vault = drawbridge_credentials::Vault::new("code", world.config()).expect("a client");
     let vault = vault.with_login(login).expect("a login");
     Credentials::new(CredentialSource::Vault(vault.into()), CredentialLimits::default())
 }

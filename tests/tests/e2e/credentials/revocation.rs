@@ -1,5 +1,5 @@
+use drawbridge_credentials::CredentialsError;
 use drawbridge_proto::auth::v1::token_set::Which;
-use drawbridge_sdk::credentials::CredentialsError;
 use drawbridge_tests::connect;
 
 use super::*;

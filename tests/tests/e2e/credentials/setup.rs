@@ -1,4 +1,4 @@
-use drawbridge_sdk::credentials::bootstrap::{
+use drawbridge_credentials::bootstrap::{
     Approle, Authority, BootstrapError, CertificateRole, Change, ChangeKind, Kubernetes,
     ServiceAccount,
 };

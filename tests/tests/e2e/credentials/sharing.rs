@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
-use drawbridge_sdk::transaction_token::{Actor, TOKEN_TYPE};
 use drawbridge_tests::{TestIssuer, now};
+use drawbridge_transport::transaction_token::{Actor, TOKEN_TYPE};
 use jsonwebtoken::{Algorithm, Header};
 
 use super::*;

@@ -1,6 +1,6 @@
 use std::{fs, path::Path, process::Command};
 
-use drawbridge_sdk::credentials::bootstrap::{Bootstrap, ChangeKind};
+use drawbridge_credentials::bootstrap::{Bootstrap, ChangeKind};
 use drawbridge_tests::repository;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 use std::fs;
 
 use axum::serve::Listener as _;
-use drawbridge_sdk::credentials::CredentialsError;
+use drawbridge_credentials::CredentialsError;
 use drawbridge_tests::{TestAuthority, TlsListener};
 use reqwest::Method;
 use serde_json::json;
@@ -42,7 +42,7 @@ async fn vault_is_reached_over_mtls_in_a_namespace_and_untrusted_peers_are_rejec
     bootstrap.apply(&world.setup).await.unwrap_or_else(|error| panic!("{error}: {error:?}"));
 
     let lease = async |config: VaultConfig| {
-        let vault = drawbridge_sdk::credentials::Vault::new("code", config).expect("a client");
+        let vault = drawbridge_credentials::Vault::new("code", config).expect("a client");
         let credentials =
             Credentials::new(CredentialSource::Vault(vault.into()), CredentialLimits::default());
         let lease = credentials.database(&world.caller("alice").await, &context(), ROLE).await;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use drawbridge_cli::mesh::{HostedService, MeshConfig};
+use drawbridge_mesh::{HostedService, MeshConfig};
 use drawbridge_tests::{
     Client, Edge, Redis, Reply, TestIssuer, TestMesh, cached::Cached, serve_cached,
 };

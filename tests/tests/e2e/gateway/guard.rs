@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_tests::{Client, Edge, Reply, TestMesh, serve_conformance};
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -12,18 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::{HostedService, MeshAuthority, Ports, WORKLOAD};
+use drawbridge_mesh::{HostedService, MeshAuthority, Ports, WORKLOAD};
 use drawbridge_proto::auth::v1::{
     AuthorizeRequest, FilterCatalogRequest, IntrospectRequest, WatchRequest,
     auth_service_client::AuthServiceClient,
 };
-use drawbridge_sdk::{
-    CallContext, Listen, MtlsConfig, MtlsServerConfig, Peers, RequestId, TelemetryConfig,
-    reflection,
-};
+use drawbridge_runtime::{Listen, RequestId, TelemetryConfig};
 use drawbridge_tests::{
     Client, Edge, Reply, TestMesh, conformance::Conformance, permit, repository,
 };
+use drawbridge_transport::{CallContext, MtlsConfig, MtlsServerConfig, Peers, reflection};
 use http::StatusCode;
 use serde_json::json;
 use tokio::{
@@ -148,7 +146,7 @@ async fn every_service_accepts_only_its_allowed_peers() {
         assert!(!is_accepted(by(&other)).await, "{name}: another authority's edge");
         let plain = url.as_str().replace("https:", "http:").parse().expect("a URL");
         assert!(
-            !is_accepted(drawbridge_sdk::connect(&plain).expect("a channel")).await,
+            !is_accepted(drawbridge_transport::connect(&plain).expect("a channel")).await,
             "{name}: plaintext"
         );
 

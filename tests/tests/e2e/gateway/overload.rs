@@ -173,7 +173,7 @@ fn users(mesh: &TestMesh, edge: &Edge, issuer: &TestIssuer) -> Vec<Client> {
 async fn edge_with(
     mesh: &TestMesh,
     config: &str,
-) -> (Conformance, drawbridge_cli::mesh::HostedService, Edge, TempDir) {
+) -> (Conformance, drawbridge_mesh::HostedService, Edge, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("edge.toml");
     fs::write(&file, config).expect("a file");

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_tests::{Client, Edge, Reply, TestIssuer, TestMesh};
 use http::StatusCode;
 use serde_json::{Value, json};

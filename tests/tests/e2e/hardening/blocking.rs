@@ -198,8 +198,8 @@ async fn a_hostile_pdf_is_abandoned_and_the_next_document_is_read() {
     };
     let refused = read(&pdf(15_000), "application/pdf").await;
     assert!(refused.message().contains("holds more than an invoice does"), "{}", refused.message());
-    let sample =
-        fs::read(repository().join("services/invoices/samples/invoice.ubl.xml")).expect("a file");
+    let sample = fs::read(repository().join("services/tools/invoices/samples/invoice.ubl.xml"))
+        .expect("a file");
     let reply = read(&sample, "application/xml").await;
     assert_eq!(
         reply.json["result"]["structuredContent"]["invoice"]["number"], "DB-2026-0042",

@@ -7,9 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drawbridge_contract::Contract;
 use drawbridge_edge::{CatalogLock, preview_catalog};
-use drawbridge_sdk::{Peers, reflection, reflection::Contract};
 use drawbridge_tests::{Client, Edge, TestMesh, permit, repository};
+use drawbridge_transport::{Peers, reflection};
 use prost_reflect::DescriptorPool;
 use serde_json::json;
 use tempfile::TempDir;
@@ -140,7 +141,8 @@ impl ConfigFile {
     /// Locks the reviewed contracts of both services.
     async fn lock(&self) {
         let code = vec!["drawbridge.code.v1.CodeService".to_owned()];
-        let code = Contract { pool: reflection::built_in().expect("contracts"), services: code };
+        let code =
+            Contract { pool: drawbridge_contract::built_in().expect("contracts"), services: code };
         let preview =
             preview_catalog(None, &Peers::default(), &[code, reviewed()]).await.expect("a catalog");
         let proposal = preview.propose_lock(CatalogLock::default());

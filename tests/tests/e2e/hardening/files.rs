@@ -7,12 +7,12 @@ use std::{
 };
 
 use drawbridge_auth::decision_log::{DecisionLogConfig, DecisionRecord};
-use drawbridge_cli::state::MeshState;
+use drawbridge_mesh::state::MeshState;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, exchange_response::Outcome as Exchanged,
 };
-use drawbridge_sdk::transaction_token::TransactionClaims;
 use drawbridge_tests::{TestMesh, connect, serve_conformance, sign_in};
+use drawbridge_transport::transaction_token::TransactionClaims;
 use http::StatusCode;
 use serde_json::json;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::{Form, Json, Router, extract::State, routing::post};
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response::Outcome,
     operation::Kind, unverified::Reason,

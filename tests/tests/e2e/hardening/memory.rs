@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{Listen, MtlsConfig, TelemetryConfig};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{Listen, TelemetryConfig};
 use drawbridge_tests::{Client, TestMesh};
+use drawbridge_transport::MtlsConfig;
 use http::StatusCode;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde_json::json;

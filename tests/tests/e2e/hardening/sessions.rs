@@ -133,7 +133,7 @@ pub(super) struct World {
     issuer: TestIssuer,
     pub(super) mesh: TestMesh,
     pub(super) edge: Edge,
-    pub(super) service: (Conformance, drawbridge_cli::mesh::HostedService),
+    pub(super) service: (Conformance, drawbridge_mesh::HostedService),
 }
 
 impl World {

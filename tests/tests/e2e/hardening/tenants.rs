@@ -5,8 +5,8 @@ use std::fs;
 use drawbridge_proto::auth::v1::{
     self as pb, auth_service_client::AuthServiceClient, authorize_response, operation::Kind,
 };
-use drawbridge_sdk::transaction_token::{Principal, TransactionClaims};
 use drawbridge_tests::{Client, TestIssuer, TestMesh, connect};
+use drawbridge_transport::transaction_token::{Principal, TransactionClaims};
 use http::StatusCode;
 use serde_json::{Value, json};
 

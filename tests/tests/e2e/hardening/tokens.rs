@@ -3,10 +3,11 @@
 use std::fs;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use drawbridge_cli::mesh::{HostedService, MeshConfig};
+use drawbridge_contract::dynamic;
+use drawbridge_mesh::{HostedService, MeshConfig};
 use drawbridge_proto::auth::v1::{self as pb, auth_service_client::AuthServiceClient};
-use drawbridge_sdk::{TXN_TOKEN, dynamic, transaction_token::TransactionClaims};
 use drawbridge_tests::{Client, Edge, Spy, TestMesh, connect, permit, serve_conformance, sign_in};
+use drawbridge_transport::{TXN_TOKEN, transaction_token::TransactionClaims};
 use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 use serde_json::{Value, json};
 use tonic::{Code, Status, metadata::MetadataMap};

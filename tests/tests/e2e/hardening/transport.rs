@@ -5,9 +5,10 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{HandshakeLimits, Listen, MtlsServerConfig, Peers, TelemetryConfig};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{HandshakeLimits, Listen, TelemetryConfig};
 use drawbridge_tests::{TestAuthority, TestMesh, conformance::Conformance};
+use drawbridge_transport::{MtlsServerConfig, Peers};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpSocket, TcpStream},
@@ -48,7 +49,7 @@ async fn is_served(mesh: &TestMesh, url: &Url) -> bool {
     let peers = Peers::open(&mesh.mtls("edge")).expect("a certificate");
     let channel = peers.connect(url, "test", None).expect("a channel");
     let context = context();
-    let reading = drawbridge_sdk::reflection::fetch_contract(channel, &context);
+    let reading = drawbridge_transport::reflection::fetch_contract(channel, &context);
     timeout(STEP_TIMEOUT, reading).await.is_ok_and(|contract| contract.is_ok())
 }
 

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_credentials::bootstrap::Setup;
 use drawbridge_edge::Trial;
-use drawbridge_sdk::{TelemetryConfig, credentials::bootstrap::Setup, error_chain};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{TelemetryConfig, error_chain};
 use drawbridge_tests::{TestMesh, repository};
 
 /// The kinds of configuration files, each with its own parser.

@@ -2,8 +2,8 @@
 
 use std::{fs, path::Path};
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_sdk::{GrpcUrl, Listen, TelemetryConfig};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{GrpcUrl, Listen, TelemetryConfig};
 use drawbridge_tests::{TestMesh, conformance::Conformance, serve_conformance};
 use serde_json::json;
 

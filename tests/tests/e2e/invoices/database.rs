@@ -6,17 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drawbridge_cli::mesh::HostedService;
-use drawbridge_proto::auth::v1::token_set::Which;
-use drawbridge_sdk::{
-    ConfigText, Listen, TelemetryConfig,
-    credentials::{
-        CredentialLimits, CredentialSource, Credentials, LoginMethod, VaultConfig, VaultLogin,
-        bootstrap::{Approle, Bootstrap, Setup},
-    },
-    transaction_token::{VerifiedCaller, Verifier},
+use drawbridge_credentials::{
+    CredentialLimits, CredentialSource, Credentials, LoginMethod, VaultConfig, VaultLogin,
+    bootstrap::{Approle, Bootstrap, Setup},
 };
+use drawbridge_mesh::HostedService;
+use drawbridge_proto::auth::v1::token_set::Which;
+use drawbridge_runtime::{ConfigText, Listen, TelemetryConfig};
 use drawbridge_tests::{Client, Edge, Postgres, TestMesh, Vault, repository, sign_in, uncached};
+use drawbridge_transport::transaction_token::{VerifiedCaller, Verifier};
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
@@ -239,10 +237,8 @@ async fn each_caller_has_its_own_database_user_which_is_removed_at_revocation_an
 async fn raw_sql_with_a_lease_sees_only_the_rows_of_its_principal() {
     let world = World::start().await;
     save(&world.client("alice").await, "D-2", true).await;
-    let vault = drawbridge_sdk::credentials::Vault::new(
-        "invoices",
-        VaultConfig::new(world.vault.url.clone()),
-    );
+    let vault =
+        drawbridge_credentials::Vault::new("invoices", VaultConfig::new(world.vault.url.clone()));
     let source = CredentialSource::Vault(vault.expect("a client").into());
     let credentials = Credentials::new(source, CredentialLimits::default());
     let mut principals = Vec::new();
@@ -252,7 +248,7 @@ async fn raw_sql_with_a_lease_sees_only_the_rows_of_its_principal() {
             credentials.database(&caller, &context(), "invoices-reader").await.expect("a lease");
         principals.push((caller.principal().clone(), lease));
     }
-    let numbers = |claimed: &str, lease: &drawbridge_sdk::credentials::DatabaseLease| {
+    let numbers = |claimed: &str, lease: &drawbridge_credentials::DatabaseLease| {
         let sql =
             format!("set drawbridge.principal = '{claimed}'; select number from invoices.invoices");
         world.postgres.query_as(&lease.username, lease.password.expose_secret(), &sql)

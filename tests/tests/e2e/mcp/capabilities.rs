@@ -57,7 +57,7 @@ async fn call(
 const JSON: &str = "application/json";
 const BOTH: &str = "application/json, text/event-stream";
 
-async fn start() -> (TestMesh, Conformance, drawbridge_cli::mesh::HostedService, Edge, Client) {
+async fn start() -> (TestMesh, Conformance, drawbridge_mesh::HostedService, Edge, Client) {
     let mesh = TestMesh::with(serve_conformance).await;
     let (service, hosted, edge) = mesh.conformance(|_| {}).await;
     let alice = edge.client(&mesh.client("alice").await);

@@ -1,6 +1,6 @@
 //! Two tenants with a helpdesk each, whose tokens are stored in a real Vault.
 
-use drawbridge_sdk::credentials::{
+use drawbridge_credentials::{
     VaultConfig,
     bootstrap::{Bootstrap, Setup},
 };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drawbridge_sdk::Readiness;
+use drawbridge_runtime::Readiness;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 

@@ -3,7 +3,8 @@
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use drawbridge_proto::auth::v1 as pb;
-use drawbridge_sdk::{CallContext, RequestId};
+use drawbridge_runtime::RequestId;
+use drawbridge_transport::CallContext;
 use secrecy::SecretString;
 
 use super::{Allowed, Authorizer, connect_operation};

@@ -4,7 +4,7 @@
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Number, Value};
 
-use drawbridge_sdk::dynamic::EXACT_INTEGER_MAX;
+use drawbridge_contract::dynamic::EXACT_INTEGER_MAX;
 
 use crate::grpc::schema::{enum_names, wrapped_kind};
 

@@ -1,6 +1,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{BalancedChannel, ConfigText, reflection::Contract};
+use drawbridge_contract::Contract;
+use drawbridge_runtime::ConfigText;
+use drawbridge_transport::BalancedChannel;
 use prost_reflect::DescriptorPool;
 
 use super::NameKind;

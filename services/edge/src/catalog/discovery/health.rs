@@ -1,6 +1,6 @@
 //! Watches the health of a service, to notice when it is available again.
 
-use drawbridge_sdk::BalancedChannel;
+use drawbridge_transport::BalancedChannel;
 use tonic::Streaming;
 use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,

@@ -2,9 +2,11 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{
-    BalancedChannel, CallContext, RequestId, error_chain,
-    reflection::{self, Contract, ReflectionError},
+use drawbridge_contract::Contract;
+use drawbridge_runtime::{RequestId, error_chain};
+use drawbridge_transport::{
+    BalancedChannel, CallContext,
+    reflection::{self, ReflectionError},
 };
 use tokio::{sync::oneshot, time::sleep};
 

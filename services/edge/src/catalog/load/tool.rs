@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use drawbridge_contract::EffectiveHints;
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::contract::EffectiveHints;
 use jsonschema::Validator;
 use prost_reflect::MethodDescriptor;
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};

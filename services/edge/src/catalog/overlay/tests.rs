@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use drawbridge_sdk::ConfigText;
+use drawbridge_runtime::ConfigText;
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,7 +3,7 @@
 //! A model API rejects the whole list of tools for one unknown keyword. The table in
 //! docs/reference/contract.md lists what each API rejects. Removed keywords are still checked.
 
-use drawbridge_sdk::dynamic::EXACT_INTEGER_MAX;
+use drawbridge_contract::dynamic::EXACT_INTEGER_MAX;
 use serde_json::{Value, json};
 
 use super::SchemaObject;

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use drawbridge_sdk::dynamic::{from_json, to_json};
+use drawbridge_contract::dynamic::{from_json, to_json};
 use jsonschema::Validator;
 use proptest::{collection::vec, prelude::*};
 use prost::Message as _;

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use drawbridge_sdk::contract::raw_option as option;
+use drawbridge_contract::raw_option as option;
 use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value as Field,
 };

@@ -14,7 +14,7 @@ fn own(name: &str, purpose: Purpose) -> Value {
 }
 
 fn built_in(name: &str, purpose: Purpose) -> Value {
-    let pool = drawbridge_sdk::reflection::built_in().unwrap();
+    let pool = drawbridge_contract::built_in().unwrap();
     schema(&pool.get_message_by_name(name).unwrap(), purpose)
 }
 
@@ -172,7 +172,7 @@ fn a_message_may_contain_itself() {
 #[test]
 fn a_message_with_too_many_types_is_rejected() {
     let types = |name: &str| {
-        let pool = drawbridge_sdk::reflection::built_in().unwrap();
+        let pool = drawbridge_contract::built_in().unwrap();
         object_schema(
             &pool.get_message_by_name(name).unwrap(),
             Purpose::Result,
@@ -221,7 +221,7 @@ fn an_enum_argument_is_a_known_name_and_a_result_any_name_or_number() {
     );
 
     let message = prost_reflect::DynamicMessage::new(testdata::message("Everything"));
-    let mut written = drawbridge_sdk::dynamic::to_json(&message).unwrap();
+    let mut written = drawbridge_contract::dynamic::to_json(&message).unwrap();
     for (value, valid) in
         [(json!("COLOR_UNSPECIFIED"), true), (json!(99), true), (json!("RED"), false)]
     {

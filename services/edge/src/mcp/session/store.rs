@@ -7,7 +7,7 @@ use std::{
 };
 
 use drawbridge_proto::mcp::v1 as pb;
-use drawbridge_sdk::Redis;
+use drawbridge_runtime::Redis;
 use redis::{FromRedisValue, Pipeline, RedisError};
 use rmcp::model::LoggingLevel;
 use secrecy::SecretString;
@@ -147,7 +147,7 @@ impl SessionStore {
         reply
             .map_err(|error| {
                 *unavailable_until() = Some(Instant::now() + RETRY_DELAY);
-                let error = drawbridge_sdk::error_chain(&error);
+                let error = drawbridge_runtime::error_chain(&error);
                 tracing::warn!(%error, "the session store in Redis is unavailable");
             })
             .ok()

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
-use drawbridge_sdk::transaction_token::{
+use drawbridge_transport::transaction_token::{
     Actor, SubjectFacts, TransactionClaims, TransactionContext,
 };
 use prost_reflect::{DynamicMessage, SerializeOptions};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use drawbridge_sdk::{Redis, RedisBreaker, RedisUnavailable, error_chain};
+use drawbridge_runtime::{Redis, RedisBreaker, RedisUnavailable, error_chain};
 use redis::{AsyncCommands as _, ErrorKind, FromRedisValue, Pipeline, RedisError};
 use secrecy::SecretString;
 

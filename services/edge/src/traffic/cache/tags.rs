@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use drawbridge_sdk::Redis;
+use drawbridge_runtime::Redis;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,

@@ -2,7 +2,7 @@ use std::process::Stdio;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use drawbridge_proto::mcp::v1 as mcp;
-use drawbridge_sdk::transaction_token::{
+use drawbridge_transport::transaction_token::{
     Principal, SubjectFacts, TransactionClaims, TransactionContext,
 };
 use prost_reflect::Value;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use serde::Deserialize;
 use toml::Spanned;
 

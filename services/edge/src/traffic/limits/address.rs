@@ -10,7 +10,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use drawbridge_sdk::RequestId;
+use drawbridge_runtime::RequestId;
 use http::Extensions;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use http::HeaderValue;
 use serde::Deserialize;
 use toml::Spanned;

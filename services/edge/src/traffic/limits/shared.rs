@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::{Redis, RedisBreaker, RedisUnavailable};
+use drawbridge_runtime::{Redis, RedisBreaker, RedisUnavailable};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 use secrecy::SecretString;
 
@@ -135,7 +135,7 @@ impl Counter {
     fn reconnect(self: &Arc<Self>, error: &RedisUnavailable) {
         metrics::gauge!("edge_limits_redis_available").set(0);
         tracing::warn!(
-            error = %drawbridge_sdk::error_chain(error),
+            error = %drawbridge_runtime::error_chain(error),
             "Redis is unavailable; each rate limit applies its `without_redis`"
         );
         let this = Arc::clone(self);
@@ -145,7 +145,7 @@ impl Counter {
                 match this.connect().await {
                     Ok(connection) => return this.set_connection(connection),
                     Err(error) => {
-                        let error = drawbridge_sdk::error_chain(&error);
+                        let error = drawbridge_runtime::error_chain(&error);
                         tracing::debug!(%error, "Redis is still unavailable");
                     }
                 }

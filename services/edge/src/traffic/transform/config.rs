@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use rmcp::model::JsonObject;
 use serde::Deserialize;

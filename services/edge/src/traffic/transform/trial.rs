@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drawbridge_sdk::{ConfigText, ConfigTextError};
+use drawbridge_runtime::{ConfigText, ConfigTextError};
 use serde_json::Value;
 
 use super::{Direction, ProgramError, ProgramPrincipal, check_output, require_object};

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-const ROLES: &str = include_str!("../../../../deploy/postgres/invoices.sql");
+const ROLES: &str = include_str!("../../../../../deploy/postgres/invoices.sql");
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A PostgreSQL for this test, with the service's schema. Any local process may log in as any user:

@@ -57,7 +57,8 @@ fn findings_agree_with_the_official_rules() {
 
 #[test]
 fn every_difference_to_the_official_rules_is_documented() {
-    let docs = include_str!("../../../../docs/reference/services/invoices.md").replace('\n', " ");
+    let docs =
+        include_str!("../../../../../docs/reference/services/invoices.md").replace('\n', " ");
     for reason in explained::REASONS {
         assert!(docs.contains(reason), "docs/reference/services/invoices.md lacks: {reason}");
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use drawbridge_cli::mesh::MeshConfig;
+use drawbridge_mesh::MeshConfig;
 use drawbridge_proto::auth::v1::token_set::Which;
 use drawbridge_tests::cached::TOOLS;
 use http::StatusCode;

@@ -2,14 +2,15 @@
 
 use std::{fs, net::SocketAddr};
 
-use drawbridge_cli::mesh::HostedService;
 use drawbridge_edge::{CatalogLock, preview_catalog};
-use drawbridge_sdk::{Listen, Peers, TelemetryConfig};
+use drawbridge_mesh::HostedService;
+use drawbridge_runtime::{Listen, TelemetryConfig};
 use drawbridge_tests::{
     Client, Edge, TestMesh,
     conformance::{Conformance, DESCRIPTORS},
     serve_conformance,
 };
+use drawbridge_transport::Peers;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
-use drawbridge_cli::mesh::HostedService;
+use drawbridge_mesh::HostedService;
 use drawbridge_tests::{
     Edge, Proxy, ProxyMode, TestMesh, conformance::Conformance, go_client, java_client,
     node_modules_of, python_with, repository, serve_conformance,

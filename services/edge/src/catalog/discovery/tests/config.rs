@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use drawbridge_sdk::{LogSink, TelemetryConfig};
+use drawbridge_runtime::{LogSink, TelemetryConfig};
 use tempfile::TempDir;
 
 use super::harness::{NO_POLL, PATIENCE, QUICK, TestEdge, TestService, contract};
@@ -62,7 +62,7 @@ fn an_invalid_config_edit_changes_nothing() {
     };
     let runtime_guard = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime_guard.enter();
-    let telemetry = drawbridge_sdk::Telemetry::new("edge", &config).unwrap();
+    let telemetry = drawbridge_runtime::Telemetry::new("edge", &config).unwrap();
     let metrics = telemetry.metrics();
     let metric = move |value: u8| {
         let (metrics, line) = (metrics.clone(), format!("edge_config_current {value}\n"));

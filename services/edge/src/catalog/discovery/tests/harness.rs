@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use drawbridge_sdk::ServiceBuilder;
+use drawbridge_runtime::ServiceBuilder;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{

@@ -2,7 +2,7 @@
 
 use std::slice;
 
-use drawbridge_sdk::transaction_token::Actor;
+use drawbridge_transport::transaction_token::Actor;
 use proptest::{collection::vec, prelude::*};
 use prost_reflect::ReflectMessage as _;
 

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use drawbridge_sdk::{Redis, RedisBreaker};
+use drawbridge_runtime::{Redis, RedisBreaker};
 use redis::{ErrorKind, RedisError, RedisResult};
 use tokio::sync::{mpsc, oneshot};
 
