@@ -381,8 +381,7 @@ impl HostedService {
         if let Some(runtime) = &runtime.0
             && let Err(error) = runtime.spawn(running.stop()).await
         {
-            let service = telemetry.service();
-            tracing::error!(service, %error, "a service did not stop cleanly");
+            tracing::error!(service = telemetry.service(), %error, "a service failed to stop");
         }
         telemetry.flush().await;
     }
