@@ -3,12 +3,14 @@
 # everything is installed.
 #
 #   tests/setup.sh         everything
-#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the MCP conformance suite,
-#                          Redis, OpenBao (Vault's API), moto (AWS's APIs), PostgreSQL, and Chromium
+#   tests/setup.sh test    for the tests: MCP clients (Python, TypeScript, Go, Java), the MCP
+#                          conformance suite, Redis, OpenBao (Vault's API), moto (AWS's APIs),
+#                          PostgreSQL, and Chromium
 #   tests/setup.sh lint    for the lints: buf and cargo-deny
 #   tests/setup.sh sbom    for `make sbom` alone: cargo-cyclonedx
 #   tests/setup.sh keycloak    for `make keycloak-test` alone: Keycloak, from Maven
-#   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN 16931, from Maven
+#   tests/setup.sh validators    for `make validators-test` alone: the validation artefacts of EN
+#                                16931, from Maven
 #
 # System packages are installed with apt if available; otherwise the missing ones are listed.
 # Everything else is installed into the folder DRAWBRIDGE_TOOLS, by default .tools in the

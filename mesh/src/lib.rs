@@ -1,4 +1,5 @@
-//! The whole mesh in one process, and the servers that it depends on. Each service has its own runtime, logs, traces and metrics.
+//! The whole mesh in one process, and the servers that it depends on. Each service has its own
+//! runtime, logs, traces and metrics.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -385,8 +386,7 @@ impl HostedService {
         if let Some(runtime) = &runtime.0
             && let Err(error) = runtime.spawn(running.stop()).await
         {
-            let service = telemetry.service();
-            tracing::error!(service, %error, "a service did not stop cleanly");
+            tracing::error!(service = telemetry.service(), %error, "a service failed to stop");
         }
         telemetry.flush().await;
     }

@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
-use drawbridge_proto::mcp::v1::{self as mcp, InputRequired, InputResponses};
+use drawbridge_proto::mcp::v1::{self as mcp, InputResponses};
 use drawbridge_runtime::{Admin, Listen, RunningService, ServiceBuilder, Telemetry};
 use drawbridge_transport::{
     GrpcServer, MtlsServerConfig, Peers,
@@ -17,11 +17,13 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
+pub use self::changes::ContractChanges;
 use self::{
-    make::{audio, image, input_required, json_struct, prompt, reply, reply_text, resource, text},
+    make::{audio, image, json_struct, prompt, reply, reply_text, resource, text},
     pb::conformance_service_server::{ConformanceService, ConformanceServiceServer},
 };
 
+mod changes;
 mod elicit;
 mod make;
 mod streaming;
@@ -59,30 +61,6 @@ pub struct Conformance {
     called_with: Arc<Mutex<Option<SecretString>>>,
     /// Its certificate and its allowed peers.
     pub mtls: MtlsServerConfig,
-}
-
-/// The parts of a contract that differ from the original.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ContractChanges {
-    tools: bool,
-    prompts: bool,
-}
-
-impl ContractChanges {
-    /// The contract. A changed part has another description of the same length.
-    fn descriptors(self) -> &'static [u8] {
-        let mut contract = DESCRIPTORS.to_vec();
-        for (is_changed, text) in
-            [(self.tools, "Returns a text."), (self.prompts, "A prompt that needs input.")]
-        {
-            let start = contract.windows(text.len()).position(|window| window == text.as_bytes());
-            let start = start.expect("the description");
-            if is_changed {
-                contract[start..start + text.len()].make_ascii_uppercase();
-            }
-        }
-        contract.leak()
-    }
 }
 
 impl Conformance {
@@ -129,6 +107,7 @@ impl Conformance {
     }
 }
 
+type ContentsResult = Result<Response<pb::Contents>, Status>;
 type UnaryResult = Result<Response<pb::Answer>, Status>;
 type StreamResult = Result<Response<ReceiverStream<Result<pb::Event, Status>>>, Status>;
 
@@ -310,23 +289,17 @@ impl ConformanceService for Conformance {
         elicit::by_capability(&interaction(&request))
     }
 
-    async fn static_text(&self, _: Request<pb::Nothing>) -> Result<Response<pb::Contents>, Status> {
+    async fn static_text(&self, _: Request<pb::Nothing>) -> ContentsResult {
         make::contents("This is the content of the static text resource.")
     }
 
-    async fn static_binary(
-        &self,
-        _: Request<pb::Nothing>,
-    ) -> Result<Response<pb::Contents>, Status> {
+    async fn static_binary(&self, _: Request<pb::Nothing>) -> ContentsResult {
         let contents = Some(mcp::resource_contents::Contents::Blob(make::bytes(PNG)));
         let contents = mcp::ResourceContents { contents, ..Default::default() };
         Ok(Response::new(pb::Contents { contents: Some(contents) }))
     }
 
-    async fn watched_resource(
-        &self,
-        _: Request<pb::Nothing>,
-    ) -> Result<Response<pb::Contents>, Status> {
+    async fn watched_resource(&self, _: Request<pb::Nothing>) -> ContentsResult {
         make::contents("This resource can be watched.")
     }
 
@@ -337,12 +310,10 @@ impl ConformanceService for Conformance {
         Ok(streaming::changes())
     }
 
-    async fn template_data(
-        &self,
-        request: Request<pb::Identified>,
-    ) -> Result<Response<pb::Contents>, Status> {
+    async fn template_data(&self, request: Request<pb::Identified>) -> ContentsResult {
         let id = request.into_inner().id;
-        let data = serde_json::json!({ "id": id, "templateTest": true, "data": format!("Data for ID: {id}") });
+        let text = format!("Data for ID: {id}");
+        let data = serde_json::json!({ "id": id, "templateTest": true, "data": text });
         make::contents(&data.to_string())
     }
 
@@ -425,9 +396,4 @@ impl ConformanceService for Conformance {
     ) -> Result<Response<pb::Values>, Status> {
         Ok(Response::new(request.into_inner()))
     }
-}
-
-/// The reply of a call that needs input first.
-fn require_input(request: InputRequired) -> UnaryResult {
-    Ok(Response::new(input_required(request)))
 }

@@ -6,25 +6,25 @@ use std::{
 };
 
 use drawbridge_auth::{RefusedTokensConfig, SeenConfig, decision_log::DecisionLogConfig};
-use drawbridge_contract::Contract;
 use drawbridge_credentials::VaultConfig;
 use drawbridge_mesh::{HostedService, Mesh, MeshConfig, Ports, WORKLOAD};
 use drawbridge_runtime::{Listen, LogFormat, LogSink, TelemetryConfig};
 use drawbridge_transport::{MtlsConfig, MtlsServerConfig};
-use prost_reflect::DescriptorPool;
 use tempfile::TempDir;
 use url::Url;
 
+pub use self::contracts::{permit, serve_cached, serve_conformance, serve_notes};
 use crate::{
     Client,
     browser::internal_client,
-    cached::{self, Cached},
-    conformance::{self, Conformance},
-    notes::{self, Notes},
+    cached::Cached,
+    conformance::Conformance,
+    notes::Notes,
     peers::{register, register_mesh},
     repository, sign_in,
 };
 
+mod contracts;
 mod rollout;
 
 /// A whole mesh on free ports, with its own copy of the policies and its own log.
@@ -247,7 +247,7 @@ impl TestMesh {
         (service, hosted, edge)
     }
 
-    /// Starts the notes service and an edge in front of it, for a mesh that [`serve_notes`] has set up.
+    /// Starts the notes service and an edge, for a mesh that [`serve_notes`] has set up.
     pub async fn notes(
         &self,
         change: impl FnOnce(&mut drawbridge_edge::Config),
@@ -354,45 +354,6 @@ impl Auth {
 /// Turns off the result cache of an edge, for tests of the services behind it.
 pub fn uncached(config: &mut drawbridge_edge::Config) {
     config.config = Some(repository().join("tests/uncached.toml"));
-}
-
-/// Locks the conformance service into the policies of a mesh, and permits it to every caller.
-pub fn serve_conformance(config: &mut MeshConfig) {
-    serve(config, "test", conformance::DESCRIPTORS, "drawbridge.conformance.v1.ConformanceService");
-}
-
-/// Locks the service with cacheable results into the policies of a mesh, and permits it to every
-/// caller.
-pub fn serve_cached(config: &mut MeshConfig) {
-    serve(config, "cached", cached::DESCRIPTORS, "drawbridge.cached.v1.CachedService");
-}
-
-/// Locks the notes service into the policies of a mesh, and permits it to every caller.
-pub fn serve_notes(config: &mut MeshConfig) {
-    serve(config, "notes", notes::DESCRIPTORS, "drawbridge.notes.v1.NotesService");
-}
-
-fn serve(config: &mut MeshConfig, namespace: &str, descriptors: &[u8], service: &str) {
-    let pool = DescriptorPool::decode(descriptors).expect("a contract");
-    permit(config, namespace, &Contract { pool, services: vec![service.to_owned()] });
-}
-
-/// Locks a contract into the policies of a mesh, and permits it to every caller; removes the
-/// guardrails.
-pub fn permit(config: &mut MeshConfig, namespace: &str, contract: &Contract) {
-    for (name, text) in drawbridge_cli::policy::schema::files(contract) {
-        fs::write(config.policies.join("catalog").join(name), text).expect("a file");
-    }
-    let guardrails = config.policies.join("guardrails.cedar");
-    if guardrails.exists() {
-        fs::remove_file(guardrails).expect("a removable file");
-    }
-    // A bare `action` would include the action `act`.
-    let actions = r#"[Action::"call_tool", Action::"read_resource", Action::"get_prompt"]"#;
-    let policy = format!(
-        "@id(\"all-{namespace}\")\npermit (principal, action in {actions}, resource in Service::{namespace:?});\n"
-    );
-    fs::write(config.policies.join(format!("{namespace}.cedar")), policy).expect("a file");
 }
 
 fn copy(from: &Path, to: &Path) {

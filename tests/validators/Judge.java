@@ -12,8 +12,9 @@ import java.util.TreeSet;
 import java.util.stream.Stream;
 
 /**
- * Prints which rules of EN 16931 the documents of a folder violate, with the official validation artefacts. Each
- * document has a line of its name, a tab, and the rules, separated by spaces. A schema error is the rule XSD.
+ * Prints which rules of EN 16931 the documents of a folder violate, with the official validation
+ * artefacts. Each document has a line of its name, a tab, and the rules, separated by spaces. A
+ * schema error is the rule XSD.
  */
 final class Judge {
   private static final IValidityDeterminator<IValidationSourceXML> VALIDITY = IValidityDeterminator.createDefault();

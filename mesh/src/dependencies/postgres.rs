@@ -18,9 +18,8 @@ use super::{
 };
 
 const PROGRAM: &str = "postgres";
-/// The unprivileged user and group of Linux distributions, by their numeric ids.
-const UNPRIVILEGED_OWNER: &str = "65534:65534";
-const UNPRIVILEGED_SETPRIV: [&str; 2] = ["--reuid=65534", "--regid=65534"];
+/// The unprivileged user and group of Linux distributions, by numeric id.
+const UNPRIVILEGED_ID: u32 = 65534;
 /// The one database.
 const DATABASE: &str = "postgres";
 /// The superuser.
@@ -183,14 +182,8 @@ fn as_unprivileged(program: &Path) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command
-        .args([
-            UNPRIVILEGED_SETPRIV[0],
-            UNPRIVILEGED_SETPRIV[1],
-            "--clear-groups",
-            "--pdeathsig=INT",
-        ])
-        .arg(program);
+    command.arg(format!("--reuid={UNPRIVILEGED_ID}")).arg(format!("--regid={UNPRIVILEGED_ID}"));
+    command.args(["--clear-groups", "--pdeathsig=INT"]).arg(program);
     command
 }
 
@@ -200,7 +193,8 @@ fn chown_to_unprivileged(parent: &Path, folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
-    let chown = Command::new("chown").args(["-R", UNPRIVILEGED_OWNER]).arg(folder).status()?;
+    let owner = format!("{UNPRIVILEGED_ID}:{UNPRIVILEGED_ID}");
+    let chown = Command::new("chown").args(["-R", &owner]).arg(folder).status()?;
     if chown.success() {
         Ok(())
     } else {

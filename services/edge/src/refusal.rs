@@ -216,7 +216,7 @@ impl Refusal {
             Self::NotAcceptable => {
                 "the client must accept application/json or text/event-stream".to_owned()
             }
-            Self::Parse(what) => format!("the body is not valid JSON: {what}"),
+            Self::Parse(what) => format!("the body is not JSON: {what}"),
             Self::Invalid(what) => format!("the body is not a JSON-RPC 2.0 message: {what}"),
             Self::Params(what) => format!("invalid parameters: {what}"),
             Self::NoEndpoint => "no service has this name".to_owned(),

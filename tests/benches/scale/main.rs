@@ -1,7 +1,8 @@
 //! The cost of scale: the memory of an edge in its own process, idle, with sessions and with
 //! subscribers; a large catalog; and sockets between processes of one machine.
 //!
-//!     cargo bench -p drawbridge-tests --bench scale -- [--json] [--short] [--only memory,streams,catalog,sockets]
+//!     cargo bench -p drawbridge-tests --bench scale --
+//!         [--json] [--short] [--only memory,streams,catalog,sockets]
 //!
 //! A row compares two alternating measurements of one run, or reports memory. The load, auth and
 //! the tool services run in this process.

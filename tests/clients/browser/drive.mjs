@@ -1,7 +1,8 @@
 // Drives Chromium through a sign-in and tool calls, and through the attempts of a page of a foreign
 // origin.
 //
-//   DRAWBRIDGE_TOOLS=… node drive.mjs --browser PATH --mcp URL --app URL --foreign URL --username U --password P
+//   DRAWBRIDGE_TOOLS=… node drive.mjs --browser PATH --mcp URL --app URL --foreign URL
+//     --username U --password P
 //
 // `app` is a page with an allowed origin, `foreign` one without. Prints one JSON object for a test
 // to assert on; any error is thrown, so the exit code is 1.

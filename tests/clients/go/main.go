@@ -2,9 +2,8 @@
 //
 //	scenarios PLAN
 //
-// PLAN is JSON from tests/tests/e2e/interop/clients.rs, which documents the scenarios. Prints one
-// JSON object with the result of each. An expected error is part of the result; any other error
-// ends the program with exit code 1.
+// PLAN is JSON, documented in tests/tests/e2e/interop/clients.rs. Prints one JSON object with the
+// result of each scenario. An unexpected error ends the program with exit code 1.
 package main
 
 import (

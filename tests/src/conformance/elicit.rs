@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use super::{
     UnaryResult,
     make::{
-        self, form as form_request, json_struct, reply_text, roots, sampling as sampling_request,
+        self, form as form_request, json_struct, reply_text, require_input, roots,
+        sampling as sampling_request,
     },
-    require_input,
 };
 
 pub(super) fn one(key: &str, request: InputRequest) -> InputRequired {

@@ -133,3 +133,8 @@ fn plain(value: &prost_types::Value) -> String {
         _ => "null".to_owned(),
     }
 }
+
+/// The reply of a call that needs input first.
+pub(super) fn require_input(request: InputRequired) -> UnaryResult {
+    Ok(Response::new(input_required(request)))
+}

@@ -32,7 +32,7 @@ async fn a_body_that_is_not_a_json_rpc_message_is_rejected_with_the_reason() {
     let wrong = alice.call_tool("code_search", json!("query")).await;
     check(&wrong, bad_request, Some(-32602), "arguments must be an object");
     let complete = alice.call("completion/complete", json!({ "ref": 7 })).await;
-    check(&complete, StatusCode::OK, Some(-32602), "not this method's");
+    check(&complete, StatusCode::OK, Some(-32602), "invalid parameters for this method");
     let nested = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"ping\",\"params\":{}",
         "{\"a\":".repeat(10_000)

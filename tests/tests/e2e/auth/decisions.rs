@@ -113,7 +113,8 @@ async fn without_auth_calls_are_rejected_and_succeed_once_it_is_back() {
     }
 
     let restarted = auth.start().await;
-    // It signs with a new key. The tool service fetches an unknown key, but limits repeated fetches.
+    // It signs with a new key. The tool service fetches an unknown key, but limits repeated
+    // fetches.
     let deadline = Instant::now() + Duration::from_secs(20);
     while who_am_i(&alice).await != (StatusCode::OK, "alice of acme".to_owned()) {
         assert!(Instant::now() < deadline, "calls do not work again");

@@ -10,7 +10,7 @@ use std::{
 use drawbridge_contract::Contract;
 use drawbridge_edge::{CatalogLock, preview_catalog};
 use drawbridge_tests::{Client, Edge, TestMesh, permit, repository};
-use drawbridge_transport::{Peers, reflection};
+use drawbridge_transport::Peers;
 use prost_reflect::DescriptorPool;
 use serde_json::json;
 use tempfile::TempDir;

@@ -236,7 +236,7 @@ fn an_unreadable_attachment_is_reported_and_never_silently_replaced() {
     let named = |contents: Vec<u8>| pdf_with_files(&[("factur-x.xml", contents)]);
     check_unreadable(
         named(file(&whole[..whole.len() - 100])),
-        "`factur-x.xml` cannot be read: it is no XML",
+        "`factur-x.xml` cannot be read: it is not valid or not supported XML",
     );
     let cut = super::pdf::deflated(&whole);
     check_unreadable(
@@ -252,10 +252,10 @@ fn an_unreadable_attachment_is_reported_and_never_silently_replaced() {
     check_unreadable(named(stream("/F (elsewhere.xml)", b"")), "is stored in another file");
     let utf_7 = CII.replace("'utf-8'", "'UTF-7'");
     check_unreadable(named(file(utf_7.as_bytes())), "declares the encoding `UTF-7`");
-    check_unreadable(named(file(b"<Order xmlns='urn:a'/>")), "is XML, but neither");
+    check_unreadable(named(file(b"<Order xmlns='urn:a'/>")), "is XML, but not an invoice");
     check_unreadable(
         pdf_with_files(&[("ZUGFeRD-invoice.xml", file(b"<CrossIndustryDocument xmlns='urn:a'/>"))]),
-        "neither",
+        "but not an invoice",
     );
     check_unreadable(pdf_with_files(&[("a.xml", file(b"<!DOCTYPE a><a/>"))]), "document type");
     let missing = [specification("factur-x.xml", 99)];
@@ -265,7 +265,10 @@ fn an_unreadable_attachment_is_reported_and_never_silently_replaced() {
         file(&whole),
         file(&numbered_invoice("B-1")),
     ];
-    check_unreadable(build_pdf(PAGE, &embedded(&[6]), "", &two), "several contents that differ");
+    check_unreadable(
+        build_pdf(PAGE, &embedded(&[6]), "", &two),
+        "several streams with different contents",
+    );
 
     // If the text has no invoice, the attachment is the reason for failure.
     let objects = [specification("factur-x.xml", 7), file(b"<a>")];

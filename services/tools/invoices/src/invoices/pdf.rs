@@ -128,7 +128,7 @@ fn an_attached_invoice_is_read() {
 
 #[test]
 fn a_pdf_without_exactly_one_invoice_is_rejected() {
-    check_rejected(b"<a/>".to_vec(), "no PDF");
+    check_rejected(b"<a/>".to_vec(), "not a PDF");
     check_rejected(b"%PDF-1.7\n%%EOF\n".to_vec(), "a PDF that cannot be read");
     check_rejected(
         build_pdf(b"BT (Total 12.00) Tj ET", "", "", &[]),

@@ -133,7 +133,7 @@ fn an_invalid_value_is_omitted_and_found() {
     let result = read(UBL.replace(">2026-03-15<", ">soon<")).unwrap();
     assert_eq!(result.invoice.unwrap().delivery_date, None);
     assert_eq!(result.findings[0].field, "delivery_date");
-    assert_eq!(result.findings[0].message, "`soon` is no date that can be read");
+    assert_eq!(result.findings[0].message, "`soon` is not a valid date");
 }
 
 #[test]

@@ -54,7 +54,7 @@ async fn progress_grows_and_the_result_comes_last() {
 #[tokio::test]
 async fn a_rejected_document_ends_the_stream_with_the_reason() {
     for (document, media_type, why) in [
-        ("<a/>", "application/xml", "`document`: is XML, but neither"),
+        ("<a/>", "application/xml", "`document`: is XML, but not an invoice"),
         ("%PDF-1.7", "application/pdf", "`document`: "),
         (UBL, "image/png", "`media_type`: "),
         (UBL, "", "`media_type`: "),
