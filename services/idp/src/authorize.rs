@@ -24,12 +24,14 @@ use tokio::time::sleep;
 
 use crate::{
     address::ClientAddress,
-    client::{Client, ClientId, GrantType, RedirectUri},
+    client::{Client, ClientId},
     error::{ErrorCode, OAuthError},
     grant::{Challenge, Grant, IssuedCode, Scopes},
-    metadata::Issuer,
+    grant_type::GrantType,
+    issuer::Issuer,
     page::{self, SignInError},
     params::Params,
+    pending::{AuthorizationRequest, Callback, Pending},
     per_address::Full,
     server::Idp,
     sign_in_limiter::Locked,
@@ -43,27 +45,6 @@ const EXPIRED: &str = "This request has expired or was already completed. \
 const LOCKED: &str = "Too many sign-ins have failed. Wait a while, then retry.";
 const TOO_MANY_PENDING: &str = "Too many sign-ins from your address are pending. \
                                 Complete or cancel them, or retry in ten minutes.";
-
-/// Where the response is sent. It exists only for a known client and one of its redirect URIs.
-pub(crate) struct Callback {
-    pub(crate) uri: RedirectUri,
-    state: Option<String>,
-}
-
-/// A checked request.
-pub(crate) struct AuthorizationRequest {
-    pub(crate) client: Arc<Client>,
-    pub(crate) callback: Callback,
-    challenge: Challenge,
-    pub(crate) resource: String,
-    pub(crate) scopes: Scopes,
-}
-
-/// A request that is waiting for its user.
-pub(crate) struct Pending {
-    request: AuthorizationRequest,
-    attempts: AtomicU32,
-}
 
 /// Shows the sign-in page.
 pub(crate) async fn show(

@@ -18,7 +18,8 @@ use crate::{
     client::ClientId,
     error::{ErrorCode, OAuthError},
     secret::{self, SecretDigest},
-    state_file::{self, SavedGrant, SavedToken},
+    state_file::{SavedGrant, SavedToken},
+    unix_time,
 };
 
 /// The maximum number of valid access tokens per grant. A client refreshes about as often as they
@@ -191,7 +192,7 @@ impl TokenFamily {
     pub(crate) fn save(&self, id: Uuid) -> Option<SavedGrant> {
         let saved = |token: IssuedToken| SavedToken {
             id: token.id,
-            expires: state_file::seconds(token.expires),
+            expires: unix_time::seconds(token.expires),
         };
         let Grant { client, subject, resource, scopes, .. } = &*self.grant;
         // The lock prevents issuing an access token for the next secret.
@@ -203,7 +204,7 @@ impl TokenFamily {
             subject: subject.clone(),
             resource: resource.clone(),
             scopes: scopes.as_slice().to_vec(),
-            expires: state_file::seconds(self.expires),
+            expires: unix_time::seconds(self.expires),
             issued: self.grant.valid_tokens()?.into_iter().map(saved).collect(),
         })
     }
@@ -213,14 +214,14 @@ impl TokenFamily {
     pub(crate) fn restore(saved: SavedGrant, grantable: &Scopes) -> Option<Self> {
         let scopes = grantable.narrow(Some(&saved.scopes.join(" "))).ok()?;
         let issued = saved.issued.into_iter().filter_map(|token| {
-            Some(IssuedToken { id: token.id, expires: state_file::instant(token.expires)? })
+            Some(IssuedToken { id: token.id, expires: unix_time::instant(token.expires)? })
         });
         let issued = Mutex::new(Some(issued.collect()));
         let client = ClientId(saved.client);
         let grant =
             Grant { client, subject: saved.subject, resource: saved.resource, scopes, issued };
         let current = Mutex::new(SecretDigest::parse(&saved.secret_sha256)?);
-        Some(Self { grant: Arc::new(grant), expires: state_file::instant(saved.expires)?, current })
+        Some(Self { grant: Arc::new(grant), expires: unix_time::instant(saved.expires)?, current })
     }
 
     fn current(&self) -> MutexGuard<'_, SecretDigest> {

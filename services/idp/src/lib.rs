@@ -13,13 +13,17 @@ mod client;
 mod client_name;
 mod error;
 mod grant;
+mod grant_type;
+mod issuer;
 mod keys;
 mod metadata;
 mod page;
 mod params;
+mod pending;
 mod per_address;
 mod register;
 mod revoker;
+mod routes;
 mod secret;
 mod server;
 mod sign_in_limiter;
@@ -28,6 +32,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod token;
+mod unix_time;
 mod users;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
@@ -38,13 +43,13 @@ use drawbridge_runtime::{
 use drawbridge_transport::{ChannelError, MtlsConfig, MtlsError, Peers, SpiffeId};
 use url::Url;
 
+use crate::{
+    issuer::Issuer, keys::SigningKey, revoker::Revoker, server::Idp, state_file::StateFile,
+};
 pub use crate::{
     keys::KeyError,
     state_file::StateFileError,
     users::{ConfiguredClient, Facts, Workload, facts, tenants},
-};
-use crate::{
-    keys::SigningKey, metadata::Issuer, revoker::Revoker, server::Idp, state_file::StateFile,
 };
 
 const LISTEN: SocketAddr =
@@ -310,7 +315,7 @@ pub async fn start(config: Config, telemetry: &Telemetry) -> Result<RunningServi
     idp.try_save().await?;
     tracing::info!(issuer = idp.issuer.as_str(), %address, "starting the authorization server");
 
-    let address = builder.http(&listen, server::router(idp))?;
+    let address = builder.http(&listen, routes::router(idp))?;
     builder.readiness().set_ready();
     Ok(builder.finish(address, Admin::new(&config.admin_listen, telemetry))?)
 }

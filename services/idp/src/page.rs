@@ -9,7 +9,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 
-use crate::{authorize::AuthorizationRequest, metadata, secret, server::Idp, store::PendingId};
+use crate::{metadata, pending::AuthorizationRequest, secret, server::Idp, store::PendingId};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]

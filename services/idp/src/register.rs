@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    client::{Client, ClientId, GrantType, RedirectUri},
+    client::{Client, ClientId, RedirectUri},
     client_name,
     error::{ErrorCode, OAuthError},
+    grant_type::GrantType,
     secret,
-    server::{self, Idp},
+    server::Idp,
+    unix_time,
 };
 
 const REDIRECT_URIS_MAX: usize = 10;
@@ -88,7 +90,7 @@ pub(crate) async fn register(
     tracing::info!(client_id = client.id.0, client_name = client.name, "registered a client");
     let registered = Registered {
         client_id: &client.id,
-        client_id_issued_at: server::seconds_since_1970(),
+        client_id_issued_at: unix_time::seconds_since_1970(),
         client_secret: client.secret.as_ref().map(|secret| secret.expose_secret()),
         client_secret_expires_at: client.secret.as_ref().map(|_| 0),
         client_name: client.name.as_deref(),

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use uuid::Uuid;
 
-use crate::{grant::IssuedToken, keys::SigningKey, server};
+use crate::{grant::IssuedToken, keys::SigningKey, unix_time};
 
 /// The subject of this server's own tokens, and the group that policies permit to revoke.
 const NAME: &str = "drawbridge-idp";
@@ -102,7 +102,7 @@ impl Revoker {
     }
 
     async fn call(&self, id: Uuid) -> Result<(), RevokeError> {
-        let now = server::seconds_since_1970();
+        let now = unix_time::seconds_since_1970();
         let own = self.key.sign(&OwnClaims {
             iss: &self.issuer,
             sub: NAME,

@@ -9,7 +9,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
 };
 
 use drawbridge_runtime::private_files;
@@ -17,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::client::GrantType;
+use crate::grant_type::GrantType;
 
 const VERSION: u32 = 1;
 /// The largest file, in bytes. Beyond it, unused registrations are dropped first, then older
@@ -215,19 +214,6 @@ impl StateFile {
         let written = writing.await.unwrap_or_else(|error| Err(error.into()));
         written.map_err(|source| StateFileError::Write { path: self.path.clone(), source })
     }
-}
-
-/// Converts an instant to seconds since 1970.
-pub(crate) fn seconds(time: Instant) -> u64 {
-    let left = time.saturating_duration_since(Instant::now());
-    crate::server::seconds_since_1970().saturating_add(left.as_secs())
-}
-
-/// Converts seconds since 1970 to an instant. `None` if it has passed.
-pub(crate) fn instant(seconds: u64) -> Option<Instant> {
-    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-    let left = time.duration_since(SystemTime::now()).ok()?;
-    Instant::now().checked_add(left)
 }
 
 #[cfg(test)]

@@ -14,12 +14,13 @@ use uuid::Uuid;
 
 use crate::{
     address::ClientAddress,
-    authorize::Pending,
     client::{Client, ClientId},
     grant::{Grant, IssuedCode, Scopes, TokenFamily},
+    pending::Pending,
     per_address::{Full, PerAddressMap},
     secret,
-    state_file::{self, SavedRegistration, Snapshot},
+    state_file::{SavedRegistration, Snapshot},
+    unix_time,
 };
 
 /// How long a registration without a sign-in is stored, and one with a sign-in after its last use.
@@ -93,7 +94,7 @@ impl Store {
             self.unused.all().into_iter().map(|(client, address, expires)| SavedRegistration {
                 client: client.save(),
                 address: address.ip(),
-                expires: state_file::seconds(expires),
+                expires: unix_time::seconds(expires),
             });
         let grants = self.families.iter().filter_map(|(id, family)| family.save(*id)).collect();
         Snapshot::new(key, clients, unused.collect(), grants)
@@ -110,7 +111,7 @@ impl Store {
             self.clients.insert(client.id.clone(), Arc::new(client));
         }
         for SavedRegistration { client, address, expires } in saved.unused {
-            let lifetime = state_file::instant(expires).map(|expires| expires - Instant::now());
+            let lifetime = unix_time::instant(expires).map(|expires| expires - Instant::now());
             if let Some((client, lifetime)) = Client::restore(client).zip(lifetime) {
                 let address = SocketAddr::from((address, 0)).into();
                 // The limit may be lower than before.

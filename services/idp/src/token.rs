@@ -16,12 +16,14 @@ use uuid::Uuid;
 
 use crate::{
     authorize::requested_resource,
-    client::{Client, ClientId, GrantType},
+    client::{Client, ClientId},
     error::{ErrorCode, OAuthError},
     grant::{Grant, IssueError, IssuedToken, RefreshToken, Scopes},
+    grant_type::GrantType,
     params::Params,
-    server::{self, Idp},
+    server::Idp,
     store::Code,
+    unix_time,
     users::User,
 };
 
@@ -303,7 +305,7 @@ fn issue(
     resource: &str,
     scopes: &Scopes,
 ) -> Result<TokenResponse, OAuthError> {
-    let now = server::seconds_since_1970();
+    let now = unix_time::seconds_since_1970();
     let expires_in = idp.access_token_lifetime.as_secs();
     let (sub, groups, user) = match subject {
         TokenSubject::User(user) => (&user.username, &user.groups, Some(user)),
